@@ -1,0 +1,97 @@
+// On every page: partial updates, keys, panels that fill the window. Each page works without it.
+import { $, $$, say, url } from "./dom.js";
+
+for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
+
+/**
+ * Fetch a page of this server and put the element with this id in place of ours. The address bar keeps up.
+ * Runs "swap" on the new element, so that a page's module can wire it.
+ */
+let running = null;
+export async function swap(address, id, { push = true, init = {} } = {}) {
+  const here = document.getElementById(id);
+  running?.abort();
+  const control = (running = new AbortController());
+  here.setAttribute("aria-busy", "true");
+  try {
+    const response = await fetch(address, { ...init, signal: control.signal, headers: { "X-Part": id } });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = page.getElementById(id);
+    if (!fresh) { // an error page: say its sentence in place
+      const detail = page.querySelector("[data-error]")?.textContent ?? `The server answered ${response.status}.`;
+      here.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
+      return;
+    }
+    here.replaceWith(document.adoptNode(fresh));
+    if (push) history.replaceState(null, "", response.url || address);
+    ready(fresh);
+    fresh.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
+    if (fresh.dataset.say) say(fresh.dataset.say);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: "The server cannot be reached. Is it still running?" }));
+  } finally {
+    document.getElementById(id)?.removeAttribute("aria-busy");
+  }
+}
+
+/** What must be set up in any part of a page, also one that has just arrived. */
+function ready(part) {
+  for (const button of $$("[data-max]", part)) button.hidden = false;
+}
+ready(document);
+
+document.addEventListener("click", (event) => {
+  if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  const link = event.target.closest("a[data-swap]");
+  if (link) { event.preventDefault(); swap(link.href, link.dataset.swap); return; }
+  const maximise = event.target.closest("[data-max]");
+  if (maximise) fill(maximise.closest(".panel"));
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("form[data-swap]");
+  if (!form || form.method !== "get") return;
+  event.preventDefault();
+  swap(`${form.action}?${query(form)}`, form.dataset.swap);
+});
+
+/** A form's query string without its empty fields: short addresses, and one address per state. */
+export function query(form) {
+  const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string" && value !== "");
+  return new URLSearchParams(fields).toString();
+}
+
+let waiting;
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-autosubmit]")) event.target.form.requestSubmit();
+});
+document.addEventListener("input", (event) => {
+  if (!event.target.matches("[data-live]")) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(() => event.target.form?.requestSubmit(), 300);
+});
+
+function fill(panel) {
+  const on = !panel.classList.contains("max");
+  panel.classList.toggle("max", on);
+  panel.querySelector("[data-max]").setAttribute("aria-pressed", on);
+}
+
+// Keys: j or → next, k or ← previous, h hides the heat, / goes to the words, Esc closes a panel.
+document.addEventListener("keydown", (event) => {
+  if (event.metaKey || event.ctrlKey || event.altKey) return;
+  if (event.key === "Escape") { const open = $(".panel.max"); if (open) fill(open); return; }
+  if (event.defaultPrevented || event.target.closest("input, textarea, select, [role=slider], [role=grid], [data-own-keys]")) return;
+  const link = { j: "next", ArrowRight: "next", k: "prev", ArrowLeft: "prev" }[event.key];
+  if (link) {
+    const to = $(`a[rel="${link}"]`);
+    if (to) { event.preventDefault(); to.click(); }
+  } else if (event.key === "h") {
+    const off = document.documentElement.classList.toggle("no-heat");
+    say(off ? "Activations hidden" : "Activations shown");
+  } else if (event.key === "/") {
+    const words = $("main input[name=q]");
+    if (words) { event.preventDefault(); words.focus(); } else location.assign(url("/search"));
+  }
+});

@@ -1,0 +1,53 @@
+// The few helpers that every module shares. Text always goes in as text, never as markup.
+
+const root = document.documentElement;
+
+/** Build an element: h("p", {class: "x", onclick: f, data-a: 1}, "text", child …). */
+export function h(tag, attributes = {}, ...children) {
+  const svg = ["svg", "path", "rect", "line", "title", "g"].includes(tag);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const $ = (selector, within = document) => within.querySelector(selector);
+export const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+/** Address of a page or endpoint of this server, with the store that this page shows. */
+export function url(path, params = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(params)) {
+    for (const one of Array.isArray(value) ? value : [value]) if (one !== null && one !== undefined && one !== "") query.append(name, one);
+  }
+  if (root.dataset.store) query.set("store", root.dataset.store);
+  const text = query.toString();
+  return root.dataset.base + path + (text ? `?${text}` : "");
+}
+
+/** An API answer as JSON; a problem-details answer becomes an Error with its own sentence. */
+export async function api(path, params = {}, init = {}) {
+  const response = await fetch(url(`/api/v1${path}`, params), init);
+  if (response.ok) return response.json();
+  throw new Error(await problem(response));
+}
+
+export async function problem(response) {
+  try {
+    const body = await response.json();
+    return body.detail || body.title || `The server answered ${response.status}.`;
+  } catch {
+    return `The server answered ${response.status}.`;
+  }
+}
+
+let region;
+/** Say a sentence to screen readers. */
+export function say(text) {
+  region ??= document.body.appendChild(h("p", { class: "sr", role: "status", "aria-live": "polite" }));
+  region.textContent = text;
+}

@@ -1,0 +1,38 @@
+// Activation levels and the paths that draw them: the same rule as backend/routers/page_parts.py.
+import { h } from "./dom.js";
+
+export const LEVELS = 8;
+
+/** 0 (inactive) … 8 (at or above top). */
+export function level(value, top) {
+  if (!(value > 0) || !(top > 0)) return 0;
+  return Math.min(LEVELS, Math.max(1, Math.ceil((value / top) * LEVELS)));
+}
+
+/**
+ * Rectangle of a patch in the pixels of its image.
+ * @param {{rows: number, cols: number, box: number[]}} view
+ */
+export function patchBox(view, row, col) {
+  const [x0, y0, x1, y1] = view.box;
+  const width = (x1 - x0) / view.cols;
+  const height = (y1 - y0) / view.rows;
+  return [x0 + col * width, y0 + row * height, width, height];
+}
+
+const rect = ([x, y, w, height]) => `M${+x.toFixed(2)} ${+y.toFixed(2)}h${+w.toFixed(2)}v${+height.toFixed(2)}h${-w.toFixed(2)}z`;
+
+/** Draw a grid (rows of columns) of one view into an svg: one path per level, so that 2,880 patches cost eight elements. */
+export function drawHeat(svg, view, grid, top) {
+  const paths = Array.from({ length: LEVELS + 1 }, () => "");
+  grid.forEach((columns, row) => columns.forEach((value, col) => {
+    const k = level(value, top);
+    if (k) paths[k] += rect(patchBox(view, row, col));
+  }));
+  svg.replaceChildren(...paths.flatMap((d, k) => (d ? [h("path", { class: `h${k}`, d })] : [])));
+}
+
+/** Outline one patch. */
+export function drawMark(svg, view, row, col) {
+  svg.replaceChildren(h("path", { class: "peak", d: rect(patchBox(view, row, col)) }));
+}

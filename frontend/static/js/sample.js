@@ -1,0 +1,138 @@
+// The sample page: point at a patch, a token or a feature. The server renders every chosen state; this module adds
+// pointing, walking with the arrow keys, and the heat of a feature while one hovers over its name.
+import { swap } from "./app.js";
+import { $, $$, api, say } from "./dom.js";
+import { drawHeat, drawMark, level } from "./heatmap.js";
+
+const cache = new Map();
+
+function activations(sample, feature) {
+  const key = `${sample}\n${feature}`;
+  if (!cache.has(key)) {
+    const answer = api(`/samples/${encodeURIComponent(sample)}/activations`, { feature });
+    answer.catch(() => cache.delete(key));
+    cache.set(key, answer);
+  }
+  return cache.get(key);
+}
+
+function wire() {
+  const stage = $("#sample");
+  const views = JSON.parse(stage.dataset.views);
+  const base = snapshot(stage);
+  let hovered = null;
+
+  for (const picture of $$("[data-image]", stage)) wirePad(picture, views);
+
+  const show = async (event) => {
+    const name = event.target.closest?.("[data-feature]");
+    if (!name || name.dataset.feature === hovered) return;
+    hovered = name.dataset.feature;
+    const wanted = hovered;
+    try {
+      const answer = await activations(stage.dataset.sample, wanted);
+      if (hovered === wanted) paint(stage, views, answer);
+    } catch (error) {
+      say(error.message);
+    }
+  };
+  const hide = (event) => {
+    if (hovered === null || event.relatedTarget?.closest?.(`[data-feature="${hovered}"]`)) return;
+    hovered = null;
+    base.restore();
+  };
+  for (const name of ["pointerover", "focusin"]) stage.addEventListener(name, show);
+  for (const name of ["pointerout", "focusout"]) stage.addEventListener(name, hide);
+}
+
+/** What the server drew, to go back to when the pointer leaves. */
+function snapshot(stage) {
+  const heats = $$(".heat:not(.marks)", stage).map((svg) => [svg, [...svg.childNodes]]);
+  const tokens = $$("[data-position]", stage).map((token) => [token, token.className]);
+  return {
+    restore() {
+      for (const [svg, children] of heats) svg.replaceChildren(...children);
+      for (const [token, name] of tokens) token.className = name;
+    },
+  };
+}
+
+function paint(stage, views, answer) {
+  const grids = answer.grids;
+  const values = answer.tokens.flatMap((token) => token.values ?? []);
+  const top = answer.tops?.[0] ?? Math.max(0, ...values.filter((value) => value !== null));
+  for (const picture of $$("[data-image]", stage)) {
+    const shown = finest(views, Number(picture.dataset.image));
+    const svg = $(".heat:not(.marks)", picture);
+    const grid = grids.find((one) => one.view === shown);
+    if (grid) drawHeat(svg, views[shown], grid.values ?? grid.grid, top);
+  }
+  for (const token of $$("[data-position]", stage)) {
+    const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
+    const k = level(one?.values?.[0], top);
+    token.className = k ? `tok a${k}` : "tok";
+  }
+}
+
+/** Of several views of one picture the one with the smallest patches. */
+function finest(views, image) {
+  let best = -1;
+  let least = Infinity;
+  views.forEach((view, index) => {
+    const size = (view.box[2] - view.box[0]) / view.cols;
+    if (view.image === image && size < least) { best = index; least = size; }
+  });
+  return best;
+}
+
+function wirePad(picture, views) {
+  const pad = $(".pad", picture);
+  const marks = $(".marks", picture);
+  const mine = views.flatMap((view, index) => (view.image === Number(picture.dataset.image) ? [index] : []));
+  if (!mine.length) return;
+  const [, , width, height] = marks.getAttribute("viewBox").split(" ").map(Number);
+  const chosen = [...marks.childNodes];
+  const asked = new URLSearchParams(location.search);
+  let at = asked.has("row") ? [Number(asked.get("view") ?? 0), Number(asked.get("row")), Number(asked.get("col"))] : null;
+  pad.hidden = false;
+
+  const under = (event) => {
+    const area = pad.getBoundingClientRect();
+    const x = ((event.clientX - area.left) / area.width) * width;
+    const y = ((event.clientY - area.top) / area.height) * height;
+    const holds = mine.filter((index) => { const [x0, y0, x1, y1] = views[index].box; return x >= x0 && x < x1 && y >= y0 && y < y1; });
+    if (!holds.length) return null;
+    const size = (index) => (views[index].box[2] - views[index].box[0]) / views[index].cols;
+    const view = holds.reduce((a, b) => (size(b) < size(a) ? b : a));
+    const [x0, y0, x1, y1] = views[view].box;
+    return [view, Math.floor(((y - y0) / (y1 - y0)) * views[view].rows), Math.floor(((x - x0) / (x1 - x0)) * views[view].cols)];
+  };
+  const go = ([view, row, col]) => {
+    const to = new URL(location.href);
+    to.searchParams.delete("position");
+    for (const [name, value] of Object.entries({ view, row, col })) to.searchParams.set(name, value);
+    return swap(to.href, "sample").then(() => $("#sample .pad")?.focus({ preventScroll: true }));
+  };
+
+  pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) drawMark(marks, views[patch[0]], patch[1], patch[2]); });
+  pad.addEventListener("pointerleave", () => marks.replaceChildren(...chosen));
+  pad.addEventListener("click", (event) => { const patch = under(event); if (patch) go(patch); });
+  pad.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (step) {
+      event.preventDefault();
+      const [view, row, col] = at ?? [mine[0], 0, -step[1]];
+      at = [view, clamp(row + (at ? step[0] : 0), views[view].rows), clamp(col + step[1], views[view].cols)];
+      drawMark(marks, views[at[0]], at[1], at[2]);
+      say(`row ${at[1] + 1}, column ${at[2] + 1}`);
+    } else if ((event.key === "Enter" || event.key === " ") && at) {
+      event.preventDefault();
+      go(at);
+    }
+  });
+}
+
+const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
+
+wire();
+document.addEventListener("swap", (event) => { if (event.target.id === "sample") wire(); });

@@ -1,0 +1,156 @@
+// The steering page: controls on the left, the default and the steered text side by side, streamed.
+import { html, render, useEffect, useRef, useState } from "../vendor/htm/preact/standalone.module.js";
+import { $, api, problem, url } from "./dom.js";
+import { events } from "./sse.js";
+
+const MODES = { add: "add", set: "set to", ablate: "take away" };
+const SCOPES = { image: "image patches", prompt: "prompt text", generated: "generated text" };
+const place = $("#steer");
+const start = JSON.parse(place.dataset.state);
+
+/** The whole state as an address, so that a run can be sent to a colleague. */
+function address(state) {
+  return url("/steer", {
+    sample: state.sample, prompt: state.prompt, feature: state.features.map((f) => `${f.id}:${f.mode}:${f.strength}`),
+    scope: state.scope.join(","), max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
+  });
+}
+
+function Features({ features, change }) {
+  const [words, setWords] = useState("");
+  const [found, setFound] = useState([]);
+  const [note, setNote] = useState("");
+  const look = async (event) => {
+    event.preventDefault();
+    if (!words.trim()) return;
+    try {
+      const byNumber = /^#?\d+$/.test(words.trim());
+      const items = byNumber ? [await api(`/features/${words.trim().replace("#", "")}`)] : (await api("/features", { q: words, limit: 8 })).items;
+      setFound(items);
+      setNote(items.length ? "" : "No feature has that word in its label or promoted tokens.");
+    } catch (error) { setFound([]); setNote(error.message); }
+  };
+  const edit = (index, part) => change(features.map((f, i) => (i === index ? { ...f, ...part } : f)));
+  const add = (f) => { change([...features.filter((one) => one.id !== f.id), { id: f.id, label: f.label, mode: "add", strength: 2 }]); setFound([]); setWords(""); };
+  return html`<section class="panel" aria-labelledby="sf-h">
+    <header><h2 id="sf-h">Features</h2></header>
+    <form class="row" onSubmit=${look}>
+      <label class="sr" for="find">Feature by word or number</label>
+      <input id="find" type="search" class="grow" value=${words} onInput=${(e) => setWords(e.target.value)} placeholder="word or number" data-testid="steer-find" />
+      <button data-testid="steer-find-button">Find</button>
+    </form>
+    ${note && html`<p class="small soft">${note}</p>`}
+    ${found.length > 0 && html`<p class="chips section-tight">${found.map((f) => html`<button type="button" class="chip" key=${f.id} onClick=${() => add(f)} data-testid="steer-found">+ ${f.label || "unlabelled"} #${f.id}</button>`)}</p>`}
+    ${features.length === 0 && html`<p class="empty section-tight">No feature chosen yet: without one the two texts are the same.</p>`}
+    <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
+      <a class="label" href=${url(`/features/${f.id}`)}>${f.label || "feature"} <span class="feature-id">#${f.id}</span></a>
+      <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
+      <label class="sr" for=${`m${f.id}`}>Mode</label>
+      <select id=${`m${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
+      <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
+      ${f.mode !== "ablate" && html`<input class="full" type="range" min=${f.mode === "set" ? 0 : -10} max="10" step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => edit(index, { strength: Number(e.target.value) })} data-testid="steer-strength" />`}
+    </li>`)}</ul>
+  </section>`;
+}
+
+function Kl({ steps }) {
+  if (!steps.length) return null;
+  const top = Math.max(...steps, 1e-6);
+  return html`<figure><svg class="hist" viewBox=${`0 0 ${Math.max(steps.length, 20) * 4} 40`} preserveAspectRatio="none" height="48" role="img" aria-label="KL divergence per step">
+    ${steps.map((kl, i) => html`<rect class="b" x=${i * 4} width="3.4" y=${40 - (kl / top) * 38} height=${(kl / top) * 38}><title>${`step ${i + 1}: KL ${kl.toFixed(3)}`}</title></rect>`)}
+    </svg><figcaption class="tiny soft">KL of steered from unsteered model on the same prefix, per step; largest ${top.toFixed(2)} nats</figcaption></figure>`;
+}
+
+function App() {
+  const [state, setState] = useState(start);
+  const [image, setImage] = useState(null);
+  const [run, setRun] = useState({ phase: "idle", default: "", steered: "", kl: [], done: null, error: "" });
+  const [live, setLive] = useState(place.dataset.ready === "yes");
+  const control = useRef(null);
+  const set = (part) => setState((old) => ({ ...old, ...part }));
+
+  useEffect(() => { history.replaceState(null, "", address(state)); }, [state]);
+  useEffect(() => { // a model that is loading in the background will be there soon
+    if (live || place.dataset.liveState !== "loading") return undefined;
+    const timer = setInterval(async () => {
+      try { const health = await (await fetch(`${document.documentElement.dataset.base}/healthz`)).json(); if ((health.live?.state ?? health.live) === "ready") location.reload(); } catch { /* ask again */ }
+    }, 3000);
+    return () => clearInterval(timer);
+  }, [live]);
+
+  const stop = () => control.current?.abort();
+  const go = async (event) => {
+    event.preventDefault();
+    stop();
+    control.current = new AbortController();
+    setRun({ phase: "running", default: "", steered: "", kl: [], done: null, error: "" });
+    const body = {
+      prompt: state.prompt, scope: state.scope, max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
+      features: state.features.map(({ id, mode, strength }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength })),
+      ...(image ? { image } : state.sample ? { sample_id: state.sample } : {}),
+    };
+    try {
+      const response = await fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: control.current.signal });
+      if (!response.ok) throw new Error(await problem(response));
+      for await (const { event: kind, data } of events(response.body)) {
+        if (kind === "token") setRun((old) => ({ ...old, [data.channel]: old[data.channel] + data.text }));
+        else if (kind === "kl") setRun((old) => ({ ...old, kl: [...old.kl, data.kl ?? data.value ?? 0] }));
+        else if (kind === "done") setRun((old) => ({ ...old, phase: "done", done: data }));
+        else if (kind === "error") throw new Error(data.detail ?? data.message ?? "The model stopped with an error.");
+      }
+      setRun((old) => (old.phase === "running" ? { ...old, phase: "error", error: "The stream ended early." } : old));
+    } catch (error) {
+      setRun((old) => (error.name === "AbortError" ? { ...old, phase: "stopped" } : { ...old, phase: "error", error: error.message }));
+    }
+  };
+  const pick = (event) => {
+    const [file] = event.target.files;
+    if (!file) { setImage(null); return; }
+    const reader = new FileReader();
+    reader.onload = () => setImage(reader.result);
+    reader.readAsDataURL(file);
+  };
+  const busy = run.phase === "running";
+  const shown = image ?? (state.sample ? url(`/api/v1/samples/${encodeURIComponent(state.sample)}/image`) : null);
+
+  return html`
+  <form class="stack" onSubmit=${go}>
+    <section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
+      <div class="stack">
+        ${shown && html`<div class="pic steer-pic"><img src=${shown} alt="The picture that the model is shown" /></div>`}
+        <div class="row"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => { setImage(null); set({ sample: e.target.value.trim() }); }} placeholder="its id" data-testid="steer-sample" /></label>
+          <label class="field grow">or a picture of your own<input type="file" accept="image/*" onChange=${pick} data-testid="steer-image" /></label></div>
+        <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
+        <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${(e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) })} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>
+        <div class="row">
+          <label class="field">Most tokens<input type="number" min="1" max="256" value=${state.max_tokens} onInput=${(e) => set({ max_tokens: Number(e.target.value) })} /></label>
+          <label class="field">Temperature<input type="number" min="0" max="2" step="0.1" value=${state.temperature} onInput=${(e) => set({ temperature: Number(e.target.value) })} /></label>
+          <label class="field">Seed<input type="number" min="0" step="1" value=${state.seed} onInput=${(e) => set({ seed: Number(e.target.value) })} /></label>
+        </div>
+        <p class="row"><button class="main" disabled=${busy || !live} data-testid="steer-go">${busy ? "Writing …" : "Steer"}</button>${busy && html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>`}</p>
+      </div>
+    </section>
+  </form>
+  <div class="stack">
+    <${Features} features=${state.features} change=${(features) => set({ features })} />
+    ${run.error && html`<p class="note error" role="alert" data-testid="steer-error">${run.error}</p>`}
+    <div class="cols even" aria-live="polite" aria-busy=${false}>
+      <section><h2>Default</h2><div class="out" data-testid="out-default">${run.default || html`<span class="soft">${busy ? "…" : "what the model says by itself"}</span>`}</div></section>
+      <section><h2>Steered</h2><div class="out steered" data-testid="out-steered">${run.steered || html`<span class="soft">${busy ? "…" : "what it says with the features above"}</span>`}</div></section>
+    </div>
+    <${Kl} steps=${run.kl} />
+    ${run.done && html`<${Done} done=${run.done} />`}
+  </div>`;
+}
+
+function Done({ done }) {
+  const ratio = done.delta_ratio ?? done.ratio;
+  return html`<p class="small soft" data-testid="steer-done">
+    ${ratio !== undefined && html`‖Δ‖ / ‖h‖ ${Number(ratio).toFixed(2)}. `}
+    ${done.capped && html`<span class="bad">The change was scaled down to the size of the residual itself. </span>`}
+    ${!done.capped && ratio > 0.5 && html`<span class="warn">Above 0.5 the text says more about the push than about the feature. </span>`}
+    ${done.seconds !== undefined && html`${Number(done.seconds).toFixed(1)} s.`}</p>`;
+}
+
+place.replaceChildren();
+render(html`<${App} />`, place);

@@ -1,0 +1,15 @@
+// Runs before the first paint, so that a chosen theme never flashes. Classic script: modules run too late for that.
+(() => {
+  const root = document.documentElement;
+  const read = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
+  const chosen = read();
+  if (chosen === "light" || chosen === "dark") root.dataset.theme = chosen;
+  root.classList.add("js");
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-theme-toggle]")) return;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* a private window: the choice lasts for the page */ }
+  });
+})();
