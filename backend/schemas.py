@@ -546,7 +546,8 @@ class SteerRequest(BaseModel):
     image: str | None = None
     """A picture as base64 or a data: URL."""
     prompt: str = Field(default="", max_length=4000)
-    features: list[SteerFeature] = Field(min_length=1, max_length=32)
+    features: list[SteerFeature] = Field(default_factory=list, max_length=32)
+    """None: the two texts are the same."""
     scope: list[Scope] = Field(default=["image", "prompt", "generated"], min_length=1)
     mask: list[PatchAt] | None = Field(default=None, max_length=20000)
     """Patches (view, row, col) that scope `image` is narrowed to; null: all."""
@@ -592,7 +593,13 @@ class SteerDone(Model):
 
 
 class Health(Model):
+    """The process answers; browsing works whatever `live` says."""
+
     status: Literal["ok"]
+    version: str
+    stores: list[str]
+    live: LiveStatus
+    """Of the default store's model."""
 
 
 class Ready(Model):

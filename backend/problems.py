@@ -1,0 +1,100 @@
+"""Every error as RFC 9457 problem details; pages get the same sentence as HTML when the pages' router offers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from backend.schemas import Problem
+from precompute.errors import SaevxError
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger(__name__)
+
+ErrorPage = Callable[[Request, int, str, str], Response]
+
+
+class NotModified(Exception):
+    """The client's copy is current: answered 304 with the same validators."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+
+
+def problem(
+    request: Request,
+    status: int,
+    detail: str,
+    errors: list[dict[str, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The body of an error."""
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        errors=errors,
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=MEDIA_TYPE)
+
+
+def _sentence(errors: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{error['where']}: {error['reason']}" for error in errors)
+
+
+def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
+    """Turn every exception of `app` into problem details, or into `error_page` for a browser outside /api."""
+
+    def answer(
+        request: Request,
+        status: int,
+        detail: str,
+        errors: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
+        if error_page is not None and wants_page:
+            return error_page(request, status, HTTPStatus(status).phrase, detail)
+        return problem(request, status, detail, errors, headers)
+
+    @app.exception_handler(NotModified)
+    async def not_modified(request: Request, error: NotModified) -> Response:
+        return Response(status_code=304, headers=error.headers)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http_error(request: Request, error: StarletteHTTPException) -> Response:
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = str(error.detail)
+        if detail == phrase:
+            detail = f"{phrase}: {request.method} {request.url.path}"
+        return answer(request, error.status_code, detail, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        errors = [
+            {"where": ".".join(str(part) for part in one["loc"][1:]) or "body", "reason": one["msg"]}
+            for one in error.errors()
+        ]
+        return answer(request, 422, _sentence(errors), errors)
+
+    @app.exception_handler(SaevxError)
+    async def user_error(request: Request, error: SaevxError) -> Response:
+        return answer(request, 400, str(error))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        log.exception("%s %s", request.method, request.url.path, exc_info=error)
+        return answer(request, 500, "The server met an error of its own; its log has the details.")
+
+
+def not_found(what: str) -> HTTPException:
+    return HTTPException(404, what)

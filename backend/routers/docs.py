@@ -1,0 +1,67 @@
+"""/docs: the API's reference as a page of our own, rendered from the OpenAPI document; nothing from a CDN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from backend.deps import StateDep
+from backend.routers.page_env import render
+
+router = APIRouter()
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """One entry an endpoint: method, path, words, parameters, and the names of its bodies."""
+    found = []
+    for path, methods in document["paths"].items():
+        for method, one in methods.items():
+            content = one["responses"].get("200", {}).get("content", {})
+            body = one.get("requestBody", {}).get("content", {})
+            found.append(
+                {
+                    "method": method.upper(),
+                    "path": path,
+                    "tag": (one.get("tags") or ["other"])[0],
+                    "summary": one.get("summary", ""),
+                    "description": one.get("description", ""),
+                    "parameters": [
+                        {**parameter, "type": kind(parameter["schema"])} for parameter in one.get("parameters", [])
+                    ],
+                    "body": {media: kind(part.get("schema", {})) for media, part in body.items()},
+                    "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},
+                }
+            )
+    return found
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """A schema in a few words: `integer`, `a | b`, `array of X`, or a model's name."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    if "anyOf" in schema:
+        return " | ".join(kind(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array":
+        return f"array of {kind(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))
+
+
+@router.get("/docs")
+def docs(request: Request, state: StateDep) -> HTMLResponse:
+    document = request.app.openapi()
+    return render(
+        request,
+        "docs.html",
+        section="/docs",
+        store=None,
+        stores=[],
+        operations=operations(document),
+        models=document.get("components", {}).get("schemas", {}),
+        kind=kind,
+    )
