@@ -1,0 +1,146 @@
+"""The event arrays of a store, memory-mapped: which features fire on which token, and how strongly.
+
+Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute.store.schema import IMAGE, SINK
+
+Array = NDArray[Any]
+
+
+class SampleEvents(NamedTuple):
+    """The tokens of one sample: `offset_t` [t+1] bounds each token's run of `feature_e`, `z_e`."""
+
+    token_id_t: Array
+    modality_t: Array
+    offset_t: Array
+    feature_e: Array
+    z_e: Array
+
+
+class Events:
+    """Memory-mapped `events/*.npy` (layout in docs/store.md)."""
+
+    def __init__(self, folder: Path, scale_log2: int) -> None:
+        self.folder = folder
+        self.unit = 2.0**-scale_log2  # one stored unit in z
+
+    def _map(self, name: str) -> Array:
+        array: Array = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array
+
+    @cached_property
+    def sample_token(self) -> Array:
+        """int64 [N+1]: tokens of sample `row` are sample_token[row]…sample_token[row+1]."""
+        return self._map("sample_token")
+
+    @cached_property
+    def token_id(self) -> Array:
+        return self._map("token_id")
+
+    @cached_property
+    def token_modality(self) -> Array:
+        return self._map("token_modality")
+
+    @cached_property
+    def token_event(self) -> Array:
+        """int64 [T+1]."""
+        return self._map("token_event")
+
+    @cached_property
+    def event_feature(self) -> Array:
+        return self._map("event_feature")
+
+    @cached_property
+    def event_value(self) -> Array:
+        return self._map("event_value")
+
+    @cached_property
+    def max_offset(self) -> Array:
+        """int64 [2N+1]: kept maxima of (row, modality) at row·2+modality."""
+        return self._map("max_offset")
+
+    @cached_property
+    def max_feature(self) -> Array:
+        return self._map("max_feature")
+
+    @cached_property
+    def max_value(self) -> Array:
+        return self._map("max_value")
+
+    def sample(self, row: int) -> SampleEvents:
+        """Everything that fires in sample `row`, z as float64."""
+        first, last = (int(x) for x in self.sample_token[row : row + 2])
+        offset = np.asarray(self.token_event[first : last + 1])
+        low, high = int(offset[0]), int(offset[-1])
+        return SampleEvents(
+            np.asarray(self.token_id[first:last]),
+            np.asarray(self.token_modality[first:last]),
+            offset - low,
+            np.asarray(self.event_feature[low:high]).astype(np.int64),
+            self.event_value[low:high].astype(np.float64) * self.unit,
+        )
+
+    def maxima(self, row: int, modality: int) -> tuple[Array, Array]:
+        """(features ascending, z): the sample's largest activations in one modality, up to 256 kept."""
+        low, high = (int(x) for x in self.max_offset[row * 2 + modality : row * 2 + modality + 2])
+        return (
+            np.asarray(self.max_feature[low:high]).astype(np.int64),
+            self.max_value[low:high].astype(np.float64) * self.unit,
+        )
+
+
+def dense_values(sample: SampleEvents, features: list[int]) -> Array:
+    """z of `features` on every token of the sample, [t, len(features)]; 0 where inactive."""
+    values_tk = np.zeros((len(sample.token_id_t), len(features)))
+    token_e = np.repeat(np.arange(len(sample.token_id_t)), np.diff(sample.offset_t))
+    for column, feature in enumerate(features):
+        hit = np.flatnonzero(sample.feature_e == feature)
+        values_tk[token_e[hit], column] = sample.z_e[hit]
+    return values_tk
+
+
+class Patches(NamedTuple):
+    """Where the image tokens of a sample lie: one entry per image token, in token order."""
+
+    position: Array  # in the sample's token list
+    view: Array
+    row: Array
+    col: Array
+
+
+def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
+    """bool [t]: the sample's patches, with those that are attention sinks, so that the grid stays whole.
+
+    The token list says only "sink", not of which modality. A sink is a patch when it carries the id of an
+    image token, and failing that when it stands between image tokens while patches are missing.
+    """
+    is_image_t = sample.modality_t == IMAGE
+    if is_image_t.sum() >= n_patches or not (sample.modality_t == SINK).any():
+        return is_image_t
+    is_sink_t = sample.modality_t == SINK
+    known_t = is_image_t | (is_sink_t & np.isin(sample.token_id_t, np.unique(sample.token_id_t[is_image_t])))
+    if known_t.sum() < n_patches and known_t.any():
+        first, last = np.flatnonzero(known_t)[[0, -1]]
+        known_t[first : last + 1] |= is_sink_t[first : last + 1]
+    return known_t
+
+
+def patches(sample: SampleEvents, views: list[Any]) -> Patches:
+    """Maps image tokens to (view, row, col) by walking the views row-major; `views` is [[rows, cols, box, image], …]."""
+    sizes = np.array([int(v[0]) * int(v[1]) for v in views], dtype=np.int64)
+    position = np.flatnonzero(image_tokens(sample, int(sizes.sum())))
+    n = min(len(position), int(sizes.sum()))
+    view = np.repeat(np.arange(len(views)), sizes)[:n]
+    inside = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)[:n]
+    width = np.array([int(v[1]) for v in views], dtype=np.int64)[view]
+    return Patches(position[:n], view, inside // width, inside % width)

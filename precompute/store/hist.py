@@ -1,0 +1,58 @@
+"""Activation histograms: 8 bins an octave, the bin of a positive float16 being its top bits (bits >> 7)."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+N_BINS = 256
+_SHIFT = 7  # 10 mantissa bits, 3 of which stay: 8 bins per octave
+_TOP = 0x7BFF  # bits of the largest finite float16
+
+# Edges in stored units: bin b holds [EDGES[b], EDGES[b + 1]).
+EDGES: Array = (
+    np.minimum(np.arange(N_BINS + 1) << _SHIFT, _TOP).astype(np.uint16).view(np.float16).astype(np.float64)
+)
+
+
+def percentile(hist: Array, quantile: float, largest: Array) -> Array:
+    """Nearest-rank percentile read off histograms, METHOD *Notation* (p99.9).
+
+    Args:
+        hist: int64 [..., 256] counts of positive values.
+        quantile: in (0, 1].
+        largest: float [...] largest value, stored units; the answer is never above it.
+
+    Returns:
+        float64 [...] in stored units: the upper edge of the bin that reaches the rank; 0 where nothing was counted.
+    """
+    total = hist.sum(-1)
+    # Exact integers: ⌈q·n⌉ in floats may fall one short for large n.
+    per_million = round(quantile * 1_000_000)
+    rank = -((-total * per_million) // 1_000_000)
+    reached = (np.cumsum(hist, -1) >= np.maximum(rank, 1)[..., None]).argmax(-1)
+    edge = np.minimum(EDGES[reached + 1], largest.astype(np.float64))
+    result: Array = np.where(total > 0, edge, 0.0)
+    return result
+
+
+def pack(hist: Array) -> bytes:
+    """int64 [2, 256] as a small blob."""
+    return zlib.compress(hist.astype("<i8").tobytes(), 6)
+
+
+def unpack(blob: bytes) -> Array:
+    return np.frombuffer(zlib.decompress(blob), "<i8").reshape(2, N_BINS)
+
+
+def trimmed(counts: Array, unit: float) -> dict[str, list[Any]]:
+    """Counts between edges in z, without the empty bins at both ends."""
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return {"edges": [], "counts": []}
+    low, high = int(used[0]), int(used[-1]) + 1
+    return {"edges": (EDGES[low : high + 1] * unit).tolist(), "counts": counts[low:high].tolist()}

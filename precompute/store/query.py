@@ -1,0 +1,149 @@
+"""How the reader asks SQLite: read-only, immutable, with a time limit; and keyset pages that stay fast at any depth."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Engine,
+    Executable,
+    Row,
+    Select,
+    create_engine,
+    event,
+    func,
+    select,
+    tuple_,
+)
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
+
+from precompute.errors import SaevxError
+
+TIME_LIMIT_S = 5.0
+_OPS_PER_CHECK = 10_000  # SQLite virtual-machine steps between two looks at the clock
+
+
+class Page(NamedTuple):
+    """One page of a list: `items`, the length of the whole list, and the cursor of the next page or None."""
+
+    items: list[dict[str, Any]]
+    total: int
+    next: str | None
+
+
+def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
+    """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted."""
+
+    def connect() -> sqlite3.Connection:
+        uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+        return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=32)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def start_clock(conn: Any, *_: object) -> None:
+        end = time.monotonic() + time_limit_s
+        raw = conn.connection.driver_connection
+        raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
+
+    return engine
+
+
+def fetch(engine: Engine, query: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
+    """All rows.
+
+    Raises:
+        SaevxError: the query took longer than the time limit.
+    """
+    try:
+        with engine.connect() as conn:
+            return conn.execute(query, parameters).all()
+    except OperationalError as error:
+        if "interrupted" in str(error):
+            raise SaevxError("The query took too long and was stopped: narrow it with a filter.") from error
+        raise
+
+
+def encode_cursor(value: Any, key: int) -> str:
+    return base64.urlsafe_b64encode(json.dumps([value, key]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[Any, int]:
+    try:
+        value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not (value is None or isinstance(value, int | float | str)):
+            raise TypeError
+        return value, int(key)
+    except (ValueError, TypeError) as error:
+        raise SaevxError("This cursor is not one of this list: start again without `cursor`.") from error
+
+
+def keyset_page(
+    engine: Engine,
+    query: Select[Any],
+    *,
+    by: Column[Any],
+    key: Column[Any],
+    order: str,
+    limit: int,
+    cursor: str | None,
+    where: list[ColumnElement[bool]],
+) -> tuple[Sequence[Row[Any]], int, str | None]:
+    """Rows of `query` in the order (by, key); rows where `by` is null come last in either order.
+
+    Args:
+        order: "asc" or "desc".
+        cursor: as a former page returned it.
+
+    Returns:
+        rows, length of the whole list, next cursor or None.
+    """
+    if order not in ("asc", "desc"):
+        raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
+    limit = max(1, min(int(limit), 1000))
+    total = fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0]
+    # Two index-ordered runs, values then nulls, so that SQLite walks an index instead of sorting.
+    start = decode_cursor(cursor) if cursor else None
+    found: list[Row[Any]] = []
+    down = order == "desc"
+    if start is None or start[0] is not None:
+        after: list[ColumnElement[bool]] = []
+        if start is not None:
+            if by is key:
+                after = [key < start[1] if down else key > start[1]]
+            else:
+                edge = tuple_(by, key)
+                after = [edge < start if down else edge > start]
+        ordering = (
+            [key.desc() if down else key] if by is key else [by.desc(), key.desc()] if down else [by, key]
+        )
+        found += fetch(
+            engine, query.where(by.is_not(None), *where, *after).order_by(*ordering).limit(limit + 1)
+        )
+    if len(found) <= limit and by is not key:
+        past = [key > start[1]] if start is not None and start[0] is None else []
+        rest = query.where(by.is_(None), *where, *past).order_by(key).limit(limit + 1 - len(found))
+        found += fetch(engine, rest)
+    more = len(found) > limit
+    found = found[:limit]
+    last = found[-1]._mapping if found else None
+    return found, int(total), encode_cursor(last[by], last[key]) if more and last is not None else None
+
+
+def match_words(q: str) -> str:
+    """A person's words as an FTS5 query: each word quoted, the last one a prefix."""
+    words = [word.replace('"', "") for word in q.split()]
+    words = [word for word in words if any(c.isalnum() for c in word)]
+    if not words:
+        return ""
+    return " ".join(f'"{word}"' for word in words[:-1]) + f' "{words[-1]}"*'

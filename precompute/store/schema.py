@@ -1,0 +1,251 @@
+"""Tables of `store.sqlite`, and the names that the whole project shares. The format is described in docs/store.md.
+
+Activations in these tables are real SAE units (z); only `events/*.npy` holds the float16 stored units.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = 1
+
+TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
+MODALITIES = ("text", "image")  # axis order everywhere
+TOKEN_KINDS = ("text", "image", "special", "sink")
+
+VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
+KINDS = ("text-image", "text-text", "image-image")
+SPACES = ("decoder", "profile")
+
+SCORES = {
+    "cosine": "Sum of ω over the features that any token of the sample activates (Algorithm 1)",
+    "cosine-weighted": "Mean ω of the 32 strongest features, weighted by their largest activation (pipeline figure)",
+    "cosine-cooccurring": "Sum of ω over the features active on text and on the image (released code)",
+    "cosine-mean": "Mean ω over the features that any token activates",
+    "pooled-cosine": "Cosine of the image's and the text's feature vectors (maxima of z)",
+    "supported-share": "Weighted share of the text's features that the image has too",
+    "caption-nll": "Minus the caption's mean cross-entropy given the image (whole model, no SAE)",
+    "l0": "Mean number of active features per token",
+    "cooccurring-l0": "Number of features active in both modalities",
+    "random": "Seeded control",
+}
+
+# name → (title, source); all scores are higher = worse, and a sample is flagged above the threshold.
+FLAGS = {
+    "mismatch": ("Caption does not fit", "model"),
+    "unsupported": ("Word without picture", "model"),
+    "near-duplicate": ("Near-duplicate", "model"),
+    "blank": ("Blank image", "pixels"),
+    "dark": ("Dark image", "pixels"),
+    "blurred": ("Blurred image", "pixels"),
+    "tiny": ("Tiny image", "pixels"),
+    "empty-text": ("Empty text", "text"),
+    "repeated-text": ("Repeated text", "text"),
+    "reconstruction": ("Reconstruction outlier", "model"),
+    "few-features": ("Few features", "model"),
+}
+
+OMEGA_FIELDS = (
+    "omega",
+    "omega_baseline",
+    "omega_centred",
+    "omega_without_self",
+    "lift",
+    "lift_low",
+    "lift_high",
+    "lift_without_self",
+    "p_value",
+)
+
+
+def score_column(name: str) -> str:
+    return "score_" + name.replace("-", "_")
+
+
+def flag_column(name: str) -> str:
+    return "flag_" + name.replace("-", "_")
+
+
+metadata = MetaData()
+
+features = Table(
+    "features",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("label", Text),
+    Column("label_score", Float),
+    Column("verdict", Text, nullable=False),
+    Column("n_text", Integer, nullable=False),
+    Column("n_image", Integer, nullable=False),
+    Column("samples_text", Integer, nullable=False),
+    Column("samples_image", Integer, nullable=False),
+    Column("n_samples", Integer, nullable=False),
+    Column("density_text", Float, nullable=False),
+    Column("density_image", Float, nullable=False),
+    Column("max_density", Float, nullable=False),
+    Column("max_text", Float, nullable=False),
+    Column("max_image", Float, nullable=False),
+    Column("max_activation", Float, nullable=False),
+    Column("p999", Float, nullable=False),
+    *(Column(name, Float) for name in OMEGA_FIELDS),
+    Column("modality_share", Float),
+    Column("same_sample_rate", Float),
+    Column("hist", LargeBinary, nullable=False),
+    Column("logits", JSON),
+)
+FEATURE_SORTS = (
+    "id",
+    "label",
+    "label_score",
+    "density_text",
+    "density_image",
+    "max_activation",
+    "p999",
+    *OMEGA_FIELDS,
+    "modality_share",
+    "same_sample_rate",
+    "n_samples",
+)
+Index("features_verdict", features.c.verdict)
+for _name in ("label", "omega", "lift", "lift_without_self", "p_value", "n_samples", "max_activation"):
+    Index(f"features_{_name}", features.c[_name], features.c.id)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("row", Integer, primary_key=True),
+    Column("sample_id", Text, nullable=False, unique=True),
+    Column("text", Text, nullable=False),
+    Column("n_text", Integer, nullable=False),
+    Column("n_image", Integer, nullable=False),
+    Column("n_special", Integer, nullable=False),
+    Column("n_sink", Integer, nullable=False),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("n_images", Integer, nullable=False),
+    Column("images", JSON, nullable=False),
+    Column("views", JSON, nullable=False),
+    Column("extra", JSON, nullable=False),
+    Column("fvu_text", Float),
+    Column("fvu_image", Float),
+    *(Column(score_column(name), Float) for name in SCORES),
+    *(Column(flag_column(name), Float) for name in FLAGS),
+    Column("near_row", Integer),
+    Column("near_cosine", Float),
+)
+SAMPLE_SORTS = ("row", *SCORES, *FLAGS)
+for _name in (*map(score_column, SCORES), *map(flag_column, FLAGS)):
+    Index(f"samples_{_name}", samples.c[_name], samples.c.row)
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("unit", Text),
+    Column("threshold", Float, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("auroc", Float),
+    Column("auroc_low", Float),
+    Column("auroc_high", Float),
+    Column("hist", JSON, nullable=False),
+)
+
+flag_reasons = Table(
+    "flag_reasons",
+    metadata,
+    Column("row", Integer, ForeignKey("samples.row"), primary_key=True),
+    Column("flag", Text, ForeignKey("flags.name"), primary_key=True),
+    Column("reason", JSON, nullable=False),
+)
+
+examples = Table(
+    "examples",
+    metadata,
+    Column("feature", Integer, ForeignKey("features.id"), primary_key=True),
+    Column("modality", Integer, primary_key=True),
+    Column("band", Integer, primary_key=True),  # −1 = top overall, 0–3 = octaves down from the largest
+    Column("rank", Integer, primary_key=True),
+    Column("row", Integer, ForeignKey("samples.row"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("value", Float, nullable=False),
+    Index("examples_row", "row"),
+    sqlite_with_rowid=False,
+)
+
+cooccurrence = Table(
+    "cooccurrence",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("a", Integer, ForeignKey("features.id"), primary_key=True),  # the text side of text-image
+    Column("b", Integer, ForeignKey("features.id"), primary_key=True),
+    Column("support", Integer, nullable=False),
+    Column("n_a", Integer, nullable=False),
+    Column("n_b", Integer, nullable=False),
+    Column("lift", Float, nullable=False),
+    Column("npmi", Float, nullable=False),
+    Column("lift_shuffled", Float),
+    Index("cooccurrence_b", "kind", "b"),
+    Index("cooccurrence_npmi", "kind", "npmi"),
+    Index("cooccurrence_support", "kind", "support"),
+    Index("cooccurrence_lift", "kind", "lift"),
+    sqlite_with_rowid=False,
+)
+
+neighbours = Table(
+    "neighbours",
+    metadata,
+    Column("feature", Integer, ForeignKey("features.id"), primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("other", Integer, ForeignKey("features.id"), nullable=False),
+    Column("cosine", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("mean", Float),
+    Column("std", Float),
+    Column("hist", JSON, nullable=False),
+    Column("length_rho", Float),
+    Column("auroc", JSON),
+)
+
+vocabulary = Table(
+    "vocabulary",
+    metadata,
+    Column("token_id", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("idx", Integer, primary_key=True),
+    Column("sample_id", Text),
+    Column("reason", Text, nullable=False),
+)
+
+# Full text: rowid = features.id and samples.row. SQLAlchemy has no construct for FTS5.
+FTS = (
+    "CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, tokenize='porter unicode61')",
+    "CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='samples', content_rowid='row', "
+    "tokenize='porter unicode61')",
+)
