@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Query, Request, Response
 
@@ -26,8 +27,12 @@ class OpenStore:
     store: Store
 
     @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self.store.manifest
+
+    @property
     def content_id(self) -> str:
-        return str(self.store.manifest["content_id"])
+        return str(self.manifest["content_id"])
 
 
 @dataclass(frozen=True)

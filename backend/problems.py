@@ -90,6 +90,10 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     async def user_error(request: Request, error: SaevxError) -> Response:
         return answer(request, 400, str(error))
 
+    @app.exception_handler(OverflowError)
+    async def too_big(request: Request, error: OverflowError) -> Response:
+        return answer(request, 422, "A number in the address is too large.")
+
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Modality = Literal["text", "image"]
 Verdict = Literal["cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead"]
@@ -21,6 +21,19 @@ ScoreName = Literal[
     "l0",
     "cooccurring-l0",
     "random",
+]
+FlagName = Literal[
+    "mismatch",
+    "unsupported",
+    "near-duplicate",
+    "blank",
+    "dark",
+    "blurred",
+    "tiny",
+    "empty-text",
+    "repeated-text",
+    "reconstruction",
+    "few-features",
 ]
 Order = Literal["asc", "desc"]
 T = TypeVar("T")
@@ -133,6 +146,8 @@ class Feature(FeatureRef):
     """A row of the feature list. Null where METHOD gives no value (see the verdict)."""
 
     verdict: Verdict
+    label_score: float | None = None
+    """How well the label's word tells where it fires on text from where it does not."""
     density_text: float
     """Share of text tokens on which it is active."""
     density_image: float
@@ -176,6 +191,12 @@ class Band(Model):
 class TokenLogit(Model):
     token: str
     logit: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        """Stores keep `[token, logit]`."""
+        return {"token": value[0], "logit": value[1]} if isinstance(value, list | tuple) else value
 
 
 class Logits(Model):
@@ -222,6 +243,14 @@ class Cooccurring(Model):
 class FeatureDetail(Feature):
     """Everything known of one feature but its examples."""
 
+    n_text: int
+    """Text tokens that activate it."""
+    n_image: int
+    samples_text: int
+    """Samples with such a text token."""
+    samples_image: int
+    max_text: float
+    max_image: float
     histogram: Modal[Histogram]
     bands: Modal[list[Band]]
     logits: Logits
@@ -352,6 +381,9 @@ class SampleDetail(Model):
     """Share of the store's samples with a lower score."""
     flags: list[FlagHit]
     flag_scores: dict[str, float | None]
+    near_sample_id: str | None = None
+    """The sample most like it."""
+    near_cosine: float | None = None
     top_features: Modal[list[SampleFeature]]
     previous: str | None = None
     """`sample_id` of the row before."""

@@ -1,0 +1,32 @@
+"""Which features share samples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from backend.deps import Cached, StoreDep
+from backend.links import check_feature
+from backend.params import Cursor, Limit
+from backend.schemas import CooccurrencePair, Page
+
+router = APIRouter(tags=["co-occurrence"], dependencies=[Cached])
+
+
+@router.get("/cooccurrence", summary="Strongest pairs of features that share samples")
+def get_cooccurrence(
+    store: StoreDep,
+    kind: Literal["text-image", "text-text", "image-image"] = "text-image",
+    sort: Literal["npmi", "lift", "support"] = "npmi",
+    min_support: Annotated[int, Query(ge=0, le=2**31)] = 5,
+    feature: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only pairs with it.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[CooccurrencePair]:
+    if feature is not None:
+        check_feature(store, feature)
+    page = store.store.cooccurrence(
+        kind=kind, sort=sort, min_support=min_support, feature=feature, limit=limit, cursor=cursor
+    )
+    return Page[CooccurrencePair].model_validate(page._asdict())

@@ -1,0 +1,90 @@
+"""Features: the list, one of them, and where it fires."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from backend.deps import Cached, StoreDep
+from backend.links import Links, check_feature
+from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
+from backend.schemas import Example, Feature, FeatureDetail, Modality, Order, Page, Verdict
+from fastapi import Request
+
+router = APIRouter(tags=["features"], dependencies=[Cached])
+
+FeatureSort = Literal[
+    "id",
+    "label",
+    "label_score",
+    "density_text",
+    "density_image",
+    "max_activation",
+    "p999",
+    "omega",
+    "omega_baseline",
+    "omega_centred",
+    "omega_without_self",
+    "lift",
+    "lift_low",
+    "lift_high",
+    "lift_without_self",
+    "p_value",
+    "modality_share",
+    "same_sample_rate",
+    "n_samples",
+]
+Bound = Annotated[float | None, Query(allow_inf_nan=False)]
+
+
+@router.get("/features", summary="The feature list, filtered and sorted")
+def get_features(
+    store: StoreDep,
+    sort: FeatureSort = "id",
+    order: Order = "asc",
+    verdict: Annotated[list[Verdict] | None, Query(description="Once or several times.")] = None,
+    min_omega: Bound = None,
+    min_lift: Bound = None,
+    max_density: Annotated[Bound, Query(description="Of the modality in which it is denser.")] = None,
+    q: Annotated[Words, Query(description="Words in label or promoted tokens.")] = None,
+    has_label: bool | None = None,
+    ids: Annotated[str | None, Query(description="Numbers with commas between.", max_length=6000)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[Feature]:
+    page = store.store.features(
+        sort=sort,
+        order=order,
+        limit=limit,
+        cursor=cursor,
+        verdict=verdict,
+        min_omega=min_omega,
+        min_lift=min_lift,
+        max_density=max_density,
+        q=q,
+        ids=parse_numbers(ids, "ids") if ids is not None else None,
+        has_label=has_label,
+    )
+    return Page[Feature].model_validate(page._asdict())
+
+
+@router.get("/features/{feature}", summary="Everything known of one feature")
+def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
+    check_feature(store, feature)
+    return FeatureDetail.model_validate(store.store.feature(feature))
+
+
+@router.get("/features/{feature}/examples", summary="Where the feature fires")
+def get_examples(
+    request: Request,
+    store: StoreDep,
+    feature: FeatureId,
+    modality: Annotated[Modality | None, Query(description="Default: both.")] = None,
+    band: Annotated[int, Query(ge=-1, le=3, description="-1: the strongest of all; 0 to 3: octaves down.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> Page[Example]:
+    check_feature(store, feature)
+    items = store.store.examples(feature, modality=modality, band=band, limit=limit)
+    shown = Links(request, store).all_images(items)
+    return Page[Example].model_validate({"items": shown, "total": len(shown)})

@@ -1,0 +1,132 @@
+"""Samples: the list, one pair, what fires in it and where, and its picture."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from backend.deps import Cached, StoreDep
+from backend.images import render_webp
+from backend.links import Links, check_feature, check_sample
+from backend.params import Cursor, Limit, SampleId, Words, parse_box, parse_patch
+from backend.problems import NotModified
+from backend.schemas import Activations, FeaturesHere, FlagName, Order, Page, Sample, SampleDetail, ScoreName
+from precompute.errors import SaevxError
+
+router = APIRouter(tags=["samples"])
+
+SampleSort = Literal["row"] | ScoreName | FlagName
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@router.get("/samples", summary="The sample list", dependencies=[Cached])
+def get_samples(
+    request: Request,
+    store: StoreDep,
+    flag: Annotated[FlagName | None, Query(description="Only samples over this flag's threshold.")] = None,
+    threshold: Annotated[
+        float | None, Query(description="Instead of the flag's own.", allow_inf_nan=False)
+    ] = None,
+    q: Annotated[Words, Query(description="Words of the text.")] = None,
+    sort: Annotated[SampleSort, Query(description="`row`, a score or a flag.")] = "row",
+    order: Order = "asc",
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[Sample]:
+    page = store.store.samples(
+        sort=sort, order=order, limit=limit, cursor=cursor, flag=flag, threshold=threshold, q=q
+    )
+    items = Links(request, store).all_images(page.items)
+    return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
+
+
+@router.get("/samples/{sample_id}", summary="One pair with its scores, flags and features", dependencies=[Cached])
+def get_sample(
+    request: Request,
+    store: StoreDep,
+    sample_id: SampleId,
+    top: Annotated[int, Query(ge=1, le=256, description="Features per modality.")] = 24,
+) -> SampleDetail:
+    check_sample(store, sample_id)
+    return SampleDetail.model_validate(Links(request, store).images(store.store.sample(sample_id, top)))
+
+
+@router.get("/samples/{sample_id}/activations", summary="Features on every token and patch", dependencies=[Cached])
+def get_activations(
+    store: StoreDep,
+    sample_id: SampleId,
+    feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Once or several times.")],
+) -> Activations:
+    check_sample(store, sample_id)
+    for one in feature:
+        check_feature(store, one)
+    return Activations.model_validate(store.store.activations(sample_id, feature))
+
+
+@router.get("/samples/{sample_id}/features", summary="What fires at one token or patch", dependencies=[Cached])
+def get_features_here(
+    store: StoreDep,
+    sample_id: SampleId,
+    position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the token list.")] = None,
+    patch: Annotated[str | None, Query(description="view,row,col", max_length=40)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> FeaturesHere:
+    check_sample(store, sample_id)
+    if (position is None) == (patch is None):
+        raise HTTPException(422, "Name one place: `position`, or `patch` as view,row,col.")
+    at = parse_patch(patch) if patch is not None else None
+    try:
+        store.store.features_at(sample_id, position=position, patch=at, limit=1)
+    except SaevxError as error:
+        raise HTTPException(404, str(error)) from error
+    found = store.store.features_at(sample_id, position=position, patch=at, limit=limit, cursor=cursor)
+    return FeaturesHere.model_validate(found)
+
+
+@router.get(
+    "/samples/{sample_id}/image",
+    summary="Its picture as WebP",
+    response_class=Response,
+    responses={200: {"content": {"image/webp": {}}}, 304: {"description": "The client's copy is current."}},
+)
+def get_image(
+    request: Request,
+    store: StoreDep,
+    sample_id: SampleId,
+    image: Annotated[int, Query(ge=0, le=10_000, description="Which of its images.")] = 0,
+    size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None,
+    crop: Annotated[str | None, Query(description="x0,y0,x1,y1 in pixels of the original.", max_length=100)] = None,
+    v: Annotated[str | None, Query(description="Content id; only makes the address unique.", max_length=80)] = None,
+) -> Response:
+    box = parse_box(crop) if crop is not None else None
+    shape = "whole" if box is None else "x".join(f"{edge:g}" for edge in box)
+    etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
+    headers = {"Cache-Control": IMMUTABLE, "ETag": etag}
+    found = store.store.samples(ids=[sample_id], limit=1).items
+    if not found:
+        raise HTTPException(404, f"No sample {sample_id!r} in this store.")
+    if etag in request.headers.get("if-none-match", ""):
+        raise NotModified(headers)
+    pictures = found[0]["images"]
+    if image >= len(pictures):
+        raise HTTPException(404, f"Sample {sample_id!r} has {len(pictures)} pictures, counted from 0.")
+    path = store.store.image_path(sample_id, image)
+    if not path.is_file():
+        raise HTTPException(404, f"The picture of sample {sample_id!r} is not in the store.")
+    if size is None and box is None:
+        data = path.read_bytes()
+    else:
+        one = pictures[image]
+        data = cached_webp(path, (one["width"], one["height"]), size, box)
+    return Response(data, media_type="image/webp", headers=headers)
+
+
+@lru_cache(maxsize=512)
+def cached_webp(
+    path: Path, original: tuple[int, int], size: int | None, box: tuple[float, float, float, float] | None
+) -> bytes:
+    return render_webp(path, original, size, box)
