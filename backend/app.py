@@ -14,7 +14,18 @@ from backend.deps import VERSION, OpenStore, State
 from backend.headers import RootPath, SecurityHeaders
 from backend.live import Live
 from backend.problems import MEDIA_TYPE, add_handlers
-from backend.routers import cooccurrence, docs, features, health, pages, quality, samples, search, steer, stores
+from backend.routers import (
+    cooccurrence,
+    docs,
+    features,
+    health,
+    pages,
+    quality,
+    samples,
+    search,
+    steer,
+    stores,
+)
 from backend.schemas import Problem
 from backend.settings import Settings
 from precompute.errors import SaevxError
@@ -26,14 +37,16 @@ MODULES = ("preact", "@preact", "htm", "uplot")
 
 DESCRIPTION = """What a multimodal language model sees, feature by feature.
 
-Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass `next` as
-`cursor`. Every error is an RFC 9457 problem details object."""
+Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass `next`
+as `cursor`. Every error is an RFC 9457 problem details object."""
 
 
 def open_stores(paths: list[Path]) -> dict[str, OpenStore]:
     """The stores by the name in their manifest; a second of the same name gets a number."""
     if not paths:
-        raise SaevxError("No store was named: give at least one finished store, as in `saevx serve demo/store`.")
+        raise SaevxError(
+            "No store was named: give at least one finished store, as in `saevx serve demo/store`."
+        )
     stores: dict[str, OpenStore] = {}
     for path in paths:
         store = Store.open(path)

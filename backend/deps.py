@@ -58,7 +58,9 @@ StateDep = Annotated[State, Depends(get_state)]
 
 def get_store(
     state: StateDep,
-    store: Annotated[str | None, Query(description="Name of the store; default the first.", max_length=200)] = None,
+    store: Annotated[
+        str | None, Query(description="Name of the store; default the first.", max_length=200)
+    ] = None,
 ) -> OpenStore:
     if not store:
         return state.default
@@ -76,8 +78,12 @@ def base_path(request: Request) -> str:
 
 
 def revalidate(request: Request, response: Response, store: StoreDep) -> None:
-    """A finished store never changes, so its content id and the code's version validate any reply made of it."""
-    headers = {"ETag": f'W/"{store.content_id[:16]}-{VERSION}"', "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    """A finished store never changes, so its content id and the code's version validate every reply."""
+    headers = {
+        "ETag": f'W/"{store.content_id[:16]}-{VERSION}"',
+        "Cache-Control": "no-cache",
+        "Vary": "Accept-Encoding",
+    }
     asked = request.headers.get("if-none-match", "")
     if headers["ETag"] in (tag.strip() for tag in asked.split(",")):
         raise NotModified(headers)

@@ -1,4 +1,4 @@
-"""Addresses that replies carry: they keep the proxy's prefix, the store, and the content id that lets images be immutable."""
+"""Addresses that replies carry: they keep the proxy's prefix, the store, and the content id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live model: one worker thread beside the event loop, loaded in the background, one request at a time."""
+"""The live model: one worker beside the event loop, loaded in the background, one request at a time."""
 
 from __future__ import annotations
 
@@ -46,10 +46,6 @@ class Engine:
 
     mllm: Mllm
     sae: SaeV
-
-
-class Cancelled(Exception):
-    """The client has left."""
 
 
 class Live:
@@ -104,7 +100,9 @@ class Live:
             raise HTTPException(503, status.reason)
         if self.waiting > self.settings.queue:
             raise HTTPException(
-                503, f"{self.waiting} requests wait for the model already; try again soon.", {"Retry-After": "10"}
+                503,
+                f"{self.waiting} requests wait for the model already; try again soon.",
+                {"Retry-After": "10"},
             )
         return self.engines[name]
 
@@ -120,8 +118,8 @@ class Live:
     async def stream(
         self, name: str, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]
     ) -> AsyncIterator[T]:
-        """What `work(engine, emit, stop)` emits, as it comes. `stop()` turns true when the consumer has left or the
-        server closes; an exception of `work` is raised here after everything emitted before it.
+        """What `work(engine, emit, stop)` emits, as it comes. `stop()` turns true when the consumer has left or
+        the server closes; an exception of `work` is raised here after everything emitted before it.
 
         Admission happens on the first step of the iteration: call `admit` before to answer 503 in time."""
         engine = self.admit(name)
@@ -166,7 +164,7 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
     sae = SaeV.load(settings.sae or located(served, "sae"), settings.device)
     if sae.sha256 != manifest["sae"]["sha256"]:
         raise SaevxError(
-            f"The SAE found is not the one that store {served.name} was made with: name the right one with --sae."
+            f"The SAE found is not the one of store {served.name}: name the right one with --sae."
         )
     layer = int(manifest["model"]["layer"])
     for other in others:
@@ -185,8 +183,8 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
 
 
 def located(served: Served, kind: str) -> str:
-    """Where a store's model or SAE lies: the path in run.json if it still exists (also relative to the store, so
-    that a demo folder can be moved), else the manifest's name, which may be a hub's."""
+    """Where a store's model or SAE lies: the path in run.json if it still exists, the folder beside the
+    store (so that a demo can be moved), else the manifest's name, which may be a hub's."""
     run = served.path / "run.json"
     if run.is_file():
         at = json.loads(run.read_text()).get(kind)

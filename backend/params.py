@@ -8,7 +8,9 @@ from fastapi import HTTPException, Query
 from fastapi import Path as PathParam
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
-Cursor = Annotated[str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the page before.")]
+Cursor = Annotated[
+    str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the page before.")
+]
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
 SampleId = Annotated[str, PathParam(max_length=500, description="The sample's own id.")]
 Words = Annotated[str | None, Query(max_length=500)]
@@ -17,7 +19,9 @@ Words = Annotated[str | None, Query(max_length=500)]
 def parse_patch(text: str) -> tuple[int, int, int]:
     """`view,row,col` of a patch. Raises HTTP 422."""
     parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 8 for part in parts):
+    if len(parts) != 3 or not all(
+        part.strip().isascii() and part.strip().isdigit() and len(part) < 8 for part in parts
+    ):
         raise HTTPException(422, f"patch: {text!r} is not view,row,col, three whole numbers such as 0,2,3.")
     view, row, col = map(int, parts)
     return view, row, col

@@ -1,4 +1,4 @@
-"""Every error as RFC 9457 problem details; pages get the same sentence as HTML when the pages' router offers it."""
+"""Every error as RFC 9457 problem details; a browser on a page gets the same sentence as HTML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
-class NotModified(Exception):
+class NotModified(Exception):  # noqa: N818 - no error
     """The client's copy is current: answered 304 with the same validators."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:

@@ -1,5 +1,5 @@
-"""All settings of the server in one place. `saevx serve` fills them from its options; each can also be set by an
-environment variable of the same name with the prefix SAEVX_."""
+"""All settings of the server in one place. `saevx serve` fills them from its options; each can also be set by
+an environment variable of the same name with the prefix SAEVX_."""
 
 from __future__ import annotations
 

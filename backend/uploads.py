@@ -1,4 +1,4 @@
-"""Pictures that visitors send: refused with one clear sentence where they are too large, broken or no picture."""
+"""Pictures that visitors send: refused with one sentence where they are too large, broken or no picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import binascii
 import io
 
-from fastapi import HTTPException
+from fastapi import HTTPException, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from PIL import Image, UnidentifiedImageError
 
 from backend.settings import Settings
@@ -46,3 +47,8 @@ def decode_image(text: str, settings: Settings) -> Image.Image:
     except (binascii.Error, ValueError) as error:
         raise HTTPException(422, "`image` is not base64 or a data: URL.") from error
     return read_image(data, settings)
+
+
+async def read_upload(upload: UploadFile, settings: Settings) -> Image.Image:
+    """The picture of a form's file. Raises HTTP 413 or 422 as `read_image`."""
+    return await run_in_threadpool(read_image, await upload.read(), settings)

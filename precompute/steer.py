@@ -1,8 +1,8 @@
-"""Steering (METHOD, *Steering*): h ← h + Σ_k (t_k − z_k(h)) d_k at the hook layer, the default and the steered text
-side by side, with the KL of the two models on the same prefix.
+"""Steering (METHOD, *Steering*): h ← h + Σ_k (t_k − z_k(h)) d_k at the hook layer, the default and the steered
+text side by side, with the KL of the two models on the same prefix.
 
-Three rows of one batch: `DEFAULT` writes by itself, `STEERED` is hooked, `SHADOW` is the unsteered model fed the
-steered text. `generate` does the decoding, so caches and positions are each model family's own.
+Three rows of one batch: `DEFAULT` writes by itself, `STEERED` is hooked, `SHADOW` is the unsteered model fed
+the steered text. `generate` does the decoding, so caches and positions are each model family's own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Push:
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """A token of one channel; `text` is what it adds to the channel's text, "" while a character is incomplete."""
+    """A token of one channel; `text` is what it adds to the channel, "" while a character is incomplete."""
 
     channel: Literal["default", "steered"]
     text: str
@@ -94,7 +94,7 @@ class Steer:
                 raise SaevxError(f"The SAE has features 0 to {self.sae.n_features - 1}, not {push.feature}.")
             if not push.p999 > 0 and push.mode != "ablate" and push.strength:
                 raise SaevxError(
-                    f"Feature {push.feature} is never active in this store, so its strength has no unit: choose another."
+                    f"Feature {push.feature} is never active in this store, so strength has no unit: choose another."
                 )
         ids = [push.feature for push in self.pushes]
         if len(set(ids)) < len(ids):
@@ -257,8 +257,8 @@ def plain_generation(model: Any) -> Iterator[None]:
 def prompt_scope(
     batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None
 ) -> np.ndarray:
-    """[s] bool of prompt positions to steer, from the batch's only distinct row. `mask` narrows `image` to patches
-    (view, row, col). "Generated" begins at the last prompt position, which predicts the first new token."""
+    """[s] bool of prompt positions to steer, from the batch's only distinct row. `mask` narrows `image` to
+    patches (view, row, col). "Generated" begins at the last prompt position, which predicts the first new token."""
     modality_s = np.asarray(batch.modality_bs[0])
     chosen = np.zeros(len(modality_s), dtype=bool)
     if "prompt" in scope:
@@ -274,7 +274,9 @@ def prompt_scope(
                     raise SaevxError(f"The picture has views 0 to {len(batch.views[0]) - 1}, not {view}.")
                 grid = batch.views[0][view]
                 if not (0 <= row < grid.rows and 0 <= col < grid.cols):
-                    raise SaevxError(f"View {view} has {grid.rows} × {grid.cols} patches: no row {row}, column {col}.")
+                    raise SaevxError(
+                        f"View {view} has {grid.rows} × {grid.cols} patches: no row {row}, column {col}."
+                    )
                 chosen[image[starts[view] + row * grid.cols + col]] = True
     if "generated" in scope:
         chosen[-1] = True
@@ -297,7 +299,7 @@ def steer(
     emit: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Done:
-    """Write the default and the steered continuation of `batch` (one prompt, prepared for generation, thrice).
+    """Write the default and the steered continuation of `batch` (a prompt, prepared for generation, thrice).
 
     `hooked=False` runs the very same batch without the hook, the control of the tests. Raises SaevxError for
     features or patches that do not exist, and if the hook did not fire on every step.
@@ -331,7 +333,7 @@ def steer(
             handle.remove()
     if hooked and hook.fired < chooser.step:
         raise SaevxError(
-            f"The steering hook fired {hook.fired} times in {chooser.step} steps, so this text is not steered: "
+            f"The steering hook fired {hook.fired} times in {chooser.step} steps, so the text is not steered: "
             f"layer {mllm.layer} of this model does not run its forward in the usual way."
         )
     return report(chooser, change, time.monotonic() - begin)
@@ -356,7 +358,10 @@ def report(chooser: Chooser, change: Steer, seconds: float) -> Done:
             "the text says more of the push than of the feature."
         )
     elif largest > WARN_RATIO:
-        warning = f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: such text may say more of the push than of the feature."
+        warning = (
+            f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: "
+            "such text may say more of the push than of the feature."
+        )
     return Done(
         text={"default": chooser.text[DEFAULT], "steered": chooser.text[STEERED]},
         mean_kl=float(np.mean(chooser.kl)) if chooser.kl else None,

@@ -28,7 +28,8 @@ def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
                     "summary": one.get("summary", ""),
                     "description": one.get("description", ""),
                     "parameters": [
-                        {**parameter, "type": kind(parameter["schema"])} for parameter in one.get("parameters", [])
+                        {**parameter, "type": kind(parameter["schema"])}
+                        for parameter in one.get("parameters", [])
                     ],
                     "body": {media: kind(part.get("schema", {})) for media, part in body.items()},
                     "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},

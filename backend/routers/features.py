@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from backend.deps import Cached, StoreDep
 from backend.links import Links, check_feature
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
 from backend.schemas import Example, Feature, FeatureDetail, Modality, Order, Page, Verdict
-from fastapi import Request
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
@@ -81,7 +80,9 @@ def get_examples(
     store: StoreDep,
     feature: FeatureId,
     modality: Annotated[Modality | None, Query(description="Default: both.")] = None,
-    band: Annotated[int, Query(ge=-1, le=3, description="-1: the strongest of all; 0 to 3: octaves down.")] = -1,
+    band: Annotated[
+        int, Query(ge=-1, le=3, description="-1: the strongest of all; 0 to 3: octaves down.")
+    ] = -1,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> Page[Example]:
     check_feature(store, feature)

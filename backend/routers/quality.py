@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Literal
-
-from fastapi import APIRouter, HTTPException, Query
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter
 
 from backend.deps import Cached, StoreDep
-from backend.schemas import Flag, Page, Score, ScoreName
-from precompute.store.schema import FLAGS
+from backend.schemas import Flag, Page, Score
 
 router = APIRouter(tags=["quality"], dependencies=[Cached])
 

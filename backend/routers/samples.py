@@ -43,7 +43,9 @@ def get_samples(
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
 
-@router.get("/samples/{sample_id}", summary="One pair with its scores, flags and features", dependencies=[Cached])
+@router.get(
+    "/samples/{sample_id}", summary="One pair with its scores, flags and features", dependencies=[Cached]
+)
 def get_sample(
     request: Request,
     store: StoreDep,
@@ -54,7 +56,9 @@ def get_sample(
     return SampleDetail.model_validate(Links(request, store).images(store.store.sample(sample_id, top)))
 
 
-@router.get("/samples/{sample_id}/activations", summary="Features on every token and patch", dependencies=[Cached])
+@router.get(
+    "/samples/{sample_id}/activations", summary="Features on every token and patch", dependencies=[Cached]
+)
 def get_activations(
     store: StoreDep,
     sample_id: SampleId,
@@ -66,7 +70,9 @@ def get_activations(
     return Activations.model_validate(store.store.activations(sample_id, feature))
 
 
-@router.get("/samples/{sample_id}/features", summary="What fires at one token or patch", dependencies=[Cached])
+@router.get(
+    "/samples/{sample_id}/features", summary="What fires at one token or patch", dependencies=[Cached]
+)
 def get_features_here(
     store: StoreDep,
     sample_id: SampleId,
@@ -99,8 +105,12 @@ def get_image(
     sample_id: SampleId,
     image: Annotated[int, Query(ge=0, le=10_000, description="Which of its images.")] = 0,
     size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None,
-    crop: Annotated[str | None, Query(description="x0,y0,x1,y1 in pixels of the original.", max_length=100)] = None,
-    v: Annotated[str | None, Query(description="Content id; only makes the address unique.", max_length=80)] = None,
+    crop: Annotated[
+        str | None, Query(description="x0,y0,x1,y1 in pixels of the original.", max_length=100)
+    ] = None,
+    v: Annotated[
+        str | None, Query(description="Content id; only makes the address unique.", max_length=80)
+    ] = None,
 ) -> Response:
     box = parse_box(crop) if crop is not None else None
     shape = "whole" if box is None else "x".join(f"{edge:g}" for edge in box)

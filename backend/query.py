@@ -1,0 +1,122 @@
+"""Live questions, answered in the worker: the offline pass's own code on a pair that is not in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.deps import OpenStore
+from precompute.search import maxima, rank
+from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from precompute.live import Encoded
+
+    from backend.live import Engine
+
+Array = NDArray[Any]
+N_GRIDS = 24
+"""Features of a picture whose grids come with the reply."""
+
+
+def encode(engine: Engine, store: OpenStore, text: str, image: Image.Image | None) -> Encoded:
+    """The pair's events, exactly as the pass would have stored them."""
+    from precompute.live import encode_pair
+    from precompute.model import Pair
+
+    pair = Pair(text=text, images=[image] if image is not None else [])
+    return encode_pair(engine.mllm, engine.sae, store.manifest, pair)
+
+
+def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
+    """The same shape as a stored sample's events, z in real units."""
+    return SampleEvents(
+        np.asarray(encoded.token_id_t),
+        np.asarray(encoded.modality_t),
+        np.asarray(encoded.offset),
+        np.asarray(encoded.feature_e).astype(np.int64),
+        np.asarray(encoded.value_e).astype(np.float64) * 2.0**-scale_log2,
+    )
+
+
+def views_of(encoded: Encoded) -> list[list[Any]]:
+    return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views]
+
+
+def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(("rows", "cols", "box", "image"), view, strict=True)) for view in views]
+
+
+def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> list[list[dict[str, Any]]]:
+    """Per feature, per view: the view and its values, rows of columns."""
+    z_tk = dense_values(events, features)
+    where = patches(events.modality_t, views)
+    found: list[list[dict[str, Any]]] = [[] for _ in features]
+    for index, view in enumerate(as_views(views)):
+        here = where.view == index
+        values_krc = np.zeros((len(features), view["rows"], view["cols"]))
+        values_krc[:, where.row[here], where.col[here]] = z_tk[where.position[here]].T
+        for column, values_rc in enumerate(values_krc.tolist()):
+            found[column].append({**view, "view": index, "values": values_rc})
+    return found
+
+
+def search(
+    engine: Engine, store: OpenStore, text: str, image: Image.Image | None, limit: int
+) -> dict[str, Any]:
+    """METHOD, *Search*: ranked features, those too dense, and the nearest samples of each modality."""
+    from precompute.index import sample_vector
+
+    encoded = encode(engine, store, text, image)
+    opened = store.store
+    events = events_of(encoded, opened.scale_log2)
+    views = views_of(encoded)
+    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
+    asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, image is not None)) if given)
+    ranked = rank(largest, opened.feature_table, opened.n_samples, asked)
+
+    def hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
+        places = np.flatnonzero(chosen)[:limit]
+        ids = [int(k) for k in ranked.feature[places]]
+        refs = opened.feature_refs(ids)
+        table = opened.feature_table
+        drawn = grids(events, views, ids[:N_GRIDS]) if with_grids and image is not None else []
+        return [
+            {
+                **refs[k],
+                "score": float(ranked.score[at]),
+                **{f"strength_{name}": number(ranked.strength[at, m]) for m, name in enumerate(MODALITIES)},
+                **{f"score_{name}": number(ranked.score_by[at, m]) for m, name in enumerate(MODALITIES)},
+                "density_text": float(table["density_text"][k]),
+                "density_image": float(table["density_image"][k]),
+                "grids": drawn[place] if place < len(drawn) else None,
+            }
+            for place, (at, k) in enumerate(zip(places, ids, strict=True))
+        ]
+
+    samples = []
+    for modality in asked:
+        active = np.flatnonzero(largest[:, modality])
+        vector = sample_vector(active, largest[active, modality], MODALITIES[modality], opened)
+        samples += opened.nearest_samples(vector, MODALITIES[modality], 12)
+    return {
+        "features": hits(~ranked.dense, True),
+        "dense": hits(ranked.dense, False),
+        "n_dense": int(ranked.dense.sum()),
+        "samples": samples,
+        "tokens": [opened.token_text(int(t)) for t in events.token_id_t[events.modality_t == TEXT]],
+        "views": as_views(views),
+    }
+
+
+def number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def n_counted(events: SampleEvents) -> int:
+    """Tokens that are neither special nor sinks."""
+    return int((events.modality_t < SPECIAL).sum())
