@@ -37,8 +37,8 @@ MODULES = ("preact", "@preact", "htm", "uplot")
 
 DESCRIPTION = """What a multimodal language model sees, feature by feature.
 
-Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass `next`
-as `cursor`. Every error is an RFC 9457 problem details object."""
+Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass
+`next` as `cursor`. Every error is an RFC 9457 problem details object."""
 
 
 def open_stores(paths: list[Path]) -> dict[str, OpenStore]:

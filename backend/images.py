@@ -16,8 +16,8 @@ def render_webp(
 ) -> bytes:
     """The picture at `path` (a thumbnail of an image of `original` pixels) as WebP.
 
-    `crop` is in the original's pixels and is cut to the picture; `size` is the longer edge of the reply, and a
-    crop of a few pixels is enlarged to it, without smoothing, so that single patches can be looked at."""
+    `crop` is in the original's pixels and is cut to the picture; `size` is the longer edge of the reply, and
+    a crop of a few pixels is enlarged to it, without smoothing, so that single patches can be looked at."""
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
     if crop is not None:

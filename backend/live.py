@@ -118,8 +118,8 @@ class Live:
     async def stream(
         self, name: str, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]
     ) -> AsyncIterator[T]:
-        """What `work(engine, emit, stop)` emits, as it comes. `stop()` turns true when the consumer has left or
-        the server closes; an exception of `work` is raised here after everything emitted before it.
+        """What `work(engine, emit, stop)` emits, as it comes. `stop()` turns true when the consumer has left
+        or the server closes; an exception of `work` is raised here after everything emitted before it.
 
         Admission happens on the first step of the iteration: call `admit` before to answer 503 in time."""
         engine = self.admit(name)

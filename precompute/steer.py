@@ -1,5 +1,5 @@
-"""Steering (METHOD, *Steering*): h ← h + Σ_k (t_k − z_k(h)) d_k at the hook layer, the default and the steered
-text side by side, with the KL of the two models on the same prefix.
+"""Steering (METHOD, *Steering*): h ← h + Σ_k (t_k − z_k(h)) d_k at the hook layer, the default and the
+steered text side by side, with the KL of the two models on the same prefix.
 
 Three rows of one batch: `DEFAULT` writes by itself, `STEERED` is hooked, `SHADOW` is the unsteered model fed
 the steered text. `generate` does the decoding, so caches and positions are each model family's own.
@@ -94,7 +94,7 @@ class Steer:
                 raise SaevxError(f"The SAE has features 0 to {self.sae.n_features - 1}, not {push.feature}.")
             if not push.p999 > 0 and push.mode != "ablate" and push.strength:
                 raise SaevxError(
-                    f"Feature {push.feature} is never active in this store, so strength has no unit: choose another."
+                    f"Feature {push.feature} is never active here, so strength has no unit: choose another."
                 )
         ids = [push.feature for push in self.pushes]
         if len(set(ids)) < len(ids):
@@ -258,7 +258,8 @@ def prompt_scope(
     batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None
 ) -> np.ndarray:
     """[s] bool of prompt positions to steer, from the batch's only distinct row. `mask` narrows `image` to
-    patches (view, row, col). "Generated" begins at the last prompt position, which predicts the first new token."""
+    patches (view, row, col). "Generated" begins at the last prompt position, which
+    predicts the first new token."""
     modality_s = np.asarray(batch.modality_bs[0])
     chosen = np.zeros(len(modality_s), dtype=bool)
     if "prompt" in scope:
@@ -333,7 +334,7 @@ def steer(
             handle.remove()
     if hooked and hook.fired < chooser.step:
         raise SaevxError(
-            f"The steering hook fired {hook.fired} times in {chooser.step} steps, so the text is not steered: "
+            f"The steering hook fired {hook.fired} times in {chooser.step} steps, the text is not steered: "
             f"layer {mllm.layer} of this model does not run its forward in the usual way."
         )
     return report(chooser, change, time.monotonic() - begin)

@@ -1,0 +1,130 @@
+"""How a page is rendered: the Jinja environment, addresses, and what every page's frame needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from fastapi.templating import Jinja2Templates
+from jinja2 import StrictUndefined
+from pydantic import BeforeValidator
+
+from backend.deps import OpenStore, State, get_state
+from backend.routers.stores import get_store_detail
+
+FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
+
+VERDICT_HELP = {
+    "cross-modal": "Its text and image tokens are more alike than those samples' tokens are anyway (5 % false discoveries).",
+    "unaligned": "It fires on both sides, but they are no more alike than chance.",
+    "text-only": "In the weighed sample it fires strongly on text alone.",
+    "image-only": "In the weighed sample it fires strongly on image patches alone.",
+    "too-rare": "Too few samples switch it on strongly for ω to be computed.",
+    "dead": "It is active on no token of this data.",
+}
+"""Every verdict in the order that the pages list them, with what it says."""
+
+templates = Jinja2Templates(directory=FRONTEND / "templates")
+templates.env.undefined = StrictUndefined
+templates.env.trim_blocks = templates.env.lstrip_blocks = True
+templates.env.globals["verdict_help"] = VERDICT_HELP
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+# A form without JavaScript sends its empty fields too.
+Maybe = BeforeValidator(_none_if_empty)
+MaybeStr = Annotated[str | None, Maybe]
+MaybeInt = Annotated[int | None, Maybe]
+MaybeFloat = Annotated[float | None, Maybe]
+
+
+def address(path: str, pairs: list[tuple[str, Any]]) -> str:
+    """`path` with the pairs whose value is neither None nor empty; a list gives one pair an element."""
+    flat: list[tuple[str, str]] = []
+    for name, value in pairs:
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one is not None and one != "":
+                flat.append((name, f"{one:g}" if isinstance(one, float) else str(one)))
+    return f"{path}?{urlencode(flat)}" if flat else path
+
+
+class Addresses:
+    """Links of one request: they carry the root path, and the store unless it is the default one."""
+
+    def __init__(self, request: Request, store: str) -> None:
+        self.base: str = request.scope.get("root_path", "").rstrip("/")
+        self.path: str = request.url.path.removeprefix(self.base)
+        self.store = store
+        self.query = [(k, v) for k, v in request.query_params.multi_items() if k != "store" and v != ""]
+
+    def page(self, path: str, **params: Any) -> str:
+        return address(self.base + path, [*params.items(), ("store", self.store)])
+
+    def api(self, path: str, **params: Any) -> str:
+        return self.page(f"/api/v1{path}", **params)
+
+    def again(self, **changes: Any) -> str:
+        """This page with some parameters changed; a new filter or order starts at its first page."""
+        drop = set(changes) | (set() if "cursor" in changes else {"cursor"})
+        kept = [(k, v) for k, v in self.query if k not in drop]
+        return address(self.base + self.path, [*kept, *changes.items(), ("store", self.store)])
+
+    def api_again(self, path: str) -> str:
+        return address(f"{self.base}/api/v1{path}", [*self.query, ("store", self.store)])
+
+    def static(self, path: str) -> str:
+        return f"{self.base}/static/{path}"
+
+
+def render(
+    request: Request,
+    template: str,
+    *,
+    section: str,
+    store: Any,
+    stores: list[Any],
+    status: int = 200,
+    **values: Any,
+) -> HTMLResponse:
+    """The page `template` in its frame. `store` is None only where none could be opened (error pages)."""
+    default = stores[0].name if stores else ""
+    links = Addresses(request, store.name if store and store.name != default else "")
+    frame: dict[str, Any | Callable[..., str]] = {
+        "base": links.base,
+        "store_param": links.store,
+        "u": links.page,
+        "api": links.api,
+        "again": links.again,
+        "api_again": links.api_again,
+        "static": links.static,
+        "section": section,
+        "store": store,
+        "stores": stores,
+    }
+    return templates.TemplateResponse(request, template, {**frame, **values}, status_code=status)
+
+
+def render_for(
+    request: Request, template: str, state: State, served: OpenStore, *, section: str, **values: Any
+) -> HTMLResponse:
+    """`render` for a page about one open store."""
+    store = get_store_detail(state, served)
+    return render(
+        request, template, section=section, store=store, stores=list(state.stores.values()), **values
+    )
+
+
+def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
+    """The designed page of an error; `problems.add_handlers` calls it for browsers outside the API."""
+    state = get_state(request)
+    asked = state.stores.get(request.query_params.get("store", ""), state.default)
+    return render_for(
+        request, "error.html", state, asked, section="", status=status, code=status, title=title, detail=detail
+    )

@@ -1,0 +1,333 @@
+"""The pages for browsing. Each handler asks the functions that answer the JSON API and hands their models to a
+template; pages that need the live model or a calibration are in `pages_tools`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from backend.deps import StateDep, StoreDep
+from backend.routers import features as features_api
+from backend.routers import page_data as data
+from backend.routers import pages_tools
+from backend.routers import samples as samples_api
+from backend.routers.page_env import MaybeFloat, MaybeInt, MaybeStr, error_page, render_for
+from backend.routers.page_parts import (
+    Tok,
+    chart,
+    example_picture,
+    heat,
+    level,
+    omega_scale,
+    patch_path,
+    split,
+)
+from backend.routers.stores import get_store_detail
+from backend.schemas import Activations, SampleDetail
+
+__all__ = ["error_page", "router"]
+
+router = APIRouter(default_response_class=HTMLResponse)
+router.include_router(pages_tools.router)
+
+FEATURE_SORTS = {
+    "lift": "lift",
+    "omega": "ω",
+    "omega_centred": "ω centred",
+    "lift_without_self": "lift without self",
+    "density_text": "text density",
+    "density_image": "image density",
+    "max_activation": "largest activation",
+    "n_samples": "samples",
+    "modality_share": "modality share",
+    "same_sample_rate": "same-sample rate",
+    "id": "number",
+}
+FEATURE_COLUMNS = [
+    ("omega", "ω (baseline)", "Cosine of its strongest text and image residuals, beside that of random tokens"),
+    ("lift", "Lift", "ω minus its baseline"),
+    ("density_text", "Text", "Share of text tokens on which it is active"),
+    ("density_image", "Image", "Share of image patches on which it is active"),
+    ("modality_share", "Share", "0: fires on text only, 1: on image only"),
+    ("max_activation", "Max", "Largest activation, in the SAE's units"),
+    ("n_samples", "Samples", "Samples in which any token switches it on"),
+]
+BANDS = {
+    -1: ("top", "The strongest tokens of the whole store."),
+    0: ("high", "Drawn at random from the feature's highest octave of activation."),
+    1: ("½", "Drawn at random from the octave below the highest."),
+    2: ("¼", "Drawn at random from the second octave below the highest."),
+    3: ("low", "Drawn at random from everything weaker: is it still the same feature?"),
+}
+
+
+@router.get("/")
+def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
+    store = get_store_detail(state, served)
+    strongest = features_api.get_features(served, verdict=["cross-modal"], sort="lift", order="desc", limit=12)
+    quality = store.quality
+    provenance = [
+        ("model", store.model),
+        ("layer", f"{store.layer} (resid_post, counted from 0), width {store.d_model}"),
+        ("SAE", store.sae),
+        ("data", store.dataset),
+        ("special tokens, sinks", f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (run, never counted)"),
+        ("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items())),
+        *((name, shown) for name in ("fvu", "l0", "dead") if (shown := per_modality(quality.get(name)))),
+        ("content", store.content_id),
+        ("made", f"{store.created:%Y-%m-%d %H:%M}" if store.created else "–"),
+        ("code version", store.version),
+    ]
+    return render_for(
+        request,
+        "front.html",
+        state,
+        served,
+        section="/",
+        verdicts=store.verdicts,
+        split=split(store.verdicts),
+        strongest=strongest.items,
+        thumbs=data.thumbnails(request, served, [f.id for f in strongest.items]),
+        n_flagged=sum(flag.count for flag in data.list_flags(served)),
+        provenance=provenance,
+    )
+
+
+def per_modality(value: Any) -> str:
+    """A figure of the manifest's `quality` in words: a number, or one per modality."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one:.3g}" for name, one in value.items() if isinstance(one, int | float))
+    return f"{value:.3g}" if isinstance(value, int | float) else ""
+
+
+@router.get("/features")
+def features(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    q: MaybeStr = None,
+    verdict: MaybeStr = None,
+    min_omega: MaybeFloat = None,
+    min_lift: MaybeFloat = None,
+    max_density: MaybeFloat = None,
+    sort: Annotated[str, Query()] = "lift",
+    order: Literal["asc", "desc"] = "desc",
+    cursor: MaybeStr = None,
+) -> HTMLResponse:
+    asked: dict[str, Any] = {
+        "q": q,
+        "verdict": verdict,
+        "min_omega": min_omega,
+        "min_lift": min_lift,
+        "max_density": max_density,
+        "sort": sort,
+        "order": order,
+        "cursor": cursor,
+    }
+    page = features_api.get_features(served, **{**asked, "verdict": [verdict] if verdict else None})
+    filters = ("q", "verdict", "min_omega", "min_lift", "max_density")
+    return render_for(
+        request,
+        "features.html",
+        state,
+        served,
+        section="/features",
+        page=page,
+        q={**asked, "active": any(asked[name] is not None for name in filters)},
+        sorts=FEATURE_SORTS.items(),
+        columns=FEATURE_COLUMNS,
+        verdicts=get_store_detail(state, served).verdicts,
+        thumbs=data.thumbnails(request, served, [f.id for f in page.items]),
+    )
+
+
+@router.get("/features/{id}")
+def feature(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    id: int,
+    modality: Literal["text", "image"] | None = None,
+    band: Annotated[int, Query(ge=-1, le=3)] = -1,
+) -> HTMLResponse:
+    found = features_api.get_feature(served, id)
+    side: Literal["text", "image"] = modality or ("image" if found.density_image > 0 else "text")
+    shown = features_api.get_examples(request, served, id, modality=side, band=band, limit=20).items
+    tops = {"text": found.max_text, "image": found.max_image}
+    cards = []
+    for one in shown:
+        picture = example_picture(one, tops["image"])
+        where = f"“{one.token}”" if one.token else ""
+        if one.patch:
+            where = f"row {one.patch.row + 1}, column {one.patch.col + 1}"
+        cards.append(
+            {
+                "sample_id": one.sample_id,
+                "activation": one.activation,
+                "where": where,
+                "peak": one.position if one.modality == "text" else None,
+                "pictures": [picture] if picture else [],
+                "tokens": [Tok(t.text, t.position, t.activation, level(t.activation, tops["text"])) for t in one.tokens],
+            }
+        )
+    histograms = []
+    for kind, css, name in (("text", "t", "text tokens"), ("image", "p", "image patches")):
+        counted = getattr(found.histogram, kind)
+        drawn = chart(counted, mark=found.p999, log=True)
+        histograms.append(
+            {
+                "kind": kind,
+                "cls": css,
+                "name": name,
+                "total": sum(counted.counts),
+                "bars": drawn.bars,
+                "mark": drawn.mark,
+                "low": f"{drawn.low:.3g}",
+                "high": f"{drawn.high:.3g}",
+            }
+        )
+    partners = found.cooccurring
+    return render_for(
+        request,
+        "feature.html",
+        state,
+        served,
+        section="/features",
+        f=found,
+        modality=side,
+        band=band,
+        bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
+        band_help=BANDS[band][1],
+        examples=cards,
+        om=omega_scale(found.omega, found.omega_baseline, found.lift_low, found.lift_high),
+        histograms=histograms,
+        promoted=[(one.token, one.logit) for one in found.logits.promoted],
+        suppressed=[(one.token, one.logit) for one in found.logits.suppressed],
+        neighbours=[("by decoder direction", found.neighbours.decoder), ("by what they fire on", found.neighbours.profile)],
+        cooccurring=[
+            ("text → image", partners.text_to_image, "this one in the caption, that one in the picture"),
+            ("image → text", partners.image_to_text, "this one in the picture, that one in the caption"),
+            ("same side", partners.same, "both in the caption, or both in the picture"),
+        ],
+    )
+
+
+@router.get("/samples")
+def samples(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    q: MaybeStr = None,
+    flag: MaybeStr = None,
+    sort: MaybeStr = None,
+    order: Literal["asc", "desc"] = "asc",
+    cursor: MaybeStr = None,
+) -> HTMLResponse:
+    asked = {"q": q, "flag": flag, "sort": sort or "row", "order": order, "cursor": cursor}
+    page = samples_api.get_samples(request, served, **asked, limit=60)
+    sorts = [("row", "order of the data"), *((score.name, score.name) for score in data.list_scores(served))]
+    cards = [data.card(one, one.scores.get(sort)) if sort else data.card(one) for one in page.items]
+    return render_for(
+        request,
+        "samples.html",
+        state,
+        served,
+        section="/samples",
+        page={"items": cards, "total": page.total, "next": page.next},
+        q={**asked, "active": q is not None or flag is not None},
+        flags=data.list_flags(served),
+        sorts=sorts,
+    )
+
+
+@router.get("/samples/{sample_id:path}")
+def sample(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    sample_id: str,
+    feature: MaybeInt = None,
+    position: MaybeInt = None,
+    view: MaybeInt = None,
+    row: MaybeInt = None,
+    col: MaybeInt = None,
+) -> HTMLResponse:
+    found = samples_api.get_sample(request, served, sample_id)
+    lit = samples_api.get_activations(served, sample_id, [] if feature is None else [feature])
+    chosen = lit.features[0] if lit.features else None
+    at = {"view": view or 0, "row": row or 0, "col": col or 0} if found.views else None
+    here = None
+    if position is not None:
+        here = samples_api.get_features_here(served, sample_id, position=position)
+    elif at and row is not None and col is not None:
+        here = samples_api.get_features_here(served, sample_id, patch=f"{at['view']},{row},{col}")
+    mark = here.patch if here else None
+    where = {"position": position} if position is not None else {"patch": at and f"{at['view']},{at['row']},{at['col']}"}
+    title = ""
+    if here:
+        title = f"Here: row {mark.row + 1}, column {mark.col + 1}" if mark else f"Here: “{here.token}”"
+    descriptions = {score.name: score.description for score in data.list_scores(served)}
+    return render_for(
+        request,
+        "sample.html",
+        state,
+        served,
+        section="/samples",
+        s=found,
+        views=[one.model_dump() for one in found.views],
+        chosen=chosen,
+        pictures=stage(found, lit, mark and patch_path(found.views[mark.view], mark.row, mark.col), mark),
+        tokens=caption(lit),
+        position=position,
+        at=at,
+        here=here.items if here else None,
+        here_title=title,
+        here_where=where,
+        top=[("text", found.top_features.text), ("image", found.top_features.image)],
+        scores=[
+            {"name": n, "value": v, "rank": found.score_ranks.get(n), "description": descriptions.get(n, "")}
+            for n, v in found.scores.items()
+        ],
+        flagged=found.flags,
+        extra=found.extra,
+    )
+
+
+def stage(found: SampleDetail, lit: Activations, outline: str | None, mark: Any) -> list[dict[str, Any]]:
+    """The sample's pictures, each with the heat of the chosen feature over its finest view."""
+    drawn = []
+    for index, picture in enumerate(found.images):
+        grids = [g for g in lit.grids if g.image == index and g.values]
+        size = (picture.width, picture.height)
+        finest = min(grids, key=lambda g: (g.box[2] - g.box[0]) / g.cols, default=None)
+        over = None
+        if finest and lit.features:
+            top = lit.features[0].max_image
+            over = heat(finest, finest.values[0], top=top, size=size)
+        drawn.append(
+            {
+                "url": picture.url,
+                "width": picture.width,
+                "height": picture.height,
+                "heat": over,
+                "mark": outline if mark and mark.image == index else None,
+            }
+        )
+    return drawn
+
+
+def caption(lit: Activations) -> list[dict[str, Any]]:
+    """The sample's own text tokens with the level of the chosen feature."""
+    top = lit.features[0].max_text if lit.features else 0.0
+    return [
+        {
+            "text": t.text,
+            "position": t.position,
+            "modality": t.modality,
+            "level": level(t.values[0] if t.values else None, top),
+        }
+        for t in lit.tokens
+        if t.modality == "text"
+    ]

@@ -1,0 +1,207 @@
+"""The pages that work on the data or with the live model: co-occurrence, quality, search, steering."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.responses import HTMLResponse
+
+from backend.deps import StateDep, StoreDep
+from backend.routers import cooccurrence as cooccurrence_api
+from backend.routers import features as features_api
+from backend.routers import page_data as data
+from backend.routers import samples as samples_api
+from backend.routers.page_env import MaybeFloat, MaybeInt, MaybeStr, render_for
+from backend.routers.page_parts import chart
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+PAIR_SORTS = {"npmi": "NPMI", "lift": "lift", "support": "support"}
+SUMS = {"cosine", "cosine-cooccurring", "cooccurring-l0"}
+"""Scores that add up over features, so that longer samples get more (METHOD: scoring and ranking data)."""
+SCOPES = ("image", "prompt", "generated")
+
+
+@router.get("/cooccurrence")
+def cooccurrence(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    min_support: Annotated[MaybeInt, Query()] = None,
+    sort: Literal["npmi", "lift", "support"] = "npmi",
+    feature: MaybeInt = None,
+    cursor: MaybeStr = None,
+) -> HTMLResponse:
+    support = 5 if min_support is None else min_support
+    page = cooccurrence_api.get_cooccurrence(
+        served, min_support=support, sort=sort, feature=feature, cursor=cursor
+    )
+    return render_for(
+        request,
+        "cooccurrence.html",
+        state,
+        served,
+        section="/cooccurrence",
+        page=page,
+        q={"min_support": support, "sort": sort, "feature": feature, "cursor": cursor},
+        sorts=PAIR_SORTS.items(),
+        thumbs=data.thumbnails(request, served, [pair.b.id for pair in page.items]),
+    )
+
+
+@router.get("/quality")
+def quality(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    flag: MaybeStr = None,
+    threshold: MaybeFloat = None,
+    by: MaybeStr = None,
+    keep: Annotated[float, Query(gt=0, le=100)] = 50,
+    clean: bool = False,
+    cursor: MaybeStr = None,
+) -> HTMLResponse:
+    flags, scores = data.list_flags(served), data.list_scores(served)
+    chosen = next((one for one in flags if one.name == flag), None) if flag else flags[0]
+    score = next((one for one in scores if one.name == by), None) if by else data.headline(scores)
+    if chosen is None or score is None:
+        raise HTTPException(404, f"This store has no {'flag ' + str(flag) if chosen is None else 'score ' + str(by)}.")
+    limit = chosen.threshold if threshold is None else threshold
+    offenders = samples_api.get_samples(
+        request, served, flag=chosen.name, threshold=limit, sort=chosen.name, order="desc", cursor=cursor, limit=24
+    )
+    dropped = [one.name for one in flags] if clean else []
+    kept = data.kept(served, score.name, keep, dropped)
+    return render_for(
+        request,
+        "quality.html",
+        state,
+        served,
+        section="/quality",
+        flags=flags,
+        flag=chosen,
+        threshold=limit,
+        chart=chart(chosen.histogram, mark=limit),
+        offenders={
+            "items": [data.card(one) for one in offenders.items],
+            "total": offenders.total,
+            "next": offenders.next,
+        },
+        scores=scores,
+        by=score,
+        grows=score.name in SUMS,
+        keep=f"{keep:g}",
+        clean=clean,
+        kept=kept.count,
+        keep_chart=chart(score.histogram, mark=kept.cut),
+        keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped, "format": "jsonl"},
+    )
+
+
+@router.get("/search")
+async def search(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    q: MaybeStr = None,
+    model: bool = False,
+    sample: MaybeStr = None,
+) -> HTMLResponse:
+    """By words; through the model where `model` asks for it; with a sample's picture where `sample` names one."""
+    return await found(request, state, served, q, model, sample, None)
+
+
+@router.post("/search")
+async def search_picture(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    q: Annotated[str, Form()] = "",
+    model: Annotated[bool, Form()] = False,
+    sample: Annotated[str, Form()] = "",
+    image: Annotated[UploadFile | None, File()] = None,
+) -> HTMLResponse:
+    """The same with a picture's bytes, which have no address."""
+    upload = image if image is not None and image.size else None
+    return await found(request, state, served, q or None, model, sample or None, upload)
+
+
+async def found(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    q: str | None,
+    model: bool,
+    sample: str | None,
+    image: UploadFile | None,
+) -> HTMLResponse:
+    status, error, results, picture = 200, None, None, None
+    try:
+        if image is not None or sample or (q and model):
+            results, picture = await data.live_search(request, state, served, q, sample, image)
+        elif q:
+            results = data.word_search(request, served, q)
+    except HTTPException as refused:  # shown in its place on the page, not instead of it
+        status, error = refused.status_code, str(refused.detail)
+    ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]] if results else []
+    return render_for(
+        request,
+        "search.html",
+        state,
+        served,
+        section="/search",
+        status=status,
+        q=q or "",
+        through_model=model,
+        sample_id=sample or "",
+        picture=picture,
+        live=state.live.status(served.name),
+        error=error,
+        results=results,
+        thumbs=data.thumbnails(request, served, ids),
+    )
+
+
+@router.get("/steer")
+def steer(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    sample: MaybeStr = None,
+    prompt: str | None = None,
+    feature: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
+    scope: str = ",".join(SCOPES),
+    max_tokens: int = 32,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> HTMLResponse:
+    """`feature` is id:mode:strength, several times."""
+    start: dict[str, Any] = {
+        "sample": sample if sample is not None else samples_api.get_samples(request, served, limit=1).items[0].sample_id,
+        "prompt": prompt if prompt is not None else "What is in the picture?",
+        "features": [one for text in feature if (one := asked_feature(served, text))],
+        "scope": [one for one in scope.split(",") if one in SCOPES],
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
+    return render_for(
+        request, "steer.html", state, served, section="/steer", live=state.live.status(served.name), start=start
+    )
+
+
+def asked_feature(served: StoreDep, text: str) -> dict[str, Any] | None:
+    """One `feature=` of the address with its label; None where it cannot be read, so that an old link still opens."""
+    number, _, rest = text.partition(":")
+    mode, _, strength = rest.partition(":")
+    try:
+        named = features_api.get_feature(served, int(number))
+        return {
+            "id": named.id,
+            "label": named.label,
+            "mode": mode if mode in ("set", "add", "ablate") else "add",
+            "strength": float(strength or 1),
+        }
+    except (ValueError, HTTPException):
+        return None

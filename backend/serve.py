@@ -1,0 +1,42 @@
+"""Runs the server: what `saevx serve` and the end of `saevx demo` do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+from backend.settings import Settings
+from precompute.errors import SaevxError
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until interrupted. Raises SaevxError where a store cannot be opened or the port is taken."""
+    import uvicorn
+
+    from backend.app import create_app
+
+    app = create_app(settings)
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    listening = bind(host, port)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    address = f"[{shown}]" if ":" in shown else shown
+    path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
+    names = ", ".join(app.state.saevx.stores)
+    print(f"Store{'s' if len(settings.stores) > 1 else ''} {names}", file=sys.stderr)
+    print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
+    asyncio.run(server.serve(sockets=[listening]))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The listening socket, taken before anything is announced; port 0 takes any free one."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise SaevxError(f"Cannot listen on {host}:{port} ({error.strerror}): choose another --port.") from error
+    return listening
