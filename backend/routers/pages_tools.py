@@ -136,10 +136,13 @@ async def found(
     sample: str | None,
     image: UploadFile | None,
 ) -> HTMLResponse:
-    status, error, results, picture = 200, None, None, None
+    status, error = 200, None
+    results: dict[str, Any] | None = None
+    picture: data.Query | None = None
     try:
         if image is not None or sample or (q and model):
-            results, picture = await data.live_search(request, state, served, q, sample, image)
+            picture = await data.query_picture(request, state, served, sample, image)
+            results = await data.live_search(request, state, served, q, picture)
         elif q:
             results = data.word_search(request, served, q)
     except HTTPException as refused:  # shown in its place on the page, not instead of it
@@ -155,7 +158,7 @@ async def found(
         q=q or "",
         through_model=model,
         sample_id=sample or "",
-        picture=picture,
+        picture=picture.url if picture else None,
         live=state.live.status(served.name),
         error=error,
         results=results,

@@ -14,7 +14,7 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
   const control = (running = new AbortController());
   here.setAttribute("aria-busy", "true");
   try {
-    const response = await fetch(address, { ...init, signal: control.signal, headers: { "X-Part": id } });
+    const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.getElementById(id);
     if (!fresh) { // an error page: say its sentence in place

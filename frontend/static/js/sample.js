@@ -58,18 +58,15 @@ function snapshot(stage) {
 }
 
 function paint(stage, views, answer) {
-  const grids = answer.grids;
-  const values = answer.tokens.flatMap((token) => token.values ?? []);
-  const top = answer.tops?.[0] ?? Math.max(0, ...values.filter((value) => value !== null));
+  const [scale] = answer.features;
   for (const picture of $$("[data-image]", stage)) {
     const shown = finest(views, Number(picture.dataset.image));
-    const svg = $(".heat:not(.marks)", picture);
-    const grid = grids.find((one) => one.view === shown);
-    if (grid) drawHeat(svg, views[shown], grid.values ?? grid.grid, top);
+    const grid = answer.grids.find((one) => one.view === shown);
+    if (grid) drawHeat($(".heat:not(.marks)", picture), grid, grid.values[0], scale.max_image);
   }
   for (const token of $$("[data-position]", stage)) {
     const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
-    const k = level(one?.values?.[0], top);
+    const k = level(one?.values[0], scale.max_text);
     token.className = k ? `tok a${k}` : "tok";
   }
 }

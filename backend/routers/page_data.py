@@ -1,0 +1,154 @@
+"""What pages ask beyond a single endpoint of the API: thumbnails of a list, cards, the two searches as one result."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from fastapi import HTTPException, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from PIL import Image
+
+from backend.deps import OpenStore, State
+from backend.routers import features as features_api
+from backend.routers import quality as quality_api
+from backend.routers import samples as samples_api
+from backend.routers import search as search_api
+from backend.routers.page_parts import Picture, example_picture, heat
+from backend.schemas import FeatureHit, Flag, Sample, SampleHit, Score
+from backend.uploads import read_upload
+
+THUMB = "&size=128"
+CARD = "&size=320"
+NOTHING: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}}
+"""A search result with no part filled in."""
+
+
+def thumbnails(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, list[Picture]]:
+    """The strongest patches of each feature as small pictures with their heat, each sample once."""
+    thumbs: dict[int, list[Picture]] = {}
+    for id in ids:
+        if id in thumbs:
+            continue
+        found = features_api.get_examples(request, served, id, modality="image", limit=3 * most).items
+        top = max((one.activation for one in found), default=0.0)
+        distinct = list({one.sample_id: one for one in found}.values())[:most]
+        pictures = [example_picture(one, top, THUMB) for one in distinct]
+        thumbs[id] = [picture for picture in pictures if picture is not None]
+    return thumbs
+
+
+def card(sample: Sample | SampleHit, shown: float | None = None) -> dict[str, Any]:
+    """A sample as the macro `sample_card` draws it; `shown` is the figure in its corner."""
+    return {
+        "sample_id": sample.sample_id,
+        "text": sample.text,
+        "url": sample.images[0].url + CARD if sample.images else None,
+        "shown": shown,
+        "flags": sample.flags if isinstance(sample, Sample) else [],
+    }
+
+
+def list_flags(served: OpenStore) -> list[Flag]:
+    return [Flag.model_validate(one) for one in served.store.flags]
+
+
+def list_scores(served: OpenStore) -> list[Score]:
+    return [Score.model_validate(one) for one in served.store.scores]
+
+
+def headline(scores: list[Score]) -> Score:
+    """The score to show first: the one whose calibration on this data is best, else the first of the list."""
+    known = [one for one in scores if one.auroc is not None]
+    return max(known, key=lambda one: one.auroc.value if one.auroc else 0.0) if known else scores[0]
+
+
+class Kept(NamedTuple):
+    count: int
+    cut: float | None
+    """Smallest score that is kept."""
+
+
+def kept(served: OpenStore, by: str, keep: float, flags: list[str]) -> Kept:
+    """How many samples `GET /filter` would stream, and the score at the cut."""
+    rows = np.asarray(quality_api.kept_rows(served.store, by, keep, flags), dtype=np.int64)
+    values = served.store.score_values(by)[rows]
+    return Kept(len(rows), float(values.min()) if len(rows) else None)
+
+
+def word_search(request: Request, served: OpenStore, q: str) -> dict[str, Any]:
+    """Features and captions that have the words."""
+    hits = search_api.get_search(request, served, q)
+    return {
+        **NOTHING,
+        "words": hits.features,
+        "samples": [card(one) for one in hits.samples],
+        "samples_title": "Captions with these words",
+        "n": len(hits.features),
+    }
+
+
+class Query(NamedTuple):
+    """The picture of a search: its pixels, its size, and an address that shows it small."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    url: str
+
+
+async def query_picture(
+    request: Request, state: State, served: OpenStore, sample: str | None, upload: UploadFile | None
+) -> Query | None:
+    """The uploaded picture, else the stored one of `sample`, else None."""
+    if upload is not None:
+        picture = await read_upload(upload, state.settings)
+        return Query(picture, picture.size, await run_in_threadpool(data_url, picture))
+    if sample is None:
+        return None
+    images = samples_api.get_sample(request, served, sample, 1).images
+    if not images:
+        raise HTTPException(422, f"Sample {sample!r} has no picture to search with.")
+    path = served.store.image_path(sample)
+    stored = await run_in_threadpool(lambda: Image.open(path).convert("RGB"))
+    return Query(stored, stored.size, images[0].url)
+
+
+def data_url(picture: Image.Image, edge: int = 160) -> str:
+    """A small copy inside the page: an upload is kept nowhere, so it has no address to show it from."""
+    small = picture.copy()
+    small.thumbnail((edge, edge))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+async def live_search(
+    request: Request, state: State, served: OpenStore, q: str | None, picture: Query | None
+) -> dict[str, Any]:
+    """What the model makes of a picture, words or both, each feature with its heat on the picture."""
+    found = await search_api.live_search(request, state, served, picture.image if picture else None, q)
+    sides = [name for name, given in (("words", q), ("picture", picture)) if given]
+    return {
+        **NOTHING,
+        "ranked": found.features,
+        "heats": {hit.id: heat_on(hit, picture) for hit in found.features} if picture else {},
+        "dense": found.dense,
+        "n_dense": found.n_dense,
+        "how": f"strongest on the {' and the '.join(sides)}, times how few samples have them",
+        "samples": [card(one, one.cosine) for one in found.samples],
+        "samples_title": "Nearest samples",
+        "n": len(found.features),
+    }
+
+
+def heat_on(hit: FeatureHit, picture: Query) -> Picture:
+    """The query's picture with this feature's finest grid over it."""
+    grids = [grid for grid in hit.grids or [] if grid.image == 0]
+    finest = min(grids, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
+    if finest is None:
+        return Picture(picture.url, None)
+    top = max((value for row in finest.values for value in row), default=0.0)
+    return Picture(picture.url, heat(finest, finest.values, top=top, size=picture.size))
