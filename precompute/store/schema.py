@@ -99,6 +99,7 @@ features = Table(
     Column("max_activation", Float, nullable=False),
     Column("p999", Float, nullable=False),
     *(Column(name, Float) for name in OMEGA_FIELDS),
+    Column("omega_all_pairs", Float),
     Column("modality_share", Float),
     Column("same_sample_rate", Float),
     Column("hist", LargeBinary, nullable=False),

@@ -1,0 +1,145 @@
+"""Step `cooccur`: which text features share samples with which image features, and within each modality.
+
+METHOD *Co-occurrence*. A feature is in a sample's set when its maximum is among the sample's 256 largest relative to
+p99.9 (the store's `events/max_*`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from tqdm import tqdm
+
+from precompute.score import derangement
+from precompute.store.collected import Collected, save_step
+from precompute.store.schema import IMAGE, KINDS, TEXT
+
+Array = NDArray[Any]
+
+MAX_SAMPLES = 100_000
+KEPT = 16  # strongest partners per feature, kind and side
+MIN_SUPPORT = 5
+_BLOCK_ENTRIES = 1 << 25
+
+
+class Pairs(NamedTuple):
+    """Pairs of features (a, b) in ascending order, one entry each."""
+
+    a: Array
+    b: Array
+    support: Array
+    n_a: Array
+    n_b: Array
+    lift: Array
+    npmi: Array
+    lift_shuffled: Array
+
+
+def chosen_rows(sample_ids: list[str], limit: int = MAX_SAMPLES) -> Array:
+    """Rows with the smallest SHA-256 of the sample id, ascending."""
+    if len(sample_ids) <= limit:
+        return np.arange(len(sample_ids))
+    digest = np.array([hashlib.sha256(i.encode()).digest() for i in sample_ids], dtype="S32")
+    return np.sort(np.argsort(digest, kind="stable")[:limit])
+
+
+def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
+    """(text, image): int32 CSR [n, F] of ones."""
+    sets = []
+    for m in (TEXT, IMAGE):
+        start = np.asarray(data.events.max_offset[rows * 2 + m])
+        length = np.asarray(data.events.max_offset[rows * 2 + m + 1]) - start
+        indptr = np.concatenate([[0], np.cumsum(length)])
+        take = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], length)
+        index = data.events.max_feature[take].astype(np.int64)
+        shape = (len(rows), data.n_features)
+        sets.append(csr_matrix((np.ones(len(index), np.int32), index, indptr), shape=shape))
+    return sets[0], sets[1]
+
+
+def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
+    """(lift, NPMI): lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 1 when n_ab = N."""
+    lift = n * n_ab / (n_a.astype(np.float64) * n_b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.where(n_ab == n, 1.0, np.log(lift) / -np.log(n_ab / n))
+    return lift, value
+
+
+def strongest(
+    first: csr_matrix, second: csr_matrix, *, same: bool, min_support: int
+) -> tuple[Array, Array, Array]:
+    """(a, b, n_ab): for each feature a of `first` its KEPT partners b of `second` with the highest NPMI.
+
+    Ties go to the larger support, then the smaller b. `same`: both are one modality, a itself is left out.
+    """
+    n, width = first.shape
+    n_a, n_b = (np.asarray(x.sum(0)).ravel() for x in (first, second))
+    columns = first.T.tocsr()
+    found = []
+    step = max(1, _BLOCK_ENTRIES // width)
+    for low in tqdm(range(0, width, step), desc="cooccur", unit="block", disable=None):
+        product = (columns[low : low + step] @ second).tocoo()
+        a, b, n_ab = product.row.astype(np.int64) + low, product.col.astype(np.int64), product.data
+        keep = (n_ab >= min_support) & ((a != b) if same else True)
+        a, b, n_ab = a[keep], b[keep], n_ab[keep]
+        value = npmi(n_ab, n_a[a], n_b[b], n)[1]
+        order = np.lexsort((b, -n_ab, -value, a))
+        a, b, n_ab = a[order], b[order], n_ab[order]
+        rank = np.arange(len(a)) - np.searchsorted(a, a)
+        found.append((a[rank < KEPT], b[rank < KEPT], n_ab[rank < KEPT]))
+    a, b, n_ab = (np.concatenate(x) for x in zip(*found, strict=True))
+    return a, b, n_ab
+
+
+def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
+    """n_ab of given pairs: samples with a in `first` and b in `second`. a must be ascending."""
+    columns, other = first.T.tocsr(), second.tocsc()
+    n_ab = np.zeros(len(a), dtype=np.int64)
+    step = max(1, _BLOCK_ENTRIES // max(1, first.shape[0] // 64))
+    for low in range(0, len(a), step):
+        at = slice(low, low + step)
+        n_ab[at] = np.asarray(columns[a[at]].multiply(other[:, b[at]].T.tocsr()).sum(1)).ravel()
+    return n_ab
+
+
+def pairs(
+    first: csr_matrix, second: csr_matrix, *, same: bool, order: Array, min_support: int = MIN_SUPPORT
+) -> Pairs:
+    """The strongest partners from both sides, with the lift when `first`'s samples are exchanged by `order`."""
+    n = first.shape[0]
+    a, b, _ = strongest(first, second, same=same, min_support=min_support)
+    if same:
+        a, b = np.minimum(a, b), np.maximum(a, b)
+    else:
+        b2, a2, _ = strongest(second, first, same=False, min_support=min_support)
+        a, b = np.r_[a, a2], np.r_[b, b2]
+    key = np.unique(a * first.shape[1] + b)
+    a, b = key // first.shape[1], key % first.shape[1]
+    n_a, n_b = np.asarray(first.sum(0)).ravel()[a], np.asarray(second.sum(0)).ravel()[b]
+    support = counted(first, second, a, b)
+    lift, value = npmi(support, n_a, n_b, n)
+    shuffled = npmi(counted(first[order], second, a, b), n_a, n_b, n)[0]
+    return Pairs(a, b, support, n_a, n_b, lift, value, shuffled)
+
+
+def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Step entry. Options: `seed`."""
+    data = Collected(part, manifest)
+    rows = chosen_rows([str(record["sample_id"]) for record in data.samples])
+    text, image = feature_sets(data, rows)
+    rng = np.random.Generator(np.random.PCG64(int(options.get("seed", 0)) + 3))
+    order = derangement(len(rows), rng)
+    sides = {"text-image": (text, image), "text-text": (text, text), "image-image": (image, image)}
+    found: dict[str, Array] = {}
+    for kind in KINDS:
+        first, second = sides[kind]
+        kept = pairs(first, second, same=kind != "text-image", order=order)
+        found |= {f"{kind}/{name}": values for name, values in kept._asdict().items()}
+    save_step(part, "cooccur", **found)
+    return {"cooccurrence": {"n_samples": len(rows), "kept": KEPT, "min_support": MIN_SUPPORT}}

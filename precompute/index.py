@@ -1,0 +1,198 @@
+"""Step `index`: nearest neighbours. FAISS flat (exact) over decoder directions, feature profiles and sample vectors;
+and the logit lens.
+
+The sample vector (METHOD *Search*) is spelled out in `sample_vectors`, which stored samples and live queries share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from precompute.store.collected import Collected, load_step, save_json, save_step
+from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
+from precompute.weigh import KEPT_MAXIMA, to_float, unit
+
+Array = NDArray[Any]
+
+WIDTH = 256  # of a projected sample vector
+N_NEIGHBOURS = 10
+N_LOGITS = 10
+PROJECTION_SEED = 20250217  # a constant of the format: live queries must draw the same signs
+_BLOCK_BYTES = 1 << 27
+
+
+@lru_cache(maxsize=2)
+def projection(n_features: int) -> Array:
+    """float32 [F, 256] of ±1/16: the signs are the bits of NumPy's PCG64(20250217), `integers(0, 2, (F, 256))`."""
+    rng = np.random.Generator(np.random.PCG64(PROJECTION_SEED))
+    signs = rng.integers(0, 2, (n_features, WIDTH), dtype=np.int8)
+    return (signs.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(WIDTH))
+
+
+def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: int) -> Array:
+    """Unit vectors float32 [n, 256] of samples in one modality; zero where nothing is active.
+
+    Of each sample the 256 maxima largest relative to p99.9 count. Their weight is log(1 + z / p99.9) · log(N / n),
+    n the samples with an active token of that modality (n = 0 left out); scaled to length 1, projected, scaled again.
+
+    Args:
+        maxima: largest z, CSR [n, F].
+        n_with: samples per feature, of this modality.
+    """
+    row = np.repeat(np.arange(maxima.shape[0]), np.diff(maxima.indptr))
+    k = maxima.indices
+    ratio = maxima.data / np.maximum(p999[k], 1e-30)
+    order = np.lexsort((k, -ratio, row))
+    rank = np.arange(maxima.nnz) - maxima.indptr[row]
+    kept = np.sort(order[(rank < KEPT_MAXIMA) & (n_with[k[order]] > 0)])
+    row, k, ratio = row[kept], k[kept], ratio[kept]
+    weight = np.log1p(ratio) * np.log(n_samples / np.maximum(n_with[k], 1))
+    length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))
+    weight = np.divide(weight, length[row], out=np.zeros_like(weight), where=length[row] > 0)
+    sparse = csr_matrix((weight.astype(np.float32), (row, k)), shape=maxima.shape)
+    vectors: Array = unit(np.asarray(sparse @ projection(maxima.shape[1]), dtype=np.float32))
+    return vectors
+
+
+def sample_vector(features: Array, z: Array, modality: str, store: Store) -> Array:
+    """The vector [256] of a live query, as the store's own samples have it.
+
+    Args:
+        features: active features, rising. z: the largest activation of each on the query's tokens of `modality`.
+    """
+    table = store.feature_table
+    maxima = csr_matrix(
+        (np.asarray(z, np.float64), features, [0, len(features)]), shape=(1, store.n_features)
+    )
+    vectors = sample_vectors(maxima, table["p999"], table[f"samples_{modality}"], store.n_samples)
+    return np.asarray(vectors[0])
+
+
+def all_sample_vectors(data: Collected, weigh: Mapping[str, Array]) -> Array:
+    """float32 [2, N, 256]: every sample in both modalities."""
+    vectors = np.zeros((2, data.n_samples, WIDTH), dtype=np.float32)
+    for low, high in data.blocks():
+        for m, maxima in enumerate(data.maxima(low, high)):
+            vectors[m, low:high] = sample_vectors(
+                maxima, weigh["p999"], weigh["samples"][:, m], data.n_samples
+            )
+    return vectors
+
+
+def flat_index(vectors: Array) -> Any:
+    """Exact inner-product index with float16 storage; entry i is feature or sample row i."""
+    index = faiss.IndexScalarQuantizer(
+        vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    index.train(vectors[:1])
+    index.add(vectors)
+    return index
+
+
+def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
+    """Unit vectors float32 [F, d]: modality-centred mean of each feature's top h of D_s; zero where it has none."""
+    d = data.resid.shape[1]
+    top = weigh["top_resid"]
+    found = np.zeros((data.n_features, d), dtype=np.float32)
+    step = max(1, _BLOCK_BYTES // (8 * top.shape[1] * top.shape[2] * d))
+    live = np.flatnonzero((top >= 0).any((1, 2)))
+    for low in range(0, len(live), step):
+        block = live[low : low + step]
+        total_fd = np.zeros((len(block), d))
+        for m in (TEXT, IMAGE):
+            known = top[block, m] >= 0
+            h_fkd = to_float(data.resid[np.maximum(top[block, m], 0)]) - weigh["mu"][m]
+            total_fd += (h_fkd * known[..., None]).sum(1)
+        found[block] = unit(total_fd / (top[block] >= 0).sum((1, 2))[:, None])
+    return found
+
+
+def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
+    """(other int64 [F, k], cosine float32 [F, k]) by cosine, itself left out; −1 for zero vectors and beyond the end."""
+    live = np.flatnonzero(np.any(vectors, axis=1))
+    other = np.full((len(vectors), k), -1, dtype=np.int64)
+    cosine = np.zeros((len(vectors), k), dtype=np.float32)
+    if len(live) > 1:
+        n = min(k + 1, len(live))
+        some = np.ascontiguousarray(vectors[live])
+        value, index = faiss.knn(some, some, n, metric=faiss.METRIC_INNER_PRODUCT)
+        # Itself is first but for rounding and exact twins: drop it where it is, else the last.
+        itself = index == np.arange(len(live))[:, None]
+        itself[~itself.any(1), -1] = True
+        other[live, : n - 1] = live[index[~itself]].reshape(len(live), n - 1)
+        cosine[live, : n - 1] = value[~itself].reshape(len(live), n - 1)
+    return other, cosine
+
+
+def logit_lens(
+    directions_fd: Array, norm_weight_d: Array | None, unembed_vd: Array, k: int = N_LOGITS
+) -> dict[str, Array]:
+    """The tokens a feature's direction promotes and suppresses most.
+
+    Logit = unembedding · (final norm's weight ⊙ d_k / ‖d_k‖), minus its mean over the vocabulary.
+
+    Returns:
+        promoted, suppressed: int64 [F, k] token ids; promoted_logit, suppressed_logit: float32 [F, k].
+    """
+    k = min(k, len(unembed_vd))
+    scaled_vd = unembed_vd if norm_weight_d is None else unembed_vd * norm_weight_d
+    scaled_vd = np.ascontiguousarray(scaled_vd, dtype=np.float32)
+    scaled_vd -= scaled_vd.mean(0)
+    directions = unit(directions_fd.astype(np.float32))
+    found: dict[str, list[Array]] = {
+        n: [] for n in ("promoted", "promoted_logit", "suppressed", "suppressed_logit")
+    }
+    step = max(1, _BLOCK_BYTES // (4 * len(scaled_vd)))
+    for low in range(0, len(directions), step):
+        logit_fv = directions[low : low + step] @ scaled_vd.T
+        for name, sign in (("promoted", 1), ("suppressed", -1)):
+            some = np.sort(np.argpartition(-sign * logit_fv, k - 1, axis=1)[:, :k], axis=1)
+            value = np.take_along_axis(logit_fv, some, 1)
+            order = np.argsort(-sign * value, axis=1, kind="stable")
+            found[name].append(np.take_along_axis(some, order, 1))
+            found[f"{name}_logit"].append(np.take_along_axis(value, order, 1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Step entry. Options: `directions` (callable → float [F, d]), `logit_lens` (callable → (norm weight [d] or None,
+    unembedding [V, d])) or None."""
+    data, weigh = Collected(part, manifest), load_step(part, "weigh")
+    folder = part / "index"
+    folder.mkdir(exist_ok=True)
+    directions = np.asarray(options["directions"](), dtype=np.float32)
+    spaces = dict(zip(SPACES, (unit(directions), profiles(data, weigh)), strict=True))
+    found: dict[str, Array] = {}
+    for name, vectors in spaces.items():
+        faiss.write_index(flat_index(vectors), str(folder / f"{name}.faiss"))
+        found[f"{name}_other"], found[f"{name}_cosine"] = nearest(vectors)
+    for m, vectors in enumerate(all_sample_vectors(data, weigh)):
+        faiss.write_index(flat_index(vectors), str(folder / f"sample_{MODALITIES[m]}.faiss"))
+    save_step(part, "index", **found)
+
+    lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
+    logits: list[dict[str, Any] | None] = [None] * data.n_features
+    if lens is not None:
+        top = logit_lens(directions, *lens())
+        text = data.vocabulary
+        logits = [
+            {
+                side: [
+                    [text[t] if t < len(text) else f"<{t}>", round(float(v), 4)]
+                    for t, v in zip(top[side][k].tolist(), top[f"{side}_logit"][k], strict=True)
+                ]
+                for side in ("promoted", "suppressed")
+            }
+            for k in range(data.n_features)
+        ]
+    save_json(part, "logits", logits)
+    return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}

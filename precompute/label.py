@@ -1,0 +1,255 @@
+"""Step `label`: a name for every live feature from its own evidence.
+
+Four witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008): the words of
+its strongest text tokens, the captions of the samples of its strongest tokens, the captions of those of its strongest
+patches, and the tokens that its direction promotes. `label_score` says how well the name tells samples that activate
+the feature from those that do not, on samples that gave no evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from precompute.cooccur import chosen_rows, feature_sets
+from precompute.store.collected import Collected, load_json, load_step, save_json, save_step
+from precompute.store.schema import IMAGE, TEXT, VERDICTS
+
+Array = NDArray[Any]
+
+WITNESSES = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5}  # weights of the log-odds
+PROMOTED_BONUS = 2.0  # for the first promoted token, less for the later
+PRIOR = 20.0  # pseudo-counts spread as the background
+MIN_EVIDENCE = 2.0  # z of the log-odds below which a caption word is no evidence
+SECOND = 0.85  # a second word joins the label from this share of the first's score
+HELD_OUT = 20_000
+STRONG = 0.25  # of p99.9: a sample counts as activating for label_score
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def words_of(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+class Words(NamedTuple):
+    """The words of all captions; plurals are counted with their singular where both occur."""
+
+    id_of: dict[str, int]
+    name: list[str]
+    in_caption: csr_matrix  # bool-like int32 [N, W]
+    token_count: Array  # int64 [W], occurrences
+
+
+def read_words(texts: list[str]) -> Words:
+    found = [words_of(text) for text in texts]
+    known = {word for words in found for word in words}
+    base = {word: _singular(word, known) for word in known}
+    name = sorted(set(base.values()))
+    number = {word: i for i, word in enumerate(name)}
+    id_of = {word: number[base[word]] for word in known}
+    row = np.repeat(np.arange(len(found)), [len(words) for words in found])
+    column = np.array([id_of[word] for words in found for word in words], dtype=np.int64)
+    matrix = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(len(texts), len(name)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return Words(id_of, name, matrix, np.bincount(column, minlength=len(name)))
+
+
+def _singular(word: str, known: set[str]) -> str:
+    for ending, stem in (("ies", "y"), ("es", ""), ("s", "")):
+        if word.endswith(ending) and len(word) - len(ending) >= 2 and word[: -len(ending)] + stem in known:
+            return word[: -len(ending)] + stem
+    return word
+
+
+def word_at(texts: list[str], position: int) -> str:
+    """The whole word around one token: pieces belong together until one starts with a space or has no letter."""
+    pieces = [text if any(c.isalnum() for c in text) else None for text in texts]
+    if pieces[position] is None:
+        return ""
+    first, last = position, position + 1
+    while first > 0 and not texts[first][:1].isspace() and pieces[first - 1] is not None:
+        first -= 1
+    while last < len(texts) and pieces[last] is not None and not texts[last][:1].isspace():
+        last += 1
+    found = words_of("".join(texts[first:last]))
+    return found[0] if found else ""
+
+
+def top_words(data: Collected, words: Words) -> csr_matrix:
+    """int32 [F, W]: how many of a feature's top text tokens are pieces of each word."""
+    row, position = (data.accum[f"top_{name}"][:, TEXT] for name in ("row", "pos"))
+    feature, rank = np.nonzero(row >= 0)
+    pairs = np.stack([row[feature, rank], position[feature, rank]], axis=1).astype(np.int64)
+    places, where = np.unique(pairs, axis=0, return_inverse=True)
+    number = np.full(len(places), -1)
+    texts: list[str] = []
+    start, last_row = 0, -1
+    for i, (sample, token) in enumerate(places.tolist()):
+        if sample != last_row:
+            low, high = (int(x) for x in data.events.sample_token[sample : sample + 2])
+            ids, kinds = data.events.token_id[low:high], data.events.token_modality[low:high]
+            start = int(np.argmax(kinds == TEXT))
+            texts = [data.vocabulary[t] if m == TEXT else "\n" for t, m in zip(ids, kinds, strict=True)][
+                start:
+            ]
+            last_row = sample
+        number[i] = words.id_of.get(word_at(texts, token - start), -1)
+    found = number[where.ravel()]
+    keep = found >= 0
+    shape = (data.n_features, len(words.name))
+    return csr_matrix((np.ones(int(keep.sum()), np.int32), (feature[keep], found[keep])), shape=shape)
+
+
+def top_samples(data: Collected, modality: int) -> csr_matrix:
+    """int32 [F, N] of ones: the samples of a feature's top tokens in one modality."""
+    row = data.accum["top_row"][:, modality]
+    feature, rank = np.nonzero(row >= 0)
+    shape = (data.n_features, data.n_samples)
+    matrix = csr_matrix((np.ones(len(feature), np.int32), (feature, row[feature, rank])), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: float) -> csr_matrix:
+    """z of the weighted log-odds of each word against the background, CSR [F, W], on the words counted.
+
+    Args:
+        count: how often feature f's evidence has word w. n_f: the number of its pieces of evidence.
+        background_w: how often the word occurs in n_background pieces of background.
+    """
+    matrix = count.tocoo()
+    share = background_w[matrix.col] / n_background
+    a, b = PRIOR * share, PRIOR * (1 - share)
+    here, rest = matrix.data + a, np.maximum(n_f[matrix.row] - matrix.data, 0) + b
+    elsewhere = background_w[matrix.col] + a
+    other_rest = np.maximum(n_background - background_w[matrix.col], 0) + b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        delta = np.log(here / rest) - np.log(elsewhere / other_rest)
+        z = delta / np.sqrt(1 / here + 1 / rest + 1 / elsewhere + 1 / other_rest)
+    return csr_matrix((np.nan_to_num(z, nan=0.0, posinf=0.0), (matrix.row, matrix.col)), shape=count.shape)
+
+
+def promoted_words(logits: list[dict[str, Any] | None], words: Words) -> csr_matrix:
+    """Bonus for caption words among the promoted tokens, falling with their rank."""
+    feature, word, bonus = [], [], []
+    for k, entry in enumerate(logits):
+        seen: set[int] = set()
+        for rank, (token, _) in enumerate((entry or {}).get("promoted", [])):
+            number = words.id_of.get(token.strip().lower(), -1)
+            if number >= 0 and number not in seen:
+                seen.add(number)
+                feature.append(k), word.append(number), bonus.append(PROMOTED_BONUS / (1 + rank))
+    return csr_matrix((bonus, (feature, word)), shape=(len(logits), len(words.name)))
+
+
+def evidence(data: Collected, words: Words, logits: list[dict[str, Any] | None]) -> csr_matrix:
+    """Sum of the witnesses, CSR [F, W]."""
+    tokens = top_words(data, words)
+    found = WITNESSES["token"] * _strong(
+        log_odds(tokens, np.asarray(tokens.sum(1)).ravel(), words.token_count, float(words.token_count.sum()))
+    )
+    df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
+    for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
+        tops = top_samples(data, modality)
+        count = (tops @ words.in_caption).tocsr()
+        found = found + WITNESSES[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
+    # Promoted tokens speak for a word only beside another witness: the lens alone is noise for early layers.
+    promoted = promoted_words(logits, words)
+    return (found + promoted.multiply(found > 0)).tocsr()
+
+
+def _strong(z: csr_matrix) -> csr_matrix:
+    kept = z.copy()
+    kept.data[kept.data < MIN_EVIDENCE] = 0
+    kept.eliminate_zeros()
+    return kept
+
+
+def choose(found: csr_matrix) -> tuple[Array, Array]:
+    """(best, second) word per feature, −1 where there is none; second only when nearly as good."""
+    matrix = found.tocoo()
+    order = np.lexsort((matrix.col, -matrix.data, matrix.row))
+    row, column, value = matrix.row[order], matrix.col[order], matrix.data[order]
+    best, second = np.full(found.shape[0], -1), np.full(found.shape[0], -1)
+    first = np.flatnonzero(np.r_[True, np.diff(row) != 0]) if len(row) else np.zeros(0, np.int64)
+    best[row[first]] = column[first]
+    follows = first[(first + 1 < len(row))]
+    follows = follows[(row[follows + 1] == row[follows]) & (value[follows + 1] >= SECOND * value[follows])]
+    second[row[follows]] = column[follows + 1]
+    return best, second
+
+
+def detection(data: Collected, words: Words, best: Array, p999: Array) -> Array:
+    """Balanced accuracy of "the caption has the word" for "the sample activates the feature", on held-out samples.
+
+    Held out: samples that gave the feature no evidence. Activating: a kept maximum over a quarter of p99.9; the
+    others: none at all. NaN where either kind is missing.
+    """
+    rows = chosen_rows([str(record["sample_id"]) for record in data.samples], HELD_OUT)
+    texts, images = feature_sets(data, rows)
+    any_nf = (texts + images).astype(bool).astype(np.int64).tocsr()
+    maxima = data.maxima_of(rows)
+    strongest = maxima[0].maximum(maxima[1]).tocsr()
+    strongest.data = strongest.data > STRONG * p999[strongest.indices]
+    strong_nf = any_nf.multiply(strongest).tocsr().astype(np.int64)
+    strong_nf.eliminate_zeros()
+    evidence_nf = (
+        sum(top_samples(data, m) for m in (TEXT, IMAGE)).astype(bool).astype(np.int64)[:, rows].T.tocsr()
+    )
+    strong_nf = (strong_nf - strong_nf.multiply(evidence_nf)).tocsr()
+    silent_seen = (any_nf + evidence_nf).astype(bool).astype(np.int64)
+    named = best >= 0
+    word_nf = words.in_caption[rows].astype(np.int64).tocsc()[:, np.maximum(best, 0)].tocsr()
+
+    def total(matrix: csr_matrix) -> Array:
+        return np.asarray(matrix.sum(0)).ravel().astype(np.float64)
+
+    n_strong, n_silent = total(strong_nf), len(rows) - total(silent_seen)
+    hit = total(strong_nf.multiply(word_nf))
+    false = total(word_nf) - total(silent_seen.multiply(word_nf))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = (hit / n_strong + 1 - false / n_silent) / 2
+    return np.where(named & (n_strong > 0) & (n_silent > 0), score, np.nan)
+
+
+def fallback(data: Collected, feature: int, logits: dict[str, Any] | None) -> str | None:
+    """A name where no word stands out: its strongest text token, else its first promoted token."""
+    row, position = (int(data.accum[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "pos"))
+    if row >= 0:
+        token = data.vocabulary[
+            int(data.events.token_id[int(data.events.sample_token[row]) + position])
+        ].strip()
+        if token:
+            return f"token “{token}”"
+    promoted = (logits or {}).get("promoted") or []
+    tokens = [text.strip() for text, _ in promoted if any(c.isalnum() for c in text)]
+    return f"towards “{tokens[0]}”" if tokens else None
+
+
+def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Step entry; no options."""
+    data, weigh = Collected(part, manifest), load_step(part, "weigh")
+    logits: list[dict[str, Any] | None] = load_json(part, "logits")
+    words = read_words([str(record["text"]) for record in data.samples])
+    live = weigh["verdict"] != VERDICTS.index("dead")
+    best, second = choose(evidence(data, words, logits))
+    labels: list[str | None] = []
+    for k in range(data.n_features):
+        if not live[k]:
+            labels.append(None)
+        elif best[k] < 0:
+            labels.append(fallback(data, k, logits[k]))
+        else:
+            labels.append(words.name[best[k]] + (f", {words.name[second[k]]}" if second[k] >= 0 else ""))
+    save_json(part, "label", labels)
+    save_step(part, "label", score=detection(data, words, best, weigh["p999"]))
+    return {"labels": {"method": "keywords", "n": sum(label is not None for label in labels)}}

@@ -1,0 +1,247 @@
+"""Step `score`: every score of METHOD *Scoring and ranking data*, by its name, for all of D.
+
+The arithmetic works on per-sample maxima, so the same function scores stored samples, shadow pairs and live pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.sparse import csr_matrix
+
+from precompute.store.collected import Collected, load_step, save_json, save_step
+from precompute.store.reader import Store
+from precompute.store.schema import SCORES
+
+Array = NDArray[Any]
+
+TOP_WEIGHTED = 32
+N_SHADOW = 400
+N_BINS = 40
+
+# Scores that a pair's two sets of maxima give; the others need tokens or the whole model.
+FROM_MAXIMA = (
+    "cosine",
+    "cosine-weighted",
+    "cosine-cooccurring",
+    "cosine-mean",
+    "pooled-cosine",
+    "supported-share",
+    "cooccurring-l0",
+)
+
+
+class Weights(NamedTuple):
+    """Per feature: ω (NaN where it has none) and the weight w_k of `supported-share`."""
+
+    omega_f: Array
+    support_f: Array
+
+    @classmethod
+    def of(cls, omega: Array, omega_centred: Array, samples_text: Array, n_samples: int) -> Weights:
+        return cls(
+            omega, np.maximum(np.log(n_samples / (1 + samples_text)), 0) * np.maximum(_zero(omega_centred), 0)
+        )
+
+    @classmethod
+    def of_step(cls, weigh: Mapping[str, Array], manifest: Mapping[str, Any], n_samples: int) -> Weights:
+        name = "omega_all_pairs" if manifest["omega"]["kind"] == "all-pairs" else "omega"
+        return cls.of(weigh[name], weigh["omega_centred"], weigh["samples"][:, 0], n_samples)
+
+    @classmethod
+    def of_store(cls, store: Store) -> Weights:
+        """The weights of a finished store: any number of new pairs can be scored with them."""
+        table = store.feature_table
+        name = "omega_all_pairs" if store.manifest["omega"]["kind"] == "all-pairs" else "omega"
+        return cls.of(table[name], table["omega_centred"], table["samples_text"], store.n_samples)
+
+
+def _zero(values: Array) -> Array:
+    return np.nan_to_num(values, nan=0.0)
+
+
+def score_maxima(text: csr_matrix, image: csr_matrix, weights: Weights) -> dict[str, Array]:
+    """The scores that follow from maxima, float64 [n] each; NaN where a mean has no member.
+
+    Args:
+        text, image: largest z per feature, CSR [n, F] with features ascending in a row.
+    """
+    omega = _zero(weights.omega_f)
+    has_omega = (~np.isnan(weights.omega_f)).astype(np.float64)
+    any_nf = text.maximum(image).tocsr()
+    any_nf.sort_indices()
+    active, both = _ones(any_nf), _ones(text).multiply(_ones(image)).tocsr()
+    total = active @ omega
+    n_with = active @ has_omega
+    top = _strongest(any_nf, TOP_WEIGHTED)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "cosine": total,
+            "cosine-weighted": (top @ omega) / (top @ has_omega),
+            "cosine-cooccurring": both @ omega,
+            "cosine-mean": total / n_with,
+            "pooled-cosine": pooled_cosine(text, image),
+            "supported-share": supported_share(text, image, weights.support_f),
+            "cooccurring-l0": np.diff(both.indptr).astype(np.float64),
+        }
+
+
+def _ones(matrix: csr_matrix) -> csr_matrix:
+    return csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _strongest(matrix: csr_matrix, k: int) -> csr_matrix:
+    """Keeps each row's k largest values; ties go to the smaller feature."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, row))
+    rank = np.arange(matrix.nnz) - matrix.indptr[row]
+    kept = np.sort(order[rank < k])
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(np.diff(matrix.indptr), k))])
+    return csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def _squares(matrix: csr_matrix) -> Array:
+    squares: Array = matrix.power(2) @ np.ones(matrix.shape[1])
+    return squares
+
+
+def pooled_cosine(text: csr_matrix, image: csr_matrix) -> Array:
+    dot = text.multiply(image).tocsr() @ np.ones(text.shape[1])
+    length = np.sqrt(_squares(text) * _squares(image))
+    return np.divide(dot, length, out=np.zeros(len(dot)), where=length > 0)
+
+
+def supported_share(text: csr_matrix, image: csr_matrix, support_f: Array) -> Array:
+    text_on = _ones(text)
+    whole = text_on @ support_f
+    shared = text_on.multiply(_ones(image)).tocsr() @ support_f
+    return np.divide(shared, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+
+def score_pair(
+    text: tuple[Array, Array], image: tuple[Array, Array], weights: Weights, *, n_events: int, n_tokens: int
+) -> dict[str, float | None]:
+    """Every score of one pair that is not in the store; `caption-nll` and `random` are None.
+
+    Args:
+        text, image: (features ascending, largest z) of each modality.
+        n_events, n_tokens: active (token, feature) pairs, and non-special tokens.
+    """
+    n_features = len(weights.omega_f)
+    rows = [csr_matrix((z, k, [0, len(k)]), shape=(1, n_features)) for k, z in (text, image)]
+    found: dict[str, float | None] = dict.fromkeys(SCORES)
+    for name, value in score_maxima(rows[0], rows[1], weights).items():
+        found[name] = None if np.isnan(value[0]) else float(value[0])
+    found["l0"] = n_events / n_tokens if n_tokens else None
+    return found
+
+
+class Shadow(NamedTuple):
+    """A few hundred of the data's own pairs, and the same with captions exchanged among them."""
+
+    rows: Array  # the own pairs
+    image_rows: Array  # of the exchanged pairs, the image's sample
+    caption_rows: Array  # and the text's
+    own: dict[str, Array]
+    swapped: dict[str, Array]
+
+
+def derangement(n: int, rng: np.random.Generator) -> Array:
+    """A permutation without a fixed point: one random cycle."""
+    order = rng.permutation(n)
+    moved = np.empty(n, dtype=np.int64)
+    moved[order] = np.roll(order, 1)
+    return moved
+
+
+def shadow_pairs(data: Collected, weights: Weights, seed: int) -> Shadow | None:
+    """Exchanges captions' text feature vectors between samples; None when fewer than 20 pairs have both sides.
+
+    A text read beside the wrong image would carry some of that image's features too; exchanging stored vectors
+    leaves that out, so the calibration is for the exchange, and is named so.
+    """
+    n_side = np.diff(data.max_offset).reshape(-1, 2)
+    usable = np.flatnonzero((n_side > 0).all(1))
+    if len(usable) < 20:
+        return None
+    rng = np.random.Generator(np.random.PCG64(seed + 1))
+    rows = np.sort(rng.choice(usable, min(N_SHADOW, len(usable)), replace=False))
+    caption_rows = rows[derangement(len(rows), rng)]
+    texts = np.array([record["text"].strip() for record in data.samples], dtype=object)
+    differs = texts[rows] != texts[caption_rows]  # the same words are no wrong caption
+    (own_text, own_image), (other_text, _) = data.maxima_of(rows), data.maxima_of(caption_rows[differs])
+    own = score_maxima(own_text, own_image, weights)
+    swapped = score_maxima(other_text, own_image[differs], weights)
+    return Shadow(rows, rows[differs], caption_rows[differs], own, swapped)
+
+
+def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500) -> dict[str, float] | None:
+    """P(positive > negative), ties counted half, with a 95 % percentile interval of a seeded bootstrap."""
+    positive, negative = positive[~np.isnan(positive)], negative[~np.isnan(negative)]
+    if not len(positive) or not len(negative):
+        return None
+    # win[i] = share of the negatives below positive i, so that a resample is only a weighted mean.
+    ordered = np.sort(negative)
+    left, right = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
+    value = float(((left + right) / 2 / len(negative)).mean())
+    rng = np.random.Generator(np.random.PCG64(seed))
+    draws = []
+    for _ in range(resamples):
+        p = positive[rng.integers(0, len(positive), len(positive))]
+        n = np.sort(negative[rng.integers(0, len(negative), len(negative))])
+        draws.append(((np.searchsorted(n, p, "left") + np.searchsorted(n, p, "right")) / 2 / len(n)).mean())
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
+    """Counts between edges over the finite values."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return {"edges": [], "counts": []}
+    counts, edges = np.histogram(values, bins=bins)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Step entry. Options: `seed`."""
+    data = Collected(part, manifest)
+    weights = Weights.of_step(load_step(part, "weigh"), manifest, data.n_samples)
+    blocks = [score_maxima(*data.maxima(low, high), weights) for low, high in data.blocks()]
+    found = {name: np.concatenate([block[name] for block in blocks]) for name in FROM_MAXIMA}
+
+    n_tokens = (data.sample["n_text"] + data.sample["n_image"]).astype(np.float64)
+    event_n = np.asarray(data.events.token_event[data.events.sample_token])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found["l0"] = np.diff(event_n) / n_tokens
+    found["caption-nll"] = -data.sample["caption_nll"]
+    seed = int(options.get("seed", 0))
+    found["random"] = np.random.Generator(np.random.PCG64(seed + 2)).random(data.n_samples)
+
+    shadow = shadow_pairs(data, weights, seed)
+    described = []
+    for name, description in SCORES.items():
+        values = found[name]
+        finite = np.isfinite(values)
+        varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(n_tokens[finite]) > 0
+        rho = float(stats.spearmanr(values[finite], n_tokens[finite]).statistic) if varied else None
+        tested = shadow is not None and name in FROM_MAXIMA
+        described.append(
+            {
+                "name": name,
+                "description": description,
+                "mean": float(values[finite].mean()) if finite.any() else None,
+                "std": float(values[finite].std()) if finite.any() else None,
+                "hist": histogram(values),
+                "length_rho": rho,
+                "auroc": auroc(shadow.own[name], shadow.swapped[name], seed) if tested and shadow else None,
+            }
+        )
+    save_step(part, "score", **found)
+    save_json(part, "score", described)
+    return {}

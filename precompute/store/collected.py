@@ -1,0 +1,180 @@
+"""What `collect` left in STORE.part, as the later steps read it: accumulators, per-sample maxima, residuals.
+
+Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unless a name says z.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from precompute.errors import SaevxError
+from precompute.store.events import Events
+from precompute.store.schema import IMAGE, TEXT
+
+Array = NDArray[Any]
+
+
+class Collected:
+    """STORE.part after `collect`; everything is read lazily and arrays stay memory-mapped."""
+
+    def __init__(self, part: Path, manifest: dict[str, Any]) -> None:
+        if not (part / "collect").is_dir():
+            raise SaevxError(f"{part} holds no collected data: run `saevx precompute` without --only first.")
+        self.part = part
+        self.manifest = manifest
+        self.n_features = int(manifest["sae"]["n_features"])
+        self.scale_log2 = int(manifest["scale_log2"])
+        self.unit = 2.0**-self.scale_log2
+        self.events = Events(part / "events", self.scale_log2)
+
+    def _map(self, name: str) -> Array:
+        array: Array = np.load(self.part / "collect" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array
+
+    @cached_property
+    def accum(self) -> dict[str, Array]:
+        """count, total, max, hist, top_*, band_* per feature and modality."""
+        with np.load(self.part / "collect" / "accum.npz", allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    @cached_property
+    def sample(self) -> dict[str, Array]:
+        """Per-sample arrays [N] and the sums over all counted tokens."""
+        with np.load(self.part / "collect" / "sample.npz", allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    @property
+    def n_samples(self) -> int:
+        return len(self.sample["n_text"])
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """One record per sample, in row order: sample_id, text, images, views, extra, source."""
+        return self._jsonl("samples")
+
+    @cached_property
+    def quarantine(self) -> list[dict[str, Any]]:
+        return self._jsonl("quarantine")
+
+    def _jsonl(self, name: str) -> list[dict[str, Any]]:
+        path = self.part / "collect" / f"{name}.jsonl"
+        if not path.exists():
+            return []
+        with path.open() as file:
+            return [json.loads(line) for line in file if line.strip()]
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Text of each token id; a word's first piece starts with a space."""
+        words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text())
+        return words
+
+    @cached_property
+    def max_offset(self) -> Array:
+        return self._map("max_full_offset")
+
+    @cached_property
+    def max_feature(self) -> Array:
+        return self._map("max_full_feature")
+
+    @cached_property
+    def max_value(self) -> Array:
+        return self._map("max_full_value")
+
+    @cached_property
+    def resid(self) -> Array:
+        """bf16 bits as uint16 [R, d]: non-special tokens of D_s."""
+        return self._map("resid")
+
+    @cached_property
+    def resid_row(self) -> Array:
+        return np.asarray(self._map("resid_row"))
+
+    @cached_property
+    def resid_pos(self) -> Array:
+        return np.asarray(self._map("resid_pos"))
+
+    @cached_property
+    def resid_modality(self) -> Array:
+        """uint8 [R]."""
+        return np.asarray(
+            self.events.token_modality[self.events.sample_token[self.resid_row] + self.resid_pos]
+        )
+
+    @cached_property
+    def ds_rows(self) -> Array:
+        """int64, ascending: the rows of D_s."""
+        return np.sort(np.asarray(self._map("ds_rows")))
+
+    def maxima(self, low: int, high: int) -> tuple[csr_matrix, csr_matrix]:
+        """Largest z per feature of rows low…high−1: (text, image), each float64 CSR [rows, F], every feature."""
+        return tuple(self._maxima(np.arange(low, high), m) for m in (TEXT, IMAGE))  # type: ignore[return-value]
+
+    def maxima_of(self, rows: Array) -> tuple[csr_matrix, csr_matrix]:
+        """As `maxima`, for any rows."""
+        return tuple(self._maxima(rows, m) for m in (TEXT, IMAGE))  # type: ignore[return-value]
+
+    def _maxima(self, rows: Array, modality: int) -> csr_matrix:
+        start = np.asarray(self.max_offset[rows * 2 + modality])
+        stop = np.asarray(self.max_offset[rows * 2 + modality + 1])
+        indptr = np.concatenate([[0], np.cumsum(stop - start)])
+        take = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], stop - start)
+        data = self.max_value[take].astype(np.float64) * self.unit
+        shape = (len(rows), self.n_features)
+        return csr_matrix((data, self.max_feature[take].astype(np.int64), indptr), shape=shape)
+
+    def blocks(self, entries: int = 4_000_000) -> Iterator[tuple[int, int]]:
+        """Runs of rows with about `entries` maxima each, at least one row a run."""
+        ends = np.asarray(self.max_offset[2::2])
+        low = 0
+        while low < self.n_samples:
+            limit = int(self.max_offset[2 * low]) + entries
+            high = max(low + 1, int(np.searchsorted(ends, limit, "right")))
+            yield low, high
+            low = high
+
+
+def steps_folder(part: Path) -> Path:
+    folder = part / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load_step(part: Path, name: str) -> dict[str, Array]:
+    """Arrays that an earlier step left.
+
+    Raises:
+        SaevxError: that step has not run.
+    """
+    path = part / "steps" / f"{name}.npz"
+    if not path.exists():
+        raise SaevxError(
+            f"Step {name!r} has not run on {part}: run `saevx precompute … --only {name}` first."
+        )
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def save_step(part: Path, name: str, **arrays: Array) -> None:
+    np.savez(steps_folder(part) / f"{name}.npz", **arrays)
+
+
+def load_json(part: Path, name: str) -> Any:
+    path = part / "steps" / f"{name}.json"
+    if not path.exists():
+        raise SaevxError(
+            f"Step {name!r} has not run on {part}: run `saevx precompute … --only {name}` first."
+        )
+    return json.loads(path.read_text())
+
+
+def save_json(part: Path, name: str, value: Any) -> None:
+    (steps_folder(part) / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False))

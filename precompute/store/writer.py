@@ -1,0 +1,258 @@
+"""Writes the finished store from what the steps left in STORE.part: `store.sqlite` in one go, then checksums.
+
+Same inputs give the same bytes: rows go in a fixed order, no time or path is written, and the file is vacuumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Table, create_engine, insert, text
+from sqlalchemy.pool import NullPool
+
+from precompute.store import schema as s
+from precompute.store.collected import Collected, load_json, load_step
+from precompute.store.hist import pack
+
+Array = NDArray[Any]
+Item = dict[str, Any]
+
+_CHUNK = 5000
+_UNHASHED = ("manifest.json", "run.json")
+
+
+def finish(part: Path, manifest: Item) -> Item:
+    """Turns STORE.part with all steps done into a finished store; the caller checks and renames it.
+
+    Writes store.sqlite and manifest.json (with `schema`, `files` and `content_id`), deletes `collect/` and `steps/`.
+
+    Returns:
+        the finished manifest.
+    """
+    write_database(part, manifest)
+    for scratch in ("collect", "steps"):
+        shutil.rmtree(part / scratch, ignore_errors=True)
+    files = checksums(part)
+    finished = {
+        "schema": s.SCHEMA_VERSION,
+        **manifest,
+        "files": files,
+        "content_id": content_id(manifest, files),
+    }
+    (part / "manifest.json").write_text(json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
+    return finished
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but the manifest and the run's record, by path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in _UNHASHED:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def content_id(manifest: Item, files: dict[str, str]) -> str:
+    """Hash of all files and of the manifest but its times: what annotations and caches key on."""
+    stable = {k: v for k, v in manifest.items() if k not in ("created", "files", "content_id", "name")}
+    said = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def write_database(part: Path, manifest: Item) -> None:
+    """store.sqlite from the steps' results; an unfinished one is replaced."""
+    path = part / "store.sqlite"
+    path.unlink(missing_ok=True)
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    data = Collected(part, manifest)
+    with engine.connect() as conn:
+        # Nobody reads it before it is whole, and it is checked at the end.
+        for pragma in ("page_size=4096", "journal_mode=OFF", "synchronous=OFF", "cache_size=-200000"):
+            conn.exec_driver_sql(f"PRAGMA {pragma}")
+        s.metadata.create_all(conn)
+        for statement in s.FTS:
+            conn.execute(text(statement))
+        labels, logits = load_json(part, "label"), load_json(part, "logits")
+        flags = load_json(part, "flag")
+        _fill(conn, s.features, feature_rows(data, labels, logits))
+        _fill(conn, s.samples, sample_rows(data))
+        _fill(conn, s.flags, flags["flags"])
+        _fill(conn, s.flag_reasons, sorted_reasons(flags["reasons"]))
+        _fill(conn, s.examples, example_rows(data))
+        _fill(conn, s.cooccurrence, cooccurrence_rows(part))
+        _fill(conn, s.neighbours, neighbour_rows(part))
+        _fill(conn, s.scores, load_json(part, "score"))
+        _fill(conn, s.vocabulary, ({"token_id": i, "text": t} for i, t in enumerate(data.vocabulary)))
+        _fill(conn, s.quarantine, quarantine_rows(data))
+        fts = "INSERT INTO feature_fts(rowid, label, promoted) VALUES (:id, :label, :promoted)"
+        _run(conn, text(fts), fts_rows(labels, logits))
+        conn.execute(text("INSERT INTO sample_fts(sample_fts) VALUES ('rebuild')"))
+        for table in ("feature_fts", "sample_fts"):
+            conn.execute(text(f"INSERT INTO {table}({table}) VALUES ('optimize')"))
+        conn.commit()
+        conn.exec_driver_sql("ANALYZE")
+        conn.commit()
+        conn.exec_driver_sql("VACUUM")
+    engine.dispose()
+
+
+def _fill(conn: Connection, table: Table, rows: Iterable[Item]) -> None:
+    _run(conn, insert(table), rows)
+
+
+def _run(conn: Connection, statement: Any, rows: Iterable[Item]) -> None:
+    rest = iter(rows)
+    while chunk := list(islice(rest, _CHUNK)):
+        conn.execute(statement, chunk)
+
+
+def _plain(values: Array) -> list[Any]:
+    """Python values, NaN as None."""
+    items = values.tolist()
+    return [None if v != v else v for v in items] if values.dtype.kind == "f" else items
+
+
+def _columns(columns: dict[str, Any]) -> Iterator[Item]:
+    names = list(columns)
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def feature_rows(data: Collected, labels: list[str | None], logits: list[Any]) -> Iterator[Item]:
+    weigh, accum = load_step(data.part, "weigh"), data.accum
+    largest = accum["max"].astype(np.float64) * data.unit
+    columns = {
+        "id": np.arange(data.n_features),
+        "label_score": load_step(data.part, "label")["score"],
+        "n_text": accum["count"][:, 0],
+        "n_image": accum["count"][:, 1],
+        "samples_text": weigh["samples"][:, 0],
+        "samples_image": weigh["samples"][:, 1],
+        "n_samples": weigh["n_samples"],
+        "density_text": weigh["density"][:, 0],
+        "density_image": weigh["density"][:, 1],
+        "max_density": weigh["density"].max(1),
+        "max_text": largest[:, 0],
+        "max_image": largest[:, 1],
+        "max_activation": largest.max(1),
+        **{
+            n: weigh[n]
+            for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
+        },
+    }
+    ready = {name: _plain(values) for name, values in columns.items()}
+    ready["label"] = labels
+    ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"]]
+    ready["hist"] = [pack(hist) for hist in accum["hist"]]
+    ready["logits"] = logits
+    return _columns(ready)
+
+
+def sample_rows(data: Collected) -> Iterator[Item]:
+    score, flag = load_step(data.part, "score"), load_step(data.part, "flag")
+    records, sample = data.samples, data.sample
+    columns: dict[str, Any] = {
+        "row": list(range(data.n_samples)),
+        "sample_id": [str(r["sample_id"]) for r in records],
+        "text": [r["text"] for r in records],
+        **{
+            name: _plain(sample[name].astype(np.int64))
+            for name in ("n_text", "n_image", "n_special", "n_sink")
+        },
+        **{name: [int(v) or None for v in sample[name]] for name in ("width", "height")},
+        "n_images": [len(r["images"]) for r in records],
+        "images": [[_image(image) for image in r["images"]] for r in records],
+        "views": [r["views"] for r in records],
+        "extra": [r.get("extra", {}) for r in records],
+        "fvu_text": _plain(flag["fvu_text"]),
+        "fvu_image": _plain(flag["fvu_image"]),
+        **{s.score_column(name): _plain(score[name]) for name in s.SCORES},
+        **{s.flag_column(name): _plain(flag[name]) for name in s.FLAGS},
+        "near_row": [None if v < 0 else v for v in flag["near_row"].tolist()],
+        "near_cosine": _plain(flag["near_cosine"]),
+    }
+    return _columns(columns)
+
+
+def _image(image: Item) -> Item:
+    return {
+        "width": image["width"],
+        "height": image["height"],
+        "sha256": image["sha256"],
+        "path": image["thumb"],
+    }
+
+
+def sorted_reasons(reasons: list[list[Any]]) -> Iterator[Item]:
+    for row, flag, reason in sorted(reasons, key=lambda r: (r[0], r[1])):
+        yield {"row": row, "flag": flag, "reason": reason}
+
+
+def example_rows(data: Collected) -> Iterator[Item]:
+    """Top lists (band −1) and bands, in primary-key order."""
+    accum = data.accum
+    rows = np.concatenate(
+        [accum["top_row"][:, :, None], _padded(accum["band_row"], accum["top_row"])], axis=2
+    )
+    positions = np.concatenate(
+        [accum["top_pos"][:, :, None], _padded(accum["band_pos"], accum["top_pos"])], axis=2
+    )
+    values = np.concatenate(
+        [accum["top_value"][:, :, None], _padded(accum["band_value"], accum["top_value"])], axis=2
+    )
+    feature, modality, band, rank = np.nonzero(rows >= 0)
+    at = (feature, modality, band, rank)
+    z = values[at].astype(np.float64) * data.unit
+    columns = {
+        "feature": feature, "modality": modality, "band": band - 1, "rank": rank,
+        "row": rows[at], "position": positions[at], "value": z,
+    }  # fmt: skip
+    return _columns({name: column.tolist() for name, column in columns.items()})
+
+
+def _padded(bands: Array, top: Array) -> Array:
+    """Band lists [F, 2, 4, 8] widened to the top list's length, with −1 for nothing."""
+    wide = np.full((*bands.shape[:3], top.shape[2]), -1, dtype=bands.dtype)
+    wide[..., : bands.shape[3]] = bands
+    return wide
+
+
+def cooccurrence_rows(part: Path) -> Iterator[Item]:
+    step = load_step(part, "cooccur")
+    names = ("a", "b", "support", "n_a", "n_b", "lift", "npmi", "lift_shuffled")
+    for kind in sorted(s.KINDS):
+        for row in _columns({name: _plain(step[f"{kind}/{name}"]) for name in names}):
+            yield {"kind": kind, **row}
+
+
+def neighbour_rows(part: Path) -> Iterator[Item]:
+    step = load_step(part, "index")
+    for feature in range(len(step["decoder_other"])):
+        for space in s.SPACES:
+            others, cosines = step[f"{space}_other"][feature], step[f"{space}_cosine"][feature]
+            for rank, (other, cosine) in enumerate(zip(others.tolist(), cosines.tolist(), strict=True)):
+                if other >= 0:
+                    cosine = min(cosine, 1.0)
+                    yield {"feature": feature, "space": space, "rank": rank, "other": other, "cosine": cosine}
+
+
+def quarantine_rows(data: Collected) -> Iterator[Item]:
+    for entry in sorted(data.quarantine, key=lambda e: int(e["index"])):
+        yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
+
+
+def fts_rows(labels: list[str | None], logits: list[Any]) -> Iterator[Item]:
+    for feature, (label, entry) in enumerate(zip(labels, logits, strict=True)):
+        promoted = " ".join(token for token, _ in (entry or {}).get("promoted", []))
+        if label or promoted:
+            yield {"id": feature, "label": label or "", "promoted": promoted}

@@ -1,0 +1,356 @@
+"""Step `weigh`: the cross-modal weight ω of every feature, with the controls without which it is no evidence.
+
+METHOD *Cross-modal weight ω*. Reads D_s's residuals from their scratch map by gathered rows, in feature blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from tqdm import tqdm
+
+from precompute.store.collected import Collected, save_step
+from precompute.store.hist import percentile
+from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+
+Array = NDArray[Any]
+
+K_PAIRED = 16
+K_ALL_PAIRS, TOP_ALL_PAIRS = 5, 30
+KEPT_MAXIMA = 256
+FALSE_DISCOVERY = 0.05
+DELTA_SHARE = 0.1  # of p99.9
+_BLOCK_BYTES = 1 << 27
+
+
+class Firing(NamedTuple):
+    """Tokens of D_s with z > δ, one entry each, ordered by feature, modality, value falling, row, position."""
+
+    feature: Array
+    modality: Array
+    value: Array  # stored units
+    row: Array
+    resid: Array  # row of the residual map
+    start: Array  # int64 [2F + 1]: entries of (feature, modality) at feature·2+modality
+
+
+def to_float(bits: Array) -> Array:
+    """bf16 bits → float64, exactly."""
+    wide: Array = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return wide
+
+
+def unit(vectors: Array) -> Array:
+    """Rows scaled to length 1; zero rows stay zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
+    """Tokens of D_s above δ, at most `per_sample` per (feature, modality, sample): the strongest, then the earliest.
+
+    Args:
+        delta: float64 [F] in z.
+        per_sample: 1 is METHOD's; larger is the authors' way (`--repeat-samples`, `all-pairs`).
+    """
+    parts: list[tuple[Array, ...]] = []
+    events = data.events
+    bounds = np.searchsorted(
+        data.resid_row, np.append(data.ds_rows, data.ds_rows[-1] + 1) if len(data.ds_rows) else []
+    )
+    for i, row in enumerate(data.ds_rows.tolist()):
+        low, high = int(bounds[i]), int(bounds[i + 1])
+        if low == high:
+            continue
+        sample = events.sample(row)
+        n_e = np.diff(sample.offset_t)
+        resid_t = np.full(len(n_e), -1, dtype=np.int64)
+        resid_t[data.resid_pos[low:high]] = np.arange(low, high)
+        token_e = np.repeat(np.arange(len(n_e)), n_e)
+        keep = (sample.z_e > delta[sample.feature_e]) & (resid_t[token_e] >= 0)
+        token, feature, z = token_e[keep], sample.feature_e[keep], sample.z_e[keep]
+        group = feature * 2 + sample.modality_t[token]
+        order = np.lexsort((token, -z, group))
+        group, token, z = group[order], token[order], z[order]
+        kept = _rank_in_group(group) < per_sample
+        parts.append((group[kept], z[kept], np.full(int(kept.sum()), row, np.int64), resid_t[token[kept]]))
+    empty = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    group, z, rows, resid = (np.concatenate(x) for x in zip(*(parts or empty), strict=True))
+    order = np.lexsort((resid, rows, -z, group))  # resid rows of a sample lie in token order
+    group = group[order]
+    start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
+    return Firing(group // 2, group % 2, z[order] / data.unit, rows[order], resid[order], start)
+
+
+def _rank_in_group(group: Array) -> Array:
+    """0, 1, 2 … inside each run of equal values of a sorted array."""
+    if not len(group):
+        return np.zeros(0, np.int64)
+    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    rank: Array = np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
+    return rank
+
+
+class Means(NamedTuple):
+    """D_s's common directions. Axis 0 of the pooled arrays follows `ds_rows`."""
+
+    mu_md: Array  # mean h per modality
+    unit_smd: Array  # mean unit vector of a sample's tokens per modality
+    unit_centred_smd: Array  # the same on h − μ
+
+
+def common_means(data: Collected) -> Means:
+    """μ_m and the mean unit vectors ū_m(a), raw and centred, over D_s's non-special tokens."""
+    d = data.resid.shape[1]
+    step = max(1, _BLOCK_BYTES // (8 * d))
+    modality = data.resid_modality.astype(np.int64)
+    total_md = np.zeros((2, d))
+    for low in range(0, len(data.resid), step):
+        h_td = to_float(data.resid[low : low + step])
+        for m in (TEXT, IMAGE):
+            total_md[m] += h_td[modality[low : low + step] == m].sum(0)
+    n_m = np.bincount(modality, minlength=2)[:2]
+    mu_md = total_md / np.maximum(n_m, 1)[:, None]
+
+    n_rows = len(data.ds_rows)
+    pooled = np.zeros((2, n_rows * 2, d))  # raw, centred
+    group = np.searchsorted(data.ds_rows, data.resid_row) * 2 + modality
+    for low in range(0, len(data.resid), step):
+        h_td = to_float(data.resid[low : low + step])
+        here = group[low : low + step]
+        order = np.argsort(here, kind="stable")
+        first = np.flatnonzero(np.r_[True, np.diff(here[order]) != 0])
+        mu = mu_md[modality[low : low + step]]
+        for which, vectors in enumerate((unit(h_td), unit(h_td - mu))):
+            pooled[which][here[order][first]] += np.add.reduceat(vectors[order], first, axis=0)
+    n_g = np.maximum(np.bincount(group, minlength=n_rows * 2), 1)[:, None]
+    raw, centred = (p.reshape(n_rows, 2, d) for p in (pooled[0] / n_g, pooled[1] / n_g))
+    return Means(mu_md, raw, centred)
+
+
+def paired(
+    data: Collected,
+    fire: Firing,
+    means: Means,
+    directions_fd: Array,
+    features: Array,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Array]:
+    """ω `paired` with baseline, lift, interval, centred, without self and p-value of the features named.
+
+    Each must have at least K samples in both modalities.
+
+    Args:
+        directions_fd: d_k, in units of h.
+        resamples: bootstrap draws of the ranks; one seeded set of draws serves all features.
+    """
+    k, d = K_PAIRED, data.resid.shape[1]
+    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, k, (resamples, k))
+    weight_bk = np.stack([np.bincount(draw, minlength=k) for draw in draws]) / k
+    found = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
+    step = max(1, _BLOCK_BYTES // (8 * 8 * k * d))
+    for low in tqdm(range(0, len(features), step), desc="weigh", unit="block", disable=None):
+        block = features[low : low + step]
+        at = slice(low, low + len(block))
+        sides = []
+        for m in (TEXT, IMAGE):
+            entry_fk = fire.start[block * 2 + m][:, None] + np.arange(k)
+            h_fkd = to_float(data.resid[fire.resid[entry_fk]])
+            own_fkd = (fire.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
+                :, None
+            ]
+            sample_fk = np.searchsorted(data.ds_rows, fire.row[entry_fk])
+            sides.append((h_fkd, h_fkd - means.mu_md[m], own_fkd, sample_fk))
+        (h_t, c_t, own_t, s_t), (h_i, c_i, own_i, s_i) = sides
+
+        def dot(a: Array, b: Array) -> Array:
+            return np.einsum("fkd,fkd->fk", a, b)
+
+        cosine_fk = dot(unit(h_t), unit(h_i))
+        base_fk = dot(means.unit_smd[s_t, TEXT], means.unit_smd[s_i, IMAGE])
+        base_centred_fk = dot(means.unit_centred_smd[s_t, TEXT], means.unit_centred_smd[s_i, IMAGE])
+        alone_fk = dot(unit(c_t - own_t), unit(c_i - own_i))
+        lift_fk, lift_alone_fk = cosine_fk - base_fk, alone_fk - base_centred_fk
+        low_f, high_f = np.percentile(lift_fk @ weight_bk.T, [2.5, 97.5], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p_f = stats.ttest_1samp(lift_alone_fk, 0.0, axis=1, alternative="greater").pvalue
+        found["omega"][at] = cosine_fk.mean(1)
+        found["omega_baseline"][at] = base_fk.mean(1)
+        found["omega_centred"][at] = dot(unit(c_t), unit(c_i)).mean(1)
+        found["omega_without_self"][at] = alone_fk.mean(1)
+        found["lift"][at] = lift_fk.mean(1)
+        found["lift_low"][at], found["lift_high"][at] = low_f, high_f
+        found["lift_without_self"][at] = lift_alone_fk.mean(1)
+        # No spread at all gives no t: certain if the mean is above 0, else no evidence.
+        found["p_value"][at] = np.where(np.isnan(p_f), np.where(lift_alone_fk.mean(1) > 0, 0.0, 1.0), p_f)
+    return found
+
+
+def all_pairs(data: Collected, fire: Firing) -> Array:
+    """ω `all-pairs` [F]: dot of the two mean unit vectors, K = 5 of each out of the feature's overall top 30.
+
+    NaN where the top 30 lack a modality. `fire` must hold repeated samples.
+    """
+    order = np.lexsort((fire.resid, fire.row, -fire.value, fire.feature))
+    feature = fire.feature[order]
+    order = order[_rank_in_group(feature) < TOP_ALL_PAIRS]
+    group = fire.feature[order] * 2 + fire.modality[order]
+    by_group = np.argsort(group, kind="stable")  # keeps the order of strength
+    order, group = order[by_group], group[by_group]
+    kept = _rank_in_group(group) < K_ALL_PAIRS
+    order, group = order[kept], group[kept]
+    omega = np.full(data.n_features, np.nan)
+    count = np.bincount(group, minlength=2 * data.n_features).reshape(-1, 2)
+    features = np.flatnonzero(count.all(1))
+    start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
+    step = max(1, _BLOCK_BYTES // (8 * 4 * K_ALL_PAIRS * data.resid.shape[1]))
+    for low in range(0, len(features), step):
+        block = features[low : low + step]
+        sides = []
+        for m in (TEXT, IMAGE):
+            first, n = start[block * 2 + m], count[block, m]
+            entry = np.minimum(first[:, None] + np.arange(K_ALL_PAIRS), (first + n - 1)[:, None])
+            mask = (np.arange(K_ALL_PAIRS) < n[:, None])[..., None]
+            sides.append((unit(to_float(data.resid[fire.resid[order[entry]]])) * mask).sum(1) / n[:, None])
+        omega[block] = np.einsum("fd,fd->f", *sides)
+    return omega
+
+
+def give_verdicts(count_fm: Array, samples_fm: Array, p_value: Array) -> Array:
+    """Index into VERDICTS per feature, the first that fits (METHOD).
+
+    Args:
+        count_fm: active tokens of D per modality.
+        samples_fm: samples of D_s with z > δ per modality.
+        p_value: NaN where the test did not run.
+    """
+    text, image = samples_fm[:, TEXT], samples_fm[:, IMAGE]
+    enough = (text >= K_PAIRED) & (image >= K_PAIRED)
+    cross = np.zeros(len(text), dtype=bool)
+    if enough.any():
+        cross[enough] = stats.false_discovery_control(p_value[enough]) <= FALSE_DISCOVERY
+    # A feature silent in all of D_s is neither side's: too rare to say.
+    conditions = {
+        "dead": count_fm.sum(1) == 0,
+        "text-only": (image == 0) & (text > 0),
+        "image-only": (text == 0) & (image > 0),
+        "too-rare": ~enough,
+        "cross-modal": cross,
+    }
+    chosen: Array = np.select(
+        list(conditions.values()), [VERDICTS.index(v) for v in conditions], VERDICTS.index("unaligned")
+    )
+    return chosen
+
+
+def sample_counts(data: Collected) -> tuple[Array, Array]:
+    """int64 [F, 2] samples in which a token of the modality activates the feature, and [F] with both."""
+    n_fm, both_f = np.zeros((data.n_features, 2), np.int64), np.zeros(data.n_features, np.int64)
+    for low, high in data.blocks():
+        text, image = (m.astype(bool) for m in data.maxima(low, high))
+        for m, matrix in enumerate((text, image)):
+            n_fm[:, m] += np.bincount(matrix.indices, minlength=data.n_features)
+        both_f += np.bincount(text.multiply(image).tocsr().indices, minlength=data.n_features)
+    return n_fm, both_f
+
+
+def cut_maxima(data: Collected, p999: Array) -> None:
+    """Writes `events/max_*`: of each sample and modality the 256 maxima largest relative to p99.9, ids rising."""
+    folder = data.part / "events"
+    length = np.minimum(np.diff(data.max_offset), KEPT_MAXIMA)
+    offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    np.save(folder / "max_offset.npy", offset)
+
+    def make(name: str, like: Array) -> Array:
+        path = folder / f"{name}.npy"
+        return np.lib.format.open_memmap(path, mode="w+", dtype=like.dtype, shape=(int(offset[-1]),))
+
+    feature_out, value_out = make("max_feature", data.max_feature), make("max_value", data.max_value)
+    for low, high in data.blocks():
+        first, last = int(data.max_offset[2 * low]), int(data.max_offset[2 * high])
+        group = np.repeat(np.arange(2 * (high - low)), np.diff(data.max_offset[2 * low : 2 * high + 1]))
+        feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])
+        ratio = value.astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
+        order = np.lexsort((feature, -ratio, group))
+        kept = np.sort(order[_rank_in_group(group[order]) < KEPT_MAXIMA])
+        out = slice(int(offset[2 * low]), int(offset[2 * high]))
+        feature_out[out], value_out[out] = feature[kept], value[kept]
+    for array in (feature_out, value_out):
+        array.flush()
+
+
+def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Step entry. Options: `delta` (z, None = 10 % of p99.9), `omega`, `repeat_samples`, `resamples`, `seed`,
+    `directions` (callable → float [F, d])."""
+    data = Collected(part, manifest)
+    count_fm, accum = data.accum["count"], data.accum
+    largest_f = accum["max"].astype(np.float64).max(1)
+    p999 = percentile(accum["hist"].sum(1), 0.999, largest_f) * data.unit
+    fixed = options.get("delta")
+    delta = DELTA_SHARE * p999 if fixed is None else np.full(data.n_features, float(fixed))
+
+    cut_maxima(data, p999)
+    repeat = bool(options.get("repeat_samples", False))
+    fire = firing(data, delta, per_sample=K_PAIRED if repeat else 1)
+    once = fire if not repeat else firing(data, delta, per_sample=1)
+    samples_ds = np.diff(once.start).reshape(-1, 2)
+    enough = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
+    seed = int(options.get("seed", 0))
+    found = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
+    means = common_means(data)
+    if len(enough):
+        directions = np.asarray(options["directions"](), dtype=np.float32)
+        resamples = int(options.get("resamples", 1000))
+        some = paired(data, fire, means, directions, enough, resamples=resamples, seed=seed)
+        for name, values in some.items():
+            found[name][enough] = values
+    kind = str(options.get("omega", "paired"))
+    everything = np.full(data.n_features, np.nan)
+    if kind == "all-pairs":
+        everything = all_pairs(data, firing(data, delta, per_sample=TOP_ALL_PAIRS))
+
+    n_fm, both_f = sample_counts(data)
+    tokens_m = np.array([manifest["tokens"]["text"], manifest["tokens"]["image"]], dtype=np.float64)
+    density_fm = count_fm / np.maximum(tokens_m, 1)
+    either = n_fm.sum(1) - both_f
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = density_fm[:, IMAGE] / density_fm.sum(1)
+        together = both_f / either
+    # The tokens behind each feature's profile (step `index`): its strongest of D_s, −1 where there are fewer.
+    entry = once.start[:-1, None] + np.arange(K_PAIRED)
+    known = entry < once.start[1:, None]
+    tops = np.where(known, np.append(once.resid, -1)[np.minimum(entry, len(once.resid))], -1)
+    save_step(
+        part,
+        "weigh",
+        **found,
+        top_resid=tops.reshape(-1, 2, K_PAIRED),
+        mu=means.mu_md,
+        omega_all_pairs=everything,
+        p999=p999,
+        delta=delta,
+        verdict=give_verdicts(count_fm, samples_ds, found["p_value"]),
+        samples=n_fm,
+        n_samples=either,
+        density=density_fm,
+        modality_share=share,
+        same_sample_rate=together,
+        samples_ds=samples_ds,
+    )
+    default = {"kind": "share-of-p999", "value": DELTA_SHARE}
+    dead = {name: int((count_fm[:, m] == 0).sum()) for m, name in enumerate(("text", "image"))}
+    return {
+        "delta": default if fixed is None else {"kind": "fixed", "value": float(fixed)},
+        "omega": {"kind": kind, "k": K_PAIRED, "n_ds": len(data.ds_rows), "repeat_samples": repeat},
+        "quality": {
+            **manifest.get("quality", {}),
+            "dead": {**dead, "both": int((count_fm.sum(1) == 0).sum())},
+        },
+    }
