@@ -1,0 +1,142 @@
+"""Samples, their scores and flags."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from backend.schemas.common import Auroc, Histogram, ImageRef, Modal, Model, Patch, ScoreName, Verdict, View
+from backend.schemas.features import FeatureRef
+
+
+class SampleFeature(FeatureRef):
+    verdict: Verdict | None = None
+    activation: float
+    share: float
+    """Of its largest activation in that modality over the whole store."""
+
+
+class FlagReason(Model):
+    text: str
+    features: list[FeatureRef] = Field(default_factory=list)
+    tokens: list[str] = Field(default_factory=list)
+
+
+class FlagHit(Model):
+    """A flag raised on a sample."""
+
+    name: str
+    title: str
+    score: float
+    threshold: float
+    reason: FlagReason | None = None
+
+
+class Sample(Model):
+    """A row of the sample list."""
+
+    sample_id: str
+    row: int
+    text: str
+    images: list[ImageRef]
+    n_text: int
+    n_image: int
+    scores: dict[ScoreName, float | None]
+    flags: list[str]
+    """Names of the flags at or over their threshold."""
+
+
+class SampleDetail(Model):
+    """One pair with its scores, flags and strongest features."""
+
+    sample_id: str
+    row: int
+    text: str
+    images: list[ImageRef]
+    views: list[View]
+    n_text: int
+    n_image: int
+    n_special: int
+    n_sink: int
+    fvu_text: float | None = None
+    fvu_image: float | None = None
+    extra: dict[str, Any]
+    """The row's other fields in the data."""
+    scores: dict[ScoreName, float | None]
+    score_ranks: dict[ScoreName, float | None]
+    """Share of the store's samples with a lower score."""
+    flags: list[FlagHit]
+    flag_scores: dict[str, float | None]
+    near_sample_id: str | None = None
+    """The sample most like it."""
+    near_cosine: float | None = None
+    top_features: Modal[list[SampleFeature]]
+    previous: str | None = None
+    """`sample_id` of the row before."""
+    next: str | None = None
+    """`sample_id` of the row after."""
+
+
+class TokenValues(Model):
+    text: str
+    modality: Literal["text", "image", "special", "sink"]
+    position: int
+    values: list[float | None]
+    """One per asked feature, in the order asked; null on special tokens and sinks."""
+
+
+class GridValues(View):
+    view: int
+    values: list[list[list[float | None]]]
+    """Per asked feature: rows of columns; null where the patch is a sink."""
+
+
+class FeatureScale(FeatureRef):
+    max_text: float
+    max_image: float
+    p999: float
+
+
+class Activations(Model):
+    sample_id: str
+    features: list[FeatureScale]
+    tokens: list[TokenValues]
+    grids: list[GridValues]
+
+
+class FeaturesHere(Model):
+    """The features active at one token or patch, strongest share first."""
+
+    sample_id: str
+    position: int
+    modality: Literal["text", "image", "special", "sink"]
+    token: str
+    patch: Patch | None = None
+    items: list[SampleFeature]
+    total: int
+    next: str | None = None
+
+
+class Score(Model):
+    name: ScoreName
+    description: str
+    mean: float | None = None
+    std: float | None = None
+    histogram: Histogram
+    length_rho: float | None = None
+    """Spearman's rank correlation with the sample's length in tokens."""
+    auroc: Auroc | None = None
+
+
+class Flag(Model):
+    name: str
+    title: str
+    description: str
+    source: Literal["pixels", "model", "text"]
+    unit: str | None = None
+    threshold: float
+    """Flagged above it: a higher flag score is worse."""
+    count: int
+    histogram: Histogram
+    auroc: Auroc | None = None
