@@ -219,7 +219,10 @@ class Store:
         return found
 
     def cooccurring(self, feature: int, limit: int = 8) -> Item:
-        """Features that share samples with this one, strongest NPMI first, by direction."""
+        """Other features that share samples with this one, strongest NPMI first, by direction.
+
+        The feature with itself is in `cooccurrence`, and in `same_sample_rate`.
+        """
         co, f = s.cooccurrence.c, s.features.c
         groups: dict[str, list[Item]] = {"text_to_image": [], "image_to_text": [], "same": []}
         asked = [
@@ -233,7 +236,7 @@ class Store:
             query = (
                 select(f.id, f.label, f.verdict, co.support, co.lift, co.npmi, co.lift_shuffled)
                 .join(s.features, f.id == other)
-                .where(co.kind == kind, mine == feature)
+                .where(co.kind == kind, mine == feature, other != feature)
                 .order_by(co.npmi.desc(), co.support.desc(), f.id)
                 .limit(limit)
             )

@@ -1,0 +1,70 @@
+"""Keep the best x % of a store's pairs by a score, without those that a flag excludes: the filtered set for alignment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.query import fetch
+from precompute.store.reader import Store
+
+Array = NDArray[Any]
+Format = Literal["ids", "jsonl"]
+_CHUNK = 500
+
+
+def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
+    """Rows kept, ascending: of the samples that none of `flags` raises, the `keep` percent with the highest score.
+
+    Ties go to the smaller row; samples without the score come last. The number is rounded to the nearest.
+
+    Raises:
+        SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
+    """
+    if not 0 <= keep <= 100:
+        raise SaevxError(f"keep is a percentage from 0 to 100, not {keep:g}.")
+    score = store.score_values(by)
+    if np.isnan(score).all():
+        raise SaevxError(
+            f"This store has no {by!r} score: run `saevx precompute` with it, or choose another."
+        )
+    allowed = np.ones(len(score), dtype=bool)
+    threshold = {flag["name"]: flag["threshold"] for flag in store.flags}
+    for name in flags:
+        if name not in threshold:
+            raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
+        column = s.samples.c[s.flag_column(name)]
+        raised = [r[0] for r in fetch(store.engine, select(s.samples.c.row).where(column > threshold[name]))]
+        allowed[raised] = False
+    rows = np.flatnonzero(allowed)
+    order = np.lexsort((rows, -np.nan_to_num(score[rows], nan=-np.inf)))
+    return np.sort(rows[order[: int(np.floor(len(rows) * keep / 100 + 0.5))]])
+
+
+def filter_store(
+    store: Store, *, by: str, keep: float, flags: Sequence[str] = (), format: Format = "jsonl"
+) -> Iterator[str]:
+    """Lines of the kept samples in the data's order, each ending in a newline.
+
+    Args:
+        format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`, `text` and
+            the score under its name, which `datasets.load_dataset("json", …)` loads back.
+    """
+    rows = kept_rows(store, by=by, keep=keep, flags=flags)
+    c = s.samples.c
+    columns = [c.row, c.sample_id, c.text, c.extra, c[s.score_column(by)].label("score")]
+    for start in range(0, len(rows), _CHUNK):
+        chunk = [int(row) for row in rows[start : start + _CHUNK]]
+        for r in fetch(store.engine, select(*columns).where(c.row.in_(chunk)).order_by(c.row)):
+            if format == "ids":
+                yield f"{r.sample_id}\n"
+            else:
+                item = {"id": r.sample_id, "text": r.text, **r.extra, by: r.score}
+                yield json.dumps(item, ensure_ascii=False) + "\n"

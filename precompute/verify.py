@@ -1,0 +1,263 @@
+"""`saevx verify STORE`: does a finished store agree with itself? Every file, every count, every example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select, text
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.reader import Store
+from precompute.store.writer import checksums, content_id
+
+Array = NDArray[Any]
+
+_TIME_LIMIT_S = 600.0
+_CHUNK_EVENTS = 8_000_000
+
+
+class Check(NamedTuple):
+    """One line of the report; `detail` says what was looked at, or what is wrong."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.detail}"
+
+
+def verify(path: Path) -> list[Check]:
+    """Checks a finished store, cheapest first.
+
+    Raises:
+        SaevxError: the folder is no store at all.
+    """
+    store = Store.open(path, time_limit_s=_TIME_LIMIT_S)
+    try:
+        checks: list[Callable[[Store], str]] = [
+            _files,
+            _database,
+            _counts,
+            _offsets,
+            _arrays,
+            _indices,
+            _pictures,
+        ]
+        return [_run(check, store) for check in checks]
+    finally:
+        store.close()
+
+
+def verify_or_raise(path: Path) -> list[Check]:
+    """As `verify`.
+
+    Raises:
+        SaevxError: naming the first thing that is wrong.
+    """
+    found = verify(path)
+    for check in found:
+        if not check.ok:
+            raise SaevxError(
+                f"{path} is damaged ({check.name}: {check.detail}): run `saevx precompute` again."
+            )
+    return found
+
+
+def _run(check: Callable[[Store], str], store: Store) -> Check:
+    name = check.__name__.strip("_")
+    try:
+        return Check(name, True, check(store))
+    except Exception as error:  # a damaged file can fail in any way, and the report goes on
+        return Check(name, False, str(error) or type(error).__name__)
+
+
+def _need(condition: bool | np.bool_, message: str) -> None:
+    if not condition:
+        raise SaevxError(message)
+
+
+def _files(store: Store) -> str:
+    """Checksums in the manifest against the files."""
+    listed, found = store.manifest["files"], checksums(store.path)
+    missing, extra = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
+    changed = sorted(name for name in set(listed) & set(found) if listed[name] != found[name])
+    for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
+        _need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
+    told, right = store.manifest["content_id"], content_id(_bare(store.manifest), listed)
+    _need(told == right, f"the manifest was changed (content id {told}, should be {right})")
+    return f"{len(listed)} files with their checksums"
+
+
+def _bare(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in manifest.items() if k not in ("schema", "files", "content_id")}
+
+
+def _database(store: Store) -> str:
+    with store.engine.connect() as conn:
+        state = conn.execute(text("PRAGMA integrity_check(1)")).scalar()
+        _need(state == "ok", f"store.sqlite: {state}")
+        broken = conn.execute(text("PRAGMA foreign_key_check")).first()
+        _need(broken is None, f"store.sqlite: a row of {broken[0] if broken else ''} points nowhere")
+        for table in ("feature_fts", "sample_fts"):
+            conn.execute(text(f"SELECT count(*) FROM {table} WHERE {table} MATCH 'a'"))
+    return "integrity and foreign keys"
+
+
+def _count(store: Store, table: Any) -> int:
+    with store.engine.connect() as conn:
+        return int(conn.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def _counts(store: Store) -> str:
+    m, events = store.manifest, store.events
+    expected = {
+        s.features: store.n_features,
+        s.samples: store.n_samples,
+        s.quarantine: m["data"]["n_quarantined"],
+        s.scores: len(s.SCORES),
+        s.flags: len(s.FLAGS),
+    }
+    for table, n in expected.items():
+        found = _count(store, table)
+        _need(found == n, f"{table.name} has {found} rows, the manifest says {n}")
+    _need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
+    kinds = np.bincount(events.token_modality, minlength=4)
+    told = [m["tokens"][name] for name in s.TOKEN_KINDS]
+    _need(kinds.tolist() == told, f"tokens by kind are {kinds.tolist()}, the manifest says {told}")
+    return f"{store.n_features} features, {store.n_samples} samples, {int(kinds.sum())} tokens"
+
+
+def _offsets(store: Store) -> str:
+    e = store.events
+    runs = {
+        "sample_token": (e.sample_token, len(e.token_id)),
+        "token_event": (e.token_event, len(e.event_feature)),
+        "max_offset": (e.max_offset, len(e.max_feature)),
+    }
+    for name, (offset, length) in runs.items():
+        _need(offset[0] == 0 and offset[-1] == length, f"{name} does not span its array")
+        _need(bool((np.diff(offset) >= 0).all()), f"{name} falls")
+    _need(len(e.token_modality) == len(e.token_id) == len(e.token_event) - 1, "token arrays differ in length")
+    _need(len(e.event_value) == len(e.event_feature), "event arrays differ in length")
+    _need(len(e.max_value) == len(e.max_feature), "maxima arrays differ in length")
+    return "three offset arrays rise and span their arrays"
+
+
+class Run(NamedTuple):
+    """The events of whole samples low…high−1."""
+
+    low: int
+    high: int
+    token_e: Array
+    feature_e: Array
+    value_e: Array
+
+
+def _runs(store: Store) -> Iterator[Run]:
+    e = store.events
+    ends = np.asarray(e.token_event[e.sample_token])
+    low = 0
+    while low < store.n_samples:
+        high = max(low + 1, int(np.searchsorted(ends, ends[low] + _CHUNK_EVENTS, "right")) - 1)
+        first, last = int(e.sample_token[low]), int(e.sample_token[high])
+        n_t = np.diff(e.token_event[first : last + 1])
+        at = slice(int(ends[low]), int(ends[high]))
+        token = first + np.repeat(np.arange(len(n_t)), n_t)
+        yield Run(low, high, token, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
+        low = high
+
+
+def _arrays(store: Store) -> str:
+    """Events are well formed, and counts, examples and maxima follow from them."""
+    e, n_features = store.events, store.n_features
+    with store.engine.connect() as conn:
+        c = s.examples.c
+        rows = conn.execute(select(c.feature, c.modality, c.row, c.position, c.value)).all()
+        f = s.features.c
+        told = np.array(conn.execute(select(f.n_text, f.n_image).order_by(f.id)).all()).reshape(-1, 2)
+    example = np.array([r[:4] for r in rows], dtype=np.int64).reshape(-1, 4)
+    value = np.array([r[4] for r in rows])
+    token = e.sample_token[example[:, 2]] + example[:, 3]
+    _need(bool((token < e.sample_token[example[:, 2] + 1]).all()), "an example lies beyond its sample")
+    _need(bool((e.token_modality[token] == example[:, 1]).all()), "an example has the wrong modality")
+    order = np.argsort(token, kind="stable")
+    token, feature, value = token[order], example[order, 0], value[order]
+    count = np.zeros((n_features, 2), np.int64)
+    for run in _runs(store):
+        _need(bool((run.feature_e < n_features).all()), "an event names a feature beyond the last")
+        _need(
+            bool((run.value_e > 0).all() and np.isfinite(run.value_e).all()), "an event value is not positive"
+        )
+        key = run.token_e * n_features + run.feature_e
+        _need(bool((np.diff(key) > 0).all()), "features do not rise inside a token")
+        kind = e.token_modality[run.token_e]
+        _need(bool((kind <= s.IMAGE).all()), "a special token has events")
+        for m in (s.TEXT, s.IMAGE):
+            count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
+        first, last = (int(e.sample_token[r]) for r in (run.low, run.high))
+        here = slice(*np.searchsorted(token, [first, last]))
+        _examples_agree(token[here] * n_features + feature[here], value[here], key, run.value_e, e.unit)
+        _maxima_agree(store, run, kind)
+    _need(bool((count == told).all()), "token counts of features differ from the events")
+    return f"{len(e.event_value)} events, {len(value)} examples, {len(e.max_value)} maxima agree"
+
+
+def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array, unit: float) -> None:
+    if not len(asked):
+        return
+    at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
+    _need(len(key) > 0 and bool((key[at] == asked).all()), "an example is no event")
+    _need(
+        bool((value_e[at].astype(np.float64) * unit == value).all()), "an example's value is not its event's"
+    )
+
+
+def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
+    e = store.events
+    low, high = int(e.max_offset[2 * run.low]), int(e.max_offset[2 * run.high])
+    group = np.repeat(
+        np.arange(2 * run.low, 2 * run.high), np.diff(e.max_offset[2 * run.low : 2 * run.high + 1])
+    )
+    asked = group * store.n_features + e.max_feature[low:high].astype(np.int64)
+    _need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
+    row = np.searchsorted(e.sample_token, run.token_e, "right") - 1
+    key = (row * 2 + kind_e) * store.n_features + run.feature_e
+    order = np.lexsort((run.value_e, key))
+    key, value = key[order], run.value_e[order]
+    last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
+    key, value = key[last], value[last]
+    at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
+    good = len(asked) == 0 or (
+        len(key) > 0 and (key[at] == asked).all() and (value[at] == e.max_value[low:high]).all()
+    )
+    _need(bool(good), "a sample's maximum is not that of its events")
+
+
+def _indices(store: Store) -> str:
+    sizes = {"decoder": store.n_features, "profile": store.n_features}
+    sizes |= {f"sample_{m}": store.n_samples for m in s.MODALITIES}
+    for name, n in sizes.items():
+        _need(
+            store.index(name).ntotal == n, f"index {name} holds {store.index(name).ntotal} vectors, not {n}"
+        )
+    return f"{len(sizes)} indices of the right size"
+
+
+def _pictures(store: Store) -> str:
+    with store.engine.connect() as conn:
+        listed = [image["path"] for (images,) in conn.execute(select(s.samples.c.images)) for image in images]
+    missing = [name for name in listed if not (store.path / name).is_file()]
+    _need(not missing, f"{len(missing)} pictures missing, the first {missing[0] if missing else ''}")
+    return f"{len(listed)} pictures"
+
+
+def report(path: Path) -> tuple[list[str], bool]:
+    """Lines for a person, and whether all is well."""
+    found = verify(path)
+    return [str(check) for check in found], all(check.ok for check in found)
