@@ -1,0 +1,164 @@
+"""From a batch of pairs to its sparse features: the one path that the offline pass and live requests share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from precompute.model import IMAGE, SINK, TEXT, Batch, View
+from precompute.sae import SaeV
+
+Array = NDArray[Any]
+CHUNK_ELEMENTS = 1 << 23
+"""Largest dense z [tokens, F] in memory at a time: 32 MB of float32."""
+
+OVERFLOW = "an activation is too large for float16 at this store's scale"
+NOT_FINITE = "the model's residual stream is not finite"
+
+
+class Scale(NamedTuple):
+    """What the prelude fixed, for float16 storage and attention sinks. Stands in the manifest."""
+
+    log2: int
+    """Stored value = z · 2^log2."""
+    sink_norm: tuple[float, float]
+    """‖h‖ of a text and of an image token above which it is an attention sink; inf keeps all."""
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any]) -> Scale:
+        """As a store's manifest has it."""
+        sinks = manifest["sinks"]
+        multiple = sinks["multiple"]
+        if multiple is None:
+            return cls(int(manifest["scale_log2"]), (float("inf"), float("inf")))
+        median = sinks["median_norm"]
+        return cls(int(manifest["scale_log2"]), (multiple * median["text"], multiple * median["image"]))
+
+
+class Encoded(NamedTuple):
+    """Pairs' tokens in order, without padding; t counts all tokens, e the events, b the pairs."""
+
+    start_b: Array
+    """int64 [b+1]: tokens of each pair."""
+    token_id_t: Array
+    """int32."""
+    modality_t: Array
+    """uint8: TEXT, IMAGE, SPECIAL or SINK."""
+    offset_t: Array
+    """int64 [t+1]: events of each token; SPECIAL and SINK have none."""
+    feature_e: Array
+    """int64, ascending inside a token."""
+    value_e: Array
+    """float16 in stored units, > 0."""
+    norm_t: Array
+    """float32 ‖h‖."""
+    error_t: Array
+    """float64 ‖h − ĥ‖² of the tokens counted, 0 elsewhere; zeros unless asked for."""
+    views: list[list[View]]
+    reason_b: list[str | None]
+    """Why a pair must be set aside."""
+    hidden_td: Tensor
+    """h of all tokens in the model's dtype, on its device."""
+
+
+class Events(NamedTuple):
+    """Features of tokens: CSR rows."""
+
+    count_t: Array
+    feature_e: Array
+    z_e: Tensor
+    value_e: Array
+
+
+@torch.inference_mode()
+def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
+    """z > 0 of tokens [t, d], encoded in chunks so that dense z [t, F] never stands in memory.
+
+    Args:
+        hidden_td: tokens to encode.
+
+    Returns:
+        counts [t], features ascending in a token, z float32, stored float16 (inf where it overflows; never 0:
+        what is active stays active).
+    """
+    chunk = max(16, CHUNK_ELEMENTS // sae.n_features)
+    counts, features, values = [], [], []
+    for part_td in hidden_td.split(chunk):
+        acts_tf = sae.encode(part_td)
+        at_e2 = nonzero(acts_tf)
+        values.append(acts_tf[at_e2[0], at_e2[1]])
+        features.append(at_e2[1])
+        counts.append(torch.bincount(at_e2[0], minlength=len(part_td)))
+    if not counts:
+        none = torch.zeros(0, dtype=torch.long)
+        counts, features, values = [none], [none], [torch.zeros(0)]
+    z_e = torch.cat(values)
+    stored_e = torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().cpu().numpy()
+    value_e = np.maximum(stored_e, np.float16(2.0**-24))
+    return Events(torch.cat(counts).cpu().numpy(), torch.cat(features).cpu().numpy(), z_e, value_e)
+
+
+def nonzero(acts_tf: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of positive entries, row by row."""
+    if acts_tf.device.type != "cpu":
+        row_e, col_e = (acts_tf > 0).nonzero(as_tuple=True)
+        return row_e, col_e
+    # NumPy finds the set bits of a sparse mask several times faster than torch on a CPU.
+    flat_e = torch.from_numpy(np.flatnonzero(acts_tf.numpy() > 0))
+    row_e = flat_e // acts_tf.shape[1]
+    return row_e, flat_e - row_e * acts_tf.shape[1]
+
+
+@torch.inference_mode()
+def encode_batch(hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, errors: bool = False) -> Encoded:
+    """Sparse features of every counted token of a batch.
+
+    Args:
+        hidden_bsd: `Mllm.hidden(batch)`.
+        errors: also measure ‖h − ĥ‖² per token.
+    """
+    length_b = batch.length_b
+    start_b = np.concatenate([[0], np.cumsum(length_b)])
+    real_bs = np.arange(batch.modality_bs.shape[1]) < length_b[:, None]
+    hidden_td = hidden_bsd[torch.from_numpy(real_bs).to(hidden_bsd.device)]
+    token_id_t = batch.inputs["input_ids"].cpu().numpy()[real_bs].astype(np.int32)
+    modality_t = batch.modality_bs[real_bs].copy()
+    norm_t = hidden_td.float().norm(dim=-1).cpu().numpy()
+    for modality in (TEXT, IMAGE):
+        modality_t[(modality_t == modality) & (norm_t > scale.sink_norm[modality])] = SINK
+
+    counted = np.flatnonzero(modality_t <= IMAGE)
+    counted_td = hidden_td[torch.from_numpy(counted).to(hidden_td.device)].float()
+    events = active(sae, counted_td, scale)
+    count_t = np.zeros(len(modality_t), dtype=np.int64)
+    count_t[counted] = events.count_t
+    offset_t = np.concatenate([[0], np.cumsum(count_t)])
+
+    error_t = np.zeros(len(modality_t))
+    if errors and len(counted):
+        device = sae.device
+        offset = torch.from_numpy(np.concatenate([[0], np.cumsum(events.count_t)])).to(device)
+        feature_e = torch.from_numpy(events.feature_e).to(device)
+        rebuilt_td = sae.reconstruct(offset, feature_e, events.z_e, counted_td)
+        squared_td = (counted_td.to(device) - rebuilt_td).square_()
+        error_t[counted] = squared_td.sum(dim=-1, dtype=torch.float64).cpu().numpy()
+    return Encoded(
+        start_b, token_id_t, modality_t, offset_t, events.feature_e, events.value_e, norm_t, error_t,
+        batch.views, reasons(start_b, offset_t, norm_t, events.value_e), hidden_td,
+    )  # fmt: skip
+
+
+def reasons(start_b: Array, offset_t: Array, norm_t: Array, value_e: Array) -> list[str | None]:
+    """Per pair, why it cannot be stored; None where it can."""
+    found: list[str | None] = [None] * (len(start_b) - 1)
+    for what, at_t in (
+        (OVERFLOW, np.searchsorted(offset_t, np.flatnonzero(np.isinf(value_e)), "right") - 1),
+        (NOT_FINITE, np.flatnonzero(~np.isfinite(norm_t))),
+    ):
+        for b in np.unique(np.searchsorted(start_b, at_t, "right") - 1).tolist():
+            found[b] = what
+    return found

@@ -1,0 +1,439 @@
+"""The multimodal model: pairs in, the residual stream after layer L out (METHOD, *Notation*: h_t).
+
+`transformers` Auto classes are the only door; what differs between families is in geometry.py. Code from a
+model's folder is never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from precompute.errors import SaevxError
+from precompute.geometry import Geometry, View, find
+
+__all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
+
+TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
+Quantize = Literal["8bit", "4bit"]
+_MARK = "\u2983\u2984"
+"""Stands in for the pair's text while the template is rendered; no template holds it."""
+
+
+@dataclass
+class Pair:
+    """What the model is shown: [images][text]."""
+
+    text: str
+    images: list[Image.Image] = field(default_factory=list)
+    """RGB, upright."""
+
+
+@dataclass
+class Batch:
+    """Pairs as the model takes them, padded on the right.
+
+    Right padding and causal attention together mean that no token of a pair ever sees padding."""
+
+    inputs: dict[str, Tensor]
+    """input_ids and attention_mask [b, s], pixel_values …"""
+    modality_bs: NDArray[np.uint8]
+    """TEXT, IMAGE or SPECIAL; padding is SPECIAL."""
+    views: list[list[View]]
+    """Per pair; its image tokens, in order, walk these row by row."""
+    length_b: NDArray[np.int64]
+    """Tokens of each pair without padding."""
+
+
+class Mllm:
+    """A multimodal (or text-only) language model, read at one layer.
+
+    Attributes:
+        template: the template around a pair, with `{text}` where the text goes.
+        family: name of the geometry.
+        full: whether the layers above `layer` are loaded too.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        model: Any,
+        processor: Any,
+        *,
+        layer: int,
+        full: bool,
+        multimodal: bool,
+        family: str,
+        geometry: Geometry,
+        image_token_id: int | None,
+    ) -> None:
+        self.source, self.model, self.processor = source, model, processor
+        self.layer, self.full, self.multimodal, self.family, self.geometry = (
+            layer, full, multimodal, family, geometry,
+        )  # fmt: skip
+        self.tokenizer: Any = processor.tokenizer if multimodal else processor
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.image_token_id = image_token_id
+        self.d_model = int(model.config.get_text_config().hidden_size)
+        self.special_ids = np.array(sorted(set(self.tokenizer.all_special_ids)), dtype=np.int64)
+        before, after = self._around(1 if multimodal else 0, False)
+        self.template = f"{before}{{text}}{after}"
+
+    @classmethod
+    def load(
+        cls,
+        name_or_dir: str | Path,
+        *,
+        layer: int,
+        full: bool = False,
+        device: str = "auto",
+        dtype: str = "auto",
+        device_map: str | None = None,
+        quantize: Quantize | None = None,
+        geometry: str | None = None,
+    ) -> Mllm:
+        """Load a transformers folder or hub id.
+
+        Args:
+            layer: L, counted from 0.
+            full: False loads layers 0…L only: enough for `hidden`, not for `nll`, steering or generation.
+            dtype: "auto" is bfloat16 on a GPU and float32 elsewhere.
+
+        Raises:
+            SaevxError: no such model, an unknown family, a layer that it does not have, a device that is not there.
+        """
+        source = str(name_or_dir)
+        with quiet():
+            try:
+                config = AutoConfig.from_pretrained(source)
+            except (OSError, ValueError, KeyError) as error:
+                raise SaevxError(
+                    f"The model {source} cannot be read ({first_line(error)}): give a transformers folder or hub id."
+                ) from error
+            multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+            family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
+            text_config = config.get_text_config()
+            n_layers = int(text_config.num_hidden_layers)
+            if not 0 <= layer < n_layers:
+                raise SaevxError(f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE.")
+            if not full:
+                cut(text_config, layer + 1)
+            target = pick_device(device)
+            options: dict[str, Any] = {
+                "config": config,
+                "dtype": pick_dtype(dtype, target),
+                "attn_implementation": "sdpa",
+                "trust_remote_code": False,
+            }
+            if quantize is not None:
+                options["quantization_config"] = BitsAndBytesConfig(
+                    load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"
+                )
+            if device_map is not None or quantize is not None:
+                options["device_map"] = device_map or {"": target}
+            auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+            try:
+                model = auto.from_pretrained(source, **options)
+                if "device_map" not in options:
+                    model = model.to(target)
+                processor = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source)
+            except (OSError, ValueError, ImportError) as error:
+                raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
+        token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        return cls(
+            source,
+            model.eval(),
+            processor,
+            layer=layer,
+            full=full,
+            multimodal=multimodal,
+            family=family,
+            geometry=shape,
+            image_token_id=int(token) if multimodal and token is not None else None,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where input tensors go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    # ---- pairs → tensors
+
+    @lru_cache(maxsize=16)  # noqa: B019 (one or two models a process)
+    def _around(self, n_images: int, generate: bool) -> tuple[str, str]:
+        """Template before and after the text. Rendered once with a mark in the text's place, so the text itself
+        can neither be mistaken for the template nor change it."""
+        source = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
+        if getattr(source, "chat_template", None):
+            content: Any = [{"type": "image"}] * n_images + [{"type": "text", "text": _MARK}]
+            if source is self.tokenizer:
+                content = self._image_marks(n_images) + _MARK
+            rendered = source.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=generate
+            )
+            if rendered.count(_MARK) == 1:
+                before, _, after = rendered.partition(_MARK)
+                return before, after
+        return self._image_marks(n_images), ""
+
+    def _image_marks(self, n_images: int) -> str:
+        return f"{self.processor.image_token}\n" * n_images if n_images else ""
+
+    def prepare(self, pairs: Sequence[Pair], *, generate: bool = False) -> Batch:
+        """Pairs in the model's own chat template (else `<image>\\n{text}`), as tensors on the model's device.
+
+        Text tokens are those whose characters lie in the pair's own text; the template, padding and the
+        tokenizer's special tokens are SPECIAL.
+
+        Args:
+            generate: end with the template's generation prompt, for an answer to be written.
+
+        Raises:
+            SaevxError: images for a text-only model; a text that holds the model's image token; image tokens
+                that the geometry does not account for.
+        """
+        images = [image for pair in pairs for image in pair.images]
+        if images and not self.multimodal:
+            raise SaevxError("This model reads text only: give data without images, or a multimodal model.")
+        around = [self._around(len(pair.images), generate) for pair in pairs]
+        if self.multimodal and any(self.processor.image_token in pair.text for pair in pairs):
+            raise SaevxError(f"The text holds {self.processor.image_token}, the model's mark for an image: remove it.")
+        rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
+        bos = self.tokenizer.bos_token
+        options: dict[str, Any] = {
+            "padding": True,
+            "padding_side": "right",
+            "return_tensors": "pt",
+            "return_offsets_mapping": True,
+            # A chat template brings its own begin-of-sequence token.
+            "add_special_tokens": not (bos and all(text.startswith(bos) for text in rendered)),
+        }
+        if self.multimodal:
+            options["return_text_replacement_offsets"] = True
+            inputs = dict(self.processor(text=list(rendered), images=images or None, **options))
+        else:
+            inputs = dict(self.tokenizer(rendered, **options))
+        grown_b = [
+            sum(len(part["replacement"]) - len(part["text"]) for part in parts)
+            for parts in inputs.pop("text_replacement_offsets", None) or [[] for _ in pairs]
+        ]
+        offset_bs2 = inputs.pop("offset_mapping").numpy()
+        ids_bs = inputs["input_ids"].numpy()
+        length_b = inputs["attention_mask"].sum(dim=1).numpy().astype(np.int64)
+        begin_b = np.array([len(before) for before, _ in around]) + np.array(grown_b)
+        end_b = begin_b + np.array([len(pair.text) for pair in pairs])
+        start_bs, stop_bs = offset_bs2[..., 0], offset_bs2[..., 1]
+        real_bs = np.arange(ids_bs.shape[1]) < length_b[:, None]
+        own_bs = (start_bs >= begin_b[:, None]) & (stop_bs <= end_b[:, None]) & (stop_bs > start_bs)
+        modality_bs = np.full(ids_bs.shape, SPECIAL, dtype=np.uint8)
+        modality_bs[own_bs & real_bs & ~np.isin(ids_bs, self.special_ids)] = TEXT
+        image_bs = real_bs & (ids_bs == (-1 if self.image_token_id is None else self.image_token_id))
+        modality_bs[image_bs] = IMAGE
+        views = [
+            self._views(pair, int(n)) for pair, n in zip(pairs, image_bs.sum(axis=1).tolist(), strict=True)
+        ]
+        return Batch({k: v.to(self.device) for k, v in inputs.items()}, modality_bs, views, length_b)
+
+    def _views(self, pair: Pair, n_tokens: int) -> list[View]:
+        views = self.geometry(self.processor, self.model.config, [image.size for image in pair.images], n_tokens)
+        counted = sum(view.rows * view.cols for view in views)
+        if counted != n_tokens:
+            raise SaevxError(
+                f"The model has {n_tokens} image tokens where geometry {self.family!r} counts {counted}: "
+                "correct it in precompute/geometry.py, or run with --geometry square."
+            )
+        return views
+
+    def n_tokens(self, texts: Sequence[str], sizes: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.int64]:
+        """[n] tokens of pairs without looking at pixels, for planning: off by a few at most, equal for equal texts."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        views = [
+            sum(view.rows * view.cols for view in self.geometry(self.processor, self.model.config, list(s), 0))
+            if self.family != "square" else len(s)
+            for s in sizes
+        ]  # fmt: skip
+        return np.array([len(i) + n for i, n in zip(ids, views, strict=True)], dtype=np.int64)
+
+    # ---- tensors → residual stream
+
+    @property
+    def decoder(self) -> Any:
+        """The language model's stack: has `layers` and the final `norm`."""
+        return self.model.get_decoder()
+
+    def decoder_layer(self) -> nn.Module:
+        """Layer L, whose output is h."""
+        module: nn.Module = self.decoder.layers[self.layer]
+        return module
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """h [b, s, d] in the model's dtype: layer L's own output, never after the final norm."""
+        with self._catch() as caught, self._only_to_layer(), torch.inference_mode():
+            self.model.base_model(**self._causal(batch), use_cache=False)
+        return caught[0]
+
+    def hidden_and_nll(self, batch: Batch) -> tuple[Tensor, NDArray[np.float64]]:
+        """`hidden`, and the mean cross-entropy in nats [b] of each pair's text tokens given what stands before them
+        (METHOD, `caption-nll`); nan without text. Needs the whole model."""
+        if not self.full:
+            raise SaevxError("The caption's cross-entropy needs the whole model: load it with full=True.")
+        text_bs = torch.from_numpy(batch.modality_bs == TEXT).to(self.device)
+        text_bs[:, 0] = False  # nothing predicts the first token
+        columns = text_bs.any(dim=0).nonzero()
+        first = int(columns[0]) if len(columns) else text_bs.shape[1]
+        keep = text_bs.shape[1] - first + 1
+        with self._catch() as caught, torch.inference_mode():
+            out = self.model(**self._causal(batch), use_cache=False, logits_to_keep=keep)
+            logits_bsv = out.logits[:, -keep:-1]
+            text_bs = text_bs[:, first:]
+            target_n = batch.inputs["input_ids"][:, first:][text_bs]
+            loss_n = nn.functional.cross_entropy(logits_bsv[text_bs].float(), target_n, reduction="none")
+            total_b = torch.zeros(len(text_bs), dtype=torch.float64, device=loss_n.device)
+            total_b.index_add_(0, text_bs.nonzero()[:, 0], loss_n.double())
+        n_b = text_bs.sum(dim=1).double()
+        mean_b: NDArray[np.float64] = (total_b / n_b).cpu().numpy()
+        return caught[0], mean_b
+
+    def _causal(self, batch: Batch) -> dict[str, Tensor]:
+        # Padding is on the right, so the causal mask alone already hides it; without an explicit mask SDPA takes
+        # its fast path.
+        inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        return inputs
+
+    @contextmanager
+    def _catch(self) -> Iterator[list[Tensor]]:
+        caught: list[Tensor] = []
+
+        def keep(module: Any, args: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = self.decoder_layer().register_forward_hook(keep)
+        try:
+            yield caught
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _only_to_layer(self) -> Iterator[None]:
+        """A whole model is run to layer L only."""
+        decoder = self.decoder
+        layers = decoder.layers
+        decoder.layers = layers[: self.layer + 1]
+        try:
+            yield
+        finally:
+            decoder.layers = layers
+
+    # ---- words
+
+    def token_text(self, token_id: int) -> str:
+        """The token as text; a word's first piece keeps its leading space."""
+        return self._piece(self.tokenizer.convert_ids_to_tokens(int(token_id)))
+
+    def vocabulary(self) -> list[str]:
+        """`token_text` of every id of the embedding, "" for unused ones."""
+        n = int(self.model.get_input_embeddings().weight.shape[0])
+        return [self._piece(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(n)))]
+
+    def _piece(self, token: str | None) -> str:
+        if token is None:
+            return ""
+        if "\u2581" in token:  # SentencePiece's space
+            return token.replace("\u2581", " ")
+        text: str = self.tokenizer.convert_tokens_to_string([token])
+        return text
+
+    def logit_lens_weights(self) -> tuple[Tensor | None, Tensor]:
+        """Weight of the final norm [d] (None without one) and the unembedding W_U [V, d], float32 on the CPU.
+
+        Of an RMSNorm the weight is what it makes of a vector of ones, whatever the family adds to it."""
+        unembed_vd = self.model.get_output_embeddings().weight
+        norm = getattr(self.decoder, "norm", None)
+        weight_d = None
+        if norm is not None:
+            with torch.inference_mode():
+                own = norm.weight
+                ones = torch.ones_like(own, dtype=torch.float32)
+                weight_d = (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
+        return weight_d, unembed_vd.detach().float().cpu()
+
+
+def cut(text_config: Any, n_layers: int) -> None:
+    """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
+    before = int(text_config.num_hidden_layers)
+    text_config.num_hidden_layers = n_layers
+    for name, value in list(vars(text_config).items()):
+        if name.startswith("layer") and isinstance(value, list) and len(value) == before:
+            setattr(text_config, name, value[:n_layers])
+
+
+def pick_device(device: str) -> str:
+    """The device asked for; "auto" is the accelerator if there is one."""
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise SaevxError(
+                f"Device {device!r} cannot be used here ({first_line(error)}): choose cpu or auto."
+            ) from error
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    picked = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
+    if picked is None:
+        raise SaevxError(f"--dtype {dtype!r} is not known: choose auto, float32, bfloat16 or float16.")
+    return picked
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading a model cut at layer L is no reason to warn of layers that were left out."""
+    before: Callable[[], int] | int = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,226 @@
+"""The SAE-V: SAELens' own classes for every architecture; ours is only what the method asks of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precompute.errors import SaevxError
+
+CONFIG = "cfg.json"
+_RESID_POST = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_post$|(?:^|\.)(?:layers|h)\.(\d+)(?:\.output)?$")
+_RESID_PRE = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_pre$")
+_PER_TOKEN = ("constant_norm_rescale", "layer_norm")
+
+
+def layer_of(hook: str) -> int:
+    """L of a hook name of TransformerLens (`blocks.L.hook_resid_post`) or transformers
+    (`model.language_model.layers.L`).
+
+    Raises:
+        SaevxError: the SAE reads something other than the residual stream after a layer.
+    """
+    if found := _RESID_POST.search(hook):
+        return int(found[1] or found[2])
+    if (found := _RESID_PRE.search(hook)) and int(found[1]) > 0:
+        return int(found[1]) - 1  # what goes into a layer is what the one below it gave
+    raise SaevxError(
+        f"The SAE reads {hook!r}, which is not the residual stream after a decoder layer: choose another SAE, or "
+        "name the layer with --layer if you know that it is."
+    )
+
+
+class SaeV:
+    """A sparse autoencoder on the residual stream after layer `layer`. float32 throughout.
+
+    Attributes:
+        hook: the hook name in the SAE's own config.
+        sha256: of its weights and of what in its config changes a value.
+        architecture: SAELens' name.
+    """
+
+    def __init__(self, sae: Any, name: str, layer: int | None = None) -> None:
+        self.sae, self.name = sae, name
+        config = sae.cfg
+        self.d_model, self.n_features = int(config.d_in), int(config.d_sae)
+        self.architecture = str(config.architecture())
+        self.hook = str(config.metadata.hook_name or "")
+        if layer is None and not self.hook:
+            raise SaevxError(f"The SAE {name} does not say which layer it reads: name it with --layer.")
+        self.layer = layer_of(self.hook) if layer is None else layer
+        self.normalize = str(config.normalize_activations)
+        self._check_directions()
+
+    @classmethod
+    def load(cls, path_or_release: str | Path, device: str = "cpu", *, layer: int | None = None) -> SaeV:
+        """A SAELens folder, `RELEASE:SAE_ID` of SAELens' list, or a hub repository with an optional sub-folder.
+
+        Args:
+            layer: overrides the layer of the SAE's own hook name.
+
+        Raises:
+            SaevxError: nothing there, or an SAE that cannot be read or does not read a residual stream.
+        """
+        from sae_lens import SAE
+
+        from precompute.model import first_line, pick_device
+
+        name, target = str(path_or_release), pick_device(device)
+        try:
+            if Path(name).is_dir():
+                folder = Path(name)
+            elif ":" in name:
+                release, _, sae_id = name.partition(":")
+                return cls(SAE.from_pretrained(release, sae_id, device=target).to(torch.float32), name, layer)
+            else:
+                folder = from_hub(name)
+            if not (folder / CONFIG).is_file():
+                raise SaevxError(f"{name} holds no {CONFIG}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
+            sae = SAE.load_from_disk(folder, device=target, dtype="float32")
+            fold(sae, json.loads((folder / CONFIG).read_text()), name)
+        except SaevxError:
+            raise
+        except Exception as error:  # SAELens and the hub raise all kinds
+            raise SaevxError(f"The SAE {name} cannot be loaded: {first_line(error)}") from error
+        return cls(sae, name, layer)
+
+    def check(self, d_model: int) -> None:
+        """Raises SaevxError where the model's width is not the SAE's."""
+        if d_model != self.d_model:
+            raise SaevxError(
+                f"The SAE reads vectors of width {self.d_model}, the model's are {d_model} wide: "
+                "this SAE was trained on another model."
+            )
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.sae.W_dec.device
+        return device
+
+    @torch.inference_mode()
+    def encode(self, hidden_td: Tensor) -> Tensor:
+        """z [t, F] float32 of h [t, d], with the SAE's own run-time input scaling."""
+        acts_tf: Tensor = self.sae.encode(hidden_td.to(self.device, torch.float32))
+        self._forget()
+        return acts_tf
+
+    @torch.inference_mode()
+    def decode(self, acts_tf: Tensor, hidden_td: Tensor | None = None) -> Tensor:
+        """ĥ [t, d] of z [t, F]; decoder norms are not folded.
+
+        Args:
+            hidden_td: the h that was encoded; asked only by an SAE that scales every token by itself.
+        """
+        if self.normalize in _PER_TOKEN:
+            if hidden_td is None:
+                raise SaevxError("This SAE scales each token by itself, so decoding needs the token's h.")
+            self.sae.run_time_activation_norm_fn_in(hidden_td.to(self.device, torch.float32))
+        hidden: Tensor = self.sae.decode(acts_tf.to(self.device, torch.float32))
+        return hidden
+
+    def _forget(self) -> None:
+        """SAELens keeps the last token scales on the SAE until it decodes."""
+        for name in ("x_norm_coeff", "ln_mu", "ln_std"):
+            self.sae.__dict__.pop(name, None)
+
+    @cached_property
+    def directions_fd(self) -> Tensor:
+        """d_k = decode(e_k) − decode(0), float32 [F, d] (METHOD, *Notation*).
+
+        For an SAE that scales every token by itself, the direction at scale 1; times `token_scale(h)`."""
+        directions_fd: Tensor = self.sae.W_dec.detach()
+        if getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False):
+            directions_fd = directions_fd / self.sae.get_W_dec_norm().detach()[:, None]
+        return directions_fd
+
+    @cached_property
+    def decode_zero_d(self) -> Tensor:
+        """decode(0), float32 [d], without a token's own scale."""
+        return self.sae.b_dec.detach()  # type: ignore[no-any-return]
+
+    def token_scale(self, hidden_td: Tensor) -> Tensor | None:
+        """Factor [t, 1] by which run-time input scaling stretches d_k at these tokens; None where it is 1."""
+        h_td = hidden_td.to(self.device, torch.float32)
+        if self.normalize == "constant_norm_rescale":
+            return h_td.norm(dim=-1, keepdim=True) / self.d_model**0.5
+        if self.normalize == "layer_norm":
+            return h_td.std(dim=-1, keepdim=True)
+        return None
+
+    @torch.inference_mode()
+    def reconstruct(self, offset_t: Tensor, feature_e: Tensor, z_e: Tensor, hidden_td: Tensor) -> Tensor:
+        """ĥ [t, d] from sparse z (CSR rows): as `decode`, at the cost of the active features only."""
+        if self.normalize in _PER_TOKEN:
+            acts_tf = torch.zeros(len(hidden_td), self.n_features, device=self.device)
+            token_e = torch.repeat_interleave(torch.arange(len(hidden_td), device=self.device), offset_t.diff())
+            acts_tf[token_e, feature_e] = z_e
+            return self.decode(acts_tf, hidden_td)
+        summed_td = torch.nn.functional.embedding_bag(
+            feature_e, self.directions_fd, offset_t, mode="sum", per_sample_weights=z_e, include_last_offset=True
+        )
+        return summed_td + self.decode_zero_d
+
+    @torch.inference_mode()
+    def _check_directions(self) -> None:
+        """The decoder must be what the method takes it for: linear, with `directions_fd` as its rows."""
+        some = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
+        acts_tf = torch.zeros(len(some) + 1, self.n_features, device=self.device)
+        acts_tf[torch.arange(len(some)), some] = 1.0
+        self.sae.x_norm_coeff = self.sae.ln_std = torch.ones(1, device=self.device)
+        self.sae.ln_mu = torch.zeros(1, device=self.device)
+        decoded = self.sae.decode(acts_tf)
+        self._forget()
+        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[some], rtol=1e-3, atol=1e-4):
+            raise SaevxError(
+                f"The decoder of SAE {self.name} ({self.architecture}) is not linear in its features, "
+                "so its features have no directions: choose another architecture."
+            )
+
+    @cached_property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        config = self.sae.cfg
+        meaning = {
+            "architecture": self.architecture,
+            "normalize_activations": self.normalize,
+            "apply_b_dec_to_input": bool(config.apply_b_dec_to_input),
+            "k": getattr(config, "k", None),
+            "layer": self.layer,
+        }
+        digest.update(json.dumps(meaning, sort_keys=True).encode())
+        for name, tensor in sorted(self.sae.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def fold(sae: Any, config: dict[str, Any], name: str) -> None:
+    """`expected_average_only_in` is no run-time norm of SAELens': its factor belongs into the weights."""
+    if sae.cfg.normalize_activations != "expected_average_only_in":
+        return
+    factor = config.get("norm_scaling_factor") or config.get("scaling_factor")
+    if not factor:
+        raise SaevxError(
+            f"The SAE {name} expects inputs scaled by a factor that its {CONFIG} does not give: "
+            "fold it into the weights (SAELens: fold_activation_norm_scaling_factor) and save again."
+        )
+    sae.fold_activation_norm_scaling_factor(float(factor))
+
+
+def from_hub(name: str) -> Path:
+    """`OWNER/REPO[/SUB/FOLDER]` → the folder in the hub's cache."""
+    from huggingface_hub import snapshot_download
+
+    parts = name.split("/")
+    if len(parts) < 2:
+        raise SaevxError(f"There is no folder {name}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
+    sub = "/".join(parts[2:])
+    at = snapshot_download("/".join(parts[:2]), allow_patterns=f"{sub}/*" if sub else None)
+    return Path(at) / sub
