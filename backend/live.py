@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import threading
@@ -161,15 +162,17 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
 
     manifest = served.manifest
     model_at = settings.model or located(served, "model")
-    sae = SaeV.load(settings.sae or located(served, "sae"), settings.device)
+    layer = int(manifest["model"]["layer"])
+    sae = SaeV.load(settings.sae or located(served, "sae"), settings.device, layer=layer)
     if sae.sha256 != manifest["sae"]["sha256"]:
         raise SaevxError(
             f"The SAE found is not the one of store {served.name}: name the right one with --sae."
         )
-    layer = int(manifest["model"]["layer"])
     for other in others:
-        if other.mllm.layer == layer and getattr(other.mllm, "source", None) == model_at:
-            return Engine(other.mllm, sae)
+        if other.mllm.source == model_at:
+            shared = copy.copy(other.mllm)  # the same weights, read at another layer
+            shared.layer = layer
+            return Engine(shared, sae)
     mllm = Mllm.load(
         model_at,
         layer=layer,
@@ -179,6 +182,7 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
         device_map=settings.device_map,
         quantize=settings.quantize,
     )
+    sae.check(mllm.d_model)
     return Engine(mllm, sae)
 
 

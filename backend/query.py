@@ -14,9 +14,9 @@ from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
 
 if TYPE_CHECKING:
     from PIL import Image
-    from precompute.live import Encoded
 
     from backend.live import Engine
+    from precompute.live import Encoded
 
 Array = NDArray[Any]
 N_GRIDS = 24
@@ -37,14 +37,14 @@ def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
     return SampleEvents(
         np.asarray(encoded.token_id_t),
         np.asarray(encoded.modality_t),
-        np.asarray(encoded.offset),
+        np.asarray(encoded.offset_t),
         np.asarray(encoded.feature_e).astype(np.int64),
         np.asarray(encoded.value_e).astype(np.float64) * 2.0**-scale_log2,
     )
 
 
 def views_of(encoded: Encoded) -> list[list[Any]]:
-    return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views]
+    return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views[0]]
 
 
 def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
 def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> list[list[dict[str, Any]]]:
     """Per feature, per view: the view and its values, rows of columns."""
     z_tk = dense_values(events, features)
-    where = patches(events.modality_t, views)
+    where = patches(events, views)
     found: list[list[dict[str, Any]]] = [[] for _ in features]
     for index, view in enumerate(as_views(views)):
         here = where.view == index
@@ -120,3 +120,37 @@ def number(value: float) -> float | None:
 def n_counted(events: SampleEvents) -> int:
     """Tokens that are neither special nor sinks."""
     return int((events.modality_t < SPECIAL).sum())
+
+
+def score(engine: Engine, store: OpenStore, text: str, image: Image.Image | None) -> dict[str, Any]:
+    """All scores of METHOD by the store's weights, its flags and the strongest features of each side."""
+    from precompute.score import Weights, score_pair
+
+    encoded = encode(engine, store, text, image)
+    opened = store.store
+    events = events_of(encoded, opened.scale_log2)
+    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
+    sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
+    scores = score_pair(
+        sides[TEXT],
+        sides[IMAGE],
+        Weights.of_store(opened),
+        n_events=len(events.feature_e),
+        n_tokens=n_counted(events),
+    )
+    scores["caption-nll"] = caption_nll(engine, text, image)
+    return {
+        "scores": scores,
+        "score_ranks": opened.rank_scores(scores),
+        "top_features": {name: opened.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
+    }
+
+
+def caption_nll(engine: Engine, text: str, image: Image.Image | None) -> float | None:
+    """METHOD's `caption-nll`: minus the caption's mean cross-entropy given the image."""
+    from precompute.model import Pair
+
+    if not text:
+        return None
+    batch = engine.mllm.prepare([Pair(text=text, images=[image] if image is not None else [])])
+    return number(-float(engine.mllm.hidden_and_nll(batch)[1][0]))

@@ -4,6 +4,7 @@ an environment variable of the same name with the prefix SAEVX_."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
     """Number type of the live model: auto, float32, bfloat16, float16."""
     device_map: str | None = None
     """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-    quantize: str | None = None
+    quantize: Literal["8bit", "4bit"] | None = None
     """8bit or 4bit."""
     queue: int = Field(default=8, ge=1)
     """Live requests that may wait; one more is answered 503."""

@@ -118,6 +118,9 @@ class Steer:
             coefficient_tk = torch.where(is_add, coefficient_tk, coefficient_tk - z_tk)
         directions_kd = self.sae.directions_fd[ids.to(self.sae.directions_fd.device)].to(h_td)
         delta_td = coefficient_tk @ directions_kd
+        scale_t1 = self.sae.token_scale(h_td)  # METHOD's c, where the SAE scales its input token by token
+        if scale_t1 is not None:
+            delta_td = delta_td * scale_t1.to(h_td.device)
         ratio_t = delta_td.norm(dim=-1) / h_td.norm(dim=-1).clamp_min(1e-12)
         self.ratios.append(ratio_t.cpu())
         delta_td = delta_td / ratio_t.clamp_min(1.0)[:, None]
@@ -182,7 +185,7 @@ class Chooser(LogitsProcessor):  # type: ignore[misc]
         self.noise = torch.Generator().manual_seed(seed)
         self.special = set(mllm.tokenizer.all_special_ids)
         self.ids: dict[int, list[int]] = {DEFAULT: [], STEERED: []}
-        self.text = {DEFAULT: "", STEERED: ""}
+        self.text = {DEFAULT: "", STEERED: ""}  # as far as it was told
         self.ended = {DEFAULT: False, STEERED: False}
         self.kl: list[float] = []
         self.step = 0
@@ -198,12 +201,17 @@ class Chooser(LogitsProcessor):  # type: ignore[misc]
     def piece(self, row: int, token: int) -> str:
         """What this token adds to the row's text."""
         self.ids[row].append(token)
-        whole = self.mllm.tokenizer.decode(self.ids[row], skip_special_tokens=True)
+        whole = self.whole(row)
         if whole.endswith("\ufffd"):
             return ""  # bytes of an unfinished character
         added = whole[len(self.text[row]) :]
         self.text[row] = whole
         return added
+
+    def whole(self, row: int) -> str:
+        """All that the row has written."""
+        text: str = self.mllm.tokenizer.decode(self.ids[row], skip_special_tokens=True)
+        return text
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logprob_bv = scores.float().log_softmax(dim=-1)
@@ -321,10 +329,13 @@ def steer(
         pad_token_id=pad if pad is not None else (min(eos) if eos else 0),
         use_cache=True,
     )
+    inputs = dict(batch.inputs)
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
     try:
         with plain_generation(mllm.model), torch.inference_mode():
             mllm.model.generate(
-                **batch.inputs,
+                **inputs,
                 generation_config=settings,
                 logits_processor=[chooser],
                 stopping_criteria=[Stop(stop)],
@@ -364,7 +375,7 @@ def report(chooser: Chooser, change: Steer, seconds: float) -> Done:
             "such text may say more of the push than of the feature."
         )
     return Done(
-        text={"default": chooser.text[DEFAULT], "steered": chooser.text[STEERED]},
+        text={"default": chooser.whole(DEFAULT), "steered": chooser.whole(STEERED)},
         mean_kl=float(np.mean(chooser.kl)) if chooser.kl else None,
         delta_ratio=largest,
         delta_ratio_mean=float(ratios.mean()) if len(ratios) else 0.0,

@@ -14,11 +14,10 @@ from PIL import Image
 
 from backend.deps import OpenStore, State
 from backend.routers import features as features_api
-from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
 from backend.routers.page_parts import Picture, example_picture, heat
-from backend.schemas import FeatureHit, Flag, Sample, SampleHit, Score
+from backend.schemas import FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
 
 THUMB = "&size=128"
@@ -27,7 +26,9 @@ NOTHING: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense"
 """A search result with no part filled in."""
 
 
-def thumbnails(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, list[Picture]]:
+def thumbnails(
+    request: Request, served: OpenStore, ids: Iterable[int], most: int = 3
+) -> dict[int, list[Picture]]:
     """The strongest patches of each feature as small pictures with their heat, each sample once."""
     thumbs: dict[int, list[Picture]] = {}
     for id in ids:
@@ -41,14 +42,17 @@ def thumbnails(request: Request, served: OpenStore, ids: Iterable[int], most: in
     return thumbs
 
 
-def card(sample: Sample | SampleHit, shown: float | None = None) -> dict[str, Any]:
-    """A sample as the macro `sample_card` draws it; `shown` is the figure in its corner."""
+def card(
+    sample: Sample | SampleDetail | SampleHit, shown: float | None = None, reason: str = ""
+) -> dict[str, Any]:
+    """A sample as the macro `sample_card` draws it; `shown` is the figure in its corner, `reason` why it is listed."""
     return {
         "sample_id": sample.sample_id,
         "text": sample.text,
         "url": sample.images[0].url + CARD if sample.images else None,
         "shown": shown,
         "flags": sample.flags if isinstance(sample, Sample) else [],
+        "reason": reason,
     }
 
 
@@ -66,6 +70,13 @@ def headline(scores: list[Score]) -> Score:
     return max(known, key=lambda one: one.auroc.value if one.auroc else 0.0) if known else scores[0]
 
 
+def offender(request: Request, served: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
+    """A flagged sample's card with its flag score and, where the store keeps one, the reason."""
+    found = samples_api.get_sample(request, served, sample_id, 1)
+    reasons = [hit.reason.text for hit in found.flags if hit.name == flag and hit.reason]
+    return card(found, found.flag_scores.get(flag), reasons[0] if reasons else "")
+
+
 class Kept(NamedTuple):
     count: int
     cut: float | None
@@ -74,7 +85,7 @@ class Kept(NamedTuple):
 
 def kept(served: OpenStore, by: str, keep: float, flags: list[str]) -> Kept:
     """How many samples `GET /filter` would stream, and the score at the cut."""
-    rows = np.asarray(quality_api.kept_rows(served.store, by, keep, flags), dtype=np.int64)
+    rows = np.asarray(quality_api.kept_rows(served.store, by=by, keep=keep, flags=flags), dtype=np.int64)
     values = served.store.score_values(by)[rows]
     return Kept(len(rows), float(values.min()) if len(rows) else None)
 

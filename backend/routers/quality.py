@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import StreamingResponse
 
 from backend.deps import Cached, StoreDep
-from backend.schemas import Flag, Page, Score
+from backend.schemas import Flag, Page, Score, ScoreName
+from precompute.errors import SaevxError
+from precompute.filter import filter_store, kept_rows
+from precompute.store.schema import FLAGS
 
 router = APIRouter(tags=["quality"], dependencies=[Cached])
 
@@ -18,3 +24,46 @@ def get_scores(store: StoreDep) -> Page[Score]:
 @router.get("/flags", summary="Each flag with its threshold, count and calibration")
 def get_flags(store: StoreDep) -> Page[Flag]:
     return Page[Flag].model_validate({"items": store.store.flags, "total": len(store.store.flags)})
+
+
+def flag_names(asked: list[str]) -> list[str]:
+    """Flags given once, several times or with commas between; `all` is every one. Raises HTTP 422."""
+    names = [name.strip() for part in asked for name in part.split(",") if name.strip()]
+    if "all" in names:
+        return list(FLAGS)
+    if unknown := [name for name in names if name not in FLAGS]:
+        raise HTTPException(
+            422, f"flags: no flag is called {unknown[0]!r}; use {', '.join(FLAGS)} or all."
+        )
+    return list(dict.fromkeys(names))
+
+
+@router.get(
+    "/filter",
+    summary="The ids worth keeping, streamed",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One object a line."}},
+)
+def get_filter(
+    store: StoreDep,
+    by: Annotated[ScoreName, Query(description="Score that ranks the samples.")],
+    keep: Annotated[float, Query(ge=0, le=100, description="Percent of the unflagged samples.")] = 50,
+    flags: Annotated[
+        list[str], Query(max_length=50, description="Leave out what these mark; `all` for every one.")
+    ] = [],  # noqa: B006 - FastAPI copies it
+    format: Annotated[Literal["jsonl", "ids"], Query(description="Objects, or bare ids.")] = "jsonl",
+) -> StreamingResponse:
+    names = flag_names(flags)
+    try:
+        kept = len(kept_rows(store.store, by=by, keep=keep, flags=names))
+    except SaevxError as error:
+        raise HTTPException(422, str(error)) from error
+    suffix = "jsonl" if format == "jsonl" else "txt"
+    headers = {
+        "X-Total-Count": str(store.store.n_samples),
+        "X-Kept-Count": str(kept),
+        "Content-Disposition": f'attachment; filename="kept-{by}-{keep:g}.{suffix}"',
+    }
+    lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
+    media_type = "application/x-ndjson" if format == "jsonl" else "text/plain; charset=utf-8"
+    return StreamingResponse(lines, media_type=media_type, headers=headers)

@@ -11,7 +11,7 @@ from PIL import Image
 from backend import query
 from backend.deps import Cached, OpenStore, State, StateDep, StoreDep
 from backend.links import Links
-from backend.schemas import LiveSearch, WordSearch
+from backend.schemas import LiveSearch, ScoredPair, WordSearch
 from backend.uploads import read_upload
 
 router = APIRouter(tags=["search"])
@@ -58,3 +58,16 @@ async def post_search(
 ) -> LiveSearch:
     picture = await read_upload(image, state.settings) if image is not None else None
     return await live_search(request, state, store, picture, text, limit)
+
+
+@router.post("/score", summary="All scores and flags of a pair that is not in the store")
+async def post_score(
+    state: StateDep,
+    store: StoreDep,
+    text: Annotated[str, Form(max_length=20_000)],
+    image: Annotated[UploadFile, File()],
+) -> ScoredPair:
+    state.live.admit(store.name)
+    picture = await read_upload(image, state.settings)
+    work = partial(query.score, store=store, text=text, image=picture)
+    return ScoredPair.model_validate(await state.live.call(store.name, work))

@@ -103,8 +103,8 @@ def run(
     stop: Callable[[], bool],
 ) -> None:
     """In the worker: prepare the prompt as the model's own template has it, and steer."""
+    from precompute.encode import Scale
     from precompute.model import Pair
-
     from precompute.steer import KlEvent, Push, TokenEvent, steer
 
     table = store.store.feature_table
@@ -126,19 +126,9 @@ def run(
         max_tokens=asked.max_tokens,
         temperature=asked.temperature,
         seed=asked.seed,
-        sink_norm=sink_norm(store.manifest),
+        sink_norm=Scale.of(store.store.manifest).sink_norm,
         emit=emit,
         stop=stop,
     )
     if not stop():
         say(("done", SteerDone.model_validate(dataclasses.asdict(done))))
-
-
-def sink_norm(manifest: Any) -> tuple[float, float] | None:
-    """Largest norm (text, image) of a token that is no sink; None where sinks are kept."""
-    sinks = manifest.get("sinks") or {}
-    multiple, median = sinks.get("multiple"), sinks.get("median_norm") or {}
-    if not multiple or not isinstance(multiple, int | float):
-        return None
-    limits = [multiple * median[name] if median.get(name) else float("inf") for name in ("text", "image")]
-    return limits[0], limits[1]
