@@ -1,4 +1,4 @@
-"""What pages ask beyond a single endpoint of the API: thumbnails of a list, cards, the two searches as one result."""
+"""What pages ask beyond a single endpoint of the API: thumbnails, cards, the two searches as one result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 from fastapi import HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
@@ -19,6 +18,7 @@ from backend.routers import search as search_api
 from backend.routers.page_parts import Picture, example_picture, heat
 from backend.schemas import FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
+from precompute.filter import kept_rows
 
 THUMB = "&size=128"
 CARD = "&size=320"
@@ -34,7 +34,7 @@ def thumbnails(
     for id in ids:
         if id in thumbs:
             continue
-        found = features_api.get_examples(request, served, id, modality="image", limit=3 * most).items
+        found = features_api.get_examples(request, served, id, modality="image", limit=2 * most).items
         top = max((one.activation for one in found), default=0.0)
         distinct = list({one.sample_id: one for one in found}.values())[:most]
         pictures = [example_picture(one, top, THUMB) for one in distinct]
@@ -45,7 +45,7 @@ def thumbnails(
 def card(
     sample: Sample | SampleDetail | SampleHit, shown: float | None = None, reason: str = ""
 ) -> dict[str, Any]:
-    """A sample as the macro `sample_card` draws it; `shown` is the figure in its corner, `reason` why it is listed."""
+    """A sample as the macro `sample_card` draws it: `shown` in its corner, `reason` under it."""
     return {
         "sample_id": sample.sample_id,
         "text": sample.text,
@@ -78,14 +78,14 @@ def offender(request: Request, served: OpenStore, sample_id: str, flag: str) -> 
 
 
 class Kept(NamedTuple):
-    count: int
+    n: int
     cut: float | None
     """Smallest score that is kept."""
 
 
 def kept(served: OpenStore, by: str, keep: float, flags: list[str]) -> Kept:
     """How many samples `GET /filter` would stream, and the score at the cut."""
-    rows = np.asarray(quality_api.kept_rows(served.store, by=by, keep=keep, flags=flags), dtype=np.int64)
+    rows = kept_rows(served.store, by=by, keep=keep, flags=flags)
     values = served.store.score_values(by)[rows]
     return Kept(len(rows), float(values.min()) if len(rows) else None)
 

@@ -19,7 +19,7 @@ from backend.routers.stores import get_store_detail
 FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
 
 VERDICT_HELP = {
-    "cross-modal": "Its text and image tokens are more alike than those samples' tokens are anyway (5 % false discoveries).",
+    "cross-modal": "Its text and image tokens are more alike than those samples' tokens are anyway.",
     "unaligned": "It fires on both sides, but they are no more alike than chance.",
     "text-only": "In the weighed sample it fires strongly on text alone.",
     "image-only": "In the weighed sample it fires strongly on image patches alone.",
@@ -126,5 +126,13 @@ def error_page(request: Request, status: int, title: str, detail: str) -> HTMLRe
     state = get_state(request)
     asked = state.stores.get(request.query_params.get("store", ""), state.default)
     return render_for(
-        request, "error.html", state, asked, section="", status=status, code=status, title=title, detail=detail
+        request,
+        "error.html",
+        state,
+        asked,
+        section="",
+        status=status,
+        code=status,
+        title=title,
+        detail=detail,
     )

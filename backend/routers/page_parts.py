@@ -80,7 +80,7 @@ class Picture(NamedTuple):
 
 
 def example_picture(example: Example, top: float, query: str = "") -> Picture | None:
-    """The picture of an example with its grid over it; None for text alone. `query` is added to its address."""
+    """The picture of an example with its grid over it; None for text alone. `query` ends its address."""
     if not example.images:
         return None
     grid = example.grid
@@ -119,8 +119,8 @@ def chart(
 ) -> Chart:
     """A histogram as bars. Empty ends are cut, neighbouring bins joined until at most `most` are left.
 
-    `mark` splits it: bars on its `over` side ("above" or "below") get the second colour. With `log` the mark is
-    placed on a logarithmic axis, as the activation histograms' edges are.
+    `mark` splits it: bars on its `over` side ("above" or "below") get the second colour. With `log` the mark
+    is placed on a logarithmic axis, as the activation histograms' edges are.
     """
     edges, counts = list(histogram.edges), list(histogram.counts)
     filled = [i for i, count in enumerate(counts) if count]
@@ -151,7 +151,7 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
 
 class Segment(NamedTuple):
     verdict: str
-    count: int
+    n: int
     x: float
     width: float
 

@@ -1,5 +1,5 @@
-"""The pages for browsing. Each handler asks the functions that answer the JSON API and hands their models to a
-template; pages that need the live model or a calibration are in `pages_tools`."""
+"""The pages for browsing. Each handler asks the functions that answer the JSON API and hands their models
+to a template; the pages that work on the data or with the live model are in `pages_tools`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from backend.routers import features as features_api
 from backend.routers import page_data as data
 from backend.routers import pages_tools
 from backend.routers import samples as samples_api
-from backend.routers.page_env import MaybeFloat, MaybeInt, MaybeStr, error_page, render_for
+from backend.routers.features import FeatureSort
+from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
     Tok,
     chart,
@@ -24,8 +25,9 @@ from backend.routers.page_parts import (
     patch_path,
     split,
 )
+from backend.routers.samples import SampleSort
 from backend.routers.stores import get_store_detail
-from backend.schemas import Activations, SampleDetail
+from backend.schemas import Activations, FlagName, Order, SampleDetail, Verdict
 
 __all__ = ["error_page", "router"]
 
@@ -46,7 +48,11 @@ FEATURE_SORTS = {
     "id": "number",
 }
 FEATURE_COLUMNS = [
-    ("omega", "ω (baseline)", "Cosine of its strongest text and image residuals, beside that of random tokens"),
+    (
+        "omega",
+        "ω (baseline)",
+        "Cosine of its strongest text and image residuals, beside that of random tokens",
+    ),
     ("lift", "Lift", "ω minus its baseline"),
     ("density_text", "Text", "Share of text tokens on which it is active"),
     ("density_image", "Image", "Share of image patches on which it is active"),
@@ -66,14 +72,19 @@ BANDS = {
 @router.get("/")
 def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
     store = get_store_detail(state, served)
-    strongest = features_api.get_features(served, verdict=["cross-modal"], sort="lift", order="desc", limit=12)
+    strongest = features_api.get_features(
+        served, verdict=["cross-modal"], sort="lift", order="desc", limit=12
+    )
     quality = store.quality
     provenance = [
         ("model", store.model),
         ("layer", f"{store.layer} (resid_post, counted from 0), width {store.d_model}"),
         ("SAE", store.sae),
         ("data", store.dataset),
-        ("special tokens, sinks", f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (run, never counted)"),
+        (
+            "special tokens, sinks",
+            f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (run, never counted)",
+        ),
         ("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items())),
         *((name, shown) for name in ("fvu", "l0", "dead") if (shown := per_modality(quality.get(name)))),
         ("content", store.content_id),
@@ -108,12 +119,12 @@ def features(
     state: StateDep,
     served: StoreDep,
     q: MaybeStr = None,
-    verdict: MaybeStr = None,
+    verdict: Annotated[Verdict | None, Maybe] = None,
     min_omega: MaybeFloat = None,
     min_lift: MaybeFloat = None,
     max_density: MaybeFloat = None,
-    sort: Annotated[str, Query()] = "lift",
-    order: Literal["asc", "desc"] = "desc",
+    sort: FeatureSort = "lift",
+    order: Order = "desc",
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
     asked: dict[str, Any] = {
@@ -169,7 +180,10 @@ def feature(
                 "where": where,
                 "peak": one.position if one.modality == "text" else None,
                 "pictures": [picture] if picture else [],
-                "tokens": [Tok(t.text, t.position, t.activation, level(t.activation, tops["text"])) for t in one.tokens],
+                "tokens": [
+                    Tok(t.text, t.position, t.activation, level(t.activation, tops["text"]))
+                    for t in one.tokens
+                ],
             }
         )
     histograms = []
@@ -205,7 +219,10 @@ def feature(
         histograms=histograms,
         promoted=[(one.token, one.logit) for one in found.logits.promoted],
         suppressed=[(one.token, one.logit) for one in found.logits.suppressed],
-        neighbours=[("by decoder direction", found.neighbours.decoder), ("by what they fire on", found.neighbours.profile)],
+        neighbours=[
+            ("by decoder direction", found.neighbours.decoder),
+            ("by what they fire on", found.neighbours.profile),
+        ],
         cooccurring=[
             ("text → image", partners.text_to_image, "this one in the caption, that one in the picture"),
             ("image → text", partners.image_to_text, "this one in the picture, that one in the caption"),
@@ -220,15 +237,17 @@ def samples(
     state: StateDep,
     served: StoreDep,
     q: MaybeStr = None,
-    flag: MaybeStr = None,
-    sort: MaybeStr = None,
-    order: Literal["asc", "desc"] = "asc",
+    flag: Annotated[FlagName | None, Maybe] = None,
+    sort: Annotated[SampleSort, Maybe] = "row",
+    order: Order = "asc",
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
-    asked = {"q": q, "flag": flag, "sort": sort or "row", "order": order, "cursor": cursor}
+    asked: dict[str, Any] = {"q": q, "flag": flag, "sort": sort, "order": order, "cursor": cursor}
     page = samples_api.get_samples(request, served, **asked, limit=60)
     sorts = [("row", "order of the data"), *((score.name, score.name) for score in data.list_scores(served))]
-    cards = [data.card(one, one.scores.get(sort)) if sort else data.card(one) for one in page.items]
+    cards = [
+        data.card(one, next((v for k, v in one.scores.items() if k == sort), None)) for one in page.items
+    ]
     return render_for(
         request,
         "samples.html",
@@ -264,7 +283,12 @@ def sample(
     elif at and row is not None and col is not None:
         here = samples_api.get_features_here(served, sample_id, patch=f"{at['view']},{row},{col}")
     mark = here.patch if here else None
-    where = {"position": position} if position is not None else {"patch": at and f"{at['view']},{at['row']},{at['col']}"}
+    where = (
+        {"position": position}
+        if position is not None
+        else {"patch": at and f"{at['view']},{at['row']},{at['col']}"}
+    )
+    outline = patch_path(found.views[mark.view], mark.row, mark.col) if mark else None
     title = ""
     if here:
         title = f"Here: row {mark.row + 1}, column {mark.col + 1}" if mark else f"Here: “{here.token}”"
@@ -278,7 +302,7 @@ def sample(
         s=found,
         views=[one.model_dump() for one in found.views],
         chosen=chosen,
-        pictures=stage(found, lit, mark and patch_path(found.views[mark.view], mark.row, mark.col), mark),
+        pictures=stage(found, lit, outline, mark),
         tokens=caption(lit),
         position=position,
         at=at,

@@ -12,8 +12,9 @@ from backend.routers import cooccurrence as cooccurrence_api
 from backend.routers import features as features_api
 from backend.routers import page_data as data
 from backend.routers import samples as samples_api
-from backend.routers.page_env import MaybeFloat, MaybeInt, MaybeStr, render_for
+from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, render_for
 from backend.routers.page_parts import chart
+from backend.schemas import FlagName, ScoreName
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -55,9 +56,9 @@ def quality(
     request: Request,
     state: StateDep,
     served: StoreDep,
-    flag: MaybeStr = None,
+    flag: Annotated[FlagName | None, Maybe] = None,
     threshold: MaybeFloat = None,
-    by: MaybeStr = None,
+    by: Annotated[ScoreName | None, Maybe] = None,
     keep: Annotated[float, Query(gt=0, le=100)] = 50,
     clean: bool = False,
     cursor: MaybeStr = None,
@@ -66,11 +67,11 @@ def quality(
     chosen = next((one for one in flags if one.name == flag), None) if flag else flags[0]
     score = next((one for one in scores if one.name == by), None) if by else data.headline(scores)
     if chosen is None or score is None:
-        raise HTTPException(404, f"This store has no {'flag ' + str(flag) if chosen is None else 'score ' + str(by)}.")
+        unknown = f"flag {flag!r}" if chosen is None else f"score {by!r}"
+        raise HTTPException(404, f"This store has no {unknown}.")
     limit = chosen.threshold if threshold is None else threshold
-    offenders = samples_api.get_samples(
-        request, served, flag=chosen.name, threshold=limit, sort=chosen.name, order="desc", cursor=cursor, limit=24
-    )
+    worst: dict[str, Any] = {"flag": chosen.name, "threshold": limit, "sort": chosen.name, "order": "desc"}
+    offenders = samples_api.get_samples(request, served, **worst, cursor=cursor, limit=24)
     dropped = [one.name for one in flags] if clean else []
     kept = data.kept(served, score.name, keep, dropped)
     return render_for(
@@ -84,7 +85,7 @@ def quality(
         threshold=limit,
         chart=chart(chosen.histogram, mark=limit),
         offenders={
-            "items": [data.card(one) for one in offenders.items],
+            "items": [data.offender(request, served, one.sample_id, chosen.name) for one in offenders.items],
             "total": offenders.total,
             "next": offenders.next,
         },
@@ -93,9 +94,10 @@ def quality(
         grows=score.name in SUMS,
         keep=f"{keep:g}",
         clean=clean,
-        kept=kept.count,
+        kept=kept.n,
         keep_chart=chart(score.histogram, mark=kept.cut),
-        keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped, "format": "jsonl"},
+        keep_params={"by": score.name, "keep": f"{keep:g}", "flags": "all" if clean else None},
+        clean_params={"by": "random", "keep": 100, "flags": chosen.name},
     )
 
 
@@ -108,7 +110,7 @@ async def search(
     model: bool = False,
     sample: MaybeStr = None,
 ) -> HTMLResponse:
-    """By words; through the model where `model` asks for it; with a sample's picture where `sample` names one."""
+    """By words; through the model if `model` asks for it; with the picture of `sample` if that is given."""
     return await found(request, state, served, q, model, sample, None)
 
 
@@ -181,7 +183,9 @@ def steer(
 ) -> HTMLResponse:
     """`feature` is id:mode:strength, several times."""
     start: dict[str, Any] = {
-        "sample": sample if sample is not None else samples_api.get_samples(request, served, limit=1).items[0].sample_id,
+        "sample": sample
+        if sample is not None
+        else samples_api.get_samples(request, served, limit=1).items[0].sample_id,
         "prompt": prompt if prompt is not None else "What is in the picture?",
         "features": [one for text in feature if (one := asked_feature(served, text))],
         "scope": [one for one in scope.split(",") if one in SCOPES],
@@ -190,12 +194,18 @@ def steer(
         "seed": seed,
     }
     return render_for(
-        request, "steer.html", state, served, section="/steer", live=state.live.status(served.name), start=start
+        request,
+        "steer.html",
+        state,
+        served,
+        section="/steer",
+        live=state.live.status(served.name),
+        start=start,
     )
 
 
 def asked_feature(served: StoreDep, text: str) -> dict[str, Any] | None:
-    """One `feature=` of the address with its label; None where it cannot be read, so that an old link still opens."""
+    """One `feature=` of the address with its label; None where it cannot be read: old links still open."""
     number, _, rest = text.partition(":")
     mode, _, strength = rest.partition(":")
     try:

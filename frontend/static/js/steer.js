@@ -41,13 +41,12 @@ function Features({ features, change }) {
     </form>
     ${note && html`<p class="small soft">${note}</p>`}
     ${found.length > 0 && html`<p class="chips section-tight">${found.map((f) => html`<button type="button" class="chip" key=${f.id} onClick=${() => add(f)} data-testid="steer-found">+ ${f.label || "unlabelled"} #${f.id}</button>`)}</p>`}
-    ${features.length === 0 && html`<p class="empty section-tight">No feature chosen yet: without one the two texts are the same.</p>`}
+    ${features.length === 0 && html`<p class="empty section-tight">No feature chosen yet. Find one by word or number.</p>`}
     <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
-      <a class="label" href=${url(`/features/${f.id}`)}>${f.label || "feature"} <span class="feature-id">#${f.id}</span></a>
-      <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
-      <label class="sr" for=${`m${f.id}`}>Mode</label>
-      <select id=${`m${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
+      <a class="label" href=${url(`/features/${f.id}`)}>${f.label || "unlabelled"} <span class="feature-id">#${f.id}</span></a>
+      <select aria-label=${`Mode of feature ${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
       <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
+      <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
       ${f.mode !== "ablate" && html`<input class="full" type="range" min=${f.mode === "set" ? 0 : -10} max="10" step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => edit(index, { strength: Number(e.target.value) })} data-testid="steer-strength" />`}
     </li>`)}</ul>
   </section>`;
@@ -56,7 +55,7 @@ function Features({ features, change }) {
 function Kl({ steps }) {
   if (!steps.length) return null;
   const top = Math.max(...steps, 1e-6);
-  return html`<figure><svg class="hist" viewBox=${`0 0 ${Math.max(steps.length, 20) * 4} 40`} preserveAspectRatio="none" height="48" role="img" aria-label="KL divergence per step">
+  return html`<figure><svg class="hist" viewBox=${`0 0 ${Math.max(steps.length, 20) * 4} 40`} preserveAspectRatio="none" role="img" aria-label="KL divergence per step">
     ${steps.map((kl, i) => html`<rect class="b" x=${i * 4} width="3.4" y=${40 - (kl / top) * 38} height=${(kl / top) * 38}><title>${`step ${i + 1}: KL ${kl.toFixed(3)}`}</title></rect>`)}
     </svg><figcaption class="tiny soft">KL of steered from unsteered model on the same prefix, per step; largest ${top.toFixed(2)} nats</figcaption></figure>`;
 }
@@ -73,7 +72,7 @@ function App() {
   useEffect(() => { // a model that is loading in the background will be there soon
     if (live || place.dataset.liveState !== "loading") return undefined;
     const timer = setInterval(async () => {
-      try { const health = await (await fetch(`${document.documentElement.dataset.base}/healthz`)).json(); if ((health.live?.state ?? health.live) === "ready") location.reload(); } catch { /* ask again */ }
+      try { const store = await api("/store"); if (store.live.state !== "loading") location.reload(); } catch { /* ask again */ }
     }, 3000);
     return () => clearInterval(timer);
   }, [live]);
@@ -94,7 +93,7 @@ function App() {
       if (!response.ok) throw new Error(await problem(response));
       for await (const { event: kind, data } of events(response.body)) {
         if (kind === "token") setRun((old) => ({ ...old, [data.channel]: old[data.channel] + data.text }));
-        else if (kind === "kl") setRun((old) => ({ ...old, kl: [...old.kl, data.kl ?? data.value ?? 0] }));
+        else if (kind === "kl") setRun((old) => ({ ...old, kl: [...old.kl, data.kl] }));
         else if (kind === "done") setRun((old) => ({ ...old, phase: "done", done: data }));
         else if (kind === "error") throw new Error(data.detail ?? data.message ?? "The model stopped with an error.");
       }
@@ -127,7 +126,7 @@ function App() {
           <label class="field">Temperature<input type="number" min="0" max="2" step="0.1" value=${state.temperature} onInput=${(e) => set({ temperature: Number(e.target.value) })} /></label>
           <label class="field">Seed<input type="number" min="0" step="1" value=${state.seed} onInput=${(e) => set({ seed: Number(e.target.value) })} /></label>
         </div>
-        <p class="row"><button class="main" disabled=${busy || !live} data-testid="steer-go">${busy ? "Writing …" : "Steer"}</button>${busy && html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>`}</p>
+        <p class="row"><button class="main" disabled=${busy || !live || !state.features.length || !state.scope.length} data-testid="steer-go">${busy ? "Writing …" : "Steer"}</button>${busy && html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>`}</p>
       </div>
     </section>
   </form>
@@ -144,12 +143,11 @@ function App() {
 }
 
 function Done({ done }) {
-  const ratio = done.delta_ratio ?? done.ratio;
   return html`<p class="small soft" data-testid="steer-done">
-    ${ratio !== undefined && html`‖Δ‖ / ‖h‖ ${Number(ratio).toFixed(2)}. `}
-    ${done.capped && html`<span class="bad">The change was scaled down to the size of the residual itself. </span>`}
-    ${!done.capped && ratio > 0.5 && html`<span class="warn">Above 0.5 the text says more about the push than about the feature. </span>`}
-    ${done.seconds !== undefined && html`${Number(done.seconds).toFixed(1)} s.`}</p>`;
+    ‖Δ‖ / ‖h‖ at most ${done.delta_ratio.toFixed(2)}, on average ${done.delta_ratio_mean.toFixed(2)}, over ${done.n_steered} tokens.
+    ${done.warning && html` <span class="warn">${done.warning}</span>`}
+    ${done.capped && !done.warning && html` <span class="bad">The change was scaled down to the size of the residual itself.</span>`}
+    ${done.mean_kl !== null && ` Mean KL ${done.mean_kl.toFixed(3)} nats.`} ${done.seconds.toFixed(1)} s.</p>`;
 }
 
 place.replaceChildren();
