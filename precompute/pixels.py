@@ -1,10 +1,14 @@
 """What the pictures alone say: blank, dark, blurred, tiny, and a hash for near-duplicates.
 
-`cleanvision` scores 1 = good; here higher is worse, like every flag score. Its thresholds are its published defaults.
+`cleanvision` scores 1 = good; here higher is worse, as in every flag score. Thresholds are its published defaults.
+Two of its scores misread pictures with plain backgrounds (little entropy, yet a subject; strong contrast, yet no
+edge), so each has a second witness here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +22,47 @@ Array = NDArray[Any]
 ISSUES = {"low_information": ("blank", 0.7), "dark": ("dark", 0.68), "blurry": ("blurred", 0.71)}
 TINY_SIDE = 64  # pixels; `tiny` = this over the shorter side
 HASH_BITS = 64
+_LEAST_CONTRAST = 0.05  # below it there is nothing whose edge could be sharp
 
 
-def pixel_flags(files: list[Path]) -> dict[str, Array]:
-    """blank, dark, blurred for each picture, float64 in [0, 1], NaN where it cannot be read; higher is worse."""
+def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
+    """1 − cleanvision's score per flag, float64 [n] in [0, 1], NaN where it cannot read the picture."""
     from cleanvision import Imagelab  # pandas and matplotlib: only where pictures are looked at
 
-    found = {flag: np.full(len(files), np.nan) for flag, _ in ISSUES.values()}
     paths = [str(path) for path in files]
-    if not paths:
-        return found
-    lab = Imagelab(filepaths=paths, verbose=False)
-    lab.find_issues({issue: {} for issue in ISSUES}, n_jobs=1, verbose=False)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no off switch
+        lab = Imagelab(filepaths=paths, verbose=False)
+        lab.find_issues({issue: {} for issue in ISSUES}, n_jobs=1, verbose=False)
+    found = {}
     for issue, (flag, _) in ISSUES.items():
         scores = lab.issues[f"{issue}_score"].to_dict()
         found[flag] = 1 - np.array([scores.get(path, np.nan) for path in paths], dtype=np.float64)
+    return found
+
+
+def contrast_and_edge(path: Path) -> tuple[float, float]:
+    """(range of the middle 99 % of a channel, strongest Laplacian), both in units of full brightness."""
+    with Image.open(path) as picture:
+        level = np.asarray(picture.convert("RGB"), dtype=np.float64) / 255
+    low, high = np.quantile(level, [0.005, 0.995], axis=(0, 1))
+    centre = level[1:-1, 1:-1]
+    around = level[2:, 1:-1] + level[:-2, 1:-1] + level[1:-1, 2:] + level[1:-1, :-2]
+    return float((high - low).max()), float(np.abs(around - 4 * centre).max(initial=0.0))
+
+
+def pixel_flags(files: list[Path]) -> dict[str, Array]:
+    """blank, dark and blurred of each picture, float64 [n] in [0, 1]; higher is worse.
+
+    blank: 1 − the larger of cleanvision's information and the contrast.
+    blurred: the larger of 1 − cleanvision's score and 1 − strongest edge / contrast.
+    """
+    if not files:
+        return {flag: np.zeros(0) for flag, _ in ISSUES.values()}
+    found = cleanvision_scores(files)
+    contrast, edge = np.array([contrast_and_edge(path) for path in files]).T
+    found["blank"] = np.fmin(found["blank"], 1 - contrast)
+    softness = np.where(contrast > _LEAST_CONTRAST, 1 - np.minimum(edge / np.maximum(contrast, 1e-9), 1), 0.0)
+    found["blurred"] = np.fmax(found["blurred"], softness)
     return found
 
 

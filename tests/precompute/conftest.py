@@ -1,0 +1,37 @@
+"""A synthetic store and its unfinished part, built once for all tests of the steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from precompute.store.collected import Collected
+from precompute.store.reader import Store
+from tests.synthetic import run_steps, write_part, write_store
+
+
+class Part(NamedTuple):
+    """STORE.part with all steps run but not finished."""
+
+    path: Path
+    manifest: dict[str, Any]
+    options: dict[str, Any]
+    data: Collected
+
+
+@pytest.fixture(scope="session")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Part:
+    path = tmp_path_factory.mktemp("synthetic") / "store.part"
+    manifest, options = write_part(path, n=200, seed=5)
+    manifest = run_steps(path, manifest, options)
+    return Part(path, manifest, options, Collected(path, manifest))
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same, finished and opened."""
+    path = tmp_path_factory.mktemp("synthetic") / "store"
+    write_store(path, n=200, seed=5)
+    return Store.open(path)

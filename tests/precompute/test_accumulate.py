@@ -1,0 +1,109 @@
+"""The accumulators against a few plain lines, and against every way of splitting the events."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from precompute import accumulate as acc
+from precompute.accumulate import Accum, Entries
+
+N_FEATURES = 5
+
+
+def random_events(n: int, seed: int, *, spread: float = 3.0) -> Entries:
+    """n distinct (row, position, feature), values of many octaves with ties and subnormals."""
+    rng = np.random.default_rng(seed)
+    flat = rng.choice(400 * 30 * N_FEATURES, size=n, replace=False)
+    row, rest = np.divmod(flat, 30 * N_FEATURES)
+    position, feature = np.divmod(rest, N_FEATURES)
+    value = np.round(np.exp(rng.normal(0, spread, n)) * 8) / 8 + 2.0**-20
+    group = feature * 2 + rng.integers(0, 2, n) * (position % 2)
+    return Entries(group, value.clip(2**-24, 60000).astype(np.float16), row, position.astype(np.int32))
+
+
+def naive(events: Entries, seed: int) -> dict[str, np.ndarray]:
+    """METHOD and DESIGN point 1, one group at a time."""
+    found = acc.tables(acc.empty(N_FEATURES, seed))
+    for group in range(2 * N_FEATURES):
+        k, m = divmod(group, 2)
+        mine = events.take(np.flatnonzero(events.group == group))
+        rows = list(zip(mine.value.tolist(), mine.row.tolist(), mine.position.tolist(), strict=True))
+        if not rows:
+            continue
+        found["count"][k, m] = len(rows)
+        found["total"][k, m] = sum(int(v * 2**24) for v, _, _ in rows)
+        found["max"][k, m] = max(v for v, _, _ in rows)
+        for v, _, _ in rows:
+            found["hist"][k, m, int(np.float16(v).view(np.uint16)) // 128] += 1
+        for i, (v, r, p) in enumerate(sorted(rows, key=lambda e: (-e[0], e[1], e[2]))[:20]):
+            found["top_value"][k, m, i], found["top_row"][k, m, i], found["top_pos"][k, m, i] = v, r, p
+        highest = int(np.floor(np.log2(max(v for v, _, _ in rows))))
+        for band in range(4):
+            inside = [e for e in rows if min(3, highest - int(np.floor(np.log2(e[0])))) == band]
+            one = np.ones(1, np.int64)
+            inside.sort(key=lambda e, k=k: int(acc.band_hash(seed, one * k, one * e[1], one * e[2])[0]))
+            for i, (v, r, p) in enumerate(inside[:8]):
+                found["band_value"][k, m, band, i] = v
+                found["band_row"][k, m, band, i], found["band_pos"][k, m, band, i] = r, p
+    return found
+
+
+def same(a: Accum, b: Accum) -> None:
+    left, right = acc.save(a), acc.save(b)
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+        assert left[name].dtype == right[name].dtype, name
+
+
+@pytest.mark.parametrize(("n", "spread"), [(0, 1.0), (1, 1.0), (40, 4.0), (6000, 0.3), (6000, 3.0)])
+def test_naive_reference(n: int, spread: float) -> None:
+    events = random_events(n, seed=n, spread=spread)
+    found, right = acc.tables(acc.accumulate(events, N_FEATURES, 3)), naive(events, 3)
+    assert found.keys() == right.keys()
+    for name in right:
+        np.testing.assert_array_equal(found[name], right[name], err_msg=name)
+        assert found[name].dtype == right[name].dtype, name
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 400), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 400), max_size=6), st.randoms()
+)
+def test_any_split_in_any_order_is_the_same(n: int, seed: int, cuts: list[int], random: object) -> None:
+    events = random_events(n, seed)
+    whole = acc.accumulate(events, N_FEATURES, 1)
+    order = np.random.default_rng(seed).permutation(n)
+    pieces = np.split(order, sorted(min(c, n) for c in cuts))
+    parts = [acc.accumulate(events.take(piece), N_FEATURES, 1) for piece in pieces]
+    random.shuffle(parts)  # type: ignore[attr-defined]
+    same(acc.merge(parts), whole)
+    while len(parts) > 1:  # a tree, any tree
+        parts[:2] = [acc.merge(parts[:2])]
+        random.shuffle(parts)  # type: ignore[attr-defined]
+    same(parts[0], whole)
+
+
+def test_save_and_load_keep_every_bit() -> None:
+    accum = acc.accumulate(random_events(500, 1), N_FEATURES, 9)
+    same(acc.load(acc.save(accum), N_FEATURES, 9), accum)
+
+
+def test_bands_are_a_fair_sample_that_the_seed_chooses() -> None:
+    """Each of many equal entries is as likely as any other to be shown."""
+    n = 4000
+    events = Entries(np.zeros(n, np.int64), np.full(n, 1.5, np.float16), np.arange(n), np.zeros(n, np.int32))
+    rows = np.concatenate([acc.accumulate(events, 1, seed).band.row for seed in range(200)])
+    assert len(rows) == 200 * acc.BAND
+    counts = np.histogram(rows, bins=10, range=(0, n))[0]
+    assert counts.min() > 110 and counts.max() < 210  # 160 each; 5 standard deviations
+
+
+def test_sums_of_huge_counts_stay_exact() -> None:
+    n = 100_000
+    events = Entries(
+        np.zeros(n, np.int64), np.full(n, 31.984375, np.float16), np.arange(n), np.zeros(n, np.int32)
+    )
+    assert acc.accumulate(events, 1, 0).total[0] == n * int(31.984375 * 2**24)

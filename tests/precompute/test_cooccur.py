@@ -1,0 +1,99 @@
+"""Co-occurrence against counting on dense sets."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from precompute import cooccur
+from precompute.score import derangement
+from precompute.store.collected import load_step
+from precompute.store.schema import IMAGE, TEXT
+from tests.precompute.conftest import Part
+from tests.synthetic import word_feature
+
+
+def dense_sets(part: Part) -> np.ndarray:
+    e, n = part.data.events, part.data.n_samples
+    sets = np.zeros((2, n, part.data.n_features), int)
+    for row in range(n):
+        for m in (TEXT, IMAGE):
+            sets[m, row, e.maxima(row, m)[0]] = 1
+    return sets
+
+
+def test_counts_lift_npmi_and_control(part: Part) -> None:
+    found, sets, n = load_step(part.path, "cooccur"), dense_sets(part), part.data.n_samples
+    order = derangement(n, np.random.Generator(np.random.PCG64(part.options["seed"] + 3)))
+    sides = {"text-image": (0, 1), "text-text": (0, 0), "image-image": (1, 1)}
+    for kind, (x, y) in sides.items():
+        first, second = sets[x], sets[y]
+        support, shuffled = first.T @ second, first[order].T @ second
+        n_a, n_b = first.sum(0), second.sum(0)
+        a, b = found[f"{kind}/a"], found[f"{kind}/b"]
+        assert len(a) > 20
+        assert (found[f"{kind}/support"] == support[a, b]).all()
+        assert (found[f"{kind}/n_a"] == n_a[a]).all() and (found[f"{kind}/n_b"] == n_b[b]).all()
+        lift = n * support[a, b] / (n_a[a] * n_b[b])
+        np.testing.assert_allclose(found[f"{kind}/lift"], lift, rtol=1e-12)
+        np.testing.assert_allclose(
+            found[f"{kind}/npmi"], np.log(lift) / -np.log(support[a, b] / n), rtol=1e-12
+        )
+        np.testing.assert_allclose(
+            found[f"{kind}/lift_shuffled"], n * shuffled[a, b] / (n_a[a] * n_b[b]), rtol=1e-12
+        )
+        if x == y:
+            assert (a < b).all()
+
+
+def test_the_strongest_partners_are_kept(part: Part) -> None:
+    """Each feature keeps its 16 best of all features, not of a batch of them; both sides choose."""
+    found, sets, n = load_step(part.path, "cooccur"), dense_sets(part), part.data.n_samples
+    support = sets[0].T @ sets[1]
+    n_a, n_b = sets[0].sum(0), sets[1].sum(0)
+    expected = set()
+    for matrix, mine, other, turn in ((support, n_a, n_b, False), (support.T, n_b, n_a, True)):
+        for k in range(len(matrix)):
+            partners = [j for j in range(len(matrix)) if matrix[k, j] >= cooccur.MIN_SUPPORT]
+            value = {
+                j: cooccur.npmi(matrix[k, j : j + 1], mine[k : k + 1], other[j : j + 1], n)[1][0]
+                for j in partners
+            }
+            best = sorted(partners, key=lambda j: (-value[j], -matrix[k, j], j))[: cooccur.KEPT]
+            expected |= {(j, k) if turn else (k, j) for j in best}
+    got = set(zip(found["text-image/a"].tolist(), found["text-image/b"].tolist(), strict=True))
+    assert got == expected
+
+
+@pytest.mark.parametrize("entries", [64, 1 << 25])
+def test_feature_blocks_change_nothing(part: Part, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = [csr_matrix(x.astype(np.int32)) for x in dense_sets(part)]
+    order = np.roll(np.arange(part.data.n_samples), 1)
+    whole = cooccur.pairs(*sets, same=False, order=order)
+    monkeypatch.setattr(cooccur, "_BLOCK_ENTRIES", entries)
+    for x, y in zip(whole, cooccur.pairs(*sets, same=False, order=order), strict=True):
+        assert np.array_equal(x, y)
+
+
+def test_planted_partners(part: Part) -> None:
+    """A word's text-only feature goes with its image-only one, well above the control."""
+    found = load_step(part.path, "cooccur")
+    k = word_feature("dog")
+    hit = (found["text-image/a"] == k + 1) & (found["text-image/b"] == k + 2)
+    assert hit.sum() == 1
+    assert found["text-image/lift"][hit][0] > 3 * found["text-image/lift_shuffled"][hit][0]
+
+
+def test_npmi_of_always_together_is_one() -> None:
+    lift, value = cooccur.npmi(np.array([10]), np.array([10]), np.array([10]), 10)
+    assert lift[0] == 1 and value[0] == 1
+
+
+def test_rows_with_the_smallest_hash() -> None:
+    ids = [f"s{i}" for i in range(50)]
+    expected = sorted(sorted(range(50), key=lambda i: hashlib.sha256(ids[i].encode()).digest())[:7])
+    assert cooccur.chosen_rows(ids, 7).tolist() == expected
+    assert cooccur.chosen_rows(ids).tolist() == list(range(50))

@@ -1,0 +1,185 @@
+"""Flags on planted faults, and their arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.sparse import csr_matrix
+
+from precompute import flag, pixels
+from precompute.store.collected import load_json, load_step
+from precompute.store.reader import Store
+from precompute.store.schema import FLAGS
+from tests.precompute.conftest import Part
+
+
+def planted(part: Part, kind: str) -> list[int]:
+    return [r["row"] for r in part.data.samples if r["extra"]["planted"] == kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("empty", "empty-text"),
+        ("repeated", "repeated-text"),
+        ("tiny", "tiny"),
+        ("blank", "blank"),
+        ("dark", "dark"),
+        ("blurred", "blurred"),
+    ],
+)
+def test_planted_faults_are_flagged(part: Part, kind: str, name: str) -> None:
+    score, table = load_step(part.path, "flag")[name], load_json(part.path, "flag")["flags"]
+    threshold = next(f["threshold"] for f in table if f["name"] == name)
+    rows = planted(part, kind)
+    assert rows and (score[rows] > threshold).all()
+    sound = planted(part, None)  # type: ignore[arg-type]
+    assert (score[sound] > threshold).mean() < 0.02
+
+
+def test_wrong_captions_are_flagged_with_their_words(part: Part) -> None:
+    found, saved = load_step(part.path, "flag"), load_json(part.path, "flag")
+    table = {f["name"]: f for f in saved["flags"]}
+    rows, sound = planted(part, "caption"), planted(part, None)  # type: ignore[arg-type]
+    for name in ("mismatch", "unsupported"):
+        above = found[name] > table[name]["threshold"]
+        assert above[rows].mean() > 0.5 and above[sound].mean() < 0.08
+        assert table[name]["auroc_low"] <= table[name]["auroc"] <= table[name]["auroc_high"]
+        assert table[name]["auroc"] > 0.85
+    why = {row: reason for row, name, reason in saved["reasons"] if name == "mismatch"}
+    both_wrong = [r for r in rows if r in why]
+    for row in both_wrong:
+        said = set(part.data.samples[row]["text"].split())
+        assert why[row]["features"]
+        assert {token.strip() for token in why[row]["tokens"]} & {*said, "umb"}
+
+
+def test_counts_and_reasons_follow_the_threshold(part: Part) -> None:
+    found, saved = load_step(part.path, "flag"), load_json(part.path, "flag")
+    assert [f["name"] for f in saved["flags"]] == list(FLAGS)
+    for f in saved["flags"]:
+        over = np.flatnonzero(found[f["name"]] > f["threshold"])
+        assert f["count"] == len(over)
+        assert sorted(row for row, name, _ in saved["reasons"] if name == f["name"]) == over.tolist()
+        assert sum(f["hist"]["counts"]) == np.isfinite(found[f["name"]]).sum()
+
+
+def test_false_alarm_rate_is_five_percent(part: Part) -> None:
+    table = {f["name"]: f for f in load_json(part.path, "flag")["flags"]}
+    score = load_step(part.path, "flag")["mismatch"]
+    rate = (score > table["mismatch"]["threshold"]).sum() / np.isfinite(score).sum()
+    assert 0.03 <= rate <= 0.07
+
+
+def test_text_excess_against_loops() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((3, 8)) * (rng.random((3, 8)) < 0.5)
+    support = rng.random(8)
+    events = [
+        (r, p, k, rng.random() * 1.3)
+        for r in range(3)
+        for p in range(4)
+        for k in range(8)
+        if rng.random() < 0.4
+    ]
+    columns = [np.array(x) for x in zip(*events, strict=True)]
+    got = flag.text_excess(*columns, csr_matrix(image), support)
+    for row, position, weight, feature in zip(*got, strict=True):
+        lack = {
+            k: support[k] * max(min(v, 1) - min(image[r, k], 1), 0)
+            for r, p, k, v in events
+            if (r, p) == (row, position)
+        }
+        assert weight == pytest.approx(sum(lack.values()))
+        assert feature == (max(lack, key=lambda k: (lack[k], -k)) if max(lack.values()) > 0 else -1)
+    assert len(got.row_t) == len({(r, p) for r, p, *_ in events})
+
+
+def test_near_duplicates_flag_the_later_one() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((6, 256)).astype(np.float32)
+    vectors[4] = vectors[1] + 0.01
+    vectors[5] = vectors[2]  # alike inside the model, but not to the eye
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    hashes = rng.random((6, 64)) < 0.5
+    hashes[4] = hashes[1]
+    hashes[4, 0] ^= True
+    near = flag.near_duplicates(vectors, hashes, np.arange(6))
+    assert near.score[4] > 0.9 and near.row[4] == 1 and near.row[1] == 4
+    assert (np.delete(near.score, 4) < 0.9).all()
+    alone = flag.near_duplicates(vectors[:1], hashes[:1], np.arange(1))
+    assert np.isnan(alone.score[0]) and alone.row[0] == -1
+
+
+def test_pixel_flags_of_real_pictures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
+    busy = Image.fromarray(noise).resize((200, 200), Image.Resampling.NEAREST)
+    plain = Image.new("RGB", (200, 200), (230, 230, 240))
+    ImageDraw.Draw(plain).ellipse((60, 60, 110, 110), fill="red")
+    cases = {
+        "busy": (busy, set()),
+        "plain": (plain, set()),  # little entropy, but a subject
+        "soft busy": (busy.filter(ImageFilter.GaussianBlur(8)), {"blurred"}),
+        "soft plain": (plain.filter(ImageFilter.GaussianBlur(8)), {"blurred"}),
+        "blank": (Image.new("RGB", (200, 200), "grey"), {"blank"}),
+        "black": (Image.new("RGB", (200, 200), (5, 5, 5)), {"blank", "dark"}),
+    }
+    files = []
+    for name, (picture, _) in cases.items():
+        files.append(tmp_path / f"{name}.png")
+        picture.save(files[-1])
+    found, limits = pixels.pixel_flags(files), dict(pixels.ISSUES.values())
+    for i, (name, (_, expected)) in enumerate(cases.items()):
+        assert {f for f in limits if found[f][i] > limits[f]} == expected, name
+
+
+def test_pixel_hash_is_near_for_a_brighter_copy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(rng.integers(0, 200, (9, 9, 3)).astype(np.uint8)).resize((90, 90)) for _ in range(2)
+    ]
+    pictures.append(pictures[0].point(lambda v: v + 10))
+    for i, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{i}.png")
+    bits = pixels.pixel_hashes([tmp_path / f"{i}.png" for i in range(3)])
+    assert (bits[0] != bits[2]).sum() <= 4 < 16 <= (bits[0] != bits[1]).sum()
+
+
+def test_tiny_is_about_the_shorter_side() -> None:
+    got = pixels.tiny(np.array([64, 640, 0]), np.array([640, 32, 0]))
+    assert got[:2].tolist() == [1.0, 2.0] and np.isnan(got[2])
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("a dog", 0), ("a red dog on a plain ground", 0), ("a dog a dog a dog", 3 / 5), ("", 0)],
+)
+def test_repeated_share(text: str, share: float) -> None:
+    assert flag.repeated_share(text) == pytest.approx(share)
+
+
+def test_empty_text() -> None:
+    assert flag.is_empty("") and flag.is_empty(" … !") and not flag.is_empty("é")
+
+
+def test_fvu_per_sample_and_overall(part: Part) -> None:
+    text, image, overall = flag.fvu(part.data)
+    s = part.data.sample
+    for name, values in (("text", text), ("image", image)):
+        n = s[f"n_{name}"]
+        np.testing.assert_allclose(np.nansum(values * n) / n.sum(), overall[name])
+        assert 0 < overall[name] < 1
+    assert np.isnan(text[planted(part, "empty")]).all()
+
+
+def test_reader_shows_reasons_with_labels(made_up: Store) -> None:
+    worst = made_up.samples(flag="mismatch", sort="mismatch", order="desc", limit=5).items
+    assert worst
+    for item in worst:
+        hits = {h["name"]: h for h in made_up.sample(item["sample_id"])["flags"]}
+        assert hits["mismatch"]["score"] > hits["mismatch"]["threshold"]
+        assert hits["mismatch"]["reason"]["features"][0]["label"]

@@ -1,0 +1,91 @@
+"""Names of features from their own evidence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from precompute import label
+from precompute.store.collected import load_json, load_step
+from precompute.store.schema import VERDICTS
+from tests.precompute.conftest import Part
+from tests.synthetic import CONCEPTS, word_feature
+
+
+def test_every_planted_feature_gets_its_word(part: Part) -> None:
+    """On text, on patches and on both: a patch feature for "dog" is called dog."""
+    labels = load_json(part.path, "label")
+    for word in CONCEPTS:
+        for side in range(3):
+            assert labels[word_feature(word) + side].split(", ")[0] == word
+
+
+def test_live_features_have_a_name_and_dead_ones_none(part: Part) -> None:
+    labels, verdict = load_json(part.path, "label"), load_step(part.path, "weigh")["verdict"]
+    assert [x is None for x in labels] == (verdict == VERDICTS.index("dead")).tolist()
+
+
+def test_detection_score_against_counting(part: Part) -> None:
+    data, p999 = part.data, load_step(part.path, "weigh")["p999"]
+    got, labels = load_step(part.path, "label")["score"], load_json(part.path, "label")
+    tops, scores = data.accum["top_row"], []
+    for word in ("dog", "red", "boat"):
+        for side in range(3):
+            k = word_feature(word) + side
+            assert labels[k] == word
+            strong, silent = [], []
+            for row in range(data.n_samples):
+                z = max(
+                    [
+                        0.0,
+                        *(
+                            v
+                            for m in (0, 1)
+                            for f, v in zip(*data.events.maxima(row, m), strict=True)
+                            if f == k
+                        ),
+                    ]
+                )
+                if row in tops[k]:
+                    continue
+                has = word in label.words_of(data.samples[row]["text"])
+                if z > label.STRONG * p999[k]:
+                    strong.append(has)
+                if z == 0:
+                    silent.append(has)
+            if not strong:
+                assert np.isnan(got[k])
+                continue
+            assert got[k] == pytest.approx((np.mean(strong) + 1 - np.mean(silent)) / 2)
+            scores.append(got[k])
+    assert np.mean(scores) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("position", "word"), [(0, "an"), (1, "umbrella"), (2, "umbrella"), (3, "umbrella"), (4, ""), (5, "red")]
+)
+def test_words_are_rejoined_from_pieces(position: int, word: str) -> None:
+    assert label.word_at(["An", " um", "br", "ella", ",", " red"], position) == word
+
+
+def test_plurals_count_with_their_singular() -> None:
+    words = label.read_words(["two dogs", "a dog", "three boxes and a box", "a bus", "puppies, puppy"])
+    assert {"dogs", "boxes", "puppies"} & set(words.name) == set()
+    assert words.id_of["dogs"] == words.id_of["dog"]
+    assert words.id_of["boxes"] == words.id_of["box"]
+    assert words.id_of["puppies"] == words.id_of["puppy"]
+    assert "bus" in words.name  # no "bu" is known
+
+
+def test_common_words_are_no_evidence() -> None:
+    """A word as frequent in the evidence as everywhere has log-odds near 0; a rarer one stands out."""
+    count = csr_matrix(np.array([[10, 10]]))
+    z = label.log_odds(count, np.array([10]), np.array([100, 10]), 100.0).toarray()[0]
+    assert abs(z[0]) < 1 and z[1] > 3
+
+
+def test_second_word_only_when_nearly_as_good() -> None:
+    found = csr_matrix(np.array([[0, 5.0, 4.9], [5.0, 1.0, 0], [0, 0, 0]]))
+    best, second = label.choose(found)
+    assert best.tolist() == [1, 0, -1] and second.tolist() == [2, -1, -1]

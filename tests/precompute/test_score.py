@@ -1,0 +1,132 @@
+"""Every score again, exactly, with plain NumPy from the stored events."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from precompute import score
+from precompute.store.collected import load_json, load_step
+from precompute.store.schema import IMAGE, SCORES, TEXT
+from tests.precompute.conftest import Part
+
+
+def maxima(part: Part, row: int) -> tuple[dict[int, float], dict[int, float], int, int]:
+    """Largest z per feature on text and on the image, events and counted tokens, read event by event."""
+    e, found = part.data.events, ({}, {})
+    n_events = n_tokens = 0
+    for t in range(int(e.sample_token[row]), int(e.sample_token[row + 1])):
+        kind = int(e.token_modality[t])
+        if kind not in (TEXT, IMAGE):
+            continue
+        n_tokens += 1
+        for i in range(int(e.token_event[t]), int(e.token_event[t + 1])):
+            k, z = int(e.event_feature[i]), float(e.event_value[i]) * part.data.unit
+            found[kind][k] = max(found[kind].get(k, 0.0), z)
+            n_events += 1
+    return found[0], found[1], n_events, n_tokens
+
+
+def test_scores_are_exactly_those_of_the_events(part: Part) -> None:
+    found, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
+    omega, n = weigh["omega"], part.data.n_samples
+    n_text = np.zeros(part.data.n_features, int)
+    samples = [maxima(part, row) for row in range(n)]
+    for text, *_ in samples:
+        for k in text:
+            n_text[k] += 1
+    w = np.maximum(np.log(n / (1 + n_text)), 0) * np.maximum(np.nan_to_num(weigh["omega_centred"]), 0)
+    for row, (text, image, n_events, n_tokens) in enumerate(samples):
+        every = {k: max(text.get(k, 0), image.get(k, 0)) for k in sorted({*text, *image})}
+        both = sorted(set(text) & set(image))
+        with_omega = [k for k in every if not np.isnan(omega[k])]
+        total = 0.0
+        for k in with_omega:
+            total += omega[k]
+        assert found["cosine"][row] == total
+        if with_omega:
+            assert found["cosine-mean"][row] == total / len(with_omega)
+        else:
+            assert np.isnan(found["cosine-mean"][row])
+        top = sorted(sorted(every, key=lambda k: (-every[k], k))[:32])
+        up = down = 0.0
+        for k in top:
+            if not np.isnan(omega[k]):
+                up, down = up + omega[k] * every[k], down + every[k]
+        assert (
+            np.isnan(found["cosine-weighted"][row])
+            if down == 0
+            else found["cosine-weighted"][row] == up / down
+        )
+        shared = 0.0
+        for k in both:
+            shared += np.nan_to_num(omega[k])
+        assert found["cosine-cooccurring"][row] == shared
+        assert found["cooccurring-l0"][row] == len(both)
+        dot = a = b = 0.0
+        for k in both:
+            dot += text[k] * image[k]
+        for k in sorted(text):
+            a += text[k] ** 2
+        for k in sorted(image):
+            b += image[k] ** 2
+        assert found["pooled-cosine"][row] == (dot / np.sqrt(a * b) if a and b else 0.0)
+        whole = part_ = 0.0
+        for k in sorted(text):
+            whole += w[k]
+        for k in both:
+            part_ += w[k]
+        assert found["supported-share"][row] == (part_ / whole if whole else 0.0)
+        assert found["l0"][row] == n_events / n_tokens
+
+
+def test_every_name_is_scored_and_described(part: Part) -> None:
+    found, described = load_step(part.path, "score"), load_json(part.path, "score")
+    assert set(found) == set(SCORES) == {d["name"] for d in described}
+    nll = part.data.sample["caption_nll"]
+    assert np.array_equal(found["caption-nll"], -nll, equal_nan=True)
+    length = part.data.sample["n_text"] + part.data.sample["n_image"]
+    for entry in described:
+        values = found[entry["name"]]
+        finite = np.isfinite(values)
+        assert entry["length_rho"] == pytest.approx(stats.spearmanr(values[finite], length[finite]).statistic)
+        assert sum(entry["hist"]["counts"]) == finite.sum()
+
+
+def test_calibration_tells_what_works(part: Part) -> None:
+    """METHOD's table: the sums are reversed, the pooled cosine and supported share work."""
+    found = {d["name"]: d["auroc"] for d in load_json(part.path, "score")}
+    assert found["pooled-cosine"]["value"] > 0.9
+    assert found["supported-share"]["value"] > 0.9
+    assert found["cosine"]["value"] < 0.5
+    assert found["random"] is None and found["caption-nll"] is None
+    for entry in (e for e in found.values() if e):
+        assert entry["low"] <= entry["value"] <= entry["high"]
+
+
+def test_one_pair_is_scored_as_the_store_does(part: Part) -> None:
+    found, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
+    weights = score.Weights.of_step(weigh, part.manifest, part.data.n_samples)
+    for row in (0, 7, 31):
+        text, image, n_events, n_tokens = maxima(part, row)
+        sides = [(np.array(sorted(x)), np.array([x[k] for k in sorted(x)])) for x in (text, image)]
+        alone = score.score_pair(sides[0], sides[1], weights, n_events=n_events, n_tokens=n_tokens)
+        for name in (*score.FROM_MAXIMA, "l0"):
+            assert alone[name] == found[name][row]
+        assert alone["random"] is None
+
+
+def test_auroc_counts_ties_half() -> None:
+    got = score.auroc(np.array([1.0, 2, 3, np.nan]), np.array([0.0, 2, 5]))
+    pairs = [(p, n) for p in (1, 2, 3) for n in (0, 2, 5)]
+    assert got is not None
+    assert got["value"] == pytest.approx(np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs]))
+    assert score.auroc(np.array([np.nan]), np.array([1.0])) is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 101])
+def test_derangement_moves_everything(n: int) -> None:
+    moved = score.derangement(n, np.random.default_rng(0))
+    assert sorted(moved) == list(range(n))
+    assert (moved != np.arange(n)).all()

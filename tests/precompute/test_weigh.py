@@ -1,0 +1,216 @@
+"""ω against a plain float64 reference, written feature by feature from METHOD and from the same stored residuals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from precompute import weigh
+from precompute.store.collected import Collected, load_step
+from precompute.store.hist import EDGES, percentile
+from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+from tests.precompute.conftest import Part
+from tests.synthetic import CONCEPTS, DENSE, FIRST_LOOSE, N_FEATURES, N_LOOSE, word_feature
+
+K = 16
+
+
+def unit(v: np.ndarray) -> np.ndarray:
+    return v / np.linalg.norm(v)
+
+
+class Reference:
+    """All of D_s in plain lists."""
+
+    def __init__(self, data: Collected) -> None:
+        bits = np.asarray(data.resid)
+        self.h = np.array(
+            [[float(np.array([int(b) << 16], np.uint32).view(np.float32)[0]) for b in row] for row in bits]
+        )
+        self.row, self.pos = data.resid_row.tolist(), data.resid_pos.tolist()
+        e = data.events
+        self.kind = [
+            int(e.token_modality[e.sample_token[r] + p]) for r, p in zip(self.row, self.pos, strict=True)
+        ]
+        self.z: list[dict[int, float]] = []
+        for r, p in zip(self.row, self.pos, strict=True):
+            t = int(e.sample_token[r]) + p
+            low, high = int(e.token_event[t]), int(e.token_event[t + 1])
+            self.z.append(
+                {int(e.event_feature[i]): float(e.event_value[i]) * data.unit for i in range(low, high)}
+            )
+        self.mu = {
+            m: np.mean([h for h, k in zip(self.h, self.kind, strict=True) if k == m], axis=0)
+            for m in (TEXT, IMAGE)
+        }
+        self.unit_raw: dict[tuple[int, int], np.ndarray] = {}
+        self.unit_centred: dict[tuple[int, int], np.ndarray] = {}
+        for r in set(self.row):
+            for m in (TEXT, IMAGE):
+                mine = [i for i in range(len(self.row)) if self.row[i] == r and self.kind[i] == m]
+                if mine:
+                    self.unit_raw[r, m] = np.mean([unit(self.h[i]) for i in mine], axis=0)
+                    self.unit_centred[r, m] = np.mean([unit(self.h[i] - self.mu[m]) for i in mine], axis=0)
+
+    def firing(self, k: int, delta: float, modality: int, *, once: bool) -> list[int]:
+        found = [
+            i for i in range(len(self.row)) if self.kind[i] == modality and self.z[i].get(k, 0.0) > delta
+        ]
+        found.sort(key=lambda i: (-self.z[i][k], self.row[i], self.pos[i]))
+        if not once:
+            return found
+        seen: set[int] = set()
+        return [i for i in found if not (self.row[i] in seen or seen.add(self.row[i]))]  # type: ignore[func-returns-value]
+
+    def paired(self, k: int, delta: float, d_k: np.ndarray, draws: np.ndarray) -> dict[str, float] | None:
+        sides = {m: self.firing(k, delta, m, once=True) for m in (TEXT, IMAGE)}
+        if min(map(len, sides.values())) < K:
+            return None
+        cos, base, centred, alone, base_centred = [], [], [], [], []
+        for a, b in zip(sides[TEXT][:K], sides[IMAGE][:K], strict=True):
+            cos.append(unit(self.h[a]) @ unit(self.h[b]))
+            base.append(self.unit_raw[self.row[a], TEXT] @ self.unit_raw[self.row[b], IMAGE])
+            base_centred.append(self.unit_centred[self.row[a], TEXT] @ self.unit_centred[self.row[b], IMAGE])
+            x, y = self.h[a] - self.mu[TEXT], self.h[b] - self.mu[IMAGE]
+            centred.append(unit(x) @ unit(y))
+            alone.append(unit(x - self.z[a][k] * d_k) @ unit(y - self.z[b][k] * d_k))
+        lift = np.array(cos) - base
+        means = [np.mean([lift[i] for i in draw]) for draw in draws]
+        lone = np.array(alone) - base_centred
+        t = lone.mean() / (lone.std(ddof=1) / np.sqrt(K))
+        return {
+            "omega": np.mean(cos), "omega_baseline": np.mean(base), "omega_centred": np.mean(centred),
+            "omega_without_self": np.mean(alone), "lift": lift.mean(), "lift_low": np.percentile(means, 2.5),
+            "lift_high": np.percentile(means, 97.5), "lift_without_self": lone.mean(), "p_value": stats.t.sf(t, K - 1),
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reference(part: Part) -> Reference:
+    return Reference(part.data)
+
+
+def test_paired_agrees_with_reference(part: Part, reference: Reference) -> None:
+    found, directions = load_step(part.path, "weigh"), part.options["directions"]().astype(np.float64)
+    draws = np.random.Generator(np.random.PCG64(part.options["seed"])).integers(0, K, (1000, K))
+    tested = 0
+    for k in range(N_FEATURES):
+        expected = reference.paired(k, found["delta"][k], directions[k], draws)
+        if expected is None:
+            assert all(np.isnan(found[name][k]) for name in OMEGA_FIELDS)
+            continue
+        tested += 1
+        for name in OMEGA_FIELDS:
+            assert found[name][k] == pytest.approx(expected[name], abs=1e-5), (k, name)
+    assert tested > 20
+
+
+def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> None:
+    delta = load_step(part.path, "weigh")["delta"]
+    found = weigh.all_pairs(part.data, weigh.firing(part.data, delta, per_sample=weigh.TOP_ALL_PAIRS))
+    for k in range(N_FEATURES):
+        both = [(i, m) for m in (TEXT, IMAGE) for i in reference.firing(k, delta[k], m, once=False)]
+        both.sort(key=lambda x: (-reference.z[x[0]][k], reference.row[x[0]], reference.pos[x[0]]))
+        sides = {m: [i for i, kind in both[:30] if kind == m][:5] for m in (TEXT, IMAGE)}
+        if not all(sides.values()):
+            assert np.isnan(found[k])
+            continue
+        cosines = [unit(reference.h[a]) @ unit(reference.h[b]) for a in sides[TEXT] for b in sides[IMAGE]]
+        assert found[k] == pytest.approx(np.mean(cosines), abs=1e-5)
+
+
+def test_planted_verdicts(part: Part) -> None:
+    verdict = load_step(part.path, "weigh")["verdict"]
+    for word in CONCEPTS:
+        k = word_feature(word)
+        assert VERDICTS[verdict[k + 1]] == "text-only"
+        assert VERDICTS[verdict[k + 2]] == "image-only"
+        assert VERDICTS[verdict[k]] in ("cross-modal", "too-rare")
+    assert (verdict[[word_feature(w) for w in CONCEPTS]] == VERDICTS.index("cross-modal")).sum() > len(
+        CONCEPTS
+    ) / 2
+    assert (verdict[FIRST_LOOSE + N_LOOSE :] == VERDICTS.index("dead")).all()
+    # Features that fire anywhere are no evidence, whatever their raw ω: at 5 % false discoveries, hardly any.
+    loose = verdict[DENSE : FIRST_LOOSE + N_LOOSE]
+    assert (loose == VERDICTS.index("cross-modal")).mean() <= 0.15
+
+
+def test_raw_omega_alone_would_not_tell(part: Part) -> None:
+    found = load_step(part.path, "weigh")
+    loose = slice(FIRST_LOOSE, FIRST_LOOSE + N_LOOSE)
+    assert np.nanmedian(found["omega"][loose]) > 0.3  # a shared direction lifts every cosine
+    assert abs(np.nanmedian(found["lift_without_self"][loose])) < 0.1
+
+
+def test_verdict_order() -> None:
+    count = np.array([[0, 0], [5, 5], [5, 0], [5, 5], [99, 99], [99, 99], [9, 9]])
+    samples = np.array([[0, 0], [3, 0], [0, 2], [20, 15], [16, 16], [16, 16], [0, 0]])
+    p = np.array([np.nan, np.nan, np.nan, np.nan, 0.001, 0.9, np.nan])
+    names = [VERDICTS[v] for v in weigh.give_verdicts(count, samples, p)]
+    assert names == ["dead", "text-only", "image-only", "too-rare", "cross-modal", "unaligned", "too-rare"]
+
+
+def test_counts_and_rates(part: Part) -> None:
+    found, data = load_step(part.path, "weigh"), part.data
+    e = data.events
+    active = np.zeros((data.n_samples, N_FEATURES, 2), bool)
+    for row in range(data.n_samples):
+        sample = e.sample(row)
+        for t in range(len(sample.token_id_t)):
+            for i in range(int(sample.offset_t[t]), int(sample.offset_t[t + 1])):
+                active[row, sample.feature_e[i], sample.modality_t[t]] = True
+    assert (found["samples"] == active.sum(0)).all()
+    assert (found["n_samples"] == active.any(2).sum(0)).all()
+    either, both = active.any(2).sum(0), active.all(2).sum(0)
+    live = either > 0
+    np.testing.assert_allclose(found["same_sample_rate"][live], both[live] / either[live])
+    rate = data.accum["count"] / [part.manifest["tokens"]["text"], part.manifest["tokens"]["image"]]
+    np.testing.assert_allclose(found["modality_share"][live], (rate[:, 1] / rate.sum(1))[live])
+
+
+def test_p999_is_the_nearest_rank_edge() -> None:
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.normal(size=5000)).astype(np.float16)
+    hist = np.bincount(values.view(np.uint16) >> 7, minlength=256)
+    got = float(percentile(hist, 0.999, np.float64(values.max())))
+    exact = float(np.sort(values)[int(np.ceil(0.999 * len(values))) - 1])
+    above = EDGES[np.searchsorted(EDGES, exact, "right")]
+    assert got == min(above, float(values.max()))
+    assert percentile(np.zeros(256, np.int64), 0.999, np.float64(0)) == 0
+    one = np.zeros(256, np.int64)
+    one[100] = 1
+    assert percentile(one, 0.999, EDGES[100] * 1.01) == EDGES[100] * 1.01  # never above the largest
+
+
+def test_kept_maxima_are_the_strongest(part: Part) -> None:
+    """With more than 256 active features, those largest relative to p99.9 stay, ids rising."""
+    data, rng = part.data, np.random.default_rng(1)
+
+    class Wide(Collected):
+        pass
+
+    wide = Wide(part.path, part.manifest)
+    wide.n_features = 600
+    k = [np.sort(rng.choice(600, n, replace=False)) for n in (400, 10, 0, 300)]
+    wide.__dict__.update(
+        sample={"n_text": np.zeros(2)},
+        max_offset=np.cumsum([0, *map(len, k)]),
+        max_feature=np.concatenate(k).astype(np.uint16),
+        max_value=rng.random(sum(map(len, k))).astype(np.float16) + np.float16(0.1),
+    )
+    p999 = rng.random(600) + 0.5
+    folder = part.path.parent / "wide"
+    (folder / "events").mkdir(parents=True, exist_ok=True)
+    wide.part = folder
+    weigh.cut_maxima(wide, p999)
+    offset = np.load(folder / "events/max_offset.npy")
+    feature, value = np.load(folder / "events/max_feature.npy"), np.load(folder / "events/max_value.npy")
+    assert np.diff(offset).tolist() == [256, 10, 0, 256]
+    for g in range(4):
+        low, high = wide.max_offset[g], wide.max_offset[g + 1]
+        ratio = wide.max_value[low:high].astype(float) / p999[wide.max_feature[low:high]]
+        best = np.sort(np.argsort(-ratio, kind="stable")[:256])
+        assert (feature[offset[g] : offset[g + 1]] == wide.max_feature[low:high][best]).all()
+        assert (value[offset[g] : offset[g + 1]] == wide.max_value[low:high][best]).all()
+    assert data.n_features == N_FEATURES
