@@ -1,0 +1,74 @@
+"""Keeping the best pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from precompute.errors import SaevxError
+from precompute.filter import filter_store, kept_rows
+from precompute.store.reader import Store
+
+
+@pytest.mark.parametrize("keep", [0, 12.5, 50, 100])
+def test_keeps_the_best(made_up: Store, keep: float) -> None:
+    score = made_up.score_values("pooled-cosine")
+    rows = kept_rows(made_up, by="pooled-cosine", keep=keep)
+    assert len(rows) == round(200 * keep / 100) and (np.diff(rows) > 0).all()
+    rest = np.setdiff1d(np.arange(200), rows)
+    if len(rows) and len(rest):
+        assert score[rows].min() >= score[rest].max()
+
+
+def test_flagged_pairs_go_first(made_up: Store) -> None:
+    rows = kept_rows(made_up, by="random", keep=100, flags=["mismatch", "empty-text"])
+    bad = {
+        i["row"] for flag in ("mismatch", "empty-text") for i in made_up.samples(flag=flag, limit=200).items
+    }
+    assert bad and set(rows.tolist()) == set(range(200)) - bad
+    half = kept_rows(made_up, by="random", keep=50, flags=["mismatch", "empty-text"])
+    assert len(half) == int(np.floor(len(rows) / 2 + 0.5)) and set(half.tolist()) <= set(rows.tolist())
+
+
+def test_samples_without_the_score_go_first(made_up: Store) -> None:
+    missing = np.flatnonzero(np.isnan(made_up.score_values("caption-nll")))
+    assert len(missing)
+    rows = kept_rows(made_up, by="caption-nll", keep=90)
+    assert not set(rows) & set(missing.tolist())
+
+
+def test_jsonl_loads_back_with_its_fields(made_up: Store, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    file = tmp_path / "kept.jsonl"
+    file.write_text("".join(filter_store(made_up, by="pooled-cosine", keep=30, flags=["mismatch"])))
+    table = datasets.load_dataset(
+        "json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    rows = kept_rows(made_up, by="pooled-cosine", keep=30, flags=["mismatch"])
+    assert table["id"][:] == [f"s{row:05d}" for row in rows]
+    assert {"text", "planted", "drawn", "pooled-cosine"} <= set(table.column_names)
+    np.testing.assert_allclose(table["pooled-cosine"][:], made_up.score_values("pooled-cosine")[rows])
+
+
+def test_ids(made_up: Store) -> None:
+    lines = list(filter_store(made_up, by="cosine", keep=10, format="ids"))
+    assert len(lines) == 20 and all(line.startswith("s") and line.endswith("\n") for line in lines)
+    item = json.loads(next(filter_store(made_up, by="cosine", keep=10)))
+    assert item["id"] == lines[0].strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"by": "beauty", "keep": 10}, "Unknown score"),
+        ({"by": "cosine", "keep": 101}, "percentage"),
+        ({"by": "cosine", "keep": float("nan")}, "percentage"),
+        ({"by": "cosine", "keep": 10, "flags": ["ugly"]}, "Unknown flag"),
+    ],
+)
+def test_wrong_options(made_up: Store, options: dict, words: str) -> None:
+    with pytest.raises(SaevxError, match=words):
+        kept_rows(made_up, **options)

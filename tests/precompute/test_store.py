@@ -1,0 +1,289 @@
+"""The store's writer and reader: same bytes, whole lists, values equal to the events, clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.hist import EDGES, N_BINS, pack, unpack
+from precompute.store.query import decode_cursor, encode_cursor, fetch, match_words, open_engine
+from precompute.store.reader import Store
+from tests.precompute.conftest import Part
+from tests.synthetic import N_FEATURES, word_feature, write_store
+
+
+def walk(ask: Any, **options: Any) -> list[dict[str, Any]]:
+    """All pages of a list."""
+    items, cursor = [], None
+    while True:
+        page = ask(cursor=cursor, **options)
+        items += page.items
+        if page.next is None:
+            assert page.total == len(items)
+            return items
+        assert page.items
+        cursor = page.next
+
+
+def test_same_inputs_same_bytes(tmp_path: Path, made_up: Store) -> None:
+    again = tmp_path / "elsewhere" / "other-name"
+    again.parent.mkdir()
+    write_store(again, n=200, seed=5)
+
+    def digests(folder: Path) -> dict[str, str]:
+        files = [p for p in folder.rglob("*") if p.is_file() and p.name != "run.json"]
+        return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+    assert digests(again) == digests(made_up.path)
+
+
+def test_manifest_and_scratch(made_up: Store) -> None:
+    assert not (made_up.path / "collect").exists() and not (made_up.path / "steps").exists()
+    assert made_up.summary["n_features"] == N_FEATURES and made_up.summary["n_samples"] == 200
+    assert {"name", "model", "layer", "d_model", "n_features", "n_samples", "n_text_tokens", "n_image_tokens",
+            "sae", "dataset", "created", "version"} <= set(made_up.summary)  # fmt: skip
+    assert sum(made_up.detail["verdicts"].values()) == N_FEATURES
+    assert made_up.quarantine() == [
+        {"idx": 200, "sample_id": "broken", "reason": "the image file is cut short"}
+    ]
+
+
+@pytest.mark.parametrize("sort", s.FEATURE_SORTS)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_feature_pages_lose_nothing(made_up: Store, sort: str, order: str) -> None:
+    """Every feature once, in order, those without a value last."""
+    items = walk(made_up.features, sort=sort, order=order, limit=17)
+    assert sorted(f["id"] for f in items) == list(range(N_FEATURES))
+    values = [f[sort] for f in items]
+    known = [v for v in values if v is not None]
+    assert values == known + [None] * (len(values) - len(known))
+    assert known == sorted(known, reverse=order == "desc")
+
+
+@pytest.mark.parametrize("sort", ["row", "pooled-cosine", "cosine-mean", "mismatch", "tiny"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_sample_pages_lose_nothing(made_up: Store, sort: str, order: str) -> None:
+    items = walk(made_up.samples, sort=sort, order=order, limit=23)
+    assert sorted(i["row"] for i in items) == list(range(200))
+    if sort in s.SCORES:
+        known = [i["scores"][sort] for i in items if i["scores"][sort] is not None]
+        assert known == sorted(known, reverse=order == "desc")
+
+
+def test_feature_filters(made_up: Store) -> None:
+    every = walk(made_up.features, limit=100)
+    cases: dict[str, tuple[dict[str, Any], Any]] = {
+        "verdict": ({"verdict": "text-only"}, lambda f: f["verdict"] == "text-only"),
+        "two": ({"verdict": ["dead", "image-only"]}, lambda f: f["verdict"] in ("dead", "image-only")),
+        "omega": ({"min_omega": 0.5}, lambda f: f["omega"] is not None and f["omega"] >= 0.5),
+        "lift": ({"min_lift": 0.1}, lambda f: f["lift"] is not None and f["lift"] >= 0.1),
+        "density": ({"max_density": 0.1}, lambda f: max(f["density_text"], f["density_image"]) <= 0.1),
+        "ids": ({"ids": [3, 5]}, lambda f: f["id"] in (3, 5)),
+        "label": ({"has_label": False}, lambda f: f["label"] is None),
+    }
+    for name, (options, keeps) in cases.items():
+        got = walk(made_up.features, limit=9, sort="lift", order="desc", **options)
+        expected = {f["id"] for f in every if keeps(f)}
+        assert {f["id"] for f in got} == expected and 0 < len(expected) < N_FEATURES, name
+    assert word_feature("dog") in {f["id"] for f in walk(made_up.features, limit=50, q="dog")}
+    assert made_up.features(q='"((').items == []
+
+
+def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -> None:
+    top = part.data.accum
+    k = word_feature("red")
+    for m, name in enumerate(s.MODALITIES):
+        found = made_up.examples(k, modality=name)
+        rows = [int(e["sample_id"][1:]) for e in found]
+        kept = top["top_row"][k, m] >= 0
+        assert rows == top["top_row"][k, m][kept].tolist()
+        assert [e["activation"] for e in found] == (
+            top["top_value"][k, m][kept] * made_up.events.unit
+        ).tolist()
+        for e in found:
+            assert e["modality"] == name and e["band"] == -1
+            if name == "text":
+                assert e["token"] == " red" and e["patch"] is None
+                at = [t for t in e["tokens"] if t["position"] == e["position"]]
+                assert at[0]["activation"] == e["activation"]
+            else:
+                p = e["patch"]
+                assert e["grid"]["values"][p["row"]][p["col"]] == e["activation"]
+                assert max(map(max, e["grid"]["values"])) >= e["activation"]
+                assert p["box"][2] - p["box"][0] == e["images"][0]["width"] / 4
+    assert {e["band"] for e in made_up.examples(k, band=None, limit=200)} <= {-1, 0, 1, 2, 3}
+    assert made_up.examples(N_FEATURES - 1) == []  # dead
+
+
+def test_activations_are_the_events(made_up: Store) -> None:
+    features = [word_feature("dog"), word_feature("red") + 2, 36 + 9]
+    for row in (0, 5, 17):
+        got, sample = made_up.activations(f"s{row:05d}", features), made_up.events.sample(row)
+        assert [f["id"] for f in got["features"]] == features
+        plain = np.zeros((len(sample.token_id_t), N_FEATURES))
+        for t in range(len(plain)):
+            at = slice(*sample.offset_t[t : t + 2])
+            plain[t, sample.feature_e[at]] = sample.z_e[at]
+        patches = []
+        for t, token in enumerate(got["tokens"]):
+            assert token["position"] == t
+            if token["modality"] in ("special", "sink"):
+                assert token["values"] == [None] * 3
+            else:
+                assert token["values"] == plain[t, features].tolist()
+            if token["modality"] == "image" or (token["modality"] == "sink" and token["text"] == "<image>"):
+                patches.append(token["values"])
+        grid = got["grids"][0]
+        cells = [[grid["values"][j][r][c] for j in range(3)] for r in range(4) for c in range(4)]
+        assert cells == patches  # row-major, with a sink as null in its place
+
+
+def test_features_at_token_and_patch(made_up: Store) -> None:
+    row = next(r for r in range(200) if made_up.sample(f"s{r:05d}")["extra"]["planted"] is None)
+    sample_id, sample = f"s{row:05d}", made_up.events.sample(row)
+    text_at = int(np.flatnonzero((sample.modality_t == s.TEXT) & (np.diff(sample.offset_t) > 1))[0])
+    got = made_up.features_at(sample_id, position=text_at)
+    assert got["modality"] == "text" and got["patch"] is None
+    low, high = sample.offset_t[text_at : text_at + 2]
+    assert {f["id"] for f in got["items"]} == set(sample.feature_e[low:high].tolist()) and got[
+        "total"
+    ] == high - low
+    shares = [f["share"] for f in got["items"]]
+    assert shares == sorted(shares, reverse=True) and max(shares) <= 1
+    one = made_up.features_at(sample_id, position=text_at, limit=1)
+    two = made_up.features_at(sample_id, position=text_at, limit=1, cursor=one["next"])
+    assert [one["items"][0], two["items"][0]] == got["items"][:2]
+    here = made_up.features_at(sample_id, patch=(0, 2, 1))
+    assert here["patch"]["row"] == 2 and here["patch"]["col"] == 1 and here["position"] == 1 + 2 * 4 + 1
+    special = made_up.features_at(sample_id, position=0)
+    assert special["modality"] == "special" and special["items"] == []
+
+
+def test_sample_page(made_up: Store) -> None:
+    got = made_up.sample("s00003")
+    assert set(got["scores"]) == set(s.SCORES) and set(got["flag_scores"]) == set(s.FLAGS)
+    assert got["previous"] == "s00002" and got["next"] == "s00004"
+    assert made_up.sample("s00000")["previous"] is None and made_up.sample("s00199")["next"] is None
+    values = made_up.score_values("pooled-cosine")
+    assert got["score_ranks"]["pooled-cosine"] == (values < values[3]).mean()
+    for name, m in (("text", 0), ("image", 1)):
+        k, z = made_up.events.maxima(3, m)
+        tops = {f["id"]: f["activation"] for f in got["top_features"][name]}
+        assert tops.items() <= dict(zip(k.tolist(), z.tolist(), strict=True)).items()
+    assert made_up.image_path("s00003").is_file()
+
+
+def test_feature_page(made_up: Store, part: Part) -> None:
+    k = word_feature("cat")
+    got = made_up.feature(k)
+    for m, name in enumerate(s.MODALITIES):
+        histogram = got["histogram"][name]
+        assert sum(histogram["counts"]) == part.data.accum["count"][k, m]
+        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+        assert sum(b["count"] for b in got["bands"][name]) == part.data.accum["count"][k, m]
+        assert got["bands"][name][0]["low"] <= got[f"max_{name}"] < got["bands"][name][0]["high"]
+    assert len(got["logits"]["promoted"]) == 10
+    assert [n["cosine"] for n in got["neighbours"]["decoder"]] == sorted(
+        (n["cosine"] for n in got["neighbours"]["decoder"]), reverse=True
+    )
+    assert {p["id"] for p in got["cooccurring"]["text_to_image"]} >= {k + 2}
+    assert all(p["id"] != k for group in got["cooccurring"].values() for p in group)
+    dead = made_up.feature(N_FEATURES - 1)
+    assert dead["verdict"] == "dead" and dead["bands"] == {"text": [], "image": []}
+    assert json.loads(json.dumps(got)) == got and not any(
+        isinstance(v, float) and math.isnan(v) for v in dead.values()
+    )
+
+
+def test_cooccurrence_pages(made_up: Store) -> None:
+    for sort in ("npmi", "lift", "support"):
+        items = walk(made_up.cooccurrence, sort=sort, limit=200, min_support=8)
+        assert len({(i["a"]["id"], i["b"]["id"]) for i in items}) == len(items) > 10
+        assert [i[sort] for i in items] == sorted((i[sort] for i in items), reverse=True)
+        assert all(i["support"] >= 8 for i in items)
+    mine = walk(made_up.cooccurrence, feature=word_feature("dog"), limit=50)
+    assert mine and all(word_feature("dog") in (i["a"]["id"], i["b"]["id"]) for i in mine)
+
+
+def test_search_by_words(made_up: Store) -> None:
+    got = made_up.search_words("dog")
+    assert {word_feature("dog") + i for i in range(3)} <= {f["id"] for f in got["features"][:5]}
+    assert got["samples"] and all("dog" in item["text"] for item in got["samples"])
+    assert made_up.search_words("  ") == {"q": "  ", "features": [], "samples": []}
+    assert made_up.search_words("um")["features"]  # the last word is a prefix
+    for odd in ('"', "a AND OR NOT", "x* ^y", "';--", "NEAR(a b)"):
+        made_up.search_words(odd)
+
+
+def test_unknown_things_are_clear_errors(made_up: Store, tmp_path: Path) -> None:
+    cases = [
+        (lambda: made_up.feature(N_FEATURES), "No feature 128"),
+        (lambda: made_up.feature(-1), "No feature -1"),
+        (lambda: made_up.sample("nobody"), "No sample 'nobody'"),
+        (lambda: made_up.activations("s00000", [999]), "No feature 999"),
+        (lambda: made_up.features_at("s00000", position=10_000), "has positions 0 to"),
+        (lambda: made_up.features_at("s00000", patch=(0, 9, 9)), "no patch 0,9,9"),
+        (lambda: made_up.features(sort="colour"), "Cannot sort"),
+        (lambda: made_up.features(verdict="odd"), "Unknown verdict"),
+        (lambda: made_up.features(cursor="@@"), "cursor"),
+        (lambda: made_up.features(order="up"), "Unknown order"),
+        (lambda: made_up.samples(flag="nope"), "Unknown flag"),
+        (lambda: made_up.samples(sort="nope"), "Cannot sort"),
+        (lambda: made_up.cooccurrence(kind="x"), "Unknown kind"),
+        (lambda: made_up.examples(0, modality="sound"), "Unknown modality"),
+        (lambda: made_up.image_path("s00000", 3), "pictures"),
+        (lambda: Store.open(tmp_path), "is not a store"),
+    ]
+    for call, words in cases:
+        with pytest.raises(SaevxError, match=words):
+            call()
+
+
+def test_other_schema_is_refused(tmp_path: Path, made_up: Store) -> None:
+    (tmp_path / "store.sqlite").touch()
+    (tmp_path / "manifest.json").write_text(json.dumps({**made_up.manifest, "schema": 99}))
+    with pytest.raises(SaevxError, match="schema 99"):
+        Store.open(tmp_path)
+
+
+def test_database_is_read_only(made_up: Store) -> None:
+    with made_up.engine.connect() as conn, pytest.raises(Exception, match="readonly"):
+        conn.execute(text("DELETE FROM samples"))
+
+
+def test_slow_queries_are_stopped(made_up: Store) -> None:
+    engine = open_engine(made_up.path / "store.sqlite", time_limit_s=0.05)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(SaevxError, match="took too long"):
+        fetch(engine, text(endless))
+    assert fetch(engine, text("SELECT 1"))[0][0] == 1  # and the connection lives on
+
+
+def test_cursor_round_trip() -> None:
+    for value in (None, 0.1, 3, "a, “b”", -1e-300):
+        assert decode_cursor(encode_cursor(value, 7)) == (value, 7)
+    with pytest.raises(SaevxError):
+        decode_cursor(encode_cursor([1], 7))  # type: ignore[arg-type]
+
+
+def test_words_as_query() -> None:
+    assert match_words("red dog") == '"red" "dog"*'
+    assert match_words('"; --') == ""
+
+
+def test_histogram_blob_and_edges() -> None:
+    hist = np.random.default_rng(0).integers(0, 1 << 40, (2, N_BINS))
+    assert np.array_equal(unpack(pack(hist)), hist)
+    values = np.array([1e-7, 0.37, 1.0, 15.99, 60000], dtype=np.float16)
+    bins = values.view(np.uint16) >> 7
+    assert ((EDGES[bins] <= values) & (values < EDGES[bins + 1])).all()
+    assert (EDGES[bins + 1] / np.maximum(EDGES[bins], 1e-9) < 1.13)[1:].all()  # eight bins an octave
