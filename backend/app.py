@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from backend.deps import VERSION, OpenStore, State
-from backend.headers import RootPath, SecurityHeaders
+from backend.headers import BodyLimit, RootPath, SecurityHeaders
 from backend.live import Live
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.routers import (
@@ -77,7 +77,6 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=int(settings.max_upload_mb * 1e6),
         responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
     )
     app.state.saevx = state
@@ -91,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(pages.router, include_in_schema=False)
     mount_static(app)
 
+    app.add_middleware(BodyLimit, most=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)

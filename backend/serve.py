@@ -38,5 +38,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        raise SaevxError(f"Cannot listen on {host}:{port} ({error.strerror}): choose another --port.") from error
+        raise SaevxError(
+            f"Cannot listen on {host}:{port} ({error.strerror}): choose another --port."
+        ) from error
     return listening

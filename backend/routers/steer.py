@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from PIL import Image
 from pydantic import BaseModel
@@ -30,7 +31,7 @@ Say = Callable[[tuple[str, BaseModel]], None]
 @router.post(
     "/steer",
     summary="Default and steered text, streamed",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {}}, "description": "token, kl, done, error"}},
 )
 async def post_steer(

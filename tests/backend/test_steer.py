@@ -173,7 +173,7 @@ def test_a_painted_mask_steers_only_its_patches(mllm: Mllm, sae: SaeV, batch: Ba
     image = np.flatnonzero(batch.modality_bs[0] == IMAGE)
     assert np.flatnonzero(run.changed[STEERED]).tolist() == [image[1], image[15]]
     for wrong in ([(1, 0, 0)], [(0, 4, 0)], [(0, 0, 4)]):
-        with pytest.raises(SaevxError, match="row|views"):
+        with pytest.raises(SaevxError, match=r"row|views"):
             steer(mllm, sae, batch, [], scope=("image",), mask=wrong, max_tokens=1)
 
 
@@ -225,10 +225,10 @@ def test_the_same_seed_gives_the_same_noise_to_both_rows(mllm: Mllm, sae: SaeV, 
     other = Run(mllm, sae, batch, push, temperature=1.0, seed=12)
     assert first.events == again.events
     assert first.done.text["default"] != other.done.text["default"]
-    # A slight push with common noise leaves most tokens alone; independent noise would agree on about 1 in 50.
+    # A slight push leaves most tokens alone under common noise; independent noise would agree on 1 in 50.
     same = [a.text == b.text for a, b in zip(first.tokens("default"), first.tokens("steered"), strict=False)]
     assert sum(same) >= len(same) / 2
-    # Gumbel-max draws from the softmax: over many seeds the first token follows the model's own probabilities.
+    # Gumbel-max draws from the softmax: the first token follows the model's own probabilities.
     prob_v = first.logits[0][DEFAULT].double().softmax(-1)
     chooser = steering.Chooser(mllm, lambda e: None, 1.0, 0, set(), None)
     drawn = torch.stack([chooser.choose(first.logits[0])[DEFAULT] for _ in range(4000)])
