@@ -1,7 +1,8 @@
-"""Opens a finished store and answers what pages and programs ask. Read-only; needs neither a GPU nor the model.
+"""Opens a finished store and answers what pages and programs ask. Read-only; needs neither a GPU nor the
+model.
 
-Answers are plain dicts named as the public API names its fields. Features are integers 0…F−1, samples the user's
-own ids, activations real SAE units (z).
+Answers are plain dicts named as the public API names its fields. Features are integers 0…F−1, samples the
+user's own ids, activations real SAE units (z).
 """
 
 from __future__ import annotations
@@ -428,7 +429,9 @@ class Store:
         return self.strongest(*self.events.maxima(row, modality), modality, top)
 
     def strongest(self, feature: Array, z: Array, modality: int, top: int) -> list[Item]:
-        """The features with the largest share of their own maximum in that modality, as the pages list them."""
+        """The features with the largest share of their own maximum in that modality, as the pages list
+        them.
+        """
         largest = self.max_by_modality[feature, modality]
         share = np.divide(z, largest, out=np.zeros(len(z)), where=largest > 0)
         order = np.lexsort((feature, -share))[:top]
@@ -622,7 +625,8 @@ class Store:
         return {"q": q, "features": features, "samples": [by_row[row] for row in order]}
 
     def index(self, name: str) -> Any:
-        """FAISS index `decoder`, `profile`, `sample_text` or `sample_image`, memory-mapped when first used."""
+        """FAISS index `decoder`, `profile`, `sample_text` or `sample_image`, memory-mapped when first used.
+        """
         cache: dict[str, Any] = self.__dict__.setdefault("_indices", {})
         if name not in cache:
             path = self.path / "index" / f"{name}.faiss"
@@ -663,7 +667,8 @@ class Store:
 
     @cached_property
     def feature_table(self) -> dict[str, Array]:
-        """Columns of all features as arrays [F], for arithmetic over whole queries: id order, NaN for null."""
+        """Columns of all features as arrays [F], for arithmetic over whole queries: id order, NaN for null.
+        """
         names = [
             "samples_text", "samples_image", "density_text", "density_image", "max_text", "max_image", "p999",
             "omega", "omega_centred",
