@@ -29,7 +29,7 @@ def encode(engine: Engine, store: OpenStore, text: str, image: Image.Image | Non
     from precompute.model import Pair
 
     pair = Pair(text=text, images=[image] if image is not None else [])
-    return encode_pair(engine.mllm, engine.sae, store.manifest, pair)
+    return encode_pair(engine.mllm, engine.sae, store.store.manifest, pair)
 
 
 def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
@@ -37,14 +37,14 @@ def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
     return SampleEvents(
         np.asarray(encoded.token_id_t),
         np.asarray(encoded.modality_t),
-        np.asarray(encoded.offset_t),
+        np.asarray(encoded.offset),
         np.asarray(encoded.feature_e).astype(np.int64),
         np.asarray(encoded.value_e).astype(np.float64) * 2.0**-scale_log2,
     )
 
 
 def views_of(encoded: Encoded) -> list[list[Any]]:
-    return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views[0]]
+    return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views]
 
 
 def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
@@ -124,6 +124,7 @@ def n_counted(events: SampleEvents) -> int:
 
 def score(engine: Engine, store: OpenStore, text: str, image: Image.Image | None) -> dict[str, Any]:
     """All scores of METHOD by the store's weights, its flags and the strongest features of each side."""
+    from precompute.pair import flag_pair
     from precompute.score import Weights, score_pair
 
     encoded = encode(engine, store, text, image)
@@ -131,16 +132,20 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image | None
     events = events_of(encoded, opened.scale_log2)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
+    weights = Weights.of_store(opened)
     scores = score_pair(
         sides[TEXT],
         sides[IMAGE],
-        Weights.of_store(opened),
+        weights,
         n_events=len(events.feature_e),
         n_tokens=n_counted(events),
     )
     scores["caption-nll"] = caption_nll(engine, text, image)
+    flag_scores, flags = flag_pair(opened, events, largest, scores, weights, text, image)
     return {
         "scores": scores,
+        "flags": flags,
+        "flag_scores": flag_scores,
         "score_ranks": opened.rank_scores(scores),
         "top_features": {name: opened.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
     }

@@ -24,6 +24,8 @@ from precompute.sae import SaeV
 
 DEFAULT, STEERED, SHADOW = 0, 1, 2
 WARN_RATIO = 0.5
+Channel = Literal["default", "steered"]
+CHANNELS: tuple[tuple[int, Channel], ...] = ((DEFAULT, "default"), (STEERED, "steered"))
 Mode = Literal["set", "add", "ablate"]
 Scope = Literal["image", "prompt", "generated"]
 
@@ -44,7 +46,7 @@ class Push:
 class TokenEvent:
     """A token of one channel; `text` is what it adds to the channel, "" while a character is incomplete."""
 
-    channel: Literal["default", "steered"]
+    channel: Channel
     text: str
     logprob: float
     step: int
@@ -167,7 +169,7 @@ class Hook:
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
 
-class Chooser(LogitsProcessor):  # type: ignore[misc]
+class Chooser(LogitsProcessor):
     """Chooses the next token of every row, tells `emit`, and leaves `generate` no other choice.
 
     Both channels add the same Gumbel noise of a step, so that they part only where their logits do."""
@@ -216,13 +218,13 @@ class Chooser(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logprob_bv = scores.float().log_softmax(dim=-1)
         chosen = self.choose(scores).tolist()
-        for row, channel in ((DEFAULT, "default"), (STEERED, "steered")):
+        for row, channel in CHANNELS:
             if self.ended[row]:
                 continue
             token = chosen[row]
             text = "" if token in self.eos else self.piece(row, token)
             logprob = float(logprob_bv[row, token])
-            self.emit(TokenEvent(channel, text, logprob, self.step))  # type: ignore[arg-type]
+            self.emit(TokenEvent(channel, text, logprob, self.step))
             if row == STEERED:
                 self.compare(logprob_bv, token)
             self.ended[row] = token in self.eos
@@ -241,7 +243,7 @@ class Chooser(LogitsProcessor):  # type: ignore[misc]
         self.emit(KlEvent(self.step, kl, float(shadow_v[token])))
 
 
-class Stop(StoppingCriteria):  # type: ignore[misc]
+class Stop(StoppingCriteria):
     """Ends the generation when nobody listens any more."""
 
     def __init__(self, asked: Callable[[], bool]) -> None:
