@@ -117,7 +117,7 @@ def batches(hidden_td: Tensor, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def train(hidden_td: Tensor, layer: int, l1: float, steps: int, o: Options) -> Any:
-    """SAELens' `standard` SAE: ReLU + L1 on z·‖W_dec‖, λ reached linearly, input scale folded in at the end."""
+    """SAELens' `standard` SAE: ReLU + L1 on z·‖W_dec‖, λ reached linearly, input scale folded in last."""
     from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
