@@ -1,7 +1,7 @@
 """Step `cooccur`: which text features share samples with which image features, and within each modality.
 
-METHOD *Co-occurrence*. A feature is in a sample's set when its maximum is among the sample's 256 largest relative to
-p99.9 (the store's `events/max_*`).
+METHOD *Co-occurrence*. A feature is in a sample's set when its maximum is among the sample's 256 largest
+relative to p99.9 (the store's `events/max_*`).
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
 def pairs(
     first: csr_matrix, second: csr_matrix, *, same: bool, order: Array, min_support: int = MIN_SUPPORT
 ) -> Pairs:
-    """The strongest partners from both sides, with the lift when `first`'s samples are exchanged by `order`."""
+    """The strongest partners from both sides, with the lift when `first`'s samples are exchanged by
+    `order`.
+    """
     n = first.shape[0]
     a, b, _ = strongest(first, second, same=same, min_support=min_support)
     if same:

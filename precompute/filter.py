@@ -1,4 +1,6 @@
-"""Keep the best x % of a store's pairs by a score, without those that a flag excludes: the filtered set for alignment."""
+"""Keep the best x % of a store's pairs by a score, without those that a flag excludes: the filtered set for
+alignment.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,14 @@ _CHUNK = 500
 
 
 def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
-    """Rows kept, ascending: of the samples that none of `flags` raises, the `keep` percent with the highest score.
+    """Rows kept, ascending: of the samples that none of `flags` raises, the `keep` percent with the highest
+    score.
 
     Ties go to the smaller row; samples without the score come last. The number is rounded to the nearest.
+
+    Args:
+        keep: percent, 0–100.
+        flags: names of flags; `name:value` takes another threshold than the stored one.
 
     Raises:
         SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
@@ -37,15 +44,24 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
         )
     allowed = np.ones(len(score), dtype=bool)
     threshold = {flag["name"]: flag["threshold"] for flag in store.flags}
-    for name in flags:
-        if name not in threshold:
-            raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
+    for asked in flags:
+        name, limit = _flag_and_limit(asked, threshold)
         column = s.samples.c[s.flag_column(name)]
-        raised = [r[0] for r in fetch(store.engine, select(s.samples.c.row).where(column > threshold[name]))]
+        raised = [r[0] for r in fetch(store.engine, select(s.samples.c.row).where(column > limit))]
         allowed[raised] = False
     rows = np.flatnonzero(allowed)
     order = np.lexsort((rows, -np.nan_to_num(score[rows], nan=-np.inf)))
     return np.sort(rows[order[: int(np.floor(len(rows) * keep / 100 + 0.5))]])
+
+
+def _flag_and_limit(asked: str, threshold: dict[str, float]) -> tuple[str, float]:
+    name, colon, value = asked.partition(":")
+    if name not in threshold:
+        raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
+    try:
+        return name, float(value) if colon else threshold[name]
+    except ValueError:
+        raise SaevxError(f"{asked!r} is no flag with a threshold: write {name}:0.9, say.") from None
 
 
 def filter_store(
@@ -54,7 +70,8 @@ def filter_store(
     """Lines of the kept samples in the data's order, each ending in a newline.
 
     Args:
-        format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`, `text` and
+        format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`,
+        `text` and
             the score under its name, which `datasets.load_dataset("json", …)` loads back.
     """
     rows = kept_rows(store, by=by, keep=keep, flags=flags)

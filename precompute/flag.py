@@ -1,7 +1,8 @@
-"""Step `flag`: what may be wrong with a sample. Each flag is a score (higher is worse), a threshold one can move, and a
-reason that names the features and tokens behind it.
+"""Step `flag`: what may be wrong with a sample. Each flag is a score (higher is worse), a threshold one can
+move, and a reason that names the features and tokens behind it.
 
-The mismatch flag rests on the scores that tell exchanged captions apart on the user's own data (METHOD *Scoring*).
+The mismatch flag rests on the scores that tell exchanged captions apart on the user's own data (METHOD
+*Scoring*).
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def _lookup(matrix: csr_matrix, row: Array, column: Array) -> Array:
 
 
 def text_events(data: Collected, rows: Array, p999: Array) -> tuple[Array, Array, Array, Array]:
-    """(index into rows, position, feature, z / p99.9) of every text event of the rows given, in token order."""
+    """(index into rows, position, feature, z / p99.9) of every text event of the rows given, in token
+    order.
+    """
     events = data.events
     start, stop = np.asarray(events.sample_token[rows]), np.asarray(events.sample_token[rows + 1])
     token = _ranges(start, stop)
@@ -125,22 +128,12 @@ def _over_p999(matrix: csr_matrix, p999: Array) -> csr_matrix:
     return csr_matrix((ratio, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def unsupported(
-    data: Collected, rows: Array, image: csr_matrix, p999: Array, support_f: Array
-) -> tuple[Array, Array, Array]:
-    """Per row: (largest token excess or NaN without text, its position, its feature)."""
+def unsupported(data: Collected, rows: Array, image: csr_matrix, p999: Array, support_f: Array) -> Array:
+    """Largest token excess of each row; NaN without text."""
     found = text_excess(*text_events(data, rows, p999), _over_p999(image, p999), support_f)
-    order = np.lexsort((found.position_t, -found.weight_t, found.row_t))
-    first = order[np.r_[True, np.diff(found.row_t[order]) != 0]] if len(order) else order
-    score, position = np.full(len(rows), np.nan), np.full(len(rows), -1)
-    feature = np.full(len(rows), -1)
-    at = found.row_t[first]
-    score[at], position[at], feature[at] = (
-        found.weight_t[first],
-        found.position_t[first],
-        found.feature_t[first],
-    )
-    return score, position, feature
+    score = np.full(len(rows), np.nan)
+    np.fmax.at(score, found.row_t, found.weight_t)
+    return score
 
 
 def repeated_share(text: str) -> float:
@@ -192,8 +185,8 @@ class Near(NamedTuple):
 def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     """Pairs close in feature space and to the eye.
 
-    Score of a pair: min(cosine of the image vectors, 1 − differing hash bits / 32); only the later sample carries
-    it, so that a filter keeps the first.
+    Score of a pair: min(cosine of the image vectors, 1 − differing hash bits / 32); only the later sample
+    carries it, so that a filter keeps the first.
 
     Args:
         vectors: image sample vectors [N, 256].
@@ -245,9 +238,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     # Caption against image.
     shadow = shadow_pairs(data, weights, seed)
     tested = {s: auroc(shadow.own[s], shadow.swapped[s], seed) for s in MISMATCH_SCORES} if shadow else {}
-    best = (
-        max(tested, key=lambda s: tested[s]["value"] if tested[s] else 0.0) if tested else MISMATCH_SCORES[0]
-    )
+    best = max(MISMATCH_SCORES, key=lambda s: (tested.get(s) or {}).get("value", 0.0))
     found["mismatch"] = np.where(has_both, 1 - scores[best], np.nan)
     threshold["mismatch"] = _threshold(1 - shadow.own[best]) if shadow else _threshold(found["mismatch"])
     calibration["mismatch"] = tested.get(best)
@@ -257,12 +248,11 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         parts.append(
             unsupported(data, np.arange(low, high), data.maxima(low, high)[1], p999, weights.support_f)
         )
-    score, peak_position, peak_feature = (np.concatenate(x) for x in zip(*parts, strict=True))
-    found["unsupported"] = np.where(has_both, score, np.nan)
+    found["unsupported"] = np.where(has_both, np.concatenate(parts), np.nan)
     threshold["unsupported"] = _threshold(found["unsupported"])
     if shadow:
         images = data.maxima_of(shadow.image_rows)[1]
-        wrong = unsupported(data, shadow.caption_rows, images, p999, weights.support_f)[0]
+        wrong = unsupported(data, shadow.caption_rows, images, p999, weights.support_f)
         calibration["unsupported"] = auroc(wrong, found["unsupported"][shadow.rows], seed)
 
     # Pixels.
@@ -318,7 +308,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
                 "auroc_high": fit.get("high"),
             }
         )
-    why = Reasons(data, weights, p999, records, found, near, peak_position, peak_feature, best)
+    why = Reasons(data, weights, p999, found, near, best)
     reasons = [entry for name in FLAGS for entry in why.of(name, threshold[name])]
     save_json(part, "flag", {"flags": table, "reasons": reasons})
     return {"quality": {**manifest.get("quality", {}), "fvu": overall}, "mismatch_score": best}
@@ -328,14 +318,15 @@ class Reasons:
     """Words for the samples above a flag's threshold."""
 
     def __init__(
-        self, data: Collected, weights: Weights, p999: Array, records: list[dict[str, Any]], found: dict[str, Array],
-        near: Near, peak_position: Array, peak_feature: Array, best: str,
-    ) -> None:  # fmt: skip
-        self.data, self.weights, self.p999, self.records, self.found = data, weights, p999, records, found
-        self.near, self.peak_position, self.peak_feature, self.best = near, peak_position, peak_feature, best
+        self, data: Collected, weights: Weights, p999: Array, found: dict[str, Array], near: Near, best: str
+    ) -> None:
+        self.data, self.weights, self.p999 = data, weights, p999
+        self.found, self.near, self.best = found, near, best
 
     def of(self, name: str, threshold: float) -> list[list[Any]]:
-        """[row, flag, {text, features, tokens}] of the worst MAX_REASONS samples above the threshold, by row."""
+        """[row, flag, {text, features, tokens}] of the worst MAX_REASONS samples above the threshold, by
+        row.
+        """
         values = self.found[name]
         rows = np.flatnonzero(values > threshold)
         rows = np.sort(rows[np.argsort(-values[rows], kind="stable")[:MAX_REASONS]])
@@ -346,15 +337,15 @@ class Reasons:
         return [[int(row), name, reason] for row, reason in zip(rows, reasons, strict=True)]
 
     def _plain(self, name: str, row: int, value: float) -> dict[str, Any]:
-        record = self.records[row]
+        record = self.data.samples[row]
         width, height = int(self.data.sample["width"][row]), int(self.data.sample["height"][row])
         repeated = [
             w for w, c in Counter(re.findall(r"\w+", record["text"].lower())).most_common(N_NAMED) if c > 1
         ]
         other = int(self.near.row[row])
         text = {
-            "near-duplicate": f"Looks and reads inside the model like sample {self.records[other]['sample_id']} "
-            f"(cosine {self.near.cosine[row]:.3f}).",
+            "near-duplicate": "To the eye and inside the model it is nearly sample "
+            f"{self.data.samples[other]['sample_id']} (cosine {self.near.cosine[row]:.3f}).",
             "blank": f"The picture carries almost no information ({1 - value:.2f} of 1).",
             "dark": f"Even its brightest pixels are dark ({1 - value:.2f} of 1).",
             "blurred": f"It has hardly a sharp edge ({1 - value:.2f} of 1).",
@@ -367,7 +358,9 @@ class Reasons:
         return {"text": text, "features": [], "tokens": repeated if name == "repeated-text" else []}
 
     def _against_image(self, rows: Array, name: str) -> list[dict[str, Any]]:
-        """Names the text's features that the image lacks, the tokens they fire on, and what the image has instead."""
+        """Names the text's features that the image lacks, the tokens they fire on, and what the image has
+        instead.
+        """
         if not len(rows):
             return []
         support_f, n_features = self.weights.support_f, self.data.n_features

@@ -1,7 +1,8 @@
-"""Step `index`: nearest neighbours. FAISS flat (exact) over decoder directions, feature profiles and sample vectors;
-and the logit lens.
+"""Step `index`: nearest neighbours. FAISS flat (exact) over decoder directions, feature profiles and sample
+vectors; and the logit lens.
 
-The sample vector (METHOD *Search*) is spelled out in `sample_vectors`, which stored samples and live queries share.
+The sample vector (METHOD *Search*) is spelled out in `sample_vectors`, which stored samples and live
+queries share.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _BLOCK_BYTES = 1 << 27
 
 @lru_cache(maxsize=2)
 def projection(n_features: int) -> Array:
-    """float32 [F, 256] of ±1/16: the signs are the bits of NumPy's PCG64(20250217), `integers(0, 2, (F, 256))`."""
+    """float32 [F, 256] of ±1/16: the signs are the bits of NumPy's PCG64(20250217), `integers(0, 2, (F,
+    256))`.
+    """
     rng = np.random.Generator(np.random.PCG64(PROJECTION_SEED))
     signs = rng.integers(0, 2, (n_features, WIDTH), dtype=np.int8)
     return (signs.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(WIDTH))
@@ -41,8 +44,9 @@ def projection(n_features: int) -> Array:
 def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: int) -> Array:
     """Unit vectors float32 [n, 256] of samples in one modality; zero where nothing is active.
 
-    Of each sample the 256 maxima largest relative to p99.9 count. Their weight is log(1 + z / p99.9) · log(N / n),
-    n the samples with an active token of that modality (n = 0 left out); scaled to length 1, projected, scaled again.
+    Of each sample the 256 maxima largest relative to p99.9 count. Their weight is log(1 + z / p99.9) ·
+    log(N / n), n the samples with an active token of that modality (n = 0 left out); scaled to length 1,
+    projected, scaled again.
 
     Args:
         maxima: largest z, CSR [n, F].
@@ -67,7 +71,8 @@ def sample_vector(features: Array, z: Array, modality: str, store: Store) -> Arr
     """The vector [256] of a live query, as the store's own samples have it.
 
     Args:
-        features: active features, rising. z: the largest activation of each on the query's tokens of `modality`.
+        features: active features, rising. z: the largest activation of each on the query's tokens of
+        `modality`.
     """
     table = store.feature_table
     maxima = csr_matrix(
@@ -99,7 +104,9 @@ def flat_index(vectors: Array) -> Any:
 
 
 def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
-    """Unit vectors float32 [F, d]: modality-centred mean of each feature's top h of D_s; zero where it has none."""
+    """Unit vectors float32 [F, d]: modality-centred mean of each feature's top h of D_s; zero where it has
+    none.
+    """
     d = data.resid.shape[1]
     top = weigh["top_resid"]
     found = np.zeros((data.n_features, d), dtype=np.float32)
@@ -117,7 +124,9 @@ def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
 
 
 def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
-    """(other int64 [F, k], cosine float32 [F, k]) by cosine, itself left out; −1 for zero vectors and beyond the end."""
+    """(other int64 [F, k], cosine float32 [F, k]) by cosine, itself left out; −1 for zero vectors and
+    beyond the end.
+    """
     live = np.flatnonzero(np.any(vectors, axis=1))
     other = np.full((len(vectors), k), -1, dtype=np.int64)
     cosine = np.zeros((len(vectors), k), dtype=np.float32)
@@ -164,8 +173,8 @@ def logit_lens(
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Step entry. Options: `directions` (callable → float [F, d]), `logit_lens` (callable → (norm weight [d] or None,
-    unembedding [V, d])) or None."""
+    """Step entry. Options: `directions` (callable → float [F, d]), `logit_lens` (callable → (norm weight
+    [d] or None, unembedding [V, d])) or None."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     folder = part / "index"
     folder.mkdir(exist_ok=True)

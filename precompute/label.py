@@ -1,9 +1,9 @@
 """Step `label`: a name for every live feature from its own evidence.
 
-Four witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008): the words of
-its strongest text tokens, the captions of the samples of its strongest tokens, the captions of those of its strongest
-patches, and the tokens that its direction promotes. `label_score` says how well the name tells samples that activate
-the feature from those that do not, on samples that gave no evidence.
+Four witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008):
+the words of its strongest text tokens, the captions of the samples of its strongest tokens, the captions of
+those of its strongest patches, and the tokens that its direction promotes. `label_score` says how well the
+name tells samples that activate the feature from those that do not, on samples that gave no evidence.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def _singular(word: str, known: set[str]) -> str:
 
 
 def word_at(texts: list[str], position: int) -> str:
-    """The whole word around one token: pieces belong together until one starts with a space or has no letter."""
+    """The whole word around one token: pieces belong together until one starts with a space or has no
+    letter.
+    """
     pieces = [text if any(c.isalnum() for c in text) else None for text in texts]
     if pieces[position] is None:
         return ""
@@ -140,15 +142,17 @@ def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: f
 
 def promoted_words(logits: list[dict[str, Any] | None], words: Words) -> csr_matrix:
     """Bonus for caption words among the promoted tokens, falling with their rank."""
-    feature, word, bonus = [], [], []
+    entries: list[tuple[int, int, float]] = []
     for k, entry in enumerate(logits):
         seen: set[int] = set()
         for rank, (token, _) in enumerate((entry or {}).get("promoted", [])):
             number = words.id_of.get(token.strip().lower(), -1)
             if number >= 0 and number not in seen:
                 seen.add(number)
-                feature.append(k), word.append(number), bonus.append(PROMOTED_BONUS / (1 + rank))
-    return csr_matrix((bonus, (feature, word)), shape=(len(logits), len(words.name)))
+                entries.append((k, number, PROMOTED_BONUS / (1 + rank)))
+    feature, word, bonus = np.array(entries).reshape(-1, 3).T
+    at = (feature.astype(np.int64), word.astype(np.int64))
+    return csr_matrix((bonus, at), shape=(len(logits), len(words.name)))
 
 
 def evidence(data: Collected, words: Words, logits: list[dict[str, Any] | None]) -> csr_matrix:
@@ -189,10 +193,11 @@ def choose(found: csr_matrix) -> tuple[Array, Array]:
 
 
 def detection(data: Collected, words: Words, best: Array, p999: Array) -> Array:
-    """Balanced accuracy of "the caption has the word" for "the sample activates the feature", on held-out samples.
+    """Balanced accuracy of "the caption has the word" for "the sample activates the feature", on held-out
+    samples.
 
-    Held out: samples that gave the feature no evidence. Activating: a kept maximum over a quarter of p99.9; the
-    others: none at all. NaN where either kind is missing.
+    Held out: samples that gave the feature no evidence. Activating: a kept maximum over a quarter of p99.9;
+    the others: none at all. NaN where either kind is missing.
     """
     rows = chosen_rows([str(record["sample_id"]) for record in data.samples], HELD_OUT)
     texts, images = feature_sets(data, rows)

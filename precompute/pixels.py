@@ -1,8 +1,8 @@
 """What the pictures alone say: blank, dark, blurred, tiny, and a hash for near-duplicates.
 
-`cleanvision` scores 1 = good; here higher is worse, as in every flag score. Thresholds are its published defaults.
-Two of its scores misread pictures with plain backgrounds (little entropy, yet a subject; strong contrast, yet no
-edge), so each has a second witness here.
+`cleanvision` scores 1 = good; here higher is worse, as in every flag score. Thresholds are its published
+defaults. Two of its scores misread pictures with plain backgrounds (little entropy, yet a subject; strong
+contrast, yet no edge), so each has a second witness here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Step `score`: every score of METHOD *Scoring and ranking data*, by its name, for all of D.
 
-The arithmetic works on per-sample maxima, so the same function scores stored samples, shadow pairs and live pairs.
+The arithmetic works on per-sample maxima, so the same function scores stored samples, shadow pairs and live
+pairs.
 """
 
 from __future__ import annotations
@@ -160,10 +161,11 @@ def derangement(n: int, rng: np.random.Generator) -> Array:
 
 
 def shadow_pairs(data: Collected, weights: Weights, seed: int) -> Shadow | None:
-    """Exchanges captions' text feature vectors between samples; None when fewer than 20 pairs have both sides.
+    """Exchanges captions' text feature vectors between samples; None when fewer than 20 pairs have both
+    sides.
 
-    A text read beside the wrong image would carry some of that image's features too; exchanging stored vectors
-    leaves that out, so the calibration is for the exchange, and is named so.
+    A text read beside the wrong image would carry some of that image's features too; exchanging stored
+    vectors leaves that out, so the calibration is for the exchange, and is named so.
     """
     n_side = np.diff(data.max_offset).reshape(-1, 2)
     usable = np.flatnonzero((n_side > 0).all(1))

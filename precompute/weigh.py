@@ -1,6 +1,7 @@
 """Step `weigh`: the cross-modal weight ω of every feature, with the controls without which it is no evidence.
 
-METHOD *Cross-modal weight ω*. Reads D_s's residuals from their scratch map by gathered rows, in feature blocks.
+METHOD *Cross-modal weight ω*. Reads D_s's residuals from their scratch map by gathered rows, in feature
+blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _BLOCK_BYTES = 1 << 27
 
 
 class Firing(NamedTuple):
-    """Tokens of D_s with z > δ, one entry each, ordered by feature, modality, value falling, row, position."""
+    """Tokens of D_s with z > δ, ordered by feature, modality, value falling, row, position."""
 
     feature: Array
     modality: Array
@@ -52,7 +53,8 @@ def unit(vectors: Array) -> Array:
 
 
 def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
-    """Tokens of D_s above δ, at most `per_sample` per (feature, modality, sample): the strongest, then the earliest.
+    """Tokens of D_s above δ, at most `per_sample` per (feature, modality, sample): the strongest, then the
+    earliest.
 
     Args:
         delta: float64 [F] in z.
@@ -262,13 +264,15 @@ def sample_counts(data: Collected) -> tuple[Array, Array]:
 
 
 def cut_maxima(data: Collected, p999: Array) -> None:
-    """Writes `events/max_*`: of each sample and modality the 256 maxima largest relative to p99.9, ids rising."""
+    """Writes `events/max_*`: of each sample and modality the 256 maxima largest relative to p99.9, ids
+    rising.
+    """
     folder = data.part / "events"
     length = np.minimum(np.diff(data.max_offset), KEPT_MAXIMA)
     offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     np.save(folder / "max_offset.npy", offset)
 
-    def make(name: str, like: Array) -> Array:
+    def make(name: str, like: Array) -> np.memmap:
         path = folder / f"{name}.npy"
         return np.lib.format.open_memmap(path, mode="w+", dtype=like.dtype, shape=(int(offset[-1]),))
 

@@ -1,9 +1,11 @@
-"""A small made-up store with planted structure: what `collect` would leave, from a seeded generator, and then the
-real steps. `python -m tests.synthetic OUT` writes a finished store for work on pages and programs without a model.
+"""A small made-up store with planted structure: what `collect` would leave, from a seeded generator, and
+then the real steps. `python -m tests.synthetic OUT` writes a finished store for work on pages and programs
+without a model.
 
-Planted: every word of a colour or thing has a feature that fires on the word and on its patches (`word_feature`),
-one on the word only and one on the patches only; then features that fire anywhere on both sides, dead ones, a dense
-one. Of the pairs some have another's caption, an empty or stuttering one, a blank, dark, tiny or copied picture.
+Planted: every word of a colour or thing has a feature that fires on the word and on its patches
+(`word_feature`), one on the word only and one on the patches only; then features that fire anywhere on both
+sides, dead ones, a dense one. Of the pairs some have another's caption, an empty or stuttering one, a
+blank, dark, tiny or copied picture.
 """
 
 from __future__ import annotations
@@ -212,7 +214,8 @@ def accumulate(
     """The accumulators of DESIGN point 1, one event at a time: slow, plain, and so a reference."""
     shape = (N_FEATURES, 2)
     found: dict[str, Array] = {
-        "count": np.zeros(shape, np.int64), "total": np.zeros(shape, np.int64), "max": np.zeros(shape, np.float16),
+        "count": np.zeros(shape, np.int64), "total": np.zeros(shape, np.int64),
+        "max": np.zeros(shape, np.float16),
         "hist": np.zeros((*shape, N_BINS), np.int64),
     }  # fmt: skip
     for name, extra in (("top", (TOP,)), ("band", (4, BAND))):
@@ -256,7 +259,8 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
     parts: dict[str, list[Array]] = {name: [] for name in ("feature", "value", "modality", "row", "position")}
     token_event = [np.zeros(1, np.int64)]
     sample: dict[str, list[float]] = {name: [] for name in (
-        "n_text", "n_image", "n_special", "n_sink", "width", "height", "sse_text", "sse_image", "sq_text", "sq_image", "caption_nll",
+        "n_text", "n_image", "n_special", "n_sink", "width", "height", "sse_text", "sse_image",
+        "sq_text", "sq_image", "caption_nll",
     )}  # fmt: skip
     max_offset, max_feature, max_value = [0], [], []
     resid, resid_row, resid_pos = [], [], []
@@ -321,7 +325,8 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
         })  # fmt: skip
 
     arrays: dict[str, Array] = {
-        "events/sample_token": np.array(offsets, np.int64), "events/token_id": np.concatenate(tokens).astype(np.int32),
+        "events/sample_token": np.array(offsets, np.int64),
+        "events/token_id": np.concatenate(tokens).astype(np.int32),
         "events/token_modality": np.concatenate(kinds), "events/token_event": np.concatenate(token_event),
         "events/event_feature": np.concatenate(parts["feature"]).astype(np.uint16),
         "events/event_value": np.concatenate(parts["value"]),
@@ -329,7 +334,8 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
         "collect/max_full_feature": np.concatenate(max_feature).astype(np.uint16),
         "collect/max_full_value": np.concatenate(max_value), "collect/resid": np.concatenate(resid),
         "collect/resid_row": np.concatenate(resid_row).astype(np.int64),
-        "collect/resid_pos": np.concatenate(resid_pos).astype(np.int32), "collect/ds_rows": np.arange(n, dtype=np.int64),
+        "collect/resid_pos": np.concatenate(resid_pos).astype(np.int32),
+        "collect/ds_rows": np.arange(n, dtype=np.int64),
     }  # fmt: skip
     for name, array in arrays.items():
         np.save(part / f"{name}.npy", array)
@@ -352,7 +358,8 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
                   "template": "<s><image>\n{text}", "dtype": "float32", "vocab": len(VOCABULARY)},
         "sae": {"name": "made-up", "sha256": "0" * 64, "n_features": N_FEATURES, "architecture": "standard",
                 "l0": len(events[0]) / (count[TEXT] + count[IMAGE])},
-        "data": {"name": "made-up scenes", "sha256": "0" * 64, "n_rows": n + 1, "n_samples": n, "n_quarantined": 1},
+        "data": {"name": "made-up scenes", "sha256": "0" * 64, "n_rows": n + 1,
+                 "n_samples": n, "n_quarantined": 1},
         "options": {"seed": seed}, "scale_log2": SCALE_LOG2,
         "sinks": {"multiple": 4.0, "median_norm": {"text": 12.0, "image": 12.0}},
         "tokens": dict(zip(("text", "image", "special", "sink"), count, strict=True)),

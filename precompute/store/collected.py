@@ -115,12 +115,14 @@ class Collected:
         return np.sort(np.asarray(self._map("ds_rows")))
 
     def maxima(self, low: int, high: int) -> tuple[csr_matrix, csr_matrix]:
-        """Largest z per feature of rows low…high−1: (text, image), each float64 CSR [rows, F], every feature."""
-        return tuple(self._maxima(np.arange(low, high), m) for m in (TEXT, IMAGE))  # type: ignore[return-value]
+        """Largest z per feature of rows low…high−1: (text, image), each float64 CSR [rows, F], every
+        feature.
+        """
+        return tuple(self._maxima(np.arange(low, high), m) for m in (TEXT, IMAGE))
 
     def maxima_of(self, rows: Array) -> tuple[csr_matrix, csr_matrix]:
         """As `maxima`, for any rows."""
-        return tuple(self._maxima(rows, m) for m in (TEXT, IMAGE))  # type: ignore[return-value]
+        return tuple(self._maxima(rows, m) for m in (TEXT, IMAGE))
 
     def _maxima(self, rows: Array, modality: int) -> csr_matrix:
         start = np.asarray(self.max_offset[rows * 2 + modality])
@@ -164,7 +166,7 @@ def load_step(part: Path, name: str) -> dict[str, Array]:
 
 
 def save_step(part: Path, name: str, **arrays: Array) -> None:
-    np.savez(steps_folder(part) / f"{name}.npz", **arrays)
+    np.savez(steps_folder(part) / f"{name}.npz", allow_pickle=False, **arrays)
 
 
 def load_json(part: Path, name: str) -> Any:

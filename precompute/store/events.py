@@ -136,7 +136,9 @@ def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
 
 
 def patches(sample: SampleEvents, views: list[Any]) -> Patches:
-    """Maps image tokens to (view, row, col) by walking the views row-major; `views` is [[rows, cols, box, image], …]."""
+    """Maps image tokens to (view, row, col) by walking the views row-major; `views` is [[rows, cols, box,
+    image], …].
+    """
     sizes = np.array([int(v[0]) * int(v[1]) for v in views], dtype=np.int64)
     position = np.flatnonzero(image_tokens(sample, int(sizes.sum())))
     n = min(len(position), int(sizes.sum()))

@@ -28,7 +28,8 @@ def percentile(hist: Array, quantile: float, largest: Array) -> Array:
         largest: float [...] largest value, stored units; the answer is never above it.
 
     Returns:
-        float64 [...] in stored units: the upper edge of the bin that reaches the rank; 0 where nothing was counted.
+        float64 [...] in stored units: the upper edge of the bin that reaches the rank; 0 where nothing was
+        counted.
     """
     total = hist.sum(-1)
     # Exact integers: ⌈q·n⌉ in floats may fall one short for large n.

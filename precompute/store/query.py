@@ -1,4 +1,6 @@
-"""How the reader asks SQLite: read-only, immutable, with a time limit; and keyset pages that stay fast at any depth."""
+"""How the reader asks SQLite: read-only, immutable, with a time limit; and keyset pages that stay fast at
+any depth.
+"""
 
 from __future__ import annotations
 

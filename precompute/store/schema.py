@@ -1,4 +1,5 @@
-"""Tables of `store.sqlite`, and the names that the whole project shares. The format is described in docs/store.md.
+"""Tables of `store.sqlite`, and the names that the whole project shares. The format is described in
+docs/store.md.
 
 Activations in these tables are real SAE units (z); only `events/*.npy` holds the float16 stored units.
 """
@@ -30,7 +31,7 @@ SPACES = ("decoder", "profile")
 
 SCORES = {
     "cosine": "Sum of ω over the features that any token of the sample activates (Algorithm 1)",
-    "cosine-weighted": "Mean ω of the 32 strongest features, weighted by their largest activation (pipeline figure)",
+    "cosine-weighted": "Mean ω of the 32 strongest features, weighted by largest activation (the figure)",
     "cosine-cooccurring": "Sum of ω over the features active on text and on the image (released code)",
     "cosine-mean": "Mean ω over the features that any token activates",
     "pooled-cosine": "Cosine of the image's and the text's feature vectors (maxima of z)",

@@ -1,6 +1,7 @@
 """Writes the finished store from what the steps left in STORE.part: `store.sqlite` in one go, then checksums.
 
-Same inputs give the same bytes: rows go in a fixed order, no time or path is written, and the file is vacuumed.
+Same inputs give the same bytes: rows go in a fixed order, no time or path is written, and the file is
+vacuumed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _UNHASHED = ("manifest.json", "run.json")
 def finish(part: Path, manifest: Item) -> Item:
     """Turns STORE.part with all steps done into a finished store; the caller checks and renames it.
 
-    Writes store.sqlite and manifest.json (with `schema`, `files` and `content_id`), deletes `collect/` and `steps/`.
+    Writes store.sqlite and manifest.json (with `schema`, `files` and `content_id`), deletes `collect/` and
+    `steps/`.
 
     Returns:
         the finished manifest.

@@ -33,6 +33,13 @@ def test_flagged_pairs_go_first(made_up: Store) -> None:
     assert len(half) == int(np.floor(len(rows) / 2 + 0.5)) and set(half.tolist()) <= set(rows.tolist())
 
 
+def test_a_flag_with_its_own_threshold(made_up: Store) -> None:
+    strict = kept_rows(made_up, by="random", keep=100, flags=["mismatch:0.3"])
+    bad = {i["row"] for i in made_up.samples(flag="mismatch", threshold=0.3, limit=1000).items}
+    assert set(strict.tolist()) == set(range(200)) - bad
+    assert len(bad) == made_up.flag_count("mismatch", 0.3) > made_up.flag_count("mismatch", 0.8)
+
+
 def test_samples_without_the_score_go_first(made_up: Store) -> None:
     missing = np.flatnonzero(np.isnan(made_up.score_values("caption-nll")))
     assert len(missing)
@@ -67,6 +74,7 @@ def test_ids(made_up: Store) -> None:
         ({"by": "cosine", "keep": 101}, "percentage"),
         ({"by": "cosine", "keep": float("nan")}, "percentage"),
         ({"by": "cosine", "keep": 10, "flags": ["ugly"]}, "Unknown flag"),
+        ({"by": "cosine", "keep": 10, "flags": ["tiny:x"]}, "tiny:0.9"),
     ],
 )
 def test_wrong_options(made_up: Store, options: dict, words: str) -> None:

@@ -44,7 +44,9 @@ def test_nearest_handles_twins_zeros_and_few() -> None:
 
 
 def test_sample_vector_formula(made_up: Store) -> None:
-    """METHOD *Search*: log(1 + max z / p99.9) · log(N / n), normalised, projected, as a live query computes it."""
+    """METHOD *Search*: log(1 + max z / p99.9) · log(N / n), normalised, projected, as a live query computes
+    it.
+    """
     table, f = made_up.feature_table, made_up.n_features
     for m, name in enumerate(MODALITIES):
         stored = made_up.index(f"sample_{name}")

@@ -1,4 +1,6 @@
-"""ω against a plain float64 reference, written feature by feature from METHOD and from the same stored residuals."""
+"""ω against a plain float64 reference, written feature by feature from METHOD and from the same stored
+residuals.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,8 @@ class Reference:
         return {
             "omega": np.mean(cos), "omega_baseline": np.mean(base), "omega_centred": np.mean(centred),
             "omega_without_self": np.mean(alone), "lift": lift.mean(), "lift_low": np.percentile(means, 2.5),
-            "lift_high": np.percentile(means, 97.5), "lift_without_self": lone.mean(), "p_value": stats.t.sf(t, K - 1),
+            "lift_high": np.percentile(means, 97.5), "lift_without_self": lone.mean(),
+            "p_value": stats.t.sf(t, K - 1),
         }  # fmt: skip
 
 
@@ -165,8 +168,8 @@ def test_counts_and_rates(part: Part) -> None:
     either, both = active.any(2).sum(0), active.all(2).sum(0)
     live = either > 0
     np.testing.assert_allclose(found["same_sample_rate"][live], both[live] / either[live])
-    rate = data.accum["count"] / [part.manifest["tokens"]["text"], part.manifest["tokens"]["image"]]
-    np.testing.assert_allclose(found["modality_share"][live], (rate[:, 1] / rate.sum(1))[live])
+    rate = data.accum["count"][live] / [part.manifest["tokens"]["text"], part.manifest["tokens"]["image"]]
+    np.testing.assert_allclose(found["modality_share"][live], rate[:, 1] / rate.sum(1))
 
 
 def test_p999_is_the_nearest_rank_edge() -> None:

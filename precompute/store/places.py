@@ -1,0 +1,184 @@
+"""The reader's questions about places: where a feature fires, and what fires at a token or patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Row, select
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.base import modality_code, page_start
+from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.features import FeatureQueries
+from precompute.store.samples import SampleQueries
+
+Array = NDArray[Any]
+Item = dict[str, Any]
+
+_WINDOW = 12  # text tokens shown on either side of a text example
+
+
+class PlaceQueries(FeatureQueries, SampleQueries):
+    """Answers about tokens and patches."""
+
+    def examples(
+        self, feature: int, *, modality: str | None = None, band: int | None = -1, limit: int = 20
+    ) -> list[Item]:
+        """Where a feature fires, with the same sample's other side (`GET /features/{id}/examples`).
+
+        Args:
+            modality: "text", "image" or None for both.
+            band: −1 the overall top list, 0–3 octaves down from the largest, None for all.
+        """
+        self._feature_row(feature)
+        e = s.examples.c
+        where = [e.feature == feature]
+        if modality is not None:
+            where.append(e.modality == modality_code(modality))
+        if band is not None:
+            where.append(e.band == band)
+        query = (
+            select(s.examples)
+            .where(*where)
+            .order_by(e.band, e.rank, e.modality)
+            .limit(max(1, min(limit, 200)))
+        )
+        rows = self._all(query)
+        samples = {r.row: r for r in self._sample_rows(sorted({r.row for r in rows}))}
+        return [self._example(feature, r, samples[r.row]) for r in rows]
+
+    def _example(self, feature: int, example: Row[Any], sample: Row[Any]) -> Item:
+        events = self.events.sample(sample.row)
+        z_t = dense_values(events, [feature])[:, 0]
+        grids = self._grids(events, sample.views, z_t[:, None])
+        where = patches(events, sample.views)
+        text_positions = np.flatnonzero(events.modality_t == s.TEXT)
+        if example.modality == s.TEXT:
+            centre = int(np.searchsorted(text_positions, example.position))
+            window = text_positions[max(0, centre - _WINDOW) : centre + _WINDOW + 1]
+            patch, shown = None, 0
+        else:
+            window = text_positions[: 2 * _WINDOW + 1]
+            at = int(np.flatnonzero(where.position == example.position)[0])
+            shown = int(where.view[at])
+            patch = self._patch(sample.views, where, at)
+        grid = grids[shown] if grids else None
+        token_ids = events.token_id_t
+        return {
+            "sample_id": sample.sample_id,
+            "text": sample.text,
+            "images": sample.images,
+            "modality": s.MODALITIES[example.modality],
+            "band": example.band,
+            "rank": example.rank,
+            "activation": example.value,
+            "position": example.position,
+            "token": self.token_text(int(token_ids[example.position]))
+            if example.modality == s.TEXT
+            else None,
+            "patch": patch,
+            "tokens": [
+                {"text": self.token_text(int(token_ids[t])), "position": int(t), "activation": float(z_t[t])}
+                for t in window
+            ],
+            "grid": {**grid, "values": [[v or 0.0 for v in row] for row in grid["values"][0]]}
+            if grid
+            else None,
+        }
+
+    @staticmethod
+    def _patch(views: list[Any], where: Any, at: int) -> Item:
+        view, row, col = int(where.view[at]), int(where.row[at]), int(where.col[at])
+        rows, cols, (x0, y0, x1, y1), image = views[view]
+        w, h = (x1 - x0) / cols, (y1 - y0) / rows
+        box = [x0 + col * w, y0 + row * h, x0 + (col + 1) * w, y0 + (row + 1) * h]
+        return {"view": view, "row": row, "col": col, "box": box, "image": image}
+
+    @staticmethod
+    def _grids(events: SampleEvents, views: list[Any], z_tk: Array) -> list[Item]:
+        where = patches(events, views)
+        grids = []
+        for index, (rows, cols, box, image) in enumerate(views):
+            here = where.view == index
+            values_krc = np.full((z_tk.shape[1], rows, cols), np.nan)
+            active_pk = np.where(
+                (events.modality_t[where.position[here]] == s.IMAGE)[:, None],
+                z_tk[where.position[here]],
+                np.nan,
+            )
+            values_krc[:, where.row[here], where.col[here]] = active_pk.T
+            values = [[[None if v != v else v for v in row] for row in k] for k in values_krc.tolist()]
+            grids.append(
+                {"view": index, "rows": rows, "cols": cols, "box": box, "image": image, "values": values}
+            )
+        return grids
+
+    def activations(self, sample_id: str, features: Sequence[int]) -> Item:
+        """Values of `features` on every token and patch of a sample (`GET /samples/{id}/activations`)."""
+        row = self._sample_row(sample_id)
+        wanted = [int(f) for f in features]
+        for f in wanted:
+            if not 0 <= f < self.n_features:
+                raise SaevxError(f"No feature {f}: this store has 0 to {self.n_features - 1}.")
+        events = self.events.sample(row.row)
+        z_tk = dense_values(events, wanted)
+        refs = self.feature_refs(wanted)
+        blank = [None] * len(wanted)
+        return {
+            "sample_id": row.sample_id,
+            "features": [
+                {k: refs[f][k] for k in ("id", "label", "max_text", "max_image", "p999")} for f in wanted
+            ],
+            "tokens": [
+                {
+                    "text": self.token_text(int(token)),
+                    "modality": s.TOKEN_KINDS[m],
+                    "position": t,
+                    "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else blank,
+                }
+                for t, (token, m) in enumerate(zip(events.token_id_t, events.modality_t, strict=True))
+            ],
+            "grids": self._grids(events, row.views, z_tk),
+        }
+
+    def features_at(
+        self, sample_id: str, *, position: int | None = None, patch: tuple[int, int, int] | None = None,
+        limit: int = 50, cursor: str | None = None,
+    ) -> Item:  # fmt: skip
+        """The features active on one token, or on one patch (view, row, col), strongest share first.
+
+        Raises:
+            SaevxError: no such sample, position or patch.
+        """
+        row = self._sample_row(sample_id)
+        events = self.events.sample(row.row)
+        where = patches(events, row.views)
+        if patch is not None:
+            hit = np.flatnonzero((where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2]))
+            if not len(hit):
+                raise SaevxError(
+                    f"Sample {sample_id!r} has no patch {','.join(map(str, patch))} (view,row,col)."
+                )
+            position = int(where.position[hit[0]])
+        if position is None or not 0 <= position < len(events.token_id_t):
+            raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}.")
+        kind = int(events.modality_t[position])
+        low, high = events.offset_t[position : position + 2]
+        feature, z = events.feature_e[low:high], events.z_e[low:high]
+        items = self.strongest(feature, z, kind, len(feature)) if kind in (s.TEXT, s.IMAGE) else []
+        start = page_start(cursor)
+        at = np.flatnonzero(where.position == position)
+        return {
+            "sample_id": row.sample_id,
+            "position": position,
+            "modality": s.TOKEN_KINDS[kind],
+            "token": self.token_text(int(events.token_id_t[position])),
+            "patch": self._patch(row.views, where, int(at[0])) if len(at) else None,
+            "items": items[start : start + limit],
+            "total": len(items),
+            "next": str(start + limit) if start + limit < len(items) else None,
+        }

@@ -1,0 +1,138 @@
+"""The reader's questions about samples: lists, one pair with scores and strongest features, its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Row, select, text
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.base import feature_ref
+from precompute.store.quality import QualityQueries
+from precompute.store.query import Page, keyset_page, match_words
+
+Array = NDArray[Any]
+Item = dict[str, Any]
+
+
+class SampleQueries(QualityQueries):
+    """Answers about samples."""
+
+    def samples(
+        self,
+        *,
+        sort: str = "row",
+        order: str = "asc",
+        limit: int = 50,
+        cursor: str | None = None,
+        flag: str | None = None,
+        threshold: float | None = None,
+        q: str | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> Page:
+        """One page of samples; `flag` keeps those above its threshold (or above `threshold`)."""
+        if sort not in s.SAMPLE_SORTS:
+            raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
+        c = s.samples.c
+        where: list[ColumnElement[bool]] = []
+        if flag is not None:
+            limit_value = self._flag(flag)["threshold"] if threshold is None else threshold
+            where.append(c[s.flag_column(flag)] > limit_value)
+        if ids is not None:
+            where.append(c.sample_id.in_([str(i) for i in ids]))
+        if q and q.strip():
+            match = match_words(q)
+            found = text("SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q").bindparams(q=match)
+            where.append(c.row.in_(found.columns(c.row).scalar_subquery()) if match else c.row < 0)
+        rows, total, after = keyset_page(
+            self.engine, select(s.samples), by=_sample_sort(sort), key=c.row, order=order, limit=limit,
+            cursor=cursor, where=where,
+        )  # fmt: skip
+        return Page([self._sample_item(r) for r in rows], total, after)
+
+    def _sample_rows(self, rows: Sequence[int]) -> Sequence[Row[Any]]:
+        return self._all(select(s.samples).where(s.samples.c.row.in_([int(r) for r in rows])))
+
+    def _sample_row(self, sample_id: str) -> Row[Any]:
+        found = self._all(select(s.samples).where(s.samples.c.sample_id == str(sample_id)))
+        if not found:
+            raise SaevxError(f"No sample {sample_id!r} in this store.")
+        return found[0]
+
+    def _sample_item(self, row: Row[Any]) -> Item:
+        values = row._mapping
+        thresholds = {f["name"]: f["threshold"] for f in self.flags}
+        raised = [n for n, limit in thresholds.items() if (values[s.flag_column(n)] or -np.inf) > limit]
+        return {
+            **{k: values[k] for k in ("sample_id", "row", "text", "images", "n_text", "n_image")},
+            "scores": {name: values[s.score_column(name)] for name in s.SCORES},
+            "flags": raised,
+        }
+
+    def sample(self, sample_id: str, top: int = 24) -> Item:
+        """One pair with scores, ranks, flags, reasons and strongest features (`GET /samples/{id}`)."""
+        row = self._sample_row(sample_id)
+        values = row._mapping
+        item = self._sample_item(row)
+        flag_scores = {name: values[s.flag_column(name)] for name in s.FLAGS}
+        near = s.samples.c.row.in_([row.row - 1, row.row + 1])
+        beside = self._all(select(s.samples.c.row, s.samples.c.sample_id).where(near))
+        around = {r.row: r.sample_id for r in beside}
+        return {
+            **item,
+            **{
+                k: values[k] for k in ("n_special", "n_sink", "fvu_text", "fvu_image", "extra", "near_cosine")
+            },
+            "near_sample_id": self.sample_id(row.near_row) if row.near_row is not None else None,
+            "views": [_view(v) for v in row.views],
+            "score_ranks": self.rank_scores(item["scores"]),
+            "flags": [self._flag_hit(row.row, name, flag_scores[name]) for name in item["flags"]],
+            "flag_scores": flag_scores,
+            "top_features": {name: self._top(row.row, m, top) for m, name in enumerate(s.MODALITIES)},
+            "previous": around.get(row.row - 1),
+            "next": around.get(row.row + 1),
+        }
+
+    def sample_id(self, row: int) -> str:
+        return str(self._all(select(s.samples.c.sample_id).where(s.samples.c.row == int(row)))[0][0])
+
+    def row(self, sample_id: str) -> int:
+        return int(self._sample_row(sample_id).row)
+
+    def _top(self, row: int, modality: int, top: int) -> list[Item]:
+        return self.strongest(*self.events.maxima(row, modality), modality, top)
+
+    def strongest(self, feature: Array, z: Array, modality: int, top: int) -> list[Item]:
+        """The features with the largest share of their own maximum in that modality, as the pages list
+        them.
+        """
+        largest = self.max_by_modality[feature, modality]
+        share = np.divide(z, largest, out=np.zeros(len(z)), where=largest > 0)
+        order = np.lexsort((feature, -share))[:top]
+        refs = self.feature_refs(feature[order])
+        return [
+            {**feature_ref(refs[int(k)]), "activation": float(z[i]), "share": float(min(share[i], 1.0))}
+            for i, k in zip(order, feature[order], strict=True)
+        ]
+
+    def image_path(self, sample_id: str, image: int = 0) -> Path:
+        """WebP file of a sample's picture."""
+        row = self._sample_row(sample_id)
+        if not 0 <= image < len(row.images):
+            raise SaevxError(f"Sample {sample_id!r} has {len(row.images)} pictures, counted from 0.")
+        return self.path / str(row.images[image]["path"])
+
+
+def _sample_sort(sort: str) -> Any:
+    if sort in s.SCORES:
+        return s.samples.c[s.score_column(sort)]
+    return s.samples.c[s.flag_column(sort)] if sort in s.FLAGS else s.samples.c.row
+
+
+def _view(view: Any) -> Item:
+    return {"rows": view[0], "cols": view[1], "box": view[2], "image": view[3]}
