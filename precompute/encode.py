@@ -32,11 +32,13 @@ class Scale(NamedTuple):
     def of(cls, manifest: dict[str, Any]) -> Scale:
         """As a store's manifest has it."""
         sinks = manifest["sinks"]
-        multiple = sinks["multiple"]
-        if multiple is None:
-            return cls(int(manifest["scale_log2"]), (float("inf"), float("inf")))
-        median = sinks["median_norm"]
-        return cls(int(manifest["scale_log2"]), (multiple * median["text"], multiple * median["image"]))
+        multiple, median = sinks["multiple"], sinks["median_norm"]
+        keep_all = float("inf")
+        text, image = (
+            keep_all if multiple is None or median[name] is None else float(multiple * median[name])
+            for name in ("text", "image")
+        )
+        return cls(int(manifest["scale_log2"]), (text, image))
 
 
 class Encoded(NamedTuple):
@@ -55,7 +57,7 @@ class Encoded(NamedTuple):
     value_e: Array
     """float16 in stored units, > 0."""
     norm_t: Array
-    """float32 ‖h‖."""
+    """float64 ‖h‖."""
     error_t: Array
     """float64 ‖h − ĥ‖² of the tokens counted, 0 elsewhere; zeros unless asked for."""
     views: list[list[View]]
@@ -114,7 +116,9 @@ def nonzero(acts_tf: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def encode_batch(hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, errors: bool = False) -> Encoded:
+def encode_batch(
+    hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, errors: bool = False
+) -> Encoded:
     """Sparse features of every counted token of a batch.
 
     Args:
@@ -127,7 +131,7 @@ def encode_batch(hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, e
     hidden_td = hidden_bsd[torch.from_numpy(real_bs).to(hidden_bsd.device)]
     token_id_t = batch.inputs["input_ids"].cpu().numpy()[real_bs].astype(np.int32)
     modality_t = batch.modality_bs[real_bs].copy()
-    norm_t = hidden_td.float().norm(dim=-1).cpu().numpy()
+    norm_t = torch.linalg.vector_norm(hidden_td.float(), dim=-1, dtype=torch.float64).cpu().numpy()
     for modality in (TEXT, IMAGE):
         modality_t[(modality_t == modality) & (norm_t > scale.sink_norm[modality])] = SINK
 

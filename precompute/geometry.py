@@ -114,7 +114,9 @@ def find(model_type: str, *, multimodal: bool, asked: str | None = None) -> tupl
         SaevxError: an unknown family, with how to add one.
     """
     if asked is not None and asked != "square" and asked not in FAMILIES:
-        raise SaevxError(f"No geometry is called {asked!r}: choose from square, {', '.join(sorted(FAMILIES))}.")
+        raise SaevxError(
+            f"No geometry is called {asked!r}: choose from square, {', '.join(sorted(FAMILIES))}."
+        )
     if not multimodal:
         return "text-only", text_only
     if asked == "square":

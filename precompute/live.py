@@ -32,7 +32,9 @@ class Encoded(NamedTuple):
     """float64 ‖h − ĥ‖² of counted tokens; zeros unless asked for."""
 
 
-def encode_pair(mllm: Mllm, sae: SaeV, manifest: dict[str, Any], pair: Pair, *, errors: bool = False) -> Encoded:
+def encode_pair(
+    mllm: Mllm, sae: SaeV, manifest: dict[str, Any], pair: Pair, *, errors: bool = False
+) -> Encoded:
     """Features of one pair; either side may be missing.
 
     Args:

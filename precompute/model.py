@@ -136,7 +136,9 @@ class Mllm:
             text_config = config.get_text_config()
             n_layers = int(text_config.num_hidden_layers)
             if not 0 <= layer < n_layers:
-                raise SaevxError(f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE.")
+                raise SaevxError(
+                    f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
+                )
             if not full:
                 cut(text_config, layer + 1)
             target = pick_device(device)
@@ -224,7 +226,9 @@ class Mllm:
             raise SaevxError("This model reads text only: give data without images, or a multimodal model.")
         around = [self._around(len(pair.images), generate) for pair in pairs]
         if self.multimodal and any(self.processor.image_token in pair.text for pair in pairs):
-            raise SaevxError(f"The text holds {self.processor.image_token}, the model's mark for an image: remove it.")
+            raise SaevxError(
+                f"The text holds {self.processor.image_token}, the model's mark for an image: remove it."
+            )
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
         bos = self.tokenizer.bos_token
         options: dict[str, Any] = {
@@ -262,7 +266,9 @@ class Mllm:
         return Batch({k: v.to(self.device) for k, v in inputs.items()}, modality_bs, views, length_b)
 
     def _views(self, pair: Pair, n_tokens: int) -> list[View]:
-        views = self.geometry(self.processor, self.model.config, [image.size for image in pair.images], n_tokens)
+        views = self.geometry(
+            self.processor, self.model.config, [image.size for image in pair.images], n_tokens
+        )
         counted = sum(view.rows * view.cols for view in views)
         if counted != n_tokens:
             raise SaevxError(
@@ -383,7 +389,9 @@ class Mllm:
             with torch.inference_mode():
                 own = norm.weight
                 ones = torch.ones_like(own, dtype=torch.float32)
-                weight_d = (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
+                weight_d = (
+                    (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
+                )
         return weight_d, unembed_vd.detach().float().cpu()
 
 

@@ -82,7 +82,9 @@ class SaeV:
             else:
                 folder = from_hub(name)
             if not (folder / CONFIG).is_file():
-                raise SaevxError(f"{name} holds no {CONFIG}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
+                raise SaevxError(
+                    f"{name} holds no {CONFIG}: give a SAELens folder, RELEASE:SAE_ID or a hub id."
+                )
             sae = SAE.load_from_disk(folder, device=target, dtype="float32")
             fold(sae, json.loads((folder / CONFIG).read_text()), name)
         except SaevxError:
@@ -159,11 +161,18 @@ class SaeV:
         """ĥ [t, d] from sparse z (CSR rows): as `decode`, at the cost of the active features only."""
         if self.normalize in _PER_TOKEN:
             acts_tf = torch.zeros(len(hidden_td), self.n_features, device=self.device)
-            token_e = torch.repeat_interleave(torch.arange(len(hidden_td), device=self.device), offset_t.diff())
+            token_e = torch.repeat_interleave(
+                torch.arange(len(hidden_td), device=self.device), offset_t.diff()
+            )
             acts_tf[token_e, feature_e] = z_e
             return self.decode(acts_tf, hidden_td)
         summed_td = torch.nn.functional.embedding_bag(
-            feature_e, self.directions_fd, offset_t, mode="sum", per_sample_weights=z_e, include_last_offset=True
+            feature_e,
+            self.directions_fd,
+            offset_t,
+            mode="sum",
+            per_sample_weights=z_e,
+            include_last_offset=True,
         )
         return summed_td + self.decode_zero_d
 

@@ -1,0 +1,127 @@
+"""The offline commands: `saevx precompute`, `verify`, `filter`. backend/cli.py puts them beside the server's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict, SettingsError
+
+from precompute.errors import SaevxError
+from precompute.pipeline import Options, precompute
+
+CLI_CONFIG = SettingsConfigDict(
+    cli_kebab_case=True,
+    cli_implicit_flags=True,
+    cli_prog_name="saevx",
+    cli_hide_none_type=True,
+    cli_avoid_json=True,
+    cli_enforce_required=True,
+    use_attribute_docstrings=True,
+    extra="forbid",
+)
+
+
+class Precompute(Options):
+    """Run the offline pass: every pair through the model and the SAE-V once, and all that pages show from it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: CliPositionalArg[str]
+    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, optional id)."""
+
+    def cli_cmd(self) -> None:
+        done = precompute(self)
+        if not self.dry_run:
+            print(done)
+
+
+class Verify(BaseModel):
+    """Check a finished store: every file against its checksum, every count and example against the events."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    store: CliPositionalArg[Path]
+    """Folder of the store."""
+
+    def cli_cmd(self) -> None:
+        from precompute.verify import verify
+
+        checks = verify(self.store)
+        for check in checks:
+            print(check)
+        bad = [check for check in checks if not check.ok]
+        if bad:
+            raise SaevxError(f"{self.store} is damaged ({bad[0].name}: {bad[0].detail}): make it again.")
+
+
+class Filter(BaseModel):
+    """Keep the best pairs of a store by a score, as JSONL that `datasets` loads back."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    store: CliPositionalArg[Path]
+    """Folder of the store."""
+    by: str
+    """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good pairs from bad."""
+    keep: float = Field(default=50.0, ge=0, le=100)
+    """Percent of the pairs to keep, 0–100."""
+    drop_flags: list[str] = Field(default_factory=list)
+    """Leave out samples with any of these flags; give it several times."""
+    out: Path | None = None
+    """File to write; default: standard output."""
+    format: Literal["jsonl", "ids"] = "jsonl"
+    """jsonl: one object a line with the row's own fields; ids: one id a line."""
+
+    def cli_cmd(self) -> None:
+        from precompute.filter import filter_store
+        from precompute.store.reader import Store
+
+        store = Store.open(self.store)
+        lines = filter_store(store, by=self.by, keep=self.keep, flags=self.drop_flags, format=self.format)
+        if self.out is None:
+            sys.stdout.writelines(lines)
+            return
+        fresh = self.out.with_name(self.out.name + ".part")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+        fresh.replace(self.out)
+
+
+def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0 done, 1 failed with one line on standard error, 2 wrong
+    usage."""
+    try:
+        CliApp.run(app, cli_args=list(sys.argv[1:] if args is None else args))
+    except ValidationError as error:
+        for wrong in error.errors():
+            say_error(f"{option_name(wrong['loc'])}: {wrong['msg']}")
+            return 2
+    except SettingsError as error:
+        say_error(str(error))
+        return 2
+    except SaevxError as error:
+        say_error(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say_error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has left, as `head` does; Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def option_name(place: Sequence[str | int]) -> str:
+    """`--batch-tokens` of ('Precompute', 'batch_tokens'): the last name in the place of an error."""
+    names = [str(part) for part in place if isinstance(part, str)]
+    named = [name for name in names if name.islower()] or names
+    return f"--{named[-1].replace('_', '-')}" if named else "arguments"
+
+
+def say_error(message: str) -> None:
+    print(f"saevx: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,301 @@
+"""End of `collect`: the shards put together, samples in the data's order, as the later steps read them.
+
+Rows are numbered here, after everything that had to be set aside is known; the layout is in docs/store.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from precompute import accumulate as acc
+from precompute.collect import SHARDS, THUMBS, Collector, feature_type, resid_path, shard_path, thumb_path
+from precompute.data import SetAside
+from precompute.errors import SaevxError
+from precompute.model import IMAGE, SINK, SPECIAL, TEXT
+
+Array = NDArray[Any]
+MERGE_AT_ONCE = 16
+KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
+
+
+class Heads(NamedTuple):
+    """What is small of all shards."""
+
+    index_n: Array
+    """int64 [N], rising: the data's row number of each row of the store."""
+    n_token: Array
+    n_event: Array
+    max_n2: Array
+    set_aside: list[SetAside]
+    records: list[dict[str, Any]]
+
+
+def shards(job: Collector) -> Iterator[tuple[int, Any]]:
+    for number in range(len(job.plan.shards)):
+        with np.load(shard_path(job.part, number), allow_pickle=False) as file:
+            yield number, file
+
+
+def expand(start_n: Array, length_n: Array) -> Array:
+    """Indices start…start+length−1 of every run, one after the other."""
+    begin = np.cumsum(length_n) - length_n
+    return np.repeat(start_n - begin, length_n) + np.arange(int(length_n.sum()))  # type: ignore[no-any-return]
+
+
+def offsets(length_n: Array) -> Array:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(length_n, dtype=np.int64)])
+
+
+def heads(job: Collector) -> Heads:
+    """Row order of the store, from all shards."""
+    parts: dict[str, list[Array]] = {name: [] for name in ("index", "n_token", "n_event", "max_n")}
+    set_aside = list(job.data.set_aside)
+    records: list[dict[str, Any]] = []
+    for _, file in shards(job):
+        token_start = offsets(file["n_token"])
+        event_start = offsets(file["token_count"])
+        parts["index"].append(file["index"])
+        parts["n_token"].append(file["n_token"])
+        parts["n_event"].append(np.diff(event_start[token_start]))
+        parts["max_n"].append(file["max_n"])
+        records += json.loads(file["records"].tobytes())
+        set_aside += [SetAside(*bad) for bad in json.loads(file["set_aside"].tobytes())]
+    columns = {name: np.concatenate(part) for name, part in parts.items()}
+    if not len(columns["index"]):
+        raise SaevxError(f"No sample could be used; the first: {min(set_aside).reason}.")
+    order = np.argsort(columns["index"])
+    return Heads(
+        *(columns[name][order] for name in ("index", "n_token", "n_event", "max_n")),
+        sorted(set_aside),
+        sorted(records, key=lambda record: record["index"]),
+    )
+
+
+def merge(job: Collector, ds: int) -> dict[str, Any]:
+    """Writes events/, images/ and collect/; repeatable, so a killed merge is done again.
+
+    Args:
+        ds: members of D_s.
+
+    Returns:
+        the manifest's `tokens`, `quality`, and counts of `data`.
+    """
+    for folder in ("events", "collect", "images"):
+        shutil.rmtree(job.part / folder, ignore_errors=True)
+        (job.part / folder).mkdir(parents=True)
+    head = heads(job)
+    write_events(job, head)
+    write_maxima(job, head)
+    write_residuals(job, head, ds)
+    write_accum(job, head)
+    totals = write_samples(job, head)
+    vocabulary = json.dumps(job.mllm.vocabulary(), ensure_ascii=False)
+    (job.part / "collect" / "vocabulary.json").write_text(vocabulary, encoding="utf-8", errors="replace")
+    digest = write_records(job, head)
+    return {
+        **totals,
+        "data": {
+            "name": job.data.name,
+            "sha256": digest,
+            "n_rows": job.data.n_rows,
+            "n_samples": len(head.index_n),
+            "n_quarantined": len(head.set_aside),
+        },
+    }
+
+
+def write_events(job: Collector, head: Heads) -> None:
+    """events/: tokens and their features."""
+    folder = job.part / "events"
+    token_start, event_start = offsets(head.n_token), offsets(head.n_event)
+    n_tokens, n_events = int(token_start[-1]), int(event_start[-1])
+    np.save(folder / "sample_token.npy", token_start)
+    out = {
+        "token_id": (np.int32, n_tokens),
+        "token_modality": (np.uint8, n_tokens),
+        "event_feature": (feature_type(job.sae.n_features), n_events),
+        "event_value": (np.float16, n_events),
+    }
+    files = {
+        name: open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), (n,))
+        for name, (kind, n) in out.items()
+    }
+    count_t = np.zeros(n_tokens, np.int64)
+    for _, file in shards(job):
+        row_n = np.searchsorted(head.index_n, file["index"])
+        at_t = expand(token_start[row_n], head.n_token[row_n])
+        at_e = expand(event_start[row_n], head.n_event[row_n])
+        count_t[at_t] = file["token_count"]
+        for name, target in files.items():
+            target[at_t if name.startswith("token") else at_e] = file[name]
+    np.save(folder / "token_event.npy", offsets(count_t))
+    for target in files.values():
+        target.flush()
+
+
+def write_maxima(job: Collector, head: Heads) -> None:
+    """collect/max_full_*: every feature's largest value in every (row, modality)."""
+    folder = job.part / "collect"
+    start = offsets(head.max_n2.reshape(-1))
+    np.save(folder / "max_full_offset.npy", start)
+    n = (int(start[-1]),)
+    feature = open_memmap(
+        folder / "max_full_feature.npy", "w+", np.dtype(feature_type(job.sae.n_features)), n
+    )
+    value = open_memmap(folder / "max_full_value.npy", "w+", np.dtype(np.float16), n)
+    for _, file in shards(job):
+        row_n = np.searchsorted(head.index_n, file["index"])
+        at = expand(
+            start[2 * row_n], head.max_n2[row_n].sum(axis=1)
+        )  # a row's two modalities lie side by side
+        feature[at], value[at] = file["max_feature"], file["max_value"]
+    feature.flush()
+    value.flush()
+
+
+def write_residuals(job: Collector, head: Heads, ds: int) -> None:
+    """collect/resid*: h of D_s's counted tokens as bf16 bits, by row and position."""
+    folder = job.part / "collect"
+    wanted = np.array([job.data.rows[i].index for i in job.plan.ds], dtype=np.int64)
+    members = np.sort(wanted[np.isin(wanted, head.index_n)][:ds])
+    np.save(folder / "ds_rows.npy", np.searchsorted(head.index_n, members))
+    taken = []
+    for number, file in shards(job):
+        keep = np.flatnonzero(np.isin(file["resid_index"], members))
+        taken.append((number, keep, file["resid_index"][keep], file["resid_pos"][keep]))
+    index = np.concatenate([part[2] for part in taken])
+    position = np.concatenate([part[3] for part in taken])
+    order = np.lexsort((position, index))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    np.save(folder / "resid_row.npy", np.searchsorted(head.index_n, index[order]))
+    np.save(folder / "resid_pos.npy", position[order])
+    target = open_memmap(folder / "resid.npy", "w+", np.dtype(np.uint16), (len(order), job.mllm.d_model))
+    begin = 0
+    for number, keep, *_ in taken:
+        source = np.load(resid_path(job.part, number), mmap_mode="r", allow_pickle=False)
+        target[place[begin : begin + len(keep)]] = source[keep]
+        begin += len(keep)
+    target.flush()
+
+
+def write_accum(job: Collector, head: Heads) -> None:
+    """collect/accum.npz: the accumulators of all data, with the store's own row numbers."""
+    waiting: list[acc.Accum] = []
+    for _, file in shards(job):
+        arrays = {name.removeprefix("accum_"): file[name] for name in file.files if name.startswith("accum_")}
+        waiting.append(acc.load(arrays, job.sae.n_features, job.seed))
+        if len(waiting) == MERGE_AT_ONCE:
+            waiting = [acc.merge(waiting)]
+    tables = acc.tables(acc.merge(waiting))
+    for name in ("top_row", "band_row"):
+        index = tables[name]
+        tables[name] = np.where(index >= 0, np.searchsorted(head.index_n, index), -1)
+    np.savez(job.part / "collect" / "accum.npz", **tables)  # type: ignore[arg-type]
+
+
+def write_samples(job: Collector, head: Heads) -> dict[str, Any]:
+    """collect/sample.npz: per-sample figures. Returns the manifest's `tokens` and `quality`."""
+    n, d = len(head.index_n), job.mllm.d_model
+    found = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
+    nll = np.full(n, np.nan)
+    kinds = np.zeros((n, 4), np.int64)
+    sum_md = np.zeros((2, d))
+    count = np.zeros(2, np.int64)
+    for _, file in shards(job):
+        row_n = np.searchsorted(head.index_n, file["index"])
+        for name, target in found.items():
+            target[row_n] = file[name]
+        nll[row_n] = file["nll"]
+        sample_t = np.repeat(np.arange(len(row_n)), file["n_token"])
+        kinds[row_n] = np.bincount(sample_t * 4 + file["token_modality"], minlength=4 * len(row_n)).reshape(
+            -1, 4
+        )
+        count += np.bincount(np.repeat(file["token_modality"], file["token_count"]), minlength=2)[:2]
+        for batch_md in file["sums"]:  # batch by batch: the order of a float sum must not hang on the shards
+            sum_md += batch_md
+    sizes = np.array(
+        [(r["images"][0]["width"], r["images"][0]["height"]) if r["images"] else (0, 0) for r in head.records]
+    )
+    np.savez(
+        job.part / "collect" / "sample.npz",
+        **{name: kinds[:, kind] for name, kind in KINDS.items()},
+        width=sizes[:, 0],
+        height=sizes[:, 1],
+        **{f"{name}_{m}": found[name][:, i] for name in found for i, m in enumerate(("text", "image"))},
+        sum_text_d=sum_md[TEXT],
+        sum_image_d=sum_md[IMAGE],
+        caption_nll=nll,
+    )
+    tokens = kinds.sum(axis=0)
+    return {
+        "tokens": dict(zip(("text", "image", "special", "sink"), tokens.tolist(), strict=True)),
+        "quality": quality(found["sse"].sum(axis=0), found["sq"].sum(axis=0), sum_md, tokens[:2], count),
+    }
+
+
+def quality(sse_m: Array, sq_m: Array, sum_md: Array, tokens_m: Array, events_m: Array) -> dict[str, Any]:
+    """FVU = Σ‖h − ĥ‖² / Σ‖h − mean h‖² and L0, per modality and both together (METHOD, *Quality*)."""
+
+    def fvu(error: float, square: float, sum_d: Array, n: int) -> float | None:
+        spread = square - float(sum_d @ sum_d) / n if n else 0.0
+        return float(error / spread) if spread > 0 else None
+
+    result: dict[str, Any] = {"fvu": {}, "l0": {}}
+    for m, name in enumerate(("text", "image")):
+        n = int(tokens_m[m])
+        result["fvu"][name] = fvu(sse_m[m], sq_m[m], sum_md[m], n)
+        result["l0"][name] = float(events_m[m] / n) if n else None
+    n = int(tokens_m.sum())
+    result["fvu"]["both"] = fvu(sse_m.sum(), sq_m.sum(), sum_md.sum(axis=0), n)
+    result["l0"]["both"] = float(events_m.sum() / n) if n else None
+    return result
+
+
+def write_records(job: Collector, head: Heads) -> str:
+    """samples.jsonl, quarantine.jsonl and the thumbnails under their row numbers. Returns the data's SHA-256."""
+    rows = {row.index: row for row in job.data.rows}
+    digest = hashlib.sha256()
+    folder = job.part / "collect"
+    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for number, record in enumerate(head.records):
+            row = rows[record["index"]]
+            images = []
+            for i, picture in enumerate(record["images"]):
+                thumb = Path("images") / str(number // 1000) / f"{number}_{i}.webp"
+                (job.part / thumb).parent.mkdir(exist_ok=True)
+                shutil.copyfile(thumb_path(job.part, row.index, i), job.part / thumb)
+                images.append({**picture, "thumb": thumb.as_posix()})
+            meaning = [
+                row.sample_id,
+                row.text,
+                [picture["sha256"] for picture in record["images"]],
+                row.extra,
+            ]
+            digest.update(json.dumps(meaning, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            line = {
+                "row": number, "index": row.index, "sample_id": row.sample_id, "text": row.text, "images": images,
+                "views": record["views"], "extra": row.extra, "source": row.source,
+            }  # fmt: skip
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
+        for bad in head.set_aside:
+            file.write(json.dumps(bad._asdict(), ensure_ascii=False) + "\n")
+    return digest.hexdigest()
+
+
+def tidy(part: Path) -> None:
+    """Remove what only an interrupted pass needs."""
+    for folder in (SHARDS, THUMBS):
+        shutil.rmtree(part / folder, ignore_errors=True)
+    for name in ("prelude.json", "plan.json"):
+        (part / name).unlink(missing_ok=True)

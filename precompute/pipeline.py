@@ -1,0 +1,426 @@
+"""`saevx precompute`: data, model and SAE-V in, an immutable store out.
+
+The store grows in STORE.part, is verified there and renamed into place, so STORE is either whole or absent.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import json
+import platform
+import shutil
+import sys
+import time
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from precompute.data import Data, SetAside, header_size, read
+from precompute.errors import SaevxError
+from precompute.plan import Plan, fingerprint, make_plan
+from precompute.progress import say
+
+Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
+LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
+MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
+BENCH_SAMPLES = 32
+
+
+class Options(BaseModel):
+    """Run the offline pass: every pair through the model and the SAE-V once, and all that pages show from it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: str
+    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, optional id)."""
+    model: str
+    """Model: a transformers folder or hub id."""
+    sae: str
+    """SAE-V: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
+    out: Path
+    """Folder of the finished store; it must not exist yet."""
+    name: str | None = None
+    """The store's short name in the explorer; default: the folder's."""
+    layer: int | None = Field(default=None, ge=0)
+    """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
+    nll: bool = False
+    """Also measure each caption's cross-entropy given its image (score caption-nll); loads and runs the whole model."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Most tokens in a batch, padding counted."""
+    shard_samples: int = Field(default=1024, ge=1)
+    """Samples in a shard, after which a killed run can go on."""
+    ds: int = Field(default=1000, ge=1)
+    """Samples in D_s, from which ω is computed."""
+    delta: float | None = Field(default=None, ge=0)
+    """Activation threshold δ for ω, in units of z; default: 10 % of each feature's 99.9th percentile."""
+    sinks: float | Literal["keep"] = Field(default=4.0)
+    """Tokens whose norm exceeds this multiple of their modality's median are left out as attention sinks, or keep."""
+    omega: Literal["paired", "all-pairs"] = "paired"
+    """Which ω the scores use."""
+    repeat_samples: bool = False
+    """Let a sample give several of the tokens behind ω, as the authors do; default: one per modality."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every choice by chance."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    geometry: str | None = None
+    """How image tokens lie in the picture, for a model family that is not known: square."""
+    only: Step | None = None
+    """Run this step alone on the unfinished store (OUT.part)."""
+    dry_run: bool = False
+    """Say what it would take in time, memory and disk, from a few samples, and write nothing."""
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(self.out.name + ".part")
+
+
+def precompute(options: Options) -> Path:
+    """Run the pass, or go on with one that was interrupted.
+
+    Returns:
+        the finished store; with `only`, the unfinished one.
+
+    Raises:
+        SaevxError: wrong input, or a store that is finished already.
+    """
+    if options.out.exists():
+        raise SaevxError(
+            f"{options.out} exists already and a store never changes: choose another --out or delete it."
+        )
+    if options.sinks != "keep" and options.sinks <= 0:
+        raise SaevxError("--sinks takes a multiple above 0, or keep.")
+    run = Run(options)
+    if options.dry_run:
+        print(run.forecast())
+        return options.part
+    return run.only(options.only) if options.only else run.all()
+
+
+class Run:
+    """One run of the pipeline; the model and the SAE are loaded when first needed."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.part = options.part
+        self.seconds: dict[str, float] = {}
+        self.extra: dict[str, Any] = {}
+
+    @cached_property
+    def sae(self) -> Any:
+        from precompute.sae import SaeV
+
+        return SaeV.load(self.options.sae, self.options.device, layer=self.options.layer)
+
+    @cached_property
+    def mllm(self) -> Any:
+        from precompute.model import Mllm
+
+        o = self.options
+        mllm = Mllm.load(
+            o.model,
+            layer=self.sae.layer,
+            full=o.nll,
+            device=o.device,
+            dtype=o.dtype,
+            device_map=o.device_map,
+            quantize=o.quantize,
+            geometry=o.geometry,
+        )
+        self.sae.check(mllm.d_model)
+        return mllm
+
+    @cached_property
+    def read(self) -> Data:
+        return read(self.options.data)
+
+    @cached_property
+    def data_and_plan(self) -> tuple[Data, Plan]:
+        """The usable rows and the order in which they are run."""
+        data, mllm, o = self.read, self.mllm, self.options
+        limit = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        mark = getattr(mllm.processor, "image_token", None) if mllm.multimodal else None
+        sizes = [[header_size(path) for path in row.images] for row in data.rows]
+        fine = [all(min(size) > 0 for size in picture) for picture in sizes]
+        known = [picture if ok else [] for picture, ok in zip(sizes, fine, strict=True)]
+        length_n = mllm.n_tokens([row.text for row in data.rows], known)
+        kept, lengths, set_aside = [], [], list(data.set_aside)
+        for row, length in zip(data.rows, length_n.tolist(), strict=True):
+            reason = None
+            if mark is not None and mark in row.text:
+                reason = f"its text holds {mark}, the model's mark for an image"
+            elif length + len(mllm.template) // 4 > limit:
+                reason = f"it has {length} tokens, more than the model's context of {limit}"
+            elif row.images and not mllm.multimodal:
+                reason = "it has an image, and the model reads text only"
+            elif not row.images and not row.text:
+                reason = "it has neither image nor text"
+            if reason:
+                set_aside.append(SetAside(row.index, row.sample_id, reason))
+            else:
+                kept.append(row)
+                lengths.append(length)
+        if not kept:
+            raise SaevxError(f"No row of {o.data} can be used; the first: {min(set_aside).reason}.")
+        data = data._replace(rows=kept, set_aside=sorted(set_aside))
+        plan = make_plan(
+            [row.sample_id for row in kept],
+            np.array(lengths, dtype=np.int64) + OVERHEAD,
+            batch_tokens=o.batch_tokens,
+            shard_samples=o.shard_samples,
+            ds=o.ds,
+            seed=o.seed,
+        )
+        return data, plan
+
+    # ---- steps
+
+    def all(self) -> Path:
+        """Every step, then verify and rename."""
+        from precompute.store.writer import finish
+        from precompute.verify import verify_or_raise
+
+        begin = time.monotonic()
+        manifest = self.collect()
+        for step in LATER:
+            manifest = self.later(step, manifest)
+        said = json.loads((self.part / RUN).read_text())
+        for name in (PLAN, RUN):
+            (self.part / name).unlink(missing_ok=True)
+        finish(self.part, manifest)
+        self.write_run({**said, "seconds_total": time.monotonic() - begin})
+        with self.timed("verify"):
+            verify_or_raise(self.part)
+        self.part.rename(self.options.out)
+        n, bad = manifest["data"]["n_samples"], manifest["data"]["n_quarantined"]
+        say(f"{self.options.out}: {n} samples, {bad} rows set aside, {time.monotonic() - begin:.0f} s")
+        return self.options.out
+
+    def only(self, step: Step) -> Path:
+        """One step on the unfinished store."""
+        if step == "collect":
+            self.collect(again=True)
+        else:
+            path = self.part / MANIFEST
+            if not path.exists():
+                raise SaevxError(f"There is no unfinished store at {self.part}: run --only collect first.")
+            self.later(step, json.loads(path.read_text()))
+        return self.part
+
+    def collect(self, *, again: bool = False) -> dict[str, Any]:
+        """The pass itself, or what an interrupted run has left of it."""
+        from precompute import merge
+        from precompute.collect import Collector
+
+        o = self.options
+        told = self.fingerprint()
+        plan_file, manifest_file = self.part / PLAN, self.part / MANIFEST
+        if again and manifest_file.exists():
+            shutil.rmtree(self.part)
+        if plan_file.exists() and json.loads(plan_file.read_text())["fingerprint"] != told:
+            raise SaevxError(
+                f"{self.part} holds an unfinished run with other data, model, SAE or options: "
+                "repeat that command to go on with it, or delete the folder to start anew."
+            )
+        if self.part.exists() and not plan_file.exists() and any(self.part.iterdir()):
+            raise SaevxError(f"{self.part} is in the way and is no unfinished store: move or delete it.")
+        if manifest_file.exists():
+            return dict(json.loads(manifest_file.read_text()))
+        data, plan = self.data_and_plan
+        self.part.mkdir(parents=True, exist_ok=True)
+        plan_file.write_text(json.dumps({"fingerprint": told}))
+        n_ds = int(plan.length_n[plan.ds].sum())
+        say(
+            f"{len(data.rows)} samples of {data.n_rows} rows, {len(plan.batches)} batches, {len(plan.shards)} shards; "
+            f"scratch for D_s {human(n_ds * self.mllm.d_model * 2)}"
+        )
+        multiple = None if o.sinks == "keep" else float(o.sinks)
+        job = Collector(self.mllm, self.sae, data, plan, self.part, o.seed, o.nll, multiple)
+        with self.timed("collect"):
+            found = job.run()
+            merged = merge.merge(job, o.ds)
+        self.extra["collect"] = {
+            "forward_seconds": job.clock.forward, "seconds": job.clock.wall, "tokens": job.clock.tokens
+        }  # fmt: skip
+        manifest = {**self.described(), **found, **merged}
+        self.save(manifest)
+        merge.tidy(self.part)
+        return manifest
+
+    def later(self, step: Step, manifest: dict[str, Any]) -> dict[str, Any]:
+        """One of the steps after `collect`."""
+        o = self.options
+        given = {
+            "seed": o.seed,
+            "delta": o.delta,
+            "omega": o.omega,
+            "repeat_samples": o.repeat_samples,
+            "directions": lambda: self.sae.directions_fd.detach().cpu().numpy(),
+            "logit_lens": self.logit_lens,
+        }
+        with self.timed(step):
+            manifest = {
+                **manifest,
+                **importlib.import_module(f"precompute.{step}").run(self.part, manifest, given),
+            }
+        self.save(manifest)
+        return manifest
+
+    def logit_lens(self) -> tuple[Any, Any]:
+        """Final norm's weight and unembedding, as NumPy."""
+        weight_d, unembed_vd = self.mllm.logit_lens_weights()
+        return (None if weight_d is None else weight_d.numpy()), unembed_vd.numpy()
+
+    # ---- what is written about the run
+
+    def described(self) -> dict[str, Any]:
+        """The manifest's provenance: whatever can change a value, and no path, time or host."""
+        o, mllm, sae = self.options, self.mllm, self.sae
+        return {
+            "name": o.name or o.out.name,
+            "model": {
+                "name": plain_name(o.model),
+                "family": mllm.family,
+                "layer": mllm.layer,
+                "hook": sae.hook,
+                "d_model": mllm.d_model,
+                "template": mllm.template,
+                "dtype": str(mllm.dtype).removeprefix("torch."),
+                "device": mllm.device.type,
+                "quantize": o.quantize,
+                "vocab": int(mllm.model.get_input_embeddings().weight.shape[0]),
+            },
+            "sae": {
+                "name": plain_name(o.sae),
+                "sha256": sae.sha256,
+                "n_features": sae.n_features,
+                "architecture": sae.architecture,
+            },
+            "options": {
+                "seed": o.seed, "nll": o.nll, "batch_tokens": o.batch_tokens, "ds": o.ds, "delta": o.delta,
+                "sinks": o.sinks, "omega": o.omega, "repeat_samples": o.repeat_samples, "geometry": o.geometry,
+            },
+            "code_version": code_version(),
+        }  # fmt: skip
+
+    def fingerprint(self) -> str:
+        """Of all that the pass depends on, so that an unfinished one is only continued by its like."""
+        o = self.options
+        return fingerprint(
+            rows=[
+                [row.index, row.sample_id, row.text, row.extra, [list(map(str, stamp(path))) for path in row.images]]
+                for row in self.read.rows
+            ],
+            model=[o.model, [list(map(str, stamp(path))) for path in weights(o.model)]],
+            sae=self.sae.sha256,
+            options=o.model_dump(
+                mode="json",
+                include={"batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize"},
+            ),
+            code=code_version(),
+        )  # fmt: skip
+
+    def save(self, manifest: dict[str, Any]) -> None:
+        path = self.part / MANIFEST
+        fresh = path.with_suffix(".tmp")
+        fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        fresh.replace(path)
+        self.write_run({})
+
+    def write_run(self, more: dict[str, Any]) -> None:
+        """run.json: paths, host, times. None of it changes a value."""
+        path = self.part / RUN
+        before = json.loads(path.read_text()) if path.exists() else {}
+        o = self.options
+        told = {
+            **before,
+            "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "command": sys.argv[1:],
+            "data": where(o.data), "model": where(o.model), "sae": where(o.sae),
+            "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
+            "device": o.device, "shard_samples": o.shard_samples,
+            "seconds": {**before.get("seconds", {}), **self.seconds},
+            **self.extra,
+            **more,
+        }  # fmt: skip
+        path.write_text(json.dumps(told, indent=1) + "\n")
+
+    def timed(self, step: str) -> Timed:
+        return Timed(step, self.seconds)
+
+    # ---- --dry-run
+
+    def forecast(self) -> str:
+        """Time, memory and bytes, from a few samples run for real."""
+        from precompute.forecast import forecast
+
+        data, plan = self.data_and_plan
+        return forecast(self.mllm, self.sae, data, plan, nll=self.options.nll, ds=self.options.ds)
+
+
+OVERHEAD = 8
+"""Tokens of a template, roughly, when batches are planned."""
+
+
+class Timed:
+    """Seconds of a block, under its name."""
+
+    def __init__(self, name: str, into: dict[str, float]) -> None:
+        self.name, self.into = name, into
+
+    def __enter__(self) -> None:
+        self.begin = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.into[self.name] = round(time.monotonic() - self.begin, 3)
+        if self.name != "collect":
+            say(f"{self.name}: {self.into[self.name]:.1f} s")
+
+
+def human(n_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    raise AssertionError
+
+
+def plain_name(source: str) -> str:
+    """A folder's own name; a hub id as it is."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def where(source: str) -> str:
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
+def weights(source: str) -> list[Path]:
+    folder = Path(source)
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """Tells whether a file has changed, without reading it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return path.name, 0, 0
+    return path.name, stat.st_size, stat.st_mtime_ns
+
+
+def code_version() -> str:
+    try:
+        return version("saevx")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,73 @@
+"""What is computed in which order, settled once before the pass from the data's order and lengths.
+
+A batch holds samples of like length; a shard is a run of whole batches. As nothing depends on where the shards
+are cut, 1 shard or 8, killed and resumed, give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRELUDE = 64
+DS_SPARE = 16
+"""D_s is gathered with spares, for members that turn out unreadable."""
+
+
+class Plan(NamedTuple):
+    """Positions in the list of usable rows, by batch, and batches by shard."""
+
+    batches: list[list[int]]
+    shards: list[range]
+    ds: list[int]
+    """Candidates of D_s, the best first."""
+    length_n: NDArray[np.int64]
+    """Tokens of each row, as planned."""
+
+
+def make_plan(
+    sample_ids: Sequence[str],
+    length_n: NDArray[np.int64],
+    *,
+    batch_tokens: int,
+    shard_samples: int,
+    ds: int,
+    seed: int,
+) -> Plan:
+    """Batches of at most `batch_tokens` tokens with padding (one sample at least), in a seeded order.
+
+    The order is shuffled so that the prelude's samples and any part of a run stand for the whole.
+    """
+    order = np.lexsort((np.arange(len(length_n)), length_n)).tolist()
+    batches: list[list[int]] = []
+    for at in order:
+        # Sorted by length, so the newest is the longest.
+        if batches and (len(batches[-1]) + 1) * int(length_n[at]) <= batch_tokens:
+            batches[-1].append(at)
+        else:
+            batches.append([at])
+    batches.sort(key=lambda batch: hashlib.sha256(f"{seed} {sample_ids[batch[0]]}".encode()).digest())
+    shards: list[range] = []
+    begin = n_samples = 0
+    for i, batch in enumerate(batches):
+        n_samples += len(batch)
+        if n_samples >= shard_samples or i + 1 == len(batches):
+            shards.append(range(begin, i + 1))
+            begin, n_samples = i + 1, 0
+    return Plan(batches, shards, smallest_hashes(sample_ids, ds + DS_SPARE), length_n)
+
+
+def smallest_hashes(sample_ids: Sequence[str], n: int) -> list[int]:
+    """Positions of the n ids with the smallest SHA-256, smallest first."""
+    digests = [hashlib.sha256(sample_id.encode()).digest() for sample_id in sample_ids]
+    return sorted(range(len(sample_ids)), key=digests.__getitem__)[:n]
+
+
+def fingerprint(**parts: Any) -> str:
+    """What an unfinished store must share with a run that continues it."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
