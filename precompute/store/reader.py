@@ -8,6 +8,7 @@ user's own ids, activations real SAE units (z). The questions are grouped by nou
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import Any
 
@@ -44,20 +45,28 @@ class Store(PlaceQueries):
             "n_image_tokens": m["tokens"]["image"],
             "sae": m["sae"]["name"],
             "dataset": m["data"]["name"],
-            "created": m.get("created"),
+            "created": m.get("created") or self._run.get("created"),
             "version": m["code_version"],
             "content_id": m["content_id"],
         }
 
     @cached_property
+    def _run(self) -> Item:
+        """What `run.json` says of the run: times, host, paths; no value depends on it."""
+        path = self.path / "run.json"
+        run: Item = json.loads(path.read_text()) if path.is_file() else {}
+        return run
+
+    @cached_property
     def detail(self) -> Item:
         """`summary`, verdict counts, special and sink tokens, quality, and the whole manifest."""
-        rows = self._all(select(s.features.c.verdict, func.count()).group_by(s.features.c.verdict))
-        counts = {row[0]: row[1] for row in rows}
+        c = s.features.c
+        rows = self._all(select(c.verdict, func.count().label("n")).group_by(c.verdict))
+        counts = {row.verdict: int(row.n) for row in rows}
         m = self.manifest
         return {
             **self.summary,
-            "verdicts": {name: int(counts.get(name, 0)) for name in s.VERDICTS},
+            "verdicts": {name: counts.get(name, 0) for name in s.VERDICTS},
             "n_special_tokens": m["tokens"]["special"],
             "n_sink_tokens": m["tokens"]["sink"],
             "n_quarantined": m["data"]["n_quarantined"],
