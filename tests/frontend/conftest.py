@@ -1,0 +1,66 @@
+"""The real application in front of the made-up store, over ASGI and, for Chromium, over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.settings import Settings
+from tests import synthetic
+from tests.conftest import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+
+@pytest.fixture(scope="session")
+def pages_app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    store: Path = tmp_path_factory.mktemp("frontend") / "store"
+    synthetic.write_store(store, 80, 0)
+    return create_app(Settings(stores=[store], live=False))
+
+
+@pytest.fixture(scope="session")
+def client(pages_app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(pages_app, headers={"Accept": "text/html"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sample_id(client: TestClient) -> str:
+    return str(client.get("/api/v1/samples?limit=1").json()["items"][0]["sample_id"])
+
+
+@pytest.fixture(scope="session")
+def base_url(pages_app: FastAPI) -> Iterator[str]:
+    """The same application over HTTP on a free port."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(pages_app, port=port, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def context(browser: Browser, base_url: str) -> Iterator[BrowserContext]:
+    """A browser context; an error on the console, a script's exception or a broken policy fails the test."""
+    fresh = browser.new_context(base_url=base_url, viewport={"width": 1440, "height": 900})
+    wrong: list[str] = []
+    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    fresh.on("weberror", lambda error: wrong.append(str(error.error)))
+    yield fresh
+    fresh.close()
+    assert not wrong, wrong

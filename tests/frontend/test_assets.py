@@ -1,0 +1,142 @@
+"""Rules that hold for every template, module and colour: a strict policy, small pages, readable text."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.app import FRONTEND
+
+TEMPLATES = sorted((FRONTEND / "templates").rglob("*.html"))
+MODULES = sorted((FRONTEND / "static" / "js").glob("*.js"))
+BUDGET = 30 * 1024
+PAGES = [
+    "/",
+    "/features",
+    "/features/0",
+    "/samples",
+    "/search",
+    "/quality",
+    "/cooccurrence",
+    "/steer",
+    "/docs",
+]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda p: p.name)
+def test_templates_hold_nothing_inline(template: Path) -> None:
+    source = template.read_text()
+    assert not re.search(r"<style|\sstyle\s*=|javascript:|\son[a-z]+\s*=", source, re.I)
+    assert not re.search(r"<script(?![^>]*\ssrc=)", source)
+    assert "|safe" not in source and "autoescape false" not in source
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
+def test_modules_keep_to_the_policy(module: Path) -> None:
+    source = module.read_text()
+    assert not re.search(
+        r"\beval\(|new Function|innerHTML|outerHTML|insertAdjacentHTML|document\.write", source
+    )
+    assert not re.search(r"new Worker|createObjectURL|https?://(?!www\.w3\.org)", source)
+    for name in imports(source):
+        assert name.startswith(("./", "../vendor/")), f"{name}: a bare import needs an inline import map"
+        assert resolve(module, name).is_file(), name
+
+
+def imports(source: str) -> list[str]:
+    return re.findall(r'^(?:import|export)\b[^"\n]*"([^"]+)"', source, re.M)
+
+
+def resolve(module: Path, name: str) -> Path:
+    """Where the server finds an import; /static/vendor is node_modules in a checkout."""
+    if name.startswith("../vendor/"):
+        vendor = FRONTEND / "static" / "vendor"
+        return (vendor if vendor.is_dir() else FRONTEND / "node_modules") / name.removeprefix("../vendor/")
+    return (module.parent / name).resolve()
+
+
+def loaded(module: Path, seen: set[Path]) -> set[Path]:
+    if module not in seen:
+        seen.add(module)
+        for name in imports(module.read_text()) if "vendor" not in str(module) else []:
+            target = resolve(module, name)
+            if "node_modules" in target.parts or "vendor" in target.parts:
+                seen.add(target)
+            else:
+                loaded(target, seen)
+    return seen
+
+
+@pytest.mark.parametrize("path", [*PAGES, "sample"])
+def test_javascript_of_a_page_is_small(client: TestClient, sample_id: str, path: str) -> None:
+    page = client.get(f"/samples/{sample_id}" if path == "sample" else path).text
+    files: set[Path] = set()
+    for source in re.findall(r'<script[^>]*\ssrc="/static/([^"?]+)', page):
+        loaded(FRONTEND / "static" / source, files)
+    assert files
+    size = sum(len(gzip.compress(file.read_bytes())) for file in files)
+    assert size <= BUDGET, f"{size} bytes of JavaScript: {[f.name for f in files]}"
+
+
+def test_pages_send_nothing_inline(client: TestClient) -> None:
+    for path in PAGES:
+        page = client.get(path).text
+        assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]*\ssrc=)", page), path
+
+
+# --- contrast (WCAG 2.2, 1.4.3) --------------------------------------------------------------------------
+
+
+def palette(theme: int) -> dict[str, str]:
+    """Custom properties of tokens.css in the light (0) or the dark (1) theme."""
+    source = (FRONTEND / "static" / "css" / "tokens.css").read_text()
+    found = {}
+    for name, value in re.findall(r"--([a-z0-9-]+):\s*([^;]+);", source):
+        colours = re.findall(r"#[0-9a-f]{6}", value)
+        if colours:
+            found[name] = colours[theme] if len(colours) == 2 else colours[0]
+    return found
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+GROUNDS = ("page", "surface", "raised")
+INKS = ("ink", "ink-soft", "accent", "text-side", "image-side", "good", "warn", "bad")
+PAIRS = [
+    *((ink, ground) for ink in INKS for ground in GROUNDS),
+    *(("ink", f"t{step}") for step in range(1, 9)),
+    ("on-accent", "accent"),
+    ("accent", "accent-soft"),
+    ("ink", "accent-soft"),
+    ("ink", "bad-soft"),
+]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_contrast(theme: int) -> None:
+    colours = palette(theme)
+    low = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in PAIRS}
+    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
+    edges = {g: contrast(colours["line-strong"], colours[g]) for g in GROUNDS}
+    assert all(ratio >= 3 for ratio in edges.values()), edges  # 1.4.11: borders of controls
+
+
+def test_activation_scales_grow_evenly() -> None:
+    """Stronger is never lighter on paper, never darker on a dark page."""
+    for theme, prefix, sign in ((0, "t", -1), (1, "t", 1), (0, "p", -1)):
+        colours = palette(theme)
+        steps = [sign * luminance(colours[f"{prefix}{k}"]) for k in range(1, 9)]
+        assert steps == sorted(steps)

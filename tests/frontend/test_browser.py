@@ -1,0 +1,119 @@
+"""What the modules add, in a real Chromium under the server's own policy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from tests.synthetic import word_feature
+
+RED = word_feature("red")
+PATHS = [
+    "/",
+    "/features",
+    f"/features/{RED}",
+    "/samples",
+    "/search?q=red",
+    "/quality",
+    "/cooccurrence",
+    "/steer",
+    "/docs",
+]
+
+
+@pytest.mark.parametrize("width", [390, 1600])
+def test_no_page_overflows_or_breaks_the_policy(context: BrowserContext, width: int) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    for path in PATHS:
+        page.goto(path, wait_until="networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+
+
+def test_patches_tokens_and_features_of_a_sample(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"/features/{RED}?modality=image")
+    page.get_by_test_id("example").first.locator("a").click()
+    expect(page).to_have_url(re.compile(rf"/samples/.+feature={RED}"))
+    heat = page.get_by_test_id("heat").locator("path")
+    assert heat.count() > 0
+
+    pad = page.get_by_test_id("patch-pad")
+    pad.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#he-h")).to_have_text("Here: row 2, column 1")
+    expect(page).to_have_url(re.compile("row=1&col=0"))
+    box = page.get_by_test_id("patch-pad").bounding_box()
+    assert box
+    page.get_by_test_id("patch-pad").click(position={"x": box["width"] * 0.9, "y": box["height"] * 0.1})
+    expect(page.locator("#he-h")).to_have_text("Here: row 1, column 4")
+
+    page.goto(re.sub(r"\?.*", "", page.url))
+    assert page.get_by_test_id("heat").locator("path").count() == 0
+    page.get_by_test_id("top-image").locator(f'a.label[data-feature="{RED}"]').hover()
+    expect(page.get_by_test_id("heat").locator("path")).not_to_have_count(0)
+    page.mouse.move(2, 2)
+    expect(page.get_by_test_id("heat").locator("path")).to_have_count(0)
+
+
+def test_lists_filter_as_one_types(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features")
+    page.get_by_test_id("q").fill("red")
+    expect(page).to_have_url(re.compile("q=red"))
+    expect(page.get_by_test_id("feature-row").filter(has_text="red")).not_to_have_count(0)
+    page.get_by_test_id("sort").select_option("id")
+    expect(page).to_have_url(re.compile("sort=id"))
+
+
+def test_keys_walk_features_and_panels_fill_the_window(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"/features/{RED}?modality=text")
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile(rf"/features/{RED + 1}\?modality=text"))
+    page.keyboard.press("ArrowLeft")
+    expect(page).to_have_url(re.compile(rf"/features/{RED}\?"))
+    page.get_by_test_id("examples").locator("[data-max]").click()
+    expect(page.locator(".panel.max")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator(".panel.max")).to_have_count(0)
+
+
+def test_the_threshold_is_dragged(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/quality?flag=mismatch")
+    before = page.get_by_test_id("offender-count").inner_text()
+    area = page.locator("[data-drag]").bounding_box()
+    assert area
+    page.mouse.move(area["x"] + area["width"] * 0.8, area["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.05, area["y"] + 30, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("threshold="))
+    expect(page.get_by_test_id("offender-count")).not_to_have_text(before)
+
+
+def test_the_theme_is_kept(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_test_id("theme-toggle").click()
+    chosen = page.evaluate("document.documentElement.dataset.theme")
+    page.goto("/features")
+    assert page.evaluate("document.documentElement.dataset.theme") == chosen
+
+
+def test_steering_page_keeps_its_state_in_the_address(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/steer")
+    page.get_by_test_id("steer-find").fill("red")
+    page.get_by_test_id("steer-find-button").click()
+    page.get_by_test_id("steer-found").first.click()
+    expect(page).to_have_url(re.compile(r"feature=\d+%3Aadd%3A2"))
+    page.reload()
+    expect(page.get_by_test_id("steer-feature")).to_have_count(1)
+    expect(page.get_by_test_id("steer-go")).to_be_disabled()  # the model rests

@@ -1,0 +1,70 @@
+"""Geometry that templates draw: levels, heat paths, bars."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.routers.page_env import address
+from backend.routers.page_parts import LEVELS, chart, heat, level, omega_scale, split
+from backend.schemas import FloatHistogram, View
+
+
+@given(st.floats(0, 1e4), st.floats(1e-3, 1e4))
+def test_level_is_a_share_of_the_top(value: float, top: float) -> None:
+    step = level(value, top)
+    assert (step == 0) == (value == 0)
+    assert step == LEVELS if value >= top else step - 1 <= LEVELS * value / top <= step + 1e-9
+
+
+def test_level_of_nothing() -> None:
+    assert level(None, 1.0) == level(float("nan"), 1.0) == level(1.0, 0.0) == 0
+
+
+def boxes(path: str) -> list[tuple[float, ...]]:
+    return [tuple(map(float, one)) for one in re.findall(r"M([\d.-]+) ([\d.-]+)h([\d.-]+)v([\d.-]+)", path)]
+
+
+def test_heat_puts_each_patch_where_it_lies() -> None:
+    view = View(rows=2, cols=3, box=[10, 20, 70, 60])
+    drawn = heat(view, [[0, 8, 0], [None, 0, 1]], top=8, size=(100, 80), peak=[30, 20, 50, 40])
+    assert dict(drawn.paths).keys() == {1, 8}
+    assert boxes(dict(drawn.paths)[8]) == [(30, 20, 20, 20)]
+    assert boxes(dict(drawn.paths)[1]) == [(50, 40, 20, 20)]
+    assert drawn.peak and boxes(drawn.peak) == [(30, 20, 20, 20)]
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=300), st.integers(1, 64))
+def test_chart_loses_no_count(counts: list[int], most: int) -> None:
+    edges = [float(i) for i in range(len(counts) + 1)]
+    drawn = chart(FloatHistogram(edges=edges, counts=counts), mark=edges[len(counts) // 2], most=most)
+    shown = sum(int(bar.title.rsplit(": ", 1)[1].replace(",", "")) for bar in drawn.bars)
+    assert shown == sum(counts) and len(drawn.bars) <= most
+    assert all((bar.height >= 1) == (not bar.title.endswith(": 0")) for bar in drawn.bars)
+
+
+def test_chart_splits_at_the_mark() -> None:
+    drawn = chart(FloatHistogram(edges=[0, 1, 2, 3, 4], counts=[1, 2, 3, 4]), mark=2)
+    assert [bar.over for bar in drawn.bars] == [False, False, True, True]
+    assert drawn.mark == pytest.approx(8)
+
+
+def test_split_fills_the_bar() -> None:
+    parts = split({"cross-modal": 1, "dead": 3})
+    assert [(p.x, p.width) for p in parts] == [(0, 250), (250, 750)]
+
+
+def test_omega_scale_goes_below_zero_only_where_needed() -> None:
+    up = omega_scale(0.5, 0.25, 0.1, 0.3)
+    assert up is not None and (up.zero, up.omega, up.base) == (10, 160, 85)
+    down = omega_scale(0.5, -0.5, 0.9, 1.1)
+    assert down is not None and (down.zero, down.base) == (160, 85)
+    assert omega_scale(None, None, None, None) is None
+
+
+def test_address_leaves_out_what_is_empty() -> None:
+    found = address("/features", [("q", ""), ("sort", "lift"), ("min", None), ("f", [1, 2]), ("x", 0.5)])
+    assert found == "/features?sort=lift&f=1&f=2&x=0.5"

@@ -1,0 +1,136 @@
+"""Every page is whole without JavaScript: its main content stands in the HTML that the server sends."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.routers.page_env import templates
+from tests.synthetic import word_feature
+
+RED = word_feature("red")
+CONTENT = {
+    "/": ["totals", "strongest", "feature-card", "provenance", "front-search"],
+    "/features": ["feature-table", "feature-row", "filters", "next-page"],
+    f"/features/{RED}": [
+        "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring",
+    ],
+    f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
+    "/samples": ["sample-grid", "sample-card"],
+    "/samples?flag=mismatch&sort=pooled-cosine": ["sample-card"],
+    "/search": ["search-form", "drop", "live-rests"],
+    "/search?q=red": ["word-features", "feature-card", "nearest-samples"],
+    "/quality": ["flag-list", "threshold", "calibration", "offenders", "keep-panel", "score-table"],
+    "/quality?flag=blank&threshold=0.1&by=cosine&keep=20": ["flag-panel", "length-warning"],
+    "/cooccurrence": ["pair-table", "pair-row"],
+    "/cooccurrence?min_support=1&sort=support": ["pair-row"],
+    f"/steer?feature={RED}:add:2": ["steer", "live-rests"],
+    "/docs": ["operation"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CONTENT)
+def test_page_has_its_content(client: TestClient, path: str) -> None:
+    reply = client.get(path)
+    assert reply.status_code == 200
+    missing = [name for name in CONTENT[path] if f'data-testid="{name}"' not in reply.text]
+    assert not missing
+
+
+def test_sample_page(client: TestClient, sample_id: str) -> None:
+    plain = client.get(f"/samples/{sample_id}").text
+    for name in ("stage-picture", "caption", "token", "scores", "top-text", "top-image"):
+        assert f'data-testid="{name}"' in plain
+    at_patch = client.get(f"/samples/{sample_id}?view=0&row=1&col=2").text
+    assert "Here: row 2, column 3" in at_patch
+    position = re.search(r'data-position="(\d+)"', plain)
+    assert position
+    at_token = client.get(f"/samples/{sample_id}?position={position[1]}").text
+    assert 'data-testid="features-here"' in at_token
+
+
+def test_a_chosen_feature_lights_the_picture_without_javascript(client: TestClient) -> None:
+    example = client.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"][0]
+    page = client.get(f"/samples/{example['sample_id']}?feature={RED}").text
+    heat = re.search(r'data-testid="heat">(.*?)</svg>', page, re.S)
+    assert heat and 'class="h8"' in heat[1]
+    assert (
+        re.search(r'class="tok a\d"[^>]*data-testid="token"[^>]*>red<', page) or "red" not in example["text"]
+    )
+
+
+def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> None:
+    page = client.get("/features?q=red&sort=id&order=asc").text
+    rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', page)
+    expected = client.get("/api/v1/features?q=red&sort=id&order=asc").json()["items"]
+    assert rows == [str(one["id"]) for one in expected]
+    first = client.get("/features?sort=id&order=asc").text
+    following = re.search(r'rel="next" href="([^"]+)"', first)
+    assert following
+    second = client.get(following[1].replace("&amp;", "&")).text
+    shown = [set(re.findall(r'feature-row" data-feature="(\d+)"', text)) for text in (first, second)]
+    assert shown[1] and not shown[0] & shown[1]
+
+
+def test_empty_form_fields_are_no_filter(client: TestClient) -> None:
+    page = client.get("/features?q=&verdict=&min_omega=&min_lift=&max_density=&sort=id&order=asc")
+    assert page.status_code == 200 and 'data-testid="feature-row"' in page.text
+
+
+def test_moving_the_threshold_changes_the_offenders(client: TestClient) -> None:
+    def offenders(threshold: float) -> int:
+        page = client.get(f"/quality?flag=mismatch&threshold={threshold}").text
+        found = re.search(r'data-testid="offender-count">([\d,]+)<', page)
+        assert found
+        return int(found[1].replace(",", ""))
+
+    counts = [offenders(t) for t in (0.0, 0.5, 0.9, 2.0)]
+    assert counts == sorted(counts, reverse=True) and counts[0] > counts[1] and counts[-1] == 0
+
+
+def test_keep_share_matches_the_export(client: TestClient) -> None:
+    page = client.get("/quality?by=pooled-cosine&keep=25").text
+    kept = re.search(r'data-testid="kept">([\d,]+)<', page)
+    link = re.search(r'href="([^"]+)" data-testid="export-keep"', page)
+    assert kept and link
+    lines = client.get(link[1].replace("&amp;", "&")).text.splitlines()
+    assert len(lines) == int(kept[1]) > 0
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/features/999999", "/samples/no-such-sample"])
+def test_missing_pages_are_designed(client: TestClient, path: str) -> None:
+    reply = client.get(path)
+    assert reply.status_code == 404 and 'data-testid="error-page"' in reply.text
+
+
+def test_wrong_parameters_get_a_page_with_the_reason(client: TestClient) -> None:
+    reply = client.get("/features?sort=nonsense")
+    assert reply.status_code == 422 and "data-error" in reply.text and "sort" in reply.text
+
+
+def test_search_without_the_model_says_why(client: TestClient) -> None:
+    reply = client.post(
+        "/search", data={"q": "red"}, files={"image": ("x.png", b"not a picture", "image/png")}
+    )
+    assert reply.status_code in (422, 503) and 'data-testid="search-error"' in reply.text
+
+
+def test_captions_are_hostile_text() -> None:
+    card = templates.env.from_string(
+        '{% import "macros.html" as m with context %}{{ m.sample_card(s) }}{{ m.tokens(t) }}'
+    )
+    attack = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    token = {"text": attack, "position": 0, "value": 1.0, "level": 3}
+    sample = {
+        "sample_id": "a/b?c",
+        "text": attack,
+        "url": None,
+        "shown": None,
+        "flags": [attack],
+        "reason": "",
+    }
+    html = card.render(s=sample, t=[token], u=lambda path: path)
+    assert "<script" not in html and "<img src=x" not in html
+    assert 'href="/samples/a/b%3Fc"' in html
