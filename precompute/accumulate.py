@@ -3,14 +3,15 @@
 Counts and sums are integers; top-k and bands are the first entries under a total order, so any two ways of
 splitting the events give the same bits. Nothing here loops over tokens or features.
 
-Bands are sampled by a keyed 64-bit mix of (seed, feature, row, position) instead of DESIGN's SHA-256 of the same:
-it is as reproducible, and a hundredth of the cost per event.
+Bands are sampled by a keyed 64-bit mix of (seed, feature, row, position) instead of DESIGN's SHA-256 of the
+same: it is as reproducible, and a hundredth of the cost per event.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,8 @@ class Entries(NamedTuple):
         return Entries(self.group[at], self.value[at], self.row[at], self.position[at])
 
 
-class Accum(NamedTuple):
+@dataclass(frozen=True)
+class Accum:
     """What is kept of any set of events."""
 
     n_features: int
@@ -106,7 +108,8 @@ def merge(parts: Sequence[Accum]) -> Accum:
     top = join([part.top for part in parts])
     order = ranked(top)
     kept = order[rank_in_run(top.group[order]) < TOP]
-    return head._replace(
+    return replace(
+        head,
         count=np.add.reduce([part.count for part in parts]),
         total=np.add.reduce([part.total for part in parts]),
         max=largest,
@@ -126,12 +129,12 @@ def ranked(events: Entries) -> Array:
     group = events.group[place].astype(np.uint64)
     fall = (np.uint16(0xFFFF) - events.value[place].view(np.uint16)).astype(np.uint64)
     key = group << np.uint64(16) | fall
-    width = max(1, int(len(place)).bit_length())
+    width = max(1, len(place).bit_length())
     if int(group.max(initial=0)).bit_length() + 16 + width <= 64:
-        # Sorting the numbers themselves, with the place in the low bits, is several times faster than argsort.
+        # Sorting the numbers themselves, the place in their low bits, is several times faster than argsort.
         packed = np.sort(key << np.uint64(width) | np.arange(len(place), dtype=np.uint64))
-        return place[(packed & np.uint64((1 << width) - 1)).astype(np.int64)]  # type: ignore[no-any-return]
-    return place[np.argsort(key, kind="stable")]  # type: ignore[no-any-return]
+        return place[(packed & np.uint64((1 << width) - 1)).astype(np.int64)]
+    return place[np.argsort(key, kind="stable")]
 
 
 def by_place(events: Entries) -> Array:
@@ -163,8 +166,8 @@ def pick_bands(events: Entries, largest: Array, seed: int) -> Entries:
 def bound(cell: Array, key: Array) -> Array:
     """For each entry a hash at or above its cell's BAND-th smallest.
 
-    Of n uniform 64-bit hashes, 8 lie under (32 / n) · 2^64 but for one case in millions; where they do not, the
-    bound is none at all, so the choice stays exact.
+    Of n uniform 64-bit hashes, 8 lie under (32 / n) · 2^64 but for one case in millions; where they do not,
+    there is no bound, so the choice stays exact.
     """
     n_cell = np.bincount(cell)
     limit = np.minimum(32.0 / np.maximum(n_cell, 1), 1.0) * 2.0**64
@@ -172,7 +175,7 @@ def bound(cell: Array, key: Array) -> Array:
     enough = np.bincount(cell[under], minlength=len(n_cell)) >= np.minimum(n_cell, BAND)
     whole = np.uint64(0xFFFFFFFFFFFFFFFF)
     top = np.where(enough & (limit < 2.0**64), limit, 0.0).astype(np.uint64)
-    return np.where(top == 0, whole, top)[cell]  # type: ignore[no-any-return]
+    return np.where(top == 0, whole, top)[cell]
 
 
 def octave(value: Array) -> Array:
@@ -182,7 +185,7 @@ def octave(value: Array) -> Array:
 
 
 def band_hash(seed: int, feature: Array, row: Array, position: Array) -> Array:
-    """uint64 of (seed, feature, row, position): splitmix64's finaliser [Steele et al. 2014] after each number."""
+    """uint64 of (seed, feature, row, position): splitmix64's finaliser (Steele et al. 2014) for each number."""
     key = int.from_bytes(hashlib.sha256(f"saevx bands {seed}".encode()).digest()[:8], "big")
     x = np.full(len(feature), key, dtype=np.uint64)
     for number in (row, position, feature):
@@ -207,7 +210,7 @@ def rank_in_run(keys: Array) -> Array:
 
 
 def tables(accum: Accum) -> dict[str, Array]:
-    """As the later steps read it: dense arrays with the axes feature, modality, …; row −1 where there is none."""
+    """As the later steps read it: dense arrays [F, 2, …]; row −1 where there is none."""
     n = accum.n_features
     found: dict[str, Array] = {
         "count": accum.count.reshape(n, 2), "total": accum.total.reshape(n, 2), "max": accum.max.reshape(n, 2),

@@ -1,4 +1,4 @@
-"""The offline commands: `saevx precompute`, `verify`, `filter`. backend/cli.py puts them beside the server's."""
+"""The offline commands `saevx precompute`, `verify`, `filter`; backend/cli.py puts them beside the server's."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CLI_CONFIG = SettingsConfigDict(
 
 
 class Precompute(Options):
-    """Run the offline pass: every pair through the model and the SAE-V once, and all that pages show from it."""
+    """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: CliPositionalArg[str]
-    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, optional id)."""
+    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
 
     def cli_cmd(self) -> None:
         done = precompute(self)
@@ -67,7 +67,7 @@ class Filter(BaseModel):
     store: CliPositionalArg[Path]
     """Folder of the store."""
     by: str
-    """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good pairs from bad."""
+    """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good from bad."""
     keep: float = Field(default=50.0, ge=0, le=100)
     """Percent of the pairs to keep, 0–100."""
     drop_flags: list[str] = Field(default_factory=list)

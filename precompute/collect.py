@@ -1,4 +1,4 @@
-"""Step `collect`: the one pass over the data. Forward to layer L, encode, keep what is active, shard by shard.
+"""Step `collect`: the one pass over the data. Forward to layer L, encode, keep what is active.
 
 A shard's file appears whole or not at all, so a killed run continues behind the last one. merge.py puts the
 shards together.
@@ -12,9 +12,9 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +64,8 @@ class Loaded:
     nll_b: Array | None = None
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """All that is kept of one sample."""
 
     index: int
@@ -190,7 +191,8 @@ class Collector:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
                 if len(good) == len(kept):
                     raise SaevxError(f"The pairs cannot be prepared together: {first_line(error)}") from error
-                kept, pairs, pictures = ([x[i] for i in good] for x in (kept, pairs, pictures))
+                kept, pairs = [kept[i] for i in good], [pairs[i] for i in good]
+                pictures = [pictures[i] for i in good]
                 batch = self.mllm.prepare(pairs) if pairs else None
         return Loaded(kept, batch, pictures, set_aside, len(rows))
 
@@ -212,8 +214,8 @@ class Collector:
         return loaded.hidden
 
     def prelude(self, loaded: Iterator[Loaded], *, fresh: bool) -> tuple[dict[str, Any], Iterator[Loaded]]:
-        """What one pass cannot know, from the first 64 planned samples: median norm per modality, and the power of
-        two that puts the largest z in [16, 32) (METHOD, *Notation*). What it computed is not computed again."""
+        """What one pass cannot know, from the first 64 planned samples: median norm per modality, and the power
+        of two that puts the largest z in [16, 32) (METHOD, *Notation*). Its forward passes are not repeated."""
         path = self.part / PRELUDE_FILE
         if path.exists():
             return json.loads(path.read_text()), loaded
@@ -376,7 +378,7 @@ def write_shard(
         "resid_index": _cat([np.full(len(h), i) for i, _, h in resid], np.int64),
         "resid_pos": _cat([np.flatnonzero(kinds <= IMAGE) for _, kinds, _ in resid], np.int32),
         "records": as_bytes([s.record for s in samples]),
-        "set_aside": as_bytes([list(bad) for bad in set_aside]),
+        "set_aside": as_bytes([astuple(bad) for bad in set_aside]),
         **{f"accum_{name}": array for name, array in acc.save(accum).items()},
     }
     rows_td = torch.cat([h for _, _, h in resid]) if resid else torch.zeros(0, job.mllm.d_model).bfloat16()

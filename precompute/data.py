@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ MAX_ASPECT = 200
 """Longer strips would be blown up to gigabytes by processors that scale the shortest edge."""
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """One pair as the data gives it."""
 
     index: int
@@ -40,7 +42,8 @@ class Row(NamedTuple):
     """Where it stands: file and line."""
 
 
-class SetAside(NamedTuple):
+@dataclass(frozen=True, order=True)
+class SetAside:
     """A row that cannot be used."""
 
     index: int
@@ -62,7 +65,7 @@ class Data(NamedTuple):
         return len(self.rows) + len(self.set_aside)
 
 
-class BadRow(Exception):
+class BadRow(Exception):  # noqa: N818 (it is a verdict on data, not an error)
     """Why a row is set aside."""
 
 
@@ -151,13 +154,14 @@ def _images(record: dict[str, Any], field: str, folder: Path) -> tuple[Path, ...
     names = value if isinstance(value, list) else [value]
     if value is None or not names:
         raise BadRow(f"it has no field {field!r}")
-    if not all(isinstance(name, str) and name for name in names):
-        raise BadRow(f"its field {field!r} is not a path")
-    paths = tuple(folder / name for name in names)
-    for path, name in zip(paths, names, strict=True):
-        if "\0" in name or not path.is_file():
+    paths = []
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise BadRow(f"its field {field!r} is not a path")
+        paths.append(folder / name)
+        if "\0" in name or not paths[-1].is_file():
             raise BadRow(f"there is no image {name}")
-    return paths
+    return tuple(paths)
 
 
 class Picture(NamedTuple):

@@ -1,4 +1,4 @@
-"""From a batch of pairs to its sparse features: the one path that the offline pass and live requests share."""
+"""From a batch of pairs to its sparse features: the one path of the offline pass and of live requests."""
 
 from __future__ import annotations
 

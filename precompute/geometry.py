@@ -1,7 +1,7 @@
-"""Geometry of a model family: which patch of which view an image token stands for, and its box in the picture.
+"""Geometry of a model family: the patch of a view that an image token stands for, and its box in the picture.
 
 One function per family, `(processor, config, sizes, n_tokens) -> views`; `FAMILIES` is the registry, keyed by
-`config.model_type`. To add a family, write such a function and register it: nothing else depends on the family.
+`config.model_type`. To add a family, write such a function and register it: nothing else knows of families.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class View(NamedTuple):
 
 
 Geometry = Callable[[Any, Any, Sequence[Size], int], list[View]]
-"""Processor, model config, the sample's image sizes, its number of image tokens → its views in token order."""
+"""Processor, model config, the sample's image sizes and number of image tokens → its views in token order."""
 
 
 def llava(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> list[View]:
-    """LLaVA 1.5: one view an image, as the image processor resizes and crops it (CLIP: shortest edge, then centre)."""
+    """LLaVA 1.5: one view an image, as the image processor resizes and crops it (CLIP: shortest edge, centre)."""
     images = processor.image_processor
     views = []
     for i, size in enumerate(sizes):
@@ -95,8 +95,8 @@ def square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
     side = math.isqrt(n_tokens // len(sizes))
     if side * side * len(sizes) != n_tokens or not side:
         raise SaevxError(
-            f"{n_tokens} image tokens for {len(sizes)} image(s) are no square grid, so --geometry square does not "
-            "fit this model: add its geometry to precompute/geometry.py."
+            f"{n_tokens} image tokens for {len(sizes)} image(s) are no square grid, so --geometry square does "
+            "not fit this model: add its geometry to precompute/geometry.py."
         )
     return [View(side, side, (0.0, 0.0, float(w), float(h)), i) for i, (w, h) in enumerate(sizes)]
 
@@ -124,7 +124,8 @@ def find(model_type: str, *, multimodal: bool, asked: str | None = None) -> tupl
     name = asked or model_type
     if name not in FAMILIES:
         raise SaevxError(
-            f"The geometry of model family {name!r} is not known (known: {', '.join(sorted(FAMILIES))}): if its image "
-            "tokens are one square grid run with --geometry square, else add a function to precompute/geometry.py."
+            f"The geometry of model family {name!r} is not known (known: {', '.join(sorted(FAMILIES))}): if its "
+            "image tokens are one square grid run with --geometry square, else add a function to "
+            "precompute/geometry.py."
         )
     return name, FAMILIES[name]

@@ -1,4 +1,4 @@
-"""A live request, encoded by the very code that the offline pass ran and with that store's own scale and sinks."""
+"""A live request, encoded by the very code of the offline pass and with that store's own scale and sinks."""
 
 from __future__ import annotations
 

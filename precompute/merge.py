@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,8 @@ def shards(job: Collector) -> Iterator[tuple[int, Any]]:
 def expand(start_n: Array, length_n: Array) -> Array:
     """Indices start…start+length−1 of every run, one after the other."""
     begin = np.cumsum(length_n) - length_n
-    return np.repeat(start_n - begin, length_n) + np.arange(int(length_n.sum()))  # type: ignore[no-any-return]
+    at: Array = np.repeat(start_n - begin, length_n) + np.arange(int(length_n.sum()))
+    return at
 
 
 def offsets(length_n: Array) -> Array:
@@ -74,7 +76,10 @@ def heads(job: Collector) -> Heads:
         raise SaevxError(f"No sample could be used; the first: {min(set_aside).reason}.")
     order = np.argsort(columns["index"])
     return Heads(
-        *(columns[name][order] for name in ("index", "n_token", "n_event", "max_n")),
+        columns["index"][order],
+        columns["n_token"][order],
+        columns["n_event"][order],
+        columns["max_n"][order],
         sorted(set_aside),
         sorted(records, key=lambda record: record["index"]),
     )
@@ -226,16 +231,12 @@ def write_samples(job: Collector, head: Heads) -> dict[str, Any]:
     sizes = np.array(
         [(r["images"][0]["width"], r["images"][0]["height"]) if r["images"] else (0, 0) for r in head.records]
     )
-    np.savez(
-        job.part / "collect" / "sample.npz",
-        **{name: kinds[:, kind] for name, kind in KINDS.items()},
-        width=sizes[:, 0],
-        height=sizes[:, 1],
-        **{f"{name}_{m}": found[name][:, i] for name in found for i, m in enumerate(("text", "image"))},
-        sum_text_d=sum_md[TEXT],
-        sum_image_d=sum_md[IMAGE],
-        caption_nll=nll,
-    )
+    columns: dict[str, Any] = {name: kinds[:, kind] for name, kind in KINDS.items()}
+    columns |= {"width": sizes[:, 0], "height": sizes[:, 1], "caption_nll": nll}
+    for i, m in enumerate(("text", "image")):
+        columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in found.items()}
+        columns[f"sum_{m}_d"] = sum_md[i]
+    np.savez(job.part / "collect" / "sample.npz", **columns)
     tokens = kinds.sum(axis=0)
     return {
         "tokens": dict(zip(("text", "image", "special", "sink"), tokens.tolist(), strict=True)),
@@ -289,7 +290,7 @@ def write_records(job: Collector, head: Heads) -> str:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
         for bad in head.set_aside:
-            file.write(json.dumps(bad._asdict(), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
     return digest.hexdigest()
 
 

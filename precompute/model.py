@@ -121,7 +121,7 @@ class Mllm:
             dtype: "auto" is bfloat16 on a GPU and float32 elsewhere.
 
         Raises:
-            SaevxError: no such model, an unknown family, a layer that it does not have, a device that is not there.
+            SaevxError: no such model, an unknown family, a layer it does not have, a device that is not there.
         """
         source = str(name_or_dir)
         with quiet():
@@ -129,7 +129,8 @@ class Mllm:
                 config = AutoConfig.from_pretrained(source)
             except (OSError, ValueError, KeyError) as error:
                 raise SaevxError(
-                    f"The model {source} cannot be read ({first_line(error)}): give a transformers folder or hub id."
+                    f"The model {source} cannot be read ({first_line(error)}): "
+                    "give a transformers folder or hub id."
                 ) from error
             multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
             family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
@@ -190,7 +191,7 @@ class Mllm:
 
     @lru_cache(maxsize=16)  # noqa: B019 (one or two models a process)
     def _around(self, n_images: int, generate: bool) -> tuple[str, str]:
-        """Template before and after the text. Rendered once with a mark in the text's place, so the text itself
+        """Template before and after the text. Rendered once with a mark in the text's place, so that the text
         can neither be mistaken for the template nor change it."""
         source = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
         if getattr(source, "chat_template", None):
@@ -278,14 +279,14 @@ class Mllm:
         return views
 
     def n_tokens(self, texts: Sequence[str], sizes: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.int64]:
-        """[n] tokens of pairs without looking at pixels, for planning: off by a few at most, equal for equal texts."""
+        """[n] tokens of pairs without looking at pixels or template, for planning."""
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-        views = [
-            sum(view.rows * view.cols for view in self.geometry(self.processor, self.model.config, list(s), 0))
-            if self.family != "square" else len(s)
-            for s in sizes
-        ]  # fmt: skip
-        return np.array([len(i) + n for i, n in zip(ids, views, strict=True)], dtype=np.int64)
+        if self.family == "square":  # its grid is known only from the tokens themselves
+            patches = [0] * len(sizes)
+        else:
+            views = [self.geometry(self.processor, self.model.config, list(s), 0) for s in sizes]
+            patches = [sum(view.rows * view.cols for view in own) for own in views]
+        return np.array([len(i) + n for i, n in zip(ids, patches, strict=True)], dtype=np.int64)
 
     # ---- tensors → residual stream
 
@@ -306,8 +307,8 @@ class Mllm:
         return caught[0]
 
     def hidden_and_nll(self, batch: Batch) -> tuple[Tensor, NDArray[np.float64]]:
-        """`hidden`, and the mean cross-entropy in nats [b] of each pair's text tokens given what stands before them
-        (METHOD, `caption-nll`); nan without text. Needs the whole model."""
+        """`hidden`, and the mean cross-entropy in nats [b] of each pair's text tokens given what stands before
+        them (METHOD, `caption-nll`); nan without text. Needs the whole model."""
         if not self.full:
             raise SaevxError("The caption's cross-entropy needs the whole model: load it with full=True.")
         text_bs = torch.from_numpy(batch.modality_bs == TEXT).to(self.device)
@@ -328,8 +329,8 @@ class Mllm:
         return caught[0], mean_b
 
     def _causal(self, batch: Batch) -> dict[str, Tensor]:
-        # Padding is on the right, so the causal mask alone already hides it; without an explicit mask SDPA takes
-        # its fast path.
+        # Padding is on the right, so the causal mask alone already hides it; without an explicit mask SDPA
+        # takes its fast path.
         inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)

@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,18 +27,20 @@ from precompute.plan import Plan, fingerprint, make_plan
 from precompute.progress import say
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
+PASS_OPTIONS = {
+    "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
+}  # fmt: skip
 LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
-BENCH_SAMPLES = 32
 
 
 class Options(BaseModel):
-    """Run the offline pass: every pair through the model and the SAE-V once, and all that pages show from it."""
+    """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: str
-    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, optional id)."""
+    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
     model: str
     """Model: a transformers folder or hub id."""
     sae: str
@@ -49,7 +52,7 @@ class Options(BaseModel):
     layer: int | None = Field(default=None, ge=0)
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
     nll: bool = False
-    """Also measure each caption's cross-entropy given its image (score caption-nll); loads and runs the whole model."""
+    """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
     batch_tokens: int = Field(default=4096, ge=1)
     """Most tokens in a batch, padding counted."""
     shard_samples: int = Field(default=1024, ge=1)
@@ -59,7 +62,7 @@ class Options(BaseModel):
     delta: float | None = Field(default=None, ge=0)
     """Activation threshold δ for ω, in units of z; default: 10 % of each feature's 99.9th percentile."""
     sinks: float | Literal["keep"] = Field(default=4.0)
-    """Tokens whose norm exceeds this multiple of their modality's median are left out as attention sinks, or keep."""
+    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
     omega: Literal["paired", "all-pairs"] = "paired"
     """Which ω the scores use."""
     repeat_samples: bool = False
@@ -319,15 +322,11 @@ class Run:
         o = self.options
         return fingerprint(
             rows=[
-                [row.index, row.sample_id, row.text, row.extra, [list(map(str, stamp(path))) for path in row.images]]
-                for row in self.read.rows
+                [row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in self.read.rows
             ],
-            model=[o.model, [list(map(str, stamp(path))) for path in weights(o.model)]],
+            model=[o.model, stamps(weights(o.model))],
             sae=self.sae.sha256,
-            options=o.model_dump(
-                mode="json",
-                include={"batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize"},
-            ),
+            options=o.model_dump(mode="json", include=PASS_OPTIONS),
             code=code_version(),
         )  # fmt: skip
 
@@ -410,13 +409,13 @@ def weights(source: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def stamp(path: Path) -> tuple[str, int, int]:
-    """Tells whether a file has changed, without reading it."""
-    try:
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Tell whether files have changed, without reading them."""
+    found = []
+    for path in paths:
         stat = path.stat()
-    except OSError:
-        return path.name, 0, 0
-    return path.name, stat.st_size, stat.st_mtime_ns
+        found.append((path.name, stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 def code_version() -> str:

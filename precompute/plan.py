@@ -1,7 +1,7 @@
 """What is computed in which order, settled once before the pass from the data's order and lengths.
 
-A batch holds samples of like length; a shard is a run of whole batches. As nothing depends on where the shards
-are cut, 1 shard or 8, killed and resumed, give the same bytes.
+A batch holds samples of like length; a shard is a run of whole batches. As nothing depends on where shards are
+cut, 1 shard or 8, killed and resumed, give the same bytes.
 """
 
 from __future__ import annotations

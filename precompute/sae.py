@@ -32,8 +32,8 @@ def layer_of(hook: str) -> int:
     if (found := _RESID_PRE.search(hook)) and int(found[1]) > 0:
         return int(found[1]) - 1  # what goes into a layer is what the one below it gave
     raise SaevxError(
-        f"The SAE reads {hook!r}, which is not the residual stream after a decoder layer: choose another SAE, or "
-        "name the layer with --layer if you know that it is."
+        f"The SAE reads {hook!r}, which is not the residual stream after a decoder layer: choose another SAE, "
+        "or name the layer with --layer if you know that it is."
     )
 
 
@@ -60,7 +60,7 @@ class SaeV:
 
     @classmethod
     def load(cls, path_or_release: str | Path, device: str = "cpu", *, layer: int | None = None) -> SaeV:
-        """A SAELens folder, `RELEASE:SAE_ID` of SAELens' list, or a hub repository with an optional sub-folder.
+        """A SAELens folder, `RELEASE:SAE_ID` of SAELens' list, or a hub repository, its sub-folder named or not.
 
         Args:
             layer: overrides the layer of the SAE's own hook name.
@@ -145,7 +145,8 @@ class SaeV:
     @cached_property
     def decode_zero_d(self) -> Tensor:
         """decode(0), float32 [d], without a token's own scale."""
-        return self.sae.b_dec.detach()  # type: ignore[no-any-return]
+        bias_d: Tensor = self.sae.b_dec.detach()
+        return bias_d
 
     def token_scale(self, hidden_td: Tensor) -> Tensor | None:
         """Factor [t, 1] by which run-time input scaling stretches d_k at these tokens; None where it is 1."""

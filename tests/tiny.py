@@ -1,4 +1,4 @@
-"""A tiny random LLaVA from its own config and processor classes, a tiny random SAE-V, tiny data: no download."""
+"""A tiny random LLaVA of its own config and processor classes, a tiny random SAE-V, tiny data: no download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-WORDS = "a the red green blue dog cat ball tree cup on left right of two three and is with small big".split()
+WORDS = [
+    "a", "the", "red", "green", "blue", "dog", "cat", "ball", "tree", "cup", "on", "left", "right", "of", "two",
+    "three", "and", "is", "with", "small", "big",
+]  # fmt: skip
 D_MODEL, N_LAYERS, LAYER, N_FEATURES = 32, 4, 2, 96
 PATCH, SIDE = 8, 32
 TEMPLATE = (
@@ -60,7 +63,7 @@ def _llama(vocab: int) -> LlamaConfig:
 
 
 def make_llava(folder: Path, *, crop: bool = True, template: str | None = TEMPLATE) -> Path:
-    """A LLaVA of 4 layers, 4 × 4 patches; `crop=False` stretches the picture instead of cutting its middle out."""
+    """A LLaVA of 4 layers, 4 × 4 patches; `crop=False` stretches the picture instead of cutting out its middle."""
     torch.manual_seed(0)
     words = tokenizer()
     vision = CLIPVisionConfig(
@@ -68,8 +71,8 @@ def make_llava(folder: Path, *, crop: bool = True, template: str | None = TEMPLA
         image_size=SIDE, patch_size=PATCH, projection_dim=16,
     )  # fmt: skip
     config = LlavaConfig(
-        vision_config=vision, text_config=_llama(len(words)), image_token_index=words.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1, vision_feature_select_strategy="default",
+        vision_config=vision, text_config=_llama(len(words)), vision_feature_layer=-1,
+        image_token_index=words.convert_tokens_to_ids("<image>"), vision_feature_select_strategy="default",
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
     with torch.no_grad():
@@ -96,15 +99,18 @@ def make_llama(folder: Path) -> Path:
     return folder
 
 
-def make_sae(folder: Path, *, architecture: str = "standard", hook: str | None = None, **options: object) -> Path:
+def make_sae(
+    folder: Path, *, architecture: str = "standard", hook: str | None = None, **options: object
+) -> Path:
     """A random SAE on layer LAYER that fires on a fifth of its features or so."""
     from sae_lens import SAE
 
     generator = torch.Generator().manual_seed(1)
+    hook = f"blocks.{LAYER}.hook_resid_post" if hook is None else hook
     config = {
-        "architecture": architecture, "d_in": D_MODEL, "d_sae": N_FEATURES, "dtype": "float32", "device": "cpu",
-        "apply_b_dec_to_input": True, "normalize_activations": "none",
-        "metadata": {"hook_name": f"blocks.{LAYER}.hook_resid_post" if hook is None else hook, "sae_lens_version": "6.50.0"},
+        "architecture": architecture, "d_in": D_MODEL, "d_sae": N_FEATURES, "dtype": "float32",
+        "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "metadata": {"hook_name": hook, "sae_lens_version": "6.50.0"},
         **options,
     }  # fmt: skip
     if architecture == "topk":
