@@ -13,6 +13,7 @@ from PIL import Image
 
 from backend.deps import OpenStore, State
 from backend.routers import features as features_api
+from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
 from backend.routers.page_parts import Picture, example_picture, heat
@@ -85,7 +86,7 @@ class Kept(NamedTuple):
 
 def kept(served: OpenStore, by: str, keep: float, flags: list[str]) -> Kept:
     """How many samples `GET /filter` would stream, and the score at the cut."""
-    rows = kept_rows(served.store, by=by, keep=keep, flags=flags)
+    rows = kept_rows(served.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
     values = served.store.score_values(by)[rows]
     return Kept(len(rows), float(values.min()) if len(rows) else None)
 

@@ -72,7 +72,9 @@ def quality(
     limit = chosen.threshold if threshold is None else threshold
     worst: dict[str, Any] = {"flag": chosen.name, "threshold": limit, "sort": chosen.name, "order": "desc"}
     offenders = samples_api.get_samples(request, served, **worst, cursor=cursor, limit=24)
-    dropped = [one.name for one in flags] if clean else []
+    moved = threshold is not None and threshold != chosen.threshold
+    over = f"{chosen.name}:{limit:.6g}" if moved else chosen.name
+    dropped = ["all", *([over] if moved else [])] if clean else []
     kept = data.kept(served, score.name, keep, dropped)
     return render_for(
         request,
@@ -83,6 +85,7 @@ def quality(
         flags=flags,
         flag=chosen,
         threshold=limit,
+        moved=moved,
         chart=chart(chosen.histogram, mark=limit),
         offenders={
             "items": [data.offender(request, served, one.sample_id, chosen.name) for one in offenders.items],
@@ -96,8 +99,8 @@ def quality(
         clean=clean,
         kept=kept.n,
         keep_chart=chart(score.histogram, mark=kept.cut),
-        keep_params={"by": score.name, "keep": f"{keep:g}", "flags": "all" if clean else None},
-        clean_params={"by": "random", "keep": 100, "flags": chosen.name},
+        keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped},
+        clean_params={"by": "random", "keep": 100, "flags": over},
     )
 
 

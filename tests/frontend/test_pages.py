@@ -99,6 +99,20 @@ def test_keep_share_matches_the_export(client: TestClient) -> None:
     assert len(lines) == int(kept[1]) > 0
 
 
+def test_export_follows_the_moved_threshold(client: TestClient) -> None:
+    for query in ("", "&threshold=0.5", "&threshold=0.5&clean=1&keep=50"):
+        page = client.get(f"/quality?flag=mismatch{query}").text
+        over = re.search(r'data-testid="offender-count">([\d,]+)<', page)
+        link = re.search(r'href="([^"]+)" data-testid="export-flag"', page)
+        keep = re.search(r'href="([^"]+)" data-testid="export-keep"', page)
+        kept = re.search(r'data-testid="kept">([\d,]+)<', page)
+        assert over and link and keep and kept
+        total = client.get("/api/v1/samples?limit=1").json()["total"]
+        lines = client.get(link[1].replace("&amp;", "&")).text.splitlines()
+        assert len(lines) == total - int(over[1])
+        assert len(client.get(keep[1].replace("&amp;", "&")).text.splitlines()) == int(kept[1])
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/features/999999", "/samples/no-such-sample"])
 def test_missing_pages_are_designed(client: TestClient, path: str) -> None:
     reply = client.get(path)

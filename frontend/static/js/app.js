@@ -22,7 +22,9 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
       here.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
       return;
     }
+    const focused = here.contains(document.activeElement) ? document.activeElement : null;
     here.replaceWith(document.adoptNode(fresh));
+    if (focused) refocus(focused, fresh);
     if (push) history.replaceState(null, "", response.url || address);
     ready(fresh);
     fresh.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
@@ -33,6 +35,14 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
   } finally {
     document.getElementById(id)?.removeAttribute("aria-busy");
   }
+}
+
+/** The part that held the focus is gone: give it to the same control in the new one. */
+function refocus(old, fresh) {
+  const { testid, feature, position } = old.dataset;
+  const selector = old.id ? `#${CSS.escape(old.id)}` : testid ? `[data-testid="${testid}"]` : old.name ? `[name="${old.name}"]` : "";
+  const extra = (feature ? `[data-feature="${feature}"]` : "") + (position ? `[data-position="${position}"]` : "");
+  if (selector || extra) fresh.querySelector(selector + extra)?.focus({ preventScroll: true });
 }
 
 /** What must be set up in any part of a page, also one that has just arrived. */

@@ -105,10 +105,11 @@ function wirePad(picture, views) {
     return [view, Math.floor(((y - y0) / (y1 - y0)) * views[view].rows), Math.floor(((x - x0) / (x1 - x0)) * views[view].cols)];
   };
   const go = ([view, row, col]) => {
+    pad.focus({ preventScroll: true });
     const to = new URL(location.href);
     to.searchParams.delete("position");
     for (const [name, value] of Object.entries({ view, row, col })) to.searchParams.set(name, value);
-    return swap(to.href, "sample").then(() => $("#sample .pad")?.focus({ preventScroll: true }));
+    return swap(to.href, "sample");
   };
 
   pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) drawMark(marks, views[patch[0]], patch[1], patch[2]); });
