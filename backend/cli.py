@@ -1,0 +1,105 @@
+"""The console command `saevx`: the server's commands beside the offline ones. What is heavy is imported by
+the command that needs it, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
+
+from precompute.cli import CLI_CONFIG, Filter, Precompute, Verify, run
+
+Port = Field(default=8000, ge=0, le=65535)
+
+
+class Serve(BaseModel):
+    """Show finished stores in the browser and over the API."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    stores: CliPositionalArg[list[Path]]
+    """Folders of finished stores; the first is the default."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every one of this machine. There is no login."""
+    port: int = Port
+    """Port to listen on; 0 takes a free one."""
+    live: bool = True
+    """Load the model for search by picture, scoring and steering; without it everything else works."""
+    root_path: str = ""
+    """Path under which a proxy shows this server, such as /saevx."""
+    model: str | None = None
+    """Model folder or hub id for live requests; default: the one the store was made with."""
+    sae: str | None = None
+    """SAE folder for live requests; default: the one the store was made with."""
+    device: str = "auto"
+    """Where the live model runs: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    queue: int = Field(default=8, ge=1)
+    """Live requests that may wait; one more is answered 503."""
+    max_upload_mb: float = Field(default=16, gt=0)
+    """Largest request body, in MB."""
+
+    def cli_cmd(self) -> None:
+        from backend.serve import serve
+        from backend.settings import Settings
+
+        options = self.model_dump(exclude={"host", "port"})
+        serve(Settings(**options), self.host, self.port)
+
+
+class Demo(BaseModel):
+    """Make the demo – a small real model, its SAE-V, pictures, a store – and open it. A second run makes
+    nothing twice."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    dir: Path = Path("demo")
+    """Folder for model, sae, data and store."""
+    samples: int = Field(default=1500, ge=20)
+    """Pairs to draw; the first ones are the same whatever the number."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Port
+    """Port to listen on; 0 takes a free one."""
+    serve: bool = True
+    """Open the explorer at the end; --no-serve only makes the folder."""
+
+    def cli_cmd(self) -> None:
+        from backend.demo import make
+
+        store = make(self.dir, self.samples)
+        if self.serve:
+            Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
+
+
+class Saevx(BaseSettings):
+    """SAE-V Explorer: see what a multimodal language model sees, feature by feature."""
+
+    model_config = CLI_CONFIG
+
+    demo: CliSubCommand[Demo] = Field(description="Make the demo and open it.")
+    precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
+    serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
+    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store by a score.")
+    verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def main() -> None:
+    """Entry of the console script: exit 0 done, 1 failed with one line on standard error, 2 wrong usage."""
+    arguments = sys.argv[1:]
+    sys.exit(run(Saevx, arguments or ["--help"]))
+
+
+if __name__ == "__main__":
+    main()

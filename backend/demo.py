@@ -1,0 +1,47 @@
+"""`saevx demo`: a folder with everything, made step by step; what is there already stays."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from precompute.errors import SaevxError
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def make(folder: Path, n_samples: int) -> Path:
+    """Leave FOLDER/model, sae, data and store. Returns the store.
+
+    Raises SaevxError where the store there was made of another number of samples: a store never changes."""
+    store = folder / "store"
+    if (store / "manifest.json").is_file():
+        made = json.loads((store / "manifest.json").read_text())["data"]["n_rows"]
+        if made != n_samples:
+            raise SaevxError(
+                f"{store} holds {made} samples, not {n_samples}: choose another --dir, or delete {store}."
+            )
+        say(f"{store} is there already: nothing to make.")
+        return store
+    begin = time.monotonic()
+    from precompute.demo.build import build
+
+    from precompute.pipeline import Options, precompute
+
+    build(folder, n_samples, say)
+    say(f"Reading {n_samples} pairs with the model and its SAE-V (the offline pass):")
+    options = Options(
+        data=str(folder / "data"),
+        model=str(folder / "model"),
+        sae=str(folder / "sae"),
+        out=store,
+        name="demo",
+        nll=True,
+    )
+    precompute(options)
+    say(f"The demo is ready in {folder} after {time.monotonic() - begin:.0f} s.")
+    return store
