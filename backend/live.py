@@ -181,6 +181,7 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
         dtype=settings.dtype,
         device_map=settings.device_map,
         quantize=settings.quantize,
+        geometry=(manifest.get("options") or {}).get("geometry"),
     )
     sae.check(mllm.d_model)
     return Engine(mllm, sae)

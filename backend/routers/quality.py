@@ -27,15 +27,13 @@ def get_flags(store: StoreDep) -> Page[Flag]:
 
 
 def flag_names(asked: list[str]) -> list[str]:
-    """Flags given once, several times or with commas between; `all` is every one. Raises HTTP 422."""
+    """Flags given once, several times or with commas between, each as NAME or NAME:THRESHOLD; `all` is every
+    one at its own threshold."""
     names = [name.strip() for part in asked for name in part.split(",") if name.strip()]
+    moved = {name.partition(":")[0] for name in names if ":" in name}
     if "all" in names:
-        return list(FLAGS)
-    if unknown := [name for name in names if name not in FLAGS]:
-        raise HTTPException(
-            422, f"flags: no flag is called {unknown[0]!r}; use {', '.join(FLAGS)} or all."
-        )
-    return list(dict.fromkeys(names))
+        names += [name for name in FLAGS if name not in moved]
+    return [name for name in dict.fromkeys(names) if name != "all"]
 
 
 @router.get(
@@ -49,7 +47,7 @@ def get_filter(
     by: Annotated[ScoreName, Query(description="Score that ranks the samples.")],
     keep: Annotated[float, Query(ge=0, le=100, description="Percent of the unflagged samples.")] = 50,
     flags: Annotated[
-        list[str], Query(max_length=50, description="Leave out what these mark; `all` for every one.")
+        list[str], Query(max_length=50, description="Leave out what these mark: NAME, NAME:VALUE or `all`.")
     ] = [],  # noqa: B006 - FastAPI copies it
     format: Annotated[Literal["jsonl", "ids"], Query(description="Objects, or bare ids.")] = "jsonl",
 ) -> StreamingResponse:

