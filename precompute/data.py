@@ -200,6 +200,8 @@ def open_picture(source: Path | bytes) -> Picture:
         reason = str(error).replace(str(source), "") if isinstance(source, Path) else str(error)
         if "cannot identify" in reason:
             reason = "not an image of a known format"
+        elif isinstance(error, Image.DecompressionBombError):
+            reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
         raise BadRow(f"its image cannot be read ({reason[:120] or type(error).__name__})") from error
     return Picture(image, hashlib.sha256(raw).hexdigest())
 

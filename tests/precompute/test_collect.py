@@ -1,0 +1,310 @@
+"""The pass over a tiny random LLaVA: what is stored, against plain lines; the same bytes however it was cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from precompute import accumulate as acc
+from precompute.collect import Collector
+from precompute.data import open_picture
+from precompute.encode import OVERFLOW
+from precompute.merge import merge
+from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
+from precompute.pipeline import Options, Run
+from precompute.sae import SaeV
+from precompute.store.collected import Collected
+from tests import tiny
+from tests.precompute.tinies import Maker, Tiny, collected
+
+
+@pytest.fixture(scope="module")
+def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Collected, Run]:
+    out = tmp_path_factory.mktemp("collect") / "store"
+    options = Options(
+        data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=out,
+        batch_tokens=150, shard_samples=8, ds=10, device="cpu", nll=True,
+    )  # fmt: skip
+    job = Run(options)
+    manifest = job.collect()
+    return Collected(job.part, manifest), job
+
+
+def hidden_by_row(job: Run) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndarray]]:
+    """h, modality and token ids of every sample, from the planned batches."""
+    found = {}
+    data, plan = job.data_and_plan
+    for batch in plan.batches:
+        rows = [data.rows[i] for i in batch]
+        made = job.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
+        hidden_bsd = job.mllm.hidden(made)
+        for b, row in enumerate(rows):
+            n = int(made.length_b[b])
+            found[row.index] = (
+                hidden_bsd[b, :n],
+                made.modality_bs[b, :n],
+                made.inputs["input_ids"][b, :n].numpy(),
+            )
+    return found
+
+
+def test_events_are_the_sae_in_float64(run: tuple[Collected, Run]) -> None:
+    """Reference (b): an independent float64 encoder on the pass's own float32 h."""
+    data, job = run
+    weights = {name: tensor.double() for name, tensor in job.sae.sae.state_dict().items()}
+    for row, (hidden_td, modality_t, token_id_t) in hidden_by_row(job).items():
+        stored = data.events.sample(row)
+        np.testing.assert_array_equal(stored.token_id_t, token_id_t)
+        np.testing.assert_array_equal(stored.modality_t, modality_t)
+        z_tf = torch.relu(
+            (hidden_td.double() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
+        ).numpy()
+        z_tf[modality_t > IMAGE] = 0
+        dense = np.zeros_like(z_tf)
+        dense[np.repeat(np.arange(len(z_tf)), np.diff(stored.offset_t)), stored.feature_e] = stored.z_e
+        differing = (dense > 0) != (z_tf > 0)
+        assert np.abs(z_tf[differing]).max(initial=0) < 1e-5  # at the threshold
+        np.testing.assert_allclose(dense, z_tf, rtol=1e-3, atol=1e-5)
+
+
+def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Run]) -> None:
+    """Reference (a): the same stored events, all at once, by plain sorting."""
+    data, _ = run
+    parts = []
+    for row in range(data.n_samples):
+        sample = data.events.sample(row)
+        token_e = np.repeat(np.arange(len(sample.modality_t)), np.diff(sample.offset_t))
+        value_e = (sample.z_e / data.unit).astype(np.float16)
+        parts.append(
+            (sample.feature_e, sample.modality_t[token_e], value_e, np.full(len(token_e), row), token_e)
+        )
+        for m, name in ((TEXT, "text"), (IMAGE, "image")):
+            best = np.zeros(data.n_features)
+            np.maximum.at(
+                best,
+                sample.feature_e[sample.modality_t[token_e] == m],
+                sample.z_e[sample.modality_t[token_e] == m],
+            )
+            np.testing.assert_array_equal(data.maxima(row, row + 1)[m].toarray()[0], best)
+            assert data.sample[f"n_{name}"][row] == (sample.modality_t == m).sum()
+    feature, modality, value, row_e, token = (np.concatenate(part) for part in zip(*parts, strict=True))
+    for k in range(data.n_features):
+        for m in (TEXT, IMAGE):
+            mine = (feature == k) & (modality == m)
+            entries = sorted(
+                zip((-value[mine]).tolist(), row_e[mine].tolist(), token[mine].tolist(), strict=True)
+            )
+            assert data.accum["count"][k, m] == len(entries)
+            assert data.accum["total"][k, m] == sum(int(-v * 2**24) for v, _, _ in entries)
+            kept = data.accum["top_row"][k, m] >= 0
+            top = zip(
+                (-data.accum["top_value"][k, m][kept]).tolist(),
+                data.accum["top_row"][k, m][kept].tolist(),
+                data.accum["top_pos"][k, m][kept].tolist(),
+                strict=True,
+            )
+            assert list(top) == entries[: acc.TOP]
+
+
+def test_the_prelude_sets_the_scale(run: tuple[Collected, Run]) -> None:
+    """All samples are in the prelude here, so the largest stored value lies in [16, 32)."""
+    data, job = run
+    assert 16 <= float(data.accum["max"].max()) < 32
+    norms: dict[int, list[float]] = {TEXT: [], IMAGE: []}
+    for hidden_td, modality_t, _ in hidden_by_row(job).values():
+        for m, found in norms.items():
+            found += hidden_td.norm(dim=-1)[torch.from_numpy(modality_t == m)].tolist()
+    told = data.manifest["sinks"]["median_norm"]
+    assert told["text"] == pytest.approx(np.median(norms[TEXT]), rel=1e-6)
+    assert told["image"] == pytest.approx(np.median(norms[IMAGE]), rel=1e-6)
+
+
+def test_residuals_of_ds(run: tuple[Collected, Run]) -> None:
+    data, job = run
+    hidden = hidden_by_row(job)
+    assert len(data.ds_rows) == 10
+    right, rows, positions = [], [], []
+    for row in data.ds_rows.tolist():
+        hidden_td, modality_t, _ = hidden[row]
+        at = np.flatnonzero(modality_t <= IMAGE)
+        right.append(hidden_td[at].bfloat16().view(torch.uint16).numpy())
+        rows += [row] * len(at)
+        positions += at.tolist()
+    np.testing.assert_array_equal(data.resid, np.concatenate(right))
+    np.testing.assert_array_equal(data.resid_row, rows)
+    np.testing.assert_array_equal(data.resid_pos, positions)
+
+
+def test_reconstruction_and_caption_loss(run: tuple[Collected, Run], whole: Mllm) -> None:
+    data, job = run
+    for row, (hidden_td, modality_t, _) in hidden_by_row(job).items():
+        with torch.inference_mode():
+            error_t = (
+                (hidden_td - job.sae.decode(job.sae.encode(hidden_td))).double().square().sum(-1).numpy()
+            )
+        for m, name in ((TEXT, "text"), (IMAGE, "image")):
+            assert data.sample[f"sse_{name}"][row] == pytest.approx(error_t[modality_t == m].sum(), rel=1e-4)
+    sample = data.samples[3]
+    pair = Pair(sample["text"], [open_picture(p).image for p in job.data_and_plan[0].rows[3].images])
+    nll = whole.hidden_and_nll(whole.prepare([pair]))[1][0]
+    assert data.sample["caption_nll"][3] == pytest.approx(nll, rel=1e-4)
+    h = torch.cat([h[torch.from_numpy(kind == IMAGE)] for h, kind, _ in hidden_by_row(job).values()]).double()
+    fvu = data.sample["sse_image"].sum() / float((h - h.mean(0)).square().sum())
+    assert data.manifest["quality"]["fvu"]["image"] == pytest.approx(fvu, rel=1e-4)
+
+
+def files_of(part: Path) -> dict[str, bytes]:
+    """Every byte that later steps read; .npz by content, as zip archives carry times."""
+    found = {}
+    for path in sorted(part.rglob("*")):
+        name = path.relative_to(part).as_posix()
+        if path.is_dir() or name in ("run.json", "plan.json"):
+            continue
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found |= {f"{name}/{key}": arrays[key].tobytes() for key in arrays.files}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def test_one_shard_or_many_give_the_same_bytes(options: Maker, tmp_path: Path) -> None:
+    few = collected(options(shard_samples=1000, out=tmp_path / "a" / "store"))[0]
+    many = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
+    assert files_of(few) == files_of(many)
+    assert not (many / "shards").exists() and not (many / "thumbs").exists()
+
+
+KILLED = """
+import os, sys
+from precompute.collect import Collector
+from precompute.pipeline import Options, Run
+import torch
+torch.set_num_threads(1)
+whole, done = Collector.shard, []
+def shard(self, number, *rest):
+    if len(done) == 2:
+        os._exit(9)
+    whole(self, number, *rest)
+    done.append(number)
+Collector.shard = shard
+Run(Options.model_validate_json(sys.argv[1])).collect()
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    right = collected(options(out=tmp_path / "a" / "store"))[0]
+    (tmp_path / "b").mkdir()
+    again = options(out=tmp_path / "b" / "store")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, again.model_dump_json()], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert killed.returncode == 9
+    shards = sorted(path.name for path in (again.part / "shards").glob("*.npz"))
+    assert len(shards) == 2 and not (again.part / "manifest.json").exists()
+    before = [(again.part / "shards" / name).stat().st_mtime_ns for name in shards]
+    run = Run(again)
+    seen: list[int] = []
+    data, plan = run.data_and_plan
+    job = Collector(run.mllm, run.sae, data, plan, run.part, 0)
+    job.run()
+    assert before == [(again.part / "shards" / name).stat().st_mtime_ns for name in shards], "not done again"
+    run.collect()
+    assert not seen and files_of(run.part) == files_of(right)
+
+
+def broken_data(folder: Path) -> Path:
+    """As tiny.make_data, with a picture cut short in the middle and one that is text."""
+    tiny.make_data(folder, 20)
+    (folder / "007.png").write_bytes((folder / "007.png").read_bytes()[:60])
+    (folder / "011.png").write_text("no picture")
+    return folder
+
+
+def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> None:
+    part, manifest = collected(options(data=str(broken_data(tmp_path / "data"))))
+    data = Collected(part, manifest)
+    assert manifest["data"] | {"sha256": ""} == {
+        "name": "data", "sha256": "", "n_rows": 20, "n_samples": 18, "n_quarantined": 2
+    }  # fmt: skip
+    assert [(bad["index"], bad["sample_id"]) for bad in data.quarantine] == [(7, "pair-7"), (11, "pair-11")]
+    ids = [f"pair-{i}" for i in range(20) if i not in (7, 11)]
+    assert [sample["sample_id"] for sample in data.samples] == ids
+    assert [sample["row"] for sample in data.samples] == list(range(18))
+    for sample in data.samples:
+        thumb = open_picture(part / sample["images"][0]["thumb"]).image
+        assert thumb.size == (sample["images"][0]["width"], sample["images"][0]["height"])
+    # A sample behind the gap is the same as in data without the bad rows.
+    rows = [json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["id"] in ids]
+    (tmp_path / "data/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    clean, _ = collected(options(data=str(tmp_path / "data"), out=tmp_path / "clean", batch_tokens=1))
+    gap, _ = collected(
+        options(data=str(broken_data(tmp_path / "again")), out=tmp_path / "gap", batch_tokens=1)
+    )
+    for name in (
+        "events/event_value.npy",
+        "events/event_feature.npy",
+        "collect/resid.npy",
+        "collect/ds_rows.npy",
+    ):
+        assert (clean / name).read_bytes() == (gap / name).read_bytes(), name
+
+
+def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
+    """Never inf: with a scale that is far too large the samples that overflow are named, the others kept."""
+    probe, manifest = collected(options())
+    value = np.load(probe / "collect/max_full_value.npy").astype(np.float64)
+    offset = np.load(probe / "collect/max_full_offset.npy")
+    largest = np.maximum.reduceat(value, offset[:-1:2])
+    shutil.rmtree(probe)
+    # So that about half of the samples exceed 65504.
+    extra = int(np.floor(np.log2(65504 / np.median(largest))))
+    limit = 65504 / 2.0**extra
+    assert 0 < (largest > limit).sum() < len(largest)
+    run = Run(options())
+    data, plan = run.data_and_plan
+    run.part.mkdir(parents=True)
+    found = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
+    (run.part / "prelude.json").write_text(json.dumps(found))
+    job = Collector(run.mllm, run.sae, data, plan, run.part, 0)
+    merged = merge(job, 10) if job.run() else {}
+    quarantine = [
+        json.loads(line) for line in (run.part / "collect/quarantine.jsonl").read_text().splitlines()
+    ]
+    assert {bad["index"] for bad in quarantine} == set(np.flatnonzero(largest > limit).tolist())
+    assert {bad["reason"] for bad in quarantine} == {OVERFLOW}
+    assert merged["data"]["n_samples"] == (largest <= limit).sum()
+    assert np.isfinite(np.load(run.part / "events/event_value.npy")).all()
+
+
+def test_sinks_hold_no_events(options: Maker, tmp_path: Path) -> None:
+    part, manifest = collected(options(sinks=1.1))
+    data = Collected(part, manifest)
+    kinds = np.asarray(data.events.token_modality)
+    assert 0 < manifest["tokens"]["sink"] == (kinds == SINK).sum()
+    assert not np.diff(data.events.token_event)[kinds >= SPECIAL].any()
+    assert (np.asarray(data.resid_modality) <= IMAGE).all()
+    _, everything = collected(options(sinks="keep", out=tmp_path / "keep"))
+    assert everything["tokens"]["sink"] == 0
+    assert everything["tokens"]["image"] == manifest["tokens"]["image"] + (kinds == SINK).sum() - (
+        everything["tokens"]["text"] - manifest["tokens"]["text"]
+    )
+
+
+def test_a_topk_sae_keeps_k_a_token(options: Maker, tmp_path: Path, mllm: Mllm) -> None:
+    sae = tiny.make_sae(tmp_path / "topk", architecture="topk", k=5)
+    part, manifest = collected(options(sae=str(sae)))
+    data = Collected(part, manifest)
+    counted = np.asarray(data.events.token_modality) <= IMAGE
+    assert np.diff(data.events.token_event)[counted].max() == 5
+    assert isinstance(SaeV.load(sae).sha256, str)
