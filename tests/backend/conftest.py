@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from tests import synthetic
+from precompute.pipeline import Options, precompute
+from tests import synthetic, tiny
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,21 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """An exception inside the server is seen as a client sees it: 500."""
     with TestClient(app, raise_server_exceptions=False) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model, SAE, data and the store of them."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("live")
+    options = Options(
+        data=str(tiny.make_data(root / "data", 40)),
+        model=str(tiny.make_llava(root / "model")),
+        sae=str(tiny.make_sae(root / "sae")),
+        out=root / "store",
+        nll=True,
+        sinks="keep",
+        device="cpu",
+    )
+    precompute(options)
+    return root

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -21,30 +20,10 @@ from backend.app import create_app
 from backend.deps import State
 from backend.live import Live
 from backend.settings import Settings
-from precompute.pipeline import Options, precompute
 from precompute.store.reader import Store
 from tests import tiny
 
 API = "/api/v1"
-N = 40
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model, SAE, data and the store of them."""
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("live")
-    options = Options(
-        data=str(tiny.make_data(root / "data", N)),
-        model=str(tiny.make_llava(root / "model")),
-        sae=str(tiny.make_sae(root / "sae")),
-        out=root / "store",
-        nll=True,
-        sinks="keep",
-        device="cpu",
-    )
-    precompute(options)
-    return root
 
 
 def wait_ready(client: TestClient) -> None:

@@ -1,0 +1,93 @@
+"""`saevx serve` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from tests.conftest import Server, run_saevx
+
+
+@pytest.fixture(scope="module")
+def running(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        made / "store", "--device", "cpu", log=tmp_path_factory.mktemp("serve") / "log.txt"
+    ) as server:
+        server.wait("/readyz", 120)
+        yield server
+
+
+def steer(server: Server, n: int) -> tuple[HTTPConnection, HTTPResponse]:
+    connection = HTTPConnection(str(urlparse(server.url).netloc), timeout=60)
+    body = json.dumps({"prompt": "a dog", "max_tokens": n, "temperature": 1.5, "seed": 1})
+    connection.request("POST", "/api/v1/steer", body, {"Content-Type": "application/json"})
+    return connection, connection.getresponse()
+
+
+def waiting(server: Server) -> int:
+    with urllib.request.urlopen(server.url + "/healthz", timeout=5) as reply:
+        return int(json.load(reply)["live"]["waiting"])
+
+
+def test_closing_the_stream_stops_the_generation(running: Server) -> None:
+    begin = time.monotonic()
+    connection, reply = steer(running, 200)
+    whole = reply.read()
+    full = time.monotonic() - begin
+    connection.close()
+    assert b"event: done" in whole
+    connection, reply = steer(running, 200)
+    first = reply.readline()
+    begin = time.monotonic()
+    assert first.startswith(b"event: ") and waiting(running) == 1
+    reply.close()
+    connection.close()
+    # The next request waits for the worker, which only the end of the generation sets free.
+    again, answer = steer(running, 1)
+    assert b"event: done" in answer.read()
+    again.close()
+    assert time.monotonic() - begin < full / 2
+    assert waiting(running) == 0
+
+
+def test_it_says_where_to_look_and_ends_when_told(made: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with Server(made / "store", "--no-live", "--root-path", "/x", log=log) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=20) in (0, -signal.SIGTERM)
+    assert f"Open {server.url}/x/" in log.read_text()
+
+
+def test_one_line_tells_what_is_wrong(made: Path, tmp_path: Path) -> None:
+    done = run_saevx("serve", tmp_path / "nothing", check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a store" in done.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run_saevx("serve", made / "store", "--no-live", "--port", port, check=False)
+    assert done.returncode == 1 and "choose another --port" in done.stderr
+    assert run_saevx("serve", check=False).returncode == 2
+    assert run_saevx("nonsense", check=False).returncode == 2
+
+
+def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    whole = run_saevx("--help").stdout
+    assert time.monotonic() - begin < 3
+    for command in ("demo", "precompute", "serve", "filter", "verify"):
+        assert command in whole
+        told = run_saevx(command, "--help").stdout
+        for line in told.splitlines():
+            if line.strip().startswith("--") and "]" not in line:
+                assert len(line.split()) > 1, line
+    assert "--no-live" in run_saevx("serve", "--help").stdout
