@@ -1,0 +1,67 @@
+"""The demo's folder: model, SAE-V and data, each made where it is not there already."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from precompute.demo.assemble import ADAPTER, SAE, assemble
+from precompute.demo.dataset import N_DEMO, build_dataset
+from precompute.errors import SaevxError
+
+
+class DemoPaths(NamedTuple):
+    """Where the offline pass finds what it needs."""
+
+    model: Path
+    sae: Path
+    data: Path
+
+
+def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = print) -> DemoPaths:
+    """Leaves FOLDER/model, FOLDER/sae and FOLDER/data. What is whole and up to date stays untouched.
+
+    Raises SaevxError where a package or the trained weights are missing.
+    """
+    if not ADAPTER.is_file() or not (SAE / "cfg.json").is_file():
+        raise SaevxError(
+            "The demo's trained weights are not here: install the saevx wheel, or in a checkout run "
+            "`python -m precompute.demo.train_adapter` and then `python -m precompute.demo.train_sae`."
+        )
+    paths = DemoPaths(folder / "model", folder / "sae", folder / "data")
+    folder.mkdir(parents=True, exist_ok=True)
+    assemble(paths.model, say=say)
+    copy_sae(paths.sae)
+    if n_rows(paths.data) != n_samples:
+        say(f"drawing {n_samples} scenes")
+        # The name appears only when everything is in it: a build cut short is begun again.
+        part = paths.data.with_name("data.part")
+        shutil.rmtree(part, ignore_errors=True)
+        build_dataset(part, n_samples, say)
+        shutil.rmtree(paths.data, ignore_errors=True)
+        part.rename(paths.data)
+    return paths
+
+
+def copy_sae(folder: Path) -> None:
+    """The shipped SAELens folder, copied where it differs."""
+    shipped = sorted(path for path in SAE.iterdir() if path.is_file())
+    if all((folder / p.name).is_file() and (folder / p.name).read_bytes() == p.read_bytes() for p in shipped):
+        return
+    part = folder.with_name("sae.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(SAE, part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def n_rows(data: Path) -> int:
+    """Rows of FOLDER/data; 0 where there is none."""
+    metadata = data / "metadata.jsonl"
+    if not metadata.is_file():
+        return 0
+    with metadata.open(encoding="utf-8") as lines:
+        return sum(1 for line in lines if json.loads(line))
