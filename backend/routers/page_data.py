@@ -97,8 +97,7 @@ def word_search(request: Request, served: OpenStore, q: str) -> dict[str, Any]:
     return {
         **NOTHING,
         "words": hits.features,
-        "samples": [card(one) for one in hits.samples],
-        "samples_title": "Captions with these words",
+        "nearest": [("Captions with these words", [card(one) for one in hits.samples])],
         "n": len(hits.features),
     }
 
@@ -150,8 +149,12 @@ async def live_search(
         "dense": found.dense,
         "n_dense": found.n_dense,
         "how": f"strongest on the {' and the '.join(sides)}, times how few samples have them",
-        "samples": [card(one, one.cosine) for one in found.samples],
-        "samples_title": "Nearest samples",
+        "words": search_api.get_search(request, served, q).features if q else None,
+        "nearest": [
+            (title, [card(one, one.cosine) for one in found.samples if one.modality == side])
+            for side, title in (("image", "Nearest pictures"), ("text", "Nearest captions"))
+            if any(one.modality == side for one in found.samples)
+        ],
         "n": len(found.features),
     }
 

@@ -84,6 +84,17 @@ def test_keys_walk_features_and_panels_fill_the_window(context: BrowserContext) 
     expect(page.locator(".panel.max")).to_have_count(0)
 
 
+def test_keys_walk_the_list_one_came_from(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features?verdict=cross-modal&sort=lift")
+    rows = page.get_by_test_id("feature-row")
+    ids = [rows.nth(i).get_attribute("data-feature") for i in range(2)]
+    rows.first.locator("a.label").click()
+    expect(page).to_have_url(re.compile(rf"/features/{ids[0]}$"))
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile(rf"/features/{ids[1]}$"))
+
+
 def test_the_threshold_is_dragged(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/quality?flag=mismatch")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from backend.app import create_app
 from backend.routers.page_env import templates
+from backend.settings import Settings
 from tests.synthetic import word_feature
 
 RED = word_feature("red")
@@ -129,6 +132,20 @@ def test_search_without_the_model_says_why(client: TestClient) -> None:
         "/search", data={"q": "red"}, files={"image": ("x.png", b"not a picture", "image/png")}
     )
     assert reply.status_code in (422, 503) and 'data-testid="search-error"' in reply.text
+
+
+def test_stores_and_prefix_stay_in_every_link(pages_app: FastAPI) -> None:
+    """A second store and a path prefix: each link, script and picture of a page keeps both."""
+    [first] = pages_app.state.saevx.stores.values()
+    app = create_app(Settings(stores=[first.path, first.path], live=False, root_path="/tool"))
+    with TestClient(app, headers={"Accept": "text/html"}) as client:
+        page = client.get(f"/tool/features?store={first.name}-2").text
+        links = re.findall(r'(?:href|src|action)="([^"#]+)"', page)
+        assert links and all(link.startswith("/tool/") for link in links)
+        inner = [link for link in links if re.match(r"/tool/(features|samples|api)\b.*\?", link)]
+        assert inner and all(f"store={first.name}-2" in link for link in inner)
+        assert 'data-testid="store-switcher"' in page
+        assert client.get("/tool/static/js/app.js").status_code == 200
 
 
 def test_captions_are_hostile_text() -> None:

@@ -55,6 +55,8 @@ document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = event.target.closest("a[data-swap]");
   if (link) { event.preventDefault(); swap(link.href, link.dataset.swap); return; }
+  const list = event.target.closest("a[href*='/features/']")?.closest("[data-trail]");
+  if (list) remember($$("li[data-feature], tr[data-feature]", list).map((one) => Number(one.dataset.feature)));
   const maximise = event.target.closest("[data-max]");
   if (maximise) fill(maximise.closest(".panel"));
 });
@@ -70,6 +72,11 @@ document.addEventListener("submit", (event) => {
 export function query(form) {
   const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string" && value !== "");
   return new URLSearchParams(fields).toString();
+}
+
+/** The list that a feature is opened from: j and k walk it (feature.js). */
+function remember(ids) {
+  try { sessionStorage.setItem("trail", JSON.stringify(ids)); } catch { /* a private window: the keys walk the numbers */ }
 }
 
 let waiting;

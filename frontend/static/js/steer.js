@@ -121,7 +121,7 @@ function App() {
           <label class="field grow">or a picture of your own<input type="file" accept="image/*" onChange=${pick} data-testid="steer-image" /></label></div>
         <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
         <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${(e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) })} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>
-        <div class="row">
+        <div class="thirds-row">
           <label class="field">Most tokens<input type="number" min="1" max="256" value=${state.max_tokens} onInput=${(e) => set({ max_tokens: Number(e.target.value) })} /></label>
           <label class="field">Temperature<input type="number" min="0" max="2" step="0.1" value=${state.temperature} onInput=${(e) => set({ temperature: Number(e.target.value) })} /></label>
           <label class="field">Seed<input type="number" min="0" step="1" value=${state.seed} onInput=${(e) => set({ seed: Number(e.target.value) })} /></label>
