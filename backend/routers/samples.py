@@ -44,20 +44,9 @@ def get_samples(
 
 
 @router.get(
-    "/samples/{sample_id}", summary="One pair with its scores, flags and features", dependencies=[Cached]
-)
-def get_sample(
-    request: Request,
-    store: StoreDep,
-    sample_id: SampleId,
-    top: Annotated[int, Query(ge=1, le=256, description="Features per modality.")] = 24,
-) -> SampleDetail:
-    check_sample(store, sample_id)
-    return SampleDetail.model_validate(Links(request, store).images(store.store.sample(sample_id, top)))
-
-
-@router.get(
-    "/samples/{sample_id}/activations", summary="Features on every token and patch", dependencies=[Cached]
+    "/samples/{sample_id:path}/activations",
+    summary="Features on every token and patch",
+    dependencies=[Cached],
 )
 def get_activations(
     store: StoreDep,
@@ -71,7 +60,7 @@ def get_activations(
 
 
 @router.get(
-    "/samples/{sample_id}/features", summary="What fires at one token or patch", dependencies=[Cached]
+    "/samples/{sample_id:path}/features", summary="What fires at one token or patch", dependencies=[Cached]
 )
 def get_features_here(
     store: StoreDep,
@@ -94,7 +83,7 @@ def get_features_here(
 
 
 @router.get(
-    "/samples/{sample_id}/image",
+    "/samples/{sample_id:path}/image",
     summary="Its picture as WebP",
     response_class=Response,
     responses={200: {"content": {"image/webp": {}}}, 304: {"description": "The client's copy is current."}},
@@ -133,6 +122,20 @@ def get_image(
         one = pictures[image]
         data = cached_webp(path, (one["width"], one["height"]), size, box)
     return Response(data, media_type="image/webp", headers=headers)
+
+
+# Ids may hold slashes, so the paths with a last part of their own stand before this one.
+@router.get(
+    "/samples/{sample_id:path}", summary="One pair with its scores, flags and features", dependencies=[Cached]
+)
+def get_sample(
+    request: Request,
+    store: StoreDep,
+    sample_id: SampleId,
+    top: Annotated[int, Query(ge=1, le=256, description="Features per modality.")] = 24,
+) -> SampleDetail:
+    check_sample(store, sample_id)
+    return SampleDetail.model_validate(Links(request, store).images(store.store.sample(sample_id, top)))
 
 
 @lru_cache(maxsize=512)

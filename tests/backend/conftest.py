@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.pipeline import Options, precompute
 from tests import synthetic, tiny
+
+ODD_ID = "train/odd id ?#%é.jpg"
+"""A sample id as people have them: a path with all that an address must escape."""
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +44,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model, SAE, data and the store of them."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("live")
+    data = tiny.make_data(root / "data", 40)
+    rows = (data / "metadata.jsonl").read_text()
+    (data / "metadata.jsonl").write_text(rows.replace('"pair-7"', json.dumps(ODD_ID)))
     options = Options(
-        data=str(tiny.make_data(root / "data", 40)),
+        data=str(data),
         model=str(tiny.make_llava(root / "model")),
         sae=str(tiny.make_sae(root / "sae")),
         out=root / "store",

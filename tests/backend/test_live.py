@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from backend.live import Live
 from backend.settings import Settings
 from precompute.store.reader import Store
 from tests import tiny
+from tests.backend.conftest import ODD_ID
 
 API = "/api/v1"
 
@@ -191,6 +193,18 @@ def test_bad_uploads_are_told(client: TestClient) -> None:
     Image.new("1", (9000, 9000)).save(buffer, "PNG")
     bomb = client.post(f"{API}/search", files=upload(buffer.getvalue()))
     assert bomb.status_code == 413 and "megapixels" in bomb.json()["detail"]
+
+
+def test_any_text_can_be_a_sample_id(client: TestClient) -> None:
+    path = f"{API}/samples/{quote(ODD_ID, safe='')}"
+    one = client.get(path).json()
+    assert one["sample_id"] == ODD_ID
+    assert client.get(one["images"][0]["url"]).headers["content-type"] == "image/webp"
+    assert client.get(path + "/features", params={"position": 1}).json()["sample_id"] == ODD_ID
+    assert client.get(path + "/activations", params={"feature": 1}).json()["sample_id"] == ODD_ID
+    assert client.get(f"/samples/{quote(ODD_ID, safe='')}").status_code == 200
+    told = events(client.post(f"{API}/steer", json={"sample_id": ODD_ID, "prompt": "a", "max_tokens": 1}))
+    assert told[-1][0] == "done"
 
 
 def live_of(client: TestClient) -> Live:
