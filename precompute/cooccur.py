@@ -25,7 +25,7 @@ Array = NDArray[Any]
 MAX_SAMPLES = 100_000
 KEPT = 16  # strongest partners per feature, kind and side
 MIN_SUPPORT = 5
-_BLOCK_ENTRIES = 1 << 25
+_BLOCK_ENTRIES = 1 << 24
 
 
 class Pairs(NamedTuple):
@@ -84,17 +84,35 @@ def strongest(
     found = []
     step = max(1, _BLOCK_ENTRIES // width)
     for low in tqdm(range(0, width, step), desc="cooccur", unit="block", disable=None):
-        product = (columns[low : low + step] @ second).tocoo()
-        a, b, n_ab = product.row.astype(np.int64) + low, product.col.astype(np.int64), product.data
-        keep = (n_ab >= min_support) & ((a != b) if same else True)
-        a, b, n_ab = a[keep], b[keep], n_ab[keep]
-        value = npmi(n_ab, n_a[a], n_b[b], n)[1]
-        order = np.lexsort((b, -n_ab, -value, a))
-        a, b, n_ab = a[order], b[order], n_ab[order]
-        rank = np.arange(len(a)) - np.searchsorted(a, a)
-        found.append((a[rank < KEPT], b[rank < KEPT], n_ab[rank < KEPT]))
+        product = (columns[low : low + step] @ second).tocsr()
+        kept = np.flatnonzero(product.data >= min_support)
+        row = np.searchsorted(product.indptr, kept, "right") - 1
+        b, n_ab = product.indices[kept].astype(np.int64), product.data[kept]
+        if same:
+            other = row + low != b
+            row, b, n_ab = row[other], b[other], n_ab[other]
+        value = npmi(n_ab, n_a[row + low], n_b[b], n)[1]
+        # Few survive: only what reaches the row's k-th best, in rounded numbers, is sorted exactly.
+        rounded = value.astype(np.float32)
+        gate = _kth_best(row, b, rounded, product.shape)
+        strong = rounded >= gate[row]
+        row, b, n_ab, value = row[strong], b[strong], n_ab[strong], value[strong]
+        order = np.lexsort((b, -n_ab, -value, row))
+        row, b, n_ab = row[order], b[order], n_ab[order]
+        best = np.arange(len(row)) - np.searchsorted(row, row) < KEPT
+        found.append((row[best] + low, b[best], n_ab[best]))
     a, b, n_ab = (np.concatenate(x) for x in zip(*found, strict=True))
     return a, b, n_ab
+
+
+def _kth_best(row: Array, column: Array, value: Array, shape: tuple[int, int]) -> Array:
+    """float32 [rows]: each row's KEPT-th largest value; −inf where it has fewer."""
+    if shape[1] <= KEPT:
+        return np.full(shape[0], -np.inf, dtype=np.float32)
+    dense = np.full(shape, -np.inf, dtype=np.float32)
+    dense[row, column] = value
+    dense.partition(shape[1] - KEPT, axis=1)
+    return dense[:, shape[1] - KEPT].copy()
 
 
 def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:

@@ -31,7 +31,7 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
 
     paths = [str(path) for path in files]
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no off switch
-        lab = Imagelab(filepaths=paths, verbose=False)
+        lab = Imagelab(filepaths=list(dict.fromkeys(paths)), verbose=False)
         lab.find_issues({issue: {} for issue in ISSUES}, n_jobs=1, verbose=False)
     found = {}
     for issue, (flag, _) in ISSUES.items():

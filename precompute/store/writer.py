@@ -202,31 +202,23 @@ def sorted_reasons(reasons: list[list[Any]]) -> Iterator[Item]:
 
 def example_rows(data: Collected) -> Iterator[Item]:
     """Top lists (band −1) and bands, in primary-key order."""
-    accum = data.accum
-    rows = np.concatenate(
-        [accum["top_row"][:, :, None], _padded(accum["band_row"], accum["top_row"])], axis=2
-    )
-    positions = np.concatenate(
-        [accum["top_pos"][:, :, None], _padded(accum["band_pos"], accum["top_pos"])], axis=2
-    )
-    values = np.concatenate(
-        [accum["top_value"][:, :, None], _padded(accum["band_value"], accum["top_value"])], axis=2
-    )
-    feature, modality, band, rank = np.nonzero(rows >= 0)
-    at = (feature, modality, band, rank)
-    z = values[at].astype(np.float64) * data.unit
-    columns = {
-        "feature": feature, "modality": modality, "band": band - 1, "rank": rank,
-        "row": rows[at], "position": positions[at], "value": z,
-    }  # fmt: skip
-    return _columns({name: column.tolist() for name, column in columns.items()})
+    for low in range(0, data.n_features, _CHUNK):
+        some = slice(low, low + _CHUNK)
+        rows, positions, values = (_top_and_bands(data.accum, name, some) for name in ("row", "pos", "value"))
+        feature, modality, band, rank = at = np.nonzero(rows >= 0)
+        columns = {
+            "feature": feature + low, "modality": modality, "band": band - 1, "rank": rank,
+            "row": rows[at], "position": positions[at], "value": values[at].astype(np.float64) * data.unit,
+        }  # fmt: skip
+        yield from _columns({name: column.tolist() for name, column in columns.items()})
 
 
-def _padded(bands: Array, top: Array) -> Array:
-    """Band lists [F, 2, 4, 8] widened to the top list's length, with −1 for nothing."""
+def _top_and_bands(accum: dict[str, Array], name: str, some: slice) -> Array:
+    """[features, 2, 5, 20]: the overall list, then the four bands widened to its length with −1 for nothing."""
+    top, bands = accum[f"top_{name}"][some], accum[f"band_{name}"][some]
     wide = np.full((*bands.shape[:3], top.shape[2]), -1, dtype=bands.dtype)
     wide[..., : bands.shape[3]] = bands
-    return wide
+    return np.concatenate([top[:, :, None], wide], axis=2)
 
 
 def cooccurrence_rows(part: Path) -> Iterator[Item]:
