@@ -55,6 +55,9 @@ class LiteVisionModel(PreTrainedModel):
     main_input_name = "pixel_values"
     base_model_prefix = "vision"
     input_modalities = ("image",)
+    # There is no attention here, so any implementation that is asked for is as good as supported.
+    _supports_sdpa = True
+    _supports_flash_attn = True
 
     def __init__(self, config: LiteVisionConfig) -> None:
         super().__init__(config)
