@@ -214,7 +214,7 @@ def example_rows(data: Collected) -> Iterator[Item]:
 
 
 def _top_and_bands(accum: dict[str, Array], name: str, some: slice) -> Array:
-    """[features, 2, 5, 20]: the overall list, then the four bands widened to its length with −1 for nothing."""
+    """[features, 2, 5, 20]: the overall list, then four bands widened to its length with −1 for nothing."""
     top, bands = accum[f"top_{name}"][some], accum[f"band_{name}"][some]
     wide = np.full((*bands.shape[:3], top.shape[2]), -1, dtype=bands.dtype)
     wide[..., : bands.shape[3]] = bands

@@ -46,6 +46,20 @@ def test_same_inputs_same_bytes(tmp_path: Path, made_up: Store) -> None:
     assert digests(again) == digests(made_up.path)
 
 
+def test_every_table_column_and_array_is_documented(made_up: Store) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    families = ("score_", "flag_", "n_", "omega_", "lift")
+    for table in s.metadata.sorted_tables:
+        assert f"`{table.name}`" in page
+        for column in table.columns:
+            known = f"`{column.name}`" in page or f", {column.name}" in page
+            assert known or column.name.startswith(families), (table.name, column.name)
+    for path in (made_up.path / "events").iterdir():
+        assert f"`{path.stem}`" in page
+    for path in (made_up.path / "index").iterdir():
+        assert f"`{path.name}`" in page
+
+
 def test_manifest_and_scratch(made_up: Store) -> None:
     assert not (made_up.path / "collect").exists() and not (made_up.path / "steps").exists()
     assert made_up.summary["n_features"] == N_FEATURES and made_up.summary["n_samples"] == 200
