@@ -200,19 +200,30 @@ def seed_of(split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([{"train": 11, "validation": 23, "demo": 37}[split], index])
 
 
+def dealt(index: int, slot: int, attempt: int) -> str:
+    """An object from shuffled decks: 1,500 demo scenes then show each of them often enough for ω (K = 16
+    samples out of 1,000)."""
+    cycle, place = divmod(index, len(OBJECTS))
+    return list(OBJECTS)[np.random.default_rng([53, cycle, slot, attempt]).permutation(len(OBJECTS))[place]]
+
+
 def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:
     """The scene number `index` of a split; `second` draws unseen second pictures where there are any."""
     rng = seed_of(split, index)
-    nouns = list(OBJECTS)
+    is_demo = split == "demo"
+    attempt = 0
     while True:
-        n = int(rng.choice([1, 2, 2, 3]))
+        n = int(rng.choice([1, 2, 3, 3] if is_demo else [1, 2, 2, 3]))
         kinds: list[tuple[str, str | None]] = []
-        same = n > 1 and rng.random() < 0.22
-        for _ in range(1 if same else n):
-            if rng.random() < 0.4:
+        same = n > 1 and rng.random() < (0.08 if is_demo else 0.22)
+        for slot in range(1 if same else n):
+            if rng.random() < (0.15 if is_demo else 0.4):
                 kinds.append((SHAPES[rng.integers(4)], str(rng.choice(list(COLOURS)))))
+            elif is_demo:
+                kinds.append((dealt(index, slot, attempt), None))
             else:
-                kinds.append((nouns[rng.integers(len(nouns))], None))
+                kinds.append((list(OBJECTS)[rng.integers(len(OBJECTS))], None))
+        attempt += 1
         if len({k[0] for k in kinds}) < len(kinds):
             continue
         objects = [k[0] for k in kinds if k[1] is None]
