@@ -27,20 +27,30 @@ NOTHING: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense"
 """A search result with no part filled in."""
 
 
-def thumbnails(
-    request: Request, served: OpenStore, ids: Iterable[int], most: int = 3
-) -> dict[int, list[Picture]]:
-    """The strongest patches of each feature as small pictures with their heat, each sample once."""
-    thumbs: dict[int, list[Picture]] = {}
+class Glimpse(NamedTuple):
+    """What a list shows of a feature: its strongest patches or, where no patch activates it, its words."""
+
+    pictures: list[Picture]
+    words: list[str]
+
+
+def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, Glimpse]:
+    """Small pictures with their heat, each sample once; failing that the strongest tokens, each once."""
+    shown: dict[int, Glimpse] = {}
     for id in ids:
-        if id in thumbs:
+        if id in shown:
             continue
         found = features_api.get_examples(request, served, id, modality="image", limit=2 * most).items
         top = max((one.activation for one in found), default=0.0)
         distinct = list({one.sample_id: one for one in found}.values())[:most]
-        pictures = [example_picture(one, top, THUMB) for one in distinct]
-        thumbs[id] = [picture for picture in pictures if picture is not None]
-    return thumbs
+        drawn = [example_picture(one, top, THUMB) for one in distinct]
+        pictures = [picture for picture in drawn if picture is not None]
+        words: list[str] = []
+        if not pictures:
+            texts = features_api.get_examples(request, served, id, modality="text", limit=12).items
+            words = list(dict.fromkeys((one.token or "").strip() for one in texts))[: most + 1]
+        shown[id] = Glimpse(pictures, words)
+    return shown
 
 
 def card(

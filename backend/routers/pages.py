@@ -100,7 +100,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         verdicts=store.verdicts,
         split=split(store.verdicts),
         strongest=strongest.items,
-        thumbs=data.thumbnails(request, served, [f.id for f in strongest.items]),
+        glimpses=data.glimpses(request, served, [f.id for f in strongest.items]),
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
     )
@@ -150,7 +150,7 @@ def features(
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
         verdicts=get_store_detail(state, served).verdicts,
-        thumbs=data.thumbnails(request, served, [f.id for f in page.items]),
+        glimpses=data.glimpses(request, served, [f.id for f in page.items]),
     )
 
 

@@ -47,7 +47,7 @@ def cooccurrence(
         page=page,
         q={"min_support": support, "sort": sort, "feature": feature, "cursor": cursor},
         sorts=PAIR_SORTS.items(),
-        thumbs=data.thumbnails(request, served, [pair.b.id for pair in page.items]),
+        glimpses=data.glimpses(request, served, [pair.b.id for pair in page.items]),
     )
 
 
@@ -167,7 +167,7 @@ async def found(
         live=state.live.status(served.name),
         error=error,
         results=results,
-        thumbs=data.thumbnails(request, served, ids),
+        glimpses=data.glimpses(request, served, ids),
     )
 
 
