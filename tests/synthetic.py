@@ -163,15 +163,16 @@ def make_world(rng: np.random.Generator) -> World:
     )
 
 
-def activations(scene: Scene, world: World, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+def activations(
+    scene: Scene, world: World, rng: np.random.Generator, n_patches: int
+) -> tuple[Array, Array, Array, Array]:
     """(token_id_t, modality_t, z_tf, h_td) of one scene; z rounded to float16."""
     words = tokenise(scene.text)
-    n_patches = GRID * GRID
     token_id = np.array(
         [TOKEN["<s>"]] + [TOKEN["<image>"]] * n_patches + [TOKEN["\n"]] + [t for t, _ in words]
     )
     modality = np.array([SPECIAL] + [IMAGE] * n_patches + [SPECIAL] + [TEXT] * len(words), dtype=np.uint8)
-    if rng.random() < 0.1:
+    if n_patches and rng.random() < 0.1:
         modality[1 + int(rng.integers(0, n_patches))] = SINK
     z_tf = np.zeros((len(token_id), N_FEATURES))
     h_td = rng.standard_normal((len(token_id), D)) * 0.5
@@ -181,7 +182,7 @@ def activations(scene: Scene, world: World, rng: np.random.Generator) -> tuple[A
     def fire(token: int, feature: int, strength: float) -> None:
         z_tf[token, feature] = strength * rng.uniform(0.6, 1.0)
 
-    for row, col in scene.cells if scene.drawn else ():
+    for row, col in scene.cells if scene.drawn and n_patches else ():
         token = 1 + row * GRID + col
         for word in scene.drawn:
             fire(token, word_feature(word), 6)
@@ -249,13 +250,19 @@ def accumulate(
     return found
 
 
-def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Writes what `collect` leaves; returns (manifest, options of the later steps)."""
+def write_part(
+    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes what `collect` leaves; returns (manifest, options of the later steps).
+
+    Args:
+        pictures: False for the data of a model that reads text alone.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
     world, scenes = make_world(rng), make_scenes(n, rng)
     for folder in ("collect", "events", "images"):
         (part / folder).mkdir(parents=True, exist_ok=True)
-    tokens, kinds, offsets, hidden = [], [], [0], []
+    tokens, kinds, offsets = [], [], [0]
     parts: dict[str, list[Array]] = {name: [] for name in ("feature", "value", "modality", "row", "position")}
     token_event = [np.zeros(1, np.int64)]
     sample: dict[str, list[float]] = {name: [] for name in (
@@ -266,13 +273,10 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
     resid, resid_row, resid_pos = [], [], []
     sums, lines = np.zeros((2, D)), []
     for row, scene in enumerate(scenes):
-        token_id, modality, stored, h_td = activations(scene, world, rng)
-        (
-            tokens.append(token_id),
-            kinds.append(modality),
-            offsets.append(offsets[-1] + len(token_id)),
-            hidden.append(h_td),
-        )
+        token_id, modality, stored, h_td = activations(scene, world, rng, GRID * GRID * pictures)
+        tokens.append(token_id)
+        kinds.append(modality)
+        offsets.append(offsets[-1] + len(token_id))
         position, feature = np.nonzero(stored)
         for name, values in zip(
             parts,
@@ -284,16 +288,15 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
         picture = draw(scene)
         thumb = f"images/{row // 1000}/{row}_0.webp"
         (part / thumb).parent.mkdir(exist_ok=True)
-        picture.save(part / thumb, lossless=True)
+        if pictures:
+            picture.save(part / thumb, lossless=True)
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             mine = modality == m
             best = stored[mine].max(0) if mine.any() else np.zeros(N_FEATURES, np.float16)
             active = np.flatnonzero(best)
-            (
-                max_feature.append(active),
-                max_value.append(best[active]),
-                max_offset.append(max_offset[-1] + len(active)),
-            )
+            max_feature.append(active)
+            max_value.append(best[active])
+            max_offset.append(max_offset[-1] + len(active))
             z = stored[mine].astype(np.float64) / 2.0**SCALE_LOG2
             sample[f"sse_{name}"].append(
                 float(((h_td[mine] - world.common_md[m] - z @ world.directions_fd) ** 2).sum())
@@ -302,16 +305,15 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
             sums[m] += h_td[mine].sum(0)
         for name, code in (("n_text", TEXT), ("n_image", IMAGE), ("n_special", SPECIAL), ("n_sink", SINK)):
             sample[name].append(int((modality == code).sum()))
-        sample["width"].append(picture.width), sample["height"].append(picture.height)
+        sample["width"].append(picture.width * pictures)
+        sample["height"].append(picture.height * pictures)
         sample["caption_nll"].append(
             float("nan") if not scene.said else rng.uniform(1, 2) + 2 * (scene.said != scene.drawn)
         )
         counted = np.flatnonzero(modality <= IMAGE)
-        (
-            resid.append(to_bf16(h_td[counted])),
-            resid_row.append(np.full(len(counted), row)),
-            resid_pos.append(counted),
-        )
+        resid.append(to_bf16(h_td[counted]))
+        resid_row.append(np.full(len(counted), row))
+        resid_pos.append(counted)
         image = {
             "width": picture.width,
             "height": picture.height,
@@ -319,8 +321,8 @@ def write_part(part: Path, n: int = 240, seed: int = 0) -> tuple[dict[str, Any],
             "sha256": hashlib.sha256(picture.tobytes()).hexdigest(),
         }
         lines.append({
-            "row": row, "sample_id": scene.sample_id, "text": scene.text, "images": [image],
-            "views": [[GRID, GRID, [0, 0, picture.width, picture.height], 0]],
+            "row": row, "sample_id": scene.sample_id, "text": scene.text, "images": [image] * pictures,
+            "views": [[GRID, GRID, [0, 0, picture.width, picture.height], 0]] * pictures,
             "extra": {"planted": scene.planted, "drawn": list(scene.drawn)}, "source": {"index": row},
         })  # fmt: skip
 

@@ -17,8 +17,10 @@ from precompute.store import schema as s
 from precompute.store.hist import EDGES, N_BINS, pack, unpack
 from precompute.store.query import decode_cursor, encode_cursor, fetch, match_words, open_engine
 from precompute.store.reader import Store
+from precompute.store.writer import finish
+from precompute.verify import report
 from tests.precompute.conftest import Part
-from tests.synthetic import N_FEATURES, word_feature, write_store
+from tests.synthetic import N_FEATURES, run_steps, word_feature, write_part, write_store
 
 
 def walk(ask: Any, **options: Any) -> list[dict[str, Any]]:
@@ -301,3 +303,22 @@ def test_histogram_blob_and_edges() -> None:
     bins = values.view(np.uint16) >> 7
     assert ((EDGES[bins] <= values) & (values < EDGES[bins + 1])).all()
     assert (EDGES[bins + 1] / np.maximum(EDGES[bins], 1e-9) < 1.13)[1:].all()  # eight bins an octave
+
+
+@pytest.mark.parametrize(("n", "pictures"), [(60, False), (3, True), (1, True)])
+def test_odd_data_still_makes_a_store(tmp_path: Path, n: int, pictures: bool) -> None:
+    """Text alone, and fewer samples than any statistic wants."""
+    manifest, options = write_part(tmp_path, n=n, seed=3, pictures=pictures)
+    manifest = finish(tmp_path, run_steps(tmp_path, manifest, options))
+    lines, good = report(tmp_path)
+    assert good, lines
+    store = Store.open(tmp_path)
+    assert store.detail["verdicts"]["cross-modal"] == 0
+    for item in walk(store.samples, limit=50):
+        sample = store.sample(item["sample_id"])
+        store.activations(item["sample_id"], [0, 1])
+        assert pictures or (sample["images"] == [] and sample["flag_scores"]["mismatch"] is None)
+    for k in range(N_FEATURES):
+        store.feature(k)
+        store.examples(k, band=None)
+    assert json.loads(json.dumps([store.scores, store.flags], allow_nan=False))
