@@ -259,8 +259,8 @@ def words(mllm: Mllm, sae: SaeV, o: Options) -> dict[str, Any]:
 
 
 def steering(mllm: Mllm, sae: SaeV, features: dict[str, int], o: Options) -> dict[str, Any]:
-    """Does "what colour / shape" get the target as its answer? 30 held-out scenes of one shape each; beside it
-    no steering and five random features whose Δ is as long. The strength is chosen on other scenes."""
+    """Does "what colour / shape" get the target as its answer? 30 held-out scenes of one shape each; beside
+    it no steering and five random features whose Δ is as long. The strength is chosen on other scenes."""
     singles = []
     index = 100_000
     while len(singles) < o.n_steer + 10:

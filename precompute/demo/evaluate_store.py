@@ -1,0 +1,233 @@
+"""Measures the demo's finished store: planted pairs found, pictures found by word.
+
+    python -m precompute.demo.evaluate_store --demo demo
+
+Each part writes its figures to docs/results/demo-store.json as it ends; `--only` reruns one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy import select
+
+from precompute.demo.dataset import PLANTED, strangers, swap_one_word
+from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.words import ALL_WORDS
+from precompute.live import Encoded, encode_pair
+from precompute.model import IMAGE, TEXT, Mllm, Pair
+from precompute.sae import SaeV
+from precompute.score import Weights, auroc, score_pair
+from precompute.search import maxima, rank
+from precompute.store.query import fetch
+from precompute.store.reader import Store
+from precompute.store.schema import FLAGS, SCORES, samples
+
+Array = NDArray[Any]
+N_FIRST = 10
+FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
+"""The flag a planted kind should raise, where it has another name."""
+
+
+@dataclass
+class Options:
+    """What the measurements depend on; every field is an option of the command."""
+
+    demo: Path = Path("demo")
+    out: Path = Path("docs/results/demo-store.json")
+    only: str = ""
+    n_validation: int = 150
+    seed: int = 0
+
+
+def planted_of(store: Store) -> Array:
+    """What is wrong with each sample, in row order; "" for a whole pair."""
+    rows = fetch(store.engine, select(samples.c.extra).order_by(samples.c.row))
+    return np.array([row.extra["planted"].split(":")[0] for row in rows], dtype=object)
+
+
+def planted(store: Store, o: Options) -> dict[str, Any]:
+    """AUROC of every score for "this caption belongs to this picture", whole captions and one word; and for
+    each planted kind the share its flag finds, beside the flag's alarms among the whole pairs."""
+    kind_n = planted_of(store)
+    whole_n = kind_n == ""
+    by_score = {}
+    for name in SCORES:
+        value_n = store.score_values(name)
+        by_score[name] = {
+            bad: auroc(value_n[whole_n], value_n[kind_n == bad], o.seed) for bad in ("swapped", "one-word")
+        }
+    columns = [samples.c["flag_" + name.replace("-", "_")] for name in FLAGS]
+    rows = fetch(store.engine, select(*columns).order_by(samples.c.row))
+    value_nf = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
+    limit = {flag["name"]: flag["threshold"] for flag in store.flags}
+    found = {}
+    for kind in PLANTED:
+        flag = FLAG_OF.get(kind, kind)
+        hit_n = value_nf[:, list(FLAGS).index(flag)] > limit[flag]
+        found[kind] = {
+            "flag": flag,
+            "planted": int((kind_n == kind).sum()),
+            "found": int(hit_n[kind_n == kind].sum()),
+            "alarms_among_whole_pairs": int(hit_n[whole_n].sum()),
+        }
+    return {
+        "planted_auroc": by_score,
+        "planted_flags": found,
+        "n_whole_pairs": int(whole_n.sum()),
+        "mismatch_rests_on": store.manifest.get("mismatch_score"),
+    }
+
+
+class Reader:
+    """Live pairs against one store."""
+
+    def __init__(self, store: Store, mllm: Mllm, sae: SaeV) -> None:
+        self.store, self.mllm, self.sae = store, mllm, sae
+        self.weights = Weights.of_store(store)
+
+    def largest(self, text: str, image: Image.Image | None) -> tuple[Encoded, Array]:
+        """The pair encoded, and [F, 2] its largest z in each modality."""
+        pair = Pair(text, [image] if image is not None else [])
+        one = encode_pair(self.mllm, self.sae, self.store.manifest, pair)
+        z_e = np.asarray(one.value_e).astype(np.float64) * 2.0**-self.store.scale_log2
+        feature_e = np.asarray(one.feature_e).astype(np.int64)
+        return one, maxima(one.modality_t, one.offset, feature_e, z_e, self.store.n_features)
+
+    def scores(self, text: str, image: Image.Image) -> dict[str, float]:
+        one, largest = self.largest(text, image)
+        sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
+        n_tokens = int(((one.modality_t == TEXT) | (one.modality_t == IMAGE)).sum())
+        found = score_pair(
+            sides[TEXT], sides[IMAGE], self.weights, n_events=len(one.feature_e), n_tokens=n_tokens
+        )
+        if self.mllm.full:
+            _, nll = self.mllm.hidden_and_nll(self.mllm.prepare([Pair(text, [image])]))
+            found["caption-nll"] = -float(nll[0])
+        return {name: np.nan if value is None else value for name, value in found.items()}
+
+
+def headline(reader: Reader, o: Options) -> dict[str, Any]:
+    """The same AUROC on validation scenes, whose wrong captions the model really reads beside the picture.
+    The headline score is the best on these; the demo's planted pairs have no say in it."""
+    scenes = [make_scene("validation", 200_000 + i) for i in range(o.n_validation)]
+    rng = np.random.default_rng(o.seed)
+    value: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in SCORES} for kind in ("own", "swapped", "one-word")
+    }
+    for scene in scenes:
+        image = draw(scene)
+        other = next(s for i in rng.permutation(len(scenes)) if strangers(scene, s := scenes[i]))
+        texts = {"own": scene.caption, "swapped": other.caption}
+        texts["one-word"] = swap_one_word(scene.caption, rng)[0]
+        for kind, text in texts.items():
+            for name, score in reader.scores(text, image).items():
+                value[kind][name].append(score)
+    found = {
+        name: {
+            bad: auroc(np.array(value["own"][name]), np.array(value[bad][name]), o.seed)
+            for bad in ("swapped", "one-word")
+        }
+        for name in SCORES
+    }
+
+    def whole(name: str) -> float:
+        measured = found[name]["swapped"]
+        return measured["value"] if measured else 0.0
+
+    from_sae = [name for name in SCORES if name not in ("caption-nll", "random")]
+    return {"validation_auroc": found, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
+
+
+def picture_of(word: str) -> Scene:
+    """The first validation scene with nothing in it but this thing, or a shape of this colour."""
+    index = 300_000
+    while True:
+        scene = make_scene("validation", index)
+        index += 1
+        if len(scene.entities) == 1 and word in (scene.entities[0].noun, scene.entities[0].colour):
+            return scene
+
+
+def names(label: str | None, word: str) -> bool:
+    """Is the word one of the label's?"""
+    return word in re.findall(r"[a-z]+", (label or "").lower())
+
+
+def pictures(reader: Reader, o: Options) -> dict[str, Any]:
+    """Search by a picture of each of the thirty words: is a feature labelled with the word among the first
+    ten? Beside it, the answers to the other words' pictures. Features too dense are set apart, as in the
+    app."""
+    store = reader.store
+    labels: dict[str, list[str | None]] = {}
+    for word in ALL_WORDS:
+        _, largest = reader.largest("", draw(picture_of(word)))
+        ranked = rank(largest, store.feature_table, store.n_samples, (IMAGE,))
+        first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
+        refs = store.feature_refs(first)
+        labels[word] = [refs[k]["label"] for k in first]
+    found = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
+    shift = [
+        sum(
+            any(names(label, word) for label in labels[ALL_WORDS[(w + s) % len(ALL_WORDS)]])
+            for w, word in enumerate(ALL_WORDS)
+        )
+        for s in range(1, len(ALL_WORDS))
+    ]
+    return {
+        "picture_search": {"found": sum(found.values()), "of": len(found)},
+        "picture_search_shuffled": {"mean_found": round(float(np.mean(shift)), 2), "most": max(shift)},
+        "picture_search_words": {w: {"found": found[w], "labels": labels[w]} for w in ALL_WORDS},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for f in fields(Options):
+        kind = Path if isinstance(f.default, Path) else type(f.default)
+        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
+    o = Options(**vars(parser.parse_args()))
+    found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
+    store = Store.open(o.demo / "store")
+    found["about"] = {
+        "command": "python -m precompute.demo.evaluate_store",
+        "options": {k: str(v) for k, v in vars(o).items() if k not in ("demo", "out", "only")},
+        "content_id": store.manifest["content_id"],
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+    def part(name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        if o.only and name not in o.only.split(","):
+            return
+        began = time.monotonic()
+        found.update(measure())
+        print(name, f"{time.monotonic() - began:.0f} s", flush=True)
+        o.out.parent.mkdir(parents=True, exist_ok=True)
+        o.out.write_text(json.dumps(found, indent=1) + "\n")
+
+    part("planted", lambda: planted(store, o))
+    if o.only == "planted":
+        return
+    sae = SaeV.load(o.demo / "sae")
+    reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
+    part("pictures", lambda: pictures(reader, o))
+    part("headline", lambda: headline(reader, o))
+
+
+if __name__ == "__main__":
+    main()
