@@ -32,9 +32,7 @@ def test_a_scene_is_a_function_of_split_and_index(split: S.Split) -> None:
 
 
 def test_splits_share_no_scene() -> None:
-    seen = [
-        {repr((s.entities, s.background)) for s in (S.make_scene(p, i) for i in range(400))} for p in SPLITS
-    ]
+    seen = [{repr((s.entities, s.background)) for s in (S.make_scene(p, i) for i in range(400))} for p in SPLITS]
     assert all(not a & b for a, b in combinations(seen, 2))
 
 
