@@ -21,6 +21,7 @@ CLI_CONFIG = SettingsConfigDict(
     cli_hide_none_type=True,
     cli_avoid_json=True,
     cli_enforce_required=True,
+    cli_exit_on_error=False,
     use_attribute_docstrings=True,
     extra="forbid",
 )

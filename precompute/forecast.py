@@ -33,9 +33,7 @@ def forecast(mllm: Mllm, sae: SaeV, data: Data, plan: Plan, *, nll: bool, ds: in
             one = job.load([data.rows[at] for at in batch])
             if one.batch is None:
                 continue
-            encoded = encode_batch(
-                job.forward(one), one.batch, sae, Scale(0, (float("inf"),) * 2), errors=True
-            )
+            encoded = encode_batch(job.forward(one), one.batch, sae, Scale(0, (float("inf"),) * 2), errors=True)
             if i or len(plan.batches) == 1:
                 seconds += time.monotonic() - begin
                 tokens += float(plan.length_n[batch].sum())
@@ -51,16 +49,9 @@ def forecast(mllm: Mllm, sae: SaeV, data: Data, plan: Plan, *, nll: bool, ds: in
     n_events = n_tokens * events / tokens
     width = 2 if sae.n_features <= 65536 else 4
     event_bytes = n_events * (2 + width) + n_tokens * BYTES_PER_TOKEN
-    store = (
-        event_bytes
-        + sae.n_features * BYTES_PER_FEATURE
-        + n * (BYTES_PER_SAMPLE + 256 * 2 * 4)
-        + n * thumbs / tried
-    )
+    store = event_bytes + sae.n_features * BYTES_PER_FEATURE + n * (BYTES_PER_SAMPLE + 256 * 2 * 4) + n * thumbs / tried
     d_s = np.sort(plan.length_n[plan.ds])[::-1][:ds].sum() * mllm.d_model * 2
-    weights = (
-        sum(p.numel() * p.element_size() for p in mllm.model.parameters()) + 2 * sae.directions_fd.numel() * 4
-    )
+    weights = sum(p.numel() * p.element_size() for p in mllm.model.parameters()) + 2 * sae.directions_fd.numel() * 4
     shard = max(len(r) for r in plan.shards) / len(plan.batches) * n_events
     accum = sae.n_features * 2 * 256 * 8 * 3
     memory = weights + accum + shard * 90 + CHUNK_BYTES

@@ -18,7 +18,16 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from precompute import accumulate as acc
-from precompute.collect import SHARDS, THUMBS, Collector, feature_type, resid_path, shard_path, thumb_path
+from precompute.collect import (
+    PRELUDE_FILE,
+    SHARDS,
+    THUMBS,
+    Collector,
+    feature_type,
+    resid_path,
+    shard_path,
+    thumb_path,
+)
 from precompute.data import SetAside
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
@@ -130,10 +139,7 @@ def write_events(job: Collector, head: Heads) -> None:
         "event_feature": (feature_type(job.sae.n_features), n_events),
         "event_value": (np.float16, n_events),
     }
-    files = {
-        name: open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), (n,))
-        for name, (kind, n) in out.items()
-    }
+    files = {name: open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), (n,)) for name, (kind, n) in out.items()}
     count_t = np.zeros(n_tokens, np.int64)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
@@ -153,15 +159,11 @@ def write_maxima(job: Collector, head: Heads) -> None:
     start = offsets(head.max_n2.reshape(-1))
     np.save(folder / "max_full_offset.npy", start)
     n = (int(start[-1]),)
-    feature = open_memmap(
-        folder / "max_full_feature.npy", "w+", np.dtype(feature_type(job.sae.n_features)), n
-    )
+    feature = open_memmap(folder / "max_full_feature.npy", "w+", np.dtype(feature_type(job.sae.n_features)), n)
     value = open_memmap(folder / "max_full_value.npy", "w+", np.dtype(np.float16), n)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
-        at = expand(
-            start[2 * row_n], head.max_n2[row_n].sum(axis=1)
-        )  # a row's two modalities lie side by side
+        at = expand(start[2 * row_n], head.max_n2[row_n].sum(axis=1))  # a row's two modalities lie side by side
         feature[at], value[at] = file["max_feature"], file["max_value"]
     feature.flush()
     value.flush()
@@ -222,9 +224,7 @@ def write_samples(job: Collector, head: Heads) -> dict[str, Any]:
             target[row_n] = file[name]
         nll[row_n] = file["nll"]
         sample_t = np.repeat(np.arange(len(row_n)), file["n_token"])
-        kinds[row_n] = np.bincount(sample_t * 4 + file["token_modality"], minlength=4 * len(row_n)).reshape(
-            -1, 4
-        )
+        kinds[row_n] = np.bincount(sample_t * 4 + file["token_modality"], minlength=4 * len(row_n)).reshape(-1, 4)
         count += np.bincount(np.repeat(file["token_modality"], file["token_count"]), minlength=2)[:2]
         for batch_md in file["sums"]:  # batch by batch: the order of a float sum must not hang on the shards
             sum_md += batch_md
@@ -298,5 +298,4 @@ def tidy(part: Path) -> None:
     """Remove what only an interrupted pass needs."""
     for folder in (SHARDS, THUMBS):
         shutil.rmtree(part / folder, ignore_errors=True)
-    for name in ("prelude.json", "plan.json"):
-        (part / name).unlink(missing_ok=True)
+    (part / PRELUDE_FILE).unlink(missing_ok=True)

@@ -9,7 +9,6 @@ import datetime as dt
 import importlib
 import json
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -99,9 +98,7 @@ def precompute(options: Options) -> Path:
         SaevxError: wrong input, or a store that is finished already.
     """
     if options.out.exists():
-        raise SaevxError(
-            f"{options.out} exists already and a store never changes: choose another --out or delete it."
-        )
+        raise SaevxError(f"{options.out} exists already and a store never changes: choose another --out or delete it.")
     if options.sinks != "keep" and options.sinks <= 0:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
     run = Run(options)
@@ -213,7 +210,7 @@ class Run:
     def only(self, step: Step) -> Path:
         """One step on the unfinished store."""
         if step == "collect":
-            self.collect(again=True)
+            self.collect()
         else:
             path = self.part / MANIFEST
             if not path.exists():
@@ -221,7 +218,7 @@ class Run:
             self.later(step, json.loads(path.read_text()))
         return self.part
 
-    def collect(self, *, again: bool = False) -> dict[str, Any]:
+    def collect(self) -> dict[str, Any]:
         """The pass itself, or what an interrupted run has left of it."""
         from precompute import merge
         from precompute.collect import Collector
@@ -229,8 +226,6 @@ class Run:
         o = self.options
         told = self.fingerprint()
         plan_file, manifest_file = self.part / PLAN, self.part / MANIFEST
-        if again and manifest_file.exists():
-            shutil.rmtree(self.part)
         if plan_file.exists() and json.loads(plan_file.read_text())["fingerprint"] != told:
             raise SaevxError(
                 f"{self.part} holds an unfinished run with other data, model, SAE or options: "
@@ -239,6 +234,7 @@ class Run:
         if self.part.exists() and not plan_file.exists() and any(self.part.iterdir()):
             raise SaevxError(f"{self.part} is in the way and is no unfinished store: move or delete it.")
         if manifest_file.exists():
+            say(f"collect: done already in {self.part}")
             return dict(json.loads(manifest_file.read_text()))
         data, plan = self.data_and_plan
         self.part.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,220 @@
+"""`saevx precompute` as a person types it: whole stores, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from backend.cli import Saevx
+from precompute.cli import run
+from precompute.errors import SaevxError
+from precompute.pipeline import precompute
+from precompute.store.reader import Store
+from precompute.verify import verify
+from tests import tiny
+from tests.precompute.tinies import Maker, Tiny
+
+
+class Said(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+def saevx(*args: object) -> Said:
+    """The console command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = run(Saevx, [str(arg) for arg in args])
+    return Said(status, out.getvalue(), err.getvalue())
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but run.json."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "store"
+    done = saevx(
+        "precompute", tiny_files.data, "--model", tiny_files.model, "--sae", tiny_files.sae, "--out", out,
+        "--nll", "--batch-tokens", 150, "--shard-samples", 8, "--device", "cpu",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    return out
+
+
+def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
+    assert all(check.ok for check in verify(finished))
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "events", "images", "index", "manifest.json", "run.json", "store.sqlite"
+    ]  # fmt: skip
+    assert not finished.with_name("store.part").exists()
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert (
+        manifest["model"]["layer"] == tiny.LAYER
+        and manifest["model"]["template"] == "<s>USER: <image>\n{text}"
+    )
+    assert str(tiny_files.model.parent) not in json.dumps(manifest), "no path of this machine"
+    told = json.loads((finished / "run.json").read_text())
+    assert told["model"] == str(tiny_files.model) and told["seconds"].keys() >= {"collect", "weigh", "label"}
+    store = Store.open(finished)
+    assert store.sample("pair-3")["text"]
+    store.close()
+
+
+def test_one_shard_in_another_process_gives_the_same_store(
+    finished: Path, tiny_files: Tiny, tmp_path: Path
+) -> None:
+    """The console command itself: the same bytes, and plain lines where nobody watches a terminal."""
+    done = subprocess.run(
+        [sys.executable, "-m", "backend.cli", "precompute", tiny_files.data, "--model", tiny_files.model,
+         "--sae", tiny_files.sae, "--out", tmp_path / "store", "--nll", "--batch-tokens", "150",
+         "--shard-samples", "1000", "--device", "cpu"],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "store")
+    assert "collect: 40 samples" in done.stderr and "\r" not in done.stderr
+    assert sums(tmp_path / "store") == sums(finished)
+
+
+def test_a_finished_store_is_refused(finished: Path, options: Maker) -> None:
+    before = sums(finished)
+    for only in (None, "weigh"):
+        with pytest.raises(SaevxError, match="a store never changes: choose another --out"):
+            precompute(options(out=finished, only=only))
+    assert sums(finished) == before
+
+
+def test_other_options_do_not_go_on_with_an_unfinished_store(options: Maker) -> None:
+    precompute(options(only="collect"))
+    with pytest.raises(SaevxError, match="other data, model, SAE or options"):
+        precompute(options(seed=5))
+    with pytest.raises(SaevxError, match="other data, model, SAE or options"):
+        precompute(options(ds=9, only="collect"))
+
+
+def test_step_by_step_is_the_whole(options: Maker, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="run --only collect first"):
+        precompute(options(only="weigh"))
+    steps = options(out=tmp_path / "a" / "store")
+    for step in ("collect", "weigh", "score", "flag", "cooccur", "index", "label"):
+        assert precompute(steps.model_copy(update={"only": step})) == steps.part
+    whole = precompute(options(out=tmp_path / "b" / "store"))
+    assert sums(precompute(steps)) == sums(whole)
+
+
+def test_dry_run_writes_nothing(options: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    made = options(dry_run=True)
+    precompute(made)
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("time", "memory", "disk", "40 samples"))
+    assert not made.part.exists() and not made.out.exists()
+
+
+def test_text_alone_data(options: Maker, tmp_path: Path) -> None:
+    """A causal language model over captions: no image token anywhere, and a whole store."""
+    path = tmp_path / "text.jsonl"
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(tiny.WORDS, 6)) for _ in range(24)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    model = tiny.make_llama(tmp_path / "llama")
+    store = Store.open(precompute(options(data=str(path), model=str(model))))
+    assert store.manifest["tokens"]["image"] == 0 and store.n_samples == 24
+    assert store.manifest["model"]["family"] == "text-only"
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data": "/no/such/place"}, "no data at"),
+        ({"model": "/no/such/place"}, "cannot be read"),
+        ({"sae": "/no/such/place"}, "cannot be loaded|no folder"),
+        ({"layer": 9}, "layers 0 to 3, not 9"),
+        ({"sinks": -1.0}, "--sinks"),
+        ({"geometry": "round"}, "No geometry"),
+    ],
+)
+def test_wrong_input_is_one_sentence(options: Maker, changed: dict[str, object], message: str) -> None:
+    made = options(**changed)
+    with pytest.raises(SaevxError, match=message) as caught:
+        precompute(made)
+    assert "\n" not in str(caught.value)
+    assert not made.out.exists()
+
+
+def test_an_sae_of_another_width(options: Maker, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="trained on another model"):
+        precompute(options(sae=str(tiny.make_sae(tmp_path / "wide", d_in=48))))
+
+
+@pytest.mark.parametrize(
+    ("args", "status"),
+    [
+        (["precompute"], 2),
+        (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--batch-tokens", "many"], 2),
+        (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--batch-tokens", "0"], 2),
+        (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--only", "dance"], 2),
+        (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--sinks", "some"], 2),
+        (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--colour"], 2),
+        (["filter", "x", "--by", "l0", "--keep", "101"], 2),
+        (["dance"], 2),
+        (["precompute", "/no/such", "--model", "m", "--sae", "s", "--out", "o"], 1),
+        (["verify", "/no/such"], 1),
+        (["filter", "/no/such", "--by", "l0"], 1),
+    ],
+)
+def test_exit_status_and_one_clear_line(args: list[str], status: int) -> None:
+    done = saevx(*args)
+    assert done.status == status, done.err
+    assert "Traceback" not in done.err and "pydantic" not in done.err.lower()
+    assert len(done.err.strip().splitlines()) == 1, done.err
+
+
+def test_help_tells_every_option() -> None:
+    out = io.StringIO()
+    with redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        run(Saevx, ["precompute", "--help"])
+    assert ended.value.code == 0
+    told = " ".join(out.getvalue().split())
+    for name in (
+        "--batch-tokens",
+        "--shard-samples",
+        "--nll",
+        "--sinks",
+        "--delta",
+        "--dry-run",
+        "--only",
+        "--dtype",
+    ):
+        assert name in told
+    assert "10 % of each feature's 99.9th percentile" in told and "default: 4096" in told
+
+
+def test_verify_and_filter(finished: Path, tmp_path: Path) -> None:
+    assert saevx("verify", finished).status == 0
+    ids = saevx("filter", finished, "--by", "l0", "--keep", 50, "--format", "ids").out.split()
+    assert len(ids) == 20
+    done = saevx("filter", finished, "--by", "l0", "--keep", 50, "--out", tmp_path / "kept.jsonl")
+    assert done.status == 0
+    lines = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ids and {line["kind"] for line in lines} <= {0, 1}
