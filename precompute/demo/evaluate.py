@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
 def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
     """Object recall on combinations of objects that training never showed, and the colour of shapes; beside
     each, the same captions held against the scenes of other pictures."""
-    unseen, shaped = [], []
+    unseen: list[Scene] = []
+    shaped: list[Scene] = []
     index = 0
     while len(unseen) < o.n_captions or len(shaped) < o.n_captions:
         scene = make_scene("validation", index)
@@ -184,7 +186,7 @@ def active_counts(sae: SaeV, hidden_td: Tensor, label_tw: NDArray[np.bool_]) -> 
 
 
 def top_precision(
-    value_t: NDArray[np.float32], scene_t: NDArray[np.int64], here_t: NDArray[np.bool_], n: int = 16
+    value_t: NDArray[np.floating], scene_t: NDArray[np.int64], here_t: NDArray[np.bool_], n: int = 16
 ) -> tuple[float, NDArray[np.int64]]:
     """Share of the n strongest patches, one a scene, that show the word; and their places."""
     order = np.argsort(-value_t, kind="stable")
@@ -258,10 +260,14 @@ def words(mllm: Mllm, sae: SaeV, o: Options) -> dict[str, Any]:
 # ---- steering
 
 
+def apply(steer: Steer, hidden_td: Tensor, modality_t: Tensor) -> Tensor:
+    return steer(hidden_td)
+
+
 def steering(mllm: Mllm, sae: SaeV, features: dict[str, int], o: Options) -> dict[str, Any]:
     """Does "what colour / shape" get the target as its answer? 30 held-out scenes of one shape each; beside
     it no steering and five random features whose Δ is as long. The strength is chosen on other scenes."""
-    singles = []
+    singles: list[Scene] = []
     index = 100_000
     while len(singles) < o.n_steer + 10:
         scene = make_scene("validation", index)
@@ -294,7 +300,7 @@ def steering(mllm: Mllm, sae: SaeV, features: dict[str, int], o: Options) -> dic
                     / sae.directions_fd[other].norm()
                 )
                 steer = Steer(sae, [Push(other, "add", 1.0, float(same))])
-            hits += answers(mllm, [pair], lambda h, _m, s=steer: s(h)) == [target]
+            hits += answers(mllm, [pair], partial(apply, steer)) == [target]
         return hits
 
     alive = np.array([k for k in range(sae.n_features) if k not in set(features.values())])

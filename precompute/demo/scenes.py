@@ -305,8 +305,8 @@ def write_caption(rng: np.random.Generator, entities: list[Entity], background: 
     return one([joined, f"a picture of {joined}", f"here we see {joined}", f"there is {joined}"]) + tail
 
 
-def ask(rng: np.random.Generator, scene: Scene) -> tuple[str, str] | None:
-    """A question with a one-word answer about a scene, or None where nothing can be asked without doubt."""
+def ask(rng: np.random.Generator, scene: Scene) -> tuple[str, str]:
+    """A question about a scene and its one-word answer."""
     options: list[tuple[str, str]] = []
     shapes = [e for e in scene.entities if e.colour]
     nouns = [e.noun for e in scene.entities]
