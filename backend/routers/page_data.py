@@ -53,9 +53,7 @@ def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int 
     return shown
 
 
-def card(
-    sample: Sample | SampleDetail | SampleHit, shown: float | None = None, reason: str = ""
-) -> dict[str, Any]:
+def card(sample: Sample | SampleDetail | SampleHit, shown: float | None = None, reason: str = "") -> dict[str, Any]:
     """A sample as the macro `sample_card` draws it: `shown` in its corner, `reason` under it."""
     return {
         "sample_id": sample.sample_id,

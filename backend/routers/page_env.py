@@ -116,9 +116,7 @@ def render_for(
 ) -> HTMLResponse:
     """`render` for a page about one open store."""
     store = get_store_detail(state, served)
-    return render(
-        request, template, section=section, store=store, stores=list(state.stores.values()), **values
-    )
+    return render(request, template, section=section, store=store, stores=list(state.stores.values()), **values)
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:

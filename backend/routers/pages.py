@@ -1,5 +1,5 @@
 """The pages for browsing. Each handler asks the functions that answer the JSON API and hands their models
-to a template; the pages that work on the data or with the live model are in `pages_tools`."""
+to a template; samples are in `pages_samples`, what works on the data or with the model in `pages_tools`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from fastapi.responses import HTMLResponse
 from backend.deps import StateDep, StoreDep
 from backend.routers import features as features_api
 from backend.routers import page_data as data
-from backend.routers import pages_tools
-from backend.routers import samples as samples_api
+from backend.routers import pages_samples, pages_tools
 from backend.routers.features import FeatureSort
-from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, error_page, render_for
+from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
     Tok,
     chart,
     example_picture,
-    heat,
     level,
     omega_scale,
-    patch_path,
     split,
 )
-from backend.routers.samples import SampleSort
 from backend.routers.stores import get_store_detail
-from backend.schemas import Activations, FlagName, Order, SampleDetail, Verdict
+from backend.schemas import Order, Verdict
 
 __all__ = ["error_page", "router"]
 
 router = APIRouter(default_response_class=HTMLResponse)
+router.include_router(pages_samples.router)
 router.include_router(pages_tools.router)
 
 FEATURE_SORTS = {
@@ -72,9 +69,7 @@ BANDS = {
 @router.get("/")
 def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
     store = get_store_detail(state, served)
-    strongest = features_api.get_features(
-        served, verdict=["cross-modal"], sort="lift", order="desc", limit=12
-    )
+    strongest = features_api.get_features(served, verdict=["cross-modal"], sort="lift", order="desc", limit=12)
     quality = store.quality
     provenance = [
         ("model", store.model),
@@ -138,7 +133,6 @@ def features(
         "cursor": cursor,
     }
     page = features_api.get_features(served, **{**asked, "verdict": [verdict] if verdict else None})
-    filters = ("q", "verdict", "min_omega", "min_lift", "max_density")
     return render_for(
         request,
         "features.html",
@@ -146,7 +140,7 @@ def features(
         served,
         section="/features",
         page=page,
-        q={**asked, "active": any(asked[name] is not None for name in filters)},
+        q=asked,
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
         verdicts=get_store_detail(state, served).verdicts,
@@ -181,8 +175,7 @@ def feature(
                 "peak": one.position if one.modality == "text" else None,
                 "pictures": [picture] if picture else [],
                 "tokens": [
-                    Tok(t.text, t.position, t.activation, level(t.activation, tops["text"]))
-                    for t in one.tokens
+                    Tok(t.text, t.position, t.activation, level(t.activation, tops["text"])) for t in one.tokens
                 ],
             }
         )
@@ -229,129 +222,3 @@ def feature(
             ("same side", partners.same, "both in the caption, or both in the picture"),
         ],
     )
-
-
-@router.get("/samples")
-def samples(
-    request: Request,
-    state: StateDep,
-    served: StoreDep,
-    q: MaybeStr = None,
-    flag: Annotated[FlagName | None, Maybe] = None,
-    sort: Annotated[SampleSort, Maybe] = "row",
-    order: Order = "asc",
-    cursor: MaybeStr = None,
-) -> HTMLResponse:
-    asked: dict[str, Any] = {"q": q, "flag": flag, "sort": sort, "order": order, "cursor": cursor}
-    page = samples_api.get_samples(request, served, **asked, limit=60)
-    sorts = [("row", "order of the data"), *((score.name, score.name) for score in data.list_scores(served))]
-    cards = [
-        data.card(one, next((v for k, v in one.scores.items() if k == sort), None)) for one in page.items
-    ]
-    return render_for(
-        request,
-        "samples.html",
-        state,
-        served,
-        section="/samples",
-        page={"items": cards, "total": page.total, "next": page.next},
-        q={**asked, "active": q is not None or flag is not None},
-        flags=data.list_flags(served),
-        sorts=sorts,
-    )
-
-
-@router.get("/samples/{sample_id:path}")
-def sample(
-    request: Request,
-    state: StateDep,
-    served: StoreDep,
-    sample_id: str,
-    feature: MaybeInt = None,
-    position: MaybeInt = None,
-    view: MaybeInt = None,
-    row: MaybeInt = None,
-    col: MaybeInt = None,
-) -> HTMLResponse:
-    found = samples_api.get_sample(request, served, sample_id)
-    lit = samples_api.get_activations(served, sample_id, [] if feature is None else [feature])
-    chosen = lit.features[0] if lit.features else None
-    at = {"view": view or 0, "row": row or 0, "col": col or 0} if found.views else None
-    here = None
-    if position is not None:
-        here = samples_api.get_features_here(served, sample_id, position=position)
-    elif at and row is not None and col is not None:
-        here = samples_api.get_features_here(served, sample_id, patch=f"{at['view']},{row},{col}")
-    mark = here.patch if here else None
-    where = (
-        {"position": position}
-        if position is not None
-        else {"patch": at and f"{at['view']},{at['row']},{at['col']}"}
-    )
-    outline = patch_path(found.views[mark.view], mark.row, mark.col) if mark else None
-    title = ""
-    if here:
-        title = f"Here: row {mark.row + 1}, column {mark.col + 1}" if mark else f"Here: “{here.token}”"
-    descriptions = {score.name: score.description for score in data.list_scores(served)}
-    return render_for(
-        request,
-        "sample.html",
-        state,
-        served,
-        section="/samples",
-        s=found,
-        views=[one.model_dump() for one in found.views],
-        chosen=chosen,
-        pictures=stage(found, lit, outline, mark),
-        tokens=caption(lit),
-        position=position,
-        at=at,
-        here=here.items if here else None,
-        here_title=title,
-        here_where=where,
-        top=[("text", found.top_features.text), ("image", found.top_features.image)],
-        scores=[
-            {"name": n, "value": v, "rank": found.score_ranks.get(n), "description": descriptions.get(n, "")}
-            for n, v in found.scores.items()
-        ],
-        flagged=found.flags,
-        extra=found.extra,
-    )
-
-
-def stage(found: SampleDetail, lit: Activations, outline: str | None, mark: Any) -> list[dict[str, Any]]:
-    """The sample's pictures, each with the heat of the chosen feature over its finest view."""
-    drawn = []
-    for index, picture in enumerate(found.images):
-        grids = [g for g in lit.grids if g.image == index and g.values]
-        size = (picture.width, picture.height)
-        finest = min(grids, key=lambda g: (g.box[2] - g.box[0]) / g.cols, default=None)
-        over = None
-        if finest and lit.features:
-            top = lit.features[0].max_image
-            over = heat(finest, finest.values[0], top=top, size=size)
-        drawn.append(
-            {
-                "url": picture.url,
-                "width": picture.width,
-                "height": picture.height,
-                "heat": over,
-                "mark": outline if mark and mark.image == index else None,
-            }
-        )
-    return drawn
-
-
-def caption(lit: Activations) -> list[dict[str, Any]]:
-    """The sample's own text tokens with the level of the chosen feature."""
-    top = lit.features[0].max_text if lit.features else 0.0
-    return [
-        {
-            "text": t.text,
-            "position": t.position,
-            "modality": t.modality,
-            "level": level(t.values[0] if t.values else None, top),
-        }
-        for t in lit.tokens
-        if t.modality == "text"
-    ]

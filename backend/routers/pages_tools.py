@@ -35,9 +35,7 @@ def cooccurrence(
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
     support = 5 if min_support is None else min_support
-    page = cooccurrence_api.get_cooccurrence(
-        served, min_support=support, sort=sort, feature=feature, cursor=cursor
-    )
+    page = cooccurrence_api.get_cooccurrence(served, min_support=support, sort=sort, feature=feature, cursor=cursor)
     return render_for(
         request,
         "cooccurrence.html",

@@ -1,4 +1,4 @@
-"""Pages that ask the model, whole without JavaScript: a posted picture, a sample's, words through the model."""
+"""Pages that ask the model, whole without JavaScript: by a posted picture, by a sample's, by words."""
 
 from __future__ import annotations
 
