@@ -68,9 +68,7 @@ def test_stores(client: TestClient, store_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("sort", ["id", "lift", "omega", "n_samples", "label"])
-def test_the_feature_list_hides_nothing_and_keeps_its_order(
-    client: TestClient, sort: str, order: str
-) -> None:
+def test_the_feature_list_hides_nothing_and_keeps_its_order(client: TestClient, sort: str, order: str) -> None:
     items = walk(client, "/features", sort=sort, order=order, limit=37)
     assert sorted(f["id"] for f in items) == list(range(synthetic.N_FEATURES))
     known = [f[sort] for f in items if f[sort] is not None]
@@ -251,9 +249,7 @@ def test_filter_streams_the_best(client: TestClient) -> None:
     kept = {row["id"] for row in rows}
     assert not kept & bad
     assert all(s["scores"]["pooled-cosine"] <= cut for s in clean if s["sample_id"] not in kept)
-    ids = client.get(
-        f"{API}/filter", params={"by": "pooled-cosine", "keep": 100, "format": "ids"}
-    ).text.split()
+    ids = client.get(f"{API}/filter", params={"by": "pooled-cosine", "keep": 100, "format": "ids"}).text.split()
     assert ids == [s["sample_id"] for s in walk(client, "/samples")]
 
 

@@ -147,10 +147,7 @@ def test_steering_streams_both_texts(client: TestClient) -> None:
     for channel in ("default", "steered"):
         text = "".join(d["text"] for name, d in told if name == "token" and d["channel"] == channel)
         assert done["text"][channel].startswith(text)
-    assert (
-        client.post(f"{API}/steer", json=body).text.split("event: done")[0]
-        == reply.text.split("event: done")[0]
-    )
+    assert client.post(f"{API}/steer", json=body).text.split("event: done")[0] == reply.text.split("event: done")[0]
 
 
 def test_steering_takes_a_picture_or_none(client: TestClient, made: Path) -> None:

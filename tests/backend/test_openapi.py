@@ -35,17 +35,12 @@ ODD = [
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    return [
-        (method, path, one) for path, methods in document["paths"].items() for method, one in methods.items()
-    ]
+    return [(method, path, one) for path, methods in document["paths"].items() for method, one in methods.items()]
 
 
 def test_every_endpoint_stands_in_the_docs_and_the_other_way_round(app: FastAPI) -> None:
     headings = set(re.findall(r"^### `([A-Z]+ \S+)`$", DOCS.read_text(), re.MULTILINE))
-    served = {
-        f"{method.upper()} {path.replace('{feature}', '{id}')}"
-        for method, path, _ in operations(app.openapi())
-    }
+    served = {f"{method.upper()} {path.replace('{feature}', '{id}')}" for method, path, _ in operations(app.openapi())}
     assert headings == served
 
 
@@ -153,9 +148,7 @@ def test_broken_bodies_are_told(client: TestClient) -> None:
     check(client.get("/api/v1/nothing"))
 
 
-def test_a_program_error_is_a_problem_without_inner_words(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_error_is_a_problem_without_inner_words(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     store = app.state.saevx.default.store
     monkeypatch.setattr(type(store), "cooccurrence", lambda *a, **k: 1 / 0)
     with TestClient(app, raise_server_exceptions=False) as client:

@@ -19,9 +19,7 @@ from tests.conftest import Server, run_saevx
 
 @pytest.fixture(scope="module")
 def running(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(
-        made / "store", "--device", "cpu", log=tmp_path_factory.mktemp("serve") / "log.txt"
-    ) as server:
+    with Server(made / "store", "--device", "cpu", log=tmp_path_factory.mktemp("serve") / "log.txt") as server:
         server.wait("/readyz", 120)
         yield server
 

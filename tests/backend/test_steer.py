@@ -103,9 +103,7 @@ def test_add_at_strength_0_changes_no_bit(mllm: Mllm, sae: SaeV, batch: Batch) -
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_without_a_change_both_channels_say_the_same(
-    mllm: Mllm, sae: SaeV, batch: Batch, temperature: float
-) -> None:
+def test_without_a_change_both_channels_say_the_same(mllm: Mllm, sae: SaeV, batch: Batch, temperature: float) -> None:
     run = Run(mllm, sae, batch, [], temperature=temperature, seed=4)
     assert run.done.text["default"] == run.done.text["steered"]
     assert [e.kl for e in run.kl] == [0.0] * len(run.kl) and run.kl
@@ -291,9 +289,7 @@ def test_text_alone_can_be_steered_too(tmp_path: Path, sae: SaeV) -> None:
 
 
 def test_bfloat16_weights_keep_the_no_op_exact(tmp_path: Path, sae: SaeV) -> None:
-    half = Mllm.load(
-        tiny.make_llava(tmp_path / "model"), layer=tiny.LAYER, full=True, device="cpu", dtype="bfloat16"
-    )
+    half = Mllm.load(tiny.make_llava(tmp_path / "model"), layer=tiny.LAYER, full=True, device="cpu", dtype="bfloat16")
     batch = half.prepare([PAIR] * 3, generate=True)
     push = [Push(5, "add", 0.0, 1.0)]
     a, b = Run(half, sae, batch, push), Run(half, sae, batch, push, hooked=False)

@@ -23,9 +23,7 @@ def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (30, 20)) -> b
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    "kind,mode", [("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("GIF", "P")]
-)
+@pytest.mark.parametrize("kind,mode", [("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("GIF", "P")])
 def test_common_kinds_become_rgb(kind: str, mode: str) -> None:
     picture = read_image(encoded(kind, mode), SETTINGS)
     assert (picture.mode, picture.size) == ("RGB", (30, 20))
@@ -39,10 +37,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 10))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
     )
 
 

@@ -1,0 +1,67 @@
+"""The demo's real model: what holds for tiny random weights must hold for it too."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from precompute.model import Mllm, Pair
+from precompute.sae import SaeV
+from precompute.steer import Chooser, Done, Event, Push, steer
+from precompute.store.reader import Store
+from tests.conftest import DEMO_SAMPLES, Demo, run_saevx
+
+
+class Kept(Chooser):
+    """The chooser, which also keeps every step's logits."""
+
+    logits: list[torch.Tensor] = []  # noqa: RUF012 - emptied by every run
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        Kept.logits.append(scores.clone())
+        return super().__call__(input_ids, scores)
+
+
+@pytest.mark.parametrize("prompt", ["", "What colour is it?"])
+def test_add_at_strength_0_changes_no_bit_of_the_real_model(
+    demo: Demo, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the same batch run without the hook: the steered row has the same tokens and logits, bit for bit."""
+    sae, store = SaeV.load(demo.sae), Store.open(demo.store)
+    mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
+    monkeypatch.setattr("precompute.steer.Chooser", Kept)
+    one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
+    with Image.open(store.image_path(one["sample_id"])) as opened:
+        picture = opened.convert("RGB")
+    batch = mllm.prepare([Pair(prompt, [picture])] * 3, generate=True)
+    feature = int(store.features(sort="n_samples", order="desc", limit=1).items[0]["id"])
+    push = [Push(feature, "add", 0.0, float(store.feature_table["p999"][feature]))]
+
+    def run(hooked: bool) -> tuple[Done, list[Event], list[torch.Tensor]]:
+        Kept.logits = []
+        events: list[Event] = []
+        done = steer(mllm, sae, batch, push, max_tokens=12, emit=events.append, hooked=hooked)
+        return done, events, Kept.logits
+
+    hooked, bare = run(True), run(False)
+    assert hooked[0].text == bare[0].text and hooked[1] == bare[1]
+    assert len(hooked[2]) == len(bare[2]) > 0
+    assert all(torch.equal(a, b) for a, b in zip(hooked[2], bare[2], strict=True))
+
+
+def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
+    files = [demo.model / "model.safetensors", demo.sae / "cfg.json", demo.store / "manifest.json"]
+    before = [path.stat().st_mtime_ns for path in files]
+    begin = time.monotonic()
+    told = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES, "--no-serve")
+    assert time.monotonic() - begin < 15
+    assert "already" in told.stderr
+    assert [path.stat().st_mtime_ns for path in files] == before
+
+
+def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
+    done = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES + 1, "--no-serve", check=False)
+    assert done.returncode == 1 and f"{DEMO_SAMPLES} samples" in done.stderr
