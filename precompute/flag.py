@@ -31,7 +31,8 @@ FALSE_ALARMS = 0.05
 MISMATCH_SCORES = ("pooled-cosine", "supported-share")  # those that work, METHOD's table
 MAX_REASONS = 2000  # per flag, the worst first
 N_NAMED = 4  # features and tokens a reason names
-NEAR = 8  # neighbours compared by pixels
+NEAR = 8  # neighbours of either kind compared
+NEAR_LIMIT = 0.7  # at most 9 of 64 hash bits differ, and the cosine is as high
 
 DESCRIPTIONS = {
     "mismatch": "1 minus the score that best tells the data's own captions from exchanged ones",
@@ -79,9 +80,7 @@ def text_excess(
         return Excess(*(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
     first = np.flatnonzero(np.r_[True, (np.diff(row_e) != 0) | (np.diff(position_e) != 0)])
     token_e = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(row_e)]))
-    best = np.lexsort((feature_e, -lack_e, token_e))[
-        first
-    ]  # sorted by token: the first entry of each is its largest
+    best = np.lexsort((feature_e, -lack_e, token_e))[first]  # sorted by token: the first entry of each is its largest
     weight = np.add.reduceat(lack_e, first)
     return Excess(row_e[first], position_e[first], weight, np.where(lack_e[best] > 0, feature_e[best], -1))
 
@@ -194,24 +193,27 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     """
     n = len(vectors)
     score, row, cosine = np.full(n, np.nan), np.full(n, -1), np.full(n, np.nan)
-    live = row_of_hash[np.any(vectors[row_of_hash], axis=1)]
-    bits = np.zeros((n, hashes.shape[1]), dtype=bool)
-    bits[row_of_hash] = hashes
+    seen = np.any(vectors[row_of_hash], axis=1)
+    live, bits = row_of_hash[seen], hashes[seen]
     if len(live) < 2:
         return Near(score, row, cosine)
-    some = np.ascontiguousarray(vectors[live])
-    value, index = faiss.knn(some, some, min(NEAR + 1, len(live)), metric=faiss.METRIC_INNER_PRODUCT)
-    other = live[index]
-    likeness = 1 - (bits[live][:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
-    pair = np.minimum(value, np.maximum(likeness, 0)).astype(np.float64)
-    itself = other == live[:, None]
+    some, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
+    alike = faiss.IndexBinaryFlat(hashes.shape[1])
+    alike.add(packed)
+    # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
+    by_feature = faiss.knn(some, some, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    other = np.concatenate([by_feature, alike.search(packed, k)[1]], axis=1)
+    mine = np.arange(len(live))[:, None]
+    value = np.einsum("nd,nkd->nk", some, some[other]).astype(np.float64)
+    likeness = 1 - (bits[:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
+    pair = np.minimum(value, np.maximum(likeness, 0))
+    itself = other == mine
     value, pair = np.where(itself, -np.inf, value), np.where(itself, -np.inf, pair)
-    nearest = np.lexsort((other, -value, -pair))[:, 0]
-    at = np.arange(len(live))
-    row[live], cosine[live] = other[at, nearest], np.minimum(value[at, nearest], 1)
+    nearest = np.lexsort((other, -value, -pair))[:, :1]
+    row[live] = live[np.take_along_axis(other, nearest, 1)[:, 0]]
+    cosine[live] = np.minimum(np.take_along_axis(value, nearest, 1)[:, 0], 1)
     score[live] = 0.0
-    later = np.maximum(live[:, None], other)
-    np.fmax.at(score, later[~itself], pair[~itself])
+    np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
     return Near(score, row, cosine)
 
 
@@ -245,9 +247,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
 
     parts = []
     for low, high in data.blocks():
-        parts.append(
-            unsupported(data, np.arange(low, high), data.maxima(low, high)[1], p999, weights.support_f)
-        )
+        parts.append(unsupported(data, np.arange(low, high), data.maxima(low, high)[1], p999, weights.support_f))
     found["unsupported"] = np.where(has_both, np.concatenate(parts), np.nan)
     threshold["unsupported"] = _threshold(found["unsupported"])
     if shadow:
@@ -256,9 +256,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         calibration["unsupported"] = auroc(wrong, found["unsupported"][shadow.rows], seed)
 
     # Pixels.
-    pictures = [
-        (row, part / str(image["thumb"])) for row, record in enumerate(records) for image in record["images"]
-    ]
+    pictures = [(row, part / str(image["thumb"])) for row, record in enumerate(records) for image in record["images"]]
     picture_row = np.array([row for row, _ in pictures], dtype=np.int64)
     for name, values in pixel_flags([path for _, path in pictures]).items():
         found[name] = np.full(n, np.nan)
@@ -268,7 +266,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     firsts = np.flatnonzero(np.r_[True, np.diff(picture_row) != 0]) if pictures else np.zeros(0, np.int64)
     hashes = pixel_hashes([pictures[i][1] for i in firsts])
     near = near_duplicates(all_sample_vectors(data, weigh)[IMAGE], hashes, picture_row[firsts])
-    found["near-duplicate"], threshold["near-duplicate"] = near.score, 0.9
+    found["near-duplicate"], threshold["near-duplicate"] = near.score, NEAR_LIMIT
 
     # Text, and the model's inside.
     found["empty-text"], threshold["empty-text"] = empty.astype(np.float64), 0.5
@@ -339,9 +337,7 @@ class Reasons:
     def _plain(self, name: str, row: int, value: float) -> dict[str, Any]:
         record = self.data.samples[row]
         width, height = int(self.data.sample["width"][row]), int(self.data.sample["height"][row])
-        repeated = [
-            w for w, c in Counter(re.findall(r"\w+", record["text"].lower())).most_common(N_NAMED) if c > 1
-        ]
+        repeated = [w for w, c in Counter(re.findall(r"\w+", record["text"].lower())).most_common(N_NAMED) if c > 1]
         other = int(self.near.row[row])
         text = {
             "near-duplicate": "To the eye and inside the model it is nearly sample "
@@ -371,9 +367,7 @@ class Reasons:
         for i, row in enumerate(rows):
             mine = np.flatnonzero((excess.row_t == i) & (excess.feature_t >= 0))
             mine = mine[np.argsort(-excess.weight_t[mine], kind="stable")]
-            strong = (
-                mine[excess.weight_t[mine] >= 0.5 * excess.weight_t[mine[0]]][:N_NAMED] if len(mine) else mine
-            )
+            strong = mine[excess.weight_t[mine] >= 0.5 * excess.weight_t[mine[0]]][:N_NAMED] if len(mine) else mine
             lacking = list(dict.fromkeys(int(k) for k in excess.feature_t[strong]))
             tokens = list(dict.fromkeys(self._token(int(row), int(p)) for p in excess.position_t[strong]))
             only_image = np.zeros(n_features)
@@ -383,9 +377,7 @@ class Reasons:
             instead = [int(k) for k in np.argsort(-only_image, kind="stable")[:N_NAMED] if only_image[k] > 0]
             words = ", ".join(f"“{token.strip()}”" for token in tokens)
             if name == "unsupported":
-                said = (
-                    f"No patch supports {words}." if words else "A caption token has no support on the image."
-                )
+                said = f"No patch supports {words}." if words else "A caption token has no support on the image."
             else:
                 value = 1 - float(self.found["mismatch"][row])
                 said = f"Text and image share little: {self.best} {value:.2f}."
