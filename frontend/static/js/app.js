@@ -24,10 +24,10 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
     }
     const focused = here.contains(document.activeElement) ? document.activeElement : null;
     here.replaceWith(document.adoptNode(fresh));
-    if (focused) refocus(focused, fresh);
     if (push) history.replaceState(null, "", response.url || address);
     ready(fresh);
     fresh.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
+    if (focused) refocus(focused, fresh); // after the page's module has shown what it adds
     if (fresh.dataset.say) say(fresh.dataset.say);
   } catch (error) {
     if (error.name === "AbortError") return;
