@@ -17,6 +17,7 @@ from precompute.demo import assemble as A
 from precompute.demo.build import build, copy_sae, n_rows
 from precompute.demo.scenes import draw, make_scene
 from precompute.errors import SaevxError
+from tests.conftest import Demo
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,8 +29,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return A.assemble(tmp_path_factory.mktemp("demo") / "model", say=lambda _: None)
+def folder(demo: Demo) -> Path:
+    """As `saevx demo` assembled it."""
+    return demo.model
 
 
 @pytest.fixture(scope="module")
