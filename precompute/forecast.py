@@ -60,7 +60,7 @@ def forecast(mllm: Mllm, sae: SaeV, data: Data, plan: Plan, *, nll: bool, ds: in
         f"({events / tokens:.1f} features a token)",
         f"time    {n_tokens * seconds / tokens / 60:.1f} min for collect at {tokens / seconds:.0f} tokens a second",
         f"memory  {memory / 1e9:.1f} GB ({weights / 1e9:.1f} GB of it model and SAE), on {mllm.device}",
-        f"disk    {store / 1e6:.0f} MB for the store; while it is made also {(event_bytes + 2 * d_s) / 1e6:.0f} MB of scratch",
+        f"disk    {store / 1e6:.0f} MB for the store, {(event_bytes + 2 * d_s) / 1e6:.0f} MB more while it is made",
     ]
     if torch.cuda.is_available() and mllm.device.type == "cuda":
         lines.append(f"GPU     {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most so far")
