@@ -142,10 +142,11 @@ def keyset_page(
     return found, int(total), encode_cursor(last[by], last[key]) if more and last is not None else None
 
 
-def match_words(q: str) -> str:
-    """A person's words as an FTS5 query: each word quoted, the last one a prefix."""
+def match_words(q: str, *, join: str = " ") -> str:
+    """A person's words as an FTS5 query: each word quoted, the last one a prefix. `join` is " " where all words
+    must be there, " OR " where one is enough."""
     words = [word.replace('"', "") for word in q.split()]
     words = [word for word in words if any(c.isalnum() for c in word)]
     if not words:
         return ""
-    return " ".join(f'"{word}"' for word in words[:-1]) + f' "{words[-1]}"*'
+    return join.join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"*'])

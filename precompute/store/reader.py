@@ -85,12 +85,20 @@ class Store(PlaceQueries):
         if not match:
             return {"q": q, "features": [], "samples": []}
         c = s.features.c
-        # The label outweighs the promoted tokens; bm25 is lower for better matches.
-        ranked = (
-            "SELECT rowid, bm25({0}, 10.0, 1.0) AS b FROM {0} WHERE {0} MATCH :q ORDER BY b, rowid LIMIT :n"
+        # Features by that name come first, those with evidence on both sides and the best-fitting name ahead;
+        # then the ones that only promote the word (bm25 is lower for better matches).
+        named = (
+            "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH :q "
+            "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT :n"
         )
+        ranked = "SELECT rowid FROM {0} WHERE {0} MATCH :q ORDER BY bm25({0}), rowid LIMIT :n"
         asked = {"q": match, "n": limit}
-        found = self._all(text(ranked.format("feature_fts")), asked)
+        any_word = match_words(q, join=" OR ")
+        found = self._all(text(named), {"q": f"label : ({any_word})", "n": limit})
+        known = {hit[0] for hit in found}
+        promoting = self._all(text(ranked.format("feature_fts")), {"q": any_word, "n": limit})
+        found += [hit for hit in promoting if hit[0] not in known]
+        found = found[:limit]
         rows = {r.id: r for r in self._all(select(s.features).where(c.id.in_([h[0] for h in found])))}
         features = []
         for hit in found:
