@@ -29,7 +29,6 @@ def make(folder: Path, n_samples: int) -> Path:
         return store
     begin = time.monotonic()
     from precompute.demo.build import build
-
     from precompute.pipeline import Options, precompute
 
     build(folder, n_samples, say)
@@ -40,6 +39,9 @@ def make(folder: Path, n_samples: int) -> Path:
         sae=str(folder / "sae"),
         out=store,
         name="demo",
+        model_name="SmolLM2-135M + EfficientNet-Lite0",
+        sae_name="saevx-demo",
+        data_name="demo scenes",
         nll=True,
     )
     precompute(options)

@@ -48,6 +48,12 @@ class Options(BaseModel):
     """Folder of the finished store; it must not exist yet."""
     name: str | None = None
     """The store's short name in the explorer; default: the folder's."""
+    model_name: str | None = None
+    """What pages call the model; default: its folder's name or hub id. Likewise the next two."""
+    sae_name: str | None = None
+    """What pages call the SAE-V."""
+    data_name: str | None = None
+    """What pages call the data."""
     layer: int | None = Field(default=None, ge=0)
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
     nll: bool = False
@@ -249,6 +255,7 @@ class Run:
         with self.timed("collect"):
             found = job.run()
             merged = merge.merge(job, o.ds)
+            merged["data"]["name"] = o.data_name or merged["data"]["name"]
         self.extra["collect"] = {
             "forward_seconds": job.clock.forward, "seconds": job.clock.wall, "tokens": job.clock.tokens
         }  # fmt: skip
@@ -289,7 +296,7 @@ class Run:
         return {
             "name": o.name or o.out.name,
             "model": {
-                "name": plain_name(o.model),
+                "name": o.model_name or plain_name(o.model),
                 "family": mllm.family,
                 "layer": mllm.layer,
                 "hook": sae.hook,
@@ -301,7 +308,7 @@ class Run:
                 "vocab": int(mllm.model.get_input_embeddings().weight.shape[0]),
             },
             "sae": {
-                "name": plain_name(o.sae),
+                "name": o.sae_name or plain_name(o.sae),
                 "sha256": sae.sha256,
                 "n_features": sae.n_features,
                 "architecture": sae.architecture,

@@ -139,6 +139,7 @@ def train(hidden_td: Tensor, layer: int, l1: float, steps: int, o: Options) -> A
             total_training_samples=steps * o.batch_size,
             train_batch_size_samples=o.batch_size,
             lr=o.lr,
+            lr_end=o.lr / 10,
             lr_warm_up_steps=min(50, steps // 10),
             lr_decay_steps=steps // 5,
             n_batches_for_norm_estimate=20,
