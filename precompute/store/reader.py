@@ -94,7 +94,7 @@ class Store(PlaceQueries):
         ranked = "SELECT rowid FROM {0} WHERE {0} MATCH :q ORDER BY bm25({0}), rowid LIMIT :n"
         asked = {"q": match, "n": limit}
         any_word = match_words(q, join=" OR ")
-        found = self._all(text(named), {"q": f"label : ({any_word})", "n": limit})
+        found = list(self._all(text(named), {"q": f"label : ({any_word})", "n": limit}))
         known = {hit[0] for hit in found}
         promoting = self._all(text(ranked.format("feature_fts")), {"q": any_word, "n": limit})
         found += [hit for hit in promoting if hit[0] not in known]
