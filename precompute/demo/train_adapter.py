@@ -2,6 +2,8 @@
 
     python -m precompute.demo.train_adapter --out precompute/demo/weights/adapter.safetensors
 
+The losses go to docs/results/demo-adapter-training.json as they come.
+
 Stage 0, without the language model: the projector learns to place a patch at the input embedding of what
 it shows (an object's noun; a shape's noun and colour; the background's colour). Part of the agreement between
 the two modalities is thereby built in, and the docs say so. Stage 1, through the language model: captions,
@@ -16,8 +18,9 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +49,39 @@ class Options:
     """What a run depends on; every field is an option of the command."""
 
     out: Path = ADAPTER
+    log: Path = Path("docs/results/demo-adapter-training.json")
     n_scenes: int = 8000
     n_easy_vqa: int = 1800
     stage0_steps: int = 500
-    steps: int = 320
+    steps: int = 1000
     batch_size: int = 16
-    n_patches: int = 20
+    n_patches: int = 24
     """Patches shown of each picture for the first 85 % of the steps, at their true positions; then all 49."""
     lora_rank: int = 8
-    lora_lr: float = 2e-3
+    lora_lr: float = 1.5e-3
     projector_lr: float = 5e-4
     seed: int = 0
+
+
+class Log:
+    """What a run did, written as it goes."""
+
+    def __init__(self, o: Options) -> None:
+        self.path, self.began = o.log, time.monotonic()
+        self.told: dict[str, Any] = {
+            "command": "python -m precompute.demo.train_adapter",
+            "options": {k: v for k, v in vars(o).items() if k not in ("out", "log")},
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "lines": [],
+        }
+
+    def add(self, **line: Any) -> None:
+        line["seconds"] = round(time.monotonic() - self.began)
+        print(json.dumps(line), flush=True)
+        self.told["lines"].append(line)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.told, indent=1) + "\n")
 
 
 @dataclass
@@ -87,11 +112,12 @@ def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str
 
 
 @torch.inference_mode()
-def vision_features(images: list[Image.Image], processor: Any, tower: nn.Module) -> Tensor:
+def vision_features(images: Iterable[Image.Image], processor: Any, tower: nn.Module) -> Tensor:
     """(n, 49, 1456) bfloat16: the tower's patch features without their places."""
     parts = []
-    for i in range(0, len(images), 32):
-        pixels = processor.image_processor(images[i : i + 32], return_tensors="pt")["pixel_values"]
+    rest = iter(images)
+    while batch := list(islice(rest, 32)):
+        pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"]
         parts.append(tower(pixels).last_hidden_state[..., :-N_PLACES].bfloat16())
     return torch.cat(parts)
 
@@ -147,7 +173,7 @@ class Projector(nn.Module):
 
 
 def stage0(
-    projector: Projector, pictures: list[Picture], embedding_vd: Tensor, tokenizer: Any, o: Options
+    projector: Projector, pictures: list[Picture], embedding_vd: Tensor, tokenizer: Any, o: Options, log: Log
 ) -> None:
     """MSE to the sum of the words' embeddings plus half a cross-entropy over all words, linear decay."""
     words = {w: i for i, w in enumerate([*OBJECTS, *SHAPES, *COLOURS])}
@@ -176,11 +202,7 @@ def stage0(
         schedule.step()
         if step % 100 == 99:
             hit = (y[torch.arange(len(y)), logits.argmax(1)] > 0).float().mean()
-            print(
-                json.dumps(
-                    {"stage": 0, "step": step + 1, "loss": round(loss.item(), 3), "hit": round(hit.item(), 3)}
-                )
-            )
+            log.add(stage=0, step=step + 1, loss=round(loss.item(), 3), hit=round(hit.item(), 3))
 
 
 class Mixture:
@@ -260,7 +282,7 @@ class Mixture:
 
 
 def stage1(
-    lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: Options
+    lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: Options, log: Log
 ) -> dict[str, Tensor]:
     """LoRA on every linear layer together with the projector; returns the LoRA by the modules' own names."""
     from peft import LoraConfig, get_peft_model
@@ -302,8 +324,7 @@ def stage1(
         mean_loss = loss.item() if step == 1 else 0.98 * mean_loss + 0.02 * loss.item()
         if step % 20 == 0:
             speed = step * o.batch_size / (time.monotonic() - began)
-            line = {"stage": 1, "step": step, "loss": round(mean_loss, 4), "samples_per_s": round(speed, 1)}
-            print(json.dumps(line), flush=True)
+            log.add(stage=1, step=step, loss=round(mean_loss, 4), samples_per_s=round(speed, 1))
     return lora_by_module(adapted)
 
 
@@ -331,50 +352,38 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for f in fields(Options):
-        kind = type(f.default)
+        kind = Path if isinstance(f.default, Path) else type(f.default)
         parser.add_argument(
-            "--" + f.name.replace("_", "-"), type=Path if f.name == "out" else kind, default=f.default
+            "--" + f.name.replace("_", "-"), type=kind, default=f.default
         )
     o = Options(**vars(parser.parse_args()))
     torch.manual_seed(o.seed)
+    log = Log(o)
     folder = base_lm()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    # The frozen weights in bfloat16, what is trained in float32. On short sequences plain attention is faster.
+    lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
     processor, tower = make_processor(tokenizer), make_tower()
-    began = time.monotonic()
     recipes = [make_scene("train", i) for i in range(o.n_scenes)]
-    features = vision_features([draw(scene) for scene in recipes], processor, tower)
-    scenes = [Picture(f, s, []) for f, s in zip(features, recipes, strict=True)]
     images, questions = easy_vqa("train", o.n_easy_vqa)
-    vqa = [
-        Picture(f, None, q) for f, q in zip(vision_features(images, processor, tower), questions, strict=True)
-    ]
-    print(
-        json.dumps({"pictures": len(scenes) + len(vqa), "seconds": round(time.monotonic() - began)}),
-        flush=True,
-    )
+    with torch.autocast("cpu", torch.bfloat16):
+        features = vision_features(map(draw, recipes), processor, tower)
+        seen = vision_features(images, processor, tower)
+    scenes = [Picture(f, s, []) for f, s in zip(features, recipes, strict=True)]
+    vqa = [Picture(f, None, q) for f, q in zip(seen, questions, strict=True)]
+    log.add(pictures=len(scenes) + len(vqa))
     sample = features[:2000].float()
-    projector = Projector(sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3), lm.config.hidden_size)
-    stage0(projector, scenes, lm.get_input_embeddings().weight.detach(), tokenizer, o)
-    plain = plain_texts(lm, tokenizer)
-    tokenizer.padding_side = "right"
-    lora = stage1(lm, projector, Mixture(scenes, vqa, plain, tokenizer, o).batches(), o)
+    mean_d, std_d = sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3)
+    projector = Projector(mean_d, std_d, lm.config.hidden_size)
+    stage0(projector, scenes, lm.get_input_embeddings().weight.detach().float(), tokenizer, o, log)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = plain_texts(lm, tokenizer)
+        tokenizer.padding_side = "right"
+        lora = stage1(lm, projector, Mixture(scenes, vqa, plain, tokenizer, o).batches(), o, log)
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in {**projector.exported(), **lora}.items()}
     o.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        state,
-        o.out,
-        metadata={"options": json.dumps({**vars(o), "out": o.out.name}), "torch": torch.__version__},
-    )
-    print(
-        json.dumps(
-            {
-                "out": str(o.out),
-                "minutes": round((time.monotonic() - began) / 60, 1),
-                "machine": platform.machine(),
-            }
-        )
-    )
+    save_file(state, o.out)
+    log.add(out=o.out.name, bytes=o.out.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_one_line_tells_what_is_wrong(made: Path, tmp_path: Path) -> None:
 def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
     begin = time.monotonic()
     whole = run_saevx("--help").stdout
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 10  # well under one second on an idle machine
     for command in ("demo", "precompute", "serve", "filter", "verify"):
         assert command in whole
         told = run_saevx(command, "--help").stdout

@@ -25,9 +25,9 @@ class Part(NamedTuple):
 @pytest.fixture(scope="session")
 def part(tmp_path_factory: pytest.TempPathFactory) -> Part:
     path = tmp_path_factory.mktemp("synthetic") / "store.part"
-    manifest, options = write_part(path, n=200, seed=5)
-    manifest = run_steps(path, manifest, options)
-    return Part(path, manifest, options, Collected(path, manifest))
+    manifest, given = write_part(path, n=200, seed=5)
+    manifest = run_steps(path, manifest, given)
+    return Part(path, manifest, given, Collected(path, manifest))
 
 
 @pytest.fixture(scope="session")

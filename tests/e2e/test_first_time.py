@@ -1,0 +1,117 @@
+"""A first-time user's way through the explorer, with the real model, store, server and browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Demo, Server
+
+
+@pytest.fixture(scope="module")
+def truth(demo: Demo) -> dict[str, dict[str, Any]]:
+    """Rows of the demo's metadata by id: what stands where in each picture."""
+    lines = (demo.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def boxes_of(row: dict[str, Any], word: str) -> list[list[float]]:
+    return [e["box"] for e in row["entities"] if word in (e["noun"], e["colour"])]
+
+
+def labelled(server: Server, verdicts: tuple[str, ...] = ("cross-modal",)) -> list[dict[str, Any]]:
+    """Features by label over the API, the ones that fire most widely first."""
+    out = []
+    for verdict in verdicts:
+        reply = httpx.get(
+            f"{server.url}/api/v1/features",
+            params={"verdict": verdict, "sort": "n_samples", "order": "desc", "limit": 100},
+        )
+        out += reply.raise_for_status().json()["items"]
+    return out
+
+
+def a_thing(server: Server, truth: dict[str, dict[str, Any]]) -> tuple[str, int]:
+    """A noun of the scenes, and a cross-modal feature that bears its name."""
+    nouns = {e["noun"] for row in truth.values() for e in row["entities"] if e["colour"] is None}
+    for feature in labelled(server, ("cross-modal", "unaligned", "too-rare")):
+        if feature["label"] in nouns:
+            return feature["label"], feature["id"]
+    pytest.fail("no feature is labelled with any thing of the scenes")
+
+
+def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
+    page: Page, server: Server, truth: dict[str, dict[str, Any]]
+) -> None:
+    noun, feature = a_thing(server, truth)
+    page.goto("/")
+    page.get_by_test_id("front-search").fill(noun)
+    page.keyboard.press("Enter")
+    card = page.locator(f'[data-testid="word-features"] [data-feature="{feature}"]').first
+    expect(card).to_be_visible()
+    card.locator("a.label").first.click()
+    expect(page.get_by_test_id("feature-label")).to_have_text(noun)
+
+    # Its strongest patches lie on the thing itself.
+    examples = httpx.get(
+        f"{server.url}/api/v1/features/{feature}/examples", params={"modality": "image", "limit": 8}
+    ).json()
+    inside = 0
+    for example in examples["items"]:
+        x0, y0, x1, y1 = example["patch"]["box"]
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        inside += any(
+            a <= x <= c and b <= y <= d for a, b, c, d in boxes_of(truth[example["sample_id"]], noun)
+        )
+    assert inside >= 0.6 * len(examples["items"]), (noun, inside, len(examples["items"]))
+    expect(page.get_by_test_id("example").first).to_be_visible()
+
+    # A partner leads to another feature's page.
+    partner = page.get_by_test_id("partner").locator("a.label").first
+    if partner.count():
+        partner.click()
+        expect(page.get_by_test_id("feature-head")).to_be_visible()
+        page.go_back()
+
+    # A sample: the patch lights in the thing's true box.
+    sample = page.get_by_test_id("example").first.get_attribute("data-sample")
+    assert sample is not None
+    page.get_by_test_id("example").first.locator("a").first.click()
+    expect(page.get_by_test_id("sample")).to_be_visible()
+    strongest = page.locator('[data-testid="heat"] path').last
+    expect(strongest).to_be_attached()
+
+    # And the feature steers.
+    page.goto(f"/steer?sample={sample}&feature={feature}:add:2")
+    expect(page.get_by_test_id("steer")).to_be_visible()
+
+
+def test_a_dropped_picture_finds_features(page: Page, demo: Demo, truth: dict[str, dict[str, Any]]) -> None:
+    row = next(r for r in truth.values() if not r["planted"] and len(r["entities"]) == 1)
+    page.goto("/search")
+    page.get_by_test_id("image-input").set_input_files(Path(demo.data / row["file_name"]))
+    if not page.get_by_test_id("ranked").is_visible():
+        page.get_by_test_id("search-button").click()
+    expect(page.get_by_test_id("ranked")).to_be_visible(timeout=30_000)
+    assert page.get_by_test_id("result-feature").count() >= 5
+    assert page.get_by_test_id("nearest-samples").locator("li").count() >= 1
+
+
+def test_a_moved_threshold_changes_the_offenders_and_the_export(page: Page, server: Server) -> None:
+    page.goto("/quality?flag=blank")
+    before = int(page.get_by_test_id("offender-count").inner_text().replace(",", ""))
+    assert before >= 4, "the demo has planted blank pictures"
+    page.get_by_test_id("threshold").fill("1000000")
+    expect(page.get_by_test_id("offender-count")).to_have_text("0")
+    page.goto("/quality?by=pooled-cosine&keep=20")
+    kept = int(page.get_by_test_id("kept").inner_text().replace(",", ""))
+    with page.expect_download() as download:
+        page.get_by_test_id("export-keep").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == kept
+    assert all("id" in json.loads(line) or "sample_id" in json.loads(line) for line in lines)
