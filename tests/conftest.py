@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,12 +62,14 @@ def free_port() -> int:
 class Server:
     """`saevx serve` in a process of its own, stopped with the block."""
 
-    def __init__(self, *args: str | Path, log: Path) -> None:
+    def __init__(
+        self, *args: str | Path, log: Path, command: Sequence[str] = SAEVX, cwd: Path | None = None
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
-        command = [*SAEVX, "serve", *map(str, args), "--port", str(port)]
-        self.process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+        whole = [*command, "serve", *map(str, args), "--port", str(port)]
+        self.process = subprocess.Popen(whole, stdout=log.open("w"), stderr=subprocess.STDOUT, cwd=cwd)
 
     def wait(self, path: str, seconds: float) -> None:
         """Until PATH answers 200; fails with the server's own words."""

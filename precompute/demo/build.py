@@ -33,7 +33,10 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
         )
     paths = DemoPaths(folder / "model", folder / "sae", folder / "data")
     folder.mkdir(parents=True, exist_ok=True)
-    assemble(paths.model, say=say)
+    from precompute.model import quiet
+
+    with quiet():
+        assemble(paths.model, say=say)
     copy_sae(paths.sae)
     if n_rows(paths.data) != n_samples:
         say(f"drawing {n_samples} scenes")

@@ -73,8 +73,16 @@ def write_captions(mllm: Mllm, scenes: list[Scene]) -> list[str]:
 
 def object_hits(caption: str, scene: Scene) -> tuple[int, int]:
     """Objects of the scene that the caption names, in the singular or the plural; and how many there are."""
+    return named(caption, {e.noun for e in scene.entities if e.colour is None})
+
+
+def redrawn_hits(caption: str, scene: Scene) -> tuple[int, int]:
+    """The same for the objects of which there is a second drawing."""
+    return named(caption, {e.noun for e in scene.entities if len(OBJECTS.get(e.noun, ())) > 1})
+
+
+def named(caption: str, nouns: set[str]) -> tuple[int, int]:
     said = set(re.findall(r"[a-z]+", caption.lower()))
-    nouns = {e.noun for e in scene.entities if e.colour is None}
     return sum(bool({n, plural(n)} & said) for n in nouns), len(nouns)
 
 
@@ -86,8 +94,8 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
 
 
 def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
-    """Object recall on combinations of objects that training never showed, and the colour of shapes; beside
-    each, the same captions held against the scenes of other pictures."""
+    """Object recall on combinations of objects that training never showed and on drawings that it never showed,
+    and the colour of shapes; beside each, the same captions held against the scenes of other pictures."""
     unseen: list[Scene] = []
     shaped: list[Scene] = []
     index = 0
@@ -99,9 +107,12 @@ def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
             unseen.append(scene)
         if any(e.colour for e in scene.entities):
             shaped.append(scene)
+    redrawn = [make_scene("validation", 400_000 + i, second=True) for i in range(2 * o.n_captions)]
+    redrawn = [s for s in redrawn if any(len(OBJECTS.get(e.noun, ())) > 1 for e in s.entities)]
     out: dict[str, Any] = {}
     for name, scenes, count in (
         ("object_recall_unseen_pairs", unseen[: o.n_captions], object_hits),
+        ("object_recall_unseen_drawings", redrawn[: o.n_captions], redrawn_hits),
         ("shape_colour", shaped[: o.n_captions], colour_hits),
     ):
         written = write_captions(mllm, scenes)

@@ -128,7 +128,9 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "rectangle", "triangle", "star")
 PLACES = {(0, 0): "top left", (0, 1): "top right", (1, 0): "bottom left", (1, 1): "bottom right"}
 NUMBERS = {2: "two", 3: "three"}
-ASSETS = Path(__file__).resolve().parents[2] / "frontend/node_modules/@lobehub/fluent-emoji-3d/assets"
+IN_WHEEL = Path(__file__).parent / "drawings"
+IN_CHECKOUT = Path(__file__).resolve().parents[2] / "frontend/node_modules/@lobehub/fluent-emoji-3d/assets"
+ASSETS = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT
 
 
 @dataclass(frozen=True)

@@ -307,14 +307,15 @@ def stage1(
         batch = next(batches)
         embeds = embed(batch["ids"]).detach().clone()
         n_patches = batch["index"].shape[1]
-        embeds[batch["shown"][:, None], torch.arange(1, 1 + n_patches)] = projector(
-            batch["patches"], batch["index"]
-        )
-        hidden = decoder(
-            inputs_embeds=embeds, attention_mask=batch["mask"], position_ids=batch["positions"]
-        ).last_hidden_state
-        learnt = batch["labels"][:, 1:] != -100
-        logits = lm.lm_head(hidden[:, :-1][learnt])
+        # One autocast a step: within one, bfloat16 copies of the trained weights are kept, however they change.
+        with torch.autocast("cpu", torch.bfloat16):
+            projected = projector(batch["patches"], batch["index"])
+            embeds[batch["shown"][:, None], torch.arange(1, 1 + n_patches)] = projected.to(embeds.dtype)
+            hidden = decoder(
+                inputs_embeds=embeds, attention_mask=batch["mask"], position_ids=batch["positions"]
+            ).last_hidden_state
+            learnt = batch["labels"][:, 1:] != -100
+            logits = lm.lm_head(hidden[:, :-1][learnt])
         loss = nn.functional.cross_entropy(logits.float(), batch["labels"][:, 1:][learnt])
         optimizer.zero_grad()
         loss.backward()
@@ -376,10 +377,9 @@ def main() -> None:
     mean_d, std_d = sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3)
     projector = Projector(mean_d, std_d, lm.config.hidden_size)
     stage0(projector, scenes, lm.get_input_embeddings().weight.detach().float(), tokenizer, o, log)
-    with torch.autocast("cpu", torch.bfloat16):
-        plain = plain_texts(lm, tokenizer)
-        tokenizer.padding_side = "right"
-        lora = stage1(lm, projector, Mixture(scenes, vqa, plain, tokenizer, o).batches(), o, log)
+    plain = plain_texts(lm, tokenizer)
+    tokenizer.padding_side = "right"
+    lora = stage1(lm, projector, Mixture(scenes, vqa, plain, tokenizer, o).batches(), o, log)
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in {**projector.exported(), **lora}.items()}
     o.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, o.out)

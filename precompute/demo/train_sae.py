@@ -2,9 +2,9 @@
 
     python -m precompute.demo.train_sae --model demo/model --out precompute/demo/weights/sae
 
-Activations come from train scenes with their captions and from captions alone: image and text tokens alike,
-special tokens and sinks left out. Layer and λ are chosen by a short sweep on train scenes; each run's figures
-are written as it ends.
+Activations come from train scenes with their captions, from captions alone and from plain text that the language
+model wrote before it was changed: image and text tokens alike, special tokens and sinks left out. Layer and λ are
+chosen by a short sweep on train scenes; each run's figures are written as it ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.train_adapter import plain_texts
 from precompute.demo.words import ALL_WORDS, F1, f1, patches_of
 from precompute.model import IMAGE, TEXT, Mllm, Pair
 
@@ -37,6 +40,8 @@ class Options:
     l1: str = "5"
     n_scenes: int = 1500
     n_captions: int = 1500
+    n_plain: int = 10
+    """Texts for each of the 24 beginnings of plain text."""
     expansion: int = 8
     lr: float = 1e-3
     batch_size: int = 1024
@@ -55,8 +60,10 @@ class Tokens(NamedTuple):
 
 
 @torch.inference_mode()
-def gather(mllm: Mllm, scenes: list[Scene], layers: list[int], with_images: bool, o: Options) -> Tokens:
-    """One forward pass over the scenes, every asked layer caught on the way."""
+def gather(
+    mllm: Mllm, scenes: Sequence[Scene | str], layers: list[int], with_images: bool, o: Options
+) -> Tokens:
+    """One forward pass over scenes (or plain texts), every asked layer caught on the way."""
     caught: dict[int, Tensor] = {}
     hooks = [
         mllm.decoder.layers[layer].register_forward_hook(
@@ -70,7 +77,7 @@ def gather(mllm: Mllm, scenes: list[Scene], layers: list[int], with_images: bool
     modalities, labels = [], []
     for i in range(0, len(scenes), 16):
         chunk = scenes[i : i + 16]
-        batch = mllm.prepare([Pair(s.caption, [draw(s)] if with_images else []) for s in chunk])
+        batch = mllm.prepare([shown(s, with_images) for s in chunk])
         mllm.hidden(batch)
         kept_bs = (batch.modality_bs == TEXT) | (batch.modality_bs == IMAGE)
         for layer in layers:
@@ -83,7 +90,7 @@ def gather(mllm: Mllm, scenes: list[Scene], layers: list[int], with_images: bool
             tokens = [mllm.token_text(int(t)).strip() for t in ids_bs[b][here][modality == TEXT]]
             for w, word in enumerate(ALL_WORDS):
                 label[modality == TEXT, w] = [t == word for t in tokens]
-                if with_images:
+                if with_images and isinstance(scene, Scene):
                     label[modality == IMAGE, w] = patches_of(scene, word)
             modalities.append(modality)
             labels.append(label)
@@ -94,6 +101,19 @@ def gather(mllm: Mllm, scenes: list[Scene], layers: list[int], with_images: bool
         np.concatenate(modalities),
         np.concatenate(labels),
     )
+
+
+def shown(scene: Scene | str, with_image: bool) -> Pair:
+    if isinstance(scene, str):
+        return Pair(scene)
+    return Pair(scene.caption, [draw(scene)] if with_image else [])
+
+
+def written_before(n_each: int) -> list[str]:
+    """Short texts by the unchanged language model."""
+    tokenizer = AutoTokenizer.from_pretrained(base_lm())
+    lm = AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16)
+    return tokenizer.batch_decode(plain_texts(lm, tokenizer, n_each), skip_special_tokens=True)
 
 
 def not_sinks(hidden_td: Tensor, modality_t: np.ndarray, multiple: float) -> Tensor:
@@ -202,8 +222,10 @@ def main() -> None:
     layers = [int(x) for x in o.layers.split(",")]
     mllm = Mllm.load(o.model, layer=max(layers), dtype="float32")
     pairs = gather(mllm, [make_scene("train", i) for i in range(o.n_scenes)], layers, True, o)
+    torch.manual_seed(o.seed)
     alone = [make_scene("train", i) for i in range(o.n_scenes, o.n_scenes + o.n_captions)]
-    captions = gather(mllm, alone, layers, False, o)
+    texts: list[Scene | str] = [*alone, *written_before(o.n_plain)]
+    captions = gather(mllm, texts, layers, False, o)
     log: dict[str, Any] = {"options": {k: str(v) for k, v in vars(o).items()}, "runs": []}
 
     def record(what: str, layer: int, l1: float, steps: int, sae: Any) -> dict[str, Any]:

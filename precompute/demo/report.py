@@ -1,0 +1,168 @@
+"""Renders the demo's measured figures into docs/demo.md from the committed result files.
+
+    python -m precompute.demo.report          # rewrite
+    python -m precompute.demo.report --check  # exit 1 where the page is stale
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PAGE = Path("docs/demo.md")
+RESULTS = Path("docs/results")
+MARKS = re.compile(r"(<!-- figures: rendered by .*? -->\n).*(\n<!-- end of figures -->)", re.S)
+
+Row = tuple[object, ...]
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def share(found: dict[str, Any]) -> str:
+    return f"{found['value']:.3f} ({found['hits']} of {found['n']})"
+
+
+def interval(found: dict[str, Any] | None) -> str:
+    return "–" if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def read(name: str, results: Path = RESULTS) -> dict[str, Any]:
+    return dict(json.loads((results / f"{name}.json").read_text()))
+
+
+def model_part(e: dict[str, Any]) -> str:
+    """The model without any SAE, and steering."""
+    goals = (
+        ("objects named in greedy captions, pairs never trained", "object_recall_unseen_pairs", "≥ .95, ≤ .05"),
+        ("objects named in greedy captions, drawings never trained", "object_recall_unseen_drawings", "shown only"),
+        ("colour of shapes in greedy captions", "shape_colour", "≥ .85, ≤ .2"),
+        ("easy-VQA held out, shape", "easy_vqa_shape", "≥ .90"),
+        ("easy-VQA held out, colour", "easy_vqa_colour", "≥ .90"),
+    )
+    rows: list[Row] = [(name, share(e[key]), share(e[f"{key}_shuffled"]), goal) for name, key, goal in goals]
+    controls = f"{share(e['steering_random_features'])}; none {share(e['steering_none'])}"
+    rows.append(
+        (f"steered answers, strength {e['steering_strength']:g}", share(e["steering"]), controls, "≥ .60, ≤ .15")
+    )
+    return table(("what", "found", "control", "goal"), rows)
+
+
+def words_part(e: dict[str, Any]) -> str:
+    """The thirty words."""
+    head = (
+        "word", "feature", "F1 tokens", "F1 patches", "tokens active", "top-16 precision", "exchanged, 99 %",
+        "box share", "raw direction", "",
+    )  # fmt: skip
+    rows = [
+        (
+            word, f"#{r['feature']}", f"{r['f1_text']:.2f}", f"{r['f1_image']:.2f}", f"{r['token_rate']:.2f}",
+            f"{r['precision']:.2f}", f"{r['chance_p99']:.2f}", f"{r['box_share']:.3f}",
+            f"{r['raw_direction_precision']:.2f}", "yes" if r["passes"] else "no",
+        )
+        for word, r in e["words"].items()
+    ]  # fmt: skip
+    said = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 22)."
+    return f"{said}\n\n{table(head, rows)}"
+
+
+def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
+    """Quality of the SAE-V, and the sweep it came from."""
+    q = e["sae_quality"]
+    rows = [(m, q[m]["fvu"], q[m]["l0"], f"{q[m]['dead']} of {q['n_features']}") for m in ("text", "image")]
+    recovered = ", ".join(f"{k.replace('patched_', '')} {v:.3f}" for k, v in q["loss_recovered"].items())
+    losses = ", ".join(f"{k} {v:.3f}" for k, v in q["cross_entropy"].items())
+    sweep = [
+        (r["run"], r["layer"], f"{r['l1']:g}", r["steps"], *(
+            f"{r[m]['fvu']:.3f} / {r[m]['l0']:.0f}" for m in ("text", "image")
+        ), r["dead"], f"{r['mean_word_f1']:.3f}")
+        for r in training["runs"]
+    ]  # fmt: skip
+    return "\n\n".join(
+        (
+            table(("modality", "FVU", "L0", "dead"), rows),
+            f"Dead on both: {q['dead']}. Caption cross-entropy in nats: {losses}. Loss recovered: {recovered}.",
+            "The sweep on train scenes:",
+            table(
+                ("run", "layer", "λ", "steps", "text FVU / L0", "image FVU / L0", "dead", "mean best word F1"), sweep
+            ),
+        )
+    )
+
+
+def store_part(s: dict[str, Any]) -> str:
+    """Planted pairs and pictures found by word, on the finished store."""
+    whole, some = s["planted_auroc"], s["validation_auroc"]
+    rows = [
+        (f"**`{name}`**" if name == s["headline"] else f"`{name}`", *(
+            interval(source[name][kind]) for source in (whole, some) for kind in ("swapped", "one-word")
+        ))
+        for name in whole
+    ]  # fmt: skip
+    head = ("score", "planted, whole caption", "planted, one word", "validation, whole caption", "validation, one word")
+    flags = [
+        (kind, f["flag"], f"{f['found']} of {f['planted']}", f"{f['alarms_among_whole_pairs']} of {s['n_whole_pairs']}")
+        for kind, f in s["planted_flags"].items()
+    ]
+    found, shuffled = s["picture_search"], s["picture_search_shuffled"]
+    return "\n\n".join(
+        (
+            "AUROC of every score for \"this caption belongs to this picture\", 95 % interval; the headline, in bold, "
+            "is the best on validation scenes (goal on planted whole captions: ≥ .95).",
+            table(head, rows),
+            "What the flags find at their own thresholds:",
+            table(("planted", "flag", "found", "alarms among whole pairs"), flags),
+            f"A picture of each word brings a feature labelled with it among the first ten for **{found['found']} of "
+            f"{found['of']}** words (goal: ≥ 20); the answers to the other words' pictures do for "
+            f"{shuffled['mean_found']:g} on average, {shuffled['most']} at most.",
+        )
+    )
+
+
+def timing_part(t: dict[str, Any]) -> str:
+    return (
+        f"`make demo`, set up: {t['first_seconds']:.0f} s from start to page (goal: ≤ 300), {t['again_seconds']:.0f} s "
+        f"the second time (goal: ≤ 15), {t['samples']} pairs, on {t['machine']}."
+    )
+
+
+def render(results: Path = RESULTS) -> str:
+    """The figures as Markdown."""
+    e, s = read("demo-evaluation", results), read("demo-store", results)
+    machine = e["about"]["machine"]
+    return "\n\n".join(
+        (
+            f"Measured on {machine}, torch {e['about']['torch']}. Each stands beside its control: captions of other "
+            "pictures, exchanged boxes, random features.",
+            model_part(e),
+            words_part(e),
+            sae_part(e, read("demo-sae-training", results)),
+            store_part(s),
+            timing_part(read("demo-timing", results)),
+        )
+    )
+
+
+def rendered_page(page: str, results: Path = RESULTS) -> str:
+    """docs/demo.md with the figures in their place."""
+    if not MARKS.search(page):
+        raise SystemExit(f"{PAGE} has no marks around its figures.")
+    return MARKS.sub(lambda m: m[1] + "\n" + render(results) + "\n" + m[2], page)
+
+
+def main() -> None:
+    before = PAGE.read_text(encoding="utf-8")
+    after = rendered_page(before)
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if before == after else f"{PAGE} is stale: run python -m precompute.demo.report")
+    PAGE.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
