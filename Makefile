@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test setup lint wheel bench clean
+.PHONY: demo test setup lint wheel clean
 
 demo: setup
 	$(BIN)/saevx demo $(ARGS)

@@ -72,3 +72,74 @@ def store_p999(store: Store) -> np.ndarray:
     with store.engine.connect() as conn:
         query = select(schema.features.c.p999).order_by(schema.features.c.id)
         return np.array([value or 0.0 for (value,) in conn.execute(query)])
+
+
+def test_counts_and_top_lists_follow_from_the_stored_events(demo: Demo) -> None:
+    """Reference (a): one plain sort of all events gives every count and every top example."""
+    store = Store.open(demo.store)
+    row_e, position_e, modality_e = places(store)
+    feature_e, value_e = store.events.event_feature.astype(np.int64), np.asarray(store.events.event_value)
+    count = np.zeros((store.n_features, 2), np.int64)
+    np.add.at(count, (feature_e, modality_e), 1)
+    told = rows(store, "SELECT n_text, n_image FROM features ORDER BY id")
+    assert np.array_equal(np.array(told), count)
+    order = np.lexsort((position_e, row_e, -value_e.astype(np.float64), modality_e, feature_e))
+    group = feature_e[order] * 2 + modality_e[order]
+    rank = np.arange(len(group)) - np.searchsorted(group, group)
+    best = order[rank < 20]
+    expected = np.stack([feature_e[best], modality_e[best], row_e[best], position_e[best]], axis=1)
+    asked = "SELECT feature, modality, row, position FROM examples WHERE band = -1 ORDER BY feature, modality, rank"
+    assert np.array_equal(np.array(rows(store, asked)), expected)
+    store.close()
+
+
+def test_scores_and_cooccurrence_follow_from_the_stored_events(demo: Demo) -> None:
+    """Reference (a), for what is counted per sample: maxima by a dense array of one sample after the other."""
+    store = Store.open(demo.store)
+    n, n_features = store.n_samples, store.n_features
+    row_e, _, modality_e = places(store)
+    feature_e = store.events.event_feature.astype(np.int64)
+    z_e = np.asarray(store.events.event_value).astype(np.float64) * store.events.unit
+    bounds = np.searchsorted(row_e, np.arange(n + 1))
+    omega_f = np.nan_to_num(store.feature_table["omega"])
+    p999_f = np.maximum(store_p999(store), 1e-30)
+    sets = np.zeros((2, n, n_features), bool)
+    for row in range(n):
+        at = slice(bounds[row], bounds[row + 1])
+        largest = np.zeros((2, n_features))
+        np.maximum.at(largest, (modality_e[at], feature_e[at]), z_e[at])
+        text, image = largest
+        length = np.linalg.norm(text) * np.linalg.norm(image)
+        both = (text > 0) & (image > 0)
+        expected = {
+            "cosine": omega_f[(text > 0) | (image > 0)].sum(),
+            "cosine-cooccurring": omega_f[both].sum(),
+            "cooccurring-l0": both.sum(),
+            "pooled-cosine": text @ image / length if length else 0.0,
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(store.score_values(name)[row], value, rtol=1e-9, atol=1e-12)
+        for m in (0, 1):
+            ratio = largest[m] / p999_f
+            strongest = np.lexsort((np.arange(n_features), -ratio))[:256]
+            sets[m, row, strongest[ratio[strongest] > 0]] = True
+    pairs = rows(store, "SELECT a, b, support, n_a, n_b FROM cooccurrence WHERE kind = 'text-image'")
+    assert len(pairs) > 100
+    for a, b, support, n_a, n_b in pairs:
+        text, image = sets[0, :, a], sets[1, :, b]
+        assert (support, n_a, n_b) == ((text & image).sum(), text.sum(), image.sum())
+    store.close()
+
+
+def places(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, position and modality of every event."""
+    events = store.events
+    token_e = np.repeat(np.arange(len(events.token_id)), np.diff(events.token_event))
+    row_t = np.repeat(np.arange(store.n_samples), np.diff(events.sample_token))
+    position_t = np.arange(len(events.token_id)) - events.sample_token[row_t]
+    return row_t[token_e], position_t[token_e], events.token_modality[token_e].astype(np.int64)
+
+
+def rows(store: Store, statement: str) -> list[tuple[int, ...]]:
+    with store.engine.connect() as conn:
+        return [tuple(row) for row in conn.exec_driver_sql(statement)]
