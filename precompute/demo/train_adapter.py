@@ -2,7 +2,8 @@
 
     python -m precompute.demo.train_adapter --out precompute/demo/weights/adapter.safetensors
 
-The losses go to docs/results/demo-adapter-training.json as they come.
+The losses go to docs/results/demo-adapter-training.json as they come. `--resume ADAPTER` goes on from an adapter
+with other scenes, all patches shown.
 
 Stage 0, without the language model: the projector learns to place a patch at the input embedding of what
 it shows (an object's noun; a shape's noun and colour; the background's colour). Part of the agreement between
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,6 +51,9 @@ class Options:
 
     out: Path = ADAPTER
     log: Path = Path("docs/results/demo-adapter-training.json")
+    resume: str = ""
+    """Adapter to go on from, without stage 0."""
+    first_scene: int = 0
     n_scenes: int = 8000
     n_easy_vqa: int = 1800
     stage0_steps: int = 500
@@ -70,11 +74,13 @@ class Log:
         self.path, self.began = o.log, time.monotonic()
         self.told: dict[str, Any] = {
             "command": "python -m precompute.demo.train_adapter",
-            "options": {k: v for k, v in vars(o).items() if k not in ("out", "log")},
+            "options": {k: v for k, v in vars(o).items() if k not in ("out", "log", "resume")},
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "lines": [],
         }
+        if o.resume and o.log.exists():
+            self.told["before"] = json.loads(o.log.read_text())
 
     def add(self, **line: Any) -> None:
         line["seconds"] = round(time.monotonic() - self.began)
@@ -159,6 +165,13 @@ class Projector(nn.Module):
         standard = (patches_npd.float() - self.mean_d) / self.std_d
         x = torch.cat([standard, self.places_pd[index_np]], -1)
         return self.linear_2(nn.functional.gelu(self.linear_1(x)))
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """What `exported` gave."""
+        folded, n = state["linear_1.weight"].float(), len(self.mean_d)
+        self.linear_1.weight.data = torch.cat([folded[:, :n] * self.std_d, folded[:, n:]], 1)
+        self.linear_1.bias.data = state["linear_1.bias"].float() + folded[:, :n] @ self.mean_d
+        self.linear_2.load_state_dict({k: state[f"linear_2.{k}"].float() for k in ("weight", "bias")})
 
     def exported(self) -> dict[str, Tensor]:
         w, n = self.linear_1.weight.detach(), len(self.mean_d)
@@ -246,7 +259,8 @@ class Mixture:
     def batches(self) -> Iterator[dict[str, Tensor]]:
         step = 0
         while True:
-            n_patches = N_PATCHES if step >= 0.85 * self.o.steps else self.o.n_patches
+            some = step < 0.85 * self.o.steps and not self.o.resume
+            n_patches = self.o.n_patches if some else N_PATCHES
             yield self.batch(n_patches)
             step += 1
 
@@ -290,6 +304,10 @@ def stage1(
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     alpha = round(LORA_SCALE * o.lora_rank)
     adapted = get_peft_model(lm, LoraConfig(r=o.lora_rank, lora_alpha=alpha, target_modules=linear))
+    if o.resume:
+        before = load_file(o.resume)
+        for name, parameter in trained(adapted):
+            parameter.data.copy_(before[name])
     lora = [p for p in adapted.parameters() if p.requires_grad]
     groups = [
         {"params": lora, "lr": o.lora_lr},
@@ -331,12 +349,13 @@ def stage1(
 
 def lora_by_module(adapted: nn.Module) -> dict[str, Tensor]:
     """`model.layers.0.mlp.up_proj.lora_A` and so on: names of the plain model's modules."""
-    out = {}
+    return {name: parameter.detach() for name, parameter in trained(adapted)}
+
+
+def trained(adapted: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
-            name = name.removeprefix("base_model.model.").replace(".default.weight", "")
-            out[name] = parameter.detach()
-    return out
+            yield name.removeprefix("base_model.model.").replace(".default.weight", ""), parameter
 
 
 @torch.inference_mode()
@@ -365,7 +384,7 @@ def main() -> None:
     # The frozen weights in bfloat16, what is trained in float32. On short sequences plain attention is faster.
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
     processor, tower = make_processor(tokenizer), make_tower()
-    recipes = [make_scene("train", i) for i in range(o.n_scenes)]
+    recipes = [make_scene("train", i) for i in range(o.first_scene, o.first_scene + o.n_scenes)]
     images, questions = easy_vqa("train", o.n_easy_vqa)
     with torch.autocast("cpu", torch.bfloat16):
         features = vision_features(map(draw, recipes), processor, tower)
@@ -376,7 +395,10 @@ def main() -> None:
     sample = features[:2000].float()
     mean_d, std_d = sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3)
     projector = Projector(mean_d, std_d, lm.config.hidden_size)
-    stage0(projector, scenes, lm.get_input_embeddings().weight.detach().float(), tokenizer, o, log)
+    if o.resume:
+        projector.restore(load_file(o.resume))
+    else:
+        stage0(projector, scenes, lm.get_input_embeddings().weight.detach().float(), tokenizer, o, log)
     plain = plain_texts(lm, tokenizer)
     tokenizer.padding_side = "right"
     lora = stage1(lm, projector, Mixture(scenes, vqa, plain, tokenizer, o).batches(), o, log)
