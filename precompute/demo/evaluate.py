@@ -49,6 +49,7 @@ class Options:
     n_vqa: int = 300
     n_each_word: int = 80
     n_steer: int = 30
+    n_tuning: int = 8
     seed: int = 0
 
 
@@ -184,6 +185,9 @@ def vqa(mllm: Mllm, o: Options) -> dict[str, Any]:
 
 # ---- the thirty words
 
+N_CANDIDATES = 4
+"""Features per word that steering may choose from: the best on the word's tokens."""
+
 
 @torch.inference_mode()
 def active_counts(sae: SaeV, hidden_td: Tensor, label_tw: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -254,8 +258,10 @@ def words(mllm: Mllm, sae: SaeV, o: Options) -> dict[str, Any]:
         here1 = torch.from_numpy(labels1[:, w])
         direction = image1[here1].mean(0) - image1[~here1].mean(0)
         raw, _ = top_precision((image2 @ direction).numpy() + 1e6, scene_t, label_image[:, w])
+        by_text = np.argsort(-f1_text[w], kind="stable")[:N_CANDIDATES].tolist()
         rows[word] = {
             "feature": int(best_w[w]),
+            "candidates": sorted({int(best_w[w]), *by_text}),
             "f1_text": round(float(f1_text[w, best_w[w]]), 3),
             "f1_image": round(float(f1_image[w, best_w[w]]), 3),
             "token_rate": round(token_rate, 3),
@@ -275,61 +281,87 @@ def apply(steer: Steer, hidden_td: Tensor, modality_t: Tensor) -> Tensor:
     return steer(hidden_td)
 
 
-def steering(mllm: Mllm, sae: SaeV, features: dict[str, int], o: Options) -> dict[str, Any]:
-    """Does "what colour / shape" get the target as its answer? 30 held-out scenes of one shape each; beside
-    it no steering and five random features whose Δ is as long. The strength is chosen on other scenes."""
+STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0)
+
+
+def steering(mllm: Mllm, sae: SaeV, candidates: dict[str, list[int]], o: Options) -> dict[str, Any]:
+    """Does "what colour / shape" get the target as its answer? 30 held-out scenes of one shape each; the features
+    that fire on the target's word are added together, on every text and image token. Beside it no steering and five
+    random sets of as many features whose Δ is as long. Each word's strength is the one that turns most answers on
+    other scenes.
+
+    Args:
+        candidates: features that fire on the word, per word.
+    """
     singles: list[Scene] = []
     index = 100_000
-    while len(singles) < o.n_steer + 10:
+    while len(singles) < o.n_steer + o.n_tuning:
         scene = make_scene("validation", index)
         index += 1
         if len(scene.entities) == 1 and scene.entities[0].colour:
             singles.append(scene)
-    p999 = typical_maximum(mllm, sae, singles, list(features.values()))
+    test, tuning = singles[: o.n_steer], singles[o.n_steer :]
+    p999 = typical_maximum(mllm, sae, sorted({k for some in candidates.values() for k in some}))
+
+    def hits(scenes: Sequence[Scene], target: str, unit: dict[int, float], strength: float) -> int:
+        pushes = [Push(k, "add", strength, size) for k, size in unit.items()]
+        change = partial(apply, Steer(sae, pushes))
+        return answers(mllm, [asked(s, target) for s in scenes], change).count(target)
+
+    chosen, units = {}, {}
+    for word in [*WORDS["colours"], *WORDS["shapes"]]:
+        fitting = [s for s in tuning if could_become(s, word)]
+        units[word] = {k: p999[k] for k in candidates[word] if p999[k] > 0}
+        tried = {strength: hits(fitting, word, units[word], strength) for strength in STRENGTHS}
+        strength = max(tried, key=lambda s: (tried[s], -s))
+        chosen[word] = {
+            "features": list(units[word]), "strength": strength, "tuning_hits": tried[strength], "of": len(fitting)
+        }  # fmt: skip
     rng = np.random.default_rng(o.seed)
-    tasks = []
-    for scene in singles:
-        entity = scene.entities[0]
-        wants_colour = bool(rng.integers(2))
-        pool = WORDS["colours"] if wants_colour else WORDS["shapes"]
-        target = str(rng.choice([w for w in pool if w not in (entity.colour, entity.noun, scene.background)]))
-        question = f"What color is the {entity.noun}?" if wants_colour else "What shape is in the picture?"
-        tasks.append((Pair(question, [draw(scene)]), target))
-
-    def rate(items: Sequence[tuple[Pair, str]], strength: float, random_seed: int | None) -> int:
-        hits = 0
-        for pair, target in items:
-            feature = features[target]
-            push = Push(feature, "add", strength, p999[feature])
-            steer = Steer(sae, [push])
-            if random_seed is not None:
-                other = int(np.random.default_rng([random_seed, feature]).choice(alive))
-                same = (
-                    push.strength
-                    * push.p999
-                    * sae.directions_fd[feature].norm()
-                    / sae.directions_fd[other].norm()
-                )
-                steer = Steer(sae, [Push(other, "add", 1.0, float(same))])
-            hits += answers(mllm, [pair], partial(apply, steer)) == [target]
-        return hits
-
-    alive = np.array([k for k in range(sae.n_features) if k not in set(features.values())])
-    tuning, test = tasks[o.n_steer :], tasks[: o.n_steer]
-    tried = {strength: rate(tuning, strength, None) for strength in (0.5, 1.0, 1.5, 2.0, 3.0)}
-    strength = max(tried, key=lambda s: (tried[s], -s))
-    random_hits = [rate(test, strength, seed) for seed in range(5)]
+    found = controls = none = 0
+    examples = []
+    for i, scene in enumerate(test):
+        target = str(rng.choice([w for w in WORDS["colours" if i % 2 else "shapes"] if could_become(scene, w)]))
+        strength = float(chosen[target]["strength"])
+        hit = hits([scene], target, units[target], strength)
+        found += hit
+        none += hits([scene], target, units[target], 0.0)
+        for _ in range(5):
+            controls += hits([scene], target, as_long(sae, units[target], rng), strength)
+        examples.append([scene.entities[0].words, target, bool(hit)])
     return {
-        "steering_strength": strength,
-        "steering_tuning_hits_of_10": {str(k): v for k, v in tried.items()},
-        "steering": ratio(rate(test, strength, None), len(test)),
-        "steering_random_features": ratio(sum(random_hits), 5 * len(test)),
-        "steering_none": ratio(rate(test, 0.0, None), len(test)),
+        "steering": ratio(found, len(test)),
+        "steering_random_features": ratio(controls, 5 * len(test)),
+        "steering_none": ratio(none, len(test)),
+        "steering_choices": chosen,
+        "steering_scenes": examples,
     }
 
 
+def as_long(sae: SaeV, unit: dict[int, float], rng: np.random.Generator) -> dict[int, float]:
+    """Random features with sizes such that their sum is as long as that of `unit`."""
+    others = [int(k) for k in rng.choice(sae.n_features, len(unit), replace=False)]
+    directions_fd = sae.directions_fd
+    wanted_d = sum(size * directions_fd[k] for k, size in unit.items())
+    length = {k: float(directions_fd[k].norm()) for k in others}
+    sum_d = sum(directions_fd[k] / length[k] for k in others)
+    scale = float(torch.as_tensor(wanted_d).norm() / torch.as_tensor(sum_d).norm())
+    return {k: scale / length[k] for k in others}
+
+
+def could_become(scene: Scene, word: str) -> bool:
+    entity = scene.entities[0]
+    return word not in (entity.colour, entity.noun, scene.background)
+
+
+def asked(scene: Scene, target: str) -> Pair:
+    is_colour = target in COLOURS
+    question = f"What color is the {scene.entities[0].noun}?" if is_colour else "What shape is in the picture?"
+    return Pair(question, [draw(scene)])
+
+
 @torch.inference_mode()
-def typical_maximum(mllm: Mllm, sae: SaeV, scenes: list[Scene], features: list[int]) -> dict[int, float]:
+def typical_maximum(mllm: Mllm, sae: SaeV, features: list[int]) -> dict[int, float]:
     """99.9th percentile of the positive activations over train scenes, the unit of strength."""
     tokens = gather(mllm, [make_scene("train", i) for i in range(300)], [mllm.layer], True, SaeOptions())
     hidden = tokens.hidden[mllm.layer]
@@ -444,7 +476,7 @@ def main() -> None:
     if sae is not None:
         part("words", lambda: words(mllm, sae, o))
         part("quality", lambda: quality(mllm, sae, o))
-        part("steering", lambda: steering(mllm, sae, {w: r["feature"] for w, r in found["words"].items()}, o))
+        part("steering", lambda: steering(mllm, sae, {w: r["candidates"] for w, r in found["words"].items()}, o))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def model_part(e: dict[str, Any]) -> str:
     rows: list[Row] = [(name, share(e[key]), share(e[f"{key}_shuffled"]), goal) for name, key, goal in goals]
     controls = f"{share(e['steering_random_features'])}; none {share(e['steering_none'])}"
     rows.append(
-        (f"steered answers, strength {e['steering_strength']:g}", share(e["steering"]), controls, "≥ .60, ≤ .15")
+        ("steered towards a colour or shape, answers that become it", share(e["steering"]), controls, "≥ .60, ≤ .15")
     )
     return table(("what", "found", "control", "goal"), rows)
 

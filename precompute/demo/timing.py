@@ -1,8 +1,8 @@
 """Times `saevx demo` as a person meets it: from the command to a page, and once more.
 
-    python -m precompute.demo.timing
+    python -m precompute.demo.timing [DIR]
 
-Writes docs/results/demo-timing.json.
+Writes docs/results/demo-timing.json. Without DIR, which must not exist yet, the demo is made in a scratch folder.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # The converted language model is kept between demos; a first run has to make it.
         os.environ["SAEVX_CACHE"] = str(Path(scratch) / "cache")
-        first = until_page(Path(scratch) / "demo")
-        again = until_page(Path(scratch) / "demo")
+        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(scratch) / "demo"
+        if folder.exists():
+            raise SystemExit(f"{folder} is there already.")
+        first, again = until_page(folder), until_page(folder)
     told = {
         "command": "python -m precompute.demo.timing",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
