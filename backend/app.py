@@ -32,7 +32,7 @@ from precompute.errors import SaevxError
 from precompute.store.reader import Store
 
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
-MODULES = ("preact", "@preact", "htm", "uplot")
+MODULES = ("htm",)
 """What pages may load of frontend/node_modules, under /static/vendor."""
 
 DESCRIPTION = """What a multimodal language model sees, feature by feature.
