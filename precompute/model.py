@@ -1,6 +1,6 @@
 """The multimodal model: pairs in, the residual stream after layer L out (METHOD, *Notation*: h_t).
 
-`transformers` Auto classes are the only door; what differs between families is in geometry.py. Code from a
+`transformers` Auto classes are the only door; what differs between families is in geometry/. Code from a
 model's folder is never run.
 """
 
@@ -30,7 +30,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import logging as transformers_logging
 
 from precompute.errors import SaevxError
-from precompute.geometry import Geometry, View, find
+from precompute.geometry import Geometry, Layout, View, find
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
@@ -60,7 +60,7 @@ class Batch:
     modality_bs: NDArray[np.uint8]
     """TEXT, IMAGE or SPECIAL; padding is SPECIAL."""
     views: list[list[View]]
-    """Per pair; its image tokens, in order, walk these row by row."""
+    """Per pair; its IMAGE tokens, in order, walk these row by row."""
     length_b: NDArray[np.int64]
     """Tokens of each pair without padding."""
 
@@ -260,23 +260,24 @@ class Mllm:
         modality_bs = np.full(ids_bs.shape, SPECIAL, dtype=np.uint8)
         modality_bs[own_bs & real_bs & ~np.isin(ids_bs, self.special_ids)] = TEXT
         image_bs = real_bs & (ids_bs == (-1 if self.image_token_id is None else self.image_token_id))
-        modality_bs[image_bs] = IMAGE
-        views = [
-            self._views(pair, int(n)) for pair, n in zip(pairs, image_bs.sum(axis=1).tolist(), strict=True)
-        ]
+        views = []
+        for b, pair in enumerate(pairs):
+            at = np.flatnonzero(image_bs[b])
+            layout = self._layout(pair, len(at))
+            modality_bs[b, at] = np.where(layout.mark_n, SPECIAL, IMAGE)
+            views.append(layout.views)
         return Batch({k: v.to(self.device) for k, v in inputs.items()}, modality_bs, views, length_b)
 
-    def _views(self, pair: Pair, n_tokens: int) -> list[View]:
-        views = self.geometry(
+    def _layout(self, pair: Pair, n_tokens: int) -> Layout:
+        layout = self.geometry(
             self.processor, self.model.config, [image.size for image in pair.images], n_tokens
         )
-        counted = sum(view.rows * view.cols for view in views)
-        if counted != n_tokens:
+        if len(layout.mark_n) != n_tokens:
             raise SaevxError(
-                f"The model has {n_tokens} image tokens where geometry {self.family!r} counts {counted}: "
-                "correct it in precompute/geometry.py, or run with --geometry square."
+                f"The model has {n_tokens} image tokens where geometry {self.family!r} counts "
+                f"{len(layout.mark_n)}: correct it in precompute/geometry, or run with --geometry square."
             )
-        return views
+        return layout
 
     def n_tokens(self, texts: Sequence[str], sizes: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.int64]:
         """[n] tokens of pairs without looking at pixels or template, for planning."""
@@ -284,8 +285,7 @@ class Mllm:
         if self.family == "square":  # its grid is known only from the tokens themselves
             patches = [0] * len(sizes)
         else:
-            views = [self.geometry(self.processor, self.model.config, list(s), 0) for s in sizes]
-            patches = [sum(view.rows * view.cols for view in own) for own in views]
+            patches = [len(self.geometry(self.processor, self.model.config, list(s), 0).mark_n) for s in sizes]
         return np.array([len(i) + n for i, n in zip(ids, patches, strict=True)], dtype=np.int64)
 
     # ---- tensors → residual stream
