@@ -22,7 +22,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     BitsAndBytesConfig,
 )
@@ -31,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from precompute.errors import SaevxError
 from precompute.geometry import Geometry, Layout, View, find
+from precompute.processor import load_processor
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
@@ -96,6 +96,11 @@ class Mllm:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.image_token_id = image_token_id
         self.d_model = int(model.config.get_text_config().hidden_size)
+        self.media_marks: list[str] = []
+        if multimodal:
+            token = None if image_token_id is None else self.tokenizer.convert_ids_to_tokens(image_token_id)
+            own = getattr(processor, "all_special_multimodal_tokens", [processor.image_token])
+            self.media_marks = sorted({*own, *([token] if token else [])})
         self.special_ids = np.array(sorted(set(self.tokenizer.all_special_ids)), dtype=np.int64)
         before, after = self._around(1 if multimodal else 0, False)
         self.template = f"{before}{{text}}{after}"
@@ -160,7 +165,9 @@ class Mllm:
                 model = auto.from_pretrained(source, **options)
                 if "device_map" not in options:
                     model = model.to(target)
-                processor = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source)
+                processor = (
+                    load_processor(source, config) if multimodal else AutoTokenizer.from_pretrained(source)
+                )
             except (OSError, ValueError, ImportError) as error:
                 raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
         token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
@@ -226,10 +233,9 @@ class Mllm:
         if images and not self.multimodal:
             raise SaevxError("This model reads text only: give data without images, or a multimodal model.")
         around = [self._around(len(pair.images), generate) for pair in pairs]
-        if self.multimodal and any(self.processor.image_token in pair.text for pair in pairs):
-            raise SaevxError(
-                f"The text holds {self.processor.image_token}, the model's mark for an image: remove it."
-            )
+        for mark in self.media_marks:
+            if any(mark in pair.text for pair in pairs):
+                raise SaevxError(f"The text holds {mark}, the model's mark for an image: remove it.")
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
         bos = self.tokenizer.bos_token
         options: dict[str, Any] = {
@@ -242,7 +248,9 @@ class Mllm:
         }
         if self.multimodal:
             options["return_text_replacement_offsets"] = True
-            inputs = dict(self.processor(text=list(rendered), images=images or None, **options))
+            # A list a pair: some families treat several images of one pair otherwise than one each.
+            nested = [pair.images for pair in pairs] if images else None
+            inputs = dict(self.processor(text=list(rendered), images=nested, **options))
         else:
             inputs = dict(self.tokenizer(rendered, **options))
         grown_b = [

@@ -5,6 +5,7 @@ Towers have one layer, so that a token's embedding is moved most by what lies in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,24 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3Processor,
+    Gemma3TextConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
     LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedConfig,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2_5_VLTextConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from precompute.geometry import View, patch_box
 from precompute.model import Mllm, Pair
@@ -51,9 +61,24 @@ def save(folder: Path, config: Any, processor: Any, *, multimodal: bool = True) 
         for name, weight in model.get_decoder().named_parameters():
             if weight.ndim > 1 and "norm" not in name:
                 weight.mul_(4.0)  # so that layers do something
+        for weight in model.parameters():
+            if weight.ndim > 1 and not weight.any():  # Gemma 3's projection starts at zero
+                weight.normal_(std=0.2)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def save_parts(
+    folder: Path, config: Any, images: Any, words: Any, kind: type[ProcessorMixin], image: str, **settings: Any
+) -> Path:
+    """As `save`, of a family whose processor also takes videos, as such checkpoints lie on the hub; the video
+    part itself needs torchvision, which pictures do not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": kind.__name__, **settings}))
+    (folder / "chat_template.jinja").write_text(template(image))
+    images.save_pretrained(folder)
+    return save(folder, config, words)
 
 
 def template(image: str) -> str:
@@ -100,9 +125,60 @@ def llava_next(folder: Path) -> Path:
     return save(folder, config, processor)
 
 
+def qwen2_5_vl(folder: Path) -> Path:
+    """Windows of 2 × 2 merged patches, of 2 × 2 patches each."""
+    words = tiny.tokenizer(
+        image_token="<|image_pad|>", video_token="<|video_pad|>",
+        vision_start_token="<|vision_start|>", vision_end_token="<|vision_end|>",
+    )  # fmt: skip
+    names = ("image_token", "video_token", "vision_start_token", "vision_end_token")
+    ids = {f"{name}_id": getattr(words, f"{name}_id") for name in names}
+    config = Qwen2_5_VLConfig(
+        text_config=text(
+            Qwen2_5_VLTextConfig, len(words),
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+        ).to_dict(),
+        vision_config={
+            "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": PATCH,
+            "window_size": 4 * PATCH, "out_hidden_size": D_MODEL, "fullatt_block_indexes": [],
+        },
+        **ids,
+    )  # fmt: skip
+    images = Qwen2VLImageProcessorPil(
+        patch_size=PATCH, merge_size=2, size={"shortest_edge": 16 * 256, "longest_edge": 40 * 256}
+    )
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    return save_parts(folder, config, images, words, Qwen2_5_VLProcessor, image)
+
+
+def gemma3(folder: Path) -> Path:
+    words = tiny.tokenizer(
+        image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
+    )
+    config = Gemma3Config(
+        text_config=text(
+            Gemma3TextConfig, len(words), head_dim=8, query_pre_attn_scalar=8, sliding_window=8,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+        ),
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 2 * SIDE, "patch_size": PATCH, "vision_use_head": False,
+        },
+        mm_tokens_per_image=16, image_token_index=words.image_token_id,
+        boi_token_index=words.boi_token_id, eoi_token_index=words.eoi_token_id,
+    )  # fmt: skip
+    images = Gemma3ImageProcessorPil(size={"height": 2 * SIDE, "width": 2 * SIDE})
+    processor = Gemma3Processor(
+        images, words, image_seq_length=16, chat_template=template("<start_of_image>")
+    )
+    return save(folder, config, processor)
+
+
 MULTIMODAL: dict[str, Callable[[Path], Path]] = {
     "llava": llava,
     "llava-next": llava_next,
+    "qwen2.5-vl": qwen2_5_vl,
+    "gemma3": gemma3,
 }
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from precompute.errors import SaevxError
 from precompute.geometry.base import Geometry, Layout, View, patch_box, square, text_only
+from precompute.geometry.grids import gemma3, qwen_vl
 from precompute.geometry.llava import llava, llava_next
 
 __all__ = ["FAMILIES", "Geometry", "Layout", "View", "find", "patch_box", "square", "text_only"]
 
 FAMILIES: dict[str, Geometry] = {
+    "gemma3": gemma3,
     "llava": llava,
     "llava_next": llava_next,
+    "qwen2_5_vl": qwen_vl,
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from precompute.errors import SaevxError
 from precompute.model import IMAGE, SPECIAL, TEXT, Mllm, Pair
 from tests import families
 
@@ -89,6 +90,10 @@ def test_marks_and_template_are_special(first: Mllm) -> None:
     assert set(ids_s[modality_s == IMAGE]) == {first.image_token_id}
     assert (modality_s == SPECIAL).any()
     assert (batch.modality_bs[1] != IMAGE).all() and batch.views[1] == []
+    assert first.processor.image_token in first.media_marks
+    for mark in {*first.media_marks, first.tokenizer.convert_ids_to_tokens(first.image_token_id)}:
+        with pytest.raises(SaevxError, match="mark for an image"):
+            first.prepare([Pair(f"a {mark} in the text", [families.picture(SIZES[0])])])
 
 
 @pytest.mark.parametrize("layer", [0, 2, 3])

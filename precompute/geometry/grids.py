@@ -1,0 +1,37 @@
+"""Families that show the tower the whole picture once; neighbouring patches may be merged into one token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from precompute.geometry.base import Layout, Size, View, plain, resized, whole
+
+
+def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
+    """Qwen2.5-VL and Qwen3-VL: stretched to whole merged patches at about its own size.
+
+    The tower's windows are put back in row order before the tokens leave it."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    images = processor.image_processor
+    merged = images.patch_size * images.merge_size
+    views = []
+    for i, (width, height) in enumerate(sizes):
+        if images.do_resize:
+            low, high = images.size["shortest_edge"], images.size["longest_edge"]  # areas in pixels
+            out_h, out_w = smart_resize(height, width, merged, min_pixels=low, max_pixels=high)
+        else:
+            out_h, out_w = height, width
+        views.append(View(out_h // merged, out_w // merged, whole((width, height)), i))
+    return plain(views)
+
+
+def gemma3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
+    """Gemma 3: stretched to a square, patches averaged to a square of tokens. Its optional pan-and-scan crops are
+    off, as its processor has them off."""
+    side = math.isqrt(processor.image_seq_length)
+    return plain(
+        [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
+    )
