@@ -145,7 +145,7 @@ class Mllm:
                 raise SaevxError(
                     f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
                 )
-            if not full:
+            if not full and not entwined(text_config):
                 cut(text_config, layer + 1)
             target = pick_device(device)
             options: dict[str, Any] = {
@@ -170,6 +170,9 @@ class Mllm:
                 )
             except (OSError, ValueError, ImportError) as error:
                 raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
+        if not full:  # what an entwined model had to load goes now
+            decoder = model.get_decoder()
+            decoder.layers = decoder.layers[: layer + 1]
         token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
         return cls(
             source,
@@ -324,8 +327,12 @@ class Mllm:
         columns = text_bs.any(dim=0).nonzero()
         first = int(columns[0]) if len(columns) else text_bs.shape[1]
         keep = text_bs.shape[1] - first + 1
+        last: Any = keep
+        if entwined(self.model.config.get_text_config()):
+            # Told a number, such a model runs its upper layers on these tokens only; told places, on all.
+            last = torch.arange(-keep, 0, device=self.device) + text_bs.shape[1]
         with self._catch() as caught, torch.inference_mode():
-            out = self.model(**self._causal(batch), use_cache=False, logits_to_keep=keep)
+            out = self.model(**self._causal(batch), use_cache=False, logits_to_keep=last)
             logits_bsv = out.logits[:, -keep:-1]
             text_bs = text_bs[:, first:]
             target_n = batch.inputs["input_ids"][:, first:][text_bs]
@@ -404,12 +411,21 @@ class Mllm:
         return weight_d, unembed_vd.detach().float().cpu()
 
 
+def entwined(text_config: Any) -> bool:
+    """Whether the lower layers' weights or wiring depend on how many there are above them, so that a shorter
+    model cannot be built: inputs of its own for each layer in one table, shared keys and values (Gemma 3n and 4)."""
+    return any(
+        getattr(text_config, name, None)
+        for name in ("num_kv_shared_layers", "hidden_size_per_layer_input", "per_layer_config")
+    )
+
+
 def cut(text_config: Any, n_layers: int) -> None:
     """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
     before = int(text_config.num_hidden_layers)
     text_config.num_hidden_layers = n_layers
     for name, value in list(vars(text_config).items()):
-        if name.startswith("layer") and isinstance(value, list) and len(value) == before:
+        if "layer" in name and isinstance(value, list) and len(value) == before:
             setattr(text_config, name, value[:n_layers])
 
 

@@ -37,7 +37,7 @@ def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
     """Byte-level, with a few whole words. `marks` are special tokens by the names that a processor knows them by."""
     marks = {"image_token": "<image>", **marks}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *marks.values(), *alphabet])}
+    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *dict.fromkeys(marks.values()), *alphabet])}
     merges: list[tuple[str, str]] = []
     for word in WORDS:
         piece = "Ġ"

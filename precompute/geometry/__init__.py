@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from precompute.errors import SaevxError
 from precompute.geometry.base import Geometry, Layout, View, patch_box, square, text_only
-from precompute.geometry.grids import gemma3, qwen_vl
-from precompute.geometry.llava import llava, llava_next
+from precompute.geometry.grids import chameleon, gemma3, gemma4, qwen_vl
+from precompute.geometry.llava import llava, llava_next, llava_onevision
+from precompute.geometry.tiles import idefics3, internvl
 
 __all__ = ["FAMILIES", "Geometry", "Layout", "View", "find", "patch_box", "square", "text_only"]
 
 FAMILIES: dict[str, Geometry] = {
+    "chameleon": chameleon,
     "gemma3": gemma3,
+    "gemma4": gemma4,
+    "idefics3": idefics3,
+    "internvl": internvl,
     "llava": llava,
     "llava_next": llava_next,
+    "llava_onevision": llava_onevision,
     "qwen2_5_vl": qwen_vl,
+    "qwen3_vl": qwen_vl,
+    "smolvlm": idefics3,
 }
 
 

@@ -35,3 +35,29 @@ def gemma3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
     return plain(
         [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
     )
+
+
+def gemma4(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
+    """Gemma 4: stretched to as many whole pools of patches as its budget of tokens holds at about its own shape."""
+    from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
+
+    images = processor.image_processor
+    pool = int(images.pooling_kernel_size)
+    pixels = pool * int(images.patch_size)
+    views = []
+    for i, (width, height) in enumerate(sizes):
+        out_h, out_w = height, width
+        if images.do_resize:
+            out_h, out_w = get_aspect_ratio_preserving_size(
+                height, width, int(images.patch_size), int(images.max_soft_tokens) * pool**2, pool
+            )
+        views.append(View(out_h // pixels, out_w // pixels, whole((width, height)), i))
+    return plain(views)
+
+
+def chameleon(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
+    """Chameleon: one code a square, over the middle of the picture."""
+    side = math.isqrt(processor.image_seq_length)
+    return plain(
+        [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
+    )

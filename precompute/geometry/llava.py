@@ -34,7 +34,7 @@ def llava_next(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int
         for i, size in enumerate(sizes)
         for part in (
             plain([View(side, side, whole(size), i)]),
-            with_newlines(*unpadded(processor.image_processor, size, tile, side), i),
+            with_newlines(*unpadded(processor.image_processor, size, tile, side, processor.patch_size), i),
         )
     )
 
@@ -46,7 +46,7 @@ def tile_size(images: Any) -> int:
     return int(images.size["height"] if "height" in images.size else images.size["shortest_edge"])
 
 
-def unpadded(images: Any, size: Size, tile: int, side: int) -> tuple[int, int, Box]:
+def unpadded(images: Any, size: Size, tile: int, side: int, patch: int) -> tuple[int, int, Box]:
     """Rows, columns and box of the tiles' common grid, `side` patches to a tile, after its padding is cut away.
 
     The picture is fitted into the best of the processor's resolutions, black bars beside it. The model cuts whole
@@ -68,7 +68,9 @@ def unpadded(images: Any, size: Size, tile: int, side: int) -> tuple[int, int, B
         cut_rows = (rows - int(round(height * (cols / width), 7))) // 2
     else:
         cut_cols = (cols - int(round(width * (rows / height), 7))) // 2
-    left, top, pitch = (fit_w - new_w) // 2, (fit_h - new_h) // 2, tile / side
+    # The strip at a tile's end that no patch sees is shared out between both its ends.
+    unseen, pitch = (tile - side * patch) / 2, tile / side
+    left, top = (fit_w - new_w) // 2 + unseen, (fit_h - new_h) // 2 + unseen
     scale_x, scale_y = width / new_w, height / new_h
     return rows - 2 * cut_rows, cols - 2 * cut_cols, (
         (cut_cols * pitch - left) * scale_x,
@@ -83,3 +85,46 @@ def with_newlines(rows: int, cols: int, box: Box, image: int) -> Layout:
     mark_rc = np.zeros((rows, cols + 1), dtype=bool)
     mark_rc[:, cols] = True
     return Layout([View(rows, cols, box, image)], mark_rc.ravel())
+
+
+def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
+    """LLaVA-OneVision: as NeXT, a grid of too many patches thinned; several images of a pair are each shown once,
+    padded to a square.
+
+    Where the tile is no whole number of patches (384 pixels, patches of 14), its last pixels are not seen. The
+    tiles' common grid is even all the same, set so that no patch is off by more than a quarter.
+    """
+    images = processor.image_processor
+    tile, side = tile_size(images), math.isqrt(processor.num_image_tokens)
+    patch = config.vision_config.patch_size
+    seen = side * patch / tile
+    if len(sizes) > 1:
+        return join(padded(size, side, seen, i) for i, size in enumerate(sizes))
+    most = int(processor.vision_aspect_ratio.removeprefix("anyres_max_"))
+    parts = []
+    for i, size in enumerate(sizes):
+        parts.append(plain([View(side, side, (0.0, 0.0, size[0] * seen, size[1] * seen), i)]))
+        rows, cols, box = unpadded(images, size, tile, side, patch)
+        thin = math.sqrt(rows * cols / (most * side**2))
+        if thin > 1.1:
+            rows, cols = int(rows // thin), int(cols // thin)
+        parts.append(with_newlines(rows, cols, box, i))
+    return join(parts)
+
+
+def padded(size: Size, side: int, seen: float, image: int) -> Layout:
+    """A picture in the middle of a square, followed by a newline. Patches whose middle lies beside the picture are
+    marks."""
+    width, height = size
+    edge = max(size)
+    left, top = (edge - width) // 2, (edge - height) // 2
+    pitch = edge * seen / side
+    middle_n = (np.arange(side) + 0.5) * pitch
+    in_rows = np.flatnonzero((middle_n > top) & (middle_n < top + height))
+    in_cols = np.flatnonzero((middle_n > left) & (middle_n < left + width))
+    mark_rc = np.ones((side, side), dtype=bool)
+    mark_rc[np.ix_(in_rows, in_cols)] = False
+    first_row, first_col, rows, cols = in_rows[0], in_cols[0], len(in_rows), len(in_cols)
+    x0, y0 = float(first_col * pitch - left), float(first_row * pitch - top)
+    view = View(rows, cols, (x0, y0, x0 + cols * pitch, y0 + rows * pitch), image)
+    return Layout([view], np.append(mark_rc.ravel(), True))
