@@ -33,10 +33,11 @@ TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level, with a few whole words."""
+def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
+    """Byte-level, with a few whole words. `marks` are special tokens by the names that a processor knows them by."""
+    marks = {"image_token": "<image>", **marks}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", "<image>", *alphabet])}
+    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *dict.fromkeys(marks.values()), *alphabet])}
     merges: list[tuple[str, str]] = []
     for word in WORDS:
         piece = "Ġ"
@@ -50,7 +51,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=marks,
     )  # fmt: skip
 
 
