@@ -272,7 +272,7 @@ class Run:
             "delta": o.delta,
             "omega": o.omega,
             "repeat_samples": o.repeat_samples,
-            "directions": lambda: self.sae.directions_fd.detach().cpu().numpy(),
+            "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy(),
             "logit_lens": self.logit_lens,
         }
         with self.timed(step):
@@ -282,6 +282,10 @@ class Run:
             }
         self.save(manifest)
         return manifest
+
+    def scaled_sae(self, manifest: dict[str, Any]) -> Any:
+        self.sae.scale_as(manifest)
+        return self.sae
 
     def logit_lens(self) -> tuple[Any, Any]:
         """Final norm's weight and unembedding, as NumPy."""
