@@ -33,7 +33,7 @@ class Precompute(Options):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: CliPositionalArg[str]
-    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
+    """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
 
     def cli_cmd(self) -> None:
         done = precompute(self)

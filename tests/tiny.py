@@ -103,8 +103,9 @@ def make_llama(folder: Path) -> Path:
 def make_sae(
     folder: Path, *, architecture: str = "standard", hook: str | None = None, **options: object
 ) -> Path:
-    """A random SAE on layer LAYER that fires on a fifth of its features or so."""
-    from sae_lens import SAE
+    """A random SAE on layer LAYER that fires on a fifth of its features or so; of `batchtopk` and
+    `matryoshka_batchtopk` a checkpoint as SAELens' trainer leaves it."""
+    from sae_lens import SAE, TrainingSAE
 
     generator = torch.Generator().manual_seed(1)
     hook = f"blocks.{LAYER}.hook_resid_post" if hook is None else hook
@@ -114,9 +115,14 @@ def make_sae(
         "metadata": {"hook_name": hook, "sae_lens_version": "6.50.0"},
         **options,
     }  # fmt: skip
-    if architecture == "topk":
+    if architecture.endswith("topk"):
         config.setdefault("k", 8)
-    sae = SAE.from_dict(config)
+    training = architecture.endswith("batchtopk")
+    if architecture == "matryoshka_batchtopk":
+        config["matryoshka_widths"] = [N_FEATURES // 4, N_FEATURES]
+    sae = (TrainingSAE if training else SAE).from_dict(config)
+    if training:
+        sae.topk_threshold.fill_(0.7)
     with torch.no_grad():
         for name, weight in sae.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.1))
