@@ -21,6 +21,7 @@ PAGES = [
     "/samples",
     "/search",
     "/quality",
+    "/sae",
     "/cooccurrence",
     "/steer",
     "/docs",
