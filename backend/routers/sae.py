@@ -25,7 +25,7 @@ Read = TypeVar("Read", bound=Model)
 @router.get("/sae", summary="The SAE: its quality on this data, its evaluation and training")
 def get_sae(state: StateDep, served: StoreDep) -> SaeReport:
     store = served.store
-    sae, tokens = store.manifest["sae"], store.manifest["tokens"]
+    sae, tokens, quality = (store.manifest[name] for name in ("sae", "tokens", "quality"))
     folder = Path(state.settings.sae or located(served, "sae"))
     notes: list[str] = []
     return SaeReport(
@@ -35,8 +35,8 @@ def get_sae(state: StateDep, served: StoreDep) -> SaeReport:
         n_features=store.n_features,
         n_text_tokens=tokens["text"],
         n_image_tokens=tokens["image"],
-        **{name: store.sae_quality.get(name, {}) for name in ("fvu", "l0", "dead")},
-        warning=not_for_images(store.sae_quality),
+        **{name: quality.get(name, {}) for name in ("fvu", "l0", "dead")},
+        warning=not_for_images(quality),
         evaluation=beside(folder / EVALUATION, sae["sha256"], SaeEvaluation, notes),
         training=beside(folder / TRAINING, sae["sha256"], SaeTraining, notes),
         notes=notes,

@@ -27,14 +27,6 @@ class QualityQueries(StoreBase):
         return [_distribution(rows[name]) for name in s.SCORES]
 
     @cached_property
-    def sae_quality(self) -> Item:
-        """FVU and L0 as the manifest has them, and dead features: active on no text token, no patch, or neither."""
-        c = s.features.c
-        counts = {"text": c.n_text == 0, "image": c.n_image == 0, "both": and_(c.n_text == 0, c.n_image == 0)}
-        dead = {name: int(self._all(select(func.count()).where(none))[0][0]) for name, none in counts.items()}
-        return {**self.manifest["quality"], "dead": dead}
-
-    @cached_property
     def flags(self) -> list[Item]:
         """Each flag with count, threshold, histogram and calibration."""
         rows = {r.name: r for r in self._all(select(s.flags))}

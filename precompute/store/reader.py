@@ -71,7 +71,7 @@ class Store(PlaceQueries):
             "n_sink_tokens": m["tokens"]["sink"],
             "n_quarantined": m["data"]["n_quarantined"],
             "delta": m["delta"],
-            "quality": self.sae_quality,
+            "quality": m["quality"],
             "manifest": m,
         }
 
