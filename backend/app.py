@@ -21,6 +21,7 @@ from backend.routers import (
     health,
     pages,
     quality,
+    sae,
     samples,
     search,
     steer,
@@ -82,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.saevx = state
     add_handlers(app, getattr(pages, "error_page", None))
 
-    api = (stores, features, samples, quality, cooccurrence, search, steer)
+    api = (stores, sae, features, samples, quality, cooccurrence, search, steer)
     for module in api:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)

@@ -22,6 +22,7 @@ PAGES = [
     "/samples",
     "/search",
     "/quality",
+    "/sae",
     "/cooccurrence",
     "/steer",
     "/docs",
