@@ -21,6 +21,7 @@ from backend.routers import (
     health,
     pages,
     quality,
+    sae,
     samples,
     search,
     steer,
@@ -32,7 +33,7 @@ from precompute.errors import SaevxError
 from precompute.store.reader import Store
 
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
-MODULES = ("preact", "@preact", "htm", "uplot")
+MODULES = ("htm",)
 """What pages may load of frontend/node_modules, under /static/vendor."""
 
 DESCRIPTION = """What a multimodal language model sees, feature by feature.
@@ -82,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.saevx = state
     add_handlers(app, getattr(pages, "error_page", None))
 
-    api = (stores, features, samples, quality, cooccurrence, search, steer)
+    api = (stores, sae, features, samples, quality, cooccurrence, search, steer)
     for module in api:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)

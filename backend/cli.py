@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
-from precompute.cli import CLI_CONFIG, Filter, Precompute, Verify, run
+from precompute.cli import CLI_CONFIG, Evaluate, Filter, Precompute, Train, Verify, run
 
 Port = Field(default=8000, ge=0, le=65535)
 
@@ -86,6 +86,8 @@ class Saevx(BaseSettings):
     model_config = CLI_CONFIG
 
     demo: CliSubCommand[Demo] = Field(description="Make the demo and open it.")
+    train: CliSubCommand[Train] = Field(description="Train an SAE-V or SAE on a layer of a model.")
+    evaluate: CliSubCommand[Evaluate] = Field(description="Measure an SAE inside a model.")
     precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store by a score.")

@@ -168,6 +168,7 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
         raise SaevxError(
             f"The SAE found is not the one of store {served.name}: name the right one with --sae."
         )
+    sae.scale_as(dict(manifest))
     for other in others:
         if other.mllm.source == model_at:
             shared = copy.copy(other.mllm)  # the same weights, read at another layer

@@ -1,7 +1,9 @@
-"""The offline commands `saevx precompute`, `verify`, `filter`; backend/cli.py puts them beside the server's."""
+"""The offline commands `saevx train`, `evaluate`, `precompute`, `verify`, `filter`; backend/cli.py puts them beside the
+server's."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict, SettingsError
 
 from precompute.errors import SaevxError
+from precompute.options import EvaluateOptions, TrainOptions
 from precompute.pipeline import Options, precompute
 
 CLI_CONFIG = SettingsConfigDict(
@@ -33,12 +36,48 @@ class Precompute(Options):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: CliPositionalArg[str]
-    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
+    """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
 
     def cli_cmd(self) -> None:
         done = precompute(self)
         if not self.dry_run:
             print(done)
+
+
+class Train(TrainOptions):
+    """Train an SAE-V, or an SAE, on a layer of a model; a run that was killed goes on when it is repeated."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: CliPositionalArg[str]
+    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file; rows without an image are text alone."""
+
+    def cli_cmd(self) -> None:
+        from precompute.train import train
+
+        print(train(self))
+
+
+class Evaluate(EvaluateOptions):
+    """Measure an SAE inside a model: loss recovered, FVU, L0 and dead features, overall and per modality."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    sae: CliPositionalArg[str]
+    """SAE: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
+    data: CliPositionalArg[str]
+    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file."""
+
+    def cli_cmd(self) -> None:
+        from precompute.evaluate import evaluate
+
+        found = json.dumps(evaluate(self), indent=1, ensure_ascii=False) + "\n"
+        if self.out is None:
+            sys.stdout.write(found)
+            return
+        fresh = self.out.with_name(self.out.name + ".part")
+        fresh.write_text(found, encoding="utf-8")
+        fresh.replace(self.out)
 
 
 class Verify(BaseModel):

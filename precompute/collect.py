@@ -28,7 +28,7 @@ from precompute.errors import SaevxError
 from precompute.model import IMAGE, TEXT, Batch, Mllm, Pair, first_line
 from precompute.plan import PRELUDE, Plan
 from precompute.progress import Progress
-from precompute.sae import SaeV
+from precompute.sae import SaeV, average_factor
 
 Array = NDArray[Any]
 SHARDS, THUMBS, PRELUDE_FILE = "shards", "thumbs", "prelude.json"
@@ -99,7 +99,8 @@ class Collector:
     clock: Clock = field(default_factory=Clock)
 
     def run(self) -> dict[str, Any]:
-        """Every shard that is not there yet. Returns the prelude's findings: `scale_log2` and `sinks`."""
+        """Every shard that is not there yet. Returns the prelude's findings: `scale_log2`, `sinks`,
+        `input_factor`."""
         begin = time.monotonic()
         folder = self.part / SHARDS
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,7 @@ class Collector:
                 for i in todo:
                     self.shard(i, loaded, scale, progress)
         else:
-            found = json.loads((self.part / PRELUDE_FILE).read_text())
+            found = self.known()
         self.clock.wall += time.monotonic() - begin
         return dict(found)
 
@@ -213,12 +214,19 @@ class Collector:
             self.clock.tokens += int(loaded.batch.length_b.sum())
         return loaded.hidden
 
+    def known(self) -> dict[str, Any]:
+        """The findings of an earlier prelude, by which the SAE is scaled."""
+        found: dict[str, Any] = json.loads((self.part / PRELUDE_FILE).read_text())
+        self.sae.scale_as(found)
+        return found
+
     def prelude(self, loaded: Iterator[Loaded], *, fresh: bool) -> tuple[dict[str, Any], Iterator[Loaded]]:
-        """What one pass cannot know, from the first 64 planned samples: median norm per modality, and the power
-        of two that puts the largest z in [16, 32) (METHOD, *Notation*). Its forward passes are not repeated."""
+        """What one pass cannot know, from the first 64 planned samples: median norm per modality, the factor by
+        which an SAE wants its inputs scaled and does not say, and the power of two that puts the largest z in
+        [16, 32) (METHOD, *Notation*). Its forward passes are not repeated."""
         path = self.part / PRELUDE_FILE
         if path.exists():
-            return json.loads(path.read_text()), loaded
+            return self.known(), loaded
         if not fresh:
             raise SaevxError(
                 f"{path} is missing from the unfinished store: remove {self.part} and start again."
@@ -245,7 +253,7 @@ class Collector:
             )
         self.clock.prelude_samples = n_samples
         median: dict[str, float | None] = {}
-        largest = 0.0
+        counted: list[Tensor] = []
         for modality, name in ((TEXT, "text"), (IMAGE, "image")):
             hidden_td = torch.cat(hidden_m[modality])
             norm_t = hidden_td.norm(dim=-1)
@@ -254,10 +262,19 @@ class Collector:
             keep = torch.isfinite(hidden_td).all(dim=-1)
             if self.sink_multiple is not None and median[name] is not None:
                 keep &= hidden_td.norm(dim=-1) <= self.sink_multiple * median[name]  # type: ignore[operator]
-            z_e = active(self.sae, hidden_td[keep], Scale(0, (0.0, 0.0))).z_e
+            counted.append(hidden_td[keep])
+        if self.sae.lacks_factor:
+            self.sae.scale(average_factor(counted))
+        largest = 0.0
+        for hidden_td in counted:
+            z_e = active(self.sae, hidden_td, Scale(0, (0.0, 0.0))).z_e
             largest = max(largest, float(z_e.max()) if len(z_e) else 0.0)
         scale = 5 - int(np.frexp(largest)[1]) if largest > 0 else 0  # largest = m · 2^e with m in [½, 1)
-        result = {"scale_log2": scale, "sinks": {"multiple": self.sink_multiple, "median_norm": median}}
+        result = {
+            "scale_log2": scale,
+            "sinks": {"multiple": self.sink_multiple, "median_norm": median},
+            "input_factor": self.sae.input_factor,
+        }
         write_whole(path, json.dumps(result).encode())
 
         def rest() -> Iterator[Loaded]:

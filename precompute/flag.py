@@ -309,7 +309,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     why = Reasons(data, weights, p999, found, near, best)
     reasons = [entry for name in FLAGS for entry in why.of(name, threshold[name])]
     save_json(part, "flag", {"flags": table, "reasons": reasons})
-    return {"quality": {**manifest.get("quality", {}), "fvu": overall}, "mismatch_score": best}
+    quality = manifest.get("quality", {})
+    return {"quality": {**quality, "fvu": {**quality.get("fvu", {}), **overall}}, "mismatch_score": best}
 
 
 class Reasons:

@@ -15,7 +15,7 @@ from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
 from precompute.model import Mllm
 from precompute.plan import Plan
-from precompute.sae import SaeV
+from precompute.sae import SaeV, average_factor
 
 SECONDS = 10.0
 """How long batches are tried; the first warms up and is not counted."""
@@ -33,6 +33,8 @@ def forecast(mllm: Mllm, sae: SaeV, data: Data, plan: Plan, *, nll: bool, ds: in
             one = job.load([data.rows[at] for at in batch])
             if one.batch is None:
                 continue
+            if sae.lacks_factor:
+                sae.scale(average_factor([job.forward(one).flatten(0, 1)]))
             encoded = encode_batch(job.forward(one), one.batch, sae, Scale(0, (float("inf"),) * 2), errors=True)
             if i or len(plan.batches) == 1:
                 seconds += time.monotonic() - begin

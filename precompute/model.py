@@ -1,6 +1,6 @@
 """The multimodal model: pairs in, the residual stream after layer L out (METHOD, *Notation*: h_t).
 
-`transformers` Auto classes are the only door; what differs between families is in geometry.py. Code from a
+`transformers` Auto classes are the only door; what differs between families is in geometry/. Code from a
 model's folder is never run.
 """
 
@@ -22,7 +22,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     BitsAndBytesConfig,
 )
@@ -30,7 +29,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import logging as transformers_logging
 
 from precompute.errors import SaevxError
-from precompute.geometry import Geometry, View, find
+from precompute.geometry import Geometry, Layout, View, find
+from precompute.processor import load_processor
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
@@ -60,7 +60,7 @@ class Batch:
     modality_bs: NDArray[np.uint8]
     """TEXT, IMAGE or SPECIAL; padding is SPECIAL."""
     views: list[list[View]]
-    """Per pair; its image tokens, in order, walk these row by row."""
+    """Per pair; its IMAGE tokens, in order, walk these row by row."""
     length_b: NDArray[np.int64]
     """Tokens of each pair without padding."""
 
@@ -96,6 +96,11 @@ class Mllm:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.image_token_id = image_token_id
         self.d_model = int(model.config.get_text_config().hidden_size)
+        self.media_marks: list[str] = []
+        if multimodal:
+            token = None if image_token_id is None else self.tokenizer.convert_ids_to_tokens(image_token_id)
+            own = getattr(processor, "all_special_multimodal_tokens", [processor.image_token])
+            self.media_marks = sorted({*own, *([token] if token else [])})
         self.special_ids = np.array(sorted(set(self.tokenizer.all_special_ids)), dtype=np.int64)
         before, after = self._around(1 if multimodal else 0, False)
         self.template = f"{before}{{text}}{after}"
@@ -140,7 +145,7 @@ class Mllm:
                 raise SaevxError(
                     f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
                 )
-            if not full:
+            if not full and not entwined(text_config):
                 cut(text_config, layer + 1)
             target = pick_device(device)
             options: dict[str, Any] = {
@@ -160,9 +165,14 @@ class Mllm:
                 model = auto.from_pretrained(source, **options)
                 if "device_map" not in options:
                     model = model.to(target)
-                processor = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source)
+                processor = (
+                    load_processor(source, config) if multimodal else AutoTokenizer.from_pretrained(source)
+                )
             except (OSError, ValueError, ImportError) as error:
                 raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
+        if not full:  # what an entwined model had to load goes now
+            decoder = model.get_decoder()
+            decoder.layers = decoder.layers[: layer + 1]
         token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
         return cls(
             source,
@@ -226,10 +236,9 @@ class Mllm:
         if images and not self.multimodal:
             raise SaevxError("This model reads text only: give data without images, or a multimodal model.")
         around = [self._around(len(pair.images), generate) for pair in pairs]
-        if self.multimodal and any(self.processor.image_token in pair.text for pair in pairs):
-            raise SaevxError(
-                f"The text holds {self.processor.image_token}, the model's mark for an image: remove it."
-            )
+        for mark in self.media_marks:
+            if any(mark in pair.text for pair in pairs):
+                raise SaevxError(f"The text holds {mark}, the model's mark for an image: remove it.")
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
         bos = self.tokenizer.bos_token
         options: dict[str, Any] = {
@@ -242,7 +251,9 @@ class Mllm:
         }
         if self.multimodal:
             options["return_text_replacement_offsets"] = True
-            inputs = dict(self.processor(text=list(rendered), images=images or None, **options))
+            # A list a pair: some families treat several images of one pair otherwise than one each.
+            nested = [pair.images for pair in pairs] if images else None
+            inputs = dict(self.processor(text=list(rendered), images=nested, **options))
         else:
             inputs = dict(self.tokenizer(rendered, **options))
         grown_b = [
@@ -260,23 +271,24 @@ class Mllm:
         modality_bs = np.full(ids_bs.shape, SPECIAL, dtype=np.uint8)
         modality_bs[own_bs & real_bs & ~np.isin(ids_bs, self.special_ids)] = TEXT
         image_bs = real_bs & (ids_bs == (-1 if self.image_token_id is None else self.image_token_id))
-        modality_bs[image_bs] = IMAGE
-        views = [
-            self._views(pair, int(n)) for pair, n in zip(pairs, image_bs.sum(axis=1).tolist(), strict=True)
-        ]
+        views = []
+        for b, pair in enumerate(pairs):
+            at = np.flatnonzero(image_bs[b])
+            layout = self._layout(pair, len(at))
+            modality_bs[b, at] = np.where(layout.mark_n, SPECIAL, IMAGE)
+            views.append(layout.views)
         return Batch({k: v.to(self.device) for k, v in inputs.items()}, modality_bs, views, length_b)
 
-    def _views(self, pair: Pair, n_tokens: int) -> list[View]:
-        views = self.geometry(
+    def _layout(self, pair: Pair, n_tokens: int) -> Layout:
+        layout = self.geometry(
             self.processor, self.model.config, [image.size for image in pair.images], n_tokens
         )
-        counted = sum(view.rows * view.cols for view in views)
-        if counted != n_tokens:
+        if len(layout.mark_n) != n_tokens:
             raise SaevxError(
-                f"The model has {n_tokens} image tokens where geometry {self.family!r} counts {counted}: "
-                "correct it in precompute/geometry.py, or run with --geometry square."
+                f"The model has {n_tokens} image tokens where geometry {self.family!r} counts "
+                f"{len(layout.mark_n)}: correct it in precompute/geometry, or run with --geometry square."
             )
-        return views
+        return layout
 
     def n_tokens(self, texts: Sequence[str], sizes: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.int64]:
         """[n] tokens of pairs without looking at pixels or template, for planning."""
@@ -284,8 +296,7 @@ class Mllm:
         if self.family == "square":  # its grid is known only from the tokens themselves
             patches = [0] * len(sizes)
         else:
-            views = [self.geometry(self.processor, self.model.config, list(s), 0) for s in sizes]
-            patches = [sum(view.rows * view.cols for view in own) for own in views]
+            patches = [len(self.geometry(self.processor, self.model.config, list(s), 0).mark_n) for s in sizes]
         return np.array([len(i) + n for i, n in zip(ids, patches, strict=True)], dtype=np.int64)
 
     # ---- tensors → residual stream
@@ -316,8 +327,12 @@ class Mllm:
         columns = text_bs.any(dim=0).nonzero()
         first = int(columns[0]) if len(columns) else text_bs.shape[1]
         keep = text_bs.shape[1] - first + 1
+        last: Any = keep
+        if entwined(self.model.config.get_text_config()):
+            # Told a number, such a model runs its upper layers on these tokens only; told places, on all.
+            last = torch.arange(-keep, 0, device=self.device) + text_bs.shape[1]
         with self._catch() as caught, torch.inference_mode():
-            out = self.model(**self._causal(batch), use_cache=False, logits_to_keep=keep)
+            out = self.model(**self._causal(batch), use_cache=False, logits_to_keep=last)
             logits_bsv = out.logits[:, -keep:-1]
             text_bs = text_bs[:, first:]
             target_n = batch.inputs["input_ids"][:, first:][text_bs]
@@ -396,12 +411,21 @@ class Mllm:
         return weight_d, unembed_vd.detach().float().cpu()
 
 
+def entwined(text_config: Any) -> bool:
+    """Whether the lower layers' weights or wiring depend on how many there are above them, so that a shorter
+    model cannot be built: inputs of its own for each layer in one table, shared keys and values (Gemma 3n and 4)."""
+    return any(
+        getattr(text_config, name, None)
+        for name in ("num_kv_shared_layers", "hidden_size_per_layer_input", "per_layer_config")
+    )
+
+
 def cut(text_config: Any, n_layers: int) -> None:
     """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
     before = int(text_config.num_hidden_layers)
     text_config.num_hidden_layers = n_layers
     for name, value in list(vars(text_config).items()):
-        if name.startswith("layer") and isinstance(value, list) and len(value) == before:
+        if "layer" in name and isinstance(value, list) and len(value) == before:
             setattr(text_config, name, value[:n_layers])
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from precompute.data import Data, SetAside, header_size, read
+from precompute.data import Columns, Data, SetAside, Source, header_size, read
 from precompute.errors import SaevxError
 from precompute.plan import Plan, fingerprint, make_plan
 from precompute.progress import say
@@ -39,7 +39,7 @@ class Options(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: str
-    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
+    """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
     model: str
     """Model: a transformers folder or hub id."""
     sae: str
@@ -54,6 +54,18 @@ class Options(BaseModel):
     """What pages call the SAE-V."""
     data_name: str | None = None
     """What pages call the data."""
+    image_column: str | None = None
+    """Field with a row's image or images; default: image, images, file_name or the column that holds bytes."""
+    text_column: str | None = None
+    """Field with a row's text; default: text, a conversation, a preference pair or caption."""
+    id_column: str | None = None
+    """Field with a row's id; default: id, else the row's number."""
+    text_side: Literal["chosen", "rejected"] = "chosen"
+    """Which answer of a preference pair follows its prompt."""
+    image_folder: Path | None = None
+    """Folder in which image paths start; default: the one that holds the data."""
+    split: str = "train"
+    """Which split of a data set that has several."""
     layer: int | None = Field(default=None, ge=0)
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
     nll: bool = False
@@ -149,7 +161,10 @@ class Run:
 
     @cached_property
     def read(self) -> Data:
-        return read(self.options.data)
+        o = self.options
+        return read(
+            o.data, Columns(o.image_column, o.text_column, o.id_column, o.text_side, o.image_folder, o.split)
+        )
 
     @cached_property
     def data_and_plan(self) -> tuple[Data, Plan]:
@@ -157,7 +172,7 @@ class Run:
         data, mllm, o = self.read, self.mllm, self.options
         limit = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
         mark = getattr(mllm.processor, "image_token", None) if mllm.multimodal else None
-        sizes = [[header_size(path) for path in row.images] for row in data.rows]
+        sizes = [[header_size(image) for image in row.images] for row in data.rows]
         fine = [all(min(size) > 0 for size in picture) for picture in sizes]
         known = [picture if ok else [] for picture, ok in zip(sizes, fine, strict=True)]
         length_n = mllm.n_tokens([row.text for row in data.rows], known)
@@ -272,7 +287,7 @@ class Run:
             "delta": o.delta,
             "omega": o.omega,
             "repeat_samples": o.repeat_samples,
-            "directions": lambda: self.sae.directions_fd.detach().cpu().numpy(),
+            "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy(),
             "logit_lens": self.logit_lens,
         }
         with self.timed(step):
@@ -282,6 +297,10 @@ class Run:
             }
         self.save(manifest)
         return manifest
+
+    def scaled_sae(self, manifest: dict[str, Any]) -> Any:
+        self.sae.scale_as(manifest)
+        return self.sae
 
     def logit_lens(self) -> tuple[Any, Any]:
         """Final norm's weight and unembedding, as NumPy."""
@@ -316,6 +335,8 @@ class Run:
             "options": {
                 "seed": o.seed, "nll": o.nll, "batch_tokens": o.batch_tokens, "ds": o.ds, "delta": o.delta,
                 "sinks": o.sinks, "omega": o.omega, "repeat_samples": o.repeat_samples, "geometry": o.geometry,
+                "image_column": o.image_column, "text_column": o.text_column, "id_column": o.id_column,
+                "text_side": o.text_side, "split": o.split,
             },
             "code_version": code_version(),
         }  # fmt: skip
@@ -327,6 +348,7 @@ class Run:
             rows=[
                 [row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in self.read.rows
             ],
+            files=stamps(self.read.files),
             model=[o.model, stamps(weights(o.model))],
             sae=self.sae.sha256,
             options=o.model_dump(mode="json", include=PASS_OPTIONS),
@@ -412,12 +434,15 @@ def weights(source: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Tell whether files have changed, without reading them."""
-    found = []
-    for path in paths:
-        stat = path.stat()
-        found.append((path.name, stat.st_size, stat.st_mtime_ns))
+def stamps(images: Iterable[Source]) -> list[list[str | int]]:
+    """Tell whether files, or images inside files, have changed, without reading them."""
+    found: list[list[str | int]] = []
+    for image in images:
+        if isinstance(image, Path):
+            stat = image.stat()
+            found.append([image.name, stat.st_size, stat.st_mtime_ns])
+        else:
+            found.append(image.stamp())
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from precompute import sae_load
 from precompute.errors import SaevxError
 
-CONFIG = "cfg.json"
 _RESID_POST = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_post$|(?:^|\.)(?:layers|h)\.(\d+)(?:\.output)?$")
 _RESID_PRE = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_pre$")
 _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
+_CHANGES_Z = (
+    "rescale_acts_by_decoder_norm", "residual_threshold", "max_iterations", "stop_on_duplicate_support",
+)  # fmt: skip
+_NO_SAE = {"temporal": "encodes a token by its context, so its features are not those of one token"}
 
 
 def layer_of(hook: str) -> int:
@@ -37,25 +42,50 @@ def layer_of(hook: str) -> int:
     )
 
 
+def average_factor(hidden: Sequence[Tensor]) -> float:
+    """√d / mean‖h‖ over all tokens of several h [t, d]: what makes the mean norm √d (METHOD, *Training*).
+
+    Raises:
+        SaevxError: there is no token, or all are zero.
+    """
+    norm_t = torch.cat([hidden_td.float().norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
+    total = float(norm_t.sum())
+    if total <= 0:
+        raise SaevxError("The SAE's input factor cannot be estimated: no token of the first samples has a norm.")
+    return hidden[0].shape[-1] ** 0.5 * len(norm_t) / total
+
+
 class SaeV:
     """A sparse autoencoder on the residual stream after layer `layer`. float32 throughout.
 
     Attributes:
         hook: the hook name in the SAE's own config.
-        sha256: of its weights and of what in its config changes a value.
-        architecture: SAELens' name.
+        sha256: of its weights, as they were given, and of what in its config changes a value.
+        architecture: SAELens' name. The features of `abstopk` fire in both directions; here each is two, k for
+            its positive side and k + d_sae for its negative one.
+        input_factor: number by which h is scaled, folded into the weights, and whether it was `stored` with the
+            SAE or `estimated` on the data; None where there is none.
     """
 
-    def __init__(self, sae: Any, name: str, layer: int | None = None) -> None:
+    def __init__(
+        self, sae: Any, name: str, layer: int | None = None, stored_factor: float | None = None
+    ) -> None:
         self.sae, self.name = sae, name
         config = sae.cfg
-        self.d_model, self.n_features = int(config.d_in), int(config.d_sae)
         self.architecture = str(config.architecture())
+        if self.architecture in _NO_SAE or self.architecture.endswith("transcoder"):
+            why = _NO_SAE.get(self.architecture, "reads one place of the model and writes to another")
+            raise SaevxError(f"The SAE {name} ({self.architecture}) {why}: choose another architecture.")
+        self.signed = self.architecture == "abstopk"
+        self.d_model, self.n_features = int(config.d_in), int(config.d_sae) * (2 if self.signed else 1)
         self.hook = str(config.metadata.hook_name or "")
         if layer is None and not self.hook:
             raise SaevxError(f"The SAE {name} does not say which layer it reads: name it with --layer.")
         self.layer = layer_of(self.hook) if layer is None else layer
         self.normalize = str(config.normalize_activations)
+        self.input_factor: dict[str, Any] | None = None
+        if stored_factor is not None:
+            self.input_factor = {"value": stored_factor, "source": "stored"}
         self._check_directions()
 
     @classmethod
@@ -68,30 +98,42 @@ class SaeV:
         Raises:
             SaevxError: nothing there, or an SAE that cannot be read or does not read a residual stream.
         """
-        from sae_lens import SAE
-
         from precompute.model import first_line, pick_device
 
         name, target = str(path_or_release), pick_device(device)
         try:
-            if Path(name).is_dir():
-                folder = Path(name)
-            elif ":" in name:
-                release, _, sae_id = name.partition(":")
-                return cls(SAE.from_pretrained(release, sae_id, device=target).to(torch.float32), name, layer)
-            else:
-                folder = from_hub(name)
-            if not (folder / CONFIG).is_file():
-                raise SaevxError(
-                    f"{name} holds no {CONFIG}: give a SAELens folder, RELEASE:SAE_ID or a hub id."
-                )
-            sae = SAE.load_from_disk(folder, device=target, dtype="float32")
-            fold(sae, json.loads((folder / CONFIG).read_text()), name)
+            sae, factor = sae_load.load(name, target)
         except SaevxError:
             raise
         except Exception as error:  # SAELens and the hub raise all kinds
             raise SaevxError(f"The SAE {name} cannot be loaded: {first_line(error)}") from error
-        return cls(sae, name, layer)
+        return cls(sae, name, layer, factor)
+
+    # ---- input scaling that is no run-time norm of SAELens'
+
+    @property
+    def lacks_factor(self) -> bool:
+        """It expects inputs scaled by a factor that it does not bring: one must be estimated before it is used."""
+        return self.normalize == sae_load.AVERAGE
+
+    def scale(self, factor: float) -> None:
+        """Fold the estimated factor √d / mean‖h‖ into the weights of an SAE that lacks it."""
+        if not self.lacks_factor:
+            return
+        _ = self.sha256  # it names the SAE as it was given, whatever the data
+        sae_load.fold(self.sae, factor)
+        self.normalize = str(self.sae.cfg.normalize_activations)
+        self.input_factor = {"value": factor, "source": "estimated"}
+        for cached in ("directions_fd", "decode_zero_d"):
+            self.__dict__.pop(cached, None)
+
+    def scale_as(self, manifest: dict[str, Any]) -> None:
+        """As `scale`, with the factor of a store's manifest."""
+        if self.lacks_factor:
+            told = manifest.get("input_factor")
+            if not told:
+                raise SaevxError(f"The SAE {self.name} lacks its input factor, and so does the store: make it again.")
+            self.scale(float(told["value"]))
 
     def check(self, d_model: int) -> None:
         """Raises SaevxError where the model's width is not the SAE's."""
@@ -109,9 +151,11 @@ class SaeV:
     @torch.inference_mode()
     def encode(self, hidden_td: Tensor) -> Tensor:
         """z [t, F] float32 of h [t, d], with the SAE's own run-time input scaling."""
+        if self.lacks_factor:
+            raise SaevxError(f"The SAE {self.name} expects scaled inputs and its factor is not known yet.")
         acts_tf: Tensor = self.sae.encode(hidden_td.to(self.device, torch.float32))
         self._forget()
-        return acts_tf
+        return torch.cat([acts_tf.relu(), (-acts_tf).relu()], dim=-1) if self.signed else acts_tf
 
     @torch.inference_mode()
     def decode(self, acts_tf: Tensor, hidden_td: Tensor | None = None) -> Tensor:
@@ -124,7 +168,13 @@ class SaeV:
             if hidden_td is None:
                 raise SaevxError("This SAE scales each token by itself, so decoding needs the token's h.")
             self.sae.run_time_activation_norm_fn_in(hidden_td.to(self.device, torch.float32))
-        hidden: Tensor = self.sae.decode(acts_tf.to(self.device, torch.float32))
+        return self._decode(acts_tf.to(self.device, torch.float32))
+
+    def _decode(self, acts_tf: Tensor) -> Tensor:
+        if self.signed:
+            half = self.n_features // 2
+            acts_tf = acts_tf[:, :half] - acts_tf[:, half:]
+        hidden: Tensor = self.sae.decode(acts_tf)
         return hidden
 
     def _forget(self) -> None:
@@ -140,13 +190,21 @@ class SaeV:
         directions_fd: Tensor = self.sae.W_dec.detach()
         if getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False):
             directions_fd = directions_fd / self.sae.get_W_dec_norm().detach()[:, None]
-        return directions_fd
+        return torch.cat([directions_fd, -directions_fd]) if self.signed else directions_fd
 
     @cached_property
     def decode_zero_d(self) -> Tensor:
         """decode(0), float32 [d], without a token's own scale."""
-        bias_d: Tensor = self.sae.b_dec.detach()
-        return bias_d
+        return self._decode_unscaled(torch.zeros(1, self.n_features, device=self.device))[0]
+
+    @torch.no_grad()
+    def _decode_unscaled(self, acts_tf: Tensor) -> Tensor:
+        """`decode` at scale 1, for an SAE that scales every token by itself."""
+        self.sae.x_norm_coeff = self.sae.ln_std = torch.ones(1, device=self.device)
+        self.sae.ln_mu = torch.zeros(1, device=self.device)
+        hidden_td = self._decode(acts_tf)
+        self._forget()
+        return hidden_td
 
     def token_scale(self, hidden_td: Tensor) -> Tensor | None:
         """Factor [t, 1] by which run-time input scaling stretches d_k at these tokens; None where it is 1."""
@@ -183,10 +241,7 @@ class SaeV:
         some = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
         acts_tf = torch.zeros(len(some) + 1, self.n_features, device=self.device)
         acts_tf[torch.arange(len(some)), some] = 1.0
-        self.sae.x_norm_coeff = self.sae.ln_std = torch.ones(1, device=self.device)
-        self.sae.ln_mu = torch.zeros(1, device=self.device)
-        decoded = self.sae.decode(acts_tf)
-        self._forget()
+        decoded = self._decode_unscaled(acts_tf)
         if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[some], rtol=1e-3, atol=1e-4):
             raise SaevxError(
                 f"The decoder of SAE {self.name} ({self.architecture}) is not linear in its features, "
@@ -203,34 +258,10 @@ class SaeV:
             "apply_b_dec_to_input": bool(config.apply_b_dec_to_input),
             "k": getattr(config, "k", None),
             "layer": self.layer,
+            **{name: getattr(config, name) for name in _CHANGES_Z if hasattr(config, name)},
         }
         digest.update(json.dumps(meaning, sort_keys=True).encode())
         for name, tensor in sorted(self.sae.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-
-def fold(sae: Any, config: dict[str, Any], name: str) -> None:
-    """`expected_average_only_in` is no run-time norm of SAELens': its factor belongs into the weights."""
-    if sae.cfg.normalize_activations != "expected_average_only_in":
-        return
-    factor = config.get("norm_scaling_factor") or config.get("scaling_factor")
-    if not factor:
-        raise SaevxError(
-            f"The SAE {name} expects inputs scaled by a factor that its {CONFIG} does not give: "
-            "fold it into the weights (SAELens: fold_activation_norm_scaling_factor) and save again."
-        )
-    sae.fold_activation_norm_scaling_factor(float(factor))
-
-
-def from_hub(name: str) -> Path:
-    """`OWNER/REPO[/SUB/FOLDER]` → the folder in the hub's cache."""
-    from huggingface_hub import snapshot_download
-
-    parts = name.split("/")
-    if len(parts) < 2:
-        raise SaevxError(f"There is no folder {name}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
-    sub = "/".join(parts[2:])
-    at = snapshot_download("/".join(parts[:2]), allow_patterns=f"{sub}/*" if sub else None)
-    return Path(at) / sub

@@ -33,10 +33,11 @@ TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level, with a few whole words."""
+def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
+    """Byte-level, with a few whole words. `marks` are special tokens by the names that a processor knows them by."""
+    marks = {"image_token": "<image>", **marks}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", "<image>", *alphabet])}
+    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *dict.fromkeys(marks.values()), *alphabet])}
     merges: list[tuple[str, str]] = []
     for word in WORDS:
         piece = "Ġ"
@@ -50,7 +51,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=marks,
     )  # fmt: skip
 
 
@@ -102,8 +103,9 @@ def make_llama(folder: Path) -> Path:
 def make_sae(
     folder: Path, *, architecture: str = "standard", hook: str | None = None, **options: object
 ) -> Path:
-    """A random SAE on layer LAYER that fires on a fifth of its features or so."""
-    from sae_lens import SAE
+    """A random SAE on layer LAYER that fires on a fifth of its features or so; of `batchtopk` and
+    `matryoshka_batchtopk` a checkpoint as SAELens' trainer leaves it."""
+    from sae_lens import SAE, TrainingSAE
 
     generator = torch.Generator().manual_seed(1)
     hook = f"blocks.{LAYER}.hook_resid_post" if hook is None else hook
@@ -113,9 +115,14 @@ def make_sae(
         "metadata": {"hook_name": hook, "sae_lens_version": "6.50.0"},
         **options,
     }  # fmt: skip
-    if architecture == "topk":
+    if architecture.endswith("topk"):
         config.setdefault("k", 8)
-    sae = SAE.from_dict(config)
+    training = architecture.endswith("batchtopk")
+    if architecture == "matryoshka_batchtopk":
+        config["matryoshka_widths"] = [N_FEATURES // 4, N_FEATURES]
+    sae = (TrainingSAE if training else SAE).from_dict(config)
+    if training:
+        sae.topk_threshold.fill_(0.7)
     with torch.no_grad():
         for name, weight in sae.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.1))

@@ -149,6 +149,60 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
     return 0.0 if high <= low else min(1.0, max(0.0, (value - low) / (high - low)))
 
 
+class Curve(NamedTuple):
+    """One line of a drawing of WIDTH × HEIGHT units."""
+
+    name: str
+    cls: str
+    path: str
+    last: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Lines over one axis; `low` and `high` are the values at the bottom and at the top."""
+
+    lines: list[Curve]
+    low: float
+    high: float
+    start: float
+    end: float
+
+
+WIDTH, HEIGHT = 400, 120
+
+
+def curves(
+    x: Sequence[float], series: Sequence[tuple[str, str, Sequence[float | None]]], *, log: bool = False, most: int = 300
+) -> Curves:
+    """Lines of (name, class, values at `x`), broken where a value is missing; at most `most` points each.
+
+    The axis begins at 0; with `log` at the smallest value above 0, and values at or under 0 are missing."""
+    keep = range(0, len(x), math.ceil(len(x) / most) or 1)
+    at = sorted({*keep, len(x) - 1}) if x else []
+    series = [
+        (name, cls, [v if v is not None and (v > 0 or not log) else None for v in (values[i] for i in at)])
+        for name, cls, values in series
+    ]
+    known = [v for _, _, values in series for v in values if v is not None]
+    if not known:
+        return Curves([], 0.0, 0.0, 0.0, 0.0)
+    low, high, start, end = min(known) if log else 0.0, max(known), x[at[0]], x[at[-1]]
+    lines = []
+    for name, cls, values in series:
+        path, pen = "", "M"
+        for i, value in zip(at, values, strict=True):
+            if value is None:
+                pen = "M"
+                continue
+            path += f"{pen}{WIDTH * _share(x[i], start, end, False):.1f} "
+            path += f"{HEIGHT * (1 - _share(value, low, high, log)):.1f}"
+            pen = "L"
+        if path:
+            lines.append(Curve(name, cls, path, next((v for v in reversed(values) if v is not None), None)))
+    return Curves(lines, low, high, start, end)
+
+
 class Segment(NamedTuple):
     verdict: str
     n: int

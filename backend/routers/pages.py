@@ -12,6 +12,7 @@ from backend.deps import StateDep, StoreDep
 from backend.routers import features as features_api
 from backend.routers import page_data as data
 from backend.routers import pages_samples, pages_tools
+from backend.routers import sae as sae_api
 from backend.routers.features import FeatureSort
 from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
@@ -98,14 +99,17 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         glimpses=data.glimpses(request, served, [f.id for f in strongest.items]),
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
+        sae_warning=sae_api.not_for_images(quality),
     )
 
 
 def per_modality(value: Any) -> str:
     """A figure of the manifest's `quality` in words: a number, or one per modality."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {one:.3g}" for name, one in value.items() if isinstance(one, int | float))
-    return f"{value:.3g}" if isinstance(value, int | float) else ""
+        return ", ".join(f"{name} {shown}" for name, one in value.items() if (shown := per_modality(one)))
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3g}" if isinstance(value, float) else ""
 
 
 @router.get("/features")

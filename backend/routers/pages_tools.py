@@ -11,10 +11,11 @@ from backend.deps import StateDep, StoreDep
 from backend.routers import cooccurrence as cooccurrence_api
 from backend.routers import features as features_api
 from backend.routers import page_data as data
+from backend.routers import sae as sae_api
 from backend.routers import samples as samples_api
 from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, render_for
-from backend.routers.page_parts import chart
-from backend.schemas import FlagName, ScoreName
+from backend.routers.page_parts import Curves, chart, curves
+from backend.schemas import FlagName, SaeTraining, ScoreName
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -100,6 +101,42 @@ def quality(
         keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped},
         clean_params={"by": "random", "keep": 100, "flags": over},
     )
+
+
+@router.get("/sae")
+def sae(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
+    report = sae_api.get_sae(state, served)
+    return render_for(
+        request,
+        "sae.html",
+        state,
+        served,
+        section="/sae",
+        sae=report,
+        figures=[
+            ("FVU", "Fraction of the residual stream's variance that ĥ leaves unexplained", report.fvu, 3),
+            ("L0", "Active features a token", report.l0, 1),
+            ("dead", "Features active on no such token", report.dead, 0),
+        ],
+        parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
+        charts=training_charts(report.training) if report.training else [],
+    )
+
+
+def training_charts(training: SaeTraining) -> list[tuple[str, str, Curves]]:
+    """Title, what it says, and its lines over the steps."""
+    steps = [float(one.step) for one in training.log]
+    sides = [("text", "t"), ("image", "p"), ("both", "b")]
+    losses = [("loss", "b", [one.loss for one in training.log])]
+    charts = [("Loss", "of one batch; logarithmic", curves(steps, losses, log=True))]
+    for title, help, name in (
+        ("FVU", "variance unexplained", "fvu"),
+        ("L0", "active features a token", "l0"),
+        ("Dead features", "silent for the last steps on such tokens", "dead"),
+    ):
+        lines = [(side, cls, [getattr(getattr(one, name), side) for one in training.log]) for side, cls in sides]
+        charts.append((title, help, curves(steps, lines)))
+    return charts
 
 
 @router.get("/search")

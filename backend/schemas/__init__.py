@@ -53,6 +53,7 @@ from backend.schemas.live import (
     WordFeature,
     WordSearch,
 )
+from backend.schemas.sae import SaeEvaluation, SaeReport, SaeTraining, Sides, TrainingLine
 from backend.schemas.samples import (
     Activations,
     FeatureScale,
@@ -108,6 +109,9 @@ __all__ = [
     "PatchAt",
     "Problem",
     "Ready",
+    "SaeEvaluation",
+    "SaeReport",
+    "SaeTraining",
     "Sample",
     "SampleDetail",
     "SampleFeature",
@@ -116,6 +120,7 @@ __all__ = [
     "Score",
     "ScoreName",
     "ScoredPair",
+    "Sides",
     "SteerDone",
     "SteerFeature",
     "SteerKl",
@@ -126,6 +131,7 @@ __all__ = [
     "TokenActivation",
     "TokenLogit",
     "TokenValues",
+    "TrainingLine",
     "Verdict",
     "View",
     "WordFeature",

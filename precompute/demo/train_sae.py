@@ -27,6 +27,7 @@ from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.train_adapter import plain_texts
 from precompute.demo.words import ALL_WORDS, F1, f1, patches_of
 from precompute.model import IMAGE, TEXT, Mllm, Pair
+from precompute.train import make_sae, make_trainer
 
 
 @dataclass
@@ -138,36 +139,27 @@ def batches(hidden_td: Tensor, size: int, seed: int) -> Iterator[Tensor]:
 
 def train(hidden_td: Tensor, layer: int, l1: float, steps: int, o: Options) -> Any:
     """SAELens' `standard` SAE: ReLU + L1 on z·‖W_dec‖, λ reached linearly, input scale folded in last."""
-    from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
-    from sae_lens.training.sae_trainer import SAETrainer
-
     torch.manual_seed(o.seed)
     d = hidden_td.shape[1]
-    config = StandardTrainingSAEConfig(
-        d_in=d,
-        d_sae=d * o.expansion,
+    sae = make_sae(
+        "standard",
+        d,
+        d * o.expansion,
+        hook=f"model.language_model.layers.{layer}",
+        model_name="saevx-demo (SmolLM2-135M-Instruct + EfficientNet-Lite0)",
         l1_coefficient=l1,
         l1_warm_up_steps=steps // 5,
-        normalize_activations="expected_average_only_in",
     )
-    config.metadata.hook_name = f"model.language_model.layers.{layer}"
-    config.metadata.model_name = "saevx-demo (SmolLM2-135M-Instruct + EfficientNet-Lite0)"
-    sae = StandardTrainingSAE(config)
-    trainer = SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=steps * o.batch_size,
-            train_batch_size_samples=o.batch_size,
-            lr=o.lr,
-            lr_end=o.lr / 10,
-            lr_warm_up_steps=min(50, steps // 10),
-            lr_decay_steps=steps // 5,
-            n_batches_for_norm_estimate=20,
-            dead_feature_window=200,
-            logger=LoggingConfig(log_to_wandb=False),
-        ),
+    trainer = make_trainer(
         sae,
         batches(hidden_td, o.batch_size, o.seed),
+        steps=steps,
+        batch_size=o.batch_size,
+        lr=o.lr,
+        lr_warm_up_steps=min(50, steps // 10),
+        lr_decay_steps=steps // 5,
+        dead_window=200,
+        n_batches_for_norm_estimate=20,
     )
     return trainer.fit()
 

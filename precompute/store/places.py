@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Row, select
 
 from precompute.errors import SaevxError
+from precompute.geometry import View, patch_box
 from precompute.store import schema as s
 from precompute.store.base import modality_code, page_start
 from precompute.store.events import SampleEvents, dense_values, patches
@@ -65,7 +66,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             window = text_positions[: 2 * _WINDOW + 1]
             at = int(np.flatnonzero(where.position == example.position)[0])
             shown = int(where.view[at])
-            patch = self._patch(sample.views, where, at)
+            patch = self._patch(sample, where, at)
         grid = grids[shown] if grids else None
         token_ids = events.token_id_t
         return {
@@ -91,12 +92,12 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         }
 
     @staticmethod
-    def _patch(views: list[Any], where: Any, at: int) -> Item:
+    def _patch(sample: Row[Any], where: Any, at: int) -> Item:
         view, row, col = int(where.view[at]), int(where.row[at]), int(where.col[at])
-        rows, cols, (x0, y0, x1, y1), image = views[view]
-        w, h = (x1 - x0) / cols, (y1 - y0) / rows
-        box = [x0 + col * w, y0 + row * h, x0 + (col + 1) * w, y0 + (row + 1) * h]
-        return {"view": view, "row": row, "col": col, "box": box, "image": image}
+        grid = View(*sample.views[view])
+        shown = sample.images[grid.image]
+        box = list(patch_box(grid, row, col, (shown["width"], shown["height"])))
+        return {"view": view, "row": row, "col": col, "box": box, "image": grid.image}
 
     @staticmethod
     def _grids(events: SampleEvents, views: list[Any], z_tk: Array) -> list[Item]:
@@ -177,7 +178,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "position": position,
             "modality": s.TOKEN_KINDS[kind],
             "token": self.token_text(int(events.token_id_t[position])),
-            "patch": self._patch(row.views, where, int(at[0])) if len(at) else None,
+            "patch": self._patch(row, where, int(at[0])) if len(at) else None,
             "items": items[start : start + limit],
             "total": len(items),
             "next": str(start + limit) if start + limit < len(items) else None,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, create_engine, insert, text
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateTable
 
 from precompute.store import schema as s
 from precompute.store.collected import Collected, load_json, load_step
@@ -81,7 +82,10 @@ def write_database(part: Path, manifest: Item) -> None:
         # Nobody reads it before it is whole, and it is checked at the end.
         for pragma in ("page_size=4096", "journal_mode=OFF", "synchronous=OFF", "cache_size=-200000"):
             conn.exec_driver_sql(f"PRAGMA {pragma}")
-        s.metadata.create_all(conn)
+        for table in s.metadata.sorted_tables:
+            conn.execute(CreateTable(table))
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):  # they are a set
+                index.create(conn)
         for statement in s.FTS:
             conn.execute(text(statement))
         labels, logits = load_json(part, "label"), load_json(part, "logits")
@@ -99,8 +103,8 @@ def write_database(part: Path, manifest: Item) -> None:
         fts = "INSERT INTO feature_fts(rowid, label, promoted) VALUES (:id, :label, :promoted)"
         _run(conn, text(fts), fts_rows(labels, logits))
         conn.execute(text("INSERT INTO sample_fts(sample_fts) VALUES ('rebuild')"))
-        for table in ("feature_fts", "sample_fts"):
-            conn.execute(text(f"INSERT INTO {table}({table}) VALUES ('optimize')"))
+        for name in ("feature_fts", "sample_fts"):
+            conn.execute(text(f"INSERT INTO {name}({name}) VALUES ('optimize')"))
         conn.commit()
         conn.exec_driver_sql("ANALYZE")
         conn.commit()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from backend.app import FRONTEND
+from backend.app import FRONTEND, MODULES
 
 TEMPLATES = sorted((FRONTEND / "templates").rglob("*.html"))
-MODULES = sorted((FRONTEND / "static" / "js").glob("*.js"))
+MODULES_OF_PAGES = sorted((FRONTEND / "static" / "js").glob("*.js"))
 BUDGET = 30 * 1024
 PAGES = [
     "/",
@@ -21,6 +22,7 @@ PAGES = [
     "/samples",
     "/search",
     "/quality",
+    "/sae",
     "/cooccurrence",
     "/steer",
     "/docs",
@@ -35,7 +37,7 @@ def test_templates_hold_nothing_inline(template: Path) -> None:
     assert "|safe" not in source and "autoescape false" not in source
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
+@pytest.mark.parametrize("module", MODULES_OF_PAGES, ids=lambda p: p.name)
 def test_modules_keep_to_the_policy(module: Path) -> None:
     source = module.read_text()
     assert not re.search(
@@ -80,6 +82,18 @@ def test_javascript_of_a_page_is_small(client: TestClient, sample_id: str, path:
     assert files
     size = sum(len(gzip.compress(file.read_bytes())) for file in files)
     assert size <= BUDGET, f"{size} bytes of JavaScript: {[f.name for f in files]}"
+
+
+def test_packages_from_npm_are_those_in_use() -> None:
+    """What pages load, and what the demo draws and names its things with: nothing else is installed."""
+    asked = set(json.loads((FRONTEND / "package.json").read_text())["dependencies"])
+    vendored = {
+        name.split("/")[2] for m in MODULES_OF_PAGES for name in imports(m.read_text()) if "/vendor/" in name
+    }
+    assert vendored == set(MODULES)
+    assert asked == vendored | {"@lobehub/fluent-emoji-3d", "unicode-emoji-json"}
+    locked = json.loads((FRONTEND / "package-lock.json").read_text())["packages"]
+    assert set(locked) == {"", *(f"node_modules/{name}" for name in asked)}
 
 
 def test_pages_send_nothing_inline(client: TestClient) -> None:

@@ -17,6 +17,7 @@ PATHS = [
     "/samples",
     "/search?q=red",
     "/quality",
+    "/sae",
     "/cooccurrence",
     "/steer",
     "/docs",

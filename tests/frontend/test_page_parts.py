@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.routers.page_env import address
-from backend.routers.page_parts import LEVELS, chart, heat, level, omega_scale, split
+from backend.routers.page_parts import HEIGHT, LEVELS, WIDTH, chart, curves, heat, level, omega_scale, split
 from backend.schemas import FloatHistogram, View
 
 
@@ -68,3 +68,26 @@ def test_omega_scale_goes_below_zero_only_where_needed() -> None:
 def test_address_leaves_out_what_is_empty() -> None:
     found = address("/features", [("q", ""), ("sort", "lift"), ("min", None), ("f", [1, 2]), ("x", 0.5)])
     assert found == "/features?sort=lift&f=1&f=2&x=0.5"
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
+
+
+def test_curves_share_an_axis_and_break_where_nothing_was_measured() -> None:
+    drawn = curves([0, 5, 10], [("text", "t", [4.0, None, 1.0]), ("image", "p", [2.0, 2.0, 2.0])])
+    assert (drawn.low, drawn.high, drawn.start, drawn.end) == (0.0, 4.0, 0, 10)
+    text, image = drawn.lines
+    assert points(text.path) == [(0, 0), (WIDTH, HEIGHT * 0.75)] and text.path.count("M") == 2
+    assert points(image.path) == [(0, HEIGHT / 2), (WIDTH / 2, HEIGHT / 2), (WIDTH, HEIGHT / 2)]
+    assert image.path.count("M") == 1 and (text.last, image.last) == (1.0, 2.0)
+    log = curves([1, 2, 3], [("loss", "b", [100.0, 10.0, 0.0])], log=True)
+    assert points(log.lines[0].path) == [(0, 0), (WIDTH / 2, HEIGHT)] and log.low == 10
+
+
+def test_long_curves_are_thinned_but_keep_their_end() -> None:
+    n = 10_001
+    drawn = curves(list(range(n)), [("a", "b", [float(i) for i in range(n)])], most=100)
+    found = points(drawn.lines[0].path)
+    assert 100 <= len(found) <= 102 and found[-1] == (WIDTH, 0) and drawn.lines[0].last == n - 1
+    assert curves([], [("a", "b", [])]).lines == [] == curves([1], [("a", "b", [None])]).lines

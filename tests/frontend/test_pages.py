@@ -27,6 +27,7 @@ CONTENT = {
     "/search?q=red": ["word-features", "feature-card", "nearest-samples"],
     "/quality": ["flag-list", "threshold", "calibration", "offenders", "keep-panel", "score-table"],
     "/quality?flag=blank&threshold=0.1&by=cosine&keep=20": ["flag-panel", "length-warning"],
+    "/sae": ["sae-table", "sae-facts", "evaluation-empty", "training-empty"],
     "/cooccurrence": ["pair-table", "pair-row"],
     "/cooccurrence?min_support=1&sort=support": ["pair-row"],
     f"/steer?feature={RED}:add:2": ["steer", "live-rests"],

@@ -8,15 +8,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
+from backend.live import load_engine
+from backend.settings import Settings
 from precompute import accumulate as acc
 from precompute.collect import Collector
 from precompute.data import open_picture
 from precompute.encode import OVERFLOW
+from precompute.live import encode_pair
 from precompute.merge import merge
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.pipeline import Options, Run
@@ -308,3 +312,45 @@ def test_a_topk_sae_keeps_k_a_token(options: Maker, tmp_path: Path, mllm: Mllm) 
     counted = np.asarray(data.events.token_modality) <= IMAGE
     assert np.diff(data.events.token_event)[counted].max() == 5
     assert isinstance(SaeV.load(sae).sha256, str)
+
+
+def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path: Path) -> None:
+    """√d / mean‖h‖ over the prelude's tokens without sinks; in the manifest, and the same for whoever comes after."""
+    sae = tiny.make_sae(tmp_path / "average", normalize_activations="expected_average_only_in")
+    made = options(sae=str(sae))
+    job = Run(made)
+    told = job.collect()["input_factor"]
+    norms = []
+    for hidden_td, modality_t, _ in hidden_by_row(job).values():
+        norm_t = hidden_td.double().norm(dim=-1).numpy()
+        for m in (TEXT, IMAGE):
+            norms += norm_t[(modality_t == m) & (norm_t <= job_limit(job, m))].tolist()
+    assert told == {"value": pytest.approx(tiny.D_MODEL**0.5 / np.mean(norms), rel=1e-6), "source": "estimated"}
+    again = Run(made)
+    manifest = again.collect()
+    assert manifest["input_factor"] == told and manifest["sae"]["sha256"] == SaeV.load(sae).sha256
+    directions_fd = again.scaled_sae(manifest).directions_fd
+    assert torch.equal(directions_fd, job.sae.directions_fd)
+    torch.testing.assert_close(directions_fd * told["value"], SaeV.load(sae).directions_fd)
+    data = Collected(job.part, manifest)
+    engine = load_engine(Settings(stores=[job.part], device="cpu"), Served("store", job.part, manifest), [])
+    row = data.samples[5]
+    pair = Pair(row["text"], [open_picture(path).image for path in job.data_and_plan[0].rows[5].images])
+    live = encode_pair(engine.mllm, engine.sae, manifest, pair)
+    stored = data.events.sample(5)
+    assert len(stored.feature_e) > 20
+    np.testing.assert_array_equal(live.feature_e, stored.feature_e)
+    np.testing.assert_allclose(live.value_e.astype(np.float64) * data.unit, stored.z_e, rtol=1e-3)
+
+
+class Served(NamedTuple):
+    """An unfinished store, as the server takes a finished one."""
+
+    name: str
+    path: Path
+    manifest: dict[str, Any]
+
+
+def job_limit(job: Run, modality: int) -> float:
+    sinks = json.loads((job.part / "manifest.json").read_text())["sinks"]
+    return float(sinks["multiple"] * sinks["median_norm"]["text" if modality == TEXT else "image"])

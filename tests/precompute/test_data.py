@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precompute.data import BadRow, open_picture, read
+from precompute.data import BadRow, Columns, open_picture, read
 from precompute.errors import SaevxError
 from tests import tiny
 
@@ -90,6 +90,13 @@ GOOD = {"file_name": "a.png", "text": "good", "id": "good"}
         ({"file_name": "b.png", "text": "x", "id": [1]}, "neither a string nor"),
         ({"file_name": "b.png", "text": "x", "id": True}, "neither a string nor"),
         ("[" * 100_000, "not valid JSON"),
+        ('{"file_name": "a.png", "text": "x", "n": NaN}', "not valid JSON"),
+        ('{"file_name": "a.png", "text": "x", "n": 1e999}', "not valid JSON"),
+        ({"file_name": "a" * 5000, "text": "x"}, "no image aaa"),
+        ({"file_name": "b.png", "conversations": 5}, "not a list of turns"),
+        ({"file_name": "b.png", "conversations": [{"from": "human"}]}, "no text"),
+        ({"file_name": "b.png", "conversations": [{"value": "<image><image> two?"}]}, "2 images, and it has 1"),
+        ({"file_name": "b.png", "prompt": "p", "chosen": None, "rejected": "r"}, "no chosen answer"),
     ],
 )
 def test_bad_rows_are_set_aside_with_their_reason(tmp_path: Path, line: Any, reason: str) -> None:
@@ -97,6 +104,70 @@ def test_bad_rows_are_set_aside_with_their_reason(tmp_path: Path, line: Any, rea
     assert [row.sample_id for row in data.rows] == ["good", "2"]
     assert [bad.index for bad in data.set_aside] == [1]
     assert reason in data.set_aside[0].reason
+
+
+def lines(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_columns_are_named(tmp_path: Path) -> None:
+    folder_of(tmp_path / "pictures")
+    record = {"picture": "a.png", "line": "one", "key": "k", "text": "another", "id": 3}
+    path = lines(tmp_path / "pairs.jsonl", record)
+    data = read(path, Columns("picture", "line", "key", folder=tmp_path / "pictures"))
+    (row,) = data.rows
+    assert (row.sample_id, row.text, row.images) == ("k", "one", (tmp_path / "pictures/a.png",))
+    assert row.extra == {"line": "one", "key": "k", "text": "another", "id": 3}, "what is not called so stays"
+    with pytest.raises(SaevxError, match="--image-column"):
+        read(path, Columns("photo"))
+    with pytest.raises(SaevxError, match="no field 'words'"):
+        read(path, Columns("picture", "words", folder=tmp_path / "pictures"))
+
+
+@pytest.mark.parametrize("name", ["llava.json", "llava.jsonl"])
+def test_conversations_of_llava(tmp_path: Path, name: str) -> None:
+    """One JSON list, as LLaVA's files are, or lines; two images in one row; the marks are no text."""
+    folder_of(tmp_path / "pictures")
+    said = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]
+    both = [{"from": "human", "value": "Is <image> like <image>?"}, {"from": "gpt", "value": "No."}]
+    records = [
+        {"id": "one", "image": "pictures/a.png", "conversations": said},
+        {"id": "two", "image": ["pictures/a.png", "pictures/b.png"], "conversations": both},
+        {"id": "three", "conversations": [{"from": "human", "value": "Hello"}]},
+    ]
+    path = lines(tmp_path / name, *records)
+    if path.suffix == ".json":
+        path.write_text(json.dumps([*records, "no object"], indent=1))
+    data = read(path)
+    assert [(row.sample_id, row.text, len(row.images)) for row in data.rows] == [
+        ("one", "What is it?\nA dog.", 1),
+        ("two", "Is like?\nNo.", 2),
+    ]
+    assert data.rows[0].extra == {"conversations": said}
+    reasons = [(bad.sample_id, bad.reason) for bad in data.set_aside]
+    assert reasons[0] == ("three", "it has no field 'image'")
+    assert reasons[1:] == ([(None, "it is not a JSON object")] if path.suffix == ".json" else [])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Which?", "chosen": "This.", "rejected": "That."},
+        {"question": "Which?", "response_1": "That.", "response_2": "This.", "overall_response": 2},
+        {
+            "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which?"}]}],
+            "chosen": [{"role": "assistant", "content": "This."}],
+            "rejected": [{"role": "assistant", "content": "That."}],
+        },
+    ],
+    ids=["strings", "align-anything", "chat"],
+)
+def test_preference_pairs(tmp_path: Path, record: dict[str, Any]) -> None:
+    path = lines(tmp_path / "pairs.jsonl", record)
+    assert read(path).rows[0].text == "Which?\nThis."
+    assert read(path, Columns(side="rejected")).rows[0].text == "Which?\nThat."
+    assert read(path).rows[0].extra == record
 
 
 @pytest.mark.parametrize("make", [lambda p: p / "nothing", lambda p: p, lambda p: folder_of(p / "d", "{")])
@@ -159,6 +230,41 @@ def test_pictures_become_rgb() -> None:
     exif = turned.getexif()
     exif[0x0112] = 6
     assert open_picture(encoded(turned, "JPEG", exif=exif)).image.size == (4, 6)
+
+
+NAMES = st.sampled_from(
+    ["text", "image", "file_name", "id", "conversations", "prompt", "chosen", "caption", "messages"]
+)
+TEXT = st.text(max_size=8) | st.sampled_from(["a.png", "a\0.png", "<image>", "../a.png", "a" * 300])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.just("value"), inner, max_size=3),
+    max_leaves=6,
+)
+RECORDS = st.dictionaries(NAMES, VALUES, max_size=5)
+LINES = st.lists((RECORDS | VALUES).map(json.dumps).map(str.encode) | st.binary(max_size=20))
+
+
+@given(LINES, st.sampled_from([".jsonl", ".json"]), st.booleans())
+def test_any_lines_become_rows_or_are_set_aside(
+    tmp_path_factory: pytest.TempPathFactory, raw: list[bytes], suffix: str, rejected: bool
+) -> None:
+    """All rows, each once, whatever the lines hold; what is refused altogether is refused in one sentence."""
+    folder = tmp_path_factory.getbasetemp() / "lines"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "a.png").exists():
+        tiny.picture(0).save(folder / "a.png")
+    path = folder / f"rows{suffix}"
+    path.write_bytes(b"\n".join([*raw, json.dumps({"image": "a.png", "text": "good", "id": "the good one"}).encode()]))
+    data = read(path, Columns(side="rejected" if rejected else "chosen"))
+    n_rows = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
+    assert data.n_rows == n_rows
+    assert sorted([row.index for row in data.rows] + [bad.index for bad in data.set_aside]) == list(range(n_rows))
+    assert len({row.sample_id for row in data.rows}) == len(data.rows)
+    for row in data.rows:
+        json.dumps([row.text, row.extra], allow_nan=False, ensure_ascii=False).encode()
+        assert all(isinstance(image, Path) and image.is_file() for image in row.images)
+    assert all(bad.reason and "\n" not in bad.reason for bad in data.set_aside)
 
 
 @given(st.binary(max_size=200))

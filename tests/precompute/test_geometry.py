@@ -28,18 +28,25 @@ CROP = {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}}
     ],
 )
 def test_llava_boxes(images: dict[str, object], size: tuple[int, int], view: View) -> None:
-    found = geometry.llava(processor(**images), None, [size], 0)
-    assert found == [view._replace(box=pytest.approx(view.box))]
+    layout = geometry.FAMILIES["llava"](processor(**images), None, [size], 0)
+    assert len(layout.mark_n) == view.rows * view.cols and not layout.mark_n.any()
+    assert layout.views == [view._replace(box=pytest.approx(view.box))]
+
+
+def test_a_box_ends_at_the_edge_of_the_image() -> None:
+    view = View(2, 2, (-2, -3, 18, 17), 0)
+    assert geometry.patch_box(view, 0, 0, (16, 12)) == (0, 0, 8, 7)
+    assert geometry.patch_box(view, 1, 1, (16, 12)) == (8, 7, 16, 12)
 
 
 def test_square() -> None:
-    assert geometry.square(None, None, [(30, 20)] * 2, 18)[1] == View(3, 3, (0.0, 0.0, 30.0, 20.0), 1)
+    assert geometry.square(None, None, [(30, 20)] * 2, 18).views[1] == View(3, 3, (0.0, 0.0, 30.0, 20.0), 1)
     with pytest.raises(SaevxError, match="no square grid"):
         geometry.square(None, None, [(30, 20)], 18)
 
 
 def test_an_unknown_family_is_told_how_to_be_added() -> None:
-    with pytest.raises(SaevxError, match=r"--geometry square.*precompute/geometry\.py"):
+    with pytest.raises(SaevxError, match=r"--geometry square.*precompute/geometry"):
         geometry.find("new_vl", multimodal=True)
     assert geometry.find("new_vl", multimodal=True, asked="square")[1] is geometry.square
     assert geometry.find("mistral", multimodal=False) == ("text-only", geometry.text_only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from itertools import combinations
@@ -12,6 +13,25 @@ import pytest
 from precompute.demo import scenes as S
 from precompute.demo.words import ALL_WORDS, WORDS, patches_of, scenes_with_words
 
+# Where people say something else than Unicode's own name of the drawing (unicode-emoji-json).
+OTHER_NAMES = {
+    "1f41d": "honeybee",
+    "1f411": "ewe",
+    "1f33c": "blossom",
+    "1f33a": "hibiscus",
+    "1f347": "grapes",
+    "1f352": "cherries",
+    "1f370": "shortcake",
+    "2615": "hot beverage",
+    "1f697": "automobile",
+    "1f699": "sport utility vehicle",
+    "1f69b": "articulated lorry",
+    "26f5": "sailboat",
+    "1f4bb": "laptop",
+    "1f512": "locked",
+    "1f455": "t-shirt",
+    "1f4a1": "light bulb",
+}
 SPLITS: tuple[S.Split, ...] = ("train", "validation", "demo")
 
 
@@ -34,6 +54,21 @@ def test_a_scene_is_a_function_of_split_and_index(split: S.Split) -> None:
 def test_splits_share_no_scene() -> None:
     seen = [{repr((s.entities, s.background)) for s in (S.make_scene(p, i) for i in range(400))} for p in SPLITS]
     assert all(not a & b for a, b in combinations(seen, 2))
+
+
+def test_objects_are_called_what_their_drawings_are() -> None:
+    names = S.ASSETS.parents[2] / "unicode-emoji-json" / "data-by-emoji.json"
+    said_by_unicode = {
+        "-".join(f"{ord(c):x}" for c in emoji if c != "\ufe0f"): entry["name"]
+        for emoji, entry in json.loads(names.read_text(encoding="utf-8")).items()
+    }
+    differing = {}
+    for noun, codes in S.OBJECTS.items():
+        for code in codes:
+            name = said_by_unicode[code.removesuffix("-fe0f")]
+            if noun not in name.split():
+                differing[code] = name
+    assert differing == OTHER_NAMES
 
 
 def test_held_out_pairs_never_stand_together_in_training_but_do_elsewhere() -> None:

@@ -1,0 +1,75 @@
+"""The store's SAE: its figures on this data, and what lies beside it of its evaluation and training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+
+from backend.deps import StateDep, StoreDep
+from backend.live import located
+from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
+
+router = APIRouter(tags=["sae"])
+
+EVALUATION, TRAINING = "evaluation.json", "training.json"
+MOST_BYTES = 64_000_000
+"""A larger file beside the SAE is not what these commands write."""
+Read = TypeVar("Read", bound=Model)
+
+
+# Not `Cached`: the files beside the SAE may change while the store does not.
+@router.get("/sae", summary="The SAE: its quality on this data, its evaluation and training")
+def get_sae(state: StateDep, served: StoreDep) -> SaeReport:
+    store = served.store
+    sae, tokens, quality = (store.manifest[name] for name in ("sae", "tokens", "quality"))
+    folder = Path(state.settings.sae or located(served, "sae"))
+    notes: list[str] = []
+    return SaeReport(
+        name=sae["name"],
+        sha256=sae["sha256"],
+        architecture=sae["architecture"],
+        n_features=store.n_features,
+        n_text_tokens=tokens["text"],
+        n_image_tokens=tokens["image"],
+        **{name: quality.get(name, {}) for name in ("fvu", "l0", "dead")},
+        warning=not_for_images(quality),
+        evaluation=beside(folder / EVALUATION, sae["sha256"], SaeEvaluation, notes),
+        training=beside(folder / TRAINING, sae["sha256"], SaeTraining, notes),
+        notes=notes,
+    )
+
+
+def beside(path: Path, sha256: str, kind: type[Read], notes: list[str]) -> Read | None:
+    """The file if it is there and of this very SAE; else None, with a note where a file was passed over."""
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("too large")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        told = found["sae"]["sha256"]
+        read = kind.model_validate(found)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
+        notes.append(f"{path.name} beside the SAE cannot be read, so it is not shown.")
+        return None
+    if told != sha256:
+        notes.append(f"{path.name} beside the SAE is of another SAE than this store's, so it is not shown.")
+        return None
+    return read
+
+
+def not_for_images(quality: dict[str, Any]) -> str | None:
+    """A sentence where image tokens' FVU exceeds twice the text's, or 0.5."""
+    fvu = quality.get("fvu", {})
+    image, text = fvu.get("image"), fvu.get("text")
+    if image is None or not (image > 0.5 or (text is not None and image > 2 * text)):
+        return None
+    beside_text = f", on text {text:.0%}" if text is not None else ""
+    return (
+        f"This SAE was not made for images: on image tokens it leaves {image:.0%} of the variance unexplained"
+        f"{beside_text}. Read what its features say about pictures with that in mind."
+    )

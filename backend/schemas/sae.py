@@ -1,0 +1,108 @@
+"""The SAE itself: what it keeps of the residual stream, what it is worth inside a model, how it was trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, FiniteFloat
+
+from backend.schemas.common import Model
+
+
+class Sides(Model):
+    """A figure for text tokens, for image tokens, and for both together; null where there are none."""
+
+    text: FiniteFloat | None = None
+    image: FiniteFloat | None = None
+    both: FiniteFloat | None = None
+
+
+class Counts(Model):
+    """Numbers of features, likewise."""
+
+    text: int | None = None
+    image: int | None = None
+    both: int | None = None
+
+
+class Estimate(Model):
+    """A figure with its 95 % bootstrap interval over samples."""
+
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class EvaluatedModel(Model):
+    name: str
+    layer: int
+
+
+class EvaluatedData(Model):
+    name: str
+    n_samples: int
+
+
+class SaeEvaluation(Model):
+    """What `saevx evaluate` found."""
+
+    model: EvaluatedModel
+    data: EvaluatedData
+    options: dict[str, Any] = Field(default_factory=dict)
+    cross_entropy: dict[str, Estimate | None]
+    """Nats a text token: original, zero and patched; the latter two also for text or image tokens only."""
+    loss_recovered: dict[str, Estimate | None]
+    """(zero − patched) / (zero − original) for all, text and image."""
+    fvu: dict[str, Estimate | None]
+    l0: dict[str, Estimate | None]
+    dead: dict[str, int]
+    tokens: dict[str, int]
+
+
+class TrainingLine(Model):
+    """A line of the training's log: figures since the line before."""
+
+    step: int
+    tokens: int
+    loss: FiniteFloat | None = None
+    fvu: Sides
+    l0: Sides
+    dead: Counts
+
+
+class TrainedOn(Model):
+    name: str
+    n_samples: int
+
+
+class SaeTraining(Model):
+    """What `saevx train` logged."""
+
+    data: TrainedOn
+    options: dict[str, Any] = Field(default_factory=dict)
+    log: list[TrainingLine]
+
+
+class SaeReport(Model):
+    """The store's SAE."""
+
+    name: str
+    sha256: str
+    architecture: str
+    n_features: int
+    n_text_tokens: int
+    n_image_tokens: int
+    fvu: Sides
+    """Fraction of variance unexplained on this store's data: Σ‖h − ĥ‖² / Σ‖h − mean h‖²."""
+    l0: Sides
+    """Mean number of active features a token."""
+    dead: Counts
+    """Features active on no token of this store."""
+    warning: str | None = None
+    """Why this SAE should not be trusted on images, where it should not."""
+    evaluation: SaeEvaluation | None = None
+    """From evaluation.json beside the SAE."""
+    training: SaeTraining | None = None
+    """From training.json beside the SAE."""
+    notes: list[str] = Field(default_factory=list)
+    """Files beside the SAE that are not shown, and why."""

@@ -1,0 +1,142 @@
+"""A row, and where its images' bytes lie: never in memory before they are needed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+Stamp = list[str | int]
+"""What changes when a file does, without reading it."""
+
+
+@runtime_checkable
+class Place(Protocol):
+    """An image inside a larger file, not read yet."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+
+    def stamp(self) -> Stamp:
+        """Inside its file; the file's own is in `Data.files`."""
+        ...
+
+
+Source: TypeAlias = Path | Place
+
+
+class Window(io.RawIOBase):
+    """`size` bytes of a file from `offset`, read as a file of their own."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self.file, self.offset, self.size, self.at = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        self.at = max(0, base + offset)
+        return self.at
+
+    def readinto(self, buffer: Any, /) -> int:
+        self.file.seek(self.offset + self.at)
+        raw = self.file.read(max(0, min(len(buffer), self.size - self.at)))
+        buffer[: len(raw)] = raw
+        self.at += len(raw)
+        return len(raw)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An image inside a file that holds many, such as a tar."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def open(self, mode: Literal["rb"] = "rb", /) -> IO[bytes]:
+        return io.BufferedReader(Window(self.path.open("rb"), self.offset, self.size))
+
+    def stamp(self) -> Stamp:
+        return [self.path.name, self.offset, self.size]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair as the data gives it."""
+
+    index: int
+    """Its number in the data, counted over all rows."""
+    sample_id: str
+    text: str
+    images: tuple[Source, ...]
+    extra: dict[str, Any]
+    """The row's other fields, kept as they are."""
+    source: str
+    """Where it stands: file and line."""
+
+
+@dataclass(frozen=True, order=True)
+class SetAside:
+    """A row that cannot be used."""
+
+    index: int
+    sample_id: str | None
+    reason: str
+
+
+class Data(NamedTuple):
+    """All rows of a source, in its order."""
+
+    name: str
+    rows: list[Row]
+    set_aside: list[SetAside]
+    text_only: bool
+    """No row names an image."""
+    files: list[Path] = []  # noqa: RUF012 (never written to)
+    """Files that hold images of many rows."""
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows) + len(self.set_aside)
+
+
+class BadRow(Exception):  # noqa: N818 (it is a verdict on data, not an error)
+    """Why a row is set aside."""
+
+
+class Columns(NamedTuple):
+    """Which of a row's fields are what; None finds out."""
+
+    image: str | None = None
+    text: str | None = None
+    id: str | None = None
+    side: Literal["chosen", "rejected"] = "chosen"
+    """Which answer of a preference pair follows the prompt."""
+    folder: Path | None = None
+    """Where image paths start; None is the folder of the data."""
+    split: str = "train"
+    """Of a data set that has several."""
+
+
+@dataclass
+class Listing:
+    """All records of a source, in its order."""
+
+    name: str
+    records: Iterable[tuple[str, dict[str, Any] | BadRow]]
+    """Where it stands, and its fields or why it has none. Images are paths as written, or Sources."""
+    image_fields: tuple[str, ...]
+    """Names under which images may stand; the first that any record has is taken."""
+    folder: Path
+    """Where image paths start."""
+    files: list[Path] = field(default_factory=list)

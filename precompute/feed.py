@@ -1,0 +1,174 @@
+"""Data into a model without making a store: what training and evaluation share.
+
+Which rows can be run, and in which batches, is settled by the pass's own rules (pipeline.py, plan.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from precompute.data import BadRow, Data, Row, SetAside, open_picture
+from precompute.errors import SaevxError
+from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair, first_line
+from precompute.options import Place
+from precompute.pipeline import Options, Run
+from precompute.plan import PRELUDE, Plan
+
+Array = NDArray[Any]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+AHEAD = 2
+"""Batches decoded ahead of the model."""
+
+
+class Fed(NamedTuple):
+    """A batch that came through decoding, and what did not."""
+
+    rows: list[Row]
+    batch: Batch | None
+    """None when every row of it was set aside."""
+    set_aside: list[SetAside]
+
+
+class Norms(NamedTuple):
+    """What the first 64 planned samples tell of ‖h‖."""
+
+    sink: tuple[float, float]
+    """‖h‖ of a text and of an image token above which it is an attention sink; inf keeps all."""
+    mean: float
+    """Mean ‖h‖ of the tokens that are counted."""
+
+
+def load_model(source: str, place: Place, *, layer: int, full: bool = False) -> Mllm:
+    """The model where and how the options say."""
+    return Mllm.load(source, layer=layer, full=full, **place.model_dump(include=set(Place.model_fields)))
+
+
+def without_pictures(data: Data) -> Data:
+    """The same rows as text alone."""
+    return data._replace(rows=[replace(row, images=()) for row in data.rows], text_only=True)
+
+
+def check_images(mllm: Mllm, data: Data, advice: str) -> None:
+    """Raises SaevxError, with the way out, where the data has images and the model reads text only."""
+    if not mllm.multimodal and not data.text_only:
+        raise SaevxError(f"{mllm.source} reads text only and {data.name} has images: {advice} leaves them out.")
+
+
+def plan_rows(mllm: Mllm, data: Data, source: str, *, batch_tokens: int, seed: int) -> tuple[Data, Plan]:
+    """The rows that the model can take, in the pass's own batches.
+
+    Raises:
+        SaevxError: no row can be used.
+    """
+    run = Run(
+        Options(data=source, model=mllm.source, sae="", out=Path("none"), batch_tokens=batch_tokens, seed=seed, ds=1)
+    )
+    run.read, run.mllm = data, mllm
+    return run.data_and_plan
+
+
+def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Fed]:
+    """The batches in order, decoded by a thread of their own while the model computes."""
+    for several in ahead(lambda rows: load(mllm, rows), batches):
+        yield from several
+
+
+def load(mllm: Mllm, rows: Sequence[Row]) -> list[Fed]:
+    """Decode and tokenise. Where the processor refuses the batch, its rows come one by one, so that only the
+    guilty ones are set aside."""
+    kept: list[Row] = []
+    pairs: list[Pair] = []
+    set_aside: list[SetAside] = []
+    for row in rows:
+        try:
+            pairs.append(Pair(row.text, [open_picture(path).image for path in row.images]))
+            kept.append(row)
+        except BadRow as bad:
+            set_aside.append(SetAside(row.index, row.sample_id, str(bad)))
+    if not kept:
+        return [Fed([], None, set_aside)]
+    try:
+        return [Fed(kept, mllm.prepare(pairs), set_aside)]
+    except Exception as error:  # a processor may choke on one pair in any way
+        if len(kept) > 1:
+            alone = [one for row in kept for one in load(mllm, [row])]
+            return [Fed([], None, set_aside), *alone]
+        reason = f"the model's processor refuses it ({first_line(error)})"
+        return [Fed([], None, [*set_aside, SetAside(kept[0].index, kept[0].sample_id, reason)])]
+
+
+def ahead(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`work(item)` of every item in order, up to AHEAD of them done before they are asked for."""
+    waiting: deque[Future[Made]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # Not waited for: whoever drops this early may be that very thread, collecting garbage.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def norms(hidden_bsd: Tensor) -> Array:
+    """float64 ‖h‖ [b, s]."""
+    found: Array = torch.linalg.vector_norm(hidden_bsd.float(), dim=-1, dtype=torch.float64).cpu().numpy()
+    return found
+
+
+def with_sinks(modality_bs: Array, norm_bs: Array, sink: tuple[float, float]) -> Array:
+    """uint8 [b, s]: the modality, or SINK for tokens whose norm is above their modality's limit."""
+    kind_bs = modality_bs.copy()
+    for modality in (TEXT, IMAGE):
+        kind_bs[(modality_bs == modality) & (norm_bs > sink[modality])] = SINK
+    return kind_bs
+
+
+def prelude(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Norms:
+    """Norms over the first planned samples, as the pass takes them. Their forward passes are done again later:
+    they are few.
+
+    Args:
+        multiple: of the median norm of a modality, above which a token is a sink; None: there are none.
+    """
+    found: dict[int, list[Array]] = {TEXT: [], IMAGE: []}
+    left = PRELUDE
+    reasons: list[SetAside] = []
+    for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+        reasons += one.set_aside
+        if one.batch is None:
+            continue
+        norm_bs, modality_bs = norms(mllm.hidden(one.batch)[:left]), one.batch.modality_bs[:left]
+        for modality, parts in found.items():
+            parts.append(norm_bs[(modality_bs == modality) & np.isfinite(norm_bs)])
+        left -= len(norm_bs)
+        if left <= 0:
+            break
+    limits: list[float] = []
+    counted: list[Array] = []
+    for parts in found.values():
+        norm_t = np.concatenate(parts) if parts else np.zeros(0)
+        fixed = multiple is not None and len(norm_t) > 0
+        # In float32, as the pass takes it, so that both call the same tokens sinks.
+        median = float(np.median(norm_t.astype(np.float32))) if fixed else 0.0
+        limits.append(float((multiple or 0.0) * median) if fixed else float("inf"))
+        counted.append(norm_t[norm_t <= limits[-1]])
+    norm_t = np.concatenate(counted)
+    if not len(norm_t):
+        first = f"; the first set aside: {reasons[0].reason}" if reasons else ""
+        raise SaevxError(f"{data.name} gives no text or image token to work on{first}.")
+    return Norms((limits[TEXT], limits[IMAGE]), float(norm_t.mean()))

@@ -1,0 +1,135 @@
+"""Options of `saevx train` and `saevx evaluate`, apart from what runs them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
+
+PLAIN: dict[str, Any] = {
+    "architecture": "standard", "expansion": 16, "steps": 30_000, "batch_size": 4096, "lr": 3e-4,
+    "lr_warm_up": 0.0, "lr_decay": 0.2, "l1": 1.0, "l1_warm_up": 0.05, "k": 100,
+}  # fmt: skip
+"""SAELens' own defaults where it has any, the paper's lengths elsewhere."""
+PRESETS: dict[str, dict[str, Any]] = {
+    # METHOD, *Training*: 30,000 steps, λ reached over 1,500 of them, the rate falling over the last 6,000.
+    "sae-v": {"architecture": "standard", "lr": 5e-5, "l1": 5.0},
+}
+
+
+class Place(BaseModel):
+    """Where and how a model is run."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    geometry: str | None = None
+    """How image tokens lie in the picture, for a model family that is not known: square."""
+
+
+class TrainOptions(Place):
+    """What a training run depends on."""
+
+    data: str
+    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file; rows without an image are text alone."""
+    model: str
+    """Model: a transformers folder or hub id."""
+    out: Path
+    """SAELens folder to write; it must not exist yet."""
+    layer: int = Field(ge=0)
+    """Decoder layer L whose output is learnt, counted from 0."""
+    modality: Literal["all", "text"] = "all"
+    """all: image and text tokens alike, an SAE-V; text: pictures are left out and the text read alone, an SAE."""
+    preset: Literal["sae-v"] | None = None
+    """sae-v: as the paper trains (standard, λ = 5, rate 5e-5); options given beside it win."""
+    architecture: Architecture | None = None
+    """SAELens' architecture. Default: standard, that is ReLU and an L1 penalty."""
+    expansion: float | None = Field(default=None, gt=0)
+    """Features per dimension of the residual stream: F = expansion · d. Default: 16."""
+    steps: int | None = Field(default=None, ge=1)
+    """Training steps. Default: 30000."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Tokens in a step. Default: 4096."""
+    lr: float | None = Field(default=None, gt=0)
+    """Adam's learning rate. Default: 3e-4; sae-v: 5e-5."""
+    lr_warm_up: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the steps over which the rate rises. Default: 0."""
+    lr_decay: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the steps, the last ones, over which the rate falls to 0. Default: 0.2."""
+    l1: float | None = Field(default=None, ge=0)
+    """λ, weight of Σ z·‖W_dec‖ beside the squared error (standard). Default: 1; sae-v: 5."""
+    l1_warm_up: float | None = Field(default=None, ge=0, le=1)
+    """Share of the steps over which λ (in jumprelu the weight of L0) is reached. Default: 0.05."""
+    k: int | None = Field(default=None, ge=1)
+    """Features a token keeps (topk), or keeps on average (batchtopk, matryoshka-batchtopk). Default: 100."""
+    widths: list[int] = Field(default_factory=list)
+    """Nested widths of matryoshka-batchtopk, given one by one. Default: F/8, F/4, F/2 and F."""
+    sae_option: list[str] = Field(default_factory=list)
+    """Any other field of SAELens' training configuration, as NAME=VALUE; give it several times."""
+    dead_window: int = Field(default=1000, ge=1)
+    """A feature that has not fired for so many steps is called dead."""
+    buffer_tokens: int = Field(default=262_144, ge=1)
+    """Tokens in the shuffle buffer, from which batches are drawn."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Most tokens in a batch of the model, padding counted."""
+    context: int = Field(default=4096, ge=8)
+    """Longest sequence in tokens; a text that is longer is cut there."""
+    sinks: float | Literal["keep"] = 4.0
+    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the weights, the order of the data and the buffer."""
+    log_every: int = Field(default=50, ge=1)
+    """Steps between two lines of the log."""
+    checkpoint_every: int = Field(default=1000, ge=1)
+    """Steps between two checkpoints, from which a killed run goes on."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number type of the weights in the finished folder."""
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(self.out.name + ".part")
+
+    def settled(self) -> dict[str, Any]:
+        """Every option that a preset may set: as given, else as the preset has it, else plain."""
+        preset = PRESETS[self.preset] if self.preset else {}
+        given = {name: getattr(self, name) for name in PLAIN if getattr(self, name) is not None}
+        return {**PLAIN, **preset, **given}
+
+
+class EvaluateOptions(Place):
+    """What an evaluation depends on."""
+
+    sae: str
+    """SAE: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
+    data: str
+    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file."""
+    model: str
+    """Model to put the SAE into; for transfer the text-only model that the other one was made from."""
+    layer: int | None = Field(default=None, ge=0)
+    """Decoder layer L, counted from 0; default: the one in the SAE's own config."""
+    text_alone: bool = False
+    """Leave the pictures out and run the text without them."""
+    patch_special: bool = False
+    """Replace special tokens and attention sinks too; most models fail without their sink, whatever the SAE."""
+    sinks: float | Literal["keep"] = 4.0
+    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Samples to use, those with the smallest SHA-256 of the sample id; default: all."""
+    resamples: int = Field(default=1000, ge=1)
+    """Bootstrap resamples of the samples, for the 95 % intervals."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Most tokens in a batch, padding counted."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the resamples."""
+    out: Path | None = None
+    """JSON file to write; default: standard output. The page /sae shows SAE/evaluation.json."""

@@ -1,0 +1,165 @@
+"""Activations for training: streamed from the model, shuffled, and what each batch tells about the SAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from precompute.data import Data, Row
+from precompute.feed import Fed, ahead, load, norms, with_sinks
+from precompute.model import IMAGE, TEXT, Mllm
+from precompute.plan import Plan
+
+MODALITIES = {"text": TEXT, "image": IMAGE}
+
+
+class Stream:
+    """Batches of activations, epoch after epoch, drawn from a shuffle buffer that special tokens and sinks never enter.
+
+    The buffer is filled by forward passes, shuffled whole and served to its last full batch; the rest opens the next
+    fill. So a fill follows from where in the data it began, what was left over, and its number: a checkpoint keeps
+    these, and resuming repeats the fill's forward passes, where the buffer itself would take gigabytes.
+    """
+
+    def __init__(
+        self, mllm: Mllm, data: Data, plan: Plan, sink: tuple[float, float], *, size: int, batch_size: int, seed: int
+    ) -> None:
+        self.mllm, self.data, self.plan, self.sink = mllm, data, plan, sink
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.set_aside: dict[int, str] = {}
+        # Where the next fill begins: epoch and place in its order of batches.
+        self.epoch = self.at = self.number = 0
+        self.hidden_td = torch.zeros(0, mllm.d_model, dtype=mllm.dtype)
+        self.modality_t: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.served = 0
+        self.source: Iterator[list[Fed]] | None = None
+        self.began: dict[str, Any] = {}
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> tuple[Tensor, NDArray[np.uint8]]:
+        """h [t, d] float32 and the tokens' modality [t]."""
+        if (self.served + 1) * self.batch_size > len(self.modality_t):
+            rest = slice(self.served * self.batch_size, None)
+            self.fill(self.hidden_td[rest], self.modality_t[rest])
+        here = slice(self.served * self.batch_size, (self.served + 1) * self.batch_size)
+        self.served += 1
+        return self.hidden_td[here].float(), self.modality_t[here]
+
+    def fill(self, left_td: Tensor, left_t: NDArray[np.uint8]) -> None:
+        """Run the model until the buffer is full, and shuffle it."""
+        self.began = {
+            "epoch": self.epoch, "at": self.at, "number": self.number,
+            "left_td": left_td.cpu().clone(), "left_t": torch.from_numpy(left_t.copy()),
+        }  # fmt: skip
+        if self.source is None:
+            self.source = ahead(
+                partial(load, self.mllm), batches(self.data.rows, self.plan, self.seed, self.epoch, self.at)
+            )
+        parts_td, parts_t, n = [left_td], [left_t], len(left_t)
+        while n < self.size:  # the prelude has found a token in this data, so this ends
+            for one in next(self.source):
+                self.set_aside |= {bad.index: bad.reason for bad in one.set_aside}
+                if one.batch is None:
+                    continue
+                hidden_bsd = self.mllm.hidden(one.batch)
+                norm_bs = norms(hidden_bsd)
+                kind_bs = with_sinks(one.batch.modality_bs, norm_bs, self.sink)
+                keep_bs = (kind_bs <= IMAGE) & np.isfinite(norm_bs)
+                parts_td.append(hidden_bsd[torch.from_numpy(keep_bs).to(hidden_bsd.device)])
+                parts_t.append(kind_bs[keep_bs])
+                n += len(parts_t[-1])
+            self.at += 1
+            if self.at == len(self.plan.batches):
+                self.epoch, self.at = self.epoch + 1, 0
+        # Seeded by its number, so that no generator's state need be kept.
+        order = np.random.default_rng([self.seed, self.number]).permutation(n)
+        self.number += 1
+        device = parts_td[-1].device
+        hidden_td = torch.cat([part.to(device) for part in parts_td])
+        self.hidden_td = hidden_td[torch.from_numpy(order).to(device)]
+        self.modality_t = np.concatenate(parts_t)[order]
+        self.served = 0
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` goes on from."""
+        return {**self.began, "served": self.served, "set_aside": self.set_aside}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Repeat the fill during which `state` was taken, and pass over what it had served."""
+        self.epoch, self.at, self.number = (int(state[name]) for name in ("epoch", "at", "number"))
+        self.set_aside = dict(state["set_aside"])
+        self.source = None
+        self.fill(state["left_td"].to(self.mllm.device), state["left_t"].numpy())
+        self.served = int(state["served"])
+
+
+def batches(rows: list[Row], plan: Plan, seed: int, epoch: int, at: int) -> Iterator[list[Row]]:
+    """The plan's batches for ever, each epoch in an order of its own, from place `at` of `epoch` on."""
+    while True:
+        order = np.random.default_rng([seed, 1 << 32, epoch]).permutation(len(plan.batches))
+        for i in order[at:].tolist():
+            yield [rows[row] for row in plan.batches[i]]
+        epoch, at = epoch + 1, 0
+
+
+class Meter:
+    """FVU and L0 since the last `take`, and dead features, per modality and of both together.
+
+    FVU = Σ‖h − ĥ‖² / Σ‖h − mean h‖², the mean over the tokens counted (METHOD, *Quality*)."""
+
+    def __init__(self, n_features: int, d_model: int) -> None:
+        self.sums = torch.zeros(4, 2, dtype=torch.float64)
+        """By modality: tokens, active features, Σ‖h − ĥ‖², Σ‖h‖²."""
+        self.sum_md = torch.zeros(2, d_model, dtype=torch.float64)
+        self.fired_mf = torch.zeros(2, n_features, dtype=torch.int64)
+        """The last step at which a feature fired on that modality; 0: never."""
+
+    @torch.no_grad()
+    def see(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
+        """Count SAELens' TrainStepOutput of a batch."""
+        h_td, acts_tf = output.sae_in.detach().double(), output.feature_acts.detach()
+        active_tf = (acts_tf.to_dense() if acts_tf.is_sparse else acts_tf) > 0
+        error_t = (h_td - output.sae_out.detach()).square().sum(-1)
+        for m in MODALITIES.values():
+            at = torch.from_numpy(np.flatnonzero(modality_t == m)).to(h_td.device)
+            if not len(at):
+                continue
+            own = h_td[at]
+            found = [len(at), int(active_tf[at].sum()), float(error_t[at].sum()), float(own.square().sum())]
+            self.sums[:, m] += torch.tensor(found, dtype=torch.float64)
+            self.sum_md[m] += own.sum(0).cpu()
+            self.fired_mf[m, active_tf[at].any(0).cpu()] = step
+
+    def take(self, step: int, window: int) -> dict[str, Any]:
+        """The figures, and start anew. A feature is dead that has not fired in the last `window` steps."""
+        dead_mf = self.fired_mf <= max(0, step - window)
+        found: dict[str, Any] = {"fvu": {}, "l0": {}, "dead": {}}
+        for name, which in {"text": [TEXT], "image": [IMAGE], "both": [TEXT, IMAGE]}.items():
+            n, active, error, square = self.sums[:, which].sum(1).tolist()
+            spread = square - float(self.sum_md[which].sum(0).square().sum()) / n if n else 0.0
+            found["fvu"][name] = finite(error / spread) if spread > 0 else None
+            found["l0"][name] = active / n if n else None
+            found["dead"][name] = int(dead_mf[which].all(0).sum())
+        self.sums.zero_()
+        self.sum_md.zero_()
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        return {"sums": self.sums, "sum_md": self.sum_md, "fired_mf": self.fired_mf}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.sums, self.sum_md, self.fired_mf = state["sums"], state["sum_md"], state["fired_mf"]
+
+
+def finite(value: float) -> float | None:
+    """None for what JSON has no number for: a diverged run is logged too."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,353 @@
+"""`saevx train`: an SAE or SAE-V by SAELens' own trainer, on activations that stream from a model (METHOD,
+*Training*).
+
+The run grows in OUT.part and is renamed when done. SAELens' trainer state holds neither the data's order nor the
+generators; a checkpoint here holds both, so that a killed run gives the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precompute.data import Data, read
+from precompute.errors import SaevxError
+from precompute.feed import check_images, load_model, plan_rows, prelude, without_pictures
+from precompute.model import Mllm
+from precompute.options import TrainOptions
+from precompute.pipeline import OVERHEAD, code_version, human, plain_name, stamps, weights
+from precompute.plan import fingerprint
+from precompute.progress import Progress, say
+from precompute.stream import Meter, Stream, finite
+
+LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
+
+
+# ---- SAELens' trainer, as the demo's training uses it too
+
+
+def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name: str, **options: Any) -> Any:
+    """A fresh SAE of SAELens for training, whose input the trainer scales to mean norm √d.
+
+    Raises:
+        SaevxError: an option that this architecture does not have, or a value that it refuses.
+    """
+    import sae_lens  # noqa: F401 (registers the architectures)
+    from sae_lens.registry import get_sae_training_class
+
+    sae_class, config_class = get_sae_training_class(architecture.replace("-", "_"))
+    known = {one.name for one in fields(config_class)} - {"d_in", "d_sae", "metadata"}
+    if unknown := sorted(set(options) - known):
+        raise SaevxError(
+            f"SAELens' {architecture} has no option {unknown[0]}: choose among {', '.join(sorted(known))}."
+        )
+    options = {"normalize_activations": "expected_average_only_in", **options}
+    if options["normalize_activations"] == "covariance_whitening":
+        raise SaevxError("Whitening is not offered here: leave normalize_activations as it is, or choose none.")
+    try:
+        config = config_class(d_in=d_in, d_sae=d_sae, **options)
+        config.metadata.hook_name = hook
+        config.metadata.model_name = model_name
+        return sae_class(config)
+    except (ValueError, TypeError) as error:
+        raise SaevxError(f"SAELens refuses these options of {architecture}: {error}.") from error
+
+
+def make_trainer(
+    sae: Any,
+    provider: Iterator[Tensor],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    lr_warm_up_steps: int,
+    lr_decay_steps: int,
+    dead_window: int,
+    **options: Any,
+) -> Any:
+    """SAELens' trainer: Adam, a constant rate that rises first and falls last."""
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    config = SAETrainerConfig(
+        total_training_samples=steps * batch_size,
+        train_batch_size_samples=batch_size,
+        lr=lr,
+        lr_end=lr / 10,  # must be given; a constant rate does not use it
+        lr_warm_up_steps=lr_warm_up_steps,
+        lr_decay_steps=lr_decay_steps,
+        dead_feature_window=dead_window,
+        logger=LoggingConfig(log_to_wandb=False),
+        **options,
+    )
+    return SAETrainer(config, sae, provider)
+
+
+def save_sae(sae: Any, folder: Path, *, scale: float | None, dtype: str = "float32") -> None:
+    """A SAELens inference folder with the input scale folded in; `sae` itself is left as it is.
+
+    SAELens' own way, scale first, would change the decoder norms that `topk` and its kin multiply their activations
+    by, and so leave a learnt threshold in other units. Here the norms are folded first, then the scale."""
+    from sae_lens import SAE
+
+    scratch = folder / "scratch"
+    sae.save_inference_model(scratch)
+    done = SAE.load_from_disk(scratch)
+    if scale is not None:
+        done.fold_activation_norm_scaling_factor(scale)
+    done.cfg.dtype, done.cfg.device = dtype, "cpu"
+    done.to(getattr(torch, dtype)).save_model(folder)
+    shutil.rmtree(scratch)
+
+
+# ---- a run
+
+
+def train(options: TrainOptions) -> Path:
+    """Train, or go on with a run that was interrupted.
+
+    Returns:
+        the finished SAELens folder, with the log in its training.json.
+
+    Raises:
+        SaevxError: wrong input, or a folder that exists already.
+    """
+    o, s = options, options.settled()
+    if o.out.exists():
+        raise SaevxError(f"{o.out} exists already: choose another --out or delete it.")
+    if o.sinks != "keep" and o.sinks <= 0:
+        raise SaevxError("--sinks takes a multiple above 0, or keep.")
+    if o.buffer_tokens < s["batch_size"]:
+        raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
+    mllm = load_model(o.model, o, layer=o.layer)
+    data = read(o.data)
+    told = told_by(o, data)
+    if o.modality == "text":
+        data = without_pictures(data)
+    check_images(mllm, data, "--modality text")
+    data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, batch_tokens=o.batch_tokens, seed=o.seed)
+    norms = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks))
+    scale = mllm.d_model**0.5 / norms.mean
+
+    d_sae = round(s["expansion"] * mllm.d_model)
+    torch.manual_seed(o.seed)
+    sae = make_sae(
+        s["architecture"], mllm.d_model, d_sae,
+        hook=hook_name(mllm), model_name=plain_name(o.model), device=str(mllm.device), **sae_options(o, s, d_sae),
+    )  # fmt: skip
+    # A warm-up of a single step would be none, and SAELens divides by its length less one.
+    warm_up = round(s["lr_warm_up"] * s["steps"])
+    trainer = make_trainer(
+        sae, iter(()), steps=s["steps"], batch_size=s["batch_size"], lr=s["lr"], dead_window=o.dead_window,
+        lr_warm_up_steps=warm_up if warm_up > 1 else 0, lr_decay_steps=int(s["lr_decay"] * s["steps"]),
+        device=str(mllm.device),
+    )  # fmt: skip
+    if sae.cfg.normalize_activations == "expected_average_only_in":
+        trainer.activation_scaler.scaling_factor = scale
+    stream = Stream(mllm, data, plan, norms.sink, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
+    meter = Meter(d_sae, mllm.d_model)
+    if claim(o.part, told):
+        resume(o.part, trainer, stream, meter)
+    say(
+        f"{s['architecture']} with {d_sae} features on layer {o.layer} ({mllm.d_model} wide), {len(data.rows)} rows; "
+        f"buffer {human(o.buffer_tokens * mllm.d_model * mllm.dtype.itemsize)}"
+    )
+    fit(trainer, stream, meter, o, s["steps"])
+    return finish(o, s, mllm, data, trainer, stream)
+
+
+def fit(trainer: Any, stream: Stream, meter: Meter, o: TrainOptions, steps: int) -> None:
+    """SAELens' training loop through the seams that it opens for others, with our log and checkpoints between its
+    steps: its own loop saves in the middle of a step's count."""
+    with Progress("train", steps, "steps", trainer.n_training_steps) as progress, (o.part / LOG).open("a") as log:
+        while trainer.n_training_steps < steps:
+            trainer.maybe_reset_sparsity()
+            hidden_td, modality_t = next(stream)
+            output = trainer.step(hidden_td)
+            trainer.n_training_steps += 1
+            step = trainer.n_training_steps
+            meter.see(output, modality_t, step)
+            progress.add(1)
+            if step % o.log_every == 0 or step == steps:
+                log.write(json.dumps(line(trainer, output, meter, o.dead_window)) + "\n")
+                log.flush()
+            if step % o.checkpoint_every == 0 and step < steps:
+                checkpoint(o.part, trainer, stream, meter, log.tell())
+
+
+def line(trainer: Any, output: Any, meter: Meter, dead_window: int) -> dict[str, Any]:
+    """One line of the log: the step's losses, and the figures since the line before."""
+    told = trainer.build_train_step_log_dict(output=output, n_training_samples=trainer.n_training_samples)
+    parts = {k.removeprefix("losses/"): finite(v) for k, v in told.items() if k.startswith("losses/")}
+    return {
+        "step": trainer.n_training_steps,
+        "tokens": trainer.n_training_samples,
+        "loss": parts.pop("overall_loss"),
+        "losses": parts,
+        "lr": told["details/current_learning_rate"],
+        **meter.take(trainer.n_training_steps, dead_window),
+    }
+
+
+def checkpoint(part: Path, trainer: Any, stream: Stream, meter: Meter, log_bytes: int) -> None:
+    """A SAELens folder of the SAE as it is now, and beside it all that the run goes on from. Older ones go."""
+    older = checkpoints(part)
+    folder = part / f"checkpoint-{trainer.n_training_steps:08d}"
+    fresh = part / "unfinished"
+    shutil.rmtree(fresh, ignore_errors=True)
+    save_sae(trainer.sae, fresh, scale=trainer.activation_scaler.scaling_factor)
+    trainer.save_trainer_state(fresh)
+    state = {
+        "weights": trainer.sae.state_dict(),
+        "stream": stream.state(),
+        "meter": meter.state(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "log_bytes": log_bytes,
+    }
+    torch.save(state, fresh / RESUME)
+    fresh.rename(folder)
+    for old in older:
+        shutil.rmtree(old)
+
+
+def checkpoints(part: Path) -> list[Path]:
+    """Whole ones, the oldest first."""
+    return sorted(part.glob("checkpoint-*"))
+
+
+def resume(part: Path, trainer: Any, stream: Stream, meter: Meter) -> None:
+    """Put everything back as it was at the last checkpoint; lines logged after it go. Without one, from the start."""
+    log = part / LOG
+    log.touch()
+    if not (found := checkpoints(part)):
+        log.write_text("")
+        return
+    folder = found[-1]
+    state = torch.load(folder / RESUME, map_location="cpu", weights_only=True)
+    trainer.sae.load_state_dict(state["weights"])
+    trainer.load_trainer_state(folder)
+    stream.restore(state["stream"])
+    meter.restore(state["meter"])
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"]:
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    with log.open("r+") as file:
+        file.truncate(state["log_bytes"])
+    say(f"train: goes on after step {trainer.n_training_steps}")
+
+
+def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: Any, stream: Stream) -> Path:
+    """The SAELens folder in its place, its training.json in it."""
+    from precompute.sae import SaeV
+
+    done = o.part / "done"
+    shutil.rmtree(done, ignore_errors=True)
+    trainer.set_final_sae_metadata()
+    save_sae(trainer.sae, done, scale=trainer.activation_scaler.scaling_factor, dtype=o.save_dtype)
+    set_aside = sorted({**{bad.index: bad.reason for bad in data.set_aside}, **stream.set_aside}.items())
+    kept = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
+    told = {
+        "sae": {"sha256": SaeV.load(done).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
+        "model": {"name": plain_name(o.model), "layer": o.layer, "d_model": mllm.d_model},
+        "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(set_aside)},
+        "options": {**s, **o.model_dump(mode="json", include=kept)},
+        "input_scale": trainer.activation_scaler.scaling_factor,
+        "code_version": code_version(),
+        "log": [json.loads(one) for one in (o.part / LOG).read_text().splitlines()],
+    }
+    (done / TRAINING).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if set_aside:
+        say(f"{len(set_aside)} rows were set aside; the first: {set_aside[0][1]}")
+    done.rename(o.out)
+    shutil.rmtree(o.part)
+    return o.out
+
+
+# ---- what a run starts from
+
+
+def told_by(o: TrainOptions, data: Data) -> str:
+    """Of all that the run depends on, so that an unfinished one is only continued by its like."""
+    apart = {"data", "model", "out", "checkpoint_every"}
+    return fingerprint(
+        rows=[[row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows],
+        model=[o.model, stamps(weights(o.model))],
+        options={**o.model_dump(mode="json", exclude=apart), **o.settled()},
+        code=code_version(),
+    )
+
+
+def claim(part: Path, told: str) -> bool:
+    """Make OUT.part, or say that it holds an unfinished run like this one."""
+    started = part / STARTED
+    if started.exists():
+        if json.loads(started.read_text())["fingerprint"] != told:
+            raise SaevxError(
+                f"{part} holds an unfinished training with other data, model or options: "
+                "repeat that command to go on with it, or delete the folder to start anew."
+            )
+        return True
+    if part.exists() and any(part.iterdir()):
+        raise SaevxError(f"{part} is in the way and is no unfinished training: move or delete it.")
+    part.mkdir(parents=True, exist_ok=True)
+    started.write_text(json.dumps({"fingerprint": told}))
+    return False
+
+
+def cut(data: Data, mllm: Mllm, context: int) -> Data:
+    """Texts cut so that, with template and pictures, none is longer than `context` or the model's own."""
+    from dataclasses import replace
+
+    from precompute.data import header_size
+
+    template = len(mllm.tokenizer(mllm.template)["input_ids"])
+    own = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
+    limit = min(context, own) - max(template, len(mllm.template) // 4) - OVERHEAD
+    rows = list(data.rows)
+    # A token has one character at least: shorter texts cannot be too long, unless by their picture.
+    long = [i for i, row in enumerate(rows) if len(row.text) > (limit // 2 if row.images else limit)]
+    for i in long:
+        sizes = [size for path in rows[i].images if min(size := header_size(path)) > 0]
+        room = limit - int(mllm.n_tokens([""], [sizes])[0])
+        offsets = mllm.tokenizer(rows[i].text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        if 0 < room < len(offsets):
+            rows[i] = replace(rows[i], text=rows[i].text[: offsets[room][0]])
+    return data._replace(rows=rows)
+
+
+def hook_name(mllm: Mllm) -> str:
+    """The module whose output is learnt, as `transformers` calls it: `model.language_model.layers.16`."""
+    layer = mllm.decoder_layer()
+    return next(name for name, module in mllm.model.named_modules() if module is layer)
+
+
+def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any]:
+    """The architecture's own fields in SAELens' configuration."""
+    warm_up = round(s["l1_warm_up"] * s["steps"])
+    found: dict[str, Any] = {
+        "standard": {"l1_coefficient": s["l1"], "l1_warm_up_steps": warm_up},
+        "jumprelu": {"l0_warm_up_steps": warm_up},
+        "topk": {"k": s["k"]},
+        "batchtopk": {"k": s["k"]},
+        "matryoshka-batchtopk": {
+            "k": s["k"],
+            "matryoshka_widths": list(o.widths) or [d_sae // n for n in (8, 4, 2, 1)],
+        },
+    }[s["architecture"]]
+    for given in o.sae_option:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise SaevxError(f"--sae-option takes NAME=VALUE, not {given!r}.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

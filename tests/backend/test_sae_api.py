@@ -1,0 +1,134 @@
+"""`GET /sae` and its page: the store's own figures, and what lies beside the SAE."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.routers.sae import not_for_images
+from backend.settings import Settings
+from precompute.evaluate import evaluate
+from precompute.options import EvaluateOptions, TrainOptions
+from precompute.pipeline import Options, precompute
+from precompute.train import train
+from tests import tiny
+
+
+def test_the_stores_own_figures(client: TestClient, store_path: Path) -> None:
+    found = client.get("/api/v1/sae").json()
+    manifest = json.loads((store_path / "manifest.json").read_text())
+    features = client.get("/api/v1/features", params={"limit": 500}).json()["items"]
+    dead = {side: sum(f[f"density_{side}"] == 0 for f in features) for side in ("text", "image")}
+    both = sum(f["density_text"] == f["density_image"] == 0 for f in features)
+    assert found["dead"] == {**dead, "both": both} and both > 0
+    assert both == client.get("/api/v1/store").json()["verdicts"]["dead"]
+    assert client.get("/api/v1/store").json()["quality"]["dead"] == found["dead"]
+    assert found["sha256"] == manifest["sae"]["sha256"] and found["n_features"] == len(features)
+    assert found["evaluation"] is None and found["training"] is None and found["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("fvu", "warns"),
+    [
+        ({"text": 0.1, "image": 0.19}, False),
+        ({"text": 0.1, "image": 0.21}, True),
+        ({"text": 0.4, "image": 0.51}, True),
+        ({"text": 0.4, "image": 0.5}, False),
+        ({"text": None, "image": 0.3}, False),
+        ({"text": None, "image": 0.6}, True),
+        ({"text": 0.1, "image": None}, False),
+        ({}, False),
+    ],
+)
+def test_when_an_sae_is_not_made_for_images(fvu: dict[str, Any], warns: bool) -> None:
+    sentence = not_for_images({"fvu": fvu})
+    assert (sentence is not None) == warns
+    assert sentence is None or "was not made for images" in sentence
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, an SAE trained on it for a few steps and evaluated in it, and a store made with it."""
+    root = tmp_path_factory.mktemp("sae-page")
+    data, model = str(tiny.make_data(root / "data", 24)), str(tiny.make_llava(root / "model"))
+    options: dict[str, Any] = {"data": data, "model": model, "device": "cpu"}
+    made = TrainOptions(
+        **options, out=root / "sae", layer=tiny.LAYER, expansion=2, steps=20, batch_size=64, lr=2e-3,
+        buffer_tokens=300, log_every=2,
+    )  # fmt: skip
+    train(made)
+    told = evaluate(EvaluateOptions(**options, sae=str(root / "sae"), resamples=20, max_samples=12))
+    (root / "sae" / "evaluation.json").write_text(json.dumps(told))
+    precompute(Options(**options, sae=str(root / "sae"), out=root / "store"))
+    return root
+
+
+@pytest.fixture
+def browser_like(trained: Path) -> Iterator[TestClient]:
+    app = create_app(Settings(stores=[trained / "store"], live=False))
+    with TestClient(app, headers={"Accept": "text/html"}) as running:
+        yield running
+
+
+def test_what_lies_beside_the_sae_is_shown(browser_like: TestClient, trained: Path) -> None:
+    found = browser_like.get("/api/v1/sae").json()
+    told = json.loads((trained / "sae" / "evaluation.json").read_text())
+    log = json.loads((trained / "sae" / "training.json").read_text())["log"]
+    assert found["notes"] == []
+    assert found["evaluation"]["cross_entropy"] == told["cross_entropy"]
+    assert [one["step"] for one in found["training"]["log"]] == list(range(2, 21, 2))
+    assert found["training"]["log"][-1]["fvu"] == log[-1]["fvu"]
+    assert found["fvu"]["text"] > 0 and found["l0"]["image"] > 0
+
+    page = browser_like.get("/sae").text
+    for name in ("sae-table", "evaluation-table", "evaluation-facts", "training-options"):
+        assert f'data-testid="{name}"' in page
+    assert "evaluation-empty" not in page and "training-empty" not in page
+    charts = re.findall(r'<svg class="curve".*?</svg>', page, re.S)
+    assert len(charts) == 4
+    assert all(re.search(r'<path class="[tpb]" d="M[\d. L]+"', one) for one in charts)
+    assert [re.findall(r'<path class="(.)"', one) for one in charts] == [["b"], *[["t", "p", "b"]] * 3]
+    assert f"{told['cross_entropy']['original']['value']:.3f}" in page
+    assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]*\ssrc=)", page)
+
+
+def test_both_pages_say_when_it_was_not_made_for_images(trained: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(trained / "store", tmp_path / "store")
+    manifest = json.loads((store / "manifest.json").read_text())
+    for image, warns in ((0.9, True), (0.2, False)):
+        manifest["quality"]["fvu"] = {"text": 0.15, "image": image, "both": 0.3}
+        (store / "manifest.json").write_text(json.dumps(manifest))
+        with TestClient(create_app(Settings(stores=[store], live=False))) as client:
+            for path in ("/", "/sae"):
+                assert ('data-testid="not-for-images"' in client.get(path).text) == warns
+            warning = client.get("/api/v1/sae").json()["warning"]
+            assert (warning is not None) == warns and (not warns or "90%" in warning)
+
+
+def test_files_of_another_sae_or_none_at_all(trained: Path, tmp_path: Path) -> None:
+    """They are told of, not shown, and never an error."""
+    folder = shutil.copytree(trained / "sae", tmp_path / "sae")
+    told = json.loads((folder / "evaluation.json").read_text())
+    other = json.dumps({**told, "sae": {**told["sae"], "sha256": "f" * 64}})
+    for text, note in (
+        (other, "another SAE"),
+        ("{", "cannot be read"),
+        ("[1]", "cannot be read"),
+        (json.dumps({"sae": told["sae"]}), "cannot be read"),
+        (json.dumps({**told, "dead": {"text": None}}), "cannot be read"),
+    ):
+        (folder / "evaluation.json").write_text(text)
+        with TestClient(create_app(Settings(stores=[trained / "store"], live=False, sae=str(folder)))) as client:
+            found = client.get("/api/v1/sae").json()
+            assert found["evaluation"] is None and found["training"] is not None
+            assert len(found["notes"]) == 1 and note in found["notes"][0]
+            page = client.get("/sae").text
+            assert 'data-testid="sae-note"' in page and 'data-testid="evaluation-empty"' in page

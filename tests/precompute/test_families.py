@@ -1,0 +1,167 @@
+"""Every family that geometry/ knows, on a tiny random model of its own classes: counts, boxes, early stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from precompute.errors import SaevxError
+from precompute.model import IMAGE, SPECIAL, TEXT, Mllm, Pair
+from tests import families
+
+SIZES = [(404, 161), (149, 362), (257, 230)]
+"""Width and height: odd aspect ratios, lying, standing and nearly square."""
+
+
+@pytest.fixture(scope="module", params=list(families.MULTIMODAL))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    torch.set_num_threads(1)
+    yield families.MULTIMODAL[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> Mllm:
+    """One decoder layer."""
+    return Mllm.load(folder, layer=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Mllm:
+    return Mllm.load(folder, layer=1, full=True, device="cpu")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_as_many_tokens_as_the_processor_makes(first: Mllm, size: tuple[int, int]) -> None:
+    """Also for several pictures in one pair, and for planning."""
+    for sizes in ([size], [size, SIZES[0]]):
+        batch = first.prepare([Pair("the red dog", [families.picture(one) for one in sizes])])
+        n_ids = int((batch.inputs["input_ids"] == first.image_token_id).sum())
+        n_patches = int((batch.modality_bs == IMAGE).sum())
+        assert 0 < n_patches <= n_ids
+        assert n_patches == sum(view.rows * view.cols for view in batch.views[0])
+        assert [view.image for view in batch.views[0]] == sorted(view.image for view in batch.views[0])
+        n_words = len(first.tokenizer("the red dog", add_special_tokens=False)["input_ids"])
+        assert first.n_tokens(["the red dog"], [sizes]).tolist() == [n_ids + n_words]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_box_lies_in_the_image(first: Mllm, size: tuple[int, int]) -> None:
+    (views,) = first.prepare([Pair("", [families.picture(size)])]).views
+    box_p4 = np.array([box for _, box in families.patches(views, size)])
+    assert (box_p4[:, :2] >= 0).all() and (box_p4[:, 2:] <= size).all()
+    assert (box_p4[:, 2:] - box_p4[:, :2] >= 1).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_noise_in_a_box_moves_its_token_most(first: Mllm, size: tuple[int, int]) -> None:
+    """Of its view's tokens; and in every other view that covers the box, a token whose own box it touches."""
+    image = families.picture(size)
+    (views,) = first.prepare([Pair("", [image])]).views
+    patches = families.patches(views, size)
+    view_p = np.array([view for view, _ in patches])
+    box_p4 = np.array([box for _, box in patches])
+    before_pd = families.embeddings(first, [image])[0]
+    for begin in range(0, len(patches), 32):
+        chunk = range(begin, min(begin + 32, len(patches)))
+        after_npd = families.embeddings(first, [families.noisy(image, box_p4[p], 100 + p) for p in chunk])
+        moved_np = (after_npd - before_pd).norm(dim=-1).numpy()
+        for p, moved_p in zip(chunk, moved_np, strict=True):
+            low, high = box_p4[p, :2], box_p4[p, 2:]
+            for view, (_, _, (x0, y0, x1, y1), _) in enumerate(views):
+                own = np.flatnonzero(view_p == view)
+                most = own[moved_p[own].argmax()]
+                if view == view_p[p]:
+                    assert most == p, f"noise in token {p} of view {view} moved {most}"
+                elif (low >= (x0, y0)).all() and (high <= (x1, y1)).all():
+                    touched = (low < box_p4[most, 2:]).all() and (high > box_p4[most, :2]).all()
+                    assert touched, f"noise in token {p} moved {most} of view {view}"
+
+
+def test_marks_and_template_are_special(first: Mllm) -> None:
+    pair = Pair("a big blue cat", [families.picture(SIZES[0])])
+    batch = first.prepare([pair, Pair("two balls", [])])
+    ids_s, modality_s = batch.inputs["input_ids"][0].numpy(), batch.modality_bs[0]
+    assert "".join(first.token_text(int(i)) for i in ids_s[modality_s == TEXT]) == pair.text
+    assert set(ids_s[modality_s == IMAGE]) == {first.image_token_id}
+    assert (modality_s == SPECIAL).any()
+    assert (batch.modality_bs[1] != IMAGE).all() and batch.views[1] == []
+    assert first.processor.image_token in first.media_marks
+    for mark in {*first.media_marks, first.tokenizer.convert_ids_to_tokens(first.image_token_id)}:
+        with pytest.raises(SaevxError, match="mark for an image"):
+            first.prepare([Pair(f"a {mark} in the text", [families.picture(SIZES[0])])])
+
+
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_early_stop_gives_the_layers_own_output(folder: Path, whole: Mllm, layer: int) -> None:
+    """Bit for bit as in the whole model, whether the upper layers are cut off or not loaded; padding and the
+    absent mask change no token."""
+    pairs = [
+        Pair("the red dog", [families.picture(SIZES[0])]),
+        Pair("a big blue cat on the left of two balls", [families.picture(SIZES[1])]),
+        Pair("no picture here", []),
+    ]
+    cut = Mllm.load(folder, layer=layer, device="cpu")
+    assert len(cut.decoder.layers) == layer + 1
+    assert len(whole.decoder.layers) == families.N_LAYERS
+    batch = cut.prepare(pairs)
+    whole.layer = layer
+    with whole._catch() as caught, torch.inference_mode():
+        whole.model(**whole._causal(batch), use_cache=False)
+        whole.model(**batch.inputs, use_cache=False)
+    hidden_bsd = cut.hidden(batch)
+    assert hidden_bsd.shape == (3, batch.modality_bs.shape[1], families.D_MODEL)
+    assert torch.equal(hidden_bsd, caught[0])
+    assert torch.equal(whole.hidden(batch), caught[0])
+    for b, n in enumerate(batch.length_b):
+        torch.testing.assert_close(caught[1][b, :n], caught[0][b, :n], rtol=1e-4, atol=1e-4)
+    with_nll_bsd, nll_b = whole.hidden_and_nll(batch)
+    assert torch.equal(with_nll_bsd, hidden_bsd) and np.isfinite(nll_b).all()
+
+
+def test_a_deepstack_feature_is_added_behind_the_layers_own_output(tmp_path: Path) -> None:
+    """Qwen3-VL: h is what the layer gives, before the picture's deeper features come on top at image tokens."""
+    whole = Mllm.load(families.qwen3_vl(tmp_path), layer=0, full=True, device="cpu")
+    batch = whole.prepare([Pair("the red dog", [families.picture(SIZES[0])])])
+    taken: list[torch.Tensor] = []
+    handle = whole.decoder.layers[1].register_forward_pre_hook(lambda module, args: taken.append(args[0]))
+    with whole._catch() as caught, torch.inference_mode():
+        whole.model(**batch.inputs)
+    handle.remove()
+    changed_bs = (taken[0] != caught[0]).any(dim=-1).numpy()
+    assert np.array_equal(changed_bs, batch.modality_bs == IMAGE)
+    assert torch.equal(whole.hidden(batch), caught[0])
+
+
+def test_several_pictures_of_a_onevision_pair_lie_in_squares(tmp_path: Path) -> None:
+    """Each is shown once, padded; what shows only padding is special, and boxes are right."""
+    mllm = Mllm.load(families.llava_onevision(tmp_path), layer=0, device="cpu")
+    size = SIZES[1]
+    image, other = families.picture(size), families.picture(SIZES[2])
+    batch = mllm.prepare([Pair("", [image, other])])
+    assert [(v.rows, v.cols, v.image) for v in batch.views[0]] == [(4, 2, 0), (4, 4, 1)]
+    patches = families.patches(batch.views[0][:1], size)
+    shown = [image, *(families.noisy(image, box, 100 + p) for p, (_, box) in enumerate(patches))]
+    seen_npd = families.embeddings(mllm, [[one, other] for one in shown])
+    moved_np = (seen_npd[1:] - seen_npd[:1]).norm(dim=-1)
+    assert moved_np.argmax(dim=-1).tolist() == list(range(len(patches)))
+
+
+@pytest.mark.parametrize("family", families.TEXT_ONLY)
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_early_stop_of_text_only_models(tmp_path: Path, family: str, layer: int) -> None:
+    folder = families.text_only(tmp_path, family)
+    pairs = [Pair("the red dog"), Pair("a big blue cat on the left of two balls")]
+    whole = Mllm.load(folder, layer=layer, full=True, device="cpu")
+    cut = Mllm.load(folder, layer=layer, device="cpu")
+    assert (len(cut.decoder.layers), len(whole.decoder.layers)) == (layer + 1, families.N_LAYERS)
+    batch = cut.prepare(pairs)
+    with whole._catch() as caught, torch.inference_mode():
+        whole.model(**whole._causal(batch), use_cache=False)
+        whole.model(**batch.inputs, use_cache=False)
+    assert torch.equal(cut.hidden(batch), caught[0]) and torch.equal(whole.hidden(batch), caught[0])
+    for b, n in enumerate(batch.length_b):
+        torch.testing.assert_close(caught[1][b, :n], caught[0][b, :n], rtol=1e-4, atol=1e-4)
