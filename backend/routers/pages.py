@@ -24,7 +24,7 @@ from backend.routers.page_parts import (
     split,
 )
 from backend.routers.stores import get_store_detail
-from backend.schemas import Order, Verdict
+from backend.schemas import Feature, Order, Verdict
 
 __all__ = ["error_page", "router"]
 
@@ -70,7 +70,9 @@ BANDS = {
 @router.get("/")
 def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
     store = get_store_detail(state, served)
-    strongest = features_api.get_features(served, verdict=["cross-modal"], sort="lift", order="desc", limit=12)
+    strongest = one_of_each(
+        features_api.get_features(served, verdict=["cross-modal"], sort="lift", order="desc", limit=200).items, 12
+    )
     quality = store.quality
     provenance = [
         ("model", store.model),
@@ -95,12 +97,18 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         section="/",
         verdicts=store.verdicts,
         split=split(store.verdicts),
-        strongest=strongest.items,
-        glimpses=data.glimpses(request, served, [f.id for f in strongest.items]),
+        strongest=strongest,
+        glimpses=data.glimpses(request, served, [f.id for f in strongest]),
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
         sae_warning=sae_api.not_for_images(quality),
     )
+
+
+def one_of_each(features: list[Feature], n: int) -> list[Feature]:
+    """The first n with labels of their own: features of one thing tend to stand together in a ranking."""
+    first = {(f.label or f"#{f.id}"): f for f in reversed(features)}
+    return sorted(first.values(), key=features.index)[:n]
 
 
 def per_modality(value: Any) -> str:

@@ -308,7 +308,8 @@ def steering(mllm: Mllm, sae: SaeV, candidates: dict[str, list[int]], o: Options
         change = partial(apply, Steer(sae, pushes))
         return answers(mllm, [asked(s, target) for s in scenes], change).count(target)
 
-    chosen, units = {}, {}
+    chosen: dict[str, dict[str, Any]] = {}
+    units: dict[str, dict[int, float]] = {}
     for word in [*WORDS["colours"], *WORDS["shapes"]]:
         fitting = [s for s in tuning if could_become(s, word)]
         units[word] = {k: p999[k] for k in candidates[word] if p999[k] > 0}
