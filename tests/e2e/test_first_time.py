@@ -73,10 +73,10 @@ def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
 
     # A partner leads to another feature's page.
     partner = page.get_by_test_id("partner").locator("a.label").first
-    if partner.count():
-        partner.click()
-        expect(page.get_by_test_id("feature-head")).to_be_visible()
-        page.go_back()
+    name = partner.inner_text()
+    partner.click()
+    expect(page.get_by_test_id("feature-label")).to_contain_text(name.split("#")[0].strip())
+    page.go_back()
 
     # A sample: the patch lights in the thing's true box.
     sample = page.get_by_test_id("example").first.get_attribute("data-sample")
@@ -87,8 +87,11 @@ def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
     expect(strongest).to_be_attached()
 
     # And the feature steers.
-    page.goto(f"/steer?sample={sample}&feature={feature}:add:2")
-    expect(page.get_by_test_id("steer")).to_be_visible()
+    page.goto(f"/steer?sample={sample}&feature={feature}:add:2&max_tokens=8")
+    page.get_by_test_id("steer-go").click()
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=60_000)
+    for channel in ("default", "steered"):
+        assert page.get_by_test_id(f"out-{channel}").inner_text().strip()
 
 
 def test_a_dropped_picture_finds_features(page: Page, demo: Demo, truth: dict[str, dict[str, Any]]) -> None:
