@@ -20,6 +20,7 @@ from backend.routers.page_parts import Picture, example_picture, heat
 from backend.schemas import FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
 from precompute.filter import kept_rows
+from precompute.store.schema import FLAGS
 
 THUMB = "&size=128"
 CARD = "&size=320"
@@ -60,7 +61,7 @@ def card(sample: Sample | SampleDetail | SampleHit, shown: float | None = None, 
         "text": sample.text,
         "url": sample.images[0].url + CARD if sample.images else None,
         "shown": shown,
-        "flags": sample.flags if isinstance(sample, Sample) else [],
+        "flags": [FLAGS[name][0] for name in sample.flags] if isinstance(sample, Sample) else [],
         "reason": reason,
     }
 

@@ -111,6 +111,12 @@ def one_of_each(features: list[Feature], n: int) -> list[Feature]:
     return sorted(first.values(), key=features.index)[:n]
 
 
+def visible(token: str) -> str:
+    """A token with its line breaks and, where it is nothing else, its spaces shown."""
+    broken = token.replace("\n", "↵").replace("\t", "⇥")
+    return broken if broken.strip() else "␣" * len(broken)
+
+
 def per_modality(value: Any) -> str:
     """A figure of the manifest's `quality` in words: a number, or one per modality."""
     if isinstance(value, dict):
@@ -178,7 +184,7 @@ def feature(
         picture = example_picture(one, tops["image"])
         where = f"“{one.token}”" if one.token else ""
         if one.patch:
-            where = f"row {one.patch.row + 1}, column {one.patch.col + 1}"
+            where = f"row {one.patch.row}, column {one.patch.col}"
         cards.append(
             {
                 "sample_id": one.sample_id,
@@ -222,8 +228,8 @@ def feature(
         examples=cards,
         om=omega_scale(found.omega, found.omega_baseline, found.lift_low, found.lift_high),
         histograms=histograms,
-        promoted=[(one.token, one.logit) for one in found.logits.promoted],
-        suppressed=[(one.token, one.logit) for one in found.logits.suppressed],
+        promoted=[(visible(one.token), one.logit) for one in found.logits.promoted],
+        suppressed=[(visible(one.token), one.logit) for one in found.logits.suppressed],
         neighbours=[
             ("by decoder direction", found.neighbours.decoder),
             ("by what they fire on", found.neighbours.profile),

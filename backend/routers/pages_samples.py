@@ -74,7 +74,7 @@ def sample(
     outline = patch_path(found.views[mark.view], mark.row, mark.col) if mark else None
     title = ""
     if here:
-        title = f"Here: row {mark.row + 1}, column {mark.col + 1}" if mark else f"Here: “{here.token}”"
+        title = f"Here: row {mark.row}, column {mark.col}" if mark else f"Here: “{here.token}”"
     descriptions = {score.name: score.description for score in data.list_scores(served)}
     return render_for(
         request,

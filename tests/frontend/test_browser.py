@@ -47,16 +47,16 @@ def test_patches_tokens_and_features_of_a_sample(context: BrowserContext) -> Non
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(page.locator("#he-h")).to_have_text("Here: row 2, column 1")
+    expect(page.locator("#he-h")).to_have_text("Here: row 1, column 0")
     expect(page).to_have_url(re.compile("row=1&col=0"))
     box = page.get_by_test_id("patch-pad").bounding_box()
     assert box
     page.get_by_test_id("patch-pad").click(position={"x": box["width"] * 0.9, "y": box["height"] * 0.1})
-    expect(page.locator("#he-h")).to_have_text("Here: row 1, column 4")
+    expect(page.locator("#he-h")).to_have_text("Here: row 0, column 3")
     expect(page.get_by_test_id("patch-pad")).to_be_focused()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(page.locator("#he-h")).to_have_text("Here: row 2, column 4")
+    expect(page.locator("#he-h")).to_have_text("Here: row 1, column 3")
 
     page.goto(re.sub(r"\?.*", "", page.url))
     assert page.get_by_test_id("heat").locator("path").count() == 0

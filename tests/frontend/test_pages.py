@@ -48,7 +48,7 @@ def test_sample_page(client: TestClient, sample_id: str) -> None:
     for name in ("stage-picture", "caption", "token", "scores", "top-text", "top-image"):
         assert f'data-testid="{name}"' in plain
     at_patch = client.get(f"/samples/{sample_id}?view=0&row=1&col=2").text
-    assert "Here: row 2, column 3" in at_patch
+    assert "Here: row 1, column 2" in at_patch
     position = re.search(r'data-position="(\d+)"', plain)
     assert position
     at_token = client.get(f"/samples/{sample_id}?position={position[1]}").text

@@ -122,7 +122,7 @@ function wirePad(picture, views) {
       const [view, row, col] = at ?? [mine[0], 0, -step[1]];
       at = [view, clamp(row + (at ? step[0] : 0), views[view].rows), clamp(col + step[1], views[view].cols)];
       drawMark(marks, views[at[0]], at[1], at[2]);
-      say(`row ${at[1] + 1}, column ${at[2] + 1}`);
+      say(`row ${at[1]}, column ${at[2]}`);
     } else if ((event.key === "Enter" || event.key === " ") && at) {
       event.preventDefault();
       go(at);
