@@ -37,6 +37,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(2048)  # from here on a browser waits for the page instead of being refused
     except OSError as error:
         raise SaevxError(
             f"Cannot listen on {host}:{port} ({error.strerror}): choose another --port."

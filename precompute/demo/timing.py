@@ -28,14 +28,15 @@ def until_page(folder: Path) -> float:
     command = [sys.executable, "-m", "backend.cli", "demo", "--dir", str(folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        if found is None:
-            raise SystemExit("the demo did not start")
-        with urllib.request.urlopen(found[0], timeout=60) as reply:
-            reply.read()
-        seconds = time.monotonic() - begin
-        process.terminate()
-    return seconds
+        try:
+            found = next((m for line in process.stdout if (m := re.search(r"http://\S+", line))), None)
+            if found is None:
+                raise SystemExit("the demo did not start")
+            with urllib.request.urlopen(found[0], timeout=60) as reply:
+                reply.read()
+            return time.monotonic() - begin
+        finally:
+            process.terminate()
 
 
 def main() -> None:
