@@ -100,9 +100,9 @@ def make_llama(folder: Path) -> Path:
 
 
 def make_sae(
-    folder: Path, *, architecture: str = "standard", hook: str | None = None, **options: object
+    folder: Path, *, architecture: str = "standard", hook: str | None = None, bias: float = -1.0, **options: object
 ) -> Path:
-    """A random SAE on layer LAYER that fires on a fifth of its features or so."""
+    """A random SAE on layer LAYER that fires on a fifth of its features or so; more of them with a higher bias."""
     from sae_lens import SAE
 
     generator = torch.Generator().manual_seed(1)
@@ -120,7 +120,7 @@ def make_sae(
         for name, weight in sae.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.1))
             if name == "b_enc":
-                weight.sub_(1.0)
+                weight.add_(bias)
     sae.save_model(folder)
     return folder
 

@@ -81,6 +81,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
             f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (run, never counted)",
         ),
         ("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items())),
+        ("labels", named_by(store.manifest.get("labels", {}))),
         *((name, shown) for name in ("fvu", "l0", "dead") if (shown := per_modality(quality.get(name)))),
         ("content", store.content_id),
         ("made", f"{store.created:%Y-%m-%d %H:%M}" if store.created else "–"),
@@ -98,7 +99,16 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         glimpses=data.glimpses(request, served, [f.id for f in strongest.items]),
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
+        shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
+
+
+def named_by(labels: dict[str, Any]) -> str:
+    """Who wrote the features' names."""
+    if labels.get("method") != "labeller":
+        return "keywords from each feature's own evidence"
+    failed = labels.get("n_failed")
+    return f"written by {labels.get('labeller') or 'a model'}" + (f", {failed} left to keywords" if failed else "")
 
 
 def per_modality(value: Any) -> str:
