@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
-from precompute.cli import CLI_CONFIG, Filter, Precompute, Verify, run
+from precompute.cli import CLI_CONFIG, Filter, Precompute, Score, Verify, run
 
 Port = Field(default=8000, ge=0, le=65535)
 
@@ -88,7 +88,8 @@ class Saevx(BaseSettings):
     demo: CliSubCommand[Demo] = Field(description="Make the demo and open it.")
     precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
-    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store by a score.")
+    score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
+    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
 
     def cli_cmd(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Row:
     text: str
     images: tuple[Path, ...]
     extra: dict[str, Any]
-    """The row's other fields, kept as they are."""
+    """The row's own fields but `id` and `text`, the image's name among them, kept as they are."""
     source: str
     """Where it stands: file and line."""
 
@@ -75,40 +75,81 @@ def read(source: str | Path) -> Data:
     Raises:
         SaevxError: there is no such data, or no usable row in it.
     """
-    path = Path(source)
-    if path.is_dir():
-        listing, image_field = path / METADATA, "file_name"
-        if not listing.is_file():
-            raise SaevxError(f"{path} holds no {METADATA}: give an imagefolder with one, or a JSONL file.")
-    elif path.is_file() and path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-        listing, image_field = path, "image"
-    elif path.exists():
-        raise SaevxError(f"{path} is neither a folder nor a JSONL file: give an imagefolder or a JSONL file.")
-    else:
-        raise SaevxError(f"There is no data at {path}: give an imagefolder or a JSONL file.")
+    listing, image_field = _listing(source)
     records = list(_records(listing))
-    text_only = not any(isinstance(record, dict) and record.get(image_field) for _, record in records)
+    text_only = not _any_image(records, image_field)
+    seen: set[str] = set()
+
+    def is_new(sample_id: str) -> bool:
+        new = sample_id not in seen
+        seen.add(sample_id)
+        return new
+
     rows: list[Row] = []
     set_aside: list[SetAside] = []
-    seen: set[str] = set()
+    for one in _rows(records, listing, image_field, text_only, is_new):
+        if isinstance(one, Row):
+            rows.append(one)
+        else:
+            set_aside.append(one)
+    if not rows:
+        reason = f"; the first: {set_aside[0].reason}" if set_aside else ""
+        raise SaevxError(f"{source} holds no usable row ({len(set_aside)} set aside{reason}).")
+    return Data(Path(source).resolve().name, rows, set_aside, text_only)
+
+
+def stream(source: str | Path, is_new: Callable[[str], bool]) -> Iterator[Row | SetAside]:
+    """The rows of DATA one by one, for data of any length.
+
+    Args:
+        is_new: notes an id and says whether it is the first of its kind.
+
+    Raises:
+        SaevxError: there is no such data.
+    """
+    listing, image_field = _listing(source)
+    text_only = not _any_image(_records(listing), image_field)  # reads on only to the first image
+    return _rows(_records(listing), listing, image_field, text_only, is_new)
+
+
+def _listing(source: str | Path) -> tuple[Path, str]:
+    """The JSONL file of DATA, and its field that names the image."""
+    path = Path(source)
+    if path.is_dir():
+        if not (path / METADATA).is_file():
+            raise SaevxError(f"{path} holds no {METADATA}: give an imagefolder with one, or a JSONL file.")
+        return path / METADATA, "file_name"
+    if path.is_file() and path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        return path, "image"
+    if path.exists():
+        raise SaevxError(f"{path} is neither a folder nor a JSONL file: give an imagefolder or a JSONL file.")
+    raise SaevxError(f"There is no data at {path}: give an imagefolder or a JSONL file.")
+
+
+def _any_image(records: Iterable[tuple[int, Any]], image_field: str) -> bool:
+    return any(isinstance(record, dict) and record.get(image_field) for _, record in records)
+
+
+def _rows(
+    records: Iterable[tuple[int, Any]],
+    listing: Path,
+    image_field: str,
+    text_only: bool,
+    is_new: Callable[[str], bool],
+) -> Iterator[Row | SetAside]:
     for index, (line, record) in enumerate(records):
         sample_id: str | None = None
         try:
             if isinstance(record, BadRow):
                 raise record
             sample_id = _id(record, index)
-            if sample_id in seen:
+            if not is_new(sample_id):
                 raise BadRow(f"its id {sample_id!r} stands in an earlier row")
-            seen.add(sample_id)
             images = () if text_only else _images(record, image_field, listing.parent)
-            extra = {k: v for k, v in record.items() if k not in ("id", "text", image_field)}
-            rows.append(Row(index, sample_id, _text(record), images, extra, f"{listing.name}:{line}"))
+            extra = {k: v for k, v in record.items() if k not in ("id", "text")}
+            yield Row(index, sample_id, _text(record), images, extra, f"{listing.name}:{line}")
         except BadRow as bad:
-            set_aside.append(SetAside(index, sample_id, str(bad)))
-    if not rows:
-        reason = f"; the first: {set_aside[0].reason}" if set_aside else ""
-        raise SaevxError(f"{path} holds no usable row ({len(set_aside)} set aside{reason}).")
-    return Data(path.resolve().name, rows, set_aside, text_only)
+            yield SetAside(index, sample_id, str(bad))
 
 
 def _records(listing: Path) -> Iterator[tuple[int, Any]]:
