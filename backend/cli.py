@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
-from precompute.cli import CLI_CONFIG, Evaluate, Filter, Precompute, Train, Verify, run
+from precompute.cli import CLI_CONFIG, Evaluate, Filter, Precompute, Score, Train, Verify, run
 
 Port = Field(default=8000, ge=0, le=65535)
 
@@ -90,7 +90,8 @@ class Saevx(BaseSettings):
     evaluate: CliSubCommand[Evaluate] = Field(description="Measure an SAE inside a model.")
     precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
-    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store by a score.")
+    score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
+    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
 
     def cli_cmd(self) -> None:

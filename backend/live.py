@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -157,18 +156,13 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
     """The store's model, whole, and its SAE, where the options or the store say they lie.
 
     Raises SaevxError where either is not found or does not fit the store."""
+    from precompute.live import load_sae, located
     from precompute.model import Mllm
-    from precompute.sae import SaeV
 
     manifest = served.manifest
-    model_at = settings.model or located(served, "model")
+    model_at = settings.model or located(served.path, manifest, "model")
     layer = int(manifest["model"]["layer"])
-    sae = SaeV.load(settings.sae or located(served, "sae"), settings.device, layer=layer)
-    if sae.sha256 != manifest["sae"]["sha256"]:
-        raise SaevxError(
-            f"The SAE found is not the one of store {served.name}: name the right one with --sae."
-        )
-    sae.scale_as(dict(manifest))
+    sae = load_sae(served.path, manifest, settings.sae, settings.device)
     for other in others:
         if other.mllm.source == model_at:
             shared = copy.copy(other.mllm)  # the same weights, read at another layer
@@ -186,17 +180,3 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
     )
     sae.check(mllm.d_model)
     return Engine(mllm, sae)
-
-
-def located(served: Served, kind: str) -> str:
-    """Where a store's model or SAE lies: the path in run.json if it still exists, the folder beside the
-    store (so that a demo can be moved), else the manifest's name, which may be a hub's."""
-    run = served.path / "run.json"
-    if run.is_file():
-        at = json.loads(run.read_text()).get(kind)
-        if at and Path(at).exists():
-            return str(at)
-    beside = served.path.resolve().parent / kind
-    if beside.is_dir():
-        return str(beside)
-    return str(served.manifest[kind]["name"])

@@ -1,5 +1,5 @@
-"""The offline commands `saevx train`, `evaluate`, `precompute`, `verify`, `filter`; backend/cli.py puts them beside the
-server's."""
+"""The offline commands `saevx train`, `evaluate`, `precompute`, `score`, `filter` and `verify`; backend/cli.py puts
+them beside the server's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict, SettingsError
@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsCo
 from precompute.errors import SaevxError
 from precompute.options import EvaluateOptions, TrainOptions
 from precompute.pipeline import Options, precompute
+from precompute.score_options import ScoreOptions
 
 CLI_CONFIG = SettingsConfigDict(
     cli_kebab_case=True,
@@ -99,13 +100,27 @@ class Verify(BaseModel):
             raise SaevxError(f"{self.store} is damaged ({bad[0].name}: {bad[0].detail}): make it again.")
 
 
+class Score(ScoreOptions):
+    """Score any number of new pairs with the ω of a finished store: id, all scores and flags of each."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: CliPositionalArg[str]
+    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
+
+    def cli_cmd(self) -> None:
+        from precompute.score_data import score_data
+
+        print(score_data(self))
+
+
 class Filter(BaseModel):
-    """Keep the best pairs of a store by a score, as JSONL that `datasets` loads back."""
+    """Keep the best pairs by a score, as JSONL that `datasets` loads back, with the rows' own fields."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     store: CliPositionalArg[Path]
-    """Folder of the store."""
+    """Folder of a store, or a file that `saevx score` wrote."""
     by: str
     """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good from bad."""
     keep: float = Field(default=50.0, ge=0, le=100)
@@ -118,11 +133,16 @@ class Filter(BaseModel):
     """jsonl: one object a line with the row's own fields; ids: one id a line."""
 
     def cli_cmd(self) -> None:
-        from precompute.filter import filter_store
+        from precompute.filter import filter_file, filter_store
         from precompute.store.reader import Store
 
-        store = Store.open(self.store)
-        lines = filter_store(store, by=self.by, keep=self.keep, flags=self.drop_flags, format=self.format)
+        asked: dict[str, Any] = {
+            "by": self.by, "keep": self.keep, "flags": self.drop_flags, "format": self.format
+        }  # fmt: skip
+        if self.store.is_file():
+            lines = filter_file(self.store, **asked)
+        else:
+            lines = filter_store(Store.open(self.store), **asked)
         if self.out is None:
             sys.stdout.writelines(lines)
             return

@@ -1,11 +1,13 @@
-"""Keep the best x % of a store's pairs by a score, without those that a flag excludes: the filtered set for
-alignment.
+"""Keep the best x % of the pairs of a store or of a file of `saevx score`, without those that a flag excludes: the
+filtered set for alignment.
 """
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
+from precompute.score_file import rows_of
 from precompute.store import schema as s
 from precompute.store.query import fetch
 from precompute.store.reader import Store
@@ -35,8 +38,7 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
     Raises:
         SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
     """
-    if not 0 <= keep <= 100:
-        raise SaevxError(f"keep is a percentage from 0 to 100, not {keep:g}.")
+    _check_keep(keep)
     score = store.score_values(by)
     if np.isnan(score).all():
         raise SaevxError(
@@ -49,6 +51,15 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
         column = s.samples.c[s.flag_column(name)]
         raised = [r[0] for r in fetch(store.engine, select(s.samples.c.row).where(column > limit))]
         allowed[raised] = False
+    return _best(score, allowed, keep)
+
+
+def _check_keep(keep: float) -> None:
+    if not 0 <= keep <= 100:
+        raise SaevxError(f"keep is a percentage from 0 to 100, not {keep:g}.")
+
+
+def _best(score: Array, allowed: Array, keep: float) -> Array:
     rows = np.flatnonzero(allowed)
     order = np.lexsort((rows, -np.nan_to_num(score[rows], nan=-np.inf)))
     return np.sort(rows[order[: int(np.floor(len(rows) * keep / 100 + 0.5))]])
@@ -85,3 +96,40 @@ def filter_store(
             else:
                 item = {"id": r.sample_id, "text": r.text, **r.extra, by: r.score}
                 yield json.dumps(item, ensure_ascii=False) + "\n"
+
+
+def filter_file(
+    path: Path, *, by: str, keep: float, flags: Sequence[str] = (), format: Format = "jsonl"
+) -> Iterator[str]:
+    """As `filter_store`, from a file of `saevx score`; one number a pair is all that is held in memory.
+
+    Raises:
+        SaevxError: as `kept_rows`, or the file is none of `saevx score`.
+    """
+    _check_keep(keep)
+    if by not in s.SCORES:
+        raise SaevxError(f"Unknown score {by!r}: use one of {', '.join(s.SCORES)}.")
+    column = s.score_column(by)
+    limits = [_flag_and_limit(asked, dict.fromkeys(s.FLAGS, np.nan)) for asked in flags]
+    scores, allowed = array("d"), bytearray()
+    for item in rows_of(path, (column, "flags", *(s.flag_column(name) for name, _ in limits))):
+        scores.append(np.nan if item[column] is None else item[column])
+        allowed.append(not any(_raised(item, name, limit) for name, limit in limits))
+    score = np.asarray(scores)
+    if np.isnan(score).all():
+        raise SaevxError(f"{path} has no {by!r} score: run `saevx score` with it, or choose another.")
+    kept = np.zeros(len(score), dtype=bool)
+    kept[_best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
+    for wanted, item in zip(kept, rows_of(path, ("id", "fields", column)), strict=True):
+        if wanted and format == "ids":
+            yield f"{item['id']}\n"
+        elif wanted:
+            yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"
+
+
+def _raised(item: dict[str, Any], name: str, limit: float) -> bool:
+    """Is the flag raised: by the store's own threshold where `limit` is NaN, else above `limit`?"""
+    if np.isnan(limit):
+        return name in item["flags"]
+    value = item[s.flag_column(name)]
+    return value is not None and value > limit

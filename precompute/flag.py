@@ -148,20 +148,36 @@ def is_empty(text: str) -> bool:
     return not any(c.isalnum() for c in text)
 
 
-def fvu(data: Collected) -> tuple[Array, Array, dict[str, float | None]]:
-    """FVU per sample, (text, image), NaN without such tokens; and over all of D.
+class Fvu(NamedTuple):
+    """Fraction of variance unexplained."""
 
-    The variance is the data's: mean over all counted tokens of ‖h − mean h‖², so that samples are comparable.
+    text_n: Array  # per sample, NaN without such tokens
+    image_n: Array
+    overall: dict[str, float | None]
+    variance: dict[str, float | None]
+    """By modality, mean over all counted tokens of ‖h − mean h‖²: with it other samples can be compared."""
+
+
+def fvu(data: Collected) -> Fvu:
+    """FVU per sample and over all of D.
+
+    The variance is the data's, so that samples are comparable.
     """
-    sample, per_sample, overall = data.sample, [], {}
+    sample, per_sample, overall, variance = data.sample, [], {}, {}
     for name in ("text", "image"):
         n = sample[f"n_{name}"].astype(np.float64)
         total = n.sum()
         spread = sample[f"sq_{name}"].sum() - (sample[f"sum_{name}_d"] ** 2).sum() / total if total else 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            per_sample.append(np.where(n > 0, sample[f"sse_{name}"] / (n * (spread / max(total, 1))), np.nan))
+        per_sample.append(fvu_of(sample[f"sse_{name}"], n, spread / max(total, 1)))
         overall[name] = float(sample[f"sse_{name}"].sum() / spread) if spread > 0 else None
-    return per_sample[0], per_sample[1], overall
+        variance[name] = float(spread / total) if spread > 0 else None
+    return Fvu(per_sample[0], per_sample[1], overall, variance)
+
+
+def fvu_of(sse_n: Array, n_tokens_n: Array, variance: float | None) -> Array:
+    """FVU of samples against the data's variance; NaN without tokens."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(n_tokens_n > 0, sse_n / (n_tokens_n * (variance or np.nan)), np.nan)
 
 
 def robust_limit(values: Array, deviations: float) -> float:
@@ -272,8 +288,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     found["empty-text"], threshold["empty-text"] = empty.astype(np.float64), 0.5
     found["repeated-text"] = np.array([repeated_share(text) for text in texts])
     threshold["repeated-text"] = 0.3
-    fvu_text, fvu_image, overall = fvu(data)
-    found["reconstruction"] = np.fmax(fvu_text, fvu_image)
+    unexplained = fvu(data)
+    found["reconstruction"] = np.fmax(unexplained.text_n, unexplained.image_n)
     threshold["reconstruction"] = robust_limit(found["reconstruction"], 6)
     middle = np.nanmedian(scores["l0"])
     found["few-features"] = 1 - scores["l0"] / middle
@@ -283,8 +299,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         part,
         "flag",
         **found,
-        fvu_text=fvu_text,
-        fvu_image=fvu_image,
+        fvu_text=unexplained.text_n,
+        fvu_image=unexplained.image_n,
         near_row=near.row,
         near_cosine=near.cosine,
     )
@@ -309,8 +325,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     why = Reasons(data, weights, p999, found, near, best)
     reasons = [entry for name in FLAGS for entry in why.of(name, threshold[name])]
     save_json(part, "flag", {"flags": table, "reasons": reasons})
-    quality = manifest.get("quality", {})
-    return {"quality": {**quality, "fvu": {**quality.get("fvu", {}), **overall}}, "mismatch_score": best}
+    known = manifest.get("quality", {})
+    measured = {"fvu": {**known.get("fvu", {}), **unexplained.overall}, "variance": unexplained.variance}
+    return {"quality": {**known, **measured}, "mismatch_score": best}
 
 
 class Reasons:

@@ -3,7 +3,8 @@
 Four witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008):
 the words of its strongest text tokens, the captions of the samples of its strongest tokens, the captions of
 those of its strongest patches, and the tokens that its direction promotes. `label_score` says how well the
-name tells samples that activate the feature from those that do not, on samples that gave no evidence.
+name tells samples that activate the feature from those that do not, on samples that gave no evidence. With
+`--labeller` a model writes the names instead (labeller.py), and they are scored alike.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.cooccur import chosen_rows, feature_sets
+from precompute.progress import say
 from precompute.store.collected import Collected, load_json, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 
@@ -30,6 +32,7 @@ MIN_EVIDENCE = 2.0  # z of the log-odds below which a caption word is no evidenc
 SECOND = 0.85  # a second word joins the label from this share of the first's score
 HELD_OUT = 20_000
 STRONG = 0.25  # of p99.9: a sample counts as activating for label_score
+MOST_COMMON = 0.5  # share of the captions beyond which a word of a written name tests nothing
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -192,12 +195,19 @@ def choose(found: csr_matrix) -> tuple[Array, Array]:
     return best, second
 
 
-def detection(data: Collected, words: Words, best: Array, p999: Array) -> Array:
-    """Balanced accuracy of "the caption has the word" for "the sample activates the feature", on held-out
-    samples.
+class Name(NamedTuple):
+    """A feature's name, and the caption words in it by which it is tested."""
+
+    text: str
+    words: list[int]
+
+
+def detection(data: Collected, words: Words, names: list[Name | None], p999: Array) -> Array:
+    """Balanced accuracy of "the caption has a word of the name" for "the sample activates the feature", on
+    held-out samples.
 
     Held out: samples that gave the feature no evidence. Activating: a kept maximum over a quarter of p99.9;
-    the others: none at all. NaN where either kind is missing.
+    the others: none at all. NaN where either kind is missing, or the name has no word of a caption.
     """
     rows = chosen_rows([str(record["sample_id"]) for record in data.samples], HELD_OUT)
     texts, images = feature_sets(data, rows)
@@ -212,8 +222,13 @@ def detection(data: Collected, words: Words, best: Array, p999: Array) -> Array:
     )
     strong_nf = (strong_nf - strong_nf.multiply(evidence_nf)).tocsr()
     silent_seen = (any_nf + evidence_nf).astype(bool).astype(np.int64)
-    named = best >= 0
-    word_nf = words.in_caption[rows].astype(np.int64).tocsc()[:, np.maximum(best, 0)].tocsr()
+    length_f = np.array([len(name.words) if name else 0 for name in names])
+    column = np.array([word for name in names if name for word in name.words], dtype=np.int64)
+    name_fw = csr_matrix(
+        (np.ones(len(column), np.int64), column, np.r_[0, np.cumsum(length_f)]),
+        shape=(len(names), len(words.name)),
+    )
+    word_nf = (words.in_caption[rows].astype(np.int64) @ name_fw.T).astype(bool).astype(np.int64).tocsr()
 
     def total(matrix: csr_matrix) -> Array:
         return np.asarray(matrix.sum(0)).ravel().astype(np.float64)
@@ -223,38 +238,73 @@ def detection(data: Collected, words: Words, best: Array, p999: Array) -> Array:
     false = total(word_nf) - total(silent_seen.multiply(word_nf))
     with np.errstate(divide="ignore", invalid="ignore"):
         score = (hit / n_strong + 1 - false / n_silent) / 2
-    return np.where(named & (n_strong > 0) & (n_silent > 0), score, np.nan)
+    return np.where((length_f > 0) & (n_strong > 0) & (n_silent > 0), score, np.nan)
 
 
-def fallback(data: Collected, feature: int, logits: dict[str, Any] | None) -> str | None:
-    """A name where no word stands out: its strongest text token, else its first promoted token."""
+def keyword_name(words: Words, best: int, second: int) -> Name:
+    chosen = [best, second] if second >= 0 else [best]
+    return Name(", ".join(words.name[word] for word in chosen), chosen)
+
+
+def fallback(data: Collected, words: Words, feature: int, logits: dict[str, Any] | None) -> Name:
+    """A name where no word stands out: its strongest text token, else its first promoted token, else the
+    commonest word of the captions in which it fires."""
+
+    def quoted(kind: str, token: str) -> Name:
+        known = dict.fromkeys(words.id_of[word] for word in words_of(token) if word in words.id_of)
+        return Name(f"{kind} “{token}”", list(known))
+
     row, position = (int(data.accum[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "pos"))
     if row >= 0:
         token = data.vocabulary[
             int(data.events.token_id[int(data.events.sample_token[row]) + position])
         ].strip()
         if token:
-            return f"token “{token}”"
+            return quoted("token", token)
     promoted = (logits or {}).get("promoted") or []
-    tokens = [text.strip() for text, _ in promoted if any(c.isalnum() for c in text)]
-    return f"towards “{tokens[0]}”" if tokens else None
+    for text, _ in promoted:
+        if any(c.isalnum() for c in text):
+            return quoted("towards", text.strip())
+    rows = np.unique(data.accum["top_row"][feature])
+    count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel()
+    if count.any():
+        return quoted("with", words.name[int(count.argmax())])
+    return Name("no word", [])
+
+
+def written_name(words: Words, text: str) -> Name:
+    """A name in free words is tested by those of them that at most half of the captions have."""
+    share = np.asarray(words.in_caption.sum(0)).ravel() / max(words.in_caption.shape[0], 1)
+    known = dict.fromkeys(words.id_of[word] for word in words_of(text) if word in words.id_of)
+    return Name(text, [word for word in known if share[word] <= MOST_COMMON])
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Step entry; no options."""
+    """Step entry. Options: `labeller` (a URL) and `labeller_model`."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     logits: list[dict[str, Any] | None] = load_json(part, "logits")
     words = read_words([str(record["text"]) for record in data.samples])
-    live = weigh["verdict"] != VERDICTS.index("dead")
     best, second = choose(evidence(data, words, logits))
-    labels: list[str | None] = []
-    for k in range(data.n_features):
-        if not live[k]:
-            labels.append(None)
-        elif best[k] < 0:
-            labels.append(fallback(data, k, logits[k]))
-        else:
-            labels.append(words.name[best[k]] + (f", {words.name[second[k]]}" if second[k] >= 0 else ""))
-    save_json(part, "label", labels)
-    save_step(part, "label", score=detection(data, words, best, weigh["p999"]))
-    return {"labels": {"method": "keywords", "n": sum(label is not None for label in labels)}}
+    names: list[Name | None] = [None] * data.n_features
+    live = np.flatnonzero(weigh["verdict"] != VERDICTS.index("dead")).tolist()
+    for k in live:
+        names[k] = (
+            keyword_name(words, int(best[k]), int(second[k]))
+            if best[k] >= 0
+            else fallback(data, words, k, logits[k])
+        )
+    told: dict[str, Any] = {"method": "keywords"}
+    if options.get("labeller"):
+        from precompute.labeller import Labeller, clean
+
+        model = Labeller(str(options["labeller"]), options.get("labeller_model"))
+        promoted = [[token.strip() for token, _ in (logits[k] or {}).get("promoted", [])] for k in live]
+        written = model.names(data, live, promoted)
+        for k, text in zip(live, written, strict=True):
+            names[k] = names[k] if text is None else written_name(words, text)
+        n_failed = sum(text is None for text in written)
+        told = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
+        say(f"labeller: {len(live) - n_failed} names written, {n_failed} failed and keep their keywords")
+    save_json(part, "label", [name and name.text for name in names])
+    save_step(part, "label", score=detection(data, words, names, weigh["p999"]))
+    return {"labels": {**told, "n": len(live)}}

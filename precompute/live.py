@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -54,3 +57,37 @@ def encode_pair(
         one.token_id_t, one.modality_t, one.offset_t, one.feature_e, one.value_e,
         one.views[0], one.hidden_td, one.norm_t, one.error_t,
     )  # fmt: skip
+
+
+def load_sae(store: Path, manifest: Mapping[str, Any], source: str | None, device: str) -> SaeV:
+    """The SAE of a store, from `source` or where the store says it lies.
+
+    Raises:
+        SaevxError: it is not found, or is not the one the store was made with.
+    """
+    layer = int(manifest["model"]["layer"])
+    sae = SaeV.load(source or located(store, manifest, "sae"), device, layer=layer)
+    if sae.sha256 != manifest["sae"]["sha256"]:
+        raise SaevxError(
+            f"The SAE found is not the one of store {manifest['name']}: name the right one with --sae."
+        )
+    sae.scale_as(dict(manifest))
+    return sae
+
+
+def located(store: Path, manifest: Mapping[str, Any], kind: str) -> str:
+    """Where a store's model or SAE lies: the path in run.json if it still exists, the folder beside the
+    store (so that a demo can be moved), else the manifest's name, which may be a hub's.
+
+    Args:
+        kind: `model` or `sae`.
+    """
+    run = store / "run.json"
+    if run.is_file():
+        at = json.loads(run.read_text()).get(kind)
+        if at and Path(at).exists():
+            return str(at)
+    beside = store.resolve().parent / kind
+    if beside.is_dir():
+        return str(beside)
+    return str(manifest[kind]["name"])

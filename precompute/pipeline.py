@@ -17,17 +17,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from precompute.data import Columns, Data, SetAside, Source, header_size, read
+from precompute.data import Columns, Data, Source, read
 from precompute.errors import SaevxError
-from precompute.plan import Plan, fingerprint, make_plan
+from precompute.plan import Plan, fingerprint, make_plan, shuffle_images, usable
 from precompute.progress import say
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
     "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
+    "shuffle_images",
 }  # fmt: skip
 LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
@@ -86,6 +86,13 @@ class Options(BaseModel):
     """Let a sample give several of the tokens behind ω, as the authors do; default: one per modality."""
     seed: int = Field(default=0, ge=0)
     """Seed of every choice by chance."""
+    shuffle_images: bool = False
+    """Control: exchange the images among the pairs before the pass, none keeping its own; the store says so."""
+    labeller: str | None = None
+    """Let a model name the features, its pictures sent along: base URL of an OpenAI-compatible API, such as
+    http://localhost:8000/v1. The key, where it wants one, is read from SAEVX_LABELLER_KEY."""
+    labeller_model: str | None = None
+    """Name of that model; default: the first that the URL lists."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -119,6 +126,10 @@ def precompute(options: Options) -> Path:
         raise SaevxError(f"{options.out} exists already and a store never changes: choose another --out or delete it.")
     if options.sinks != "keep" and options.sinks <= 0:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
+    if options.labeller is not None:
+        from precompute.labeller import check_url
+
+        check_url(options.labeller)
     run = Run(options)
     if options.dry_run:
         print(run.forecast())
@@ -162,42 +173,23 @@ class Run:
     @cached_property
     def read(self) -> Data:
         o = self.options
-        return read(
+        data = read(
             o.data, Columns(o.image_column, o.text_column, o.id_column, o.text_side, o.image_folder, o.split)
         )
+        return data._replace(rows=shuffle_images(data.rows, o.seed)) if o.shuffle_images else data
 
     @cached_property
     def data_and_plan(self) -> tuple[Data, Plan]:
         """The usable rows and the order in which they are run."""
-        data, mllm, o = self.read, self.mllm, self.options
-        limit = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
-        mark = getattr(mllm.processor, "image_token", None) if mllm.multimodal else None
-        sizes = [[header_size(image) for image in row.images] for row in data.rows]
-        fine = [all(min(size) > 0 for size in picture) for picture in sizes]
-        known = [picture if ok else [] for picture, ok in zip(sizes, fine, strict=True)]
-        length_n = mllm.n_tokens([row.text for row in data.rows], known)
-        kept, lengths, set_aside = [], [], list(data.set_aside)
-        for row, length in zip(data.rows, length_n.tolist(), strict=True):
-            reason = None
-            if mark is not None and mark in row.text:
-                reason = f"its text holds {mark}, the model's mark for an image"
-            elif length + len(mllm.template) // 4 > limit:
-                reason = f"it has {length} tokens, more than the model's context of {limit}"
-            elif row.images and not mllm.multimodal:
-                reason = "it has an image, and the model reads text only"
-            elif not row.images and not row.text:
-                reason = "it has neither image nor text"
-            if reason:
-                set_aside.append(SetAside(row.index, row.sample_id, reason))
-            else:
-                kept.append(row)
-                lengths.append(length)
+        data, o = self.read, self.options
+        kept, lengths, bad = usable(data.rows, self.mllm)
+        set_aside = sorted([*data.set_aside, *bad])
         if not kept:
-            raise SaevxError(f"No row of {o.data} can be used; the first: {min(set_aside).reason}.")
-        data = data._replace(rows=kept, set_aside=sorted(set_aside))
+            raise SaevxError(f"No row of {o.data} can be used; the first: {set_aside[0].reason}.")
+        data = data._replace(rows=kept, set_aside=set_aside)
         plan = make_plan(
             [row.sample_id for row in kept],
-            np.array(lengths, dtype=np.int64) + OVERHEAD,
+            lengths,
             batch_tokens=o.batch_tokens,
             shard_samples=o.shard_samples,
             ds=o.ds,
@@ -288,6 +280,8 @@ class Run:
             "omega": o.omega,
             "repeat_samples": o.repeat_samples,
             "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy(),
+            "labeller": o.labeller,
+            "labeller_model": o.labeller_model,
             "logit_lens": self.logit_lens,
         }
         with self.timed(step):
@@ -337,6 +331,7 @@ class Run:
                 "sinks": o.sinks, "omega": o.omega, "repeat_samples": o.repeat_samples, "geometry": o.geometry,
                 "image_column": o.image_column, "text_column": o.text_column, "id_column": o.id_column,
                 "text_side": o.text_side, "split": o.split,
+                "shuffle_images": o.shuffle_images,
             },
             "code_version": code_version(),
         }  # fmt: skip
@@ -391,10 +386,6 @@ class Run:
 
         data, plan = self.data_and_plan
         return forecast(self.mllm, self.sae, data, plan, nll=self.options.nll, ds=self.options.ds)
-
-
-OVERHEAD = 8
-"""Tokens of a template, roughly, when batches are planned."""
 
 
 class Timed:

@@ -9,12 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from precompute.data import Row, SetAside, header_size
+from precompute.errors import SaevxError
+
 PRELUDE = 64
+OVERHEAD = 8
+"""Tokens of a template, roughly, when batches are planned."""
 DS_SPARE = 16
 """D_s is gathered with spares, for members that turn out unreadable."""
 
@@ -71,3 +77,44 @@ def smallest_hashes(sample_ids: Sequence[str], n: int) -> list[int]:
 def fingerprint(**parts: Any) -> str:
     """What an unfinished store must share with a run that continues it."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[SetAside]]:
+    """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
+    limit = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+    mark = getattr(mllm.processor, "image_token", None) if mllm.multimodal else None
+    sizes = [[header_size(path) for path in row.images] for row in rows]
+    fine = [all(min(size) > 0 for size in picture) for picture in sizes]
+    known = [picture if ok else [] for picture, ok in zip(sizes, fine, strict=True)]
+    length_n = mllm.n_tokens([row.text for row in rows], known)
+    kept, lengths, set_aside = [], [], []
+    for row, length in zip(rows, length_n.tolist(), strict=True):
+        reason = None
+        if mark is not None and mark in row.text:
+            reason = f"its text holds {mark}, the model's mark for an image"
+        elif length + len(mllm.template) // 4 > limit:
+            reason = f"it has {length} tokens, more than the model's context of {limit}"
+        elif row.images and not mllm.multimodal:
+            reason = "it has an image, and the model reads text only"
+        elif not row.images and not row.text:
+            reason = "it has neither image nor text"
+        if reason:
+            set_aside.append(SetAside(row.index, row.sample_id, reason))
+        else:
+            kept.append(row)
+            lengths.append(length)
+    return kept, np.array(lengths, dtype=np.int64) + OVERHEAD, set_aside
+
+
+def shuffle_images(rows: list[Row], seed: int) -> list[Row]:
+    """The same rows with the images exchanged among those that have one, none keeping its own."""
+    with_image = [i for i, row in enumerate(rows) if row.images]
+    if len(with_image) < 2:
+        raise SaevxError("--shuffle-images needs two pairs with an image at least.")
+    from precompute.score import derangement
+
+    moved = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))
+    shuffled = list(rows)
+    for i, other in zip(with_image, moved.tolist(), strict=True):
+        shuffled[i] = replace(rows[i], images=rows[with_image[other]].images)
+    return shuffled

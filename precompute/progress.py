@@ -18,9 +18,9 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """Counts `unit`s up to `total`."""
+    """Counts `unit`s up to `total`, which may be unknown."""
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self.start = self.told = time.monotonic()
         self.first = done
@@ -37,7 +37,8 @@ class Progress:
         elif time.monotonic() - self.told > EVERY_S:
             self.told = time.monotonic()
             rate = (self.done - self.first) / (self.told - self.start)
-            say(f"{self.title}: {self.done} of {self.total} {self.unit}, {rate:.1f} a second")
+            of = "" if self.total is None else f" of {self.total}"
+            say(f"{self.title}: {self.done}{of} {self.unit}, {rate:.1f} a second")
 
     def __enter__(self) -> Progress:
         return self

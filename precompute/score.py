@@ -6,7 +6,8 @@ pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,6 +143,19 @@ def score_pair(
     return found
 
 
+def chance(sample_ids: Sequence[str], seed: int) -> Array:
+    """Score `random`, float64 [n] in [0, 1): from the id alone, so that a pair has the same wherever it stands."""
+    digests = [hashlib.sha256(f"{seed} {sample_id}".encode()).digest()[:8] for sample_id in sample_ids]
+    return (np.frombuffer(b"".join(digests), ">u8") >> 11).astype(np.float64) / 2.0**53
+
+
+def length_rho(values: Array, length: Array) -> float | None:
+    """Spearman correlation of a score with the number of tokens; None where either does not vary."""
+    finite = np.isfinite(values)
+    varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(length[finite]) > 0
+    return float(stats.spearmanr(values[finite], length[finite]).statistic) if varied else None
+
+
 class Shadow(NamedTuple):
     """A few hundred of the data's own pairs, and the same with captions exchanged among them."""
 
@@ -223,15 +237,13 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         found["l0"] = np.diff(event_n) / n_tokens
     found["caption-nll"] = -data.sample["caption_nll"]
     seed = int(options.get("seed", 0))
-    found["random"] = np.random.Generator(np.random.PCG64(seed + 2)).random(data.n_samples)
+    found["random"] = chance([str(record["sample_id"]) for record in data.samples], seed)
 
     shadow = shadow_pairs(data, weights, seed)
     described = []
     for name, description in SCORES.items():
         values = found[name]
         finite = np.isfinite(values)
-        varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(n_tokens[finite]) > 0
-        rho = float(stats.spearmanr(values[finite], n_tokens[finite]).statistic) if varied else None
         tested = shadow is not None and name in FROM_MAXIMA
         described.append(
             {
@@ -240,7 +252,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
                 "mean": float(values[finite].mean()) if finite.any() else None,
                 "std": float(values[finite].std()) if finite.any() else None,
                 "hist": histogram(values),
-                "length_rho": rho,
+                "length_rho": length_rho(values, n_tokens),
                 "auroc": auroc(shadow.own[name], shadow.swapped[name], seed) if tested and shadow else None,
             }
         )

@@ -22,8 +22,8 @@ from precompute.errors import SaevxError
 from precompute.feed import check_images, load_model, plan_rows, prelude, without_pictures
 from precompute.model import Mllm
 from precompute.options import TrainOptions
-from precompute.pipeline import OVERHEAD, code_version, human, plain_name, stamps, weights
-from precompute.plan import fingerprint
+from precompute.pipeline import code_version, human, plain_name, stamps, weights
+from precompute.plan import OVERHEAD, fingerprint
 from precompute.progress import Progress, say
 from precompute.stream import Meter, Stream, finite
 

@@ -101,7 +101,7 @@ def make_llama(folder: Path) -> Path:
 
 
 def make_sae(
-    folder: Path, *, architecture: str = "standard", hook: str | None = None, **options: object
+    folder: Path, *, architecture: str = "standard", hook: str | None = None, bias: float = -1.0, **options: object
 ) -> Path:
     """A random SAE on layer LAYER that fires on a fifth of its features or so; of `batchtopk` and
     `matryoshka_batchtopk` a checkpoint as SAELens' trainer leaves it."""
@@ -127,7 +127,7 @@ def make_sae(
         for name, weight in sae.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.1))
             if name == "b_enc":
-                weight.sub_(1.0)
+                weight.add_(bias)
     sae.save_model(folder)
     return folder
 

@@ -84,6 +84,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
             f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (run, never counted)",
         ),
         ("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items())),
+        ("labels", named_by(store.manifest.get("labels", {}))),
         *((name, shown) for name in ("fvu", "l0", "dead") if (shown := per_modality(quality.get(name)))),
         ("content", store.content_id),
         ("made", f"{store.created:%Y-%m-%d %H:%M}" if store.created else "–"),
@@ -102,6 +103,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
         sae_warning=sae_api.not_for_images(quality),
+        shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 
 
@@ -115,6 +117,14 @@ def visible(token: str) -> str:
     """A token with its line breaks and, where it is nothing else, its spaces shown."""
     broken = token.replace("\n", "↵").replace("\t", "⇥")
     return broken if broken.strip() else "␣" * len(broken)
+
+
+def named_by(labels: dict[str, Any]) -> str:
+    """Who wrote the features' names."""
+    if labels.get("method") != "labeller":
+        return "keywords from each feature's own evidence"
+    failed = labels.get("n_failed")
+    return f"written by {labels.get('labeller') or 'a model'}" + (f", {failed} left to keywords" if failed else "")
 
 
 def per_modality(value: Any) -> str:

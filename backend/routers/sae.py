@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 
 from backend.deps import StateDep, StoreDep
-from backend.live import located
 from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
+from precompute.live import located
 
 router = APIRouter(tags=["sae"])
 
@@ -26,7 +26,7 @@ Read = TypeVar("Read", bound=Model)
 def get_sae(state: StateDep, served: StoreDep) -> SaeReport:
     store = served.store
     sae, tokens, quality = (store.manifest[name] for name in ("sae", "tokens", "quality"))
-    folder = Path(state.settings.sae or located(served, "sae"))
+    folder = Path(state.settings.sae or located(served.path, served.manifest, "sae"))
     notes: list[str] = []
     return SaeReport(
         name=sae["name"],

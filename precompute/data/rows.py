@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from precompute.data.base import BadRow, Columns, Data, Place, Row, SetAside, Source
 from precompute.data.sources import find
 from precompute.errors import SaevxError
+
+Records: TypeAlias = Iterable[tuple[str, dict[str, Any] | BadRow]]
 
 MARK = "<image>"
 """Where LLaVA's conversations have an image; our pairs are [images][text] whatever the model."""
@@ -22,34 +25,85 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
     columns = columns or Columns()
     listing = find(str(source), columns)
     records = list(listing.records)
-    known = [record for _, record in records if isinstance(record, dict)]
-    field = next((name for name in listing.image_fields if any(record.get(name) for record in known)), None)
-    if field is None and columns.image is not None and known:
-        raise SaevxError(f"No row of {source} has an image in column {columns.image!r}: see --image-column.")
-    folder = columns.folder or listing.folder
+    field = _image_field(source, records, listing.image_fields, columns)
+    seen: set[str] = set()
+
+    def is_new(sample_id: str) -> bool:
+        new = sample_id not in seen
+        seen.add(sample_id)
+        return new
+
     rows: list[Row] = []
     set_aside: list[SetAside] = []
-    seen: set[str] = set()
+    for one in _rows(records, columns.folder or listing.folder, field, columns, is_new):
+        if isinstance(one, Row):
+            rows.append(one)
+        else:
+            set_aside.append(one)
+    if not rows:
+        reason = f"; the first: {set_aside[0].reason}" if set_aside else ""
+        raise SaevxError(f"{source} holds no usable row ({len(set_aside)} set aside{reason}).")
+    return Data(listing.name, rows, set_aside, field is None, listing.files)
+
+
+def stream(
+    source: str | Path, is_new: Callable[[str], bool], columns: Columns | None = None
+) -> Iterator[Row | SetAside]:
+    """The rows of DATA one by one, for data of any length.
+
+    Args:
+        is_new: notes an id and says whether it is the first of its kind.
+
+    Raises:
+        SaevxError: there is no such data.
+    """
+    columns = columns or Columns()
+    listing = find(str(source), columns)
+    # Another look at the data, which for most ends at its first row: the first name that any row has wins.
+    field = _image_field(source, find(str(source), columns).records, listing.image_fields, columns)
+    return _rows(listing.records, columns.folder or listing.folder, field, columns, is_new)
+
+
+def _image_field(source: str | Path, records: Records, names: tuple[str, ...], columns: Columns) -> str | None:
+    """The first of `names` that any record has."""
+    known = False
+    had: set[str] = set()
+    for _, record in records:
+        if isinstance(record, dict):
+            known = True
+            had |= {name for name in names if record.get(name)}
+        if names[0] in had:
+            break
+    field = next((name for name in names if name in had), None)
+    if field is None and columns.image is not None and known:
+        raise SaevxError(f"No row of {source} has an image in column {columns.image!r}: see --image-column.")
+    return field
+
+
+def _rows(
+    records: Records, folder: Path, field: str | None, columns: Columns, is_new: Callable[[str], bool]
+) -> Iterator[Row | SetAside]:
     for index, (where, record) in enumerate(records):
         sample_id: str | None = None
         try:
             if isinstance(record, BadRow):
                 raise record
             sample_id = _id(record, columns.id or "id", index)
-            if sample_id in seen:
+            if not is_new(sample_id):
                 raise BadRow(f"its id {sample_id!r} stands in an earlier row")
-            seen.add(sample_id)
             images = () if field is None else _images(record, field, folder)
             text, own = _text(record, columns, len(images))
-            used = {field, own, "id" if columns.id in (None, "id") else None}
-            extra = {name: value for name, value in record.items() if name not in used}
-            rows.append(Row(index, sample_id, text, images, extra, where))
+            used = {own, "id" if columns.id in (None, "id") else None}
+            # An image's name is one of the row's own fields; its bytes are not.
+            named = field is None or _are_names(record.get(field))
+            extra = {name: value for name, value in record.items() if name not in used and (named or name != field)}
+            yield Row(index, sample_id, text, images, extra, where)
         except BadRow as bad:
-            set_aside.append(SetAside(index, sample_id, str(bad)))
-    if not rows:
-        reason = f"; the first: {set_aside[0].reason}" if set_aside else ""
-        raise SaevxError(f"{source} holds no usable row ({len(set_aside)} set aside{reason}).")
-    return Data(listing.name, rows, set_aside, field is None, listing.files)
+            yield SetAside(index, sample_id, str(bad))
+
+
+def _are_names(value: Any) -> bool:
+    return all(isinstance(one, str) for one in value) if isinstance(value, list) else isinstance(value, str)
 
 
 def _id(record: dict[str, Any], field: str, index: int) -> str:

@@ -39,8 +39,10 @@ SWAP_GROUPS: tuple[tuple[str, ...], ...] = (
 
 
 def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
-    """What is wrong with each pair: "" or a key of PLANTED, at PLANTED's rate but at least 4 of each."""
-    counts = {kind: max(4, round(n * n_samples / N_DEMO)) for kind, n in PLANTED.items()}
+    """What is wrong with each pair: "" or a key of PLANTED, at PLANTED's rate but at least 4 of each, fewer only
+    where they would be half of the data."""
+    least = min(4, n_samples // (2 * len(PLANTED)))
+    counts = {kind: max(least, round(n * n_samples / N_DEMO)) for kind, n in PLANTED.items()}
     kinds = [kind for kind, n in counts.items() for _ in range(n)][:n_samples]
     kinds += [""] * (n_samples - len(kinds))
     order = np.random.default_rng([seed, n_samples]).permutation(n_samples)

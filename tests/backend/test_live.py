@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -156,7 +157,8 @@ def test_steering_takes_a_picture_or_none(client: TestClient, made: Path) -> Non
         told = events(client.post(f"{API}/steer", json={"prompt": "a dog", "max_tokens": 2, **extra}))
         done = told[-1][1]
         assert told[-1][0] == "done" and done["text"]["default"] == done["text"]["steered"]
-        assert done["mean_kl"] == 0 and done["delta_ratio"] == 0
+        # Rows of one batch may differ in their last bits.
+        assert done["mean_kl"] == pytest.approx(0, abs=1e-5) and done["delta_ratio"] == 0
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,8 @@ def test_the_generation_stops_when_the_client_leaves(client: TestClient) -> None
             break
         await stream.aclose()
 
-    asyncio.run(leave())
+    with ThreadPoolExecutor(1) as beside:  # a browser's test may have left a loop in this thread
+        beside.submit(asyncio.run, leave()).result(60)
     live.worker.submit(lambda: None).result(10)
     assert seen == [True]
     assert live.waiting == 0

@@ -106,7 +106,8 @@ def test_add_at_strength_0_changes_no_bit(mllm: Mllm, sae: SaeV, batch: Batch) -
 def test_without_a_change_both_channels_say_the_same(mllm: Mllm, sae: SaeV, batch: Batch, temperature: float) -> None:
     run = Run(mllm, sae, batch, [], temperature=temperature, seed=4)
     assert run.done.text["default"] == run.done.text["steered"]
-    assert [e.kl for e in run.kl] == [0.0] * len(run.kl) and run.kl
+    # Rows of one batch may differ in their last bits, as kernels and thread counts have it.
+    assert [e.kl for e in run.kl] == pytest.approx([0.0] * len(run.kl), abs=1e-5) and run.kl
 
 
 def test_the_delta_is_the_methods(mllm: Mllm, sae: SaeV, batch: Batch) -> None:

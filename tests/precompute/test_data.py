@@ -50,7 +50,7 @@ def test_imagefolder_keeps_ids_and_other_fields(tmp_path: Path) -> None:
         (1, "1", ""),
         (2, "7", "three"),
     ]
-    assert data.rows[0].extra == {"colour": "red"}
+    assert data.rows[0].extra == {"file_name": "a.png", "colour": "red"}
     assert data.rows[2].source == "metadata.jsonl:4"
     assert not data.set_aside and not data.text_only and data.n_rows == 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from precompute.data import open_picture
 from precompute.model import IMAGE, Pair
@@ -22,7 +22,7 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     store = Store.open(demo.store)
     config = json.loads((demo.sae / "cfg.json").read_text())
     assert config["architecture"] == "standard" and config["normalize_activations"] == "none"
-    weights = {name: w.astype(np.float64) for name, w in load_file(demo.sae / "sae_weights.safetensors").items()}
+    weights = {name: w.double().numpy() for name, w in load_file(demo.sae / "sae_weights.safetensors").items()}
     told = store.manifest["options"]
     run = Run(
         Options(

@@ -162,7 +162,7 @@ def test_empty_text() -> None:
 
 
 def test_fvu_per_sample_and_overall(part: Part) -> None:
-    text, image, overall = flag.fvu(part.data)
+    text, image, overall, _ = flag.fvu(part.data)
     s = part.data.sample
     for name, values in (("text", text), ("image", image)):
         n = s[f"n_{name}"]

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute import label
-from precompute.store.collected import load_json, load_step
+from precompute.store.collected import Collected, load_json, load_step
 from precompute.store.schema import VERDICTS
 from tests.precompute.conftest import Part
 from tests.synthetic import CONCEPTS, word_feature
@@ -89,3 +89,45 @@ def test_second_word_only_when_nearly_as_good() -> None:
     found = csr_matrix(np.array([[0, 5.0, 4.9], [5.0, 1.0, 0], [0, 0, 0]]))
     best, second = label.choose(found)
     assert best.tolist() == [1, 0, -1] and second.tolist() == [2, -1, -1]
+
+
+def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
+    data = part.data
+    words = label.read_words([str(record["text"]) for record in data.samples])
+    p999 = load_step(part.path, "weigh")["p999"]
+    k, ids = word_feature("red"), [words.id_of["red"], words.id_of["dog"]]
+    names: list[label.Name | None] = [None] * data.n_features
+    names[k] = label.Name("red, dog", ids)
+    got = label.detection(data, words, names, p999)
+    assert np.isnan(np.delete(got, k)).all()
+    strong, silent = [], []
+    for row in range(data.n_samples):
+        kept = [z for m in (0, 1) for f, z in zip(*data.events.maxima(row, m), strict=True) if f == k]
+        if row in data.accum["top_row"][k]:
+            continue
+        has = bool({"dog", "red"} & set(label.words_of(data.samples[row]["text"])))
+        if max(kept, default=0) > label.STRONG * p999[k]:
+            strong.append(has)
+        if not kept:
+            silent.append(has)
+    assert strong and got[k] == pytest.approx((np.mean(strong) + 1 - np.mean(silent)) / 2)
+
+
+def test_names_where_no_word_stands_out(part: Part) -> None:
+    """Token, promoted token, then the captions' commonest word; a test of each where captions have the word."""
+    data, k = Collected(part.path, part.manifest), word_feature("dog")
+    words = label.read_words([str(record["text"]) for record in data.samples])
+    token = label.fallback(data, words, k, None)
+    assert token == label.Name("token “dog”", [words.id_of["dog"]])
+    rows = data.accum["top_row"].copy()
+    rows[k, 0] = -1
+    data.accum["top_row"] = rows
+    promoted = {"promoted": [["…", 3.0], [" xyzzy", 2.0]]}
+    assert label.fallback(data, words, k, promoted) == label.Name("towards “xyzzy”", [])
+    seen = label.fallback(data, words, k, {"promoted": [["…", 3.0]]})
+    captions = [set(label.words_of(data.samples[r]["text"])) for r in np.unique(rows[k, 1]) if r >= 0]
+    counted = {word: sum(word in caption for caption in captions) for word in words.id_of}
+    assert seen.text == f"with “{words.name[seen.words[0]]}”"
+    assert counted[words.name[seen.words[0]]] == max(counted.values()) > 1
+    rows[k] = -1
+    assert label.fallback(data, words, k, None) == label.Name("no word", [])

@@ -1,0 +1,189 @@
+"""`--labeller URL`: names of features written by a model behind an OpenAI-compatible API; off by default.
+
+It is shown the evidence that the keyword labels rest on: marked tokens, pictures with the patch marked, their
+captions, promoted tokens. What it replies is untrusted text: cleaned, shortened and never markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import threading
+import unicodedata
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from precompute.errors import SaevxError
+from precompute.progress import Progress, say
+from precompute.store.collected import Collected
+from precompute.store.events import patches
+from precompute.store.schema import IMAGE, TEXT
+
+Content = list[dict[str, Any]]
+
+KEY = "SAEVX_LABELLER_KEY"
+MAX_LABEL = 60
+MAX_REPLY = 1 << 20
+"""Bytes read of a reply."""
+TIMEOUT_S = 60.0
+WORKERS = 8
+GIVE_UP = 20
+"""Failures in a row after which the rest is not asked any more."""
+N_TOKENS, N_PICTURES, AROUND = 10, 4, 8
+ASKED = (
+    "You name features of a sparse autoencoder inside a multimodal language model. Reply with the name alone: "
+    "what the examples share, in one to six words, no sentence, no explanation."
+)
+
+
+def check_url(url: str) -> None:
+    """Raises SaevxError for an address that is not HTTP's."""
+    if not re.match(r"https?://[^/]", url):
+        raise SaevxError(f"--labeller takes an address such as http://localhost:8000/v1, not {url!r}.")
+
+
+class Labeller:
+    """A model that names features.
+
+    Attributes:
+        model: its name, for the manifest.
+    """
+
+    def __init__(self, url: str, model: str | None = None) -> None:
+        check_url(url)
+        self.url = url.rstrip("/")
+        self.model = model or self._first_model()
+
+    def _first_model(self) -> str:
+        """The first model that the server lists; "" where it does not say."""
+        try:
+            return clean(str(self._call("models", None)["data"][0]["id"]), 200)
+        except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            return ""
+
+    def _call(self, path: str, body: dict[str, Any] | None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(KEY):
+            headers["Authorization"] = f"Bearer {key}"
+        raw = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", raw, headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+            found = reply.read(MAX_REPLY + 1)
+        if len(found) > MAX_REPLY:
+            raise ValueError("the reply is too long")
+        return json.loads(found)
+
+    def name(self, content: Content) -> str | None:
+        """A name, or None where the server failed or said nothing of use."""
+        messages = [{"role": "system", "content": ASKED}, {"role": "user", "content": content}]
+        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 64}
+        try:
+            reply = self._call("chat/completions", body)["choices"][0]["message"]["content"]
+            return clean(reply) or None if isinstance(reply, str) else None
+        except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            return None
+
+    def names(self, data: Collected, features: list[int], promoted: list[list[str]]) -> list[str | None]:
+        """A name for each feature, None where it failed.
+
+        Args:
+            promoted: of each feature, the tokens that its direction promotes.
+        """
+        failed_in_row, lock = 0, threading.Lock()
+        _ = (data.accum, data.samples, data.vocabulary)  # read once, before threads share them
+
+        def work(i: int) -> str | None:
+            nonlocal failed_in_row
+            if failed_in_row >= GIVE_UP:
+                return None
+            found = self.name(evidence(data, features[i], promoted[i]))
+            with lock:
+                failed_in_row = 0 if found else failed_in_row + 1
+                progress.add(1)
+            return found
+
+        with Progress("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
+            named = list(pool.map(work, range(len(features))))
+        if failed_in_row >= GIVE_UP:
+            say(f"labeller: {GIVE_UP} failures in a row, so the rest was not asked and keeps its keywords")
+        return named
+
+
+def clean(text: str, most: int = MAX_LABEL) -> str:
+    """One line of plain text: no tags, no control or invisible characters, no quotes around it, at most `most`
+    characters."""
+    text = re.sub(r"(?s)<think>.*?</think>", " ", text)
+    text = re.sub(r"<[^<>]*>", " ", text).strip()
+    text = text.splitlines()[0] if text else ""
+    text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    text = " ".join(text.split()).strip(" \"'“”„‘’`*#.:;-–—")
+    if len(text) > most:
+        text = text[:most].rsplit(" ", 1)[0].rstrip(" ,.:;-–—")
+    return text
+
+
+def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
+    """What the model is shown of a feature: one text, then pictures as data URLs."""
+    lines = [f"- {in_text(data, row, position)}" for row, position in tops(data, feature, TEXT, N_TOKENS)]
+    said = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
+    pictures: Content = []
+    captions = []
+    for row, position in tops(data, feature, IMAGE, N_PICTURES):
+        captions.append(f"- {data.samples[row]['text'][:300]}")
+        pictures += [{"type": "image_url", "image_url": {"url": url}} for url in in_picture(data, row, position)]
+    if captions:
+        said += ["It fires inside the red box of the pictures below. Their captions:", *captions]
+    if promoted:
+        said.append(f"It makes the model say: {', '.join(promoted)}")
+    return [{"type": "text", "text": "\n".join(said) or "There is no example."}, *pictures]
+
+
+def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[int, int]]:
+    """(row, position) of the feature's strongest tokens, one a sample."""
+    rows, positions = (data.accum[f"top_{name}"][feature, modality].tolist() for name in ("row", "pos"))
+    first: dict[int, int] = {}
+    for row, position in zip(rows, positions, strict=True):
+        if row >= 0:
+            first.setdefault(row, position)
+    return list(first.items())[:most]
+
+
+def in_text(data: Collected, row: int, position: int) -> str:
+    """The token among its neighbours, marked."""
+    sample = data.events.sample(row)
+    near = range(max(0, position - AROUND), min(len(sample.token_id_t), position + AROUND + 1))
+    texts = [
+        re.sub(r"(?s)^(\s*)(.*)$", r"\1[[\2]]", text) if t == position else text
+        for t in near
+        if sample.modality_t[t] == TEXT and (text := data.vocabulary[int(sample.token_id_t[t])])
+    ]
+    return " ".join("".join(texts).split())
+
+
+def in_picture(data: Collected, row: int, position: int) -> list[str]:
+    """The picture with the patch in a red box, as a data URL; none where the patch cannot be placed."""
+    record, sample = data.samples[row], data.events.sample(row)
+    places = patches(sample, record["views"])
+    at = np.flatnonzero(places.position == position)
+    if not len(at):
+        return []
+    view, r, c = (int(x[at[0]]) for x in (places.view, places.row, places.col))
+    n_rows, n_cols, (x0, y0, x1, y1), number = record["views"][view]
+    image = record["images"][int(number)]
+    with Image.open(data.part / image["thumb"]) as opened:
+        picture = opened.convert("RGB")
+    wide, high = picture.width / image["width"], picture.height / image["height"]
+    step_x, step_y = (x1 - x0) / n_cols * wide, (y1 - y0) / n_rows * high
+    left, top = x0 * wide + c * step_x, y0 * high + r * step_y
+    ImageDraw.Draw(picture).rectangle((left, top, left + step_x, top + step_y), outline=(255, 0, 0), width=2)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85, subsampling=0)
+    return ["data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()]

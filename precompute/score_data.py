@@ -1,0 +1,357 @@
+"""`saevx score`: any number of new pairs through the model, scored with the ω of a finished store.
+
+The pairs are read, run and written shard by shard, so memory does not grow with their number, and a killed run
+goes on behind its last whole shard. A pair that stands in the store gets the store's own scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from precompute.collect import THUMBS, Collector, Sample, maxima, split, thumb_path
+from precompute.data import METADATA, Data, Row, SetAside, stream
+from precompute.encode import Scale, encode_batch
+from precompute.errors import SaevxError
+from precompute.flag import fvu_of, is_empty, repeated_share, text_excess
+from precompute.live import load_sae, located
+from precompute.merge import expand, offsets
+from precompute.model import IMAGE, TEXT, Mllm
+from precompute.pipeline import code_version, stamps, weights
+from precompute.pixels import pixel_flags, tiny
+from precompute.plan import fingerprint, make_plan, usable
+from precompute.progress import Progress, say
+from precompute.sae import SaeV
+from precompute.score import Weights, chance, score_maxima
+from precompute.score_file import as_line, check_suffix, closing, write
+from precompute.score_options import ScoreOptions
+from precompute.store.reader import Store
+from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
+
+Array = NDArray[Any]
+PLAN = "plan.json"
+RUN_OPTIONS = {
+    "nll", "batch_tokens", "shard_samples", "device", "dtype", "device_map",
+    "image_column", "text_column", "id_column", "text_side", "image_folder", "split",
+}  # fmt: skip
+
+
+def score_data(options: ScoreOptions) -> Path:
+    """Score every pair of DATA, or go on with a run that was interrupted. Returns the file.
+
+    Raises:
+        SaevxError: wrong input, a file that exists already, or no pair that can be scored.
+    """
+    check_suffix(options.out)
+    if options.out.exists():
+        raise SaevxError(f"{options.out} exists already: choose another --out or delete it.")
+    begin = time.monotonic()
+    store = Store.open(options.store)
+    try:
+        n, n_bad = Job(options, store).run()
+    finally:
+        store.close()
+    aside = f" ({options.quarantine})" if n_bad else ""
+    for line in closing(options.out):
+        say(line)
+    say(f"{options.out}: {n} pairs, {n_bad} rows set aside{aside}, {time.monotonic() - begin:.0f} s")
+    return options.out
+
+
+class Standard(NamedTuple):
+    """What of the store every pair is measured against."""
+
+    weights: Weights
+    p999_f: Array
+    unit: float
+    """One stored unit in z."""
+    median_l0: float
+    variance_m: list[float | None]
+    """Of h, by modality; None in stores that do not tell."""
+    mismatch_score: str
+    threshold: dict[str, float]
+    seed: int
+
+    @classmethod
+    def of(cls, store: Store) -> Standard:
+        manifest, table = store.manifest, store.feature_table
+        variance = manifest["quality"].get("variance", {})
+        return cls(
+            Weights.of_store(store),
+            table["p999"],
+            2.0**-store.scale_log2,
+            float(np.nanmedian(store.score_values("l0"))),
+            [variance.get("text"), variance.get("image")],
+            str(manifest.get("mismatch_score", "pooled-cosine")),
+            {flag["name"]: float(flag["threshold"]) for flag in store.flags},
+            int(manifest["options"].get("seed", 0)),
+        )
+
+
+class Job:
+    """One run; the model is loaded when the first shard needs it."""
+
+    def __init__(self, options: ScoreOptions, store: Store) -> None:
+        self.options, self.store, self.part = options, store, options.part
+        self.standard = Standard.of(store)
+        self.scale = Scale.of(store.manifest)
+        self.loaded: tuple[Mllm, SaeV] | None = None
+
+    def run(self) -> tuple[int, int]:
+        """All shards, then the file. Returns the numbers of pairs scored and of rows set aside."""
+        self.begin()
+        n_good = n_bad = n_shards = 0
+        with Seen(self.part / "ids.sqlite") as seen, Progress("score", None, "rows") as progress:
+            rows = stream(self.options.data, seen.is_new, self.options.columns)
+            while chunk := list(islice(rows, self.options.shard_samples)):
+                good, bad = self.shard(n_shards, chunk)
+                n_good, n_bad, n_shards = n_good + good, n_bad + bad, n_shards + 1
+                progress.add(len(chunk))
+        shards = [shard_path(self.part, i) for i in range(n_shards)]
+        aside = [bad_path(self.part, i) for i in range(n_shards)]
+        if not n_good:
+            reasons = (line for path in aside for line in path.read_text(encoding="utf-8").splitlines())
+            first = next((json.loads(line)["reason"] for line in reasons), "there is none")
+            shutil.rmtree(self.part)
+            raise SaevxError(f"No row of {self.options.data} can be scored; the first: {first}.")
+        manifest, whole = self.store.manifest, self.part / self.options.out.name
+        about = {"store": manifest["name"], "content_id": manifest["content_id"], "version": code_version()}
+        write(whole, shards, about)
+        self.options.quarantine.unlink(missing_ok=True)
+        if n_bad:
+            with (self.part / "quarantine").open("wb") as file:
+                for path in aside:
+                    file.write(path.read_bytes())
+            (self.part / "quarantine").replace(self.options.quarantine)
+        whole.replace(self.options.out)
+        shutil.rmtree(self.part)
+        return n_good, n_bad
+
+    def begin(self) -> None:
+        """Make the scratch folder, or take up the one of the same run."""
+        o, manifest = self.options, self.store.manifest
+        told = fingerprint(
+            data=[o.data, stamps(listing(o.data))],
+            store=manifest["content_id"],
+            model=[o.model, stamps(weights(o.model or located(o.store, manifest, "model")))],
+            options=o.model_dump(mode="json", include=RUN_OPTIONS),
+            code=code_version(),
+        )
+        plan = self.part / PLAN
+        if plan.exists() and json.loads(plan.read_text())["fingerprint"] != told:
+            raise SaevxError(
+                f"{self.part} holds an unfinished run with other data, store or options: "
+                "repeat that command to go on with it, or delete the folder to start anew."
+            )
+        if self.part.exists() and not plan.exists() and any(self.part.iterdir()):
+            raise SaevxError(f"{self.part} is in the way and is no unfinished run: move or delete it.")
+        self.part.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps({"fingerprint": told}))
+
+    def engine(self) -> tuple[Mllm, SaeV]:
+        """Model and SAE, as the store had them."""
+        if self.loaded is None:
+            o, manifest = self.options, self.store.manifest
+            sae = load_sae(o.store, manifest, o.sae, o.device)
+            mllm = Mllm.load(
+                o.model or located(o.store, manifest, "model"),
+                layer=int(manifest["model"]["layer"]),
+                full=o.nll,
+                device=o.device,
+                dtype=manifest["model"]["dtype"] if o.dtype == "auto" else o.dtype,
+                device_map=o.device_map,
+                quantize=manifest["model"].get("quantize"),
+                geometry=manifest["options"].get("geometry"),
+            )
+            sae.check(mllm.d_model)
+            self.loaded = mllm, sae
+        return self.loaded
+
+    def shard(self, number: int, chunk: list[Row | SetAside]) -> tuple[int, int]:
+        """One run of rows, unless it is there already; its files appear whole or not at all.
+
+        Returns:
+            how many pairs it holds, how many rows it set aside.
+        """
+        good, bad = shard_path(self.part, number), bad_path(self.part, number)
+        if not good.exists():
+            rows = [one for one in chunk if isinstance(one, Row)]
+            items, set_aside = self.score(rows) if rows else ([], [])
+            set_aside = sorted([*set_aside, *(one for one in chunk if isinstance(one, SetAside))])
+            for path, lines in ((bad, [as_line(asdict(one)) for one in set_aside]), (good, map(as_line, items))):
+                fresh = path.with_suffix(".tmp")
+                with fresh.open("w", encoding="utf-8") as file:
+                    file.writelines(lines)
+                fresh.replace(path)
+        n_bad = bad.read_bytes().count(b"\n")
+        return len(chunk) - n_bad, n_bad
+
+    def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[SetAside]]:
+        """Rows through the model: what is written of each, in the data's order, and what could not be run."""
+        mllm, sae = self.engine()
+        kept, lengths, set_aside = usable(rows, mllm)
+        o, made = self.options, self.store.manifest["options"]
+        plan = make_plan(
+            [row.sample_id for row in kept],
+            lengths,
+            batch_tokens=o.batch_tokens or int(made.get("batch_tokens", 4096)),
+            shard_samples=max(1, len(kept)),
+            ds=0,
+            seed=self.standard.seed,
+        )
+        job = Collector(mllm, sae, Data("", kept, [], False), plan, self.part, self.standard.seed, o.nll)
+        samples: list[Sample] = []
+        for one in job.ahead(range(len(plan.batches))):
+            set_aside += one.set_aside
+            if one.batch is None:
+                continue
+            encoded = encode_batch(job.forward(one), one.batch, sae, self.scale, errors=True)
+            for row, reason in zip(one.rows, encoded.reason_b, strict=True):
+                if reason is not None:
+                    set_aside.append(SetAside(row.index, row.sample_id, reason))
+            samples += split(encoded, one, set())
+        samples.sort(key=lambda sample: sample.index)
+        by_index = {row.index: row for row in kept}
+        ran = [by_index[sample.index] for sample in samples]
+        items = list(as_items(ran, samples, self.measure(ran, samples))) if samples else []
+        shutil.rmtree(self.part / THUMBS, ignore_errors=True)
+        return items, set_aside
+
+    def measure(self, rows: list[Row], samples: list[Sample]) -> dict[str, Array]:
+        """Every score and flag score by its name, float64 [n] with NaN where it does not apply: the formulas of
+        the steps `score` and `flag`, on a shard instead of the whole store."""
+        known, n, n_features = self.standard, len(samples), self.store.n_features
+        token_n = np.array([len(sample.token_id_t) for sample in samples])
+        kind_t, count_t, feature_e, value_e = (
+            np.concatenate([getattr(sample, name) for sample in samples])
+            for name in ("modality_t", "count_t", "feature_e", "value_e")
+        )
+        row_e = np.repeat(np.repeat(np.arange(n), token_n), count_t)
+        position_e = np.repeat(np.concatenate([np.arange(m) for m in token_n]), count_t)
+        kind_e = np.repeat(kind_t, count_t).astype(np.int64)
+        n_side, feature, value = maxima(row_e * 2 + kind_e, feature_e, value_e, n, n_features)
+        start = offsets(n_side.reshape(-1))
+        text, image = (
+            csr_matrix(
+                (
+                    value[at := expand(start[m:-1:2], n_side[:, m])].astype(np.float64) * known.unit,
+                    feature[at],
+                    offsets(n_side[:, m]),
+                ),
+                shape=(n, n_features),
+            )
+            for m in (TEXT, IMAGE)
+        )
+        n_tm = np.stack([np.array([(s.modality_t == m).sum() for s in samples]) for m in (TEXT, IMAGE)], axis=1)
+        has_both = (n_side[:, TEXT] > 0) & (n_tm[:, IMAGE] > 0)
+
+        found = score_maxima(text, image, known.weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found["l0"] = np.bincount(row_e, minlength=n) / n_tm.sum(1).astype(np.float64)
+        found["caption-nll"] = -np.array([sample.nll for sample in samples])
+        found["random"] = chance([row.sample_id for row in rows], known.seed)
+
+        at = np.flatnonzero(kind_e == TEXT)
+        p999_e, p999_i = (np.maximum(known.p999_f[k], 1e-30) for k in (feature_e[at], image.indices))
+        ratio = csr_matrix((image.data / p999_i, image.indices, image.indptr), shape=image.shape)
+        ratio_e = value_e[at].astype(np.float64) * known.unit / p999_e
+        excess = text_excess(row_e[at], position_e[at], feature_e[at], ratio_e, ratio, known.weights.support_f)
+        lacking = np.full(n, np.nan)
+        np.fmax.at(lacking, excess.row_t, excess.weight_t)
+        found["mismatch"] = np.where(has_both, 1 - found[known.mismatch_score], np.nan)
+        found["unsupported"] = np.where(has_both, lacking, np.nan)
+        found["near-duplicate"] = np.full(n, np.nan)  # it compares with the other pairs of a store
+        found |= self.pixels(samples)
+        found["empty-text"] = np.array([float(is_empty(row.text)) for row in rows])
+        found["repeated-text"] = np.array([repeated_share(row.text) for row in rows])
+        found["reconstruction"] = np.fmax(
+            *(fvu_of(np.array([s.error_m[m] for s in samples]), n_tm[:, m].astype(np.float64), v)
+              for m, v in enumerate(known.variance_m))
+        )  # fmt: skip
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found["few-features"] = 1 - found["l0"] / np.float64(known.median_l0)
+        found["n_text"], found["n_image"] = n_tm.T
+        found["flags"] = np.stack([found[name] > known.threshold[name] for name in FLAGS], axis=1)
+        return found
+
+    def pixels(self, samples: list[Sample]) -> dict[str, Array]:
+        """blank, dark, blurred and tiny, from thumbnails as a store keeps them."""
+        places = [(i, j) for i, sample in enumerate(samples) for j in range(len(sample.record["images"]))]
+        row_p = np.array([i for i, _ in places], dtype=np.int64)
+        found: dict[str, Array] = {}
+        for name, values in pixel_flags([thumb_path(self.part, samples[i].index, j) for i, j in places]).items():
+            found[name] = np.full(len(samples), np.nan)
+            np.fmax.at(found[name], row_p, values)
+        firsts = [(sample.record["images"] or [{"width": 0, "height": 0}])[0] for sample in samples]
+        sides = (np.array([first[edge] for first in firsts]) for edge in ("width", "height"))
+        return {**found, "tiny": tiny(*sides)}
+
+
+def as_items(rows: list[Row], samples: list[Sample], found: dict[str, Array]) -> Iterator[dict[str, Any]]:
+    """Rows of the file: COLUMNS of score_file.py."""
+    columns = {score_column(name): found[name].tolist() for name in SCORES}
+    columns |= {flag_column(name): found[name].tolist() for name in FLAGS}
+    for i, row in enumerate(rows):
+        yield {
+            "id": row.sample_id,
+            "n_text": int(found["n_text"][i]),
+            "n_image": int(found["n_image"][i]),
+            **{name: values[i] if math.isfinite(values[i]) else None for name, values in columns.items()},
+            "flags": [name for name, raised in zip(FLAGS, found["flags"][i], strict=True) if raised],
+            "fields": {"text": row.text, **row.extra},
+        }
+
+
+class Seen:
+    """The ids met so far, on disk: memory must not grow with the data."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self.path = path
+
+    def __enter__(self) -> Seen:
+        self.base = sqlite3.connect(self.path, isolation_level=None)
+        for statement in (
+            "PRAGMA journal_mode=OFF",
+            "PRAGMA synchronous=OFF",
+            "CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID",
+            "BEGIN",
+        ):
+            self.base.execute(statement)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.base.close()
+        self.path.unlink(missing_ok=True)
+
+    def is_new(self, sample_id: str) -> bool:
+        """Notes the id; False where it was noted before."""
+        digest = hashlib.sha256(sample_id.encode()).digest()[:16]
+        return self.base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1
+
+
+def listing(source: str) -> list[Path]:
+    """The file that names the pairs, where DATA is local."""
+    path = Path(source)
+    return [found for found in ([path / METADATA] if path.is_dir() else [path]) if found.is_file()]
+
+
+def shard_path(part: Path, number: int) -> Path:
+    return part / f"{number:06d}.jsonl"
+
+
+def bad_path(part: Path, number: int) -> Path:
+    return part / f"{number:06d}.quarantine"
