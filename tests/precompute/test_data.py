@@ -118,7 +118,7 @@ def test_columns_are_named(tmp_path: Path) -> None:
     data = read(path, Columns("picture", "line", "key", folder=tmp_path / "pictures"))
     (row,) = data.rows
     assert (row.sample_id, row.text, row.images) == ("k", "one", (tmp_path / "pictures/a.png",))
-    assert row.extra == {"line": "one", "key": "k", "text": "another", "id": 3}, "what is not called so stays"
+    assert row.extra == record, "what is not called so stays"
     with pytest.raises(SaevxError, match="--image-column"):
         read(path, Columns("photo"))
     with pytest.raises(SaevxError, match="no field 'words'"):
@@ -144,7 +144,7 @@ def test_conversations_of_llava(tmp_path: Path, name: str) -> None:
         ("one", "What is it?\nA dog.", 1),
         ("two", "Is like?\nNo.", 2),
     ]
-    assert data.rows[0].extra == {"conversations": said}
+    assert data.rows[0].extra == {"conversations": said, "image": "pictures/a.png"}
     reasons = [(bad.sample_id, bad.reason) for bad in data.set_aside]
     assert reasons[0] == ("three", "it has no field 'image'")
     assert reasons[1:] == ([(None, "it is not a JSON object")] if path.suffix == ".json" else [])
