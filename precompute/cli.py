@@ -106,7 +106,7 @@ class Score(ScoreOptions):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: CliPositionalArg[str]
-    """Pairs: an imagefolder with metadata.jsonl (file_name, text), or a JSONL file (image, text, maybe id)."""
+    """Pairs, as `saevx precompute` takes them."""
 
     def cli_cmd(self) -> None:
         from precompute.score_data import score_data

@@ -19,11 +19,11 @@ from torch import Tensor
 from precompute.data import SetAside, read
 from precompute.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.errors import SaevxError
-from precompute.feed import Fed, check_images, feed, load_model, norms, plan_rows, prelude, with_sinks, without_pictures
+from precompute.feed import Fed, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
 from precompute.options import EvaluateOptions
 from precompute.pipeline import code_version, plain_name
-from precompute.plan import smallest_hashes
+from precompute.plan import plan_rows, smallest_hashes
 from precompute.progress import Progress, say
 from precompute.sae import SaeV
 

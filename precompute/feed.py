@@ -1,6 +1,6 @@
 """Data into a model without making a store: what training and evaluation share.
 
-Which rows can be run, and in which batches, is settled by the pass's own rules (pipeline.py, plan.py).
+Which rows can be run, and in which batches, is settled as for the pass (plan.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +20,6 @@ from precompute.data import BadRow, Data, Row, SetAside, open_picture
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair, first_line
 from precompute.options import Place
-from precompute.pipeline import Options, Run
 from precompute.plan import PRELUDE, Plan
 
 Array = NDArray[Any]
@@ -63,19 +61,6 @@ def check_images(mllm: Mllm, data: Data, advice: str) -> None:
     """Raises SaevxError, with the way out, where the data has images and the model reads text only."""
     if not mllm.multimodal and not data.text_only:
         raise SaevxError(f"{mllm.source} reads text only and {data.name} has images: {advice} leaves them out.")
-
-
-def plan_rows(mllm: Mllm, data: Data, source: str, *, batch_tokens: int, seed: int) -> tuple[Data, Plan]:
-    """The rows that the model can take, in the pass's own batches.
-
-    Raises:
-        SaevxError: no row can be used.
-    """
-    run = Run(
-        Options(data=source, model=mllm.source, sae="", out=Path("none"), batch_tokens=batch_tokens, seed=seed, ds=1)
-    )
-    run.read, run.mllm = data, mllm
-    return run.data_and_plan
 
 
 def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Fed]:

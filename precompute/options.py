@@ -1,4 +1,5 @@
-"""Options of `saevx train` and `saevx evaluate`, apart from what runs them, so that `--help` answers at once."""
+"""Options of `saevx train` and `saevx evaluate`, and what commands share, apart from what runs them, so that
+`--help` answers at once."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from precompute.data import Columns
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
 
@@ -18,6 +21,31 @@ PRESETS: dict[str, dict[str, Any]] = {
     # METHOD, *Training*: 30,000 steps, λ reached over 1,500 of them, the rate falling over the last 6,000.
     "sae-v": {"architecture": "standard", "lr": 5e-5, "l1": 5.0},
 }
+
+
+class Fields(BaseModel):
+    """Which fields of a row are what."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    image_column: str | None = None
+    """Field with a row's image or images; default: image, images, file_name or the column that holds bytes."""
+    text_column: str | None = None
+    """Field with a row's text; default: text, a conversation, a preference pair or caption."""
+    id_column: str | None = None
+    """Field with a row's id; default: id, else the row's number."""
+    text_side: Literal["chosen", "rejected"] = "chosen"
+    """Which answer of a preference pair follows its prompt."""
+    image_folder: Path | None = None
+    """Folder in which image paths start; default: the one that holds the data."""
+    split: str = "train"
+    """Which split of a data set that has several."""
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(
+            self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split
+        )
 
 
 class Place(BaseModel):

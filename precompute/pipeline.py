@@ -17,11 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from precompute.data import Columns, Data, Source, read
+from precompute.data import Data, Source, read
 from precompute.errors import SaevxError
-from precompute.plan import Plan, fingerprint, make_plan, shuffle_images, usable
+from precompute.options import Fields
+from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
 from precompute.progress import say
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
@@ -33,7 +34,7 @@ LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label"
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
 
 
-class Options(BaseModel):
+class Options(Fields):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -54,18 +55,6 @@ class Options(BaseModel):
     """What pages call the SAE-V."""
     data_name: str | None = None
     """What pages call the data."""
-    image_column: str | None = None
-    """Field with a row's image or images; default: image, images, file_name or the column that holds bytes."""
-    text_column: str | None = None
-    """Field with a row's text; default: text, a conversation, a preference pair or caption."""
-    id_column: str | None = None
-    """Field with a row's id; default: id, else the row's number."""
-    text_side: Literal["chosen", "rejected"] = "chosen"
-    """Which answer of a preference pair follows its prompt."""
-    image_folder: Path | None = None
-    """Folder in which image paths start; default: the one that holds the data."""
-    split: str = "train"
-    """Which split of a data set that has several."""
     layer: int | None = Field(default=None, ge=0)
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
     nll: bool = False
@@ -173,29 +162,22 @@ class Run:
     @cached_property
     def read(self) -> Data:
         o = self.options
-        data = read(
-            o.data, Columns(o.image_column, o.text_column, o.id_column, o.text_side, o.image_folder, o.split)
-        )
+        data = read(o.data, o.columns)
         return data._replace(rows=shuffle_images(data.rows, o.seed)) if o.shuffle_images else data
 
     @cached_property
     def data_and_plan(self) -> tuple[Data, Plan]:
         """The usable rows and the order in which they are run."""
-        data, o = self.read, self.options
-        kept, lengths, bad = usable(data.rows, self.mllm)
-        set_aside = sorted([*data.set_aside, *bad])
-        if not kept:
-            raise SaevxError(f"No row of {o.data} can be used; the first: {set_aside[0].reason}.")
-        data = data._replace(rows=kept, set_aside=set_aside)
-        plan = make_plan(
-            [row.sample_id for row in kept],
-            lengths,
+        o = self.options
+        return plan_rows(
+            self.mllm,
+            self.read,
+            o.data,
             batch_tokens=o.batch_tokens,
             shard_samples=o.shard_samples,
             ds=o.ds,
             seed=o.seed,
         )
-        return data, plan
 
     # ---- steps
 

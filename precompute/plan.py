@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import Row, SetAside, header_size
+from precompute.data import Data, Row, SetAside, header_size
 from precompute.errors import SaevxError
 
 PRELUDE = 64
@@ -104,6 +104,29 @@ def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], li
             kept.append(row)
             lengths.append(length)
     return kept, np.array(lengths, dtype=np.int64) + OVERHEAD, set_aside
+
+
+def plan_rows(
+    mllm: Any, data: Data, source: str, *, batch_tokens: int, seed: int, shard_samples: int = 1024, ds: int = 1
+) -> tuple[Data, Plan]:
+    """The rows that the model can take, and the order in which they are run.
+
+    Raises:
+        SaevxError: no row can be used.
+    """
+    kept, length_n, bad = usable(data.rows, mllm)
+    set_aside = sorted([*data.set_aside, *bad])
+    if not kept:
+        raise SaevxError(f"No row of {source} can be used; the first: {set_aside[0].reason}.")
+    plan = make_plan(
+        [row.sample_id for row in kept],
+        length_n,
+        batch_tokens=batch_tokens,
+        shard_samples=shard_samples,
+        ds=ds,
+        seed=seed,
+    )
+    return data._replace(rows=kept, set_aside=set_aside), plan
 
 
 def shuffle_images(rows: list[Row], seed: int) -> list[Row]:

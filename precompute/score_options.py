@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from precompute.data import Columns
+from precompute.options import Fields
 
 
-class ScoreOptions(BaseModel):
+class ScoreOptions(Fields):
     """Score any number of new pairs with the ω of a finished store."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -21,18 +21,6 @@ class ScoreOptions(BaseModel):
     """Folder of the store whose ω, scale and thresholds are used."""
     out: Path
     """File to write, .parquet or .jsonl; it must not exist yet. What is set aside goes to .quarantine.jsonl."""
-    image_column: str | None = None
-    """Field with a row's image or images; default: image, images, file_name or the column that holds bytes."""
-    text_column: str | None = None
-    """Field with a row's text; default: text, a conversation, a preference pair or caption."""
-    id_column: str | None = None
-    """Field with a row's id; default: id, else the row's number."""
-    text_side: Literal["chosen", "rejected"] = "chosen"
-    """Which answer of a preference pair follows its prompt."""
-    image_folder: Path | None = None
-    """Folder in which image paths start; default: the one that holds the data."""
-    split: str = "train"
-    """Which split of a data set that has several."""
     nll: bool = False
     """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
     batch_tokens: int | None = Field(default=None, ge=1)
@@ -49,12 +37,6 @@ class ScoreOptions(BaseModel):
     """Number type of the model; auto is the one the store was made with."""
     device_map: str | None = None
     """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-
-    @property
-    def columns(self) -> Columns:
-        return Columns(
-            self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split
-        )
 
     @property
     def part(self) -> Path:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from precompute.data import Data, read
 from precompute.errors import SaevxError
-from precompute.feed import check_images, load_model, plan_rows, prelude, without_pictures
+from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
 from precompute.options import TrainOptions
 from precompute.pipeline import code_version, human, plain_name, stamps, weights
-from precompute.plan import OVERHEAD, fingerprint
+from precompute.plan import OVERHEAD, fingerprint, plan_rows
 from precompute.progress import Progress, say
 from precompute.stream import Meter, Stream, finite
 

@@ -15,9 +15,10 @@ import torch
 from precompute import train as training
 from precompute.data import read
 from precompute.errors import SaevxError
-from precompute.feed import load, plan_rows, prelude, without_pictures
+from precompute.feed import load, prelude, without_pictures
 from precompute.model import IMAGE, TEXT, Mllm
 from precompute.options import TrainOptions
+from precompute.plan import plan_rows
 from precompute.sae import SaeV
 from precompute.stream import Meter, Stream, batches
 from precompute.train import cut, train
