@@ -1,10 +1,10 @@
-"""Per-feature, per-modality accumulators of one pass (DESIGN, point 1): exact, and mergeable in any order.
+"""Per-feature, per-modality accumulators of one pass: exact, and mergeable in any order.
 
 Counts and sums are integers; top-k and bands are the first entries under a total order, so any two ways of
 splitting the events give the same bits. Nothing here loops over tokens or features.
 
-Bands are sampled by a keyed 64-bit mix of (seed, feature, row, position) instead of DESIGN's SHA-256 of the
-same: it is as reproducible, and a hundredth of the cost per event.
+Bands are sampled by a keyed 64-bit mix of (seed, feature, row, position): as reproducible as a
+cryptographic hash, at a hundredth of the cost per event.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 """SAELens' own defaults where it has any, the paper's lengths elsewhere."""
 PRESETS: dict[str, dict[str, Any]] = {
-    # METHOD, *Training*: 30,000 steps, λ reached over 1,500 of them, the rate falling over the last 6,000.
+    # The paper, appendix on training: 30,000 steps, λ reached over 1,500 of them, the rate falling over the last 6,000.
     "sae-v": {"architecture": "standard", "lr": 5e-5, "l1": 5.0},
 }
 

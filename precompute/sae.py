@@ -43,7 +43,7 @@ def layer_of(hook: str) -> int:
 
 
 def average_factor(hidden: Sequence[Tensor]) -> float:
-    """√d / mean‖h‖ over all tokens of several h [t, d]: what makes the mean norm √d (METHOD, *Training*).
+    """√d / mean‖h‖ over all tokens of several h [t, d]: what makes the mean norm √d.
 
     Raises:
         SaevxError: there is no token, or all are zero.

@@ -1,5 +1,5 @@
-"""`saevx train`: an SAE or SAE-V by SAELens' own trainer, on activations that stream from a model (METHOD,
-*Training*).
+"""`saevx train`: an SAE or SAE-V by SAELens' own trainer, on activations that stream from a model
+(docs/training.md).
 
 The run grows in OUT.part and is renamed when done. SAELens' trainer state holds neither the data's order nor the
 generators; a checkpoint here holds both, so that a killed run gives the same bytes as one that was not.

@@ -212,7 +212,7 @@ def to_bf16(values: Array) -> Array:
 def accumulate(
     feature: Array, modality: Array, value: Array, row: Array, position: Array
 ) -> dict[str, Array]:
-    """The accumulators of DESIGN point 1, one event at a time: slow, plain, and so a reference."""
+    """The accumulators of the pass, one event at a time: slow, plain, and so a reference."""
     shape = (N_FEATURES, 2)
     found: dict[str, Array] = {
         "count": np.zeros(shape, np.int64), "total": np.zeros(shape, np.int64),

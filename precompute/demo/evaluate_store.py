@@ -11,6 +11,7 @@ import argparse
 import json
 import platform
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -28,12 +29,14 @@ from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS
 from precompute.live import Encoded, encode_pair
 from precompute.model import IMAGE, TEXT, Mllm, Pair
+from precompute.pipeline import Options as PassOptions
+from precompute.pipeline import precompute
 from precompute.sae import SaeV
 from precompute.score import Weights, auroc, score_pair
 from precompute.search import maxima, rank
 from precompute.store.query import fetch
 from precompute.store.reader import Store
-from precompute.store.schema import FLAGS, SCORES, samples
+from precompute.store.schema import FLAGS, SCORES, features, samples
 
 Array = NDArray[Any]
 N_FIRST = 10
@@ -193,6 +196,34 @@ def pictures(reader: Reader, o: Options) -> dict[str, Any]:
     }
 
 
+def exchanged(store: Store, o: Options) -> dict[str, Any]:
+    """The control that ought to fail: the same pass with the images exchanged among the pairs."""
+    manifest = store.manifest
+    with tempfile.TemporaryDirectory() as scratch:
+        made = precompute(
+            PassOptions(
+                data=str(o.demo / "data"), model=str(o.demo / "model"), sae=str(o.demo / "sae"),
+                out=Path(scratch) / "store", shuffle_images=True, seed=manifest["options"]["seed"],
+            )
+        )  # fmt: skip
+        other = Store.open(made)
+        found = {"true": verdicts(store), "images_exchanged": verdicts(other)}
+        other.close()
+    return {"shuffled_images": found}
+
+
+def verdicts(store: Store) -> dict[str, Any]:
+    """Features called cross-modal among those tested, and how often their two sides share a sample."""
+    c = features.c
+    tested = fetch(store.engine, select(c.verdict, c.same_sample_rate).where(c.p_value.is_not(None)))
+    rates = [row.same_sample_rate for row in tested]
+    return {
+        "cross_modal": sum(row.verdict == "cross-modal" for row in tested),
+        "tested": len(tested),
+        "mean_same_sample_rate": round(float(np.mean(rates)), 3),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -221,7 +252,8 @@ def main() -> None:
         o.out.write_text(json.dumps(found, indent=1) + "\n")
 
     part("planted", lambda: planted(store, o))
-    if o.only == "planted":
+    part("exchanged", lambda: exchanged(store, o))
+    if o.only and not {"pictures", "headline"} & set(o.only.split(",")):
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)

@@ -110,6 +110,11 @@ def store_part(s: dict[str, Any]) -> str:
         (kind, f["flag"], f"{f['found']} of {f['planted']}", f"{f['alarms_among_whole_pairs']} of {s['n_whole_pairs']}")
         for kind, f in s["planted_flags"].items()
     ]
+    control = [
+        (name, f"{v['cross_modal']} of {v['tested']}", f"{v['mean_same_sample_rate']:.3f}")
+        for name, v in (("as they are", s["shuffled_images"]["true"]),
+                        ("exchanged", s["shuffled_images"]["images_exchanged"]))
+    ]  # fmt: skip
     found, shuffled = s["picture_search"], s["picture_search_shuffled"]
     return "\n\n".join(
         (
@@ -118,6 +123,9 @@ def store_part(s: dict[str, Any]) -> str:
             table(head, rows),
             "What the flags find at their own thresholds:",
             table(("planted", "flag", "found", "alarms among whole pairs"), flags),
+            "The same pass with the images exchanged among the pairs (`--shuffle-images`), a control that ought to "
+            "fail and does not (docs/method.md says why):",
+            table(("images", "`cross-modal` of the tested", "mean `same_sample_rate`"), control),
             f"A picture of each word brings a feature labelled with it among the first ten for **{found['found']} of "
             f"{found['of']}** words (goal: ≥ 20); the answers to the other words' pictures do for "
             f"{shuffled['mean_found']:g} on average, {shuffled['most']} at most.",

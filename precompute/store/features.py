@@ -42,7 +42,7 @@ class FeatureQueries(StoreBase):
         ids: Iterable[int] | None = None,
         has_label: bool | None = None,
     ) -> Page:
-        """One page of features; see DESIGN `GET /features` for the filters."""
+        """One page of features; the filters are those of `GET /features` (docs/api.md)."""
         if sort not in s.FEATURE_SORTS:
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
         c = s.features.c

@@ -25,7 +25,7 @@ def random_events(n: int, seed: int, *, spread: float = 3.0) -> Entries:
 
 
 def naive(events: Entries, seed: int) -> dict[str, np.ndarray]:
-    """METHOD and DESIGN point 1, one group at a time."""
+    """What is kept of a feature and modality, one group at a time."""
     found = acc.tables(acc.empty(N_FEATURES, seed))
     for group in range(2 * N_FEATURES):
         k, m = divmod(group, 2)
