@@ -1,0 +1,170 @@
+"""What the demo's model says of scenes and pictures that it has not seen, beside the same held against others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from precompute.demo.scenes import COLOURS, OBJECTS, Scene, draw, make_scene, pair_is_held_out, plural
+from precompute.demo.train_adapter import easy_vqa
+from precompute.model import IMAGE, TEXT, Mllm, Pair
+
+Change = Callable[[Tensor, Tensor], Tensor]
+"""(h_td, modality_t) → h_td."""
+
+
+@dataclass
+class Options:
+    """What the measurements depend on; every field is an option of the command."""
+
+    model: Path = Path("demo/model")
+    sae: Path = Path("demo/sae")
+    out: Path = Path("docs/results/demo-evaluation.json")
+    only: str = ""
+    n_captions: int = 200
+    n_vqa: int = 300
+    n_each_word: int = 80
+    n_steer: int = 30
+    n_tuning: int = 8
+    seed: int = 0
+
+
+def ratio(hits: int, n: int) -> dict[str, Any]:
+    return {"value": round(hits / max(n, 1), 4), "hits": hits, "n": n}
+
+
+# ---- captions
+
+
+@torch.inference_mode()
+def write_captions(mllm: Mllm, scenes: list[Scene]) -> list[str]:
+    """Greedy captions, at most 24 tokens."""
+    out: list[str] = []
+    for i in range(0, len(scenes), 16):
+        batch = mllm.prepare([Pair("", [draw(s)]) for s in scenes[i : i + 16]], generate=True)
+        ids = mllm.model.generate(**batch.inputs, max_new_tokens=24, do_sample=False)
+        new = ids[:, batch.inputs["input_ids"].shape[1] :]
+        out += mllm.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return out
+
+
+def object_hits(caption: str, scene: Scene) -> tuple[int, int]:
+    """Objects of the scene that the caption names, in the singular or the plural; and how many there are."""
+    return named(caption, {e.noun for e in scene.entities if e.colour is None})
+
+
+def redrawn_hits(caption: str, scene: Scene) -> tuple[int, int]:
+    """The same for the objects of which there is a second drawing."""
+    return named(caption, {e.noun for e in scene.entities if len(OBJECTS.get(e.noun, ())) > 1})
+
+
+def named(caption: str, nouns: set[str]) -> tuple[int, int]:
+    said = set(re.findall(r"[a-z]+", caption.lower()))
+    return sum(bool({n, plural(n)} & said) for n in nouns), len(nouns)
+
+
+def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
+    """Coloured shapes whose colour stands right before the shape's name."""
+    shapes = {(e.colour, e.noun) for e in scene.entities if e.colour}
+    hits = sum(bool(re.search(rf"\b{c} ({n}|{plural(n)})\b", caption.lower())) for c, n in shapes)
+    return hits, len(shapes)
+
+
+def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
+    """Object recall on combinations of objects that training never showed and on drawings that it never showed,
+    and the colour of shapes; beside each, the same captions held against the scenes of other pictures."""
+    unseen: list[Scene] = []
+    shaped: list[Scene] = []
+    index = 0
+    while len(unseen) < o.n_captions or len(shaped) < o.n_captions:
+        scene = make_scene("validation", index)
+        index += 1
+        nouns = sorted({e.noun for e in scene.entities if e.colour is None})
+        if any(pair_is_held_out(a, b) for i, a in enumerate(nouns) for b in nouns[i + 1 :]):
+            unseen.append(scene)
+        if any(e.colour for e in scene.entities):
+            shaped.append(scene)
+    redrawn = [make_scene("validation", 400_000 + i, second=True) for i in range(2 * o.n_captions)]
+    redrawn = [s for s in redrawn if any(len(OBJECTS.get(e.noun, ())) > 1 for e in s.entities)]
+    out: dict[str, Any] = {}
+    for name, scenes, count in (
+        ("object_recall_unseen_pairs", unseen[: o.n_captions], object_hits),
+        ("object_recall_unseen_drawings", redrawn[: o.n_captions], redrawn_hits),
+        ("shape_colour", shaped[: o.n_captions], colour_hits),
+    ):
+        written = write_captions(mllm, scenes)
+        for kind, texts in (("", written), ("_shuffled", written[7:] + written[:7])):
+            pairs = [count(t, s) for t, s in zip(texts, scenes, strict=True)]
+            out[name + kind] = ratio(sum(h for h, _ in pairs), sum(n for _, n in pairs))
+        out[name + "_examples"] = [[s.caption, t] for s, t in zip(scenes[:5], written, strict=False)]
+    return out
+
+
+@contextmanager
+def changing(mllm: Mllm, modality_bs: NDArray[np.uint8], change: Change | None) -> Iterator[None]:
+    """While open, the residuals after layer L of text and image tokens go through `change`."""
+    own_bs = torch.from_numpy((modality_bs == TEXT) | (modality_bs == IMAGE))
+    modality_t = torch.from_numpy(modality_bs)[own_bs]
+
+    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+        assert change is not None
+        h_bsd = (output[0] if isinstance(output, tuple) else output).clone()
+        h_bsd[own_bs] = change(h_bsd[own_bs], modality_t)
+        return (h_bsd, *output[1:]) if isinstance(output, tuple) else h_bsd
+
+    handle = mllm.decoder_layer().register_forward_hook(hook) if change is not None else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+@torch.inference_mode()
+def answers(mllm: Mllm, pairs: list[Pair], change: Change | None = None) -> list[str]:
+    """The likeliest next token after each pair, over the whole vocabulary, with `change` at layer L."""
+    out: list[str] = []
+    for i in range(0, len(pairs), 16):
+        batch = mllm.prepare(pairs[i : i + 16], generate=True)
+        inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
+        with changing(mllm, batch.modality_bs, change):
+            logits = mllm.model(**inputs, use_cache=False).logits
+        last = torch.from_numpy(batch.length_b) - 1
+        out += [mllm.token_text(int(t)).strip() for t in logits[torch.arange(len(last)), last].argmax(-1)]
+    return out
+
+
+def vqa(mllm: Mllm, o: Options) -> dict[str, Any]:
+    """easy-VQA's held-out pictures, free next token; beside it the answers for other pictures."""
+    images, questions = easy_vqa("test", o.n_vqa)
+    rng = np.random.default_rng(o.seed)
+    asked: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}
+    for image, qas in zip(images, questions, strict=True):
+        for kind, truths in (("shape", ("circle", "rectangle", "triangle")), ("colour", tuple(COLOURS))):
+            fitting = [(q, a) for q, a in qas if a in truths]
+            if fitting:
+                question, answer = fitting[rng.integers(len(fitting))]
+                asked[kind].append((Pair(question, [image]), answer))
+    out = {}
+    for kind, items in asked.items():
+        items = items[:200]
+        said = answers(mllm, [p for p, _ in items])
+        truth = [a for _, a in items]
+        others = [Pair(p.text, q.images) for (p, _), (q, _) in zip(items, items[5:] + items[:5], strict=True)]
+        out[f"easy_vqa_{kind}"] = ratio(sum(a == b for a, b in zip(said, truth, strict=True)), len(items))
+        wrong = answers(mllm, others)
+        out[f"easy_vqa_{kind}_shuffled"] = ratio(
+            sum(a == b for a, b in zip(wrong, truth, strict=True)), len(items)
+        )
+    return out
+
+
