@@ -54,16 +54,24 @@ def found_by_word(server: Server, word: str) -> list[int]:
 
 def share_inside(server: Server, truth: dict[str, dict[str, Any]], feature: int, noun: str) -> float:
     """Of the feature's strongest patches, the share that the true box of such a thing covers by 40 % or more."""
+    found = strongest(server, feature)
+    inside = [is_inside(one["patch"]["box"], truth[one["sample_id"]], noun) for one in found]
+    return sum(inside) / max(1, len(inside))
+
+
+def strongest(server: Server, feature: int) -> list[dict[str, Any]]:
     asked = {"modality": "image", "limit": 8}
-    found = httpx.get(f"{server.url}/api/v1/features/{feature}/examples", params=asked).raise_for_status().json()
-    inside = 0
-    for example in found["items"]:
-        x0, y0, x1, y1 = example["patch"]["box"]
-        inside += any(
-            max(0, min(x1, c) - max(x0, a)) * max(0, min(y1, d) - max(y0, b)) >= 0.4 * (x1 - x0) * (y1 - y0)
-            for a, b, c, d in boxes_of(truth[example["sample_id"]], noun)
-        )
-    return inside / max(1, len(found["items"]))
+    reply = httpx.get(f"{server.url}/api/v1/features/{feature}/examples", params=asked)
+    return list(reply.raise_for_status().json()["items"])
+
+
+def is_inside(patch: list[float], row: dict[str, Any], noun: str) -> bool:
+    """Does the true box of such a thing cover 40 % of the patch or more?"""
+    x0, y0, x1, y1 = patch
+    return any(
+        max(0, min(x1, c) - max(x0, a)) * max(0, min(y1, d) - max(y0, b)) >= 0.4 * (x1 - x0) * (y1 - y0)
+        for a, b, c, d in boxes_of(row, noun)
+    )
 
 
 def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
@@ -85,13 +93,17 @@ def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
     expect(page.get_by_test_id("feature-label")).to_contain_text(name.split("#")[0].strip())
     page.go_back()
 
-    # A sample: the patch lights in the thing's true box.
-    sample = page.get_by_test_id("example").first.get_attribute("data-sample")
-    assert sample is not None
-    page.get_by_test_id("example").first.locator("a").first.click()
+    # A sample: what lights up strongest on the picture is drawn in the thing's true box.
+    sample = next(
+        one["sample_id"]
+        for one in strongest(server, feature)
+        if is_inside(one["patch"]["box"], truth[one["sample_id"]], noun)
+    )
+    page.locator(f'[data-testid="example"][data-sample="{sample}"] a').first.click()
     expect(page.get_by_test_id("sample")).to_be_visible()
-    strongest = page.locator('[data-testid="heat"] path').last
-    expect(strongest).to_be_attached()
+    brightest = page.locator('[data-testid="heat"] path').last
+    drawn = brightest.evaluate("(p) => { const b = p.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height]; }")
+    assert is_inside(drawn, truth[sample], noun), (noun, sample, drawn)
 
     # And the feature steers.
     page.goto(f"/steer?sample={sample}&feature={feature}:add:2&max_tokens=8")
@@ -119,10 +131,22 @@ def test_a_moved_threshold_changes_the_offenders_and_the_export(page: Page, serv
     page.get_by_test_id("threshold").fill("1000000")
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("offender-count")).to_have_text("0")
+    page.get_by_test_id("threshold").fill("0.5")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("offender-count")).not_to_have_text("0")
+    over = int(page.get_by_test_id("offender-count").inner_text().replace(",", ""))
+    assert over >= before, "a lower threshold flags no fewer"
+    n = httpx.get(f"{server.url}/api/v1/store").json()["n_samples"]
+    assert len(exported(page, "export-flag")) == n - over
+
     page.goto("/quality?by=pooled-cosine&keep=20")
     kept = int(page.get_by_test_id("kept").inner_text().replace(",", ""))
+    assert len(exported(page, "export-keep")) == kept == round(0.2 * n)
+
+
+def exported(page: Page, link: str) -> list[str]:
+    """Ids of the downloaded lines."""
     with page.expect_download() as download:
-        page.get_by_test_id("export-keep").click()
+        page.get_by_test_id(link).click()
     lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
-    assert len(lines) == kept
-    assert all("id" in json.loads(line) or "sample_id" in json.loads(line) for line in lines)
+    return [json.loads(line)["id"] for line in lines]

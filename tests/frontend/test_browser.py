@@ -39,6 +39,7 @@ def test_patches_tokens_and_features_of_a_sample(context: BrowserContext) -> Non
     page.goto(f"/features/{RED}?modality=image")
     page.get_by_test_id("example").first.locator("a").click()
     expect(page).to_have_url(re.compile(rf"/samples/.+feature={RED}"))
+    page.wait_for_load_state()
     heat = page.get_by_test_id("heat").locator("path")
     assert heat.count() > 0
 
@@ -81,8 +82,10 @@ def test_keys_walk_features_and_panels_fill_the_window(context: BrowserContext) 
     page.goto(f"/features/{RED}?modality=text")
     page.keyboard.press("j")
     expect(page).to_have_url(re.compile(rf"/features/{RED + 1}\?modality=text"))
+    page.wait_for_load_state()
     page.keyboard.press("ArrowLeft")
     expect(page).to_have_url(re.compile(rf"/features/{RED}\?"))
+    page.wait_for_load_state()
     page.get_by_test_id("examples").locator("[data-max]").click()
     expect(page.locator(".panel.max")).to_have_count(1)
     page.keyboard.press("Escape")
@@ -96,6 +99,7 @@ def test_keys_walk_the_list_one_came_from(context: BrowserContext) -> None:
     ids = [rows.nth(i).get_attribute("data-feature") for i in range(2)]
     rows.first.locator("a.label").click()
     expect(page).to_have_url(re.compile(rf"/features/{ids[0]}$"))
+    page.wait_for_load_state()  # the address changes before the page's modules listen
     page.keyboard.press("j")
     expect(page).to_have_url(re.compile(rf"/features/{ids[1]}$"))
 
