@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Precompute, Score, Train, Verify, run
+from precompute.experiments.cli import Experiment
 
 Port = Field(default=8000, ge=0, le=65535)
 
@@ -93,6 +94,7 @@ class Saevx(BaseSettings):
     score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
+    experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

@@ -1,0 +1,36 @@
+"""Options of `saevx experiment …`, apart from what runs them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FilteringOptions(BaseModel):
+    """What the filtering experiment depends on."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    demo: Path = Path("demo")
+    """Folder that `saevx demo` made: its model, SAE-V and store score the pairs."""
+    work: Path = Path("demo/filtering")
+    """Folder for the pairs, their scores and cached vision features; made anew where it is missing."""
+    out: Path = Path("docs/results/filtering.jsonl")
+    """Result file: one line for each run, appended as it ends; runs that it holds already are not done again."""
+    scores: list[str] = Field(default=["cosine", "cooccurring-l0", "pooled-cosine", "random"])
+    """Scores to keep by, besides `caption-nll` and `oracle`, each given by an option of its own."""
+    keep: list[float] = Field(default=[20.0, 50.0])
+    """Percent of the pairs kept by each score."""
+    baselines: bool = True
+    """Also keep by caption-nll, which needs no SAE, and by an oracle that knows the swaps."""
+    seeds: list[int] = Field(default=[0, 1, 2])
+    """Seeds of a run's initial LoRA, order of data and random choice."""
+    swapped: float = Field(default=0.3, ge=0, lt=1)
+    """Share of the pairs that carry another pair's caption; 0 takes the pairs as they are."""
+    n_pairs: int = Field(default=1600, ge=8)
+    """Pairs to choose from."""
+    steps: int = Field(default=100, ge=1)
+    """Training steps of every run, whatever the number of pairs kept."""
+    n_test: int = Field(default=300, ge=1)
+    """Held-out scenes."""
