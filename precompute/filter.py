@@ -51,7 +51,7 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
         column = s.samples.c[s.flag_column(name)]
         raised = [r[0] for r in fetch(store.engine, select(s.samples.c.row).where(column > limit))]
         allowed[raised] = False
-    return _best(score, allowed, keep)
+    return best(score, allowed, keep)
 
 
 def _check_keep(keep: float) -> None:
@@ -59,7 +59,9 @@ def _check_keep(keep: float) -> None:
         raise SaevxError(f"keep is a percentage from 0 to 100, not {keep:g}.")
 
 
-def _best(score: Array, allowed: Array, keep: float) -> Array:
+def best(score: Array, allowed: Array, keep: float) -> Array:
+    """Of the rows allowed, the `keep` percent with the highest score, ascending; NaN comes last, ties go to the
+    smaller row, and the number is rounded to the nearest."""
     rows = np.flatnonzero(allowed)
     order = np.lexsort((rows, -np.nan_to_num(score[rows], nan=-np.inf)))
     return np.sort(rows[order[: int(np.floor(len(rows) * keep / 100 + 0.5))]])
@@ -119,7 +121,7 @@ def filter_file(
     if np.isnan(score).all():
         raise SaevxError(f"{path} has no {by!r} score: run `saevx score` with it, or choose another.")
     kept = np.zeros(len(score), dtype=bool)
-    kept[_best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
+    kept[best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
     for wanted, item in zip(kept, rows_of(path, ("id", "fields", column)), strict=True):
         if wanted and format == "ids":
             yield f"{item['id']}\n"

@@ -64,6 +64,8 @@ class Options:
     lora_rank: int = 8
     lora_lr: float = 1.5e-3
     projector_lr: float = 5e-4
+    warm_up: int = 60
+    """Steps over which both rates rise."""
     seed: int = 0
 
 
@@ -218,43 +220,17 @@ def stage0(
             log.add(stage=0, step=step + 1, loss=round(loss.item(), 3), hit=round(hit.item(), 3))
 
 
-class Mixture:
-    """Endless training sequences: captions, questions about scenes, easy-VQA, plain text."""
+class Sequences:
+    """Endless batches of training sequences; what one is made of, `one` says."""
 
-    def __init__(
-        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: Options
-    ):
-        self.scenes, self.vqa, self.plain, self.tokenizer, self.o = scenes, vqa, plain, tokenizer, o
+    def __init__(self, tokenizer: Any, o: Options) -> None:
+        self.tokenizer, self.o = tokenizer, o
         self.rng = np.random.default_rng(o.seed)
         self.newline = tokenizer("\n").input_ids
 
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
         """Picture, tokens that are only read, tokens that are learnt."""
-        rng, kind = self.rng, self.rng.random()
-        end = [self.tokenizer.eos_token_id]
-        if kind < 0.20:
-            picture = self.vqa[rng.integers(len(self.vqa))]
-            open_ended = [qa for qa in picture.questions if qa[1] not in ("yes", "no")]
-            questions = open_ended if open_ended and rng.random() < 0.8 else picture.questions
-            question, answer = questions[rng.integers(len(questions))]
-        elif kind < 0.45:
-            picture = self.scenes[rng.integers(len(self.scenes))]
-            assert picture.scene is not None
-            question, answer = ask(rng, picture.scene)
-        elif kind < 0.49:
-            return None, [], self.plain[rng.integers(len(self.plain))]
-        else:
-            picture = self.scenes[rng.integers(len(self.scenes))]
-            scene = picture.scene
-            assert scene is not None
-            fresh = write_caption(rng, scene.entities, scene.background)
-            caption = fresh if rng.random() < 0.6 else scene.caption
-            return picture.patches_pd, [], self.tokenizer(caption).input_ids + end
-        return (
-            picture.patches_pd,
-            self.tokenizer(question).input_ids,
-            self.tokenizer(" " + answer).input_ids + end,
-        )
+        raise NotImplementedError
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         step = 0
@@ -295,6 +271,43 @@ class Mixture:
         }  # fmt: skip
 
 
+class Mixture(Sequences):
+    """Captions, questions about scenes, easy-VQA, plain text."""
+
+    def __init__(
+        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: Options
+    ):
+        super().__init__(tokenizer, o)
+        self.scenes, self.vqa, self.plain = scenes, vqa, plain
+
+    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        rng, kind = self.rng, self.rng.random()
+        end = [self.tokenizer.eos_token_id]
+        if kind < 0.20:
+            picture = self.vqa[rng.integers(len(self.vqa))]
+            open_ended = [qa for qa in picture.questions if qa[1] not in ("yes", "no")]
+            questions = open_ended if open_ended and rng.random() < 0.8 else picture.questions
+            question, answer = questions[rng.integers(len(questions))]
+        elif kind < 0.45:
+            picture = self.scenes[rng.integers(len(self.scenes))]
+            assert picture.scene is not None
+            question, answer = ask(rng, picture.scene)
+        elif kind < 0.49:
+            return None, [], self.plain[rng.integers(len(self.plain))]
+        else:
+            picture = self.scenes[rng.integers(len(self.scenes))]
+            scene = picture.scene
+            assert scene is not None
+            fresh = write_caption(rng, scene.entities, scene.background)
+            caption = fresh if rng.random() < 0.6 else scene.caption
+            return picture.patches_pd, [], self.tokenizer(caption).input_ids + end
+        return (
+            picture.patches_pd,
+            self.tokenizer(question).input_ids,
+            self.tokenizer(" " + answer).input_ids + end,
+        )
+
+
 def stage1(
     lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: Options, log: Log
 ) -> dict[str, Tensor]:
@@ -316,7 +329,7 @@ def stage1(
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def rate(step: int) -> float:
-        return min(1.0, step / 60) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
+        return min(1.0, step / o.warm_up) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     embed, decoder = lm.get_input_embeddings(), adapted.base_model.model.model

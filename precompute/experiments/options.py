@@ -28,9 +28,9 @@ class FilteringOptions(BaseModel):
     """Seeds of a run's initial LoRA, order of data and random choice."""
     swapped: float = Field(default=0.3, ge=0, lt=1)
     """Share of the pairs that carry another pair's caption; 0 takes the pairs as they are."""
-    n_pairs: int = Field(default=1600, ge=8)
+    n_pairs: int = Field(default=1000, ge=8)
     """Pairs to choose from."""
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=60, ge=1)
     """Training steps of every run, whatever the number of pairs kept."""
-    n_test: int = Field(default=300, ge=1)
+    n_test: int = Field(default=200, ge=1)
     """Held-out scenes."""

@@ -1,0 +1,160 @@
+"""`saevx experiment filtering`: does a model learn more from the pairs that a score keeps?
+
+The demo's model and SAE-V score pairs that are new to them, some with another's caption; a fresh model is tuned on
+what each score keeps, with the same number of steps, and asked about held-out scenes. One line a run, appended as it
+ends."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from precompute.errors import SaevxError
+from precompute.experiments.options import FilteringOptions
+from precompute.experiments.pairs import held_out, make_pairs, write_pairs
+from precompute.experiments.student import ORDER, Bench
+from precompute.filter import best
+from precompute.progress import say
+from precompute.score import chance
+from precompute.score_data import score_data
+from precompute.score_file import rows_of
+from precompute.score_options import ScoreOptions
+from precompute.store.reader import Store
+from precompute.store.schema import SCORES, score_column
+
+BASELINES = ("caption-nll", "oracle")
+SAME = ("swapped", "n_pairs", "steps", "n_test")
+"""Options that all lines of a result file share."""
+
+
+class Arm(NamedTuple):
+    """Which pairs a run is tuned on."""
+
+    score: str
+    """`full` keeps all."""
+    keep: float
+
+
+class Pool(NamedTuple):
+    """The pairs to choose from, by row."""
+
+    ids: list[str]
+    swapped_n: np.ndarray
+    value_n: dict[str, np.ndarray]
+
+
+def run(options: FilteringOptions) -> None:
+    """Every run of the grid that the result file does not hold yet.
+
+    Raises:
+        SaevxError: no demo, an unknown score, a result file of other options.
+    """
+    o = options
+    if unknown := sorted(set(o.scores) - set(SCORES)):
+        raise SaevxError(f"Unknown score {unknown[0]!r}: choose among {', '.join(SCORES)}.")
+    if not (o.demo / "store").exists():
+        raise SaevxError(f"{o.demo} holds no demo: make it with `saevx demo --dir {o.demo} --no-serve`.")
+    store = Store.open(o.demo / "store")
+    begin(o, store.manifest["content_id"])
+    store.close()
+    pairs = make_pairs(o.n_pairs, o.swapped)
+    work = o.work / f"{o.n_pairs}-{round(100 * o.swapped)}"
+    if not (work / "data" / "metadata.jsonl").exists():
+        write_pairs(work / "data", pairs)
+    if not (work / "scores.jsonl").exists():
+        asked = ScoreOptions(data=str(work / "data"), store=o.demo / "store", out=work / "scores.jsonl", nll=True)
+        score_data(asked)
+    pool = read_pool(work / "scores.jsonl", [pair.swapped for pair in pairs])
+    bench = Bench(work, [p.scene for p in pairs], [p.caption for p in pairs], held_out(o.n_test))
+    for seed in o.seeds:
+        for arm in arms(o):
+            # Read anew each time: a second process may work on the same grid from its other end.
+            if any(done["seed"] == seed and Arm(done["score"], done["keep"]) == arm for done in lines(o.out)[1:]):
+                continue
+            append(o.out, measure(bench, pool, arm, seed, o))
+
+
+def begin(o: FilteringOptions, content_id: str) -> None:
+    """The first line of the result file, or a check that it is this experiment's."""
+    about: dict[str, Any] = {
+        "command": "saevx experiment filtering",
+        "options": {name: getattr(o, name) for name in SAME},
+        "kinds": list(ORDER),
+        "content_id": content_id,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }
+    if not o.out.exists():
+        o.out.parent.mkdir(parents=True, exist_ok=True)
+        append(o.out, {"about": about})
+        return
+    held = lines(o.out)[0].get("about", {})
+    if any(held.get(name) != about[name] for name in ("command", "options", "content_id")):
+        raise SaevxError(f"{o.out} holds runs with other options or another demo: choose another --out or delete it.")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_pool(path: Path, swapped: list[bool]) -> Pool:
+    """Scores of the pairs as `saevx score` wrote them, in the data's order."""
+    rows = list(rows_of(path, ("id", *map(score_column, SCORES))))
+    value_n = {
+        name: np.array([np.nan if (v := row[score_column(name)]) is None else v for row in rows], dtype=np.float64)
+        for name in SCORES
+    }
+    return Pool([str(row["id"]) for row in rows], np.array(swapped), value_n)
+
+
+def arms(o: FilteringOptions) -> Iterator[Arm]:
+    """All runs of one seed: full first, since every other is held against it."""
+    yield Arm("full", 100.0)
+    for score in dict.fromkeys([*o.scores, *(BASELINES if o.baselines else ())]):
+        yield from (Arm(score, keep) for keep in o.keep)
+
+
+def kept(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
+    """Rows that an arm keeps. `random` draws anew for each seed; the oracle draws among the true pairs first."""
+    everything = np.ones(len(pool.ids), dtype=bool)
+    if arm.score == "full":
+        return np.flatnonzero(everything)
+    value_n = pool.value_n.get(arm.score)
+    if arm.score in ("random", "oracle"):
+        value_n = chance(pool.ids, seed) + (~pool.swapped_n if arm.score == "oracle" else 0.0)
+    assert value_n is not None
+    return best(value_n, everything, arm.keep)
+
+
+def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions) -> dict[str, Any]:
+    """One run."""
+    began = time.monotonic()
+    rows = kept(pool, arm, seed)
+    found = bench.answer(*bench.tune(rows, o.steps, seed))
+    asked_k, right_k = found.asked_nk.sum(0), found.right_nk.sum(0)
+    line = {
+        **arm._asdict(),
+        "seed": seed,
+        "n_kept": len(rows),
+        "n_swapped": int(pool.swapped_n[rows].sum()),
+        "accuracy": float(right_k.sum() / asked_k.sum()),
+        "by_kind": {name: float(right_k[k] / max(asked_k[k], 1)) for k, name in enumerate(ORDER)},
+        # Of each held-out scene, so that intervals can pair runs by scene.
+        "right": found.right_nk.sum(1).tolist(),
+        "asked": found.asked_nk.sum(1).tolist(),
+        "seconds": round(time.monotonic() - began),
+    }
+    say(f"{arm.score} {arm.keep:g} %, seed {seed}: accuracy {line['accuracy']:.3f}, {line['seconds']} s")
+    return line

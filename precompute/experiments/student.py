@@ -1,0 +1,161 @@
+"""The model that is tuned: SmolLM2 as its package has it, with a LoRA, behind a projector that was trained on half of
+the demo's scenes. Vision features are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from precompute.demo.assemble import base_lm, make_processor, make_tower
+from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.train_adapter import (
+    N_PATCHES,
+    Log,
+    Options,
+    Picture,
+    Projector,
+    Sequences,
+    stage0,
+    stage1,
+    vision_features,
+)  # fmt: skip
+from precompute.experiments.cloze import KINDS, Words
+
+N_START = 4000
+"""Train scenes that the starting projector has seen: half of the demo's adapter's."""
+TEST_BATCH = 32
+
+
+class Answered(NamedTuple):
+    """Of every held-out scene: words asked for and words right, [n, kinds] in the order of ORDER."""
+
+    asked_nk: np.ndarray
+    right_nk: np.ndarray
+
+
+ORDER = tuple(dict.fromkeys(KINDS))
+
+
+class Captions(Sequences):
+    """Pictures with the captions that were kept, epoch after epoch, each in a new order."""
+
+    def __init__(self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: Options) -> None:
+        super().__init__(tokenizer, o)
+        self.features, self.captions, self.rows = features, captions, rows
+        self.order = self.epochs()
+
+    def epochs(self) -> Iterator[int]:
+        while True:
+            yield from self.rng.permutation(self.rows).tolist()
+
+    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        i = next(self.order)
+        return self.features[i], [], [*self.tokenizer(self.captions[i]).input_ids, self.tokenizer.eos_token_id]
+
+
+class Bench:
+    """What all runs share: tokenizer, cached features of pairs and held-out scenes, the starting projector."""
+
+    def __init__(self, work: Path, pairs: Sequence[Scene], captions: Sequence[str], test: Sequence[Scene]) -> None:
+        self.work, self.captions, self.test = work, captions, test
+        work.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(base_lm())
+        self.pairs_npd = self.cached("pairs", pairs)
+        self.test_npd = self.cached("test", test)
+        self.words = Words(self.tokenizer)
+
+    def cached(self, name: str, scenes: Sequence[Scene]) -> Tensor:
+        """(n, 49, 1456) bfloat16 vision features, from the work folder where they lie there."""
+        path = self.work / f"{name}-{len(scenes)}.safetensors"
+        if not path.exists():
+            with torch.autocast("cpu", torch.bfloat16):
+                found = vision_features(map(draw, scenes), make_processor(self.tokenizer), make_tower())
+            fresh = path.with_suffix(".part")
+            save_file({"features": found}, fresh)
+            fresh.replace(path)
+        return load_file(path)["features"]
+
+    def base(self) -> Any:
+        """The language model as it is before any training, frozen weights in bfloat16."""
+        return AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16, attn_implementation="eager")
+
+    def start(self, n_scenes: int = N_START) -> dict[str, Tensor]:
+        """The projector of stage 0 on half of the scenes, with the standardisation of its features."""
+        path = self.work / f"start-{n_scenes}.safetensors"
+        if not path.exists():
+            scenes = [make_scene("train", i) for i in range(n_scenes)]
+            features = self.cached("start", scenes)
+            o = Options(log=self.work / "start.json")
+            torch.manual_seed(o.seed)
+            lm = self.base()
+            sample = features[:2000].float()
+            projector = Projector(sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3), lm.config.hidden_size)
+            pictures = [Picture(f, s, []) for f, s in zip(features, scenes, strict=True)]
+            embedding_vd = lm.get_input_embeddings().weight.detach().float()
+            stage0(projector, pictures, embedding_vd, self.tokenizer, o, Log(o))
+            state = {**projector.exported(), "mean": projector.mean_d, "std": projector.std_d}
+            fresh = path.with_suffix(".part")
+            save_file({k: v.detach().float().contiguous() for k, v in state.items()}, fresh)
+            fresh.replace(path)
+        return load_file(path)
+
+    @cached_property
+    def began(self) -> dict[str, Tensor]:
+        return self.start()
+
+    def tune(self, rows: np.ndarray, steps: int, seed: int) -> tuple[Any, Projector]:
+        """SFT on the captions of these pairs: LoRA and projector, the loss on the caption only.
+
+        Args:
+            rows: pairs kept; they are gone through as often as the steps need.
+        """
+        # A short run warms up over a fifth of its steps.
+        o = Options(
+            steps=steps, seed=seed, warm_up=max(1, steps // 5), n_patches=16, log=self.work / f"run-{seed}.json"
+        )
+        torch.manual_seed(seed)
+        lm = self.base()
+        projector = Projector(self.began["mean"], self.began["std"], lm.config.hidden_size)
+        projector.restore(self.began)
+        sequences = Captions(self.pairs_npd, self.captions, rows, self.tokenizer, o)
+        stage1(lm, projector, sequences.batches(), o, Log(o))
+        return lm, projector
+
+    @torch.inference_mode()
+    def answer(self, lm: Any, projector: Projector) -> Answered:
+        """Every attribute word of the held-out captions, asked for with the words before it given."""
+        n = len(self.test)
+        asked_nk, right_nk = np.zeros((n, len(ORDER)), np.int64), np.zeros((n, len(ORDER)), np.int64)
+        head = 1 + N_PATCHES + len(self.tokenizer("\n").input_ids)
+        for begin in range(0, n, TEST_BATCH):
+            scenes = self.test[begin : begin + TEST_BATCH]
+            logits_bsv = self.logits(lm, projector, range(begin, begin + len(scenes)))
+            for b, scene in enumerate(scenes):
+                for blank in self.words.blanks(scene):
+                    k = ORDER.index(KINDS[blank.group])
+                    asked_nk[begin + b, k] += 1
+                    right_nk[begin + b, k] += self.words.is_right(blank, logits_bsv[b, head + blank.token - 1])
+        return Answered(asked_nk, right_nk)
+
+    def logits(self, lm: Any, projector: Projector, rows: range) -> Tensor:
+        """Of held-out scenes with their own captions, all patches shown."""
+        bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
+        newline = self.tokenizer("\n").input_ids
+        ids = [[bos, *[pad] * N_PATCHES, *newline, *self.tokenizer(self.test[i].caption).input_ids] for i in rows]
+        longest = max(map(len, ids))
+        ids_bs = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
+        index_bp = torch.arange(N_PATCHES).expand(len(ids), -1)
+        with torch.autocast("cpu", torch.bfloat16):
+            embeds_bsd = lm.get_input_embeddings()(ids_bs)
+            projected_bpd = projector(self.test_npd[rows.start : rows.stop], index_bp)
+            embeds_bsd[:, 1 : 1 + N_PATCHES] = projected_bpd.to(embeds_bsd.dtype)
+            # Padding stands on the right, where no token of the caption sees it.
+            return nn.functional.linear(lm.model(inputs_embeds=embeds_bsd).last_hidden_state, lm.lm_head.weight)
