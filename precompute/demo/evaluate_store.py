@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
@@ -207,20 +207,37 @@ def exchanged(store: Store, o: Options) -> dict[str, Any]:
             )
         )  # fmt: skip
         other = Store.open(made)
-        found = {"true": verdicts(store), "images_exchanged": verdicts(other)}
+        found = {"true": weighed(store), "images_exchanged": weighed(other)}
         other.close()
     return {"shuffled_images": found}
 
 
-def verdicts(store: Store) -> dict[str, Any]:
-    """Features called cross-modal among those tested, and how often their two sides share a sample."""
+OMEGA_EDGES = np.round(np.arange(-0.2, 1.0001, 0.05), 2)
+
+
+def weighed(store: Store) -> dict[str, Any]:
+    """ω and its controls over the features that could be tested, and how many have each verdict."""
     c = features.c
-    tested = fetch(store.engine, select(c.verdict, c.same_sample_rate).where(c.p_value.is_not(None)))
-    rates = [row.same_sample_rate for row in tested]
+    names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
+    shown = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
+    rows = fetch(store.engine, select(*shown).where(c.p_value.is_not(None)))
+    counted = fetch(store.engine, select(c.verdict, func.count()).group_by(c.verdict))
+    value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {
-        "cross_modal": sum(row.verdict == "cross-modal" for row in tested),
-        "tested": len(tested),
-        "mean_same_sample_rate": round(float(np.mean(rates)), 3),
+        "cross_modal": sum(row.verdict == "cross-modal" for row in rows),
+        "tested": len(rows),
+        "mean_same_sample_rate": round(float(np.mean([row.same_sample_rate for row in rows])), 3),
+        "verdicts": dict(sorted((str(verdict), int(n)) for verdict, n in counted)),
+        "lift_above_zero": sum(row.lift_low > 0 for row in rows),
+        "quantiles": {
+            name: dict(zip(("p5", "median", "p95"), np.round(np.percentile(of, [5, 50, 95]), 3).tolist(), strict=True))
+            for name, of in value.items()
+        },
+        "edges": OMEGA_EDGES.tolist(),
+        "counts": {
+            name: np.histogram(np.clip(value[name], OMEGA_EDGES[0], OMEGA_EDGES[-1]), OMEGA_EDGES)[0].tolist()
+            for name in ("omega", "omega_baseline", "omega_centred", "omega_without_self")
+        },
     }
 
 

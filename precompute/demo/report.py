@@ -6,35 +6,12 @@
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from precompute.rendering import RESULTS, Row, command, interval, read, share, splice, table
+
 PAGE = Path("docs/demo.md")
-RESULTS = Path("docs/results")
-MARKS = re.compile(r"(<!-- figures: rendered by .*? -->\n).*(\n<!-- end of figures -->)", re.S)
-
-Row = tuple[object, ...]
-
-
-def table(head: Row, rows: Iterable[Row]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def share(found: dict[str, Any]) -> str:
-    return f"{found['value']:.3f} ({found['hits']} of {found['n']})"
-
-
-def interval(found: dict[str, Any] | None) -> str:
-    return "–" if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
-
-
-def read(name: str, results: Path = RESULTS) -> dict[str, Any]:
-    return dict(json.loads((results / f"{name}.json").read_text()))
 
 
 def model_part(e: dict[str, Any]) -> str:
@@ -159,18 +136,8 @@ def render(results: Path = RESULTS) -> str:
 
 def rendered_page(page: str, results: Path = RESULTS) -> str:
     """docs/demo.md with the figures in their place."""
-    if not MARKS.search(page):
-        raise SystemExit(f"{PAGE} has no marks around its figures.")
-    return MARKS.sub(lambda m: m[1] + "\n" + render(results) + "\n" + m[2], page)
-
-
-def main() -> None:
-    before = PAGE.read_text(encoding="utf-8")
-    after = rendered_page(before)
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if before == after else f"{PAGE} is stale: run python -m precompute.demo.report")
-    PAGE.write_text(after, encoding="utf-8")
+    return splice(page, render(results), PAGE)
 
 
 if __name__ == "__main__":
-    main()
+    command(PAGE, rendered_page, "precompute.demo.report")

@@ -30,7 +30,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import SCORES, score_column
 
 BASELINES = ("caption-nll", "oracle")
-SAME = ("swapped", "n_pairs", "steps", "n_test")
+SAME = ("swapped", "n_pairs", "steps", "n_test", "n_start")
 """Options that all lines of a result file share."""
 
 
@@ -72,7 +72,8 @@ def run(options: FilteringOptions) -> None:
         asked = ScoreOptions(data=str(work / "data"), store=o.demo / "store", out=work / "scores.jsonl", nll=True)
         score_data(asked)
     pool = read_pool(work / "scores.jsonl", [pair.swapped for pair in pairs])
-    bench = Bench(work, [p.scene for p in pairs], [p.caption for p in pairs], held_out(o.n_test))
+    captions = [pair.caption for pair in pairs]
+    bench = Bench(work, [pair.scene for pair in pairs], captions, held_out(o.n_test), o.n_start)
     for seed in o.seeds:
         for arm in arms(o):
             # Read anew each time: a second process may work on the same grid from its other end.

@@ -34,3 +34,5 @@ class FilteringOptions(BaseModel):
     """Training steps of every run, whatever the number of pairs kept."""
     n_test: int = Field(default=200, ge=1)
     """Held-out scenes."""
+    n_start: int = Field(default=4000, ge=32)
+    """Train scenes from which the starting projector is learnt: half of the demo's own."""

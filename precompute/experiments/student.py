@@ -29,8 +29,6 @@ from precompute.demo.train_adapter import (
 )  # fmt: skip
 from precompute.experiments.cloze import KINDS, Words
 
-N_START = 4000
-"""Train scenes that the starting projector has seen: half of the demo's adapter's."""
 TEST_BATCH = 32
 
 
@@ -64,8 +62,10 @@ class Captions(Sequences):
 class Bench:
     """What all runs share: tokenizer, cached features of pairs and held-out scenes, the starting projector."""
 
-    def __init__(self, work: Path, pairs: Sequence[Scene], captions: Sequence[str], test: Sequence[Scene]) -> None:
-        self.work, self.captions, self.test = work, captions, test
+    def __init__(
+        self, work: Path, pairs: Sequence[Scene], captions: Sequence[str], test: Sequence[Scene], n_start: int
+    ) -> None:
+        self.work, self.captions, self.test, self.n_start = work, captions, test, n_start
         work.mkdir(parents=True, exist_ok=True)
         self.tokenizer = AutoTokenizer.from_pretrained(base_lm())
         self.pairs_npd = self.cached("pairs", pairs)
@@ -87,12 +87,13 @@ class Bench:
         """The language model as it is before any training, frozen weights in bfloat16."""
         return AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16, attn_implementation="eager")
 
-    def start(self, n_scenes: int = N_START) -> dict[str, Tensor]:
-        """The projector of stage 0 on half of the scenes, with the standardisation of its features."""
-        path = self.work / f"start-{n_scenes}.safetensors"
+    @cached_property
+    def start(self) -> dict[str, Tensor]:
+        """The projector of stage 0 on some of the scenes, with the standardisation of its features."""
+        path = self.work / f"start-{self.n_start}.safetensors"
         if not path.exists():
-            scenes = [make_scene("train", i) for i in range(n_scenes)]
-            features = self.cached("start", scenes)
+            scenes = [make_scene("train", i) for i in range(self.n_start)]
+            features = self.cached("scenes", scenes)
             o = Options(log=self.work / "start.json")
             torch.manual_seed(o.seed)
             lm = self.base()
@@ -107,10 +108,6 @@ class Bench:
             fresh.replace(path)
         return load_file(path)
 
-    @cached_property
-    def began(self) -> dict[str, Tensor]:
-        return self.start()
-
     def tune(self, rows: np.ndarray, steps: int, seed: int) -> tuple[Any, Projector]:
         """SFT on the captions of these pairs: LoRA and projector, the loss on the caption only.
 
@@ -123,8 +120,8 @@ class Bench:
         )
         torch.manual_seed(seed)
         lm = self.base()
-        projector = Projector(self.began["mean"], self.began["std"], lm.config.hidden_size)
-        projector.restore(self.began)
+        projector = Projector(self.start["mean"], self.start["std"], lm.config.hidden_size)
+        projector.restore(self.start)
         sequences = Captions(self.pairs_npd, self.captions, rows, self.tokenizer, o)
         stage1(lm, projector, sequences.batches(), o, Log(o))
         return lm, projector

@@ -1,0 +1,79 @@
+"""Runs of the filtering experiment held against those on all the data, with paired intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+RESAMPLES = 2000
+SEED = 0
+Key = tuple[str, float]
+"""Score and percent kept."""
+
+
+class Arm(NamedTuple):
+    """One score at one percentage, over its seeds."""
+
+    accuracy: float
+    swapped_share: float
+    """Of the pairs kept, those with a wrong caption."""
+    ratio: dict[str, float]
+    """Accuracy over that on all data, with its 95 % interval."""
+    over_random: dict[str, float] | None
+    """The same less the ratio of `random` at the same percentage."""
+    by_kind: dict[str, float]
+
+
+def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
+    """Every arm of the grid that has the same seeds as the runs on all data.
+
+    A resample draws seeds and held-out scenes with replacement, the same for both sides of a ratio.
+    """
+    by_key: dict[Key, dict[int, Mapping[str, Any]]] = {}
+    for run in runs:
+        by_key.setdefault((run["score"], run["keep"]), {})[run["seed"]] = run
+    full = by_key[("full", 100.0)]
+    seeds = sorted(full)
+    asked_n = np.array(full[seeds[0]]["asked"], dtype=np.float64)
+    right = {
+        key: np.array([of[seed]["right"] for seed in seeds], dtype=np.float64)
+        for key, of in by_key.items()
+        if set(of) >= set(seeds)
+    }
+    rng = np.random.default_rng(SEED)
+    drawn = [
+        (rng.integers(0, len(seeds), len(seeds)), rng.integers(0, len(asked_n), len(asked_n)))
+        for _ in range(RESAMPLES)
+    ]
+
+    def accuracies(right_sn: Array) -> Array:
+        """[1 + RESAMPLES]: of the whole, then of each resample."""
+        found = [right_sn.sum() / (asked_n.sum() * len(seeds))]
+        for s, n in drawn:
+            found.append(right_sn[np.ix_(s, n)].sum() / (asked_n[n].sum() * len(seeds)))
+        return np.array(found)
+
+    of_all = accuracies(right["full", 100.0])
+    ratio = {key: accuracies(of) / of_all for key, of in right.items()}
+    found = {}
+    for key in right:
+        told = [by_key[key][seed] for seed in seeds]
+        chance = ratio.get(("random", key[1]))
+        found[key] = Arm(
+            accuracy=float(np.mean([run["accuracy"] for run in told])),
+            swapped_share=sum(run["n_swapped"] for run in told) / sum(run["n_kept"] for run in told),
+            ratio=interval(ratio[key]),
+            over_random=None if chance is None or key[0] == "random" else interval(ratio[key] - chance),
+            by_kind={kind: float(np.mean([run["by_kind"][kind] for run in told])) for kind in told[0]["by_kind"]},
+        )
+    return found
+
+
+def interval(values: Array) -> dict[str, float]:
+    """The first value, with the 95 % percentile interval of the others."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return {"value": float(values[0]), "low": float(low), "high": float(high)}

@@ -1,0 +1,57 @@
+"""Result files into a page's figures: between two marks of a Markdown page stands what a command renders there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("docs/results")
+MARKS = re.compile(r"(<!-- figures: rendered by .*? -->\n).*(\n<!-- end of figures -->)", re.S)
+
+Row = tuple[object, ...]
+
+
+def read(name: str, results: Path = RESULTS) -> dict[str, Any]:
+    """A result file of one JSON object."""
+    return dict(json.loads((results / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def read_lines(name: str, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """A result file of one JSON object a line."""
+    return [json.loads(line) for line in (results / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def share(found: dict[str, Any]) -> str:
+    return f"{found['value']:.3f} ({found['hits']} of {found['n']})"
+
+
+def interval(found: dict[str, Any] | None, digits: int = 3) -> str:
+    if found is None:
+        return "–"
+    value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def splice(page: str, body: str, name: Path) -> str:
+    """The page with `body` between its marks."""
+    if not MARKS.search(page):
+        raise SystemExit(f"{name} has no marks around its figures.")
+    return MARKS.sub(lambda m: m[1] + "\n" + body + "\n" + m[2], page)
+
+
+def command(name: Path, rendered: Callable[[str], str], module: str) -> None:
+    """Rewrite the page, or with `--check` exit 1 where it is stale."""
+    before = name.read_text(encoding="utf-8")
+    after = rendered(before)
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if before == after else f"{name} is stale: run python -m {module}")
+    name.write_text(after, encoding="utf-8")

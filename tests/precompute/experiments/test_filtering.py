@@ -1,0 +1,85 @@
+"""The filtering experiment, at its smallest: real scores, real tuning, a killed grid that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from precompute.errors import SaevxError
+from precompute.experiments.filtering import Arm, Pool, arms, kept, lines, run
+from precompute.experiments.options import FilteringOptions
+from tests.conftest import Demo, run_saevx
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    rng = np.random.default_rng(0)
+    swapped = np.arange(50) % 3 == 0
+    return Pool([f"pair-{i}" for i in range(50)], swapped, {"cosine": rng.random(50), "caption-nll": swapped * -1.0})
+
+
+def test_each_arm_keeps_what_its_score_says(pool: Pool) -> None:
+    assert kept(pool, Arm("full", 100.0), 0).tolist() == list(range(50))
+    best = kept(pool, Arm("cosine", 20.0), 0)
+    rest = np.setdiff1d(np.arange(50), best)
+    assert len(best) == 10 and pool.value_n["cosine"][best].min() > pool.value_n["cosine"][rest].max()
+    assert (kept(pool, Arm("cosine", 20.0), 1) == best).all(), "a score does not depend on the seed"
+
+
+def test_the_oracle_keeps_true_pairs_and_chance_draws_anew(pool: Pool) -> None:
+    assert not pool.swapped_n[kept(pool, Arm("oracle", 50.0), 0)].any()
+    assert (kept(pool, Arm("random", 50.0), 0) != kept(pool, Arm("random", 50.0), 1)).any()
+    # More than there are true pairs: all of them, and some others.
+    most = kept(pool, Arm("oracle", 80.0), 0)
+    assert set(np.flatnonzero(~pool.swapped_n)) < set(most.tolist())
+
+
+def test_the_grid_begins_with_all_data() -> None:
+    told = list(arms(FilteringOptions(scores=["cosine", "cosine"], keep=[20, 50])))
+    assert told[0] == Arm("full", 100.0)
+    assert told[1:3] == [Arm("cosine", 20.0), Arm("cosine", 50.0)]
+    assert [arm.score for arm in told[3:]] == ["caption-nll", "caption-nll", "oracle", "oracle"]
+
+
+@pytest.fixture(scope="module")
+def small(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> FilteringOptions:
+    root = tmp_path_factory.mktemp("filtering")
+    return FilteringOptions(
+        demo=demo.root, work=root / "work", out=root / "found.jsonl", scores=["pooled-cosine"], keep=[50], seeds=[0],
+        baselines=False, n_pairs=16, steps=2, n_test=6, n_start=64,
+    )  # fmt: skip
+
+
+def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
+    run(small)
+    told: list[dict[str, Any]] = lines(small.out)
+    assert [(line["score"], line["keep"]) for line in told[1:]] == [("full", 100.0), ("pooled-cosine", 50.0)]
+    assert told[1]["n_kept"] == 16 and told[2]["n_kept"] == 8
+    assert told[1]["n_swapped"] == 5
+    for line in told[1:]:
+        assert sum(line["right"]) / sum(line["asked"]) == line["accuracy"] <= 1
+        assert len(line["right"]) == 6 and all(r <= a for r, a in zip(line["right"], line["asked"], strict=True))
+
+    whole = small.out.read_text()
+    small.out.write_text("".join(line + "\n" for line in whole.splitlines()[:2]))
+    run(small)
+    again = lines(small.out)
+    for one, other in zip(told[1:], again[1:], strict=True):  # the same figures, whatever the time they took
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_results_of_other_options_are_not_mixed(small: FilteringOptions) -> None:
+    run(small.model_copy(update={"out": small.out.with_name("other.jsonl"), "seeds": []}))
+    with pytest.raises(SaevxError, match="other options"):
+        run(small.model_copy(update={"out": small.out.with_name("other.jsonl"), "seeds": [], "n_pairs": 18}))
+
+
+def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="Unknown score 'beauty'"):
+        run(FilteringOptions(scores=["beauty"]))
+    done = run_saevx("experiment", "filtering", "--demo", tmp_path, check=False)
+    assert done.returncode == 1
+    assert "holds no demo" in done.stderr and "Traceback" not in done.stderr
