@@ -221,13 +221,13 @@ def weighed(store: Store) -> dict[str, Any]:
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
     shown = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
     rows = fetch(store.engine, select(*shown).where(c.p_value.is_not(None)))
-    counted = fetch(store.engine, select(c.verdict, func.count()).group_by(c.verdict))
+    counted = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
     value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {
         "cross_modal": sum(row.verdict == "cross-modal" for row in rows),
         "tested": len(rows),
         "mean_same_sample_rate": round(float(np.mean([row.same_sample_rate for row in rows])), 3),
-        "verdicts": dict(sorted((str(verdict), int(n)) for verdict, n in counted)),
+        "verdicts": dict(sorted((str(row.verdict), int(row.n)) for row in counted)),
         "lift_above_zero": sum(row.lift_low > 0 for row in rows),
         "quantiles": {
             name: dict(zip(("p5", "median", "p95"), np.round(np.percentile(of, [5, 50, 95]), 3).tolist(), strict=True))

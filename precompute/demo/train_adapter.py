@@ -36,6 +36,8 @@ from precompute.demo.assemble import ADAPTER, LORA_SCALE, base_lm, make_processo
 from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, SIZE, Scene, ask, draw, make_scene, write_caption
 
 N_PATCHES, N_PLACES = 49, 14
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a decoder layer, all of which get a LoRA."""
 PLAIN_PROMPTS = (
     "The history of", "In the morning, she", "A good recipe for", "The main idea of",
     "When the rain stopped,", "My favourite place", "Scientists found that", "The old man walked",
@@ -314,9 +316,8 @@ def stage1(
     """LoRA on every linear layer together with the projector; returns the LoRA by the modules' own names."""
     from peft import LoraConfig, get_peft_model
 
-    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     alpha = round(LORA_SCALE * o.lora_rank)
-    adapted = get_peft_model(lm, LoraConfig(r=o.lora_rank, lora_alpha=alpha, target_modules=linear))
+    adapted = get_peft_model(lm, LoraConfig(r=o.lora_rank, lora_alpha=alpha, target_modules=list(LINEAR)))
     if o.resume:
         before = load_file(o.resume)
         for name, parameter in trained(adapted):

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from precompute.errors import SaevxError
+from precompute.experiments.dpo import prefer
 from precompute.experiments.options import FilteringOptions
-from precompute.experiments.pairs import held_out, make_pairs, write_pairs
+from precompute.experiments.pairs import held_out, image_name, make_pairs, write_pairs
 from precompute.experiments.student import ORDER, Bench
 from precompute.filter import best
 from precompute.progress import say
@@ -30,7 +31,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import SCORES, score_column
 
 BASELINES = ("caption-nll", "oracle")
-SAME = ("swapped", "n_pairs", "steps", "n_test", "n_start")
+SAME = ("method", "swapped", "n_pairs", "steps", "n_test", "n_start")
 """Options that all lines of a result file share."""
 
 
@@ -79,7 +80,7 @@ def run(options: FilteringOptions) -> None:
             # Read anew each time: a second process may work on the same grid from its other end.
             if any(done["seed"] == seed and Arm(done["score"], done["keep"]) == arm for done in lines(o.out)[1:]):
                 continue
-            append(o.out, measure(bench, pool, arm, seed, o))
+            append(o.out, measure(bench, pool, arm, seed, o, work / "data"))
 
 
 def begin(o: FilteringOptions, content_id: str) -> None:
@@ -139,11 +140,16 @@ def kept(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     return best(value_n, everything, arm.keep)
 
 
-def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions) -> dict[str, Any]:
+def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions, data: Path) -> dict[str, Any]:
     """One run."""
     began = time.monotonic()
     rows = kept(pool, arm, seed)
-    found = bench.answer(*bench.tune(rows, o.steps, seed))
+    if o.method == "dpo":
+        images = [data / image_name(sample_id) for sample_id in pool.ids]
+        student = prefer(bench, images, rows, o.steps, seed)
+    else:
+        student = bench.tune(rows, o.steps, seed)
+    found = bench.answer(student)
     asked_k, right_k = found.asked_nk.sum(0), found.right_nk.sum(0)
     line = {
         **arm._asdict(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,8 @@ class FilteringOptions(BaseModel):
     """Folder for the pairs, their scores and cached vision features; made anew where it is missing."""
     out: Path = Path("docs/results/filtering.jsonl")
     """Result file: one line for each run, appended as it ends; runs that it holds already are not done again."""
+    method: Literal["sft", "dpo"] = "sft"
+    """sft: captions are learnt; dpo: after sft on all pairs, a caption is preferred to itself with one word changed."""
     scores: list[str] = Field(default=["cosine", "cooccurring-l0", "pooled-cosine", "random"])
     """Scores to keep by, besides `caption-nll` and `oracle`, each given by an option of its own."""
     keep: list[float] = Field(default=[20.0, 50.0])

@@ -41,12 +41,16 @@ def make_pairs(n: int, swapped: float) -> list[Pair]:
     return pairs
 
 
+def image_name(sample_id: str) -> str:
+    return f"images/{sample_id}.png"
+
+
 def write_pairs(folder: Path, pairs: list[Pair]) -> None:
     """An imagefolder; `swapped` stands beside each pair and is not read by the pass."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for pair in pairs:
-        name = f"images/{pair.sample_id}.png"
+        name = image_name(pair.sample_id)
         draw(pair.scene).save(folder / name, compress_level=1)
         rows.append({"file_name": name, "text": pair.caption, "id": pair.sample_id, "swapped": pair.swapped})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

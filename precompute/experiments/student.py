@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.demo.assemble import base_lm, make_processor, make_tower
+from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.train_adapter import (
     N_PATCHES,
@@ -42,6 +42,15 @@ class Answered(NamedTuple):
 ORDER = tuple(dict.fromkeys(KINDS))
 
 
+class Student(NamedTuple):
+    """A tuned model."""
+
+    lm: Any
+    projector: Projector
+    lora: dict[str, Tensor]
+    """By the language model's own modules; empty where it is merged."""
+
+
 class Captions(Sequences):
     """Pictures with the captions that were kept, epoch after epoch, each in a new order."""
 
@@ -61,6 +70,8 @@ class Captions(Sequences):
 
 class Bench:
     """What all runs share: tokenizer, cached features of pairs and held-out scenes, the starting projector."""
+
+    image_token = IMAGE_TOKEN
 
     def __init__(
         self, work: Path, pairs: Sequence[Scene], captions: Sequence[str], test: Sequence[Scene], n_start: int
@@ -108,7 +119,7 @@ class Bench:
             fresh.replace(path)
         return load_file(path)
 
-    def tune(self, rows: np.ndarray, steps: int, seed: int) -> tuple[Any, Projector]:
+    def tune(self, rows: np.ndarray, steps: int, seed: int) -> Student:
         """SFT on the captions of these pairs: LoRA and projector, the loss on the caption only.
 
         Args:
@@ -123,18 +134,17 @@ class Bench:
         projector = Projector(self.start["mean"], self.start["std"], lm.config.hidden_size)
         projector.restore(self.start)
         sequences = Captions(self.pairs_npd, self.captions, rows, self.tokenizer, o)
-        stage1(lm, projector, sequences.batches(), o, Log(o))
-        return lm, projector
+        return Student(lm, projector, stage1(lm, projector, sequences.batches(), o, Log(o)))
 
     @torch.inference_mode()
-    def answer(self, lm: Any, projector: Projector) -> Answered:
+    def answer(self, student: Student) -> Answered:
         """Every attribute word of the held-out captions, asked for with the words before it given."""
         n = len(self.test)
         asked_nk, right_nk = np.zeros((n, len(ORDER)), np.int64), np.zeros((n, len(ORDER)), np.int64)
         head = 1 + N_PATCHES + len(self.tokenizer("\n").input_ids)
         for begin in range(0, n, TEST_BATCH):
             scenes = self.test[begin : begin + TEST_BATCH]
-            logits_bsv = self.logits(lm, projector, range(begin, begin + len(scenes)))
+            logits_bsv = self.logits(student, range(begin, begin + len(scenes)))
             for b, scene in enumerate(scenes):
                 for blank in self.words.blanks(scene):
                     k = ORDER.index(KINDS[blank.group])
@@ -142,8 +152,9 @@ class Bench:
                     right_nk[begin + b, k] += self.words.is_right(blank, logits_bsv[b, head + blank.token - 1])
         return Answered(asked_nk, right_nk)
 
-    def logits(self, lm: Any, projector: Projector, rows: range) -> Tensor:
+    def logits(self, student: Student, rows: range) -> Tensor:
         """Of held-out scenes with their own captions, all patches shown."""
+        lm, projector = student.lm, student.projector
         bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
         newline = self.tokenizer("\n").input_ids
         ids = [[bos, *[pad] * N_PATCHES, *newline, *self.tokenizer(self.test[i].caption).input_ids] for i in rows]

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
+from precompute.experiments.dpo import preferences
 from precompute.experiments.filtering import Arm, Pool, arms, kept, lines, run
 from precompute.experiments.options import FilteringOptions
+from precompute.experiments.pairs import held_out, image_name, make_pairs
+from precompute.experiments.student import Bench
 from tests.conftest import Demo, run_saevx
 
 
@@ -83,3 +86,30 @@ def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
     done = run_saevx("experiment", "filtering", "--demo", tmp_path, check=False)
     assert done.returncode == 1
     assert "holds no demo" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_preferences_are_tuned_by_trl(small: FilteringOptions) -> None:
+    o = small.model_copy(
+        update={"method": "dpo", "out": small.out.with_name("dpo.jsonl"), "steps": 1, "scores": ["oracle"]}
+    )
+    with pytest.raises(SaevxError, match="Unknown score"):
+        run(o)  # the oracle is a baseline, not a score
+    run(o.model_copy(update={"scores": ["cooccurring-l0"]}))
+    told = lines(o.out)
+    assert told[0]["about"]["options"]["method"] == "dpo"
+    assert [line["n_kept"] for line in told[1:]] == [16, 8]
+    assert all(0 <= line["accuracy"] <= 1 for line in told[1:])
+
+
+def test_a_rejected_caption_is_the_chosen_with_one_word_changed(small: FilteringOptions) -> None:
+    pairs = make_pairs(small.n_pairs, small.swapped)
+    captions = [pair.caption for pair in pairs]
+    bench = Bench(small.work / "16-30", [pair.scene for pair in pairs], captions, held_out(6), 64)
+    images = [small.work / "16-30" / "data" / image_name(pair.sample_id) for pair in pairs]
+    told = preferences(bench, images, np.arange(16), 0)
+    assert told.column_names == ["images", "prompt", "chosen", "rejected"]
+    for row in told:
+        end = bench.tokenizer.eos_token
+        chosen, rejected = (row[side].removesuffix(end).split() for side in ("chosen", "rejected"))
+        changed = [(a, b) for a, b in zip(chosen, rejected, strict=True) if a != b and {a, b} != {"a", "an"}]
+        assert len(changed) == 1

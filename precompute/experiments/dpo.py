@@ -1,0 +1,97 @@
+"""Preference tuning for the filtering experiment, by `trl`: the caption a pair has against the same with one word
+changed. The policy starts from the model tuned on all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from precompute.demo.assemble import assemble
+from precompute.demo.dataset import has_swappable_word, swap_one_word
+from precompute.demo.train_adapter import LINEAR, Projector
+from precompute.errors import SaevxError
+from precompute.experiments.student import Bench, Student
+
+BATCH, LR, BETA, RANK = 8, 2e-4, 0.1, 8
+
+
+def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, seed: int) -> Student:
+    """DPO on the pairs kept, from the model that SFT on all pairs gave with the same seed.
+
+    Args:
+        images: picture of every pair.
+
+    Raises:
+        SaevxError: `trl` is not installed.
+    """
+    try:
+        from trl import DPOConfig, DPOTrainer
+    except ImportError as error:
+        raise SaevxError("DPO needs trl: pip install 'saevx[train]'.") from error
+    from peft import LoraConfig
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = started(bench, steps, seed)
+    # A LoRA on the language model; the projector is tuned whole, as in SFT.
+    lora = LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, target_modules=rf".*language_model.*\.({'|'.join(LINEAR)})",
+        modules_to_save=["multi_modal_projector"],
+    )  # fmt: skip
+    config = DPOConfig(
+        output_dir=str(bench.work / "dpo"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=LR,
+        beta=BETA, max_length=None, seed=seed, bf16=torch.cuda.is_available(), report_to=[], save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, gradient_checkpointing=False, remove_unused_columns=False,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    trainer = DPOTrainer(
+        AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32), args=config, peft_config=lora,
+        train_dataset=preferences(bench, images, rows, seed), processing_class=AutoProcessor.from_pretrained(folder),
+    )  # fmt: skip
+    trainer.train()
+    tuned = trainer.model.merge_and_unload().to("cpu").model
+    lm = bench.base()
+    lm.model.load_state_dict(tuned.language_model.state_dict())
+    projector = Projector(bench.start["mean"], bench.start["std"], lm.config.hidden_size)
+    projector.restore(dict(tuned.multi_modal_projector.state_dict()))
+    return Student(lm, projector, {})
+
+
+def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: int) -> Any:
+    """`images, prompt, chosen, rejected`, the rejected caption wrong in a noun, a colour, a number or a place."""
+    from datasets import Dataset, Features, Image, List, Value
+
+    rng = np.random.default_rng([seed, 29])
+    end = bench.tokenizer.eos_token
+    prompt = f"{bench.tokenizer.bos_token}{bench.image_token}\n"
+    told = [
+        {
+            "images": [str(images[i])],
+            "prompt": prompt,
+            "chosen": bench.captions[i] + end,
+            "rejected": swap_one_word(bench.captions[i], rng)[0] + end,
+        }
+        for i in rows.tolist()
+        if has_swappable_word(bench.captions[i])
+    ]
+    text = Value("string")
+    return Dataset.from_list(
+        told, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text)
+    )
+
+
+def started(bench: Bench, steps: int, seed: int) -> Path:
+    """The model tuned on all pairs, as a `transformers` folder; made once a seed."""
+    folder = bench.work / f"sft-{steps}-{seed}"
+    adapter = folder.with_suffix(".safetensors")
+    if not adapter.exists():
+        student = bench.tune(np.arange(len(bench.captions)), steps, seed)
+        state = {**student.projector.exported(), **student.lora}
+        fresh = adapter.with_suffix(".part")
+        save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in state.items()}, fresh)
+        fresh.replace(adapter)
+    return assemble(folder, adapter)
