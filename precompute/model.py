@@ -151,7 +151,6 @@ class Mllm:
             options: dict[str, Any] = {
                 "config": config,
                 "dtype": pick_dtype(dtype, target),
-                "attn_implementation": "sdpa",
                 "trust_remote_code": False,
             }
             if quantize is not None:

@@ -1,16 +1,16 @@
-"""Result files into a page's figures: between two marks of a Markdown page stands what a command renders there."""
+"""Result files into a page's figures: between marks of a Markdown page stands what a command renders there."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path("docs/results")
-MARKS = re.compile(r"(<!-- figures: rendered by .*? -->\n).*(\n<!-- end of figures -->)", re.S)
+MARKS = re.compile(r"(<!-- ([a-z0-9-]+): rendered by [^>]*? -->\n).*?(\n<!-- end of \2 -->)", re.S)
 
 Row = tuple[object, ...]
 
@@ -41,11 +41,12 @@ def interval(found: dict[str, Any] | None, digits: int = 3) -> str:
     return f"{value} ({low} to {high})"
 
 
-def splice(page: str, body: str, name: Path) -> str:
-    """The page with `body` between its marks."""
-    if not MARKS.search(page):
-        raise SystemExit(f"{name} has no marks around its figures.")
-    return MARKS.sub(lambda m: m[1] + "\n" + body + "\n" + m[2], page)
+def splice(page: str, bodies: Mapping[str, str], name: Path) -> str:
+    """The page with each body between the marks of its name."""
+    found = [match[2] for match in MARKS.finditer(page)]
+    if sorted(found) != sorted(bodies):
+        raise SystemExit(f"{name} has no marks around its figures, or others than {', '.join(bodies)}.")
+    return MARKS.sub(lambda m: m[1] + "\n" + bodies[m[2]] + "\n" + m[3], page)
 
 
 def command(name: Path, rendered: Callable[[str], str], module: str) -> None:

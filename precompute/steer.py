@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from precompute.errors import SaevxError
-from precompute.model import IMAGE, TEXT, Batch, Mllm
+from precompute.model import IMAGE, TEXT, Batch, Mllm, entwined
 from precompute.sae import SaeV
 
 DEFAULT, STEERED, SHADOW = 0, 1, 2
@@ -334,6 +334,10 @@ def steer(
     inputs = dict(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
+    if entwined(mllm.model.config.get_text_config()):
+        # Asked for the last logits alone, such a model runs its upper layers on the last token alone, and the
+        # prompt would pass the hook by.
+        inputs["logits_to_keep"] = 0
     try:
         with plain_generation(mllm.model), torch.inference_mode():
             mllm.model.generate(

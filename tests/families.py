@@ -20,6 +20,7 @@ from transformers import (
     ChameleonConfig,
     ChameleonProcessor,
     CLIPVisionConfig,
+    Gemma2Config,
     Gemma3Config,
     Gemma3Processor,
     Gemma3TextConfig,
@@ -377,6 +378,8 @@ TEXT_ONLY: dict[str, Callable[[int], Any]] = {
     "llama": lambda vocab: text(LlamaConfig, vocab),
     "mistral": lambda vocab: text(MistralConfig, vocab, sliding_window=8),
     "gemma": lambda vocab: text(GemmaConfig, vocab, head_dim=8),
+    # Its capped attention scores rule SDPA out.
+    "gemma2": lambda vocab: text(Gemma2Config, vocab, head_dim=8, query_pre_attn_scalar=8, sliding_window=8),
     "gemma3": lambda vocab: text(
         Gemma3TextConfig, vocab, head_dim=8, sliding_window=8,
         layer_types=["sliding_attention", "full_attention"] * 2,

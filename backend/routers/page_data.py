@@ -12,12 +12,12 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend.deps import OpenStore, State
-from backend.routers import features as features_api
+from backend.links import Links
 from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
 from backend.routers.page_parts import Picture, example_picture, heat
-from backend.schemas import FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
+from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
 from precompute.filter import kept_rows
 from precompute.store.schema import FLAGS
@@ -37,21 +37,18 @@ class Glimpse(NamedTuple):
 
 def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, Glimpse]:
     """Small pictures with their heat, each sample once; failing that the strongest tokens, each once."""
-    shown: dict[int, Glimpse] = {}
-    for id in ids:
-        if id in shown:
-            continue
-        found = features_api.get_examples(request, served, id, modality="image", limit=2 * most).items
+    wanted = list(dict.fromkeys(ids))
+    by_patch = served.store.strongest_examples(wanted, "image", most)
+    shown_images = Links(request, served)
+    pictures: dict[int, list[Picture]] = {}
+    for id, items in by_patch.items():
+        found = [Example.model_validate(one) for one in shown_images.all_images(items)]
         top = max((one.activation for one in found), default=0.0)
-        distinct = list({one.sample_id: one for one in found}.values())[:most]
-        drawn = [example_picture(one, top, THUMB) for one in distinct]
-        pictures = [picture for picture in drawn if picture is not None]
-        words: list[str] = []
-        if not pictures:
-            texts = features_api.get_examples(request, served, id, modality="text", limit=12).items
-            words = list(dict.fromkeys((one.token or "").strip() for one in texts))[: most + 1]
-        shown[id] = Glimpse(pictures, words)
-    return shown
+        pictures[id] = [picture for one in found if (picture := example_picture(one, top, THUMB)) is not None]
+    without = [id for id in wanted if not pictures[id]]
+    by_token = served.store.strongest_examples(without, "text", 2 * most) if without else {}
+    words = {id: list(dict.fromkeys(one["token"].strip() for one in items)) for id, items in by_token.items()}
+    return {id: Glimpse(pictures[id], words.get(id, [])[: most + 1]) for id in wanted}
 
 
 def card(sample: Sample | SampleDetail | SampleHit, shown: float | None = None, reason: str = "") -> dict[str, Any]:

@@ -136,7 +136,7 @@ def render(results: Path = RESULTS) -> str:
 
 def rendered_page(page: str, results: Path = RESULTS) -> str:
     """docs/demo.md with the figures in their place."""
-    return splice(page, render(results), PAGE)
+    return splice(page, {"figures": render(results)}, PAGE)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,29 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         samples = {r.row: r for r in self._sample_rows(sorted({r.row for r in rows}))}
         return [self._example(feature, r, samples[r.row]) for r in rows]
 
+    def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
+        """Of each feature, its strongest example in each of the first few samples: what a list shows, in two queries.
+
+        Args:
+            n_samples: at most so many; found among the first 2 · n_samples examples.
+        """
+        e = s.examples.c
+        wanted = sorted({int(k) for k in features})
+        query = (
+            select(s.examples)
+            .where(
+                e.feature.in_(wanted), e.modality == modality_code(modality), e.band == -1, e.rank < 2 * n_samples
+            )
+            .order_by(e.feature, e.rank)
+        )
+        first: dict[int, dict[int, Row[Any]]] = {feature: {} for feature in wanted}
+        for r in self._all(query):
+            of = first[r.feature]
+            if len(of) < n_samples:
+                of.setdefault(r.row, r)
+        samples = {r.row: r for r in self._sample_rows(sorted({row for of in first.values() for row in of}))}
+        return {k: [self._example(k, r, samples[row]) for row, r in of.items()] for k, of in first.items()}
+
     def _example(self, feature: int, example: Row[Any], sample: Row[Any]) -> Item:
         events = self.events.sample(sample.row)
         z_t = dense_values(events, [feature])[:, 0]

@@ -114,6 +114,17 @@ def test_feature_filters(made_up: Store) -> None:
     assert made_up.features(q='"((').items == []
 
 
+def test_strongest_examples_are_the_first_of_each_sample(made_up: Store) -> None:
+    """The two queries for a whole list against one feature's examples at a time."""
+    for modality in ("image", "text"):
+        found = made_up.strongest_examples([*range(made_up.n_features), 0], modality, 3)
+        for feature in range(made_up.n_features):
+            first: dict[str, Any] = {}
+            for one in made_up.examples(feature, modality=modality, limit=6):
+                first.setdefault(one["sample_id"], one)
+            assert found[feature] == list(first.values())[:3]
+
+
 def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -> None:
     top = part.data.accum
     k = word_feature("red")
