@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
-from precompute.cli import CLI_CONFIG, Evaluate, Filter, Precompute, Score, Train, Verify, run
+from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify, run
 from precompute.experiments.cli import Experiment
 
 Port = Field(default=8000, ge=0, le=65535)
@@ -93,6 +93,7 @@ class Saevx(BaseSettings):
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
     score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
+    patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each picture.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
     experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
 

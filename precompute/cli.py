@@ -1,5 +1,5 @@
-"""The offline commands `saevx train`, `evaluate`, `precompute`, `score`, `filter` and `verify`; backend/cli.py puts
-them beside the server's."""
+"""The offline commands `saevx train`, `evaluate`, `precompute`, `score`, `filter`, `patches` and `verify`;
+backend/cli.py puts them beside the server's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsCo
 
 from precompute.errors import SaevxError
 from precompute.options import EvaluateOptions, TrainOptions
+from precompute.patches_options import PatchesOptions
 from precompute.pipeline import Options, precompute
 from precompute.score_options import ScoreOptions
 
@@ -150,6 +151,20 @@ class Filter(BaseModel):
         with fresh.open("w", encoding="utf-8") as file:
             file.writelines(lines)
         fresh.replace(self.out)
+
+
+class Patches(PatchesOptions):
+    """Measure how much of a task a model can still do with the best patches of each picture alone."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: CliPositionalArg[str]
+    """Questions about pictures, as rows that `saevx precompute` takes, with their answer in a field of its own."""
+
+    def cli_cmd(self) -> None:
+        from precompute.patches_data import patches_data
+
+        print(patches_data(self))
 
 
 def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:

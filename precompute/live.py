@@ -12,6 +12,7 @@ from torch import Tensor
 from precompute.encode import Array, Scale, encode_batch
 from precompute.errors import SaevxError
 from precompute.model import Mllm, Pair, View
+from precompute.options import FromStore
 from precompute.sae import SaeV
 
 
@@ -73,6 +74,31 @@ def load_sae(store: Path, manifest: Mapping[str, Any], source: str | None, devic
         )
     sae.scale_as(dict(manifest))
     return sae
+
+
+def load_engine(options: FromStore, manifest: Mapping[str, Any], *, full: bool) -> tuple[Mllm, SaeV]:
+    """Model and SAE as the store had them, unless the options name others.
+
+    Args:
+        full: also load the layers above the store's.
+
+    Raises:
+        SaevxError: either is not found, or is not the store's.
+    """
+    o = options
+    sae = load_sae(o.store, manifest, o.sae, o.device)
+    mllm = Mllm.load(
+        o.model or located(o.store, manifest, "model"),
+        layer=int(manifest["model"]["layer"]),
+        full=full,
+        device=o.device,
+        dtype=manifest["model"]["dtype"] if o.dtype == "auto" else o.dtype,
+        device_map=o.device_map,
+        quantize=manifest["model"].get("quantize"),
+        geometry=manifest["options"].get("geometry"),
+    )
+    sae.check(mllm.d_model)
+    return mllm, sae
 
 
 def located(store: Path, manifest: Mapping[str, Any], kind: str) -> str:

@@ -48,6 +48,25 @@ class Fields(BaseModel):
         )
 
 
+class FromStore(Fields):
+    """Other data run as a finished store's was: with its model and SAE, on its scale."""
+
+    store: Path
+    """Folder of the store whose ω, scale and thresholds are used."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in a batch, padding counted; default: as the store was made."""
+    model: str | None = None
+    """Model folder or hub id; default: the one the store was made with."""
+    sae: str | None = None
+    """SAE folder; default: the one the store was made with."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the model; auto is the one the store was made with."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+
+
 class Place(BaseModel):
     """Where and how a model is run."""
 

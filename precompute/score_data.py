@@ -27,7 +27,7 @@ from precompute.data import METADATA, Data, Row, SetAside, stream
 from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
 from precompute.flag import fvu_of, is_empty, repeated_share, text_excess
-from precompute.live import load_sae, located
+from precompute.live import load_engine, located
 from precompute.merge import expand, offsets
 from precompute.model import IMAGE, TEXT, Mllm
 from precompute.pipeline import code_version, stamps, weights
@@ -164,20 +164,7 @@ class Job:
     def engine(self) -> tuple[Mllm, SaeV]:
         """Model and SAE, as the store had them."""
         if self.loaded is None:
-            o, manifest = self.options, self.store.manifest
-            sae = load_sae(o.store, manifest, o.sae, o.device)
-            mllm = Mllm.load(
-                o.model or located(o.store, manifest, "model"),
-                layer=int(manifest["model"]["layer"]),
-                full=o.nll,
-                device=o.device,
-                dtype=manifest["model"]["dtype"] if o.dtype == "auto" else o.dtype,
-                device_map=o.device_map,
-                quantize=manifest["model"].get("quantize"),
-                geometry=manifest["options"].get("geometry"),
-            )
-            sae.check(mllm.d_model)
-            self.loaded = mllm, sae
+            self.loaded = load_engine(self.options, self.store.manifest, full=self.options.nll)
         return self.loaded
 
     def shard(self, number: int, chunk: list[Row | SetAside]) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
     begin = time.monotonic()
     whole = run_saevx("--help").stdout
     assert time.monotonic() - begin < 10  # well under one second on an idle machine
-    for command in ("demo", "precompute", "serve", "filter", "verify"):
+    for command in ("demo", "precompute", "serve", "filter", "patches", "verify"):
         assert command in whole
         told = run_saevx(command, "--help").stdout
         for line in told.splitlines():

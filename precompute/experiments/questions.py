@@ -1,0 +1,99 @@
+"""Questions about scenes that neither the demo's model nor its SAE-V has seen, for `saevx patches`.
+
+    python -m precompute.experiments.questions DIR --n 300
+
+writes DIR/images/*.png and DIR/metadata.jsonl: `file_name`, `text` (the question), `answer`, `kind` and `id`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from precompute.demo.scenes import Scene, ask, draw, make_scene
+from precompute.errors import SaevxError
+
+FIRST = 500_000
+"""Number of the first validation scene: no other measurement of the demo looks there."""
+KINDS = ("object", "shape", "shape-colour", "background")
+
+
+class Asked(NamedTuple):
+    """A scene and what is asked about it."""
+
+    scene: Scene
+    text: str
+    answer: str
+    kind: str
+
+
+def kind_of(question: str) -> str:
+    if "background" in question:
+        return "background"
+    if "color" in question:
+        return "shape-colour"
+    return "shape" if "shape" in question else "object"
+
+
+def is_sure(scene: Scene, kind: str) -> bool:
+    """Whether one answer alone is right: of two dogs `dogs` would be as right as `dog`."""
+    return kind != "object" or len(scene.entities) == 1
+
+
+def questions(n: int) -> list[Asked]:
+    """The first n that have one sure answer, as many of each kind (of the first kinds one more where n is no multiple
+    of four): asked as they come, most would be about the background, which most patches answer."""
+    wanted = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
+    found: list[Asked] = []
+    had: Counter[str] = Counter()
+    index = FIRST
+    while len(found) < n:
+        scene = make_scene("validation", index)
+        text, answer = ask(np.random.default_rng([67, index]), scene)
+        kind = kind_of(text)
+        if is_sure(scene, kind) and had[kind] < wanted[kind]:
+            found.append(Asked(scene, text, answer, kind))
+            had[kind] += 1
+        index += 1
+    return found
+
+
+def write(folder: Path, n: int) -> None:
+    """The questions as an imagefolder; the same bytes each time.
+
+    Raises:
+        SaevxError: the folder holds something already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise SaevxError(f"{folder} is not empty: choose another folder or delete it.")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for one in questions(n):
+        name = f"images/{one.scene.index}.png"
+        draw(one.scene).save(folder / name, compress_level=1)
+        row = {"file_name": name, "text": one.text, "answer": one.answer, "kind": one.kind}
+        lines.append(json.dumps({**row, "id": f"question-{one.scene.index}"}, ensure_ascii=False))
+    (folder / "metadata.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write; it must be empty or not exist")
+    parser.add_argument("--n", type=int, default=300, help="questions to write (default: 300)")
+    asked = parser.parse_args()
+    if asked.n < 1:
+        parser.error("--n must be at least 1")
+    try:
+        write(asked.folder, asked.n)
+    except SaevxError as error:
+        parser.exit(1, f"saevx: {error}\n")
+    print(asked.folder)
+
+
+if __name__ == "__main__":
+    main()

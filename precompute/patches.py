@@ -1,0 +1,221 @@
+"""Patch filtering (METHOD, *Patch filtering*): which image tokens of a sample matter, the picture that is left of the
+best of them, and what a model's answers say of that. Arithmetic only; patches_data.py runs the model.
+
+A patch is an image token: p counts those of a sample, in the model's order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from precompute.geometry import View, patch_box
+from precompute.model import TEXT
+
+Array = NDArray[Any]
+Variant = tuple[str, float]
+"""A patch score and the percent of the patches kept by it."""
+
+SCORES = {
+    "l0": "active features of the patch",
+    "l1": "sum of z over its active features",
+    "cooccurring-l0": "its active features that any text token of the sample activates too",
+    "cosine": "sum of ω over its active features; a feature without ω counts 0",
+}
+CONTROLS = {
+    "random": "chance, from the seed and the sample's id",
+    "vision-norm": "norm of the vision tower's own feature (vision_norm says where it was read)",
+}
+FULL: Variant = ("full", 100.0)
+NONE: Variant = ("none", 0.0)
+CHUNK_RESAMPLES = 256
+
+
+# ---- scores
+
+
+def patch_scores(
+    offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, patch_p: Array, omega_f: Array
+) -> dict[str, Array]:
+    """SCORES of a sample's patches, float64 [p]; a patch without events, as an attention sink, has 0.
+
+    Args:
+        offset_t, feature_e, z_e: events of the sample's tokens, CSR: int64 [t+1], int64 [e], z in the SAE's units [e].
+        modality_t: uint8 [t].
+        patch_p: positions of the patches among the t tokens.
+        omega_f: [F], NaN where a feature has none.
+    """
+    n_tokens = len(modality_t)
+    token_e = np.repeat(np.arange(n_tokens), np.diff(offset_t))
+    on_text_f = np.zeros(len(omega_f))
+    on_text_f[feature_e[modality_t[token_e] == TEXT]] = 1.0
+    weight_e = {
+        "l0": np.ones(len(feature_e)),
+        "l1": z_e.astype(np.float64),
+        "cooccurring-l0": on_text_f[feature_e],
+        "cosine": np.nan_to_num(omega_f, nan=0.0)[feature_e],
+    }
+    return {name: np.bincount(token_e, weight_e[name], n_tokens)[patch_p] for name in SCORES}
+
+
+def chances(sample_id: str, n: int, seed: int) -> Array:
+    """Control `random`, float64 [n]: from the id alone, so that a sample has the same wherever it stands."""
+    digest = hashlib.sha256(f"patches {seed} {sample_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8])).random(n)
+
+
+def best(score_p: Array, keep: float) -> Array:
+    """bool [p]: the `keep` percent with the highest score, their number rounded to the nearest and at least one; ties
+    go to the earlier token."""
+    n_kept = max(1, math.floor(len(score_p) * keep / 100 + 0.5))
+    kept_p = np.zeros(len(score_p), dtype=bool)
+    kept_p[np.argsort(-score_p, kind="stable")[:n_kept]] = True
+    return kept_p
+
+
+# ---- pictures
+
+
+class Region(NamedTuple):
+    """The pixels that a patch shows: rows top…bottom and columns left…right of one image, ends excluded."""
+
+    image: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def regions(views: Sequence[View], sizes: Sequence[tuple[int, int]]) -> list[Region]:
+    """Of every patch, in order.
+
+    A pixel belongs to the patch whose box its middle lies in, so that neighbours share none; a patch smaller than a
+    pixel gets the one that it lies in, one beside the picture gets none.
+
+    Args:
+        sizes: width and height of each image.
+    """
+    found = []
+    for view in views:
+        width, height = sizes[view.image]
+        for row in range(view.rows):
+            for col in range(view.cols):
+                x0, y0, x1, y1 = patch_box(view, row, col, (width, height))
+                found.append(Region(view.image, *span(y0, y1, height), *span(x0, x1, width)))
+    return found
+
+
+def span(low: float, high: float, size: int) -> tuple[int, int]:
+    """First pixel between two edges, and the one behind the last."""
+    if high <= low:
+        return 0, 0
+    first, end = math.ceil(low - 0.5), math.ceil(high - 0.5)
+    if end <= first:
+        first = min(math.floor((low + high) / 2), size - 1)
+        end = first + 1
+    return max(first, 0), min(end, size)
+
+
+def left_over(where: Sequence[Region], kept_p: Array, sizes: Sequence[tuple[int, int]]) -> list[Array]:
+    """bool [height, width] of each image: the pixels of the patches kept. Where all are kept nothing is filtered, and
+    also the pixels that no patch shows stay."""
+    if kept_p.all():
+        return [np.ones((height, width), dtype=bool) for width, height in sizes]
+    masks = [np.zeros((height, width), dtype=bool) for width, height in sizes]
+    for p in np.flatnonzero(kept_p).tolist():
+        image, top, bottom, left, right = where[p]
+        masks[image][top:bottom, left:right] = True
+    return masks
+
+
+def paint(images: Sequence[Image.Image], masks: Sequence[Array]) -> list[Image.Image]:
+    """The RGB images, black outside the masks."""
+    return [
+        Image.fromarray(np.asarray(image) * mask[:, :, None].astype(np.uint8))
+        for image, mask in zip(images, masks, strict=True)
+    ]
+
+
+# ---- figures
+
+
+def figures(
+    hit: Mapping[Variant, Array],
+    pixels: Mapping[Variant, Array],
+    kinds: Sequence[str | None],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What the command writes of its answers.
+
+    Args:
+        hit: of `full`, `none` and every (score, keep), among them all of `random`: bool [n], which of the n questions
+            are answered right.
+        pixels: share of the pictures' pixels that stayed, float64 [n].
+        kinds: [n] kind of each question, where its row tells.
+        resamples: bootstrap resamples of the questions, the same for every variant, so that differences are paired.
+    """
+    variants = list(hit)
+    drawn = dict(zip(variants, resampled(np.stack([hit[v] for v in variants], axis=1), resamples, seed).T, strict=True))
+    accuracy = {v: float(hit[v].mean()) for v in variants}
+
+    def about(v: Variant) -> dict[str, Any]:
+        found = {**counted(hit[v]), **bounds(drawn[v])}
+        by_kind = {
+            kind: counted(hit[v][[i for i, one in enumerate(kinds) if one == kind]])
+            for kind in sorted({kind for kind in kinds if kind is not None})
+        }
+        return {**found, **({"kinds": by_kind} if by_kind else {})}
+
+    kept = []
+    for v in variants:
+        if v in (FULL, NONE):
+            continue
+        chance = ("random", v[1])
+        item = {"score": v[0], "keep": v[1], "pixels": rounded(pixels[v].mean()), **about(v)}
+        item["of_full"] = ratio(accuracy[v], accuracy[FULL], drawn[v], drawn[FULL])
+        if v != chance:
+            gap = accuracy[v] - accuracy[chance]
+            item["over_random"] = {"value": rounded(gap), **bounds(drawn[v] - drawn[chance])}
+        kept.append(item)
+    return {"full": about(FULL), "none": about(NONE), "kept": kept}
+
+
+def counted(hit_n: Array) -> dict[str, Any]:
+    hits, n = int(hit_n.sum()), len(hit_n)
+    return {"hits": hits, "n": n, "accuracy": rounded(hits / n)}
+
+
+def resampled(hit_nv: Array, resamples: int, seed: int) -> Array:
+    """float64 [resamples, v]: accuracies of draws of as many questions with replacement."""
+    n = len(hit_nv)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for begin in range(0, resamples, CHUNK_RESAMPLES):
+        picked = rng.integers(0, n, (min(CHUNK_RESAMPLES, resamples - begin), n))
+        weight_wn = np.stack([np.bincount(row, minlength=n) for row in picked]).astype(np.float64)
+        parts.append(weight_wn @ hit_nv.astype(np.float64) / n)
+    return np.concatenate(parts)
+
+
+def bounds(drawn: Array) -> dict[str, float]:
+    """95 % percentile interval."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"low": rounded(low), "high": rounded(high)}
+
+
+def ratio(value: float, whole: float, drawn: Array, drawn_whole: Array) -> dict[str, float] | None:
+    """Value over whole with its 95 % interval; None where the whole, or a draw of it, is 0."""
+    if not whole or not drawn_whole.all():
+        return None
+    return {"value": rounded(value / whole), **bounds(drawn / drawn_whole)}
+
+
+def rounded(value: Any) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,48 @@
+"""What a model answers after a picture and a question, and when that counts as right (METHOD, *Patch filtering*)."""
+
+from __future__ import annotations
+
+import torch
+
+from precompute.model import Batch, Mllm, quiet
+
+
+def plain(text: str) -> str:
+    """Text as it is compared."""
+    return text.strip().casefold()
+
+
+def answer_tokens(mllm: Mllm, answer: str) -> int:
+    """How many tokens the answer has, with or without a space before it: whichever is more."""
+    ids = mllm.tokenizer([answer.strip(), " " + answer.strip()], add_special_tokens=False)["input_ids"]
+    return max(1, *map(len, ids))
+
+
+@torch.inference_mode()
+def greedy(mllm: Mllm, batch: Batch, n_tokens: int) -> list[list[int]]:
+    """The likeliest next tokens after each pair of the batch, over the whole vocabulary; fewer where it ends.
+
+    Args:
+        batch: pairs of one length.
+    """
+    if len(set(batch.length_b.tolist())) > 1:
+        raise ValueError("pairs of several lengths would need padding")
+    inputs = {name: one.to(mllm.dtype) if name == "pixel_values" else one for name, one in batch.inputs.items()}
+    if n_tokens == 1:
+        inputs.pop("attention_mask")
+        logits_bsv = mllm.model(**inputs, use_cache=False, logits_to_keep=1).logits
+        first: list[list[int]] = logits_bsv[:, -1:].argmax(dim=-1).tolist()
+        return first
+    with quiet():  # of sampling options in the model's own folder, which do not count here
+        ids_bs = mllm.model.generate(
+            **inputs, max_new_tokens=n_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
+            temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id,
+        )  # fmt: skip
+    written: list[list[int]] = ids_bs[:, inputs["input_ids"].shape[1] :].tolist()
+    return written
+
+
+def beginnings(mllm: Mllm, ids: list[int]) -> set[str]:
+    """The first token, the first two and so on, as `plain` text: how many tokens a word has depends on what stands
+    before it."""
+    return {plain(mllm.tokenizer.decode(ids[: i + 1], skip_special_tokens=True)) for i in range(len(ids))}

@@ -1,0 +1,275 @@
+"""`saevx patches`: how much of a task a model can still do with the best patches of each picture alone.
+
+Every question is encoded as in a store, its patches are ranked by each score, and the model answers it again with the
+others painted black. Pictures are painted in their own pixels, so the model sees them the way it sees any.
+
+Questions are asked in the order of the SHA-256 of their ids and each outcome is written as it comes: a killed run goes
+on behind its last one, and the first n are those of `--max-samples n`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute import patches
+from precompute.data import Data, Row, SetAside, open_picture, read
+from precompute.encode import Scale, encode_batch
+from precompute.errors import SaevxError
+from precompute.feed import ahead, feed
+from precompute.live import load_engine, located
+from precompute.model import IMAGE, Batch, Pair, View
+from precompute.patches import FULL, NONE, Variant
+from precompute.patches_answers import answer_tokens, beginnings, greedy, plain
+from precompute.patches_file import NAMED_COLUMNS, Answered, Outcomes, closing, result, variants, write
+from precompute.patches_options import PatchesOptions
+from precompute.pipeline import code_version, stamps, weights
+from precompute.plan import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
+from precompute.progress import Progress, say
+from precompute.score import Weights
+from precompute.score_data import listing
+from precompute.store.reader import Store
+from precompute.vision import catching
+
+Array = NDArray[Any]
+GROUP = 64
+"""Questions scored before they are answered: of each, its ranked patches stand in memory until then."""
+RUN_OPTIONS = {
+    "answer_column", "keep", "seed", "batch_tokens", "device", "dtype", "device_map", "image_folder", *NAMED_COLUMNS,
+}  # fmt: skip
+"""Options that an unfinished run must share with the one that goes on with it."""
+
+
+class Question(NamedTuple):
+    """A row whose patches are ranked."""
+
+    row: Row
+    n_tokens: int
+    """Of the pair in the model's template."""
+    views: list[View]
+    kept: dict[Variant, Array]
+    """bool [p] of every variant."""
+    vision: str
+    """Which of the vision tower's norms was read."""
+
+
+class Painted(NamedTuple):
+    """Some variants of one question, as the model takes them."""
+
+    question: Question
+    variants: list[list[Variant]]
+    """Of each pair of the batch: all that leave the same picture."""
+    pixels: list[float]
+    """Of each: share of the pixels left."""
+    batch: Batch
+    n_answer: int
+    """Tokens of the answer."""
+
+
+def patches_data(options: PatchesOptions) -> Path:
+    """Ask every question of DATA with its picture whole, painted and black, or go on with a run that was interrupted.
+    Returns the file.
+
+    Raises:
+        SaevxError: wrong input, a file that exists already, or no question that can be asked.
+    """
+    o = options
+    if o.out.exists():
+        raise SaevxError(f"{o.out} exists already: choose another --out or delete it.")
+    store = Store.open(o.store)
+    try:
+        data = questions(read(o.data, o.columns), o)
+        with Outcomes(o.part, run_of(o, store)) as outcomes:
+            job = Job(o, store, outcomes)
+            answered, set_aside = job.run(data)
+        told = result(o, store, job.mllm, answered, set_aside)
+    finally:
+        store.close()
+    write(o.out, told)
+    o.part.unlink()
+    for line in closing(told):
+        say(line)
+    return o.out
+
+
+def run_of(o: PatchesOptions, store: Store) -> str:
+    """Fingerprint of what the outcomes depend on."""
+    return fingerprint(
+        data=[o.data, stamps(listing(o.data))],
+        store=store.manifest["content_id"],
+        model=[o.model, stamps(weights(o.model or located(o.store, store.manifest, "model")))],
+        options=o.model_dump(mode="json", include=RUN_OPTIONS),
+        code=code_version(),
+    )
+
+
+# ---- questions
+
+
+def questions(data: Data, o: PatchesOptions) -> Data:
+    """The rows that have a picture, a question and an answer, in the order of their hashes, and what the others lack.
+
+    Raises:
+        SaevxError: there is none.
+    """
+    kept, set_aside = [], list(data.set_aside)
+    for row in data.rows:
+        reason = lacking(row, o.answer_column)
+        if reason is None:
+            kept.append(row)
+        else:
+            set_aside.append(SetAside(row.index, row.sample_id, reason))
+    if not kept:
+        raise SaevxError(
+            f"No row of {o.data} is a question about a picture with its answer; the first: {min(set_aside).reason}. "
+            "Name the fields with --image-column, --text-column and --answer-column."
+        )
+    order = smallest_hashes([row.sample_id for row in kept], o.max_samples or len(kept))
+    return data._replace(rows=[kept[i] for i in order], set_aside=set_aside)
+
+
+def lacking(row: Row, answer_column: str) -> str | None:
+    """Why a row cannot be asked."""
+    if not row.images:
+        return "it has no image"
+    if not row.text.strip():
+        return "it has no question"
+    answer = row.extra.get(answer_column)
+    if answer is None:
+        return f"it has no field {answer_column!r}"
+    if isinstance(answer, bool) or not isinstance(answer, str | int):
+        return f"its field {answer_column!r} is neither a string nor a whole number"
+    return None if str(answer).strip() else f"its field {answer_column!r} is empty"
+
+
+def kind_of(row: Row) -> str | None:
+    kind = row.extra.get("kind")
+    return str(kind) if isinstance(kind, str | int) and str(kind).strip() else None
+
+
+# ---- the run
+
+
+class Job:
+    """One run over all questions."""
+
+    def __init__(self, options: PatchesOptions, store: Store, outcomes: Outcomes) -> None:
+        self.options, self.outcomes = options, outcomes
+        self.scale, self.omega_f = Scale.of(store.manifest), Weights.of_store(store).omega_f
+        self.batch_tokens = options.batch_tokens or int(store.manifest["options"].get("batch_tokens", 4096))
+        self.variants = variants(options.keep)
+        self.mllm, self.sae = load_engine(options, store.manifest, full=True)
+        self.set_aside: list[SetAside] = []
+        self.lock = threading.Lock()
+        """The tokenizer's: one thread paints and tokenises while another reads answers."""
+
+    def run(self, data: Data) -> tuple[list[Answered], list[SetAside]]:
+        """Every question's outcome, and all rows that were not asked."""
+        rows, length_n, bad = usable(data.rows, self.mllm)
+        self.set_aside = [*data.set_aside, *bad]
+        known = self.outcomes.known
+        n_known = sum(row.sample_id in known for row in rows)
+        with Progress("patches", len(rows), "questions", n_known) as progress:
+            for begin in range(0, len(rows), GROUP):
+                new = [i for i in range(begin, min(begin + GROUP, len(rows))) if rows[i].sample_id not in known]
+                asked = {one.row.sample_id: one for one in self.score([rows[i] for i in new], length_n[new])}
+                for one in self.answer([asked[rows[i].sample_id] for i in new if rows[i].sample_id in asked]):
+                    self.outcomes.add(one)
+                    progress.add(1)
+        answered = [known[row.sample_id] for row in rows if row.sample_id in known]
+        if not answered:
+            first = min(self.set_aside).reason
+            raise SaevxError(f"No question of {self.options.data} could be asked; the first: {first}.")
+        return answered, sorted(self.set_aside)
+
+    def score(self, rows: list[Row], length_n: Array) -> Iterator[Question]:
+        """Rows through the model to layer L and the SAE, their patches ranked by every score."""
+        ids, seed = [row.sample_id for row in rows], self.options.seed
+        plan = make_plan(ids, length_n, batch_tokens=self.batch_tokens, shard_samples=GROUP, ds=0, seed=seed)
+        for one in feed(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
+            self.set_aside += one.set_aside
+            if one.batch is None:
+                continue
+            with catching(self.mllm) as caught:
+                hidden_bsd = self.mllm.hidden(one.batch)
+            norm_bp, vision = caught.of(one.batch)
+            encoded = encode_batch(hidden_bsd, one.batch, self.sae, self.scale)
+            for b, row in enumerate(one.rows):
+                length = int(one.batch.length_b[b])
+                patch_p = np.flatnonzero(one.batch.modality_bs[b] == IMAGE)
+                reason = encoded.reason_b[b] or (None if len(patch_p) else "it has no image token")
+                if reason is not None:
+                    self.set_aside.append(SetAside(row.index, row.sample_id, reason))
+                    continue
+                begin, end = encoded.start_b[b], encoded.start_b[b] + length
+                offset_t = encoded.offset_t[begin : end + 1]
+                low, high = offset_t[0], offset_t[-1]
+                score = patches.patch_scores(
+                    offset_t - low,
+                    encoded.feature_e[low:high],
+                    np.ldexp(encoded.value_e[low:high].astype(np.float64), -self.scale.log2),
+                    encoded.modality_t[begin:end],
+                    patch_p,
+                    self.omega_f,
+                )
+                score["random"] = patches.chances(row.sample_id, len(patch_p), seed)
+                score["vision-norm"] = norm_bp[b]
+                yield Question(row, length, encoded.views[b], self.kept(score), vision)
+
+    def kept(self, score: dict[str, Array]) -> dict[Variant, Array]:
+        """Of every variant, the patches kept."""
+        everything = np.ones(len(score["random"]), dtype=bool)
+        ends = {FULL: everything, NONE: ~everything}
+        return {v: ends[v] if v in ends else patches.best(score[v[0]], v[1]) for v in self.variants}
+
+    def answer(self, group: list[Question]) -> Iterator[Answered]:
+        """Every variant of every question; of those that leave the same picture, one for all."""
+        hit: dict[Variant, bool] = {}
+        pixels: dict[Variant, float] = {}
+        for painted in ahead(self.paint, self.batches(group)):
+            ids_bn = greedy(self.mllm, painted.batch, painted.n_answer)
+            with self.lock:
+                said = [beginnings(self.mllm, ids) for ids in ids_bn]
+            question = painted.question
+            for same, share, texts in zip(painted.variants, painted.pixels, said, strict=True):
+                hit |= dict.fromkeys(same, plain(self.answer_of(question.row)) in texts)
+                pixels |= dict.fromkeys(same, share)
+            if len(hit) == len(self.variants):  # all its pictures have been shown
+                yield Answered(
+                    question.row.sample_id, kind_of(question.row), len(question.kept[FULL]), question.vision,
+                    [hit[v] for v in self.variants], [pixels[v] for v in self.variants],
+                )  # fmt: skip
+                hit, pixels = {}, {}
+
+    def batches(self, group: list[Question]) -> Iterator[tuple[Question, list[list[Variant]]]]:
+        """Distinct pictures of one question, as many as the batch holds: they have one length, so no padding."""
+        for question in group:
+            same: dict[bytes, list[Variant]] = {}
+            for variant, kept_p in question.kept.items():
+                same.setdefault(kept_p.tobytes(), []).append(variant)
+            pictures = list(same.values())
+            step = max(1, self.batch_tokens // (question.n_tokens + OVERHEAD))
+            for begin in range(0, len(pictures), step):
+                yield question, pictures[begin : begin + step]
+
+    def paint(self, some: tuple[Question, list[list[Variant]]]) -> Painted:
+        question, variants = some
+        images = [open_picture(image).image for image in question.row.images]
+        sizes = [image.size for image in images]
+        where = patches.regions(question.views, sizes)
+        pairs, pixels = [], []
+        for same in variants:
+            masks = patches.left_over(where, question.kept[same[0]], sizes)
+            pairs.append(Pair(question.row.text, patches.paint(images, masks)))
+            pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
+        with self.lock:
+            n_answer = answer_tokens(self.mllm, self.answer_of(question.row))
+            return Painted(question, variants, pixels, self.mllm.prepare(pairs, generate=True), n_answer)
+
+    def answer_of(self, row: Row) -> str:
+        return str(row.extra[self.options.answer_column])

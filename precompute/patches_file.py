@@ -1,0 +1,152 @@
+"""Files of `saevx patches`: outcomes as they come, so that a killed run goes on, and the result made of them."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from precompute import patches
+from precompute.data import SetAside
+from precompute.errors import SaevxError
+from precompute.model import Mllm
+from precompute.patches import FULL, NONE, Variant
+from precompute.patches_options import PatchesOptions
+from precompute.pipeline import code_version, plain_name
+from precompute.store.reader import Store
+from precompute.vision import SOURCES
+
+NAMED = 100
+"""Rows set aside that the result names; it counts all."""
+TOLD = {"answer_column", "keep", "max_samples", "resamples", "seed"}
+"""Options that the result repeats, besides the columns that were named; none is a path."""
+NAMED_COLUMNS = {"image_column", "text_column", "id_column", "text_side", "split"}
+
+
+class Answered(NamedTuple):
+    """One question's outcome."""
+
+    sample_id: str
+    kind: str | None
+    n_patches: int
+    vision: str
+    hit: list[bool]
+    """Of each variant, in the order of `variants`."""
+    pixels: list[float]
+
+
+def variants(keep: Sequence[float]) -> list[Variant]:
+    """All that is asked of a question."""
+    names = (*patches.SCORES, *patches.CONTROLS)
+    return [FULL, NONE, *((name, k) for name in names for k in sorted(set(keep), reverse=True))]
+
+
+class Outcomes:
+    """The file of an unfinished run: its fingerprint, then a line for each question answered."""
+
+    def __init__(self, path: Path, told: str) -> None:
+        self.path = path
+        self.head = json.dumps({"fingerprint": told}).encode() + b"\n"
+        self.known: dict[str, Answered] = {}
+
+    def __enter__(self) -> Outcomes:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        wrong = SaevxError(
+            f"{self.path} holds an unfinished run with other data, store or options: "
+            "repeat that command to go on with it, or delete the file to start anew."
+        )
+        if self.path.exists() and not self.path.is_file():
+            raise wrong
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]  # one cut short goes
+        if lines and (not whole or whole[0] != self.head):
+            raise wrong
+        self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in whole[1:])}
+        self.file = self.path.open("ab")
+        self.file.truncate(sum(map(len, whole)))
+        if not lines:
+            self.file.write(self.head)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if not self.known:
+            self.path.unlink()
+
+    def add(self, one: Answered) -> None:
+        self.known[one.sample_id] = one
+        self.file.write(json.dumps(one._asdict()).encode() + b"\n")
+        self.file.flush()
+
+
+def result(
+    o: PatchesOptions, store: Store, mllm: Mllm, answered: list[Answered], set_aside: list[SetAside]
+) -> dict[str, Any]:
+    """The JSON; docs/patches.md says what its fields are."""
+    hit_nv, pixels_nv = np.array([one.hit for one in answered]), np.array([one.pixels for one in answered])
+    n_patches = [one.n_patches for one in answered]
+    manifest, order = store.manifest, variants(o.keep)
+    found = patches.figures(
+        dict(zip(order, hit_nv.T, strict=True)), dict(zip(order, pixels_nv.T, strict=True)),
+        [one.kind for one in answered], o.resamples, o.seed,
+    )  # fmt: skip
+    return {
+        "about": {
+            "command": "saevx patches DATA --store STORE --out FILE",
+            "options": {
+                **o.model_dump(mode="json", include=TOLD, exclude_none=True),
+                **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
+            },
+            "version": code_version(),
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "device": mllm.device.type,
+            "dtype": str(mllm.dtype).removeprefix("torch."),
+        },
+        "store": {"name": manifest["name"], "content_id": manifest["content_id"]},
+        "data": {
+            "name": plain_name(o.data),
+            "questions": len(answered),
+            "patches": {"mean": patches.rounded(np.mean(n_patches)), "least": min(n_patches), "most": max(n_patches)},
+            "set_aside": {
+                "n": len(set_aside),
+                "reasons": dict(sorted(Counter(one.reason for one in set_aside).items())),
+                "first": [asdict(one) for one in set_aside[:NAMED]],
+            },
+        },
+        "scores": {**patches.SCORES, **patches.CONTROLS},
+        "vision_norm": {
+            source: {"what": SOURCES[source], "questions": n}
+            for source, n in sorted(Counter(one.vision for one in answered).items())
+        },
+        **found,
+    }
+
+
+def write(out: Path, told: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    fresh = out.with_name(out.name + ".tmp")
+    fresh.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fresh.replace(out)
+
+
+def closing(told: dict[str, Any]) -> list[str]:
+    """Lines for a person."""
+    aside = told["data"]["set_aside"]["n"]
+    lines = [
+        f"{told['data']['questions']} questions, {aside} rows set aside; right with the whole picture "
+        f"{told['full']['accuracy']:.3f}, with a black one {told['none']['accuracy']:.3f}",
+        f"{'score':<16}{'kept':>6}  accuracy (95 %)          of full",
+    ]
+    for item in told["kept"]:
+        ratio = "–" if item["of_full"] is None else f"{item['of_full']['value']:.2f}"
+        span = f"{item['accuracy']:.3f} ({item['low']:.3f} to {item['high']:.3f})"
+        lines.append(f"{item['score']:<16}{item['keep']:>4g} %  {span:<24} {ratio}")
+    return lines

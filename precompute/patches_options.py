@@ -1,0 +1,37 @@
+"""Options of `saevx patches`, apart from the work so that `--help` need not load a model's libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from precompute.options import FromStore
+
+Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+class PatchesOptions(FromStore):
+    """Measure how much of a task a model can still do with the best patches of each picture alone."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: str
+    """Questions about pictures, as rows that `saevx precompute` takes, with their answer in a field of its own."""
+    out: Path
+    """JSON file to write; it must not exist yet."""
+    answer_column: str = "answer"
+    """Field with the answer that counts as right, in the words in which the model gives it."""
+    keep: list[Percent] = Field(default=[75.0, 50.0, 25.0], min_length=1)
+    """Percent of the patches to keep; give it several times, or as 75,50,25."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Questions to ask, those with the smallest SHA-256 of the sample id; default: all."""
+    resamples: int = Field(default=2000, ge=1)
+    """Bootstrap resamples of the questions, for the 95 % intervals."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the random control and of the resamples."""
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(self.out.name + ".part")

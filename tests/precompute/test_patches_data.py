@@ -1,0 +1,307 @@
+"""`saevx patches` from the data to its file, beside a naive run: one picture at a time, no batch, no shared answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from precompute import patches_data as under_test
+from precompute.data import open_picture
+from precompute.errors import SaevxError
+from precompute.live import encode_pair, load_sae
+from precompute.model import IMAGE, Mllm, Pair
+from precompute.patches import CONTROLS, SCORES, best, chances
+from precompute.patches_answers import beginnings, greedy
+from precompute.patches_data import patches_data
+from precompute.patches_options import PatchesOptions
+from precompute.pipeline import Options, precompute
+from precompute.score import Weights
+from precompute.store.reader import Store
+from precompute.vision import catching
+from tests import tiny
+from tests.conftest import Demo
+from tests.precompute.test_patches import naive, naive_masks
+from tests.precompute.test_pipeline import saevx
+from tests.precompute.tinies import Tiny
+
+KEEP = [100.0, 60.0, 25.0]
+N = 10
+
+
+class Asked(NamedTuple):
+    """Questions about pictures, some of them two a row, that the tiny model mostly answers as it did before."""
+
+    data: Path
+    store: Path
+    model: Path
+    sae: Path
+
+
+def spoken(mllm: Mllm, pair: Pair, n_tokens: int) -> list[str]:
+    """What the model has said after each token, the whole sequence run anew for the next one."""
+    batch = mllm.prepare([pair], generate=True)
+    inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
+    ids: list[int] = []
+    for _ in range(n_tokens):
+        with torch.inference_mode():
+            ids.append(int(mllm.model(**inputs, use_cache=False).logits[0, -1].argmax()))
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[ids[-1]]])], dim=1)
+    return [mllm.tokenizer.decode(ids[: k + 1], skip_special_tokens=True).strip().lower() for k in range(n_tokens)]
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_files: Tiny, whole: Mllm, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    root = tmp_path_factory.mktemp("asked")
+    sae = tiny.make_sae(root / "sae", bias=-0.2)
+    store = precompute(
+        Options(
+            data=str(tiny_files.data), model=str(tiny_files.model), sae=str(sae), out=root / "store",
+            batch_tokens=150, shard_samples=8, ds=40, device="cpu",
+        )
+    )  # fmt: skip
+    data = root / "data"
+    data.mkdir()
+    rng = np.random.default_rng(1)
+    rows = []
+    for i in range(N):
+        names = [f"{i}-{j}.png" for j in range(1 + i % 2)]
+        images = [tiny.picture(50 + 10 * i + j, (40 + 3 * i, 40)) for j in range(len(names))]
+        for name, image in zip(names, images, strict=True):
+            image.save(data / name)
+        text = " ".join(rng.choice(tiny.WORDS, size=2 + i % 4))
+        said = spoken(whole, Pair(text, images), 1 + i % 3)[-1]
+        answer = said.upper() if said and i % 5 else "something else"
+        rows.append({"file_names": names, "text": text, "id": f"q{i}", "answer": answer, "kind": ["one", "two"][i % 2]})
+    (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Asked(data, store, tiny_files.model, sae)
+
+
+@pytest.fixture
+def options(asked: Asked, tmp_path: Path) -> Any:
+    def make(**changed: Any) -> PatchesOptions:
+        given: dict[str, Any] = {
+            "data": str(asked.data), "store": asked.store, "out": tmp_path / "patches.json", "keep": KEEP,
+            "device": "cpu", "resamples": 200,
+        }  # fmt: skip
+        return PatchesOptions(**{**given, **changed})
+
+    return make
+
+
+def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
+    """Every variant of every question by itself, in the data's order."""
+    store = Store.open(asked.store)
+    sae = load_sae(asked.store, store.manifest, None, "cpu")
+    omega_f = Weights.of_store(store).omega_f
+    assert 0 < np.isnan(omega_f).sum() < len(omega_f)
+    hits: dict[Any, list[bool]] = {}
+    for line in (asked.data / "metadata.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        images = [open_picture(asked.data / name).image for name in row["file_names"]]
+        sizes = [image.size for image in images]
+        pair = Pair(row["text"], images)
+        one = encode_pair(mllm, sae, store.manifest, pair)
+        batch = mllm.prepare([pair])
+        with catching(mllm) as caught:
+            mllm.hidden(batch)
+        z_e = one.value_e.astype(np.float64) * 2.0**-store.scale_log2
+        score: dict[str, Any] = naive(one.offset, one.feature_e, z_e, one.modality_t, omega_f)
+        n = int((batch.modality_bs == IMAGE).sum())
+        assert n == 16 * len(images) == len(score["l0"])
+        score["random"], score["vision-norm"] = chances(row["id"], n, 0), caught.of(batch)[0][0]
+        pictures: dict[Any, list[Image.Image]] = {("full", 100.0): images}
+        pictures["none", 0.0] = [Image.new("RGB", size) for size in sizes]
+        for name, score_p in score.items():
+            for keep in KEEP:
+                kept_p = best(np.array(score_p, dtype=np.float64), keep)
+                masks = naive_masks(one.views, kept_p, sizes)
+                pictures[name, keep] = [
+                    image
+                    if keep == 100
+                    else Image.composite(image, Image.new("RGB", image.size), Image.fromarray(mask))
+                    for image, mask in zip(images, masks, strict=True)
+                ]
+        for variant, painted in pictures.items():
+            said = spoken(mllm, Pair(row["text"], painted), 4)
+            hits.setdefault(variant, []).append(row["answer"].lower() in said)
+    store.close()
+    return hits
+
+
+def found_in(told: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+    kept = {(item["score"], item["keep"]): item for item in told["kept"]}
+    return {("full", 100.0): told["full"], ("none", 0.0): told["none"], **kept}
+
+
+def test_as_a_naive_run_counts(options: Any, asked: Asked, whole: Mllm) -> None:
+    told = json.loads(patches_data(options()).read_text())
+    found, expected = found_in(told), naive_hits(asked, whole)
+    assert set(found) == set(expected) and len(found) == 2 + 6 * len(KEEP)
+    for variant, hits in expected.items():
+        item = found[variant]
+        assert (item["hits"], item["n"]) == (sum(hits), N), variant
+        assert item["kinds"]["one"]["hits"] == sum(hits[0::2]) and item["kinds"]["two"]["hits"] == sum(hits[1::2])
+        assert item["low"] <= item["accuracy"] <= item["high"]
+    assert 0 < told["none"]["hits"] + 1 < told["full"]["hits"] < N  # the picture matters, and so do the answers
+    assert len({item["hits"] for item in told["kept"]}) > 2
+    assert told["data"]["patches"] == {"mean": 24.0, "least": 16, "most": 32}
+    assert told["vision_norm"]["projector"]["questions"] == N
+    assert told["store"]["content_id"] == Store.open(asked.store).manifest["content_id"]
+    assert set(told["scores"]) == {*SCORES, *CONTROLS} == {item["score"] for item in told["kept"]}
+    for path in (asked.data, asked.store, asked.model):
+        assert str(path.parent) not in json.dumps(told)
+
+
+def test_with_all_patches_nothing_changes(options: Any) -> None:
+    """Every score, bit for bit."""
+    told = json.loads(patches_data(options(keep=[100])).read_text())
+    for item in told["kept"]:
+        assert item.pop("pixels") == 1.0 and item.pop("of_full") == {"value": 1.0, "low": 1.0, "high": 1.0}
+        assert item.pop("over_random", {"value": 0.0, "low": 0.0, "high": 0.0})["value"] == 0.0
+        assert {name: item[name] for name in told["full"]} == told["full"]
+
+
+def test_the_same_bytes_again_and_other_batches_the_same_hits(options: Any, tmp_path: Path) -> None:
+    first = patches_data(options()).read_bytes()
+    assert patches_data(options(out=tmp_path / "again.json")).read_bytes() == first
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob("*.tmp"))
+    other = json.loads(patches_data(options(out=tmp_path / "other.json", batch_tokens=60)).read_text())
+    for variant, item in found_in(json.loads(first)).items():
+        assert found_in(other)[variant]["hits"] == item["hits"], variant
+
+
+def test_a_killed_run_goes_on(options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind its last whole line, to the same bytes; with other patches it refuses."""
+    expected = patches_data(options()).read_bytes()
+    out = tmp_path / "killed.json"
+    answered: list[str] = []
+    answer = under_test.Job.answer
+
+    def counting(job: under_test.Job, group: Any) -> Any:
+        for one in answer(job, group):
+            if len(answered) == 6:
+                raise KeyboardInterrupt
+            answered.append(one.sample_id)
+            yield one
+
+    monkeypatch.setattr(under_test, "GROUP", 4)
+    monkeypatch.setattr(under_test.Job, "answer", counting)
+    with pytest.raises(KeyboardInterrupt):
+        patches_data(options(out=out))
+    part = out.with_name("killed.json.part")
+    assert not out.exists() and len(part.read_text().splitlines()) == 7
+    part.write_bytes(part.read_bytes()[:-9])  # the last line only half on the disk
+    with pytest.raises(SaevxError, match="other data, store or options"):
+        patches_data(options(out=out, keep=[50]))
+    before, answered = answered, []
+    assert patches_data(options(out=out)).read_bytes() == expected
+    assert answered[0] == before[-1] and len(answered) == N - 5 and not part.exists()
+
+
+def test_what_cannot_be_asked_is_set_aside_and_counted(options: Any, asked: Asked, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    good = {"image": str(asked.data / "0-0.png"), "text": "a red dog", "answer": "cat"}
+    rows = [
+        {**good, "id": "fine"}, {**good, "answer": 3}, {"text": "no picture", "answer": "cat"},
+        {"image": good["image"], "text": "no answer"}, {**good, "answer": "  "}, {**good, "answer": ["a", "b"]},
+        {**good, "text": " "}, {**good, "text": "an <image> mark"}, {**good, "image": "missing.png"},
+    ]  # fmt: skip
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = json.loads(patches_data(options(data=str(data))).read_text())
+    assert told["data"]["questions"] == 2 and "kinds" not in told["full"]
+    aside = told["data"]["set_aside"]
+    assert aside["n"] == sum(aside["reasons"].values()) == 7
+    assert [one["index"] for one in aside["first"]] == [2, 3, 4, 5, 6, 7, 8]
+    reasons = (
+        "no field 'image'", "no field 'answer'", "is empty", "neither a string nor", "no question", "mark for an image",
+        "no image missing.png",
+    )  # fmt: skip
+    for one, words in zip(aside["first"], reasons, strict=True):
+        assert words in one["reason"]
+
+
+def test_max_samples_takes_those_with_the_smallest_hash(options: Any, tmp_path: Path) -> None:
+    from precompute.plan import smallest_hashes
+
+    ids = [f"q{i}" for i in range(N)]
+    told = json.loads(patches_data(options(max_samples=4)).read_text())
+    chosen = smallest_hashes(ids, 4)
+    assert told["data"]["questions"] == 4
+    assert told["full"]["kinds"]["one"]["n"] == sum(i % 2 == 0 for i in chosen)
+
+
+@pytest.mark.parametrize("n_tokens", [2, 5])
+def test_greedy_text_is_the_models_own(whole: Mllm, n_tokens: int) -> None:
+    """Beside a loop that runs the whole sequence for every token."""
+    pair = Pair("a big dog on the left", [tiny.picture(8)])
+    batch = whole.prepare([pair, pair], generate=True)
+    for ids in greedy(whole, batch, n_tokens):
+        assert beginnings(whole, ids) == set(spoken(whole, pair, n_tokens))
+    with pytest.raises(ValueError, match="padding"):
+        greedy(whole, whole.prepare([pair, Pair("a", pair.images)], generate=True), 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data": "/no/such/place"}, "no data at"),
+        ({"store": Path("/no/such/place")}, "not a store"),
+        ({"answer_column": "reply"}, "no field 'reply'. Name the fields with .*--answer-column"),
+        ({"sae": "/no/such/place"}, "cannot be loaded|no folder"),
+    ],
+)
+def test_wrong_input_is_one_sentence(options: Any, changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match=message) as caught:
+        patches_data(options(**changed))
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_data_without_pictures_or_answers(options: Any, tiny_files: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="the first: it has no field 'answer'"):
+        patches_data(options(data=str(tiny_files.data)))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "how many?", "answer": "two"}\n')
+    with pytest.raises(SaevxError, match="the first: it has no image"):
+        patches_data(options(data=str(texts)))
+
+
+def test_the_command(asked: Asked, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "patches.json"
+    command = ["patches", asked.data, "--store", asked.store, "--out", out, "--device", "cpu", "--resamples", 50]
+    done = saevx(*command, "--keep", "50,25", "--max-samples", 3)
+    assert done.status == 0 and done.out.strip() == str(out), done.err
+    assert "3 questions, 0 rows set aside" in done.err
+    for name in (*SCORES, *CONTROLS):
+        assert name in done.err
+    again = saevx(*command)
+    assert again.status == 1 and "exists already" in again.err and len(again.err.strip().splitlines()) == 1
+    for keep in ("0", "101", "-5", "half"):
+        wrong = saevx(*command, "--keep", keep)
+        assert wrong.status == 2 and wrong.err.startswith("saevx: --keep"), wrong.err
+        assert len(wrong.err.strip().splitlines()) == 1
+    out.unlink()
+    out.with_name("patches.json.part").write_text("notes of my own")
+    blocked = saevx(*command)
+    assert blocked.status == 1 and "unfinished run" in blocked.err and len(blocked.err.strip().splitlines()) == 1
+
+
+def test_the_demos_patches_matter(demo: Demo, tmp_path: Path) -> None:
+    """The real model on its own questions: right with the picture, lost in the dark."""
+    from precompute.experiments.questions import write
+
+    write(tmp_path / "questions", 8)
+    out = tmp_path / "patches.json"
+    done = saevx(
+        "patches", tmp_path / "questions", "--store", demo.store, "--out", out, "--keep", 25, "--resamples", 50
+    )
+    assert done.status == 0, done.err
+    told = json.loads(out.read_text())
+    assert told["full"]["hits"] >= 7 and told["none"]["hits"] <= 3
+    assert set(told["full"]["kinds"]) == {"object", "shape", "shape-colour", "background"}
+    assert all(item["pixels"] == pytest.approx(12 / 49, abs=1e-4) for item in told["kept"])
