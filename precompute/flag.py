@@ -36,7 +36,7 @@ NEAR_LIMIT = 0.7  # at most 9 of 64 hash bits differ, and the cosine is as high
 
 DESCRIPTIONS = {
     "mismatch": "1 minus the score that best tells the data's own captions from exchanged ones",
-    "unsupported": "Largest weight of one caption token's features beyond what any patch supports",
+    "unsupported": "Largest share of one caption token's feature weight that no patch supports",
     "near-duplicate": "Smaller of feature-space cosine and pixel-hash likeness to an earlier sample",
     "blank": "1 minus the larger of cleanvision's information score and the contrast",
     "dark": "1 minus cleanvision's dark score",
@@ -47,15 +47,18 @@ DESCRIPTIONS = {
     "reconstruction": "Largest fraction of variance unexplained over the modalities",
     "few-features": "1 minus active features per token over the data's median",
 }
-UNITS = {"tiny": "64 px / shorter side", "reconstruction": "FVU", "unsupported": "w · share of p99.9"}
+UNITS = {"tiny": "64 px / shorter side", "reconstruction": "FVU", "unsupported": "share of the token's weight"}
+LITTLE_WEIGHT = 0.5
+"""Added to a token's weight before its share is taken, so that a token with hardly any (an article) has none to lack.
+A token that names something weighs several times as much."""
 
 
 class Excess(NamedTuple):
-    """Per text token of a block: how much of its features' weight the image does not support."""
+    """Per text token of a block: what share of its features' weight the image does not support."""
 
     row_t: Array
     position_t: Array
-    weight_t: Array
+    share_t: Array
     feature_t: Array  # the feature that contributes most, −1 where none
 
 
@@ -67,7 +70,11 @@ def text_excess(
     image_ratio: csr_matrix,
     support_f: Array,
 ) -> Excess:
-    """Token-level support: weight_t = Σ_k w_k · max(0, r_tk − r_image,k), r = z / p99.9 capped at 1.
+    """Token-level support: share_t = Σ_k w_k · max(0, r_tk − r_image,k) / (LITTLE_WEIGHT + Σ_k w_k · r_tk) with
+    r = z / p99.9 capped at 1.
+
+    A share and not the sum: a word with strong features lacks more of them beside its own picture than a word with
+    weak ones beside a wrong one.
 
     Args:
         row_e, position_e: sample (row of `image_ratio`) and token of each text event, ascending.
@@ -75,14 +82,16 @@ def text_excess(
         support_f: w_k of `supported-share`.
     """
     image_e = _lookup(image_ratio, row_e, feature_e)
-    lack_e = support_f[feature_e] * np.maximum(np.minimum(ratio_e, 1) - np.minimum(image_e, 1), 0)
+    ratio_e = np.minimum(ratio_e, 1)
+    lack_e = support_f[feature_e] * np.maximum(ratio_e - np.minimum(image_e, 1), 0)
     if not len(row_e):
         return Excess(*(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
     first = np.flatnonzero(np.r_[True, (np.diff(row_e) != 0) | (np.diff(position_e) != 0)])
     token_e = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(row_e)]))
     best = np.lexsort((feature_e, -lack_e, token_e))[first]  # sorted by token: the first entry of each is its largest
-    weight = np.add.reduceat(lack_e, first)
-    return Excess(row_e[first], position_e[first], weight, np.where(lack_e[best] > 0, feature_e[best], -1))
+    whole_t = LITTLE_WEIGHT + np.add.reduceat(support_f[feature_e] * ratio_e, first)
+    share_t = np.add.reduceat(lack_e, first) / whole_t
+    return Excess(row_e[first], position_e[first], share_t, np.where(lack_e[best] > 0, feature_e[best], -1))
 
 
 def _lookup(matrix: csr_matrix, row: Array, column: Array) -> Array:
@@ -128,10 +137,10 @@ def _over_p999(matrix: csr_matrix, p999: Array) -> csr_matrix:
 
 
 def unsupported(data: Collected, rows: Array, image: csr_matrix, p999: Array, support_f: Array) -> Array:
-    """Largest token excess of each row; NaN without text."""
+    """Largest unsupported share of a token of each row; NaN without text."""
     found = text_excess(*text_events(data, rows, p999), _over_p999(image, p999), support_f)
     score = np.full(len(rows), np.nan)
-    np.fmax.at(score, found.row_t, found.weight_t)
+    np.fmax.at(score, found.row_t, found.share_t)
     return score
 
 
@@ -384,8 +393,8 @@ class Reasons:
         reasons = []
         for i, row in enumerate(rows):
             mine = np.flatnonzero((excess.row_t == i) & (excess.feature_t >= 0))
-            mine = mine[np.argsort(-excess.weight_t[mine], kind="stable")]
-            strong = mine[excess.weight_t[mine] >= 0.5 * excess.weight_t[mine[0]]][:N_NAMED] if len(mine) else mine
+            mine = mine[np.argsort(-excess.share_t[mine], kind="stable")]
+            strong = mine[excess.share_t[mine] >= 0.5 * excess.share_t[mine[0]]][:N_NAMED] if len(mine) else mine
             lacking = list(dict.fromkeys(int(k) for k in excess.feature_t[strong]))
             tokens = list(dict.fromkeys(self._token(int(row), int(p)) for p in excess.position_t[strong]))
             only_image = np.zeros(n_features)

@@ -27,7 +27,7 @@ THUMB = 256
 
 
 def excess_of(events: SampleEvents, largest: Array, p999: Array, weights: Weights) -> Excess:
-    """Per text token, the weight of its features beyond what any patch supports (flag `unsupported`).
+    """Per text token, the share of its features' weight that no patch supports (flag `unsupported`).
 
     Args:
         largest: [F, 2] max z in each modality.
@@ -84,7 +84,7 @@ def flag_pair(
     basis_value = scores.get(basis)
     if image is not None and largest[:, TEXT].any() and basis_value is not None:
         found["mismatch"] = 1 - basis_value
-        found["unsupported"] = float(excess.weight_t.max(initial=0.0))
+        found["unsupported"] = float(excess.share_t.max(initial=0.0))
     hits = []
     for flag in store.flags:
         value = found[flag["name"]]
@@ -100,9 +100,9 @@ def why(
     name: str, value: float, basis: str, excess: Excess, events: SampleEvents, store: Store
 ) -> dict[str, Any]:
     """The reason in one sentence, with the features and tokens behind it."""
-    order = np.argsort(-excess.weight_t, kind="stable")
+    order = np.argsort(-excess.share_t, kind="stable")
     strong = [
-        i for i in order if excess.feature_t[i] >= 0 and excess.weight_t[i] >= 0.5 * excess.weight_t.max()
+        i for i in order if excess.feature_t[i] >= 0 and excess.share_t[i] >= 0.5 * excess.share_t.max()
     ]
     strong = strong[:N_NAMED] if name in ("mismatch", "unsupported") else []
     tokens = list(

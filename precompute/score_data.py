@@ -257,7 +257,7 @@ class Job:
         ratio_e = value_e[at].astype(np.float64) * known.unit / p999_e
         excess = text_excess(row_e[at], position_e[at], feature_e[at], ratio_e, ratio, known.weights.support_f)
         lacking = np.full(n, np.nan)
-        np.fmax.at(lacking, excess.row_t, excess.weight_t)
+        np.fmax.at(lacking, excess.row_t, excess.share_t)
         found["mismatch"] = np.where(has_both, 1 - found[known.mismatch_score], np.nan)
         found["unsupported"] = np.where(has_both, lacking, np.nan)
         found["near-duplicate"] = np.full(n, np.nan)  # it compares with the other pairs of a store

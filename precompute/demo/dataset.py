@@ -36,6 +36,8 @@ SWAP_GROUPS: tuple[tuple[str, ...], ...] = (
     ("top", "bottom"),
     ("above", "below"),
 )
+SWAP_KINDS = ("noun", "colour", "noun", "number", "place", "place", "place")
+"""What a word of each of SWAP_GROUPS is."""
 
 
 def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
@@ -53,21 +55,27 @@ def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
     return out
 
 
-def swap_one_word(caption: str, rng: np.random.Generator) -> tuple[str, str]:
-    """The caption with one noun, colour, number or place exchanged; and which kind it was."""
+def swap_one_word(caption: str, rng: np.random.Generator, kind: str | None = None) -> tuple[str, str]:
+    """The caption with one noun, colour, number or place exchanged; and which kind it was.
+
+    Args:
+        kind: exchange a word of this kind, of which the caption must have one (`has_swappable_word`).
+    """
     words = caption.replace(",", " ,").split(" ")
-    choices = [(i, g) for i, word in enumerate(words) for g, group in enumerate(SWAP_GROUPS) if word in group]
+    groups = [(g, group) for g, group in enumerate(SWAP_GROUPS) if kind in (None, SWAP_KINDS[g])]
+    choices = [(i, g) for i, word in enumerate(words) for g, group in groups if word in group]
     i, g = choices[rng.integers(len(choices))]
     others = [w for w in SWAP_GROUPS[g] if w != words[i] and w not in words]
     words[i] = others[rng.integers(len(others))]
     if i and words[i - 1] in ("a", "an"):
         words[i - 1] = "an" if words[i][0] in "aeiou" else "a"
-    kind = ("noun", "colour", "noun", "number", "place", "place", "place")[g]
-    return " ".join(words).replace(" ,", ","), kind
+    return " ".join(words).replace(" ,", ","), SWAP_KINDS[g]
 
 
-def has_swappable_word(caption: str) -> bool:
-    return any(w in group for w in caption.replace(",", " ").split() for group in SWAP_GROUPS)
+def has_swappable_word(caption: str, kind: str | None = None) -> bool:
+    """Whether `swap_one_word` finds a word, of that kind if one is named."""
+    groups = [group for g, group in enumerate(SWAP_GROUPS) if kind in (None, SWAP_KINDS[g])]
+    return any(w in group for w in caption.replace(",", " ").split() for group in groups)
 
 
 def strangers(a: Scene, b: Scene) -> bool:

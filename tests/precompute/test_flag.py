@@ -81,15 +81,25 @@ def test_text_excess_against_loops() -> None:
     events = [(r, p, k, rng.random() * 1.3) for r in range(3) for p in range(4) for k in range(8) if rng.random() < 0.4]
     columns = [np.array(x) for x in zip(*events, strict=True)]
     got = flag.text_excess(*columns, csr_matrix(image), support)
-    for row, position, weight, feature in zip(*got, strict=True):
-        lack = {
-            k: support[k] * max(min(v, 1) - min(image[r, k], 1), 0)
-            for r, p, k, v in events
-            if (r, p) == (row, position)
-        }
-        assert weight == pytest.approx(sum(lack.values()))
+    for row, position, share, feature in zip(*got, strict=True):
+        ratio = {k: min(v, 1) for r, p, k, v in events if (r, p) == (row, position)}
+        lack = {k: support[k] * max(v - min(image[row, k], 1), 0) for k, v in ratio.items()}
+        whole = sum(support[k] * v for k, v in ratio.items())
+        assert share == pytest.approx(sum(lack.values()) / (whole + flag.LITTLE_WEIGHT))
         assert feature == (max(lack, key=lambda k: (lack[k], -k)) if max(lack.values()) > 0 else -1)
     assert len(got.row_t) == len({(r, p) for r, p, *_ in events})
+
+
+def test_a_weak_word_that_the_picture_lacks_outweighs_a_strong_one_that_it_shows() -> None:
+    """Token 0: strong features, three quarters of them on the patches. Token 1: weak ones, none on a patch. Token 2:
+    next to nothing, none on a patch."""
+    image = csr_matrix(np.array([[0.75, 0.75, 0.0, 0.0]]))
+    row, position, feature = np.zeros(4, int), np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])
+    got = flag.text_excess(row, position, feature, np.ones(4), image, np.array([6.0, 6.0, 2.0, 0.01]))
+    assert got.share_t[1] > got.share_t[0] > got.share_t[2]
+    assert got.feature_t.tolist() == [0, 2, 3]
+    nothing = flag.text_excess(row[:0], position[:0], feature[:0], np.zeros(0), image, np.ones(4))
+    assert not len(nothing.share_t)
 
 
 def test_near_duplicates_flag_the_later_one() -> None:

@@ -1,0 +1,237 @@
+"""Ways to say that no patch supports a caption's word, compared on development scenes.
+
+    python -m precompute.experiments.token_support --demo demo
+
+The flag `unsupported` takes its arithmetic from here; the scenes have no part in what `wrong_pairs` reports. The
+figures go to the same file, under `development`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute.demo.scenes import draw
+from precompute.encode import Encoded, Scale, encode_batch
+from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
+from precompute.flag import LITTLE_WEIGHT
+from precompute.live import load_sae
+from precompute.model import IMAGE, TEXT, Mllm, Pair
+from precompute.score import Weights
+from precompute.store.events import Events
+from precompute.store.reader import Store
+from precompute.weigh import KEPT_MAXIMA
+
+Array = NDArray[Any]
+BATCH = 16
+RIDGE = 1.0
+WAYS = {
+    "sum": "largest Σ w·lack of a token, w of supported-share: the flag until now",
+    "mean-sum": "its mean over the tokens",
+    "share": "largest Σ w·lack / (0.5 + Σ w·r) of a token: the flag",
+    "share-0.1": "with 0.1 instead of 0.5",
+    "share-1": "with 1 instead of 0.5",
+    "share-2": "with 2 instead of 0.5",
+    "strongest-share": "largest Σ w·lack / max(Σ w·r, a tenth of the caption's heaviest token's)",
+    "caption-share": "Σ w·lack / Σ w·r over the whole caption",
+    "rarity-share": "as share, w without omega_centred",
+    "predicted": "as share, the image's features replaced by the text features that ridge regression on the store's "
+    "pairs predicts from them, w = rarity · R² on pairs left out",
+    "predicted-5": "with 5 instead of 0.5",
+    "predicted-or-same-5": "the larger of the two: predicted, or the same feature on a patch; with 5",
+    "caption-nll": "minus the caption's mean cross-entropy given the image; no SAE",
+}
+
+
+@dataclass
+class Options:
+    """What the comparison depends on; every field is an option of the command."""
+
+    demo: Path = Path("demo")
+    out: Path = Path("docs/results/wrong-pairs.json")
+    n_scenes: int = 200
+    first_index: int = 700_000
+    first_whole: int = 750_000
+    """Of the scenes whose whole captions are exchanged."""
+    seed: int = 700_000
+
+
+class Read(NamedTuple):
+    """One caption beside one picture: z / p99.9, capped at 1."""
+
+    token_tf: Array
+    image_f: Array
+    nll: float
+
+
+class Predicted(NamedTuple):
+    """Text features that a picture leads one to expect."""
+
+    ratio_nf: Array
+    weight_f: Array
+
+
+def development_cases(o: Options) -> list[Case]:
+    rng = np.random.default_rng(o.seed)
+    cases = cases_of("whole", o.n_scenes, o.first_whole, rng)
+    return cases + [case for kind in ONE_WORD for case in cases_of(kind, o.n_scenes, o.first_index, rng)]
+
+
+def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
+    """Pairs through the model, several at a time, in their order."""
+    sae = load_sae(demo / "store", store.manifest, str(demo / "sae"), "auto")
+    mllm = Mllm.load(demo / "model", layer=sae.layer, full=True)
+    scale, p999 = Scale.of(store.manifest), np.maximum(store.feature_table["p999"], 1e-30)
+    found = []
+    for low in range(0, len(pairs), BATCH):
+        batch = mllm.prepare(pairs[low : low + BATCH])
+        hidden, nll = mllm.hidden_and_nll(batch)
+        one = encode_batch(hidden, batch, sae, scale)
+        found += [Read(*ratios(one, b, scale, p999), float(nll[b])) for b in range(len(nll))]
+    return found
+
+
+def ratios(one: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
+    """(text tokens [t, F], largest of the patches [F]) of pair b."""
+    first, last = (int(t) for t in one.start_b[b : b + 2])
+    offset = one.offset_t[first : last + 1]
+    all_tf = np.zeros((last - first, len(p999_f)), np.float32)
+    at = slice(offset[0], offset[-1])
+    all_tf[np.repeat(np.arange(last - first), np.diff(offset)), one.feature_e[at]] = one.value_e[at]
+    all_tf = np.minimum(all_tf * 2.0**-scale.log2 / p999_f, 1)
+    modality_t = one.modality_t[first:last]
+    return all_tf[modality_t == TEXT], all_tf[modality_t == IMAGE].max(axis=0, initial=0)
+
+
+def predict(text_sf: Array, image_sf: Array, image_nf: Array) -> Predicted:
+    """Kernel ridge regression of the store's text features on its image features, both capped ratios [s, F], and
+    what it expects beside other pictures [n, F]; R² is of predictions for pairs left out."""
+    rarity_f = rarity(image_sf)
+    known, new = (unit(x * rarity_f) for x in (image_sf, strongest(image_nf)))
+    inverse_ss = np.linalg.inv(known @ known.T + RIDGE * np.eye(len(known)))
+    mean_f = text_sf.mean(0)
+    centred_sf = text_sf - mean_f
+    missed_sf = (inverse_ss @ centred_sf) / np.diag(inverse_ss)[:, None]
+    total_f = (centred_sf**2).sum(0)
+    explained_f = np.where(total_f > 1e-9, 1 - (missed_sf**2).sum(0) / np.maximum(total_f, 1e-9), 0)
+    expected_nf = np.clip(mean_f + (new @ known.T) @ (inverse_ss @ centred_sf), 0, 1)
+    return Predicted(expected_nf, rarity(text_sf) * np.maximum(explained_f, 0))
+
+
+def rarity(ratio_nf: Array) -> Array:
+    weight: Array = np.maximum(np.log(len(ratio_nf) / (1 + (ratio_nf > 0).sum(0))), 0)
+    return weight
+
+
+def unit(x_nf: Array) -> Array:
+    scaled: Array = x_nf / np.maximum(np.linalg.norm(x_nf, axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
+def strongest(ratio_nf: Array) -> Array:
+    """The rows' KEPT_MAXIMA largest, all that a store keeps of a picture; ties stay."""
+    least_n = np.sort(ratio_nf, axis=1)[:, -min(KEPT_MAXIMA, ratio_nf.shape[1])]
+    return np.where(ratio_nf >= least_n[:, None], ratio_nf, 0)
+
+
+def kept(events: Events, n: int, modality: int, p999_f: Array) -> Array:
+    """The store's kept maxima as capped ratios [n, F]."""
+    ratio_nf = np.zeros((n, len(p999_f)), np.float32)
+    for row in range(n):
+        feature, z = events.maxima(row, modality)
+        ratio_nf[row, feature] = np.minimum(z / np.maximum(p999_f[feature], 1e-30), 1)
+    return ratio_nf
+
+
+def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, predicted: Predicted) -> dict[str, Array]:
+    """Each of WAYS as a score, higher for better support, [n]."""
+    w, learned = weights.support_f, predicted.weight_f
+
+    def over(reduce: Callable[[Array, Array], float], w_f: Array, image_nf: Sequence[Array] | Array) -> Array:
+        """Minus `reduce` of each caption's (Σ w·lack, Σ w·r) by token."""
+        found = []
+        for read, image_f in zip(reads, image_nf, strict=True):
+            lack_t = np.maximum(read.token_tf - image_f, 0) @ w_f
+            found.append(-reduce(lack_t, read.token_tf @ w_f) if len(lack_t) else np.nan)
+        return np.array(found)
+
+    def share(little: float) -> Callable[[Array, Array], float]:
+        return lambda lack_t, whole_t: float((lack_t / (little + whole_t)).max())
+
+    own = [read.image_f for read in reads]
+    either = [np.maximum(a, b) for a, b in zip(own, predicted.ratio_nf, strict=True)]
+    return {
+        "sum": over(lambda lack_t, _: float(lack_t.max()), w, own),
+        "mean-sum": over(lambda lack_t, _: float(lack_t.mean()), w, own),
+        "share": over(share(LITTLE_WEIGHT), w, own),
+        "share-0.1": over(share(0.1), w, own),
+        "share-1": over(share(1), w, own),
+        "share-2": over(share(2), w, own),
+        "strongest-share": over(
+            lambda lack_t, whole_t: float((lack_t / np.maximum(whole_t, 0.1 * whole_t.max() + 1e-9)).max()), w, own
+        ),
+        "caption-share": over(lambda lack_t, whole_t: float(lack_t.sum() / max(whole_t.sum(), 1e-9)), w, own),
+        "rarity-share": over(share(LITTLE_WEIGHT), rarity_f, own),
+        "predicted": over(share(LITTLE_WEIGHT), learned, predicted.ratio_nf),
+        "predicted-5": over(share(5), learned, predicted.ratio_nf),
+        "predicted-or-same-5": over(share(5), learned, either),
+        "caption-nll": np.array([-read.nll for read in reads]),
+    }
+
+
+def run(o: Options) -> dict[str, Any]:
+    """What goes under `development`."""
+    cases = development_cases(o)
+    store = Store.open(o.demo / "store")
+    pictures = [draw(case.scene) for case in cases]
+    texts = [*(case.right for case in cases), *(case.wrong for case in cases)]
+    pairs = [Pair(text, [picture]) for text, picture in zip(texts, pictures * 2, strict=True)]
+    found = measure(o, store, cases, read_pairs(o.demo, store, pairs))
+    store.close()
+    return found
+
+
+def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Read]) -> dict[str, Any]:
+    """The ways compared; `reads` are all right captions, then all wrong ones."""
+    p999 = store.feature_table["p999"]
+    text_sf, image_sf = (kept(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
+    predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
+    scores = compare(reads, Weights.of_store(store), rarity(text_sf), predicted)
+    n = len(cases)
+    halves = [{name: value[at] for name, value in scores.items()} for at in (slice(n), slice(n, None))]
+    return {
+        "about": {
+            "command": "python -m precompute.experiments.token_support",
+            "options": {k: v for k, v in vars(o).items() if k not in ("demo", "out")},
+            "content_id": store.manifest["content_id"],
+            "what": "scenes for choosing the arithmetic of `unsupported` only; lack = max(0, r_token − r_image), "
+            "r = z / p99.9 capped at 1",
+        },
+        "ways": WAYS,
+        "kinds": told_apart(cases, halves, o.seed),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for f in fields(Options):
+        kind = Path if isinstance(f.default, Path) else type(f.default)
+        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
+    o = Options(**vars(parser.parse_args()))
+    found = json.loads(o.out.read_text()) if o.out.exists() else {}
+    found["development"] = run(o)
+    o.out.parent.mkdir(parents=True, exist_ok=True)
+    o.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

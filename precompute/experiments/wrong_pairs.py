@@ -1,0 +1,202 @@
+"""Are planted wrong pairs told from right ones? Whole captions, one noun, one colour, one number, one place.
+
+    python -m precompute.experiments.wrong_pairs --demo demo
+
+The pairs are validation scenes that neither model, SAE-V nor store has seen; every caption, right or wrong, goes
+through the model beside its picture, by `saevx score`. The headline score is chosen on other scenes than those
+reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
+from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.errors import SaevxError
+from precompute.score import auroc
+from precompute.score_data import score_data
+from precompute.score_options import ScoreOptions
+from precompute.store.reader import Store
+from precompute.store.schema import SCORES, flag_column, score_column
+
+Array = NDArray[Any]
+ONE_WORD = tuple(dict.fromkeys(SWAP_KINDS))
+KINDS = ("whole", *ONE_WORD)
+BASELINES = {
+    "caption-nll": "minus the caption's mean cross-entropy given the image; no SAE",
+    "caption-nll-alone": "the same without the image: how likely the caption is by itself; no SAE",
+    "image-gain": "caption-nll minus caption-nll-alone: how much the image helps; no SAE",
+}
+UNSUPPORTED = {"unsupported": "minus the flag's score: token-level support"}
+FROM_SAE = (*(name for name in SCORES if name not in ("caption-nll", "random")), *UNSUPPORTED)
+
+
+@dataclass
+class Options:
+    """What the measurement depends on; every field is an option of the command."""
+
+    demo: Path = Path("demo")
+    out: Path = Path("docs/results/wrong-pairs.json")
+    n_scenes: int = 150
+    """Scenes of each kind that are reported."""
+    first_index: int = 600_000
+    """Validation scene from which the reported ones are looked for."""
+    n_choice: int = 40
+    """Scenes of each kind that the headline score is chosen on."""
+    first_choice: int = 500_000
+    seed: int = 0
+
+
+class Case(NamedTuple):
+    """A scene, its caption and a wrong one."""
+
+    kind: str
+    scene: Scene
+    right: str
+    wrong: str
+
+
+def cases_of(kind: str, n: int, first_index: int, rng: np.random.Generator) -> list[Case]:
+    """The first n validation scenes from `first_index` whose caption has a word of the kind, with the word
+    exchanged; for `whole` the first n, each with the caption of another that shares no noun and no colour with it."""
+    scenes: list[Scene] = []
+    index = first_index
+    while len(scenes) < n:
+        scene = make_scene("validation", index)
+        index += 1
+        if kind == "whole" or has_swappable_word(scene.caption, kind):
+            scenes.append(scene)
+    if kind != "whole":
+        return [Case(kind, s, s.caption, swap_one_word(s.caption, rng, kind)[0]) for s in scenes]
+    others = [next((o for i in rng.permutation(n) if strangers(s, o := scenes[i])), None) for s in scenes]
+    if None in others:
+        raise SaevxError(f"Among {n} scenes some have no caption that is plainly wrong for them: ask for more scenes.")
+    return [Case(kind, s, s.caption, o.caption) for s, o in zip(scenes, others, strict=True) if o]
+
+
+def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
+    """Every score of the right captions and of the wrong ones, each float64 [n], NaN where it does not apply."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "images").mkdir()
+        beside, alone = [], []
+        for i, case in enumerate(cases):
+            name = f"images/{i:05d}.png"
+            draw(case.scene).save(folder / name, compress_level=1)
+            for side, text in (("right", case.right), ("wrong", case.wrong)):
+                alone.append({"id": f"{i}-{side}", "text": text})
+                beside.append({**alone[-1], "file_name": name})
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in beside))
+        (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alone))
+        with_image = scores_of(folder, folder / "beside.jsonl", demo)
+        without = scores_of(folder / "captions.jsonl", folder / "alone.jsonl", demo)
+    found = []
+    for side in ("right", "wrong"):
+        ids = [f"{i}-{side}" for i in range(len(cases))]
+        one = {name: values_of(with_image, ids, score_column(name)) for name in SCORES}
+        one["caption-nll-alone"] = values_of(without, ids, score_column("caption-nll"))
+        one["image-gain"] = one["caption-nll"] - one["caption-nll-alone"]
+        one["unsupported"] = -values_of(with_image, ids, flag_column("unsupported"))
+        found.append(one)
+    return found
+
+
+def scores_of(data: Path, out: Path, demo: Path) -> dict[str, dict[str, Any]]:
+    """What `saevx score --nll` writes of each pair, by id."""
+    options = ScoreOptions(
+        data=str(data), store=demo / "store", out=out, nll=True, model=str(demo / "model"), sae=str(demo / "sae")
+    )
+    rows = map(json.loads, score_data(options).read_text().splitlines())
+    return {row["id"]: row for row in rows}
+
+
+def values_of(rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str], column: str) -> Array:
+    return np.array([np.nan if rows[i][column] is None else rows[i][column] for i in ids], dtype=np.float64)
+
+
+def told_apart(cases: Sequence[Case], scores: list[dict[str, Array]], seed: int) -> dict[str, dict[str, Any]]:
+    """For each kind, and for all one-word kinds together: the AUROC of every score for "this caption is right"."""
+    kind_n = np.array([case.kind for case in cases])
+    right, wrong = scores
+    found = {}
+    for kind in (*KINDS, "one-word"):
+        chosen = np.isin(kind_n, ONE_WORD) if kind == "one-word" else kind_n == kind
+        first = cases[int(np.flatnonzero(chosen)[0])]
+        found[kind] = {
+            "n_scenes": int(chosen.sum()),
+            "example": {"right": first.right, "wrong": first.wrong},
+            "auroc": {name: auroc(right[name][chosen], wrong[name][chosen], seed) for name in right},
+        }
+    return found
+
+
+def headline(measured: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
+    """The score from the SAE whose mean AUROC over the kinds is highest, and that mean of each."""
+    mean = {
+        name: float(np.mean([(measured[kind]["auroc"][name] or {"value": 0.0})["value"] for kind in KINDS]))
+        for name in FROM_SAE
+    }
+    return max(mean, key=lambda name: mean[name]), mean
+
+
+def all_cases(n: int, first_index: int, seed: int) -> list[Case]:
+    rngs = {kind: np.random.default_rng([seed, i]) for i, kind in enumerate(KINDS)}
+    return [case for kind in KINDS for case in cases_of(kind, n, first_index, rngs[kind])]
+
+
+def run(o: Options) -> dict[str, Any]:
+    """Everything that the result file holds."""
+    store = Store.open(o.demo / "store")
+    content_id = store.manifest["content_id"]
+    store.close()
+    choice = all_cases(o.n_choice, o.first_choice, o.seed)
+    chosen, mean = headline(told_apart(choice, scored(choice, o.demo), o.seed))
+    cases = all_cases(o.n_scenes, o.first_index, o.seed)
+    return {
+        "about": {
+            "command": "python -m precompute.experiments.wrong_pairs",
+            "options": {k: v for k, v in vars(o).items() if k not in ("demo", "out")},
+            "content_id": content_id,
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "measure": "AUROC for 'the caption is right', right against wrong captions beside the same pictures; "
+            "95 % interval of a seeded bootstrap",
+        },
+        "scores": {**SCORES, **UNSUPPORTED, **BASELINES},
+        "headline": {
+            "name": chosen,
+            "chosen_by": "highest mean AUROC over the five kinds, on other scenes than those reported",
+            "mean_auroc": mean,
+        },
+        "kinds": told_apart(cases, scored(cases, o.demo), o.seed),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for f in fields(Options):
+        kind = Path if isinstance(f.default, Path) else type(f.default)
+        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
+    o = Options(**vars(parser.parse_args()))
+    before = json.loads(o.out.read_text()) if o.out.exists() else {}
+    found = {**before, **run(o)}  # what token_support wrote stays
+    o.out.parent.mkdir(parents=True, exist_ok=True)
+    o.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The ways to say that no patch supports a word: against loops, against the flag, and on the tests' demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from precompute.experiments import token_support as T
+from precompute.flag import text_excess
+from precompute.score import Weights
+from tests.conftest import Demo
+
+
+def some(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.random(shape) * (rng.random(shape) < 0.6)
+
+
+def test_the_share_is_the_flags_own_arithmetic() -> None:
+    rng = np.random.default_rng(0)
+    reads = [T.Read(some(rng, 5, 7), some(rng, 7), 1.0) for _ in range(4)]
+    support, rarity = rng.random(7), rng.random(7)
+    got = T.compare(reads, Weights(support, support), rarity, T.Predicted(rng.random((4, 7)), rng.random(7)))
+    assert set(got) == set(T.WAYS)
+    for i, read in enumerate(reads):
+        token, feature = np.nonzero(read.token_tf)
+        image = csr_matrix(read.image_f[None])
+        flagged = text_excess(np.zeros(len(token), int), token, feature, read.token_tf[token, feature], image, support)
+        assert got["share"][i] == pytest.approx(-flagged.share_t.max())
+        by_hand = [
+            sum(support[k] * max(z - read.image_f[k], 0) for k, z in enumerate(z_f)) for z_f in read.token_tf
+        ]
+        assert got["sum"][i] == pytest.approx(-max(by_hand))
+
+
+def test_prediction_against_fits_without_the_pair() -> None:
+    rng = np.random.default_rng(0)
+    text, image, new = some(rng, 12, 6), some(rng, 12, 6), some(rng, 3, 6)
+    got = T.predict(text, image, new)
+    rarity = T.rarity(image)
+    known, unknown = T.unit(image * rarity), T.unit(new * rarity)
+    mean = text.mean(0)
+
+    def fitted(rows: list[int], vectors: np.ndarray) -> np.ndarray:
+        """Ridge in the primal: (XᵀX + λI)⁻¹ Xᵀ y."""
+        x = known[rows]
+        slope = np.linalg.solve(x.T @ x + T.RIDGE * np.eye(6), x.T @ (text[rows] - mean))
+        return vectors @ slope
+
+    assert got.ratio_nf == pytest.approx(np.clip(mean + fitted(list(range(12)), unknown), 0, 1))
+    left_out = np.stack([fitted([j for j in range(12) if j != i], known[i]) for i in range(12)])
+    explained = 1 - ((text - mean - left_out) ** 2).sum(0) / ((text - mean) ** 2).sum(0)
+    assert got.weight_f == pytest.approx(T.rarity(text) * np.maximum(explained, 0))
+
+
+def test_the_strongest_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    ratio = rng.random((2, T.KEPT_MAXIMA + 50))
+    kept = T.strongest(ratio)
+    assert ((kept > 0).sum(1) == T.KEPT_MAXIMA).all()
+    assert kept.max() == ratio.max() and kept[kept > 0].min() > ratio[kept == 0].min()
+
+
+def test_the_command_keeps_what_is_reported(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "wrong-pairs.json"
+    out.write_text('{"kinds": 1}')
+    options = ["--demo", demo.root, "--out", out, "--n-scenes", 6]
+    monkeypatch.setattr(sys, "argv", ["token_support", *map(str, options)])
+    T.main()
+    found = json.loads(out.read_text())
+    assert found["kinds"] == 1 and str(demo.root) not in out.read_text()
+    whole = found["development"]["kinds"]["whole"]["auroc"]
+    assert set(whole) == set(found["development"]["ways"]) == set(T.WAYS)
+    assert whole["share"]["value"] > 0.9 and whole["caption-nll"]["value"] > 0.9
