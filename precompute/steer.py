@@ -331,7 +331,7 @@ def steer(
         pad_token_id=pad if pad is not None else (min(eos) if eos else 0),
         use_cache=True,
     )
-    inputs = dict(batch.inputs)
+    inputs: dict[str, Any] = dict(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
     if entwined(mllm.model.config.get_text_config()):
