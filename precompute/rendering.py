@@ -41,6 +41,11 @@ def interval(found: dict[str, Any] | None, digits: int = 3) -> str:
     return f"{value} ({low} to {high})"
 
 
+def image(name: str, alt: str) -> str:
+    """A plot of docs/results.md."""
+    return f"![{alt}](img/results-{name}.svg)"
+
+
 def splice(page: str, bodies: Mapping[str, str], name: Path) -> str:
     """The page with each body between the marks of its name."""
     found = [match[2] for match in MARKS.finditer(page)]

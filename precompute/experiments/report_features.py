@@ -1,0 +1,110 @@
+"""Parts of docs/results.md: ω and its controls, the thirty words, wrong pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from precompute.experiments import plots
+from precompute.rendering import Row, image, interval, table
+
+QUANTITIES = {
+    "omega": "ω (`paired`)",
+    "omega_baseline": "ω⁰, random tokens of the same samples",
+    "omega_centred": "ω centred",
+    "omega_without_self": "ω centred, without the feature's own part",
+    "lift": "lift",
+    "lift_without_self": "lift without the feature's own part",
+}
+
+Found = Mapping[str, Any]
+
+
+# ---- ω and its controls
+
+
+def omega_part(s: Found) -> str:
+    true, exchanged = s["shuffled_images"]["true"], s["shuffled_images"]["images_exchanged"]
+    rows = [
+        (name, *(quantiles(of["quantiles"][key]) for of in (true, exchanged))) for key, name in QUANTITIES.items()
+    ]
+    counts: list[Row] = [
+        ("features tested", true["tested"], exchanged["tested"]),
+        ("verdict `cross-modal`", true["cross_modal"], exchanged["cross_modal"]),
+        ("lift above 0, lower end of its interval", true["lift_above_zero"], exchanged["lift_above_zero"]),
+        *(
+            (f"verdict `{name}`", true["verdicts"].get(name, 0), exchanged["verdicts"].get(name, 0))
+            for name in sorted({*true["verdicts"], *exchanged["verdicts"]} - {"cross-modal"})
+        ),
+        (
+            "mean `same_sample_rate`",
+            f"{true['mean_same_sample_rate']:.3f}",
+            f"{exchanged['mean_same_sample_rate']:.3f}",
+        ),
+    ]
+    head = ("median (5 % to 95 % of the features)", "images as they are", "images exchanged")
+    return "\n\n".join((table(head, rows), table(("", *head[1:]), counts), image("omega", "Histograms of ω")))
+
+
+def quantiles(of: Found) -> str:
+    return f"{of['median']:.3f} ({of['p5']:.3f} to {of['p95']:.3f})"
+
+
+def omega_plot(s: Found) -> bytes:
+    true = s["shuffled_images"]["true"]
+    counts = {QUANTITIES[name].replace("`", ""): of for name, of in true["counts"].items()}
+    return plots.histograms(true["edges"], counts, label="cosine, features that could be tested")
+
+
+# ---- the thirty words
+
+
+def words_part(e: Found) -> str:
+    failing = [(word, f"#{r['feature']}", why(r)) for word, r in e["words"].items() if not r["passes"]]
+    said = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 26)."
+    return f"{said} Those that fail:\n\n{table(('word', 'best feature', 'why'), failing)}"
+
+
+def why(r: Found) -> str:
+    """Which of the three conditions a word's best feature misses."""
+    reasons = []
+    if r["token_rate"] < 0.5:
+        reasons.append(f"active on {r['token_rate']:.2f} of the word's tokens (≥ .50 wanted)")
+    if r["precision"] < 0.7:
+        reasons.append(f"{r['precision']:.2f} of its 16 strongest patches show the thing (≥ .70 wanted)")
+    if r["precision"] <= r["chance_p99"]:
+        reasons.append(f"no more than the {r['chance_p99']:.2f} of exchanged scenes")
+    return "; ".join(reasons)
+
+
+# ---- wrong pairs
+
+
+def pairs_part(w: Found) -> str:
+    kinds = w["kinds"]
+    names = list(next(iter(kinds.values()))["auroc"])
+    best = w["headline"]["name"]
+    rows = [
+        (f"**`{name}`**" if name == best else f"`{name}`", *(interval(of["auroc"][name], 2) for of in kinds.values()))
+        for name in names
+    ]
+    examples = [
+        (kind, of["n_scenes"], of["example"]["right"], of["example"]["wrong"])
+        for kind, of in kinds.items()
+        if kind != "one-word"
+    ]
+    return "\n\n".join(
+        (
+            table(("score", *kinds), rows),
+            table(("kind", "scenes", "right, for example", "wrong"), examples),
+            image("wrong-pairs", "AUROC of the better scores for each kind of wrong caption"),
+        )
+    )
+
+
+def pairs_plot(w: Found) -> bytes:
+    shown = dict.fromkeys([w["headline"]["name"], "unsupported", "supported-share", "pooled-cosine", "caption-nll"])
+    groups = {
+        kind: {name: of["auroc"][name] for name in shown if of["auroc"].get(name)} for kind, of in w["kinds"].items()
+    }
+    return plots.points(groups, label="AUROC, right against wrong caption", line=(0.5, "chance"))

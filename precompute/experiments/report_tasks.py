@@ -1,0 +1,180 @@
+"""Parts of docs/results.md: patch filtering, data filtering, Figure 3; beside each the authors' own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from precompute.experiments import plots, ratios
+from precompute.rendering import Row, image, interval, table
+
+SAES = {"sae-base": "SAE of the text LM", "sae-mllm": "SAE of the MLLM's text", "sae-v": "SAE-V"}
+SETTINGS = {"base-text": "text LM, text", "mllm-text": "MLLM, text", "mllm-pairs": "MLLM, text & vision"}
+AUTHORS_FIGURE_3 = {
+    "zero ablation": (10.37, 10.37, 10.37),
+    "SAE of the text LM": (6.19, 6.78, 6.85),
+    "SAE of the MLLM's text": (6.79, 6.76, 6.90),
+    "SAE-V": (2.71, 2.24, 2.64),
+    "original": (1.62, 1.67, 2.50),
+}
+"""Cross-entropy, arXiv 2502.17514, Figure 3: Mistral-7B and LLaVA-NeXT-7B."""
+AUTHORS_PATCHES = {"25 %": 0.70}
+"""Accuracy left at a quarter of the patches, ten ImageNet classes; the same source."""
+AUTHORS_FILTERING = (
+    ("`cooccurring-l0`, 50 %", "108.17", "115 %"),
+    ("`cosine`, 20 %", "108", "–"),
+    ("random subsets", "95.6 to 107.8", "–"),
+)
+"""LLaVA-NeXT-7B, Align-Anything, DPO, LLaVA-Bench; the same source."""
+
+
+Found = Mapping[str, Any]
+
+
+# ---- patch filtering
+
+
+def patches_part(p: Found) -> str:
+    by_score: dict[str, dict[float, Found]] = {}
+    for item in p["kept"]:
+        by_score.setdefault(item["score"], {})[item["keep"]] = item
+    keeps = sorted({item["keep"] for item in p["kept"]}, reverse=True)
+    rows = [
+        (f"`{score}`", *(f"{of[k]['accuracy']:.3f}, {interval(of[k]['of_full'], 2)}" for k in keeps),
+         *(interval(of[k].get("over_random"), 2) for k in keeps[-1:]))
+        for score, of in by_score.items()
+    ]  # fmt: skip
+    head = ("patches by", *(f"{k:g} % kept: accuracy, of full" for k in keeps), f"over `random` at {keeps[-1]:g} %")
+    full, none = p["full"], p["none"]
+    return "\n\n".join(
+        (
+            f"{full['n']} questions; all patches {full['accuracy']:.3f}, none {none['accuracy']:.3f}.",
+            table(head, rows),
+            kinds_table(p, by_score, keeps[-1]),
+            image("patches", "Accuracy over that with all patches"),
+        )
+    )
+
+
+def kinds_table(p: Found, by_score: Mapping[str, Mapping[float, Found]], keep: float) -> str:
+    kinds = list(p["full"].get("kinds", {}))
+    if not kinds:
+        return ""
+    sources = {"all patches": p["full"], "none": p["none"]}
+    sources |= {f"`{score}`, {keep:g} %": of[keep] for score, of in by_score.items()}
+    rows = [(name, *(f"{of['kinds'][k]['accuracy']:.2f}" for k in kinds)) for name, of in sources.items()]
+    return table(("accuracy by kind of question", *kinds), rows)
+
+
+def patches_plot(p: Found) -> bytes:
+    groups: dict[str, dict[str, Any]] = {}
+    for item in p["kept"]:
+        groups.setdefault(f"{item['keep']:g} %", {})[item["score"]] = item["of_full"]
+    return plots.points(
+        groups, label="accuracy over that with all patches", line=(1.0, "all patches"), marks=AUTHORS_PATCHES
+    )
+
+
+# ---- filtering for alignment
+
+
+def filtering_part(runs: Sequence[Found]) -> str:
+    arms = ratios.arms(runs)
+    full = arms["full", 100.0]
+    rows = [
+        (f"`{score}`" if score != "full" else "all pairs", f"{keep:g} %", f"{arm.swapped_share:.2f}",
+         f"{arm.accuracy:.3f}", interval(arm.ratio, 2), interval(arm.over_random, 2))
+        for (score, keep), arm in arms.items()
+    ]  # fmt: skip
+    kinds = list(full.by_kind)
+    by_kind = [
+        (f"`{score}`, {keep:g} %", *(f"{arm.by_kind[k]:.2f}" for k in kinds)) for (score, keep), arm in arms.items()
+    ]
+    n_seeds = len({run["seed"] for run in runs})
+    head = ("kept by", "kept", "wrong captions among them", "accuracy", "ratio to all pairs", "over `random`")
+    return "\n\n".join(
+        (
+            f"{n_seeds} seeds, {len(runs[0]['right'])} held-out scenes with {sum(runs[0]['asked'])} words. All "
+            f"pairs reach {full.accuracy:.3f}, so no ratio can exceed {1 / full.accuracy:.2f}.",
+            table(head, rows),
+            table(("accuracy by kind of word", *kinds), by_kind),
+            image("filtering", "Accuracy over that of the model tuned on all pairs"),
+            "The authors' own (LLaVA-NeXT-7B, Align-Anything, DPO, LLaVA-Bench; single runs):",
+            table(("kept by", "LLaVA-Bench", "of full data"), AUTHORS_FILTERING),
+        )
+    )
+
+
+def filtering_plot(runs: Sequence[Found]) -> bytes:
+    groups: dict[str, dict[str, Any]] = {}
+    for (score, keep), arm in ratios.arms(runs).items():
+        if score != "full":
+            groups.setdefault(score, {})[f"{keep:g} % kept"] = arm.ratio
+    return plots.points(groups, label="accuracy over that of all pairs", line=(1.0, "all pairs"))
+
+
+# ---- Figure 3
+
+
+def figure3_part(lines: Sequence[Found]) -> str:
+    measured = {(line["sae"], line["setting"], line["seed"]): line for line in lines if line["line"] == "evaluation"}
+    seeds = sorted({seed for *_, seed in measured})
+
+    def losses(sae: str, setting: str, what: str) -> str:
+        return spread([measured[sae, setting, seed]["cross_entropy"][what]["value"] for seed in seeds])
+
+    rows: list[Row] = [("zero ablation", *(losses("sae-v", setting, "zero") for setting in SETTINGS))]
+    rows += [(name, *(losses(sae, setting, "patched") for setting in SETTINGS)) for sae, name in SAES.items()]
+    rows.append(("original", *(losses("sae-v", setting, "original") for setting in SETTINGS)))
+    recovered = [
+        (name, *(
+            spread([measured[sae, setting, seed]["loss_recovered"]["all"]["value"] for seed in seeds])
+            for setting in SETTINGS
+        ))
+        for sae, name in SAES.items()
+    ]  # fmt: skip
+    change = next(line for line in lines if line["line"] == "language-model")
+    head = ("cross-entropy, nats", *SETTINGS.values())
+    return "\n\n".join(
+        (
+            f"Mean over {len(seeds)} seeds, least and most of them in brackets.",
+            table(head, rows),
+            table(("loss recovered", *SETTINGS.values()), recovered),
+            language_part(change),
+            image("figure3", "Cross-entropy with each SAE's reconstruction in place of the residual stream"),
+            "The authors' own (single runs; Mistral-7B, LLaVA-NeXT-7B):",
+            table(head, ((name, *map(str, of)) for name, of in AUTHORS_FIGURE_3.items())),
+        )
+    )
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def language_part(change: Found) -> str:
+    """How far the multimodal model's language model has moved from the one it was made of."""
+    rows = [
+        (name, of["n_texts"], *(interval(of[which], 3) for which in ("base", "mllm", "change")))
+        for key, name in (("captions", "captions alone"), ("plain", "plain text"), ("all", "both"))
+        if (of := change.get(key))
+    ]
+    said = "The multimodal model's language model is not the text LM any more; cross-entropy of both on the same text:"
+    return f"{said}\n\n{table(('text', 'texts', 'text LM', 'MLLM', 'change'), rows)}"
+
+
+def figure3_plot(lines: Sequence[Found]) -> bytes:
+    groups: dict[str, dict[str, Any]] = {}
+    for setting, where in SETTINGS.items():
+        for sae, name in SAES.items():
+            found = [
+                line["cross_entropy"]["patched"]
+                for line in lines
+                if line["line"] == "evaluation" and (line["sae"], line["setting"]) == (sae, setting)
+            ]
+            groups.setdefault(where, {})[name] = {
+                "value": sum(one["value"] for one in found) / len(found),
+                "low": min(one["low"] for one in found),
+                "high": max(one["high"] for one in found),
+            }
+    return plots.points(groups, label="cross-entropy in nats; bars hold the intervals of all seeds")
