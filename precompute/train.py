@@ -110,8 +110,11 @@ def save_sae(sae: Any, folder: Path, *, scale: float | None, dtype: str = "float
 # ---- a run
 
 
-def train(options: TrainOptions) -> Path:
+def train(options: TrainOptions, mllm: Mllm | None = None) -> Path:
     """Train, or go on with a run that was interrupted.
+
+    Args:
+        mllm: the options' model, where it is loaded already.
 
     Returns:
         the finished SAELens folder, with the log in its training.json.
@@ -126,7 +129,7 @@ def train(options: TrainOptions) -> Path:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
-    mllm = load_model(o.model, o, layer=o.layer)
+    mllm = mllm or load_model(o.model, o, layer=o.layer)
     data = read(o.data)
     told = told_by(o, data)
     if o.modality == "text":
