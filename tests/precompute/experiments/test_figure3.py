@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
     monkeypatch.setattr(figure3, "train", watched)
 
     def die(options: Any, shared: Any) -> Any:
-        if Path(options.sae).name == "sae-mllm-0":
+        if (Path(options.sae).name, Path(options.data).name) == ("sae-v-0", "test-pairs"):
             raise Killed
         return evaluate(options, shared)
 
@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
         run(o)
     before = o.out.read_text(encoding="utf-8")
     assert [line["line"] for line in read(o.out)] == [
-        "run", "language-model", "training", *["evaluation"] * 3, "training",
+        "run", "language-model", *["training", *["evaluation"] * 3] * 2, "training", *["evaluation"] * 2,
     ]  # fmt: skip
     o.out.write_text(before + '{"line": "evaluation", "sae"', encoding="utf-8")  # killed in the middle of a line
     run(o)
