@@ -96,7 +96,7 @@ class Bench:
     """The language model before it learnt to see."""
     mllm: Path
     data: Data
-    readers: dict[Path, Remembering] = field(default_factory=dict)
+    readers: dict[Path, Mllm] = field(default_factory=dict)
     shared: dict[str, Shared] = field(default_factory=lambda: {setting: Shared() for setting in SETTINGS})
 
     def train(self, out: Path, sae: str, seed: int) -> float:
