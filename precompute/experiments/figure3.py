@@ -21,7 +21,7 @@ from torch import Tensor
 
 from precompute.errors import SaevxError
 from precompute.evaluate import Shared, evaluate
-from precompute.experiments.figure3_data import Data, make_base, make_data
+from precompute.experiments.figure3_data import Data, make_base, make_data, mixed
 from precompute.experiments.figure3_language import language_model
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.model import Batch, Mllm
@@ -114,7 +114,7 @@ class Bench:
             buffer_tokens=min(MAX_BUFFER, steps * o.batch_size), log_every=max(1, steps // 10),
             dead_window=max(1, steps // 5), seed=seed, device=o.device, dtype=o.dtype,
         )  # fmt: skip
-        train(options, self.readers[model])
+        train(options, self.readers[model], mixed(self.data) if sae == "sae-v" else None)
         return since(start)
 
     def evaluate(self, sae: Path, setting: str) -> Line:

@@ -6,12 +6,15 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from precompute.data import Data as Rows
+from precompute.data import read
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.experiments.figure3_options import Figure3Options
@@ -27,7 +30,9 @@ class Data(NamedTuple):
     text: Path
     """JSONL: captions of train scenes and plain texts."""
     pairs: Path
-    """imagefolder: train scenes with their captions, the same captions alone, and the same plain texts."""
+    """imagefolder: train scenes with their captions."""
+    alone: Path
+    """JSONL: the captions of `pairs` alone, and the same plain texts."""
     test_text: Path
     """JSONL: captions of validation scenes and other plain texts."""
     test_pairs: Path
@@ -35,7 +40,8 @@ class Data(NamedTuple):
 
     @classmethod
     def at(cls, folder: Path) -> Data:
-        return cls(folder / "text.jsonl", folder / "pairs", folder / "test-text.jsonl", folder / "test-pairs")
+        names = ("text.jsonl", "pairs", "alone.jsonl", "test-text.jsonl", "test-pairs")
+        return cls(*(folder / name for name in names))
 
 
 def make_base(folder: Path) -> Path:
@@ -63,13 +69,14 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
         rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", plain)]
         write(part.text, rows)
         alone = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
-        write_pairs(part.pairs, pairs, [*alone, *plain_rows("plain", plain)])
+        write_pairs(part.pairs, pairs)
+        write(part.alone, [*alone, *plain_rows("plain", plain)])
         known = {row["text"] for row in rows}
         test = list(islice((s for s in scenes("validation") if s.caption not in known), o.n_test))
         test_rows = [text_row(f"validation-{scene.index}", scene.caption) for scene in test]
         others = [text for text in test_plain if text not in known]
         write(part.test_text, [*test_rows, *plain_rows("test-plain", others)])
-        write_pairs(part.test_pairs, test, [])
+        write_pairs(part.test_pairs, test)
         part.text.parent.rename(folder)
     return Data.at(folder)
 
@@ -131,12 +138,20 @@ def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def write_pairs(folder: Path, shown: list[Scene], texts: list[dict[str, str]]) -> None:
-    """An imagefolder of scenes, and of texts that have no image."""
+def write_pairs(folder: Path, shown: list[Scene]) -> None:
+    """An imagefolder of scenes."""
     (folder / "images").mkdir(parents=True)
     rows = []
     for scene in shown:
         name = f"images/{scene.index:05d}.png"
         draw(scene).save(folder / name, compress_level=1)
         rows.append({"file_name": name, **text_row(f"{scene.split}-{scene.index}", scene.caption)})
-    write(folder / "metadata.jsonl", [*rows, *texts])
+    write(folder / "metadata.jsonl", rows)
+
+
+def mixed(data: Data) -> Rows:
+    """What the SAE-V learns from: pairs and texts in one. A source's rows all have an image or none has, so these
+    are two."""
+    pairs, texts = read(str(data.pairs)), read(str(data.alone))
+    moved = [replace(row, index=len(pairs.rows) + i) for i, row in enumerate(texts.rows)]
+    return pairs._replace(rows=[*pairs.rows, *moved])

@@ -41,9 +41,9 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
     evaluate = figure3.evaluate
     trained: list[str] = []
 
-    def watched(options: Any, mllm: Any) -> Path:
+    def watched(options: Any, *more: Any) -> Path:
         trained.append(options.out.name)
-        return train(options, mllm)
+        return train(options, *more)
 
     monkeypatch.setattr(figure3, "train", watched)
 
@@ -94,9 +94,13 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
     )
 
     data = Data.at(o.work / "data")
-    learnt = {row["text"] for path in (data.text, data.pairs / "metadata.jsonl") for row in read(path)}
+    learnt = {row["text"] for path in (data.text, data.alone, data.pairs / "metadata.jsonl") for row in read(path)}
     measured = {row["text"] for path in (data.test_text, data.test_pairs / "metadata.jsonl") for row in read(path)}
     assert len(measured) == 5 and not learnt & measured
+    told = json.loads((o.work / "sae-v-0" / "training.json").read_text(encoding="utf-8"))
+    n_pairs, n_alone = len(read(data.pairs / "metadata.jsonl")), len(read(data.alone))
+    assert n_alone == n_pairs + o.n_plain
+    assert (told["data"]["n_samples"], told["data"]["n_set_aside"]) == (n_pairs + n_alone, 0)
 
     for other in ({"out": tmp_path / "other.jsonl"}, {"work": tmp_path / "other"}):
         with pytest.raises(SaevxError, match="other options"):
