@@ -6,9 +6,10 @@ intervals come from resampling samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,8 +109,26 @@ class Sums:
     """[2, d] Σh."""
 
 
-def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+@dataclass
+class Shared:
+    """What evaluations that differ in the SAE alone share: the model, loaded once, and what it loses without an SAE.
+    Give each of them the same one, empty at first."""
+
+    mllm: Mllm | None = None
+    known: dict[tuple[str, tuple[int, ...]], Any] = field(default_factory=dict)
+    """By the name of the run and the batch's rows."""
+
+    def once(self, run: str, rows: tuple[int, ...], work: Callable[[], Any]) -> Any:
+        if (run, rows) not in self.known:
+            self.known[run, rows] = work()
+        return self.known[run, rows]
+
+
+def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str, Any]:
     """All figures with their 95 % intervals, as the JSON that the command writes.
+
+    Args:
+        shared: keeps what other SAEs on the same model, layer, data and options need too; it grows with the tokens.
 
     Raises:
         SaevxError: wrong input, or an SAE that does not fit the model.
@@ -118,7 +137,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     if o.sinks != "keep" and o.sinks <= 0:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
     sae = SaeV.load(o.sae, o.device, layer=o.layer)
-    mllm = load_model(o.model, o, layer=sae.layer, full=True)
+    mllm = shared.mllm if shared is not None else None
+    if mllm is None:
+        mllm = load_model(o.model, o, layer=sae.layer, full=True)
+    if shared is not None:
+        shared.mllm = mllm
     sae.check(mllm.d_model)
     data = read(o.data)
     if o.text_alone:
@@ -135,7 +158,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
             set_aside += one.set_aside
             if one.batch is not None:
-                set_aside += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf)
+                set_aside += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
             progress.add(len(one.rows) + len(one.set_aside))
     if not sum(sums.n_target):
         raise SaevxError("No text token stands behind another one here, so there is no cross-entropy to measure.")
@@ -161,12 +184,23 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def measure(
-    mllm: Mllm, sae: SaeV, one: Fed, sink: tuple[float, float], special: bool, sums: Sums, fired_mf: Array
+    mllm: Mllm,
+    sae: SaeV,
+    one: Fed,
+    sink: tuple[float, float],
+    special: bool,
+    sums: Sums,
+    fired_mf: Array,
+    shared: Shared | None,
 ) -> list[SetAside]:
     """Add a batch to `sums` and `fired_mf`. Returns the rows that had to be set aside."""
-    batch = one.batch
+    batch, rows = one.batch, tuple(row.index for row in one.rows)
     assert batch is not None
-    hidden_bsd, original_b, n_b = losses(mllm, batch)
+
+    def once(run: str, work: Callable[[], Any]) -> Any:
+        return work() if shared is None else shared.once(run, rows, work)
+
+    hidden_bsd, original_b, n_b = once("original", partial(losses, mllm, batch))
     norm_bs = norms(hidden_bsd)
     real_bs = np.arange(norm_bs.shape[1]) < batch.length_b[:, None]
     good_b: Array = np.all(np.isfinite(norm_bs) | ~real_bs, axis=1)
@@ -183,11 +217,13 @@ def measure(
         suffix = "" if part == "all" else f"_{part}"
         by_td = rebuilt.hidden_td[torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)]
         for what, value in (("zero", None), ("patched", by_td)):
+            work = partial(losses_with, mllm, batch, at_bs, value)
             if not at_bs.any():  # nothing to replace
                 nll_rb[what + suffix] = original_b
-                continue
-            with replacing(mllm, at_bs, value):
-                nll_rb[what + suffix] = losses(mllm, batch)[1]
+            elif suffix and np.array_equal(at_bs, taken_bs):  # the same tokens as all
+                nll_rb[what + suffix] = nll_rb[what]
+            else:
+                nll_rb[what + suffix] = once(what + suffix, work) if value is None else work()
     add(sums, good_b, n_b, nll_rb, kind_bs, real_bs, taken_bs, h_td, rebuilt)
     return [
         SetAside(row.index, row.sample_id, NOT_FINITE) for row, good in zip(one.rows, good_b, strict=True) if not good
@@ -199,6 +235,12 @@ def losses(mllm: Mllm, batch: Batch) -> tuple[Tensor, Array, Array]:
     hidden_bsd, mean_b = mllm.hidden_and_nll(batch)
     n_b = (batch.modality_bs[:, 1:] == TEXT).sum(axis=1)
     return hidden_bsd, np.where(n_b > 0, mean_b, 0.0) * n_b, n_b
+
+
+def losses_with(mllm: Mllm, batch: Batch, at_bs: Array, by_td: Tensor | None) -> Array:
+    """Summed cross-entropy of each pair, h replaced."""
+    with replacing(mllm, at_bs, by_td):
+        return losses(mllm, batch)[1]
 
 
 def add(

@@ -110,8 +110,12 @@ def save_sae(sae: Any, folder: Path, *, scale: float | None, dtype: str = "float
 # ---- a run
 
 
-def train(options: TrainOptions) -> Path:
+def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = None) -> Path:
     """Train, or go on with a run that was interrupted.
+
+    Args:
+        mllm: the options' model, where it is loaded already.
+        data: rows to learn from in place of the options' own, such as pairs mixed with texts.
 
     Returns:
         the finished SAELens folder, with the log in its training.json.
@@ -126,8 +130,8 @@ def train(options: TrainOptions) -> Path:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
-    mllm = load_model(o.model, o, layer=o.layer)
-    data = read(o.data)
+    mllm = mllm or load_model(o.model, o, layer=o.layer)
+    data = data or read(o.data)
     told = told_by(o, data)
     if o.modality == "text":
         data = without_pictures(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliApp, CliSubCommand
 
+from precompute.experiments.figure3_options import Figure3Options
 from precompute.experiments.options import FilteringOptions
 
 
@@ -19,12 +20,24 @@ class Filtering(FilteringOptions):
         run(self)
 
 
+class Figure3(Figure3Options):
+    """Train SAEs on text and an SAE-V, and measure each in the text-only and in the multimodal model."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    def cli_cmd(self) -> None:
+        from precompute.experiments.figure3 import run
+
+        run(self)
+
+
 class Experiment(BaseModel):
     """Rerun one of the paper's experiments at the demo's scale."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     filtering: CliSubCommand[Filtering] = Field(description="Data filtering for alignment.")
+    figure3: CliSubCommand[Figure3] = Field(description="Quality of an SAE-V beside SAEs of text (Figure 3).")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from precompute import evaluate as evaluation
 from precompute.data import open_picture, read
 from precompute.errors import SaevxError
-from precompute.evaluate import RUNS, evaluate
-from precompute.model import IMAGE, SINK, TEXT, Mllm, Pair
+from precompute.evaluate import RUNS, Shared, evaluate
+from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options import EvaluateOptions
 from precompute.sae import SaeV
 from tests import tiny
@@ -181,6 +182,28 @@ def test_a_perfect_sae_recovers_everything(options: Maker, tmp_path: Path) -> No
         one = found["loss_recovered"][part]
         assert (one is not None) == better
         assert not better or one["value"] == pytest.approx(1, abs=1e-3)
+
+
+def test_saes_may_share_what_does_not_depend_on_them(
+    options: Maker, tiny_files: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same figures, from one loaded model and fewer runs of it."""
+    other = str(make_perfect(tmp_path / "perfect"))
+    alone = [evaluate(options(sae=sae)) for sae in (str(tiny_files.sae), other)]
+    counts: list[int] = []
+    losses = evaluation.losses
+
+    def counted(mllm: Mllm, batch: Batch) -> Any:
+        counts[-1] += 1
+        return losses(mllm, batch)
+
+    monkeypatch.setattr(evaluation, "losses", counted)
+    shared = Shared()
+    for sae, right in zip((str(tiny_files.sae), other), alone, strict=True):
+        counts.append(0)
+        assert evaluate(options(sae=sae), shared) == right
+    n_batches = counts[0] // len(RUNS)
+    assert counts == [len(RUNS) * n_batches, 3 * n_batches]  # all; patched, patched_text and patched_image
 
 
 def test_transfer_into_the_text_model(options: Maker, tmp_path: Path) -> None:

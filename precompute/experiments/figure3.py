@@ -1,0 +1,193 @@
+"""The paper's Figure 3 at the demo's scale: an SAE of the text-only language model, an SAE of the multimodal model's
+text and an SAE-V, each put into both models (METHOD, *Quality of an SAE-V*).
+
+The three share tokens, steps, width and penalty; they differ in the model and in what they learn from. Every line
+of the result file is written as it ends, so that a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precompute.errors import SaevxError
+from precompute.evaluate import Shared, evaluate
+from precompute.experiments.figure3_data import Data, make_base, make_data, mixed
+from precompute.experiments.figure3_language import language_model
+from precompute.experiments.figure3_options import Figure3Options
+from precompute.model import Batch, Mllm
+from precompute.options import EvaluateOptions, TrainOptions
+from precompute.progress import say
+from precompute.train import TRAINING, train
+
+SAES = ("sae-base", "sae-mllm", "sae-v")
+"""Trained on text in the base model, on the same text in the multimodal model, on its image and text."""
+SETTINGS = ("base-text", "mllm-text", "mllm-pairs")
+"""Measured in the base model on text, in the multimodal model on the same text, and on text after its picture."""
+STARTED = "options.json"
+MAX_BUFFER = 262_144
+Line = dict[str, Any]
+
+
+def run(o: Figure3Options) -> None:
+    """Write the lines that the result file lacks.
+
+    Raises:
+        SaevxError: no demo there, or a work folder or result file of a run with other options.
+    """
+    mllm = o.demo / "model"
+    mark = mllm / "assembled.sha256"
+    if not mark.is_file():
+        raise SaevxError(f"{o.demo} holds no demo: run `saevx demo --dir {o.demo} --no-serve`, or name its folder.")
+    told = {"options": o.model_dump(mode="json", exclude={"demo", "work", "out", "seeds"}), "model": mark.read_text()}
+    claim(o.work, told)
+    results = Results(o.out, told)
+    bench = Bench(o, make_base(o.work / "base"), mllm, make_data(o.work / "data", o))
+    if not results.has(line="language-model"):
+        start = time.monotonic()
+        found = language_model(o, bench.base, bench.mllm, bench.data.test_text)
+        results.add(line="language-model", **found, minutes=since(start))
+    for seed in o.seeds:
+        for sae in SAES:
+            folder, minutes = o.work / f"{sae}-{seed}", None
+            if not folder.exists():
+                minutes = bench.train(folder, sae, seed)
+            if not results.has(line="training", sae=sae, seed=seed):
+                results.add(line="training", sae=sae, seed=seed, **trained(folder), minutes=minutes)
+            for setting in SETTINGS:
+                if not results.has(line="evaluation", sae=sae, setting=setting, seed=seed):
+                    say(f"measuring {sae}, seed {seed}, in {setting}")
+                    found = bench.evaluate(folder, setting)
+                    results.add(line="evaluation", sae=sae, setting=setting, seed=seed, **found)
+
+
+class Remembering(Mllm):
+    """A model that runs no batch twice: all seeds of an SAE read the same batches, each in an order of its own."""
+
+    @cached_property
+    def known(self) -> dict[bytes, Tensor]:
+        return {}
+
+    def hidden(self, batch: Batch) -> Tensor:
+        shown = hashlib.sha256()
+        for name in sorted(batch.inputs):
+            shown.update(batch.inputs[name].cpu().numpy().tobytes())
+        key = shown.digest()
+        if key not in self.known:
+            self.known[key] = super().hidden(batch)
+        return self.known[key]
+
+
+@dataclass
+class Bench:
+    """Both models and the data, and what SAEs and seeds share as long as this process lives."""
+
+    o: Figure3Options
+    base: Path
+    """The language model before it learnt to see."""
+    mllm: Path
+    data: Data
+    readers: dict[Path, Mllm] = field(default_factory=dict)
+    shared: dict[str, Shared] = field(default_factory=lambda: {setting: Shared() for setting in SETTINGS})
+
+    def train(self, out: Path, sae: str, seed: int) -> float:
+        """Train an SAE as the demo's own is trained, but for what the options say. Returns minutes."""
+        o, start = self.o, time.monotonic()
+        model = self.base if sae == "sae-base" else self.mllm
+        if model not in self.readers:
+            self.readers[model] = Remembering.load(model, layer=o.layer, device=o.device, dtype=o.dtype)
+        steps = max(1, o.tokens // o.batch_size)
+        say(f"training {sae}, seed {seed}: {steps} steps")
+        options = TrainOptions(
+            data=str(self.data.pairs if sae == "sae-v" else self.data.text), model=str(model), out=out, layer=o.layer,
+            modality="all" if sae == "sae-v" else "text", architecture="standard", expansion=o.expansion,
+            steps=steps, batch_size=o.batch_size, lr=o.lr, lr_warm_up=0.05, lr_decay=0.2, l1=o.l1, l1_warm_up=0.2,
+            buffer_tokens=min(MAX_BUFFER, steps * o.batch_size), log_every=max(1, steps // 10),
+            dead_window=max(1, steps // 5), seed=seed, device=o.device, dtype=o.dtype,
+        )  # fmt: skip
+        train(options, self.readers[model], mixed(self.data) if sae == "sae-v" else None)
+        return since(start)
+
+    def evaluate(self, sae: Path, setting: str) -> Line:
+        """What an SAE is worth in a setting."""
+        o, start = self.o, time.monotonic()
+        options = EvaluateOptions(
+            sae=str(sae), layer=o.layer,  # named, so that it is the same layer in whichever model
+            model=str(self.base if setting == "base-text" else self.mllm),
+            data=str(self.data.test_pairs if setting == "mllm-pairs" else self.data.test_text),
+            resamples=o.resamples, device=o.device, dtype=o.dtype,
+        )  # fmt: skip
+        found = evaluate(options, self.shared[setting])
+        kept = {name: found[name] for name in ("cross_entropy", "loss_recovered", "fvu", "l0", "dead", "tokens")}
+        return {"n_samples": found["data"]["n_samples"], **kept, "minutes": since(start)}
+
+
+def trained(folder: Path) -> Line:
+    """How training ended: the last line of its log."""
+    last = json.loads((folder / TRAINING).read_text(encoding="utf-8"))["log"][-1]
+    return {name: last[name] for name in ("step", "tokens", "fvu", "l0", "dead")}
+
+
+# ---- the result file and the work folder
+
+
+class Results:
+    """The result file: a first line that says what was run, then a line for each thing measured."""
+
+    def __init__(self, path: Path, told: Line) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
+        if whole != text:
+            path.write_text(whole, encoding="utf-8")
+        try:
+            self.lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise SaevxError(f"{path} is no result file of this experiment: choose another --out.") from error
+        if not self.lines:
+            machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
+            self.add(line="run", command="saevx experiment figure3", **told, torch=torch.__version__, machine=machine)
+        elif any(self.lines[0].get(name) != value for name, value in rounded(told).items()):
+            raise SaevxError(f"{path} holds lines of a run with other options or another model: choose another --out.")
+
+    def has(self, **which: Any) -> bool:
+        return any(all(line.get(name) == value for name, value in which.items()) for line in self.lines)
+
+    def add(self, **line: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded(line), ensure_ascii=False) + "\n")
+        self.lines.append(line)
+
+
+def claim(work: Path, told: Line) -> None:
+    """Data and SAEs in a work folder are those of one set of options and one model."""
+    started = work / STARTED
+    if not started.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        started.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    elif json.loads(started.read_text(encoding="utf-8")) != told:
+        raise SaevxError(
+            f"{work} holds data and SAEs of a run with other options or another model: choose another --work."
+        )
+
+
+def rounded(value: Any) -> Any:
+    """Five significant digits say more than the intervals do."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def since(start: float) -> float:
+    """Minutes."""
+    return (time.monotonic() - start) / 60

@@ -1,0 +1,157 @@
+"""Data and models of Figure 3: texts that the unchanged language model can read too, and pairs of the demo's scenes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from precompute.data import Data as Rows
+from precompute.data import read
+from precompute.demo.assemble import base_lm
+from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.experiments.figure3_options import Figure3Options
+
+CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""What the demo's model puts around a text without a picture."""
+SEED_PLAIN = 3
+
+
+class Data(NamedTuple):
+    """What is learnt from and what is measured on."""
+
+    text: Path
+    """JSONL: captions of train scenes and plain texts."""
+    pairs: Path
+    """imagefolder: train scenes with their captions."""
+    alone: Path
+    """JSONL: the captions of `pairs` alone, and the same plain texts."""
+    test_text: Path
+    """JSONL: captions of validation scenes and other plain texts."""
+    test_pairs: Path
+    """imagefolder: the same validation scenes with their captions."""
+
+    @classmethod
+    def at(cls, folder: Path) -> Data:
+        names = ("text.jsonl", "pairs", "alone.jsonl", "test-text.jsonl", "test-pairs")
+        return cls(*(folder / name for name in names))
+
+
+def make_base(folder: Path) -> Path:
+    """The unchanged language model, told to put around a text what the demo's model puts there: both are then asked
+    the same, token for token."""
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(base_lm(), part)
+        (part / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+        part.rename(folder)
+    return folder
+
+
+def make_data(folder: Path, o: Figure3Options) -> Data:
+    """Write the data, or find it there. Both training sets have about `o.tokens` tokens, so that neither is repeated.
+
+    A held-out text is none of the training texts, word for word: scenes differ more than their captions do."""
+    if not folder.exists():
+        part = Data.at(folder.with_suffix(".part"))
+        shutil.rmtree(part.text.parent, ignore_errors=True)
+        part.text.parent.mkdir(parents=True)
+        plain, test_plain = plain_texts(o)
+        captions, pairs = enough(plain, o.tokens)
+        rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", plain)]
+        write(part.text, rows)
+        alone = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
+        write_pairs(part.pairs, pairs)
+        write(part.alone, [*alone, *plain_rows("plain", plain)])
+        known = {row["text"] for row in rows}
+        test = list(islice((s for s in scenes("validation") if s.caption not in known), o.n_test))
+        test_rows = [text_row(f"validation-{scene.index}", scene.caption) for scene in test]
+        others = [text for text in test_plain if text not in known]
+        write(part.test_text, [*test_rows, *plain_rows("test-plain", others)])
+        write_pairs(part.test_pairs, test)
+        part.text.parent.rename(folder)
+    return Data.at(folder)
+
+
+def plain_texts(o: Figure3Options) -> tuple[list[str], list[str]]:
+    """Texts that the unchanged language model writes: to learn from, and to be measured on."""
+    from precompute.demo.train_adapter import PLAIN_PROMPTS
+    from precompute.demo.train_sae import written_before
+
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED_PLAIN)
+        n = o.n_plain + o.n_test_plain
+        written = [text.strip() for text in written_before(math.ceil(n / len(PLAIN_PROMPTS)))]
+    return written[: o.n_plain], written[o.n_plain : n]
+
+
+def scenes(split: Any) -> Iterator[Scene]:
+    return (make_scene(split, index) for index in count())
+
+
+def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
+    """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
+    their pictures and once more alone; one of each at least."""
+    from transformers import AutoTokenizer
+
+    from precompute.demo.train_adapter import N_PATCHES
+
+    tokenizer = AutoTokenizer.from_pretrained(base_lm())
+
+    def n_tokens(texts: list[str]) -> int:
+        return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+    left_text = left_pairs = tokens - n_tokens(plain)
+    captions: list[Scene] = []
+    pairs: list[Scene] = []
+    for scene in scenes("train"):
+        if captions and left_text <= 0:
+            return captions, pairs
+        n = n_tokens([scene.caption])
+        if not pairs or left_pairs > 0:
+            pairs.append(scene)
+            left_pairs -= N_PATCHES + 2 * n
+        captions.append(scene)
+        left_text -= n
+    raise AssertionError("scenes never end")
+
+
+def text_row(sample_id: str, text: str) -> dict[str, str]:
+    return {"id": sample_id, "text": text}
+
+
+def plain_rows(name: str, texts: list[str]) -> list[dict[str, str]]:
+    return [text_row(f"{name}-{i}", text) for i, text in enumerate(texts)]
+
+
+def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    """JSONL."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def write_pairs(folder: Path, shown: list[Scene]) -> None:
+    """An imagefolder of scenes."""
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for scene in shown:
+        name = f"images/{scene.index:05d}.png"
+        draw(scene).save(folder / name, compress_level=1)
+        rows.append({"file_name": name, **text_row(f"{scene.split}-{scene.index}", scene.caption)})
+    write(folder / "metadata.jsonl", rows)
+
+
+def mixed(data: Data) -> Rows:
+    """What the SAE-V learns from: pairs and texts in one. A source's rows all have an image or none has, so these
+    are two."""
+    pairs, texts = read(str(data.pairs)), read(str(data.alone))
+    moved = [replace(row, index=len(pairs.rows) + i) for i, row in enumerate(texts.rows)]
+    return pairs._replace(rows=[*pairs.rows, *moved])

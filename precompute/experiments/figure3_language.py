@@ -1,0 +1,64 @@
+"""What learning to see did to the language model: its cross-entropy on text, before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute.data import read
+from precompute.errors import SaevxError
+from precompute.evaluate import interval, losses
+from precompute.experiments.figure3_options import Figure3Options
+from precompute.feed import feed, load_model
+from precompute.options import Place
+from precompute.plan import plan_rows
+
+
+def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source: Path) -> dict[str, Any]:
+    """Cross-entropy of the held-out text in both models and its change, paired by text, each with a 95 % interval:
+    of all texts, of the captions alone and of the plain texts alone."""
+    base, mllm = (text_losses(o, model, source) for model in (base_model, mllm_model))
+    ids = sorted(base)
+    if ids != sorted(mllm):
+        raise SaevxError("The two models do not take the same held-out texts: name another layer or data.")
+    kinds = {"all": "", "captions": "validation-", "plain": "test-plain-"}
+    told = {}
+    for kind, begin in kinds.items():
+        chosen = [sample_id for sample_id in ids if sample_id.startswith(begin)]
+        told[kind] = change(np.array([base[i] for i in chosen]), np.array([mllm[i] for i in chosen]), o.resamples)
+    return told
+
+
+def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple[float, float]]:
+    """By sample id: summed cross-entropy in nats, and the number of tokens predicted."""
+    mllm = load_model(str(model), Place(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
+    data, plan = plan_rows(mllm, read(str(source)), str(source), batch_tokens=4096, seed=0)
+    found: dict[str, tuple[float, float]] = {}
+    for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+        if one.batch is not None:
+            _, nll_b, n_b = losses(mllm, one.batch)
+            for row, nll, n in zip(one.rows, nll_b.tolist(), n_b.tolist(), strict=True):
+                found[row.sample_id] = (nll, float(n))
+    return found
+
+
+def change(base_n2: NDArray[np.float64], mllm_n2: NDArray[np.float64], resamples: int) -> dict[str, Any]:
+    """Mean cross-entropy a token before, after, and after less before; samples are resampled together."""
+    n = len(base_n2)
+    picked_wn = np.random.default_rng(0).integers(0, n, (resamples, n))
+
+    def mean(nll_n2: NDArray[np.float64], at: Any) -> Any:
+        total = nll_n2[at].sum(axis=-2)
+        return total[..., 0] / total[..., 1]
+
+    value = [mean(nll_n2, np.arange(n)) for nll_n2 in (base_n2, mllm_n2)]
+    drawn = [mean(nll_n2, picked_wn) for nll_n2 in (base_n2, mllm_n2)]
+    return {
+        "base": interval(float(value[0]), drawn[0]),
+        "mllm": interval(float(value[1]), drawn[1]),
+        "change": interval(float(value[1] - value[0]), drawn[1] - drawn[0]),
+        "n_texts": n, "targets": int(base_n2[:, 1].sum()),
+    }  # fmt: skip
