@@ -94,7 +94,7 @@ def filtering_part(runs: Sequence[Found]) -> str:
     head = ("kept by", "kept", "wrong captions among them", "accuracy", "ratio to all pairs", "over `random`")
     return "\n\n".join(
         (
-            f"Seeds: {n_seeds}. Held out: {len(runs[0]['right'])} scenes, in which {sum(runs[0]['asked'])} words are asked "
+            f"Seeds: {n_seeds}. Held out: {len(runs[0]['right'])} scenes with {sum(runs[0]['asked'])} words asked "
             f"for. All pairs reach {full.accuracy:.3f}, so no ratio can exceed {1 / full.accuracy:.2f}.",
             table(head, rows),
             table(("accuracy by kind of word", *kinds), by_kind),
