@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import SetAside, read
+from precompute.data import Columns, SetAside, read
 from precompute.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.errors import SaevxError
 from precompute.feed import Fed, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
@@ -143,7 +143,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if shared is not None:
         shared.mllm = mllm
     sae.check(mllm.d_model)
-    data = read(o.data)
+    data = read(o.data, Columns(mixed=True))
     if o.text_alone:
         data = without_pictures(data)
     check_images(mllm, data, "--text-alone")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute.data import Data, read
+from precompute.data import Columns, Data, read
 from precompute.errors import SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
@@ -131,7 +131,7 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
     mllm = mllm or load_model(o.model, o, layer=o.layer)
-    data = data or read(o.data)
+    data = data or read(o.data, Columns(mixed=True))
     told = told_by(o, data)
     if o.modality == "text":
         data = without_pictures(data)

@@ -126,6 +126,8 @@ class Columns(NamedTuple):
     """Where image paths start; None is the folder of the data."""
     split: str = "train"
     """Of a data set that has several."""
+    mixed: bool = False
+    """Whether a row without an image is text alone, beside others that have one; else it is set aside."""
 
 
 @dataclass

@@ -91,7 +91,7 @@ def _rows(
             sample_id = _id(record, columns.id or "id", index)
             if not is_new(sample_id):
                 raise BadRow(f"its id {sample_id!r} stands in an earlier row")
-            images = () if field is None else _images(record, field, folder)
+            images = () if field is None else _images(record, field, folder, columns.mixed)
             text, own = _text(record, columns, len(images))
             used = {own, "id" if columns.id in (None, "id") else None}
             # An image's name is one of the row's own fields; its bytes are not.
@@ -192,10 +192,12 @@ def _unmarked(turns: list[str], n_images: int) -> str:
 # ---- images
 
 
-def _images(record: dict[str, Any], field: str, folder: Path) -> tuple[Source, ...]:
+def _images(record: dict[str, Any], field: str, folder: Path, mixed: bool) -> tuple[Source, ...]:
     value = record.get(field)
     given = value if isinstance(value, list) else [value]
     if value is None or not given:
+        if mixed:
+            return ()
         raise BadRow(f"it has no field {field!r}" if not field.startswith("__") else "it has no image")
     return tuple(_image(one, field, folder) for one in given)
 

@@ -111,6 +111,18 @@ def lines(path: Path, *records: Any) -> Path:
     return path
 
 
+def test_mixed_rows_without_an_image_are_text_alone_where_asked(tmp_path: Path) -> None:
+    lines = [
+        {"file_name": "a.png", "text": "one"}, {"text": "two"}, {"file_name": None, "text": "three"},
+        {"file_name": "gone.png", "text": "four"},
+    ]  # fmt: skip
+    folder = folder_of(tmp_path / "d", *lines)
+    mixed = read(folder, Columns(mixed=True))
+    assert [(row.text, len(row.images)) for row in mixed.rows] == [("one", 1), ("two", 0), ("three", 0)]
+    assert [bad.index for bad in mixed.set_aside] == [3] and not mixed.text_only
+    assert [row.text for row in read(folder).rows] == ["one"]
+
+
 def test_columns_are_named(tmp_path: Path) -> None:
     folder_of(tmp_path / "pictures")
     record = {"picture": "a.png", "line": "one", "key": "k", "text": "another", "id": 3}

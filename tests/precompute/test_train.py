@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,16 @@ def make_stream(mllm: Mllm, tiny_files: Tiny, *, multiple: float | None, picture
     data, plan = plan_rows(mllm, data, "data", batch_tokens=150, seed=0)
     norms = prelude(mllm, data, plan, multiple)
     return Stream(mllm, data, plan, norms.sink, size=200, batch_size=50, seed=0)
+
+
+def test_rows_without_a_picture_are_learnt_as_text(options: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
+    lines = (tiny_files.data / "metadata.jsonl").read_text().splitlines()
+    folder = tmp_path / "mixed"
+    shutil.copytree(tiny_files.data, folder)
+    alone = [json.dumps({"id": f"text-{i}", "text": f"a red dog and {i} balls"}) for i in range(20)]
+    (folder / "metadata.jsonl").write_text("\n".join([*lines, *alone]) + "\n")
+    told = json.loads((train(options(data=str(folder))) / "training.json").read_text())
+    assert told["data"]["n_samples"] == len(lines) + 20 and told["data"]["n_set_aside"] == 0
 
 
 def test_the_buffer_holds_every_counted_token_once_an_epoch(mllm: Mllm, tiny_files: Tiny) -> None:
