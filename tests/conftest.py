@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# No test asserts a time, on however busy a machine.
+settings.register_profile("saevx", deadline=None)
+settings.load_profile("saevx")
 
 SAEVX = [sys.executable, "-m", "backend.cli"]
 DEMO_SAMPLES = 480  # enough for planted pairs of every kind and K = 16 samples of the commoner words
