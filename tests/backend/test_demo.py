@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from precompute.model import Mllm, Pair
 from precompute.sae import SaeV
 from precompute.steer import Chooser, Done, Event, Push, steer
 from precompute.store.reader import Store
-from tests.conftest import DEMO_SAMPLES, Demo, run_saevx
+from tests.conftest import DEMO_SAMPLES, Demo, Server, run_saevx
 
 
 class Kept(Chooser):
@@ -65,3 +66,9 @@ def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
 def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
     done = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES + 1, "--no-serve", check=False)
     assert done.returncode == 1 and f"{DEMO_SAMPLES} samples" in done.stderr
+
+
+def test_the_demo_shows_what_its_sae_costs_the_model(server: Server) -> None:
+    found = httpx.get(f"{server.url}/api/v1/sae").raise_for_status().json()
+    assert found["notes"] == []
+    assert found["evaluation"]["loss_recovered"]["all"]["value"] > 0.9
