@@ -10,9 +10,13 @@ import torch
 
 from precompute.demo.evaluate_model import colour_hits, object_hits, redrawn_hits
 from precompute.demo.evaluate_sae import as_long, could_become, top_precision
+from precompute.demo.evaluate_store import weighed
 from precompute.demo.scenes import Entity, Scene
 from precompute.sae import SaeV
+from precompute.store.reader import Store
 from tests import tiny
+from tests.conftest import Demo
+from tests.precompute.test_store import walk
 
 BOX = (0, 0, 64, 64)
 
@@ -61,3 +65,16 @@ def test_random_sets_are_as_long(tmp_path: Path) -> None:
 def test_no_answer_is_right_already() -> None:
     shown = scene(("star", "red"))
     assert [could_become(shown, word) for word in ("red", "star", "pink", "blue")] == [False, False, False, True]
+
+
+def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
+    store = Store.open(demo.store)
+    told = weighed(store)
+    tested = [f for f in walk(store.features, limit=500) if f["p_value"] is not None]
+    assert told["tested"] == len(tested) > 100
+    assert told["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
+    assert sum(told["verdicts"].values()) == store.n_features
+    assert told["quantiles"]["omega"]["median"] == pytest.approx(np.median([f["omega"] for f in tested]), abs=6e-4)
+    assert all(sum(of) == len(tested) for of in told["counts"].values())
+    assert told["quantiles"]["omega"]["median"] > told["quantiles"]["omega_baseline"]["median"]
+    store.close()
