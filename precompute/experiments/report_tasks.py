@@ -143,12 +143,15 @@ def figure3_part(lines: Sequence[Found]) -> str:
             language_part(change),
             image("figure3", "Cross-entropy with each SAE's reconstruction in place of the residual stream"),
             "The authors' own (single runs; Mistral-7B, LLaVA-NeXT-7B):",
-            table(head, ((name, *map(str, of)) for name, of in AUTHORS_FIGURE_3.items())),
+            table(head, ((name, *(f"{v:.2f}" for v in of)) for name, of in AUTHORS_FIGURE_3.items())),
         )
     )
 
 
 def spread(values: Sequence[float]) -> str:
+    """Mean, least and most of the seeds; one figure where they do not differ."""
+    if min(values) == max(values):
+        return f"{values[0]:.3f}"
     return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
