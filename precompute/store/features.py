@@ -156,6 +156,9 @@ class FeatureQueries(StoreBase):
         start = page_start(cursor)
         total = int(self._all(select(func.count()).select_from(s.cooccurrence).where(*where))[0][0])
         order = [c[sort].desc(), c.support.desc(), c.a, c.b]
+        if feature is None:
+            # As a sum it is no use to an index, so the planner walks the one of the order and stops at the limit.
+            where = [c.kind == kind, c.support + 0 >= min_support]
         rows = self._all(select(s.cooccurrence).where(*where).order_by(*order).limit(limit).offset(start))
         refs = self.feature_refs([k for r in rows for k in (r.a, r.b)])
         items = [{**r._mapping, "a": feature_ref(refs[r.a]), "b": feature_ref(refs[r.b])} for r in rows]
