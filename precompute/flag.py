@@ -301,7 +301,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     found["reconstruction"] = np.fmax(unexplained.text_n, unexplained.image_n)
     threshold["reconstruction"] = robust_limit(found["reconstruction"], 6)
     middle = np.nanmedian(scores["l0"])
-    found["few-features"] = 1 - scores["l0"] / middle
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing fires at all in some data
+        found["few-features"] = 1 - scores["l0"] / middle
     threshold["few-features"] = max(0.5, robust_limit(found["few-features"], 6))
 
     save_step(
