@@ -7,17 +7,15 @@ Each part writes its figures to docs/results/demo-evaluation.json as it ends; `-
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from precompute.arguments import parsed
 from precompute.demo.evaluate_model import Options, captions, vqa
 from precompute.demo.evaluate_sae import quality, steering, words
 from precompute.demo.scenes import OBJECTS, SHAPES
@@ -26,13 +24,7 @@ from precompute.sae import SaeV
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for f in fields(Options):
-        kind = Path if isinstance(f.default, Path) else type(f.default)
-        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
-    o = Options(**vars(parser.parse_args()))
+    o = parsed(Options, __doc__)
     found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
     found["about"] = {
         "command": "python -m precompute.demo.evaluate",

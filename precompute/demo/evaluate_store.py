@@ -7,14 +7,13 @@ Each part writes its figures to docs/results/demo-store.json as it ends; `--only
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import re
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import func, select
 
+from precompute.arguments import parsed
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS
@@ -242,13 +242,7 @@ def weighed(store: Store) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for f in fields(Options):
-        kind = Path if isinstance(f.default, Path) else type(f.default)
-        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
-    o = Options(**vars(parser.parse_args()))
+    o = parsed(Options, __doc__)
     found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
     store = Store.open(o.demo / "store")
     found["about"] = {

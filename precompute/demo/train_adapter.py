@@ -14,13 +14,13 @@ still writes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from precompute.arguments import parsed
 from precompute.demo.assemble import ADAPTER, LORA_SCALE, base_lm, make_processor, make_tower
 from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, SIZE, Scene, ask, draw, make_scene, write_caption
 
@@ -222,7 +223,7 @@ def stage0(
             log.add(stage=0, step=step + 1, loss=round(loss.item(), 3), hit=round(hit.item(), 3))
 
 
-class Sequences:
+class Sequences(ABC):
     """Endless batches of training sequences; what one is made of, `one` says."""
 
     def __init__(self, tokenizer: Any, o: Options) -> None:
@@ -230,9 +231,9 @@ class Sequences:
         self.rng = np.random.default_rng(o.seed)
         self.newline = tokenizer("\n").input_ids
 
+    @abstractmethod
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
         """Picture, tokens that are only read, tokens that are learnt."""
-        raise NotImplementedError
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         step = 0
@@ -382,15 +383,7 @@ def plain_texts(lm: Any, tokenizer: Any, n_each: int = 5) -> list[list[int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for f in fields(Options):
-        kind = Path if isinstance(f.default, Path) else type(f.default)
-        parser.add_argument(
-            "--" + f.name.replace("_", "-"), type=kind, default=f.default
-        )
-    o = Options(**vars(parser.parse_args()))
+    o = parsed(Options, __doc__)
     torch.manual_seed(o.seed)
     log = Log(o)
     folder = base_lm()

@@ -9,11 +9,10 @@ chosen by a short sweep on train scenes; each run's figures are written as it en
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from precompute.arguments import parsed
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.train_adapter import plain_texts
@@ -203,13 +203,7 @@ def figures(sae: Any, tokens: Tokens, layer: int, keep: Tensor) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for f in fields(Options):
-        kind = Path if isinstance(f.default, Path) else type(f.default)
-        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
-    o = Options(**vars(parser.parse_args()))
+    o = parsed(Options, __doc__)
     began = time.monotonic()
     layers = [int(x) for x in o.layers.split(",")]
     mllm = Mllm.load(o.model, layer=max(layers), dtype="float32")

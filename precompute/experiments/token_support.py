@@ -8,16 +8,16 @@ figures go to the same file, under `development`.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from precompute.arguments import parsed
 from precompute.demo.scenes import draw
 from precompute.encode import Encoded, Scale, encode_batch
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
@@ -220,13 +220,7 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for f in fields(Options):
-        kind = Path if isinstance(f.default, Path) else type(f.default)
-        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
-    o = Options(**vars(parser.parse_args()))
+    o = parsed(Options, __doc__)
     found = json.loads(o.out.read_text()) if o.out.exists() else {}
     found["development"] = run(o)
     o.out.parent.mkdir(parents=True, exist_ok=True)

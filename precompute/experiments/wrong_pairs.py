@@ -9,12 +9,11 @@ reported.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from precompute.arguments import parsed
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.errors import SaevxError
@@ -185,13 +185,7 @@ def run(o: Options) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for f in fields(Options):
-        kind = Path if isinstance(f.default, Path) else type(f.default)
-        parser.add_argument("--" + f.name.replace("_", "-"), type=kind, default=f.default)
-    o = Options(**vars(parser.parse_args()))
+    o = parsed(Options, __doc__)
     before = json.loads(o.out.read_text()) if o.out.exists() else {}
     found = {**before, **run(o)}  # what token_support wrote stays
     o.out.parent.mkdir(parents=True, exist_ok=True)
