@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify, run
+from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
 
 Port = Field(default=8000, ge=0, le=65535)
@@ -81,6 +82,41 @@ class Demo(BaseModel):
             Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
 
 
+class Bench(BaseModel):
+    """Measure one of the figures of docs/performance.md; from a checkout, as benchmarks are not in the package."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    name: CliPositionalArg[str]
+    """Which benchmark: the name of a module in tests/bench, such as collect."""
+    demo: Path = Path("demo")
+    """Folder that `saevx demo` made; it is only read."""
+    out: Path | None = None
+    """JSON file to write; default: docs/results/bench-NAME.json, nothing with --small."""
+    small: bool = False
+    """Run the smallest size once, to see that it works; its figures mean nothing."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+    def cli_cmd(self) -> None:
+        root = Path(__file__).parents[1]
+        if not (root / "tests" / "bench").is_dir():
+            raise SaevxError("saevx bench runs in a checkout of the repository: clone it and run `make setup` there.")
+        if not (self.demo / "store" / "manifest.json").is_file():
+            raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
+        sys.path.insert(0, str(root))
+        from tests.bench.run import bench, names, said, write
+
+        if self.name not in names():
+            raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
+        command = " ".join(["saevx", *sys.argv[1:]])
+        result = bench(self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=command)
+        print(said(result))
+        out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
+        if out is not None:
+            write(result, out)
+
+
 class Saevx(BaseSettings):
     """SAE-V Explorer: see what a multimodal language model sees, feature by feature."""
 
@@ -95,6 +131,7 @@ class Saevx(BaseSettings):
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each picture.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
+    bench: CliSubCommand[Bench] = Field(description="Measure how fast and how large this is, from a checkout.")
     experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
 
     def cli_cmd(self) -> None:

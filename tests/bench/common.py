@@ -1,0 +1,96 @@
+"""What all benchmarks share: what they are given, what they leave, and how two ways are timed side by side."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+
+PACKAGES = ("saevx", "torch", "transformers", "sae-lens", "numpy", "faiss-cpu", "SQLAlchemy", "fastapi", "ray")
+
+
+class Setup(NamedTuple):
+    """What a benchmark is run with."""
+
+    demo: Path
+    """Folder that `saevx demo` left: model, sae, data, store. Read only."""
+    scratch: Path
+    """An empty folder for what the benchmark writes."""
+    small: bool
+    """The smallest size at which everything still runs: for CI, where no figure counts."""
+    device: str
+
+
+class Figure(TypedDict):
+    """One line of docs/performance.md."""
+
+    what: str
+    value: float | None
+    """None where it could not be measured here; `note` says why."""
+    unit: str
+    """"×" for a ratio of two ways timed side by side."""
+    goal: float
+    sense: Literal["≥", "≤", "="]
+    note: str
+    """How it was measured, in a sentence."""
+
+
+def met(figure: Figure) -> bool | None:
+    """Whether the goal is reached; None where there is no value."""
+    value, goal = figure["value"], figure["goal"]
+    if value is None:
+        return None
+    return {"≥": value >= goal, "≤": value <= goal, "=": value == goal}[figure["sense"]]
+
+
+def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in every round, the ways taking turns; one round before them warms up."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            begin = time.perf_counter()
+            work()
+            if number:
+                found[name].append(time.perf_counter() - begin)
+    return found
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    """Median of the rounds' own ratios, so that a machine that slows down slows both."""
+    return float(np.median(np.array(over) / np.array(under)))
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a result was made; no name of a host or person."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

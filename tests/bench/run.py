@@ -1,0 +1,53 @@
+"""`saevx bench NAME`: runs one benchmark and writes its result file.
+
+A benchmark is a module of this folder with `run(setup) -> {"options": …, "figures": [Figure, …], …}`; whatever else
+it returns is kept beside, so that every figure can be followed to what was timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.common import Setup, machine, met
+
+HERE = Path(__file__).parent
+NOT_BENCHMARKS = ("common", "run", "report")
+
+
+def names() -> list[str]:
+    """Every benchmark there is."""
+    found = (path.stem for path in HERE.glob("*.py"))
+    return sorted(
+        name for name in found if name not in NOT_BENCHMARKS and not name.startswith(("test_", "_", "naive"))
+    )
+
+
+def bench(name: str, *, demo: Path, small: bool, device: str, command: str) -> dict[str, Any]:
+    """The result of one benchmark, with where and how it was made."""
+    module = importlib.import_module(f"tests.bench.{name}")
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        found = module.run(Setup(demo, Path(folder), small, device))
+        seconds = time.monotonic() - begin
+    return {"name": name, "command": command, "machine": machine(), "seconds": round(seconds, 1), **found}
+
+
+def said(result: dict[str, Any]) -> str:
+    """A line for each figure."""
+    marks = {True: "reached", False: "missed", None: "not measured"}
+    return "\n".join(
+        f"{f['what']}: {'–' if f['value'] is None else format(f['value'], '.4g')} {f['unit']} "
+        f"(goal {f['sense']} {f['goal']:g}: {marks[met(f)]})"
+        for f in result["figures"]
+    )
+
+
+def write(result: dict[str, Any], out: Path) -> None:
+    fresh = out.with_name(out.name + ".part")
+    fresh.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fresh.replace(out)
