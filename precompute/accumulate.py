@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,9 @@ N_BANDS, BAND = 4, 8
 N_BINS = 256
 SHIFT = 7
 """Bin of a float16 = its bits >> 7: 8 bins an octave."""
+AT_ONCE = 1 << 22
+"""Events sorted at a time."""
+ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 FIXED = 24
 """Sums are in units of 2^−24, float16's smallest step, so they are exact."""
 
@@ -62,6 +65,19 @@ class Accum:
     """At most BAND a group and band; by band, hash, row, position."""
 
 
+@dataclass(frozen=True)
+class Saved:
+    """Accumulators as a shard's file has them: the histogram as its few filled cells."""
+
+    count: Array
+    total: Array
+    max: Array
+    hist_at: Array
+    hist_n: Array
+    top: Entries
+    band: Entries
+
+
 def empty(n_features: int, seed: int) -> Accum:
     none = Entries(*(np.zeros(0, t) for t in (np.int64, np.float16, np.int64, np.int32)))
     n = 2 * n_features
@@ -71,52 +87,129 @@ def empty(n_features: int, seed: int) -> Accum:
     )  # fmt: skip
 
 
+class Running:
+    """Accumulators that take in events, or other accumulators, in place: the memory they need does not grow with
+    either (one dense histogram, and lists of at most a few entries per group).
+
+    Most events can neither be among a group's strongest nor among a band's smallest hashes: a gate per group and a
+    limit per cell keep them out before anything is sorted. Both only ever drop what could not have been kept.
+    """
+
+    def __init__(self, n_features: int, seed: int) -> None:
+        n = 2 * n_features
+        self.n_features, self.seed = n_features, seed
+        self.count, self.total, self.max = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.float16)
+        self.hist = np.zeros(n * N_BINS, np.int64)
+        none = empty(0, seed).top
+        self.top, self.band = [none], [none]
+        self.gate = np.zeros(n, np.float16)
+        """Value that TOP entries of a group reach; 0 while there are fewer."""
+        self.limit = np.full(n * N_BANDS, ALL, np.uint64)
+        """Hash of a cell's BAND-th entry, as the bands lay when `limit_octave` was the maximum's."""
+        self.limit_octave = np.full(n, -64, np.int64)
+
+    def see(self, events: Entries) -> None:
+        """Take in events in any order; no token and feature twice in all that is taken in."""
+        for low in range(0, len(events.group), AT_ONCE):
+            self._see(Entries(*(column[low : low + AT_ONCE] for column in events)))
+
+    def _see(self, events: Entries) -> None:
+        group, value = events.group, events.value
+        # Equal (group, value) once: whatever is summed needs each of them only with its number.
+        key = np.sort(group.astype(np.uint64) << np.uint64(16) | value.view(np.uint16))
+        first = run_starts(key)
+        n_u = np.diff(np.append(first, len(key)))
+        group_u, bits_u = (key[first] >> np.uint64(16)).astype(np.int64), key[first].astype(np.uint16)
+        value_u = bits_u.view(np.float16)
+        begin = run_starts(group_u)
+        here, end = group_u[begin], np.append(begin[1:], len(group_u)) - 1
+        n_here = np.add.reduceat(n_u, begin)
+        self.count[here] += n_here
+        self.total[here] += np.add.reduceat(np.ldexp(value_u.astype(np.float64), FIXED).astype(np.int64) * n_u, begin)
+        self.max[here] = np.maximum(self.max[here], value_u[end])
+        cell_u = group_u * N_BINS + (bits_u >> SHIFT)
+        cell = run_starts(cell_u)
+        self.hist[cell_u[cell]] += np.add.reduceat(n_u, cell)
+
+        # The k-th best of these events alone: the smallest value that fewer than k lie above.
+        upto_u = np.cumsum(n_u)
+        above_u = np.repeat(upto_u[end], np.diff(np.append(begin, len(group_u)))) - upto_u
+        kth = begin + np.add.reduceat((above_u >= TOP).astype(np.int64), begin)
+        full = n_here >= TOP
+        self.gate[here[full]] = np.maximum(self.gate[here[full]], value_u[kth[full]])
+        self.top.append(events.take(np.flatnonzero(value >= self.gate[group])))
+
+        cell, hashed = band_cells(group, value, self.max), event_hash(self.seed, events)
+        known = self.limit_octave[group] == octave(self.max)[group]
+        limit = np.where(known, self.limit[cell], ALL)
+        self.band.append(events.take(np.flatnonzero((hashed <= limit) & (hashed <= bound(cell, hashed)))))
+        self._settle()
+
+    def take(self, other: Accum | Saved) -> None:
+        """Take in other accumulators of the same features and seed."""
+        self.count += other.count
+        self.total += other.total
+        np.maximum(self.max, other.max, out=self.max)
+        if isinstance(other, Saved):
+            self.hist[other.hist_at] += other.hist_n
+        else:
+            self.hist += other.hist.reshape(-1)
+        self.top.append(other.top.take(np.flatnonzero(other.top.value >= self.gate[other.top.group])))
+        self.band.append(other.band)
+        self._settle()
+
+    def _settle(self, waiting: int = 1 << 20) -> None:
+        """Cut the lists, once more waits than is kept."""
+        if sum(len(part.group) for part in self.top[1:]) > max(waiting, len(self.top[0].group)):
+            self._cut_top()
+        if sum(len(part.group) for part in self.band[1:]) > max(waiting, len(self.band[0].group)):
+            self._cut_band()
+
+    def _cut_top(self) -> None:
+        top = join(self.top)
+        order = ranked(top)
+        group, value = top.group[order], top.value[order]
+        rank = rank_in_run(group)
+        last = rank == TOP - 1
+        self.gate[group[last]] = value[last]
+        self.top = [top.take(order[rank < TOP])]
+
+    def _cut_band(self) -> None:
+        band = pick_bands(join(self.band), self.max, self.seed)
+        cell = band_cells(band.group, band.value, self.max)
+        last = rank_in_run(cell) == BAND - 1
+        self.limit[:] = ALL
+        self.limit[cell[last]] = event_hash(self.seed, band)[last]
+        self.limit_octave = octave(self.max)
+        self.band = [band]
+
+    def accum(self) -> Accum:
+        """What has been taken in."""
+        self._cut_top()
+        self._cut_band()
+        return Accum(
+            self.n_features, self.seed, self.count, self.total, self.max, self.hist.reshape(-1, N_BINS),
+            self.top[0], self.band[0],
+        )  # fmt: skip
+
+
 def accumulate(events: Entries, n_features: int, seed: int) -> Accum:
     """Accumulators of a set of events.
 
     Args:
         events: any order; no token and feature twice.
     """
-    if not len(events.group):
-        return empty(n_features, seed)
-    n = 2 * n_features
-    order = ranked(events)
-    group, value = events.group[order], events.value[order]
-    bits = value.view(np.uint16)
-    count = np.bincount(group, minlength=n)
-    # One run for each (group, bin): values fall inside a group, so equal bins lie together.
-    cell = group * N_BINS + (bits >> SHIFT)
-    first = run_starts(cell)
-    hist = np.zeros(n * N_BINS, np.int64)
-    hist[cell[first]] = np.diff(np.append(first, len(cell)))
-    largest = np.zeros(n, np.float16)
-    total = np.zeros(n, np.int64)
-    begin = run_starts(group)
-    largest[group[begin]] = value[begin]
-    total[group[begin]] = np.add.reduceat(np.ldexp(value.astype(np.float64), FIXED).astype(np.int64), begin)
-    top = events.take(order[rank_in_run(group) < TOP])
-    band = pick_bands(events, largest, seed)
-    return Accum(n_features, seed, count, total, largest, hist.reshape(n, N_BINS), top, band)
+    running = Running(n_features, seed)
+    running.see(events)
+    return running.accum()
 
 
 def merge(parts: Sequence[Accum]) -> Accum:
     """Accumulators of all events of the parts together; associative and commutative to the bit."""
-    head = parts[0]
-    if len(parts) == 1:
-        return head
-    largest = np.maximum.reduce([part.max for part in parts])
-    top = join([part.top for part in parts])
-    order = ranked(top)
-    kept = order[rank_in_run(top.group[order]) < TOP]
-    return replace(
-        head,
-        count=np.add.reduce([part.count for part in parts]),
-        total=np.add.reduce([part.total for part in parts]),
-        max=largest,
-        hist=np.add.reduce([part.hist for part in parts]),
-        top=top.take(kept),
-        band=pick_bands(join([part.band for part in parts]), largest, head.seed),
-    )
+    running = Running(parts[0].n_features, parts[0].seed)
+    for part in parts:
+        running.take(part)
+    return running.accum()
 
 
 def join(parts: Sequence[Entries]) -> Entries:
@@ -153,14 +246,18 @@ def pick_bands(events: Entries, largest: Array, seed: int) -> Entries:
     """
     if not len(events.group):
         return events
-    depth = np.minimum(octave(largest)[events.group] - octave(events.value), N_BANDS - 1)
-    cell = events.group * N_BANDS + depth
-    key = band_hash(seed, events.group >> 1, events.row, events.position)
+    cell, key = band_cells(events.group, events.value, largest), event_hash(seed, events)
     # Only entries among the few smallest of their cell can be kept: drop what is clearly not, then sort the rest.
     likely = key <= bound(cell, key)
     some = np.flatnonzero(likely)
     order = some[np.lexsort((events.position[some], events.row[some], key[some], cell[some]))]
     return events.take(order[rank_in_run(cell[order]) < BAND])
+
+
+def band_cells(group: Array, value: Array, largest: Array) -> Array:
+    """group · N_BANDS + band of each entry, the bands counted down from the group's maximum."""
+    cells: Array = group * N_BANDS + np.minimum(octave(largest)[group] - octave(value), N_BANDS - 1)
+    return cells
 
 
 def bound(cell: Array, key: Array) -> Array:
@@ -173,9 +270,8 @@ def bound(cell: Array, key: Array) -> Array:
     limit = np.minimum(32.0 / np.maximum(n_cell, 1), 1.0) * 2.0**64
     under = key.astype(np.float64) < limit[cell]
     enough = np.bincount(cell[under], minlength=len(n_cell)) >= np.minimum(n_cell, BAND)
-    whole = np.uint64(0xFFFFFFFFFFFFFFFF)
     top = np.where(enough & (limit < 2.0**64), limit, 0.0).astype(np.uint64)
-    return np.where(top == 0, whole, top)[cell]
+    return np.where(top == 0, ALL, top)[cell]
 
 
 def octave(value: Array) -> Array:
@@ -184,17 +280,26 @@ def octave(value: Array) -> Array:
     return np.where(value > 0, exponent - 1, -64)
 
 
-def band_hash(seed: int, feature: Array, row: Array, position: Array) -> Array:
-    """uint64 of (seed, feature, row, position): splitmix64's finaliser (Steele et al. 2014) for each number."""
+def event_hash(seed: int, events: Entries) -> Array:
+    """uint64 of (seed, row, position, feature) of each entry."""
+    # Events come token by token: what depends on the token alone is mixed once for each.
+    changed = (events.row[1:] != events.row[:-1]) | (events.position[1:] != events.position[:-1])
+    first = np.flatnonzero(np.r_[True, changed]) if len(events.row) else np.zeros(0, np.int64)
     key = int.from_bytes(hashlib.sha256(f"saevx bands {seed}".encode()).digest()[:8], "big")
-    x = np.full(len(feature), key, dtype=np.uint64)
-    for number in (row, position, feature):
-        x = x ^ number.astype(np.uint64)
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-    return x
+    x = np.full(len(first), key, dtype=np.uint64)
+    for number in (events.row[first], events.position[first]):
+        x = mix(x, number)
+    return mix(np.repeat(x, np.diff(np.append(first, len(events.row)))), events.group >> 1)
+
+
+def mix(x: Array, number: Array) -> Array:
+    """One more number in the hash: splitmix64's finaliser (Steele et al. 2014)."""
+    x = x ^ number.astype(np.uint64)
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def run_starts(keys: Array) -> Array:
@@ -248,13 +353,10 @@ def save(accum: Accum) -> dict[str, Array]:
     return found
 
 
-def load(arrays: dict[str, Array], n_features: int, seed: int) -> Accum:
-    """Back from `save`."""
-    hist = np.zeros(2 * n_features * N_BINS, np.int64)
-    hist[arrays["hist_at"]] = arrays["hist_n"]
+def load(arrays: dict[str, Array]) -> Saved:
+    """Back from `save`, for `Running.take`."""
     top, band = (
         Entries(*(arrays[f"{name}_{field}"] for field in Entries._fields)) for name in ("top", "band")
     )
-    return Accum(
-        n_features, seed, arrays["count"], arrays["total"], arrays["max"], hist.reshape(-1, N_BINS), top, band
-    )
+    plain = {name: arrays[name] for name in ("count", "total", "max", "hist_at", "hist_n")}
+    return Saved(**plain, top=top, band=band)

@@ -303,7 +303,7 @@ class Collector:
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
-                samples += split(encoded, one, ds)
+                samples += split(encoded, one, ds, feature_type(self.sae.n_features))
                 sum_md = sums_of(encoded, good_b)
             sums.append(sum_md)
             progress.add(one.n_planned)
@@ -311,8 +311,8 @@ class Collector:
         write_shard(self, number, samples, set_aside, np.array(sums))
 
 
-def split(encoded: Encoded, one: Loaded, ds: set[int]) -> Iterator[Sample]:
-    """A batch's samples, those set aside left out."""
+def split(encoded: Encoded, one: Loaded, ds: set[int], kind: type[np.integer[Any]] = np.int64) -> Iterator[Sample]:
+    """A batch's samples, those set aside left out; features as numbers of the type `kind`."""
     count_t = np.diff(encoded.offset_t)
     for b, (row, pictures) in enumerate(zip(one.rows, one.pictures, strict=True)):
         if encoded.reason_b[b] is not None:
@@ -330,7 +330,7 @@ def split(encoded: Encoded, one: Loaded, ds: set[int]) -> Iterator[Sample]:
             token_id_t=encoded.token_id_t[t],
             modality_t=kind_t,
             count_t=count_t[t],
-            feature_e=encoded.feature_e[e],
+            feature_e=encoded.feature_e[e].astype(kind),
             value_e=encoded.value_e[e],
             error_m=np.array([encoded.error_t[t][mask].sum() for mask in masks]),
             square_m=np.array([np.square(encoded.norm_t[t][mask]).sum() for mask in masks]),
@@ -360,31 +360,26 @@ def write_shard(
 ) -> None:
     """One .npz, and D_s's residuals beside it as .npy; in place only when whole."""
     n_features = job.sae.n_features
-    token_n = np.array([len(s.token_id_t) for s in samples], dtype=np.int64)
-    index_n = np.array([s.index for s in samples], dtype=np.int64)
-    kind_t = _cat([s.modality_t for s in samples], np.uint8)
-    count_t = _cat([s.count_t for s in samples], np.int64)
-    feature_e = _cat([s.feature_e for s in samples], np.int64)
-    value_e = _cat([s.value_e for s in samples], np.float16)
-    position_t = _cat([np.arange(n) for n in token_n.tolist()], np.int32)
-    sample_e = np.repeat(np.repeat(np.arange(len(samples)), token_n), count_t)
-    modality_e = np.repeat(kind_t, count_t).astype(np.int64)
-    group_e = feature_e * 2 + modality_e
-    entries = acc.Entries(group_e, value_e, index_n[sample_e], np.repeat(position_t, count_t))
-    accum = acc.accumulate(entries, n_features, job.seed)
-    max_n, max_feature, max_value = maxima(
-        sample_e * 2 + modality_e, feature_e, value_e, len(samples), n_features
-    )
+    running = acc.Running(n_features, job.seed)
+    maxima_parts = []
+    for some in runs(samples):
+        entries, sample_e = entries_of(some)
+        running.see(entries)
+        maxima_parts.append(
+            maxima(sample_e * 2 + (entries.group & 1), entries.group >> 1, entries.value, len(some), n_features)
+        )
+    accum = running.accum()
+    max_n, max_feature, max_value = (np.concatenate(part) for part in zip(*maxima_parts, strict=True))
     kind = feature_type(n_features)
     resid = [(s.index, s.modality_t, s.resid_td) for s in samples if s.resid_td is not None]
     arrays = {
-        "index": index_n,
-        "n_token": token_n,
+        "index": np.array([s.index for s in samples], dtype=np.int64),
+        "n_token": np.array([len(s.token_id_t) for s in samples], dtype=np.int64),
         "token_id": _cat([s.token_id_t for s in samples], np.int32),
-        "token_modality": kind_t,
-        "token_count": count_t.astype(np.int32),
-        "event_feature": feature_e.astype(kind),
-        "event_value": value_e,
+        "token_modality": _cat([s.modality_t for s in samples], np.uint8),
+        "token_count": _cat([s.count_t for s in samples], np.int32),
+        "event_feature": _cat([s.feature_e for s in samples], kind),
+        "event_value": _cat([s.value_e for s in samples], np.float16),
         "max_n": max_n,
         "max_feature": max_feature.astype(kind),
         "max_value": max_value,
@@ -408,6 +403,33 @@ def write_shard(
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def runs(samples: list[Sample]) -> Iterator[list[Sample]]:
+    """The samples in runs of about AT_ONCE events; one run at least, if an empty one."""
+    some: list[Sample] = []
+    n = 0
+    for sample in samples:
+        some.append(sample)
+        n += len(sample.value_e)
+        if n >= acc.AT_ONCE:
+            yield some
+            some, n = [], 0
+    if some or not samples:
+        yield some
+
+
+def entries_of(samples: list[Sample]) -> tuple[acc.Entries, Array]:
+    """Events of samples, token by token, and which sample of the list [e] each is of."""
+    token_n = np.array([len(s.token_id_t) for s in samples], dtype=np.int64)
+    count_t = _cat([s.count_t for s in samples], np.int64)
+    sample_e = np.repeat(np.repeat(np.arange(len(samples)), token_n), count_t)
+    group_e = _cat([s.feature_e for s in samples], np.int64) * 2
+    group_e += np.repeat(_cat([s.modality_t for s in samples], np.int64), count_t)
+    position_t = _cat([np.arange(n) for n in token_n.tolist()], np.int32)
+    index_n = np.array([s.index for s in samples], dtype=np.int64)
+    value_e = _cat([s.value_e for s in samples], np.float16)
+    return acc.Entries(group_e, value_e, index_n[sample_e], np.repeat(position_t, count_t)), sample_e
 
 
 def maxima(

@@ -33,7 +33,6 @@ from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
 
 Array = NDArray[Any]
-MERGE_AT_ONCE = 16
 KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
 
 
@@ -197,13 +196,10 @@ def write_residuals(job: Collector, head: Heads, ds: int) -> None:
 
 def write_accum(job: Collector, head: Heads) -> None:
     """collect/accum.npz: the accumulators of all data, with the store's own row numbers."""
-    waiting: list[acc.Accum] = []
+    running = acc.Running(job.sae.n_features, job.seed)
     for _, file in shards(job):
-        arrays = {name.removeprefix("accum_"): file[name] for name in file.files if name.startswith("accum_")}
-        waiting.append(acc.load(arrays, job.sae.n_features, job.seed))
-        if len(waiting) == MERGE_AT_ONCE:
-            waiting = [acc.merge(waiting)]
-    tables = acc.tables(acc.merge(waiting))
+        running.take(acc.load({n.removeprefix("accum_"): file[n] for n in file.files if n.startswith("accum_")}))
+    tables = acc.tables(running.accum())
     for name in ("top_row", "band_row"):
         index = tables[name]
         tables[name] = np.where(index >= 0, np.searchsorted(head.index_n, index), -1)

@@ -19,6 +19,8 @@ from precompute.data import Data, Row, SetAside, header_size
 from precompute.errors import SaevxError
 
 PRELUDE = 64
+SHARD_TOKENS = 1 << 19
+"""Most tokens in a shard, one batch apart: a shard's events stand in memory until it is written."""
 OVERHEAD = 8
 """Tokens of a template, roughly, when batches are planned."""
 DS_SPARE = 16
@@ -59,12 +61,13 @@ def make_plan(
             batches.append([at])
     batches.sort(key=lambda batch: hashlib.sha256(f"{seed} {sample_ids[batch[0]]}".encode()).digest())
     shards: list[range] = []
-    begin = n_samples = 0
+    begin = n_samples = n_tokens = 0
     for i, batch in enumerate(batches):
         n_samples += len(batch)
-        if n_samples >= shard_samples or i + 1 == len(batches):
+        n_tokens += int(length_n[batch].sum())
+        if n_samples >= shard_samples or n_tokens >= SHARD_TOKENS or i + 1 == len(batches):
             shards.append(range(begin, i + 1))
-            begin, n_samples = i + 1, 0
+            begin, n_samples, n_tokens = i + 1, 0, 0
     return Plan(batches, shards, smallest_hashes(sample_ids, ds + DS_SPARE), length_n)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -65,6 +66,19 @@ def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 def ratio(over: list[float], under: list[float]) -> float:
     """Median of the rounds' own ratios, so that a machine that slows down slows both."""
     return float(np.median(np.array(over) / np.array(under)))
+
+
+def subset(setup: Setup, n: int) -> Path:
+    """The demo's first n pairs as a data set of their own."""
+    folder = setup.scratch / f"data{n}"
+    folder.mkdir()
+    lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:n]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for line in lines:
+        place = Path(json.loads(line)["file_name"])
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(setup.demo / "data" / place)
+    return folder
 
 
 def machine() -> dict[str, Any]:

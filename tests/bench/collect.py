@@ -1,0 +1,89 @@
+"""`collect` over the bare forward to layer L on the same batches, pictures decoded to tensors beforehand; and what
+share of a whole run's wall time the other steps take."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from precompute import merge
+from precompute.collect import Collector, Loaded
+from precompute.data import Columns, Data, read
+from precompute.model import Mllm
+from precompute.pipeline import Options, precompute
+from precompute.plan import Plan, plan_rows
+from precompute.sae import SaeV
+from tests.bench.common import Figure, Setup, alternately, ratio, subset
+
+SAMPLES, ROUNDS = 300, 5
+
+
+class Ready(Collector):
+    """The pass over batches that are decoded already."""
+
+    batches: dict[int, Loaded]
+
+    def ahead(self, batches: Sequence[int]) -> Iterator[Loaded]:
+        for number in batches:
+            yield replace(self.batches[number], hidden=None)
+
+
+def some(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
+    """Model, SAE and the first n pairs of the demo."""
+    sae = SaeV.load(str(setup.demo / "sae"), setup.device)
+    mllm = Mllm.load(setup.demo / "model", layer=sae.layer, device=setup.device)
+    data = read(str(setup.demo / "data"), Columns())
+    data = data._replace(rows=data.rows[:n])
+    return mllm, sae, *plan_rows(mllm, data, "the demo", batch_tokens=4096, seed=0)
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    n, rounds = (20, 1) if setup.small else (SAMPLES, ROUNDS)
+    mllm, sae, data, plan = some(setup, n)
+    decoder = Collector(mllm, sae, data, plan, setup.scratch / "decoded", 0)
+    batches = {i: decoder.load([data.rows[at] for at in batch]) for i, batch in enumerate(plan.batches)}
+    n_tokens = sum(int(one.batch.length_b.sum()) for one in batches.values() if one.batch is not None)
+    part = setup.scratch / "part"
+
+    def bare() -> None:
+        for one in batches.values():
+            assert one.batch is not None
+            mllm.hidden(one.batch)
+
+    def collect() -> None:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(setup.scratch / "decoded", part)
+        job = Ready(mllm, sae, data, plan, part, 0)
+        job.batches = batches
+        job.run()
+        merge.merge(job, 1000)
+
+    seconds = alternately({"bare": bare, "collect": collect}, rounds)
+    steps = shares(setup, n)
+    speed = ratio(seconds["bare"], seconds["collect"])
+    figure: Figure = {
+        "what": "tokens a second of `collect` over those of the bare forward to layer L",
+        "value": speed, "unit": "×", "goal": 0.9, "sense": "≥",
+        "note": f"the demo's model, {n_tokens} tokens, decoded beforehand; writing and merging included",
+    }  # fmt: skip
+    return {
+        "options": {"samples": n, "rounds": rounds, "batch_tokens": 4096},
+        "figures": [figure],
+        "n_tokens": n_tokens,
+        "seconds": seconds,
+        "steps": steps,
+    }
+
+
+def shares(setup: Setup, n: int) -> dict[str, float]:
+    """Each step's seconds in one whole run, as run.json has them."""
+    folder = subset(setup, n)
+    options = Options(
+        data=str(folder), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"), out=setup.scratch / "store",
+        device=setup.device,
+    )  # fmt: skip
+    told = json.loads((precompute(options) / "run.json").read_text())
+    return dict(told["seconds"], total=told["seconds_total"])
