@@ -4,13 +4,19 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test setup lint wheel clean
+.PHONY: demo test bench setup lint wheel clean
 
 demo: setup
 	$(BIN)/saevx demo $(ARGS)
 
 test: setup lint
 	$(BIN)/python -m pytest $(ARGS)
+
+# Every benchmark, one after the other, into docs/results; about an hour on two cores that do nothing else.
+bench: setup
+	$(BIN)/saevx demo --no-serve
+	for name in $$($(BIN)/python -c 'from tests.bench.run import names; print(*names())'); do $(BIN)/saevx bench $$name || exit 1; done
+	$(BIN)/python -m tests.bench.report
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,22 +98,30 @@ class Collector:
     sink_multiple: float | None = 4.0
     clock: Clock = field(default_factory=Clock)
 
-    def run(self) -> dict[str, Any]:
-        """Every shard that is not there yet. Returns the prelude's findings: `scale_log2`, `sinks`,
-        `input_factor`."""
+    def missing(self) -> list[int]:
+        """Shards that are not there yet."""
+        return [i for i in range(len(self.plan.shards)) if not shard_path(self.part, i).exists()]
+
+    def run(self, numbers: Sequence[int] | None = None, *, quiet: bool = False) -> dict[str, Any]:
+        """Every shard, or of those named, that is not there yet. Returns the prelude's findings: `scale_log2`,
+        `sinks`, `input_factor`."""
         begin = time.monotonic()
         folder = self.part / SHARDS
         folder.mkdir(parents=True, exist_ok=True)
-        todo = [i for i in range(len(self.plan.shards)) if not shard_path(self.part, i).exists()]
+        todo = [i for i in self.missing() if numbers is None or i in numbers]
         n_samples = sum(len(batch) for batch in self.plan.batches)
         left = sum(len(self.plan.batches[b]) for i in todo for b in self.plan.shards[i])
         if todo:
-            loaded = self.ahead([b for i in todo for b in self.plan.shards[i]])
+            batches = [b for i in todo for b in self.plan.shards[i]]
+            if not prelude_path(self.part).exists():  # its samples may reach beyond the shards asked for
+                batches += range(batches[-1] + 1, len(self.plan.batches))
+            loaded = self.ahead(batches)
             found, loaded = self.prelude(loaded, fresh=todo[0] == 0)
             scale = Scale.of(found)
-            with Progress("collect", n_samples, "samples", n_samples - left) as progress:
+            with Progress("collect", n_samples, "samples", n_samples - left, quiet=quiet) as progress:
                 for i in todo:
                     self.shard(i, loaded, scale, progress)
+            loaded.close()
         else:
             found = self.known()
         self.clock.wall += time.monotonic() - begin
@@ -121,7 +129,7 @@ class Collector:
 
     # ---- images and tokens, ahead of the model
 
-    def ahead(self, batches: Sequence[int]) -> Iterator[Loaded]:
+    def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         """Batches in order, decoded by a thread of their own while the model computes."""
         ready: queue.Queue[Loaded | BaseException | None] = queue.Queue(maxsize=AHEAD)
         stop = threading.Event()
@@ -216,15 +224,15 @@ class Collector:
 
     def known(self) -> dict[str, Any]:
         """The findings of an earlier prelude, by which the SAE is scaled."""
-        found: dict[str, Any] = json.loads((self.part / PRELUDE_FILE).read_text())
+        found: dict[str, Any] = json.loads(prelude_path(self.part).read_text())
         self.sae.scale_as(found)
         return found
 
-    def prelude(self, loaded: Iterator[Loaded], *, fresh: bool) -> tuple[dict[str, Any], Iterator[Loaded]]:
+    def prelude(self, loaded: Generator[Loaded], *, fresh: bool) -> tuple[dict[str, Any], Generator[Loaded]]:
         """What one pass cannot know, from the first 64 planned samples: median norm per modality, the factor by
         which an SAE wants its inputs scaled and does not say, and the power of two that puts the largest z in
         [16, 32) (METHOD, *Notation*). Its forward passes are not repeated."""
-        path = self.part / PRELUDE_FILE
+        path = prelude_path(self.part)
         if path.exists():
             return self.known(), loaded
         if not fresh:
@@ -277,7 +285,7 @@ class Collector:
         }
         write_whole(path, json.dumps(result).encode())
 
-        def rest() -> Iterator[Loaded]:
+        def rest() -> Generator[Loaded]:
             while held:
                 yield held.pop(0)
             yield from loaded
@@ -465,6 +473,10 @@ def write_whole(path: Path, raw: bytes) -> None:
     fresh = path.with_name(path.name + ".tmp")
     fresh.write_bytes(raw)
     fresh.replace(path)
+
+
+def prelude_path(part: Path) -> Path:
+    return part / PRELUDE_FILE
 
 
 def shard_path(part: Path, number: int) -> Path:

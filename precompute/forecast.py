@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from precompute.accumulate import AT_ONCE
 from precompute.collect import CHUNK_BYTES, Collector
 from precompute.data import Data
 from precompute.encode import Scale, encode_batch
@@ -17,6 +18,8 @@ from precompute.model import Mllm
 from precompute.plan import Plan
 from precompute.sae import SaeV, average_factor
 
+BASE = 7e8
+"""Python, torch and the other libraries themselves."""
 SECONDS = 10.0
 """How long batches are tried; the first warms up and is not counted."""
 BYTES_PER_FEATURE, BYTES_PER_SAMPLE, BYTES_PER_TOKEN = 6000, 1500, 13
@@ -54,9 +57,11 @@ def forecast(mllm: Mllm, sae: SaeV, data: Data, plan: Plan, *, nll: bool, ds: in
     store = event_bytes + sae.n_features * BYTES_PER_FEATURE + n * (BYTES_PER_SAMPLE + 256 * 2 * 4) + n * thumbs / tried
     d_s = np.sort(plan.length_n[plan.ds])[::-1][:ds].sum() * mllm.d_model * 2
     weights = sum(p.numel() * p.element_size() for p in mllm.model.parameters()) + 2 * sae.directions_fd.numel() * 4
-    shard = max(len(r) for r in plan.shards) / len(plan.batches) * n_events
-    accum = sae.n_features * 2 * 256 * 8 * 3
-    memory = weights + accum + shard * 90 + CHUNK_BYTES
+    # docs/scale.md, Memory.
+    tokens_of = [float(plan.length_n[batch].sum()) for batch in plan.batches]
+    shard = max(sum(tokens_of[i] for i in one) for one in plan.shards) * n_events / n_tokens
+    accum = sae.n_features * (2 * 256 * 8 + 5000)
+    memory = BASE + weights + accum + shard * 2 * (2 + width) + min(shard, AT_ONCE) * 90 + CHUNK_BYTES
     lines = [
         f"{n} samples of {data.n_rows} rows, about {n_tokens:.0f} tokens, {n_events:.0f} events "
         f"({events / tokens:.1f} features a token)",

@@ -92,6 +92,11 @@ class Options(Fields):
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     geometry: str | None = None
     """How image tokens lie in the picture, for a model family that is not known: square."""
+    ray: str | None = None
+    """Run the shards on several workers through Ray: local for processes of this machine, or a cluster's address;
+    every machine must see OUT and the data under the same path."""
+    workers: int | None = Field(default=None, ge=1)
+    """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
     only: Step | None = None
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False
@@ -115,6 +120,12 @@ def precompute(options: Options) -> Path:
         raise SaevxError(f"{options.out} exists already and a store never changes: choose another --out or delete it.")
     if options.sinks != "keep" and options.sinks <= 0:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
+    if options.ray is not None:
+        from precompute.ray_pool import check
+
+        check(options.ray, options.workers)
+    elif options.workers is not None:
+        raise SaevxError("--workers goes with --ray: add --ray local for processes of this machine.")
     if options.labeller is not None:
         from precompute.labeller import check_url
 
@@ -216,7 +227,6 @@ class Run:
     def collect(self) -> dict[str, Any]:
         """The pass itself, or what an interrupted run has left of it."""
         from precompute import merge
-        from precompute.collect import Collector
 
         o = self.options
         told = self.fingerprint()
@@ -239,10 +249,15 @@ class Run:
             f"{len(data.rows)} samples of {data.n_rows} rows, {len(plan.batches)} batches, {len(plan.shards)} shards; "
             f"scratch for D_s {human(n_ds * self.mllm.d_model * 2)}"
         )
-        multiple = None if o.sinks == "keep" else float(o.sinks)
-        job = Collector(self.mllm, self.sae, data, plan, self.part, o.seed, o.nll, multiple)
+        job = self.collector()
         with self.timed("collect"):
-            found = job.run()
+            if o.ray is not None:
+                from precompute import ray_pool
+
+                gpu = self.mllm.device.type == "cuda"
+                workers = ray_pool.check(o.ray, o.workers)
+                self.extra["ray"] = ray_pool.collect(job, self.absolute(), o.ray, workers, gpu=gpu)
+            found = job.run()  # after workers there is nothing left to do but to read what they found
             merged = merge.merge(job, o.ds)
             merged["data"]["name"] = o.data_name or merged["data"]["name"]
         self.extra["collect"] = {
@@ -252,6 +267,21 @@ class Run:
         self.save(manifest)
         merge.tidy(self.part)
         return manifest
+
+    def collector(self) -> Any:
+        """The pass over the planned batches."""
+        from precompute.collect import Collector
+
+        o = self.options
+        multiple = None if o.sinks == "keep" else float(o.sinks)
+        return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, multiple)
+
+    def absolute(self) -> dict[str, Any]:
+        """The options with whole paths, as a process elsewhere must have them."""
+        o = self.options
+        given = o.model_dump()
+        places = {name: where(given[name]) for name in ("data", "model", "sae")}
+        return {**given, **places, "out": o.out.resolve(), "ray": None, "workers": None}
 
     def later(self, step: Step, manifest: dict[str, Any]) -> dict[str, Any]:
         """One of the steps after `collect`."""

@@ -18,15 +18,16 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """Counts `unit`s up to `total`, which may be unknown."""
+    """Counts `unit`s up to `total`, which may be unknown; `quiet` says nothing."""
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
+    def __init__(self, title: str, total: int | None, unit: str, done: int = 0, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self.start = self.told = time.monotonic()
         self.first = done
         self.bar = (
             tqdm(total=total, initial=done, desc=title, unit=f" {unit}", dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if sys.stderr.isatty() and not quiet
             else None
         )
 
@@ -34,7 +35,7 @@ class Progress:
         self.done += n
         if self.bar is not None:
             self.bar.update(n)
-        elif time.monotonic() - self.told > EVERY_S:
+        elif not self.quiet and time.monotonic() - self.told > EVERY_S:
             self.told = time.monotonic()
             rate = (self.done - self.first) / (self.told - self.start)
             of = "" if self.total is None else f" of {self.total}"
@@ -48,5 +49,5 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif kind is None:
+        elif kind is None and not self.quiet:
             say(f"{self.title}: {self.done} {self.unit} in {time.monotonic() - self.start:.1f} s")

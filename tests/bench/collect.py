@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ class Ready(Collector):
 
     batches: dict[int, Loaded]
 
-    def ahead(self, batches: Sequence[int]) -> Iterator[Loaded]:
+    def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         for number in batches:
             yield replace(self.batches[number], hidden=None)
 

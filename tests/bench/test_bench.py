@@ -1,0 +1,48 @@
+"""Every benchmark runs once at its smallest size, so that none rots. No test here looks at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import report
+from tests.bench.common import Figure, met
+from tests.bench.run import names
+from tests.conftest import Demo, run_saevx
+
+
+@pytest.mark.parametrize("name", names())
+def test_it_runs(name: str, demo: Demo, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    run_saevx("bench", name, "--demo", demo.root, "--small", "--out", out)
+    result = json.loads(out.read_text())
+    assert result["name"] == name and result["figures"] and result["machine"]["versions"]["torch"]
+    for figure in result["figures"]:
+        assert figure.keys() == Figure.__required_keys__
+        assert figure["value"] is None or math.isfinite(figure["value"])
+    assert report.figures([result]).count("\n") == 1 + len(result["figures"])
+
+
+def test_what_must_be_equal_is_equal() -> None:
+    """The figures with = are no times: they hold at any size."""
+    for path in sorted(Path("docs/results").glob("bench-*.json")):
+        for figure in json.loads(path.read_text())["figures"]:
+            if figure["sense"] == "=":
+                assert met(figure), figure
+
+
+def test_the_page_is_fresh() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.bench.report", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_advice_where_there_is_no_such_benchmark_or_demo(demo: Demo, tmp_path: Path) -> None:
+    wrong = run_saevx("bench", "nosuch", "--demo", demo.root, check=False)
+    assert wrong.returncode == 1 and "choose one of" in wrong.stderr and "collect" in wrong.stderr
+    absent = run_saevx("bench", "collect", "--demo", tmp_path, check=False)
+    assert absent.returncode == 1 and "saevx demo" in absent.stderr
