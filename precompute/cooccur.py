@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from precompute.score import derangement
 from precompute.store.collected import Collected, save_step
+from precompute.store.pairs import npmi
 from precompute.store.schema import IMAGE, KINDS, TEXT
 
 Array = NDArray[Any]
@@ -28,17 +29,14 @@ MIN_SUPPORT = 5
 _BLOCK_ENTRIES = 1 << 24
 
 
-class Pairs(NamedTuple):
+class Counted(NamedTuple):
     """Pairs of features (a, b) in ascending order, one entry each."""
 
     a: Array
     b: Array
     support: Array
-    n_a: Array
-    n_b: Array
-    lift: Array
-    npmi: Array
-    lift_shuffled: Array
+    shuffled: Array
+    """The support once `first`'s samples are exchanged."""
 
 
 def chosen_rows(sample_ids: list[str], limit: int = MAX_SAMPLES) -> Array:
@@ -61,14 +59,6 @@ def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
         shape = (len(rows), data.n_features)
         sets.append(csr_matrix((np.ones(len(index), np.int32), index, indptr), shape=shape))
     return sets[0], sets[1]
-
-
-def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
-    """(lift, NPMI): lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 1 when n_ab = N."""
-    lift = n * n_ab / (n_a.astype(np.float64) * n_b)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.where(n_ab == n, 1.0, np.log(lift) / -np.log(n_ab / n))
-    return lift, value
 
 
 def strongest(
@@ -128,11 +118,8 @@ def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
 
 def pairs(
     first: csr_matrix, second: csr_matrix, *, same: bool, order: Array, min_support: int = MIN_SUPPORT
-) -> Pairs:
-    """The strongest partners from both sides, with the lift when `first`'s samples are exchanged by
-    `order`.
-    """
-    n = first.shape[0]
+) -> Counted:
+    """The strongest partners from both sides, and their support when `first`'s samples are exchanged by `order`."""
     a, b, _ = strongest(first, second, same=same, min_support=min_support)
     if same:
         a, b = np.minimum(a, b), np.maximum(a, b)
@@ -141,11 +128,7 @@ def pairs(
         a, b = np.r_[a, a2], np.r_[b, b2]
     key = np.unique(a * first.shape[1] + b)
     a, b = key // first.shape[1], key % first.shape[1]
-    n_a, n_b = np.asarray(first.sum(0)).ravel()[a], np.asarray(second.sum(0)).ravel()[b]
-    support = counted(first, second, a, b)
-    lift, value = npmi(support, n_a, n_b, n)
-    shuffled = npmi(counted(first[order], second, a, b), n_a, n_b, n)[0]
-    return Pairs(a, b, support, n_a, n_b, lift, value, shuffled)
+    return Counted(a, b, counted(first, second, a, b), counted(first[order], second, a, b))
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,5 +144,6 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         first, second = sides[kind]
         kept = pairs(first, second, same=kind != "text-image", order=order)
         found |= {f"{kind}/{name}": values for name, values in kept._asdict().items()}
+    found["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in (text, image)])
     save_step(part, "cooccur", **found)
     return {"cooccurrence": {"n_samples": len(rows), "kept": KEPT, "min_support": MIN_SUPPORT}}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.store.collected import Collected, load_step, save_json, save_step
+from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
 from precompute.weigh import KEPT_MAXIMA, to_float, unit
@@ -189,19 +189,5 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     save_step(part, "index", **found)
 
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
-    logits: list[dict[str, Any] | None] = [None] * data.n_features
-    if lens is not None:
-        top = logit_lens(directions, *lens())
-        text = data.vocabulary
-        logits = [
-            {
-                side: [
-                    [text[t] if t < len(text) else f"<{t}>", round(float(v), 4)]
-                    for t, v in zip(top[side][k].tolist(), top[f"{side}_logit"][k], strict=True)
-                ]
-                for side in ("promoted", "suppressed")
-            }
-            for k in range(data.n_features)
-        ]
-    save_json(part, "logits", logits)
+    save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
     return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.cooccur import chosen_rows, feature_sets
 from precompute.progress import say
-from precompute.store.collected import Collected, load_json, load_step, save_json, save_step
+from precompute.store.collected import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 
 Array = NDArray[Any]
@@ -143,12 +143,12 @@ def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: f
     return csr_matrix((np.nan_to_num(z, nan=0.0, posinf=0.0), (matrix.row, matrix.col)), shape=count.shape)
 
 
-def promoted_words(logits: list[dict[str, Any] | None], words: Words) -> csr_matrix:
+def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     """Bonus for caption words among the promoted tokens, falling with their rank."""
     entries: list[tuple[int, int, float]] = []
     for k, entry in enumerate(logits):
         seen: set[int] = set()
-        for rank, (token, _) in enumerate((entry or {}).get("promoted", [])):
+        for rank, (token, _) in enumerate(entry["promoted"]):
             number = words.id_of.get(token.strip().lower(), -1)
             if number >= 0 and number not in seen:
                 seen.add(number)
@@ -158,7 +158,7 @@ def promoted_words(logits: list[dict[str, Any] | None], words: Words) -> csr_mat
     return csr_matrix((bonus, at), shape=(len(logits), len(words.name)))
 
 
-def evidence(data: Collected, words: Words, logits: list[dict[str, Any] | None]) -> csr_matrix:
+def evidence(data: Collected, words: Words, logits: Lens) -> csr_matrix:
     """Sum of the witnesses, CSR [F, W]."""
     tokens = top_words(data, words)
     found = WITNESSES["token"] * _strong(
@@ -246,7 +246,7 @@ def keyword_name(words: Words, best: int, second: int) -> Name:
     return Name(", ".join(words.name[word] for word in chosen), chosen)
 
 
-def fallback(data: Collected, words: Words, feature: int, logits: dict[str, Any] | None) -> Name:
+def fallback(data: Collected, words: Words, feature: int, logits: dict[str, list[list[Any]]]) -> Name:
     """A name where no word stands out: its strongest text token, else its first promoted token, else the
     commonest word of the captions in which it fires."""
 
@@ -261,7 +261,7 @@ def fallback(data: Collected, words: Words, feature: int, logits: dict[str, Any]
         ].strip()
         if token:
             return quoted("token", token)
-    promoted = (logits or {}).get("promoted") or []
+    promoted = logits["promoted"]
     for text, _ in promoted:
         if any(c.isalnum() for c in text):
             return quoted("towards", text.strip())
@@ -282,7 +282,7 @@ def written_name(words: Words, text: str) -> Name:
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `labeller` (a URL) and `labeller_model`."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
-    logits: list[dict[str, Any] | None] = load_json(part, "logits")
+    logits = Lens.of(data)
     words = read_words([str(record["text"]) for record in data.samples])
     best, second = choose(evidence(data, words, logits))
     names: list[Name | None] = [None] * data.n_features
@@ -298,7 +298,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         from precompute.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
-        promoted = [[token.strip() for token, _ in (logits[k] or {}).get("promoted", [])] for k in live]
+        promoted = [[token.strip() for token, _ in logits[k]["promoted"]] for k in live]
         written = model.names(data, live, promoted)
         for k, text in zip(live, written, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)

@@ -12,6 +12,8 @@ from sqlalchemy import func, select, text
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.events import of_bits
+from precompute.store.pairs import COLUMNS
 from precompute.store.reader import Store
 from precompute.store.writer import checksums, content_id
 
@@ -47,6 +49,7 @@ def verify(path: Path) -> list[Check]:
             _offsets,
             _arrays,
             _indices,
+            _pairs,
             _pictures,
         ]
         return [_run(check, store) for check in checks]
@@ -182,7 +185,7 @@ def _arrays(store: Store) -> str:
         f = s.features.c
         told = np.array(conn.execute(select(f.n_text, f.n_image).order_by(f.id)).all()).reshape(-1, 2)
     example = np.array([r[:4] for r in rows], dtype=np.int64).reshape(-1, 4)
-    value = np.array([r[4] for r in rows])
+    value = of_bits([r[4] for r in rows])
     token = e.sample_token[example[:, 2]] + example[:, 3]
     _need(bool((token < e.sample_token[example[:, 2] + 1]).all()), "an example lies beyond its sample")
     _need(bool((e.token_modality[token] == example[:, 1]).all()), "an example has the wrong modality")
@@ -202,20 +205,18 @@ def _arrays(store: Store) -> str:
             count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
         first, last = (int(e.sample_token[r]) for r in (run.low, run.high))
         here = slice(*np.searchsorted(token, [first, last]))
-        _examples_agree(token[here] * n_features + feature[here], value[here], key, run.value_e, e.unit)
+        _examples_agree(token[here] * n_features + feature[here], value[here], key, run.value_e)
         _maxima_agree(store, run, kind)
     _need(bool((count == told).all()), "token counts of features differ from the events")
     return f"{len(e.event_value)} events, {len(value)} examples, {len(e.max_value)} maxima agree"
 
 
-def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array, unit: float) -> None:
+def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array) -> None:
     if not len(asked):
         return
     at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
     _need(len(key) > 0 and bool((key[at] == asked).all()), "an example is no event")
-    _need(
-        bool((value_e[at].astype(np.float64) * unit == value).all()), "an example's value is not its event's"
-    )
+    _need(bool((value_e[at] == value).all()), "an example's value is not its event's")
 
 
 def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
@@ -246,7 +247,24 @@ def _indices(store: Store) -> str:
         _need(
             store.index(name).ntotal == n, f"index {name} holds {store.index(name).ntotal} vectors, not {n}"
         )
+    shape = store.neighbour_table.shape
+    _need(shape[0] == store.n_features, f"the table of neighbours holds {shape[0]} features, not {store.n_features}")
     return f"{len(sizes)} indices of the right size"
+
+
+def _pairs(store: Store) -> str:
+    """Pairs of features rise, their orders are permutations, and no support exceeds what either has."""
+    n = 0
+    for kind, pairs in store.pairs.items():
+        a, b = (pairs.column(name).astype(np.int64) for name in ("a", "b"))
+        _need(bool((np.diff(a * store.n_features + b) > 0).all()), f"co-occurrence of {kind} does not rise")
+        for name in COLUMNS[4:]:
+            seen = np.bincount(pairs.column(name), minlength=len(pairs))
+            _need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
+        found = pairs.measured(np.arange(len(pairs)))
+        _need(bool((found.support <= np.minimum(found.n_a, found.n_b)).all()), f"a support of {kind} is too large")
+        n += len(pairs)
+    return f"{n} pairs of features"
 
 
 def _pictures(store: Store) -> str:

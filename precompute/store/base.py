@@ -16,10 +16,15 @@ from sqlalchemy import Engine, Row, select
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import Events
+from precompute.store.pairs import Pairs
+from precompute.store.pairs import load as load_pairs
 from precompute.store.query import TIME_LIMIT_S, fetch, open_engine
 
 Array = NDArray[Any]
 Item = dict[str, Any]
+
+NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])
+"""index/neighbours.npy [F, spaces, 10]: strongest first, `other` −1 beyond the end."""
 
 
 class StoreBase:
@@ -86,6 +91,17 @@ class StoreBase:
                 raise SaevxError(f"This store has no index {name!r}.")
             cache[name] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         return cache[name]
+
+    @cached_property
+    def neighbour_table(self) -> Array:
+        """`NEIGHBOUR` [F, 2, 10], spaces in the order of `schema.SPACES`."""
+        table: Array = np.load(self.path / "index" / "neighbours.npy", mmap_mode="r", allow_pickle=False)
+        return table
+
+    @cached_property
+    def pairs(self) -> dict[str, Pairs]:
+        """Features that share samples, by kind."""
+        return load_pairs(self.path, int(self.manifest["cooccurrence"]["n_samples"]))
 
     @cached_property
     def _tokens(self) -> list[str]:

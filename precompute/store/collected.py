@@ -6,10 +6,10 @@ Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unles
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
 
 Array = NDArray[Any]
+_READ = 1 << 26
 
 
 class Collected:
@@ -56,20 +57,13 @@ class Collected:
         return len(self.sample["n_text"])
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> Records:
         """One record per sample, in row order: sample_id, text, images, views, extra, source."""
-        return self._jsonl("samples")
+        return Records(self.part / "collect" / "samples.jsonl")
 
     @cached_property
-    def quarantine(self) -> list[dict[str, Any]]:
-        return self._jsonl("quarantine")
-
-    def _jsonl(self, name: str) -> list[dict[str, Any]]:
-        path = self.part / "collect" / f"{name}.jsonl"
-        if not path.exists():
-            return []
-        with path.open() as file:
-            return [json.loads(line) for line in file if line.strip()]
+    def quarantine(self) -> Records:
+        return Records(self.part / "collect" / "quarantine.jsonl")
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -142,6 +136,69 @@ class Collected:
             high = max(low + 1, int(np.searchsorted(ends, limit, "right")))
             yield low, high
             low = high
+
+
+class Records(Sequence[dict[str, Any]]):
+    """The lines of a JSONL file, each read when it is asked for: a million of them would fill the memory."""
+
+    def __init__(self, path: Path) -> None:
+        raw = np.memmap(path, np.uint8, "r") if path.exists() and path.stat().st_size else np.zeros(0, np.uint8)
+        ends = [np.zeros(1, np.int64)]
+        for low in range(0, len(raw), _READ):
+            ends.append(np.flatnonzero(raw[low : low + _READ] == ord("\n")) + low + 1)
+        self.raw, self.offset = raw, np.concatenate(ends)
+
+    def __len__(self) -> int:
+        return len(self.offset) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        at = range(len(self))[at]
+        record: dict[str, Any] = json.loads(self.raw[self.offset[at] : self.offset[at + 1]].tobytes())
+        return record
+
+
+class Lens(Sequence[dict[str, list[list[Any]]]]):
+    """Of each feature the tokens it promotes and suppresses: {"promoted": [[token, logit], …], "suppressed": …}.
+
+    Args:
+        step: what `index` saved as `logits`; without a logit lens it is empty, and so are the lists.
+    """
+
+    SIDES = ("promoted", "suppressed")
+
+    def __init__(self, step: dict[str, Array], vocabulary: list[str], n_features: int) -> None:
+        self.step, self.vocabulary, self.n_features = step, vocabulary, n_features
+
+    @classmethod
+    def of(cls, data: Collected) -> Lens:
+        return cls(load_step(data.part, "logits"), data.vocabulary, data.n_features)
+
+    def __len__(self) -> int:
+        return self.n_features
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, list[list[Any]]]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, list[list[Any]]]]: ...
+    def __getitem__(self, at: int | slice) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        at = range(len(self))[at]
+        if not self.step:
+            return {side: [] for side in self.SIDES}
+        return {
+            side: [
+                [self.vocabulary[t] if t < len(self.vocabulary) else f"<{t}>", round(v, 4)]
+                for t, v in zip(self.step[side][at].tolist(), self.step[f"{side}_logit"][at].tolist(), strict=True)
+            ]
+            for side in self.SIDES
+        }
 
 
 def steps_folder(part: Path) -> Path:

@@ -99,6 +99,11 @@ class Events:
         )
 
 
+def of_bits(bits: Any) -> Array:
+    """The float16 numbers, in stored units, whose bits these integers are."""
+    return np.asarray(bits, np.uint16).view(np.float16)
+
+
 def dense_values(sample: SampleEvents, features: list[int]) -> Array:
     """z of `features` on every token of the sample, [t, len(features)]; 0 where inactive."""
     values_tk = np.zeros((len(sample.token_id_t), len(features)))

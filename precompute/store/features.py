@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Row, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, select, text
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase, feature_ref, page_start
 from precompute.store.hist import EDGES, trimmed, unpack
+from precompute.store.pairs import SORTS
 from precompute.store.query import Page, keyset_page, match_words
 
 Array = NDArray[Any]
@@ -84,7 +85,8 @@ class FeatureQueries(StoreBase):
             SaevxError: no such feature.
         """
         row = self._feature_row(feature)._mapping
-        hist = unpack(row["hist"])
+        detail = self._all(select(s.feature_details).where(s.feature_details.c.id == feature))[0]
+        hist = unpack(detail.hist)
         tops = (row["max_text"], row["max_image"])
         unit = self.events.unit
         return {
@@ -95,73 +97,67 @@ class FeatureQueries(StoreBase):
             },
             "histogram": {name: trimmed(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
             "bands": {name: _bands(hist[m], tops[m], unit) for m, name in enumerate(s.MODALITIES)},
-            "logits": row["logits"] or {"promoted": [], "suppressed": []},
+            "logits": detail.logits,
             "neighbours": self._neighbours(feature),
             "cooccurring": self.cooccurring(feature),
         }
 
     def _neighbours(self, feature: int) -> Item:
-        n, f = s.neighbours.c, s.features.c
-        query = (
-            select(n.space, f.id, f.label, f.verdict, n.cosine)
-            .join(s.features, f.id == n.other)
-            .where(n.feature == feature)
-            .order_by(n.space, n.rank)
-        )
-        found: dict[str, list[Item]] = {space: [] for space in s.SPACES}
-        for r in self._all(query):
-            found[r.space].append({"id": r.id, "label": r.label, "verdict": r.verdict, "cosine": r.cosine})
-        return found
+        near = self.neighbour_table[feature]
+        refs = self.feature_refs(near["other"][near["other"] >= 0])
+        return {
+            space: [{**feature_ref(refs[k]), "cosine": cosine} for k, cosine in one.tolist() if k >= 0]
+            for space, one in zip(s.SPACES, near, strict=True)
+        }
 
     def cooccurring(self, feature: int, limit: int = 8) -> Item:
         """Other features that share samples with this one, strongest NPMI first, by direction.
 
         The feature with itself is in `cooccurrence`, and in `same_sample_rate`.
         """
-        co, f = s.cooccurrence.c, s.features.c
-        groups: dict[str, list[Item]] = {"text_to_image": [], "image_to_text": [], "same": []}
         asked = [
-            ("text_to_image", "text-image", co.a, co.b, "image"),
-            ("image_to_text", "text-image", co.b, co.a, "text"),
+            ("text_to_image", "text-image", "a", "image"),
+            ("image_to_text", "text-image", "b", "text"),
+            *(("same", f"{m}-{m}", side, m) for m in s.MODALITIES for side in ("a", "b")),
         ]
-        for modality in s.MODALITIES:
-            kind = f"{modality}-{modality}"
-            asked += [("same", kind, co.a, co.b, modality), ("same", kind, co.b, co.a, modality)]
-        for group, kind, mine, other, modality in asked:
-            query = (
-                select(f.id, f.label, f.verdict, co.support, co.lift, co.npmi, co.lift_shuffled)
-                .join(s.features, f.id == other)
-                .where(co.kind == kind, mine == feature, other != feature)
-                .order_by(co.npmi.desc(), co.support.desc(), f.id)
-                .limit(limit)
-            )
-            groups[group] += [{**r._mapping, "modality": modality} for r in self._all(query)]
-        groups["same"].sort(key=lambda x: (-x["npmi"], -x["support"], x["id"]))
-        groups["same"] = groups["same"][:limit]
-        return groups
+        groups: dict[str, list[Item]] = {"text_to_image": [], "image_to_text": [], "same": []}
+        for group, kind, side, modality in asked:
+            pairs = self.pairs[kind]
+            found = pairs.measured(pairs.of(feature, side))
+            other = found.b if side == "a" else found.a
+            order = np.lexsort((other, -found.support, -found.npmi))
+            groups[group] += [
+                {
+                    "id": int(other[i]), "support": int(found.support[i]), "lift": float(found.lift[i]),
+                    "npmi": float(found.npmi[i]), "lift_shuffled": float(found.lift_shuffled[i]), "modality": modality,
+                }
+                for i in order[other[order] != feature][:limit]
+            ]  # fmt: skip
+        groups["same"] = sorted(groups["same"], key=lambda x: (-x["npmi"], -x["support"], x["id"]))[:limit]
+        refs = self.feature_refs(one["id"] for group in groups.values() for one in group)
+        return {name: [{**feature_ref(refs[one["id"]]), **one} for one in group] for name, group in groups.items()}
 
     def cooccurrence(
         self, *, kind: str = "text-image", sort: str = "npmi", min_support: int = 1,
         feature: int | None = None, limit: int = 50, cursor: str | None = None,
     ) -> Page:  # fmt: skip
         """Strongest pairs of features that share samples (`GET /cooccurrence`)."""
-        if sort not in ("npmi", "lift", "support"):
+        if sort not in SORTS:
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use npmi, lift or support.")
         if kind not in s.KINDS:
             raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(s.KINDS)}.")
-        c = s.cooccurrence.c
-        where = [c.kind == kind, c.support >= min_support]
-        if feature is not None:
-            where.append(or_(c.a == feature, c.b == feature))
-        start = page_start(cursor)
-        total = int(self._all(select(func.count()).select_from(s.cooccurrence).where(*where))[0][0])
-        order = [c[sort].desc(), c.support.desc(), c.a, c.b]
+        pairs, start = self.pairs[kind], page_start(cursor)
         if feature is None:
-            # As a sum it is no use to an index, so the planner walks the one of the order and stops at the limit.
-            where = [c.kind == kind, c.support + 0 >= min_support]
-        rows = self._all(select(s.cooccurrence).where(*where).order_by(*order).limit(limit).offset(start))
-        refs = self.feature_refs([k for r in rows for k in (r.a, r.b)])
-        items = [{**r._mapping, "a": feature_ref(refs[r.a]), "b": feature_ref(refs[r.b])} for r in rows]
+            at, total = pairs.page(sort, min_support, start, limit)
+        else:
+            at = np.union1d(pairs.of(feature, "a"), pairs.of(feature, "b"))
+            at = at[pairs.column("support")[at] >= max(min_support, 0)]
+            total, at = len(at), at[pairs.sorted(pairs.measured(at), sort)][start : start + limit]
+        found = pairs.measured(at)
+        refs = self.feature_refs([*found.a.tolist(), *found.b.tolist()])
+        rows = zip(*(column.tolist() for column in found), strict=True)
+        items = [{"kind": kind, **dict(zip(found._fields, row, strict=True))} for row in rows]
+        items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
         return Page(items, total, str(start + limit) if start + limit < total else None)
 
 

@@ -13,7 +13,7 @@ from precompute.errors import SaevxError
 from precompute.geometry import View, patch_box
 from precompute.store import schema as s
 from precompute.store.base import modality_code, page_start
-from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.events import SampleEvents, dense_values, of_bits, patches
 from precompute.store.features import FeatureQueries
 from precompute.store.samples import SampleQueries
 
@@ -99,7 +99,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "modality": s.MODALITIES[example.modality],
             "band": example.band,
             "rank": example.rank,
-            "activation": example.value,
+            "activation": float(of_bits(example.value)) * self.events.unit,
             "position": example.position,
             "token": self.token_text(int(token_ids[example.position]))
             if example.modality == s.TEXT

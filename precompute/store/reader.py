@@ -99,12 +99,13 @@ class Store(PlaceQueries):
         promoting = self._all(text(ranked.format("feature_fts")), {"q": any_word, "n": limit})
         found += [hit for hit in promoting if hit[0] not in known]
         found = found[:limit]
-        rows = {r.id: r for r in self._all(select(s.features).where(c.id.in_([h[0] for h in found])))}
+        query = select(s.features, s.feature_details.c.logits).join(s.feature_details)
+        rows = {r.id: r for r in self._all(query.where(c.id.in_([h[0] for h in found])))}
         features = []
         for hit in found:
             r = rows[hit[0]]
             item = {k: r._mapping[k] for k in ("id", "label", "verdict", "omega", "lift", "n_samples")}
-            features.append({**item, "promoted": [t for t, _ in (r.logits or {}).get("promoted", [])]})
+            features.append({**item, "promoted": [t for t, _ in r.logits["promoted"]]})
         order = [r[0] for r in self._all(text(ranked.format("sample_fts")), asked)]
         by_row = {r.row: self._sample_item(r) for r in self._sample_rows(order)}
         return {"q": q, "features": features, "samples": [by_row[row] for row in order]}

@@ -1,7 +1,7 @@
 """Tables of `store.sqlite`, and the names that the whole project shares. The format is described in
 docs/store.md.
 
-Activations in these tables are real SAE units (z); only `events/*.npy` holds the float16 stored units.
+Activations in these tables are real SAE units (z); only `events/*.npy` and `examples.value` hold float16 stored units.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere
@@ -103,8 +104,6 @@ features = Table(
     Column("omega_all_pairs", Float),
     Column("modality_share", Float),
     Column("same_sample_rate", Float),
-    Column("hist", LargeBinary, nullable=False),
-    Column("logits", JSON),
 )
 FEATURE_SORTS = (
     "id",
@@ -120,8 +119,17 @@ FEATURE_SORTS = (
     "n_samples",
 )
 Index("features_verdict", features.c.verdict)
-for _name in ("label", "omega", "lift", "lift_without_self", "p_value", "n_samples", "max_activation"):
+for _name in (*FEATURE_SORTS[1:], "max_density"):
     Index(f"features_{_name}", features.c[_name], features.c.id)
+
+# What only a feature's own page shows, apart, so that lists and filters read short rows.
+feature_details = Table(
+    "feature_details",
+    metadata,
+    Column("id", Integer, ForeignKey("features.id"), primary_key=True),
+    Column("hist", LargeBinary, nullable=False),
+    Column("logits", JSON),
+)
 
 samples = Table(
     "samples",
@@ -183,38 +191,8 @@ examples = Table(
     Column("rank", Integer, primary_key=True),
     Column("row", Integer, ForeignKey("samples.row"), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("value", Float, nullable=False),
-    Index("examples_row", "row"),
-    sqlite_with_rowid=False,
-)
-
-cooccurrence = Table(
-    "cooccurrence",
-    metadata,
-    Column("kind", Text, primary_key=True),
-    Column("a", Integer, ForeignKey("features.id"), primary_key=True),  # the text side of text-image
-    Column("b", Integer, ForeignKey("features.id"), primary_key=True),
-    Column("support", Integer, nullable=False),
-    Column("n_a", Integer, nullable=False),
-    Column("n_b", Integer, nullable=False),
-    Column("lift", Float, nullable=False),
-    Column("npmi", Float, nullable=False),
-    Column("lift_shuffled", Float),
-    Index("cooccurrence_b", "kind", "b"),
-    Index("cooccurrence_npmi", "kind", "npmi"),
-    Index("cooccurrence_support", "kind", "support"),
-    Index("cooccurrence_lift", "kind", "lift"),
-    sqlite_with_rowid=False,
-)
-
-neighbours = Table(
-    "neighbours",
-    metadata,
-    Column("feature", Integer, ForeignKey("features.id"), primary_key=True),
-    Column("space", Text, primary_key=True),
-    Column("rank", Integer, primary_key=True),
-    Column("other", Integer, ForeignKey("features.id"), nullable=False),
-    Column("cosine", Float, nullable=False),
+    Column("value", Integer, nullable=False),  # bits of the float16 in stored units: they order as the values do
+    Index("examples_row", "row", sqlite_where=text("band = -1")),
     sqlite_with_rowid=False,
 )
 

@@ -20,8 +20,10 @@ from sqlalchemy import Connection, Table, create_engine, insert, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
+from precompute.store import pairs
 from precompute.store import schema as s
-from precompute.store.collected import Collected, load_json, load_step
+from precompute.store.base import NEIGHBOUR
+from precompute.store.collected import Collected, Lens, load_json, load_step
 from precompute.store.hist import pack
 
 Array = NDArray[Any]
@@ -34,13 +36,14 @@ _UNHASHED = ("manifest.json", "run.json")
 def finish(part: Path, manifest: Item) -> Item:
     """Turns STORE.part with all steps done into a finished store; the caller checks and renames it.
 
-    Writes store.sqlite and manifest.json (with `schema`, `files` and `content_id`), deletes `collect/` and
-    `steps/`.
+    Writes store.sqlite, cooccurrence/, index/neighbours.npy and manifest.json (with `schema`, `files` and
+    `content_id`), deletes `collect/` and `steps/`.
 
     Returns:
         the finished manifest.
     """
     write_database(part, manifest)
+    write_pairs(part, manifest)
     for scratch in ("collect", "steps"):
         shutil.rmtree(part / scratch, ignore_errors=True)
     files = checksums(part)
@@ -88,15 +91,14 @@ def write_database(part: Path, manifest: Item) -> None:
                 index.create(conn)
         for statement in s.FTS:
             conn.execute(text(statement))
-        labels, logits = load_json(part, "label"), load_json(part, "logits")
+        labels, logits = load_json(part, "label"), Lens.of(data)
         flags = load_json(part, "flag")
-        _fill(conn, s.features, feature_rows(data, labels, logits))
+        _fill(conn, s.features, feature_rows(data, labels))
+        _fill(conn, s.feature_details, detail_rows(data, logits))
         _fill(conn, s.samples, sample_rows(data))
         _fill(conn, s.flags, flags["flags"])
         _fill(conn, s.flag_reasons, sorted_reasons(flags["reasons"]))
         _fill(conn, s.examples, example_rows(data))
-        _fill(conn, s.cooccurrence, cooccurrence_rows(part))
-        _fill(conn, s.neighbours, neighbour_rows(part))
         _fill(conn, s.scores, load_json(part, "score"))
         _fill(conn, s.vocabulary, ({"token_id": i, "text": t} for i, t in enumerate(data.vocabulary)))
         _fill(conn, s.quarantine, quarantine_rows(data))
@@ -134,7 +136,11 @@ def _columns(columns: dict[str, Any]) -> Iterator[Item]:
         yield dict(zip(names, values, strict=True))
 
 
-def feature_rows(data: Collected, labels: list[str | None], logits: list[Any]) -> Iterator[Item]:
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
+
+
+def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Item]:
     weigh, accum = load_step(data.part, "weigh"), data.accum
     largest = accum["max"].astype(np.float64) * data.unit
     columns = {
@@ -156,38 +162,43 @@ def feature_rows(data: Collected, labels: list[str | None], logits: list[Any]) -
             for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
         },
     }
-    ready = {name: _plain(values) for name, values in columns.items()}
-    ready["label"] = labels
-    ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"]]
-    ready["hist"] = [pack(hist) for hist in accum["hist"]]
-    ready["logits"] = logits
-    return _columns(ready)
+    for some in _chunks(data.n_features):
+        ready = {name: _plain(values[some]) for name, values in columns.items()}
+        ready["label"] = labels[some]
+        ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][some]]
+        yield from _columns(ready)
+
+
+def detail_rows(data: Collected, logits: Lens) -> Iterator[Item]:
+    for feature, hist in enumerate(data.accum["hist"]):
+        yield {"id": feature, "hist": pack(hist), "logits": logits[feature]}
 
 
 def sample_rows(data: Collected) -> Iterator[Item]:
     score, flag = load_step(data.part, "score"), load_step(data.part, "flag")
-    records, sample = data.samples, data.sample
-    columns: dict[str, Any] = {
-        "row": list(range(data.n_samples)),
-        "sample_id": [str(r["sample_id"]) for r in records],
-        "text": [r["text"] for r in records],
-        **{
-            name: _plain(sample[name].astype(np.int64))
-            for name in ("n_text", "n_image", "n_special", "n_sink")
-        },
-        **{name: [int(v) or None for v in sample[name]] for name in ("width", "height")},
-        "n_images": [len(r["images"]) for r in records],
-        "images": [[_image(image) for image in r["images"]] for r in records],
-        "views": [r["views"] for r in records],
-        "extra": [r.get("extra", {}) for r in records],
-        "fvu_text": _plain(flag["fvu_text"]),
-        "fvu_image": _plain(flag["fvu_image"]),
-        **{s.score_column(name): _plain(score[name]) for name in s.SCORES},
-        **{s.flag_column(name): _plain(flag[name]) for name in s.FLAGS},
-        "near_row": [None if v < 0 else v for v in flag["near_row"].tolist()],
-        "near_cosine": _plain(flag["near_cosine"]),
+    sample = data.sample
+    arrays = {
+        **{name: sample[name].astype(np.int64) for name in ("n_text", "n_image", "n_special", "n_sink")},
+        "fvu_text": flag["fvu_text"],
+        "fvu_image": flag["fvu_image"],
+        **{s.score_column(name): score[name] for name in s.SCORES},
+        **{s.flag_column(name): flag[name] for name in s.FLAGS},
+        "near_cosine": flag["near_cosine"],
     }
-    return _columns(columns)
+    for some in _chunks(data.n_samples):
+        records = data.samples[some]
+        yield from _columns({
+            "row": range(some.start, some.stop),
+            "sample_id": [str(r["sample_id"]) for r in records],
+            "text": [str(r["text"]) for r in records],
+            **{name: _plain(values[some]) for name, values in arrays.items()},
+            **{name: [int(v) or None for v in sample[name][some]] for name in ("width", "height")},
+            "n_images": [len(r["images"]) for r in records],
+            "images": [[_image(image) for image in r["images"]] for r in records],
+            "views": [r["views"] for r in records],
+            "extra": [r.get("extra", {}) for r in records],
+            "near_row": [None if v < 0 else v for v in flag["near_row"][some].tolist()],
+        })  # fmt: skip
 
 
 def _image(image: Item) -> Item:
@@ -206,13 +217,12 @@ def sorted_reasons(reasons: list[list[Any]]) -> Iterator[Item]:
 
 def example_rows(data: Collected) -> Iterator[Item]:
     """Top lists (band −1) and bands, in primary-key order."""
-    for low in range(0, data.n_features, _CHUNK):
-        some = slice(low, low + _CHUNK)
+    for some in _chunks(data.n_features):
         rows, positions, values = (_top_and_bands(data.accum, name, some) for name in ("row", "pos", "value"))
         feature, modality, band, rank = at = np.nonzero(rows >= 0)
         columns = {
-            "feature": feature + low, "modality": modality, "band": band - 1, "rank": rank,
-            "row": rows[at], "position": positions[at], "value": values[at].astype(np.float64) * data.unit,
+            "feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank,
+            "row": rows[at], "position": positions[at], "value": values[at].view(np.uint16),
         }  # fmt: skip
         yield from _columns({name: column.tolist() for name, column in columns.items()})
 
@@ -225,23 +235,17 @@ def _top_and_bands(accum: dict[str, Array], name: str, some: slice) -> Array:
     return np.concatenate([top[:, :, None], wide], axis=2)
 
 
-def cooccurrence_rows(part: Path) -> Iterator[Item]:
-    step = load_step(part, "cooccur")
-    names = ("a", "b", "support", "n_a", "n_b", "lift", "npmi", "lift_shuffled")
-    for kind in sorted(s.KINDS):
-        for row in _columns({name: _plain(step[f"{kind}/{name}"]) for name in names}):
-            yield {"kind": kind, **row}
-
-
-def neighbour_rows(part: Path) -> Iterator[Item]:
+def write_pairs(part: Path, manifest: Item) -> None:
+    """cooccurrence/ and index/neighbours.npy."""
+    step, n = load_step(part, "cooccur"), int(manifest["cooccurrence"]["n_samples"])
+    n_mf = step["n_samples"].astype(np.uint32)
+    names = ("a", "b", "support", "shuffled")
+    pairs.save(part, [pairs.Pairs.made(kind, (step[f"{kind}/{x}"] for x in names), n_mf, n) for kind in s.KINDS])
     step = load_step(part, "index")
-    for feature in range(len(step["decoder_other"])):
-        for space in s.SPACES:
-            others, cosines = step[f"{space}_other"][feature], step[f"{space}_cosine"][feature]
-            for rank, (other, cosine) in enumerate(zip(others.tolist(), cosines.tolist(), strict=True)):
-                if other >= 0:
-                    cosine = min(cosine, 1.0)
-                    yield {"feature": feature, "space": space, "rank": rank, "other": other, "cosine": cosine}
+    near = np.zeros((len(step["decoder_other"]), len(s.SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
+    for i, space in enumerate(s.SPACES):
+        near["other"][:, i], near["cosine"][:, i] = step[f"{space}_other"], np.minimum(step[f"{space}_cosine"], 1)
+    np.save(part / "index" / "neighbours.npy", near)
 
 
 def quarantine_rows(data: Collected) -> Iterator[Item]:
@@ -249,8 +253,8 @@ def quarantine_rows(data: Collected) -> Iterator[Item]:
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 
 
-def fts_rows(labels: list[str | None], logits: list[Any]) -> Iterator[Item]:
+def fts_rows(labels: list[str | None], logits: Lens) -> Iterator[Item]:
     for feature, (label, entry) in enumerate(zip(labels, logits, strict=True)):
-        promoted = " ".join(token for token, _ in (entry or {}).get("promoted", []))
+        promoted = " ".join(token for token, _ in entry["promoted"])
         if label or promoted:
             yield {"id": feature, "label": label or "", "promoted": promoted}

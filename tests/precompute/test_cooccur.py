@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from precompute import cooccur
 from precompute.score import derangement
 from precompute.store.collected import load_step
+from precompute.store.pairs import COLUMNS, SORTS, Pairs
 from precompute.store.schema import IMAGE, TEXT
 from tests.precompute.conftest import Part
 from tests.synthetic import word_feature
@@ -36,15 +37,15 @@ def test_counts_lift_npmi_and_control(part: Part) -> None:
         a, b = found[f"{kind}/a"], found[f"{kind}/b"]
         assert len(a) > 20
         assert (found[f"{kind}/support"] == support[a, b]).all()
-        assert (found[f"{kind}/n_a"] == n_a[a]).all() and (found[f"{kind}/n_b"] == n_b[b]).all()
+        assert (found[f"{kind}/shuffled"] == shuffled[a, b]).all()
+        counts = (found[f"{kind}/{name}"] for name in COLUMNS[:4])
+        pairs = Pairs.made(kind, counts, found["n_samples"].astype(np.uint32), n)
+        told = pairs.measured(np.arange(len(a)))
+        assert (told.n_a == n_a[a]).all() and (told.n_b == n_b[b]).all()
         lift = n * support[a, b] / (n_a[a] * n_b[b])
-        np.testing.assert_allclose(found[f"{kind}/lift"], lift, rtol=1e-12)
-        np.testing.assert_allclose(
-            found[f"{kind}/npmi"], np.log(lift) / -np.log(support[a, b] / n), rtol=1e-12
-        )
-        np.testing.assert_allclose(
-            found[f"{kind}/lift_shuffled"], n * shuffled[a, b] / (n_a[a] * n_b[b]), rtol=1e-12
-        )
+        np.testing.assert_allclose(told.lift, lift, rtol=1e-12)
+        np.testing.assert_allclose(told.npmi, np.log(lift) / -np.log(support[a, b] / n), rtol=1e-12)
+        np.testing.assert_allclose(told.lift_shuffled, n * shuffled[a, b] / (n_a[a] * n_b[b]), rtol=1e-12)
         if x == y:
             assert (a < b).all()
 
@@ -84,7 +85,7 @@ def test_planted_partners(part: Part) -> None:
     k = word_feature("dog")
     hit = (found["text-image/a"] == k + 1) & (found["text-image/b"] == k + 2)
     assert hit.sum() == 1
-    assert found["text-image/lift"][hit][0] > 3 * found["text-image/lift_shuffled"][hit][0]
+    assert found["text-image/support"][hit][0] > 3 * found["text-image/shuffled"][hit][0]
 
 
 def test_npmi_of_always_together_is_one() -> None:
@@ -97,3 +98,28 @@ def test_rows_with_the_smallest_hash() -> None:
     expected = sorted(sorted(range(50), key=lambda i: hashlib.sha256(ids[i].encode()).digest())[:7])
     assert cooccur.chosen_rows(ids, 7).tolist() == expected
     assert cooccur.chosen_rows(ids).tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_of_pairs_in_every_order(part: Part, sort: str) -> None:
+    """The ready orders, walked in pages, against sorting all pairs in Python; a feature's pairs from both sides."""
+    found, n = load_step(part.path, "cooccur"), part.data.n_samples
+    for kind in ("text-image", "image-image"):
+        counts = (found[f"{kind}/{name}"] for name in COLUMNS[:4])
+        pairs = Pairs.made(kind, counts, found["n_samples"].astype(np.uint32), n)
+        told = pairs.measured(np.arange(len(pairs)))
+        for support in (0, 7, 12, n):
+            kept = [i for i in range(len(pairs)) if told.support[i] >= support]
+            key = getattr(told, sort)
+            expected = sorted(kept, key=lambda i: (-key[i], -told.support[i], told.a[i], told.b[i]))
+            got: list[int] = []
+            while True:
+                at, total = pairs.page(sort, support, len(got), 7)
+                assert total == len(expected)
+                if not len(at):
+                    break
+                got += at.tolist()
+            assert got == expected
+        feature = int(told.b[0])
+        assert pairs.of(feature, "a").tolist() == np.flatnonzero(told.a == feature).tolist()
+        assert pairs.of(feature, "b").tolist() == np.flatnonzero(told.b == feature).tolist()

@@ -123,9 +123,9 @@ def test_scores_and_cooccurrence_follow_from_the_stored_events(demo: Demo) -> No
             ratio = largest[m] / p999_f
             strongest = np.lexsort((np.arange(n_features), -ratio))[:256]
             sets[m, row, strongest[ratio[strongest] > 0]] = True
-    pairs = rows(store, "SELECT a, b, support, n_a, n_b FROM cooccurrence WHERE kind = 'text-image'")
+    pairs = store.pairs["text-image"]
     assert len(pairs) > 100
-    for a, b, support, n_a, n_b in pairs:
+    for a, b, support, n_a, n_b in zip(*pairs.measured(np.arange(len(pairs)))[:5], strict=True):
         text, image = sets[0, :, a], sets[1, :, b]
         assert (support, n_a, n_b) == ((text & image).sum(), text.sum(), image.sum())
     store.close()

@@ -117,7 +117,7 @@ def test_names_where_no_word_stands_out(part: Part) -> None:
     """Token, promoted token, then the captions' commonest word; a test of each where captions have the word."""
     data, k = Collected(part.path, part.manifest), word_feature("dog")
     words = label.read_words([str(record["text"]) for record in data.samples])
-    token = label.fallback(data, words, k, None)
+    token = label.fallback(data, words, k, {"promoted": []})
     assert token == label.Name("token “dog”", [words.id_of["dog"]])
     rows = data.accum["top_row"].copy()
     rows[k, 0] = -1
@@ -130,4 +130,4 @@ def test_names_where_no_word_stands_out(part: Part) -> None:
     assert seen.text == f"with “{words.name[seen.words[0]]}”"
     assert counted[words.name[seen.words[0]]] == max(counted.values()) > 1
     rows[k] = -1
-    assert label.fallback(data, words, k, None) == label.Name("no word", [])
+    assert label.fallback(data, words, k, {"promoted": []}) == label.Name("no word", [])

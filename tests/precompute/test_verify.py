@@ -31,9 +31,9 @@ def seal(store: Path) -> None:
     (store / "manifest.json").write_text(json.dumps(manifest))
 
 
-def edit(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+def edit(name: str, change: Callable[[np.ndarray], np.ndarray], folder: str = "events") -> Callable[[Path], None]:
     def apply(store: Path) -> None:
-        path = store / "events" / f"{name}.npy"
+        path = store / folder / f"{name}.npy"
         np.save(path, change(np.load(path)))
 
     return apply
@@ -57,7 +57,7 @@ def bump(at: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def test_a_sound_store(copy: Path) -> None:
     lines, good = report(copy)
-    assert good and all(line.startswith("ok") for line in lines) and len(lines) == 7
+    assert good and all(line.startswith("ok") for line in lines) and len(lines) == 8
     assert verify_or_raise(copy)
 
 
@@ -75,6 +75,9 @@ def test_a_sound_store(copy: Path) -> None:
         (sql("UPDATE features SET n_text = n_text + 1 WHERE id = 2"), "arrays"),
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
         (lambda store: (store / "images/0/4_0.webp").unlink(), "pictures"),
+        (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),
+        (edit("text-text", lambda t: np.where(np.arange(8)[:, None] == 5, 0, t), "cooccurrence"), "pairs"),
+        (edit("neighbours", lambda a: a[1:], "index"), "indices"),
         (
             lambda store: shutil.copy(store / "index/decoder.faiss", store / "index/sample_text.faiss"),
             "indices",

@@ -1,0 +1,142 @@
+"""`cooccurrence/`: pairs of features that share samples, as memory-mapped columns (docs/store.md).
+
+A table of a database would need an index for each order and each side, four times the pairs themselves; here an order
+is one uint32 a pair, and whatever follows from the counts (lift, NPMI) is computed when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute.store.schema import IMAGE, KINDS, TEXT
+
+Array = NDArray[Any]
+
+FOLDER = "cooccurrence"
+COLUMNS = ("a", "b", "support", "shuffled", "by_b", "by_npmi", "by_lift", "by_support")
+SORTS = ("npmi", "lift", "support")
+SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
+_WALK = 1 << 16
+
+
+class Measured(NamedTuple):
+    """Pairs and all that follows from their counts, arrays of one length."""
+
+    a: Array
+    b: Array
+    support: Array
+    n_a: Array
+    n_b: Array
+    lift: Array
+    npmi: Array
+    lift_shuffled: Array
+
+
+def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
+    """(lift, NPMI): lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 1 when n_ab = N
+    (METHOD *Co-occurrence*)."""
+    lift = n * n_ab / (n_a.astype(np.float64) * n_b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.where(n_ab == n, 1.0, np.log(lift) / -np.log(n_ab / n))
+    return lift, value
+
+
+class Pairs:
+    """The pairs of one kind.
+
+    Args:
+        table: uint32 [8, P], a row for each of `COLUMNS`; pairs ascend by (a, b), so those of an `a` lie together.
+        n_mf: uint32 [2, F], samples in whose set the feature is, by modality.
+        n: samples looked at.
+    """
+
+    def __init__(self, kind: str, table: Array, n_mf: Array, n: int) -> None:
+        self.kind, self.table, self.n_mf, self.n = kind, table, n_mf, n
+
+    @classmethod
+    def made(cls, kind: str, counted: Iterable[Array], n_mf: Array, n: int) -> Pairs:
+        """With every order worked out, from (a, b, support, shuffled) ascending by (a, b)."""
+        a, b, support, shuffled = counted
+        table = np.zeros((len(COLUMNS), len(a)), np.uint32)
+        table[:4] = a, b, support, shuffled
+        pairs = cls(kind, table, n_mf, n)
+        table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
+        measured = pairs.measured(np.arange(len(a)))
+        for name in SORTS:
+            table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measured, name)
+        return pairs
+
+    def __len__(self) -> int:
+        return int(self.table.shape[1])
+
+    def column(self, name: str) -> Array:
+        column: Array = self.table[COLUMNS.index(name)]
+        return column
+
+    def measured(self, at: Array) -> Measured:
+        """The pairs numbered `at`, counts as int64."""
+        a, b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:4])
+        first, second = SIDES[self.kind]
+        n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
+        lift, value = npmi(support, n_a, n_b, self.n)
+        return Measured(a, b, support, n_a, n_b, lift, value, npmi(shuffled, n_a, n_b, self.n)[0])
+
+    @staticmethod
+    def sorted(found: Measured, sort: str) -> Array:
+        """Order of pairs: largest `sort` first, then larger support, then smaller a and b."""
+        return np.lexsort((found.b, found.a, -found.support, -getattr(found, sort)))
+
+    def of(self, feature: int, side: str) -> Array:
+        """Numbers of the pairs that have `feature` on that side, "a" or "b"."""
+        if side == "a":
+            low, high = np.searchsorted(self.column("a"), [feature, feature + 1])
+            return np.arange(low, high)
+        by_b = self.column("by_b")
+        low, high = np.searchsorted(self.sorted_b, [feature, feature + 1])
+        return by_b[low:high].astype(np.int64)
+
+    @cached_property
+    def sorted_b(self) -> Array:
+        """uint32 [P]: `b` in the order `by_b`."""
+        b: Array = self.column("b")[self.column("by_b")]
+        return b
+
+    def page(self, sort: str, min_support: int, start: int, limit: int) -> tuple[Array, int]:
+        """Numbers of the pairs start…start+limit−1 in that order among those with the support, and how many these
+        are."""
+        support, order = self.column("support"), self.column(f"by_{sort}")
+        total = int(np.count_nonzero(support >= max(min_support, 0)))
+        found: list[Array] = []
+        passed, end = 0, min(start + limit, total)
+        for low in range(0, len(order), _WALK):
+            if passed >= end:
+                break
+            block = order[low : low + _WALK]
+            block = block[support[block] >= max(min_support, 0)]
+            found.append(block[max(0, start - passed) : max(0, end - passed)])
+            passed += len(block)
+        return (np.concatenate(found) if found else np.zeros(0, np.uint32)).astype(np.int64), total
+
+
+def save(part: Path, pairs: list[Pairs]) -> None:
+    """Writes the folder, one file a kind and the samples per feature."""
+    folder = part / FOLDER
+    folder.mkdir(exist_ok=True)
+    for one in pairs:
+        np.save(folder / f"{one.kind}.npy", one.table)
+    np.save(folder / "n_samples.npy", pairs[0].n_mf)
+
+
+def load(store: Path, n: int) -> dict[str, Pairs]:
+    """Every kind, mapped."""
+    folder = store / FOLDER
+    n_mf = np.load(folder / "n_samples.npy", allow_pickle=False)
+    return {
+        kind: Pairs(kind, np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False), n_mf, n) for kind in KINDS
+    }
