@@ -93,6 +93,9 @@ class Bench(BaseModel):
     """Folder that `saevx demo` made; it is only read."""
     out: Path | None = None
     """JSON file to write; default: docs/results/bench-NAME.json, nothing with --small."""
+    wide: Path | None = None
+    """Folder for the made-up store of 65,536 features and a million pairs (9 GB) that some benchmarks need: made where
+    it is not there, and kept; default: a temporary folder."""
     small: bool = False
     """Run the smallest size once, to see that it works; its figures mean nothing."""
     device: str = "cpu"
@@ -109,8 +112,11 @@ class Bench(BaseModel):
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
-        command = " ".join(["saevx", *sys.argv[1:]])
-        result = bench(self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=command)
+        result = bench(
+            self.name, demo=self.demo.resolve(), small=self.small, device=self.device,
+            command=" ".join(["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]),
+            wide=self.wide and self.wide.resolve(),
+        )  # fmt: skip
         print(said(result))
         out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
         if out is not None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, create_engine, insert, text
+from sqlalchemy import JSON, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
@@ -28,6 +28,8 @@ from precompute.store.hist import pack
 
 Array = NDArray[Any]
 Item = dict[str, Any]
+Columns = dict[str, Sequence[Any]]
+"""Rows as columns, by name."""
 
 _CHUNK = 5000
 _UNHASHED = ("manifest.json", "run.json")
@@ -87,8 +89,6 @@ def write_database(part: Path, manifest: Item) -> None:
             conn.exec_driver_sql(f"PRAGMA {pragma}")
         for table in s.metadata.sorted_tables:
             conn.execute(CreateTable(table))
-            for index in sorted(table.indexes, key=lambda index: str(index.name)):  # they are a set
-                index.create(conn)
         for statement in s.FTS:
             conn.execute(text(statement))
         labels, logits = load_json(part, "label"), Lens.of(data)
@@ -96,14 +96,18 @@ def write_database(part: Path, manifest: Item) -> None:
         _fill(conn, s.features, feature_rows(data, labels))
         _fill(conn, s.feature_details, detail_rows(data, logits))
         _fill(conn, s.samples, sample_rows(data))
-        _fill(conn, s.flags, flags["flags"])
-        _fill(conn, s.flag_reasons, sorted_reasons(flags["reasons"]))
+        _fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
+        _fill(conn, s.flag_reasons, reason_rows(flags["reasons"]))
         _fill(conn, s.examples, example_rows(data))
-        _fill(conn, s.scores, load_json(part, "score"))
-        _fill(conn, s.vocabulary, ({"token_id": i, "text": t} for i, t in enumerate(data.vocabulary)))
-        _fill(conn, s.quarantine, quarantine_rows(data))
-        fts = "INSERT INTO feature_fts(rowid, label, promoted) VALUES (:id, :label, :promoted)"
-        _run(conn, text(fts), fts_rows(labels, logits))
+        _fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
+        _fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
+        _fill(conn, s.quarantine, _of_rows(s.quarantine, quarantine_rows(data)))
+        fts = "INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)"
+        for chunk in batched(fts_rows(labels, logits), _CHUNK):
+            conn.exec_driver_sql(fts, chunk)
+        for table in s.metadata.sorted_tables:  # sorted once, not kept in order row by row
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):  # they are a set
+                index.create(conn)
         conn.execute(text("INSERT INTO sample_fts(sample_fts) VALUES ('rebuild')"))
         for name in ("feature_fts", "sample_fts"):
             conn.execute(text(f"INSERT INTO {name}({name}) VALUES ('optimize')"))
@@ -114,14 +118,31 @@ def write_database(part: Path, manifest: Item) -> None:
     engine.dispose()
 
 
-def _fill(conn: Connection, table: Table, rows: Iterable[Item]) -> None:
-    _run(conn, insert(table), rows)
+def _fill(conn: Connection, table: Table, chunks: Iterable[Columns]) -> None:
+    """Rows given as columns of some thousand, by the driver itself: SQLAlchemy would look at every value."""
+    names = [column.name for column in table.columns]
+    packed = {column.name for column in table.columns if isinstance(column.type, JSON)}
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    for chunk in chunks:
+        columns = (map(_dumped, chunk[name]) if name in packed else chunk[name] for name in names)
+        if rows := list(zip(*columns, strict=True)):
+            conn.exec_driver_sql(statement, rows)
 
 
-def _run(conn: Connection, statement: Any, rows: Iterable[Item]) -> None:
+def _dumped(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _of_rows(table: Table, rows: Iterable[Item]) -> list[Columns]:
+    """A small table's rows as one chunk of columns."""
+    items = list(rows)
+    return [{column.name: [item[column.name] for item in items] for column in table.columns}]
+
+
+def batched(rows: Iterable[Any], n: int) -> Iterator[list[Any]]:
     rest = iter(rows)
-    while chunk := list(islice(rest, _CHUNK)):
-        conn.execute(statement, chunk)
+    while chunk := list(islice(rest, n)):
+        yield chunk
 
 
 def _plain(values: Array) -> list[Any]:
@@ -130,17 +151,11 @@ def _plain(values: Array) -> list[Any]:
     return [None if v != v else v for v in items] if values.dtype.kind == "f" else items
 
 
-def _columns(columns: dict[str, Any]) -> Iterator[Item]:
-    names = list(columns)
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(names, values, strict=True))
-
-
 def _chunks(n: int) -> Iterator[slice]:
     return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
 
 
-def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Item]:
+def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Columns]:
     weigh, accum = load_step(data.part, "weigh"), data.accum
     largest = accum["max"].astype(np.float64) * data.unit
     columns = {
@@ -163,18 +178,19 @@ def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Item]:
         },
     }
     for some in _chunks(data.n_features):
-        ready = {name: _plain(values[some]) for name, values in columns.items()}
+        ready: Columns = {name: _plain(values[some]) for name, values in columns.items()}
         ready["label"] = labels[some]
         ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][some]]
-        yield from _columns(ready)
+        yield ready
 
 
-def detail_rows(data: Collected, logits: Lens) -> Iterator[Item]:
-    for feature, hist in enumerate(data.accum["hist"]):
-        yield {"id": feature, "hist": pack(hist), "logits": logits[feature]}
+def detail_rows(data: Collected, logits: Lens) -> Iterator[Columns]:
+    for some in _chunks(data.n_features):
+        hist = [pack(one) for one in data.accum["hist"][some]]
+        yield {"id": range(some.start, some.stop), "hist": hist, "logits": logits[some]}
 
 
-def sample_rows(data: Collected) -> Iterator[Item]:
+def sample_rows(data: Collected) -> Iterator[Columns]:
     score, flag = load_step(data.part, "score"), load_step(data.part, "flag")
     sample = data.sample
     arrays = {
@@ -187,7 +203,7 @@ def sample_rows(data: Collected) -> Iterator[Item]:
     }
     for some in _chunks(data.n_samples):
         records = data.samples[some]
-        yield from _columns({
+        yield {
             "row": range(some.start, some.stop),
             "sample_id": [str(r["sample_id"]) for r in records],
             "text": [str(r["text"]) for r in records],
@@ -198,7 +214,7 @@ def sample_rows(data: Collected) -> Iterator[Item]:
             "views": [r["views"] for r in records],
             "extra": [r.get("extra", {}) for r in records],
             "near_row": [None if v < 0 else v for v in flag["near_row"][some].tolist()],
-        })  # fmt: skip
+        }  # fmt: skip
 
 
 def _image(image: Item) -> Item:
@@ -210,12 +226,12 @@ def _image(image: Item) -> Item:
     }
 
 
-def sorted_reasons(reasons: list[list[Any]]) -> Iterator[Item]:
-    for row, flag, reason in sorted(reasons, key=lambda r: (r[0], r[1])):
-        yield {"row": row, "flag": flag, "reason": reason}
+def reason_rows(reasons: list[list[Any]]) -> Iterator[Columns]:
+    ordered = sorted(reasons, key=lambda r: (r[0], r[1]))
+    yield {name: [one[i] for one in ordered] for i, name in enumerate(("row", "flag", "reason"))}
 
 
-def example_rows(data: Collected) -> Iterator[Item]:
+def example_rows(data: Collected) -> Iterator[Columns]:
     """Top lists (band −1) and bands, in primary-key order."""
     for some in _chunks(data.n_features):
         rows, positions, values = (_top_and_bands(data.accum, name, some) for name in ("row", "pos", "value"))
@@ -224,7 +240,7 @@ def example_rows(data: Collected) -> Iterator[Item]:
             "feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank,
             "row": rows[at], "position": positions[at], "value": values[at].view(np.uint16),
         }  # fmt: skip
-        yield from _columns({name: column.tolist() for name, column in columns.items()})
+        yield {name: column.tolist() for name, column in columns.items()}
 
 
 def _top_and_bands(accum: dict[str, Array], name: str, some: slice) -> Array:
@@ -253,8 +269,8 @@ def quarantine_rows(data: Collected) -> Iterator[Item]:
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 
 
-def fts_rows(labels: list[str | None], logits: Lens) -> Iterator[Item]:
+def fts_rows(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
     for feature, (label, entry) in enumerate(zip(labels, logits, strict=True)):
         promoted = " ".join(token for token, _ in entry["promoted"])
         if label or promoted:
-            yield {"id": feature, "label": label or "", "promoted": promoted}
+            yield feature, label or "", promoted

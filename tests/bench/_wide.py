@@ -60,7 +60,7 @@ class Wide:
     def draw(self) -> dict[str, Any]:
         """All that the steps leave. Returns the manifest."""
         self.examples()
-        tokens, n_events = self.events()
+        tokens = self.events()
         self.samples()
         self.features()
         self.partners()
@@ -90,11 +90,17 @@ class Wide:
         for band in range(BANDS):
             mine = slice(TOP + band * BAND, TOP + (band + 1) * BAND)
             value[..., mine] = self.rng.uniform(8, 16, (self.f, 2, BAND)) / 2**band
+        feature = np.broadcast_to(np.arange(self.f)[:, None, None], row.shape)
+        # What is drawn twice is one event, so it has one value.
+        place = (row * (PATCHES + WORDS[1] + 1) + at) * self.f + feature
+        _, inverse = np.unique(place, return_inverse=True)
+        largest = np.zeros(place.size, np.float16)
+        np.maximum.at(largest, inverse.reshape(-1), value.reshape(-1))
+        value = largest[inverse].reshape(row.shape)
         found: dict[str, Array] = {}
         for name, array in (("row", row), ("pos", at), ("value", value)):
             found[f"top_{name}"] = array[..., :TOP]
             found[f"band_{name}"] = array[..., TOP:].reshape(self.f, 2, BANDS, BAND)
-        feature = np.broadcast_to(np.arange(self.f)[:, None, None], row.shape)
         order = np.argsort(row, axis=None, kind="stable")
         self.planted = [array.reshape(-1)[order] for array in (row, at, feature, value)]
         peak = self.rng.integers(130, 150, (self.f, 2, 1))
@@ -106,8 +112,8 @@ class Wide:
             allow_pickle=False, **found, hist=hist, count=self.count, max=value.max(-1), total=self.count << 24,
         )  # fmt: skip
 
-    def events(self) -> tuple[Array, int]:
-        """events/: drawn features beside the planted ones. Returns every token's modality and the number of events."""
+    def events(self) -> Array:
+        """events/: drawn features beside the planted ones. Returns every token's modality."""
         folder, n_tokens = self.part / "events", int(self.token[-1])
         rank = np.minimum(self.rng.zipf(1.3, n_tokens) - 1, len(self.words) - 1)  # Zipf's law for words
         token_id = np.asarray(self.words)[rank].astype(np.int32)
@@ -143,7 +149,7 @@ class Wide:
             as_npy(folder / f"{raw}.raw", folder / f"{name}.npy", np.dtype(dtype))
         np.save(folder / "token_event.npy", np.r_[0, np.cumsum(count_t)])
         np.save(folder / "max_offset.npy", np.r_[0, np.cumsum(max_n)])
-        return modality, int(count_t.sum())
+        return modality
 
     def chunk(self, low: int, high: int, modality: Array) -> tuple[Array, Array, Array]:
         """(token in the chunk, feature, value) of samples low…high−1, features rising in a token."""
@@ -154,13 +160,13 @@ class Wide:
         row, at, planted, high_value = (a[slice(*np.searchsorted(self.planted[0], [low, high]))] for a in self.planted)
         token = np.r_[self.token[row] + at - self.token[low], token]
         feature, value = np.r_[planted, feature], np.r_[high_value, value]
-        # One sort of packed numbers; of two with the same token and feature the larger value comes first and stays.
-        key = (token * self.f + feature).astype(np.uint64) << np.uint64(16)
-        key = np.sort(key | (np.uint64(0xFFFF) - value.view(np.uint16)))
-        place = key >> np.uint64(16)
-        key = key[np.r_[True, place[1:] != place[:-1]]]
-        place = (key >> np.uint64(16)).astype(np.int64)
-        value = (np.uint64(0xFFFF) - (key & np.uint64(0xFFFF))).astype(np.uint16).view(np.float16)
+        # One sort of packed numbers; of two with the same token and feature the planted one comes first and stays.
+        key = (token * self.f + feature).astype(np.uint64) << np.uint64(17)
+        drawn = np.arange(len(token)) >= len(row)
+        key = np.sort(key | (drawn.astype(np.uint64) << np.uint64(16)) | value.view(np.uint16))
+        place = (key >> np.uint64(17)).astype(np.int64)
+        first = np.r_[True, place[1:] != place[:-1]]
+        place, value = place[first], (key[first] & np.uint64(0xFFFF)).astype(np.uint16).view(np.float16)
         return place // self.f, place % self.f, value
 
     def maxima(

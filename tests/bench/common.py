@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 
+TREE = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+"""Environment of the commands that benchmarks start."""
 PACKAGES = ("saevx", "torch", "transformers", "sae-lens", "numpy", "faiss-cpu", "SQLAlchemy", "fastapi", "ray")
 
 
@@ -27,6 +30,8 @@ class Setup(NamedTuple):
     small: bool
     """The smallest size at which everything still runs: for CI, where no figure counts."""
     device: str
+    wide: Path
+    """Folder of the wide made-up store, which stays; made by the first benchmark that needs it."""
 
 
 class Figure(TypedDict):
@@ -79,6 +84,12 @@ def subset(setup: Setup, n: int) -> Path:
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).symlink_to(setup.demo / "data" / place)
     return folder
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def machine() -> dict[str, Any]:

@@ -27,12 +27,12 @@ def names() -> list[str]:
     )
 
 
-def bench(name: str, *, demo: Path, small: bool, device: str, command: str) -> dict[str, Any]:
+def bench(name: str, *, demo: Path, small: bool, device: str, command: str, wide: Path | None = None) -> dict[str, Any]:
     """The result of one benchmark, with where and how it was made."""
     module = importlib.import_module(f"tests.bench.{name}")
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        found = module.run(Setup(demo, Path(folder), small, device))
+        found = module.run(Setup(demo, Path(folder), small, device, wide or Path(folder) / "wide"))
         seconds = time.monotonic() - begin
     return {"name": name, "command": command, "machine": machine(), "seconds": round(seconds, 1), **found}
 

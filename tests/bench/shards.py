@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.common import Figure, Setup, subset
+from tests.bench.common import TREE, Figure, Setup, subset
 
 SAMPLES, MEMORY_SAMPLES = 160, 200
-TREE = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def command(setup: Setup, data: Path, out: Path, *more: str) -> list[str]:

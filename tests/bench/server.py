@@ -1,0 +1,145 @@
+"""The server over the wide made-up store: 50 clients, one request a second each, as a group of people browses."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+
+from precompute.store import schema as s
+from precompute.store.reader import Store
+from tests.bench.common import TREE, Figure, Setup, free_port
+from tests.bench.store import wide
+
+CLIENTS, SECONDS = 50, 20
+API = "/api/v1"
+SORTS = ("omega", "lift", "max_activation", "n_samples", "p_value", "label", "label_score", "density_text", "p999")
+
+Ask = Callable[[np.random.Generator], str]
+
+
+def asks(store: Store) -> dict[str, tuple[Ask, float]]:
+    """What is asked of the server, and the milliseconds within which 95 % should be answered."""
+    f, n = store.n_features, store.n_samples
+    captions = [row.text for row in store._sample_rows(list(range(0, n, max(1, n // 500))))]
+    words = [word for caption in captions for word in caption.split()]
+
+    def feature(rng: np.random.Generator) -> str:
+        return f"/features/{rng.integers(f)}"
+
+    def sample(rng: np.random.Generator) -> str:
+        return f"/samples/{quote(store.sample_id(int(rng.integers(n))))}"
+
+    def features(rng: np.random.Generator) -> str:
+        given = [f"sort={rng.choice(SORTS)}", f"order={rng.choice(['asc', 'desc'])}"]
+        if rng.random() < 0.5:
+            given.append(f"verdict={rng.choice(s.VERDICTS)}")
+        if rng.random() < 0.3:
+            given.append(f"min_omega={rng.random():.2f}")
+        return "/features?" + "&".join(given)
+
+    def samples(rng: np.random.Generator) -> str:
+        flag = rng.choice(list(s.FLAGS))
+        return f"/samples?flag={flag}&sort={flag}&order=desc"
+
+    def pairs(rng: np.random.Generator) -> str:
+        given = f"/cooccurrence?sort={rng.choice(['npmi', 'lift', 'support'])}&min_support={rng.integers(5, 40)}"
+        return given + (f"&feature={rng.integers(f)}" if rng.random() < 0.3 else "")
+
+    def search(rng: np.random.Generator) -> str:
+        return f"/search?q={quote(' '.join(rng.choice(words, rng.integers(1, 3))))}"
+
+    def flags(_: np.random.Generator) -> str:
+        return "/flags"
+
+    def of_api(ask: Ask) -> Ask:
+        return lambda rng: API + ask(rng)
+
+    return {
+        "a feature": (of_api(feature), 20), "a feature's page": (feature, 20),
+        "a list of features": (of_api(features), 50), "the page of features": (features, 50),
+        "a sample": (of_api(sample), 50), "a sample's page": (sample, 50),
+        "the flags": (of_api(flags), 50), "samples by a flag": (of_api(samples), 50),
+        "co-occurrence": (of_api(pairs), 50), "the page of co-occurrence": (pairs, 50),
+        "search by words": (of_api(search), 50), "the page of a search by words": (search, 50),
+    }  # fmt: skip
+
+
+async def client(http: httpx.AsyncClient, ask: Ask, seed: int, end: float) -> list[tuple[float, int]]:
+    """(seconds, bytes) of one request a second, at a place in the second of its own."""
+    rng, found = np.random.Generator(np.random.PCG64(seed)), []
+    due = time.perf_counter() + float(rng.random())
+    while due < end:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        begin = time.perf_counter()
+        reply = await http.get(ask(rng))
+        found.append((time.perf_counter() - begin, len(reply.content)))
+        reply.raise_for_status()
+        due += 1
+    return found
+
+
+async def crowd(url: str, ask: Ask, seconds: float) -> np.ndarray:
+    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as http:
+        await asyncio.gather(*(client(http, ask, 1000 + i, time.perf_counter() + 2) for i in range(CLIENTS)))  # warm up
+        end = time.perf_counter() + seconds
+        found = await asyncio.gather(*(client(http, ask, i, end) for i in range(CLIENTS)))
+    return np.array([one for many in found for one in many])
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    path, seconds = wide(setup), 2 if setup.small else SECONDS
+    port = free_port()
+    command = [sys.executable, "-m", "backend.cli", "serve", str(path), "--port", str(port), "--no-live"]
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store = Store.open(path)
+    told: dict[str, dict[str, float]] = {}
+    try:
+        begin = time.perf_counter()
+        while True:
+            try:
+                httpx.get(f"{url}/readyz").raise_for_status()
+                break
+            except httpx.HTTPError:
+                if server.poll() is not None or time.perf_counter() - begin > 60:
+                    raise
+                time.sleep(0.1)
+        start = time.perf_counter() - begin
+        wanted = asks(store)
+        for name, (ask, _) in wanted.items():
+            found = asyncio.run(crowd(url, ask, seconds))
+            ms = found[:, 0] * 1000
+            told[name] = {
+                "requests": len(ms), "p50_ms": float(np.median(ms)), "p95_ms": float(np.quantile(ms, 0.95)),
+                "max_ms": float(ms.max()), "bytes": float(found[:, 1].mean()),
+            }  # fmt: skip
+    finally:
+        server.terminate()
+        server.wait()
+        store.close()
+    f, n = store.n_features, store.n_samples
+    figures: list[Figure] = [
+        {
+            "what": f"{name}: 95 % within", "value": told[name]["p95_ms"], "unit": "ms", "goal": float(goal),
+            "sense": "≤",
+            "note": f"{f} features, {n} pairs; {CLIENTS} clients on these cores, {told[name]['requests']:.0f} requests",
+        }
+        for name, (_, goal) in wanted.items()
+    ]  # fmt: skip
+    figures.append({
+        "what": "JSON of a feature", "value": told["a feature"]["bytes"] / 1000, "unit": "KB", "goal": 20.0,
+        "sense": "≤", "note": "mean, before compression",
+    })  # fmt: skip
+    return {
+        "options": {"features": f, "samples": n, "clients": CLIENTS, "seconds": seconds}, "figures": figures,
+        "seconds_to_start": start, "latency": told,
+    }  # fmt: skip
