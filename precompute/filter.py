@@ -63,8 +63,16 @@ def best(score: Array, allowed: Array, keep: float) -> Array:
     """Of the rows allowed, the `keep` percent with the highest score, ascending; NaN comes last, ties go to the
     smaller row, and the number is rounded to the nearest."""
     rows = np.flatnonzero(allowed)
-    order = np.lexsort((rows, -np.nan_to_num(score[rows], nan=-np.inf)))
-    return np.sort(rows[order[: int(np.floor(len(rows) * keep / 100 + 0.5))]])
+    value = np.nan_to_num(score[rows], nan=-np.inf)
+    n = int(np.floor(len(rows) * keep / 100 + 0.5))
+    if n in (0, len(rows)):
+        return rows[:n]
+    cut = np.partition(value, len(rows) - n)[len(rows) - n]  # the n-th largest; no need to sort a million for it
+    above = value > cut
+    level = np.flatnonzero(value == cut)[: n - int(above.sum())]
+    above[level] = True
+    kept: Array = rows[above]
+    return kept
 
 
 def _flag_and_limit(asked: str, threshold: dict[str, float]) -> tuple[str, float]:

@@ -76,7 +76,7 @@ def flag_pair(
     found["repeated-text"] = repeated_share(text)
     if image is not None:
         found |= pixels_of(image)
-    middle = np.nanmedian(store.score_values("l0"))
+    middle = store.score_median("l0")
     if scores["l0"] is not None and middle > 0:
         found["few-features"] = float(1 - scores["l0"] / middle)
     excess = excess_of(events, largest, store.feature_table["p999"], weights)

@@ -224,6 +224,14 @@ def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
+def quantiles(values: Array) -> list[float]:
+    """The values themselves at shares 0, 1/1000, …, 1, so that any score's rank is known to a thousandth."""
+    if not len(values):
+        return []
+    found: list[float] = np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
+    return found
+
+
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `seed`."""
     data = Collected(part, manifest)
@@ -251,6 +259,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
                 "description": description,
                 "mean": float(values[finite].mean()) if finite.any() else None,
                 "std": float(values[finite].std()) if finite.any() else None,
+                "median": float(np.median(values[finite])) if finite.any() else None,
+                "quantiles": quantiles(values[finite]),
                 "hist": histogram(values),
                 "length_rho": length_rho(values, n_tokens),
                 "auroc": auroc(shadow.own[name], shadow.swapped[name], seed) if tested and shadow else None,

@@ -93,7 +93,7 @@ class Standard(NamedTuple):
             Weights.of_store(store),
             table["p999"],
             2.0**-store.scale_log2,
-            float(np.nanmedian(store.score_values("l0"))),
+            store.score_median("l0"),
             [variance.get("text"), variance.get("image")],
             str(manifest.get("mismatch_score", "pooled-cosine")),
             {flag["name"]: float(flag["threshold"]) for flag in store.flags},

@@ -42,12 +42,14 @@ def percentile(hist: Array, quantile: float, largest: Array) -> Array:
 
 
 def pack(hist: Array) -> bytes:
-    """int64 [2, 256] as a small blob."""
-    return zlib.compress(hist.astype("<i8").tobytes(), 6)
+    """int64 [2, 256] as a small blob: zlib over planes of bytes, all lowest ones first."""
+    planes = np.ascontiguousarray(hist.astype("<i8").reshape(-1, 1).view(np.uint8).T)
+    return zlib.compress(planes.tobytes(), 6)
 
 
 def unpack(blob: bytes) -> Array:
-    return np.frombuffer(zlib.decompress(blob), "<i8").reshape(2, N_BINS)
+    planes = np.frombuffer(zlib.decompress(blob), np.uint8).reshape(8, -1)
+    return np.ascontiguousarray(planes.T).view("<i8").reshape(2, N_BINS)
 
 
 def trimmed(counts: Array, unit: float) -> dict[str, list[Any]]:

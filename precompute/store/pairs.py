@@ -19,7 +19,7 @@ from precompute.store.schema import IMAGE, KINDS, TEXT
 Array = NDArray[Any]
 
 FOLDER = "cooccurrence"
-COLUMNS = ("a", "b", "support", "shuffled", "by_b", "by_npmi", "by_lift", "by_support")
+COLUMNS = ("a", "b", "support", "shuffled", "by_b", "by_npmi", "by_lift")
 SORTS = ("npmi", "lift", "support")
 SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
 _WALK = 1 << 16
@@ -51,7 +51,7 @@ class Pairs:
     """The pairs of one kind.
 
     Args:
-        table: uint32 [8, P], a row for each of `COLUMNS`; pairs ascend by (a, b), so those of an `a` lie together.
+        table: uint32 [7, P], a row for each of `COLUMNS`; pairs ascend by (a, b), so those of an `a` lie together.
         n_mf: uint32 [2, F], samples in whose set the feature is, by modality.
         n: samples looked at.
     """
@@ -68,7 +68,7 @@ class Pairs:
         pairs = cls(kind, table, n_mf, n)
         table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
         measured = pairs.measured(np.arange(len(a)))
-        for name in SORTS:
+        for name in ("npmi", "lift"):
             table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measured, name)
         return pairs
 
@@ -102,6 +102,11 @@ class Pairs:
         return by_b[low:high].astype(np.int64)
 
     @cached_property
+    def by_support(self) -> Array:
+        """Numbers of all pairs, largest support first: counts sort too fast for the order to be kept."""
+        return np.argsort(-self.column("support").astype(np.int64), kind="stable")
+
+    @cached_property
     def sorted_b(self) -> Array:
         """uint32 [P]: `b` in the order `by_b`."""
         b: Array = self.column("b")[self.column("by_b")]
@@ -110,7 +115,8 @@ class Pairs:
     def page(self, sort: str, min_support: int, start: int, limit: int) -> tuple[Array, int]:
         """Numbers of the pairs start…start+limit−1 in that order among those with the support, and how many these
         are."""
-        support, order = self.column("support"), self.column(f"by_{sort}")
+        support = self.column("support")
+        order = self.by_support if sort == "support" else self.column(f"by_{sort}")
         total = int(np.count_nonzero(support >= max(min_support, 0)))
         found: list[Array] = []
         passed, end = 0, min(start + limit, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Row, and_, func, select
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase
+from precompute.store.query import scalars
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -23,8 +25,7 @@ class QualityQueries(StoreBase):
     @cached_property
     def scores(self) -> list[Item]:
         """Each score with its distribution, rank correlation with length and calibration."""
-        rows = {r.name: r for r in self._all(select(s.scores))}
-        return [_distribution(rows[name]) for name in s.SCORES]
+        return [_distribution(self._score_rows[name]) for name in s.SCORES]
 
     @cached_property
     def flags(self) -> list[Item]:
@@ -63,32 +64,40 @@ class QualityQueries(StoreBase):
         return {"text": reason["text"], "features": shown, "tokens": reason.get("tokens", [])}
 
     def score_values(self, name: str) -> Array:
-        """float64 [N] in row order, NaN where not computed."""
+        """float64 [N] in row order, NaN where not computed; kept once read."""
         if name not in s.SCORES:
             raise SaevxError(f"Unknown score {name!r}: use one of {', '.join(s.SCORES)}.")
-        query = select(s.samples.c[s.score_column(name)]).order_by(s.samples.c.row)
-        return np.array([np.nan if r[0] is None else r[0] for r in self._all(query)], dtype=np.float64)
+        cache: dict[str, Array] = self.__dict__.setdefault("_score_values", {})
+        if name not in cache:
+            query = select(s.samples.c[s.score_column(name)]).order_by(s.samples.c.row)
+            values = (np.nan if value is None else value for value in scalars(self.engine, query))
+            cache[name] = np.fromiter(values, np.float64, self.n_samples)
+        return cache[name]
+
+    def score_median(self, name: str) -> float:
+        """NaN where no sample has the score."""
+        value = self._score_rows[name].median
+        return np.nan if value is None else float(value)
 
     def rank_scores(self, scores: Item) -> dict[str, float | None]:
-        """Share of the store's samples with a lower score, per score."""
+        """Share of the store's samples with a lower score, per score, to a thousandth below."""
         ranks: dict[str, float | None] = {}
         for name, value in scores.items():
-            known = self._sorted_score(name)
-            below = int(np.searchsorted(known, value, "left")) if value is not None else 0
-            ranks[name] = below / len(known) if value is not None and len(known) else None
+            known = self._score_rows[name].quantiles
+            below = bisect_left(known, value) if value is not None else 0
+            ranks[name] = max(below - 1, 0) / 1000 if value is not None and known else None
         return ranks
 
-    def _sorted_score(self, name: str) -> Array:
-        cache: dict[str, Array] = self.__dict__.setdefault("_sorted_scores", {})
-        if name not in cache:
-            values = self.score_values(name)
-            cache[name] = np.sort(values[~np.isnan(values)])
-        return cache[name]
+    @cached_property
+    def _score_rows(self) -> dict[str, Row[Any]]:
+        return {r.name: r for r in self._all(select(s.scores))}
 
 
 def _distribution(row: Row[Any]) -> Item:
     item = dict(row._mapping)
     item["histogram"] = item.pop("hist")
+    for inner in ("median", "quantiles"):
+        item.pop(inner, None)
     low, high = item.pop("auroc_low", None), item.pop("auroc_high", None)
     if isinstance(item["auroc"], int | float):
         item["auroc"] = {"value": item["auroc"], "low": low, "high": high}

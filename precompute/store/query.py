@@ -8,7 +8,7 @@ import base64
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -74,6 +74,16 @@ def fetch(engine: Engine, query: Executable, parameters: Any = None) -> Sequence
         if "interrupted" in str(error):
             raise SaevxError("The query took too long and was stopped: narrow it with a filter.") from error
         raise
+
+
+def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
+    """The one column of many rows, as the driver gives them: a row object each would take longer than SQLite does."""
+    with engine.connect() as conn:
+        told = query.compile(engine, compile_kwargs={"literal_binds": True})
+        raw = conn.connection.driver_connection
+        assert raw is not None
+        raw.set_progress_handler(None, 0)
+        yield from (value for (value,) in raw.execute(str(told)))
 
 
 def encode_cursor(value: Any, key: int) -> str:
@@ -142,11 +152,11 @@ def keyset_page(
     return found, int(total), encode_cursor(last[by], last[key]) if more and last is not None else None
 
 
-def match_words(q: str, *, join: str = " ") -> str:
-    """A person's words as an FTS5 query: each word quoted, the last one a prefix. `join` is " " where all words
-    must be there, " OR " where one is enough."""
+def match_words(q: str, *, join: str = " ", prefix: bool = True) -> str:
+    """A person's words as an FTS5 query: each word quoted, the last one a prefix unless told otherwise. `join` is " "
+    where all words must be there, " OR " where one is enough."""
     words = [word.replace('"', "") for word in q.split()]
     words = [word for word in words if any(c.isalnum() for c in word)]
     if not words:
         return ""
-    return join.join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"*'])
+    return join.join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"' + "*" * prefix])

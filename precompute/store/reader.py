@@ -26,6 +26,8 @@ Item = dict[str, Any]
 
 __all__ = ["Page", "Store"]
 
+LOOKED_AT = 1000
+
 
 class Store(PlaceQueries):
     """A finished store, opened with `Store.open`."""
@@ -81,8 +83,7 @@ class Store(PlaceQueries):
 
     def search_words(self, q: str, limit: int = 20) -> Item:
         """Features by label and promoted tokens, samples by caption (`GET /search`)."""
-        match = match_words(q)
-        if not match:
+        if not match_words(q):
             return {"q": q, "features": [], "samples": []}
         c = s.features.c
         # Features by that name come first, those with evidence on both sides and the best-fitting name ahead;
@@ -91,12 +92,11 @@ class Store(PlaceQueries):
             "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH :q "
             "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT :n"
         )
-        ranked = "SELECT rowid FROM {0} WHERE {0} MATCH :q ORDER BY bm25({0}), rowid LIMIT :n"
-        asked = {"q": match, "n": limit}
+        ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH :q ORDER BY bm25(feature_fts), rowid LIMIT :n"
         any_word = match_words(q, join=" OR ")
         found = list(self._all(text(named), {"q": f"label : ({any_word})", "n": limit}))
         known = {hit[0] for hit in found}
-        promoting = self._all(text(ranked.format("feature_fts")), {"q": any_word, "n": limit})
+        promoting = self._all(text(ranked), {"q": any_word, "n": limit})
         found += [hit for hit in promoting if hit[0] not in known]
         found = found[:limit]
         query = select(s.features, s.feature_details.c.logits).join(s.feature_details)
@@ -106,9 +106,23 @@ class Store(PlaceQueries):
             r = rows[hit[0]]
             item = {k: r._mapping[k] for k in ("id", "label", "verdict", "omega", "lift", "n_samples")}
             features.append({**item, "promoted": [t for t, _ in r.logits["promoted"]]})
-        order = [r[0] for r in self._all(text(ranked.format("sample_fts")), asked)]
+        order = self._captions(q, limit)
         by_row = {r.row: self._sample_item(r) for r in self._sample_rows(order)}
         return {"q": q, "features": features, "samples": [by_row[row] for row in order]}
+
+    def _captions(self, q: str, limit: int) -> list[int]:
+        """Rows of captions that have all the words, the last one whole or, failing that, as a beginning; the shortest
+        first, being most about them. Of many the first thousand are looked at: bm25 would count every caption first."""
+        query = text(
+            "SELECT row FROM samples WHERE row IN "
+            f"(SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q LIMIT {LOOKED_AT}) "
+            "ORDER BY length(text), row LIMIT :n"
+        )
+        whole = [row for (row,) in self._all(query, {"q": match_words(q, prefix=False), "n": limit})]
+        if len(whole) >= limit:
+            return whole
+        begun = [row for (row,) in self._all(query, {"q": match_words(q), "n": limit})]
+        return list(dict.fromkeys([*whole, *begun]))[:limit]
 
     def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:
         """Samples whose vector of that modality is nearest; `vector` as `index.sample_vector` makes it."""

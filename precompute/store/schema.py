@@ -203,6 +203,8 @@ scores = Table(
     Column("description", Text, nullable=False),
     Column("mean", Float),
     Column("std", Float),
+    Column("median", Float),
+    Column("quantiles", JSON, nullable=False),  # at 0, 1/1000, …, 1, each a sample's own score; [] where none has one
     Column("hist", JSON, nullable=False),
     Column("length_rho", Float),
     Column("auroc", JSON),

@@ -130,7 +130,7 @@ def _fill(conn: Connection, table: Table, chunks: Iterable[Columns]) -> None:
 
 
 def _dumped(value: Any) -> str | None:
-    return None if value is None else json.dumps(value)
+    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _of_rows(table: Table, rows: Iterable[Item]) -> list[Columns]:

@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from precompute.index import flat_index
-from precompute.score import histogram
+from precompute.score import histogram, quantiles
 from precompute.store import schema as s
 from precompute.store.collected import save_json, save_step
 from precompute.store.hist import N_BINS
@@ -219,7 +219,8 @@ class Wide:
         auroc = {"value": 0.8, "low": 0.7, "high": 0.9}
         save_json(self.part, "score", [
             {"name": name, "description": s.SCORES[name], "mean": float(v.mean()), "std": float(v.std()),
-             "hist": histogram(v), "length_rho": 0.1, "auroc": auroc}
+             "median": float(np.median(v)), "quantiles": quantiles(v), "hist": histogram(v), "length_rho": 0.1,
+             "auroc": auroc}
             for name, v in scores.items()
         ])  # fmt: skip
         table, reasons = [], []

@@ -76,7 +76,7 @@ def test_a_sound_store(copy: Path) -> None:
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
         (lambda store: (store / "images/0/4_0.webp").unlink(), "pictures"),
         (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),
-        (edit("text-text", lambda t: np.where(np.arange(8)[:, None] == 5, 0, t), "cooccurrence"), "pairs"),
+        (edit("text-text", lambda t: np.where(np.arange(7)[:, None] == 5, 0, t), "cooccurrence"), "pairs"),
         (edit("neighbours", lambda a: a[1:], "index"), "indices"),
         (
             lambda store: shutil.copy(store / "index/decoder.faiss", store / "index/sample_text.faiss"),
