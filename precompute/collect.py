@@ -213,7 +213,7 @@ class Collector:
         if loaded.hidden is None:
             begin = time.monotonic()
             if self.nll:
-                loaded.hidden, loaded.nll_b = self.mllm.hidden_and_nll(loaded.batch)
+                loaded.hidden, loaded.nll_b = self.mllm.hidden_and_nll(loaded.batch, quick=True)
             else:
                 loaded.hidden = self.mllm.hidden(loaded.batch)
             if loaded.hidden.device.type == "cuda":

@@ -93,6 +93,10 @@ def test_caption_nll(mllm: Mllm, whole: Mllm) -> None:
         right = -logits[b, at - 1].gather(1, ids[:, None]).mean()
         assert nll_b[b] == pytest.approx(float(right), rel=1e-5)
     assert np.isnan(nll_b[2])
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    quick_bsd, quick_b = whole.hidden_and_nll(batch, quick=True)
+    assert torch.equal(quick_bsd, hidden_bsd) and torch.backends.mkldnn.matmul.fp32_precision == before
+    np.testing.assert_allclose(quick_b, nll_b, rtol=1e-2)
     with pytest.raises(SaevxError, match="whole model"):
         mllm.hidden_and_nll(batch)
 
