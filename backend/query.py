@@ -158,4 +158,4 @@ def caption_nll(engine: Engine, text: str, image: Image.Image | None) -> float |
     if not text:
         return None
     batch = engine.mllm.prepare([Pair(text=text, images=[image] if image is not None else [])])
-    return number(-float(engine.mllm.hidden_and_nll(batch)[1][0]))
+    return number(-float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0]))

@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import socket
+import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 
-TREE = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-"""Environment of the commands that benchmarks start."""
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+TREE = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}
+"""Environments of the commands that benchmarks start."""
 PACKAGES = ("saevx", "torch", "transformers", "sae-lens", "numpy", "faiss-cpu", "SQLAlchemy", "fastapi", "ray")
 
 
@@ -90,6 +93,21 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def until_ready(server: subprocess.Popen[bytes], url: str, path: str = "/readyz", patience_s: float = 120) -> None:
+    """Until the server answers there with 200."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            with urllib.request.urlopen(url + path, timeout=10) as reply:
+                if reply.status == 200:
+                    return
+        except OSError:
+            pass
+        if server.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"no answer from {path}")
+        time.sleep(0.05)
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from precompute.store import schema as s
 from precompute.store.reader import Store
-from tests.bench.common import TREE, Figure, Setup, free_port
+from tests.bench.common import TREE, Figure, Setup, free_port, until_ready
 from tests.bench.store import wide
 
 CLIENTS, SECONDS = 50, 20
@@ -105,14 +105,7 @@ def run(setup: Setup) -> dict[str, Any]:
     told: dict[str, dict[str, float]] = {}
     try:
         begin = time.perf_counter()
-        while True:
-            try:
-                httpx.get(f"{url}/readyz").raise_for_status()
-                break
-            except httpx.HTTPError:
-                if server.poll() is not None or time.perf_counter() - begin > 60:
-                    raise
-                time.sleep(0.1)
+        until_ready(server, url)
         start = time.perf_counter() - begin
         wanted = asks(store)
         for name, (ask, _) in wanted.items():

@@ -1,0 +1,50 @@
+"""JavaScript that a page loads before it is whole, as Chromium asks for it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from tests.bench.common import TREE, Figure, Setup, free_port, until_ready
+
+PAGES = ("/", "/features", "/features/0", "/samples", "/search", "/cooccurrence", "/quality", "/sae", "/steer")
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    pages = PAGES[2:3] if setup.small else PAGES
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    store = str(setup.demo / "store")
+    command = [sys.executable, "-m", "backend.cli", "serve", store, "--port", str(port), "--no-live"]
+    server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    found: dict[str, dict[str, int]] = {}
+    try:
+        until_ready(server, url)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            for page in pages:
+                scripts: dict[str, int] = {}
+                tab = browser.new_context().new_page()
+                tab.on("response", lambda r, s=scripts: s.update({r.url: len(gzip.compress(r.body()))})
+                       if r.request.resource_type == "script" else None)  # fmt: skip
+                tab.goto(url + page, wait_until="networkidle")
+                found[page] = {name.removeprefix(url): size for name, size in scripts.items()}
+                tab.context.close()
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+    size = {page: sum(scripts.values()) for page, scripts in found.items()}
+    most = max(size, key=lambda page: size[page])
+    figure: Figure = {
+        "what": "JavaScript of a page, compressed", "value": size[most] / 1000, "unit": "KB", "goal": 30.0,
+        "sense": "≤", "note": f"gzip, every module that the page asks for; the largest of {len(pages)} pages is {most}",
+    }  # fmt: skip
+    return {"options": {"pages": len(pages)}, "figures": [figure], "bytes": found}

@@ -1,0 +1,58 @@
+"""A search by picture or words through the live model, over the one forward pass that it needs."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+from backend import query
+from backend.deps import OpenStore
+from backend.live import Engine
+from backend.live import load_engine as load
+from backend.settings import Settings
+from precompute.data import open_picture
+from precompute.model import Pair
+from precompute.store.reader import Store
+from tests.bench.common import Figure, Setup, alternately, ratio
+
+QUERIES, ROUNDS = 10, 3
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    n, rounds = (1, 1) if setup.small else (QUERIES, ROUNDS)
+    path = setup.demo / "store"
+    store = Store.open(path)
+    served = cast(OpenStore, SimpleNamespace(name="demo", path=path, manifest=store.manifest, store=store))
+    engine: Engine = load(Settings(stores=[path], device=setup.device), served, [])
+    lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:n]
+    rows = [json.loads(line) for line in lines]
+    pictures = [open_picture(setup.demo / "data" / row["file_name"]).image for row in rows]
+    asked = {
+        "a picture": [("", picture) for picture in pictures],
+        "words": [(row["text"], None) for row in rows],
+        "both": [(row["text"], picture) for row, picture in zip(rows, pictures, strict=True)],
+    }
+    figures: list[Figure] = []
+    told = {}
+    for name, pairs in asked.items():
+        batches = [engine.mllm.prepare([Pair(text, [] if image is None else [image])]) for text, image in pairs]
+
+        def bare(batches: list[Any] = batches) -> None:
+            for batch in batches:
+                engine.mllm.hidden(batch)
+
+        def search(pairs: list[Any] = pairs) -> None:
+            for text, image in pairs:
+                partial(query.search, engine, store=served, text=text, image=image, limit=24)()
+
+        seconds = alternately({"forward": bare, "search": search}, rounds)
+        told[name] = seconds
+        figures.append({
+            "what": f"a search by {name} over its forward pass", "value": ratio(seconds["search"], seconds["forward"]),
+            "unit": "×", "goal": 1.3, "sense": "≤",
+            "note": f"the demo's model to layer L, {n} queries; preparing, encoding, ranking, nearest samples included",
+        })  # fmt: skip
+    store.close()
+    return {"options": {"queries": n, "rounds": rounds}, "figures": figures, "seconds": told}
