@@ -32,6 +32,9 @@ MISMATCH_SCORES = ("pooled-cosine", "supported-share")  # those that work, METHO
 MAX_REASONS = 2000  # per flag, the worst first
 N_NAMED = 4  # features and tokens a reason names
 NEAR = 8  # neighbours of either kind compared
+EXACT = 100_000  # samples up to which all are compared with all
+PROBED = 8  # cells looked into, beyond
+HASHED_BITS = 16
 NEAR_LIMIT = 0.7  # at most 9 of 64 hash bits differ, and the cosine is as high
 
 DESCRIPTIONS = {
@@ -206,6 +209,37 @@ class Near(NamedTuple):
     cosine: Array
 
 
+def nearest_vectors(vectors: Array, k: int) -> Array:
+    """The k nearest of each by inner product, int64 [n, k], −1 where fewer were found.
+
+    Exact up to EXACT vectors; of more, those in the nearest of some √n cells, as all against all would take days. What
+    is nearly the same lies in the same cell or the next."""
+    n, width = vectors.shape
+    if n <= EXACT:
+        exact: Array = faiss.knn(vectors, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        return exact
+    n_cells = int(4 * np.sqrt(n))
+    cells = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
+    cells.train(vectors[:: max(1, n // (64 * n_cells))])
+    cells.add(vectors)
+    cells.nprobe = PROBED
+    found: Array = cells.search(vectors, k)[1]
+    return found
+
+
+def nearest_hashes(packed: Array, k: int) -> Array:
+    """The k nearest of each by differing bits, as `nearest_vectors`. Of many, among those that differ in at most one of
+    the first 16 bits, from a table of these."""
+    n, n_bytes = packed.shape
+    table: Any = faiss.IndexBinaryFlat(8 * n_bytes)
+    if n > EXACT:
+        table = faiss.IndexBinaryHash(8 * n_bytes, HASHED_BITS)
+        table.nflip = 1
+    table.add(packed)
+    found: Array = table.search(packed, k)[1]
+    return found
+
+
 def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     """Pairs close in feature space and to the eye.
 
@@ -223,11 +257,9 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     if len(live) < 2:
         return Near(score, row, cosine)
     some, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
-    alike = faiss.IndexBinaryFlat(hashes.shape[1])
-    alike.add(packed)
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
-    by_feature = faiss.knn(some, some, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    other = np.concatenate([by_feature, alike.search(packed, k)[1]], axis=1)
+    other = np.concatenate([nearest_vectors(some, k), nearest_hashes(packed, k)], axis=1)
+    other = np.where(other < 0, np.arange(len(live))[:, None], other)  # an inverted list may hold fewer than k
     mine = np.arange(len(live))[:, None]
     value = np.einsum("nd,nkd->nk", some, some[other]).astype(np.float64)
     likeness = 1 - (bits[:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)

@@ -188,3 +188,22 @@ def test_reader_shows_reasons_with_labels(made_up: Store) -> None:
         hits = {h["name"]: h for h in made_up.sample(item["sample_id"])["flags"]}
         assert hits["mismatch"]["score"] > hits["mismatch"]["threshold"]
         assert hits["mismatch"]["reason"]["features"][0]["label"]
+
+
+def test_many_are_compared_through_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond EXACT samples: copies with a little noise are still found, and nothing else is raised."""
+    rng = np.random.Generator(np.random.PCG64(3))
+    n, copies = 3000, 200
+    vectors = rng.normal(size=(n, 256)).astype(np.float32)
+    hashes = rng.random((n, 64)) < 0.5
+    vectors[-copies:] = vectors[:copies] + 0.1 * rng.normal(size=(copies, 256))
+    hashes[-copies:] = hashes[:copies] ^ (rng.random((copies, 64)) < 0.03)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    exact = flag.near_duplicates(vectors, hashes, np.arange(n))
+    monkeypatch.setattr(flag, "EXACT", 1000)
+    many = flag.near_duplicates(vectors, hashes, np.arange(n))
+    raised, expected = (set(np.flatnonzero(near.score > flag.NEAR_LIMIT)) for near in (many, exact))
+    assert expected == set(range(n - copies, n))
+    assert raised <= expected and len(raised) > 0.98 * copies
+    found = sorted(raised)
+    assert (many.row[found] == exact.row[found]).all()
