@@ -17,7 +17,7 @@ from sqlalchemy import select
 from precompute.errors import SaevxError
 from precompute.score_file import rows_of
 from precompute.store import schema as s
-from precompute.store.query import fetch
+from precompute.store.query import fetch, scalars
 from precompute.store.reader import Store
 
 Array = NDArray[Any]
@@ -49,8 +49,8 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
     for asked in flags:
         name, limit = _flag_and_limit(asked, threshold)
         column = s.samples.c[s.flag_column(name)]
-        raised = [r[0] for r in fetch(store.engine, select(s.samples.c.row).where(column > limit))]
-        allowed[raised] = False
+        raised = scalars(store.engine, select(s.samples.c.row).where(column > limit))
+        allowed[np.fromiter(raised, np.int64)] = False
     return best(score, allowed, keep)
 
 

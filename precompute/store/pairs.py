@@ -94,11 +94,12 @@ class Pairs:
 
     def of(self, feature: int, side: str) -> Array:
         """Numbers of the pairs that have `feature` on that side, "a" or "b"."""
+        edges = np.array([feature, feature + 1], np.uint32)  # of another type, the whole column would be copied to it
         if side == "a":
-            low, high = np.searchsorted(self.column("a"), [feature, feature + 1])
+            low, high = np.searchsorted(self.column("a"), edges)
             return np.arange(low, high)
         by_b = self.column("by_b")
-        low, high = np.searchsorted(self.sorted_b, [feature, feature + 1])
+        low, high = np.searchsorted(self.sorted_b, edges)
         return by_b[low:high].astype(np.int64)
 
     @cached_property
