@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -35,14 +37,51 @@ class Glimpse(NamedTuple):
     words: list[str]
 
 
+Key = tuple[str, str, str | None, int, int]
+"""Content id, prefix and store of the links, feature, number of pictures."""
+
+
+class Remembered:
+    """The glimpses last shown: a store never changes, and everybody's lists begin with the same features."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.lock = most, threading.Lock()
+        self.found: OrderedDict[Key, Glimpse] = OrderedDict()
+
+    def get(self, keys: Iterable[Key]) -> dict[Key, Glimpse]:
+        with self.lock:
+            known = {key: self.found[key] for key in keys if key in self.found}
+            for key in known:
+                self.found.move_to_end(key)
+        return known
+
+    def put(self, new: dict[Key, Glimpse]) -> None:
+        with self.lock:
+            self.found.update(new)
+            while len(self.found) > self.most:
+                self.found.popitem(last=False)
+
+
+REMEMBERED = Remembered(2000)
+
+
 def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, Glimpse]:
     """Small pictures with their heat, each sample once; failing that the strongest tokens, each once."""
-    wanted = list(dict.fromkeys(ids))
+    links = Links(request, served)
+    key_of = {id: (served.content_id, links.base, links.store, id, most) for id in ids}
+    known = REMEMBERED.get(key_of.values())
+    if missing := [id for id, key in key_of.items() if key not in known]:
+        new = {key_of[id]: one for id, one in fresh_glimpses(links, served, missing, most).items()}
+        REMEMBERED.put(new)
+        known |= new
+    return {id: known[key] for id, key in key_of.items()}
+
+
+def fresh_glimpses(links: Links, served: OpenStore, wanted: list[int], most: int) -> dict[int, Glimpse]:
     by_patch = served.store.strongest_examples(wanted, "image", most)
-    shown_images = Links(request, served)
     pictures: dict[int, list[Picture]] = {}
     for id, items in by_patch.items():
-        found = [Example.model_validate(one) for one in shown_images.all_images(items)]
+        found = [Example.model_validate(one) for one in links.all_images(items)]
         top = max((one.activation for one in found), default=0.0)
         pictures[id] = [picture for one in found if (picture := example_picture(one, top, THUMB)) is not None]
     without = [id for id in wanted if not pictures[id]]

@@ -58,6 +58,7 @@ FEATURE_COLUMNS = [
     ("max_activation", "Max", "Largest activation, in the SAE's units"),
     ("n_samples", "Samples", "Samples in which any token switches it on"),
 ]
+LIST_ROWS = 30
 BANDS = {
     -1: ("top", "The strongest tokens of the whole store."),
     0: ("high", "Drawn at random from the feature's highest octave of activation."),
@@ -160,7 +161,8 @@ def features(
         "order": order,
         "cursor": cursor,
     }
-    page = features_api.get_features(served, **{**asked, "verdict": [verdict] if verdict else None})
+    given = {**asked, "verdict": [verdict] if verdict else None}
+    page = features_api.get_features(served, **given, limit=LIST_ROWS)
     return render_for(
         request,
         "features.html",
