@@ -1,9 +1,9 @@
-"""Shards on several processes or machines through Ray (`saevx precompute --ray local|ADDRESS --workers N`).
+"""Work on several processes or machines through Ray (`--ray local|ADDRESS --workers N`).
 
-Every worker is an actor that loads model and SAE once and writes whole shards into the unfinished store, a folder that
-all of them must see. Ray starts a lost actor anew and gives it its shard again; a shard appears whole or not at all, so
-nothing is done half. The plan is settled before, so the bytes are those of a run without Ray on the same device type,
-dtype and number of threads.
+Every worker is an actor that loads model and SAE once and writes whole files into an unfinished folder, which all of
+them must see. Ray starts a lost actor anew and gives it its item again; a file appears whole or not at all, so nothing
+is done half. What the items are is settled before, so the bytes are those of a run without Ray on the same device
+type, dtype and number of threads.
 """
 
 from __future__ import annotations
@@ -13,105 +13,108 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, NamedTuple
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
 
-from precompute.collect import Clock, Collector, prelude_path
-from precompute.data import Data
 from precompute.errors import SaevxError
-from precompute.plan import Plan
-from precompute.progress import Progress, say
+from precompute.progress import say
 
 RESTARTS = 16
 """How often a worker may be lost before the run gives up; what is done stays."""
 CONNECT_S = 10.0
 
 
-class Shared(NamedTuple):
-    """What every worker is told."""
+class Actor:
+    """A process with what `make(given)` returns in it, such as a model."""
 
-    options: dict[str, Any]
-    data: Data
-    plan: Plan
-    threads: int
+    def __init__(self, make: Callable[[Any], Any], given: Any, threads: int) -> None:
+        self.make, self.given, self.threads = make, given, threads
 
-
-class Done(NamedTuple):
-    """A shard that stands."""
-
-    number: int
-    process: int
-    forward: float
-    """Seconds."""
-    tokens: int
-
-
-class Worker:
-    """A process with the model in it."""
-
-    def __init__(self, shared: Shared) -> None:
+    @cached_property
+    def inside(self) -> Any:
+        # Not in __init__: what that raises is told as the loss of the actor.
         import torch
 
-        from precompute.pipeline import Options, Run
-
-        torch.set_num_threads(shared.threads)
-        run = Run(Options(**shared.options))
-        run.__dict__["data_and_plan"] = (shared.data, shared.plan)
-        self.job: Collector = run.collector()
+        torch.set_num_threads(self.threads)
+        return self.make(self.given)
 
     def ready(self) -> int:
-        """Its process, once the model is loaded."""
+        """Its process, once all is loaded."""
+        assert self.inside is not None
         return os.getpid()
 
-    def shard(self, number: int) -> Done:
-        """Write one shard."""
-        while number and not prelude_path(self.job.part).exists():  # who has shard 0 is finding out
-            time.sleep(0.1)
-        before = self.job.clock
-        self.job.clock = Clock(prelude_samples=before.prelude_samples)
-        self.job.run([number], quiet=True)
-        return Done(number, os.getpid(), self.job.clock.forward, self.job.clock.tokens)
+    def do(self, method: str, item: Any) -> tuple[int, Any]:
+        """Its process, and what the method returns of an item."""
+        return os.getpid(), getattr(self.inside, method)(item)
 
 
-def collect(job: Collector, options: dict[str, Any], address: str, workers: int, *, gpu: bool) -> dict[str, Any]:
-    """Every shard that is not there yet, on `workers` actors. Returns what run.json tells of them.
+class Pool:
+    """Actors that are ready."""
+
+    def __init__(self, ray: Any, actors: list[Any], threads: int) -> None:
+        self.actors, self.threads = actors, threads
+        self.inner = ray.util.ActorPool(actors)
+        self.begin = time.monotonic()
+        self.items: Counter[int] = Counter()
+        """Done by each process."""
+
+    def map(self, method: str, items: Iterable[Any]) -> Iterator[Any]:
+        """What the method returns of each item, in the order in which they are done. Items are taken one by one as
+        workers are free for them, so there may be any number."""
+
+        def next_done() -> Any:
+            pid, found = self.inner.get_next_unordered()
+            self.items[pid] += 1
+            return found
+
+        for item in items:
+            if not self.inner.has_free():
+                yield next_done()
+            self.inner.submit(lambda actor, one: actor.do.remote(method, one), item)
+        while self.inner.has_next():
+            yield next_done()
+
+    @property
+    def seconds(self) -> float:
+        """Since all was loaded."""
+        return time.monotonic() - self.begin
+
+    def about(self) -> dict[str, Any]:
+        """For run.json."""
+        by_process = {str(pid): n for pid, n in self.items.items()}
+        return {
+            "workers": len(self.actors), "threads": self.threads, "seconds_loaded": self.seconds,
+            "shards_by_process": by_process,
+        }  # fmt: skip
+
+
+@contextmanager
+def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
+    """`workers` actors, each with its own `make(given)`.
 
     Args:
-        options: of `precompute`, paths absolute.
+        make: a function or class of a module, so that workers can import it.
+        given: sent to each once; paths absolute.
         address: "local" for this machine, else a running cluster's.
-        gpu: whether each worker takes a GPU.
+        gpu: whether each takes a GPU.
 
     Raises:
-        SaevxError: Ray is not installed or not reached, or a worker failed again and again.
+        SaevxError: Ray is not reached, or a worker failed again and again.
     """
-    todo = job.missing()
-    if not todo:
-        return {}
-    shards: Counter[str] = Counter()
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, (os.cpu_count() or 1) // workers)
     begin = time.monotonic()
     with connected(address, workers * threads) as ray, told(ray):
-        shared = ray.put(Shared(options, job.data, job.plan, threads))
-        actor = ray.remote(Worker).options(
+        actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
-        actors = [actor.remote(shared) for _ in range(min(workers, len(todo)))]
+        shared = ray.put(given)
+        actors = [actor.remote(make, shared, threads) for _ in range(workers)]
         pids = ray.get([one.ready.remote() for one in actors])
-        loaded = time.monotonic()
-        say(f"{len(actors)} workers have loaded the model in {loaded - begin:.1f} s: processes {pids}")
-        pool = ray.util.ActorPool(actors)
-        n_samples = [sum(len(job.plan.batches[b]) for b in shard) for shard in job.plan.shards]
-        before = sum(n_samples) - sum(n_samples[i] for i in todo)
-        with Progress("collect", sum(n_samples), "samples", before) as progress:
-            for done in pool.map_unordered(lambda one, n: one.shard.remote(n), todo):
-                job.clock.forward += done.forward
-                job.clock.tokens += done.tokens
-                shards[str(done.process)] += 1
-                progress.add(n_samples[done.number])
-    seconds = time.monotonic() - loaded
-    job.clock.wall += seconds
-    return {"workers": len(actors), "threads": threads, "seconds_loaded": seconds, "shards_by_process": dict(shards)}
+        say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {pids}")
+        yield Pool(ray, actors, threads)
 
 
 @contextmanager
@@ -119,36 +122,19 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
     """Ray, connected and let go again."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+    import ray.util
+
+    own = {"num_cpus": n_cpus, "include_dashboard": False} if address == "local" else {}
     try:
-        import ray
-        import ray.util
-    except ImportError as error:
-        raise SaevxError("--ray needs Ray: pip install 'saevx[ray]'.") from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    try:
-        if address != "local":
-            reach(address)
-        if address == "local":
-            ray.init("local", num_cpus=n_cpus, include_dashboard=False, **quiet)
-        else:
-            ray.init(address, **quiet)
+        ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-        raise SaevxError(
-            f"No Ray cluster answers at {address}: give the address that `ray start --head` printed, or local."
-        ) from error
+        raise unreachable(address) from error
     try:
         with redirect_stdout(sys.stderr):  # where Ray tells of lost workers; standard output is for results
             yield ray
     finally:
         ray.shutdown()
-
-
-def reach(address: str) -> None:
-    """A quick look whether anything listens there: Ray itself would try for minutes. Names that only Ray knows
-    (auto, ray://…) are left to it. Raises OSError."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 @contextmanager
@@ -167,12 +153,33 @@ def told(ray: Any) -> Iterator[None]:
         raise SaevxError("Workers were lost again and again: repeat the command to go on with what is done.") from error
 
 
-def check(address: str, workers: int | None) -> int:
-    """Number of workers. Raises SaevxError for options that do not go together."""
+def check(address: str | None, workers: int | None) -> None:
+    """Before anything is loaded: do the options go together, and is there such a cluster? Raises SaevxError."""
+    if address is None:
+        if workers is not None:
+            raise SaevxError("--workers goes with --ray: add --ray local for processes of this machine.")
+        return
     if workers is None:
         raise SaevxError("--ray needs --workers: how many processes, on a GPU machine one for each GPU.")
     if not address:
         raise SaevxError("--ray takes local, or the address of a cluster such as 10.0.0.1:6379.")
-    return workers
+    if find_spec("ray") is None:
+        raise SaevxError("--ray needs Ray: pip install 'saevx[ray]'.")
+    reach(address)
 
 
+def reach(address: str) -> None:
+    """A quick look whether anything listens there: Ray itself would try for minutes. Names that only Ray knows
+    (auto, ray://…) are left to it. Raises SaevxError."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        except (OSError, OverflowError) as error:
+            raise unreachable(address) from error
+
+
+def unreachable(address: str) -> SaevxError:
+    return SaevxError(
+        f"No Ray cluster answers at {address}: give the address that `ray start --head` printed, or local."
+    )
