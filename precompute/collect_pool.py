@@ -1,4 +1,5 @@
-"""The pass on several workers (ray_pool.py): each writes whole shards into the unfinished store."""
+"""The pass on several workers (ray_pool.py): each writes whole shards into the unfinished store, and they merge the
+shards' accumulators as a tree, so that the command itself need not read those of every shard."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precompute.collect import Clock, Collector, prelude_path
 from precompute.data import Data
+from precompute.merge import tree, write_node
 from precompute.plan import Plan
 from precompute.progress import Progress
 from precompute.ray_pool import pool
@@ -50,6 +52,10 @@ class Worker:
         self.job.run([number], quiet=True)
         return Done(number, self.job.clock.forward, self.job.clock.tokens)
 
+    def node(self, place: tuple[int, int]) -> None:
+        """Merge the children of the node at (level, number)."""
+        write_node(self.job, *place)
+
 
 def collect(job: Collector, options: Options) -> dict[str, Any]:
     """Every shard that is not there yet. Returns what run.json tells of the workers.
@@ -76,4 +82,7 @@ def collect(job: Collector, options: Options) -> dict[str, Any]:
                 job.clock.tokens += done.tokens
                 progress.add(n_samples[done.number])
         job.clock.wall += workers.seconds
-        return workers.about()
+        about = workers.about()
+        for level, n in list(enumerate(tree(len(job.plan.shards))))[1:]:
+            list(workers.map("node", [(level, i) for i in range(n)]))
+        return about

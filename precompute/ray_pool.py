@@ -54,8 +54,8 @@ class Actor:
 class Pool:
     """Actors that are ready."""
 
-    def __init__(self, ray: Any, actors: list[Any], threads: int) -> None:
-        self.actors, self.threads = actors, threads
+    def __init__(self, ray: Any, actors: list[Any], pids: list[int], threads: int) -> None:
+        self.pids, self.threads = pids, threads
         self.inner = ray.util.ActorPool(actors)
         self.begin = time.monotonic()
         self.items: Counter[int] = Counter()
@@ -86,7 +86,7 @@ class Pool:
         """For run.json."""
         by_process = {str(pid): n for pid, n in self.items.items()}
         return {
-            "workers": len(self.actors), "threads": self.threads, "seconds_loaded": self.seconds,
+            "workers": len(self.pids), "threads": self.threads, "seconds_loaded": self.seconds,
             "shards_by_process": by_process,
         }  # fmt: skip
 
@@ -114,7 +114,7 @@ def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, 
         actors = [actor.remote(make, shared, threads) for _ in range(workers)]
         pids = ray.get([one.ready.remote() for one in actors])
         say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {pids}")
-        yield Pool(ray, actors, threads)
+        yield Pool(ray, actors, pids, threads)
 
 
 @contextmanager
@@ -150,7 +150,10 @@ def told(ray: Any) -> Iterator[None]:
             f"A worker failed ({type(cause).__name__}: {cause}): repeat the command, it goes on with what is done."
         ) from error
     except ray.exceptions.RayActorError as error:
-        raise SaevxError("Workers were lost again and again: repeat the command to go on with what is done.") from error
+        raise SaevxError(
+            "Workers were lost again and again, or could not start (is the same saevx installed on every machine?): "
+            "repeat the command to go on with what is done."
+        ) from error
 
 
 def check(address: str | None, workers: int | None) -> None:

@@ -308,7 +308,6 @@ class Job:
         return found
 
 
-
 def pixels(samples: list[Sample], thumbs: Path) -> dict[str, Array]:
     """blank, dark, blurred and tiny, from thumbnails as a store keeps them."""
     places = [(i, j) for i, sample in enumerate(samples) for j in range(len(sample.record["images"]))]
