@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,34 +27,37 @@ CONNECT_S = 10.0
 
 
 class Actor:
-    """A process with what `make(given)` returns in it, such as a model."""
+    """A process with what `make` returns in it, such as a model.
 
-    def __init__(self, make: Callable[[Any], Any], given: Any, threads: int) -> None:
-        self.make, self.given, self.threads = make, given, threads
+    What it is made from comes with every call, as a reference in a list so that it is only fetched once: arguments
+    of the constructor might be lost to an actor that Ray starts anew.
+    """
 
-    @cached_property
-    def inside(self) -> Any:
-        # Not in __init__: what that raises is told as the loss of the actor.
-        import torch
+    def __init__(self, make: Callable[[Any], Any], threads: int) -> None:
+        self.make, self.threads = make, threads
+        self.inside: Any = None
 
-        torch.set_num_threads(self.threads)
-        return self.make(self.given)
-
-    def ready(self) -> int:
+    def ready(self, given: list[Any]) -> int:
         """Its process, once all is loaded."""
-        assert self.inside is not None
+        if self.inside is None:
+            import ray
+            import torch
+
+            torch.set_num_threads(self.threads)
+            self.inside = self.make(ray.get(given[0]))
         return os.getpid()
 
-    def do(self, method: str, item: Any) -> tuple[int, Any]:
+    def do(self, given: list[Any], method: str, item: Any) -> tuple[int, Any]:
         """Its process, and what the method returns of an item."""
-        return os.getpid(), getattr(self.inside, method)(item)
+        return self.ready(given), getattr(self.inside, method)(item)
 
 
 class Pool:
     """Actors that are ready."""
 
-    def __init__(self, ray: Any, actors: list[Any], pids: list[int], threads: int) -> None:
-        self.pids, self.threads = pids, threads
+    def __init__(self, ray: Any, actors: list[Any], given: list[Any], threads: int) -> None:
+        self.actors, self.given, self.threads = actors, given, threads
+        self.pids: list[int] = ray.get([one.ready.remote(given) for one in actors])
         self.inner = ray.util.ActorPool(actors)
         self.begin = time.monotonic()
         self.items: Counter[int] = Counter()
@@ -73,7 +75,7 @@ class Pool:
         for item in items:
             if not self.inner.has_free():
                 yield next_done()
-            self.inner.submit(lambda actor, one: actor.do.remote(method, one), item)
+            self.inner.submit(lambda actor, one: actor.do.remote(self.given, method, one), item)
         while self.inner.has_next():
             yield next_done()
 
@@ -110,11 +112,10 @@ def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, 
         actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
-        shared = ray.put(given)
-        actors = [actor.remote(make, shared, threads) for _ in range(workers)]
-        pids = ray.get([one.ready.remote() for one in actors])
-        say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {pids}")
-        yield Pool(ray, actors, pids, threads)
+        actors = [actor.remote(make, threads) for _ in range(workers)]
+        found = Pool(ray, actors, [ray.put(given)], threads)
+        say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {found.pids}")
+        yield found
 
 
 @contextmanager
