@@ -8,6 +8,7 @@ type, dtype and number of threads.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -104,11 +105,14 @@ def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, 
         gpu: whether each takes a GPU.
 
     Raises:
-        SaevxError: Ray is not reached, or a worker failed again and again.
+        SaevxError: Ray is not reached, has no room for so many, or a worker failed again and again.
     """
-    threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, (os.cpu_count() or 1) // workers)
+    own = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    here = own or max(1, (os.cpu_count() or 1) // workers)
     begin = time.monotonic()
-    with connected(address, workers * threads) as ray, told(ray):
+    with connected(address, workers * here) as ray, told(ray):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        threads = here if address == "local" else threads_each(nodes, workers, own, gpu=gpu)
         actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
@@ -116,6 +120,31 @@ def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, 
         found = Pool(ray, actors, [ray.put(given)], threads)
         say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {found.pids}")
         yield found
+
+
+def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, gpu: bool) -> int:
+    """Threads of each worker on a cluster: as many as there is room for.
+
+    Args:
+        nodes: what each machine has, as `CPU` and `GPU`.
+        own: threads that each must have, where that is given.
+
+    Raises:
+        SaevxError: so many workers do not fit; Ray itself would wait for more machines without a word.
+    """
+
+    def room(threads: int) -> int:
+        places = (min(node.get("CPU", 0.0) // threads, node.get("GPU", 0.0) if gpu else math.inf) for node in nodes)
+        return int(sum(places))
+
+    most = int(max(node.get("CPU", 0.0) for node in nodes))
+    fitting = [threads for threads in ([own] if own else range(1, most + 1)) if room(threads) >= workers]
+    if not fitting:
+        whose = f" of {own} threads (OMP_NUM_THREADS)" if own else ""
+        raise SaevxError(
+            f"The cluster has room for {room(own or 1)} workers{whose}, not for {workers}: give a smaller --workers."
+        )
+    return fitting[-1]
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def run(setup: Setup) -> dict[str, Any]:
         list(workers.map("shard", range(len(plan.shards))))
 
     with (
-        patch.dict(os.environ, OMP_NUM_THREADS="1"),
+        patch.dict(os.environ, OMP_NUM_THREADS="1", RAY_worker_niceness="0"),
         pool(Worker, Shared(options, data, plan), "local", 2, gpu=False) as two,
     ):
         one = Pool(ray, two.actors[:1], two.given, two.threads)

@@ -18,7 +18,7 @@ from precompute import score_data
 from precompute.errors import SaevxError
 from precompute.merge import FAN
 from precompute.pipeline import Options, precompute
-from precompute.ray_pool import Pool, pool
+from precompute.ray_pool import Pool, pool, threads_each
 from precompute.score_options import ScoreOptions
 from tests.conftest import free_port
 from tests.precompute.test_pipeline import saevx, sums
@@ -32,6 +32,7 @@ def one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else workers wait for whatever else the machine does
         yield
 
 
@@ -170,6 +171,19 @@ def test_any_number_of_items_and_what_a_worker_raises(cluster: str) -> None:
         list(workers.map("__floordiv__", [0]))
     with pytest.raises(SaevxError, match=r"worker failed \(ValueError"), pool(int, "x", cluster, 1, gpu=False):
         pytest.fail("a worker is ready that cannot be made")
+    with pytest.raises(SaevxError, match="room for 2 workers"), pool(int, "7", cluster, 3, gpu=False):
+        pytest.fail("three workers on two cores")
+
+
+def test_threads_of_a_worker_on_a_cluster() -> None:
+    """As many as fit, none across machines."""
+    machines = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 16.0, "GPU": 4.0}, {"CPU": 5.0}]
+    for workers, gpu, threads in ((1, False, 16), (3, False, 8), (4, False, 5), (29, False, 1), (6, True, 4)):
+        assert threads_each(machines, workers, gpu=gpu) == threads
+    assert threads_each(machines, 7, 2, gpu=False) == 2
+    for workers, own, gpu, room in ((30, 0, False, 29), (7, 0, True, 6), (4, 8, False, 3)):
+        with pytest.raises(SaevxError, match=f"room for {room} workers"):
+            threads_each(machines, workers, own, gpu=gpu)
 
 
 @pytest.mark.parametrize("command", ["precompute", "score"])
