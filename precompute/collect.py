@@ -405,12 +405,7 @@ def write_shard(
     path = shard_path(job.part, number)
     with resid_path(job.part, number).open("wb") as file:
         np.save(file, rows_td.view(torch.uint16).numpy())
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    write_arrays(path, arrays)
 
 
 def runs(samples: list[Sample]) -> Iterator[list[Sample]]:
@@ -467,6 +462,16 @@ def _cat(parts: list[Array], dtype: Any) -> Array:
 
 def as_bytes(value: Any) -> Array:
     return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), dtype=np.uint8)
+
+
+def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
+    """A .npz, in place only when whole."""
+    fresh = path.with_suffix(".tmp")
+    with fresh.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def write_whole(path: Path, raw: bytes) -> None:

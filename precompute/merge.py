@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +27,15 @@ from precompute.collect import (
     resid_path,
     shard_path,
     thumb_path,
+    write_arrays,
 )
 from precompute.data import SetAside
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
 
 Array = NDArray[Any]
+FAN = 8
+"""Accumulators that become one in a node of the tree."""
 KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
 
 
@@ -196,14 +199,48 @@ def write_residuals(job: Collector, head: Heads, ds: int) -> None:
 
 def write_accum(job: Collector, head: Heads) -> None:
     """collect/accum.npz: the accumulators of all data, with the store's own row numbers."""
-    running = acc.Running(job.sae.n_features, job.seed)
-    for _, file in shards(job):
-        running.take(acc.load({n.removeprefix("accum_"): file[n] for n in file.files if n.startswith("accum_")}))
-    tables = acc.tables(running.accum())
+    widths = tree(len(job.plan.shards))
+    top = [accum_path(job.part, len(widths) - 1, i) for i in range(widths[-1])]
+    if not all(path.exists() for path in top):  # no workers to merge them beforehand
+        top = [accum_path(job.part, 0, i) for i in range(widths[0])]
+    tables = acc.tables(accum_of(job, top))
     for name in ("top_row", "band_row"):
         index = tables[name]
         tables[name] = np.where(index >= 0, np.searchsorted(head.index_n, index), -1)
     np.savez(job.part / "collect" / "accum.npz", **tables)  # type: ignore[arg-type]
+
+
+def tree(n: int) -> list[int]:
+    """Files in each level of the tree over n shards, from the shards themselves to the FAN or fewer that
+    `write_accum` reads."""
+    widths = [n]
+    while widths[-1] > FAN:
+        widths.append(-(-widths[-1] // FAN))
+    return widths
+
+
+def write_node(job: Collector, level: int, number: int) -> None:
+    """The accumulators of a node's FAN or fewer children, as one file. As merging is associative to the bit, the
+    tree changes no byte of the store."""
+    path, n = accum_path(job.part, level, number), tree(len(job.plan.shards))[level - 1]
+    if not path.exists():
+        children = range(number * FAN, min((number + 1) * FAN, n))
+        accum = accum_of(job, [accum_path(job.part, level - 1, i) for i in children])
+        write_arrays(path, {f"accum_{name}": array for name, array in acc.save(accum).items()})
+
+
+def accum_of(job: Collector, paths: Sequence[Path]) -> acc.Accum:
+    """Of all events behind the files."""
+    running = acc.Running(job.sae.n_features, job.seed)
+    for path in paths:
+        with np.load(path, allow_pickle=False) as file:
+            running.take(acc.load({n.removeprefix("accum_"): file[n] for n in file.files if n.startswith("accum_")}))
+    return running.accum()
+
+
+def accum_path(part: Path, level: int, number: int) -> Path:
+    """A node's file; at level 0 the shard's own."""
+    return shard_path(part, number).with_suffix(f".level{level}.npz") if level else shard_path(part, number)
 
 
 def write_samples(job: Collector, head: Heads) -> dict[str, Any]:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from precompute.data import Columns
+from precompute.data import Columns, matching
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
 
@@ -46,6 +46,29 @@ class Fields(BaseModel):
         return Columns(
             self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split
         )
+
+    def absolute(self) -> Self:
+        """The same with whole paths, as a process elsewhere must have them."""
+        changed: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                changed[name] = value.resolve()
+            elif name in ("data", "model", "sae") and value is not None:
+                changed[name] = where(value)
+        return self.model_copy(update=changed)
+
+
+class Spread(BaseModel):
+    """Whether the work is done by several processes."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    ray: str | None = None
+    """Run the shards on several workers through Ray: local for processes of this machine, or a cluster's address;
+    every machine must see OUT and the data under the same path."""
+    workers: int | None = Field(default=None, ge=1)
+    """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
 
 
 class FromStore(Fields):
@@ -180,3 +203,9 @@ class EvaluateOptions(Place):
     """Seed of the resamples."""
     out: Path | None = None
     """JSON file to write; default: standard output. The page /sae shows SAE/evaluation.json."""
+
+
+def where(source: str) -> str:
+    """The whole path of a file, a folder or a glob of files; a hub id as it is."""
+    path = Path(source)
+    return str(path.resolve()) if path.exists() or matching(path) else source

@@ -21,9 +21,10 @@ from pydantic import ConfigDict, Field
 
 from precompute.data import Data, Source, read
 from precompute.errors import SaevxError
-from precompute.options import Fields
+from precompute.options import Fields, Spread, where
 from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
 from precompute.progress import say
+from precompute.ray_pool import check
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
@@ -34,7 +35,7 @@ LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label"
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
 
 
-class Options(Fields):
+class Options(Spread, Fields):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -92,11 +93,6 @@ class Options(Fields):
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     geometry: str | None = None
     """How image tokens lie in the picture, for a model family that is not known: square."""
-    ray: str | None = None
-    """Run the shards on several workers through Ray: local for processes of this machine, or a cluster's address;
-    every machine must see OUT and the data under the same path."""
-    workers: int | None = Field(default=None, ge=1)
-    """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
     only: Step | None = None
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False
@@ -120,17 +116,12 @@ def precompute(options: Options) -> Path:
         raise SaevxError(f"{options.out} exists already and a store never changes: choose another --out or delete it.")
     if options.sinks != "keep" and options.sinks <= 0:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
-    if options.ray is not None:
-        from precompute.ray_pool import check
-
-        check(options.ray, options.workers)
-    elif options.workers is not None:
-        raise SaevxError("--workers goes with --ray: add --ray local for processes of this machine.")
+    check(options.ray, options.workers)
     if options.labeller is not None:
         from precompute.labeller import check_url
 
         check_url(options.labeller)
-    run = Run(options)
+    run = Run(options if options.ray is None else options.absolute())  # rows name files, to workers elsewhere too
     if options.dry_run:
         print(run.forecast())
         return options.part
@@ -252,11 +243,9 @@ class Run:
         job = self.collector()
         with self.timed("collect"):
             if o.ray is not None:
-                from precompute import ray_pool
+                from precompute import collect_pool
 
-                gpu = self.mllm.device.type == "cuda"
-                workers = ray_pool.check(o.ray, o.workers)
-                self.extra["ray"] = ray_pool.collect(job, self.absolute(), o.ray, workers, gpu=gpu)
+                self.extra["ray"] = collect_pool.collect(job, o)
             found = job.run()  # after workers there is nothing left to do but to read what they found
             merged = merge.merge(job, o.ds)
             merged["data"]["name"] = o.data_name or merged["data"]["name"]
@@ -275,13 +264,6 @@ class Run:
         o = self.options
         multiple = None if o.sinks == "keep" else float(o.sinks)
         return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, multiple)
-
-    def absolute(self) -> dict[str, Any]:
-        """The options with whole paths, as a process elsewhere must have them."""
-        o = self.options
-        given = o.model_dump()
-        places = {name: where(given[name]) for name in ("data", "model", "sae")}
-        return {**given, **places, "out": o.out.resolve(), "ray": None, "workers": None}
 
     def later(self, step: Step, manifest: dict[str, Any]) -> dict[str, Any]:
         """One of the steps after `collect`."""
@@ -356,7 +338,7 @@ class Run:
                 [row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in self.read.rows
             ],
             files=stamps(self.read.files),
-            model=[o.model, stamps(weights(o.model))],
+            model=[where(o.model), stamps(weights(o.model))],
             sae=self.sae.sha256,
             options=o.model_dump(mode="json", include=PASS_OPTIONS),
             code=code_version(),
@@ -426,10 +408,6 @@ def human(n_bytes: float) -> str:
 def plain_name(source: str) -> str:
     """A folder's own name; a hub id as it is."""
     return Path(source).resolve().name if Path(source).exists() else source
-
-
-def where(source: str) -> str:
-    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def weights(source: str) -> list[Path]:

@@ -1,117 +1,150 @@
-"""Shards on several processes or machines through Ray (`saevx precompute --ray local|ADDRESS --workers N`).
+"""Work on several processes or machines through Ray (`--ray local|ADDRESS --workers N`).
 
-Every worker is an actor that loads model and SAE once and writes whole shards into the unfinished store, a folder that
-all of them must see. Ray starts a lost actor anew and gives it its shard again; a shard appears whole or not at all, so
-nothing is done half. The plan is settled before, so the bytes are those of a run without Ray on the same device type,
-dtype and number of threads.
+Every worker is an actor that loads model and SAE once and writes whole files into an unfinished folder, which all of
+them must see. Ray starts a lost actor anew and gives it its item again; a file appears whole or not at all, so nothing
+is done half. What the items are is settled before, so the bytes are those of a run without Ray on the same device
+type, dtype and number of threads.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any
 
-from precompute.collect import Clock, Collector, prelude_path
-from precompute.data import Data
 from precompute.errors import SaevxError
-from precompute.plan import Plan
-from precompute.progress import Progress, say
+from precompute.progress import say
 
 RESTARTS = 16
 """How often a worker may be lost before the run gives up; what is done stays."""
 CONNECT_S = 10.0
 
 
-class Shared(NamedTuple):
-    """What every worker is told."""
+class Actor:
+    """A process with what `make` returns in it, such as a model.
 
-    options: dict[str, Any]
-    data: Data
-    plan: Plan
-    threads: int
+    What it is made from comes with every call, as a reference in a list so that it is only fetched once: arguments
+    of the constructor might be lost to an actor that Ray starts anew.
+    """
 
+    def __init__(self, make: Callable[[Any], Any], threads: int) -> None:
+        self.make, self.threads = make, threads
+        self.inside: Any = None
 
-class Done(NamedTuple):
-    """A shard that stands."""
+    def ready(self, given: list[Any]) -> int:
+        """Its process, once all is loaded."""
+        if self.inside is None:
+            import ray
+            import torch
 
-    number: int
-    process: int
-    forward: float
-    """Seconds."""
-    tokens: int
-
-
-class Worker:
-    """A process with the model in it."""
-
-    def __init__(self, shared: Shared) -> None:
-        import torch
-
-        from precompute.pipeline import Options, Run
-
-        torch.set_num_threads(shared.threads)
-        run = Run(Options(**shared.options))
-        run.__dict__["data_and_plan"] = (shared.data, shared.plan)
-        self.job: Collector = run.collector()
-
-    def ready(self) -> int:
-        """Its process, once the model is loaded."""
+            torch.set_num_threads(self.threads)
+            self.inside = self.make(ray.get(given[0]))
         return os.getpid()
 
-    def shard(self, number: int) -> Done:
-        """Write one shard."""
-        while number and not prelude_path(self.job.part).exists():  # who has shard 0 is finding out
-            time.sleep(0.1)
-        before = self.job.clock
-        self.job.clock = Clock(prelude_samples=before.prelude_samples)
-        self.job.run([number], quiet=True)
-        return Done(number, os.getpid(), self.job.clock.forward, self.job.clock.tokens)
+    def do(self, given: list[Any], method: str, item: Any) -> tuple[int, Any]:
+        """Its process, and what the method returns of an item."""
+        return self.ready(given), getattr(self.inside, method)(item)
 
 
-def collect(job: Collector, options: dict[str, Any], address: str, workers: int, *, gpu: bool) -> dict[str, Any]:
-    """Every shard that is not there yet, on `workers` actors. Returns what run.json tells of them.
+class Pool:
+    """Actors that are ready."""
+
+    def __init__(self, ray: Any, actors: list[Any], given: list[Any], threads: int) -> None:
+        self.actors, self.given, self.threads = actors, given, threads
+        self.pids: list[int] = ray.get([one.ready.remote(given) for one in actors])
+        self.inner = ray.util.ActorPool(actors)
+        self.begin = time.monotonic()
+        self.items: Counter[int] = Counter()
+        """Done by each process."""
+
+    def map(self, method: str, items: Iterable[Any]) -> Iterator[Any]:
+        """What the method returns of each item, in the order in which they are done. Items are taken one by one as
+        workers are free for them, so there may be any number."""
+
+        def next_done() -> Any:
+            pid, found = self.inner.get_next_unordered()
+            self.items[pid] += 1
+            return found
+
+        for item in items:
+            if not self.inner.has_free():
+                yield next_done()
+            self.inner.submit(lambda actor, one: actor.do.remote(self.given, method, one), item)
+        while self.inner.has_next():
+            yield next_done()
+
+    @property
+    def seconds(self) -> float:
+        """Since all was loaded."""
+        return time.monotonic() - self.begin
+
+    def about(self) -> dict[str, Any]:
+        """For run.json."""
+        by_process = {str(pid): n for pid, n in self.items.items()}
+        return {
+            "workers": len(self.pids), "threads": self.threads, "seconds_loaded": self.seconds,
+            "shards_by_process": by_process,
+        }  # fmt: skip
+
+
+@contextmanager
+def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
+    """`workers` actors, each with its own `make(given)`.
 
     Args:
-        options: of `precompute`, paths absolute.
+        make: a function or class of a module, so that workers can import it.
+        given: sent to each once; paths absolute.
         address: "local" for this machine, else a running cluster's.
-        gpu: whether each worker takes a GPU.
+        gpu: whether each takes a GPU.
 
     Raises:
-        SaevxError: Ray is not installed or not reached, or a worker failed again and again.
+        SaevxError: Ray is not reached, has no room for so many, or a worker failed again and again.
     """
-    todo = job.missing()
-    if not todo:
-        return {}
-    shards: Counter[str] = Counter()
-    threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, (os.cpu_count() or 1) // workers)
+    own = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    here = own or max(1, (os.cpu_count() or 1) // workers)
     begin = time.monotonic()
-    with connected(address, workers * threads) as ray, told(ray):
-        shared = ray.put(Shared(options, job.data, job.plan, threads))
-        actor = ray.remote(Worker).options(
+    with connected(address, workers * here) as ray, told(ray):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        threads = here if address == "local" else threads_each(nodes, workers, own, gpu=gpu)
+        actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
-        actors = [actor.remote(shared) for _ in range(min(workers, len(todo)))]
-        pids = ray.get([one.ready.remote() for one in actors])
-        loaded = time.monotonic()
-        say(f"{len(actors)} workers have loaded the model in {loaded - begin:.1f} s: processes {pids}")
-        pool = ray.util.ActorPool(actors)
-        n_samples = [sum(len(job.plan.batches[b]) for b in shard) for shard in job.plan.shards]
-        before = sum(n_samples) - sum(n_samples[i] for i in todo)
-        with Progress("collect", sum(n_samples), "samples", before) as progress:
-            for done in pool.map_unordered(lambda one, n: one.shard.remote(n), todo):
-                job.clock.forward += done.forward
-                job.clock.tokens += done.tokens
-                shards[str(done.process)] += 1
-                progress.add(n_samples[done.number])
-    seconds = time.monotonic() - loaded
-    job.clock.wall += seconds
-    return {"workers": len(actors), "threads": threads, "seconds_loaded": seconds, "shards_by_process": dict(shards)}
+        actors = [actor.remote(make, threads) for _ in range(workers)]
+        found = Pool(ray, actors, [ray.put(given)], threads)
+        say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {found.pids}")
+        yield found
+
+
+def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, gpu: bool) -> int:
+    """Threads of each worker on a cluster: as many as there is room for.
+
+    Args:
+        nodes: what each machine has, as `CPU` and `GPU`.
+        own: threads that each must have, where that is given.
+
+    Raises:
+        SaevxError: so many workers do not fit; Ray itself would wait for more machines without a word.
+    """
+
+    def room(threads: int) -> int:
+        places = (min(node.get("CPU", 0.0) // threads, node.get("GPU", 0.0) if gpu else math.inf) for node in nodes)
+        return int(sum(places))
+
+    most = int(max(node.get("CPU", 0.0) for node in nodes))
+    fitting = [threads for threads in ([own] if own else range(1, most + 1)) if room(threads) >= workers]
+    if not fitting:
+        whose = f" of {own} threads (OMP_NUM_THREADS)" if own else ""
+        raise SaevxError(
+            f"The cluster has room for {room(own or 1)} workers{whose}, not for {workers}: give a smaller --workers."
+        )
+    return fitting[-1]
 
 
 @contextmanager
@@ -119,36 +152,19 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
     """Ray, connected and let go again."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+    import ray.util
+
+    own = {"num_cpus": n_cpus, "include_dashboard": False} if address == "local" else {}
     try:
-        import ray
-        import ray.util
-    except ImportError as error:
-        raise SaevxError("--ray needs Ray: pip install 'saevx[ray]'.") from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    try:
-        if address != "local":
-            reach(address)
-        if address == "local":
-            ray.init("local", num_cpus=n_cpus, include_dashboard=False, **quiet)
-        else:
-            ray.init(address, **quiet)
+        ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-        raise SaevxError(
-            f"No Ray cluster answers at {address}: give the address that `ray start --head` printed, or local."
-        ) from error
+        raise unreachable(address) from error
     try:
         with redirect_stdout(sys.stderr):  # where Ray tells of lost workers; standard output is for results
             yield ray
     finally:
         ray.shutdown()
-
-
-def reach(address: str) -> None:
-    """A quick look whether anything listens there: Ray itself would try for minutes. Names that only Ray knows
-    (auto, ray://…) are left to it. Raises OSError."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 @contextmanager
@@ -164,15 +180,39 @@ def told(ray: Any) -> Iterator[None]:
             f"A worker failed ({type(cause).__name__}: {cause}): repeat the command, it goes on with what is done."
         ) from error
     except ray.exceptions.RayActorError as error:
-        raise SaevxError("Workers were lost again and again: repeat the command to go on with what is done.") from error
+        raise SaevxError(
+            "Workers were lost again and again, or could not start (is the same saevx installed on every machine?): "
+            "repeat the command to go on with what is done."
+        ) from error
 
 
-def check(address: str, workers: int | None) -> int:
-    """Number of workers. Raises SaevxError for options that do not go together."""
+def check(address: str | None, workers: int | None) -> None:
+    """Before anything is loaded: do the options go together, and is there such a cluster? Raises SaevxError."""
+    if address is None:
+        if workers is not None:
+            raise SaevxError("--workers goes with --ray: add --ray local for processes of this machine.")
+        return
     if workers is None:
         raise SaevxError("--ray needs --workers: how many processes, on a GPU machine one for each GPU.")
     if not address:
         raise SaevxError("--ray takes local, or the address of a cluster such as 10.0.0.1:6379.")
-    return workers
+    if find_spec("ray") is None:
+        raise SaevxError("--ray needs Ray: pip install 'saevx[ray]'.")
+    reach(address)
 
 
+def reach(address: str) -> None:
+    """A quick look whether anything listens there: Ray itself would try for minutes. Names that only Ray knows
+    (auto, ray://…) are left to it. Raises SaevxError."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        except (OSError, OverflowError) as error:
+            raise unreachable(address) from error
+
+
+def unreachable(address: str) -> SaevxError:
+    return SaevxError(
+        f"No Ray cluster answers at {address}: give the address that `ray start --head` printed, or local."
+    )

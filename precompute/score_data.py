@@ -1,7 +1,8 @@
 """`saevx score`: any number of new pairs through the model, scored with the ω of a finished store.
 
 The pairs are read, run and written shard by shard, so memory does not grow with their number, and a killed run
-goes on behind its last whole shard. A pair that stands in the store gets the store's own scores.
+goes on behind its last whole shard; with --ray, workers run the shards. A pair that stands in the store gets the
+store's own scores.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import json
 import math
 import shutil
 import sqlite3
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,18 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.collect import THUMBS, Collector, Sample, maxima, split, thumb_path
+from precompute.collect import Collector, Sample, maxima, split, thumb_path
 from precompute.data import METADATA, Data, Row, SetAside, stream
 from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
 from precompute.flag import fvu_of, is_empty, repeated_share, text_excess
 from precompute.live import load_engine, located
 from precompute.merge import expand, offsets
-from precompute.model import IMAGE, TEXT, Mllm
+from precompute.model import IMAGE, TEXT, Mllm, pick_device
 from precompute.pipeline import code_version, stamps, weights
 from precompute.pixels import pixel_flags, tiny
 from precompute.plan import fingerprint, make_plan, usable
 from precompute.progress import Progress, say
+from precompute.ray_pool import check, pool
 from precompute.sae import SaeV
 from precompute.score import Weights, chance, score_maxima
 from precompute.score_file import as_line, check_suffix, closing, write
@@ -56,6 +59,7 @@ def score_data(options: ScoreOptions) -> Path:
         SaevxError: wrong input, a file that exists already, or no pair that can be scored.
     """
     check_suffix(options.out)
+    check(options.ray, options.workers)
     if options.out.exists():
         raise SaevxError(f"{options.out} exists already: choose another --out or delete it.")
     begin = time.monotonic()
@@ -101,6 +105,20 @@ class Standard(NamedTuple):
         )
 
 
+class Chunk(NamedTuple):
+    """Rows that make a shard."""
+
+    number: int
+    rows: list[Row | SetAside]
+
+
+def worker(options: ScoreOptions) -> Job:
+    """A process of its own that scores shards of a run."""
+    job = Job(options, Store.open(options.store))
+    job.engine()
+    return job
+
+
 class Job:
     """One run; the model is loaded when the first shard needs it."""
 
@@ -115,11 +133,9 @@ class Job:
         self.begin()
         n_good = n_bad = n_shards = 0
         with Seen(self.part / "ids.sqlite") as seen, Progress("score", None, "rows") as progress:
-            rows = stream(self.options.data, seen.is_new, self.options.columns)
-            while chunk := list(islice(rows, self.options.shard_samples)):
-                good, bad = self.shard(n_shards, chunk)
+            for good, bad in self.shards(self.chunks(seen)):
                 n_good, n_bad, n_shards = n_good + good, n_bad + bad, n_shards + 1
-                progress.add(len(chunk))
+                progress.add(good + bad)
         shards = [shard_path(self.part, i) for i in range(n_shards)]
         aside = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:
@@ -142,7 +158,7 @@ class Job:
 
     def begin(self) -> None:
         """Make the scratch folder, or take up the one of the same run."""
-        o, manifest = self.options, self.store.manifest
+        o, manifest = self.options.absolute(), self.store.manifest
         told = fingerprint(
             data=[o.data, stamps(listing(o.data))],
             store=manifest["content_id"],
@@ -167,24 +183,37 @@ class Job:
             self.loaded = load_engine(self.options, self.store.manifest, full=self.options.nll)
         return self.loaded
 
-    def shard(self, number: int, chunk: list[Row | SetAside]) -> tuple[int, int]:
-        """One run of rows, unless it is there already; its files appear whole or not at all.
+    def chunks(self, seen: Seen) -> Iterator[Chunk]:
+        """The data, cut."""
+        o = self.options if self.options.ray is None else self.options.absolute()  # rows name files
+        rows = stream(o.data, seen.is_new, o.columns)
+        return map(Chunk, count(), iter(lambda: list(islice(rows, o.shard_samples)), []))
 
-        Returns:
-            how many pairs it holds, how many rows it set aside.
-        """
-        good, bad = shard_path(self.part, number), bad_path(self.part, number)
+    def shards(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
+        """Of every shard, in any order, how many pairs it holds and how many rows it set aside."""
+        o = self.options
+        if o.ray is None or o.workers is None:
+            yield from map(self.shard, chunks)
+            return
+        device = pick_device(o.device).partition(":")[0]
+        given = o.absolute().model_copy(update={"ray": None, "workers": None, "device": device})
+        with pool(worker, given, o.ray, o.workers, gpu=device == "cuda") as workers:
+            yield from workers.map("shard", chunks)
+
+    def shard(self, chunk: Chunk) -> tuple[int, int]:
+        """One shard, unless it is there already; its files appear whole or not at all. Returns what `shards` does."""
+        good, bad = shard_path(self.part, chunk.number), bad_path(self.part, chunk.number)
         if not good.exists():
-            rows = [one for one in chunk if isinstance(one, Row)]
+            rows = [one for one in chunk.rows if isinstance(one, Row)]
             items, set_aside = self.score(rows) if rows else ([], [])
-            set_aside = sorted([*set_aside, *(one for one in chunk if isinstance(one, SetAside))])
+            set_aside = sorted([*set_aside, *(one for one in chunk.rows if isinstance(one, SetAside))])
             for path, lines in ((bad, [as_line(asdict(one)) for one in set_aside]), (good, map(as_line, items))):
                 fresh = path.with_suffix(".tmp")
                 with fresh.open("w", encoding="utf-8") as file:
                     file.writelines(lines)
                 fresh.replace(path)
         n_bad = bad.read_bytes().count(b"\n")
-        return len(chunk) - n_bad, n_bad
+        return len(chunk.rows) - n_bad, n_bad
 
     def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[SetAside]]:
         """Rows through the model: what is written of each, in the data's order, and what could not be run."""
@@ -199,27 +228,31 @@ class Job:
             ds=0,
             seed=self.standard.seed,
         )
-        job = Collector(mllm, sae, Data("", kept, [], False), plan, self.part, self.standard.seed, o.nll)
         samples: list[Sample] = []
-        for one in job.ahead(range(len(plan.batches))):
-            set_aside += one.set_aside
-            if one.batch is None:
-                continue
-            encoded = encode_batch(job.forward(one), one.batch, sae, self.scale, errors=True)
-            for row, reason in zip(one.rows, encoded.reason_b, strict=True):
-                if reason is not None:
-                    set_aside.append(SetAside(row.index, row.sample_id, reason))
-            samples += split(encoded, one, set())
-        samples.sort(key=lambda sample: sample.index)
-        by_index = {row.index: row for row in kept}
-        ran = [by_index[sample.index] for sample in samples]
-        items = list(as_items(ran, samples, self.measure(ran, samples))) if samples else []
-        shutil.rmtree(self.part / THUMBS, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self.part) as scratch:
+            job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.standard.seed, o.nll)
+            for one in job.ahead(range(len(plan.batches))):
+                set_aside += one.set_aside
+                if one.batch is None:
+                    continue
+                encoded = encode_batch(job.forward(one), one.batch, sae, self.scale, errors=True)
+                for row, reason in zip(one.rows, encoded.reason_b, strict=True):
+                    if reason is not None:
+                        set_aside.append(SetAside(row.index, row.sample_id, reason))
+                samples += split(encoded, one, set())
+            samples.sort(key=lambda sample: sample.index)
+            by_index = {row.index: row for row in kept}
+            ran = [by_index[sample.index] for sample in samples]
+            items = list(as_items(ran, samples, self.measure(ran, samples, job.part))) if samples else []
         return items, set_aside
 
-    def measure(self, rows: list[Row], samples: list[Sample]) -> dict[str, Array]:
+    def measure(self, rows: list[Row], samples: list[Sample], thumbs: Path) -> dict[str, Array]:
         """Every score and flag score by its name, float64 [n] with NaN where it does not apply: the formulas of
-        the steps `score` and `flag`, on a shard instead of the whole store."""
+        the steps `score` and `flag`, on a shard instead of the whole store.
+
+        Args:
+            thumbs: folder in which the pass has left the pictures' thumbnails.
+        """
         known, n, n_features = self.standard, len(samples), self.store.n_features
         token_n = np.array([len(sample.token_id_t) for sample in samples])
         kind_t, count_t, feature_e, value_e = (
@@ -261,7 +294,7 @@ class Job:
         found["mismatch"] = np.where(has_both, 1 - found[known.mismatch_score], np.nan)
         found["unsupported"] = np.where(has_both, lacking, np.nan)
         found["near-duplicate"] = np.full(n, np.nan)  # it compares with the other pairs of a store
-        found |= self.pixels(samples)
+        found |= pixels(samples, thumbs)
         found["empty-text"] = np.array([float(is_empty(row.text)) for row in rows])
         found["repeated-text"] = np.array([repeated_share(row.text) for row in rows])
         found["reconstruction"] = np.fmax(
@@ -274,17 +307,18 @@ class Job:
         found["flags"] = np.stack([found[name] > known.threshold[name] for name in FLAGS], axis=1)
         return found
 
-    def pixels(self, samples: list[Sample]) -> dict[str, Array]:
-        """blank, dark, blurred and tiny, from thumbnails as a store keeps them."""
-        places = [(i, j) for i, sample in enumerate(samples) for j in range(len(sample.record["images"]))]
-        row_p = np.array([i for i, _ in places], dtype=np.int64)
-        found: dict[str, Array] = {}
-        for name, values in pixel_flags([thumb_path(self.part, samples[i].index, j) for i, j in places]).items():
-            found[name] = np.full(len(samples), np.nan)
-            np.fmax.at(found[name], row_p, values)
-        firsts = [(sample.record["images"] or [{"width": 0, "height": 0}])[0] for sample in samples]
-        sides = (np.array([first[edge] for first in firsts]) for edge in ("width", "height"))
-        return {**found, "tiny": tiny(*sides)}
+
+def pixels(samples: list[Sample], thumbs: Path) -> dict[str, Array]:
+    """blank, dark, blurred and tiny, from thumbnails as a store keeps them."""
+    places = [(i, j) for i, sample in enumerate(samples) for j in range(len(sample.record["images"]))]
+    row_p = np.array([i for i, _ in places], dtype=np.int64)
+    found: dict[str, Array] = {}
+    for name, values in pixel_flags([thumb_path(thumbs, samples[i].index, j) for i, j in places]).items():
+        found[name] = np.full(len(samples), np.nan)
+        np.fmax.at(found[name], row_p, values)
+    firsts = [(sample.record["images"] or [{"width": 0, "height": 0}])[0] for sample in samples]
+    sides = (np.array([first[edge] for first in firsts]) for edge in ("width", "height"))
+    return {**found, "tiny": tiny(*sides)}
 
 
 def as_items(rows: list[Row], samples: list[Sample], found: dict[str, Array]) -> Iterator[dict[str, Any]]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
-from precompute.options import FromStore
+from precompute.options import FromStore, Spread
 
 
-class ScoreOptions(FromStore):
+class ScoreOptions(Spread, FromStore):
     """Score any number of new pairs with the ω of a finished store."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")

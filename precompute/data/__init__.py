@@ -16,10 +16,10 @@ from precompute.data.pictures import (
     to_rgb,
 )
 from precompute.data.rows import read, stream
-from precompute.data.sources import METADATA
+from precompute.data.sources import METADATA, matching
 from precompute.data.tables import Cell
 
 __all__ = [
     "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture", "Row",
-    "SetAside", "Slice", "Source", "header_size", "open_picture", "read", "stream", "to_rgb",
+    "SetAside", "Slice", "Source", "header_size", "matching", "open_picture", "read", "stream", "to_rgb",
 ]  # fmt: skip

@@ -1,34 +1,45 @@
-"""Two Ray workers of one thread against one such worker, from when the workers have loaded the model."""
+"""Two Ray workers of one thread against one of them: the pass alone, all being loaded before the clock starts."""
 
 from __future__ import annotations
 
-import json
-import statistics
+import os
+import shutil
 from typing import Any
+from unittest.mock import patch
 
-from tests.bench.common import Figure, Setup, subset
-from tests.bench.shards import command, peak
+from precompute.collect import PRELUDE_FILE, SHARDS
+from precompute.collect_pool import Shared, Worker
+from precompute.pipeline import Options, Run
+from precompute.ray_pool import Pool, pool
+from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
 SAMPLES, ROUNDS = 320, 2
 
 
 def run(setup: Setup) -> dict[str, Any]:
-    n, rounds = (16, 1) if setup.small else (SAMPLES, ROUNDS)
-    data = subset(setup, n)
-    cut = ("--batch-tokens", "1024", "--shard-samples", str(max(1, n // 16)), "--only", "collect")
-    seconds: dict[str, list[float]] = {"1 worker": [], "2 workers": []}
-    shards = 0
-    for number in range(rounds):
-        for workers, found in enumerate(seconds.values(), 1):
-            out = setup.scratch / f"{number}-{workers}"
-            peak(command(setup, data, out, *cut, "--ray", "local", "--workers", str(workers)))
-            told = json.loads((out.with_name(out.name + ".part") / "run.json").read_text())["ray"]
-            found.append(told["seconds_loaded"])
-            shards = sum(told["shards_by_process"].values())
-    speed = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
+    import ray
+
+    n, rounds = (8, 1) if setup.small else (SAMPLES, ROUNDS)
+    options = Options(
+        data=str(subset(setup, n)), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
+        out=setup.scratch / "store", device="cpu", batch_tokens=1024, shard_samples=max(1, n // 16),
+    )  # fmt: skip
+    data, plan = Run(options).data_and_plan
+
+    def passed(workers: Pool) -> None:
+        shutil.rmtree(options.part / SHARDS, ignore_errors=True)
+        (options.part / PRELUDE_FILE).unlink(missing_ok=True)
+        list(workers.map("shard", range(len(plan.shards))))
+
+    with (
+        patch.dict(os.environ, OMP_NUM_THREADS="1", RAY_worker_niceness="0"),
+        pool(Worker, Shared(options, data, plan), "local", 2, gpu=False) as two,
+    ):
+        one = Pool(ray, two.actors[:1], two.given, two.threads)
+        seconds = alternately({"1 worker": lambda: passed(one), "2 workers": lambda: passed(two)}, rounds)
     figure: Figure = {
         "what": "one Ray worker's wall time over that of two, a thread each, after loading",
-        "value": speed, "unit": "×", "goal": 1.7, "sense": "≥",
-        "note": f"{n} pairs in {shards} shards, the first of which the second worker must wait for",
+        "value": ratio(seconds["1 worker"], seconds["2 workers"]), "unit": "×", "goal": 1.7, "sense": "≥",
+        "note": f"{n} pairs in {len(plan.shards)} shards, the first of which the second worker must wait for",
     }  # fmt: skip
     return {"options": {"samples": n, "rounds": rounds}, "figures": [figure], "seconds": seconds}

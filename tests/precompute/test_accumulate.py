@@ -92,8 +92,11 @@ def test_any_split_in_any_order_is_the_same(n: int, seed: int, cuts: list[int], 
     parts = [acc.accumulate(events.take(piece), N_FEATURES, 1) for piece in pieces]
     random.shuffle(parts)  # type: ignore[attr-defined]
     same(acc.merge(parts), whole)
-    while len(parts) > 1:  # a tree, any tree
-        parts[:2] = [acc.merge(parts[:2])]
+    while len(parts) > 1:  # a tree, any tree, of files
+        running = acc.Running(N_FEATURES, 1)
+        for part in parts[:2]:
+            running.take(acc.load(acc.save(part)))
+        parts[:2] = [running.accum()]
         random.shuffle(parts)  # type: ignore[attr-defined]
     same(parts[0], whole)
 

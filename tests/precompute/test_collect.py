@@ -17,11 +17,11 @@ import torch
 from backend.live import load_engine
 from backend.settings import Settings
 from precompute import accumulate as acc
+from precompute import merge
 from precompute.collect import Collector
 from precompute.data import open_picture
 from precompute.encode import OVERFLOW
 from precompute.live import encode_pair
-from precompute.merge import merge
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.pipeline import Options, Run
 from precompute.sae import SaeV
@@ -264,6 +264,27 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
         assert (clean / name).read_bytes() == (gap / name).read_bytes(), name
 
 
+def test_accumulators_merged_as_a_tree_give_the_same_file(options: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(options(shard_samples=1))
+    run.part.mkdir(parents=True)
+    job = run.collector()
+    job.run()
+    merge.merge(job, 10)
+    path = run.part / "collect" / "accum.npz"
+    whole, n = path.read_bytes(), len(job.plan.shards)
+    monkeypatch.setattr(merge, "FAN", 3)
+    assert merge.tree(9) == [9, 3] and merge.tree(10) == [10, 4, 2] and merge.tree(1) == [1]
+    for level, width in list(enumerate(merge.tree(n)))[1:]:
+        for number in range(width):
+            merge.write_node(job, level, number)
+    read: list[Path] = []
+    accum_of = merge.accum_of
+    monkeypatch.setattr(merge, "accum_of", lambda job, paths: read.extend(paths) or accum_of(job, paths))
+    merge.merge(job, 10)
+    assert path.read_bytes() == whole
+    assert n > 9 and 1 < len(read) <= 3 and all("level2" in one.name for one in read)
+
+
 def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     """Never inf: with a scale that is far too large the samples that overflow are named, the others kept."""
     probe, manifest = collected(options())
@@ -281,7 +302,7 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     found = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
     (run.part / "prelude.json").write_text(json.dumps(found))
     job = Collector(run.mllm, run.sae, data, plan, run.part, 0)
-    merged = merge(job, 10) if job.run() else {}
+    merged = merge.merge(job, 10) if job.run() else {}
     quarantine = [
         json.loads(line) for line in (run.part / "collect/quarantine.jsonl").read_text().splitlines()
     ]

@@ -18,7 +18,7 @@ import pytest
 from backend.cli import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
-from precompute.pipeline import precompute
+from precompute.pipeline import Options, precompute
 from precompute.store.reader import Store
 from precompute.verify import verify
 from tests import tiny
@@ -188,6 +188,16 @@ def test_exit_status_and_one_clear_line(args: list[str], status: int) -> None:
     assert done.status == status, done.err
     assert "Traceback" not in done.err and "pydantic" not in done.err.lower()
     assert len(done.err.strip().splitlines()) == 1, done.err
+
+
+def test_whole_paths_for_processes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "a.tar").touch()
+    monkeypatch.chdir(tmp_path)
+    given = Options(data="*.tar", model="owner/name", sae="sae", out=Path("store"), image_folder=Path("pictures"))
+    whole, at = given.absolute(), tmp_path.resolve()
+    assert (whole.data, whole.model, whole.sae) == (str(at / "*.tar"), "owner/name", str(at / "sae"))
+    assert (whole.out, whole.image_folder) == (at / "store", at / "pictures")
 
 
 def test_help_tells_every_option() -> None:

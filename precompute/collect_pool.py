@@ -1,0 +1,88 @@
+"""The pass on several workers (ray_pool.py): each writes whole shards into the unfinished store, and they merge the
+shards' accumulators as a tree, so that the command itself need not read those of every shard."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from precompute.collect import Clock, Collector, prelude_path
+from precompute.data import Data
+from precompute.merge import tree, write_node
+from precompute.plan import Plan
+from precompute.progress import Progress
+from precompute.ray_pool import pool
+
+if TYPE_CHECKING:
+    from precompute.pipeline import Options
+
+
+class Shared(NamedTuple):
+    """What every worker is told."""
+
+    options: Options
+    data: Data
+    plan: Plan
+
+
+class Done(NamedTuple):
+    """A shard that stands."""
+
+    number: int
+    forward: float
+    """Seconds."""
+    tokens: int
+
+
+class Worker:
+    """The pass over the planned batches, shard by shard."""
+
+    def __init__(self, shared: Shared) -> None:
+        from precompute.pipeline import Run
+
+        run = Run(shared.options)
+        run.__dict__["data_and_plan"] = (shared.data, shared.plan)
+        self.job: Collector = run.collector()
+
+    def shard(self, number: int) -> Done:
+        """Write one shard."""
+        while number and not prelude_path(self.job.part).exists():  # who has shard 0 is finding out
+            time.sleep(0.1)
+        self.job.clock = Clock(prelude_samples=self.job.clock.prelude_samples)
+        self.job.run([number], quiet=True)
+        return Done(number, self.job.clock.forward, self.job.clock.tokens)
+
+    def node(self, place: tuple[int, int]) -> None:
+        """Merge the children of the node at (level, number)."""
+        write_node(self.job, *place)
+
+
+def collect(job: Collector, options: Options) -> dict[str, Any]:
+    """Every shard that is not there yet. Returns what run.json tells of the workers.
+
+    Args:
+        options: with the cluster's address and the number of workers; paths absolute.
+
+    Raises:
+        SaevxError: Ray is not reached, or a worker failed again and again.
+    """
+    assert options.ray is not None and options.workers is not None
+    todo = job.missing()
+    if not todo:
+        return {}
+    device = job.mllm.device.type
+    shared = Shared(options.model_copy(update={"ray": None, "workers": None, "device": device}), job.data, job.plan)
+    n_samples = [sum(len(job.plan.batches[b]) for b in shard) for shard in job.plan.shards]
+    before = sum(n_samples) - sum(n_samples[i] for i in todo)
+    n_workers = min(options.workers, len(todo))
+    with pool(Worker, shared, options.ray, n_workers, gpu=device == "cuda") as workers:
+        with Progress("collect", sum(n_samples), "samples", before) as progress:
+            for done in workers.map("shard", todo):
+                job.clock.forward += done.forward
+                job.clock.tokens += done.tokens
+                progress.add(n_samples[done.number])
+        job.clock.wall += workers.seconds
+        about = workers.about()
+        for level, n in list(enumerate(tree(len(job.plan.shards))))[1:]:
+            list(workers.map("node", [(level, i) for i in range(n)]))
+        return about
