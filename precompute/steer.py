@@ -26,7 +26,8 @@ from precompute.steer_choose import Chooser, Event, KlEvent, TokenEvent
 from precompute.steer_rows import DEFAULT, SHADOW, STEERED, AllRows, SharedRows, why_not_shared
 
 __all__ = [
-    "DEFAULT", "SHADOW", "STEERED", "Chooser", "Done", "Event", "KlEvent", "Push", "Steer", "TokenEvent", "steer",
+    "DEFAULT", "SHADOW", "STEERED", "Chooser", "Done", "Event", "KlEvent", "Push", "Scope", "Steer", "TokenEvent",
+    "steer",
 ]  # fmt: skip
 
 WARN_RATIO = 0.5
