@@ -1,8 +1,8 @@
 """Steering (METHOD, *Steering*): h ← h + Σ_k (t_k − z_k(h)) d_k at the hook layer, the default and the
 steered text side by side, with the KL of the two models on the same prefix.
 
-Three rows of one batch: `DEFAULT` writes by itself, `STEERED` is hooked, `SHADOW` is the unsteered model fed
-the steered text. `generate` does the decoding, so caches and positions are each model family's own.
+`generate` prepares the decoding and the model's own forward runs it, so caches and positions are each family's own;
+the rows that it is run on are steer_rows', the next tokens steer_choose's.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+from transformers import GenerationConfig
 
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, TEXT, Batch, Mllm, entwined
 from precompute.sae import SaeV
+from precompute.sae_columns import encoder_of
+from precompute.steer_choose import Chooser, Event, KlEvent, TokenEvent
+from precompute.steer_rows import DEFAULT, SHADOW, STEERED, AllRows, SharedRows, why_not_shared
 
-DEFAULT, STEERED, SHADOW = 0, 1, 2
+__all__ = [
+    "DEFAULT", "SHADOW", "STEERED", "Chooser", "Done", "Event", "KlEvent", "Push", "Scope", "Steer", "TokenEvent",
+    "steer",
+]  # fmt: skip
+
 WARN_RATIO = 0.5
-Channel = Literal["default", "steered"]
-CHANNELS: tuple[tuple[int, Channel], ...] = ((DEFAULT, "default"), (STEERED, "steered"))
 Mode = Literal["set", "add", "ablate"]
 Scope = Literal["image", "prompt", "generated"]
 
@@ -43,26 +48,6 @@ class Push:
 
 
 @dataclass(frozen=True)
-class TokenEvent:
-    """A token of one channel; `text` is what it adds to the channel, "" while a character is incomplete."""
-
-    channel: Channel
-    text: str
-    logprob: float
-    step: int
-
-
-@dataclass(frozen=True)
-class KlEvent:
-    """KL(steered ‖ unsteered) in nats over the next token, both models on the steered prefix."""
-
-    step: int
-    kl: float
-    logprob_default: float
-    """What the unsteered model gives the token that the steered one wrote."""
-
-
-@dataclass(frozen=True)
 class Done:
     """What the whole run did."""
 
@@ -74,9 +59,6 @@ class Done:
     capped: bool
     n_steered: int
     seconds: float
-
-
-Event = TokenEvent | KlEvent
 
 
 @dataclass
@@ -101,25 +83,23 @@ class Steer:
         ids = [push.feature for push in self.pushes]
         if len(set(ids)) < len(ids):
             raise SaevxError("A feature stands twice in the list: name each feature once.")
-        self.ids = torch.tensor(ids, dtype=torch.long)
-        self.is_add = torch.tensor([push.mode == "add" for push in self.pushes])
-        self.target = torch.tensor(
-            [0.0 if push.mode == "ablate" else push.strength * push.p999 for push in self.pushes]
-        )
+        is_add_k = [push.mode == "add" for push in self.pushes]
+        wanted_k = [0.0 if push.mode == "ablate" else push.strength * push.p999 for push in self.pushes]
+        self.target_k = torch.tensor(wanted_k)
+        self.clamped = [k for k, is_add in enumerate(is_add_k) if not is_add]
+        """Pushes that ask for z; `add` does not."""
+        self.encode = encoder_of(self.sae, torch.tensor([ids[k] for k in self.clamped], dtype=torch.long))
+        self.directions_kd = self.sae.directions_fd[ids]
 
     def __call__(self, hidden_td: Tensor) -> Tensor:
         """h + Δ for tokens [t, d], in their dtype; where Δ is 0 the bits of h are left alone."""
-        if not len(self.ids) or not len(hidden_td):
+        if not len(self.pushes) or not len(hidden_td):
             return hidden_td
         h_td = hidden_td.float()
-        ids, is_add = self.ids.to(h_td.device), self.is_add.to(h_td.device)
-        coefficient_tk = self.target.to(h_td.device).expand(len(h_td), -1)
-        if not bool(is_add.all()):
-            # z is the SAE's full output: which features a TopK selects depends on all of them.
-            z_tk = self.sae.encode(h_td)[:, ids].to(h_td.device)
-            coefficient_tk = torch.where(is_add, coefficient_tk, coefficient_tk - z_tk)
-        directions_kd = self.sae.directions_fd[ids.to(self.sae.directions_fd.device)].to(h_td)
-        delta_td = coefficient_tk @ directions_kd
+        coefficient_tk = self.target_k.to(h_td.device).repeat(len(h_td), 1)
+        if self.clamped:
+            coefficient_tk[:, self.clamped] -= self.encode(h_td).to(h_td.device)
+        delta_td = coefficient_tk @ self.directions_kd.to(h_td)
         scale_t1 = self.sae.token_scale(h_td)  # METHOD's c, where the SAE scales its input token by token
         if scale_t1 is not None:
             delta_td = delta_td * scale_t1.to(h_td.device)
@@ -131,11 +111,14 @@ class Steer:
 
 @dataclass
 class Hook:
-    """Forward hook of the hook layer: applies `steer` to the STEERED row wherever the scope says.
+    """Forward hook of the hook layer: the rows part here, and `change` is applied to the STEERED one wherever the
+    scope says.
 
     Sinks are special: a token whose norm passes its modality's `sink_norm` (text, image) is left alone."""
 
-    steer: Steer
+    rows: AllRows
+    change: Steer | None
+    """None steers nothing: the control."""
     prompt_mask_s: Tensor
     """[s] bool: prompt positions in scope."""
     modality_s: Tensor
@@ -149,108 +132,31 @@ class Hook:
 
     def __call__(self, module: Any, args: Any, output: Any) -> Any:
         hidden_bsd: Tensor = output[0] if isinstance(output, tuple) else output
-        n = hidden_bsd.shape[1]
-        at = torch.arange(self.seen, self.seen + n)
-        length = len(self.prompt_mask_s)
-        inside = at < length
-        place = at.clamp_max(length - 1)
-        mask = torch.where(inside, self.prompt_mask_s[place], torch.tensor(self.generated and not self.skip))
-        modality = torch.where(inside, self.modality_s[place], torch.tensor(TEXT))
-        self.seen += n
+        index_n = self.in_scope(hidden_bsd)
         self.fired += 1
-        if self.sink_norm is not None and bool(mask.any()):
-            limit = torch.tensor(self.sink_norm)[(modality == IMAGE).long()]
-            mask &= hidden_bsd[STEERED].float().norm(dim=-1).cpu() <= limit
-        index = mask.nonzero().flatten().to(hidden_bsd.device)
-        if not len(index):
-            return output
-        changed = hidden_bsd.clone()
-        changed[STEERED, index] = self.steer(hidden_bsd[STEERED, index])
+        changed = self.rows.spread(hidden_bsd)
+        if self.change is not None and len(index_n):
+            row, at = self.rows.place(index_n)
+            if changed is hidden_bsd:
+                changed = hidden_bsd.clone()
+            changed[row, at] = self.change(hidden_bsd[self.rows.source, index_n])
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-
-class Chooser(LogitsProcessor):
-    """Chooses the next token of every row, tells `emit`, and leaves `generate` no other choice.
-
-    Both channels add the same Gumbel noise of a step, so that they part only where their logits do."""
-
-    def __init__(
-        self,
-        mllm: Mllm,
-        emit: Callable[[Event], None],
-        temperature: float,
-        seed: int,
-        eos: set[int],
-        hook: Hook | None,
-    ) -> None:
-        self.mllm, self.emit, self.temperature, self.eos, self.hook = mllm, emit, temperature, eos, hook
-        self.noise = torch.Generator().manual_seed(seed)
-        self.special = set(mllm.tokenizer.all_special_ids)
-        self.ids: dict[int, list[int]] = {DEFAULT: [], STEERED: []}
-        self.text = {DEFAULT: "", STEERED: ""}  # as far as it was told
-        self.ended = {DEFAULT: False, STEERED: False}
-        self.kl: list[float] = []
-        self.step = 0
-
-    def choose(self, logits_bv: Tensor) -> Tensor:
-        """The next token of the two channels [2]."""
-        if self.temperature == 0:
-            return logits_bv[:SHADOW].argmax(dim=-1)
-        uniform = torch.rand(logits_bv.shape[-1], generator=self.noise, dtype=torch.float64)
-        gumbel_v = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-        return (logits_bv[:SHADOW].double() / self.temperature + gumbel_v.to(logits_bv.device)).argmax(dim=-1)
-
-    def piece(self, row: int, token: int) -> str:
-        """What this token adds to the row's text."""
-        self.ids[row].append(token)
-        whole = self.whole(row)
-        if whole.endswith("\ufffd"):
-            return ""  # bytes of an unfinished character
-        added = whole[len(self.text[row]) :]
-        self.text[row] = whole
-        return added
-
-    def whole(self, row: int) -> str:
-        """All that the row has written."""
-        text: str = self.mllm.tokenizer.decode(self.ids[row], skip_special_tokens=True)
-        return text
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        logprob_bv = scores.float().log_softmax(dim=-1)
-        chosen = self.choose(scores).tolist()
-        for row, channel in CHANNELS:
-            if self.ended[row]:
-                continue
-            token = chosen[row]
-            text = "" if token in self.eos else self.piece(row, token)
-            logprob = float(logprob_bv[row, token])
-            self.emit(TokenEvent(channel, text, logprob, self.step))
-            if row == STEERED:
-                self.compare(logprob_bv, token)
-            self.ended[row] = token in self.eos
-        if self.hook is not None:
-            self.hook.skip = chosen[STEERED] in self.special
-        self.step += 1
-        forced = torch.full_like(scores, float("-inf"))
-        for row, token in ((DEFAULT, chosen[0]), (STEERED, chosen[1]), (SHADOW, chosen[1])):
-            forced[row, token] = 0.0
-        return forced
-
-    def compare(self, logprob_bv: Tensor, token: int) -> None:
-        steered_v, shadow_v = logprob_bv[STEERED], logprob_bv[SHADOW]
-        kl = max(0.0, float((steered_v.exp() * (steered_v - shadow_v)).nan_to_num(0.0).sum()))
-        self.kl.append(kl)
-        self.emit(KlEvent(self.step, kl, float(shadow_v[token])))
-
-
-class Stop(StoppingCriteria):
-    """Ends the generation when nobody listens any more."""
-
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self.asked = asked
-
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        return torch.full((len(input_ids),), self.asked(), dtype=torch.bool, device=input_ids.device)
+    def in_scope(self, hidden_bsd: Tensor) -> Tensor:
+        """The positions to steer of those that are on their way; none where STEERED has ended."""
+        n, length = hidden_bsd.shape[1], len(self.prompt_mask_s)
+        begin, self.seen = self.seen, self.seen + n
+        if begin >= length:
+            mask_s = torch.full((n,), self.generated and not self.skip)
+            modality_s = torch.full((n,), TEXT)
+        else:
+            mask_s, modality_s = self.prompt_mask_s[begin : self.seen], self.modality_s[begin : self.seen]
+        if not self.rows.steers or not bool(mask_s.any()):
+            return torch.zeros(0, dtype=torch.long)
+        if self.sink_norm is not None:
+            limit_s = torch.tensor(self.sink_norm)[(modality_s == IMAGE).long()]
+            mask_s = mask_s & (hidden_bsd[self.rows.source].float().norm(dim=-1).cpu() <= limit_s)
+        return mask_s.nonzero().flatten().to(hidden_bsd.device)
 
 
 @contextmanager
@@ -264,9 +170,7 @@ def plain_generation(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def prompt_scope(
-    batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None
-) -> np.ndarray:
+def prompt_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None) -> np.ndarray:
     """[s] bool of prompt positions to steer, from the batch's only distinct row. `mask` narrows `image` to
     patches (view, row, col). "Generated" begins at the last prompt position, which
     predicts the first new token."""
@@ -285,13 +189,33 @@ def prompt_scope(
                     raise SaevxError(f"The picture has views 0 to {len(batch.views[0]) - 1}, not {view}.")
                 grid = batch.views[0][view]
                 if not (0 <= row < grid.rows and 0 <= col < grid.cols):
-                    raise SaevxError(
-                        f"View {view} has {grid.rows} × {grid.cols} patches: no row {row}, column {col}."
-                    )
+                    raise SaevxError(f"View {view} has {grid.rows} × {grid.cols} patches: no row {row}, column {col}.")
                 chosen[image[starts[view] + row * grid.cols + col]] = True
     if "generated" in scope:
         chosen[-1] = True
     return chosen
+
+
+def rows_for(mllm: Mllm, batch: Batch, chosen_s: np.ndarray, share: bool | None) -> AllRows:
+    """How the rows of this prompt run; see steer_rows.
+
+    Args:
+        chosen_s: prompt positions to steer.
+        share: None where the model allows it.
+    """
+    reason = "it is not wanted" if share is False else why_not_shared(mllm)
+    if reason is not None:
+        if share:
+            raise SaevxError(f"The rows of a steered batch cannot share layers of this model: {reason}.")
+        return AllRows()
+    length = len(chosen_s)
+    first = int(chosen_s.argmax()) if chosen_s.any() else length - 1
+    longest = getattr(mllm.model.config.get_text_config(), "sliding_window", None) or np.inf
+    # Within a picture attention may run both ways: what is packed must be seen by nothing before it. And packed
+    # positions must not push others out of a sliding window.
+    behind = not (batch.modality_bs[0, first:] == IMAGE).any()
+    pack = behind and 2 * (length - first) <= length and 2 * length - first < longest
+    return SharedRows(mllm.layer, length, first, pack=pack)
 
 
 def steer(
@@ -306,55 +230,95 @@ def steer(
     temperature: float = 0.0,
     seed: int = 0,
     sink_norm: tuple[float, float] | None = None,
+    eos: set[int] | None = None,
     hooked: bool = True,
+    share: bool | None = None,
     emit: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Done:
-    """Write the default and the steered continuation of `batch` (a prompt, prepared for generation, thrice).
+    """Write the default and the steered continuation of `batch`, one prompt prepared for generation.
 
-    `hooked=False` runs the very same batch without the hook, the control of the tests. Raises SaevxError for
-    features or patches that do not exist, and if the hook did not fire on every step.
+    Args:
+        eos: tokens that end a text; None is the model's and the tokenizer's own.
+        hooked: False steers nothing in the very same batch, the control of the tests.
+        share: False runs all rows through every layer, True insists on sharing; None shares where the model can.
+
+    Raises:
+        SaevxError: features or patches that do not exist; the hook did not fire on every step.
     """
     begin = time.monotonic()
+    if len(batch.length_b) != 1:
+        raise ValueError("steer wants one prompt; it makes the rows itself")
     change = Steer(sae, pushes)
+    chosen_s = prompt_scope(batch, scope, mask)
+    rows = rows_for(mllm, batch, chosen_s, share)
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
-    chosen = torch.from_numpy(prompt_scope(batch, scope, mask))
-    hook = Hook(change, chosen, modality_s, "generated" in scope, sink_norm)
-    eos = eos_ids(mllm)
-    chooser = Chooser(mllm, emit, temperature, seed, eos, hook)
-    handle = mllm.decoder_layer().register_forward_hook(hook) if hooked else None
-    pad = mllm.tokenizer.pad_token_id
-    settings = GenerationConfig(
-        max_new_tokens=max_tokens,
-        do_sample=False,
-        eos_token_id=sorted(eos) or None,
-        pad_token_id=pad if pad is not None else (min(eos) if eos else 0),
-        use_cache=True,
+    hook = Hook(
+        rows, change if hooked else None, torch.from_numpy(chosen_s), modality_s, "generated" in scope, sink_norm
     )
-    inputs: dict[str, Any] = dict(batch.inputs)
+    chooser = Chooser(mllm, emit, temperature, seed, eos_ids(mllm) if eos is None else eos)
+    inputs = rows.inputs(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
     if entwined(mllm.model.config.get_text_config()):
         # Asked for the last logits alone, such a model runs its upper layers on the last token alone, and the
         # prompt would pass the hook by.
         inputs["logits_to_keep"] = 0
-    try:
-        with plain_generation(mllm.model), torch.inference_mode():
-            mllm.model.generate(
-                **inputs,
-                generation_config=settings,
-                logits_processor=[chooser],
-                stopping_criteria=[Stop(stop)],
-            )
-    finally:
-        if handle is not None:
-            handle.remove()
-    if hooked and hook.fired < chooser.step:
-        raise SaevxError(
-            f"The steering hook fired {hook.fired} times in {chooser.step} steps, the text is not steered: "
-            f"layer {mllm.layer} of this model does not run its forward in the usual way."
+    with plain_generation(mllm.model), rows_in(mllm, rows, hook), torch.inference_mode():
+        mllm.model.generate(
+            **inputs,
+            generation_config=GenerationConfig(max_new_tokens=max_tokens, do_sample=False, use_cache=True),
+            custom_generate=Decoding(mllm, rows, hook, chooser, max_tokens, stop),
         )
     return report(chooser, change, time.monotonic() - begin)
+
+
+@contextmanager
+def rows_in(mllm: Mllm, rows: AllRows, hook: Hook) -> Iterator[None]:
+    """The hook on its layer, and the layers above it fitted to the rows."""
+    handles = [mllm.decoder_layer().register_forward_hook(hook)]
+    if isinstance(rows, SharedRows):
+        above = mllm.decoder.layers[mllm.layer + 1 :]
+        handles += [layer.register_forward_pre_hook(rows.fit, with_kwargs=True) for layer in above]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class Decoding:
+    """The loop that `generate` is to run instead of its own, on what it has prepared of the prompt."""
+
+    mllm: Mllm
+    rows: AllRows
+    hook: Hook
+    chooser: Chooser
+    max_tokens: int
+    stop: Callable[[], bool]
+
+    def __call__(
+        self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
+        **kwargs: Any,
+    ) -> Tensor:  # fmt: skip
+        special = set(self.mllm.tokenizer.all_special_ids)
+        inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
+        while True:
+            out = model(**self.rows.widen(inputs), return_dict=True)
+            if self.hook.fired <= self.chooser.step:
+                raise SaevxError(
+                    f"The steering hook fired {self.hook.fired} times in {self.chooser.step + 1} steps, the text is "
+                    f"not steered: layer {self.mllm.layer} of this model does not run its forward in the usual way."
+                )
+            kwargs = model._update_model_kwargs_for_generation(out, kwargs)
+            token = self.chooser(*self.rows.logits(out.logits))
+            if self.chooser.step == self.max_tokens or not self.chooser.live or self.stop():
+                return input_ids
+            self.hook.skip = token.get(STEERED) in special
+            ids = self.rows.go_on(token, self.chooser.live, out.past_key_values)
+            ids_b1 = torch.tensor(ids, device=input_ids.device)[:, None]
+            inputs = model.prepare_inputs_for_generation(ids_b1, next_sequence_length=1, **kwargs)
 
 
 def eos_ids(mllm: Mllm) -> set[int]:

@@ -111,7 +111,7 @@ def run(
     table = store.store.feature_table
     pushes = [Push(f.id, f.mode, f.strength, float(table["p999"][f.id])) for f in asked.features]
     pair = Pair(text=asked.prompt, images=[picture] if picture is not None else [])
-    batch = engine.mllm.prepare([pair] * 3, generate=True)
+    batch = engine.mllm.prepare([pair], generate=True)
 
     def emit(event: TokenEvent | KlEvent) -> None:
         body: Any = SteerToken if isinstance(event, TokenEvent) else SteerKl

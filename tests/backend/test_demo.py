@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -21,9 +22,9 @@ class Kept(Chooser):
 
     logits: list[torch.Tensor] = []  # noqa: RUF012 - emptied by every run
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        Kept.logits.append(scores.clone())
-        return super().__call__(input_ids, scores)
+    def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
+        Kept.logits.append(logits_rv.clone())
+        return super().__call__(logits_rv, row)
 
 
 @pytest.mark.parametrize("prompt", ["", "What colour is it?"])
@@ -37,7 +38,7 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
     with Image.open(store.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")
-    batch = mllm.prepare([Pair(prompt, [picture])] * 3, generate=True)
+    batch = mllm.prepare([Pair(prompt, [picture])], generate=True)
     feature = int(store.features(sort="n_samples", order="desc", limit=1).items[0]["id"])
     push = [Push(feature, "add", 0.0, float(store.feature_table["p999"][feature]))]
 

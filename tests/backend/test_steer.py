@@ -33,11 +33,12 @@ def sae(tmp_path_factory: pytest.TempPathFactory) -> SaeV:
 
 @pytest.fixture(scope="module")
 def batch(mllm: Mllm) -> Batch:
-    return mllm.prepare([PAIR] * 3, generate=True)
+    return mllm.prepare([PAIR], generate=True)
 
 
 class Run:
-    """A run with every event, every step's logits, and h of every position before and after the hook."""
+    """A run with every event, every step's logits, and h of every position before and after the hook; of all rows,
+    so none is shared."""
 
     def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, pushes: list[Push], **options: object) -> None:
         self.events: list[Event] = []
@@ -60,7 +61,7 @@ class Run:
                 batch,
                 pushes,
                 emit=self.events.append,
-                **{"max_tokens": STEPS, **options},  # type: ignore[arg-type]
+                **{"max_tokens": STEPS, "share": False, **options},  # type: ignore[arg-type]
             )
         finally:
             for handle in handles:
@@ -229,7 +230,7 @@ def test_the_same_seed_gives_the_same_noise_to_both_rows(mllm: Mllm, sae: SaeV, 
     assert sum(same) >= len(same) / 2
     # Gumbel-max draws from the softmax: the first token follows the model's own probabilities.
     prob_v = first.logits[0][DEFAULT].double().softmax(-1)
-    chooser = steering.Chooser(mllm, lambda e: None, 1.0, 0, set(), None)
+    chooser = steering.Chooser(mllm, lambda e: None, 1.0, 0, set())
     drawn = torch.stack([chooser.choose(first.logits[0])[DEFAULT] for _ in range(4000)])
     top = int(prob_v.argmax())
     share = float((drawn == top).double().mean())
@@ -282,7 +283,7 @@ def test_wrong_features_are_told(sae: SaeV, pushes: list[Push], words: str) -> N
 
 def test_text_alone_can_be_steered_too(tmp_path: Path, sae: SaeV) -> None:
     llama = Mllm.load(tiny.make_llama(tmp_path / "llama"), layer=tiny.LAYER, full=True, device="cpu")
-    batch = llama.prepare([Pair(text="the blue cat")] * 3, generate=True)
+    batch = llama.prepare([Pair(text="the blue cat")], generate=True)
     push = [Push(5, "add", 0.0, 1.0)]
     a, b = Run(llama, sae, batch, push), Run(llama, sae, batch, push, hooked=False)
     assert all(torch.equal(x, y) for x, y in zip(a.logits, b.logits, strict=True))
@@ -291,7 +292,7 @@ def test_text_alone_can_be_steered_too(tmp_path: Path, sae: SaeV) -> None:
 
 def test_bfloat16_weights_keep_the_no_op_exact(tmp_path: Path, sae: SaeV) -> None:
     half = Mllm.load(tiny.make_llava(tmp_path / "model"), layer=tiny.LAYER, full=True, device="cpu", dtype="bfloat16")
-    batch = half.prepare([PAIR] * 3, generate=True)
+    batch = half.prepare([PAIR], generate=True)
     push = [Push(5, "add", 0.0, 1.0)]
     a, b = Run(half, sae, batch, push), Run(half, sae, batch, push, hooked=False)
     assert a.events == b.events and all(torch.equal(x, y) for x, y in zip(a.logits, b.logits, strict=True))

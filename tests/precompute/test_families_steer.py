@@ -22,7 +22,7 @@ def sae(tmp_path_factory: pytest.TempPathFactory) -> SaeV:
 
 def run(mllm: Mllm, sae: SaeV, pushes: list[Push], *, hooked: bool = True) -> tuple[Done, list[torch.Tensor]]:
     """The report, and the logits of every step."""
-    batch = mllm.prepare([Pair("the red dog", [families.picture((257, 230))])] * 3, generate=True)
+    batch = mllm.prepare([Pair("the red dog", [families.picture((257, 230))])], generate=True)
     logits: list[torch.Tensor] = []
     head = mllm.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda m, a, out: logits.append(out[:, -1].clone()))

@@ -1,0 +1,160 @@
+"""Steered and default text side by side (with the KL between them) over one plain `generate` of the same prompt and
+picture: time to the first token of both texts, and per token after it. Greedy, nothing ends a text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria
+
+from precompute import steer as steering
+from precompute.data import Columns, open_picture, read
+from precompute.model import Batch, Mllm, Pair
+from precompute.sae import SaeV
+from precompute.steer import DEFAULT, STEERED, Chooser, Event, Push, Scope, TokenEvent, steer
+from tests.bench.common import Figure, Setup, alternately, ratio
+
+TOKENS, ROUNDS, PROMPT = 64, 9, "Describe the picture."
+SCOPES: dict[str, tuple[Scope, ...]] = {
+    "prompt": ("image", "prompt", "generated"),
+    "generated": ("generated",),
+}
+
+
+class Watch(StoppingCriteria):
+    """When each step was done; stops nothing."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        self.at.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+def plain(mllm: Mllm, batch: Batch, n: int) -> list[float]:
+    """Seconds from the prepared prompt to each token of one `generate`."""
+    watch, begin = Watch(), time.perf_counter()
+    pad = mllm.tokenizer.pad_token_id
+    with steering.plain_generation(mllm.model), torch.inference_mode():
+        mllm.model.generate(
+            **batch.inputs,
+            generation_config=GenerationConfig(max_new_tokens=n, do_sample=False, pad_token_id=pad),
+            stopping_criteria=[watch],
+        )
+    return [at - begin for at in watch.at]
+
+
+def both(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push], **options: Any) -> list[float]:
+    """Seconds to each step's last event of `steer`: both texts and the KL are told."""
+    at, begin = [0.0] * n, time.perf_counter()
+
+    def emit(event: Event) -> None:
+        at[event.step] = time.perf_counter() - begin
+
+    steer(mllm, sae, batch, push, max_tokens=n, eos=set(), emit=emit, **options)
+    return at
+
+
+class Kept(Chooser):
+    """The chooser, which also keeps every step's tokens and logits of both channels."""
+
+    steps: list[tuple[dict[int, int], list[torch.Tensor]]] = []  # noqa: RUF012 - emptied by every run
+
+    def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
+        token = super().__call__(logits_rv, row)
+        Kept.steps.append((token, [logits_rv[row[channel]].clone() for channel in (DEFAULT, STEERED)]))
+        return token
+
+
+def differing(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push]) -> int:
+    """Steps whose tokens or logits, bit for bit, are not those of the same batch without the hook."""
+    found = []
+    own, steering.Chooser = steering.Chooser, Kept  # type: ignore[misc]
+    try:
+        for hooked in (True, False):
+            Kept.steps = []
+            both(mllm, sae, batch, n, push, hooked=hooked)
+            found.append(Kept.steps)
+    finally:
+        steering.Chooser = own  # type: ignore[misc]
+    return sum(a[0] != b[0] or not all(map(torch.equal, a[1], b[1])) for a, b in zip(*found, strict=True))
+
+
+def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push]) -> int:
+    """Tokens that both texts begin with."""
+    text: dict[str, list[str]] = {"default": [], "steered": []}
+
+    def emit(event: Event) -> None:
+        if isinstance(event, TokenEvent):
+            text[event.channel].append(event.text)
+
+    steer(mllm, sae, batch, push, max_tokens=n, eos=set(), emit=emit)
+    return next((i for i, (a, b) in enumerate(zip(*text.values(), strict=True)) if a != b), n)
+
+
+def strongest(mllm: Mllm, sae: SaeV, batch: Batch) -> tuple[int, float]:
+    """The feature that fires most on the prompt, and how strongly."""
+    largest_f = sae.encode(mllm.hidden(batch)[0]).max(dim=0).values
+    return int(largest_f.argmax()), float(largest_f.max())
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    n, rounds = (3, 1) if setup.small else (TOKENS, ROUNDS)
+    sae = SaeV.load(str(setup.demo / "sae"), setup.device)
+    mllm = Mllm.load(setup.demo / "model", layer=sae.layer, full=True, device=setup.device)
+    data = read(str(setup.demo / "data"), Columns())
+    picture = open_picture(data.rows[0].images[0]).image
+    batch = mllm.prepare([Pair(PROMPT, [picture])], generate=True)
+    feature, value = strongest(mllm, sae, batch)
+    push = [Push(feature, "set", 4.0, value)]
+    told: dict[str, list[list[float]]] = {"plain": [], "all rows": [], **{name: [] for name in SCOPES}}
+    ways: dict[str, Callable[[], None]] = {
+        "plain": lambda: told["plain"].append(plain(mllm, batch, n)),
+        "prompt": lambda: told["prompt"].append(both(mllm, sae, batch, n, push, scope=SCOPES["prompt"])),
+        "generated": lambda: told["generated"].append(both(mllm, sae, batch, n, push, scope=SCOPES["generated"])),
+        "all rows": lambda: told["all rows"].append(
+            both(mllm, sae, batch, n, push, scope=SCOPES["prompt"], share=False)
+        ),
+    }
+    alternately(ways, rounds)
+    first = {name: [one[0] for one in runs[1:]] for name, runs in told.items()}
+    later = {name: [(one[-1] - one[0]) / (n - 1) for one in runs[1:]] for name, runs in told.items()}
+    same = shared_steps(mllm, sae, batch, n, push)
+    nothing = [Push(feature, "add", 0.0, value)]
+    how = f"the demo's model, a prompt of {int(batch.length_b[0])} tokens with a picture"
+    figures: list[Figure] = [
+        {
+            "what": "time to the first token of both texts, picture and prompt steered, over a plain `generate`",
+            "value": ratio(first["prompt"], first["plain"]), "unit": "×", "goal": 1.7, "sense": "≤",
+            "note": f"{how}; layers above L run twice",
+        },
+        {
+            "what": "the same, only generated tokens steered",
+            "value": ratio(first["generated"], first["plain"]), "unit": "×", "goal": 1.1, "sense": "≤",
+            "note": f"{how}; its last position, where that begins, runs twice above L",
+        },
+        {
+            "what": "time per token of both texts and the KL, over a plain `generate`",
+            "value": ratio(later["prompt"], later["plain"]), "unit": "×", "goal": 1.3, "sense": "≤",
+            "note": f"{n} tokens, `set` of one feature on each; the texts part after {same}, from where three rows run",
+        },
+        {
+            "what": "steps at which `add` at strength 0 changes a token or a bit of a logit",
+            "value": differing(mllm, sae, batch, n, nothing), "unit": "", "goal": 0, "sense": "=",
+            "note": f"{n} steps beside the same batch without the hook",
+        },
+    ]  # fmt: skip
+    return {
+        "options": {"tokens": n, "rounds": rounds, "prompt": PROMPT, "layer": sae.layer},
+        "figures": figures,
+        "all_rows": {
+            "first": ratio(first["all rows"], first["plain"]),
+            "later": ratio(later["all rows"], later["plain"]),
+        },
+        "seconds_first": first,
+        "seconds_later": later,
+    }

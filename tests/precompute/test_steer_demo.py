@@ -1,0 +1,31 @@
+"""The demo's real model: rows that share layers write what all rows through every layer write."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from precompute.model import Mllm, Pair
+from precompute.sae import SaeV
+from precompute.steer import Push, Scope
+from precompute.store.reader import Store
+from tests.conftest import Demo
+from tests.precompute.test_steer_rows import SCOPES, Run, same
+
+
+@pytest.mark.parametrize("scope", [SCOPES["all"], SCOPES["prompt"], SCOPES["generated"]])
+def test_sharing_changes_no_token_of_the_real_model(demo: Demo, scope: tuple[Scope, ...]) -> None:
+    sae, store = SaeV.load(demo.sae), Store.open(demo.store)
+    mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
+    one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
+    with Image.open(store.image_path(one["sample_id"])) as opened:
+        picture = opened.convert("RGB")
+    batch = mllm.prepare([Pair("What colour is it?", [picture])], generate=True)
+    feature = int(store.features(sort="n_samples", order="desc", limit=1).items[0]["id"])
+    push = [Push(feature, "set", 2.0, float(store.feature_table["p999"][feature]))]
+    shared, naive = (Run(mllm, sae, batch, push, scope=scope, share=share) for share in (True, False))
+    same(shared, naive)
+    with torch.inference_mode():
+        plain = mllm.model(**batch.inputs).logits[0, -1].float()
+    torch.testing.assert_close(shared.logits[0][0], plain, rtol=1e-3, atol=1e-3)
