@@ -95,7 +95,11 @@ def run(setup: Setup) -> dict[str, Any]:
                 ours(setup, few, sae)  # whatever a library does once is not what is measured
             told = [ours(setup, documents, sae) for _ in range(size.rounds)]
             theirs = None if python is None else dashboard(setup, python, size, mllm, sae)
-            seconds[name] = {"ours": [one["seconds_total"] for one in told], "steps": [one["seconds"] for one in told]}
+            seconds[name] = {
+                "ours": [one["seconds_total"] for one in told],
+                "forward": [one["collect"]["forward_seconds"] for one in told],
+                "steps": [one["seconds"] for one in told],
+            }
             if theirs is not None:
                 seconds[name] |= theirs["seconds"]
                 differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared)
@@ -127,7 +131,10 @@ def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> l
         if way in seconds:
             theirs = extrapolated(seconds[way], n_features // size.batch, once=way == "cache")
             value = theirs / mine
-            note = f"{theirs:.0f} s, reckoned from {size.run} features, over {mine:.1f} s, all of `saevx precompute`"
+            note = (
+                f"{theirs:.0f} s, reckoned from {size.run} features, over {mine:.1f} s, all of `saevx precompute`, "
+                f"{np.median(seconds['forward']):.1f} s of them the model's forward"
+            )
         found.append({
             "what": f"{said} over the pass, {name} features", "value": value, "unit": "×",
             "goal": GOALS.get(n_features, GOALS[4608])[way], "sense": "≥", "note": note,
@@ -208,6 +215,8 @@ def dashboard(setup: Setup, python: str, size: Size, mllm: Mllm, sae: Path) -> d
 def dashboard_python(setup: Setup) -> str | None:
     """A Python that has SAEDashboard; None in CI, where nothing is installed from a network."""
     named = os.environ.get(VARIABLE)
+    if named and shutil.which(named) is None:
+        raise SaevxError(f"{VARIABLE} is {named!r}, which cannot be run: name the Python that has SAEDashboard.")
     if named or setup.small:
         return named or None
     python = setup.scratch / "venv" / "bin" / "python"
