@@ -1,5 +1,5 @@
-"""Step `index`: nearest neighbours. FAISS flat (exact) over decoder directions, feature profiles and sample
-vectors; and the logit lens.
+"""Step `index`: exact nearest neighbours of decoder directions and feature profiles, FAISS flat indexes of them and of
+sample vectors; and the logit lens.
 
 The sample vector (METHOD *Search*) is spelled out in `sample_vectors`, which stored samples and live
 queries share.
@@ -14,8 +14,10 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from torch import Tensor
 
 from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
@@ -29,6 +31,7 @@ N_NEIGHBOURS = 10
 N_LOGITS = 10
 PROJECTION_SEED = 20250217  # a constant of the format: live queries must draw the same signs
 _BLOCK_BYTES = 1 << 27
+_BLOCK = 256
 
 
 @lru_cache(maxsize=2)
@@ -130,16 +133,37 @@ def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
     live = np.flatnonzero(np.any(vectors, axis=1))
     other = np.full((len(vectors), k), -1, dtype=np.int64)
     cosine = np.zeros((len(vectors), k), dtype=np.float32)
-    if len(live) > 1:
-        n = min(k + 1, len(live))
-        some = np.ascontiguousarray(vectors[live])
-        value, index = faiss.knn(some, some, n, metric=faiss.METRIC_INNER_PRODUCT)
-        # Itself is first but for rounding and exact twins: drop it where it is, else the last.
-        itself = index == np.arange(len(live))[:, None]
-        itself[~itself.any(1), -1] = True
-        other[live, : n - 1] = live[index[~itself]].reshape(len(live), n - 1)
-        cosine[live, : n - 1] = value[~itself].reshape(len(live), n - 1)
+    n = min(k, len(live) - 1)
+    if n < 1:
+        return other, cosine
+    some = torch.from_numpy(vectors[live])
+    step = max(1, _BLOCK_BYTES // (4 * len(live)))
+    for low in range(0, len(live), step):
+        cosine_rn = some[low : low + step] @ some.T
+        row_r = torch.arange(len(cosine_rn))
+        cosine_rn[row_r, low + row_r] = -torch.inf
+        value, at = largest(cosine_rn, n)
+        other[live[low : low + step], :n] = live[at.numpy()]
+        cosine[live[low : low + step], :n] = value.numpy()
     return other, cosine
+
+
+def largest(value_rn: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(values [r, k] falling, their columns [r, k]) of each row's k largest; among equal ones any.
+
+    Only the k blocks of columns with the largest maxima can hold them, so the rest is looked at once and no more:
+    of 49,152 columns that is four times as fast as `topk`."""
+    n_blocks = value_rn.shape[1] // _BLOCK
+    if n_blocks <= k:
+        value_rk, at_rk = value_rn.topk(k)
+        return value_rk, at_rk
+    end = n_blocks * _BLOCK
+    blocks_rbc = value_rn[:, :end].unflatten(1, (n_blocks, _BLOCK))
+    which_rb1 = blocks_rbc.amax(2).topk(k).indices[..., None]
+    left = torch.arange(end, value_rn.shape[1]).expand(len(value_rn), -1)
+    column = torch.cat([(which_rb1 * _BLOCK + torch.arange(_BLOCK)).flatten(1), left], dim=1)
+    value_rk, at_rk = value_rn.gather(1, column).topk(k)
+    return value_rk, column.gather(1, at_rk)
 
 
 def logit_lens(
@@ -156,19 +180,18 @@ def logit_lens(
     scaled_vd = unembed_vd if norm_weight_d is None else unembed_vd * norm_weight_d
     scaled_vd = np.ascontiguousarray(scaled_vd, dtype=np.float32)
     scaled_vd -= scaled_vd.mean(0)
-    directions = unit(directions_fd.astype(np.float32))
+    directions = torch.from_numpy(unit(directions_fd.astype(np.float32)))
+    unembed = torch.from_numpy(scaled_vd)
     found: dict[str, list[Array]] = {
         n: [] for n in ("promoted", "promoted_logit", "suppressed", "suppressed_logit")
     }
     step = max(1, _BLOCK_BYTES // (4 * len(scaled_vd)))
     for low in range(0, len(directions), step):
-        logit_fv = directions[low : low + step] @ scaled_vd.T
+        logit_fv = directions[low : low + step] @ unembed.T
         for name, sign in (("promoted", 1), ("suppressed", -1)):
-            some = np.sort(np.argpartition(-sign * logit_fv, k - 1, axis=1)[:, :k], axis=1)
-            value = np.take_along_axis(logit_fv, some, 1)
-            order = np.argsort(-sign * value, axis=1, kind="stable")
-            found[name].append(np.take_along_axis(some, order, 1))
-            found[f"{name}_logit"].append(np.take_along_axis(value, order, 1))
+            value, at = largest(logit_fv if sign == 1 else -logit_fv, k)
+            found[name].append(at.numpy())
+            found[f"{name}_logit"].append(sign * value.numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

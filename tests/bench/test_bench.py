@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import report
+from tests.bench import dashboard, report
 from tests.bench.common import Figure, met
 from tests.bench.run import names
 from tests.conftest import Demo, run_saevx
@@ -39,6 +39,20 @@ def test_what_must_be_equal_is_equal() -> None:
 def test_the_page_is_fresh() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.bench.report", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_same_examples_but_for_ties() -> None:
+    mine = {(0, 3): 2.0, (1, 5): 1.5, (2, 7): 1.0}
+    assert dashboard.alike(mine, {(0, 3): 2.001, (1, 5): 1.5, (4, 4): 1.0004})  # the last ties
+    assert not dashboard.alike(mine, {(0, 3): 2.0, (1, 5): 1.5, (4, 4): 1.1})
+    assert not dashboard.alike(mine, {(0, 3): 2.1, (1, 5): 1.5, (2, 7): 1.0})
+    assert not dashboard.alike(mine, {(0, 3): 2.0, (1, 5): 1.5})
+    assert dashboard.alike({}, {})
+
+
+def test_batches_that_were_not_run_are_reckoned_from_those_that_were() -> None:
+    assert dashboard.extrapolated([4.0, 6.0], 10, once=False) == 50.0
+    assert dashboard.extrapolated([14.0, 3.0, 5.0], 10, once=True) == 14.0 + 9 * 4.0
 
 
 def test_advice_where_there_is_no_such_benchmark_or_demo(demo: Demo, tmp_path: Path) -> None:

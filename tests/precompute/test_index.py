@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from precompute import index
 from precompute.store.collected import load_step
@@ -41,6 +42,17 @@ def test_nearest_handles_twins_zeros_and_few() -> None:
     assert other[0].tolist()[:2] == [1, 2] and other[1].tolist()[:2] == [0, 2]
     assert cosine[0, 0] == pytest.approx(1)
     assert (other[3] == -1).all() and other[0, 2] == -1
+
+
+def test_largest_is_what_sorting_finds() -> None:
+    value = torch.randn(5, 6000, generator=torch.Generator().manual_seed(0))
+    value[0, 300:320] = 9.0  # all in one block
+    value[1, -3:] = 9.0  # beyond the last whole block
+    for k in (1, 10, 40):
+        found, at = index.largest(value, k)
+        assert torch.equal(found, value.sort(dim=1, descending=True).values[:, :k])
+        assert torch.equal(value.gather(1, at), found)
+        assert all(len(set(row.tolist())) == k for row in at)
 
 
 def test_sample_vector_formula(made_up: Store) -> None:

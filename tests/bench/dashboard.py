@@ -1,0 +1,340 @@
+"""A whole `saevx precompute` against SAEDashboard 0.8: what it takes to make the data of all features, on the same text
+(128 documents of 128 tokens), model, layer, SAE, number type and machine; and whether the top examples are the same.
+
+SAEDashboard wants older packages than this project, so it runs in an environment of its own (_sae_dashboard.py). The
+benchmark makes one for itself, which takes minutes and a package index; to keep one, make it as follows and name its
+Python in SAEVX_DASHBOARD_PYTHON:
+
+    python -m venv dash
+    dash/bin/pip install sae-dashboard==0.8.0 sae-lens==6.54.0 transformers==4.56.2 torch==2.13.0 'numpy<2' 'pyarrow<21'
+    dash/bin/pip uninstall -y torchvision torchaudio
+
+(The last two are asked for but not used, and a build that does not fit torch breaks transformers.)
+
+The model is the demo's language model to layer 10. The SAEs have random directions, of which 45 are active at a token.
+Neither side's start of Python, imports and first call are timed. On our side all else is: loading the model, planning,
+writing and verifying the store. On its side loading the model is not. It takes features batch by batch, so it is run on
+the first 512 of them and the rest reckoned: every batch costs the same, and with its cache the first one costs the
+model's forward in addition.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sae_lens import SAE
+from sqlalchemy import select
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from precompute.errors import SaevxError
+from precompute.model import TEXT, Mllm, Pair, quiet
+from precompute.pipeline import Options, precompute
+from precompute.store import schema
+from precompute.store.reader import Store
+from tests.bench.common import Figure, Setup
+
+LENGTH, ACTIVE, CALIBRATION = 128, 45, 16
+VARIABLE = "SAEVX_DASHBOARD_PYTHON"
+PACKAGES = (
+    "sae-dashboard==0.8.0", "sae-lens==6.54.0", "transformers==4.56.2", "torch==2.13.0", "numpy<2", "pyarrow<21",
+)  # fmt: skip
+UNUSED = ("torchvision", "torchaudio")
+GOALS = {4608: {"default": 50.0, "cache": 25.0}, 16384: {"default": 150.0, "cache": 75.0}}
+WAYS = {"default": "SAEDashboard by default", "cache": "SAEDashboard with its cache"}
+Examples = dict[int, dict[tuple[int, int], float]]
+"""Of each feature the activation of its strongest tokens, by document and position."""
+
+
+class Size(NamedTuple):
+    documents: int
+    layer: int
+    features: tuple[int, ...]
+    """Of the SAEs."""
+    architectures: tuple[str, ...]
+    run: int
+    """Features that SAEDashboard is run on."""
+    batch: int
+    """Of them at a time."""
+    compared: int
+    rounds: int
+
+
+FULL = Size(128, 10, (4608, 16384), ("standard", "topk"), 512, 128, 200, 2)
+SMALL = Size(16, 1, (256,), ("standard",), 64, 32, 32, 1)
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    size = SMALL if setup.small else FULL
+    python = dashboard_python(setup)
+    mllm = language_model(setup, size.layer)
+    documents, tokens = corpus(setup, mllm, size.documents)
+    np.save(setup.scratch / "tokens.npy", tokens)
+    hidden_td = hidden(mllm, documents)
+    few = setup.scratch / "few.jsonl"
+    few.write_text("".join(documents.read_text().splitlines(keepends=True)[:4]))
+    figures: list[Figure] = []
+    seconds: dict[str, Any] = {}
+    differ: dict[str, list[int]] = {}
+    for n_features in size.features:
+        for architecture in size.architectures:
+            name = f"{architecture} {n_features}"
+            sae = random_sae(setup.scratch / f"sae-{name}", hidden_td, size.layer, n_features, architecture)
+            if not setup.small:
+                ours(setup, few, sae)  # whatever a library does once is not what is measured
+            told = [ours(setup, documents, sae) for _ in range(size.rounds)]
+            theirs = None if python is None else dashboard(setup, python, size, mllm, sae)
+            seconds[name] = {
+                "ours": [one["seconds_total"] for one in told],
+                "forward": [one["collect"]["forward_seconds"] for one in told],
+                "steps": [one["seconds"] for one in told],
+            }
+            if theirs is not None:
+                seconds[name] |= theirs["seconds"]
+                differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared)
+            figures += ratios(name, n_features, size, seconds[name])
+    n_compared = size.compared * len(size.features) * len(size.architectures)
+    figures.append({
+        "what": f"features of {n_compared} whose top-20 examples are not SAEDashboard's, but for ties",
+        "value": None if python is None else float(sum(map(len, differ.values()))),
+        "unit": "", "goal": 0.0, "sense": "=",
+        "note": f"{size.compared} by chance of the first {size.run} of each SAE; documents, positions and activations; "
+        f"a tie is what float16 does not tell apart" if python is not None else without(),
+    })  # fmt: skip
+    return {
+        "options": size._asdict() | {"tokens": int(tokens.size), "dtype": "float32"},
+        "figures": figures, "seconds": seconds, "differ": differ,
+    }  # fmt: skip
+
+
+def without() -> str:
+    return f"not measured: {VARIABLE} names no Python with SAEDashboard"
+
+
+def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> list[Figure]:
+    """Seconds that SAEDashboard takes for all features over ours, by default and with its cache."""
+    mine = float(np.median(seconds["ours"]))
+    found: list[Figure] = []
+    for way, said in WAYS.items():
+        value, note = None, without()
+        if way in seconds:
+            theirs = extrapolated(seconds[way], n_features // size.batch, once=way == "cache")
+            value = theirs / mine
+            note = (
+                f"{theirs:.0f} s, reckoned from {size.run} features, over {mine:.1f} s, all of `saevx precompute`, "
+                f"{np.median(seconds['forward']):.1f} s of them the model's forward"
+            )
+        found.append({
+            "what": f"{said} over the pass, {name} features", "value": value, "unit": "×",
+            "goal": GOALS.get(n_features, GOALS[4608])[way], "sense": "≥", "note": note,
+        })  # fmt: skip
+    return found
+
+
+def extrapolated(seconds: list[float], n_batches: int, *, once: bool) -> float:
+    """Seconds of all batches from those of a few; `once` where the first has costs that do not come again."""
+    if once:
+        return seconds[0] + (n_batches - 1) * float(np.mean(seconds[1:]))
+    return n_batches * float(np.mean(seconds))
+
+
+# ---- both sides
+
+
+def ours(setup: Setup, documents: Path, sae: Path) -> dict[str, Any]:
+    """run.json of a whole run, its store left in scratch; `seconds_total` with loading and verifying."""
+    store = setup.scratch / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    options = Options(
+        data=str(documents), model=str(setup.scratch / "lm"), sae=str(sae), out=store, name="bench", sinks="keep",
+        device=setup.device, dtype="float32",
+    )  # fmt: skip
+    begin = time.perf_counter()
+    precompute(options)
+    seconds = time.perf_counter() - begin
+    told: dict[str, Any] = json.loads((store / "run.json").read_text())
+    return told | {"seconds_total": seconds}
+
+
+def strongest(setup: Setup, n_features: int) -> Examples:
+    """Our top-20 of the first features."""
+    store = Store.open(setup.scratch / "store")
+    e, sample = schema.examples.c, schema.samples.c
+    query = (
+        select(e.feature, sample.sample_id, e.position, e.value)
+        .join(schema.samples, sample.row == e.row)
+        .where(e.band == -1, e.modality == TEXT, e.feature < n_features)
+    )
+    found: Examples = {}
+    with store.engine.connect() as connection:
+        for feature, sample_id, position, value in connection.execute(query):
+            found.setdefault(feature, {})[int(sample_id), position] = value
+    store.close()
+    return found
+
+
+def dashboard(setup: Setup, python: str, size: Size, mllm: Mllm, sae: Path) -> dict[str, Any]:
+    """What _sae_dashboard.py found."""
+    scratch = setup.scratch / "dashboard"
+    scratch.mkdir()
+    job = {
+        "model": str(setup.scratch / "lm"), "sae": str(sae), "tokens": str(setup.scratch / "tokens.npy"),
+        "hook": f"blocks.{size.layer}.hook_resid_post", "features": size.run, "batch_features": size.batch,
+        "ignore": mllm.special_ids.tolist(), "device": setup.device, "threads": torch.get_num_threads(),
+        "scratch": str(scratch),
+    }  # fmt: skip
+    (scratch / "job.json").write_text(json.dumps(job))
+    script = Path(__file__).with_name("_sae_dashboard.py")
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [python, "-W", "ignore", str(script), str(scratch / "job.json"), str(scratch / "result.json")],
+        env={**own, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SaevxError(f"SAEDashboard did not run in {python}: {(done.stderr.strip() or '?').splitlines()[-1]}")
+    found = json.loads((scratch / "result.json").read_text())
+    shutil.rmtree(scratch)
+    examples = {
+        int(feature): {(document, position): value for document, position, value in places}
+        for feature, places in found["examples"].items()
+    }
+    return {"seconds": found["seconds"], "examples": examples}
+
+
+def dashboard_python(setup: Setup) -> str | None:
+    """A Python that has SAEDashboard; None in CI, where nothing is installed from a network."""
+    named = os.environ.get(VARIABLE)
+    if named and shutil.which(named) is None:
+        raise SaevxError(f"{VARIABLE} is {named!r}, which cannot be run: name the Python that has SAEDashboard.")
+    if named or setup.small:
+        return named or None
+    python = setup.scratch / "venv" / "bin" / "python"
+    for command in (
+        [sys.executable, "-m", "venv", str(setup.scratch / "venv")],
+        [str(python), "-m", "pip", "install", "--quiet", *PACKAGES],
+        [str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *UNUSED],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SaevxError(
+                f"SAEDashboard's environment cannot be made ({(done.stderr.strip() or '?').splitlines()[-1]}): "
+                f"make one as {Path(__file__).name} says and name its Python in {VARIABLE}."
+            )
+    return str(python)
+
+
+# ---- the same examples
+
+
+def different(mine: Examples, other: Examples, n: int) -> list[int]:
+    """Of n features by chance those whose examples differ."""
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.choice(sorted(other), n, replace=False)).tolist()
+    return [feature for feature in chosen if not alike(mine.get(feature, {}), other[feature])]
+
+
+def alike(mine: dict[tuple[int, int], float], other: dict[tuple[int, int], float]) -> bool:
+    """Whether the same places are strongest, with the same activations. A place that only one has must tie with the
+    weakest of both: ours are float16, and SAEDashboard's rounded to four digits."""
+
+    def tie(a: float, b: float) -> bool:
+        return abs(a - b) <= 2.0**-10 * max(a, b) + 1e-4
+
+    if len(mine) != len(other):
+        return False
+    if any(not tie(mine[place], other[place]) for place in mine.keys() & other.keys()):
+        return False
+    alone = [mine[place] for place in mine.keys() - other.keys()] + [other[p] for p in other.keys() - mine.keys()]
+    return all(tie(value, min(side.values())) for value in alone for side in (mine, other))
+
+
+# ---- what both are given
+
+
+def language_model(setup: Setup, layer: int) -> Mllm:
+    """The demo's language model by itself, to layer L, as a causal model's folder that transformers 4 and 5 read."""
+    folder = setup.scratch / "lm"
+    mllm = Mllm.load(setup.demo / "model", layer=layer, device="cpu", dtype="float32")
+    config = copy.deepcopy(mllm.model.config.get_text_config())
+    config.num_hidden_layers = layer + 1
+    lm = AutoModelForCausalLM.from_config(config)
+    lm.model.load_state_dict(mllm.decoder.state_dict())
+    with quiet():
+        lm.save_pretrained(folder)
+    mllm.tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    mllm.tokenizer.save_pretrained(folder)
+    rewrite(folder / "config.json", rope_theta=lm.config.rope_parameters["rope_theta"])
+    rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    return Mllm.load(folder, layer=layer, device=setup.device, dtype="float32")
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=1))
+
+
+def corpus(setup: Setup, mllm: Mllm, n: int) -> tuple[Path, NDArray[np.int64]]:
+    """The demo's captions one after the other, cut into n documents of 128 tokens, the first of them the
+    begin-of-sequence token; as data of our own, and as tokens [n, 128]."""
+    lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    captions = "\n".join(json.loads(line)["text"] for line in lines)
+    stream = mllm.tokenizer(captions, add_special_tokens=False)["input_ids"]
+    texts: list[str] = []
+    rows = []
+    for at in range(0, len(stream) - LENGTH, LENGTH - 1):
+        text = mllm.tokenizer.decode(stream[at : at + LENGTH - 1])
+        batch = mllm.prepare([Pair(text)])
+        ids = batch.inputs["input_ids"][0].cpu().numpy()
+        # A cut may fall where the text alone is tokenised otherwise, or a document stand there already.
+        if len(ids) == LENGTH and text not in texts and (batch.modality_bs[0, 1:] == TEXT).all():
+            texts.append(text)
+            rows.append(ids)
+        if len(texts) == n:
+            break
+    assert len(texts) == n, f"only {len(texts)} documents"
+    path = setup.scratch / "documents.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
+    return path, np.stack(rows)
+
+
+def hidden(mllm: Mllm, path: Path) -> Tensor:
+    """h [t, d] of the first documents' own tokens."""
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()[:CALIBRATION]]
+    return mllm.hidden(mllm.prepare([Pair(text) for text in texts]))[:, 1:].flatten(0, 1).float().cpu()
+
+
+def random_sae(folder: Path, hidden_td: Tensor, layer: int, n_features: int, architecture: str) -> Path:
+    """A SAELens SAE with random directions, of which some 45 are active at a token. Decoder rows have length 1."""
+    rng = torch.Generator().manual_seed(n_features)
+    d_model = hidden_td.shape[1]
+    encoder_df = torch.randn(d_model, n_features, generator=rng) / hidden_td.std(dim=0)[:, None] / d_model**0.5
+    state = {
+        "W_enc": encoder_df,
+        "b_enc": torch.zeros(n_features),
+        "W_dec": torch.nn.functional.normalize(encoder_df.T, dim=1).contiguous(),
+        "b_dec": hidden_td.mean(dim=0),
+    }
+    config: dict[str, Any] = {
+        "architecture": architecture, "d_in": d_model, "d_sae": n_features, "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
+        "metadata": {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": "lm"},
+    }  # fmt: skip
+    if architecture == "topk":
+        config |= {"k": ACTIVE, "rescale_acts_by_decoder_norm": True}
+    else:
+        before_tf = (hidden_td - state["b_dec"]) @ encoder_df
+        state["b_enc"] = -before_tf.quantile(1 - ACTIVE / n_features, dim=0)
+    sae = SAE.from_dict(config)
+    sae.load_state_dict(state)
+    sae.save_model(folder)
+    return folder
