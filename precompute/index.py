@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from precompute import map as feature_map
 from precompute.store.collected import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
@@ -187,6 +188,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     for m, vectors in enumerate(all_sample_vectors(data, weigh)):
         faiss.write_index(flat_index(vectors), str(folder / f"sample_{MODALITIES[m]}.faiss"))
     save_step(part, "index", **found)
+    feature_map.write(part, spaces["decoder"], found["decoder_other"], weigh)
 
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
     logits: list[dict[str, Any] | None] = [None] * data.n_features

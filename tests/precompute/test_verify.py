@@ -57,7 +57,7 @@ def bump(at: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def test_a_sound_store(copy: Path) -> None:
     lines, good = report(copy)
-    assert good and all(line.startswith("ok") for line in lines) and len(lines) == 7
+    assert good and all(line.startswith("ok") for line in lines) and len(lines) == 8
     assert verify_or_raise(copy)
 
 
