@@ -18,6 +18,7 @@ from precompute.errors import SaevxError
 Array = NDArray[Any]
 
 NAME = "map.bin"
+ABSENT = "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."
 MAGIC = b"SXM1"
 HEADER = struct.Struct("<4sI8x")
 FIELDS = {"x": "<u2", "y": "<u2", "verdict": "u1", "omega": "u1", "density": "u1"}
@@ -80,9 +81,7 @@ def write_map(path: Path, columns: FeatureMap) -> None:
 def read_map(path: Path) -> FeatureMap:
     """Raises SaevxError: absent (an older store), or not such a file."""
     if not path.is_file():
-        raise SaevxError(
-            "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."
-        )
+        raise SaevxError(ABSENT)
     data = path.read_bytes()
     magic, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
     if magic != MAGIC or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in FIELDS.values()):
