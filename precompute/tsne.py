@@ -25,6 +25,7 @@ CELL = 0.4  # of the mesh, where w falls to a half at distance 1; forces are the
 SMALLEST_CELL = 0.05  # early on the map is far smaller than 1; a slope over less drowns in float32's rounding
 FEWEST_CELLS = 48  # across the map in between
 PHASES = ((100, 12.0, 0.5), (250, 1.0, 0.8))  # (steps, exaggeration of the attraction, momentum)
+MANY = 20_000  # from so many points on it takes twice the steps
 LONGEST_STEP = 5.0
 START = 1e-4  # standard deviation of the first axis at the start
 
@@ -44,7 +45,7 @@ def layout(vectors_nd: Array, other_nk: Array) -> Array:
     step, gain = np.zeros_like(y), np.ones_like(y)
     for n_steps, exaggeration, momentum in PHASES:
         rate = len(y) / exaggeration
-        for _ in range(n_steps):
+        for _ in range(n_steps * (1 + (len(y) >= MANY))):
             repulsion, total = mesh.repulsion(y)
             slope = 4 * (exaggeration * attraction(y, i_e, j_e, p_e) - repulsion / max(total, 1e-12))
             # Delta-bar-delta: an axis speeds up while it keeps its direction.
