@@ -78,6 +78,7 @@ function recolour() {
   halo = css(ground);
   const ramp = $("#map-ramp");
   ramp.hidden = state.colour === "verdict";
+  canvas.closest(".panel").classList.toggle("by-figure", !ramp.hidden);
   if (state.colour === "verdict") {
     VERDICTS.forEach((name, v) => { if (name !== "dead") table[v] = token(`map-${name}`); });
     shade.set(data.verdict);
@@ -277,7 +278,7 @@ function showTip(i) {
   const known = labels.get(i);
   const verdict = VERDICTS[plot.data.verdict[i]];
   const omega = plot.data.omega[i] ? `, ω ${((plot.data.omega[i] - 128) / 127).toFixed(2)}` : "";
-  tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: known ? (known.label ?? "unlabelled") : "…" }), ` #${i}`, Object.assign(document.createElement("small"), { textContent: `${verdict}${omega}` }));
+  tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: known ? (known.label ?? "unlabelled") : "…" }), ` #${i} `, Object.assign(document.createElement("small"), { textContent: `${verdict}${omega}` }));
   tip.hidden = false;
   const [x, y] = plot.at(i).map((v) => v / plot.ratio);
   const width = plot.width / plot.ratio;
@@ -400,10 +401,10 @@ document.addEventListener("click", (event) => {
 $("#map-names").addEventListener("change", () => plot && name());
 
 // A feature in a list beside the map: show where it is.
-for (const type of ["pointerover", "focusin"]) document.addEventListener(type, (event) => {
+for (const type of ["pointerover", "pointerout", "focusin", "focusout"]) document.addEventListener(type, (event) => {
   const one = plot && event.target.closest?.(".map-list [data-feature]");
   if (!one || plot.data.x[one.dataset.feature] > LAST) return;
-  state.hover = Number(one.dataset.feature);
+  state.hover = type === "pointerover" || type === "focusin" ? Number(one.dataset.feature) : -1;
   drawOver();
 });
 

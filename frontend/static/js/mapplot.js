@@ -146,16 +146,19 @@ export class Plot {
 
   /** In each tile of the canvas the shown point with the highest level: the ones worth a name. */
   prominent(level, across) {
-    const { order } = this;
-    const tile = this.width / across;
-    const down = Math.max(1, Math.round(this.height / tile));
+    const { order, marked, width, height, data: { x, y } } = this;
+    const down = Math.max(1, Math.round((across * height) / width));
     const best = new Int32Array(across * down).fill(-1);
+    const k = this.scale;
+    const left = width / 2 - this.cx * LAST * k;
+    const top = height / 2 - this.cy * LAST * k;
     for (let o = order.length - 1; o >= 0; o--) {
       const i = order[o];
-      if (this.marked && !this.marked[i]) continue;
-      const [px, py] = this.at(i);
-      if (px < 0 || py < 0 || px >= this.width || py >= this.height) continue;
-      const t = Math.min(down - 1, Math.floor((py * down) / this.height)) * across + Math.min(across - 1, Math.floor(px / tile));
+      if (marked && !marked[i]) continue;
+      const px = x[i] * k + left;
+      const py = y[i] * k + top;
+      if (px < 0 || py < 0 || px >= width || py >= height) continue;
+      const t = Math.floor((py * down) / height) * across + Math.floor((px * across) / width);
       if (best[t] < 0 || level[i] > level[best[t]]) best[t] = i;
     }
     return [...best].filter((i) => i >= 0);
