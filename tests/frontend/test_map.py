@@ -105,7 +105,6 @@ def test_points_are_seen(theme: int) -> None:
     colours = palette(theme)
     names = [name for name in colours if name.startswith(("map-", "ramp-"))]
     assert len(names) == 11
-    assert {name: contrast(colours[name], colours["surface"]) for name in names}.items() >= set()
     low = {name for name in names if contrast(colours[name], colours["surface"]) < 3}
     assert not low  # WCAG 2.2, 1.4.11
 
