@@ -25,7 +25,7 @@ COLOURS = {
     "density": ("density", "Share of tokens on which it is active, in the modality where it is denser; logarithmic"),
 }
 STRONGEST_BY: dict[str, Any] = {"cross-modal": "lift", "unaligned": "lift"}
-"""What the lists under the map are sorted by; by the number of samples where there is no lift."""
+"""What the lists under the map are sorted by; by largest activation where there is no lift."""
 N_FOUND, N_LISTED, N_STRONGEST = 500, 24, 10
 
 
@@ -46,7 +46,7 @@ def feature_map(
     for name in VERDICT_HELP:
         if name == "dead" or not verdicts.get(name):
             continue
-        by = STRONGEST_BY.get(name, "n_samples")
+        by = STRONGEST_BY.get(name, "max_activation")
         lists.append((name, by, strongest(served, name, by)))
     found = features_api.get_features(served, q=q, sort="n_samples", order="desc", limit=N_FOUND) if q else None
     chosen = chosen_feature(served, feature)
