@@ -27,6 +27,7 @@ from backend.routers import (
     steer,
     stores,
 )
+from backend.routers import map as map_api
 from backend.schemas import Problem
 from backend.settings import Settings
 from precompute.errors import SaevxError
@@ -83,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.saevx = state
     add_handlers(app, getattr(pages, "error_page", None))
 
-    api = (stores, sae, features, samples, quality, cooccurrence, search, steer)
+    api = (stores, sae, features, map_api, samples, quality, cooccurrence, search, steer)
     for module in api:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from precompute import map as feature_map
 from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
@@ -210,6 +211,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     for m, vectors in enumerate(all_sample_vectors(data, weigh)):
         faiss.write_index(flat_index(vectors), str(folder / f"sample_{MODALITIES[m]}.faiss"))
     save_step(part, "index", **found)
+    feature_map.write(part, spaces["decoder"], found["decoder_other"], weigh)
 
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
     save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
 from precompute.errors import SaevxError
+from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
 from precompute.store.pairs import COLUMNS
@@ -51,6 +52,7 @@ def verify(path: Path) -> list[Check]:
             _indices,
             _pairs,
             _pictures,
+            _map,
         ]
         return [_run(check, store) for check in checks]
     finally:
@@ -273,6 +275,20 @@ def _pictures(store: Store) -> str:
     missing = [name for name in listed if not (store.path / name).is_file()]
     _need(not missing, f"{len(missing)} pictures missing, the first {missing[0] if missing else ''}")
     return f"{len(listed)} pictures"
+
+
+def _map(store: Store) -> str:
+    """Stores made by older versions have none."""
+    if not (store.path / mapfile.NAME).is_file():
+        return "none"
+    found = mapfile.read_map(store.path / mapfile.NAME)
+    with store.engine.connect() as conn:
+        told = [s.VERDICTS.index(v) for (v,) in conn.execute(select(s.features.c.verdict).order_by(s.features.c.id))]
+    _need(found.verdict.tolist() == told, "the map's verdicts are not the features'")
+    nowhere = (found.x == mapfile.NOWHERE) | (found.y == mapfile.NOWHERE)
+    dead = found.verdict == s.VERDICTS.index("dead")
+    _need(bool((nowhere == dead).all()), "the map leaves out other features than the dead ones")
+    return f"{int((~nowhere).sum())} places"
 
 
 def report(path: Path) -> tuple[list[str], bool]:

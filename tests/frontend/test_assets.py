@@ -19,6 +19,7 @@ PAGES = [
     "/",
     "/features",
     "/features/0",
+    "/map",
     "/samples",
     "/search",
     "/quality",

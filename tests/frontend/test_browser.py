@@ -14,6 +14,8 @@ PATHS = [
     "/",
     "/features",
     f"/features/{RED}",
+    "/map",
+    f"/map?q=red&feature={RED}",
     "/samples",
     "/search?q=red",
     "/quality",

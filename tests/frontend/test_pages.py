@@ -17,6 +17,8 @@ RED = word_feature("red")
 CONTENT = {
     "/": ["totals", "strongest", "feature-card", "provenance", "front-search"],
     "/features": ["feature-table", "feature-row", "filters", "next-page"],
+    "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
+    f"/map?q=red&feature={RED}&colour=omega&hide=too-rare": ["found", "chosen", "map-strongest"],
     f"/features/{RED}": [
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring",
     ],

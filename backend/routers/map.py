@@ -1,0 +1,44 @@
+"""The map of features: the store's own file, column after column, as it lies there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from backend.deps import OpenStore, StoreDep
+from backend.links import Links
+from backend.problems import NotModified
+from backend.routers.samples import IMMUTABLE
+from precompute.store import mapfile
+
+router = APIRouter(tags=["features"])
+
+MEDIA = "application/octet-stream"
+
+
+def has_map(store: OpenStore) -> bool:
+    return (store.path / mapfile.NAME).is_file()
+
+
+@router.get(
+    "/map",
+    summary="All features' places as one binary file",
+    response_class=Response,
+    responses={200: {"content": {MEDIA: {}}}, 304: {"description": "The client's copy is current."}},
+)
+def get_map(
+    request: Request,
+    store: StoreDep,
+    v: Annotated[
+        str | None, Query(description="Content id: an address with it may be kept for ever.", max_length=80)
+    ] = None,
+) -> Response:
+    if not has_map(store):
+        raise HTTPException(404, mapfile.ABSENT)
+    etag = f'W/"{store.content_id[:16]}-map"'
+    lasting = v == Links(request, store).version
+    headers = {"ETag": etag, "Cache-Control": IMMUTABLE if lasting else "no-cache", "Vary": "Accept-Encoding"}
+    if etag in request.headers.get("if-none-match", ""):
+        raise NotModified(headers)
+    return Response((store.path / mapfile.NAME).read_bytes(), media_type=MEDIA, headers=headers)

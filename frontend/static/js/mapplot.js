@@ -1,0 +1,175 @@
+// The map's points: read from the store's file, drawn pixel by pixel into one image, found again under the pointer.
+// Typed arrays all the way: no object or element per point, so that 262,144 of them move as one drags.
+
+const HEADER = 16;
+const NOWHERE = 65535;
+export const LAST = 65534;
+
+/** Columns of map.bin (docs/store.md), without a copy. */
+export function parse(buffer) {
+  const head = new DataView(buffer);
+  if (buffer.byteLength < HEADER || head.getUint32(0) !== 0x53584d31) throw new Error("The server sent something that is no map.");
+  const n = head.getUint32(4, true);
+  if (buffer.byteLength !== HEADER + 7 * n) throw new Error("The map came cut off.");
+  const byte = (column) => new Uint8Array(buffer, HEADER + 4 * n + column * n, n);
+  return { n, x: new Uint16Array(buffer, HEADER, n), y: new Uint16Array(buffer, HEADER + 2 * n, n), verdict: byte(0), omega: byte(1), density: byte(2) };
+}
+
+/** Values below which `share` of the known ones (not 0) lie. */
+export function quantile(values, share) {
+  const counts = new Uint32Array(256);
+  for (const value of values) counts[value]++;
+  let left = share * (values.length - counts[0]);
+  for (let value = 1; value < 256; value++) if ((left -= counts[value]) <= 0 && counts[value]) return value;
+  return 255;
+}
+
+const EDGE = 24; // pixels around what is seen, so that points leave it smoothly
+
+export class Plot {
+  /** @param {HTMLCanvasElement} canvas @param {ReturnType<typeof parse>} data */
+  constructor(canvas, data) {
+    Object.assign(this, { canvas, data, cx: 0.5, cy: 0.5, zoom: 1, ratio: 1 });
+    this.context = canvas.getContext("2d", { alpha: false });
+    this.shade = new Uint8Array(data.n); // of each point, its place in `table`
+    this.table = new Uint32Array(256);
+    this.marked = null; // Uint8Array [n], 1 for the points that stand out; null where none does
+    this.order = new Uint32Array(0); // points that are shown, in the order they are drawn
+    this.#bucket();
+  }
+
+  /** Show the points that `keep(i)` lets through, later those with a higher `level[i]` (0 … 255). */
+  select(keep, level) {
+    const { n, x } = this.data;
+    const start = new Uint32Array(257);
+    const shown = (this.shown = new Uint8Array(n));
+    for (let i = 0; i < n; i++) if (x[i] !== NOWHERE && keep(i)) { shown[i] = 1; start[level[i] + 1]++; }
+    for (let k = 0; k < 256; k++) start[k + 1] += start[k];
+    this.order = new Uint32Array(start[256]);
+    for (let i = 0; i < n; i++) if (shown[i]) this.order[start[level[i]]++] = i;
+  }
+
+  /** The canvas has this size on the page now, in CSS pixels. */
+  resize(width, height) {
+    this.ratio = Math.min(3, globalThis.devicePixelRatio || 1);
+    this.width = this.canvas.width = Math.max(1, Math.round(width * this.ratio));
+    this.height = this.canvas.height = Math.max(1, Math.round(height * this.ratio));
+    this.image = new ImageData(this.width + 2 * EDGE, this.height + 2 * EDGE);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+  }
+
+  /** Device pixels of one unit of x and y. */
+  get scale() { return (0.94 * Math.min(this.width, this.height) * this.zoom) / LAST; }
+
+  /** Where a point lies on the canvas, in device pixels. */
+  at(i) {
+    const k = this.scale;
+    return [(this.data.x[i] - this.cx * LAST) * k + this.width / 2, (this.data.y[i] - this.cy * LAST) * k + this.height / 2];
+  }
+
+  /** Radius in device pixels: as the distance between points allows, and growing slower than the map as one zooms. */
+  get radius() {
+    const between = Math.min(this.width, this.height) / this.ratio / Math.sqrt(Math.max(1, this.data.n));
+    return this.ratio * Math.min(7, Math.max(0.75, 0.24 * between * this.zoom ** 0.55));
+  }
+
+  /** @param {number} ground colour behind the points, as `rgba` gives it */
+  draw(ground) {
+    this.pixels.fill(ground);
+    const faded = this.marked && this.table.map((colour) => mix(ground, colour, 0.22));
+    this.#stamp(this.radius, faded ?? this.table, this.marked && 0);
+    if (this.marked) this.#stamp(Math.max(this.radius * 1.5, 2.5 * this.ratio), this.table, 1);
+    this.context.putImageData(this.image, -EDGE, -EDGE);
+  }
+
+  #stamp(radius, table, only) {
+    const { order, shade, marked, pixels, data: { x, y } } = this;
+    const wide = this.width + 2 * EDGE;
+    const high = this.height + 2 * EDGE;
+    const reach = Math.ceil(radius);
+    const full = [];
+    const edge = [];
+    const part = [];
+    for (let dy = -reach; dy <= reach; dy++) for (let dx = -reach; dx <= reach; dx++) {
+      const covered = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(dx, dy)));
+      if (covered > 0.99) full.push(dy * wide + dx);
+      else if (covered > 0.02) { edge.push(dy * wide + dx); part.push(covered); }
+    }
+    const k = this.scale;
+    const left = this.width / 2 + EDGE - this.cx * LAST * k + 0.5;
+    const top = this.height / 2 + EDGE - this.cy * LAST * k + 0.5;
+    for (let o = 0; o < order.length; o++) {
+      const i = order[o];
+      if (only !== null && marked[i] !== only) continue;
+      const px = Math.floor(x[i] * k + left);
+      const py = Math.floor(y[i] * k + top);
+      if (px < reach || py < reach || px >= wide - reach || py >= high - reach) continue;
+      const at = py * wide + px;
+      const colour = table[shade[i]];
+      for (let s = 0; s < full.length; s++) pixels[at + full[s]] = colour;
+      for (let s = 0; s < edge.length; s++) pixels[at + edge[s]] = mix(pixels[at + edge[s]], colour, part[s]);
+    }
+  }
+
+  /** The shown point nearest to a place on the canvas (device pixels), at most `reach` away; −1 for none. */
+  nearest(px, py, reach) {
+    const { data: { x, y }, shown, start, sorted } = this;
+    const k = this.scale;
+    const ux = (px - this.width / 2) / k + this.cx * LAST;
+    const uy = (py - this.height / 2) / k + this.cy * LAST;
+    const far = reach / k;
+    const cell = (u) => Math.min(255, Math.max(0, u >> 8));
+    let found = -1;
+    let best = far * far;
+    for (let row = cell(uy - far); row <= cell(uy + far); row++) for (let col = cell(ux - far); col <= cell(ux + far); col++) {
+      for (let s = start[row * 256 + col]; s < start[row * 256 + col + 1]; s++) {
+        const i = sorted[s];
+        if (!shown[i]) continue;
+        const apart = (x[i] - ux) ** 2 + (y[i] - uy) ** 2;
+        if (apart < best) { best = apart; found = i; }
+      }
+    }
+    return found;
+  }
+
+  /** Points sorted into 256 × 256 cells, for `nearest`. */
+  #bucket() {
+    const { n, x, y } = this.data;
+    const start = (this.start = new Uint32Array(256 * 256 + 1));
+    const cell = (i) => (y[i] >> 8) * 256 + (x[i] >> 8);
+    for (let i = 0; i < n; i++) start[cell(i) + 1]++;
+    for (let c = 0; c < 256 * 256; c++) start[c + 1] += start[c];
+    const next = start.slice();
+    this.sorted = new Uint32Array(n);
+    for (let i = 0; i < n; i++) this.sorted[next[cell(i)]++] = i;
+  }
+
+  /** In each tile of the canvas the shown point with the highest level: the ones worth a name. */
+  prominent(level, across) {
+    const { order, marked, width, height, data: { x, y } } = this;
+    const down = Math.max(1, Math.round((across * height) / width));
+    const best = new Int32Array(across * down).fill(-1);
+    const k = this.scale;
+    const left = width / 2 - this.cx * LAST * k;
+    const top = height / 2 - this.cy * LAST * k;
+    for (let o = order.length - 1; o >= 0; o--) {
+      const i = order[o];
+      if (marked && !marked[i]) continue;
+      const px = x[i] * k + left;
+      const py = y[i] * k + top;
+      if (px < 0 || py < 0 || px >= width || py >= height) continue;
+      const t = Math.floor((py * down) / height) * across + Math.floor((px * across) / width);
+      if (best[t] < 0 || level[i] > level[best[t]]) best[t] = i;
+    }
+    return [...best].filter((i) => i >= 0);
+  }
+}
+
+/** A pixel as ImageData holds it on every machine that runs a browser: little-endian RGBA. */
+export const rgba = (r, g, b) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+
+/** `share` of one colour over another. */
+export function mix(under, over, share) {
+  const part = (shift) => Math.round(((under >>> shift) & 255) * (1 - share) + ((over >>> shift) & 255) * share);
+  return rgba(part(0), part(8), part(16));
+}

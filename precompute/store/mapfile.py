@@ -1,0 +1,93 @@
+"""`map.bin`: where every feature lies on the map, and what colours it, as columns a page reads without parsing.
+
+Little-endian. 16 bytes of header: `SXM1`, the number of features F as uint32, 8 zero bytes. Then F values of each
+column, one column after the other, in the order of FIELDS; entry i is feature i. Seven bytes a feature.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute.errors import SaevxError
+
+Array = NDArray[Any]
+
+NAME = "map.bin"
+ABSENT = "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."
+MAGIC = b"SXM1"
+HEADER = struct.Struct("<4sI8x")
+FIELDS = {"x": "<u2", "y": "<u2", "verdict": "u1", "omega": "u1", "density": "u1"}
+
+NOWHERE = 65535  # x and y of a feature without a place: a dead one
+LAST = 65534  # the larger side of the map spans 0 … LAST, the other lies in the middle
+DECADES = 6  # of density: 10^-6 and all below is 1, everywhere is 255
+
+
+class FeatureMap(NamedTuple):
+    """The columns as stored [F]; `omega_of` and `density_of` turn the small numbers back."""
+
+    x: Array
+    y: Array
+    verdict: Array
+    """Place in schema.VERDICTS."""
+    omega: Array
+    """0 for none; else 1 … 255 for −1 … 1."""
+    density: Array
+    """Of the denser modality: 0 for never active; else 1 … 255 for 10^-6 … 1, logarithmic."""
+
+
+def quantise_places(place_n2: Array) -> Array:
+    """uint16 [n, 2]: the map scaled to 0 … LAST by its larger side."""
+    if not len(place_n2):
+        return np.zeros((0, 2), dtype=np.uint16)
+    low, high = place_n2.min(0), place_n2.max(0)
+    span = max(float((high - low).max()), 1e-30)
+    middle = (low + high) / 2
+    found: Array = np.rint(((place_n2 - middle) / span + 0.5) * LAST).astype(np.uint16)
+    return found
+
+
+def quantise_omega(omega: Array) -> Array:
+    known = ~np.isnan(omega)
+    steps = np.rint(np.clip(np.where(known, omega, 0), -1, 1) * 127) + 128
+    found: Array = np.where(known, steps, 0).astype(np.uint8)
+    return found
+
+
+def omega_of(stored: Array) -> Array:
+    return np.where(stored > 0, (stored.astype(np.float64) - 128) / 127, np.nan)
+
+
+def quantise_density(density: Array) -> Array:
+    steps = 1 + np.rint(254 * np.clip(1 + np.log10(np.maximum(density, 1e-30)) / DECADES, 0, 1))
+    found: Array = np.where(density > 0, steps, 0).astype(np.uint8)
+    return found
+
+
+def density_of(stored: Array) -> Array:
+    return np.where(stored > 0, 10 ** (DECADES * ((stored.astype(np.float64) - 1) / 254 - 1)), 0.0)
+
+
+def write_map(path: Path, columns: FeatureMap) -> None:
+    parts = [np.ascontiguousarray(values, dtype=FIELDS[name]) for name, values in columns._asdict().items()]
+    path.write_bytes(b"".join([HEADER.pack(MAGIC, len(columns.x)), *(part.tobytes() for part in parts)]))
+
+
+def read_map(path: Path) -> FeatureMap:
+    """Raises SaevxError: absent (an older store), or not such a file."""
+    if not path.is_file():
+        raise SaevxError(ABSENT)
+    data = path.read_bytes()
+    magic, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
+    if magic != MAGIC or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in FIELDS.values()):
+        raise SaevxError(f"{path.name} is no map of features, or is cut off.")
+    at, found = HEADER.size, []
+    for kind in FIELDS.values():
+        found.append(np.frombuffer(data, kind, n, at))
+        at += found[-1].nbytes
+    return FeatureMap(*found)

@@ -1,0 +1,40 @@
+"""`GET /map`: the store's own bytes, kept by clients, and a plain word where a store has none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.settings import Settings
+from precompute.store import mapfile
+
+
+def test_it_is_the_stores_file(client: TestClient, store_path: Path) -> None:
+    reply = client.get("/api/v1/map")
+    assert reply.status_code == 200 and reply.headers["content-type"] == "application/octet-stream"
+    assert reply.content == (store_path / mapfile.NAME).read_bytes()
+
+
+def test_clients_keep_it(client: TestClient) -> None:
+    content_id = client.get("/api/v1/store").json()["content_id"]
+    fresh = client.get("/api/v1/map")
+    assert fresh.headers["cache-control"] == "no-cache"
+    kept = client.get("/api/v1/map", headers={"If-None-Match": fresh.headers["etag"]})
+    assert kept.status_code == 304 and not kept.content and kept.headers["etag"] == fresh.headers["etag"]
+    assert "immutable" in client.get("/api/v1/map", params={"v": content_id[:12]}).headers["cache-control"]
+    assert client.get("/api/v1/map", params={"v": "another"}).headers["cache-control"] == "no-cache"
+
+
+def test_an_older_store_says_so(store_path: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(store_path, old)
+    (old / mapfile.NAME).unlink()
+    with TestClient(create_app(Settings(stores=[old], live=False))) as client:
+        reply = client.get("/api/v1/map")
+        assert reply.status_code == 404 and reply.headers["content-type"] == "application/problem+json"
+        assert "older version" in reply.json()["detail"]
+        page = client.get("/map", headers={"Accept": "text/html"})
+        assert page.status_code == 200 and "older version" in page.text and "<canvas" not in page.text

@@ -1,0 +1,114 @@
+"""The map of 65,536 features: how long its layout takes, how many bytes it is, and when a browser shows it.
+
+The directions are drawn at random, seven in ten of them in groups of a hundred. The page is the demo store's with the
+large map in it, as everything else on it (lists, names) comes from tables whose size hardly matters to it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute import map as feature_map
+from precompute.index import nearest
+from precompute.store import mapfile
+from precompute.store.reader import Store
+from precompute.store.schema import VERDICTS
+from precompute.weigh import unit
+from tests.bench.common import Figure, Setup
+
+Array = NDArray[Any]
+
+FEATURES, WIDTH, VISITS = 65_536, 64, 7
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    n, visits = (2_000, 1) if setup.small else (FEATURES, VISITS)
+    folder = setup.scratch / "store"
+    shutil.copytree(setup.demo / "store", folder)
+    store = Store.open(folder)
+    columns, index = weighed(store), store.index("decoder")
+    demo = unit(np.stack([index.reconstruct(i) for i in range(index.ntotal)]).astype(np.float32))
+    store.close()
+
+    demo_seconds = laid_out(folder, demo, columns)
+    columns = {name: np.resize(values, (n, *values.shape[1:])) for name, values in columns.items()}
+    large_seconds = laid_out(folder, directions(n), columns)
+    size = (folder / mapfile.NAME).stat().st_size
+    paints, why = first_paints(folder, setup.scratch, visits)
+    figures: list[Figure] = [
+        {
+            "what": f"bytes of the map of {n:,} features",
+            "value": float(size), "unit": "B", "goal": 500_000, "sense": "≤",
+            "note": "the file that GET /map sends, not compressed",
+        },
+        {
+            "what": f"first paint of the page /map with {n:,} features",
+            "value": float(np.median(paints)) if paints else None, "unit": "s", "goal": 1.5, "sense": "≤",
+            "note": why or f"navigation to the frame after the points are drawn, nothing cached, median of {visits} "
+            "visits, Chromium on the same machine without a GPU",
+        },
+        {
+            "what": "layout of the demo's features", "value": demo_seconds, "unit": "s", "goal": 5, "sense": "≤",
+            "note": f"{len(demo)} directions, their neighbours known, processor time",
+        },
+        {
+            "what": f"layout of {n:,} features", "value": large_seconds, "unit": "s", "goal": 300, "sense": "≤",
+            "note": "directions at random, seven in ten in groups; their neighbours known, processor time",
+        },
+    ]  # fmt: skip
+    return {"options": {"features": n, "visits": visits}, "figures": figures, "paint_seconds": paints}
+
+
+def weighed(store: Store) -> dict[str, Array]:
+    """What step `weigh` said of the store's features."""
+    table, named = store.feature_table, store.feature_refs(range(store.n_features))
+    return {
+        "verdict": np.array([VERDICTS.index(named[i]["verdict"]) for i in range(store.n_features)]),
+        "omega": table["omega"],
+        "density": np.stack([table["density_text"], table["density_image"]], 1),
+    }
+
+
+def directions(n: int) -> Array:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, n // 100, n)
+    centre = rng.standard_normal((n // 100, WIDTH))[group] * (rng.random(n) < 0.7)[:, None]
+    return unit((centre + 0.5 * rng.standard_normal((n, WIDTH))).astype(np.float32))
+
+
+def laid_out(folder: Path, vectors: Array, columns: dict[str, Array]) -> float:
+    """Writes the map; processor seconds of it without the search for neighbours, which step `index` does anyway."""
+    other, _ = nearest(vectors)
+    begin = time.process_time()
+    feature_map.write(folder, vectors, other, columns)
+    return time.process_time() - begin
+
+
+def first_paints(folder: Path, scratch: Path, visits: int) -> tuple[list[float], str]:
+    """Seconds from navigation to the drawn map in so many fresh browsers; why, where there is no Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.conftest import Server
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        return [], "no Chromium on this machine"
+    seconds = []
+    with Server(folder, "--no-live", log=scratch / "serve.txt") as server, sync_playwright() as playwright:
+        for visit in range(visits + 1):  # the first warms the server and the file cache
+            browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.goto(f"{server.url}/map")
+            page.wait_for_selector("[data-drawn]", timeout=60_000)
+            if visit:
+                seconds.append(page.evaluate("performance.getEntriesByName('map-drawn')[0].startTime") / 1000)
+            browser.close()
+    return seconds, ""

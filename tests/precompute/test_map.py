@@ -1,0 +1,190 @@
+"""The map of features: the layout against plain sums and against chance, and the file read back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from precompute import tsne
+from precompute.errors import SaevxError
+from precompute.index import nearest
+from precompute.map import living
+from precompute.store import mapfile
+from precompute.store.reader import Store
+from precompute.store.schema import VERDICTS
+from precompute.verify import verify
+from precompute.weigh import unit
+
+Array = NDArray[np.float64]
+
+
+def clustered(n: int, d: int = 32, groups: int = 8, seed: int = 0) -> tuple[Array, NDArray[np.int64]]:
+    """n unit vectors around the centres of so many groups, and the group of each."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, groups, n)
+    centre = rng.standard_normal((groups, d))
+    return unit(centre[group] + 0.5 * rng.standard_normal((n, d))), group
+
+
+def places(vectors: Array) -> Array:
+    everyone = np.ones(len(vectors), dtype=bool)
+    return tsne.layout(vectors, living(vectors, nearest(vectors.astype(np.float32))[0], everyone))
+
+
+def kept_neighbours(vectors: Array, place: Array, k: int = 10) -> float:
+    """Share of each vector's k nearest that are among its k nearest on the map."""
+    near = np.argsort(-vectors @ vectors.T, axis=1)[:, 1 : k + 1]
+    apart = ((place[:, None] - place[None]) ** 2).sum(2)
+    np.fill_diagonal(apart, np.inf)
+    on_map = np.argsort(apart, axis=1)[:, :k]
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(near.tolist(), on_map.tolist(), strict=True)]))
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1e-2, 1.0, 10.0, 40.0])
+def test_repulsion_against_plain_sums(spread: float) -> None:
+    y = np.random.default_rng(1).standard_normal((600, 2)) * spread
+    force, total = tsne.Mesh().repulsion(y)
+    expected, expected_total = tsne.naive_repulsion(y)
+    error = np.sqrt(((force - expected) ** 2).mean() / (expected**2).mean())
+    assert error < 0.1 and total == pytest.approx(expected_total, rel=0.02)
+
+
+def test_attraction_against_plain_sums() -> None:
+    rng = np.random.default_rng(2)
+    other = np.array([rng.permutation(np.delete(np.arange(30), i))[:4] for i in range(30)])
+    other[3, 1:] = -1
+    y = rng.standard_normal((30, 2))
+    p = np.zeros((30, 30))
+    for i, row in enumerate(other):
+        p[i, row[row >= 0]] += 1
+    p = (p + p.T) / (2 * p.sum())
+    apart = y[:, None] - y[None]
+    expected = ((p / (1 + (apart**2).sum(2)))[:, :, None] * apart).sum(1)
+    np.testing.assert_allclose(tsne.attraction(y, *tsne.edges(other)), expected, atol=1e-12)
+
+
+def test_neighbours_stay_together_and_groups_apart() -> None:
+    vectors, group = clustered(700)
+    place = places(vectors)
+    assert np.isfinite(place).all()
+    chance = 10 / 699
+    assert kept_neighbours(vectors, place) > 15 * chance
+    apart = ((place[:, None] - place[None]) ** 2).sum(2)
+    np.fill_diagonal(apart, np.inf)
+    assert (group[apart.argmin(1)] == group).mean() > 0.95
+
+
+def test_neighbours_among_the_living() -> None:
+    vectors, _ = clustered(120, seed=4)
+    alive = np.random.default_rng(4).random(120) < 0.45
+    other = nearest(vectors.astype(np.float32))[0]
+    found = living(vectors, other, alive)
+    cosine = vectors[alive] @ vectors[alive].T
+    np.fill_diagonal(cosine, -np.inf)
+    exact = np.argsort(-cosine, axis=1)[:, : other.shape[1]]
+    left = (alive[other] & (other >= 0))[alive].sum(1)
+    assert (left < 5).any() and (left >= 5).any()
+    for mine, all_of_them, n in zip(found.tolist(), exact.tolist(), left.tolist(), strict=True):
+        kept = [one for one in mine if one >= 0]
+        assert kept == all_of_them[: n if n >= 5 else len(all_of_them)]
+
+
+def test_the_same_places_twice() -> None:
+    vectors, _ = clustered(300, seed=3)
+    assert np.array_equal(places(vectors), places(vectors.copy()))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 64])
+@pytest.mark.parametrize("d", [1, 2, 8])
+def test_any_number_of_features_has_places(n: int, d: int) -> None:
+    rng = np.random.default_rng(n)
+    for vectors in (unit(rng.standard_normal((n, d)) + 1e-3), np.ones((n, d)) / np.sqrt(d)):
+        place = places(vectors)
+        assert place.shape == (n, 2) and np.isfinite(place).all()
+        small = mapfile.quantise_places(place)
+        assert small.shape == (n, 2) and (n == 0 or small.max() <= mapfile.LAST)
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), max_size=30))
+def test_quantised_places_keep_their_shape(points: list[tuple[float, float]]) -> None:
+    place = np.array(points, dtype=np.float64).reshape(-1, 2)
+    small = mapfile.quantise_places(place).astype(np.float64)
+    span = np.ptp(place, axis=0).max() if points else 0.0
+    if span > 1e-9:
+        shown = small / mapfile.LAST * span
+        np.testing.assert_allclose(shown - shown[0], place - place[0], atol=2 * span / mapfile.LAST)
+        assert np.ptp(small, axis=0).max() == mapfile.LAST
+
+
+@given(st.lists(st.one_of(st.just(float("nan")), st.floats(-1, 1)), min_size=1))
+def test_omega_within_half_a_step(values: list[float]) -> None:
+    omega = np.array(values)
+    np.testing.assert_allclose(mapfile.omega_of(mapfile.quantise_omega(omega)), omega, atol=0.5 / 127 + 1e-9)
+
+
+@given(st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1)), min_size=1))
+def test_density_within_three_percent(values: list[float]) -> None:
+    density = np.array(values)
+    np.testing.assert_allclose(mapfile.density_of(mapfile.quantise_density(density)), density, rtol=0.028)
+
+
+def test_the_file_says_what_the_tables_say(made_up: Store) -> None:
+    found = mapfile.read_map(made_up.path / mapfile.NAME)
+    table = made_up.feature_table
+    verdict = [VERDICTS[v] for v in found.verdict]
+    asked = made_up.feature_refs(range(made_up.n_features))
+    assert verdict == [asked[i]["verdict"] for i in range(made_up.n_features)]
+    np.testing.assert_allclose(mapfile.omega_of(found.omega), table["omega"], atol=0.5 / 127 + 1e-9)
+    density = np.maximum(table["density_text"], table["density_image"])
+    np.testing.assert_allclose(mapfile.density_of(found.density), density, rtol=0.03)
+    nowhere = np.array([v == "dead" for v in verdict])
+    assert nowhere.any() and (~nowhere).any()
+    for axis in (found.x, found.y):
+        assert ((axis == mapfile.NOWHERE) == nowhere).all()
+    assert (made_up.path / mapfile.NAME).stat().st_size == 16 + 7 * made_up.n_features
+    assert mapfile.NAME in made_up.manifest["files"]
+
+
+def test_the_file_goes_round(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = mapfile.FeatureMap(
+        *(rng.integers(0, np.iinfo(kind).max, 77).astype(kind) for kind in mapfile.FIELDS.values())
+    )
+    for name in ("a", "b"):
+        mapfile.write_map(tmp_path / name, columns)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    for one, other in zip(mapfile.read_map(tmp_path / "a"), columns, strict=True):
+        assert one.dtype == other.dtype and np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("data", [b"", b"SXM1", b"SXM1\x02\0\0\0" + b"\0" * 8, b"NOPE" + b"\0" * 12])
+def test_a_broken_file_is_told(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "map.bin").write_bytes(data)
+    with pytest.raises(SaevxError, match="no map of features"):
+        mapfile.read_map(tmp_path / "map.bin")
+
+
+def test_an_older_store_opens_and_verifies_without_one(made_up: Store, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="older version"):
+        mapfile.read_map(tmp_path / mapfile.NAME)
+    old = tmp_path / "old"
+    shutil.copytree(made_up.path, old)
+    (old / mapfile.NAME).unlink()
+    assert Store.open(old).n_features == made_up.n_features
+    told = {check.name: check for check in verify(old)}
+    assert not told["files"].ok and told["map"].ok  # missing only because this manifest lists it
+
+
+def test_verify_finds_a_map_of_other_features(made_up: Store, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(made_up.path, copy)
+    columns = mapfile.read_map(copy / mapfile.NAME)
+    mapfile.write_map(copy / mapfile.NAME, columns._replace(verdict=columns.verdict[::-1]))
+    told = {check.name: check for check in verify(copy)}
+    assert not told["map"].ok and "verdict" in told["map"].detail
