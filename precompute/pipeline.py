@@ -31,7 +31,13 @@ PASS_OPTIONS = {
     "shuffle_images",
 }  # fmt: skip
 LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
+LATER_OPTIONS = {
+    "name", "model_name", "sae_name", "data_name", "delta", "omega", "repeat_samples", "labeller", "labeller_model",
+    "events", "max_store_gb",
+}  # fmt: skip
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
+WRITTEN = "written"
+"""In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""
 
 
 class Options(Fields):
@@ -97,6 +103,11 @@ class Options(Fields):
     every machine must see OUT and the data under the same path."""
     workers: int | None = Field(default=None, ge=1)
     """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
+    events: Literal["all", "examples", "none"] | None = None
+    """Which samples' per-token activations the store keeps: all; those that a feature's page or a flag shows; none. A
+    server with the model computes the others anew. Default: all where it fits --max-store-gb, else the next that does."""
+    max_store_gb: float | None = Field(default=None, gt=0)
+    """Most GB (10⁹ bytes) that the finished store may take, foretold before the pass; default: no limit."""
     only: Step | None = None
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False
@@ -194,20 +205,35 @@ class Run:
 
     def all(self) -> Path:
         """Every step, then verify and rename."""
-        from precompute.store.writer import finish
+        from precompute.store import trim
+        from precompute.store.writer import seal, write_database
         from precompute.verify import verify_or_raise
 
         begin = time.monotonic()
         manifest = self.collect()
-        for step in LATER:
-            manifest = self.later(step, manifest)
-        said = json.loads((self.part / RUN).read_text())
-        for name in (PLAN, RUN):
-            (self.part / name).unlink(missing_ok=True)
-        finish(self.part, manifest)
-        self.write_run({**said, "seconds_total": time.monotonic() - begin})
+        if "content_id" not in manifest:
+            told = self.told_later()
+            if WRITTEN not in manifest:
+                for step in LATER:
+                    manifest = self.later(step, manifest)
+                with self.timed("write"):
+                    write_database(self.part, manifest)
+                with self.timed("trim"):
+                    manifest = self.trim(manifest)
+                manifest = {**manifest, WRITTEN: told}
+                self.save(manifest)  # from here on the steps' files go, and a run that is killed ends what is begun
+            elif manifest[WRITTEN] != told:
+                raise SaevxError(
+                    f"{self.part} was nearly finished with other options: repeat that command to finish it, "
+                    "or delete the folder to start anew."
+                )
+            trim.settle(self.part)
+            with self.timed("seal"):
+                manifest = seal(self.part, {name: value for name, value in manifest.items() if name != WRITTEN})
         with self.timed("verify"):
             verify_or_raise(self.part)
+        self.write_run({"seconds_total": time.monotonic() - begin})
+        (self.part / PLAN).unlink(missing_ok=True)
         self.part.rename(self.options.out)
         n, bad = manifest["data"]["n_samples"], manifest["data"]["n_quarantined"]
         say(f"{self.options.out}: {n} samples, {bad} rows set aside, {time.monotonic() - begin:.0f} s")
@@ -221,7 +247,10 @@ class Run:
             path = self.part / MANIFEST
             if not path.exists():
                 raise SaevxError(f"There is no unfinished store at {self.part}: run --only collect first.")
-            self.later(step, json.loads(path.read_text()))
+            manifest = json.loads(path.read_text())
+            if WRITTEN in manifest or "content_id" in manifest:
+                raise SaevxError(f"Every step has run on {self.part}: repeat the command without --only to finish it.")
+            self.later(step, manifest)
         return self.part
 
     def collect(self) -> dict[str, Any]:
@@ -303,6 +332,29 @@ class Run:
             }
         self.save(manifest)
         return manifest
+
+    def trim(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the events that are not to be kept, now that the size of everything else is known."""
+        from precompute.store import trim
+        from precompute.store.collected import Collected
+
+        o = self.options
+        trim.forget(self.part)
+        data, other = Collected(self.part, manifest), trim.other_bytes(self.part)
+        possible = trim.KEPT if o.max_store_gb is not None else (o.events or "all",)
+        rows = {kept: trim.rows_of(data, kept) for kept in possible}
+        sizes = {kept: other + trim.event_bytes(data.events, some) for kept, some in rows.items()}
+        kept = trim.choose(o.events, o.max_store_gb, sizes)
+        some = rows[kept]
+        if some is not None:
+            trim.write(self.part, data.scale_log2, some)
+        n = data.n_samples if some is None else len(some)
+        say(f"events: {kept}, of {n} of {data.n_samples} samples; the store takes {human(sizes[kept])}")
+        return {**manifest, "events": {"kept": kept, "n": n}}
+
+    def told_later(self) -> str:
+        """Of all that the steps after the pass depend on."""
+        return fingerprint(options=self.options.model_dump(mode="json", include=LATER_OPTIONS))
 
     def scaled_sae(self, manifest: dict[str, Any]) -> Any:
         self.sae.scale_as(manifest)
