@@ -49,9 +49,11 @@ def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def stores(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Stores:
-    """So few features and so many pairs that no page shows some of them."""
+    """So few features and so many pairs, their pictures not tiny, that no page shows some of them."""
     root = tmp_path_factory.mktemp("kept")
     tiny.make_data(root / "data", 160)
+    for i, path in enumerate(sorted((root / "data").glob("*.png"))):
+        tiny.picture(i, (72 + 4 * (i % 3), 72)).save(path)
     tiny.make_sae(root / "sae", d_sae=2)
     return Stores(*(made(tiny_files, root, out=root / kept, events=kept) for kept in trim.KEPT))
 
