@@ -104,8 +104,8 @@ class Options(Fields):
     workers: int | None = Field(default=None, ge=1)
     """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
     events: Literal["all", "examples", "none"] | None = None
-    """Which samples' per-token activations the store keeps: all; those that a feature's page or a flag shows; none. A
-    server with the model computes the others anew. Default: all where it fits --max-store-gb, else the next that does."""
+    """Which samples' per-token activations the store keeps: all; examples, those that a feature's page or a flag shows;
+    none. A server with the model computes the others anew. Default: the first of these that fits --max-store-gb."""
     max_store_gb: float | None = Field(default=None, gt=0)
     """Most GB (10⁹ bytes) that the finished store may take, foretold before the pass; default: no limit."""
     only: Step | None = None
@@ -431,6 +431,7 @@ class Run:
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": sys.argv[1:],
             "data": where(o.data), "model": where(o.model), "sae": where(o.sae),
+            "image_folder": None if o.image_folder is None else str(o.image_folder.resolve()),
             "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
             "device": o.device, "shard_samples": o.shard_samples,
             "seconds": {**before.get("seconds", {}), **self.seconds},

@@ -166,7 +166,7 @@ def _kept(store: Store) -> str:
     _need(len(kept) == told["n"], f"the events of {len(kept)} samples are there, the manifest says {told['n']}")
     _need(told["kept"] != "none" or not len(kept), "events are kept, the manifest says none")
     _need(bool((np.diff(kept) > 0).all()), "the kept rows do not rise")
-    _need(not len(kept) or (0 <= kept[0] and kept[-1] < store.n_samples), "a kept row is no sample")
+    _need(not len(kept) or (kept[0] >= 0 and kept[-1] < store.n_samples), "a kept row is no sample")
     length_n = np.diff(e.sample_token)[kept]
     _need(len(e.kept_token) == len(kept) + 1, "kept_token has not one run per kept sample")
     _need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")

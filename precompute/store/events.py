@@ -19,7 +19,7 @@ from precompute.store.schema import IMAGE, SINK
 Array = NDArray[Any]
 
 
-class NotKept(SaevxError):
+class NotKept(SaevxError):  # noqa: N818 - a choice of whoever made the store
     """A sample's events are not in the store, and nobody has computed them anew."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,15 @@ class PlaceQueries(FeatureQueries, SampleQueries):
     """Answers about tokens and patches."""
 
     def examples(
-        self, feature: int, *, modality: str | None = None, band: int | None = -1, limit: int = 20
-    ) -> list[Item]:
+        self, feature: int, *, modality: str | None = None, band: int | None = -1, limit: int = 20,
+        compute: Callable[[int], SampleEvents | None] | None = None,
+    ) -> list[Item]:  # fmt: skip
         """Where a feature fires, with the same sample's other side (`GET /features/{id}/examples`).
 
         Args:
             modality: "text", "image" or None for both.
             band: −1 the overall top list, 0–3 octaves down from the largest, None for all.
+            compute: gives the events of a row that the store has not kept, or None.
         """
         self._feature_row(feature)
         e = s.examples.c
@@ -50,7 +52,9 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         )
         rows = self._all(query)
         samples = {r.row: r for r in self._sample_rows(sorted({r.row for r in rows}))}
-        return [self._example(feature, r, samples[r.row]) for r in rows]
+        missing = [] if compute is None else [row for row in samples if not self.events.has(row)]
+        computed = {row: compute(row) for row in missing} if compute else {}
+        return [self._example(feature, r, samples[r.row], computed.get(r.row)) for r in rows]
 
     def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
         """Of each feature, its strongest example in each of the first few samples: what a list shows, in two queries.

@@ -1,9 +1,9 @@
 """Which samples' events a store keeps (`--events all|examples|none`), and the rewriting of `events/` to these.
 
-Token lists, maxima and every table stay of all samples: lists, scores, search and captions need no more. What is left out
-are `token_event`, `event_feature` and `event_value` of the other samples, which a server with the model can compute anew.
-Runs when all steps are done, as these read all events. Nothing of the full arrays is touched until the trimmed ones are
-whole: `write` may be killed and repeated, and so may `settle`, which puts them in place.
+Token lists, maxima and every table stay of all samples: lists, scores, search and captions need no more. What is left
+out are `token_event`, `event_feature` and `event_value` of the other samples, which a server with the model can compute
+anew. Runs when all steps are done, as these read all events. Nothing of the full arrays is touched until the trimmed
+ones are whole: `write` may be killed and repeated, and so may `settle`, which puts them in place.
 """
 
 from __future__ import annotations

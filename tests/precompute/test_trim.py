@@ -1,4 +1,4 @@
-"""`--events all|examples|none` and `--max-store-gb`: what is kept is what was asked, and the same as in the full store."""
+"""`--events all|examples|none`, `--max-store-gb`: what is kept is what was asked, and the same as in the full store."""
 
 from __future__ import annotations
 
