@@ -206,7 +206,7 @@ class Run:
     def all(self) -> Path:
         """Every step, then verify and rename."""
         from precompute.store import trim
-        from precompute.store.writer import seal, write_database
+        from precompute.store.writer import seal, write_database, write_pairs
         from precompute.verify import verify_or_raise
 
         begin = time.monotonic()
@@ -218,6 +218,7 @@ class Run:
                     manifest = self.later(step, manifest)
                 with self.timed("write"):
                     write_database(self.part, manifest)
+                    write_pairs(self.part, manifest)
                 with self.timed("trim"):
                     manifest = self.trim(manifest)
                 manifest = {**manifest, WRITTEN: told}

@@ -87,7 +87,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         known = computed is not None or self.events.has(sample.row)
         events = computed or (self.events.sample if known else self.events.tokens)(sample.row)
         z_t = dense_values(events, [feature])[:, 0] if known else np.full(len(events.token_id_t), np.nan)
-        z_t[example.position] = example.value
+        z_t[example.position] = float(of_bits(example.value)) * self.events.unit
         grids = self._grids(events, sample.views, z_t[:, None]) if known else []
         where = patches(events, sample.views)
         text_positions = np.flatnonzero(events.modality_t == s.TEXT)
