@@ -10,12 +10,13 @@ import importlib
 import json
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 
@@ -24,6 +25,10 @@ from precompute.errors import SaevxError
 from precompute.options import Fields
 from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
 from precompute.progress import say
+
+if TYPE_CHECKING:
+    from precompute.forecast import Forecast
+    from precompute.rehearse import Rehearsal
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
@@ -143,7 +148,7 @@ def precompute(options: Options) -> Path:
         check_url(options.labeller)
     run = Run(options)
     if options.dry_run:
-        print(run.forecast())
+        print(run.forecast().text(options))
         return options.part
     return run.only(options.only) if options.only else run.all()
 
@@ -210,6 +215,7 @@ class Run:
         from precompute.verify import verify_or_raise
 
         begin = time.monotonic()
+        self.fits()
         manifest = self.collect()
         if "content_id" not in manifest:
             told = self.told_later()
@@ -303,8 +309,11 @@ class Run:
         from precompute.collect import Collector
 
         o = self.options
-        multiple = None if o.sinks == "keep" else float(o.sinks)
-        return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, multiple)
+        return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, self.sinks)
+
+    @property
+    def sinks(self) -> float | None:
+        return None if self.options.sinks == "keep" else float(self.options.sinks)
 
     def absolute(self) -> dict[str, Any]:
         """The options with whole paths, as a process elsewhere must have them."""
@@ -315,17 +324,7 @@ class Run:
 
     def later(self, step: Step, manifest: dict[str, Any]) -> dict[str, Any]:
         """One of the steps after `collect`."""
-        o = self.options
-        given = {
-            "seed": o.seed,
-            "delta": o.delta,
-            "omega": o.omega,
-            "repeat_samples": o.repeat_samples,
-            "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy(),
-            "labeller": o.labeller,
-            "labeller_model": o.labeller_model,
-            "logit_lens": self.logit_lens,
-        }
+        given = {**self.given(), "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy()}
         with self.timed(step):
             manifest = {
                 **manifest,
@@ -333,6 +332,19 @@ class Run:
             }
         self.save(manifest)
         return manifest
+
+    def given(self) -> dict[str, Any]:
+        """What the steps after `collect` are told, but for the SAE's directions."""
+        o = self.options
+        return {
+            "seed": o.seed,
+            "delta": o.delta,
+            "omega": o.omega,
+            "repeat_samples": o.repeat_samples,
+            "labeller": o.labeller,
+            "labeller_model": o.labeller_model,
+            "logit_lens": self.logit_lens,
+        }
 
     def trim(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Leave out the events that are not to be kept, now that the size of everything else is known."""
@@ -446,12 +458,74 @@ class Run:
 
     # ---- --dry-run
 
-    def forecast(self) -> str:
-        """Time, memory and bytes, from a few samples run for real."""
-        from precompute.forecast import forecast
+    def forecast(self) -> Told:
+        """Time, memory and bytes, from every step run for real on a few samples."""
+        from precompute import forecast, memory
+        from precompute.model import Mllm
+        from precompute.rehearse import config_of, narrow, rehearse
 
+        o = self.options
+        sae, stride = narrow(o.sae, o.layer, o.device)
+        n_features = int((config_of(o.sae) or {}).get("d_sae") or 0) * (2 if sae.signed else 1)
+        n_features = n_features if stride > 1 and n_features else sae.n_features * stride
+        mllm = self.__dict__.get("mllm") or Mllm.load(
+            o.model, layer=sae.layer, full=o.nll, device=o.device, dtype=o.dtype, device_map=o.device_map,
+            quantize=o.quantize, geometry=o.geometry,
+        )  # fmt: skip
+        self.mllm, self.sae = mllm, sae
+        sae.check(mllm.d_model)
         data, plan = self.data_and_plan
-        return forecast(self.mllm, self.sae, data, plan, nll=self.options.nll, ds=self.options.ds)
+        startup = time.time() - memory.begun()
+        given = {
+            **self.given(), "directions": lambda: sae.directions_fd.detach().cpu().numpy(), "labeller": None
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            found = rehearse(
+                mllm, sae, stride, data, plan, Path(folder), given, seed=o.seed, nll=o.nll, sinks=self.sinks, ds=o.ds
+            )
+        vocab = int(mllm.model.get_input_embeddings().weight.shape[0])
+        told = forecast.foretell(
+            found, plan, ds=o.ds, n_features=n_features, vocab=vocab, d_model=mllm.d_model, startup=startup
+        )
+        self.__dict__.pop("sae")
+        return Told(told, found, data.n_rows, str(mllm.device))
+
+    def fits(self) -> None:
+        """Before the pass: whether some store, or the one asked for, is foretold to fit.
+
+        Raises:
+            SaevxError: it is not.
+        """
+        from precompute.store import trim
+
+        o = self.options
+        if o.max_store_gb is not None and not (self.part / MANIFEST).exists():
+            trim.choose(o.events, o.max_store_gb, self.forecast().forecast.of)
+
+
+class Told(NamedTuple):
+    """A forecast, with what it was made from."""
+
+    forecast: Forecast
+    rehearsal: Rehearsal
+    n_rows: int
+    device: str
+
+    def text(self, o: Options) -> str:
+        from precompute import forecast, memory
+        from precompute.store import trim
+
+        said = []
+        try:
+            kept = trim.choose(o.events, o.max_store_gb, self.forecast.of)
+        except SaevxError as error:
+            kept, said = o.events or "none", [str(error)]
+        if self.forecast.memory > memory.total():
+            said.append(
+                f"This machine has {human(memory.total())} of memory in all, which is too little for this run: take a "
+                "smaller SAE, a smaller --batch-tokens or a larger machine."
+            )
+        return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
 
 
 class Timed:
