@@ -45,10 +45,15 @@ ACCUM = 2 * 256 * 8 + 2 * (20 + 32) * 14
 """A feature's, of the accumulators as the later steps read them."""
 STEP_FEATURE = 1000
 """A feature's, of what the later steps make."""
-SORTED_EVENT = 90
+SORTED_EVENT, SORTING = 127, 32e6
+"""An event's, of those sorted at a time; and whatever their number."""
+RETAINED_EVENT = 100
+"""A shard's event's, that the allocator keeps for itself when the shard is written."""
 MERGED_EVENT = 40
 BLOCK_MAXIMA, BLOCK_MAXIMUM = 4_000_000, 140
-VERIFY_EVENTS, VERIFIED_EVENT = 8_000_000, 75
+MEANS_BYTES, MEANS_ARRAYS = 1 << 27, 5.5
+"""Of weigh.common_means: a block of residuals as float64, and how many of its size stand at once."""
+VERIFY_EVENTS, VERIFIED_EVENT = 8_000_000, 36
 RECORD = 3000
 """A sample's line, read."""
 FEW = 0.3
@@ -63,6 +68,8 @@ class Forecast(NamedTuple):
     n_features: int
     seconds: dict[str, float]
     memory: float
+    sae: float
+    """Bytes of its weights in memory."""
     bytes: dict[str, float]
     """Of the store with all events, by part."""
     of: dict[Kept, float]
@@ -239,34 +246,35 @@ def peak_memory(
     weights = more_features * d_model * 4 * 2
 
     def shard(events: float) -> float:
-        return events * a_value * 2 + min(events, AT_ONCE) * SORTED_EVENT
+        return events * a_value * 2 + min(events, AT_ONCE) * SORTED_EVENT + SORTING
 
     def block(entries: float) -> float:
         return min(entries, BLOCK_MAXIMA) * BLOCK_MAXIMUM
 
     records = (z.samples - small.samples) * RECORD
     more_maxima = block(z.maxima) - block(small.maxima)
-    begun = r.loaded + rows + weights
-    later = weights + more_features * (ACCUM + STEP_FEATURE) + rows
+    begun = r.passed + rows + weights + more_features * (HISTOGRAM + LISTS)
+    retained = max(0.0, shard_events - small.events * r.stride) * RETAINED_EVENT
+    later = weights + more_features * (ACCUM + STEP_FEATURE) + rows + retained
+    a_block = MEANS_BYTES / (8 * d_model)
+    means = (min(z.ds_tokens, a_block) - min(small.ds_tokens, a_block)) * d_model * 8 * MEANS_ARRAYS
     vectors = more_features * d_model * 4 * 4
     found = {
         "collect": max(
             r.peak["collect"] + rows + weights + more_features * (HISTOGRAM + LISTS),
-            begun + n_features * (HISTOGRAM + LISTS) + shard(shard_events),
+            begun + shard(shard_events) + min(z.ds_tokens, z.tokens * shard_events / max(z.events, 1)) * d_model * 2,
         ),
-        "merge": begun + n_features * (HISTOGRAM + LISTS) + shard_events * MERGED_EVENT + z.tokens * 24 + records,
-        "weigh": r.peak["weigh"] + later + more_maxima + vectors / 4,
+        "merge": begun + retained + shard_events * MERGED_EVENT + z.tokens * 24 + records,
+        "weigh": r.peak["weigh"] + later + means + vectors / 4,
         "score": r.peak["score"] + later + more_maxima + records,
         "flag": r.peak["flag"] + later + more_maxima + records + (z.samples - small.samples) * WIDTH * 8,
         "cooccur": r.peak["cooccur"] + later + records,
         "index": r.peak["index"] + later + vectors + more_maxima + (z.samples - small.samples) * WIDTH * 8,
         "label": r.peak["label"] + later + records,
         "write": r.peak["write"] + later + records,
-        "verify": r.peak["verify"]
-        + weights
-        + rows
+        "verify": r.peak["verify"] + weights + rows + retained
         + (min(z.events, VERIFY_EVENTS) - min(small.events, VERIFY_EVENTS)) * VERIFIED_EVENT,
-    }
+    }  # fmt: skip
     return found
 
 
@@ -289,7 +297,8 @@ def foretell(
         2 * z.ds_tokens * d_model * 2 + z.maxima * a_value + z.samples * RECORD / 2 + z.thumb_bytes
         + n_features * ACCUM + len(plan.shards) * n_features * LISTS / 4 + parts["events"] + parts["tokens"]
     )  # fmt: skip
-    return Forecast(z, n_features, seconds, max(memory.values()), parts, by_choice(parts, z), scratch)
+    sae = n_features * d_model * 4.0 * 2
+    return Forecast(z, n_features, seconds, max(memory.values()), sae, parts, by_choice(parts, z), scratch)
 
 
 # ---- words

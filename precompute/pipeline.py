@@ -520,10 +520,12 @@ class Told(NamedTuple):
             kept = trim.choose(o.events, o.max_store_gb, self.forecast.of)
         except SaevxError as error:
             kept, said = o.events or "none", [str(error)]
-        if self.forecast.memory > memory.total():
+        has, need = memory.total(), self.forecast.memory
+        if need > has:
+            alone = self.forecast.sae
+            what = f"the SAE alone takes {human(alone)}" if alone > has else f"this run takes {human(need)}"
             said.append(
-                f"This machine has {human(memory.total())} of memory in all, which is too little for this run: take a "
-                "smaller SAE, a smaller --batch-tokens or a larger machine."
+                f"This machine has {human(has)} of memory in all, and {what}: take a smaller SAE or a larger machine."
             )
         return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
 

@@ -102,6 +102,8 @@ class Rehearsal(NamedTuple):
     """Most bytes resident in each step."""
     loaded: int
     """Bytes resident with model and SAE loaded, before the first step."""
+    passed: int
+    """When the model has run on the batches."""
     pieces: list[Piece]
     a_shard: float
     """Seconds that a shard takes whatever is in it."""
@@ -255,6 +257,7 @@ def rehearse(
     job = Collector(mllm, sae, small_data, small_plan, part, seed, nll, sinks)
     with step("collect"):
         found = job.run(quiet=True)
+    passed = memory.resident()
     with step("merge"):
         manifest: dict[str, Any] = {
             "name": "dry-run", "model": {}, "sae": {"n_features": sae.n_features}, "options": {}, **found,
@@ -299,7 +302,7 @@ def rehearse(
     return Rehearsal(
         sizes=sizes._replace(examples=float(examples_fm.sum()), pairs=float(pairs_f.sum()), enough=enough),
         n_planned_tokens=float(small_plan.length_n.sum()),
-        n_features=sae.n_features, stride=stride, seconds=took, peak=peak, loaded=loaded, pieces=pieces,
+        n_features=sae.n_features, stride=stride, seconds=took, peak=peak, loaded=loaded, passed=passed, pieces=pieces,
         a_shard=a_pass["shard"], a_feature=a_feature, a_vector_pair=a_vector_pair, bytes=found_bytes,
         examples_fm=examples_fm, pairs_f=pairs_f, **counts,
     )  # fmt: skip
@@ -377,7 +380,7 @@ def growing(job: Collector, data: Collected, manifest: dict[str, Any], stride: i
         with timed(took, "index squared"):  # twice: by direction and by profile
             nearest(vectors)
         took["index squared"] *= 2
-    return [Piece(*name.split(), seconds) for name, seconds in took.items()]
+    return [Piece(name.split()[0], name.split()[1], seconds) for name, seconds in took.items()]
 
 
 def a_feature_of_omega(data: Collected) -> float:
