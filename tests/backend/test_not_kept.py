@@ -219,7 +219,7 @@ def test_the_page_of_a_sample_that_is_not_kept(browser: Browser, root: Root, tmp
     """In Chromium, before the server as a person starts it: the sentence, then with the model the heat itself."""
     from playwright.sync_api import expect
 
-    address = f"/samples/pair-{root.missing}?feature=1"
+    address = f"/samples/pair-{root.missing}?feature=0"
     with Server(root.path / "none", "--no-live", log=tmp_path / "off.txt") as running:
         page = fresh_page(browser, running.url)
         page.goto(address)
