@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from pydantic import ConfigDict, Field
 
@@ -161,6 +161,7 @@ class Run:
         self.part = options.part
         self.seconds: dict[str, float] = {}
         self.extra: dict[str, Any] = {}
+        self.foretold: Forecast | None = None
 
     @cached_property
     def sae(self) -> Any:
@@ -218,6 +219,7 @@ class Run:
         self.fits()
         manifest = self.collect()
         if "content_id" not in manifest:
+            self.fits_still(manifest)
             told = self.told_later()
             if WRITTEN not in manifest:
                 for step in LATER:
@@ -500,7 +502,29 @@ class Run:
 
         o = self.options
         if o.max_store_gb is not None and not (self.part / MANIFEST).exists():
-            trim.choose(o.events, o.max_store_gb, self.forecast().forecast.of)
+            self.foretold = self.forecast().forecast
+            kept = trim.choose(o.events, o.max_store_gb, self.foretold.of)
+            say(f"events: {kept}, as foretold")
+
+    def fits_still(self, manifest: dict[str, Any]) -> None:
+        """After the pass, when the events are known: whether some store, or the one asked for, still fits.
+
+        Raises:
+            SaevxError: it does not; the pass is kept.
+        """
+        from precompute.store import trim
+        from precompute.store.collected import Collected
+
+        o, told = self.options, self.foretold
+        if o.max_store_gb is None or told is None:
+            return
+        events = trim.event_bytes(Collected(self.part, manifest).events, None)
+        grown = events - (told.of["all"] - told.of["none"])
+        share = (told.of["examples"] - told.of["none"]) / max(told.of["all"] - told.of["none"], 1)
+        sizes = {
+            "all": told.of["all"] + grown, "examples": told.of["examples"] + grown * share, "none": told.of["none"]
+        }  # fmt: skip
+        trim.choose(o.events, o.max_store_gb, cast("dict[trim.Kept, float]", sizes))
 
 
 class Told(NamedTuple):
