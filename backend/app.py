@@ -14,6 +14,7 @@ from backend.deps import VERSION, OpenStore, State
 from backend.headers import BodyLimit, RootPath, SecurityHeaders
 from backend.live import Live
 from backend.problems import MEDIA_TYPE, add_handlers
+from backend.recompute import Recomputed
 from backend.routers import (
     cooccurrence,
     docs,
@@ -57,7 +58,7 @@ def open_stores(paths: list[Path]) -> dict[str, OpenStore]:
         while name in stores:
             number += 1
             name = f"{wanted}-{number}"
-        stores[name] = OpenStore(name, path, store)
+        stores[name] = OpenStore(name, path, store, Recomputed(store))
     return stores
 
 

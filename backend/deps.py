@@ -12,6 +12,7 @@ from fastapi import Depends, HTTPException, Query, Request, Response
 
 from backend.live import Live
 from backend.problems import NotModified
+from backend.recompute import Recomputed
 from backend.settings import Settings
 from precompute.store.reader import Store
 
@@ -25,6 +26,8 @@ class OpenStore:
     name: str
     path: Path
     store: Store
+    recomputed: Recomputed
+    """What the live model has computed anew of samples whose events the store has not kept."""
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -77,10 +80,12 @@ def base_path(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
-def revalidate(request: Request, response: Response, store: StoreDep) -> None:
-    """A finished store never changes, so its content id and the code's version validate every reply."""
+def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
+    """A finished store never changes, so its content id and the code's version validate every reply; and whether the
+    model is there, where a store leaves something to it."""
+    live = "" if store.store.events.kept is None else f"-{state.live.status(store.name).state}"
     headers = {
-        "ETag": f'W/"{store.content_id[:16]}-{VERSION}"',
+        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}"',
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }

@@ -10,12 +10,13 @@ import importlib
 import json
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from pydantic import ConfigDict, Field
 
@@ -26,13 +27,23 @@ from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
 from precompute.progress import say
 from precompute.ray_pool import check
 
+if TYPE_CHECKING:
+    from precompute.forecast import Forecast
+    from precompute.rehearse import Rehearsal
+
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
     "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
     "shuffle_images",
 }  # fmt: skip
 LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
+LATER_OPTIONS = {
+    "name", "model_name", "sae_name", "data_name", "delta", "omega", "repeat_samples", "labeller", "labeller_model",
+    "events", "max_store_gb",
+}  # fmt: skip
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
+WRITTEN = "written"
+"""In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""
 
 
 class Options(Spread, Fields):
@@ -93,6 +104,11 @@ class Options(Spread, Fields):
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     geometry: str | None = None
     """How image tokens lie in the picture, for a model family that is not known: square."""
+    events: Literal["all", "examples", "none"] | None = None
+    """Which samples' per-token activations the store keeps: all; examples, those that a feature's page or a flag shows;
+    none. A server with the model computes the others anew. Default: the first of these that fits --max-store-gb."""
+    max_store_gb: float | None = Field(default=None, gt=0)
+    """Most GB (10⁹ bytes) that the finished store may take, foretold before the pass; default: no limit."""
     only: Step | None = None
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False
@@ -123,7 +139,7 @@ def precompute(options: Options) -> Path:
         check_url(options.labeller)
     run = Run(options if options.ray is None else options.absolute())  # rows name files, to workers elsewhere too
     if options.dry_run:
-        print(run.forecast())
+        print(run.forecast().text(options))
         return options.part
     return run.only(options.only) if options.only else run.all()
 
@@ -136,6 +152,7 @@ class Run:
         self.part = options.part
         self.seconds: dict[str, float] = {}
         self.extra: dict[str, Any] = {}
+        self.foretold: Forecast | None = None
 
     @cached_property
     def sae(self) -> Any:
@@ -185,20 +202,38 @@ class Run:
 
     def all(self) -> Path:
         """Every step, then verify and rename."""
-        from precompute.store.writer import finish
+        from precompute.store import trim
+        from precompute.store.writer import seal, write_database, write_pairs
         from precompute.verify import verify_or_raise
 
         begin = time.monotonic()
+        self.fits()
         manifest = self.collect()
-        for step in LATER:
-            manifest = self.later(step, manifest)
-        said = json.loads((self.part / RUN).read_text())
-        for name in (PLAN, RUN):
-            (self.part / name).unlink(missing_ok=True)
-        finish(self.part, manifest)
-        self.write_run({**said, "seconds_total": time.monotonic() - begin})
+        if "content_id" not in manifest:
+            self.fits_still(manifest)
+            told = self.told_later()
+            if WRITTEN not in manifest:
+                for step in LATER:
+                    manifest = self.later(step, manifest)
+                with self.timed("write"):
+                    write_database(self.part, manifest)
+                    write_pairs(self.part, manifest)
+                with self.timed("trim"):
+                    manifest = self.trim(manifest)
+                manifest = {**manifest, WRITTEN: told}
+                self.save(manifest)  # from here on the steps' files go, and a run that is killed ends what is begun
+            elif manifest[WRITTEN] != told:
+                raise SaevxError(
+                    f"{self.part} was nearly finished with other options: repeat that command to finish it, "
+                    "or delete the folder to start anew."
+                )
+            trim.settle(self.part)
+            with self.timed("seal"):
+                manifest = seal(self.part, {name: value for name, value in manifest.items() if name != WRITTEN})
         with self.timed("verify"):
             verify_or_raise(self.part)
+        self.write_run({"seconds_total": time.monotonic() - begin})
+        (self.part / PLAN).unlink(missing_ok=True)
         self.part.rename(self.options.out)
         n, bad = manifest["data"]["n_samples"], manifest["data"]["n_quarantined"]
         say(f"{self.options.out}: {n} samples, {bad} rows set aside, {time.monotonic() - begin:.0f} s")
@@ -212,7 +247,10 @@ class Run:
             path = self.part / MANIFEST
             if not path.exists():
                 raise SaevxError(f"There is no unfinished store at {self.part}: run --only collect first.")
-            self.later(step, json.loads(path.read_text()))
+            manifest = json.loads(path.read_text())
+            if WRITTEN in manifest or "content_id" in manifest:
+                raise SaevxError(f"Every step has run on {self.part}: repeat the command without --only to finish it.")
+            self.later(step, manifest)
         return self.part
 
     def collect(self) -> dict[str, Any]:
@@ -262,22 +300,15 @@ class Run:
         from precompute.collect import Collector
 
         o = self.options
-        multiple = None if o.sinks == "keep" else float(o.sinks)
-        return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, multiple)
+        return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, self.sinks)
+
+    @property
+    def sinks(self) -> float | None:
+        return None if self.options.sinks == "keep" else float(self.options.sinks)
 
     def later(self, step: Step, manifest: dict[str, Any]) -> dict[str, Any]:
         """One of the steps after `collect`."""
-        o = self.options
-        given = {
-            "seed": o.seed,
-            "delta": o.delta,
-            "omega": o.omega,
-            "repeat_samples": o.repeat_samples,
-            "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy(),
-            "labeller": o.labeller,
-            "labeller_model": o.labeller_model,
-            "logit_lens": self.logit_lens,
-        }
+        given = {**self.given(), "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy()}
         with self.timed(step):
             manifest = {
                 **manifest,
@@ -285,6 +316,42 @@ class Run:
             }
         self.save(manifest)
         return manifest
+
+    def given(self) -> dict[str, Any]:
+        """What the steps after `collect` are told, but for the SAE's directions."""
+        o = self.options
+        return {
+            "seed": o.seed,
+            "delta": o.delta,
+            "omega": o.omega,
+            "repeat_samples": o.repeat_samples,
+            "labeller": o.labeller,
+            "labeller_model": o.labeller_model,
+            "logit_lens": self.logit_lens,
+        }
+
+    def trim(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the events that are not to be kept, now that the size of everything else is known."""
+        from precompute.store import trim
+        from precompute.store.collected import Collected
+
+        o = self.options
+        trim.forget(self.part)
+        data, other = Collected(self.part, manifest), trim.other_bytes(self.part)
+        possible = trim.KEPT if o.max_store_gb is not None else (o.events or "all",)
+        rows = {kept: trim.rows_of(data, kept) for kept in possible}
+        sizes = {kept: other + trim.event_bytes(data.events, some) for kept, some in rows.items()}
+        kept = trim.choose(o.events, o.max_store_gb, sizes)
+        some = rows[kept]
+        if some is not None:
+            trim.write(self.part, data.scale_log2, some)
+        n = data.n_samples if some is None else len(some)
+        say(f"events: {kept}, of {n} of {data.n_samples} samples; the store takes {human(sizes[kept])}")
+        return {**manifest, "events": {"kept": kept, "n": n}}
+
+    def told_later(self) -> str:
+        """Of all that the steps after the pass depend on."""
+        return fingerprint(options=self.options.model_dump(mode="json", include=LATER_OPTIONS))
 
     def scaled_sae(self, manifest: dict[str, Any]) -> Any:
         self.sae.scale_as(manifest)
@@ -361,6 +428,7 @@ class Run:
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": sys.argv[1:],
             "data": where(o.data), "model": where(o.model), "sae": where(o.sae),
+            "image_folder": None if o.image_folder is None else str(o.image_folder.resolve()),
             "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
             "device": o.device, "shard_samples": o.shard_samples,
             "seconds": {**before.get("seconds", {}), **self.seconds},
@@ -374,12 +442,98 @@ class Run:
 
     # ---- --dry-run
 
-    def forecast(self) -> str:
-        """Time, memory and bytes, from a few samples run for real."""
-        from precompute.forecast import forecast
+    def forecast(self) -> Told:
+        """Time, memory and bytes, from every step run for real on a few samples."""
+        from precompute import forecast, memory
+        from precompute.model import Mllm
+        from precompute.rehearse import config_of, narrow, rehearse
 
+        o = self.options
+        sae, stride = narrow(o.sae, o.layer, o.device)
+        n_features = int((config_of(o.sae) or {}).get("d_sae") or 0) * (2 if sae.signed else 1)
+        n_features = n_features if stride > 1 and n_features else sae.n_features * stride
+        mllm = self.__dict__.get("mllm") or Mllm.load(
+            o.model, layer=sae.layer, full=o.nll, device=o.device, dtype=o.dtype, device_map=o.device_map,
+            quantize=o.quantize, geometry=o.geometry,
+        )  # fmt: skip
+        self.mllm, self.sae = mllm, sae
+        sae.check(mllm.d_model)
         data, plan = self.data_and_plan
-        return forecast(self.mllm, self.sae, data, plan, nll=self.options.nll, ds=self.options.ds)
+        startup = time.time() - memory.begun()
+        given = {
+            **self.given(), "directions": lambda: sae.directions_fd.detach().cpu().numpy(), "labeller": None
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            found = rehearse(
+                mllm, sae, stride, data, plan, Path(folder), given, seed=o.seed, nll=o.nll, sinks=self.sinks, ds=o.ds
+            )
+        vocab = int(mllm.model.get_input_embeddings().weight.shape[0])
+        told = forecast.foretell(
+            found, plan, ds=o.ds, n_features=n_features, vocab=vocab, d_model=mllm.d_model, startup=startup
+        )
+        self.__dict__.pop("sae")
+        return Told(told, found, data.n_rows, str(mllm.device))
+
+    def fits(self) -> None:
+        """Before the pass: whether some store, or the one asked for, is foretold to fit.
+
+        Raises:
+            SaevxError: it is not.
+        """
+        from precompute.store import trim
+
+        o = self.options
+        if o.max_store_gb is not None and not (self.part / MANIFEST).exists():
+            self.foretold = self.forecast().forecast
+            kept = trim.choose(o.events, o.max_store_gb, self.foretold.of)
+            say(f"events: {kept}, as foretold")
+
+    def fits_still(self, manifest: dict[str, Any]) -> None:
+        """After the pass, when the events are known: whether some store, or the one asked for, still fits.
+
+        Raises:
+            SaevxError: it does not; the pass is kept.
+        """
+        from precompute.store import trim
+        from precompute.store.collected import Collected
+
+        o, told = self.options, self.foretold
+        if o.max_store_gb is None or told is None:
+            return
+        events = trim.event_bytes(Collected(self.part, manifest).events, None)
+        grown = events - (told.of["all"] - told.of["none"])
+        share = (told.of["examples"] - told.of["none"]) / max(told.of["all"] - told.of["none"], 1)
+        sizes = {
+            "all": told.of["all"] + grown, "examples": told.of["examples"] + grown * share, "none": told.of["none"]
+        }  # fmt: skip
+        trim.choose(o.events, o.max_store_gb, cast("dict[trim.Kept, float]", sizes))
+
+
+class Told(NamedTuple):
+    """A forecast, with what it was made from."""
+
+    forecast: Forecast
+    rehearsal: Rehearsal
+    n_rows: int
+    device: str
+
+    def text(self, o: Options) -> str:
+        from precompute import forecast, memory
+        from precompute.store import trim
+
+        said = []
+        try:
+            kept = trim.choose(o.events, o.max_store_gb, self.forecast.of)
+        except SaevxError as error:
+            kept, said = o.events or "none", [str(error)]
+        has, need = memory.total(), self.forecast.memory
+        if need > has:
+            alone = self.forecast.sae
+            what = f"the SAE alone takes {human(alone)}" if alone > has else f"this run takes {human(need)}"
+            said.append(
+                f"This machine has {human(has)} of memory in all, and {what}: take a smaller SAE or a larger machine."
+            )
+        return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
 
 
 class Timed:

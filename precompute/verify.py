@@ -48,6 +48,7 @@ def verify(path: Path) -> list[Check]:
             _database,
             _counts,
             _offsets,
+            _kept,
             _arrays,
             _indices,
             _pairs,
@@ -143,38 +144,69 @@ def _offsets(store: Store) -> str:
     runs = {
         "sample_token": (e.sample_token, len(e.token_id)),
         "token_event": (e.token_event, len(e.event_feature)),
+        **({} if e.kept is None else {"kept_token": (e.kept_token, len(e.token_event) - 1)}),
         "max_offset": (e.max_offset, len(e.max_feature)),
     }
     for name, (offset, length) in runs.items():
         _need(offset[0] == 0 and offset[-1] == length, f"{name} does not span its array")
         _need(bool((np.diff(offset) >= 0).all()), f"{name} falls")
-    _need(len(e.token_modality) == len(e.token_id) == len(e.token_event) - 1, "token arrays differ in length")
+    _need(len(e.token_modality) == len(e.token_id), "token arrays differ in length")
+    _need(e.kept is not None or len(e.token_event) == len(e.token_id) + 1, "token arrays differ in length")
     _need(len(e.event_value) == len(e.event_feature), "event arrays differ in length")
     _need(len(e.max_value) == len(e.max_feature), "maxima arrays differ in length")
-    return "three offset arrays rise and span their arrays"
+    return f"{len(runs)} offset arrays rise and span their arrays"
+
+
+def _kept(store: Store) -> str:
+    """Whose events are kept, as the manifest says."""
+    e, told = store.events, store.manifest.get("events", {"kept": "all", "n": store.n_samples})
+    if e.kept is None:
+        _need(told == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {told}")
+        return f"the events of all {store.n_samples} samples"
+    kept = np.asarray(e.kept)
+    _need(told["kept"] in ("examples", "none"), f"some events were left out, the manifest says {told}")
+    _need(len(kept) == told["n"], f"the events of {len(kept)} samples are there, the manifest says {told['n']}")
+    _need(told["kept"] != "none" or not len(kept), "events are kept, the manifest says none")
+    _need(bool((np.diff(kept) > 0).all()), "the kept rows do not rise")
+    _need(not len(kept) or (kept[0] >= 0 and kept[-1] < store.n_samples), "a kept row is no sample")
+    length_n = np.diff(e.sample_token)[kept]
+    _need(len(e.kept_token) == len(kept) + 1, "kept_token has not one run per kept sample")
+    _need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")
+    if told["kept"] == "examples":
+        with store.engine.connect() as conn:
+            shown = {row for (row,) in conn.execute(select(s.examples.c.row).distinct())}
+            shown |= {row for (row,) in conn.execute(select(s.flag_reasons.c.row).distinct())}
+        _need(shown <= set(kept.tolist()), "the events of a sample that a page shows are missing")
+    return f"the events of {len(kept)} of {store.n_samples} samples"
 
 
 class Run(NamedTuple):
-    """The events of whole samples low…high−1."""
+    """The events of some samples."""
 
-    low: int
-    high: int
+    rows: Array
+    """int64, rising: all whose events are kept between two rows."""
     token_e: Array
+    """Rising, counted over all samples' tokens."""
     feature_e: Array
     value_e: Array
 
 
 def _runs(store: Store) -> Iterator[Run]:
+    """The events that are kept, in runs of samples."""
     e = store.events
-    ends = np.asarray(e.token_event[e.sample_token])
+    rows = np.arange(store.n_samples) if e.kept is None else np.asarray(e.kept)
+    starts = np.asarray(e.sample_token if e.kept is None else e.kept_token)
+    ends = np.asarray(e.token_event[starts])
     low = 0
-    while low < store.n_samples:
+    while low < len(rows):
         high = max(low + 1, int(np.searchsorted(ends, ends[low] + _CHUNK_EVENTS, "right")) - 1)
-        first, last = int(e.sample_token[low]), int(e.sample_token[high])
+        first, last = int(starts[low]), int(starts[high])
         n_t = np.diff(e.token_event[first : last + 1])
         at = slice(int(ends[low]), int(ends[high]))
-        token = first + np.repeat(np.arange(len(n_t)), n_t)
-        yield Run(low, high, token, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
+        # Where a sample's tokens lie among all, less where they lie among the kept.
+        shift_t = np.repeat(e.sample_token[rows[low:high]] - starts[low:high], np.diff(starts[low : high + 1]))
+        token_e = np.repeat(np.arange(first, last) + shift_t, n_t)
+        yield Run(rows[low:high], token_e, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
         low = high
 
 
@@ -192,7 +224,7 @@ def _arrays(store: Store) -> str:
     _need(bool((token < e.sample_token[example[:, 2] + 1]).all()), "an example lies beyond its sample")
     _need(bool((e.token_modality[token] == example[:, 1]).all()), "an example has the wrong modality")
     order = np.argsort(token, kind="stable")
-    token, feature, value = token[order], example[order, 0], value[order]
+    token, feature, row, value = token[order], example[order, 0], example[order, 2], value[order]
     count = np.zeros((n_features, 2), np.int64)
     for run in _runs(store):
         _need(bool((run.feature_e < n_features).all()), "an event names a feature beyond the last")
@@ -205,11 +237,13 @@ def _arrays(store: Store) -> str:
         _need(bool((kind <= s.IMAGE).all()), "a special token has events")
         for m in (s.TEXT, s.IMAGE):
             count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
-        first, last = (int(e.sample_token[r]) for r in (run.low, run.high))
-        here = slice(*np.searchsorted(token, [first, last]))
+        here = np.isin(row, run.rows)
         _examples_agree(token[here] * n_features + feature[here], value[here], key, run.value_e)
         _maxima_agree(store, run, kind)
-    _need(bool((count == told).all()), "token counts of features differ from the events")
+    if e.kept is None:
+        _need(bool((count == told).all()), "token counts of features differ from the events")
+    else:
+        _need(bool((count <= told).all()), "features have more events than active tokens")
     return f"{len(e.event_value)} events, {len(value)} examples, {len(e.max_value)} maxima agree"
 
 
@@ -223,11 +257,10 @@ def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array) -> N
 
 def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
     e = store.events
-    low, high = int(e.max_offset[2 * run.low]), int(e.max_offset[2 * run.high])
-    group = np.repeat(
-        np.arange(2 * run.low, 2 * run.high), np.diff(e.max_offset[2 * run.low : 2 * run.high + 1])
-    )
-    asked = group * store.n_features + e.max_feature[low:high].astype(np.int64)
+    group = (2 * run.rows[:, None] + np.arange(2)).ravel()
+    start, length = np.asarray(e.max_offset[group]), np.diff(e.max_offset)[group]
+    at = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+    asked = np.repeat(group, length) * store.n_features + e.max_feature[at].astype(np.int64)
     _need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
     row = np.searchsorted(e.sample_token, run.token_e, "right") - 1
     key = (row * 2 + kind_e) * store.n_features + run.feature_e
@@ -235,9 +268,9 @@ def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
     key, value = key[order], run.value_e[order]
     last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
     key, value = key[last], value[last]
-    at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
+    found = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
     good = len(asked) == 0 or (
-        len(key) > 0 and (key[at] == asked).all() and (value[at] == e.max_value[low:high]).all()
+        len(key) > 0 and (key[found] == asked).all() and (value[found] == e.max_value[at]).all()
     )
     _need(bool(good), "a sample's maximum is not that of its events")
 

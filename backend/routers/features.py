@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from backend.deps import Cached, StoreDep
+from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
+from backend.recompute import events_if_ready
 from backend.schemas import Example, Feature, FeatureDetail, Modality, Order, Page, Verdict
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
@@ -77,6 +79,7 @@ def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
 @router.get("/features/{feature}/examples", summary="Where the feature fires")
 def get_examples(
     request: Request,
+    state: StateDep,
     store: StoreDep,
     feature: FeatureId,
     modality: Annotated[Modality | None, Query(description="Default: both.")] = None,
@@ -84,8 +87,12 @@ def get_examples(
         int, Query(ge=-1, le=3, description="-1: the strongest of all; 0 to 3: octaves down.")
     ] = -1,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    recompute: Annotated[
+        bool, Query(description="Let the live model, where it is ready, compute what the store has not kept.")
+    ] = True,
 ) -> Page[Example]:
     check_feature(store, feature)
-    items = store.store.examples(feature, modality=modality, band=band, limit=limit)
+    compute = partial(events_if_ready, state.live, store) if recompute else None
+    items = store.store.examples(feature, modality=modality, band=band, limit=limit, compute=compute)
     shown = Links(request, store).all_images(items)
     return Page[Example].model_validate({"items": shown, "total": len(shown)})

@@ -83,12 +83,14 @@ def example_picture(example: Example, top: float, query: str = "") -> Picture | 
     """The picture of an example with its grid over it; None for text alone. `query` ends its address."""
     if not example.images:
         return None
-    grid = example.grid
-    shown = example.images[grid.image if grid else 0]
+    grid, patch = example.grid, example.patch
+    shown = example.images[grid.image if grid else patch.image if patch else 0]
+    box = patch.box if patch else None
     drawn = None
     if grid:
-        box = example.patch.box if example.patch else None
         drawn = heat(grid, grid.values, top=top, size=(shown.width, shown.height), peak=box)
+    elif box:  # a store that keeps no activations still knows the place
+        drawn = Heat(shown.width, shown.height, [], rect(box[0], box[1], box[2] - box[0], box[3] - box[1]))
     return Picture(shown.url + query, drawn)
 
 

@@ -190,7 +190,9 @@ def feature(
 ) -> HTMLResponse:
     found = features_api.get_feature(served, id)
     side: Literal["text", "image"] = modality or ("image" if found.density_image > 0 else "text")
-    shown = features_api.get_examples(request, served, id, modality=side, band=band, limit=20).items
+    shown = features_api.get_examples(
+        request, state, served, id, modality=side, band=band, limit=20, recompute=False
+    ).items
     tops = {"text": found.max_text, "image": found.max_image}
     cards = []
     for one in shown:
@@ -238,6 +240,7 @@ def feature(
         band=band,
         bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
         band_help=BANDS[band][1],
+        bare=served.manifest.get("events", {}).get("kept") == "none",
         examples=cards,
         om=omega_scale(found.omega, found.omega_baseline, found.lift_low, found.lift_high),
         histograms=histograms,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from backend.deps import StateDep, StoreDep
+from backend.recompute import resting as why_resting
 from backend.routers import page_data as data
 from backend.routers import samples as samples_api
 from backend.routers.page_env import Maybe, MaybeInt, MaybeStr, render_for
@@ -59,14 +60,23 @@ def sample(
     col: MaybeInt = None,
 ) -> HTMLResponse:
     found = samples_api.get_sample(request, served, sample_id)
-    lit = samples_api.get_activations(served, sample_id, [] if feature is None else [feature])
-    chosen = lit.features[0] if lit.features else None
+    resting = why_resting(state.live, served, sample_id, found.row)
     at = {"view": view or 0, "row": row or 0, "col": col or 0} if found.views else None
+    asked = [] if feature is None else [feature]
     here = None
-    if position is not None:
-        here = samples_api.get_features_here(served, sample_id, position=position)
-    elif at and row is not None and col is not None:
-        here = samples_api.get_features_here(served, sample_id, patch=f"{at['view']},{row},{col}")
+    try:
+        lit = samples_api.get_activations(state, served, sample_id, asked if resting is None else [])
+        if resting is None and position is not None:
+            here = samples_api.get_features_here(state, served, sample_id, position=position)
+        elif resting is None and at and row is not None and col is not None:
+            place = f"{at['view']},{at['row']},{at['col']}"
+            here = samples_api.get_features_here(state, served, sample_id, patch=place)
+    except HTTPException as error:
+        if error.status_code not in (409, 503):
+            raise
+        resting = str(error.detail)  # the original pair is gone, or too many wait for the model
+        lit = samples_api.get_activations(state, served, sample_id, [])
+    chosen = lit.features[0] if lit.features else None
     mark = here.patch if here else None
     where = (
         {"position": position} if position is not None else {"patch": at and f"{at['view']},{at['row']},{at['col']}"}
@@ -92,6 +102,8 @@ def sample(
         here=here.items if here else None,
         here_title=title,
         here_where=where,
+        resting=resting,
+        recomputed=not served.store.events.has(found.row) and resting is None,
         top=[("text", found.top_features.text), ("image", found.top_features.image)],
         scores=[
             {"name": n, "value": v, "rank": found.score_ranks.get(n), "description": descriptions.get(n, "")}

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from backend.deps import Cached, StoreDep
+from backend.deps import Cached, StateDep, StoreDep
 from backend.images import render_webp
 from backend.links import Links, check_feature, check_sample
 from backend.params import Cursor, Limit, SampleId, Words, parse_box, parse_patch
-from backend.problems import NotModified
-from backend.schemas import Activations, FeaturesHere, FlagName, Order, Page, Sample, SampleDetail, ScoreName
+from backend.problems import MEDIA_TYPE, NotModified
+from backend.recompute import events_anew
+from backend.schemas import (
+    Activations,
+    FeaturesHere,
+    FlagName,
+    Order,
+    Page,
+    Problem,
+    Sample,
+    SampleDetail,
+    ScoreName,
+)
 from precompute.errors import SaevxError
+from precompute.store.events import NotKept
 
 router = APIRouter(tags=["samples"])
 
 SampleSort = Literal["row"] | ScoreName | FlagName
+NOT_KEPT: dict[int | str, dict[str, Any]] = {
+    503: {
+        "model": Problem,
+        "content": {MEDIA_TYPE: {}},
+        "description": "The store keeps no activations of this sample, and the live model rests.",
+    }
+}
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -47,22 +66,29 @@ def get_samples(
     "/samples/{sample_id:path}/activations",
     summary="Features on every token and patch",
     dependencies=[Cached],
+    responses=NOT_KEPT,
 )
 def get_activations(
+    state: StateDep,
     store: StoreDep,
     sample_id: SampleId,
     feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Once or several times.")],
 ) -> Activations:
-    check_sample(store, sample_id)
+    row = check_sample(store, sample_id)
     for one in feature:
         check_feature(store, one)
-    return Activations.model_validate(store.store.activations(sample_id, feature))
+    computed = events_anew(state.live, store, sample_id, row) if feature else None
+    return Activations.model_validate(store.store.activations(sample_id, feature, computed))
 
 
 @router.get(
-    "/samples/{sample_id:path}/features", summary="What fires at one token or patch", dependencies=[Cached]
+    "/samples/{sample_id:path}/features",
+    summary="What fires at one token or patch",
+    dependencies=[Cached],
+    responses=NOT_KEPT,
 )
 def get_features_here(
+    state: StateDep,
     store: StoreDep,
     sample_id: SampleId,
     position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the token list.")] = None,
@@ -70,15 +96,19 @@ def get_features_here(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> FeaturesHere:
-    check_sample(store, sample_id)
+    row = check_sample(store, sample_id)
     if (position is None) == (patch is None):
         raise HTTPException(422, "Name one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(patch) if patch is not None else None
+    ask = partial(store.store.features_at, sample_id, position=position, patch=at)
     try:
-        store.store.features_at(sample_id, position=position, patch=at, limit=1)
+        found = ask(limit=1)
+    except NotKept:  # the place is there, what fires on it is not
+        found = ask(limit=limit, cursor=cursor, computed=events_anew(state.live, store, sample_id, row))
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error
-    found = store.store.features_at(sample_id, position=position, patch=at, limit=limit, cursor=cursor)
+    else:
+        found = ask(limit=limit, cursor=cursor)
     return FeaturesHere.model_validate(found)
 
 

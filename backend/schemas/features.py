@@ -128,7 +128,8 @@ class FeatureDetail(Feature):
 class TokenActivation(Model):
     text: str
     position: int
-    activation: float
+    activation: float | None = None
+    """Null where the store keeps no activations of the sample and none were computed anew."""
 
 
 class Example(Model):
@@ -151,7 +152,10 @@ class Example(Model):
     tokens: list[TokenActivation]
     """The window of text tokens around a text token; for a patch the text's first tokens."""
     grid: Grid | None = None
-    """The patch's view; for a text token the first view of the sample."""
+    """The patch's view; for a text token the first view of the sample. Null without a picture, and where the store
+    keeps no activations of the sample and none were computed anew."""
+    recomputed: bool = False
+    """Whether the live model computed the window anew: the store keeps no activations of the sample."""
 
 
 class CooccurrencePair(Model):

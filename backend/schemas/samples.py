@@ -103,6 +103,8 @@ class Activations(Model):
     features: list[FeatureScale]
     tokens: list[TokenValues]
     grids: list[GridValues]
+    recomputed: bool = False
+    """Whether the live model computed them anew: the store keeps no activations of the sample."""
 
 
 class FeaturesHere(Model):
@@ -116,6 +118,8 @@ class FeaturesHere(Model):
     items: list[SampleFeature]
     total: int
     next: str | None = None
+    recomputed: bool = False
+    """Whether the live model computed them anew: the store keeps no activations of the sample."""
 
 
 class Score(Model):

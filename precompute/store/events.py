@@ -1,6 +1,7 @@
 """The event arrays of a store, memory-mapped: which features fire on which token, and how strongly.
 
-Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2).
+Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2). Token lists and maxima are
+there of every sample; a store may keep the events of some samples only (`trim.py`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from precompute.errors import SaevxError
 from precompute.store.schema import IMAGE, SINK
 
 Array = NDArray[Any]
+
+
+class NotKept(SaevxError):  # noqa: N818 - a choice of whoever made the store
+    """A sample's events are not in the store, and nobody has computed them anew."""
 
 
 class SampleEvents(NamedTuple):
@@ -39,6 +45,16 @@ class Events:
         return array
 
     @cached_property
+    def kept(self) -> Array | None:
+        """int64 [K], rising: the rows whose events are kept; None where all are."""
+        return self._map("kept") if (self.folder / "kept.npy").is_file() else None
+
+    @cached_property
+    def kept_token(self) -> Array:
+        """int64 [K+1]: tokens of the i-th kept row in `token_event`; only where not all are kept."""
+        return self._map("kept_token")
+
+    @cached_property
     def sample_token(self) -> Array:
         """int64 [N+1]: tokens of sample `row` are sample_token[row]…sample_token[row+1]."""
         return self._map("sample_token")
@@ -53,7 +69,7 @@ class Events:
 
     @cached_property
     def token_event(self) -> Array:
-        """int64 [T+1]."""
+        """int64 [T+1]; of the kept samples' tokens only, where not all are kept."""
         return self._map("token_event")
 
     @cached_property
@@ -77,14 +93,41 @@ class Events:
     def max_value(self) -> Array:
         return self._map("max_value")
 
-    def sample(self, row: int) -> SampleEvents:
-        """Everything that fires in sample `row`, z as float64."""
+    def has(self, row: int) -> bool:
+        """Whether the events of sample `row` are kept."""
+        if self.kept is None:
+            return True
+        at = int(np.searchsorted(self.kept, row))
+        return at < len(self.kept) and int(self.kept[at]) == row
+
+    def tokens(self, row: int) -> SampleEvents:
+        """The tokens of sample `row`, kept of every sample, without anything that fires."""
         first, last = (int(x) for x in self.sample_token[row : row + 2])
-        offset = np.asarray(self.token_event[first : last + 1])
-        low, high = int(offset[0]), int(offset[-1])
         return SampleEvents(
             np.asarray(self.token_id[first:last]),
             np.asarray(self.token_modality[first:last]),
+            np.zeros(last - first + 1, np.int64),
+            np.zeros(0, np.int64),
+            np.zeros(0),
+        )
+
+    def sample(self, row: int) -> SampleEvents:
+        """Everything that fires in sample `row`, z as float64.
+
+        Raises:
+            NotKept: this store keeps the events of other samples only.
+        """
+        tokens = self.tokens(row)
+        first = int(self.sample_token[row])
+        if self.kept is not None:
+            if not self.has(row):
+                raise NotKept(f"The activations of sample row {row} are not kept in this store.")
+            first = int(self.kept_token[np.searchsorted(self.kept, row)])
+        offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
+        low, high = int(offset[0]), int(offset[-1])
+        return SampleEvents(
+            tokens.token_id_t,
+            tokens.modality_t,
             offset - low,
             np.asarray(self.event_feature[low:high]).astype(np.int64),
             self.event_value[low:high].astype(np.float64) * self.unit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,15 @@ class PlaceQueries(FeatureQueries, SampleQueries):
     """Answers about tokens and patches."""
 
     def examples(
-        self, feature: int, *, modality: str | None = None, band: int | None = -1, limit: int = 20
-    ) -> list[Item]:
+        self, feature: int, *, modality: str | None = None, band: int | None = -1, limit: int = 20,
+        compute: Callable[[int], SampleEvents | None] | None = None,
+    ) -> list[Item]:  # fmt: skip
         """Where a feature fires, with the same sample's other side (`GET /features/{id}/examples`).
 
         Args:
             modality: "text", "image" or None for both.
             band: −1 the overall top list, 0–3 octaves down from the largest, None for all.
+            compute: gives the events of a row that the store has not kept, or None.
         """
         self._feature_row(feature)
         e = s.examples.c
@@ -50,7 +52,9 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         )
         rows = self._all(query)
         samples = {r.row: r for r in self._sample_rows(sorted({r.row for r in rows}))}
-        return [self._example(feature, r, samples[r.row]) for r in rows]
+        missing = [] if compute is None else [row for row in samples if not self.events.has(row)]
+        computed = {row: compute(row) for row in missing} if compute else {}
+        return [self._example(feature, r, samples[r.row], computed.get(r.row)) for r in rows]
 
     def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
         """Of each feature, its strongest example in each of the first few samples: what a list shows, in two queries.
@@ -75,10 +79,16 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         samples = {r.row: r for r in self._sample_rows(sorted({row for of in first.values() for row in of}))}
         return {k: [self._example(k, r, samples[row]) for row, r in of.items()] for k, of in first.items()}
 
-    def _example(self, feature: int, example: Row[Any], sample: Row[Any]) -> Item:
-        events = self.events.sample(sample.row)
-        z_t = dense_values(events, [feature])[:, 0]
-        grids = self._grids(events, sample.views, z_t[:, None])
+    def _example(
+        self, feature: int, example: Row[Any], sample: Row[Any], computed: SampleEvents | None = None
+    ) -> Item:
+        """Where the sample's events are neither kept nor `computed`, its place alone: no grid, and null on the tokens
+        around it."""
+        known = computed is not None or self.events.has(sample.row)
+        events = computed or (self.events.sample if known else self.events.tokens)(sample.row)
+        z_t = dense_values(events, [feature])[:, 0] if known else np.full(len(events.token_id_t), np.nan)
+        z_t[example.position] = float(of_bits(example.value)) * self.events.unit
+        grids = self._grids(events, sample.views, z_t[:, None]) if known else []
         where = patches(events, sample.views)
         text_positions = np.flatnonzero(events.modality_t == s.TEXT)
         if example.modality == s.TEXT:
@@ -106,9 +116,14 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             else None,
             "patch": patch,
             "tokens": [
-                {"text": self.token_text(int(token_ids[t])), "position": int(t), "activation": float(z_t[t])}
+                {
+                    "text": self.token_text(int(token_ids[t])),
+                    "position": int(t),
+                    "activation": None if np.isnan(z_t[t]) else float(z_t[t]),
+                }
                 for t in window
             ],
+            "recomputed": computed is not None,
             "grid": {**grid, "values": [[v or 0.0 for v in row] for row in grid["values"][0]]}
             if grid
             else None,
@@ -141,14 +156,21 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             )
         return grids
 
-    def activations(self, sample_id: str, features: Sequence[int]) -> Item:
-        """Values of `features` on every token and patch of a sample (`GET /samples/{id}/activations`)."""
+    def activations(self, sample_id: str, features: Sequence[int], computed: SampleEvents | None = None) -> Item:
+        """Values of `features` on every token and patch of a sample (`GET /samples/{id}/activations`).
+
+        Args:
+            computed: the sample's events, where the store has not kept them.
+
+        Raises:
+            NotKept: features are asked for, and the events are neither kept nor given.
+        """
         row = self._sample_row(sample_id)
         wanted = [int(f) for f in features]
         for f in wanted:
             if not 0 <= f < self.n_features:
                 raise SaevxError(f"No feature {f}: this store has 0 to {self.n_features - 1}.")
-        events = self.events.sample(row.row)
+        events = computed or (self.events.sample if wanted else self.events.tokens)(row.row)
         z_tk = dense_values(events, wanted)
         refs = self.feature_refs(wanted)
         blank = [None] * len(wanted)
@@ -167,19 +189,24 @@ class PlaceQueries(FeatureQueries, SampleQueries):
                 for t, (token, m) in enumerate(zip(events.token_id_t, events.modality_t, strict=True))
             ],
             "grids": self._grids(events, row.views, z_tk),
+            "recomputed": computed is not None,
         }
 
     def features_at(
         self, sample_id: str, *, position: int | None = None, patch: tuple[int, int, int] | None = None,
-        limit: int = 50, cursor: str | None = None,
+        limit: int = 50, cursor: str | None = None, computed: SampleEvents | None = None,
     ) -> Item:  # fmt: skip
         """The features active on one token, or on one patch (view, row, col), strongest share first.
 
+        Args:
+            computed: as in `activations`.
+
         Raises:
+            NotKept: as in `activations`.
             SaevxError: no such sample, position or patch.
         """
         row = self._sample_row(sample_id)
-        events = self.events.sample(row.row)
+        events = computed or self.events.tokens(row.row)
         where = patches(events, row.views)
         if patch is not None:
             hit = np.flatnonzero((where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2]))
@@ -191,6 +218,8 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         if position is None or not 0 <= position < len(events.token_id_t):
             raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}.")
         kind = int(events.modality_t[position])
+        if computed is None and kind in (s.TEXT, s.IMAGE):
+            events = self.events.sample(row.row)
         low, high = events.offset_t[position : position + 2]
         feature, z = events.feature_e[low:high], events.z_e[low:high]
         items = self.strongest(feature, z, kind, len(feature)) if kind in (s.TEXT, s.IMAGE) else []
@@ -205,4 +234,5 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "items": items[start : start + limit],
             "total": len(items),
             "next": str(start + limit) if start + limit < len(items) else None,
+            "recomputed": computed is not None,
         }

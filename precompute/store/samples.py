@@ -101,6 +101,11 @@ class SampleQueries(QualityQueries):
     def sample_id(self, row: int) -> str:
         return str(self._all(select(s.samples.c.sample_id).where(s.samples.c.row == int(row)))[0][0])
 
+    def original(self, row: int) -> Item:
+        """By what a sample's pair is known again in the data: `sample_id`, `text`, `sha256` of each picture file."""
+        found = self._sample_rows([row])[0]
+        return {"sample_id": found.sample_id, "text": found.text, "sha256": [one["sha256"] for one in found.images]}
+
     def row(self, sample_id: str) -> int:
         return int(self._sample_row(sample_id).row)
 

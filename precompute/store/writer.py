@@ -32,7 +32,7 @@ Columns = dict[str, Sequence[Any]]
 """Rows as columns, by name."""
 
 _CHUNK = 5000
-_UNHASHED = ("manifest.json", "run.json")
+_UNHASHED = ("manifest.json", "run.json", "plan.json")
 
 
 def finish(part: Path, manifest: Item) -> Item:
@@ -46,6 +46,13 @@ def finish(part: Path, manifest: Item) -> Item:
     """
     write_database(part, manifest)
     write_pairs(part, manifest)
+    return seal(part, manifest)
+
+
+def seal(part: Path, manifest: Item) -> Item:
+    """The end of `finish`, once store.sqlite is written; repeatable."""
+    fresh = part / "manifest.tmp"
+    fresh.unlink(missing_ok=True)
     for scratch in ("collect", "steps"):
         shutil.rmtree(part / scratch, ignore_errors=True)
     files = checksums(part)
@@ -55,12 +62,13 @@ def finish(part: Path, manifest: Item) -> Item:
         "files": files,
         "content_id": content_id(manifest, files),
     }
-    (part / "manifest.json").write_text(json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
+    fresh.write_text(json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
+    fresh.replace(part / "manifest.json")
     return finished
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the manifest and the run's record, by path."""
+    """SHA-256 of every file but the manifest and what tells of the run, by path."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

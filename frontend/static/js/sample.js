@@ -26,7 +26,7 @@ function wire() {
 
   const show = async (event) => {
     const name = event.target.closest?.("[data-feature]");
-    if (!name || name.dataset.feature === hovered) return;
+    if (!name || name.dataset.feature === hovered || stage.dataset.resting) return;
     hovered = name.dataset.feature;
     const wanted = hovered;
     try {

@@ -1,0 +1,96 @@
+"""A stored sample's pair, read again from the data that the store was made of.
+
+A store keeps thumbnails, not pictures. Where its events were left out they are computed anew from the original, and
+only from that: a pair is taken when its text and the SHA-256 of its picture files are the store's.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from precompute.data import BadRow, Columns, Row, open_picture, read
+from precompute.errors import SaevxError
+from precompute.live import encode_pair
+from precompute.model import Mllm, Pair
+from precompute.plan import shuffle_images
+from precompute.sae import SaeV
+from precompute.store.events import SampleEvents
+from precompute.store.reader import Store
+
+
+class Originals:
+    """The data of one store; it is looked for when first asked, and its rows are then held (about 1 KB each)."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @cached_property
+    def _told(self) -> dict[str, object]:
+        path = self.store.path / "run.json"
+        told: dict[str, object] = json.loads(path.read_text()) if path.is_file() else {}
+        return told
+
+    def _place(self) -> str:
+        """Where run.json says the data lies; else the folder `data` beside the store, so that a demo can be moved."""
+        told, beside = str(self._told.get("data") or ""), self.store.path.resolve().parent / "data"
+        if told and (Path(told).exists() or not Path(told).is_absolute()):
+            return told
+        if beside.exists():
+            return str(beside)
+        raise SaevxError(f"its data is no longer at {told}" if told else "nothing says where its data lies")
+
+    @cached_property
+    def _rows(self) -> dict[str, Row]:
+        options = self.store.manifest["options"]
+        folder = self._told.get("image_folder")
+        columns = Columns(
+            options.get("image_column"), options.get("text_column"), options.get("id_column"),
+            options.get("text_side", "chosen"), Path(str(folder)) if folder else None, options.get("split", "train"),
+        )  # fmt: skip
+        rows = read(self._place(), columns).rows
+        if options.get("shuffle_images"):
+            rows = shuffle_images(rows, int(options["seed"]))
+        return {row.sample_id: row for row in rows}
+
+    def pair(self, row: int) -> Pair:
+        """The pair of a sample as the pass saw it.
+
+        Raises:
+            SaevxError: with the reason as a clause: the data is gone, or is no longer what the store was made of.
+        """
+        stored = self.store.original(row)
+        if not stored["sha256"]:
+            return Pair(stored["text"])
+        found = self._rows.get(stored["sample_id"])
+        if found is None:
+            raise SaevxError("the data no longer has it")
+        try:
+            pictures = [open_picture(image) for image in found.images]
+        except BadRow as bad:
+            raise SaevxError(str(bad)) from bad
+        if found.text != stored["text"] or [picture.sha256 for picture in pictures] != stored["sha256"]:
+            raise SaevxError("its text or picture is no longer the one that the store was made of")
+        return Pair(found.text, [picture.image for picture in pictures])
+
+    def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:
+        """What fires in a sample, computed anew by the code of the pass. Alone in its batch: the last bits of a sum can
+        differ from those of the pass.
+
+        Raises:
+            SaevxError: as `pair`; or the model reads other tokens than the store has.
+        """
+        one = encode_pair(mllm, sae, self.store.manifest, self.pair(row))
+        tokens = self.store.events.tokens(row)
+        if not np.array_equal(one.token_id_t, tokens.token_id_t):
+            raise SaevxError("the model reads other tokens in it than the store has")
+        return SampleEvents(
+            tokens.token_id_t,
+            one.modality_t,
+            one.offset,
+            one.feature_e.astype(np.int64),
+            one.value_e.astype(np.float64) * self.store.events.unit,
+        )

@@ -1,0 +1,165 @@
+"""Which samples' events a store keeps (`--events all|examples|none`), and the rewriting of `events/` to these.
+
+Token lists, maxima and every table stay of all samples: lists, scores, search and captions need no more. What is left
+out are `token_event`, `event_feature` and `event_value` of the other samples, which a server with the model can compute
+anew. Runs when all steps are done, as these read all events. Nothing of the full arrays is touched until the trimmed
+ones are whole: `write` may be killed and repeated, and so may `settle`, which puts them in place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from precompute.errors import SaevxError
+from precompute.store.collected import Collected, load_json
+from precompute.store.events import Events
+
+Array = NDArray[Any]
+Kept = Literal["all", "examples", "none"]
+KEPT: tuple[Kept, ...] = ("all", "examples", "none")
+"""From the largest store to the smallest."""
+
+EVENTS, FRESH, WHOLE = "events", "events.kept", "whole"
+OF_ALL = ("sample_token", "token_id", "token_modality", "max_offset", "max_feature", "max_value")
+"""Arrays that every store has of all samples."""
+BYTES_AT_ONCE = 1 << 26
+BYTES_A_CHECKSUM = 110
+"""What a file takes in the manifest: its path and its SHA-256."""
+_FEATURES_AT_ONCE = 1 << 14
+
+
+def shown_rows(data: Collected) -> Array:
+    """int64, rising: the rows that a feature's page or a flag's list shows: every top list and band, and every sample
+    whose flag has a reason, with the sample that it nearly repeats."""
+    shown = np.zeros(data.n_samples, dtype=bool)
+    for name in ("top_row", "band_row"):
+        rows = data.accum[name]
+        for low in range(0, len(rows), _FEATURES_AT_ONCE):
+            some = rows[low : low + _FEATURES_AT_ONCE].ravel()
+            shown[some[some >= 0]] = True
+    flagged = load_json(data.part, "flag")["reasons"]
+    shown[[int(row) for row, _, _ in flagged]] = True
+    repeats = [int(row) for row, flag, _ in flagged if flag == "near-duplicate"]
+    if repeats:
+        with np.load(data.part / "steps" / "flag.npz", allow_pickle=False) as file:
+            near = file["near_row"][repeats]
+        shown[near[near >= 0]] = True
+    return np.flatnonzero(shown)
+
+
+def rows_of(data: Collected, kept: Kept) -> Array | None:
+    """The rows whose events are kept; None for all."""
+    if kept == "all":
+        return None
+    return shown_rows(data) if kept == "examples" else np.zeros(0, np.int64)
+
+
+def event_bytes(events: Events, rows: Array | None) -> int:
+    """Bytes of the arrays that trimming shortens, with these rows kept of the full events."""
+    one = events.event_feature.dtype.itemsize + events.event_value.dtype.itemsize
+    if rows is None:
+        return len(events.event_feature) * one + len(events.token_event) * 8
+    tokens = events.sample_token[rows + 1] - events.sample_token[rows]
+    found = events.token_event[events.sample_token[rows + 1]] - events.token_event[events.sample_token[rows]]
+    return int(found.sum()) * one + (int(tokens.sum()) + 1 + 2 * len(rows) + 1) * 8
+
+
+def other_bytes(part: Path) -> int:
+    """Bytes of the finished store but for the arrays that trimming shortens, once everything else is written."""
+    files = [path for path in part.rglob("*") if path.is_file()]
+    stays = [
+        path
+        for path in files
+        if (top := path.relative_to(part).parts[0]) not in ("collect", "steps", FRESH)
+        and not (top == EVENTS and path.stem not in OF_ALL)
+    ]
+    return sum(path.stat().st_size for path in stays) + BYTES_A_CHECKSUM * len(stays)
+
+
+def choose(asked: Kept | None, most_gb: float | None, bytes_of: Mapping[Kept, float]) -> Kept:
+    """What is kept: what is asked for, else the most that fits.
+
+    Raises:
+        SaevxError: it does not fit, or nothing does.
+    """
+    if most_gb is None:
+        return asked or "all"
+    tried = KEPT if asked is None else (asked,)
+    for kept in tried:
+        if bytes_of[kept] <= most_gb * 1e9:
+            return kept
+    least, need = tried[-1], bytes_of[tried[-1]] / 1e9
+    smaller = [kept for kept in KEPT if bytes_of[kept] <= most_gb * 1e9]
+    way = f"take --events {smaller[0]} or " if smaller else ""
+    raise SaevxError(
+        f"With --events {least} this store needs {need:.3g} GB, more than --max-store-gb {most_gb:g}: "
+        f"{way}raise --max-store-gb to {np.ceil(need * 1000) / 1000:.10g} or give fewer pairs."
+    )
+
+
+def write(part: Path, scale_log2: int, rows: Array) -> None:
+    """The trimmed arrays, beside the full ones.
+
+    Args:
+        rows: int64, rising.
+    """
+    fresh = part / FRESH
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    events = Events(part / EVENTS, scale_log2)
+    for name in OF_ALL:
+        shutil.copyfile(part / EVENTS / f"{name}.npy", fresh / f"{name}.npy")
+    first, last = np.asarray(events.sample_token[rows]), np.asarray(events.sample_token[rows + 1])
+    low, high = np.asarray(events.token_event[first]), np.asarray(events.token_event[last])
+    n_tokens, n_events = int((last - first).sum()), int((high - low).sum())
+    np.save(fresh / "kept.npy", rows.astype(np.int64))
+    np.save(fresh / "kept_token.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(last - first)]))
+    offset = open_memmap(fresh / "token_event.npy", "w+", np.dtype(np.int64), (n_tokens + 1,))
+    offset[0] = 0
+    at = 0
+    for run in _runs(first, last, BYTES_AT_ONCE // 8):
+        here = np.asarray(events.token_event[run.start : run.stop + 1])
+        offset[at + 1 : at + len(here)] = here[1:] - here[0] + offset[at]
+        at += len(here) - 1
+    offset.flush()
+    for name in ("event_feature", "event_value"):
+        source: Array = getattr(events, name)
+        target = open_memmap(fresh / f"{name}.npy", "w+", source.dtype, (n_events,))
+        at = 0
+        for run in _runs(low, high, BYTES_AT_ONCE // source.dtype.itemsize):
+            target[at : at + run.stop - run.start] = source[run]
+            at += run.stop - run.start
+        target.flush()
+    (fresh / WHOLE).touch()
+
+
+def settle(part: Path) -> None:
+    """Puts the trimmed arrays, where there are whole ones, in the place of the full ones; repeatable."""
+    fresh, place = part / FRESH, part / EVENTS
+    if (fresh / WHOLE).is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        fresh.rename(place)
+    (place / WHOLE).unlink(missing_ok=True)
+
+
+def forget(part: Path) -> None:
+    """Removes what an earlier run trimmed and did not put in place."""
+    shutil.rmtree(part / FRESH, ignore_errors=True)
+
+
+def _runs(low: Array, high: Array, most: int) -> Iterator[slice]:
+    """Slices of at most `most` entries that cover the runs low…high−1; runs that touch are joined."""
+    if not len(low):
+        return
+    begins = np.flatnonzero(np.r_[True, low[1:] != high[:-1]])
+    ends = np.r_[begins[1:], len(low)] - 1
+    for start, stop in zip(low[begins].tolist(), high[ends].tolist(), strict=True):
+        for at in range(start, stop, most):
+            yield slice(at, min(stop, at + most))

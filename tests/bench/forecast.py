@@ -1,0 +1,67 @@
+"""`--dry-run` against what then happens: seconds, memory and bytes of whole commands, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests import tiny
+from tests.bench.common import Figure, Setup, subset
+from tests.bench.shards import TREE, peak
+
+SAMPLES: tuple[int | None, ...] = (60, 400, None)
+"""Pairs of the demo; None is all."""
+GOAL = 0.2
+KINDS = {"seconds": "seconds", "memory": "peak memory", "bytes": "bytes of the store"}
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    runs = {}
+    if setup.small:  # the demo's SAE alone would take longer
+        data = tiny.make_data(setup.scratch / "data", 40)
+        model, sae = tiny.make_llava(setup.scratch / "model"), tiny.make_sae(setup.scratch / "sae")
+        runs["40"] = one(setup, data, model, sae)
+    else:
+        for n in SAMPLES:
+            data = setup.demo / "data" if n is None else subset(setup, n)
+            runs["all" if n is None else str(n)] = one(setup, data, setup.demo / "model", setup.demo / "sae")
+    worst = {
+        kind: max(abs(found["foretold"][kind] / found["actual"][kind] - 1) for found in runs.values()) for kind in KINDS
+    }
+    figures: list[Figure] = [
+        {
+            "what": f"largest error of the {title} that --dry-run foretells",
+            "value": worst[kind], "unit": "", "goal": GOAL, "sense": "≤",
+            "note": "share of what then happened; " + "; ".join(
+                f"{name} pairs: {found['foretold'][kind]:.4g} foretold, {found['actual'][kind]:.4g} taken"
+                for name, found in runs.items()
+            ),
+        }
+        for kind, title in KINDS.items()
+    ]  # fmt: skip
+    return {"options": {"samples": list(runs)}, "figures": figures, "runs": runs}
+
+
+def one(setup: Setup, data: Path, model: Path, sae: Path) -> dict[str, Any]:
+    """Foretold, then done."""
+    asked = [str(data), str(model), str(sae), setup.device]
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.bench._foretell", *asked], env=TREE, capture_output=True, text=True, check=True
+    )
+    out = setup.scratch / f"store-{data.name}"
+    begin = time.perf_counter()
+    most = peak(
+        [sys.executable, "-m", "backend.cli", "precompute", str(data), "--model", str(model), "--sae", str(sae),
+         "--out", str(out), "--device", setup.device]
+    )  # fmt: skip
+    seconds = time.perf_counter() - begin
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    steps = json.loads((out / "run.json").read_text())["seconds"]
+    return {
+        "foretold": json.loads(told.stdout.splitlines()[-1]),
+        "actual": {"seconds": seconds, "memory": most, "bytes": size, "steps": steps},
+    }

@@ -1,0 +1,225 @@
+"""`--events all|examples|none`, `--max-store-gb`: what is kept is what was asked, and the same as in the full store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from precompute.errors import SaevxError
+from precompute.pipeline import precompute
+from precompute.store import schema, trim, writer
+from precompute.store.events import Events, NotKept
+from precompute.store.reader import Store
+from precompute.verify import verify
+from tests import tiny
+from tests.precompute.conftest import Part
+from tests.precompute.test_verify import edit, seal
+from tests.precompute.tinies import Tiny
+
+FULL = ("token_event", "event_feature", "event_value")
+
+
+class Stores(NamedTuple):
+    """The same run with each choice."""
+
+    all: Path
+    examples: Path
+    none: Path
+
+
+def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
+    from precompute.pipeline import Options
+
+    given: dict[str, Any] = {
+        "data": str(root / "data"), "model": str(tiny_files.model), "sae": str(root / "sae"), "out": root / "store",
+        "name": "few", "ds": 10, "device": "cpu",
+    }  # fmt: skip
+    return precompute(Options(**{**given, **changed}))
+
+
+@pytest.fixture(scope="module")
+def stores(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    """So few features and so many pairs, their pictures not tiny, that no page shows some of them."""
+    root = tmp_path_factory.mktemp("kept")
+    tiny.make_data(root / "data", 160)
+    for i, path in enumerate(sorted((root / "data").glob("*.png"))):
+        tiny.picture(i, (72 + 4 * (i % 3), 72)).save(path)
+    tiny.make_sae(root / "sae", d_sae=2)
+    return Stores(*(made(tiny_files, root, out=root / kept, events=kept) for kept in trim.KEPT))
+
+
+def test_each_store_is_sound_and_says_what_it_keeps(stores: Stores) -> None:
+    for kept, path in stores._asdict().items():
+        assert all(check.ok for check in verify(path)), [str(check) for check in verify(path)]
+        told = json.loads((path / "manifest.json").read_text())["events"]
+        assert told["kept"] == kept
+        assert (path / "events" / "kept.npy").exists() == (kept != "all")
+        assert not (path / "plan.json").exists() and not (path / "events" / trim.WHOLE).exists()
+    n = [json.loads((path / "manifest.json").read_text())["events"]["n"] for path in stores]
+    assert n[0] == 160 and 0 < n[1] < 160 and n[2] == 0
+
+
+def test_all_is_the_default_and_tables_do_not_depend_on_it(stores: Stores, tiny_files: Tiny) -> None:
+    plain = made(tiny_files, stores.all.parent, out=stores.all.parent / "plain")
+    ours = {file.relative_to(plain): file.read_bytes() for file in plain.rglob("*") if file.is_file()}
+    for name, data in ours.items():
+        if name.name != "run.json":
+            assert (stores.all / name).read_bytes() == data, name
+    for path in (stores.examples, stores.none):
+        for file in ("store.sqlite", *(f"events/{name}.npy" for name in trim.OF_ALL)):
+            assert (path / file).read_bytes() == (stores.all / file).read_bytes(), file
+
+
+def test_samples_that_pages_show_are_kept_and_answer_as_in_the_full_store(stores: Stores) -> None:
+    full, some, none = (Store.open(path) for path in stores)
+    with full.engine.connect() as conn:
+        shown = {row for (row,) in conn.execute(select(schema.examples.c.row).distinct())}
+        shown |= {row for (row,) in conn.execute(select(schema.flag_reasons.c.row))}
+    assert some.events.kept is not None and shown <= set(some.events.kept.tolist())
+    for row in range(full.n_samples):
+        sample_id, features = full.sample_id(row), list(range(full.n_features))
+        assert none.sample(sample_id) == some.sample(sample_id) == full.sample(sample_id)
+        assert none.activations(sample_id, []) == full.activations(sample_id, [])
+        if some.events.has(row):
+            assert json.dumps(some.activations(sample_id, features)) == json.dumps(
+                full.activations(sample_id, features)
+            )
+            assert some.features_at(sample_id, position=3) == full.features_at(sample_id, position=3)
+        else:
+            with pytest.raises(NotKept, match="not kept"):
+                some.activations(sample_id, features)
+        assert not none.events.has(row)
+    for feature in range(full.n_features):
+        asked = {"band": None, "limit": 200}
+        assert some.examples(feature, **asked) == full.examples(feature, **asked)
+        bare = none.examples(feature, **asked)
+        for without, one in zip(bare, full.examples(feature, **asked), strict=True):
+            places = ("sample_id", "band", "rank", "activation", "position", "token", "patch")
+            assert {k: without[k] for k in places} == {k: one[k] for k in places}
+            assert without["grid"] is None
+            for token, known in zip(without["tokens"], one["tokens"], strict=True):
+                assert token["activation"] in (None, known["activation"])
+    for store in (full, some, none):
+        store.close()
+
+
+@given(data=st.data())
+def test_trimming_keeps_exactly_what_is_asked(part: Part, data: st.DataObject) -> None:
+    events = Events(part.path / "events", part.data.scale_log2)
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, part.data.n_samples - 1), max_size=40))), dtype=np.int64)
+    trim.write(part.path, part.data.scale_log2, rows)
+    fresh = Events(part.path / trim.FRESH, part.data.scale_log2)
+    assert fresh.kept is not None and fresh.kept.tolist() == rows.tolist()
+    for row in range(part.data.n_samples):
+        assert fresh.has(row) == (row in rows)
+        mine, theirs = (e.sample(row) if fresh.has(row) else e.tokens(row) for e in (fresh, events))
+        assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    told = sum((part.path / trim.FRESH / f"{name}.npy").stat().st_size - 128 for name in (*FULL, "kept", "kept_token"))
+    assert trim.event_bytes(events, rows) == told
+    trim.forget(part.path)
+
+
+def test_small_steps_give_the_same(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.array([0, 1, 2, 7, 50, 51, 199])
+
+    def bytes_of() -> list[bytes]:
+        trim.write(part.path, part.data.scale_log2, rows)
+        return [path.read_bytes() for path in sorted((part.path / trim.FRESH).glob("*.npy"))]
+
+    whole = bytes_of()
+    monkeypatch.setattr(trim, "BYTES_AT_ONCE", 256)
+    assert bytes_of() == whole
+    trim.forget(part.path)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+class Killed(BaseException):
+    """Stands for the process's end: nothing catches it."""
+
+
+PLACES: dict[str, tuple[object, str]] = {
+    "while the tables are written": (writer, "_fill"),
+    "while arrays are trimmed": (trim, "open_memmap"),
+    "before they are put in place": (trim, "settle"),
+    "when the full ones are gone": (Path, "rename"),
+    "before the checksums": (writer, "checksums"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_killed_at_its_end_goes_on(
+    place: str, stores: Stores, tiny_files: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data", "sae"):
+        (tmp_path / name).symlink_to(stores.all.parent / name)
+    at, name = PLACES[place]
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at, name, die)
+        with pytest.raises(Killed):
+            made(tiny_files, tmp_path, events="examples")
+    assert not (tmp_path / "store").exists()
+    if place in ("when the full ones are gone", "before the checksums"):
+        with pytest.raises(SaevxError, match="nearly finished with other options"):
+            made(tiny_files, tmp_path, events="none")
+        with pytest.raises(SaevxError, match="without --only"):
+            made(tiny_files, tmp_path, events="examples", only="weigh")
+    assert sums(made(tiny_files, tmp_path, events="examples")) == sums(stores.examples)
+
+
+def test_the_largest_that_fits_is_chosen() -> None:
+    sizes = {"all": 3e9, "examples": 2e9, "none": 1e9}
+    assert trim.choose(None, None, sizes) == "all" and trim.choose("none", None, sizes) == "none"
+    assert [trim.choose(None, most, sizes) for most in (3, 2.5, 1.2)] == ["all", "examples", "none"]
+    with pytest.raises(SaevxError, match=r"none this store needs 1 GB, more than --max-store-gb 0.9: raise .* to 1 or"):
+        trim.choose(None, 0.9, sizes)
+    with pytest.raises(SaevxError, match=r"--events all this store needs 3 GB.*: take --events examples or raise"):
+        trim.choose("all", 2, sizes)
+
+
+def test_the_size_said_is_the_size(stores: Stores) -> None:
+    """What `choose` compares at the end, against the finished folders."""
+    for path in stores:
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        arrays = sum((path / "events" / f"{name}.npy").stat().st_size for name in FULL)
+        assert abs(trim.other_bytes(path) + arrays - size) < 0.05 * size
+
+
+@pytest.mark.parametrize(
+    ("damage", "check"),
+    [
+        (edit("kept", lambda a: a[:-1]), "kept"),
+        (edit("kept", lambda a: a[::-1].copy()), "kept"),
+        (edit("kept_token", lambda a: a + 1), "offsets"),
+        (edit("event_value", lambda a: a * 2), "arrays"),
+        (lambda store: [(store / "events" / f"{n}.npy").unlink() for n in ("kept", "kept_token")], "kept"),
+    ],
+)
+def test_damage_to_a_trimmed_store_is_found(
+    stores: Stores, damage: Callable[[Path], None], check: str, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(stores.examples, tmp_path / "store"))
+    damage(copy)
+    seal(copy)
+    failed = {c.name: c.detail for c in verify(copy) if not c.ok}
+    assert failed.get(check)
