@@ -15,7 +15,8 @@ test: setup lint
 # Every benchmark, one after the other, into docs/results; about an hour on two cores that do nothing else.
 bench: setup
 	$(BIN)/saevx demo --no-serve
-	for name in $$($(BIN)/python -c 'from tests.bench.run import names; print(*names())'); do $(BIN)/saevx bench $$name || exit 1; done
+	for name in $$($(BIN)/python -c 'from tests.bench.run import names; print(*names())'); do \
+		$(BIN)/saevx bench $$name --wide demo/wide || exit 1; done
 	$(BIN)/python -m tests.bench.report
 
 lint: setup

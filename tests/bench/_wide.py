@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from precompute.index import flat_index
 from precompute.score import histogram, quantiles
+from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.collected import save_json, save_step
 from precompute.store.hist import N_BINS
@@ -249,6 +250,10 @@ class Wide:
         )  # fmt: skip
         pick = self.rng.integers(0, len(self.words), (self.f, 2))
         words = [[self.vocabulary[self.words[i]].strip() for i in two] for two in pick.tolist()]
+        place = mapfile.quantise_places(self.rng.normal(size=(self.f, 2)))
+        omega = mapfile.quantise_omega(columns["omega"])
+        columns_of_map = (place[:, 0], place[:, 1], verdict, omega, mapfile.quantise_density(density.max(1)))
+        mapfile.write_map(self.part / mapfile.NAME, mapfile.FeatureMap(*columns_of_map))
         dead = verdict == s.VERDICTS.index("dead")
         save_json(self.part, "label", [None if d else ", ".join(w) for d, w in zip(dead, words, strict=True)])
         save_step(self.part, "label", score=self.rng.random(self.f))
