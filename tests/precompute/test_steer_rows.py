@@ -207,6 +207,24 @@ def test_a_picture_that_sees_both_ways_is_not_packed(tmp_path: Path, sae: SaeV) 
     same(shared, naive)
 
 
+@pytest.mark.parametrize("family_name", ["gemma3", "mistral alone"])
+@pytest.mark.parametrize("window", [200, 8])
+def test_a_tail_is_packed_where_the_window_holds_it(
+    tmp_path: Path, sae: SaeV, family_name: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, alone, _ = family_name.partition(" alone")
+    folder = families.text_only(tmp_path, name) if alone else families.MULTIMODAL[name](tmp_path)
+    mllm = Mllm.load(folder, layer=tiny.LAYER, full=True, device="cpu")
+    monkeypatch.setattr(mllm.model.config.get_text_config(), "sliding_window", window)
+    pictures = [families.picture((257, 230))] if mllm.multimodal else []
+    batch = mllm.prepare([Pair("the red dog on the left of a big blue cat", pictures)], generate=True)
+    shared, naive = (
+        Run(mllm, sae, batch, pushes(sae), scope=("generated",), max_tokens=24, share=share) for share in (True, False)
+    )
+    assert shared.load[tiny.LAYER + 1][0][0] == (1 if window == 200 else 2)
+    same(shared, naive)
+
+
 def test_deepstack_features_behind_the_hook_layer_are_not_shared(tmp_path: Path, sae: SaeV) -> None:
     """Qwen3-VL adds them to all rows at once, between layers."""
     mllm = Mllm.load(families.qwen3_vl(tmp_path), layer=0, full=True, device="cpu")
