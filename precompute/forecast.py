@@ -85,7 +85,7 @@ class Forecast(NamedTuple):
 def enlarged(r: Rehearsal, plan: Plan, ds: int) -> Sizes:
     """The sizes of the whole run."""
     small = r.sizes
-    by_sample = len(plan.length_n) / small.samples
+    by_sample = len(plan.length_n) / r.n_planned
     by_token = float(plan.length_n.sum()) / r.n_planned_tokens
     ds_tokens = float(np.sort(plan.length_n[plan.ds[:ds]]).sum())
     ds_samples = float(min(ds, len(plan.ds)))

@@ -11,7 +11,7 @@ import importlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,6 +92,8 @@ class Rehearsal(NamedTuple):
     """What was measured."""
 
     sizes: Sizes
+    n_planned: int
+    """Samples, those among them that were set aside too."""
     n_planned_tokens: float
     n_features: int
     """As rehearsed: that of the SAE, over `stride`."""
@@ -149,48 +151,60 @@ def narrow(source: str, layer: int | None, device: str) -> tuple[SaeV, int]:
     config = config_of(source)
     width = int((config or {}).get("d_sae") or 0)
     weights = Path(source) / sae_load.WEIGHTS
-    if config is None or width <= MOST_FEATURES or not weights.is_file():
-        sae = SaeV.load(source, device, layer=layer)
-        stride = ceil(sae.n_features / MOST_FEATURES)
-        if stride == 1:
-            return sae, 1
-        inner = sae.sae
-        return thin(inner.cfg.to_dict(), inner.state_dict(), stride, source, layer, device), stride
+    if config is not None and width > MOST_FEATURES and weights.is_file():
+        with suppress(SaevxError):  # what SAELens must first convert is read whole
+            stride = ceil(width / MOST_FEATURES)
+            return thin(config, cut_weights(weights, width, stride), stride, source, layer, device), stride
+        if (size := weights.stat().st_size) > memory.available():
+            raise SaevxError(f"The SAE {source} takes {size / 1e9:.1f} GB, more memory than this machine has free.")
+    sae = SaeV.load(source, device, layer=layer)
+    stride = ceil(sae.n_features / MOST_FEATURES)
+    if stride == 1:
+        return sae, 1
+    inner = sae.sae
+    state = {name: strided(tensor, int(inner.cfg.d_sae), stride) for name, tensor in inner.state_dict().items()}
+    told = {**inner.cfg.to_dict(), "architecture": inner.cfg.architecture()}
+    return thin(told, state, stride, source, sae.layer, device), stride
+
+
+def strided(tensor: torch.Tensor, width: int, stride: int) -> torch.Tensor:
+    """Every stride-th entry along the axes of the features."""
+    return tensor[tuple(slice(None, None, stride) if n == width else slice(None) for n in tensor.shape)]
+
+
+def cut_weights(weights: Path, width: int, stride: int) -> dict[str, torch.Tensor]:
+    """As `strided`, of a file of which no more is read."""
     from safetensors import safe_open
 
-    stride = ceil(width / MOST_FEATURES)
+    found = {}
     with safe_open(weights, "pt") as file:
-        found = {}
         for name in file.keys():  # noqa: SIM118 (it is no dict)
             part = file.get_slice(name)
-            shape = part.get_shape()
-            at = tuple(slice(None, None, stride) if n == width else slice(None) for n in shape)
-            found[name] = part[at].float()
-    return thin(config, found, stride, source, layer, device, cut=True), stride
+            at = tuple(slice(None, None, stride) if n == width else slice(None) for n in part.get_shape())
+            found[name] = part[at].float() if at else file.get_tensor(name).float()
+    return found
 
 
 def thin(
-    config: dict[str, Any], state: dict[str, torch.Tensor], stride: int, source: str, layer: int | None, device: str,
-    *, cut: bool = False,
-) -> SaeV:  # fmt: skip
+    config: dict[str, Any], state: dict[str, torch.Tensor], stride: int, source: str, layer: int | None, device: str
+) -> SaeV:
     """An SAE of every stride-th feature; of a top-k one as many times fewer are active.
 
     Args:
-        cut: the tensors are cut already.
+        state: of these features only.
+
+    Raises:
+        SaevxError: SAELens does not take it so.
     """
     from sae_lens import SAE
 
     from precompute.model import pick_device
 
-    width = int(config["d_sae"])
-    told = {**config, "d_sae": ceil(width / stride), "device": pick_device(device), "dtype": "float32"}
+    told = {
+        **config, "d_sae": ceil(int(config["d_sae"]) / stride), "device": pick_device(device), "dtype": "float32"
+    }  # fmt: skip
     if told.get("k"):
         told["k"] = max(1, round(int(told["k"]) / stride))
-    if not cut:
-        state = {
-            name: tensor[tuple(slice(None, None, stride) if n == width else slice(None) for n in tensor.shape)]
-            for name, tensor in state.items()
-        }
     try:
         inner = SAE.from_dict(told)
         inner.load_state_dict(state)
@@ -301,6 +315,7 @@ def rehearse(
     enough = int((counts["samples_ds_fm"] >= K_PAIRED).all(1).sum())
     return Rehearsal(
         sizes=sizes._replace(examples=float(examples_fm.sum()), pairs=float(pairs_f.sum()), enough=enough),
+        n_planned=len(small_plan.length_n),
         n_planned_tokens=float(small_plan.length_n.sum()),
         n_features=sae.n_features, stride=stride, seconds=took, peak=peak, loaded=loaded, passed=passed, pieces=pieces,
         a_shard=a_pass["shard"], a_feature=a_feature, a_vector_pair=a_vector_pair, bytes=found_bytes,

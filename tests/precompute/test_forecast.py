@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from precompute.errors import SaevxError
 from precompute.forecast import curve, foretell
 from precompute.pipeline import Options, Run, Told, precompute
 from precompute.plan import Plan
+from precompute.sae import SaeV
 from tests import tiny
 from tests.precompute.tinies import Maker, Tiny
 
@@ -80,6 +83,34 @@ def test_the_limit_chooses_what_is_kept(told: Told, many: dict[str, Any], tmp_pa
     out = precompute(Options(**many, out=tmp_path / "store", max_store_gb=between))
     assert (out / "events" / "kept.npy").exists()
     assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) <= between * 1e9
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated", "batchtopk"])
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_narrower_sae_has_the_features_of_the_wide_one(
+    architecture: str, by_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.make_sae(tmp_path / "sae", architecture=architecture)
+    whole = SaeV.load(folder)
+    monkeypatch.setattr(rehearse, "MOST_FEATURES", 20)
+    if not by_file:
+        monkeypatch.setattr(rehearse, "config_of", lambda _: None)
+    sae, stride = rehearse.narrow(str(folder), None, "cpu")
+    assert stride == 5 and sae.n_features == 20 and sae.layer == whole.layer
+    hidden_td = torch.randn(7, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(sae.directions_fd, whole.directions_fd[::5])
+    if architecture != "topk":
+        assert torch.allclose(sae.encode(hidden_td), whole.encode(hidden_td)[:, ::5], atol=1e-5)
+
+
+def test_text_alone_is_foretold(options: Maker, tmp_path: Path) -> None:
+    path = tmp_path / "text.jsonl"
+    rng = np.random.default_rng(0)
+    path.write_text("".join(json.dumps({"text": " ".join(rng.choice(tiny.WORDS, 6))}) + "\n" for _ in range(24)))
+    made = options(data=str(path), model=str(tiny.make_llama(tmp_path / "llama")))
+    told = Run(made).forecast().forecast
+    size = sum(file.stat().st_size for file in precompute(made).rglob("*") if file.is_file())
+    assert told.bytes["thumbnails"] == 0 and told.of["all"] == pytest.approx(size, rel=0.1)
 
 
 def test_a_million_features_start_and_say_what_they_need(
