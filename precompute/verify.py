@@ -291,9 +291,12 @@ def _pairs(store: Store) -> str:
     """Pairs of features rise, their orders are permutations, and no support exceeds what either has."""
     n = 0
     for kind, pairs in store.pairs.items():
-        a, b = (pairs.column(name).astype(np.int64) for name in ("a", "b"))
+        span = (int(pairs.start[0]), int(pairs.start[-1]), len(pairs.start))
+        _need(span == (0, len(pairs), store.n_features + 1), f"co-occurrence of {kind} has not one run per feature")
+        a = np.repeat(np.arange(store.n_features), np.diff(pairs.start))
+        b = pairs.column("b").astype(np.int64)
         _need(bool((np.diff(a * store.n_features + b) > 0).all()), f"co-occurrence of {kind} does not rise")
-        for name in COLUMNS[4:]:
+        for name in COLUMNS[3:]:
             seen = np.bincount(pairs.column(name), minlength=len(pairs))
             _need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
         found = pairs.measured(np.arange(len(pairs)))

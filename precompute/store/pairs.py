@@ -19,7 +19,8 @@ from precompute.store.schema import IMAGE, KINDS, TEXT
 Array = NDArray[Any]
 
 FOLDER = "cooccurrence"
-COLUMNS = ("a", "b", "support", "shuffled", "by_b", "by_npmi", "by_lift")
+COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift")
+COUNTED = ("a", "b", "support", "shuffled")
 SORTS = ("npmi", "lift", "support")
 SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
 _WALK = 1 << 16
@@ -51,21 +52,22 @@ class Pairs:
     """The pairs of one kind.
 
     Args:
-        table: uint32 [7, P], a row for each of `COLUMNS`; pairs ascend by (a, b), so those of an `a` lie together.
+        start: int64 [F+1]: the pairs of an `a` lie together, ascending by b.
+        table: uint32 [6, P], a row for each of `COLUMNS`.
         n_mf: uint32 [2, F], samples in whose set the feature is, by modality.
         n: samples looked at.
     """
 
-    def __init__(self, kind: str, table: Array, n_mf: Array, n: int) -> None:
-        self.kind, self.table, self.n_mf, self.n = kind, table, n_mf, n
+    def __init__(self, kind: str, start: Array, table: Array, n_mf: Array, n: int) -> None:
+        self.kind, self.start, self.table, self.n_mf, self.n = kind, start, table, n_mf, n
 
     @classmethod
     def made(cls, kind: str, counted: Iterable[Array], n_mf: Array, n: int) -> Pairs:
-        """With every order worked out, from (a, b, support, shuffled) ascending by (a, b)."""
+        """With every order worked out, from `COUNTED` ascending by (a, b)."""
         a, b, support, shuffled = counted
         table = np.zeros((len(COLUMNS), len(a)), np.uint32)
-        table[:4] = a, b, support, shuffled
-        pairs = cls(kind, table, n_mf, n)
+        table[:3] = b, support, shuffled
+        pairs = cls(kind, np.searchsorted(a, np.arange(n_mf.shape[1] + 1)), table, n_mf, n)
         table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
         measured = pairs.measured(np.arange(len(a)))
         for name in ("npmi", "lift"):
@@ -81,7 +83,8 @@ class Pairs:
 
     def measured(self, at: Array) -> Measured:
         """The pairs numbered `at`, counts as int64."""
-        a, b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:4])
+        a = np.searchsorted(self.start, at, "right") - 1
+        b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
         first, second = SIDES[self.kind]
         n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
         lift, value = npmi(support, n_a, n_b, self.n)
@@ -94,11 +97,10 @@ class Pairs:
 
     def of(self, feature: int, side: str) -> Array:
         """Numbers of the pairs that have `feature` on that side, "a" or "b"."""
-        edges = np.array([feature, feature + 1], np.uint32)  # of another type, the whole column would be copied to it
         if side == "a":
-            low, high = np.searchsorted(self.column("a"), edges)
-            return np.arange(low, high)
+            return np.arange(self.start[feature], self.start[feature + 1])
         by_b = self.column("by_b")
+        edges = np.array([feature, feature + 1], np.uint32)  # of another type, the whole column would be copied to it
         low, high = np.searchsorted(self.sorted_b, edges)
         return by_b[low:high].astype(np.int64)
 
@@ -137,6 +139,7 @@ def save(part: Path, pairs: list[Pairs]) -> None:
     folder.mkdir(exist_ok=True)
     for one in pairs:
         np.save(folder / f"{one.kind}.npy", one.table)
+        np.save(folder / f"{one.kind}_start.npy", one.start)
     np.save(folder / "n_samples.npy", pairs[0].n_mf)
 
 
@@ -144,6 +147,8 @@ def load(store: Path, n: int) -> dict[str, Pairs]:
     """Every kind, mapped."""
     folder = store / FOLDER
     n_mf = np.load(folder / "n_samples.npy", allow_pickle=False)
-    return {
-        kind: Pairs(kind, np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False), n_mf, n) for kind in KINDS
-    }
+    found = {}
+    for kind in KINDS:
+        start = np.load(folder / f"{kind}_start.npy", allow_pickle=False)
+        found[kind] = Pairs(kind, start, np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False), n_mf, n)
+    return found

@@ -192,7 +192,7 @@ examples = Table(
     Column("row", Integer, ForeignKey("samples.row"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("value", Integer, nullable=False),  # bits of the float16 in stored units: they order as the values do
-    Index("examples_row", "row", sqlite_where=text("band = -1")),
+    Index("examples_row", "row", sqlite_where=text("band = -1 AND rank < 10")),
     sqlite_with_rowid=False,
 )
 

@@ -263,8 +263,8 @@ def write_pairs(part: Path, manifest: Item) -> None:
     """cooccurrence/ and index/neighbours.npy."""
     step, n = load_step(part, "cooccur"), int(manifest["cooccurrence"]["n_samples"])
     n_mf = step["n_samples"].astype(np.uint32)
-    names = ("a", "b", "support", "shuffled")
-    pairs.save(part, [pairs.Pairs.made(kind, (step[f"{kind}/{x}"] for x in names), n_mf, n) for kind in s.KINDS])
+    made = (pairs.Pairs.made(kind, (step[f"{kind}/{name}"] for name in pairs.COUNTED), n_mf, n) for kind in s.KINDS)
+    pairs.save(part, list(made))
     step = load_step(part, "index")
     near = np.zeros((len(step["decoder_other"]), len(s.SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
     for i, space in enumerate(s.SPACES):

@@ -29,7 +29,8 @@ def sizes(path: Path) -> dict[str, float]:
     query = text("SELECT name, sum(pgsize) FROM dbstat GROUP BY name")
     with store.engine.connect() as conn:
         pages = {str(name): int(n) for name, n in conn.execute(query)}
-        words = int(conn.execute(text("SELECT sum(length(CAST(text AS BLOB))) FROM samples")).scalar_one())
+        own = "length(CAST(text AS BLOB)) + length(CAST(extra AS BLOB)) + length(CAST(sample_id AS BLOB))"
+        words = int(conn.execute(text(f"SELECT sum({own}) FROM samples")).scalar_one())
     file = {name: (path / name).stat().st_size for name in store.manifest["files"] if not name.startswith("images/")}
 
     def files(*starts: str) -> int:
@@ -63,7 +64,7 @@ def run(setup: Setup) -> dict[str, Any]:
         "feature": ("bytes of a feature's tables", 6000.0, "examples, pairs, neighbours, histogram, logits, indices"),
         "vectors": ("bytes of all vectors over two a number", 1.001, "decoder, profile and both of each sample"),
         "maximum": ("bytes of a kept maximum", 6.0, "at most 256 a sample and modality, offsets included"),
-        "sample": ("bytes of a sample beside its text", 1000.0, "scores, flags, indices, full text; no thumbnail"),
+        "sample": ("bytes of a sample beside its own fields", 1e3, "scores, flags, indices, full text, no thumbnail"),
     }
     figures: list[Figure] = []
     for key, (what, goal, note) in goals.items():

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from precompute import cooccur
 from precompute.score import derangement
 from precompute.store.collected import load_step
-from precompute.store.pairs import COLUMNS, SORTS, Pairs
+from precompute.store.pairs import COUNTED, SORTS, Pairs
 from precompute.store.schema import IMAGE, TEXT
 from tests.precompute.conftest import Part
 from tests.synthetic import word_feature
@@ -38,7 +38,7 @@ def test_counts_lift_npmi_and_control(part: Part) -> None:
         assert len(a) > 20
         assert (found[f"{kind}/support"] == support[a, b]).all()
         assert (found[f"{kind}/shuffled"] == shuffled[a, b]).all()
-        counts = (found[f"{kind}/{name}"] for name in COLUMNS[:4])
+        counts = (found[f"{kind}/{name}"] for name in COUNTED)
         pairs = Pairs.made(kind, counts, found["n_samples"].astype(np.uint32), n)
         told = pairs.measured(np.arange(len(a)))
         assert (told.n_a == n_a[a]).all() and (told.n_b == n_b[b]).all()
@@ -105,7 +105,7 @@ def test_pages_of_pairs_in_every_order(part: Part, sort: str) -> None:
     """The ready orders, walked in pages, against sorting all pairs in Python; a feature's pairs from both sides."""
     found, n = load_step(part.path, "cooccur"), part.data.n_samples
     for kind in ("text-image", "image-image"):
-        counts = (found[f"{kind}/{name}"] for name in COLUMNS[:4])
+        counts = (found[f"{kind}/{name}"] for name in COUNTED)
         pairs = Pairs.made(kind, counts, found["n_samples"].astype(np.uint32), n)
         told = pairs.measured(np.arange(len(pairs)))
         for support in (0, 7, 12, n):
