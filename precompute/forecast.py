@@ -47,13 +47,15 @@ STEP_FEATURE = 1000
 """A feature's, of what the later steps make."""
 SORTED_EVENT, SORTING = 127, 32e6
 """An event's, of those sorted at a time; and whatever their number."""
+HELD_EVENT = 25
+"""A shard's event's, in the small arrays of its samples, beside its own bytes twice."""
 RETAINED_EVENT = 100
 """A shard's event's, that the allocator keeps for itself when the shard is written."""
 MERGED_EVENT = 40
 BLOCK_MAXIMA, BLOCK_MAXIMUM = 4_000_000, 140
 MEANS_BYTES, MEANS_ARRAYS = 1 << 27, 5.5
 """Of weigh.common_means: a block of residuals as float64, and how many of its size stand at once."""
-VERIFY_EVENTS, VERIFIED_EVENT = 8_000_000, 36
+VERIFY_EVENTS, VERIFIED_EVENT = 8_000_000, 60
 RECORD = 3000
 """A sample's line, read."""
 FEW = 0.3
@@ -246,7 +248,7 @@ def peak_memory(
     weights = more_features * d_model * 4 * 2
 
     def shard(events: float) -> float:
-        return events * a_value * 2 + min(events, AT_ONCE) * SORTED_EVENT + SORTING
+        return events * (a_value * 2 + HELD_EVENT) + min(events, AT_ONCE) * SORTED_EVENT + SORTING
 
     def block(entries: float) -> float:
         return min(entries, BLOCK_MAXIMA) * BLOCK_MAXIMUM
