@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.routers.page_env import templates
+from backend.routers.pages import LIST_ROWS
 from backend.settings import Settings
 from tests.synthetic import word_feature
 
@@ -70,7 +71,7 @@ def test_a_chosen_feature_lights_the_picture_without_javascript(client: TestClie
 def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> None:
     page = client.get("/features?q=red&sort=id&order=asc").text
     rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', page)
-    expected = client.get("/api/v1/features?q=red&sort=id&order=asc").json()["items"]
+    expected = client.get(f"/api/v1/features?q=red&sort=id&order=asc&limit={LIST_ROWS}").json()["items"]
     assert rows == [str(one["id"]) for one in expected]
     first = client.get("/features?sort=id&order=asc").text
     following = re.search(r'rel="next" href="([^"]+)"', first)

@@ -64,7 +64,7 @@ def finished(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
     assert all(check.ok for check in verify(finished))
     assert sorted(path.name for path in finished.iterdir()) == [
-        "events", "images", "index", "manifest.json", "map.bin", "run.json", "store.sqlite"
+        "cooccurrence", "events", "images", "index", "manifest.json", "map.bin", "run.json", "store.sqlite"
     ]  # fmt: skip
     assert not finished.with_name("store.part").exists()
     manifest = json.loads((finished / "manifest.json").read_text())
