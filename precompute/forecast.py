@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from precompute.accumulate import AT_ONCE
 from precompute.collect import feature_type
+from precompute.cooccur import KEPT as KEPT_PARTNERS
 from precompute.cooccur import MAX_SAMPLES
 from precompute.flag import MAX_REASONS
 from precompute.index import N_NEIGHBOURS, WIDTH
 from precompute.plan import Plan
 from precompute.rehearse import Rehearsal, Sizes
+from precompute.store import mapfile
 from precompute.store.base import NEIGHBOUR
 from precompute.store.pairs import COLUMNS as PAIR_COLUMNS
 from precompute.store.schema import FLAGS, SPACES
@@ -63,6 +65,12 @@ FEW = 0.3
 may yet be seen."""
 
 
+SAMPLES_OF_A_PARTNER = 10
+"""From so many on a feature mostly has all the partners that are kept of one."""
+FULLER, FULL_SAMPLES = 0.45, 100
+"""Larger share of distinct pairs in large data than in a hundred samples, where few pairs have the support."""
+
+
 class Forecast(NamedTuple):
     """What a run would take."""
 
@@ -95,7 +103,7 @@ def enlarged(r: Rehearsal, plan: Plan, ds: int) -> Sizes:
     count_fm = (r.count_fm + FEW * (by_token > 1)) * by_token
     examples = curve(r.count_fm, r.examples_fm, count_fm)
     samples_fm = (r.samples_fm + FEW * (by_sample > 1)) * min(by_sample, max(1.0, MAX_SAMPLES / small.samples))
-    pairs = curve(r.samples_fm.sum(1), r.pairs_f, samples_fm.sum(1)) if by_sample > 1 else float(r.pairs_f.sum())
+    pairs = n_pairs(r, samples_fm, by_sample)
     in_ds = r.samples_ds_fm * (ds_samples / max(small.ds_samples, 1))
     enough = float((in_ds >= K_PAIRED).all(1).sum()) * r.stride
     samples = small.samples * by_sample
@@ -131,6 +139,23 @@ def curve(seen: Array, rows: Array, expected: Array) -> float:
     count = np.bincount(octave[some], seen[some])[known] / n[known]
     mean = np.maximum.accumulate(np.bincount(octave[some], rows[some])[known] / n[known])
     return float(np.interp(expected.ravel(), np.r_[0.0, count], np.r_[0.0, mean]).sum())
+
+
+def n_pairs(r: Rehearsal, samples_fm: Array, by_sample: float) -> float:
+    """Pairs of features: each feature that is in some samples has its partners, and a part of them is another's too.
+
+    Args:
+        samples_fm: samples that activate each feature in the whole run, by modality.
+    """
+
+    def sides(n_fm: Array) -> float:
+        return float(2 * KEPT_PARTNERS * (n_fm >= SAMPLES_OF_A_PARTNER).sum())
+
+    small = sides(r.samples_fm)
+    if not small:
+        return r.sizes.pairs * by_sample
+    fuller = 1 + FULLER * (1 - 1 / by_sample) * min(1.0, FULL_SAMPLES / r.sizes.samples)
+    return r.sizes.pairs / small * fuller * sides(samples_fm)
 
 
 def shown(r: Rehearsal, examples: float, samples: float) -> float:
@@ -174,6 +199,7 @@ def store_bytes(z: Sizes, r: Rehearsal, n_features: int, vocab: int, d_model: in
             + z.samples * WIDTH * 2 * 2
             + n_features * len(SPACES) * N_NEIGHBOURS * NEIGHBOUR.itemsize
         ),
+        "map": mapfile.HEADER.size + n_features * sum(np.dtype(kind).itemsize for kind in mapfile.FIELDS.values()),
         "thumbnails": z.thumb_bytes,
         "manifest": 4000 + z.images * BYTES_A_CHECKSUM,
     }

@@ -122,8 +122,6 @@ class Rehearsal(NamedTuple):
     samples_ds_fm: Array
     examples_fm: Array
     """int64 [F, 2]: rows of the table examples."""
-    pairs_f: Array
-    """float64 [F]: pairs that a feature is in, half of each."""
 
 
 @contextmanager
@@ -306,7 +304,7 @@ def rehearse(
         bad = [check for check in verify(part) if not check.ok]
     if bad:
         raise SaevxError(f"The trial's store is not sound ({bad[0].name}: {bad[0].detail}).")
-    examples_fm, pairs_f = rows_by_feature(part, sae.n_features)
+    examples_fm, n_pairs = rows_made(part, sae.n_features)
     found_bytes: dict[str, int] = {}
     for path in part.rglob("*"):
         if path.is_file():
@@ -314,12 +312,12 @@ def rehearse(
             found_bytes[top] = found_bytes.get(top, 0) + path.stat().st_size
     enough = int((counts["samples_ds_fm"] >= K_PAIRED).all(1).sum())
     return Rehearsal(
-        sizes=sizes._replace(examples=float(examples_fm.sum()), pairs=float(pairs_f.sum()), enough=enough),
+        sizes=sizes._replace(examples=float(examples_fm.sum()), pairs=n_pairs, enough=enough),
         n_planned=len(small_plan.length_n),
         n_planned_tokens=float(small_plan.length_n.sum()),
         n_features=sae.n_features, stride=stride, seconds=took, peak=peak, loaded=loaded, passed=passed, pieces=pieces,
         a_shard=a_pass["shard"], a_feature=a_feature, a_vector_pair=a_vector_pair, bytes=found_bytes,
-        examples_fm=examples_fm, pairs_f=pairs_f, **counts,
+        examples_fm=examples_fm, **counts,
     )  # fmt: skip
 
 
@@ -427,8 +425,8 @@ def a_comparison() -> float:
     return took["knn"] / (len(base) * TRIED_VECTORS)
 
 
-def rows_by_feature(part: Path, n_features: int) -> tuple[Array, Array]:
-    """Examples int64 [F, 2], and pairs float64 [F], half a pair for each of its two features."""
+def rows_made(part: Path, n_features: int) -> tuple[Array, int]:
+    """Examples int64 [F, 2] of each feature and modality, and the number of pairs."""
     store = Store.open(part)
     try:
         c = s.examples.c
@@ -437,11 +435,6 @@ def rows_by_feature(part: Path, n_features: int) -> tuple[Array, Array]:
         with store.engine.connect() as conn:
             for feature, modality, n in conn.execute(query):
                 examples_fm[feature, modality] = n
+        return examples_fm, sum(len(pairs) for pairs in store.pairs.values())
     finally:
         store.close()
-    pairs_f = np.zeros(n_features)
-    for path in sorted((part / "cooccurrence").glob("*.npy")):
-        if path.stem in s.KINDS:
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
-            pairs_f += np.bincount(np.asarray(table[:2]).ravel().astype(np.int64), minlength=n_features) / 2
-    return examples_fm, pairs_f

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 
-def main() -> None:
+def foretell(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
     from precompute.pipeline import Options, Run
 
-    data, model, sae, device = sys.argv[1:]
     told = Run(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device)).forecast().forecast
-    print(
-        json.dumps(
-            {"seconds": told.total, "memory": told.memory, "bytes": told.of["all"], "steps": told.seconds,
-             "parts": told.bytes}
-        )
-    )  # fmt: skip
+    return {
+        "seconds": told.total, "memory": told.memory, "bytes": told.of["all"], "steps": told.seconds,
+        "parts": told.bytes,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(foretell(*sys.argv[1:])))

@@ -46,7 +46,7 @@ def test_every_part_of_the_store_is_foretold(told: Told, many: dict[str, Any], t
     out = precompute(Options(**many, out=tmp_path / "store"))
     folders = {
         "events": ("events", "tokens", "maxima"), "index": ("vectors",), "store.sqlite": ("tables",),
-        "images": ("thumbnails",), "cooccurrence": ("pairs",),
+        "images": ("thumbnails",), "cooccurrence": ("pairs",), "map.bin": ("map",),
     }  # fmt: skip
     total = 0
     for name, parts in folders.items():
