@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
 def contrast_and_edge(path: Path) -> tuple[float, float]:
     """(range of the middle 99 % of a channel, strongest Laplacian), both in units of full brightness."""
     with Image.open(path) as picture:
-        level = np.asarray(picture.convert("RGB"), dtype=np.float64) / 255
+        level = np.asarray(picture.convert("RGB"))
     low, high = np.quantile(level, [0.005, 0.995], axis=(0, 1))
-    centre = level[1:-1, 1:-1]
-    around = level[2:, 1:-1] + level[:-2, 1:-1] + level[1:-1, 2:] + level[1:-1, :-2]
-    return float((high - low).max()), float(np.abs(around - 4 * centre).max(initial=0.0))
+    wide = level.astype(np.int16)
+    centre = wide[1:-1, 1:-1]
+    around = wide[2:, 1:-1] + wide[:-2, 1:-1] + wide[1:-1, 2:] + wide[1:-1, :-2]
+    return float((high - low).max()) / 255, float(np.abs(around - 4 * centre).max(initial=0)) / 255
 
 
 def pixel_flags(files: list[Path]) -> dict[str, Array]:
@@ -59,7 +61,8 @@ def pixel_flags(files: list[Path]) -> dict[str, Array]:
     if not files:
         return {flag: np.zeros(0) for flag, _ in ISSUES.values()}
     found = cleanvision_scores(files)
-    contrast, edge = np.array([contrast_and_edge(path) for path in files]).T
+    with ThreadPoolExecutor() as pool:  # decoding and sorting let other threads run
+        contrast, edge = np.array(list(pool.map(contrast_and_edge, files))).T
     found["blank"] = np.fmin(found["blank"], 1 - contrast)
     softness = np.where(contrast > _LEAST_CONTRAST, 1 - np.minimum(edge / np.maximum(contrast, 1e-9), 1), 0.0)
     found["blurred"] = np.fmax(found["blurred"], softness)
@@ -70,11 +73,14 @@ def pixel_hashes(files: list[Path]) -> Array:
     """Perceptual hashes (64-bit DCT) as bool [n, 64]."""
     import imagehash
 
-    hashes = np.zeros((len(files), HASH_BITS), dtype=bool)
-    for i, path in enumerate(files):
+    def one(path: Path) -> Array:
         with Image.open(path) as picture:
-            hashes[i] = imagehash.phash(picture.convert("RGB")).hash.ravel()
-    return hashes
+            bits: Array = imagehash.phash(picture.convert("RGB")).hash.ravel()
+        return bits
+
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(one, files))
+    return np.array(hashes, dtype=bool).reshape(len(files), HASH_BITS)
 
 
 def tiny(width: Array, height: Array) -> Array:
