@@ -42,6 +42,7 @@ from precompute.errors import SaevxError
 from precompute.model import TEXT, Mllm, Pair, quiet
 from precompute.pipeline import Options, precompute
 from precompute.store import schema
+from precompute.store.events import of_bits
 from precompute.store.reader import Store
 from tests.bench.common import Figure, Setup
 
@@ -179,7 +180,8 @@ def strongest(setup: Setup, n_features: int) -> Examples:
     found: Examples = {}
     with store.engine.connect() as connection:
         for feature, sample_id, position, value in connection.execute(query):
-            found.setdefault(feature, {})[int(sample_id), position] = value
+            z = float(of_bits(value)) * store.events.unit
+            found.setdefault(feature, {})[int(sample_id), position] = z
     store.close()
     return found
 
