@@ -45,7 +45,8 @@ def runs(found: list[dict[str, Any]]) -> str:
         options = ", ".join(f"{name} {value}" for name, value in result["options"].items())
         torch = m["versions"]["torch"]
         where = f"{m['gpu'] or m['processor']}, {m['cores']} cores, {m['threads']} threads, torch {torch}"
-        rows.append((f"`{result['command']}`", options, where, f"{result['seconds']:.0f} s"))
+        took = f"{result['took_s']:.0f} s" if "took_s" in result else "–"
+        rows.append((f"`{result['command']}`", options, where, took))
     return table(("command", "options", "machine", "took"), rows)
 
 

@@ -34,7 +34,7 @@ def bench(name: str, *, demo: Path, small: bool, device: str, command: str, wide
         begin = time.monotonic()
         found = module.run(Setup(demo, Path(folder), small, device, wide or Path(folder) / "wide"))
         seconds = time.monotonic() - begin
-    return {"name": name, "command": command, "machine": machine(), "seconds": round(seconds, 1), **found}
+    return {"name": name, "command": command, "machine": machine(), "took_s": round(seconds, 1), **found}
 
 
 def said(result: dict[str, Any]) -> str:
