@@ -177,8 +177,10 @@ function drawNames(pen) {
     const label = i >= 0 && plot.data.x[i] <= LAST && labels.get(i)?.label;
     if (!label) continue;
     const text = label.length > 22 ? `${label.slice(0, 21)}…` : label;
-    const [x, y] = plot.at(i);
+    const [at, y] = plot.at(i);
     const half = pen.measureText(text).width / 2 + 3 * r;
+    // A name stays whole at the edge while its point is in view.
+    const x = at < 0 || at > plot.width ? at : Math.min(Math.max(at, half), plot.width - half);
     const box = [x - half, y - plot.radius - 18 * r, x + half, y - plot.radius];
     if (taken.some((one) => one[0] < box[2] && box[0] < one[2] && one[1] < box[3] && box[1] < one[3])) continue;
     taken.push(box);
