@@ -37,7 +37,7 @@ def some(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
     mllm = Mllm.load(setup.demo / "model", layer=sae.layer, device=setup.device)
     data = read(str(setup.demo / "data"), Columns())
     data = data._replace(rows=data.rows[:n])
-    return mllm, sae, *plan_rows(mllm, data, "the demo", batch_tokens=4096, seed=0)
+    return mllm, sae, *plan_rows(mllm, data, "the demo", batch_tokens=4096, seed=0, ds=n)
 
 
 def run(setup: Setup) -> dict[str, Any]:
