@@ -4,9 +4,14 @@ Importing it teaches transformers' Auto classes the demo's vision tower, at the 
 imported: torch and transformers take seconds, which `saevx --help` should not.
 """
 
+import os
 from types import ModuleType
 
 import wrapt
+
+# Linux hands out a large tensor's memory in pages of 4 KB, which on a CPU costs a tenth of a forward pass; told so
+# before its first tensor, torch asks for pages of 2 MB.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @wrapt.when_imported("transformers.models.auto.configuration_auto")

@@ -179,7 +179,7 @@ class Collector:
                 thumb.parent.mkdir(parents=True, exist_ok=True)
                 small = picture.image.copy()
                 small.thumbnail((THUMB_PX, THUMB_PX))
-                small.save(thumb, "WEBP", quality=90)
+                small.save(thumb, "WEBP", quality=90, method=2)  # of 0…6: half the time of 4 for 3 % more
             kept.append(row)
             pairs.append(Pair(row.text, [picture.image for picture in opened]))
             pictures.append(

@@ -23,6 +23,7 @@ from precompute import map as feature_map
 from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
+from precompute.strongest import strongest
 from precompute.weigh import KEPT_MAXIMA, to_float, unit
 
 Array = NDArray[Any]
@@ -53,15 +54,13 @@ def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: in
     projected, scaled again.
 
     Args:
-        maxima: largest z, CSR [n, F].
+        maxima: largest z, CSR [n, F], features rising in a row.
         n_with: samples per feature, of this modality.
     """
     row = np.repeat(np.arange(maxima.shape[0]), np.diff(maxima.indptr))
     k = maxima.indices
     ratio = maxima.data / np.maximum(p999[k], 1e-30)
-    order = np.lexsort((k, -ratio, row))
-    rank = np.arange(maxima.nnz) - maxima.indptr[row]
-    kept = np.sort(order[(rank < KEPT_MAXIMA) & (n_with[k[order]] > 0)])
+    kept = strongest(ratio, maxima.indptr, KEPT_MAXIMA) & (n_with[k] > 0)
     row, k, ratio = row[kept], k[kept], ratio[kept]
     weight = np.log1p(ratio) * np.log(n_samples / np.maximum(n_with[k], 1))
     length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))

@@ -369,8 +369,8 @@ class Mllm:
 
     @contextmanager
     def _rounded_above(self, wanted: bool) -> Iterator[None]:
-        """Once layer L has given its output, matrix products of float32 on a CPU may round what they multiply to
-        bfloat16, where the processor has units for it: twice to three times as fast, and a mean cross-entropy bears
+        """Above layer L, linear layers of float32 on a CPU may round what they multiply to bfloat16, where the
+        processor has units for it: twice to three times as fast, and a mean cross-entropy bears
         it. It is what every GPU run does from the first layer on."""
         products = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
         if not wanted or products is None or self.device.type != "cpu" or self.dtype != torch.float32:
@@ -378,15 +378,22 @@ class Mllm:
             return
         before = products.fp32_precision
 
-        def begin(module: Any, args: Any, output: Any) -> None:
+        def begin(module: Any, args: Any) -> None:
             products.fp32_precision = "bf16"
 
-        handle = self.decoder_layer().register_forward_hook(begin)
+        def end(module: Any, args: Any, output: Any) -> None:
+            products.fp32_precision = before
+
+        # Only in linear layers: attention's small products are several times slower that way.
+        above = [self.model.get_output_embeddings(), *self.decoder.layers[self.layer + 1 :]]
+        linear = [module for part in above for module in part.modules() if isinstance(module, nn.Linear)]
+        handles = [module.register_forward_pre_hook(begin) for module in linear]
+        handles += [module.register_forward_hook(end, always_call=True) for module in linear]
         try:
             yield
         finally:
-            handle.remove()
-            products.fp32_precision = before
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def _only_to_layer(self) -> Iterator[None]:

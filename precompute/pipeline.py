@@ -71,8 +71,8 @@ class Options(Spread, Fields):
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
     nll: bool = False
     """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Most tokens in a batch, padding counted."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in a batch, padding counted; default: 4096, and 1024 where the model runs on a CPU."""
     shard_samples: int = Field(default=1024, ge=1)
     """Samples in a shard, after which a killed run can go on."""
     ds: int = Field(default=1000, ge=1)
@@ -184,6 +184,11 @@ class Run:
         data = read(o.data, o.columns)
         return data._replace(rows=shuffle_images(data.rows, o.seed)) if o.shuffle_images else data
 
+    @property
+    def batch_tokens(self) -> int:
+        """On a CPU a larger batch is slower: what a layer leaves no longer fits its caches."""
+        return self.options.batch_tokens or (1024 if self.mllm.device.type == "cpu" else 4096)
+
     @cached_property
     def data_and_plan(self) -> tuple[Data, Plan]:
         """The usable rows and the order in which they are run."""
@@ -192,7 +197,7 @@ class Run:
             self.mllm,
             self.read,
             o.data,
-            batch_tokens=o.batch_tokens,
+            batch_tokens=self.batch_tokens,
             shard_samples=o.shard_samples,
             ds=o.ds,
             seed=o.seed,
@@ -388,7 +393,7 @@ class Run:
                 "architecture": sae.architecture,
             },
             "options": {
-                "seed": o.seed, "nll": o.nll, "batch_tokens": o.batch_tokens, "ds": o.ds, "delta": o.delta,
+                "seed": o.seed, "nll": o.nll, "batch_tokens": self.batch_tokens, "ds": o.ds, "delta": o.delta,
                 "sinks": o.sinks, "omega": o.omega, "repeat_samples": o.repeat_samples, "geometry": o.geometry,
                 "image_column": o.image_column, "text_column": o.text_column, "id_column": o.id_column,
                 "text_side": o.text_side, "split": o.split,

@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 from precompute.store.collected import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES
+from precompute.strongest import strongest
 
 Array = NDArray[Any]
 
@@ -99,10 +100,7 @@ def _ones(matrix: csr_matrix) -> csr_matrix:
 
 def _strongest(matrix: csr_matrix, k: int) -> csr_matrix:
     """Keeps each row's k largest values; ties go to the smaller feature."""
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, row))
-    rank = np.arange(matrix.nnz) - matrix.indptr[row]
-    kept = np.sort(order[rank < k])
+    kept = strongest(matrix.data, matrix.indptr, k)
     indptr = np.concatenate([[0], np.cumsum(np.minimum(np.diff(matrix.indptr), k))])
     return csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from precompute.store.collected import Collected, save_step
 from precompute.store.hist import percentile
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+from precompute.strongest import strongest
 
 Array = NDArray[Any]
 
@@ -279,11 +280,9 @@ def cut_maxima(data: Collected, p999: Array) -> None:
     feature_out, value_out = make("max_feature", data.max_feature), make("max_value", data.max_value)
     for low, high in data.blocks():
         first, last = int(data.max_offset[2 * low]), int(data.max_offset[2 * high])
-        group = np.repeat(np.arange(2 * (high - low)), np.diff(data.max_offset[2 * low : 2 * high + 1]))
         feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])
         ratio = value.astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
-        order = np.lexsort((feature, -ratio, group))
-        kept = np.sort(order[_rank_in_group(group[order]) < KEPT_MAXIMA])
+        kept = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
         out = slice(int(offset[2 * low]), int(offset[2 * high]))
         feature_out[out], value_out[out] = feature[kept], value[kept]
     for array in (feature_out, value_out):

@@ -181,4 +181,6 @@ def merge_lora(lm: Any, weights: dict[str, Any]) -> None:
     for name in [n for n in weights if n.endswith(".lora_A")]:
         target = name.removesuffix(".lora_A")
         up, down = weights[f"{target}.lora_B"], weights[name]
-        modules[target].weight.data += LORA_SCALE * (up @ down)
+        change = up @ down
+        change *= LORA_SCALE  # in place: a new tensor's memory costs more than the sum
+        modules[target].weight.data += change

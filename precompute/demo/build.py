@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,18 +36,26 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
     folder.mkdir(parents=True, exist_ok=True)
     from precompute.model import quiet
 
-    with quiet():
-        assemble(paths.model, say=say)
-    copy_sae(paths.sae)
-    if n_rows(paths.data) != n_samples:
-        say(f"drawing {n_samples} scenes")
-        # The name appears only when everything is in it: a build cut short is begun again.
-        part = paths.data.with_name("data.part")
-        shutil.rmtree(part, ignore_errors=True)
-        build_dataset(part, n_samples, say)
-        shutil.rmtree(paths.data, ignore_errors=True)
-        part.rename(paths.data)
+    with ThreadPoolExecutor(1) as beside:  # other processes draw while this one puts the model together
+        drawn = beside.submit(draw_data, paths.data, n_samples, say)
+        with quiet():
+            assemble(paths.model, say=say)
+        copy_sae(paths.sae)
+        drawn.result()
     return paths
+
+
+def draw_data(folder: Path, n_samples: int, say: Callable[[str], None]) -> None:
+    """Pictures and captions, drawn where there are not as many as asked for."""
+    if n_rows(folder) == n_samples:
+        return
+    say(f"drawing {n_samples} scenes")
+    # The name appears only when everything is in it: a build cut short is begun again.
+    part = folder.with_name("data.part")
+    shutil.rmtree(part, ignore_errors=True)
+    build_dataset(part, n_samples, say)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
 
 
 def copy_sae(folder: Path) -> None:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -40,6 +44,7 @@ SWAP_KINDS = ("noun", "colour", "noun", "number", "place", "place", "place")
 """What a word of each of SWAP_GROUPS is."""
 
 
+@cache
 def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
     """What is wrong with each pair: "" or a key of PLANTED, at PLANTED's rate but at least 4 of each, fewer only
     where they would be half of the data."""
@@ -101,31 +106,41 @@ def spoil(kind: str, scene: Scene, image: Image.Image, rng: np.random.Generator)
 
 
 def build_dataset(folder: Path, n_samples: int, say: Callable[[str], None] = print) -> None:
-    """Writes FOLDER/images/*.png and FOLDER/metadata.jsonl; the same bytes each time."""
+    """Writes FOLDER/images/*.png and FOLDER/metadata.jsonl, a process a core; the same bytes each time."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    kinds = planted_kinds(n_samples)
-    scenes = [make_scene("demo", i) for i in range(n_samples)]
     rows = []
-    for i, (kind, scene) in enumerate(zip(kinds, scenes, strict=True)):
-        rng = np.random.default_rng([41, i])
-        image, text, detail = draw(scene), scene.caption, kind
-        if kind == "swapped":
-            partner = next(j for j in rng.permutation(n_samples) if strangers(scene, scenes[j]))
-            text = scenes[partner].caption
-        elif kind == "one-word" and has_swappable_word(text):
-            text, which = swap_one_word(text, rng)
-            detail = f"one-word: {which}"
-        elif kind == "near-duplicate":
-            earlier = [j for j in range(i) if kinds[j] == ""]
-            scene = scenes[earlier[rng.integers(len(earlier))]]
-            text = scene.caption
-            image = ImageEnhance.Brightness(draw(scene)).enhance(float(rng.uniform(1.02, 1.06)))
-        elif kind:
-            image, text = spoil(kind, scene, image, rng)
-        name = f"images/{i:05d}.png"
-        image.save(folder / name, compress_level=1)
-        row = {"file_name": name, "text": text, "id": f"scene-{i:05d}", "planted": detail}
-        rows.append(json.dumps({**row, **scene.truth()}, ensure_ascii=False))
-        if (i + 1) % 500 == 0:
-            say(f"  {i + 1} of {n_samples} scenes drawn")
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for row in pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20):
+            rows.append(json.dumps(row, ensure_ascii=False))
+            if len(rows) % 500 == 0:
+                say(f"  {len(rows)} of {n_samples} scenes drawn")
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def make_pair(folder: Path, n_samples: int, i: int) -> dict[str, Any]:
+    """Writes the picture of pair i of n_samples and returns its row."""
+    kinds = planted_kinds(n_samples)
+    kind, scene = kinds[i], scene_of(i)
+    rng = np.random.default_rng([41, i])
+    image, text, detail = draw(scene), scene.caption, kind
+    if kind == "swapped":
+        partner = next(j for j in rng.permutation(n_samples) if strangers(scene, scene_of(int(j))))
+        text = scene_of(int(partner)).caption
+    elif kind == "one-word" and has_swappable_word(text):
+        text, which = swap_one_word(text, rng)
+        detail = f"one-word: {which}"
+    elif kind == "near-duplicate":
+        earlier = [j for j in range(i) if kinds[j] == ""]
+        scene = scene_of(earlier[rng.integers(len(earlier))])
+        text = scene.caption
+        image = ImageEnhance.Brightness(draw(scene)).enhance(float(rng.uniform(1.02, 1.06)))
+    elif kind:
+        image, text = spoil(kind, scene, image, rng)
+    name = f"images/{i:05d}.png"
+    image.save(folder / name, compress_level=1)
+    return {"file_name": name, "text": text, "id": f"scene-{i:05d}", "planted": detail, **scene.truth()}
+
+
+@cache
+def scene_of(i: int) -> Scene:
+    return make_scene("demo", i)
