@@ -102,9 +102,14 @@ class Collector:
         """Shards that are not there yet."""
         return [i for i in range(len(self.plan.shards)) if not shard_path(self.part, i).exists()]
 
-    def run(self, numbers: Sequence[int] | None = None, *, quiet: bool = False) -> dict[str, Any]:
+    def run(
+        self, numbers: Sequence[int] | None = None, *, quiet: bool = False, wait: bool = False
+    ) -> dict[str, Any]:
         """Every shard, or of those named, that is not there yet. Returns the prelude's findings: `scale_log2`,
-        `sinks`, `input_factor`."""
+        `sinks`, `input_factor`.
+
+        Args:
+            wait: another process has shard 0, and with it the prelude."""
         begin = time.monotonic()
         folder = self.part / SHARDS
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,9 +118,11 @@ class Collector:
         left = sum(len(self.plan.batches[b]) for i in todo for b in self.plan.shards[i])
         if todo:
             batches = [b for i in todo for b in self.plan.shards[i]]
-            if not prelude_path(self.part).exists():  # its samples may reach beyond the shards asked for
+            if todo[0] == 0 and not prelude_path(self.part).exists():  # its samples may reach beyond the shards
                 batches += range(batches[-1] + 1, len(self.plan.batches))
             loaded = self.ahead(batches)
+            if wait and todo[0] != 0:
+                loaded = self.waited(loaded)
             found, loaded = self.prelude(loaded, fresh=todo[0] == 0)
             scale = Scale.of(found)
             with Progress("collect", n_samples, "samples", n_samples - left, quiet=quiet) as progress:
@@ -284,13 +291,22 @@ class Collector:
             "input_factor": self.sae.input_factor,
         }
         write_whole(path, json.dumps(result).encode())
+        return result, rest(held, loaded)
 
-        def rest() -> Generator[Loaded]:
-            while held:
-                yield held.pop(0)
-            yield from loaded
-
-        return result, rest()
+    def waited(self, loaded: Generator[Loaded]) -> Generator[Loaded]:
+        """Waits until the prelude's findings are there; meanwhile the first forward passes are done, of about as many
+        samples as the prelude itself holds."""
+        held: list[Loaded] = []
+        while not prelude_path(self.part).exists():
+            full = sum(len(one.rows) for one in held) >= PRELUDE
+            one = None if full else next(loaded, None)
+            if one is None:
+                time.sleep(0.1)
+                continue
+            held.append(one)
+            if one.batch is not None:
+                self.forward(one)
+        return rest(held, loaded)
 
     # ---- a shard
 
@@ -317,6 +333,13 @@ class Collector:
             progress.add(one.n_planned)
         samples.sort(key=lambda sample: sample.index)
         write_shard(self, number, samples, set_aside, np.array(sums))
+
+
+def rest(held: list[Loaded], loaded: Generator[Loaded]) -> Generator[Loaded]:
+    """What was looked at already, each let go of as it is taken, then the others."""
+    while held:
+        yield held.pop(0)
+    yield from loaded
 
 
 def split(encoded: Encoded, one: Loaded, ds: set[int], kind: type[np.integer[Any]] = np.int64) -> Iterator[Sample]:

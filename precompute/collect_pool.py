@@ -3,10 +3,9 @@ shards' accumulators as a tree, so that the command itself need not read those o
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from precompute.collect import Clock, Collector, prelude_path
+from precompute.collect import Clock, Collector
 from precompute.data import Data
 from precompute.merge import tree, write_node
 from precompute.plan import Plan
@@ -46,10 +45,8 @@ class Worker:
 
     def shard(self, number: int) -> Done:
         """Write one shard."""
-        while number and not prelude_path(self.job.part).exists():  # who has shard 0 is finding out
-            time.sleep(0.1)
         self.job.clock = Clock(prelude_samples=self.job.clock.prelude_samples)
-        self.job.run([number], quiet=True)
+        self.job.run([number], quiet=True, wait=True)
         return Done(number, self.job.clock.forward, self.job.clock.tokens)
 
     def node(self, place: tuple[int, int]) -> None:

@@ -37,7 +37,12 @@ def some(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
     mllm = Mllm.load(setup.demo / "model", layer=sae.layer, device=setup.device)
     data = read(str(setup.demo / "data"), Columns())
     data = data._replace(rows=data.rows[:n])
-    return mllm, sae, *plan_rows(mllm, data, "the demo", batch_tokens=4096, seed=0, ds=n)
+    return mllm, sae, *plan_rows(mllm, data, "the demo", batch_tokens=batch_tokens(setup), seed=0, ds=n)
+
+
+def batch_tokens(setup: Setup) -> int:
+    """As `saevx precompute` would choose."""
+    return 1024 if setup.device == "cpu" else 4096
 
 
 def run(setup: Setup) -> dict[str, Any]:
@@ -70,7 +75,7 @@ def run(setup: Setup) -> dict[str, Any]:
         "note": f"the demo's model, {n_tokens} tokens, decoded beforehand; writing and merging included",
     }  # fmt: skip
     return {
-        "options": {"samples": n, "rounds": rounds, "batch_tokens": 4096},
+        "options": {"samples": n, "rounds": rounds, "batch_tokens": batch_tokens(setup)},
         "figures": [figure],
         "n_tokens": n_tokens,
         "seconds": seconds,
