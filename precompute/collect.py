@@ -123,6 +123,7 @@ class Collector:
                 for i in todo:
                     self.shard(i, loaded, scale, progress)
             loaded.close()
+            memory.give_back()
         else:
             found = self.known()
         self.clock.wall += time.monotonic() - begin
