@@ -23,7 +23,7 @@ N_BANDS, BAND = 4, 8
 N_BINS = 256
 SHIFT = 7
 """Bin of a float16 = its bits >> 7: 8 bins an octave."""
-AT_ONCE = 1 << 22
+AT_ONCE = 1 << 20
 """Events sorted at a time."""
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 FIXED = 24

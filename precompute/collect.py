@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute import accumulate as acc
+from precompute import memory
 from precompute.data import BadRow, Data, Row, SetAside, open_picture
 from precompute.encode import CHUNK_ELEMENTS, Encoded, Scale, active, encode_batch
 from precompute.errors import SaevxError
@@ -35,7 +36,7 @@ SHARDS, THUMBS, PRELUDE_FILE = "shards", "thumbs", "prelude.json"
 THUMB_PX = 256
 CHUNK_BYTES = 4 * CHUNK_ELEMENTS
 AHEAD = 2
-"""Batches decoded ahead of the model."""
+"""Batches decoded ahead of the model, the one that waits for its place among them."""
 
 
 @dataclass
@@ -129,6 +130,7 @@ class Collector:
                 for i in todo:
                     self.shard(i, loaded, scale, progress)
             loaded.close()
+            memory.give_back()
         else:
             found = self.known()
         self.clock.wall += time.monotonic() - begin
@@ -138,7 +140,7 @@ class Collector:
 
     def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         """Batches in order, decoded by a thread of their own while the model computes."""
-        ready: queue.Queue[Loaded | BaseException | None] = queue.Queue(maxsize=AHEAD)
+        ready: queue.Queue[Loaded | BaseException | None] = queue.Queue(maxsize=AHEAD - 1)
         stop = threading.Event()
 
         def offer(item: Loaded | BaseException | None) -> None:
@@ -219,6 +221,7 @@ class Collector:
         assert loaded.batch is not None
         if loaded.hidden is None:
             begin = time.monotonic()
+            memory.give_back()  # of the batch before: the model needs the most, and should find no more there each time
             if self.nll:
                 loaded.hidden, loaded.nll_b = self.mllm.hidden_and_nll(loaded.batch, quick=True)
             else:
@@ -321,16 +324,17 @@ class Collector:
             set_aside += one.set_aside
             sum_md = np.zeros((2, self.mllm.d_model))
             if one.batch is not None:
-                hidden_bsd = self.forward(one)
-                encoded = encode_batch(hidden_bsd, one.batch, self.sae, scale, errors=True)
+                encoded = encode_batch(self.forward(one), one.batch, self.sae, scale, errors=True)
                 good_b = np.array([reason is None for reason in encoded.reason_b])
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
                 samples += split(encoded, one, ds, feature_type(self.sae.n_features))
                 sum_md = sums_of(encoded, good_b)
+                del encoded  # nothing of a batch but its samples stands beside the next
             sums.append(sum_md)
             progress.add(one.n_planned)
+            del one
         samples.sort(key=lambda sample: sample.index)
         write_shard(self, number, samples, set_aside, np.array(sums))
 

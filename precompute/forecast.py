@@ -22,10 +22,12 @@ from precompute.plan import Plan
 from precompute.rehearse import Rehearsal, Sizes
 from precompute.store import mapfile
 from precompute.store.base import NEIGHBOUR
+from precompute.store.collected import BLOCK
 from precompute.store.pairs import COLUMNS as PAIR_COLUMNS
 from precompute.store.schema import FLAGS, SPACES
 from precompute.store.trim import BYTES_A_CHECKSUM, KEPT, Kept
-from precompute.weigh import K_PAIRED
+from precompute.verify import CHUNK_EVENTS
+from precompute.weigh import K_PAIRED, PIECE_BYTES
 
 Array = NDArray[Any]
 
@@ -51,13 +53,12 @@ SORTED_EVENT, SORTING = 127, 32e6
 """An event's, of those sorted at a time; and whatever their number."""
 HELD_EVENT = 25
 """A shard's event's, in the small arrays of its samples, beside its own bytes twice."""
-RETAINED_EVENT = 100
-"""A shard's event's, that the allocator keeps for itself when the shard is written."""
 MERGED_EVENT = 40
-BLOCK_MAXIMA, BLOCK_MAXIMUM = 4_000_000, 140
-MEANS_BYTES, MEANS_ARRAYS = 1 << 27, 5.5
-"""Of weigh.common_means: a block of residuals as float64, and how many of its size stand at once."""
-VERIFY_EVENTS, VERIFIED_EVENT = 8_000_000, 60
+BLOCK_MAXIMUM = 140
+MEANS_ARRAYS, MEANS = 5.5, 8
+"""Of weigh.common_means: how many arrays of the size of a piece of residuals as float64 stand at once, and how many
+float64 [d] a sample of D_s has."""
+VERIFIED_EVENT = 60
 RECORD = 3000
 """A sample's line, read."""
 FEW = 0.3
@@ -277,22 +278,22 @@ def peak_memory(
         return events * (a_value * 2 + HELD_EVENT) + min(events, AT_ONCE) * SORTED_EVENT + SORTING
 
     def block(entries: float) -> float:
-        return min(entries, BLOCK_MAXIMA) * BLOCK_MAXIMUM
+        return min(entries, BLOCK) * BLOCK_MAXIMUM
 
     records = (z.samples - small.samples) * RECORD
     more_maxima = block(z.maxima) - block(small.maxima)
-    begun = r.passed + rows + weights + more_features * (HISTOGRAM + LISTS)
-    retained = max(0.0, shard_events - small.events * r.stride) * RETAINED_EVENT
-    later = weights + more_features * (ACCUM + STEP_FEATURE) + rows + retained
-    a_block = MEANS_BYTES / (8 * d_model)
-    means = (min(z.ds_tokens, a_block) - min(small.ds_tokens, a_block)) * d_model * 8 * MEANS_ARRAYS
+    begun = r.passed + rows + weights + n_features * (HISTOGRAM + LISTS)
+    later = weights + more_features * (ACCUM + STEP_FEATURE) + rows
+    a_piece = PIECE_BYTES / (8 * d_model)
+    means = (min(z.ds_tokens, a_piece) - min(small.ds_tokens, a_piece)) * d_model * 8 * MEANS_ARRAYS
+    means += (z.ds_samples - small.ds_samples) * d_model * 8 * MEANS
     vectors = more_features * d_model * 4 * 4
     found = {
         "collect": max(
             r.peak["collect"] + rows + weights + more_features * (HISTOGRAM + LISTS),
             begun + shard(shard_events) + min(z.ds_tokens, z.tokens * shard_events / max(z.events, 1)) * d_model * 2,
         ),
-        "merge": begun + retained + shard_events * MERGED_EVENT + z.tokens * 24 + records,
+        "merge": begun + shard_events * MERGED_EVENT + records,
         "weigh": r.peak["weigh"] + later + means + vectors / 4,
         "score": r.peak["score"] + later + more_maxima + records,
         "flag": r.peak["flag"] + later + more_maxima + records + (z.samples - small.samples) * WIDTH * 8,
@@ -300,8 +301,8 @@ def peak_memory(
         "index": r.peak["index"] + later + vectors + more_maxima + (z.samples - small.samples) * WIDTH * 8,
         "label": r.peak["label"] + later + records,
         "write": r.peak["write"] + later + records,
-        "verify": r.peak["verify"] + weights + rows + retained
-        + (min(z.events, VERIFY_EVENTS) - min(small.events, VERIFY_EVENTS)) * VERIFIED_EVENT,
+        "verify": r.peak["verify"] + weights + rows
+        + (min(z.events, CHUNK_EVENTS) - min(small.events, CHUNK_EVENTS)) * VERIFIED_EVENT,
     }  # fmt: skip
     return found
 

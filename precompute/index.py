@@ -189,7 +189,7 @@ def logit_lens(
     for low in range(0, len(directions), step):
         logit_fv = directions[low : low + step] @ unembed.T
         for name, sign in (("promoted", 1), ("suppressed", -1)):
-            value, at = largest(logit_fv if sign == 1 else -logit_fv, k)
+            value, at = largest(logit_fv if sign == 1 else logit_fv.neg_(), k)
             found[name].append(at.numpy())
             found[f"{name}_logit"].append(sign * value.numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}

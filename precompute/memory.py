@@ -1,14 +1,20 @@
-"""How much memory this process has, and has had at most."""
+"""How much memory this process has, and has had at most; and what it does not need, given back."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""glibc's; other C libraries have none."""
 
 
 def resident() -> int:
@@ -37,6 +43,21 @@ def forget_peak() -> None:
         _CLEAR.write_text("5")
     except OSError:
         return
+
+
+def give_back() -> None:
+    """Return to the system what was freed. The C library keeps it in the gaps between what lives on, and as those
+    move, more of it from batch to batch."""
+    if _TRIM is not None:
+        _TRIM(0)
+
+
+def release(*things: Any) -> None:
+    """Let go of the pages of those that are memory-mapped files, which count as resident once they were touched. What
+    was written stays, and what is asked for again is read again."""
+    for thing in things:
+        if isinstance(thing, np.memmap) and isinstance(thing.base, mmap.mmap):
+            thing.base.madvise(mmap.MADV_DONTNEED)
 
 
 def total() -> int:

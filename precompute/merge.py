@@ -18,6 +18,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from precompute import accumulate as acc
+from precompute import memory
 from precompute.collect import (
     PRELUDE_FILE,
     SHARDS,
@@ -142,16 +143,20 @@ def write_events(job: Collector, head: Heads) -> None:
         "event_value": (np.float16, n_events),
     }
     files = {name: open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), (n,)) for name, (kind, n) in out.items()}
-    count_t = np.zeros(n_tokens, np.int64)
+    token_event = open_memmap(folder / "token_event.npy", "w+", np.dtype(np.int64), (n_tokens + 1,))
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
         at_t = expand(token_start[row_n], head.n_token[row_n])
         at_e = expand(event_start[row_n], head.n_event[row_n])
-        count_t[at_t] = file["token_count"]
+        token_event[at_t + 1] = file["token_count"]
         for name, target in files.items():
             target[at_t if name.startswith("token") else at_e] = file[name]
-    np.save(folder / "token_event.npy", offsets(count_t))
-    for target in files.values():
+        memory.release(token_event, *files.values())
+    for low in range(0, n_tokens, acc.AT_ONCE):  # counts become offsets
+        some = token_event[low : low + acc.AT_ONCE + 1]
+        np.cumsum(some, out=some)
+        memory.release(token_event)
+    for target in (token_event, *files.values()):
         target.flush()
 
 
@@ -167,6 +172,7 @@ def write_maxima(job: Collector, head: Heads) -> None:
         row_n = np.searchsorted(head.index_n, file["index"])
         at = expand(start[2 * row_n], head.max_n2[row_n].sum(axis=1))  # a row's two modalities lie side by side
         feature[at], value[at] = file["max_feature"], file["max_value"]
+        memory.release(feature, value)
     feature.flush()
     value.flush()
 
@@ -194,6 +200,7 @@ def write_residuals(job: Collector, head: Heads, ds: int) -> None:
         source = np.load(resid_path(job.part, number), mmap_mode="r", allow_pickle=False)
         target[place[begin : begin + len(keep)]] = source[keep]
         begin += len(keep)
+        memory.release(target)
     target.flush()
 
 

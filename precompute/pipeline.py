@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from pydantic import ConfigDict, Field
 
+from precompute import memory
 from precompute.data import Data, Source, read
 from precompute.errors import SaevxError
 from precompute.options import Fields, Spread, where
@@ -449,7 +450,7 @@ class Run:
 
     def forecast(self) -> Told:
         """Time, memory and bytes, from every step run for real on a few samples."""
-        from precompute import forecast, memory
+        from precompute import forecast
         from precompute.model import Mllm
         from precompute.rehearse import config_of, narrow, rehearse
 
@@ -523,7 +524,7 @@ class Told(NamedTuple):
     device: str
 
     def text(self, o: Options) -> str:
-        from precompute import forecast, memory
+        from precompute import forecast
         from precompute.store import trim
 
         said = []
@@ -542,7 +543,7 @@ class Told(NamedTuple):
 
 
 class Timed:
-    """Seconds of a block, under its name."""
+    """Seconds of a block, under its name. What it needed is given back before the next."""
 
     def __init__(self, name: str, into: dict[str, float]) -> None:
         self.name, self.into = name, into
@@ -551,6 +552,7 @@ class Timed:
         self.begin = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
+        memory.give_back()
         self.into[self.name] = round(time.monotonic() - self.begin, 3)
         if self.name != "collect":
             say(f"{self.name}: {self.into[self.name]:.1f} s")

@@ -264,6 +264,7 @@ def rehearse(
         memory.forget_peak()
         with timed(took, name):
             yield
+            memory.give_back()
         peak[name] = memory.peak()
 
     job = Collector(mllm, sae, small_data, small_plan, part, seed, nll, sinks)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
+from precompute import memory
 from precompute.errors import SaevxError
 from precompute.store import mapfile
 from precompute.store import schema as s
@@ -21,7 +22,8 @@ from precompute.store.writer import checksums, content_id
 Array = NDArray[Any]
 
 _TIME_LIMIT_S = 600.0
-_CHUNK_EVENTS = 8_000_000
+CHUNK_EVENTS = 1 << 20
+"""Events looked at together."""
 
 
 class Check(NamedTuple):
@@ -133,10 +135,20 @@ def _counts(store: Store) -> str:
         found = _count(store, table)
         _need(found == n, f"{table.name} has {found} rows, the manifest says {n}")
     _need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
-    kinds = np.bincount(events.token_modality, minlength=4)
+    kinds = np.zeros(256, np.int64)
+    for some in _pieces(events.token_modality):
+        kinds += np.bincount(some, minlength=256)
     told = [m["tokens"][name] for name in s.TOKEN_KINDS]
-    _need(kinds.tolist() == told, f"tokens by kind are {kinds.tolist()}, the manifest says {told}")
+    known = kinds[: len(told)].tolist()
+    _need(known == told and not kinds[len(told) :].any(), f"tokens by kind are {known}, the manifest says {told}")
     return f"{store.n_features} features, {store.n_samples} samples, {int(kinds.sum())} tokens"
+
+
+def _pieces(array: Array, overlap: int = 0) -> Iterator[Array]:
+    """CHUNK_EVENTS of a mapped array at a time, each with the first `overlap` of the next."""
+    for low in range(0, len(array), CHUNK_EVENTS):
+        yield np.asarray(array[low : low + CHUNK_EVENTS + overlap])
+        memory.release(array)
 
 
 def _offsets(store: Store) -> str:
@@ -149,7 +161,7 @@ def _offsets(store: Store) -> str:
     }
     for name, (offset, length) in runs.items():
         _need(offset[0] == 0 and offset[-1] == length, f"{name} does not span its array")
-        _need(bool((np.diff(offset) >= 0).all()), f"{name} falls")
+        _need(all(bool((np.diff(some) >= 0).all()) for some in _pieces(offset, 1)), f"{name} falls")
     _need(len(e.token_modality) == len(e.token_id), "token arrays differ in length")
     _need(e.kept is not None or len(e.token_event) == len(e.token_id) + 1, "token arrays differ in length")
     _need(len(e.event_value) == len(e.event_feature), "event arrays differ in length")
@@ -199,7 +211,7 @@ def _runs(store: Store) -> Iterator[Run]:
     ends = np.asarray(e.token_event[starts])
     low = 0
     while low < len(rows):
-        high = max(low + 1, int(np.searchsorted(ends, ends[low] + _CHUNK_EVENTS, "right")) - 1)
+        high = max(low + 1, int(np.searchsorted(ends, ends[low] + CHUNK_EVENTS, "right")) - 1)
         first, last = int(starts[low]), int(starts[high])
         n_t = np.diff(e.token_event[first : last + 1])
         at = slice(int(ends[low]), int(ends[high]))
@@ -207,6 +219,7 @@ def _runs(store: Store) -> Iterator[Run]:
         shift_t = np.repeat(e.sample_token[rows[low:high]] - starts[low:high], np.diff(starts[low : high + 1]))
         token_e = np.repeat(np.arange(first, last) + shift_t, n_t)
         yield Run(rows[low:high], token_e, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
+        memory.release(*vars(e).values())
         low = high
 
 
@@ -237,7 +250,8 @@ def _arrays(store: Store) -> str:
         _need(bool((kind <= s.IMAGE).all()), "a special token has events")
         for m in (s.TEXT, s.IMAGE):
             count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
-        here = np.isin(row, run.rows)
+        near = slice(*np.searchsorted(row, [run.rows[0], run.rows[-1] + 1]))
+        here = near.start + np.flatnonzero(np.isin(row[near], run.rows))
         _examples_agree(token[here] * n_features + feature[here], value[here], key, run.value_e)
         _maxima_agree(store, run, kind)
     if e.kept is None:
@@ -258,7 +272,8 @@ def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array) -> N
 def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
     e = store.events
     group = (2 * run.rows[:, None] + np.arange(2)).ravel()
-    start, length = np.asarray(e.max_offset[group]), np.diff(e.max_offset)[group]
+    start = np.asarray(e.max_offset[group])
+    length = e.max_offset[group + 1] - start
     at = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
     asked = np.repeat(group, length) * store.n_features + e.max_feature[at].astype(np.int64)
     _need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")

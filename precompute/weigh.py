@@ -6,7 +6,7 @@ blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
+from precompute import memory
 from precompute.store.collected import Collected, save_step
 from precompute.store.hist import percentile
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
@@ -28,6 +29,8 @@ KEPT_MAXIMA = 256
 FALSE_DISCOVERY = 0.05
 DELTA_SHARE = 0.1  # of p99.9
 _BLOCK_BYTES = 1 << 27
+PIECE_BYTES = 1 << 24
+"""Of D_s's residuals as float64, at a time."""
 
 
 class Firing(NamedTuple):
@@ -107,30 +110,51 @@ class Means(NamedTuple):
     unit_centred_smd: Array  # the same on h − μ
 
 
+def blocks(data: Collected) -> Iterator[list[slice]]:
+    """D_s's residuals in blocks of _BLOCK_BYTES, by which sums are rounded, each in pieces of about PIECE_BYTES (one
+    sample at least) that cut none of the block's samples."""
+    n, d = data.resid.shape
+    n_block, n_piece = (max(1, size // (8 * d)) for size in (_BLOCK_BYTES, PIECE_BYTES))
+    starts = np.flatnonzero(np.diff(data.resid_row)) + 1
+    for begin in range(0, n, n_block):
+        end = min(begin + n_block, n)
+        cuts = np.r_[begin, starts[(starts > begin) & (starts < end)], end]
+        pieces, at = [], 0
+        while at + 1 < len(cuts):
+            after = max(at + 1, int(np.searchsorted(cuts, cuts[at] + n_piece, "right")) - 1)
+            pieces.append(slice(int(cuts[at]), int(cuts[after])))
+            at = after
+        yield pieces
+
+
 def common_means(data: Collected) -> Means:
     """μ_m and the mean unit vectors ū_m(a), raw and centred, over D_s's non-special tokens."""
     d = data.resid.shape[1]
-    step = max(1, _BLOCK_BYTES // (8 * d))
     modality = data.resid_modality.astype(np.int64)
     total_md = np.zeros((2, d))
-    for low in range(0, len(data.resid), step):
-        h_td = to_float(data.resid[low : low + step])
-        for m in (TEXT, IMAGE):
-            total_md[m] += h_td[modality[low : low + step] == m].sum(0)
+    for block in blocks(data):
+        part_md = np.zeros((2, d))
+        for some in block:
+            h_td = to_float(data.resid[some])
+            for m in (TEXT, IMAGE):  # row after row, wherever it is cut
+                part_md[m] = np.concatenate([part_md[m : m + 1], h_td[modality[some] == m]]).sum(0)
+            memory.release(data.resid)
+        total_md += part_md
     n_m = np.bincount(modality, minlength=2)[:2]
     mu_md = total_md / np.maximum(n_m, 1)[:, None]
 
     n_rows = len(data.ds_rows)
     pooled = np.zeros((2, n_rows * 2, d))  # raw, centred
     group = np.searchsorted(data.ds_rows, data.resid_row) * 2 + modality
-    for low in range(0, len(data.resid), step):
-        h_td = to_float(data.resid[low : low + step])
-        here = group[low : low + step]
+    for some in (piece for block in blocks(data) for piece in block):
+        h_td = to_float(data.resid[some])
+        here = group[some]
         order = np.argsort(here, kind="stable")
         first = np.flatnonzero(np.r_[True, np.diff(here[order]) != 0])
-        mu = mu_md[modality[low : low + step]]
-        for which, vectors in enumerate((unit(h_td), unit(h_td - mu))):
-            pooled[which][here[order][first]] += np.add.reduceat(vectors[order], first, axis=0)
+        mu = mu_md[modality[some]]
+        for which, shift in enumerate((0.0, mu)):
+            pooled[which][here[order][first]] += np.add.reduceat(unit(h_td - shift)[order], first, axis=0)
+        memory.release(data.resid)
     n_g = np.maximum(np.bincount(group, minlength=n_rows * 2), 1)[:, None]
     raw, centred = (p.reshape(n_rows, 2, d) for p in (pooled[0] / n_g, pooled[1] / n_g))
     return Means(mu_md, raw, centred)

@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from precompute import memory
 from precompute.errors import SaevxError
 from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
 
 Array = NDArray[Any]
+BLOCK = 1 << 20
+"""Maxima at a time."""
 _READ = 1 << 26
 
 
@@ -127,14 +130,16 @@ class Collected:
         shape = (len(rows), self.n_features)
         return csr_matrix((data, self.max_feature[take].astype(np.int64), indptr), shape=shape)
 
-    def blocks(self, entries: int = 4_000_000) -> Iterator[tuple[int, int]]:
-        """Runs of rows with about `entries` maxima each, at least one row a run."""
+    def blocks(self, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
+        """Runs of rows with about `entries` maxima each, at least one row a run; when the next is asked for, what was
+        read for the last one no longer counts as resident."""
         ends = np.asarray(self.max_offset[2::2])
         low = 0
         while low < self.n_samples:
             limit = int(self.max_offset[2 * low]) + entries
             high = max(low + 1, int(np.searchsorted(ends, limit, "right")))
             yield low, high
+            memory.release(*vars(self).values(), *vars(self.events).values())
             low = high
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from precompute import memory
 from precompute.errors import SaevxError
 from precompute.store.collected import Collected, load_json
 from precompute.store.events import Events
@@ -128,6 +129,7 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
         here = np.asarray(events.token_event[run.start : run.stop + 1])
         offset[at + 1 : at + len(here)] = here[1:] - here[0] + offset[at]
         at += len(here) - 1
+        memory.release(offset, events.token_event)
     offset.flush()
     for name in ("event_feature", "event_value"):
         source: Array = getattr(events, name)
@@ -136,6 +138,7 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
         for run in _runs(low, high, BYTES_AT_ONCE // source.dtype.itemsize):
             target[at : at + run.stop - run.start] = source[run]
             at += run.stop - run.start
+            memory.release(source, target)
         target.flush()
     (fresh / WHOLE).touch()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from precompute import verify as verify_module
 from precompute.errors import SaevxError
 from precompute.store.reader import Store
 from precompute.store.writer import checksums, content_id
@@ -59,6 +60,13 @@ def test_a_sound_store(copy: Path) -> None:
     lines, good = report(copy)
     assert good and all(line.startswith("ok") for line in lines) and len(lines) == 10
     assert verify_or_raise(copy)
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = report(copy)
+    monkeypatch.setattr(verify_module, "CHUNK_EVENTS", at_once)
+    assert report(copy) == whole
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,21 @@ def test_paired_agrees_with_reference(part: Part, reference: Reference) -> None:
     assert tested > 20
 
 
+@pytest.mark.parametrize("n_block", [37, 100_000])
+@pytest.mark.parametrize("n_piece", [1, 20])
+def test_the_means_do_not_hang_on_the_pieces(
+    part: Part, n_block: int, n_piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Collected(part.path, part.manifest)
+    a_token = 8 * data.resid.shape[1]
+    monkeypatch.setattr(weigh, "_BLOCK_BYTES", n_block * a_token)
+    whole = weigh.common_means(data)  # a block is one piece
+    monkeypatch.setattr(weigh, "PIECE_BYTES", n_piece * a_token)
+    assert max(map(len, weigh.blocks(data))) > 1
+    for found, wanted in zip(weigh.common_means(data), whole, strict=True):
+        assert np.array_equal(found, wanted)
+
+
 def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> None:
     delta = load_step(part.path, "weigh")["delta"]
     found = weigh.all_pairs(part.data, weigh.firing(part.data, delta, per_sample=weigh.TOP_ALL_PAIRS))
