@@ -107,7 +107,7 @@ class Store(PlaceQueries):
             item = {k: r._mapping[k] for k in ("id", "label", "verdict", "omega", "lift", "n_samples")}
             features.append({**item, "promoted": [t for t, _ in r.logits["promoted"]]})
         order = self._captions(q, limit)
-        by_row = {r.row: self._sample_item(r) for r in self._sample_rows(order)}
+        by_row = {r["row"]: self._sample_item(r) for r in self._sample_rows(order)}
         return {"q": q, "features": features, "samples": [by_row[row] for row in order]}
 
     def _captions(self, q: str, limit: int) -> list[int]:
@@ -131,10 +131,10 @@ class Store(PlaceQueries):
             return []
         cosine, rows = self.index(f"sample_{modality}").search(np.asarray(vector, np.float32)[None], k)
         kept = [(int(r), float(c)) for r, c in zip(rows[0], cosine[0], strict=True) if r >= 0]
-        by_row = {r.row: r for r in self._sample_rows([r for r, _ in kept])}
+        by_row = {r["row"]: r for r in self._sample_rows([r for r, _ in kept])}
         return [
             {
-                **{k: by_row[r]._mapping[k] for k in ("sample_id", "row", "text", "images")},
+                **{k: by_row[r][k] for k in ("sample_id", "row", "text", "images")},
                 "modality": modality,
                 "cosine": min(c, 1.0),
             }
