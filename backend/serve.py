@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 
@@ -26,7 +27,16 @@ def serve(settings: Settings, host: str, port: int) -> None:
     names = ", ".join(app.state.saevx.stores)
     print(f"Store{'s' if len(settings.stores) > 1 else ''} {names}", file=sys.stderr)
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
+    settle()
     asyncio.run(server.serve(sockets=[listening]))
+
+
+def settle() -> None:
+    """Takes what start-up made out of the garbage collector's sight, and lets it look less often: half a million objects
+    of libraries, gone through again and again, are a third of the time of the longer pages."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -74,7 +74,7 @@ class FeatureQueries(StoreBase):
             where.append(c.id.in_(found.columns(s.features.c.id).scalar_subquery()) if match else c.id < 0)
         rows, total, after = keyset_page(
             self.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
-            cursor=cursor, where=where,
+            cursor=cursor, where=where, n=self.n_features, total=None if where else self.n_features,
         )  # fmt: skip
         return Page([dict(r._mapping) for r in rows], total, after)
 

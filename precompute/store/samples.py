@@ -43,18 +43,21 @@ class SampleQueries(QualityQueries):
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
         c = s.samples.c
         where: list[ColumnElement[bool]] = []
+        total = self.n_samples
         if flag is not None:
-            limit_value = self._flag(flag)["threshold"] if threshold is None else threshold
-            where.append(c[s.flag_column(flag)] > limit_value)
+            known = self._flag(flag)
+            total = known["count"]
+            where.append(c[s.flag_column(flag)] > (known["threshold"] if threshold is None else threshold))
         if ids is not None:
             where.append(c.sample_id.in_([str(i) for i in ids]))
         if q and q.strip():
             match = match_words(q)
             found = text("SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q").bindparams(q=match)
             where.append(c.row.in_(found.columns(c.row).scalar_subquery()) if match else c.row < 0)
+        is_known = threshold is None and ids is None and not (q and q.strip())
         rows, total, after = keyset_page(
             self.engine, select(s.samples), by=_sample_sort(sort), key=c.row, order=order, limit=limit,
-            cursor=cursor, where=where,
+            cursor=cursor, where=where, n=self.n_samples, total=total if is_known else None,
         )  # fmt: skip
         return Page([self._sample_item(r._mapping) for r in rows], total, after)
 
