@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import socket
 import sys
@@ -28,12 +27,12 @@ def serve(settings: Settings, host: str, port: int) -> None:
     print(f"Store{'s' if len(settings.stores) > 1 else ''} {names}", file=sys.stderr)
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
     settle()
-    asyncio.run(server.serve(sockets=[listening]))
+    server.run(sockets=[listening])  # on uvloop, where it is installed
 
 
 def settle() -> None:
-    """Takes what start-up made out of the garbage collector's sight, and lets it look less often: half a million objects
-    of libraries, gone through again and again, are a third of the time of the longer pages."""
+    """Takes what start-up made from the garbage collector, and lets it look less often: to go through half a million
+    objects of libraries again and again is a third of the time of the longer pages."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
