@@ -17,7 +17,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
     from backend.app import create_app
 
     app = create_app(settings)
-    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    # Longer than proxies keep theirs: whoever closes first may do so on a request that is already on its way.
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75
+    )
     server = uvicorn.Server(config)
     listening = bind(host, port)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
