@@ -56,10 +56,15 @@ def get_state(request: Request) -> State:
     return state
 
 
-StateDep = Annotated[State, Depends(get_state)]
+# Coroutines, though they await nothing: FastAPI would hand a plain function to a thread, at many times its own cost.
+async def asked_state(request: Request) -> State:
+    return get_state(request)
 
 
-def get_store(
+StateDep = Annotated[State, Depends(asked_state)]
+
+
+async def get_store(
     state: StateDep,
     store: Annotated[
         str | None, Query(description="Name of the store; default the first.", max_length=200)
@@ -80,7 +85,7 @@ def base_path(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
-def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
+async def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
     """A finished store never changes, so its content id and the code's version validate every reply; and whether the
     model is there, where a store leaves something to it."""
     live = "" if store.store.events.kept is None else f"-{state.live.status(store.name).state}"

@@ -20,13 +20,13 @@ class Links:
         self.base = base_path(request)
         self.version = store.content_id[:12]
         self.store = None if store.name == state.default.name else store.name
+        self.of_store = f"&{urlencode({'store': self.store})}" if self.store else ""
 
     def image(self, sample_id: str, index: int) -> str:
         """Address of a sample's picture; `&size=` and `&crop=` may be added to it."""
-        pairs: list[tuple[str, Any]] = [("v", self.version)]
-        pairs += [("image", index)] if index else []
-        pairs += [("store", self.store)] if self.store else []
-        return f"{self.base}/api/v1/samples/{quote(sample_id, safe='')}/image?{urlencode(pairs)}"
+        which = f"&image={index}" if index else ""
+        sample = quote(sample_id, safe="")
+        return f"{self.base}/api/v1/samples/{sample}/image?v={self.version}{which}{self.of_store}"
 
     def images(self, item: dict[str, Any]) -> dict[str, Any]:
         """`item` with its stored `images` turned into `{url, width, height}`."""

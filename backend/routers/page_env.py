@@ -34,6 +34,33 @@ templates.env.trim_blocks = templates.env.lstrip_blocks = True
 templates.env.globals["verdict_help"] = VERDICT_HELP
 
 
+# Numbers stand a hundred times on a page: as filters they cost a tenth of what macros would.
+def shown_number(value: float | None, digits: int = 3) -> str:
+    if value is None or value != value:
+        return "–"
+    return "0" if value == 0 else f"{value:.{digits}f}"
+
+
+def shown_count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def shown_percent(value: float | None, digits: int = 1) -> str:
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0 %"
+    return f"{value * 100:.2g} %" if value < 0.001 else f"{value * 100:.{digits}f} %"
+
+
+def width_of(value: float | None) -> str:
+    """The length of a bar of 100 for a share of 1."""
+    return f"{100 * max(0, min(1, value or 0)):.1f}"
+
+
+templates.env.filters |= {"n": shown_number, "big": shown_count, "pct": shown_percent, "width": width_of}
+
+
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
@@ -65,6 +92,8 @@ class Addresses:
         self.query = [(k, v) for k, v in request.query_params.multi_items() if k != "store" and v != ""]
 
     def page(self, path: str, **params: Any) -> str:
+        if not params and not self.store:
+            return self.base + path
         return address(self.base + path, [*params.items(), ("store", self.store)])
 
     def api(self, path: str, **params: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from backend.schemas import Example, FloatHistogram, Histogram, View
+from backend.schemas import Example, FloatHistogram, Histogram, TokenActivation, View
 
 LEVELS = 8
 """Steps of the colour scale, `--t1 … --t8` and `--p1 … --p8` in tokens.css."""
@@ -68,10 +68,21 @@ def heat(
 class Tok(NamedTuple):
     """A token as the macro `tokens` draws it."""
 
+    spaced: bool
+    """Whether it begins with a space, which then stands before it and not in `text`."""
     text: str
     position: int
     value: float | None
     level: int
+
+
+def drawn_tokens(tokens: Sequence[TokenActivation], top: float) -> list[Tok]:
+    """The tokens of a window as steps of `top`."""
+    drawn = []
+    for t in tokens:
+        spaced = t.text[:1] == " "
+        drawn.append(Tok(spaced, t.text[spaced:], t.position, t.activation, level(t.activation, top)))
+    return drawn
 
 
 class Picture(NamedTuple):

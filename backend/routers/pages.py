@@ -16,10 +16,9 @@ from backend.routers import sae as sae_api
 from backend.routers.features import FeatureSort
 from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
-    Tok,
     chart,
+    drawn_tokens,
     example_picture,
-    level,
     omega_scale,
     split,
 )
@@ -207,9 +206,7 @@ def feature(
                 "where": where,
                 "peak": one.position if one.modality == "text" else None,
                 "pictures": [picture] if picture else [],
-                "tokens": [
-                    Tok(t.text, t.position, t.activation, level(t.activation, tops["text"])) for t in one.tokens
-                ],
+                "tokens": drawn_tokens(one.tokens, tops["text"]),
             }
         )
     histograms = []

@@ -15,10 +15,10 @@ from sqlalchemy import Engine, Row, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.events import Events
+from precompute.store.events import Events, mapped
 from precompute.store.pairs import Pairs
 from precompute.store.pairs import load as load_pairs
-from precompute.store.query import TIME_LIMIT_S, fetch, open_engine
+from precompute.store.query import TIME_LIMIT_S, fetch, fetch_plain, marks, open_engine
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -78,11 +78,9 @@ class StoreBase:
         found: dict[int, Item] = {}
         for start in range(0, len(wanted), 900):
             some = wanted[start : start + 900]
-            # Every page asks this, several times: as plain SQL it is not built anew for each number of ids.
-            query = f"SELECT {', '.join(names)} FROM features WHERE id IN ({', '.join('?' * len(some))})"
-            with self.engine.connect() as conn:
-                for row in conn.exec_driver_sql(query, some):
-                    found[row[0]] = dict(zip(names, row, strict=True))
+            query = f"SELECT {', '.join(names)} FROM features WHERE id IN ({marks(len(some))})"
+            for row in fetch_plain(self.engine, query, some):
+                found[row[0]] = dict(zip(names, row, strict=True))
         return found
 
     def index(self, name: str) -> Any:
@@ -98,8 +96,7 @@ class StoreBase:
     @cached_property
     def neighbour_table(self) -> Array:
         """`NEIGHBOUR` [F, 2, 10], spaces in the order of `schema.SPACES`."""
-        table: Array = np.load(self.path / "index" / "neighbours.npy", mmap_mode="r", allow_pickle=False)
-        return table
+        return mapped(self.path / "index" / "neighbours.npy")
 
     @cached_property
     def pairs(self) -> dict[str, Pairs]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Row, select, text
+from sqlalchemy import ColumnElement, select, text
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase, feature_ref, page_start
 from precompute.store.hist import EDGES, trimmed, unpack
-from precompute.store.pairs import SORTS
-from precompute.store.query import Page, keyset_page, match_words
+from precompute.store.pairs import SORTS, Counted, measured
+from precompute.store.query import Columns, Page, keyset_page, match_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -23,6 +23,11 @@ _FEATURE_ROW = [s.features.c[name] for name in (
     "id", "label", "label_score", "verdict", "density_text", "density_image", "max_activation", "p999",
     *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples",
 )]  # fmt: skip
+_COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
+_FEATURE = Columns(
+    [*_FEATURE_ROW, *(s.features.c[name] for name in _COUNTS), s.feature_details.c.hist, s.feature_details.c.logits]
+)
+"""All that `FeatureQueries.feature` reads of the database."""
 
 
 class FeatureQueries(StoreBase):
@@ -69,14 +74,13 @@ class FeatureQueries(StoreBase):
             where.append(c.id.in_(found.columns(s.features.c.id).scalar_subquery()) if match else c.id < 0)
         rows, total, after = keyset_page(
             self.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
-            cursor=cursor, where=where,
+            cursor=cursor, where=where, n=self.n_features, total=None if where else self.n_features,
         )  # fmt: skip
         return Page([dict(r._mapping) for r in rows], total, after)
 
-    def _feature_row(self, feature: int) -> Row[Any]:
+    def _check_feature(self, feature: int) -> None:
         if not 0 <= feature < self.n_features:
             raise SaevxError(f"No feature {feature}: this store has 0 to {self.n_features - 1}.")
-        return self._all(select(s.features).where(s.features.c.id == feature))[0]
 
     def feature(self, feature: int) -> Item:
         """Everything known of a feature but its examples (`GET /features/{id}`).
@@ -84,33 +88,31 @@ class FeatureQueries(StoreBase):
         Raises:
             SaevxError: no such feature.
         """
-        row = self._feature_row(feature)._mapping
-        detail = self._all(select(s.feature_details).where(s.feature_details.c.id == feature))[0]
-        hist = unpack(detail.hist)
-        tops = (row["max_text"], row["max_image"])
+        self._check_feature(feature)
+        rest = "features JOIN feature_details ON feature_details.id = features.id WHERE features.id = ?"
+        item = _FEATURE.fetch(self.engine, rest, (int(feature),))[0]
+        hist, logits = unpack(item.pop("hist")), item.pop("logits")
+        tops = (item["max_text"], item["max_image"])
         unit = self.events.unit
+        near, partners = self.neighbour_table[feature], self._partners(feature, 8)
+        refs = self.feature_refs([
+            *near["other"][near["other"] >= 0].tolist(), *(one["id"] for group in partners.values() for one in group)
+        ])  # fmt: skip
         return {
-            **{column.name: row[column.name] for column in _FEATURE_ROW},
-            **{
-                k: row[k]
-                for k in ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
-            },
+            **item,
             "histogram": {name: trimmed(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
             "bands": {name: _bands(hist[m], tops[m], unit) for m, name in enumerate(s.MODALITIES)},
-            "logits": detail.logits,
-            "neighbours": self._neighbours(feature),
-            "cooccurring": self.cooccurring(feature),
+            "logits": logits,
+            "neighbours": {
+                space: [{**feature_ref(refs[k]), "cosine": cosine} for k, cosine in one.tolist() if k >= 0]
+                for space, one in zip(s.SPACES, near, strict=True)
+            },
+            "cooccurring": {
+                name: [{**feature_ref(refs[one["id"]]), **one} for one in group] for name, group in partners.items()
+            },
         }
 
-    def _neighbours(self, feature: int) -> Item:
-        near = self.neighbour_table[feature]
-        refs = self.feature_refs(near["other"][near["other"] >= 0])
-        return {
-            space: [{**feature_ref(refs[k]), "cosine": cosine} for k, cosine in one.tolist() if k >= 0]
-            for space, one in zip(s.SPACES, near, strict=True)
-        }
-
-    def cooccurring(self, feature: int, limit: int = 8) -> Item:
+    def _partners(self, feature: int, limit: int) -> dict[str, list[Item]]:
         """Other features that share samples with this one, strongest NPMI first, by direction.
 
         The feature with itself is in `cooccurrence`, and in `same_sample_rate`.
@@ -120,22 +122,23 @@ class FeatureQueries(StoreBase):
             ("image_to_text", "text-image", "b", "text"),
             *(("same", f"{m}-{m}", side, m) for m in s.MODALITIES for side in ("a", "b")),
         ]
+        # All together: with a few pairs each, it is the number of steps that takes the time.
+        parts = [self.pairs[kind].counted(self.pairs[kind].of(feature, side)) for _, kind, side, _ in asked]
+        others = [part.b if side == "a" else part.a for part, (_, _, side, _) in zip(parts, asked, strict=True)]
+        found = measured(Counted(*map(np.concatenate, zip(*parts, strict=True))), self.pairs["text-image"].n)
+        other = np.concatenate(others)
+        part_of = np.repeat(np.arange(len(asked)), [len(one) for one in others])
+        order = np.lexsort((other, -found.support, -found.npmi, part_of))
+        order = order[other[order] != feature]
+        ends = np.searchsorted(part_of[order], np.arange(len(asked) + 1))
+        columns = {"id": other} | {name: getattr(found, name) for name in ("support", "lift", "npmi", "lift_shuffled")}
         groups: dict[str, list[Item]] = {"text_to_image": [], "image_to_text": [], "same": []}
-        for group, kind, side, modality in asked:
-            pairs = self.pairs[kind]
-            found = pairs.measured(pairs.of(feature, side))
-            other = found.b if side == "a" else found.a
-            order = np.lexsort((other, -found.support, -found.npmi))
-            groups[group] += [
-                {
-                    "id": int(other[i]), "support": int(found.support[i]), "lift": float(found.lift[i]),
-                    "npmi": float(found.npmi[i]), "lift_shuffled": float(found.lift_shuffled[i]), "modality": modality,
-                }
-                for i in order[other[order] != feature][:limit]
-            ]  # fmt: skip
+        for i, (group, _, _, modality) in enumerate(asked):
+            first = order[ends[i] : min(ends[i + 1], ends[i] + limit)]
+            rows = zip(*(column[first].tolist() for column in columns.values()), strict=True)
+            groups[group] += [{**dict(zip(columns, row, strict=True)), "modality": modality} for row in rows]
         groups["same"] = sorted(groups["same"], key=lambda x: (-x["npmi"], -x["support"], x["id"]))[:limit]
-        refs = self.feature_refs(one["id"] for group in groups.values() for one in group)
-        return {name: [{**feature_ref(refs[one["id"]]), **one} for one in group] for name, group in groups.items()}
+        return groups
 
     def cooccurrence(
         self, *, kind: str = "text-image", sort: str = "npmi", min_support: int = 1,

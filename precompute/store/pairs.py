@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from precompute.store.events import mapped
 from precompute.store.schema import IMAGE, KINDS, TEXT
 
 Array = NDArray[Any]
@@ -24,6 +25,17 @@ COUNTED = ("a", "b", "support", "shuffled")
 SORTS = ("npmi", "lift", "support")
 SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
 _WALK = 1 << 16
+
+
+class Counted(NamedTuple):
+    """Pairs and their counts, arrays of one length, int64."""
+
+    a: Array
+    b: Array
+    support: Array
+    n_a: Array
+    n_b: Array
+    shuffled: Array
 
 
 class Measured(NamedTuple):
@@ -46,6 +58,13 @@ def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.where(n_ab == n, 1.0, np.log(lift) / -np.log(n_ab / n))
     return lift, value
+
+
+def measured(pairs: Counted, n: int) -> Measured:
+    """What follows from the counts in `n` samples."""
+    a, b, support, n_a, n_b, shuffled = pairs
+    lift, value = npmi(support, n_a, n_b, n)
+    return Measured(a, b, support, n_a, n_b, lift, value, npmi(shuffled, n_a, n_b, n)[0])
 
 
 class Pairs:
@@ -81,14 +100,16 @@ class Pairs:
         column: Array = self.table[COLUMNS.index(name)]
         return column
 
-    def measured(self, at: Array) -> Measured:
-        """The pairs numbered `at`, counts as int64."""
+    def counted(self, at: Array) -> Counted:
+        """The pairs numbered `at`."""
         a = np.searchsorted(self.start, at, "right") - 1
         b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
         first, second = SIDES[self.kind]
         n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
-        lift, value = npmi(support, n_a, n_b, self.n)
-        return Measured(a, b, support, n_a, n_b, lift, value, npmi(shuffled, n_a, n_b, self.n)[0])
+        return Counted(a, b, support, n_a, n_b, shuffled)
+
+    def measured(self, at: Array) -> Measured:
+        return measured(self.counted(at), self.n)
 
     @staticmethod
     def sorted(found: Measured, sort: str) -> Array:
@@ -150,5 +171,5 @@ def load(store: Path, n: int) -> dict[str, Pairs]:
     found = {}
     for kind in KINDS:
         start = np.load(folder / f"{kind}_start.npy", allow_pickle=False)
-        found[kind] = Pairs(kind, start, np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False), n_mf, n)
+        found[kind] = Pairs(kind, start, mapped(folder / f"{kind}.npy"), n_mf, n)
     return found

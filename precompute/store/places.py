@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, select
 
 from precompute.errors import SaevxError
 from precompute.geometry import View, patch_box
 from precompute.store import schema as s
 from precompute.store.base import modality_code, page_start
-from precompute.store.events import SampleEvents, dense_values, of_bits, patches
+from precompute.store.events import SampleEvents, dense_values, image_tokens, of_bits, patches
 from precompute.store.features import FeatureQueries
+from precompute.store.query import Columns, marks
 from precompute.store.samples import SampleQueries
 
 Array = NDArray[Any]
 Item = dict[str, Any]
 
 _WINDOW = 12  # text tokens shown on either side of a text example
+
+
+_EXAMPLE = Columns(s.examples.c)
+_SHOWN = Columns(s.samples.c[name] for name in ("row", "sample_id", "text", "images", "views"))
 
 
 class PlaceQueries(FeatureQueries, SampleQueries):
@@ -37,24 +41,28 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             band: −1 the overall top list, 0–3 octaves down from the largest, None for all.
             compute: gives the events of a row that the store has not kept, or None.
         """
-        self._feature_row(feature)
-        e = s.examples.c
-        where = [e.feature == feature]
+        self._check_feature(feature)
+        asked: dict[str, Any] = {"feature": int(feature)}
         if modality is not None:
-            where.append(e.modality == modality_code(modality))
+            asked["modality"] = modality_code(modality)
         if band is not None:
-            where.append(e.band == band)
-        query = (
-            select(s.examples)
-            .where(*where)
-            .order_by(e.band, e.rank, e.modality)
-            .limit(max(1, min(limit, 200)))
-        )
-        rows = self._all(query)
-        samples = {r.row: r for r in self._sample_rows(sorted({r.row for r in rows}))}
+            asked["band"] = int(band)
+        rest = f"examples WHERE {' AND '.join(f'{name} = ?' for name in asked)} ORDER BY band, rank, modality LIMIT ?"
+        rows = _EXAMPLE.fetch(self.engine, rest, (*asked.values(), max(1, min(limit, 200))))
+        samples = self._shown({r["row"] for r in rows})
         missing = [] if compute is None else [row for row in samples if not self.events.has(row)]
         computed = {row: compute(row) for row in missing} if compute else {}
-        return [self._example(feature, r, samples[r.row], computed.get(r.row)) for r in rows]
+        return [self._example(r, samples[r["row"]], computed.get(r["row"])) for r in rows]
+
+    def _shown(self, rows: Iterable[int]) -> dict[int, Item]:
+        """row → what an example shows of its sample."""
+        wanted = sorted(rows)
+        found: dict[int, Item] = {}
+        for start in range(0, len(wanted), 900):
+            some = wanted[start : start + 900]
+            rest = f"samples WHERE row IN ({marks(len(some))})"
+            found |= {sample["row"]: sample for sample in _SHOWN.fetch(self.engine, rest, some)}
+        return found
 
     def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
         """Of each feature, its strongest example in each of the first few samples: what a list shows, in two queries.
@@ -62,80 +70,64 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         Args:
             n_samples: at most so many; found among the first 2 · n_samples examples.
         """
-        e = s.examples.c
         wanted = sorted({int(k) for k in features})
-        query = (
-            select(s.examples)
-            .where(
-                e.feature.in_(wanted), e.modality == modality_code(modality), e.band == -1, e.rank < 2 * n_samples
+        first: dict[int, dict[int, Item]] = {feature: {} for feature in wanted}
+        for start in range(0, len(wanted), 900):
+            some = wanted[start : start + 900]
+            rest = (
+                f"examples WHERE feature IN ({marks(len(some))}) AND modality = ? AND band = -1 AND rank < ? "
+                "ORDER BY feature, rank"
             )
-            .order_by(e.feature, e.rank)
-        )
-        first: dict[int, dict[int, Row[Any]]] = {feature: {} for feature in wanted}
-        for r in self._all(query):
-            of = first[r.feature]
-            if len(of) < n_samples:
-                of.setdefault(r.row, r)
-        samples = {r.row: r for r in self._sample_rows(sorted({row for of in first.values() for row in of}))}
-        return {k: [self._example(k, r, samples[row]) for row, r in of.items()] for k, of in first.items()}
+            for r in _EXAMPLE.fetch(self.engine, rest, (*some, modality_code(modality), 2 * n_samples)):
+                of = first[r["feature"]]
+                if len(of) < n_samples:
+                    of.setdefault(r["row"], r)
+        samples = self._shown({row for of in first.values() for row in of})
+        return {k: [self._example(r, samples[row]) for row, r in of.items()] for k, of in first.items()}
 
-    def _example(
-        self, feature: int, example: Row[Any], sample: Row[Any], computed: SampleEvents | None = None
-    ) -> Item:
+    def _example(self, example: Item, sample: Item, computed: SampleEvents | None = None) -> Item:
         """Where the sample's events are neither kept nor `computed`, its place alone: no grid, and null on the tokens
         around it."""
-        known = computed is not None or self.events.has(sample.row)
-        events = computed or (self.events.sample if known else self.events.tokens)(sample.row)
-        z_t = dense_values(events, [feature])[:, 0] if known else np.full(len(events.token_id_t), np.nan)
-        z_t[example.position] = float(of_bits(example.value)) * self.events.unit
-        grids = self._grids(events, sample.views, z_t[:, None]) if known else []
-        where = patches(events, sample.views)
-        text_positions = np.flatnonzero(events.modality_t == s.TEXT)
-        if example.modality == s.TEXT:
-            centre = int(np.searchsorted(text_positions, example.position))
-            window = text_positions[max(0, centre - _WINDOW) : centre + _WINDOW + 1]
+        position, text = example["position"], example["modality"] == s.TEXT
+        known = computed is not None or self.events.has(sample["row"])
+        if computed is not None:
+            events, z_t = computed, dense_values(computed, [example["feature"]])[:, 0]
+        elif known:
+            events, z_t = self.events.feature(sample["row"], example["feature"])
+        else:
+            events = self.events.tokens(sample["row"])
+            z_t = np.full(len(events.token_id_t), np.nan)
+        z = z_t[position] = float(of_bits(example["value"])) * self.events.unit
+        views = sample["views"]
+        patch_at = np.flatnonzero(image_tokens(events, sum(rows * cols for rows, cols, _, _ in views)))
+        text_at = np.flatnonzero(events.modality_t == s.TEXT)
+        if text:
+            centre = int(np.searchsorted(text_at, position))
+            window = text_at[max(0, centre - _WINDOW) : centre + _WINDOW + 1]
             patch, shown = None, 0
         else:
-            window = text_positions[: 2 * _WINDOW + 1]
-            at = int(np.flatnonzero(where.position == example.position)[0])
-            shown = int(where.view[at])
-            patch = self._patch(sample, where, at)
-        grid = grids[shown] if grids else None
-        token_ids = events.token_id_t
+            window = text_at[: 2 * _WINDOW + 1]
+            patch = _patch(sample, *_place(views, int(np.searchsorted(patch_at, position))))
+            shown = patch["view"]
+        tokens = zip(events.token_id_t[window].tolist(), window.tolist(), z_t[window].tolist(), strict=True)
         return {
-            "sample_id": sample.sample_id,
-            "text": sample.text,
-            "images": sample.images,
-            "modality": s.MODALITIES[example.modality],
-            "band": example.band,
-            "rank": example.rank,
-            "activation": float(of_bits(example.value)) * self.events.unit,
-            "position": example.position,
-            "token": self.token_text(int(token_ids[example.position]))
-            if example.modality == s.TEXT
-            else None,
+            "sample_id": sample["sample_id"],
+            "text": sample["text"],
+            "images": sample["images"],
+            "modality": s.MODALITIES[example["modality"]],
+            "band": example["band"],
+            "rank": example["rank"],
+            "activation": z,
+            "position": position,
+            "token": self.token_text(int(events.token_id_t[position])) if text else None,
             "patch": patch,
             "tokens": [
-                {
-                    "text": self.token_text(int(token_ids[t])),
-                    "position": int(t),
-                    "activation": None if np.isnan(z_t[t]) else float(z_t[t]),
-                }
-                for t in window
+                {"text": self.token_text(token), "position": t, "activation": None if value != value else value}
+                for token, t, value in tokens
             ],
             "recomputed": computed is not None,
-            "grid": {**grid, "values": [[v or 0.0 for v in row] for row in grid["values"][0]]}
-            if grid
-            else None,
+            "grid": _grid(events, z_t, views, patch_at, shown) if known and views else None,
         }
-
-    @staticmethod
-    def _patch(sample: Row[Any], where: Any, at: int) -> Item:
-        view, row, col = int(where.view[at]), int(where.row[at]), int(where.col[at])
-        grid = View(*sample.views[view])
-        shown = sample.images[grid.image]
-        box = list(patch_box(grid, row, col, (shown["width"], shown["height"])))
-        return {"view": view, "row": row, "col": col, "box": box, "image": grid.image}
 
     @staticmethod
     def _grids(events: SampleEvents, views: list[Any], z_tk: Array) -> list[Item]:
@@ -170,12 +162,12 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         for f in wanted:
             if not 0 <= f < self.n_features:
                 raise SaevxError(f"No feature {f}: this store has 0 to {self.n_features - 1}.")
-        events = computed or (self.events.sample if wanted else self.events.tokens)(row.row)
+        events = computed or (self.events.sample if wanted else self.events.tokens)(row["row"])
         z_tk = dense_values(events, wanted)
         refs = self.feature_refs(wanted)
         blank = [None] * len(wanted)
         return {
-            "sample_id": row.sample_id,
+            "sample_id": row["sample_id"],
             "features": [
                 {k: refs[f][k] for k in ("id", "label", "max_text", "max_image", "p999")} for f in wanted
             ],
@@ -188,7 +180,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
                 }
                 for t, (token, m) in enumerate(zip(events.token_id_t, events.modality_t, strict=True))
             ],
-            "grids": self._grids(events, row.views, z_tk),
+            "grids": self._grids(events, row["views"], z_tk),
             "recomputed": computed is not None,
         }
 
@@ -206,8 +198,8 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             SaevxError: no such sample, position or patch.
         """
         row = self._sample_row(sample_id)
-        events = computed or self.events.tokens(row.row)
-        where = patches(events, row.views)
+        events = computed or self.events.tokens(row["row"])
+        where = patches(events, row["views"])
         if patch is not None:
             hit = np.flatnonzero((where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2]))
             if not len(hit):
@@ -219,20 +211,49 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}.")
         kind = int(events.modality_t[position])
         if computed is None and kind in (s.TEXT, s.IMAGE):
-            events = self.events.sample(row.row)
+            events = self.events.sample(row["row"])
         low, high = events.offset_t[position : position + 2]
         feature, z = events.feature_e[low:high], events.z_e[low:high]
         items = self.strongest(feature, z, kind, len(feature)) if kind in (s.TEXT, s.IMAGE) else []
         start = page_start(cursor)
         at = np.flatnonzero(where.position == position)
         return {
-            "sample_id": row.sample_id,
+            "sample_id": row["sample_id"],
             "position": position,
             "modality": s.TOKEN_KINDS[kind],
             "token": self.token_text(int(events.token_id_t[position])),
-            "patch": self._patch(row, where, int(at[0])) if len(at) else None,
+            "patch": _patch(row, *(int(one[at[0]]) for one in where[1:])) if len(at) else None,
             "items": items[start : start + limit],
             "total": len(items),
             "next": str(start + limit) if start + limit < len(items) else None,
             "recomputed": computed is not None,
         }
+
+
+def _place(views: Sequence[Any], at: int) -> tuple[int, int, int]:
+    """(view, row, col) of the image token numbered `at`: the walk of `events.patches`, of one."""
+    for view, (rows, cols, _, _) in enumerate(views):
+        if at < rows * cols:
+            return view, at // cols, at % cols
+        at -= rows * cols
+    raise IndexError(f"The views end {at} patches before.")
+
+
+def _patch(sample: Item, view: int, row: int, col: int) -> Item:
+    grid = View(*sample["views"][view])
+    shown = sample["images"][grid.image]
+    box = list(patch_box(grid, row, col, (shown["width"], shown["height"])))
+    return {"view": view, "row": row, "col": col, "box": box, "image": grid.image}
+
+
+def _grid(events: SampleEvents, z_t: Array, views: Sequence[Any], patch_at: Array, view: int) -> Item:
+    """One view with the values of one feature, 0 where the patch is inactive or a sink."""
+    rows, cols, box, image = views[view]
+    first = sum(one[0] * one[1] for one in views[:view])
+    here = patch_at[first : first + rows * cols]
+    values = np.zeros(rows * cols)
+    values[: len(here)] = np.where(events.modality_t[here] == s.IMAGE, z_t[here], 0.0)
+    return {
+        "view": view, "rows": rows, "cols": cols, "box": box, "image": image,
+        "values": values.reshape(rows, cols).tolist(),
+    }  # fmt: skip

@@ -8,12 +8,13 @@ import base64
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy import (
+    JSON,
     Column,
     ColumnElement,
     Engine,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    literal_column,
     select,
     tuple_,
 )
@@ -32,6 +34,7 @@ from sqlalchemy.pool import QueuePool
 from precompute.errors import SaevxError
 
 TIME_LIMIT_S = 5.0
+STOPPED = "The query took too long and was stopped: narrow it with a filter."
 _OPS_PER_CHECK = 10_000  # SQLite virtual-machine steps between two looks at the clock
 
 
@@ -50,15 +53,22 @@ def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=32)
+    engine = create_engine(
+        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=32,
+        execution_options={"time_limit_s": time_limit_s},
+    )  # fmt: skip
 
     @event.listens_for(engine, "before_cursor_execute")
     def start_clock(conn: Any, *_: object) -> None:
-        end = time.monotonic() + time_limit_s
-        raw = conn.connection.driver_connection
-        raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
+        _limit(conn.connection.driver_connection, time_limit_s)
 
     return engine
+
+
+def _limit(raw: Any, seconds: float) -> None:
+    """Interrupts what this connection of the driver runs from now on longer than that."""
+    end = time.monotonic() + seconds
+    raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
 
 
 def fetch(engine: Engine, query: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
@@ -72,8 +82,55 @@ def fetch(engine: Engine, query: Executable, parameters: Any = None) -> Sequence
             return conn.execute(query, parameters).all()
     except OperationalError as error:
         if "interrupted" in str(error):
-            raise SaevxError("The query took too long and was stopped: narrow it with a filter.") from error
+            raise SaevxError(STOPPED) from error
         raise
+
+
+def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """All rows of a statement, as the driver's tuples, JSON as text: for what every page asks, where building the query
+    and a row object each would take several times what SQLite does.
+
+    Raises:
+        SaevxError: the query took longer than the time limit.
+    """
+    borrowed = engine.raw_connection()
+    try:
+        raw = borrowed.driver_connection
+        assert raw is not None
+        _limit(raw, engine.get_execution_options()["time_limit_s"])
+        rows: list[Any] = raw.execute(sql, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if "interrupted" in str(error):
+            raise SaevxError(STOPPED) from error
+        raise
+    finally:
+        borrowed.close()
+    return rows
+
+
+def marks(n: int) -> str:
+    """The n parameters of an IN list."""
+    return ", ".join("?" * n)
+
+
+class Columns:
+    """Columns that are asked for often, and by plain SQL."""
+
+    def __init__(self, columns: Iterable[Column[Any]]) -> None:
+        asked = list(columns)
+        self.names = [column.name for column in asked]
+        self.json = [column.name for column in asked if isinstance(column.type, JSON)]
+        self.sql = ", ".join(f"{column.table.name}.{column.name}" for column in asked)
+
+    def fetch(self, engine: Engine, rest: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of `SELECT … FROM {rest}` by name."""
+        rows = fetch_plain(engine, f"SELECT {self.sql} FROM {rest}", parameters)
+        items = [dict(zip(self.names, row, strict=True)) for row in rows]
+        for item in items:
+            for name in self.json:
+                if item[name] is not None:
+                    item[name] = json.loads(item[name])
+        return items
 
 
 def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
@@ -110,12 +167,16 @@ def keyset_page(
     limit: int,
     cursor: str | None,
     where: list[ColumnElement[bool]],
+    n: int,
+    total: int | None = None,
 ) -> tuple[Sequence[Row[Any]], int, str | None]:
     """Rows of `query` in the order (by, key); rows where `by` is null come last in either order.
 
     Args:
         order: "asc" or "desc".
         cursor: as a former page returned it.
+        n: rows of the table.
+        total: length of the whole list, where it is known: counting a million rows takes longer than reading a page.
 
     Returns:
         rows, length of the whole list, next cursor or None.
@@ -123,9 +184,12 @@ def keyset_page(
     if order not in ("asc", "desc"):
         raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
     limit = max(1, min(int(limit), 1000))
-    total = fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0]
+    if total is None:
+        total = int(fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0])
     # Two index-ordered runs, values then nulls, so that SQLite walks an index instead of sorting.
     start = decode_cursor(cursor) if cursor else None
+    if total == 0:  # an index would be walked to its end
+        return [], 0, None
     found: list[Row[Any]] = []
     down = order == "desc"
     if start is None or start[0] is not None:
@@ -136,9 +200,12 @@ def keyset_page(
             else:
                 edge = tuple_(by, key)
                 after = [edge < start if down else edge > start]
-        ordering = (
-            [key.desc() if down else key] if by is key else [by.desc(), key.desc()] if down else [by, key]
-        )
+        # That walk passes n · limit / total rows, unless a filter bounds it. Where sorting the whole list reads fewer,
+        # the plus keeps SQLite from it.
+        bounded = any(getattr(one, "left", None) is by for one in where)
+        sparse = bool(where) and not bounded and total * total < n * limit
+        first: Any = literal_column(f"+{by.table.name}.{by.name}") if sparse else by
+        ordering = [key.desc() if down else key] if by is key else [first.desc(), key.desc()] if down else [first, key]
         found += fetch(
             engine, query.where(by.is_not(None), *where, *after).order_by(*ordering).limit(limit + 1)
         )
@@ -149,7 +216,7 @@ def keyset_page(
     more = len(found) > limit
     found = found[:limit]
     last = found[-1]._mapping if found else None
-    return found, int(total), encode_cursor(last[by], last[key]) if more and last is not None else None
+    return found, total, encode_cursor(last[by], last[key]) if more and last is not None else None
 
 
 def match_words(q: str, *, join: str = " ", prefix: bool = True) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from precompute.store import schema as s
 from precompute.store.base import modality_code
 from precompute.store.places import PlaceQueries
-from precompute.store.query import Page, match_words
+from precompute.store.query import Columns, Page, fetch_plain, marks, match_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -27,6 +27,13 @@ Item = dict[str, Any]
 __all__ = ["Page", "Store"]
 
 LOOKED_AT = 1000
+_NAMED = Columns(
+    [
+        *(s.features.c[name] for name in ("id", "label", "verdict", "omega", "lift", "n_samples")),
+        s.feature_details.c.logits,
+    ]
+)
+"""What a search by words shows of a feature."""
 
 
 class Store(PlaceQueries):
@@ -85,43 +92,39 @@ class Store(PlaceQueries):
         """Features by label and promoted tokens, samples by caption (`GET /search`)."""
         if not match_words(q):
             return {"q": q, "features": [], "samples": []}
-        c = s.features.c
         # Features by that name come first, those with evidence on both sides and the best-fitting name ahead;
         # then the ones that only promote the word (bm25 is lower for better matches).
         named = (
-            "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH :q "
-            "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT :n"
+            "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH ? "
+            "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT ?"
         )
-        ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH :q ORDER BY bm25(feature_fts), rowid LIMIT :n"
+        ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
         any_word = match_words(q, join=" OR ")
-        found = list(self._all(text(named), {"q": f"label : ({any_word})", "n": limit}))
-        known = {hit[0] for hit in found}
-        promoting = self._all(text(ranked), {"q": any_word, "n": limit})
-        found += [hit for hit in promoting if hit[0] not in known]
-        found = found[:limit]
-        query = select(s.features, s.feature_details.c.logits).join(s.feature_details)
-        rows = {r.id: r for r in self._all(query.where(c.id.in_([h[0] for h in found])))}
+        found = fetch_plain(self.engine, named, (f"label : ({any_word})", limit))
+        promoting = fetch_plain(self.engine, ranked, (any_word, limit))
+        ids = list(dict.fromkeys(id for (id,) in [*found, *promoting]))[:limit]
+        asked = f"feature_details ON feature_details.id = features.id WHERE features.id IN ({marks(len(ids))})"
+        rows = {r["id"]: r for r in _NAMED.fetch(self.engine, f"features JOIN {asked}", ids)}
         features = []
-        for hit in found:
-            r = rows[hit[0]]
-            item = {k: r._mapping[k] for k in ("id", "label", "verdict", "omega", "lift", "n_samples")}
-            features.append({**item, "promoted": [t for t, _ in r.logits["promoted"]]})
+        for id in ids:
+            logits = rows[id].pop("logits")
+            features.append({**rows[id], "promoted": [t for t, _ in logits["promoted"]]})
         order = self._captions(q, limit)
-        by_row = {r.row: self._sample_item(r) for r in self._sample_rows(order)}
+        by_row = {r["row"]: self._sample_item(r) for r in self._sample_rows(order)}
         return {"q": q, "features": features, "samples": [by_row[row] for row in order]}
 
     def _captions(self, q: str, limit: int) -> list[int]:
         """Rows of captions that have all the words, the last one whole or, failing that, as a beginning; the shortest
         first, being most about them. Of many the first thousand are looked at: bm25 would count every caption first."""
-        query = text(
+        query = (
             "SELECT row FROM samples WHERE row IN "
-            f"(SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q LIMIT {LOOKED_AT}) "
-            "ORDER BY length(text), row LIMIT :n"
+            f"(SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT {LOOKED_AT}) "
+            "ORDER BY length(text), row LIMIT ?"
         )
-        whole = [row for (row,) in self._all(query, {"q": match_words(q, prefix=False), "n": limit})]
+        whole = [row for (row,) in fetch_plain(self.engine, query, (match_words(q, prefix=False), limit))]
         if len(whole) >= limit:
             return whole
-        begun = [row for (row,) in self._all(query, {"q": match_words(q), "n": limit})]
+        begun = [row for (row,) in fetch_plain(self.engine, query, (match_words(q), limit))]
         return list(dict.fromkeys([*whole, *begun]))[:limit]
 
     def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:
@@ -131,10 +134,10 @@ class Store(PlaceQueries):
             return []
         cosine, rows = self.index(f"sample_{modality}").search(np.asarray(vector, np.float32)[None], k)
         kept = [(int(r), float(c)) for r, c in zip(rows[0], cosine[0], strict=True) if r >= 0]
-        by_row = {r.row: r for r in self._sample_rows([r for r, _ in kept])}
+        by_row = {r["row"]: r for r in self._sample_rows([r for r, _ in kept])}
         return [
             {
-                **{k: by_row[r]._mapping[k] for k in ("sample_id", "row", "text", "images")},
+                **{k: by_row[r][k] for k in ("sample_id", "row", "text", "images")},
                 "modality": modality,
                 "cosine": min(c, 1.0),
             }

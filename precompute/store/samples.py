@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Row, select, text
+from sqlalchemy import ColumnElement, select, text
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import feature_ref
 from precompute.store.quality import QualityQueries
-from precompute.store.query import Page, keyset_page, match_words
+from precompute.store.query import Columns, Page, fetch_plain, keyset_page, marks, match_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]
+
+
+_SAMPLE = Columns(s.samples.c)
 
 
 class SampleQueries(QualityQueries):
@@ -40,32 +43,34 @@ class SampleQueries(QualityQueries):
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
         c = s.samples.c
         where: list[ColumnElement[bool]] = []
+        total = self.n_samples
         if flag is not None:
-            limit_value = self._flag(flag)["threshold"] if threshold is None else threshold
-            where.append(c[s.flag_column(flag)] > limit_value)
+            known = self._flag(flag)
+            total = known["count"]
+            where.append(c[s.flag_column(flag)] > (known["threshold"] if threshold is None else threshold))
         if ids is not None:
             where.append(c.sample_id.in_([str(i) for i in ids]))
         if q and q.strip():
             match = match_words(q)
             found = text("SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q").bindparams(q=match)
             where.append(c.row.in_(found.columns(c.row).scalar_subquery()) if match else c.row < 0)
+        is_known = threshold is None and ids is None and not (q and q.strip())
         rows, total, after = keyset_page(
             self.engine, select(s.samples), by=_sample_sort(sort), key=c.row, order=order, limit=limit,
-            cursor=cursor, where=where,
+            cursor=cursor, where=where, n=self.n_samples, total=total if is_known else None,
         )  # fmt: skip
-        return Page([self._sample_item(r) for r in rows], total, after)
+        return Page([self._sample_item(r._mapping) for r in rows], total, after)
 
-    def _sample_rows(self, rows: Sequence[int]) -> Sequence[Row[Any]]:
-        return self._all(select(s.samples).where(s.samples.c.row.in_([int(r) for r in rows])))
+    def _sample_rows(self, rows: Sequence[int]) -> list[Item]:
+        return _SAMPLE.fetch(self.engine, f"samples WHERE row IN ({marks(len(rows))})", [int(r) for r in rows])
 
-    def _sample_row(self, sample_id: str) -> Row[Any]:
-        found = self._all(select(s.samples).where(s.samples.c.sample_id == str(sample_id)))
+    def _sample_row(self, sample_id: str) -> Item:
+        found = _SAMPLE.fetch(self.engine, "samples WHERE sample_id = ?", (str(sample_id),))
         if not found:
-            raise SaevxError(f"No sample {sample_id!r} in this store.")
+            raise _no_sample(sample_id)
         return found[0]
 
-    def _sample_item(self, row: Row[Any]) -> Item:
-        values = row._mapping
+    def _sample_item(self, values: Mapping[Any, Any]) -> Item:
         thresholds = {f["name"]: f["threshold"] for f in self.flags}
         raised = [n for n, limit in thresholds.items() if (values[s.flag_column(n)] or -np.inf) > limit]
         return {
@@ -76,38 +81,41 @@ class SampleQueries(QualityQueries):
 
     def sample(self, sample_id: str, top: int = 24) -> Item:
         """One pair with scores, ranks, flags, reasons and strongest features (`GET /samples/{id}`)."""
-        row = self._sample_row(sample_id)
-        values = row._mapping
-        item = self._sample_item(row)
+        values = self._sample_row(sample_id)
+        row, near_row = values["row"], values["near_row"]
+        item = self._sample_item(values)
         flag_scores = {name: values[s.flag_column(name)] for name in s.FLAGS}
-        near = s.samples.c.row.in_([row.row - 1, row.row + 1])
-        beside = self._all(select(s.samples.c.row, s.samples.c.sample_id).where(near))
-        around = {r.row: r.sample_id for r in beside}
+        others = (row - 1, row + 1, -1 if near_row is None else near_row)
+        id_of = dict(fetch_plain(self.engine, "SELECT row, sample_id FROM samples WHERE row IN (?, ?, ?)", others))
         return {
             **item,
             **{
                 k: values[k] for k in ("n_special", "n_sink", "fvu_text", "fvu_image", "extra", "near_cosine")
             },
-            "near_sample_id": self.sample_id(row.near_row) if row.near_row is not None else None,
-            "views": [_view(v) for v in row.views],
+            "near_sample_id": None if near_row is None else id_of[near_row],
+            "views": [_view(v) for v in values["views"]],
             "score_ranks": self.rank_scores(item["scores"]),
-            "flags": [self._flag_hit(row.row, name, flag_scores[name]) for name in item["flags"]],
+            "flags": [self._flag_hit(row, name, flag_scores[name]) for name in item["flags"]],
             "flag_scores": flag_scores,
-            "top_features": {name: self._top(row.row, m, top) for m, name in enumerate(s.MODALITIES)},
-            "previous": around.get(row.row - 1),
-            "next": around.get(row.row + 1),
+            "top_features": {name: self._top(row, m, top) for m, name in enumerate(s.MODALITIES)},
+            "previous": id_of.get(row - 1),
+            "next": id_of.get(row + 1),
         }
 
     def sample_id(self, row: int) -> str:
-        return str(self._all(select(s.samples.c.sample_id).where(s.samples.c.row == int(row)))[0][0])
+        return str(fetch_plain(self.engine, "SELECT sample_id FROM samples WHERE row = ?", (int(row),))[0][0])
 
     def original(self, row: int) -> Item:
         """By what a sample's pair is known again in the data: `sample_id`, `text`, `sha256` of each picture file."""
         found = self._sample_rows([row])[0]
-        return {"sample_id": found.sample_id, "text": found.text, "sha256": [one["sha256"] for one in found.images]}
+        hashes = [one["sha256"] for one in found["images"]]
+        return {"sample_id": found["sample_id"], "text": found["text"], "sha256": hashes}
 
     def row(self, sample_id: str) -> int:
-        return int(self._sample_row(sample_id).row)
+        found = fetch_plain(self.engine, "SELECT row FROM samples WHERE sample_id = ?", (str(sample_id),))
+        if not found:
+            raise _no_sample(sample_id)
+        return int(found[0][0])
 
     def _top(self, row: int, modality: int, top: int) -> list[Item]:
         return self.strongest(*self.events.maxima(row, modality), modality, top)
@@ -127,10 +135,14 @@ class SampleQueries(QualityQueries):
 
     def image_path(self, sample_id: str, image: int = 0) -> Path:
         """WebP file of a sample's picture."""
-        row = self._sample_row(sample_id)
-        if not 0 <= image < len(row.images):
-            raise SaevxError(f"Sample {sample_id!r} has {len(row.images)} pictures, counted from 0.")
-        return self.path / str(row.images[image]["path"])
+        images = self._sample_row(sample_id)["images"]
+        if not 0 <= image < len(images):
+            raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures, counted from 0.")
+        return self.path / str(images[image]["path"])
+
+
+def _no_sample(sample_id: str) -> SaevxError:
+    return SaevxError(f"No sample {sample_id!r} in this store.")
 
 
 def _sample_sort(sort: str) -> Any:

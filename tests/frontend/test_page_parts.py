@@ -8,9 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.routers.page_env import address
-from backend.routers.page_parts import HEIGHT, LEVELS, WIDTH, chart, curves, heat, level, omega_scale, split
-from backend.schemas import FloatHistogram, View
+from backend.routers.page_env import address, templates
+from backend.routers.page_parts import (
+    HEIGHT,
+    LEVELS,
+    WIDTH,
+    chart,
+    curves,
+    drawn_tokens,
+    heat,
+    level,
+    omega_scale,
+    split,
+)
+from backend.schemas import FloatHistogram, TokenActivation, View
 
 
 @given(st.floats(0, 1e4), st.floats(1e-3, 1e4))
@@ -22,6 +33,26 @@ def test_level_is_a_share_of_the_top(value: float, top: float) -> None:
 
 def test_level_of_nothing() -> None:
     assert level(None, 1.0) == level(float("nan"), 1.0) == level(1.0, 0.0) == 0
+
+
+def test_tokens_of_a_window_carry_their_space_apart() -> None:
+    words = [TokenActivation(text=one, position=i, activation=i) for i, one in enumerate((" red", "dish", "", " "))]
+    drawn = drawn_tokens(words, 3.0)
+    assert [(one.spaced, one.text, one.level > 0) for one in drawn] == [
+        (True, "red", False), (False, "dish", True), (False, "", True), (True, "", True)
+    ]  # fmt: skip
+
+
+def test_numbers_as_pages_show_them() -> None:
+    shown = templates.env.from_string(
+        "{{ a|n }} {{ a|n(1) }} {{ b|n }} {{ c|n }} {{ d|big }} {{ b|big }} {{ e|pct }} {{ f|pct }}"
+    )
+    told = shown.render(a=1.23456, b=None, c=float("nan"), d=1234567, e=0.00012, f=0.5)
+    assert told == "1.235 1.2 – – 1,234,567 – 0.012 % 50.0 %"
+    assert templates.env.from_string("{{ 0.0|n }} {{ 0|pct }} {{ none|pct }}").render() == "0 0 % –"
+    assert templates.env.from_string("{{ 0.251|width }} {{ -1|width }} {{ 7|width }} {{ none|width }}").render() == (
+        "25.1 0.0 100.0 0.0"
+    )
 
 
 def boxes(path: str) -> list[tuple[float, ...]]:

@@ -157,7 +157,7 @@ def test_captions_are_hostile_text() -> None:
         '{% import "macros.html" as m with context %}{{ m.sample_card(s) }}{{ m.tokens(t) }}'
     )
     attack = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-    token = {"text": attack, "position": 0, "value": 1.0, "level": 3}
+    token = {"spaced": False, "text": attack, "position": 0, "value": 1.0, "level": 3}
     sample = {
         "sample_id": "a/b?c",
         "text": attack,

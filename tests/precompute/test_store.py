@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from pathlib import Path
@@ -10,12 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.events import dense_values
 from precompute.store.hist import EDGES, N_BINS, pack, unpack
-from precompute.store.query import decode_cursor, encode_cursor, fetch, match_words, open_engine
+from precompute.store.query import (
+    decode_cursor,
+    encode_cursor,
+    fetch,
+    fetch_plain,
+    keyset_page,
+    match_words,
+    open_engine,
+)
 from precompute.store.reader import Store
 from precompute.store.writer import finish
 from precompute.verify import report
@@ -292,7 +302,61 @@ def test_slow_queries_are_stopped(made_up: Store) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     with pytest.raises(SaevxError, match="took too long"):
         fetch(engine, text(endless))
+    with pytest.raises(SaevxError, match="took too long"):
+        fetch_plain(engine, endless)
     assert fetch(engine, text("SELECT 1"))[0][0] == 1  # and the connection lives on
+    assert fetch_plain(engine, "SELECT 1") == [(1,)]
+
+
+def test_a_list_is_the_same_sorted_or_walked(made_up: Store) -> None:
+    """`n` says how long the table is, so a large one makes every filtered list a short one."""
+    c = s.features.c
+    for column, order in itertools.product((c.lift, c.label, c.label_score, c.n_samples), ("asc", "desc")):
+        pages = []
+        for n in (1, 10**9):
+            cursor, found = None, []
+            while True:
+                rows, total, cursor = keyset_page(
+                    made_up.engine, select(c.id, column), by=column, key=c.id, order=order, limit=7, cursor=cursor,
+                    where=[c.verdict == "cross-modal"], n=n,
+                )  # fmt: skip
+                found += [row.id for row in rows]
+                if cursor is None:
+                    break
+            assert len(found) == total > 7
+            pages.append(found)
+        assert pages[0] == pages[1], (column.name, order)
+
+
+def test_totals_known_beforehand_are_the_counted_ones(made_up: Store) -> None:
+    assert made_up.features(limit=3).total == made_up.n_features
+    assert made_up.samples(limit=3).total == made_up.n_samples
+    for flag in made_up.flags:
+        at_its_own = made_up.samples(flag=flag["name"], limit=3)
+        assert at_its_own == made_up.samples(flag=flag["name"], threshold=flag["threshold"], limit=3)
+
+
+def test_one_feature_of_a_sample_is_read_alone(made_up: Store) -> None:
+    for row in range(0, made_up.n_samples, 9):
+        whole = made_up.events.sample(row)
+        for feature in {0, *whole.feature_e[:5].tolist()}:
+            tokens, z_t = made_up.events.feature(row, feature)
+            assert tokens.token_id_t.tolist() == whole.token_id_t.tolist()
+            assert z_t.tolist() == dense_values(whole, [feature])[:, 0].tolist()
+
+
+def test_partners_are_the_strongest_pairs(made_up: Store) -> None:
+    for feature in range(0, made_up.n_features, 5):
+        told = made_up.feature(feature)["cooccurring"]
+        for name, side in (("text_to_image", "a"), ("image_to_text", "b")):
+            pairs = made_up.pairs["text-image"]
+            found = pairs.measured(pairs.of(feature, side))
+            other = found.b if side == "a" else found.a
+            order = np.lexsort((other, -found.support, -found.npmi))
+            order = order[other[order] != feature][:8]
+            assert [one["id"] for one in told[name]] == other[order].tolist()
+            assert [one["npmi"] for one in told[name]] == found.npmi[order].tolist()
+            assert [one["lift_shuffled"] for one in told[name]] == found.lift_shuffled[order].tolist()
 
 
 def test_cursor_round_trip() -> None:
