@@ -221,7 +221,6 @@ class Collector:
         assert loaded.batch is not None
         if loaded.hidden is None:
             begin = time.monotonic()
-            memory.give_back()  # of the batch before: the model needs the most, and should find no more there each time
             if self.nll:
                 loaded.hidden, loaded.nll_b = self.mllm.hidden_and_nll(loaded.batch, quick=True)
             else:
@@ -337,6 +336,8 @@ class Collector:
             del one
         samples.sort(key=lambda sample: sample.index)
         write_shard(self, number, samples, set_aside, np.array(sums))
+        samples.clear()
+        memory.give_back()
 
 
 def rest(held: list[Loaded], loaded: Generator[Loaded]) -> Generator[Loaded]:
