@@ -60,9 +60,10 @@ def pixel_flags(files: list[Path]) -> dict[str, Array]:
     """
     if not files:
         return {flag: np.zeros(0) for flag, _ in ISSUES.values()}
-    found = cleanvision_scores(files)
     with ThreadPoolExecutor() as pool:  # decoding and sorting let other threads run
-        contrast, edge = np.array(list(pool.map(contrast_and_edge, files))).T
+        seen = pool.map(contrast_and_edge, files)
+        found = cleanvision_scores(files)
+        contrast, edge = np.array(list(seen)).T
     found["blank"] = np.fmin(found["blank"], 1 - contrast)
     softness = np.where(contrast > _LEAST_CONTRAST, 1 - np.minimum(edge / np.maximum(contrast, 1e-9), 1), 0.0)
     found["blurred"] = np.fmax(found["blurred"], softness)

@@ -275,14 +275,15 @@ def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
     start = np.asarray(e.max_offset[group])
     length = e.max_offset[group + 1] - start
     at = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
-    asked = np.repeat(group, length) * store.n_features + e.max_feature[at].astype(np.int64)
+    asked = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
     _need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
-    row = np.searchsorted(e.sample_token, run.token_e, "right") - 1
+    row = np.searchsorted(e.sample_token, run.token_e, "right") - 1 - run.rows[0]
     key = (row * 2 + kind_e) * store.n_features + run.feature_e
-    order = np.lexsort((run.value_e, key))
-    key, value = key[order], run.value_e[order]
+    # A positive float16's bits rise with it, so one sort of numbers orders by key and then by value.
+    packed = np.sort(key << 16 | run.value_e.view(np.uint16))
+    key = packed >> 16
     last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
-    key, value = key[last], value[last]
+    key, value = key[last], packed[last].astype(np.uint16).view(np.float16)
     found = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
     good = len(asked) == 0 or (
         len(key) > 0 and (key[found] == asked).all() and (value[found] == e.max_value[at]).all()
