@@ -56,8 +56,10 @@ def release(*things: Any) -> None:
     """Let go of the pages of those that are memory-mapped files, which count as resident once they were touched. What
     was written stays, and what is asked for again is read again."""
     for thing in things:
-        if isinstance(thing, np.memmap) and isinstance(thing.base, mmap.mmap):
-            thing.base.madvise(mmap.MADV_DONTNEED)
+        while isinstance(thing, np.ndarray):
+            thing = thing.base
+        if isinstance(thing, mmap.mmap):
+            thing.madvise(mmap.MADV_DONTNEED)
 
 
 def total() -> int:

@@ -9,6 +9,7 @@ import pytest
 from numpy.lib.format import open_memmap
 
 from precompute import memory
+from precompute.store.events import mapped
 
 BYTES = 1 << 26
 
@@ -25,12 +26,12 @@ def test_a_mapped_file_let_go_of(tmp_path: Path) -> None:
     memory.release(written)
     assert written[0] == 9 and written[-1] == 7
 
-    read = np.load(path, mmap_mode="r")
-    total = int(read.sum())
-    full = memory.resident()
-    memory.release(read)
-    assert memory.resident() < full - BYTES // 2
-    assert int(read.sum()) == total == 7 * BYTES + 2
+    for read in (np.load(path, mmap_mode="r"), mapped(path)):
+        total = int(read.sum())
+        full = memory.resident()
+        memory.release(read)
+        assert memory.resident() < full - BYTES // 2
+        assert int(read.sum()) == total == 7 * BYTES + 2
 
 
 @pytest.mark.skipif(memory._TRIM is None, reason="not glibc")
