@@ -110,13 +110,6 @@ def store_part(s: dict[str, Any]) -> str:
     )
 
 
-def timing_part(t: dict[str, Any]) -> str:
-    return (
-        f"`make demo`, set up: {t['first_seconds']:.0f} s from start to page (goal: ≤ 300), {t['again_seconds']:.0f} s "
-        f"the second time (goal: ≤ 15), {t['samples']} pairs, on {t['machine']}."
-    )
-
-
 def render(results: Path = RESULTS) -> str:
     """The figures as Markdown."""
     e, s = read("demo-evaluation", results), read("demo-store", results)
@@ -129,7 +122,6 @@ def render(results: Path = RESULTS) -> str:
             words_part(e),
             sae_part(e, read("demo-sae-training", results)),
             store_part(s),
-            timing_part(read("demo-timing", results)),
         )
     )
 
