@@ -45,7 +45,7 @@ SWAP_KINDS = ("noun", "colour", "noun", "number", "place", "place", "place")
 
 
 @cache
-def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
+def planted_kinds(n_samples: int, seed: int = 7) -> tuple[str, ...]:
     """What is wrong with each pair: "" or a key of PLANTED, at PLANTED's rate but at least 4 of each, fewer only
     where they would be half of the data."""
     least = min(4, n_samples // (2 * len(PLANTED)))
@@ -57,7 +57,7 @@ def planted_kinds(n_samples: int, seed: int = 7) -> list[str]:
     out = [kinds[i] for i in order]
     whole = out.index("")
     out[0], out[whole] = out[whole], out[0]
-    return out
+    return tuple(out)
 
 
 def swap_one_word(caption: str, rng: np.random.Generator, kind: str | None = None) -> tuple[str, str]:
