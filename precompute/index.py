@@ -8,6 +8,7 @@ queries share.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
 from precompute.strongest import strongest
-from precompute.weigh import KEPT_MAXIMA, to_float, unit
+from precompute.weigh import KEPT_MAXIMA, unit
 
 Array = NDArray[Any]
 
@@ -33,7 +34,7 @@ N_NEIGHBOURS = 10
 N_LOGITS = 10
 PROJECTION_SEED = 20250217  # a constant of the format: live queries must draw the same signs
 _BLOCK_BYTES = 1 << 27
-_BLOCK = 256
+_BLOCK = 128
 
 
 @lru_cache(maxsize=2)
@@ -113,16 +114,17 @@ def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
     d = data.resid.shape[1]
     top = weigh["top_resid"]
     found = np.zeros((data.n_features, d), dtype=np.float32)
-    step = max(1, _BLOCK_BYTES // (8 * top.shape[1] * top.shape[2] * d))
+    step = max(1, _BLOCK_BYTES // (4 * top.shape[2] * d))
     live = np.flatnonzero((top >= 0).any((1, 2)))
     for low in range(0, len(live), step):
         block = live[low : low + step]
         total_fd = np.zeros((len(block), d))
         for m in (TEXT, IMAGE):
-            known = top[block, m] >= 0
-            h_fkd = to_float(data.resid[np.maximum(top[block, m], 0)]) - weigh["mu"][m]
-            total_fd += (h_fkd * known[..., None]).sum(1)
-        found[block] = unit(total_fd / (top[block] >= 0).sum((1, 2))[:, None])
+            known_fk = top[block, m] >= 0
+            h_fkd = torch.from_numpy(data.resid[np.maximum(top[block, m], 0)]).view(torch.bfloat16).float()
+            sum_fd = torch.einsum("fkd,fk->fd", h_fkd, torch.from_numpy(known_fk).float()).numpy()
+            total_fd += sum_fd - known_fk.sum(1)[:, None] * weigh["mu"][m]
+        found[block] = unit(total_fd)
     return found
 
 
@@ -202,16 +204,24 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     folder = part / "index"
     folder.mkdir(exist_ok=True)
     directions = np.asarray(options["directions"](), dtype=np.float32)
-    spaces = dict(zip(SPACES, (unit(directions), profiles(data, weigh)), strict=True))
-    found: dict[str, Array] = {}
-    for name, vectors in spaces.items():
-        faiss.write_index(flat_index(vectors), str(folder / f"{name}.faiss"))
-        found[f"{name}_other"], found[f"{name}_cosine"] = nearest(vectors)
-    for m, vectors in enumerate(all_sample_vectors(data, weigh)):
-        faiss.write_index(flat_index(vectors), str(folder / f"sample_{MODALITIES[m]}.faiss"))
-    save_step(part, "index", **found)
-    feature_map.write(part, spaces["decoder"], found["decoder_other"], weigh)
-
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
-    save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
+    decoder = unit(directions)
+    others, cosines = nearest(decoder)
+    with ThreadPoolExecutor(1) as beside:  # the map runs on one core, the rest on all
+        drawn = beside.submit(feature_map.write, part, decoder, others, weigh)
+        profile = profiles(data, weigh)
+        profile_others, profile_cosines = nearest(profile)
+        save_step(
+            part, "index",
+            decoder_other=others, decoder_cosine=cosines,
+            profile_other=profile_others, profile_cosine=profile_cosines,
+        )  # fmt: skip
+        save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
+        of_samples = all_sample_vectors(data, weigh)
+        for name, vectors in (
+            *zip(SPACES, (decoder, profile), strict=True),
+            *((f"sample_{m}", v) for m, v in zip(MODALITIES, of_samples, strict=True)),
+        ):
+            faiss.write_index(flat_index(vectors), str(folder / f"{name}.faiss"))
+        drawn.result()
     return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}

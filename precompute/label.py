@@ -72,20 +72,19 @@ def _singular(word: str, known: set[str]) -> str:
     return word
 
 
-def word_at(texts: list[str], position: int) -> str:
-    """The whole word around one token: pieces belong together until one starts with a space or has no
-    letter.
+def whole_words(pieces: list[str]) -> list[str]:
+    """Of every token the whole word around it, "" where it has no letter: pieces belong together until one starts
+    with a space or has no letter.
     """
-    pieces = [text if any(c.isalnum() for c in text) else None for text in texts]
-    if pieces[position] is None:
-        return ""
-    first, last = position, position + 1
-    while first > 0 and not texts[first][:1].isspace() and pieces[first - 1] is not None:
-        first -= 1
-    while last < len(texts) and pieces[last] is not None and not texts[last][:1].isspace():
-        last += 1
-    found = words_of("".join(texts[first:last]))
-    return found[0] if found else ""
+    found: list[str] = []
+    spelled = [any(map(str.isalnum, piece)) for piece in pieces]
+    for end in range(1, len(pieces) + 1):
+        if end < len(pieces) and spelled[end - 1] and spelled[end] and not pieces[end][:1].isspace():
+            continue
+        first = len(found)
+        words = words_of("".join(pieces[first:end]))
+        found += [words[0] if words else ""] * (end - first)
+    return found
 
 
 def top_words(data: Collected, words: Words) -> csr_matrix:
@@ -95,18 +94,17 @@ def top_words(data: Collected, words: Words) -> csr_matrix:
     pairs = np.stack([row[feature, rank], position[feature, rank]], axis=1).astype(np.int64)
     places, where = np.unique(pairs, axis=0, return_inverse=True)
     number = np.full(len(places), -1)
-    texts: list[str] = []
+    whole: list[str] = []
     start, last_row = 0, -1
     for i, (sample, token) in enumerate(places.tolist()):
         if sample != last_row:
             low, high = (int(x) for x in data.events.sample_token[sample : sample + 2])
             ids, kinds = data.events.token_id[low:high], data.events.token_modality[low:high]
             start = int(np.argmax(kinds == TEXT))
-            texts = [data.vocabulary[t] if m == TEXT else "\n" for t, m in zip(ids, kinds, strict=True)][
-                start:
-            ]
+            some = zip(ids[start:].tolist(), kinds[start:].tolist(), strict=True)
+            whole = whole_words([data.vocabulary[t] if m == TEXT else "\n" for t, m in some])
             last_row = sample
-        number[i] = words.id_of.get(word_at(texts, token - start), -1)
+        number[i] = words.id_of.get(whole[token - start], -1)
     found = number[where.ravel()]
     keep = found >= 0
     shape = (data.n_features, len(words.name))
@@ -145,17 +143,15 @@ def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: f
 
 def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     """Bonus for caption words among the promoted tokens, falling with their rank."""
-    entries: list[tuple[int, int, float]] = []
-    for k, entry in enumerate(logits):
-        seen: set[int] = set()
-        for rank, (token, _) in enumerate(entry["promoted"]):
-            number = words.id_of.get(token.strip().lower(), -1)
-            if number >= 0 and number not in seen:
-                seen.add(number)
-                entries.append((k, number, PROMOTED_BONUS / (1 + rank)))
-    feature, word, bonus = np.array(entries).reshape(-1, 3).T
-    at = (feature.astype(np.int64), word.astype(np.int64))
-    return csr_matrix((bonus, at), shape=(len(logits), len(words.name)))
+    token_of = [
+        [words.id_of.get(token.strip().lower(), -1) for token in tokens] for tokens in logits.tokens("promoted")
+    ]
+    word_fr = np.array(token_of, dtype=np.int64).reshape(len(logits), -1)
+    feature, rank = np.nonzero(word_fr >= 0)
+    word = word_fr[feature, rank]
+    _, first = np.unique(feature * len(words.name) + word, return_index=True)  # of a word's ranks the best
+    bonus = PROMOTED_BONUS / (1 + rank[first])
+    return csr_matrix((bonus, (feature[first], word[first])), shape=(len(logits), len(words.name)))
 
 
 def evidence(data: Collected, words: Words, logits: Lens) -> csr_matrix:
@@ -246,7 +242,7 @@ def keyword_name(words: Words, best: int, second: int) -> Name:
     return Name(", ".join(words.name[word] for word in chosen), chosen)
 
 
-def fallback(data: Collected, words: Words, feature: int, logits: dict[str, list[list[Any]]]) -> Name:
+def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -> Name:
     """A name where no word stands out: its strongest text token, else its first promoted token, else the
     commonest word of the captions in which it fires."""
 
@@ -261,8 +257,7 @@ def fallback(data: Collected, words: Words, feature: int, logits: dict[str, list
         ].strip()
         if token:
             return quoted("token", token)
-    promoted = logits["promoted"]
-    for text, _ in promoted:
+    for text in promoted:
         if any(c.isalnum() for c in text):
             return quoted("towards", text.strip())
     rows = np.unique(data.accum["top_row"][feature])
@@ -286,20 +281,20 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     words = read_words([str(record["text"]) for record in data.samples])
     best, second = choose(evidence(data, words, logits))
     names: list[Name | None] = [None] * data.n_features
+    promoted = logits.tokens("promoted")
     live = np.flatnonzero(weigh["verdict"] != VERDICTS.index("dead")).tolist()
     for k in live:
         names[k] = (
             keyword_name(words, int(best[k]), int(second[k]))
             if best[k] >= 0
-            else fallback(data, words, k, logits[k])
+            else fallback(data, words, k, promoted[k])
         )
     told: dict[str, Any] = {"method": "keywords"}
     if options.get("labeller"):
         from precompute.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
-        promoted = [[token.strip() for token, _ in logits[k]["promoted"]] for k in live]
-        written = model.names(data, live, promoted)
+        written = model.names(data, live, [[token.strip() for token in promoted[k]] for k in live])
         for k, text in zip(live, written, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)
         n_failed = sum(text is None for text in written)

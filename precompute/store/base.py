@@ -11,7 +11,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Row, select
+from sqlalchemy import Engine, Row
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -105,10 +105,10 @@ class StoreBase:
 
     @cached_property
     def _tokens(self) -> list[str]:
-        rows = self._all(select(s.vocabulary).order_by(s.vocabulary.c.token_id))
-        tokens = [""] * (rows[-1].token_id + 1 if rows else 0)
-        for r in rows:
-            tokens[r.token_id] = r.text
+        rows = fetch_plain(self.engine, "SELECT token_id, text FROM vocabulary ORDER BY token_id")
+        tokens = [""] * (rows[-1][0] + 1 if rows else 0)
+        for token_id, text in rows:
+            tokens[token_id] = text
         return tokens
 
     def token_text(self, token_id: int) -> str:
@@ -122,8 +122,8 @@ class StoreBase:
             "samples_text", "samples_image", "density_text", "density_image", "max_text", "max_image", "p999",
             "omega", "omega_centred", "omega_all_pairs",
         ]  # fmt: skip
-        rows = self._all(select(*(s.features.c[n] for n in names)).order_by(s.features.c.id))
-        table = np.array([[np.nan if v is None else v for v in r] for r in rows], dtype=np.float64)
+        rows = fetch_plain(self.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
+        table = np.array(rows, dtype=np.float64).reshape(-1, len(names))
         return {name: table[:, i] for i, name in enumerate(names)}
 
     @cached_property

@@ -192,18 +192,26 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
     @overload
     def __getitem__(self, at: slice) -> list[dict[str, list[list[Any]]]]: ...
     def __getitem__(self, at: int | slice) -> Any:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        at = range(len(self))[at]
+        if not isinstance(at, slice):
+            at = range(len(self))[at]
+            return self[at : at + 1][0]
         if not self.step:
-            return {side: [] for side in self.SIDES}
-        return {
-            side: [
-                [self.vocabulary[t] if t < len(self.vocabulary) else f"<{t}>", round(v, 4)]
-                for t, v in zip(self.step[side][at].tolist(), self.step[f"{side}_logit"][at].tolist(), strict=True)
-            ]
-            for side in self.SIDES
-        }
+            return [{side: [] for side in self.SIDES} for _ in range(*at.indices(len(self)))]
+        columns = []
+        for side in self.SIDES:
+            logits = np.round(self.step[f"{side}_logit"][at].astype(np.float64), 4).tolist()
+            both = zip(self.tokens(side, at), logits, strict=True)
+            columns.append([list(map(list, zip(*one, strict=True))) for one in both])
+        return [dict(zip(self.SIDES, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def tokens(self, side: str, some: slice = slice(None)) -> list[list[str]]:
+        """Of some features, or all, the tokens of one side alone, the strongest first."""
+        if not self.step:
+            return [[] for _ in range(*some.indices(len(self)))]
+        words = self.vocabulary
+        return [
+            [words[t] if t < len(words) else f"<{t}>" for t in tokens] for tokens in self.step[side][some].tolist()
+        ]
 
 
 def steps_folder(part: Path) -> Path:

@@ -278,7 +278,7 @@ def quarantine_rows(data: Collected) -> Iterator[Item]:
 
 
 def fts_rows(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
-    for feature, (label, entry) in enumerate(zip(labels, logits, strict=True)):
-        promoted = " ".join(token for token, _ in entry["promoted"])
+    for feature, (label, tokens) in enumerate(zip(labels, logits.tokens("promoted"), strict=True)):
+        promoted = " ".join(tokens)
         if label or promoted:
             yield feature, label or "", promoted

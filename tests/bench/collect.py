@@ -18,7 +18,7 @@ from precompute.plan import Plan, plan_rows
 from precompute.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
-SAMPLES, ROUNDS = 300, 5
+SAMPLES, ROUNDS = 1500, 3
 
 
 class Ready(Collector):

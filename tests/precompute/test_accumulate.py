@@ -146,3 +146,14 @@ def test_gates_only_drop_what_could_not_have_been_kept(
     found, wanted = acc.tables(running.accum()), naive(events, seed)
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@given(st.integers(0, 40), st.integers(1, 3), st.integers(0, 1000))
+def test_the_packed_order_is_that_of_all_four_keys(n: int, hashes: int, seed: int) -> None:
+    """Equal hashes too, which chance alone all but never gives."""
+    rng = np.random.default_rng(seed)
+    events = random_events(n, seed)
+    cell = rng.integers(0, 3, n)
+    for key in (rng.integers(0, hashes, n).astype(np.uint64), acc.event_hash(seed, events)):
+        expected = np.lexsort((events.position, events.row, key, cell))
+        np.testing.assert_array_equal(acc.hashed_order(events, cell, key), expected)

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute import label
-from precompute.store.collected import Collected, load_json, load_step
+from precompute.store.collected import Collected, Lens, load_json, load_step
 from precompute.store.schema import VERDICTS
 from tests.precompute.conftest import Part
 from tests.synthetic import CONCEPTS, word_feature
@@ -62,11 +62,22 @@ def test_detection_score_against_counting(part: Part) -> None:
     assert np.mean(scores) > 0.85
 
 
-@pytest.mark.parametrize(
-    ("position", "word"), [(0, "an"), (1, "umbrella"), (2, "umbrella"), (3, "umbrella"), (4, ""), (5, "red")]
-)
-def test_words_are_rejoined_from_pieces(position: int, word: str) -> None:
-    assert label.word_at(["An", " um", "br", "ella", ",", " red"], position) == word
+def test_words_are_rejoined_from_pieces() -> None:
+    pieces = ["An", " um", "br", "ella", ",", " red", "dish", "\n", "dish", "!", "5"]
+    words = ["an", "umbrella", "umbrella", "umbrella", "", "reddish", "reddish", "", "dish", "", "5"]
+    assert label.whole_words(pieces) == words
+    assert label.whole_words([]) == []
+
+
+def test_a_promoted_word_counts_once_by_its_best_rank() -> None:
+    words = label.read_words(["a dog", "red boat"])
+    step = {"promoted": np.array([[2, 0, 1], [3, 9, 3]]), "promoted_logit": np.zeros((2, 3))}
+    lens = Lens(step, [" Dog", "red", "dog", "boat"], 2)
+    found = label.promoted_words(lens, words).toarray()
+    expected = np.zeros_like(found)
+    expected[0, words.id_of["dog"]], expected[0, words.id_of["red"]] = 2, 2 / 3
+    expected[1, words.id_of["boat"]] = 2
+    np.testing.assert_allclose(found, expected)
 
 
 def test_plurals_count_with_their_singular() -> None:
@@ -117,17 +128,16 @@ def test_names_where_no_word_stands_out(part: Part) -> None:
     """Token, promoted token, then the captions' commonest word; a test of each where captions have the word."""
     data, k = Collected(part.path, part.manifest), word_feature("dog")
     words = label.read_words([str(record["text"]) for record in data.samples])
-    token = label.fallback(data, words, k, {"promoted": []})
+    token = label.fallback(data, words, k, [])
     assert token == label.Name("token “dog”", [words.id_of["dog"]])
     rows = data.accum["top_row"].copy()
     rows[k, 0] = -1
     data.accum["top_row"] = rows
-    promoted = {"promoted": [["…", 3.0], [" xyzzy", 2.0]]}
-    assert label.fallback(data, words, k, promoted) == label.Name("towards “xyzzy”", [])
-    seen = label.fallback(data, words, k, {"promoted": [["…", 3.0]]})
+    assert label.fallback(data, words, k, ["…", " xyzzy"]) == label.Name("towards “xyzzy”", [])
+    seen = label.fallback(data, words, k, ["…"])
     captions = [set(label.words_of(data.samples[r]["text"])) for r in np.unique(rows[k, 1]) if r >= 0]
     counted = {word: sum(word in caption for caption in captions) for word in words.id_of}
     assert seen.text == f"with “{words.name[seen.words[0]]}”"
     assert counted[words.name[seen.words[0]]] == max(counted.values()) > 1
     rows[k] = -1
-    assert label.fallback(data, words, k, {"promoted": []}) == label.Name("no word", [])
+    assert label.fallback(data, words, k, []) == label.Name("no word", [])
