@@ -29,7 +29,8 @@ def make(folder: Path, n_samples: int) -> Path:
         return store
     begin = time.monotonic()
     from precompute.demo.build import build
-    from precompute.pipeline import Options, precompute
+    from precompute.pass_options import Options
+    from precompute.pipeline import precompute
 
     build(folder, n_samples, say)
     say(f"Reading {n_samples} pairs with the model and its SAE-V (the offline pass):")

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from precompute.runs import rank_in_run, run_starts
+
 Array = NDArray[Any]
 TOP = 20
 N_BANDS, BAND = 4, 8
@@ -292,16 +294,25 @@ def bound(cell: Array, key: Array) -> Array:
 
 
 def octave(value: Array) -> Array:
-    """⌊log2⌋ of float16 values, subnormal ones too; of 0 something below all others."""
-    exponent: Array = np.frexp(value.astype(np.float32))[1].astype(np.int64)
+    """⌊log2⌋ of float16 values ≥ 0, subnormal ones too; of 0 something below all others."""
+    octaves: Array = _OCTAVE[value.view(np.uint16)]
+    return octaves
+
+
+def _octaves() -> Array:
+    """Of every float16 ≥ 0 by its bits: looked up, that is several times faster than worked out."""
+    value = np.arange(1 << 15, dtype=np.uint16).view(np.float16).astype(np.float32)
+    exponent = np.frexp(value)[1].astype(np.int64)
     return np.where(value > 0, exponent - 1, -64)
+
+
+_OCTAVE = _octaves()
 
 
 def event_hash(seed: int, events: Entries) -> Array:
     """uint64 of (seed, row, position, feature) of each entry."""
     # Events come token by token: what depends on the token alone is mixed once for each.
-    changed = (events.row[1:] != events.row[:-1]) | (events.position[1:] != events.position[:-1])
-    first = np.flatnonzero(np.r_[True, changed]) if len(events.row) else np.zeros(0, np.int64)
+    first = run_starts(events.row, events.position)
     key = int.from_bytes(hashlib.sha256(f"saevx bands {seed}".encode()).digest()[:8], "big")
     x = np.full(len(first), key, dtype=np.uint64)
     for number in (events.row[first], events.position[first]):
@@ -317,18 +328,6 @@ def mix(x: Array, number: Array) -> Array:
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: Array = x ^ (x >> np.uint64(31))
     return mixed
-
-
-def run_starts(keys: Array) -> Array:
-    """Where each run of equal keys begins."""
-    return np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, np.int64)
-
-
-def rank_in_run(keys: Array) -> Array:
-    """0, 1, 2 … inside each run of equal keys."""
-    first = run_starts(keys)
-    rank: Array = np.arange(len(keys)) - np.repeat(first, np.diff(np.append(first, len(keys))))
-    return rank
 
 
 def tables(accum: Accum) -> dict[str, Array]:

@@ -15,8 +15,9 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsCo
 
 from precompute.errors import SaevxError
 from precompute.options import EvaluateOptions, TrainOptions
+from precompute.pass_options import Options
 from precompute.patches_options import PatchesOptions
-from precompute.pipeline import Options, precompute
+from precompute.pipeline import precompute
 from precompute.score_options import ScoreOptions
 
 CLI_CONFIG = SettingsConfigDict(

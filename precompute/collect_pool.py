@@ -13,7 +13,7 @@ from precompute.progress import Progress
 from precompute.ray_pool import pool
 
 if TYPE_CHECKING:
-    from precompute.pipeline import Options
+    from precompute.pass_options import Options
 
 
 class Shared(NamedTuple):

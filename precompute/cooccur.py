@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
+from precompute.runs import expand, kth_largest, offsets, rank_in_run
 from precompute.score import derangement
 from precompute.store.collected import Collected, save_step
 from precompute.store.pairs import npmi
@@ -53,11 +54,9 @@ def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
     for m in (TEXT, IMAGE):
         start = np.asarray(data.events.max_offset[rows * 2 + m])
         length = np.asarray(data.events.max_offset[rows * 2 + m + 1]) - start
-        indptr = np.concatenate([[0], np.cumsum(length)])
-        take = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], length)
-        index = data.events.max_feature[take].astype(np.int64)
+        index = data.events.max_feature[expand(start, length)].astype(np.int64)
         shape = (len(rows), data.n_features)
-        sets.append(csr_matrix((np.ones(len(index), np.int32), index, indptr), shape=shape))
+        sets.append(csr_matrix((np.ones(len(index), np.int32), index, offsets(length)), shape=shape))
     return sets[0], sets[1]
 
 
@@ -82,27 +81,16 @@ def strongest(
             other = row + low != b
             row, b, n_ab = row[other], b[other], n_ab[other]
         value = npmi(n_ab, n_a[row + low], n_b[b], n)[1]
-        # Few survive: only what reaches the row's k-th best, in rounded numbers, is sorted exactly.
-        rounded = value.astype(np.float32)
-        gate = _kth_best(row, b, rounded, product.shape)
-        strong = rounded >= gate[row]
+        # Few survive: only what reaches the row's k-th best is sorted.
+        begin = np.searchsorted(row, np.arange(product.shape[0] + 1))
+        strong = value >= kth_largest(value, begin, KEPT)[row]
         row, b, n_ab, value = row[strong], b[strong], n_ab[strong], value[strong]
         order = np.lexsort((b, -n_ab, -value, row))
         row, b, n_ab = row[order], b[order], n_ab[order]
-        best = np.arange(len(row)) - np.searchsorted(row, row) < KEPT
+        best = rank_in_run(row) < KEPT
         found.append((row[best] + low, b[best], n_ab[best]))
     a, b, n_ab = (np.concatenate(x) for x in zip(*found, strict=True))
     return a, b, n_ab
-
-
-def _kth_best(row: Array, column: Array, value: Array, shape: tuple[int, int]) -> Array:
-    """float32 [rows]: each row's KEPT-th largest value; −inf where it has fewer."""
-    if shape[1] <= KEPT:
-        return np.full(shape[0], -np.inf, dtype=np.float32)
-    dense = np.full(shape, -np.inf, dtype=np.float32)
-    dense[row, column] = value
-    dense.partition(shape[1] - KEPT, axis=1)
-    return dense[:, shape[1] - KEPT].copy()
 
 
 def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.model import IMAGE, SINK, TEXT, Batch, View
+from precompute.runs import offsets
 from precompute.sae import SaeV
 
 Array = NDArray[Any]
@@ -126,7 +127,7 @@ def encode_batch(
         errors: also measure ‖h − ĥ‖² per token.
     """
     length_b = batch.length_b
-    start_b = np.concatenate([[0], np.cumsum(length_b)])
+    start_b = offsets(length_b)
     real_bs = np.arange(batch.modality_bs.shape[1]) < length_b[:, None]
     hidden_td = hidden_bsd[torch.from_numpy(real_bs).to(hidden_bsd.device)]
     token_id_t = batch.inputs["input_ids"].cpu().numpy()[real_bs].astype(np.int32)
@@ -140,12 +141,12 @@ def encode_batch(
     events = active(sae, counted_td, scale)
     count_t = np.zeros(len(modality_t), dtype=np.int64)
     count_t[counted] = events.count_t
-    offset_t = np.concatenate([[0], np.cumsum(count_t)])
+    offset_t = offsets(count_t)
 
     error_t = np.zeros(len(modality_t))
     if errors and len(counted):
         device = sae.device
-        offset = torch.from_numpy(np.concatenate([[0], np.cumsum(events.count_t)])).to(device)
+        offset = torch.from_numpy(offsets(events.count_t)).to(device)
         feature_e = torch.from_numpy(events.feature_e).to(device)
         rebuilt_td = sae.reconstruct(offset, feature_e, events.z_e, counted_td)
         squared_td = (counted_td.to(device) - rebuilt_td).square_()

@@ -23,9 +23,9 @@ from precompute.errors import SaevxError
 from precompute.feed import Fed, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
 from precompute.options import EvaluateOptions
-from precompute.pipeline import code_version, plain_name
 from precompute.plan import plan_rows, smallest_hashes
 from precompute.progress import Progress, say
+from precompute.provenance import code_version, plain_name
 from precompute.sae import SaeV
 
 Array = NDArray[Any]

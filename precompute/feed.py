@@ -6,7 +6,7 @@ Which rows can be run, and in which batches, is settled as for the pass (plan.py
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -93,8 +93,12 @@ def load(mllm: Mllm, rows: Sequence[Row]) -> list[Fed]:
         return [Fed([], None, [*set_aside, SetAside(kept[0].index, kept[0].sample_id, reason)])]
 
 
-def ahead(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`work(item)` of every item in order, up to AHEAD of them done before they are asked for."""
+def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, wait: bool = False) -> Generator[Made]:
+    """`work(item)` of every item in order, up to AHEAD of them done before they are asked for.
+
+    Args:
+        wait: whoever closes this early wants the item that is being worked on to be done with.
+    """
     waiting: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
     try:
@@ -105,8 +109,8 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # Not waited for: whoever drops this early may be that very thread, collecting garbage.
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Not waited for, unless asked to: whoever drops this early may be that very thread, collecting garbage.
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def norms(hidden_bsd: Tensor) -> Array:

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from precompute.accumulate import AT_ONCE
-from precompute.collect import feature_type
 from precompute.cooccur import KEPT as KEPT_PARTNERS
 from precompute.cooccur import MAX_SAMPLES
-from precompute.flag import MAX_REASONS
 from precompute.index import N_NEIGHBOURS, WIDTH
 from precompute.plan import Plan
+from precompute.reasons import MAX_REASONS
 from precompute.rehearse import Rehearsal, Sizes
+from precompute.shard import feature_type
 from precompute.store import mapfile
 from precompute.store.base import NEIGHBOUR
 from precompute.store.collected import BLOCK
@@ -298,7 +298,7 @@ def peak_memory(
         "score": r.peak["score"] + later + more_maxima + records,
         "flag": r.peak["flag"] + later + more_maxima + records + (z.samples - small.samples) * WIDTH * 8,
         "cooccur": r.peak["cooccur"] + later + records,
-        "index": r.peak["index"] + later + vectors + more_maxima + (z.samples - small.samples) * WIDTH * 8,
+        "index": r.peak["index"] + later + vectors + more_maxima + (z.samples - small.samples) * WIDTH * 6,
         "label": r.peak["label"] + later + records,
         "write": r.peak["write"] + later + records,
         "verify": r.peak["verify"] + weights + rows
@@ -335,7 +335,7 @@ def foretell(
 
 def said(f: Forecast, kept: Kept, device: str, n_rows: int, r: Rehearsal) -> str:
     """A few lines for a person."""
-    from precompute.pipeline import human
+    from precompute.progress import human
 
     z = f.sizes
     parts = {**f.bytes, "events": f.bytes["events"] - (f.of["all"] - f.of[kept])}

@@ -21,10 +21,10 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from precompute import map as feature_map
+from precompute.runs import strongest
 from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
-from precompute.strongest import strongest
 from precompute.weigh import KEPT_MAXIMA, unit
 
 Array = NDArray[Any]
@@ -86,14 +86,12 @@ def sample_vector(features: Array, z: Array, modality: str, store: Store) -> Arr
     return np.asarray(vectors[0])
 
 
-def all_sample_vectors(data: Collected, weigh: Mapping[str, Array]) -> Array:
-    """float32 [2, N, 256]: every sample in both modalities."""
-    vectors = np.zeros((2, data.n_samples, WIDTH), dtype=np.float32)
+def all_sample_vectors(data: Collected, weigh: Mapping[str, Array], modality: int) -> Array:
+    """float32 [N, 256]: every sample in one modality."""
+    vectors = np.zeros((data.n_samples, WIDTH), dtype=np.float32)
     for low, high in data.blocks():
-        for m, maxima in enumerate(data.maxima(low, high)):
-            vectors[m, low:high] = sample_vectors(
-                maxima, weigh["p999"], weigh["samples"][:, m], data.n_samples
-            )
+        maxima = data.maxima_in(np.arange(low, high), modality)
+        vectors[low:high] = sample_vectors(maxima, weigh["p999"], weigh["samples"][:, modality], data.n_samples)
     return vectors
 
 
@@ -217,11 +215,10 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
             profile_other=profile_others, profile_cosine=profile_cosines,
         )  # fmt: skip
         save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
-        of_samples = all_sample_vectors(data, weigh)
-        for name, vectors in (
-            *zip(SPACES, (decoder, profile), strict=True),
-            *((f"sample_{m}", v) for m, v in zip(MODALITIES, of_samples, strict=True)),
-        ):
+        for name, vectors in zip(SPACES, (decoder, profile), strict=True):
             faiss.write_index(flat_index(vectors), str(folder / f"{name}.faiss"))
+        for m, name in enumerate(MODALITIES):
+            vectors = all_sample_vectors(data, weigh, m)
+            faiss.write_index(flat_index(vectors), str(folder / f"sample_{name}.faiss"))
         drawn.result()
     return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}

@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.cooccur import chosen_rows, feature_sets
 from precompute.progress import say
+from precompute.runs import offsets, run_starts
 from precompute.store.collected import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 
@@ -183,7 +184,7 @@ def choose(found: csr_matrix) -> tuple[Array, Array]:
     order = np.lexsort((matrix.col, -matrix.data, matrix.row))
     row, column, value = matrix.row[order], matrix.col[order], matrix.data[order]
     best, second = np.full(found.shape[0], -1), np.full(found.shape[0], -1)
-    first = np.flatnonzero(np.r_[True, np.diff(row) != 0]) if len(row) else np.zeros(0, np.int64)
+    first = run_starts(row)
     best[row[first]] = column[first]
     follows = first[(first + 1 < len(row))]
     follows = follows[(row[follows + 1] == row[follows]) & (value[follows + 1] >= SECOND * value[follows])]
@@ -221,7 +222,7 @@ def detection(data: Collected, words: Words, names: list[Name | None], p999: Arr
     length_f = np.array([len(name.words) if name else 0 for name in names])
     column = np.array([word for name in names if name for word in name.words], dtype=np.int64)
     name_fw = csr_matrix(
-        (np.ones(len(column), np.int64), column, np.r_[0, np.cumsum(length_f)]),
+        (np.ones(len(column), np.int64), column, offsets(length_f)),
         shape=(len(names), len(words.name)),
     )
     word_nf = (words.in_caption[rows].astype(np.int64) @ name_fw.T).astype(bool).astype(np.int64).tocsr()

@@ -19,20 +19,12 @@ from numpy.typing import NDArray
 
 from precompute import accumulate as acc
 from precompute import memory
-from precompute.collect import (
-    PRELUDE_FILE,
-    SHARDS,
-    THUMBS,
-    Collector,
-    feature_type,
-    resid_path,
-    shard_path,
-    thumb_path,
-    write_arrays,
-)
+from precompute.collect import PRELUDE_FILE, THUMBS, Collector, thumb_path
 from precompute.data import SetAside
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
+from precompute.runs import expand, offsets
+from precompute.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
 
 Array = NDArray[Any]
 FAN = 8
@@ -56,17 +48,6 @@ def shards(job: Collector) -> Iterator[tuple[int, Any]]:
     for number in range(len(job.plan.shards)):
         with np.load(shard_path(job.part, number), allow_pickle=False) as file:
             yield number, file
-
-
-def expand(start_n: Array, length_n: Array) -> Array:
-    """Indices start…start+length−1 of every run, one after the other."""
-    begin = np.cumsum(length_n) - length_n
-    at: Array = np.repeat(start_n - begin, length_n) + np.arange(int(length_n.sum()))
-    return at
-
-
-def offsets(length_n: Array) -> Array:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(length_n, dtype=np.int64)])
 
 
 def heads(job: Collector) -> Heads:

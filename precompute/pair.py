@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from precompute.flag import N_NAMED, Excess, is_empty, repeated_share, text_excess
+from precompute.flag import is_empty, repeated_share
 from precompute.pixels import pixel_flags, tiny
+from precompute.reasons import N_NAMED
 from precompute.score import Weights
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
+from precompute.support import Excess, text_excess
 
 Array = NDArray[Any]
 THUMB = 256

@@ -28,9 +28,9 @@ from precompute.patches import FULL, NONE, Variant
 from precompute.patches_answers import answer_tokens, beginnings, greedy, plain
 from precompute.patches_file import NAMED_COLUMNS, Answered, Outcomes, closing, result, variants, write
 from precompute.patches_options import PatchesOptions
-from precompute.pipeline import code_version, stamps, weights
 from precompute.plan import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
 from precompute.progress import Progress, say
+from precompute.provenance import code_version, stamps, weights
 from precompute.score import Weights
 from precompute.score_data import listing
 from precompute.store.reader import Store

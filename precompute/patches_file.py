@@ -19,7 +19,7 @@ from precompute.errors import SaevxError
 from precompute.model import Mllm
 from precompute.patches import FULL, NONE, Variant
 from precompute.patches_options import PatchesOptions
-from precompute.pipeline import code_version, plain_name
+from precompute.provenance import code_version, plain_name
 from precompute.store.reader import Store
 from precompute.vision import SOURCES
 

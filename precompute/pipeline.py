@@ -10,114 +10,24 @@ import importlib
 import json
 import platform
 import sys
-import tempfile
 import time
-from collections.abc import Iterable
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
-
-from pydantic import ConfigDict, Field
+from typing import Any
 
 from precompute import memory
-from precompute.data import Data, Source, read
+from precompute.data import Data, read
 from precompute.errors import SaevxError
-from precompute.options import Fields, Spread, where
+from precompute.options import where
+from precompute.pass_options import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
 from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
-from precompute.progress import say
+from precompute.progress import human, say
+from precompute.provenance import code_version, plain_name, stamps, weights
 from precompute.ray_pool import check
 
-if TYPE_CHECKING:
-    from precompute.forecast import Forecast
-    from precompute.rehearse import Rehearsal
-
-Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
-PASS_OPTIONS = {
-    "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
-    "shuffle_images",
-}  # fmt: skip
-LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
-LATER_OPTIONS = {
-    "name", "model_name", "sae_name", "data_name", "delta", "omega", "repeat_samples", "labeller", "labeller_model",
-    "events", "max_store_gb",
-}  # fmt: skip
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
 WRITTEN = "written"
 """In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""
-
-
-class Options(Spread, Fields):
-    """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: str
-    """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
-    model: str
-    """Model: a transformers folder or hub id."""
-    sae: str
-    """SAE-V: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
-    out: Path
-    """Folder of the finished store; it must not exist yet."""
-    name: str | None = None
-    """The store's short name in the explorer; default: the folder's."""
-    model_name: str | None = None
-    """What pages call the model; default: its folder's name or hub id. Likewise the next two."""
-    sae_name: str | None = None
-    """What pages call the SAE-V."""
-    data_name: str | None = None
-    """What pages call the data."""
-    layer: int | None = Field(default=None, ge=0)
-    """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
-    nll: bool = False
-    """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
-    batch_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens in a batch, padding counted; default: 4096, and 1024 where the model runs on a CPU."""
-    shard_samples: int = Field(default=1024, ge=1)
-    """Samples in a shard, after which a killed run can go on."""
-    ds: int = Field(default=1000, ge=1)
-    """Samples in D_s, from which ω is computed."""
-    delta: float | None = Field(default=None, ge=0)
-    """Activation threshold δ for ω, in units of z; default: 10 % of each feature's 99.9th percentile."""
-    sinks: float | Literal["keep"] = Field(default=4.0)
-    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
-    omega: Literal["paired", "all-pairs"] = "paired"
-    """Which ω the scores use."""
-    repeat_samples: bool = False
-    """Let a sample give several of the tokens behind ω, as the authors do; default: one per modality."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of every choice by chance."""
-    shuffle_images: bool = False
-    """Control: exchange the images among the pairs before the pass, none keeping its own; the store says so."""
-    labeller: str | None = None
-    """Let a model name the features, its pictures sent along: base URL of an OpenAI-compatible API, such as
-    http://localhost:8000/v1. The key, where it wants one, is read from SAEVX_LABELLER_KEY."""
-    labeller_model: str | None = None
-    """Name of that model; default: the first that the URL lists."""
-    device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
-    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
-    geometry: str | None = None
-    """How image tokens lie in the picture, for a model family that is not known: square."""
-    events: Literal["all", "examples", "none"] | None = None
-    """Which samples' per-token activations the store keeps: all; examples, those that a feature's page or a flag shows;
-    none. A server with the model computes the others anew. Default: the first of these that fits --max-store-gb."""
-    max_store_gb: float | None = Field(default=None, gt=0)
-    """Most GB (10⁹ bytes) that the finished store may take, foretold before the pass; default: no limit."""
-    only: Step | None = None
-    """Run this step alone on the unfinished store (OUT.part)."""
-    dry_run: bool = False
-    """Say what it would take in time, memory and disk, from a few samples, and write nothing."""
-
-    @property
-    def part(self) -> Path:
-        return self.out.with_name(self.out.name + ".part")
 
 
 def precompute(options: Options) -> Path:
@@ -140,7 +50,9 @@ def precompute(options: Options) -> Path:
         check_url(options.labeller)
     run = Run(options if options.ray is None else options.absolute())  # rows name files, to workers elsewhere too
     if options.dry_run:
-        print(run.forecast().text(options))
+        from precompute.budget import forecast_of
+
+        print(forecast_of(run).text(options))
         return options.part
     return run.only(options.only) if options.only else run.all()
 
@@ -153,7 +65,6 @@ class Run:
         self.part = options.part
         self.seconds: dict[str, float] = {}
         self.extra: dict[str, Any] = {}
-        self.foretold: Forecast | None = None
 
     @cached_property
     def sae(self) -> Any:
@@ -208,15 +119,18 @@ class Run:
 
     def all(self) -> Path:
         """Every step, then verify and rename."""
+        from precompute import budget
         from precompute.store import trim
+        from precompute.store.collected import Collected
         from precompute.store.writer import seal, write_database, write_pairs
         from precompute.verify import verify_or_raise
 
         begin = time.monotonic()
-        self.fits()
+        foretold = None if (self.part / MANIFEST).exists() else budget.fits(self)
         manifest = self.collect()
         if "content_id" not in manifest:
-            self.fits_still(manifest)
+            if foretold is not None:
+                budget.fits_still(self.options, foretold, Collected(self.part, manifest))
             told = self.told_later()
             if WRITTEN not in manifest:
                 for step in LATER:
@@ -446,101 +360,6 @@ class Run:
     def timed(self, step: str) -> Timed:
         return Timed(step, self.seconds)
 
-    # ---- --dry-run
-
-    def forecast(self) -> Told:
-        """Time, memory and bytes, from every step run for real on a few samples."""
-        from precompute import forecast
-        from precompute.model import Mllm
-        from precompute.rehearse import config_of, narrow, rehearse
-
-        o = self.options
-        sae, stride = narrow(o.sae, o.layer, o.device)
-        n_features = int((config_of(o.sae) or {}).get("d_sae") or 0) * (2 if sae.signed else 1)
-        n_features = n_features if stride > 1 and n_features else sae.n_features * stride
-        mllm = self.__dict__.get("mllm") or Mllm.load(
-            o.model, layer=sae.layer, full=o.nll, device=o.device, dtype=o.dtype, device_map=o.device_map,
-            quantize=o.quantize, geometry=o.geometry,
-        )  # fmt: skip
-        self.mllm, self.sae = mllm, sae
-        sae.check(mllm.d_model)
-        data, plan = self.data_and_plan
-        startup = time.time() - memory.begun()
-        given = {
-            **self.given(), "directions": lambda: sae.directions_fd.detach().cpu().numpy(), "labeller": None
-        }  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            found = rehearse(
-                mllm, sae, stride, data, plan, Path(folder), given, seed=o.seed, nll=o.nll, sinks=self.sinks, ds=o.ds
-            )
-        vocab = int(mllm.model.get_input_embeddings().weight.shape[0])
-        told = forecast.foretell(
-            found, plan, ds=o.ds, n_features=n_features, vocab=vocab, d_model=mllm.d_model, startup=startup
-        )
-        self.__dict__.pop("sae")
-        return Told(told, found, data.n_rows, str(mllm.device))
-
-    def fits(self) -> None:
-        """Before the pass: whether some store, or the one asked for, is foretold to fit.
-
-        Raises:
-            SaevxError: it is not.
-        """
-        from precompute.store import trim
-
-        o = self.options
-        if o.max_store_gb is not None and not (self.part / MANIFEST).exists():
-            self.foretold = self.forecast().forecast
-            kept = trim.choose(o.events, o.max_store_gb, self.foretold.of)
-            say(f"events: {kept}, as foretold")
-
-    def fits_still(self, manifest: dict[str, Any]) -> None:
-        """After the pass, when the events are known: whether some store, or the one asked for, still fits.
-
-        Raises:
-            SaevxError: it does not; the pass is kept.
-        """
-        from precompute.store import trim
-        from precompute.store.collected import Collected
-
-        o, told = self.options, self.foretold
-        if o.max_store_gb is None or told is None:
-            return
-        events = trim.event_bytes(Collected(self.part, manifest).events, None)
-        grown = events - (told.of["all"] - told.of["none"])
-        share = (told.of["examples"] - told.of["none"]) / max(told.of["all"] - told.of["none"], 1)
-        sizes = {
-            "all": told.of["all"] + grown, "examples": told.of["examples"] + grown * share, "none": told.of["none"]
-        }  # fmt: skip
-        trim.choose(o.events, o.max_store_gb, cast("dict[trim.Kept, float]", sizes))
-
-
-class Told(NamedTuple):
-    """A forecast, with what it was made from."""
-
-    forecast: Forecast
-    rehearsal: Rehearsal
-    n_rows: int
-    device: str
-
-    def text(self, o: Options) -> str:
-        from precompute import forecast
-        from precompute.store import trim
-
-        said = []
-        try:
-            kept = trim.choose(o.events, o.max_store_gb, self.forecast.of)
-        except SaevxError as error:
-            kept, said = o.events or "none", [str(error)]
-        has, need = memory.total(), self.forecast.memory
-        if need > has:
-            alone = self.forecast.sae
-            what = f"the SAE alone takes {human(alone)}" if alone > has else f"this run takes {human(need)}"
-            said.append(
-                f"This machine has {human(has)} of memory in all, and {what}: take a smaller SAE or a larger machine."
-            )
-        return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
-
 
 class Timed:
     """Seconds of a block, under its name. What it needed is given back before the next."""
@@ -556,40 +375,3 @@ class Timed:
         self.into[self.name] = round(time.monotonic() - self.begin, 3)
         if self.name != "collect":
             say(f"{self.name}: {self.into[self.name]:.1f} s")
-
-
-def human(n_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if n_bytes < 1000 or unit == "GB":
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    raise AssertionError
-
-
-def plain_name(source: str) -> str:
-    """A folder's own name; a hub id as it is."""
-    return Path(source).resolve().name if Path(source).exists() else source
-
-
-def weights(source: str) -> list[Path]:
-    folder = Path(source)
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-
-
-def stamps(images: Iterable[Source]) -> list[list[str | int]]:
-    """Tell whether files, or images inside files, have changed, without reading them."""
-    found: list[list[str | int]] = []
-    for image in images:
-        if isinstance(image, Path):
-            stat = image.stat()
-            found.append([image.name, stat.st_size, stat.st_mtime_ns])
-        else:
-            found.append(image.stamp())
-    return found
-
-
-def code_version() -> str:
-    try:
-        return version("saevx")
-    except PackageNotFoundError:
-        return "0"

@@ -17,6 +17,14 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def human(n_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    raise AssertionError
+
+
 class Progress:
     """Counts `unit`s up to `total`, which may be unknown; `quiet` says nothing."""
 

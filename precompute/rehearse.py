@@ -1,8 +1,7 @@
 """The whole command on a few of its batches, in a folder that goes: what `--dry-run` measures (forecast.py scales it).
 
 Every step is the real one. What of a step's time grows with the data is timed once more alone, warm, so that the rest,
-which does not, is known too. Where the SAE has more than MOST_FEATURES, every `stride`-th of them stands for all; of an
-SAE in a folder the others are not even read, so that one beyond the machine's memory can be asked about.
+which does not, is known too. Where the SAE is wide, every `stride`-th feature stands for all (narrow.py).
 """
 
 from __future__ import annotations
@@ -11,26 +10,24 @@ import importlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from math import ceil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from precompute import accumulate as acc
-from precompute import memory, merge, sae_load
+from precompute import memory, merge
 from precompute.collect import Collector
 from precompute.cooccur import feature_sets
 from precompute.data import Data
 from precompute.errors import SaevxError
-from precompute.flag import unsupported
 from precompute.index import all_sample_vectors, nearest
 from precompute.label import read_words
 from precompute.model import Mllm
+from precompute.pass_options import LATER
 from precompute.pixels import pixel_flags, pixel_hashes
 from precompute.plan import Plan
 from precompute.progress import say
@@ -40,13 +37,13 @@ from precompute.store import schema as s
 from precompute.store import trim
 from precompute.store.collected import Collected, load_json, load_step
 from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, TEXT
 from precompute.store.writer import seal, write_database, write_pairs
+from precompute.support import unsupported
 from precompute.verify import verify
 from precompute.weigh import K_PAIRED, Firing, common_means, cut_maxima, firing, paired, sample_counts
 
 Array = NDArray[Any]
-LATER = ("weigh", "score", "flag", "cooccur", "index", "label")
-MOST_FEATURES = 8192
 SECONDS = 12.0
 """How long the model is run, one batch at least."""
 MOST_SAMPLES, FEW_DS = 1024, 64
@@ -129,89 +126,6 @@ def timed(into: dict[str, float], name: str) -> Iterator[None]:
     begin = time.monotonic()
     yield
     into[name] = into.get(name, 0.0) + time.monotonic() - begin
-
-
-# ---- a narrower SAE
-
-
-def config_of(source: str) -> dict[str, Any] | None:
-    """A folder's config, its sizes under SAELens' names; None of what is no folder."""
-    path = Path(source) / sae_load.CONFIG
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def narrow(source: str, layer: int | None, device: str) -> tuple[SaeV, int]:
-    """The SAE, or where it is wider than MOST_FEATURES one of every stride-th feature; and the stride.
-
-    Raises:
-        SaevxError: as `SaeV.load`.
-    """
-    config = config_of(source)
-    width = int((config or {}).get("d_sae") or 0)
-    weights = Path(source) / sae_load.WEIGHTS
-    if config is not None and width > MOST_FEATURES and weights.is_file():
-        with suppress(SaevxError):  # what SAELens must first convert is read whole
-            stride = ceil(width / MOST_FEATURES)
-            return thin(config, cut_weights(weights, width, stride), stride, source, layer, device), stride
-        if (size := weights.stat().st_size) > memory.available():
-            raise SaevxError(f"The SAE {source} takes {size / 1e9:.1f} GB, more memory than this machine has free.")
-    sae = SaeV.load(source, device, layer=layer)
-    stride = ceil(sae.n_features / MOST_FEATURES)
-    if stride == 1:
-        return sae, 1
-    inner = sae.sae
-    state = {name: strided(tensor, int(inner.cfg.d_sae), stride) for name, tensor in inner.state_dict().items()}
-    told = {**inner.cfg.to_dict(), "architecture": inner.cfg.architecture()}
-    return thin(told, state, stride, source, sae.layer, device), stride
-
-
-def strided(tensor: torch.Tensor, width: int, stride: int) -> torch.Tensor:
-    """Every stride-th entry along the axes of the features."""
-    return tensor[tuple(slice(None, None, stride) if n == width else slice(None) for n in tensor.shape)]
-
-
-def cut_weights(weights: Path, width: int, stride: int) -> dict[str, torch.Tensor]:
-    """As `strided`, of a file of which no more is read."""
-    from safetensors import safe_open
-
-    found = {}
-    with safe_open(weights, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 (it is no dict)
-            part = file.get_slice(name)
-            at = tuple(slice(None, None, stride) if n == width else slice(None) for n in part.get_shape())
-            found[name] = part[at].float() if at else file.get_tensor(name).float()
-    return found
-
-
-def thin(
-    config: dict[str, Any], state: dict[str, torch.Tensor], stride: int, source: str, layer: int | None, device: str
-) -> SaeV:
-    """An SAE of every stride-th feature; of a top-k one as many times fewer are active.
-
-    Args:
-        state: of these features only.
-
-    Raises:
-        SaevxError: SAELens does not take it so.
-    """
-    from sae_lens import SAE
-
-    from precompute.model import pick_device
-
-    told = {
-        **config, "d_sae": ceil(int(config["d_sae"]) / stride), "device": pick_device(device), "dtype": "float32"
-    }  # fmt: skip
-    if told.get("k"):
-        told["k"] = max(1, round(int(told["k"]) / stride))
-    try:
-        inner = SAE.from_dict(told)
-        inner.load_state_dict(state)
-    except Exception as error:
-        raise SaevxError(f"The SAE {source} cannot be tried in part: {error}") from error
-    return SaeV(inner, source, layer)
-
-
-# ---- the run
 
 
 def some(data: Data, plan: Plan, n_batches: int, ds: int) -> tuple[Data, Plan, int]:
@@ -376,9 +290,10 @@ def growing(job: Collector, data: Collected, manifest: dict[str, Any], stride: i
         pixel_flags(pictures)
         pixel_hashes(pictures)
     with timed(took, "index maxima"):
-        all_sample_vectors(data, weigh)
-    took["flag maxima"] = took["index maxima"]
+        for modality in (TEXT, IMAGE):
+            all_sample_vectors(data, weigh, modality)
     with timed(took, "flag maxima"):
+        all_sample_vectors(data, weigh, IMAGE)
         for low, high in data.blocks():
             unsupported(
                 data, np.arange(low, high), data.maxima(low, high)[1], weigh["p999"], weights.support_f

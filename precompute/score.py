@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse import csr_matrix
 
+from precompute.runs import offsets, strongest
 from precompute.store.collected import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES
-from precompute.strongest import strongest
 
 Array = NDArray[Any]
 
@@ -101,7 +101,7 @@ def _ones(matrix: csr_matrix) -> csr_matrix:
 def _strongest(matrix: csr_matrix, k: int) -> csr_matrix:
     """Keeps each row's k largest values; ties go to the smaller feature."""
     kept = strongest(matrix.data, matrix.indptr, k)
-    indptr = np.concatenate([[0], np.cumsum(np.minimum(np.diff(matrix.indptr), k))])
+    indptr = offsets(np.minimum(np.diff(matrix.indptr), k))
     return csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
 
 

@@ -24,25 +24,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.collect import Collector, Sample, maxima, split, thumb_path
+from precompute.collect import Collector, thumb_path
 from precompute.data import METADATA, Data, Row, SetAside, stream
 from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
-from precompute.flag import fvu_of, is_empty, repeated_share, text_excess
+from precompute.flag import fvu_of, is_empty, repeated_share
 from precompute.live import load_engine, located
-from precompute.merge import expand, offsets
 from precompute.model import IMAGE, TEXT, Mllm, pick_device
-from precompute.pipeline import code_version, stamps, weights
 from precompute.pixels import pixel_flags, tiny
 from precompute.plan import fingerprint, make_plan, usable
 from precompute.progress import Progress, say
+from precompute.provenance import code_version, stamps, weights
 from precompute.ray_pool import check, pool
+from precompute.runs import expand, offsets
 from precompute.sae import SaeV
 from precompute.score import Weights, chance, score_maxima
 from precompute.score_file import as_line, check_suffix, closing, write
 from precompute.score_options import ScoreOptions
+from precompute.shard import Sample, maxima, split
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
+from precompute.support import text_excess
 
 Array = NDArray[Any]
 PLAN = "plan.json"

@@ -22,9 +22,9 @@ from precompute.errors import SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
 from precompute.options import TrainOptions
-from precompute.pipeline import code_version, human, plain_name, stamps, weights
 from precompute.plan import OVERHEAD, fingerprint, plan_rows
-from precompute.progress import Progress, say
+from precompute.progress import Progress, human, say
+from precompute.provenance import code_version, plain_name, stamps, weights
 from precompute.stream import Meter, Stream, finite
 
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"

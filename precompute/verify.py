@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 
 from precompute import memory
 from precompute.errors import SaevxError
+from precompute.runs import expand
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
@@ -274,7 +275,7 @@ def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
     group = (2 * run.rows[:, None] + np.arange(2)).ravel()
     start = np.asarray(e.max_offset[group])
     length = e.max_offset[group + 1] - start
-    at = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+    at = expand(start, length)
     asked = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
     _need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
     row = np.searchsorted(e.sample_token, run.token_e, "right") - 1 - run.rows[0]

@@ -16,10 +16,10 @@ from scipy import stats
 from tqdm import tqdm
 
 from precompute import memory
+from precompute.runs import offsets, rank_in_run, run_starts, strongest
 from precompute.store.collected import Collected, save_step
 from precompute.store.hist import percentile
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
-from precompute.strongest import strongest
 
 Array = NDArray[Any]
 
@@ -83,7 +83,7 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
         group = feature * 2 + sample.modality_t[token]
         order = np.lexsort((token, -z, group))
         group, token, z = group[order], token[order], z[order]
-        kept = _rank_in_group(group) < per_sample
+        kept = rank_in_run(group) < per_sample
         parts.append((group[kept], z[kept], np.full(int(kept.sum()), row, np.int64), resid_t[token[kept]]))
     empty = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
     group, z, rows, resid = (np.concatenate(x) for x in zip(*(parts or empty), strict=True))
@@ -91,15 +91,6 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
     group = group[order]
     start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
     return Firing(group // 2, group % 2, z[order] / data.unit, rows[order], resid[order], start)
-
-
-def _rank_in_group(group: Array) -> Array:
-    """0, 1, 2 … inside each run of equal values of a sorted array."""
-    if not len(group):
-        return np.zeros(0, np.int64)
-    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    rank: Array = np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
-    return rank
 
 
 class Means(NamedTuple):
@@ -150,7 +141,7 @@ def common_means(data: Collected) -> Means:
         h_td = to_float(data.resid[some])
         here = group[some]
         order = np.argsort(here, kind="stable")
-        first = np.flatnonzero(np.r_[True, np.diff(here[order]) != 0])
+        first = run_starts(here[order])
         mu = mu_md[modality[some]]
         for which, shift in enumerate((0.0, mu)):
             pooled[which][here[order][first]] += np.add.reduceat(unit(h_td - shift)[order], first, axis=0)
@@ -227,11 +218,11 @@ def all_pairs(data: Collected, fire: Firing) -> Array:
     """
     order = np.lexsort((fire.resid, fire.row, -fire.value, fire.feature))
     feature = fire.feature[order]
-    order = order[_rank_in_group(feature) < TOP_ALL_PAIRS]
+    order = order[rank_in_run(feature) < TOP_ALL_PAIRS]
     group = fire.feature[order] * 2 + fire.modality[order]
     by_group = np.argsort(group, kind="stable")  # keeps the order of strength
     order, group = order[by_group], group[by_group]
-    kept = _rank_in_group(group) < K_ALL_PAIRS
+    kept = rank_in_run(group) < K_ALL_PAIRS
     order, group = order[kept], group[kept]
     omega = np.full(data.n_features, np.nan)
     count = np.bincount(group, minlength=2 * data.n_features).reshape(-1, 2)
@@ -294,7 +285,7 @@ def cut_maxima(data: Collected, p999: Array) -> None:
     """
     folder = data.part / "events"
     length = np.minimum(np.diff(data.max_offset), KEPT_MAXIMA)
-    offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    offset = offsets(length)
     np.save(folder / "max_offset.npy", offset)
 
     def make(name: str, like: Array) -> np.memmap:

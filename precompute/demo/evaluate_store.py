@@ -29,7 +29,7 @@ from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS
 from precompute.live import Encoded, encode_pair
 from precompute.model import IMAGE, TEXT, Mllm, Pair
-from precompute.pipeline import Options as PassOptions
+from precompute.pass_options import Options as PassOptions
 from precompute.pipeline import precompute
 from precompute.sae import SaeV
 from precompute.score import Weights, auroc, score_pair

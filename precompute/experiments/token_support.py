@@ -21,12 +21,12 @@ from precompute.arguments import parsed
 from precompute.demo.scenes import draw
 from precompute.encode import Encoded, Scale, encode_batch
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
-from precompute.flag import LITTLE_WEIGHT
 from precompute.live import load_sae
 from precompute.model import IMAGE, TEXT, Mllm, Pair
 from precompute.score import Weights
 from precompute.store.events import Events
 from precompute.store.reader import Store
+from precompute.support import LITTLE_WEIGHT
 from precompute.weigh import KEPT_MAXIMA
 
 Array = NDArray[Any]

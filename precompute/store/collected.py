@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 
 from precompute import memory
 from precompute.errors import SaevxError
+from precompute.runs import expand, offsets
 from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
 
@@ -115,20 +116,20 @@ class Collected:
         """Largest z per feature of rows low…high−1: (text, image), each float64 CSR [rows, F], every
         feature.
         """
-        return tuple(self._maxima(np.arange(low, high), m) for m in (TEXT, IMAGE))
+        return self.maxima_of(np.arange(low, high))
 
     def maxima_of(self, rows: Array) -> tuple[csr_matrix, csr_matrix]:
         """As `maxima`, for any rows."""
-        return tuple(self._maxima(rows, m) for m in (TEXT, IMAGE))
+        return self.maxima_in(rows, TEXT), self.maxima_in(rows, IMAGE)
 
-    def _maxima(self, rows: Array, modality: int) -> csr_matrix:
+    def maxima_in(self, rows: Array, modality: int) -> csr_matrix:
+        """As `maxima_of`, in one modality."""
         start = np.asarray(self.max_offset[rows * 2 + modality])
         stop = np.asarray(self.max_offset[rows * 2 + modality + 1])
-        indptr = np.concatenate([[0], np.cumsum(stop - start)])
-        take = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], stop - start)
+        take = expand(start, stop - start)
         data = self.max_value[take].astype(np.float64) * self.unit
         shape = (len(rows), self.n_features)
-        return csr_matrix((data, self.max_feature[take].astype(np.int64), indptr), shape=shape)
+        return csr_matrix((data, self.max_feature[take].astype(np.int64), offsets(stop - start)), shape=shape)
 
     def blocks(self, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
         """Runs of rows with about `entries` maxima each, at least one row a run; when the next is asked for, what was

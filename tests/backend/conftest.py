@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from tests import synthetic, tiny
 
 ODD_ID = "train/odd id ?#%é.jpg"

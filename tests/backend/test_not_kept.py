@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from tests import tiny
 from tests.conftest import Server

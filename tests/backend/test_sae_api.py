@@ -17,7 +17,8 @@ from backend.routers.sae import not_for_images
 from backend.settings import Settings
 from precompute.evaluate import evaluate
 from precompute.options import EvaluateOptions, TrainOptions
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.train import train
 from tests import tiny
 

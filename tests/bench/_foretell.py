@@ -9,9 +9,11 @@ from typing import Any
 
 
 def foretell(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
-    from precompute.pipeline import Options, Run
+    from precompute.budget import forecast_of
+    from precompute.pass_options import Options
+    from precompute.pipeline import Run
 
-    told = Run(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device)).forecast().forecast
+    told = forecast_of(Run(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))).forecast
     return {
         "seconds": told.total, "memory": told.memory, "bytes": told.of["all"], "steps": told.seconds,
         "parts": told.bytes,

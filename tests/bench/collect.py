@@ -13,7 +13,8 @@ from precompute import merge
 from precompute.collect import Collector, Loaded
 from precompute.data import Columns, Data, read
 from precompute.model import Mllm
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.plan import Plan, plan_rows
 from precompute.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio, subset

@@ -40,7 +40,8 @@ from transformers import AutoModelForCausalLM
 
 from precompute.errors import SaevxError
 from precompute.model import TEXT, Mllm, Pair, quiet
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.store import schema
 from precompute.store.events import of_bits
 from precompute.store.reader import Store

@@ -7,10 +7,12 @@ import shutil
 from typing import Any
 from unittest.mock import patch
 
-from precompute.collect import PRELUDE_FILE, SHARDS
+from precompute.collect import PRELUDE_FILE
 from precompute.collect_pool import Shared, Worker
-from precompute.pipeline import Options, Run
+from precompute.pass_options import Options
+from precompute.pipeline import Run
 from precompute.ray_pool import Pool, pool
+from precompute.shard import SHARDS
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
 SAMPLES, ROUNDS, SHARD = 640, 2, 64

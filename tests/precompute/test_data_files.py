@@ -14,7 +14,8 @@ import pytest
 from precompute.data import Cell, Columns, Slice, header_size, open_picture, read
 from precompute.data import tables as tables_module
 from precompute.errors import SaevxError
-from precompute.pipeline import Run, stamps
+from precompute.pipeline import Run
+from precompute.provenance import stamps
 from precompute.store.collected import Collected
 from tests import tiny
 from tests.precompute.tinies import Maker, collected

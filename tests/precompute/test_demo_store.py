@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from precompute.data import open_picture
 from precompute.model import IMAGE, Pair
-from precompute.pipeline import Options, Run
+from precompute.pass_options import Options
+from precompute.pipeline import Run
 from precompute.store.reader import Store
 from tests.conftest import Demo
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.sparse import csr_matrix
 
-from precompute import flag, pixels
+from precompute import duplicates, flag, pixels, support
 from precompute.store.collected import load_json, load_step
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS
@@ -77,15 +77,15 @@ def test_false_alarm_rate_is_five_percent(part: Part) -> None:
 def test_text_excess_against_loops() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((3, 8)) * (rng.random((3, 8)) < 0.5)
-    support = rng.random(8)
+    support_f = rng.random(8)
     events = [(r, p, k, rng.random() * 1.3) for r in range(3) for p in range(4) for k in range(8) if rng.random() < 0.4]
     columns = [np.array(x) for x in zip(*events, strict=True)]
-    got = flag.text_excess(*columns, csr_matrix(image), support)
+    got = support.text_excess(*columns, csr_matrix(image), support_f)
     for row, position, share, feature in zip(*got, strict=True):
         ratio = {k: min(v, 1) for r, p, k, v in events if (r, p) == (row, position)}
-        lack = {k: support[k] * max(v - min(image[row, k], 1), 0) for k, v in ratio.items()}
-        whole = sum(support[k] * v for k, v in ratio.items())
-        assert share == pytest.approx(sum(lack.values()) / (whole + flag.LITTLE_WEIGHT))
+        lack = {k: support_f[k] * max(v - min(image[row, k], 1), 0) for k, v in ratio.items()}
+        whole = sum(support_f[k] * v for k, v in ratio.items())
+        assert share == pytest.approx(sum(lack.values()) / (whole + support.LITTLE_WEIGHT))
         assert feature == (max(lack, key=lambda k: (lack[k], -k)) if max(lack.values()) > 0 else -1)
     assert len(got.row_t) == len({(r, p) for r, p, *_ in events})
 
@@ -95,10 +95,10 @@ def test_a_weak_word_that_the_picture_lacks_outweighs_a_strong_one_that_it_shows
     next to nothing, none on a patch."""
     image = csr_matrix(np.array([[0.75, 0.75, 0.0, 0.0]]))
     row, position, feature = np.zeros(4, int), np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])
-    got = flag.text_excess(row, position, feature, np.ones(4), image, np.array([6.0, 6.0, 2.0, 0.01]))
+    got = support.text_excess(row, position, feature, np.ones(4), image, np.array([6.0, 6.0, 2.0, 0.01]))
     assert got.share_t[1] > got.share_t[0] > got.share_t[2]
     assert got.feature_t.tolist() == [0, 2, 3]
-    nothing = flag.text_excess(row[:0], position[:0], feature[:0], np.zeros(0), image, np.ones(4))
+    nothing = support.text_excess(row[:0], position[:0], feature[:0], np.zeros(0), image, np.ones(4))
     assert not len(nothing.share_t)
 
 
@@ -111,13 +111,13 @@ def test_near_duplicates_flag_the_later_one() -> None:
     hashes = rng.random((6, 64)) < 0.5
     hashes[4] = hashes[1]
     hashes[4, 0] ^= True
-    near = flag.near_duplicates(vectors, hashes, np.arange(6))
+    near = duplicates.near_duplicates(vectors, hashes, np.arange(6))
     assert near.score[4] > 0.9 and near.row[4] == 1 and near.row[1] == 4
-    assert (np.delete(near.score, 4) < flag.NEAR_LIMIT).all()
+    assert (np.delete(near.score, 4) < duplicates.NEAR_LIMIT).all()
     crowd = np.concatenate([vectors, np.repeat(vectors[1:2], 12, axis=0) + 0.001])  # nearer inside the model
-    many = flag.near_duplicates(crowd, np.concatenate([hashes, rng.random((12, 64)) < 0.5]), np.arange(18))
+    many = duplicates.near_duplicates(crowd, np.concatenate([hashes, rng.random((12, 64)) < 0.5]), np.arange(18))
     assert many.score[4] > 0.9 and many.row[4] == 1
-    alone = flag.near_duplicates(vectors[:1], hashes[:1], np.arange(1))
+    alone = duplicates.near_duplicates(vectors[:1], hashes[:1], np.arange(1))
     assert np.isnan(alone.score[0]) and alone.row[0] == -1
 
 
@@ -199,10 +199,10 @@ def test_many_are_compared_through_cells(monkeypatch: pytest.MonkeyPatch) -> Non
     vectors[-copies:] = vectors[:copies] + 0.1 * rng.normal(size=(copies, 256))
     hashes[-copies:] = hashes[:copies] ^ (rng.random((copies, 64)) < 0.03)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    exact = flag.near_duplicates(vectors, hashes, np.arange(n))
-    monkeypatch.setattr(flag, "EXACT", 1000)
-    many = flag.near_duplicates(vectors, hashes, np.arange(n))
-    raised, expected = (set(np.flatnonzero(near.score > flag.NEAR_LIMIT)) for near in (many, exact))
+    exact = duplicates.near_duplicates(vectors, hashes, np.arange(n))
+    monkeypatch.setattr(duplicates, "EXACT", 1000)
+    many = duplicates.near_duplicates(vectors, hashes, np.arange(n))
+    raised, expected = (set(np.flatnonzero(near.score > duplicates.NEAR_LIMIT)) for near in (many, exact))
     assert expected == set(range(n - copies, n))
     assert raised <= expected and len(raised) > 0.98 * copies
     found = sorted(raised)

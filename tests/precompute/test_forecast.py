@@ -12,10 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute import forecast, memory, rehearse
+from precompute import forecast, memory, narrow, rehearse
+from precompute.budget import Told, forecast_of
 from precompute.errors import SaevxError
 from precompute.forecast import curve, foretell
-from precompute.pipeline import Options, Run, Told, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import Run, precompute
 from precompute.plan import Plan
 from precompute.sae import SaeV
 from tests import tiny
@@ -38,7 +40,7 @@ def told(many: dict[str, Any]) -> Told:
     """From one batch of several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rehearse.rehearse, "__kwdefaults__", {"seconds": 0.0})
-        return Run(Options(**many, out=Path("nowhere"))).forecast()
+        return forecast_of(Run(Options(**many, out=Path("nowhere"))))
 
 
 def test_every_part_of_the_store_is_foretold(told: Told, many: dict[str, Any], tmp_path: Path) -> None:
@@ -92,10 +94,10 @@ def test_a_narrower_sae_has_the_features_of_the_wide_one(
 ) -> None:
     folder = tiny.make_sae(tmp_path / "sae", architecture=architecture)
     whole = SaeV.load(folder)
-    monkeypatch.setattr(rehearse, "MOST_FEATURES", 20)
+    monkeypatch.setattr(narrow, "MOST_FEATURES", 20)
     if not by_file:
-        monkeypatch.setattr(rehearse, "config_of", lambda _: None)
-    sae, stride = rehearse.narrow(str(folder), None, "cpu")
+        monkeypatch.setattr(narrow, "config_of", lambda _: None)
+    sae, stride = narrow.narrow(str(folder), None, "cpu")
     assert stride == 5 and sae.n_features == 20 and sae.layer == whole.layer
     hidden_td = torch.randn(7, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(sae.directions_fd, whole.directions_fd[::5])
@@ -108,7 +110,7 @@ def test_text_alone_is_foretold(options: Maker, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path.write_text("".join(json.dumps({"text": " ".join(rng.choice(tiny.WORDS, 6))}) + "\n" for _ in range(24)))
     made = options(data=str(path), model=str(tiny.make_llama(tmp_path / "llama")))
-    told = Run(made).forecast().forecast
+    told = forecast_of(Run(made)).forecast
     size = sum(file.stat().st_size for file in precompute(made).rglob("*") if file.is_file())
     assert told.bytes["thumbnails"] == 0 and told.of["all"] == pytest.approx(size, rel=0.1)
 
@@ -120,9 +122,9 @@ def test_a_million_features_start_and_say_what_they_need(
     run = Run(options(sae=str(sae)))
     memory.forget_peak()
     before = memory.resident()
-    told = run.forecast()
+    told = forecast_of(run)
     assert memory.peak() - before < 2.5e9, "the SAE alone and the accumulators of all features would take 10 GB"
-    assert told.rehearsal.stride == WIDE // rehearse.MOST_FEATURES and told.forecast.n_features == WIDE
+    assert told.rehearsal.stride == WIDE // narrow.MOST_FEATURES and told.forecast.n_features == WIDE
     assert told.forecast.memory > WIDE * forecast.HISTOGRAM
     assert told.forecast.bytes["vectors"] > WIDE * 2 * 2 * tiny.D_MODEL
     assert "tried with one of every 128 features" in told.text(run.options)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from precompute import weigh
-from precompute.pipeline import Options, Run
+from precompute.pass_options import Options
+from precompute.pipeline import Run
 from precompute.store.collected import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
 from tests import tiny

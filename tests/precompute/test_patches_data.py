@@ -16,11 +16,12 @@ from precompute.data import open_picture
 from precompute.errors import SaevxError
 from precompute.live import encode_pair, load_sae
 from precompute.model import IMAGE, Mllm, Pair
+from precompute.pass_options import Options
 from precompute.patches import CONTROLS, SCORES, best, chances
 from precompute.patches_answers import beginnings, greedy
 from precompute.patches_data import patches_data
 from precompute.patches_options import PatchesOptions
-from precompute.pipeline import Options, precompute
+from precompute.pipeline import precompute
 from precompute.score import Weights
 from precompute.store.reader import Store
 from precompute.vision import catching

@@ -18,7 +18,8 @@ import pytest
 from backend.cli import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from precompute.verify import verify
 from tests import tiny

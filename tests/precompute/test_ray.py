@@ -17,7 +17,8 @@ from ray.cluster_utils import Cluster
 from precompute import score_data
 from precompute.errors import SaevxError
 from precompute.merge import FAN
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.ray_pool import Pool, pool, threads_each
 from precompute.score_options import ScoreOptions
 from tests.conftest import free_port
@@ -102,8 +103,8 @@ def test_a_store_goes_on_where_a_run_without_ray_was_left(
 
     write = collect.write_shard
 
-    def interrupted(job: Any, number: int, *rest: Any) -> None:
-        write(job, number, *rest)
+    def interrupted(part: Path, number: int, *rest: Any, **more: Any) -> None:
+        write(part, number, *rest, **more)
         if number == 4:
             raise KeyboardInterrupt
 

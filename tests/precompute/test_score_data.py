@@ -18,7 +18,8 @@ import pytest
 
 from precompute import score_data as under_test
 from precompute.errors import SaevxError
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.score_data import Seen, score_data
 from precompute.score_file import COLUMNS, rows_of
 from precompute.score_options import ScoreOptions

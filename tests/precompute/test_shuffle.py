@@ -13,7 +13,8 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.data import Row
 from precompute.errors import SaevxError
-from precompute.pipeline import Options, precompute
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.plan import shuffle_images
 from precompute.store.reader import Store
 from tests import tiny

@@ -38,7 +38,7 @@ class Stores(NamedTuple):
 
 
 def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
-    from precompute.pipeline import Options
+    from precompute.pass_options import Options
 
     given: dict[str, Any] = {
         "data": str(root / "data"), "model": str(tiny_files.model), "sae": str(root / "sae"), "out": root / "store",

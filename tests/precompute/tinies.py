@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from precompute.model import Mllm
-from precompute.pipeline import Options, Run
+from precompute.pass_options import Options
+from precompute.pipeline import Run
 from precompute.sae import SaeV
 from tests import tiny
 

@@ -1,0 +1,89 @@
+"""Samples that are nearly another one: pictures alike inside the model and to the eye."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+NEAR = 8  # neighbours of either kind compared
+EXACT = 100_000  # samples up to which all are compared with all
+PROBED = 8  # cells looked into, beyond
+HASHED_BITS = 16
+NEAR_LIMIT = 0.7  # at most 9 of 64 hash bits differ, and the cosine is as high
+
+
+class Near(NamedTuple):
+    """The nearest other sample of each, and the near-duplicate score of the later of each two."""
+
+    score: Array
+    row: Array  # −1 where there is none
+    cosine: Array
+
+
+def nearest_vectors(vectors: Array, k: int) -> Array:
+    """The k nearest of each by inner product, int64 [n, k], −1 where fewer were found.
+
+    Exact up to EXACT vectors; of more, those in the nearest of some √n cells, as all against all would take days. What
+    is nearly the same lies in the same cell or the next."""
+    n, width = vectors.shape
+    if n <= EXACT:
+        exact: Array = faiss.knn(vectors, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        return exact
+    n_cells = int(4 * np.sqrt(n))
+    cells = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
+    cells.train(vectors[:: max(1, n // (64 * n_cells))])
+    cells.add(vectors)
+    cells.nprobe = PROBED
+    found: Array = cells.search(vectors, k)[1]
+    return found
+
+
+def nearest_hashes(packed: Array, k: int) -> Array:
+    """The k nearest of each by differing bits, as `nearest_vectors`. Of many, among those that differ in at most one of
+    the first 16 bits, from a table of these."""
+    n, n_bytes = packed.shape
+    table: Any = faiss.IndexBinaryFlat(8 * n_bytes)
+    if n > EXACT:
+        table = faiss.IndexBinaryHash(8 * n_bytes, HASHED_BITS)
+        table.nflip = 1
+    table.add(packed)
+    found: Array = table.search(packed, k)[1]
+    return found
+
+
+def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
+    """Pairs close in feature space and to the eye.
+
+    Score of a pair: min(cosine of the image vectors, 1 − differing hash bits / 32); only the later sample
+    carries it, so that a filter keeps the first.
+
+    Args:
+        vectors: image sample vectors [N, 256].
+        hashes: bool [n, 64] of the samples in `row_of_hash`.
+    """
+    n = len(vectors)
+    score, row, cosine = np.full(n, np.nan), np.full(n, -1), np.full(n, np.nan)
+    seen = np.any(vectors[row_of_hash], axis=1)
+    live, bits = row_of_hash[seen], hashes[seen]
+    if len(live) < 2:
+        return Near(score, row, cosine)
+    some, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
+    # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
+    other = np.concatenate([nearest_vectors(some, k), nearest_hashes(packed, k)], axis=1)
+    other = np.where(other < 0, np.arange(len(live))[:, None], other)  # an inverted list may hold fewer than k
+    mine = np.arange(len(live))[:, None]
+    value = np.einsum("nd,nkd->nk", some, some[other]).astype(np.float64)
+    likeness = 1 - (bits[:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
+    pair = np.minimum(value, np.maximum(likeness, 0))
+    itself = other == mine
+    value, pair = np.where(itself, -np.inf, value), np.where(itself, -np.inf, pair)
+    nearest = np.lexsort((other, -value, -pair))[:, :1]
+    row[live] = live[np.take_along_axis(other, nearest, 1)[:, 0]]
+    cosine[live] = np.minimum(np.take_along_axis(value, nearest, 1)[:, 0], 1)
+    score[live] = 0.0
+    np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
+    return Near(score, row, cosine)

@@ -1,0 +1,94 @@
+"""Options of `saevx precompute`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from precompute.options import Fields, Spread
+
+Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
+PASS_OPTIONS = {
+    "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
+    "shuffle_images",
+}  # fmt: skip
+LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
+LATER_OPTIONS = {
+    "name", "model_name", "sae_name", "data_name", "delta", "omega", "repeat_samples", "labeller", "labeller_model",
+    "events", "max_store_gb",
+}  # fmt: skip
+
+
+class Options(Spread, Fields):
+    """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    data: str
+    """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
+    model: str
+    """Model: a transformers folder or hub id."""
+    sae: str
+    """SAE-V: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
+    out: Path
+    """Folder of the finished store; it must not exist yet."""
+    name: str | None = None
+    """The store's short name in the explorer; default: the folder's."""
+    model_name: str | None = None
+    """What pages call the model; default: its folder's name or hub id. Likewise the next two."""
+    sae_name: str | None = None
+    """What pages call the SAE-V."""
+    data_name: str | None = None
+    """What pages call the data."""
+    layer: int | None = Field(default=None, ge=0)
+    """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
+    nll: bool = False
+    """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in a batch, padding counted; default: 4096, and 1024 where the model runs on a CPU."""
+    shard_samples: int = Field(default=1024, ge=1)
+    """Samples in a shard, after which a killed run can go on."""
+    ds: int = Field(default=1000, ge=1)
+    """Samples in D_s, from which ω is computed."""
+    delta: float | None = Field(default=None, ge=0)
+    """Activation threshold δ for ω, in units of z; default: 10 % of each feature's 99.9th percentile."""
+    sinks: float | Literal["keep"] = Field(default=4.0)
+    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
+    omega: Literal["paired", "all-pairs"] = "paired"
+    """Which ω the scores use."""
+    repeat_samples: bool = False
+    """Let a sample give several of the tokens behind ω, as the authors do; default: one per modality."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every choice by chance."""
+    shuffle_images: bool = False
+    """Control: exchange the images among the pairs before the pass, none keeping its own; the store says so."""
+    labeller: str | None = None
+    """Let a model name the features, its pictures sent along: base URL of an OpenAI-compatible API, such as
+    http://localhost:8000/v1. The key, where it wants one, is read from SAEVX_LABELLER_KEY."""
+    labeller_model: str | None = None
+    """Name of that model; default: the first that the URL lists."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    geometry: str | None = None
+    """How image tokens lie in the picture, for a model family that is not known: square."""
+    events: Literal["all", "examples", "none"] | None = None
+    """Which samples' per-token activations the store keeps: all; examples, those that a feature's page or a flag shows;
+    none. A server with the model computes the others anew. Default: the first of these that fits --max-store-gb."""
+    max_store_gb: float | None = Field(default=None, gt=0)
+    """Most GB (10⁹ bytes) that the finished store may take, foretold before the pass; default: no limit."""
+    only: Step | None = None
+    """Run this step alone on the unfinished store (OUT.part)."""
+    dry_run: bool = False
+    """Say what it would take in time, memory and disk, from a few samples, and write nothing."""
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(self.out.name + ".part")
