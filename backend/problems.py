@@ -46,6 +46,28 @@ def problem(
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=MEDIA_TYPE)
 
 
+def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
+    """What is wrong in which place; a value that none of several lists of choices has is wrong once, not for each."""
+    found: list[dict[str, Any]] = []
+    choices: dict[str, list[str]] = {}
+    for one in error.errors():
+        place = [str(part) for part in one["loc"][1:]]
+        chosen_from = one["type"] == "literal_error"
+        where = ".".join(part for part in place if not (chosen_from and part.startswith("literal["))) or "body"
+        if not chosen_from:
+            found.append({"where": where, "reason": one["msg"]})
+            continue
+        if where not in choices:
+            choices[where] = []
+            found.append({"where": where})
+        choices[where] += one["ctx"]["expected"].replace(" or ", ", ").split(", ")
+    return [{**one, "reason": one.get("reason") or f"choose {_either(choices[one['where']])}"} for one in found]
+
+
+def _either(choices: list[str]) -> str:
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
+
+
 def _sentence(errors: list[dict[str, Any]]) -> str:
     return "; ".join(f"{error['where']}: {error['reason']}" for error in errors)
 
@@ -80,10 +102,7 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [
-            {"where": ".".join(str(part) for part in one["loc"][1:]) or "body", "reason": one["msg"]}
-            for one in error.errors()
-        ]
+        errors = _reasons(error)
         return answer(request, 422, _sentence(errors), errors)
 
     @app.exception_handler(SaevxError)

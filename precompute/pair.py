@@ -16,12 +16,11 @@ from scipy.sparse import csr_matrix
 
 from precompute.flag import is_empty, repeated_share
 from precompute.pixels import pixel_flags, tiny
-from precompute.reasons import N_NAMED
 from precompute.score import Weights
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
-from precompute.support import Excess, text_excess
+from precompute.support import Excess, text_excess, worst
 
 Array = NDArray[Any]
 THUMB = 256
@@ -102,14 +101,13 @@ def why(
     name: str, value: float, basis: str, excess: Excess, events: SampleEvents, store: Store
 ) -> dict[str, Any]:
     """The reason in one sentence, with the features and tokens behind it."""
-    order = np.argsort(-excess.share_t, kind="stable")
-    strong = [
-        i for i in order if excess.feature_t[i] >= 0 and excess.share_t[i] >= 0.5 * excess.share_t.max()
-    ]
-    strong = strong[:N_NAMED] if name in ("mismatch", "unsupported") else []
-    tokens = list(
-        dict.fromkeys(store.token_text(int(events.token_id_t[excess.position_t[i]])) for i in strong)
-    )
+
+    def text_of(position: int) -> str:
+        return store.token_text(int(events.token_id_t[position]))
+
+    against = name in ("mismatch", "unsupported")
+    strong = worst(excess, np.arange(len(excess.row_t) if against else 0), text_of).tolist()
+    tokens = list(dict.fromkeys(text_of(int(excess.position_t[i])) for i in strong))
     words = ", ".join(f"“{token.strip()}”" for token in tokens)
     unsupported = f"No patch supports {words}." if words else ""
     said = {

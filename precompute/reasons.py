@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,10 @@ from numpy.typing import NDArray
 from precompute.duplicates import Near
 from precompute.score import Weights
 from precompute.store.collected import Collected
-from precompute.support import over_p999, text_events, text_excess
+from precompute.support import N_NAMED, over_p999, text_events, text_excess, worst
 
 Array = NDArray[Any]
 MAX_REASONS = 2000  # per flag, the worst first
-N_NAMED = 4  # features and tokens a reason names
 
 
 class Reasons:
@@ -72,11 +72,10 @@ class Reasons:
         excess = text_excess(*events, image, support_f)
         reasons = []
         for i, row in enumerate(rows):
-            mine = np.flatnonzero((excess.row_t == i) & (excess.feature_t >= 0))
-            mine = mine[np.argsort(-excess.share_t[mine], kind="stable")]
-            strong = mine[excess.share_t[mine] >= 0.5 * excess.share_t[mine[0]]][:N_NAMED] if len(mine) else mine
+            text_of = partial(self._token, int(row))
+            strong = worst(excess, np.flatnonzero(excess.row_t == i), text_of)
             lacking = list(dict.fromkeys(int(k) for k in excess.feature_t[strong]))
-            tokens = list(dict.fromkeys(self._token(int(row), int(p)) for p in excess.position_t[strong]))
+            tokens = list(dict.fromkeys(text_of(int(p)) for p in excess.position_t[strong]))
             only_image = np.zeros(n_features)
             at = slice(*image.indptr[i : i + 2])
             only_image[image.indices[at]] = np.minimum(image.data[at], 1) * support_f[image.indices[at]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from precompute.store.collected import Collected
 from precompute.store.schema import TEXT
 
 Array = NDArray[Any]
+N_NAMED = 4  # features and tokens a reason names
 LITTLE_WEIGHT = 0.5
 """Added to a token's weight before its share is taken, so that a token with hardly any (an article) has none to lack.
 A token that names something weighs several times as much."""
@@ -87,6 +89,20 @@ def text_events(data: Collected, rows: Array, p999: Array) -> tuple[Array, Array
     feature = events.event_feature[event].astype(np.int64)
     ratio = events.event_value[event].astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
     return np.repeat(row_t, repeat), np.repeat(position_t, repeat), feature, ratio
+
+
+def worst(excess: Excess, some: Array, text_of: Callable[[int], str]) -> Array:
+    """Of a sample's tokens those that lack most: at most N_NAMED, the worst first, each at least half as bad as it.
+
+    Args:
+        some: the sample's entries of `excess`.
+        text_of: of a position; tokens without a letter or digit are named only where there are no others.
+    """
+    some = some[excess.feature_t[some] >= 0]
+    spelled = np.array([any(map(str.isalnum, text_of(int(p)))) for p in excess.position_t[some]], dtype=bool)
+    some = some[spelled] if spelled.any() else some
+    some = some[np.argsort(-excess.share_t[some], kind="stable")]
+    return some[excess.share_t[some] >= 0.5 * excess.share_t[some].max(initial=0.0)][:N_NAMED]
 
 
 def over_p999(matrix: csr_matrix, p999: Array) -> csr_matrix:

@@ -95,6 +95,7 @@ def sample(
         s=found,
         views=[one.model_dump() for one in found.views],
         chosen=chosen,
+        silent=chosen is not None and resting is None and not fires(lit),
         pictures=stage(found, lit, outline, mark),
         tokens=caption(lit),
         position=position,
@@ -135,6 +136,11 @@ def stage(found: SampleDetail, lit: Activations, outline: str | None, mark: Any)
             }
         )
     return drawn
+
+
+def fires(lit: Activations) -> bool:
+    """Whether the chosen feature is active anywhere in the sample."""
+    return any(token.values and token.values[0] for token in lit.tokens)
 
 
 def caption(lit: Activations) -> list[dict[str, Any]]:

@@ -68,6 +68,13 @@ def test_a_chosen_feature_lights_the_picture_without_javascript(client: TestClie
     )
 
 
+def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestClient) -> None:
+    example = client.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"][0]
+    assert 'data-testid="silent"' not in client.get(f"/samples/{example['sample_id']}?feature={RED}").text
+    dead = client.get("/api/v1/features?verdict=dead&limit=1").json()["items"][0]["id"]
+    assert 'data-testid="silent"' in client.get(f"/samples/{example['sample_id']}?feature={dead}").text
+
+
 def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> None:
     page = client.get("/features?q=red&sort=id&order=asc").text
     rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', page)
@@ -129,6 +136,10 @@ def test_missing_pages_are_designed(client: TestClient, path: str) -> None:
 def test_wrong_parameters_get_a_page_with_the_reason(client: TestClient) -> None:
     reply = client.get("/features?sort=nonsense")
     assert reply.status_code == 422 and "data-error" in reply.text and "sort" in reply.text
+    told = client.get("/api/v1/samples?sort=nonsense&order=up").json()
+    assert [error["where"] for error in told["errors"]] == ["sort", "order"], "several lists of choices are one"
+    assert told["detail"].startswith("sort: choose 'row', 'cosine',") and " or 'few-features'; " in told["detail"]
+    assert told["detail"].endswith("order: choose 'asc' or 'desc'")
 
 
 def test_search_without_the_model_says_why(client: TestClient) -> None:

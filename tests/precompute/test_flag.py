@@ -102,6 +102,19 @@ def test_a_weak_word_that_the_picture_lacks_outweighs_a_strong_one_that_it_shows
     assert not len(nothing.share_t)
 
 
+def test_the_worst_tokens_are_named_words_first() -> None:
+    share, feature = np.array([0.9, 0.8, 0.3, 0.5, 0.85]), np.array([4, 1, 2, 3, -1])
+    excess = support.Excess(np.zeros(5, np.int64), np.arange(5) + 10, share, feature)
+    pieces = {10: ",", 11: " dog", 12: " a", 13: " cat", 14: " of"}
+
+    def named(some: list[int]) -> list[int]:
+        return support.worst(excess, np.array(some, dtype=np.int64), pieces.__getitem__).tolist()
+
+    assert named([0, 1, 2, 3, 4]) == [1, 3], "punctuation is left out, and what lacks less than half as much"
+    assert named([0]) == [0], "but for want of anything else"
+    assert named([]) == named([4]) == []
+
+
 def test_near_duplicates_flag_the_later_one() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((6, 256)).astype(np.float32)

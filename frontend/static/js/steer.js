@@ -5,6 +5,7 @@ import { events } from "./sse.js";
 
 const MODES = { add: "add", set: "set to", ablate: "take away" };
 const SCOPES = { image: "image patches", prompt: "prompt text", generated: "generated text" };
+const LITTLE_KL = 0.1; // nats at which a step's bar is full, where none is larger: next to nothing looks like it
 const place = $("#steer");
 const start = JSON.parse(place.dataset.state);
 
@@ -54,10 +55,11 @@ function Features({ features, change }) {
 
 function Kl({ steps }) {
   if (!steps.length) return null;
-  const top = Math.max(...steps, 1e-6);
+  const most = Math.max(...steps);
+  const top = Math.max(most, LITTLE_KL);
   return html`<figure><svg class="hist" viewBox=${`0 0 ${Math.max(steps.length, 20) * 4} 40`} preserveAspectRatio="none" role="img" aria-label="KL divergence per step">
     ${steps.map((kl, i) => html`<rect class="b" x=${i * 4} width="3.4" y=${40 - (kl / top) * 38} height=${(kl / top) * 38}><title>${`step ${i + 1}: KL ${kl.toFixed(3)}`}</title></rect>`)}
-    </svg><figcaption class="tiny soft">KL of steered from unsteered model on the same prefix, per step; largest ${top.toFixed(2)} nats</figcaption></figure>`;
+    </svg><figcaption class="tiny soft">KL of steered from unsteered model on the same prefix, per step; largest ${most < 0.01 ? "below 0.01" : most.toFixed(2)} nats</figcaption></figure>`;
 }
 
 function App() {
