@@ -9,9 +9,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from precompute import merge
 from precompute.collect import Collector, Loaded
 from precompute.data import Columns, Data, read
+from precompute.encode import Scale, encode_batch
 from precompute.model import Mllm
 from precompute.pass_options import Options
 from precompute.pipeline import precompute
@@ -30,6 +33,14 @@ class Ready(Collector):
     def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         for number in batches:
             yield replace(self.batches[number], hidden=None)
+
+
+class Known(Ready):
+    """The pass over residuals that are computed already."""
+
+    def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
+        for number in batches:
+            yield self.batches[number]
 
 
 def some(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
@@ -68,6 +79,29 @@ def run(setup: Setup) -> dict[str, Any]:
         merge.merge(job, 1000)
 
     seconds = alternately({"bare": bare, "collect": collect}, rounds)
+    profile = {"forward": float(np.median(seconds["bare"]))}
+
+    # What is beside the forward, piece by piece, over residuals that are known.
+    for one in batches.values():
+        if one.batch is not None:
+            one.hidden = mllm.hidden(one.batch)
+    known = Known(mllm, sae, data, plan, part, 0)
+    known.batches = batches
+    scale = Scale.of(known.known())
+
+    def encode() -> None:
+        for one in batches.values():
+            if one.batch is not None and one.hidden is not None:
+                encode_batch(one.hidden, one.batch, sae, scale, errors=True)
+
+    def shards() -> None:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(setup.scratch / "decoded", part)
+        known.run(quiet=True)
+
+    pieces = alternately({"encode": encode, "shards": shards, "merge": lambda: merge.merge(known, 1000)}, rounds)
+    profile |= {name: float(np.median(taken)) for name, taken in pieces.items()}
+    profile["shards"] -= profile["encode"]
     steps = shares(setup, n)
     speed = ratio(seconds["bare"], seconds["collect"])
     figure: Figure = {
@@ -80,6 +114,7 @@ def run(setup: Setup) -> dict[str, Any]:
         "figures": [figure],
         "n_tokens": n_tokens,
         "seconds": seconds,
+        "profile": profile,
         "steps": steps,
     }
 

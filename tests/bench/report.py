@@ -10,8 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from precompute.rendering import RESULTS, Row, command, splice, table
 from tests.bench.common import met
+from tests.bench.dashboard import WAYS, extrapolated
 
 PAGE = Path("docs/performance.md")
 SAID = {True: "yes", False: "**no**", None: "not measured"}
@@ -61,9 +64,53 @@ def steps(found: list[dict[str, Any]]) -> str:
     return "Not measured."
 
 
+def beside(found: list[dict[str, Any]]) -> str:
+    """What `collect` does beside the forward."""
+    told = {
+        "forward": "the model to layer L", "encode": "encoder, and ‖h − ĥ‖² over active features",
+        "shards": "accumulators, the shards' files, and the scale from the first 64 samples",
+        "merge": "merge: lists, maxima, residuals of D_s, records, vocabulary",
+    }  # fmt: skip
+    for result in found:
+        if "profile" in result:
+            whole = sum(result["profile"].values())
+            rows: list[Row] = [
+                (told[name], f"{seconds:.2f}", f"{seconds / whole:.1%}") for name, seconds in result["profile"].items()
+            ]
+            return table(("piece", "seconds", "share"), rows)
+    return "Not measured."
+
+
+def floor(found: list[dict[str, Any]]) -> str:
+    """Beside SAEDashboard: where our seconds go, and the ratio if only the model's forward were left of them."""
+    rows: list[Row] = []
+    for result in found:
+        if result["name"] != "dashboard":
+            continue
+        for name, told in result["seconds"].items():
+            ours, forward = float(np.median(told["ours"])), float(np.median(told["forward"]))
+            steps = {step: float(np.median([one[step] for one in told["steps"]])) for step in told["steps"][0]}
+            n_batches = int(name.split()[1]) // result["options"]["batch"]
+            limits = [
+                f"{extrapolated(told[way], n_batches, once=way == 'cache') / forward:.0f} ×" if way in told else "–"
+                for way in WAYS
+            ]
+            rest = ours - steps["collect"] - steps["index"] - steps["write"] - steps["verify"]
+            rows.append(
+                (name, f"{ours:.1f}", f"{forward:.1f}", f"{steps['collect'] - forward:.1f}", f"{steps['index']:.1f}",
+                 f"{steps['write'] + steps['verify']:.1f}", f"{rest:.1f}", *limits)
+            )  # fmt: skip
+    head = ("SAE", "ours, s", "forward", "rest of `collect`", "`index`", "`write`, `verify`", "other")
+    return table((*head, "default over the forward alone", "cache over the forward alone"), rows)
+
+
 def rendered(page: str) -> str:
     found = results()
-    return splice(page, {"figures": figures(found), "steps": steps(found), "runs": runs(found)}, PAGE)
+    parts = {
+        "figures": figures(found), "steps": steps(found), "beside": beside(found), "floor": floor(found),
+        "runs": runs(found),
+    }  # fmt: skip
+    return splice(page, parts, PAGE)
 
 
 if __name__ == "__main__":
