@@ -10,7 +10,7 @@ cryptographic hash, at a hundredth of the cost per event.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -117,34 +117,25 @@ class Running:
 
     def _see(self, events: Entries) -> None:
         group, value = events.group, events.value
-        # Equal (group, value) once: whatever is summed needs each of them only with its number.
+        # By group and then by value: whatever is summed over a group lies together, its largest at the end.
         key = np.sort(group.astype(np.uint64) << np.uint64(16) | value.view(np.uint16))
-        first = run_starts(key)
-        n_u = np.diff(np.append(first, len(key)))
-        group_u, bits_u = (key[first] >> np.uint64(16)).astype(np.int64), key[first].astype(np.uint16)
-        value_u = bits_u.view(np.float16)
-        begin = run_starts(group_u)
-        here, end = group_u[begin], np.append(begin[1:], len(group_u)) - 1
-        n_here = np.add.reduceat(n_u, begin)
+        begin = run_starts(key >> np.uint64(16))
+        end = np.append(begin[1:], len(key))
+        here, n_here, bits = (key[begin] >> np.uint64(16)).astype(np.int64), end - begin, key.astype(np.uint16)
         self.count[here] += n_here
-        self.total[here] += np.add.reduceat(np.ldexp(value_u.astype(np.float64), FIXED).astype(np.int64) * n_u, begin)
-        self.max[here] = np.maximum(self.max[here], value_u[end])
-        cell_u = group_u * N_BINS + (bits_u >> SHIFT)
-        cell = run_starts(cell_u)
-        self.hist[cell_u[cell]] += np.add.reduceat(n_u, cell)
-
-        # The k-th best of these events alone: the smallest value that fewer than k lie above.
-        upto_u = np.cumsum(n_u)
-        above_u = np.repeat(upto_u[end], np.diff(np.append(begin, len(group_u)))) - upto_u
-        kth = begin + np.add.reduceat((above_u >= TOP).astype(np.int64), begin)
+        self.total[here] += np.add.reduceat(_WHOLE[bits], begin)
+        self.max[here] = np.maximum(self.max[here], bits[end - 1].view(np.float16))
+        bins = run_starts(key >> np.uint64(SHIFT))
+        cell = here[np.searchsorted(begin, bins, "right") - 1] * N_BINS + (bits[bins] >> SHIFT)
+        self.hist[cell] += np.diff(np.append(bins, len(key)))
         full = n_here >= TOP
-        self.gate[here[full]] = np.maximum(self.gate[here[full]], value_u[kth[full]])
+        self.gate[here[full]] = np.maximum(self.gate[here[full]], bits[end[full] - TOP].view(np.float16))
         self.top.append(events.take(np.flatnonzero(value >= self.gate[group])))
 
         cell, hashed = band_cells(group, value, self.max), event_hash(self.seed, events)
         known = self.limit_octave[group] == octave(self.max)[group]
         limit = np.where(known, self.limit[cell], ALL)
-        self.band.append(events.take(np.flatnonzero((hashed <= limit) & (hashed <= bound(cell, hashed)))))
+        self.band.append(events.take(np.flatnonzero((hashed <= limit) & likely(cell, hashed))))
         self._settle()
 
     def take(self, other: Accum | Saved) -> None:
@@ -255,8 +246,7 @@ def pick_bands(events: Entries, largest: Array, seed: int) -> Entries:
         return events
     cell, key = band_cells(events.group, events.value, largest), event_hash(seed, events)
     # Only entries among the few smallest of their cell can be kept: drop what is clearly not, then sort the rest.
-    likely = key <= bound(cell, key)
-    some = np.flatnonzero(likely)
+    some = np.flatnonzero(likely(cell, key))
     order = some[hashed_order(events.take(some), cell[some], key[some])]
     return events.take(order[rank_in_run(cell[order]) < BAND])
 
@@ -279,18 +269,20 @@ def band_cells(group: Array, value: Array, largest: Array) -> Array:
     return cells
 
 
-def bound(cell: Array, key: Array) -> Array:
-    """For each entry a hash at or above its cell's BAND-th smallest.
+def likely(cell: Array, key: Array) -> Array:
+    """bool: whether an entry may be among its cell's BAND smallest hashes; all that are, may.
 
-    Of n uniform 64-bit hashes, 8 lie under (32 / n) · 2^64 but for one case in millions; where they do not,
-    there is no bound, so the choice stays exact.
+    Of n uniform 64-bit hashes, 8 lie under (32 / n) · 2^64 but for one case in millions; where they do not, all of the
+    cell's may, so the choice stays exact.
     """
     n_cell = np.bincount(cell)
-    limit = np.minimum(32.0 / np.maximum(n_cell, 1), 1.0) * 2.0**64
-    under = key.astype(np.float64) < limit[cell]
+    limit = np.full(len(n_cell), ALL)
+    many = n_cell > 32
+    limit[many] = (32.0 / n_cell[many] * 2.0**64).astype(np.uint64)
+    under = key <= limit[cell]
     enough = np.bincount(cell[under], minlength=len(n_cell)) >= np.minimum(n_cell, BAND)
-    top = np.where(enough & (limit < 2.0**64), limit, 0.0).astype(np.uint64)
-    return np.where(top == 0, ALL, top)[cell]
+    found: Array = under | ~enough[cell]
+    return found
 
 
 def octave(value: Array) -> Array:
@@ -299,14 +291,14 @@ def octave(value: Array) -> Array:
     return octaves
 
 
-def _octaves() -> Array:
-    """Of every float16 ≥ 0 by its bits: looked up, that is several times faster than worked out."""
-    value = np.arange(1 << 15, dtype=np.uint16).view(np.float16).astype(np.float32)
-    exponent = np.frexp(value)[1].astype(np.int64)
-    return np.where(value > 0, exponent - 1, -64)
+def _of_float16(work: Callable[[Array], Array]) -> Array:
+    """int64: of every float16 ≥ 0 by its bits, as that is looked up several times faster than it is worked out."""
+    value = np.arange(1 << 15, dtype=np.uint16).view(np.float16).astype(np.float64)
+    return np.asarray(work(np.where(np.isfinite(value), value, 0.0)), dtype=np.int64)
 
 
-_OCTAVE = _octaves()
+_OCTAVE = _of_float16(lambda value: np.where(value > 0, np.frexp(value)[1] - 1, -64))
+_WHOLE = _of_float16(lambda value: np.ldexp(value, FIXED))
 
 
 def event_hash(seed: int, events: Entries) -> Array:
@@ -322,11 +314,13 @@ def event_hash(seed: int, events: Entries) -> Array:
 
 def mix(x: Array, number: Array) -> Array:
     """One more number in the hash: splitmix64's finaliser (Steele et al. 2014)."""
-    x = x ^ number.astype(np.uint64)
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Array = x ^ (x >> np.uint64(31))
+    mixed = np.asarray(x ^ number.astype(np.uint64), dtype=np.uint64)
+    mixed += np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
     return mixed
 
 

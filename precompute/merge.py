@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -295,7 +296,7 @@ def write_records(job: Collector, head: Heads) -> str:
             for i, picture in enumerate(record["images"]):
                 thumb = Path("images") / str(number // 1000) / f"{number}_{i}.webp"
                 (job.part / thumb).parent.mkdir(exist_ok=True)
-                shutil.copyfile(thumb_path(job.part, row.index, i), job.part / thumb)
+                link(thumb_path(job.part, row.index, i), job.part / thumb)
                 images.append({**picture, "thumb": thumb.as_posix()})
             meaning = [
                 row.sample_id,
@@ -313,6 +314,14 @@ def write_records(job: Collector, head: Heads) -> str:
         for bad in head.set_aside:
             file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
     return digest.hexdigest()
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def tidy(part: Path) -> None:
