@@ -317,7 +317,8 @@ def write_records(job: Collector, head: Heads) -> str:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no hard links."""
+    """The same file under another name, whatever had that name; a copy where the file system has no hard links."""
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
