@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
@@ -34,6 +35,9 @@ from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.store.reader import Store
 
+THREADS = 3
+"""Requests worked on at once. Python runs one thread at a time: forty, anyio's default, take turns so often that fifty
+people's pages need ten times as long, where three leave two to wait for the disk."""
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
 MODULES = ("htm",)
 """What pages may load of frontend/node_modules, under /static/vendor."""
@@ -69,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = THREADS
         state.live.start()
         yield
         state.live.stop()

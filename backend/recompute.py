@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from anyio import from_thread
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import HTTPException
 
 from backend.live import Engine, Live
@@ -89,7 +90,7 @@ def events_anew(live: Live, served: OpenStore, sample_id: str, row: int) -> Samp
         again = {"Retry-After": "5"} if live.status(served.name).state == "loading" else None
         raise HTTPException(503, why, again)
     try:
-        return from_thread.run(live.call, served.name, lambda engine: served.recomputed.compute(row, engine))
+        return from_thread.run(_outside_threads, live, served, row)
     except SaevxError as error:
         reason = str(error).rstrip(".")
         raise HTTPException(
@@ -97,6 +98,16 @@ def events_anew(live: Live, served: OpenStore, sample_id: str, row: int) -> Samp
             f"{not_kept(served, sample_id)}, and they cannot be computed anew ({reason}): bring the data back, or make "
             "the store with --events all.",
         ) from error
+
+
+async def _outside_threads(live: Live, served: OpenStore, row: int) -> SampleEvents:
+    """The model's answer; whoever waits for it, however long its queue, takes no thread from the pages."""
+    threads = current_default_thread_limiter()
+    threads.total_tokens += 1
+    try:
+        return await live.call(served.name, lambda engine: served.recomputed.compute(row, engine))
+    finally:
+        threads.total_tokens -= 1
 
 
 def events_if_ready(live: Live, served: OpenStore, row: int) -> SampleEvents | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fastapi import HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
+from markupsafe import Markup
 from PIL import Image
 
 from backend.deps import OpenStore, State
@@ -18,6 +19,7 @@ from backend.links import Links
 from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
+from backend.routers.page_env import drawn_glimpse
 from backend.routers.page_parts import Picture, example_picture, heat
 from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
@@ -30,42 +32,35 @@ NOTHING: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense"
 """A search result with no part filled in."""
 
 
-class Glimpse(NamedTuple):
-    """What a list shows of a feature: its strongest patches or, where no patch activates it, its words."""
-
-    pictures: list[Picture]
-    words: list[str]
-
-
 Key = tuple[str, str, str | None, int, int]
 """Content id, prefix and store of the links, feature, number of pictures."""
 
 
 class Remembered:
-    """The glimpses last shown: a store never changes, and everybody's lists begin with the same features."""
+    """What was drawn last: a store never changes, and everybody's lists begin with the same features."""
 
     def __init__(self, most: int) -> None:
         self.most, self.lock = most, threading.Lock()
-        self.found: OrderedDict[Key, Glimpse] = OrderedDict()
+        self.found: OrderedDict[Key, Markup] = OrderedDict()
 
-    def get(self, keys: Iterable[Key]) -> dict[Key, Glimpse]:
+    def get(self, keys: Iterable[Key]) -> dict[Key, Markup]:
         with self.lock:
             known = {key: self.found[key] for key in keys if key in self.found}
             for key in known:
                 self.found.move_to_end(key)
         return known
 
-    def put(self, new: dict[Key, Glimpse]) -> None:
+    def put(self, new: dict[Key, Markup]) -> None:
         with self.lock:
             self.found.update(new)
             while len(self.found) > self.most:
                 self.found.popitem(last=False)
 
 
-REMEMBERED = Remembered(2000)
+REMEMBERED = Remembered(4000)
 
 
-def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, Glimpse]:
+def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int = 3) -> dict[int, Markup]:
     """Small pictures with their heat, each sample once; failing that the strongest tokens, each once."""
     links = Links(request, served)
     key_of = {id: (served.content_id, links.base, links.store, id, most) for id in ids}
@@ -77,7 +72,7 @@ def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int 
     return {id: known[key] for id, key in key_of.items()}
 
 
-def fresh_glimpses(links: Links, served: OpenStore, wanted: list[int], most: int) -> dict[int, Glimpse]:
+def fresh_glimpses(links: Links, served: OpenStore, wanted: list[int], most: int) -> dict[int, Markup]:
     by_patch = served.store.strongest_examples(wanted, "image", most)
     pictures: dict[int, list[Picture]] = {}
     for id, items in by_patch.items():
@@ -87,7 +82,7 @@ def fresh_glimpses(links: Links, served: OpenStore, wanted: list[int], most: int
     without = [id for id in wanted if not pictures[id]]
     by_token = served.store.strongest_examples(without, "text", 2 * most) if without else {}
     words = {id: list(dict.fromkeys(one["token"].strip() for one in items)) for id, items in by_token.items()}
-    return {id: Glimpse(pictures[id], words.get(id, [])[: most + 1]) for id in wanted}
+    return {id: drawn_glimpse(pictures[id], words.get(id, [])[: most + 1]) for id in wanted}
 
 
 def card(sample: Sample | SampleDetail | SampleHit, shown: float | None = None, reason: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,9 +11,11 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
+from markupsafe import Markup
 from pydantic import BeforeValidator
 
 from backend.deps import OpenStore, State, get_state
+from backend.routers.page_parts import Picture
 from backend.routers.stores import get_store_detail
 
 FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
@@ -59,6 +61,12 @@ def width_of(value: float | None) -> str:
 
 
 templates.env.filters |= {"n": shown_number, "big": shown_count, "pct": shown_percent, "width": width_of}
+
+
+def drawn_glimpse(pictures: Sequence[Picture], words: Sequence[str]) -> Markup:
+    """What a list shows of a feature: its strongest patches or, where no patch activates it, its words."""
+    macros: Any = templates.env.get_template("macros.html").module
+    return Markup(macros.glimpse(pictures, words))  # which Jinja has escaped
 
 
 def _none_if_empty(value: object) -> object:

@@ -66,22 +66,28 @@ def heat(
 
 
 class Tok(NamedTuple):
-    """A token as the macro `tokens` draws it."""
+    """Text as the macro `tokens` draws it: one active token, or all those between two of them."""
 
     spaced: bool
     """Whether it begins with a space, which then stands before it and not in `text`."""
     text: str
     position: int
+    """Of its first token."""
     value: float | None
     level: int
 
 
 def drawn_tokens(tokens: Sequence[TokenActivation], top: float) -> list[Tok]:
-    """The tokens of a window as steps of `top`."""
-    drawn = []
+    """The tokens of a window as steps of `top`; inactive ones side by side are one, as nothing tells them apart."""
+    drawn: list[Tok] = []
     for t in tokens:
-        spaced = t.text[:1] == " "
-        drawn.append(Tok(spaced, t.text[spaced:], t.position, t.activation, level(t.activation, top)))
+        step = level(t.activation, top)
+        if not step and drawn and not drawn[-1].level:
+            last = drawn[-1]
+            drawn[-1] = last._replace(text=last.text + t.text)
+        else:
+            spaced = t.text[:1] == " "
+            drawn.append(Tok(spaced, t.text[spaced:], t.position, t.activation if step else None, step))
     return drawn
 
 

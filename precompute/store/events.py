@@ -106,10 +106,10 @@ class Events:
 
     def tokens(self, row: int) -> SampleEvents:
         """The tokens of sample `row`, kept of every sample, without anything that fires."""
-        first, last = (int(x) for x in self.sample_token[row : row + 2])
+        first, last = self.sample_token[row : row + 2].tolist()
         return SampleEvents(
-            np.asarray(self.token_id[first:last]),
-            np.asarray(self.token_modality[first:last]),
+            self.token_id[first:last],
+            self.token_modality[first:last],
             np.zeros(last - first + 1, np.int64),
             np.zeros(0, np.int64),
             np.zeros(0),
@@ -145,10 +145,11 @@ class Events:
             first = int(self.kept_token[np.searchsorted(self.kept, row)])
         n = len(tokens.token_id_t)
         offset = self.token_event[first : first + n + 1]
-        low, high = int(offset[0]), int(offset[-1])
+        low = int(offset[0])
         z_t = np.zeros(n)
-        hit = np.flatnonzero(self.event_feature[low:high] == feature) + low
-        z_t[np.searchsorted(offset, hit, "right") - 1] = self.event_value[hit].astype(np.float64) * self.unit
+        # The methods, not numpy's functions of the same name: a page asks this a hundred times.
+        hit = (self.event_feature[low : int(offset[-1])] == feature).nonzero()[0] + low
+        z_t[offset.searchsorted(hit, "right") - 1] = self.event_value[hit].astype(np.float64) * self.unit
         return tokens, z_t
 
     def maxima(self, row: int, modality: int) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Item = dict[str, Any]
 
 _WINDOW = 12  # text tokens shown on either side of a text example
-
+_NONE = np.zeros(0, np.int64)
 
 _EXAMPLE = Columns(s.examples.c)
 _SHOWN = Columns(s.samples.c[name] for name in ("row", "sample_id", "text", "images", "views"))
@@ -65,7 +65,8 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         return found
 
     def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
-        """Of each feature, its strongest example in each of the first few samples: what a list shows, in two queries.
+        """Of each feature, its strongest example in each of the first few samples, without the tokens around it: what a
+        list shows, in two queries.
 
         Args:
             n_samples: at most so many; found among the first 2 · n_samples examples.
@@ -83,11 +84,13 @@ class PlaceQueries(FeatureQueries, SampleQueries):
                 if len(of) < n_samples:
                     of.setdefault(r["row"], r)
         samples = self._shown({row for of in first.values() for row in of})
-        return {k: [self._example(r, samples[row]) for row, r in of.items()] for k, of in first.items()}
+        return {k: [self._example(r, samples[row], around=0) for row, r in of.items()] for k, of in first.items()}
 
-    def _example(self, example: Item, sample: Item, computed: SampleEvents | None = None) -> Item:
-        """Where the sample's events are neither kept nor `computed`, its place alone: no grid, and null on the tokens
-        around it."""
+    def _example(
+        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = _WINDOW
+    ) -> Item:
+        """One example with `around` text tokens on either side, or without any for 0. Where the sample's events are
+        neither kept nor `computed`, its place alone: no grid, and null on the tokens around it."""
         position, text = example["position"], example["modality"] == s.TEXT
         known = computed is not None or self.events.has(sample["row"])
         if computed is not None:
@@ -100,13 +103,13 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         z = z_t[position] = float(of_bits(example["value"])) * self.events.unit
         views = sample["views"]
         patch_at = np.flatnonzero(image_tokens(events, sum(rows * cols for rows, cols, _, _ in views)))
-        text_at = np.flatnonzero(events.modality_t == s.TEXT)
+        text_at = np.flatnonzero(events.modality_t == s.TEXT) if around else _NONE
         if text:
             centre = int(np.searchsorted(text_at, position))
-            window = text_at[max(0, centre - _WINDOW) : centre + _WINDOW + 1]
+            window = text_at[max(0, centre - around) : centre + around + 1]
             patch, shown = None, 0
         else:
-            window = text_at[: 2 * _WINDOW + 1]
+            window = text_at[: 2 * around + 1]
             patch = _patch(sample, *_place(views, int(np.searchsorted(patch_at, position))))
             shown = patch["view"]
         tokens = zip(events.token_id_t[window].tolist(), window.tolist(), z_t[window].tolist(), strict=True)

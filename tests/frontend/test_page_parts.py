@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,15 @@ def test_tokens_of_a_window_carry_their_space_apart() -> None:
     assert [(one.spaced, one.text, one.level > 0) for one in drawn] == [
         (True, "red", False), (False, "dish", True), (False, "", True), (True, "", True)
     ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.text(max_size=4), st.none() | st.just(0.0) | st.floats(0.01, 9))))
+def test_tokens_of_a_window_keep_the_text_and_every_active_token(words: list[tuple[str, float | None]]) -> None:
+    given = [TokenActivation(text=text, position=i, activation=z) for i, (text, z) in enumerate(words)]
+    drawn = drawn_tokens(given, 9.0)
+    assert "".join(" " * one.spaced + one.text for one in drawn) == "".join(text for text, _ in words)
+    assert [(one.position, one.value) for one in drawn if one.level] == [(i, z) for i, (_, z) in enumerate(words) if z]
+    assert not any(not one.level and not after.level for one, after in pairwise(drawn))
 
 
 def test_numbers_as_pages_show_them() -> None:

@@ -125,13 +125,13 @@ def test_feature_filters(made_up: Store) -> None:
 
 
 def test_strongest_examples_are_the_first_of_each_sample(made_up: Store) -> None:
-    """The two queries for a whole list against one feature's examples at a time."""
+    """The two queries for a whole list against one feature's examples at a time, but for the tokens around them."""
     for modality in ("image", "text"):
         found = made_up.strongest_examples([*range(made_up.n_features), 0], modality, 3)
         for feature in range(made_up.n_features):
             first: dict[str, Any] = {}
             for one in made_up.examples(feature, modality=modality, limit=6):
-                first.setdefault(one["sample_id"], one)
+                first.setdefault(one["sample_id"], one | {"tokens": []})
             assert found[feature] == list(first.values())[:3]
 
 
