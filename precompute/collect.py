@@ -20,7 +20,7 @@ from torch import Tensor
 
 from precompute import memory
 from precompute.data import BadRow, Data, Row, SetAside, open_picture
-from precompute.encode import CHUNK_ELEMENTS, Scale, active, encode_batch
+from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.errors import SaevxError
 from precompute.feed import ahead
 from precompute.model import IMAGE, TEXT, Batch, Mllm, Pair, first_line
@@ -229,10 +229,7 @@ class Collector:
             counted.append(hidden_td[keep])
         if self.sae.lacks_factor:
             self.sae.scale(average_factor(counted))
-        largest = 0.0
-        for hidden_td in counted:
-            z_e = active(self.sae, hidden_td, Scale(0, (0.0, 0.0))).z_e
-            largest = max(largest, float(z_e.max()) if len(z_e) else 0.0)
+        largest = max((largest_activation(self.sae, hidden_td) for hidden_td in counted), default=0.0)
         scale = 5 - int(np.frexp(largest)[1]) if largest > 0 else 0  # largest = m · 2^e with m in [½, 1)
         result = {
             "scale_log2": scale,

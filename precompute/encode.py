@@ -88,9 +88,8 @@ def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
         counts [t], features ascending in a token, z float32, stored float16 (inf where it overflows; never 0:
         what is active stays active).
     """
-    chunk = max(16, CHUNK_ELEMENTS // sae.n_features)
     counts, features, values = [], [], []
-    for part_td in hidden_td.split(chunk):
+    for part_td in chunks(sae, hidden_td):
         acts_tf = sae.encode(part_td)
         at_e2 = nonzero(acts_tf)
         values.append(acts_tf[at_e2[0], at_e2[1]])
@@ -103,6 +102,17 @@ def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
     stored_e = torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().cpu().numpy()
     value_e = np.maximum(stored_e, np.float16(2.0**-24))
     return Events(torch.cat(counts).cpu().numpy(), torch.cat(features).cpu().numpy(), z_e, value_e)
+
+
+@torch.inference_mode()
+def largest_activation(sae: SaeV, hidden_td: Tensor) -> float:
+    """The largest z of tokens [t, d]; 0 where nothing is active."""
+    return max((float(sae.encode(part_td).max()) for part_td in chunks(sae, hidden_td)), default=0.0)
+
+
+def chunks(sae: SaeV, hidden_td: Tensor) -> tuple[Tensor, ...]:
+    """Tokens in the pieces that are encoded together."""
+    return hidden_td.split(max(16, CHUNK_ELEMENTS // sae.n_features)) if len(hidden_td) else ()
 
 
 def nonzero(acts_tf: Tensor) -> tuple[Tensor, Tensor]:

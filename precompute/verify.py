@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
 from precompute.store.pairs import COLUMNS
+from precompute.store.query import fetch_plain
 from precompute.store.reader import Store
 from precompute.store.writer import checksums, content_id
 
@@ -227,13 +229,9 @@ def _runs(store: Store) -> Iterator[Run]:
 def _arrays(store: Store) -> str:
     """Events are well formed, and counts, examples and maxima follow from them."""
     e, n_features = store.events, store.n_features
-    with store.engine.connect() as conn:
-        c = s.examples.c
-        rows = conn.execute(select(c.feature, c.modality, c.row, c.position, c.value)).all()
-        f = s.features.c
-        told = np.array(conn.execute(select(f.n_text, f.n_image).order_by(f.id)).all()).reshape(-1, 2)
-    example = np.array([r[:4] for r in rows], dtype=np.int64).reshape(-1, 4)
-    value = of_bits([r[4] for r in rows])
+    listed = _table(store, "SELECT feature, modality, row, position, value FROM examples", 5)
+    told = _table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
+    example, value = listed[:, :4], of_bits(listed[:, 4])
     token = e.sample_token[example[:, 2]] + example[:, 3]
     _need(bool((token < e.sample_token[example[:, 2] + 1]).all()), "an example lies beyond its sample")
     _need(bool((e.token_modality[token] == example[:, 1]).all()), "an example has the wrong modality")
@@ -260,6 +258,12 @@ def _arrays(store: Store) -> str:
     else:
         _need(bool((count <= told).all()), "features have more events than active tokens")
     return f"{len(e.event_value)} events, {len(value)} examples, {len(e.max_value)} maxima agree"
+
+
+def _table(store: Store, sql: str, width: int) -> Array:
+    """int64 [n, width]: the rows of a query."""
+    rows = fetch_plain(store.engine, sql)
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int64, width * len(rows)).reshape(-1, width)
 
 
 def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array) -> None:

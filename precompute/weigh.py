@@ -18,6 +18,7 @@ from tqdm import tqdm
 from precompute import memory
 from precompute.runs import offsets, rank_in_run, run_starts, strongest
 from precompute.store.collected import Collected, save_step
+from precompute.store.events import of_bits
 from precompute.store.hist import percentile
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
 
@@ -79,18 +80,19 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
         resid_t[data.resid_pos[low:high]] = np.arange(low, high)
         token_e = np.repeat(np.arange(len(n_e)), n_e)
         keep = (sample.z_e > delta[sample.feature_e]) & (resid_t[token_e] >= 0)
-        token, feature, z = token_e[keep], sample.feature_e[keep], sample.z_e[keep]
-        group = feature * 2 + sample.modality_t[token]
-        order = np.lexsort((token, -z, group))
-        group, token, z = group[order], token[order], z[order]
-        kept = rank_in_run(group) < per_sample
-        parts.append((group[kept], z[kept], np.full(int(kept.sum()), row, np.int64), resid_t[token[kept]]))
+        token, stored = token_e[keep], (sample.z_e[keep] / data.unit).astype(np.float16).view(np.uint16)
+        group = sample.feature_e[keep] * 2 + sample.modality_t[token]
+        # A positive float16's bits rise with it: one sort of numbers for group, falling value and rising token.
+        packed = np.sort(group << 40 | (0xFFFF - stored.astype(np.int64)) << 24 | token)
+        packed = packed[rank_in_run(packed >> 40) < per_sample]
+        value = of_bits(0xFFFF - (packed >> 24 & 0xFFFF)).astype(np.float64)
+        parts.append((packed >> 40, value, np.full(len(packed), row, np.int64), resid_t[packed & 0xFFFFFF]))
     empty = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
-    group, z, rows, resid = (np.concatenate(x) for x in zip(*(parts or empty), strict=True))
-    order = np.lexsort((resid, rows, -z, group))  # resid rows of a sample lie in token order
+    group, value, rows, resid = (np.concatenate(x) for x in zip(*(parts or empty), strict=True))
+    order = np.lexsort((resid, rows, -value, group))  # resid rows of a sample lie in token order
     group = group[order]
     start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
-    return Firing(group // 2, group % 2, z[order] / data.unit, rows[order], resid[order], start)
+    return Firing(group // 2, group % 2, value[order], rows[order], resid[order], start)
 
 
 class Means(NamedTuple):
