@@ -95,13 +95,16 @@ def run(setup: Setup) -> dict[str, Any]:
             sae = random_sae(setup.scratch / f"sae-{name}", hidden_td, size.layer, n_features, architecture)
             if not setup.small:
                 ours(setup, few, sae)  # whatever a library does once is not what is measured
-            told = [ours(setup, documents, sae) for _ in range(size.rounds)]
+            told, bare = [], []
+            for _ in range(size.rounds):
+                told.append(ours(setup, documents, sae))
+                bare.append(products(int(tokens.size), n_features, mllm))
             theirs = None if python is None else dashboard(setup, python, size, mllm, sae)
             seconds[name] = {
                 "ours": [one["seconds_total"] for one in told],
                 "forward": [one["collect"]["forward_seconds"] for one in told],
-                "steps": [one["seconds"] for one in told],
-            }
+                "products": bare, "steps": [one["seconds"] for one in told],
+            }  # fmt: skip
             if theirs is not None:
                 seconds[name] |= theirs["seconds"]
                 differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared)
@@ -139,9 +142,13 @@ def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> l
             )
         found.append({
             "what": f"{said} over the pass, {name} features", "value": value, "unit": "×",
-            "goal": GOALS.get(n_features, GOALS[4608])[way], "sense": "≥", "note": note,
+            "goal": goal(n_features, way), "sense": "≥", "note": note,
         })  # fmt: skip
     return found
+
+
+def goal(n_features: int, way: str) -> float:
+    return GOALS.get(n_features, GOALS[4608])[way]
 
 
 def extrapolated(seconds: list[float], n_batches: int, *, once: bool) -> float:
@@ -167,6 +174,22 @@ def ours(setup: Setup, documents: Path, sae: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     told: dict[str, Any] = json.loads((store / "run.json").read_text())
     return told | {"seconds_total": seconds}
+
+
+def products(n_tokens: int, n_features: int, mllm: Mllm) -> float:
+    """Seconds of the two products, in float32, that no program goes without that shows features with their examples and
+    their logits: all tokens by the encoder's weights, all directions by the unembedding's. By pieces of 32 MB, of which
+    nothing is kept or looked at."""
+    vocabulary_vd = mllm.logit_lens_weights()[1]
+    rng = torch.Generator().manual_seed(0)
+    hidden_td = torch.randn(n_tokens, mllm.d_model, generator=rng)
+    encoder_df = torch.randn(mllm.d_model, n_features, generator=rng)
+    decoder_fd = torch.randn(n_features, mllm.d_model, generator=rng)
+    begin = time.perf_counter()
+    for left, right in ((hidden_td, encoder_df), (decoder_fd, vocabulary_vd.T)):
+        for some in left.split((1 << 23) // right.shape[1]):
+            some @ right
+    return time.perf_counter() - begin
 
 
 def strongest(setup: Setup, n_features: int) -> Examples:
