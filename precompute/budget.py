@@ -1,4 +1,4 @@
-"""What a run may take: its forecast, and whether some store fits --max-store-gb."""
+"""What a run will take, foretold, and whether some store fits --max-store-gb."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from precompute.pipeline import Run
 
 
-class Told(NamedTuple):
+class Budget(NamedTuple):
     """A forecast, with what it was made from."""
 
     forecast: Forecast
@@ -45,7 +45,7 @@ class Told(NamedTuple):
         return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
 
 
-def forecast_of(run: Run) -> Told:
+def forecast_of(run: Run) -> Budget:
     """Time, memory and bytes, from every step run for real on a few samples. Leaves the run's model loaded."""
     o = run.options
     sae, stride = narrow(o.sae, o.layer, o.device)
@@ -69,10 +69,10 @@ def forecast_of(run: Run) -> Told:
     told = forecast.foretell(
         found, plan, ds=o.ds, n_features=n_features, vocab=vocab, d_model=mllm.d_model, startup=startup
     )
-    return Told(told, found, data.n_rows, str(mllm.device))
+    return Budget(told, found, data.n_rows, str(mllm.device))
 
 
-def fits(run: Run) -> Forecast | None:
+def check(run: Run) -> Forecast | None:
     """Before the pass: whether some store, or the one asked for, is foretold to fit. The forecast, where there is a
     limit.
 
@@ -88,16 +88,15 @@ def fits(run: Run) -> Forecast | None:
     return told
 
 
-def fits_still(options: Options, told: Forecast, data: Collected) -> None:
+def check_again(options: Options, foretold: Forecast, data: Collected) -> None:
     """After the pass, when the events are known: whether some store, or the one asked for, still fits.
 
     Raises:
         SaevxError: it does not; the pass is kept.
     """
+    whole, examples, none = (foretold.of[kept] for kept in ("all", "examples", "none"))
     events = trim.event_bytes(data.events, None)
-    grown = events - (told.of["all"] - told.of["none"])
-    share = (told.of["examples"] - told.of["none"]) / max(told.of["all"] - told.of["none"], 1)
-    sizes = {
-        "all": told.of["all"] + grown, "examples": told.of["examples"] + grown * share, "none": told.of["none"]
-    }  # fmt: skip
+    share = (examples - none) / max(whole - none, 1)
+    grown = events - (whole - none)
+    sizes = {"all": whole + grown, "examples": examples + grown * share, "none": none}
     trim.choose(options.events, options.max_store_gb, cast("dict[trim.Kept, float]", sizes))

@@ -7,9 +7,7 @@ The mismatch flag rests on the scores that tell exchanged captions apart on the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +23,7 @@ from precompute.score import Weights, auroc, histogram, shadow_pairs
 from precompute.store.collected import Collected, load_step, save_json, save_step
 from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.support import unsupported
+from precompute.texts import has_letters, repeated_share
 
 Array = NDArray[Any]
 
@@ -45,19 +44,6 @@ DESCRIPTIONS = {
     "few-features": "1 minus active features per token over the data's median",
 }
 UNITS = {"tiny": "64 px / shorter side", "reconstruction": "FVU", "unsupported": "share of the token's weight"}
-
-
-def repeated_share(text: str) -> float:
-    """Share of the text's word pairs that occurred before in it; 0 for texts of fewer than four words."""
-    words = re.findall(r"\w+", text.lower())
-    if len(words) < 4:
-        return 0.0
-    seen = list(pairwise(words))
-    return 1 - len(set(seen)) / len(seen)
-
-
-def is_empty(text: str) -> bool:
-    return not any(c.isalnum() for c in text)
 
 
 class Fvu(NamedTuple):
@@ -114,7 +100,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     weights = Weights.of_step(weigh, manifest, n)
     records = data.samples
     texts = [str(record["text"]) for record in records]
-    empty = np.array([is_empty(text) for text in texts])
+    empty = np.array([not has_letters(text) for text in texts])
     n_side = np.diff(data.max_offset).reshape(-1, 2)
     has_both = (n_side[:, TEXT] > 0) & (data.sample["n_image"] > 0)
     found: dict[str, Array] = {}

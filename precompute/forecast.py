@@ -16,6 +16,7 @@ from precompute.accumulate import AT_ONCE
 from precompute.cooccur import KEPT as KEPT_PARTNERS
 from precompute.cooccur import MAX_SAMPLES
 from precompute.index import N_NEIGHBOURS, WIDTH
+from precompute.omega import K_PAIRED, PIECE_BYTES
 from precompute.plan import Plan
 from precompute.reasons import MAX_REASONS
 from precompute.rehearse import Rehearsal, Sizes
@@ -27,7 +28,6 @@ from precompute.store.pairs import COLUMNS as PAIR_COLUMNS
 from precompute.store.schema import FLAGS, SPACES
 from precompute.store.trim import BYTES_A_CHECKSUM, KEPT, Kept
 from precompute.verify import CHUNK_EVENTS
-from precompute.weigh import K_PAIRED, PIECE_BYTES
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ HELD_EVENT = 25
 MERGED_EVENT = 40
 BLOCK_MAXIMUM = 140
 MEANS_ARRAYS, MEANS = 5.5, 8
-"""Of weigh.common_means: how many arrays of the size of a piece of residuals as float64 stand at once, and how many
+"""Of omega.common_means: how many arrays of the size of a piece of residuals as float64 stand at once, and how many
 float64 [d] a sample of D_s has."""
 VERIFIED_EVENT = 60
 RECORD = 3000

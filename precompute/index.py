@@ -21,11 +21,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from precompute import map as feature_map
+from precompute.omega import unit
 from precompute.runs import strongest
 from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
-from precompute.weigh import KEPT_MAXIMA, unit
+from precompute.weigh import KEPT_MAXIMA
 
 Array = NDArray[Any]
 

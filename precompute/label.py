@@ -23,6 +23,7 @@ from precompute.progress import say
 from precompute.runs import offsets, run_starts
 from precompute.store.collected import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
+from precompute.texts import has_letters
 
 Array = NDArray[Any]
 
@@ -78,7 +79,7 @@ def whole_words(pieces: list[str]) -> list[str]:
     with a space or has no letter.
     """
     found: list[str] = []
-    spelled = [any(map(str.isalnum, piece)) for piece in pieces]
+    spelled = [has_letters(piece) for piece in pieces]
     for end in range(1, len(pieces) + 1):
         if end < len(pieces) and spelled[end - 1] and spelled[end] and not pieces[end][:1].isspace():
             continue
@@ -259,7 +260,7 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -
         if token:
             return quoted("token", token)
     for text in promoted:
-        if any(c.isalnum() for c in text):
+        if has_letters(text):
             return quoted("towards", text.strip())
     rows = np.unique(data.accum["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel()

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from precompute.flag import is_empty, repeated_share
 from precompute.pixels import pixel_flags, tiny
 from precompute.score import Weights
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.support import Excess, text_excess, worst
+from precompute.texts import has_letters, repeated_share
 
 Array = NDArray[Any]
 THUMB = 256
@@ -73,7 +73,7 @@ def flag_pair(
         events: of the pair. largest: [F, 2] its max z. scores: from `score_pair`.
     """
     found: dict[str, float | None] = dict.fromkeys(FLAGS)
-    found["empty-text"] = float(is_empty(text))
+    found["empty-text"] = float(not has_letters(text))
     found["repeated-text"] = repeated_share(text)
     if image is not None:
         found |= pixels_of(image)

@@ -126,12 +126,12 @@ class Run:
         from precompute.verify import verify_or_raise
 
         begin = time.monotonic()
-        foretold = None if (self.part / MANIFEST).exists() else budget.fits(self)
+        foretold = None if (self.part / MANIFEST).exists() else budget.check(self)
         manifest = self.collect()
         if "content_id" not in manifest:
             if foretold is not None:
-                budget.fits_still(self.options, foretold, Collected(self.part, manifest))
-            told = self.told_later()
+                budget.check_again(self.options, foretold, Collected(self.part, manifest))
+            later = self.later_fingerprint()
             if WRITTEN not in manifest:
                 for step in LATER:
                     manifest = self.later(step, manifest)
@@ -140,9 +140,9 @@ class Run:
                     write_pairs(self.part, manifest)
                 with self.timed("trim"):
                     manifest = self.trim(manifest)
-                manifest = {**manifest, WRITTEN: told}
+                manifest = {**manifest, WRITTEN: later}
                 self.save(manifest)  # from here on the steps' files go, and a run that is killed ends what is begun
-            elif manifest[WRITTEN] != told:
+            elif manifest[WRITTEN] != later:
                 raise SaevxError(
                     f"{self.part} was nearly finished with other options: repeat that command to finish it, "
                     "or delete the folder to start anew."
@@ -269,7 +269,7 @@ class Run:
         say(f"events: {kept}, of {n} of {data.n_samples} samples; the store takes {human(sizes[kept])}")
         return {**manifest, "events": {"kept": kept, "n": n}}
 
-    def told_later(self) -> str:
+    def later_fingerprint(self) -> str:
         """Of all that the steps after the pass depend on."""
         return fingerprint(options=self.options.model_dump(mode="json", include=LATER_OPTIONS))
 

@@ -27,6 +27,7 @@ from precompute.errors import SaevxError
 from precompute.index import all_sample_vectors, nearest
 from precompute.label import read_words
 from precompute.model import Mllm
+from precompute.omega import K_PAIRED, Firing, common_means, firing, paired
 from precompute.pass_options import LATER
 from precompute.pixels import pixel_flags, pixel_hashes
 from precompute.plan import Plan
@@ -41,7 +42,7 @@ from precompute.store.schema import IMAGE, TEXT
 from precompute.store.writer import seal, write_database, write_pairs
 from precompute.support import unsupported
 from precompute.verify import verify
-from precompute.weigh import K_PAIRED, Firing, common_means, cut_maxima, firing, paired, sample_counts
+from precompute.weigh import cut_maxima, sample_counts
 
 Array = NDArray[Any]
 SECONDS = 12.0

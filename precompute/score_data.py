@@ -28,7 +28,7 @@ from precompute.collect import Collector, thumb_path
 from precompute.data import METADATA, Data, Row, SetAside, stream
 from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
-from precompute.flag import fvu_of, is_empty, repeated_share
+from precompute.flag import fvu_of
 from precompute.live import load_engine, located
 from precompute.model import IMAGE, TEXT, Mllm, pick_device
 from precompute.pixels import pixel_flags, tiny
@@ -45,6 +45,7 @@ from precompute.shard import Sample, maxima, split
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
 from precompute.support import text_excess
+from precompute.texts import has_letters, repeated_share
 
 Array = NDArray[Any]
 PLAN = "plan.json"
@@ -297,7 +298,7 @@ class Job:
         found["unsupported"] = np.where(has_both, lacking, np.nan)
         found["near-duplicate"] = np.full(n, np.nan)  # it compares with the other pairs of a store
         found |= pixels(samples, thumbs)
-        found["empty-text"] = np.array([float(is_empty(row.text)) for row in rows])
+        found["empty-text"] = np.array([float(not has_letters(row.text)) for row in rows])
         found["repeated-text"] = np.array([repeated_share(row.text) for row in rows])
         found["reconstruction"] = np.fmax(
             *(fvu_of(np.array([s.error_m[m] for s in samples]), n_tm[:, m].astype(np.float64), v)

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from precompute.runs import expand, run_starts
 from precompute.store.collected import Collected
 from precompute.store.schema import TEXT
+from precompute.texts import has_letters
 
 Array = NDArray[Any]
 N_NAMED = 4  # features and tokens a reason names
@@ -99,7 +100,7 @@ def worst(excess: Excess, some: Array, text_of: Callable[[int], str]) -> Array:
         text_of: of a position; tokens without a letter or digit are named only where there are no others.
     """
     some = some[excess.feature_t[some] >= 0]
-    spelled = np.array([any(map(str.isalnum, text_of(int(p)))) for p in excess.position_t[some]], dtype=bool)
+    spelled = np.array([has_letters(text_of(int(p))) for p in excess.position_t[some]], dtype=bool)
     some = some[spelled] if spelled.any() else some
     some = some[np.argsort(-excess.share_t[some], kind="stable")]
     return some[excess.share_t[some] >= 0.5 * excess.share_t[some].max(initial=0.0)][:N_NAMED]

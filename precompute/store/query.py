@@ -32,6 +32,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from precompute.errors import SaevxError
+from precompute.texts import has_letters
 
 TIME_LIMIT_S = 5.0
 STOPPED = "The query took too long and was stopped: narrow it with a filter."
@@ -223,7 +224,7 @@ def match_words(q: str, *, join: str = " ", prefix: bool = True) -> str:
     """A person's words as an FTS5 query: each word quoted, the last one a prefix unless told otherwise. `join` is " "
     where all words must be there, " OR " where one is enough."""
     words = [word.replace('"', "") for word in q.split()]
-    words = [word for word in words if any(c.isalnum() for c in word)]
+    words = [word for word in words if has_letters(word)]
     if not words:
         return ""
     return join.join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"' + "*" * prefix])

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from precompute import map as feature_map
 from precompute.index import nearest
+from precompute.omega import unit
 from precompute.store import mapfile
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
-from precompute.weigh import unit
 from tests.bench.common import Figure, Setup
 
 Array = NDArray[Any]

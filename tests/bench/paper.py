@@ -9,8 +9,8 @@ import numpy as np
 from precompute import merge, weigh
 from precompute.collect import Collector
 from precompute.encode import Scale, encode_batch
+from precompute.omega import K_PAIRED
 from precompute.store.collected import Collected, load_step
-from precompute.weigh import K_PAIRED
 from tests.bench import naive
 from tests.bench.collect import Known, Ready, some
 from tests.bench.common import Figure, Setup, alternately, ratio

@@ -13,6 +13,7 @@ from precompute import duplicates, flag, pixels, support
 from precompute.store.collected import load_json, load_step
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS
+from precompute.texts import has_letters, repeated_share
 from tests.precompute.conftest import Part
 
 
@@ -177,11 +178,11 @@ def test_tiny_is_about_the_shorter_side() -> None:
     [("a dog", 0), ("a red dog on a plain ground", 0), ("a dog a dog a dog", 3 / 5), ("", 0)],
 )
 def test_repeated_share(text: str, share: float) -> None:
-    assert flag.repeated_share(text) == pytest.approx(share)
+    assert repeated_share(text) == pytest.approx(share)
 
 
 def test_empty_text() -> None:
-    assert flag.is_empty("") and flag.is_empty(" … !") and not flag.is_empty("é")
+    assert not has_letters("") and not has_letters(" … !") and has_letters("é")
 
 
 def test_fvu_per_sample_and_overall(part: Part) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precompute import forecast, memory, narrow, rehearse
-from precompute.budget import Told, forecast_of
+from precompute.budget import Budget, forecast_of
 from precompute.errors import SaevxError
 from precompute.forecast import curve, foretell
 from precompute.pass_options import Options
@@ -36,14 +36,14 @@ def many(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def told(many: dict[str, Any]) -> Told:
+def told(many: dict[str, Any]) -> Budget:
     """From one batch of several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rehearse.rehearse, "__kwdefaults__", {"seconds": 0.0})
         return forecast_of(Run(Options(**many, out=Path("nowhere"))))
 
 
-def test_every_part_of_the_store_is_foretold(told: Told, many: dict[str, Any], tmp_path: Path) -> None:
+def test_every_part_of_the_store_is_foretold(told: Budget, many: dict[str, Any], tmp_path: Path) -> None:
     assert told.rehearsal.sizes.samples < 120
     out = precompute(Options(**many, out=tmp_path / "store"))
     folders = {
@@ -62,7 +62,7 @@ def test_every_part_of_the_store_is_foretold(told: Told, many: dict[str, Any], t
     assert told.forecast.of["all"] == pytest.approx(total + (out / "manifest.json").stat().st_size, rel=0.1)
 
 
-def test_what_is_said(told: Told, many: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_said(told: Budget, many: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     said = told.text(Options(**many, out=Path("nowhere")))
     for word in ("time", "memory", "disk", "240 samples", "collect", "verify", "--events examples", "thumbnails"):
         assert word in said
@@ -80,7 +80,7 @@ def test_where_no_store_fits_nothing_is_begun(many: dict[str, Any], tmp_path: Pa
     assert "\n" not in str(caught.value) and not asked.part.exists()
 
 
-def test_the_limit_chooses_what_is_kept(told: Told, many: dict[str, Any], tmp_path: Path) -> None:
+def test_the_limit_chooses_what_is_kept(told: Budget, many: dict[str, Any], tmp_path: Path) -> None:
     between = (told.forecast.of["none"] + told.forecast.of["all"]) / 2e9
     out = precompute(Options(**many, out=tmp_path / "store", max_store_gb=between))
     assert (out / "events" / "kept.npy").exists()
@@ -130,7 +130,7 @@ def test_a_million_features_start_and_say_what_they_need(
     assert "tried with one of every 128 features" in told.text(run.options)
 
 
-def test_a_million_features_times_a_million_samples(told: Told) -> None:
+def test_a_million_features_times_a_million_samples(told: Budget) -> None:
     """Only numbers: nothing as large as the one times the other."""
     n = 1_000_000
     length_n = np.full(n, 600, np.int64)

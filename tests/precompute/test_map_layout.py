@@ -15,11 +15,11 @@ from precompute import tsne
 from precompute.errors import SaevxError
 from precompute.index import nearest
 from precompute.map import living
+from precompute.omega import unit
 from precompute.store import mapfile
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
 from precompute.verify import verify
-from precompute.weigh import unit
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from precompute import weigh
+from precompute import omega, weigh
 from precompute.store.collected import Collected, load_step
 from precompute.store.hist import EDGES, percentile
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
@@ -116,17 +116,17 @@ def test_the_means_do_not_hang_on_the_pieces(
 ) -> None:
     data = Collected(part.path, part.manifest)
     a_token = 8 * data.resid.shape[1]
-    monkeypatch.setattr(weigh, "_BLOCK_BYTES", n_block * a_token)
-    whole = weigh.common_means(data)  # a block is one piece
-    monkeypatch.setattr(weigh, "PIECE_BYTES", n_piece * a_token)
-    assert max(map(len, weigh.blocks(data))) > 1
-    for found, wanted in zip(weigh.common_means(data), whole, strict=True):
+    monkeypatch.setattr(omega, "_BLOCK_BYTES", n_block * a_token)
+    whole = omega.common_means(data)  # a block is one piece
+    monkeypatch.setattr(omega, "PIECE_BYTES", n_piece * a_token)
+    assert max(map(len, omega.blocks(data))) > 1
+    for found, wanted in zip(omega.common_means(data), whole, strict=True):
         assert np.array_equal(found, wanted)
 
 
 def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> None:
     delta = load_step(part.path, "weigh")["delta"]
-    found = weigh.all_pairs(part.data, weigh.firing(part.data, delta, per_sample=weigh.TOP_ALL_PAIRS))
+    found = omega.all_pairs(part.data, omega.firing(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
     for k in range(N_FEATURES):
         both = [(i, m) for m in (TEXT, IMAGE) for i in reference.firing(k, delta[k], m, once=False)]
         both.sort(key=lambda x: (-reference.z[x[0]][k], reference.row[x[0]], reference.pos[x[0]]))

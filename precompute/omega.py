@@ -1,0 +1,237 @@
+"""ω of a feature, and the controls without which it is no evidence (METHOD *Cross-modal weight ω*).
+
+Reads D_s's residuals from their scratch map by gathered rows, in blocks of features or of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from tqdm import tqdm
+
+from precompute import memory
+from precompute.runs import rank_in_run, run_starts
+from precompute.store.collected import Collected
+from precompute.store.events import of_bits
+from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
+
+Array = NDArray[Any]
+
+K_PAIRED = 16
+K_ALL_PAIRS, TOP_ALL_PAIRS = 5, 30
+_BLOCK_BYTES = 1 << 27
+PIECE_BYTES = 1 << 24
+"""Of D_s's residuals as float64, at a time."""
+
+
+class Firing(NamedTuple):
+    """Tokens of D_s with z > δ, ordered by feature, modality, value falling, row, position."""
+
+    feature: Array
+    modality: Array
+    value: Array  # stored units
+    row: Array
+    resid: Array  # row of the residual map
+    start: Array  # int64 [2F + 1]: entries of (feature, modality) at feature·2+modality
+
+
+def to_float(bits: Array) -> Array:
+    """bf16 bits → float64, exactly."""
+    wide: Array = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return wide
+
+
+def unit(vectors: Array) -> Array:
+    """Rows scaled to length 1; zero rows stay zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
+    """Tokens of D_s above δ, at most `per_sample` per (feature, modality, sample): the strongest, then the
+    earliest.
+
+    Args:
+        delta: float64 [F] in z.
+        per_sample: 1 is METHOD's; larger is the authors' way (`--repeat-samples`, `all-pairs`).
+    """
+    parts: list[tuple[Array, ...]] = []
+    events = data.events
+    bounds = np.searchsorted(
+        data.resid_row, np.append(data.ds_rows, data.ds_rows[-1] + 1) if len(data.ds_rows) else []
+    )
+    for i, row in enumerate(data.ds_rows.tolist()):
+        low, high = int(bounds[i]), int(bounds[i + 1])
+        if low == high:
+            continue
+        sample = events.sample(row)
+        n_e = np.diff(sample.offset_t)
+        resid_t = np.full(len(n_e), -1, dtype=np.int64)
+        resid_t[data.resid_pos[low:high]] = np.arange(low, high)
+        token_e = np.repeat(np.arange(len(n_e)), n_e)
+        keep = (sample.z_e > delta[sample.feature_e]) & (resid_t[token_e] >= 0)
+        token, stored = token_e[keep], (sample.z_e[keep] / data.unit).astype(np.float16).view(np.uint16)
+        group = sample.feature_e[keep] * 2 + sample.modality_t[token]
+        # A positive float16's bits rise with it: one sort of numbers for group, falling value and rising token.
+        packed = np.sort(group << 40 | (0xFFFF - stored.astype(np.int64)) << 24 | token)
+        packed = packed[rank_in_run(packed >> 40) < per_sample]
+        value = of_bits(0xFFFF - (packed >> 24 & 0xFFFF)).astype(np.float64)
+        parts.append((packed >> 40, value, np.full(len(packed), row, np.int64), resid_t[packed & 0xFFFFFF]))
+    empty = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    group, value, rows, resid = (np.concatenate(x) for x in zip(*(parts or empty), strict=True))
+    order = np.lexsort((resid, rows, -value, group))  # resid rows of a sample lie in token order
+    group = group[order]
+    start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
+    return Firing(group // 2, group % 2, value[order], rows[order], resid[order], start)
+
+
+class Means(NamedTuple):
+    """D_s's common directions. Axis 0 of the pooled arrays follows `ds_rows`."""
+
+    mu_md: Array  # mean h per modality
+    unit_smd: Array  # mean unit vector of a sample's tokens per modality
+    unit_centred_smd: Array  # the same on h − μ
+
+
+def blocks(data: Collected) -> Iterator[list[slice]]:
+    """D_s's residuals in blocks of _BLOCK_BYTES, by which sums are rounded, each in pieces of about PIECE_BYTES (one
+    sample at least) that cut none of the block's samples."""
+    n, d = data.resid.shape
+    n_block, n_piece = (max(1, size // (8 * d)) for size in (_BLOCK_BYTES, PIECE_BYTES))
+    starts = np.flatnonzero(np.diff(data.resid_row)) + 1
+    for begin in range(0, n, n_block):
+        end = min(begin + n_block, n)
+        cuts = np.r_[begin, starts[(starts > begin) & (starts < end)], end]
+        pieces, at = [], 0
+        while at + 1 < len(cuts):
+            after = max(at + 1, int(np.searchsorted(cuts, cuts[at] + n_piece, "right")) - 1)
+            pieces.append(slice(int(cuts[at]), int(cuts[after])))
+            at = after
+        yield pieces
+
+
+def common_means(data: Collected) -> Means:
+    """μ_m and the mean unit vectors ū_m(a), raw and centred, over D_s's non-special tokens."""
+    d = data.resid.shape[1]
+    modality = data.resid_modality.astype(np.int64)
+    total_md = np.zeros((2, d))
+    for block in blocks(data):
+        part_md = np.zeros((2, d))
+        for some in block:
+            h_td = to_float(data.resid[some])
+            for m in (TEXT, IMAGE):  # row after row, wherever it is cut
+                part_md[m] = np.concatenate([part_md[m : m + 1], h_td[modality[some] == m]]).sum(0)
+            memory.release(data.resid)
+        total_md += part_md
+    n_m = np.bincount(modality, minlength=2)[:2]
+    mu_md = total_md / np.maximum(n_m, 1)[:, None]
+
+    n_rows = len(data.ds_rows)
+    pooled = np.zeros((2, n_rows * 2, d))  # raw, centred
+    group = np.searchsorted(data.ds_rows, data.resid_row) * 2 + modality
+    for some in (piece for block in blocks(data) for piece in block):
+        h_td = to_float(data.resid[some])
+        here = group[some]
+        order = np.argsort(here, kind="stable")
+        first = run_starts(here[order])
+        mu = mu_md[modality[some]]
+        for which, shift in enumerate((0.0, mu)):
+            pooled[which][here[order][first]] += np.add.reduceat(unit(h_td - shift)[order], first, axis=0)
+        memory.release(data.resid)
+    n_g = np.maximum(np.bincount(group, minlength=n_rows * 2), 1)[:, None]
+    raw, centred = (p.reshape(n_rows, 2, d) for p in (pooled[0] / n_g, pooled[1] / n_g))
+    return Means(mu_md, raw, centred)
+
+
+def paired(
+    data: Collected,
+    fire: Firing,
+    means: Means,
+    directions_fd: Array,
+    features: Array,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Array]:
+    """ω `paired` with baseline, lift, interval, centred, without self and p-value of the features named.
+
+    Each must have at least K samples in both modalities.
+
+    Args:
+        directions_fd: d_k, in units of h.
+        resamples: bootstrap draws of the ranks; one seeded set of draws serves all features.
+    """
+    k, d = K_PAIRED, data.resid.shape[1]
+    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, k, (resamples, k))
+    weight_bk = np.stack([np.bincount(draw, minlength=k) for draw in draws]) / k
+    found = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
+    step = max(1, _BLOCK_BYTES // (8 * 8 * k * d))
+    for low in tqdm(range(0, len(features), step), desc="weigh", unit="block", disable=None):
+        block = features[low : low + step]
+        at = slice(low, low + len(block))
+        sides = []
+        for m in (TEXT, IMAGE):
+            entry_fk = fire.start[block * 2 + m][:, None] + np.arange(k)
+            h_fkd = to_float(data.resid[fire.resid[entry_fk]])
+            own_fkd = (fire.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
+                :, None
+            ]
+            sample_fk = np.searchsorted(data.ds_rows, fire.row[entry_fk])
+            sides.append((h_fkd, h_fkd - means.mu_md[m], own_fkd, sample_fk))
+        (h_t, c_t, own_t, s_t), (h_i, c_i, own_i, s_i) = sides
+
+        def dot(a: Array, b: Array) -> Array:
+            return np.einsum("fkd,fkd->fk", a, b)
+
+        cosine_fk = dot(unit(h_t), unit(h_i))
+        base_fk = dot(means.unit_smd[s_t, TEXT], means.unit_smd[s_i, IMAGE])
+        base_centred_fk = dot(means.unit_centred_smd[s_t, TEXT], means.unit_centred_smd[s_i, IMAGE])
+        alone_fk = dot(unit(c_t - own_t), unit(c_i - own_i))
+        lift_fk, lift_alone_fk = cosine_fk - base_fk, alone_fk - base_centred_fk
+        low_f, high_f = np.percentile(lift_fk @ weight_bk.T, [2.5, 97.5], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p_f = stats.ttest_1samp(lift_alone_fk, 0.0, axis=1, alternative="greater").pvalue
+        found["omega"][at] = cosine_fk.mean(1)
+        found["omega_baseline"][at] = base_fk.mean(1)
+        found["omega_centred"][at] = dot(unit(c_t), unit(c_i)).mean(1)
+        found["omega_without_self"][at] = alone_fk.mean(1)
+        found["lift"][at] = lift_fk.mean(1)
+        found["lift_low"][at], found["lift_high"][at] = low_f, high_f
+        found["lift_without_self"][at] = lift_alone_fk.mean(1)
+        # No spread at all gives no t: certain if the mean is above 0, else no evidence.
+        found["p_value"][at] = np.where(np.isnan(p_f), np.where(lift_alone_fk.mean(1) > 0, 0.0, 1.0), p_f)
+    return found
+
+
+def all_pairs(data: Collected, fire: Firing) -> Array:
+    """ω `all-pairs` [F]: dot of the two mean unit vectors, K = 5 of each out of the feature's overall top 30.
+
+    NaN where the top 30 lack a modality. `fire` must hold repeated samples.
+    """
+    order = np.lexsort((fire.resid, fire.row, -fire.value, fire.feature))
+    feature = fire.feature[order]
+    order = order[rank_in_run(feature) < TOP_ALL_PAIRS]
+    group = fire.feature[order] * 2 + fire.modality[order]
+    by_group = np.argsort(group, kind="stable")  # keeps the order of strength
+    order, group = order[by_group], group[by_group]
+    kept = rank_in_run(group) < K_ALL_PAIRS
+    order, group = order[kept], group[kept]
+    omega = np.full(data.n_features, np.nan)
+    count = np.bincount(group, minlength=2 * data.n_features).reshape(-1, 2)
+    features = np.flatnonzero(count.all(1))
+    start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
+    step = max(1, _BLOCK_BYTES // (8 * 4 * K_ALL_PAIRS * data.resid.shape[1]))
+    for low in range(0, len(features), step):
+        block = features[low : low + step]
+        sides = []
+        for m in (TEXT, IMAGE):
+            first, n = start[block * 2 + m], count[block, m]
+            entry = np.minimum(first[:, None] + np.arange(K_ALL_PAIRS), (first + n - 1)[:, None])
+            mask = (np.arange(K_ALL_PAIRS) < n[:, None])[..., None]
+            sides.append((unit(to_float(data.resid[fire.resid[order[entry]]])) * mask).sum(1) / n[:, None])
+        omega[block] = np.einsum("fd,fd->f", *sides)
+    return omega
