@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute import memory
-from precompute.data import BadRow, Data, Row, SetAside, open_picture
+from precompute.data import Data, Row, SetAside
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.errors import SaevxError
-from precompute.feed import ahead
-from precompute.model import IMAGE, TEXT, Batch, Mllm, Pair, first_line
+from precompute.feed import ahead, decode
+from precompute.model import IMAGE, TEXT, Batch, Mllm
 from precompute.plan import PRELUDE, Plan
 from precompute.progress import Progress
 from precompute.sae import SaeV, average_factor
@@ -119,47 +119,20 @@ class Collector:
         return ahead(lambda b: self.load([self.data.rows[i] for i in self.plan.batches[b]]), batches, wait=True)
 
     def load(self, rows: list[Row]) -> Loaded:
-        """Decode, write thumbnails, tokenise; whatever fails is set aside."""
-        kept: list[Row] = []
-        pairs: list[Pair] = []
-        pictures: list[list[dict[str, Any]]] = []
-        set_aside: list[SetAside] = []
-        for row in rows:
-            try:
-                opened = [open_picture(path) for path in row.images]
-            except BadRow as bad:
-                set_aside.append(SetAside(row.index, row.sample_id, str(bad)))
-                continue
-            for i, picture in enumerate(opened):
+        """Decode, tokenise, write thumbnails."""
+        found = decode(self.mllm, rows)
+        for row, pictures in zip(found.rows, found.pictures, strict=True):
+            for i, picture in enumerate(pictures):
                 thumb = thumb_path(self.part, row.index, i)
                 thumb.parent.mkdir(parents=True, exist_ok=True)
                 small = picture.image.copy()
                 small.thumbnail((THUMB_PX, THUMB_PX))
                 small.save(thumb, "WEBP", quality=90, method=2)  # of 0…6: half the time of 4 for 3 % more
-            kept.append(row)
-            pairs.append(Pair(row.text, [picture.image for picture in opened]))
-            pictures.append(
-                [{"width": p.image.width, "height": p.image.height, "sha256": p.sha256} for p in opened]
-            )
-        batch = None
-        if pairs:
-            try:
-                batch = self.mllm.prepare(pairs)
-            except Exception as error:  # a processor may choke on one pair in any way
-                good = []
-                for i, (row, pair) in enumerate(zip(kept, pairs, strict=True)):
-                    try:
-                        self.mllm.prepare([pair])
-                        good.append(i)
-                    except Exception as own:
-                        reason = f"the model's processor refuses it ({first_line(own)})"
-                        set_aside.append(SetAside(row.index, row.sample_id, reason))
-                if len(good) == len(kept):
-                    raise SaevxError(f"The pairs cannot be prepared together: {first_line(error)}") from error
-                kept, pairs = [kept[i] for i in good], [pairs[i] for i in good]
-                pictures = [pictures[i] for i in good]
-                batch = self.mllm.prepare(pairs) if pairs else None
-        return Loaded(kept, batch, pictures, set_aside, len(rows))
+        facts = [
+            [{"width": p.image.width, "height": p.image.height, "sha256": p.sha256} for p in pictures]
+            for pictures in found.pictures
+        ]
+        return Loaded(found.rows, found.batch, facts, found.set_aside, len(rows))
 
     # ---- the model
 

@@ -1,5 +1,10 @@
-"""The one exception that is meant for people."""
+"""What people are told when something is wrong."""
 
 
 class SaevxError(Exception):
     """Something the user can put right; its text is one sentence that says what to do."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import BadRow, Data, Row, SetAside, open_picture
-from precompute.errors import SaevxError
-from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair, first_line
+from precompute.data import BadRow, Data, Picture, Row, SetAside, open_picture
+from precompute.errors import SaevxError, first_line
+from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options import Place
 from precompute.plan import PRELUDE, Plan
 
@@ -63,34 +63,61 @@ def check_images(mllm: Mllm, data: Data, advice: str) -> None:
         raise SaevxError(f"{mllm.source} reads text only and {data.name} has images: {advice} leaves them out.")
 
 
-def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Fed]:
-    """The batches in order, decoded by a thread of their own while the model computes."""
-    for several in ahead(lambda rows: load(mllm, rows), batches):
-        yield from several
+class Decoded(NamedTuple):
+    """Rows that can be run, with what was read of them."""
+
+    rows: list[Row]
+    batch: Batch | None
+    """None when every row was set aside."""
+    pictures: list[list[Picture]]
+    """Of each row."""
+    set_aside: list[SetAside]
 
 
-def load(mllm: Mllm, rows: Sequence[Row]) -> list[Fed]:
-    """Decode and tokenise. Where the processor refuses the batch, its rows come one by one, so that only the
-    guilty ones are set aside."""
+def decode(mllm: Mllm, rows: Sequence[Row]) -> Decoded:
+    """Open the pictures and tokenise; whatever cannot be read, or the model's processor refuses, is set aside.
+
+    Raises:
+        SaevxError: the processor takes each of the rows alone, and not all together.
+    """
     kept: list[Row] = []
-    pairs: list[Pair] = []
+    pictures: list[list[Picture]] = []
     set_aside: list[SetAside] = []
     for row in rows:
         try:
-            pairs.append(Pair(row.text, [open_picture(path).image for path in row.images]))
+            pictures.append([open_picture(path) for path in row.images])
             kept.append(row)
         except BadRow as bad:
             set_aside.append(SetAside(row.index, row.sample_id, str(bad)))
-    if not kept:
-        return [Fed([], None, set_aside)]
+    pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(kept, pictures, strict=True)]
+    if not pairs:
+        return Decoded([], None, [], set_aside)
     try:
-        return [Fed(kept, mllm.prepare(pairs), set_aside)]
+        return Decoded(kept, mllm.prepare(pairs), pictures, set_aside)
     except Exception as error:  # a processor may choke on one pair in any way
-        if len(kept) > 1:
-            alone = [one for row in kept for one in load(mllm, [row])]
-            return [Fed([], None, set_aside), *alone]
-        reason = f"the model's processor refuses it ({first_line(error)})"
-        return [Fed([], None, [*set_aside, SetAside(kept[0].index, kept[0].sample_id, reason)])]
+        good = []
+        for i, (row, pair) in enumerate(zip(kept, pairs, strict=True)):
+            try:
+                mllm.prepare([pair])
+                good.append(i)
+            except Exception as own:
+                reason = f"the model's processor refuses it ({first_line(own)})"
+                set_aside.append(SetAside(row.index, row.sample_id, reason))
+        if len(good) == len(kept):
+            raise SaevxError(f"The pairs cannot be prepared together: {first_line(error)}") from error
+    batch = mllm.prepare([pairs[i] for i in good]) if good else None
+    return Decoded([kept[i] for i in good], batch, [pictures[i] for i in good], set_aside)
+
+
+def load(mllm: Mllm, rows: Sequence[Row]) -> Fed:
+    """`decode`, of which the pictures are let go."""
+    found = decode(mllm, rows)
+    return Fed(found.rows, found.batch, found.set_aside)
+
+
+def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Fed]:
+    """The batches in order, decoded by a thread of their own while the model computes."""
+    yield from ahead(lambda rows: load(mllm, rows), batches)
 
 
 def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, wait: bool = False) -> Generator[Made]:

@@ -6,36 +6,26 @@ model's folder is never run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.utils import logging as transformers_logging
 
 from precompute.errors import SaevxError
-from precompute.geometry import Geometry, Layout, View, find
-from precompute.processor import load_processor
+from precompute.geometry import Layout, View
+from precompute.loading import Parts, Quantize, entwined, load_parts
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
 TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
-Quantize = Literal["8bit", "4bit"]
 _MARK = "\u2983\u2984"
 """Stands in for the pair's text while the template is rendered; no template holds it."""
 
@@ -74,27 +64,13 @@ class Mllm:
         full: whether the layers above `layer` are loaded too.
     """
 
-    def __init__(
-        self,
-        source: str,
-        model: Any,
-        processor: Any,
-        *,
-        layer: int,
-        full: bool,
-        multimodal: bool,
-        family: str,
-        geometry: Geometry,
-        image_token_id: int | None,
-    ) -> None:
-        self.source, self.model, self.processor = source, model, processor
-        self.layer, self.full, self.multimodal, self.family, self.geometry = (
-            layer, full, multimodal, family, geometry,
-        )  # fmt: skip
+    def __init__(self, source: str, parts: Parts, *, layer: int, full: bool) -> None:
+        self.source, self.layer, self.full = source, layer, full
+        self.model, self.processor, self.multimodal, self.family, self.geometry, self.image_token_id = parts
+        model, processor, multimodal, image_token_id = self.model, self.processor, self.multimodal, self.image_token_id
         self.tokenizer: Any = processor.tokenizer if multimodal else processor
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.image_token_id = image_token_id
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.media_marks: list[str] = []
         if multimodal:
@@ -129,61 +105,11 @@ class Mllm:
             SaevxError: no such model, an unknown family, a layer it does not have, a device that is not there.
         """
         source = str(name_or_dir)
-        with quiet():
-            try:
-                config = AutoConfig.from_pretrained(source)
-            except (OSError, ValueError, KeyError) as error:
-                raise SaevxError(
-                    f"The model {source} cannot be read ({first_line(error)}): "
-                    "give a transformers folder or hub id."
-                ) from error
-            multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-            family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
-            text_config = config.get_text_config()
-            n_layers = int(text_config.num_hidden_layers)
-            if not 0 <= layer < n_layers:
-                raise SaevxError(
-                    f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
-                )
-            if not full and not entwined(text_config):
-                cut(text_config, layer + 1)
-            target = pick_device(device)
-            options: dict[str, Any] = {
-                "config": config,
-                "dtype": pick_dtype(dtype, target),
-                "trust_remote_code": False,
-            }
-            if quantize is not None:
-                options["quantization_config"] = BitsAndBytesConfig(
-                    load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"
-                )
-            if device_map is not None or quantize is not None:
-                options["device_map"] = device_map or {"": target}
-            auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-            try:
-                model = auto.from_pretrained(source, **options)
-                if "device_map" not in options:
-                    model = model.to(target)
-                processor = (
-                    load_processor(source, config) if multimodal else AutoTokenizer.from_pretrained(source)
-                )
-            except (OSError, ValueError, ImportError) as error:
-                raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
-        if not full:  # what an entwined model had to load goes now
-            decoder = model.get_decoder()
-            decoder.layers = decoder.layers[: layer + 1]
-        token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        return cls(
-            source,
-            model.eval(),
-            processor,
-            layer=layer,
-            full=full,
-            multimodal=multimodal,
-            family=family,
-            geometry=shape,
-            image_token_id=int(token) if multimodal and token is not None else None,
-        )
+        parts = load_parts(
+            source, layer=layer, full=full, device=device, dtype=dtype, device_map=device_map, quantize=quantize,
+            geometry=geometry,
+        )  # fmt: skip
+        return cls(source, parts, layer=layer, full=full)
 
     @property
     def device(self) -> torch.device:
@@ -440,64 +366,3 @@ class Mllm:
                     (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
                 )
         return weight_d, unembed_vd.detach().float().cpu()
-
-
-def entwined(text_config: Any) -> bool:
-    """Whether the lower layers' weights or wiring depend on how many there are above them, so that a shorter
-    model cannot be built: inputs of its own for each layer in one table, shared keys and values (Gemma 3n and 4)."""
-    return any(
-        getattr(text_config, name, None)
-        for name in ("num_kv_shared_layers", "hidden_size_per_layer_input", "per_layer_config")
-    )
-
-
-def cut(text_config: Any, n_layers: int) -> None:
-    """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
-    before = int(text_config.num_hidden_layers)
-    text_config.num_hidden_layers = n_layers
-    for name, value in list(vars(text_config).items()):
-        if "layer" in name and isinstance(value, list) and len(value) == before:
-            setattr(text_config, name, value[:n_layers])
-
-
-def pick_device(device: str) -> str:
-    """The device asked for; "auto" is the accelerator if there is one."""
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise SaevxError(
-                f"Device {device!r} cannot be used here ({first_line(error)}): choose cpu or auto."
-            ) from error
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    picked = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
-    if picked is None:
-        raise SaevxError(f"--dtype {dtype!r} is not known: choose auto, float32, bfloat16 or float16.")
-    return picked
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Loading a model cut at layer L is no reason to warn of layers that were left out."""
-    before: Callable[[], int] | int = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -81,7 +81,7 @@ def thin(
     """
     from sae_lens import SAE
 
-    from precompute.model import pick_device
+    from precompute.loading import pick_device
 
     told = {
         **config, "d_sae": ceil(int(config["d_sae"]) / stride), "device": pick_device(device), "dtype": "float32"

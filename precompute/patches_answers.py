@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from precompute.model import Batch, Mllm, quiet
+from precompute.loading import quiet
+from precompute.model import Batch, Mllm
 
 
 def plain(text: str) -> str:

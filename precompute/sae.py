@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from precompute import sae_load
-from precompute.errors import SaevxError
+from precompute.errors import SaevxError, first_line
 
 _RESID_POST = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_post$|(?:^|\.)(?:layers|h)\.(\d+)(?:\.output)?$")
 _RESID_PRE = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_pre$")
@@ -98,7 +98,7 @@ class SaeV:
         Raises:
             SaevxError: nothing there, or an SAE that cannot be read or does not read a residual stream.
         """
-        from precompute.model import first_line, pick_device
+        from precompute.loading import pick_device
 
         name, target = str(path_or_release), pick_device(device)
         try:

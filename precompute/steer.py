@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from precompute.errors import SaevxError
-from precompute.model import IMAGE, TEXT, Batch, Mllm, entwined
+from precompute.loading import entwined
+from precompute.model import IMAGE, TEXT, Batch, Mllm
 from precompute.sae import SaeV
 from precompute.sae_columns import encoder_of
 from precompute.steer_choose import Chooser, Event, KlEvent, TokenEvent

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from precompute.demo.adapter_data import easy_vqa
 from precompute.demo.scenes import COLOURS, OBJECTS, Scene, draw, make_scene, pair_is_held_out, plural
-from precompute.demo.train_adapter import easy_vqa
 from precompute.model import IMAGE, TEXT, Mllm, Pair
 
 Change = Callable[[Tensor, Tensor], Tensor]

@@ -83,7 +83,7 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
 
 def plain_texts(o: Figure3Options) -> tuple[list[str], list[str]]:
     """Texts that the unchanged language model writes: to learn from, and to be measured on."""
-    from precompute.demo.train_adapter import PLAIN_PROMPTS
+    from precompute.demo.adapter_data import PLAIN_PROMPTS
     from precompute.demo.train_sae import written_before
 
     with torch.random.fork_rng():
@@ -102,7 +102,7 @@ def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     their pictures and once more alone; one of each at least."""
     from transformers import AutoTokenizer
 
-    from precompute.demo.train_adapter import N_PATCHES
+    from precompute.demo.adapter_data import N_PATCHES
 
     tokenizer = AutoTokenizer.from_pretrained(base_lm())
 

@@ -14,19 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from precompute.demo.adapter_data import N_PATCHES, Picture, Sequences, vision_features
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
 from precompute.demo.scenes import Scene, draw, make_scene
-from precompute.demo.train_adapter import (
-    N_PATCHES,
-    Log,
-    Options,
-    Picture,
-    Projector,
-    Sequences,
-    stage0,
-    stage1,
-    vision_features,
-)  # fmt: skip
+from precompute.demo.train_adapter import Log, Options, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
 
 TEST_BATCH = 32

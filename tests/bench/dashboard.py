@@ -39,7 +39,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from precompute.errors import SaevxError
-from precompute.model import TEXT, Mllm, Pair, quiet
+from precompute.loading import quiet
+from precompute.model import TEXT, Mllm, Pair
 from precompute.pass_options import Options
 from precompute.pipeline import precompute
 from precompute.store import schema

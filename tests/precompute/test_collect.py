@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from precompute.collect import Collector
 from precompute.data import open_picture
 from precompute.encode import OVERFLOW
 from precompute.live import encode_pair
-from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
+from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm, Pair
 from precompute.pass_options import Options
 from precompute.pipeline import Run
 from precompute.sae import SaeV
@@ -263,6 +264,27 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
         "collect/ds_rows.npy",
     ):
         assert (clean / name).read_bytes() == (gap / name).read_bytes(), name
+
+
+def test_what_the_processor_refuses_is_set_aside(
+    options: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.make_data(tmp_path / "data", 12)
+    prepare, told = Mllm.prepare, tiny.WORDS[3]
+
+    def refuse(mllm: Mllm, pairs: Sequence[Pair], **more: Any) -> Batch:
+        if any(told in pair.text for pair in pairs):
+            raise ValueError("not this word\nand no other line")
+        return prepare(mllm, pairs, **more)
+
+    monkeypatch.setattr(Mllm, "prepare", refuse)
+    part, manifest = collected(options(data=str(tmp_path / "data")))
+    texts = [json.loads(line)["text"] for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
+    bad = [f"pair-{i}" for i, text in enumerate(texts) if told in text]
+    data = Collected(part, manifest)
+    assert 0 < len(bad) < 12 and sorted(one["sample_id"] for one in data.quarantine) == sorted(bad)
+    assert {one["reason"] for one in data.quarantine} == {"the model's processor refuses it (not this word)"}
+    assert [one["sample_id"] for one in data.samples] == [f"pair-{i}" for i in range(12) if f"pair-{i}" not in bad]
 
 
 def test_accumulators_merged_as_a_tree_give_the_same_file(options: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,186 @@
+"""What the demo's adapter is trained on: pictures as patch features, and sequences of patches and words."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from precompute.demo.scenes import SIZE, Scene, ask, write_caption
+
+if TYPE_CHECKING:
+    from precompute.demo.train_adapter import Options
+
+N_PATCHES, N_PLACES = 49, 14
+PLAIN_PROMPTS = (
+    "The history of", "In the morning, she", "A good recipe for", "The main idea of",
+    "When the rain stopped,", "My favourite place", "Scientists found that", "The old man walked",
+    "Music is", "The city was", "Learning to", "He opened the door and", "The sun", "Children like",
+    "A computer is", "Water is", "The best way to", "Long ago, there", "The teacher said", "In winter,",
+    "Our solar system", "Plants need", "The river", "Friends are",
+)  # fmt: skip
+
+
+@dataclass
+class Picture:
+    """Patch features of one picture (49, 1456) and what can be said of it."""
+
+    patches_pd: Tensor
+    scene: Scene | None
+    questions: list[tuple[str, str]]
+
+
+def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str, str]]]]:
+    """The first n pictures of easy-VQA (MIT), enlarged, with their questions and answers."""
+    import easy_vqa as package
+
+    folder = Path(str(package.__file__)).parent / "data" / split
+    images = [
+        Image.open(folder / "images" / f"{i}.png")
+        .convert("RGB")
+        .resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        for i in range(n)
+    ]
+    questions: list[list[tuple[str, str]]] = [[] for _ in range(n)]
+    for question, answer, image_id in json.loads((folder / "questions.json").read_text()):
+        if image_id < n:
+            questions[image_id].append((question[0].upper() + question[1:], answer))
+    return images, questions
+
+
+@torch.inference_mode()
+def vision_features(images: Iterable[Image.Image], processor: Any, tower: nn.Module) -> Tensor:
+    """(n, 49, 1456) bfloat16: the tower's patch features without their places."""
+    parts = []
+    rest = iter(images)
+    while batch := list(islice(rest, 32)):
+        pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"]
+        parts.append(tower(pixels).last_hidden_state[..., :-N_PLACES].bfloat16())
+    return torch.cat(parts)
+
+
+def patch_words(scene: Scene, words: dict[str, int]) -> Tensor:
+    """(49, n_words) 0/1: the words of what covers at least 40 % of a patch, or the background's colour."""
+    label_pw = torch.zeros(N_PATCHES, len(words))
+    for p in range(N_PATCHES):
+        y, x = (32 * v for v in divmod(p, 7))
+        cover = [
+            max(0, min(e.box[2], x + 32) - max(e.box[0], x))
+            * max(0, min(e.box[3], y + 32) - max(e.box[1], y))
+            / 1024
+            for e in scene.entities
+        ]
+        best = int(np.argmax(cover))
+        if cover[best] >= 0.4:
+            for word in (scene.entities[best].noun, scene.entities[best].colour):
+                if word:
+                    label_pw[p, words[word]] = 1
+        elif cover[best] < 0.1:
+            label_pw[p, words[scene.background]] = 1
+    return label_pw
+
+
+class Sequences(ABC):
+    """Endless batches of training sequences; what one is made of, `one` says."""
+
+    def __init__(self, tokenizer: Any, o: Options) -> None:
+        self.tokenizer, self.o = tokenizer, o
+        self.rng = np.random.default_rng(o.seed)
+        self.newline = tokenizer("\n").input_ids
+
+    @abstractmethod
+    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        """Picture, tokens that are only read, tokens that are learnt."""
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        step = 0
+        while True:
+            some = step < 0.85 * self.o.steps and not self.o.resume
+            n_patches = self.o.n_patches if some else N_PATCHES
+            yield self.batch(n_patches)
+            step += 1
+
+    def batch(self, n_patches: int) -> dict[str, Tensor]:
+        """`<|im_start|>` + patches + newline + text; a patch keeps the position it has among all 49."""
+        bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
+        rows, patches, kept = [], [], []
+        for image, read, learn in (self.one() for _ in range(self.o.batch_size)):
+            if image is None:
+                ids, where = [bos, *learn], list(range(1 + len(learn)))
+            else:
+                index = np.sort(self.rng.permutation(N_PATCHES)[:n_patches])
+                patches.append(image[torch.from_numpy(index)])
+                kept.append(torch.from_numpy(index))
+                text = [*self.newline, *read, *learn]
+                ids = [bos, *[pad] * n_patches, *text]
+                where = [0, *(index + 1).tolist(), *range(1 + N_PATCHES, 1 + N_PATCHES + len(text))]
+            rows.append((ids, where, len(learn), image is not None))
+        length = max(len(ids) for ids, *_ in rows)
+        shape = (len(rows), length)
+        ids_bs, label_bs = torch.full(shape, pad), torch.full(shape, -100)
+        position_bs, mask_bs = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        for b, (ids, where, n_learn, _) in enumerate(rows):
+            ids_bs[b, : len(ids)] = torch.tensor(ids)
+            position_bs[b, : len(ids)] = torch.tensor(where)
+            mask_bs[b, : len(ids)] = 1
+            label_bs[b, len(ids) - n_learn : len(ids)] = torch.tensor(ids[-n_learn:])
+        shown = torch.tensor([b for b, row in enumerate(rows) if row[3]])
+        return {
+            "ids": ids_bs, "labels": label_bs, "positions": position_bs, "mask": mask_bs, "shown": shown,
+            "patches": torch.stack(patches), "index": torch.stack(kept),
+        }  # fmt: skip
+
+
+class Mixture(Sequences):
+    """Captions, questions about scenes, easy-VQA, plain text."""
+
+    def __init__(
+        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: Options
+    ):
+        super().__init__(tokenizer, o)
+        self.scenes, self.vqa, self.plain = scenes, vqa, plain
+
+    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        rng, kind = self.rng, self.rng.random()
+        end = [self.tokenizer.eos_token_id]
+        if kind < 0.20:
+            picture = self.vqa[rng.integers(len(self.vqa))]
+            open_ended = [qa for qa in picture.questions if qa[1] not in ("yes", "no")]
+            questions = open_ended if open_ended and rng.random() < 0.8 else picture.questions
+            question, answer = questions[rng.integers(len(questions))]
+        elif kind < 0.45:
+            picture = self.scenes[rng.integers(len(self.scenes))]
+            assert picture.scene is not None
+            question, answer = ask(rng, picture.scene)
+        elif kind < 0.49:
+            return None, [], self.plain[rng.integers(len(self.plain))]
+        else:
+            picture = self.scenes[rng.integers(len(self.scenes))]
+            scene = picture.scene
+            assert scene is not None
+            fresh = write_caption(rng, scene.entities, scene.background)
+            caption = fresh if rng.random() < 0.6 else scene.caption
+            return picture.patches_pd, [], self.tokenizer(caption).input_ids + end
+        return (
+            picture.patches_pd,
+            self.tokenizer(question).input_ids,
+            self.tokenizer(" " + answer).input_ids + end,
+        )
+
+
+@torch.inference_mode()
+def plain_texts(lm: Any, tokenizer: Any, n_each: int = 5) -> list[list[int]]:
+    """Token ids of short texts that the language model writes before it is changed."""
+    tokenizer.padding_side = "left"
+    inputs = tokenizer(list(PLAIN_PROMPTS) * n_each, return_tensors="pt", padding=True)
+    written = lm.generate(**inputs, max_new_tokens=44, do_sample=True, top_p=0.95)
+    return [[t for t in row if t != tokenizer.pad_token_id] for row in written.tolist()]

@@ -1,0 +1,151 @@
+"""A transformers model from a folder or the hub, with the layers that are needed, on the device asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from precompute.errors import SaevxError, first_line
+from precompute.geometry import Geometry, find
+from precompute.processor import load_processor
+
+Quantize = Literal["8bit", "4bit"]
+
+
+class Parts(NamedTuple):
+    """What a model is made of."""
+
+    model: Any
+    processor: Any
+    """Of a text-only model its tokenizer."""
+    multimodal: bool
+    family: str
+    """Name of the geometry."""
+    geometry: Geometry
+    image_token_id: int | None
+
+
+def load_parts(
+    source: str, *, layer: int, full: bool, device: str, dtype: str, device_map: str | None, quantize: Quantize | None,
+    geometry: str | None,
+) -> Parts:  # fmt: skip
+    """As `Mllm.load`, which says what the arguments are.
+
+    Raises:
+        SaevxError: as there.
+    """
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(source)
+        except (OSError, ValueError, KeyError) as error:
+            raise SaevxError(
+                f"The model {source} cannot be read ({first_line(error)}): "
+                "give a transformers folder or hub id."
+            ) from error
+        multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
+        text_config = config.get_text_config()
+        n_layers = int(text_config.num_hidden_layers)
+        if not 0 <= layer < n_layers:
+            raise SaevxError(
+                f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
+            )
+        if not full and not entwined(text_config):
+            cut(text_config, layer + 1)
+        target = pick_device(device)
+        options: dict[str, Any] = {
+            "config": config,
+            "dtype": pick_dtype(dtype, target),
+            "trust_remote_code": False,
+        }
+        if quantize is not None:
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"
+            )
+        if device_map is not None or quantize is not None:
+            options["device_map"] = device_map or {"": target}
+        auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+        try:
+            model = auto.from_pretrained(source, **options)
+            if "device_map" not in options:
+                model = model.to(target)
+            processor = (
+                load_processor(source, config) if multimodal else AutoTokenizer.from_pretrained(source)
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
+    if not full:  # what an entwined model had to load goes now
+        decoder = model.get_decoder()
+        decoder.layers = decoder.layers[: layer + 1]
+    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    given = int(token) if multimodal and token is not None else None
+    return Parts(model.eval(), processor, multimodal, family, shape, given)
+
+
+def entwined(text_config: Any) -> bool:
+    """Whether the lower layers' weights or wiring depend on how many there are above them, so that a shorter
+    model cannot be built: inputs of its own for each layer in one table, shared keys and values (Gemma 3n and 4)."""
+    return any(
+        getattr(text_config, name, None)
+        for name in ("num_kv_shared_layers", "hidden_size_per_layer_input", "per_layer_config")
+    )
+
+
+def cut(text_config: Any, n_layers: int) -> None:
+    """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
+    before = int(text_config.num_hidden_layers)
+    text_config.num_hidden_layers = n_layers
+    for name, value in list(vars(text_config).items()):
+        if "layer" in name and isinstance(value, list) and len(value) == before:
+            setattr(text_config, name, value[:n_layers])
+
+
+def pick_device(device: str) -> str:
+    """The device asked for; "auto" is the accelerator if there is one."""
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise SaevxError(
+                f"Device {device!r} cannot be used here ({first_line(error)}): choose cpu or auto."
+            ) from error
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    picked = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
+    if picked is None:
+        raise SaevxError(f"--dtype {dtype!r} is not known: choose auto, float32, bfloat16 or float16.")
+    return picked
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading a model cut at layer L is no reason to warn of layers that were left out."""
+    before: Callable[[], int] | int = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
