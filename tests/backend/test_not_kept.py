@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pytest
 import torch
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from backend.app import create_app
+from backend.app import THREADS, create_app
+from backend.recompute import Recomputed
 from backend.settings import Settings
 from precompute.pass_options import Options
 from precompute.pipeline import precompute
@@ -100,6 +104,30 @@ def same(mine: Any, theirs: Any) -> None:
         assert np.isclose(mine, theirs, rtol=2e-3, atol=1e-3)  # float16's own step is 1e-3
     else:
         assert mine == theirs
+
+
+def test_who_waits_for_the_model_takes_no_thread_from_others(
+    live: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, go = Recomputed.compute, threading.Event()
+
+    def slow(*given: Any) -> Any:
+        assert go.wait(60)
+        return compute(*given)
+
+    monkeypatch.setattr(Recomputed, "compute", slow)
+    state = cast(FastAPI, live.app).state.saevx
+    asked = [f"{API}/samples/pair-{row}/activations?feature=0&store=none" for row in range(100, 101 + THREADS)]
+    with ThreadPoolExecutor(len(asked) + 1) as people:
+        waiting = [people.submit(live.get, one) for one in asked]
+        try:
+            end = time.monotonic() + 20
+            while state.live.waiting < THREADS and time.monotonic() < end:
+                time.sleep(0.01)
+            assert people.submit(live.get, f"{API}/flags").result(timeout=20).status_code == 200
+        finally:
+            go.set()
+        assert [one.result().status_code for one in waiting] == [200] * len(asked)
 
 
 @pytest.mark.parametrize(
