@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from precompute import memory
 from precompute.data import Data, Row, SetAside
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.errors import SaevxError
-from precompute.feed import ahead, decode
+from precompute.feed import ahead, behind, decode
 from precompute.model import IMAGE, TEXT, Batch, Mllm
 from precompute.plan import PRELUDE, Plan
 from precompute.progress import Progress
@@ -74,6 +74,12 @@ class Collector:
     nll: bool = False
     sink_multiple: float | None = 4.0
     clock: Clock = field(default_factory=Clock)
+    overlap: bool | None = None
+    """Write a shard while the next is computed. None: unless the model runs on the CPU, which has no time to spare."""
+
+    @property
+    def overlaps(self) -> bool:
+        return self.mllm.device.type != "cpu" if self.overlap is None else self.overlap
 
     def missing(self) -> list[int]:
         """Shards that are not there yet."""
@@ -102,9 +108,10 @@ class Collector:
                 loaded = self.waited(loaded)
             found, loaded = self.prelude(loaded, fresh=todo[0] == 0)
             scale = Scale.of(found)
-            with Progress("collect", n_samples, "samples", n_samples - left, quiet=quiet) as progress:
+            bar = Progress("collect", n_samples, "samples", n_samples - left, quiet=quiet)
+            with bar as progress, behind(self.overlaps) as later:
                 for i in todo:
-                    self.shard(i, loaded, scale, progress)
+                    later(self.shard(i, loaded, scale, progress))
             loaded.close()
             memory.give_back()
         else:
@@ -229,8 +236,10 @@ class Collector:
 
     # ---- a shard
 
-    def shard(self, number: int, loaded: Iterator[Loaded], scale: Scale, progress: Progress) -> None:
-        """Compute and write one shard."""
+    def shard(
+        self, number: int, loaded: Iterator[Loaded], scale: Scale, progress: Progress
+    ) -> Callable[[], None]:
+        """Compute one shard. Returns what writes it."""
         ds = {self.data.rows[i].index for i in self.plan.ds}
         samples: list[Sample] = []
         set_aside: list[SetAside] = []
@@ -252,12 +261,16 @@ class Collector:
             progress.add(one.n_planned)
             del one
         samples.sort(key=lambda sample: sample.index)
-        write_shard(
-            self.part, number, samples, set_aside, np.array(sums),
-            n_features=self.sae.n_features, d_model=self.mllm.d_model, seed=self.seed,
-        )  # fmt: skip
-        samples.clear()
-        memory.give_back()
+
+        def write() -> None:
+            write_shard(
+                self.part, number, samples, set_aside, np.array(sums),
+                n_features=self.sae.n_features, d_model=self.mllm.d_model, seed=self.seed,
+            )  # fmt: skip
+            samples.clear()
+            memory.give_back()
+
+        return write
 
 
 def rest(held: list[Loaded], loaded: Generator[Loaded]) -> Generator[Loaded]:

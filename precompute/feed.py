@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -138,6 +139,26 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, wait: bool = F
     finally:
         # Not waited for, unless asked to: whoever drops this early may be that very thread, collecting garbage.
         pool.shutdown(wait=wait, cancel_futures=True)
+
+
+@contextmanager
+def behind(apart: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Gives a function that does work one piece after the other in a thread of its own, or at once where not `apart`.
+    What fails there is raised by the next call, or at the end; all work is done with when this is left."""
+    if not apart:
+        yield lambda work: work()
+        return
+    running: list[Future[None]] = []
+
+    def do(work: Callable[[], None]) -> None:
+        while running:
+            running.pop().result()
+        running.append(pool.submit(work))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="write-behind") as pool:
+        yield do
+        while running:
+            running.pop().result()
 
 
 def norms(hidden_bsd: Tensor) -> Array:

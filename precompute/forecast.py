@@ -280,6 +280,8 @@ def peak_memory(
     def block(entries: float) -> float:
         return min(entries, BLOCK) * BLOCK_MAXIMUM
 
+    next_shard = shard_events * (a_value + HELD_EVENT) if r.overlaps else 0.0
+    held_ds = min(z.ds_tokens, z.tokens * shard_events / max(z.events, 1)) * d_model * 2
     records = (z.samples - small.samples) * RECORD
     more_maxima = block(z.maxima) - block(small.maxima)
     begun = r.passed + rows + weights + n_features * (HISTOGRAM + LISTS)
@@ -291,7 +293,7 @@ def peak_memory(
     found = {
         "collect": max(
             r.peak["collect"] + rows + weights + more_features * (HISTOGRAM + LISTS),
-            begun + shard(shard_events) + min(z.ds_tokens, z.tokens * shard_events / max(z.events, 1)) * d_model * 2,
+            begun + shard(shard_events) + next_shard + held_ds,
         ),
         "merge": begun + shard_events * MERGED_EVENT + records,
         "weigh": r.peak["weigh"] + later + means + vectors / 4,

@@ -105,6 +105,8 @@ class Rehearsal(NamedTuple):
     passed: int
     """When the model has run on the batches."""
     pieces: list[Piece]
+    overlaps: bool
+    """Whether a shard is written while the next is computed."""
     a_shard: float
     """Seconds that a shard takes whatever is in it."""
     a_feature: float
@@ -231,9 +233,9 @@ def rehearse(
         sizes=sizes._replace(examples=float(examples_fm.sum()), pairs=n_pairs, enough=enough),
         n_planned=len(small_plan.length_n),
         n_planned_tokens=float(small_plan.length_n.sum()),
-        n_features=sae.n_features, stride=stride, seconds=took, peak=peak, loaded=loaded, passed=passed, pieces=pieces,
-        a_shard=a_pass["shard"], a_feature=a_feature, a_vector_pair=a_vector_pair, bytes=found_bytes,
-        examples_fm=examples_fm, **counts,
+        n_features=sae.n_features, stride=stride, overlaps=job.overlaps, seconds=took, peak=peak, loaded=loaded,
+        passed=passed, pieces=pieces, a_shard=a_pass["shard"], a_feature=a_feature, a_vector_pair=a_vector_pair,
+        bytes=found_bytes, examples_fm=examples_fm, **counts,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import torch
 from backend.live import load_engine
 from backend.settings import Settings
 from precompute import accumulate as acc
-from precompute import merge
+from precompute import collect, merge
 from precompute.collect import Collector
 from precompute.data import open_picture
 from precompute.encode import OVERFLOW
@@ -200,8 +201,8 @@ whole, done = Collector.shard, []
 def shard(self, number, *rest):
     if len(done) == 2:
         os._exit(9)
-    whole(self, number, *rest)
     done.append(number)
+    return whole(self, number, *rest)
 Collector.shard = shard
 Run(Options.model_validate_json(sys.argv[1])).collect()
 """
@@ -226,6 +227,31 @@ def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) 
     assert before == [(again.part / "shards" / name).stat().st_mtime_ns for name in shards], "not done again"
     run.collect()
     assert files_of(run.part) == files_of(right)
+
+
+def test_written_while_the_next_is_computed_the_bytes_are_the_same(
+    options: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pass does with a GPU."""
+    right = collected(options(shard_samples=4, out=tmp_path / "a" / "store"))[0]
+    monkeypatch.setattr(Collector, "overlaps", True)
+    with monkeypatch.context() as patch:
+        write, threads = collect.write_shard, set()
+
+        def full(part: Path, number: int, *rest: Any, **more: Any) -> None:
+            threads.add(threading.current_thread().name)
+            if number == 1:
+                raise OSError("No space left on device")
+            write(part, number, *rest, **more)
+
+        patch.setattr(collect, "write_shard", full)
+        run = Run(options(shard_samples=4, out=tmp_path / "b" / "store"))
+        with pytest.raises(OSError, match="No space left"):
+            run.collect()
+        assert len(threads) == 1 and threading.current_thread().name not in threads
+        assert 1 in run.collector().missing() and 0 not in run.collector().missing()
+    again = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
+    assert files_of(again) == files_of(right)
 
 
 def broken_data(folder: Path) -> Path:
