@@ -109,10 +109,21 @@ def floor(found: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def encoder(found: list[dict[str, Any]]) -> str:
+    """Beside the paper's way: the ratio if only the SAE's encoder were left of ours."""
+    for result in found:
+        if result["name"] == "paper":
+            paper, ours, alone = (float(np.median(result["seconds"][way])) for way in ("paper", "ours", "encoder"))
+            row = (f"{paper:.1f}", f"{ours:.2f}", f"{alone:.2f}", f"{paper / ours:.0f} ×", f"{paper / alone:.0f} ×")
+            return table(("the paper's way, s", "ours, s", "of them the encoder", "ratio", "ratio, at most"), [row])
+    return "Not measured."
+
+
 def rendered(page: str) -> str:
     found = results()
     parts = {
         "figures": figures(found), "steps": steps(found), "beside": beside(found), "floor": floor(found),
+        "encoder": encoder(found),
         "runs": runs(found),
     }  # fmt: skip
     return splice(page, parts, PAGE)
