@@ -74,12 +74,11 @@ class Collector:
     nll: bool = False
     sink_multiple: float | None = 4.0
     clock: Clock = field(default_factory=Clock)
-    overlap: bool | None = None
-    """Write a shard while the next is computed. None: unless the model runs on the CPU, which has no time to spare."""
 
     @property
     def overlaps(self) -> bool:
-        return self.mllm.device.type != "cpu" if self.overlap is None else self.overlap
+        """Whether a shard is written while the next is computed: a CPU that computes it has no time to spare."""
+        return self.mllm.device.type != "cpu"
 
     def missing(self) -> list[int]:
         """Shards that are not there yet."""

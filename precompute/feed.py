@@ -148,17 +148,18 @@ def behind(apart: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
     if not apart:
         yield lambda work: work()
         return
-    running: list[Future[None]] = []
+    last: Future[None] | None = None
 
     def do(work: Callable[[], None]) -> None:
-        while running:
-            running.pop().result()
-        running.append(pool.submit(work))
+        nonlocal last
+        if last is not None:
+            last.result()
+        last = pool.submit(work)
 
     with ThreadPoolExecutor(1, thread_name_prefix="write-behind") as pool:
         yield do
-        while running:
-            running.pop().result()
+        if last is not None:
+            last.result()
 
 
 def norms(hidden_bsd: Tensor) -> Array:

@@ -66,7 +66,8 @@ templates.env.filters |= {"n": shown_number, "big": shown_count, "pct": shown_pe
 def drawn_glimpse(pictures: Sequence[Picture], words: Sequence[str]) -> Markup:
     """What a list shows of a feature: its strongest patches or, where no patch activates it, its words."""
     macros: Any = templates.env.get_template("macros.html").module
-    return Markup(macros.glimpse(pictures, words))  # which Jinja has escaped
+    drawn: Markup = macros.glimpse(pictures, words)
+    return drawn
 
 
 def _none_if_empty(value: object) -> object:

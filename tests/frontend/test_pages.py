@@ -7,9 +7,11 @@ import re
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from markupsafe import Markup
 
 from backend.app import create_app
-from backend.routers.page_env import templates
+from backend.routers.page_env import drawn_glimpse, templates
+from backend.routers.page_parts import Picture
 from backend.routers.pages import LIST_ROWS
 from backend.settings import Settings
 from tests.synthetic import word_feature
@@ -161,6 +163,12 @@ def test_stores_and_prefix_stay_in_every_link(pages_app: FastAPI) -> None:
         assert inner and all(f"store={first.name}-2" in link for link in inner)
         assert 'data-testid="store-switcher"' in page
         assert client.get("/tool/static/js/app.js").status_code == 200
+
+
+def test_words_of_a_glimpse_are_hostile_text() -> None:
+    attack = '"><script>alert(1)</script>'
+    for drawn in (drawn_glimpse([], [attack]), drawn_glimpse([Picture(attack, None)], [])):
+        assert isinstance(drawn, Markup) and "<script" not in drawn and "alert(1)" in drawn
 
 
 def test_captions_are_hostile_text() -> None:
