@@ -37,7 +37,7 @@ class Serve(BaseModel):
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
     device: str = "auto"
-    """Where the live model runs: auto, cpu, cuda, cuda:1, mps."""
+    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
     device_map: str | None = None

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
     device: str = "auto"
-    """Where the live model runs: auto, cpu, cuda, cuda:1, mps."""
+    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: str = "auto"
     """Number type of the live model: auto, float32, bfloat16, float16."""
     device_map: str | None = None

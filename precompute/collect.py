@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute import memory
+from precompute.accumulate import Running
 from precompute.data import Data, Row, SetAside
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.errors import SaevxError
@@ -27,7 +28,7 @@ from precompute.model import IMAGE, TEXT, Batch, Mllm
 from precompute.plan import PRELUDE, Plan
 from precompute.progress import Progress
 from precompute.sae import SaeV, average_factor
-from precompute.shard import SHARDS, Sample, feature_type, shard_path, split, sums_of, write_shard
+from precompute.shard import SHARDS, Sample, kept, shard_path, split, sums_of, write_shard
 
 Array = NDArray[Any]
 THUMBS, PRELUDE_FILE = "thumbs", "prelude.json"
@@ -243,6 +244,7 @@ class Collector:
         samples: list[Sample] = []
         set_aside: list[SetAside] = []
         sums: list[Array] = []
+        running = Running(self.sae.n_features, self.seed, self.sae.device)
         for _ in self.plan.shards[number]:
             one = next(loaded)
             set_aside += one.set_aside
@@ -253,18 +255,22 @@ class Collector:
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
-                samples += split(encoded, one, ds, feature_type(self.sae.n_features))
+                events = kept(encoded, one)
+                running.see(events.entries)
+                samples += split(encoded, one, events, ds, self.sae.n_features)
                 sum_md = sums_of(encoded, good_b)
-                del encoded  # nothing of a batch but its samples stands beside the next
+                del encoded, events  # nothing of a batch but its samples stands beside the next
             sums.append(sum_md)
             progress.add(one.n_planned)
             del one
         samples.sort(key=lambda sample: sample.index)
+        accum = running.accum()
+        del running
 
         def write() -> None:
             write_shard(
-                self.part, number, samples, set_aside, np.array(sums),
-                n_features=self.sae.n_features, d_model=self.mllm.d_model, seed=self.seed,
+                self.part, number, samples, set_aside, np.array(sums), accum,
+                n_features=self.sae.n_features, d_model=self.mllm.d_model,
             )  # fmt: skip
             samples.clear()
             memory.give_back()

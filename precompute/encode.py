@@ -12,6 +12,7 @@ from torch import Tensor
 from precompute.model import IMAGE, SINK, TEXT, Batch, View
 from precompute.runs import offsets
 from precompute.sae import SaeV
+from precompute.tensors import exact, places
 
 Array = NDArray[Any]
 CHUNK_ELEMENTS = 1 << 23
@@ -66,15 +67,21 @@ class Encoded(NamedTuple):
     """Why a pair must be set aside."""
     hidden_td: Tensor
     """h of all tokens in the model's dtype, on its device."""
+    events: Events
+    """The events once more, where the SAE is, by the tokens that are counted."""
 
 
 class Events(NamedTuple):
-    """Features of tokens: CSR rows."""
+    """Features of tokens: CSR rows, where the SAE is."""
 
-    count_t: Array
-    feature_e: Array
+    count_t: Tensor
+    """int64: events of each token."""
+    feature_e: Tensor
+    """int64, ascending inside a token."""
     z_e: Tensor
-    value_e: Array
+    """float32."""
+    value_e: Tensor
+    """float16 in stored units, > 0."""
 
 
 @torch.inference_mode()
@@ -85,23 +92,20 @@ def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
         hidden_td: tokens to encode.
 
     Returns:
-        counts [t], features ascending in a token, z float32, stored float16 (inf where it overflows; never 0:
-        what is active stays active).
+        stored values are inf where they overflow, and never 0: what is active stays active.
     """
-    counts, features, values = [], [], []
+    none = torch.zeros(0, dtype=torch.long, device=sae.device)
+    counts, features, values = [none], [none], [none.float()]
     for part_td in chunks(sae, hidden_td):
         acts_tf = sae.encode(part_td)
-        at_e2 = nonzero(acts_tf)
-        values.append(acts_tf[at_e2[0], at_e2[1]])
-        features.append(at_e2[1])
-        counts.append(torch.bincount(at_e2[0], minlength=len(part_td)))
-    if not counts:
-        none = torch.zeros(0, dtype=torch.long)
-        counts, features, values = [none], [none], [torch.zeros(0)]
+        at_e = places((acts_tf > 0).flatten())
+        token_e = at_e // acts_tf.shape[1]
+        features.append(at_e - token_e * acts_tf.shape[1])
+        counts.append(torch.bincount(token_e, minlength=len(part_td)))
+        values.append(acts_tf.flatten()[at_e])
     z_e = torch.cat(values)
-    stored_e = torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().cpu().numpy()
-    value_e = np.maximum(stored_e, np.float16(2.0**-24))
-    return Events(torch.cat(counts).cpu().numpy(), torch.cat(features).cpu().numpy(), z_e, value_e)
+    value_e = torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().clamp_(min=2.0**-24)
+    return Events(torch.cat(counts), torch.cat(features), z_e, value_e)
 
 
 @torch.inference_mode()
@@ -113,17 +117,6 @@ def largest_activation(sae: SaeV, hidden_td: Tensor) -> float:
 def chunks(sae: SaeV, hidden_td: Tensor) -> tuple[Tensor, ...]:
     """Tokens in the pieces that are encoded together."""
     return hidden_td.split(max(16, CHUNK_ELEMENTS // sae.n_features)) if len(hidden_td) else ()
-
-
-def nonzero(acts_tf: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of positive entries, row by row."""
-    if acts_tf.device.type != "cpu":
-        row_e, col_e = (acts_tf > 0).nonzero(as_tuple=True)
-        return row_e, col_e
-    # NumPy finds the set bits of a sparse mask several times faster than torch on a CPU.
-    flat_e = torch.from_numpy(np.flatnonzero(acts_tf.numpy() > 0))
-    row_e = flat_e // acts_tf.shape[1]
-    return row_e, flat_e - row_e * acts_tf.shape[1]
 
 
 @torch.inference_mode()
@@ -142,7 +135,7 @@ def encode_batch(
     hidden_td = hidden_bsd[torch.from_numpy(real_bs).to(hidden_bsd.device)]
     token_id_t = batch.inputs["input_ids"].cpu().numpy()[real_bs].astype(np.int32)
     modality_t = batch.modality_bs[real_bs].copy()
-    norm_t = torch.linalg.vector_norm(hidden_td.float(), dim=-1, dtype=torch.float64).cpu().numpy()
+    norm_t = torch.linalg.vector_norm(exact(hidden_td.float()), dim=-1, dtype=torch.float64).cpu().numpy()
     for modality in (TEXT, IMAGE):
         modality_t[(modality_t == modality) & (norm_t > scale.sink_norm[modality])] = SINK
 
@@ -150,20 +143,19 @@ def encode_batch(
     counted_td = hidden_td[torch.from_numpy(counted).to(hidden_td.device)].float()
     events = active(sae, counted_td, scale)
     count_t = np.zeros(len(modality_t), dtype=np.int64)
-    count_t[counted] = events.count_t
+    count_t[counted] = events.count_t.cpu().numpy()
     offset_t = offsets(count_t)
+    feature_e, value_e = events.feature_e.cpu().numpy(), events.value_e.cpu().numpy()
 
     error_t = np.zeros(len(modality_t))
     if errors and len(counted):
-        device = sae.device
-        offset = torch.from_numpy(offsets(events.count_t)).to(device)
-        feature_e = torch.from_numpy(events.feature_e).to(device)
-        rebuilt_td = sae.reconstruct(offset, feature_e, events.z_e, counted_td)
-        squared_td = (counted_td.to(device) - rebuilt_td).square_()
-        error_t[counted] = squared_td.sum(dim=-1, dtype=torch.float64).cpu().numpy()
+        offset = torch.nn.functional.pad(events.count_t.cumsum(0), (1, 0))
+        rebuilt_td = sae.reconstruct(offset, events.feature_e, events.z_e, counted_td)
+        squared_td = (counted_td.to(sae.device) - rebuilt_td).square_()
+        error_t[counted] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
     return Encoded(
-        start_b, token_id_t, modality_t, offset_t, events.feature_e, events.value_e, norm_t, error_t,
-        batch.views, reasons(start_b, offset_t, norm_t, events.value_e), hidden_td,
+        start_b, token_id_t, modality_t, offset_t, feature_e, value_e, norm_t, error_t,
+        batch.views, reasons(start_b, offset_t, norm_t, value_e), hidden_td, events,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from precompute.plan import plan_rows, smallest_hashes
 from precompute.progress import Progress, say
 from precompute.provenance import code_version, plain_name
 from precompute.sae import SaeV
+from precompute.tensors import exact
 
 Array = NDArray[Any]
 PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}
@@ -255,8 +256,9 @@ def add(
     rebuilt: Rebuilt,
 ) -> None:
     """One entry of `sums` a good pair."""
-    h_td = h_td.to(rebuilt.hidden_td.device).double()
-    error_t = (h_td - rebuilt.hidden_td).square().sum(1).cpu().numpy()
+    rebuilt_td = exact(rebuilt.hidden_td)
+    h_td = h_td.to(rebuilt_td.device).double()
+    error_t = (h_td - rebuilt_td).square().sum(1).cpu().numpy()
     square_t = h_td.square().sum(1).cpu().numpy()
     pair_t, kind_t = np.nonzero(taken_bs)[0], kind_bs[taken_bs]
     for b in np.flatnonzero(good_b).tolist():

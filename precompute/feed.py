@@ -22,6 +22,7 @@ from precompute.errors import SaevxError, first_line
 from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options import Place
 from precompute.plan import PRELUDE, Plan
+from precompute.tensors import exact
 
 Array = NDArray[Any]
 Item = TypeVar("Item")
@@ -164,7 +165,7 @@ def behind(apart: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
 
 def norms(hidden_bsd: Tensor) -> Array:
     """float64 ‖h‖ [b, s]."""
-    found: Array = torch.linalg.vector_norm(hidden_bsd.float(), dim=-1, dtype=torch.float64).cpu().numpy()
+    found: Array = torch.linalg.vector_norm(exact(hidden_bsd.float()), dim=-1, dtype=torch.float64).cpu().numpy()
     return found
 
 

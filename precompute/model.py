@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from precompute.errors import SaevxError
 from precompute.geometry import Layout, View
 from precompute.loading import Parts, Quantize, entwined, load_parts
+from precompute.tensors import exact
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
@@ -266,6 +267,7 @@ class Mllm:
             text_bs = text_bs[:, first:]
             target_n = batch.inputs["input_ids"][:, first:][text_bs]
             loss_n = nn.functional.cross_entropy(logits_bsv[text_bs].float(), target_n, reduction="none")
+            loss_n, text_bs = exact(loss_n), exact(text_bs)
             total_b = torch.zeros(len(text_bs), dtype=torch.float64, device=loss_n.device)
             total_b.index_add_(0, text_bs.nonzero()[:, 0], loss_n.double())
         n_b = text_bs.sum(dim=1).double()

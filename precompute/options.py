@@ -83,7 +83,7 @@ class FromStore(Fields):
     sae: str | None = None
     """SAE folder; default: the one the store was made with."""
     device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the model; auto is the one the store was made with."""
     device_map: str | None = None
@@ -96,7 +96,7 @@ class Place(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
     device_map: str | None = None

@@ -70,7 +70,7 @@ class Options(Spread, Fields):
     labeller_model: str | None = None
     """Name of that model; default: the first that the URL lists."""
     device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
     device_map: str | None = None

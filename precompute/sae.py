@@ -15,6 +15,7 @@ from torch import Tensor
 
 from precompute import sae_load
 from precompute.errors import SaevxError, first_line
+from precompute.tensors import exact
 
 _RESID_POST = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_post$|(?:^|\.)(?:layers|h)\.(\d+)(?:\.output)?$")
 _RESID_PRE = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_pre$")
@@ -48,7 +49,7 @@ def average_factor(hidden: Sequence[Tensor]) -> float:
     Raises:
         SaevxError: there is no token, or all are zero.
     """
-    norm_t = torch.cat([hidden_td.float().norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
+    norm_t = torch.cat([exact(hidden_td.float()).norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
     total = float(norm_t.sum())
     if total <= 0:
         raise SaevxError("The SAE's input factor cannot be estimated: no token of the first samples has a norm.")

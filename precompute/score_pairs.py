@@ -18,7 +18,7 @@ from precompute.model import IMAGE, TEXT
 from precompute.pixels import pixel_flags, tiny
 from precompute.runs import expand, offsets
 from precompute.score import Weights, chance, score_maxima
-from precompute.shard import Sample, maxima
+from precompute.shard import Sample
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
 from precompute.support import text_excess
@@ -66,14 +66,15 @@ def measure(known: Standard, rows: list[Row], samples: list[Sample], thumbs: Pat
     """
     n, n_features = len(samples), len(known.p999_f)
     token_n = np.array([len(sample.token_id_t) for sample in samples])
-    kind_t, count_t, feature_e, value_e = (
+    kind_t, count_t, feature_e, value_e, feature, value = (
         np.concatenate([getattr(sample, name) for sample in samples])
-        for name in ("modality_t", "count_t", "feature_e", "value_e")
+        for name in ("modality_t", "count_t", "feature_e", "value_e", "max_feature", "max_value")
     )
+    feature_e = feature_e.astype(np.int64)
     row_e = np.repeat(np.repeat(np.arange(n), token_n), count_t)
     position_e = np.repeat(np.concatenate([np.arange(m) for m in token_n]), count_t)
-    kind_e = np.repeat(kind_t, count_t).astype(np.int64)
-    n_side, feature, value = maxima(row_e * 2 + kind_e, feature_e, value_e, n, n_features)
+    kind_e = np.repeat(kind_t, count_t)
+    n_side = np.stack([sample.max_m for sample in samples])
     start = offsets(n_side.reshape(-1))
     text, image = (
         csr_matrix(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from precompute import accumulate as acc
 from precompute.data import SetAside
 from precompute.encode import Encoded
 from precompute.model import IMAGE, TEXT
+from precompute.runs import offsets
+from precompute.tensors import exact, places, run_ends, run_starts, sorted_numbers
 
 if TYPE_CHECKING:
     from precompute.collect import Loaded
@@ -37,6 +39,11 @@ class Sample:
     count_t: Array
     feature_e: Array
     value_e: Array
+    max_m: Array
+    """int64 [2]: features active in each modality."""
+    max_feature: Array
+    """Text's ascending, then the image's; of each its largest value."""
+    max_value: Array
     error_m: Array
     """float64 [2] Σ‖h − ĥ‖² by modality."""
     square_m: Array
@@ -47,14 +54,72 @@ class Sample:
     """bf16, counted tokens of a member of D_s."""
 
 
-def split(encoded: Encoded, one: Loaded, ds: set[int], kind: type[np.integer[Any]] = np.int64) -> Iterator[Sample]:
-    """A batch's samples, those set aside left out; features as numbers of the type `kind`."""
+class Kept(NamedTuple):
+    """Events of a batch's pairs, those set aside left out, where the model computes."""
+
+    entries: acc.Entries
+    """Token by token."""
+    pair_e: Tensor
+    """int64: which pair of the batch."""
+
+
+def kept(encoded: Encoded, one: Loaded) -> Kept:
+    """A batch's events as the accumulators take them in."""
+    events, length_b = encoded.events, np.diff(encoded.start_b)
+    pair_t = np.repeat(np.arange(len(length_b)), length_b)
+    position_t = np.arange(len(pair_t)) - np.repeat(encoded.start_b[:-1], length_b)
+    row_t = np.array([row.index for row in one.rows], dtype=np.int64)[pair_t]
+    counted = np.flatnonzero(encoded.modality_t <= IMAGE)
+
+    def by_event(column_t: Array) -> Tensor:
+        of_token = torch.from_numpy(column_t[counted]).to(events.count_t.device)
+        return of_token.repeat_interleave(events.count_t)
+
+    modality_e, pair_e = by_event(encoded.modality_t), by_event(pair_t)
+    entries = acc.Entries(
+        events.feature_e * 2 + modality_e, events.value_e, by_event(row_t), by_event(position_t.astype(np.int32))
+    )
+    if any(encoded.reason_b):
+        good_b = torch.tensor([reason is None for reason in encoded.reason_b], device=pair_e.device)
+        good = places(good_b[pair_e])
+        entries, pair_e = entries.take(good), pair_e[good]
+    return Kept(entries, pair_e)
+
+
+def maxima(kept: Kept, n: int, n_features: int) -> tuple[Array, Array, Array]:
+    """Largest value of each feature in each (pair of n, modality).
+
+    Returns:
+        int64 [n, 2] how many, then features (ascending in each) and float16 values.
+    """
+    (group_e, value_e, _, _), pair_e = kept
+    # (pair, modality), feature and value as one number: a modality is the group's last bit, its feature the rest.
+    place_e = (pair_e * 2 + (group_e & 1)) * n_features + (group_e >> 1)
+    packed = sorted_numbers(place_e << 16 | acc.bits_of(value_e))
+    last = run_ends(run_starts(packed >> 16), len(packed)) - 1
+    place, value = packed[last] >> 16, (packed[last] & 0xFFFF).to(torch.int16).view(torch.float16)
+    counts = torch.bincount(place // n_features, minlength=2 * n).reshape(n, 2)
+    return counts.cpu().numpy(), (place % n_features).cpu().numpy(), value.cpu().numpy()
+
+
+def split(
+    encoded: Encoded, one: Loaded, events: Kept, ds: set[int], n_features: int
+) -> Iterator[Sample]:
+    """A batch's samples, those set aside left out.
+
+    Args:
+        events: of the batch. ds: indices of the rows that are members of D_s.
+    """
     count_t = np.diff(encoded.offset_t)
+    kind = feature_type(n_features)
+    max_bm, max_feature, max_value = maxima(events, len(one.rows), n_features)
+    max_start = offsets(max_bm.sum(axis=1))
     for b, (row, pictures) in enumerate(zip(one.rows, one.pictures, strict=True)):
         if encoded.reason_b[b] is not None:
             continue
         t = slice(int(encoded.start_b[b]), int(encoded.start_b[b + 1]))
         e = slice(int(encoded.offset_t[t.start]), int(encoded.offset_t[t.stop]))
+        m = slice(int(max_start[b]), int(max_start[b + 1]))
         kind_t = encoded.modality_t[t]
         masks = [kind_t == TEXT, kind_t == IMAGE]
         resid_td = None
@@ -68,6 +133,9 @@ def split(encoded: Encoded, one: Loaded, ds: set[int], kind: type[np.integer[Any
             count_t=count_t[t],
             feature_e=encoded.feature_e[e].astype(kind),
             value_e=encoded.value_e[e],
+            max_m=max_bm[b],
+            max_feature=max_feature[m].astype(kind),
+            max_value=max_value[m],
             error_m=np.array([encoded.error_t[t][mask].sum() for mask in masks]),
             square_m=np.array([np.square(encoded.norm_t[t][mask]).sum() for mask in masks]),
             nll=float("nan") if one.nll_b is None else float(one.nll_b[b]),
@@ -87,7 +155,7 @@ def sums_of(encoded: Encoded, good_b: Array) -> Array:
     sums = []
     for modality in (TEXT, IMAGE):
         at = torch.from_numpy(np.flatnonzero(kind_t == modality)).to(encoded.hidden_td.device)
-        sums.append(encoded.hidden_td[at].float().sum(dim=0, dtype=torch.float64).cpu().numpy())
+        sums.append(exact(encoded.hidden_td[at].float()).sum(dim=0, dtype=torch.float64).cpu().numpy())
     return np.stack(sums)
 
 
@@ -97,26 +165,16 @@ def write_shard(
     samples: list[Sample],
     set_aside: list[SetAside],
     sums: Array,
+    accum: acc.Accum,
     *,
     n_features: int,
     d_model: int,
-    seed: int,
 ) -> None:
     """One .npz, and D_s's residuals beside it as .npy; in place only when whole.
 
     Args:
         samples: of the shard, in the data's order. sums: float64 [batches, 2, d], Σh by modality.
     """
-    running = acc.Running(n_features, seed)
-    maxima_parts = []
-    for some in runs(samples):
-        entries, sample_e = entries_of(some)
-        running.see(entries)
-        maxima_parts.append(
-            maxima(sample_e * 2 + (entries.group & 1), entries.group >> 1, entries.value, len(some), n_features)
-        )
-    accum = running.accum()
-    max_n, max_feature, max_value = (np.concatenate(part) for part in zip(*maxima_parts, strict=True))
     kind = feature_type(n_features)
     resid = [(s.index, s.modality_t, s.resid_td) for s in samples if s.resid_td is not None]
     arrays = {
@@ -127,9 +185,9 @@ def write_shard(
         "token_count": _cat([s.count_t for s in samples], np.int32),
         "event_feature": _cat([s.feature_e for s in samples], kind),
         "event_value": _cat([s.value_e for s in samples], np.float16),
-        "max_n": max_n,
-        "max_feature": max_feature.astype(kind),
-        "max_value": max_value,
+        "max_n": np.array([s.max_m for s in samples], dtype=np.int64).reshape(-1, 2),
+        "max_feature": _cat([s.max_feature for s in samples], kind),
+        "max_value": _cat([s.max_value for s in samples], np.float16),
         "sse": np.array([s.error_m for s in samples]).reshape(-1, 2),
         "sq": np.array([s.square_m for s in samples]).reshape(-1, 2),
         "nll": np.array([s.nll for s in samples], dtype=np.float64),
@@ -145,50 +203,6 @@ def write_shard(
     with resid_path(part, number).open("wb") as file:
         np.save(file, rows_td.view(torch.uint16).numpy())
     write_arrays(path, arrays)
-
-
-def runs(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """The samples in runs of about AT_ONCE events; one run at least, if an empty one."""
-    some: list[Sample] = []
-    n = 0
-    for sample in samples:
-        some.append(sample)
-        n += len(sample.value_e)
-        if n >= acc.AT_ONCE:
-            yield some
-            some, n = [], 0
-    if some or not samples:
-        yield some
-
-
-def entries_of(samples: list[Sample]) -> tuple[acc.Entries, Array]:
-    """Events of samples, token by token, and which sample of the list [e] each is of."""
-    token_n = np.array([len(s.token_id_t) for s in samples], dtype=np.int64)
-    count_t = _cat([s.count_t for s in samples], np.int64)
-    sample_e = np.repeat(np.repeat(np.arange(len(samples)), token_n), count_t)
-    group_e = _cat([s.feature_e for s in samples], np.int64) * 2
-    group_e += np.repeat(_cat([s.modality_t for s in samples], np.int64), count_t)
-    position_t = _cat([np.arange(n) for n in token_n.tolist()], np.int32)
-    index_n = np.array([s.index for s in samples], dtype=np.int64)
-    value_e = _cat([s.value_e for s in samples], np.float16)
-    return acc.Entries(group_e, value_e, index_n[sample_e], np.repeat(position_t, count_t)), sample_e
-
-
-def maxima(
-    group_e: Array, feature_e: Array, value_e: Array, n: int, n_features: int
-) -> tuple[Array, Array, Array]:
-    """Largest value of each feature in each (sample, modality).
-
-    Returns:
-        int64 [n, 2] how many, then features (ascending in each) and float16 values.
-    """
-    key = group_e.astype(np.uint64) * np.uint64(n_features) + feature_e.astype(np.uint64)
-    packed = np.sort(key << np.uint64(16) | value_e.view(np.uint16).astype(np.uint64))
-    key = packed >> np.uint64(16)
-    last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
-    group, feature = np.divmod(key[last], np.uint64(n_features))
-    counts = np.bincount(group.astype(np.int64), minlength=2 * n).reshape(n, 2)
-    return counts, feature.astype(np.int64), packed[last].astype(np.uint16).view(np.float16)
 
 
 def feature_type(n_features: int) -> type[np.unsignedinteger[Any]]:

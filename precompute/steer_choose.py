@@ -11,6 +11,7 @@ from torch import Tensor
 
 from precompute.model import Mllm
 from precompute.steer_rows import DEFAULT, SHADOW, STEERED
+from precompute.tensors import exact
 
 Channel = Literal["default", "steered"]
 CHANNELS: tuple[tuple[int, Channel], ...] = ((DEFAULT, "default"), (STEERED, "steered"))
@@ -64,7 +65,8 @@ class Chooser:
             return logits_rv.argmax(dim=-1)
         uniform = torch.rand(logits_rv.shape[-1], generator=self.noise, dtype=torch.float64)
         gumbel_v = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-        return (logits_rv.double() / self.temperature + gumbel_v.to(logits_rv.device)).argmax(dim=-1)
+        wide_rv = exact(logits_rv).double()
+        return (wide_rv / self.temperature + gumbel_v.to(wide_rv.device)).argmax(dim=-1)
 
     def piece(self, channel: int, token: int) -> str:
         """What this token adds to the channel's text."""

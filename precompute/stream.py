@@ -16,6 +16,7 @@ from precompute.data import Data, Row
 from precompute.feed import Fed, ahead, load, norms, with_sinks
 from precompute.model import IMAGE, TEXT, Mllm
 from precompute.plan import Plan
+from precompute.tensors import exact
 
 MODALITIES = {"text": TEXT, "image": IMAGE}
 
@@ -125,9 +126,9 @@ class Meter:
     @torch.no_grad()
     def see(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
         """Count SAELens' TrainStepOutput of a batch."""
-        h_td, acts_tf = output.sae_in.detach().double(), output.feature_acts.detach()
+        h_td, acts_tf = exact(output.sae_in.detach()).double(), output.feature_acts.detach()
         active_tf = (acts_tf.to_dense() if acts_tf.is_sparse else acts_tf) > 0
-        error_t = (h_td - output.sae_out.detach()).square().sum(-1)
+        error_t = (h_td - exact(output.sae_out.detach())).square().sum(-1)
         for m in MODALITIES.values():
             at = torch.from_numpy(np.flatnonzero(modality_t == m)).to(h_td.device)
             if not len(at):

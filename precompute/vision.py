@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.model import IMAGE, Batch, Mllm
+from precompute.tensors import exact
 
 Array = NDArray[Any]
 PROJECTOR = "multi_modal_projector"
@@ -68,4 +69,4 @@ def catching(mllm: Mllm) -> Iterator[VisionNorms]:
 
 
 def norm_of(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.float(), dim=-1, dtype=torch.float64).cpu()
+    return torch.linalg.vector_norm(exact(x.float()), dim=-1, dtype=torch.float64).cpu()

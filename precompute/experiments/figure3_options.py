@@ -44,4 +44,4 @@ class Figure3Options(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number type of the models; auto is bfloat16 on a GPU and float32 elsewhere."""
     device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""

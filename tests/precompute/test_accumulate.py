@@ -6,12 +6,15 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precompute import accumulate as acc
 from precompute.accumulate import Accum, Entries
 
+Array = np.ndarray
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 N_FEATURES = 5
 
 
@@ -23,7 +26,27 @@ def random_events(n: int, seed: int, *, spread: float = 3.0) -> Entries:
     position, feature = np.divmod(rest, N_FEATURES)
     value = np.round(np.exp(rng.normal(0, spread, n)) * 8) / 8 + 2.0**-20
     group = feature * 2 + rng.integers(0, 2, n) * (position % 2)
-    return Entries(group, value.clip(2**-24, 60000).astype(np.float16), row, position.astype(np.int32))
+    return entries(group, value.clip(2**-24, 60000).astype(np.float16), row, position)
+
+
+def entries(group: Array, value: Array, row: Array, position: Array) -> Entries:
+    """Tensors of the types that the pass has."""
+    columns = (group.astype(np.int64), value.astype(np.float16), row.astype(np.int64), position.astype(np.int32))
+    return Entries(*map(torch.from_numpy, columns))
+
+
+def accumulate(events: Entries, seed: int, n_features: int = N_FEATURES, device: str = "cpu") -> Accum:
+    running = acc.Running(n_features, seed, device)
+    running.see(Entries(*(column.to(device) for column in events)))
+    return running.accum()
+
+
+def merged(parts: list[Accum], seed: int) -> Accum:
+    """By way of files, as the pass merges them."""
+    running = acc.Running(N_FEATURES, seed)
+    for part in parts:
+        running.take(acc.load(acc.save(part)))
+    return running.accum()
 
 
 def naive_hash(seed: int, feature: int, row: int, position: int) -> int:
@@ -39,10 +62,10 @@ def naive_hash(seed: int, feature: int, row: int, position: int) -> int:
 
 def naive(events: Entries, seed: int) -> dict[str, np.ndarray]:
     """What is kept of a feature and modality, one group at a time."""
-    found = acc.tables(acc.empty(N_FEATURES, seed))
+    found = acc.tables(acc.Running(N_FEATURES, seed).accum())
     for group in range(2 * N_FEATURES):
         k, m = divmod(group, 2)
-        mine = events.take(np.flatnonzero(events.group == group))
+        mine = events.take((events.group == group).nonzero().squeeze(1))
         rows = list(zip(mine.value.tolist(), mine.row.tolist(), mine.position.tolist(), strict=True))
         if not rows:
             continue
@@ -70,10 +93,11 @@ def same(a: Accum, b: Accum) -> None:
         assert left[name].dtype == right[name].dtype, name
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("n", "spread"), [(0, 1.0), (1, 1.0), (40, 4.0), (6000, 0.3), (6000, 3.0)])
-def test_naive_reference(n: int, spread: float) -> None:
+def test_naive_reference(n: int, spread: float, device: str) -> None:
     events = random_events(n, seed=n, spread=spread)
-    found, right = acc.tables(acc.accumulate(events, N_FEATURES, 3)), naive(events, 3)
+    found, right = acc.tables(accumulate(events, 3, device=device)), naive(events, 3)
     assert found.keys() == right.keys()
     for name in right:
         np.testing.assert_array_equal(found[name], right[name], err_msg=name)
@@ -86,33 +110,28 @@ def test_naive_reference(n: int, spread: float) -> None:
 )
 def test_any_split_in_any_order_is_the_same(n: int, seed: int, cuts: list[int], random: object) -> None:
     events = random_events(n, seed)
-    whole = acc.accumulate(events, N_FEATURES, 1)
+    whole = accumulate(events, 1)
     order = np.random.default_rng(seed).permutation(n)
     pieces = np.split(order, sorted(min(c, n) for c in cuts))
-    parts = [acc.accumulate(events.take(piece), N_FEATURES, 1) for piece in pieces]
+    parts = [accumulate(events.take(torch.from_numpy(piece)), 1) for piece in pieces]
     random.shuffle(parts)  # type: ignore[attr-defined]
-    same(acc.merge(parts), whole)
+    same(merged(parts, 1), whole)
     while len(parts) > 1:  # a tree, any tree, of files
-        running = acc.Running(N_FEATURES, 1)
-        for part in parts[:2]:
-            running.take(acc.load(acc.save(part)))
-        parts[:2] = [running.accum()]
+        parts[:2] = [merged(parts[:2], 1)]
         random.shuffle(parts)  # type: ignore[attr-defined]
     same(parts[0], whole)
 
 
 def test_save_and_load_keep_every_bit() -> None:
-    accum = acc.accumulate(random_events(500, 1), N_FEATURES, 9)
-    running = acc.Running(N_FEATURES, 9)
-    running.take(acc.load(acc.save(accum)))
-    same(running.accum(), accum)
+    accum = accumulate(random_events(500, 1), 9)
+    same(merged([accum], 9), accum)
 
 
 def test_bands_are_a_fair_sample_that_the_seed_chooses() -> None:
     """Each of many equal entries is as likely as any other to be shown."""
     n = 4000
-    events = Entries(np.zeros(n, np.int64), np.full(n, 1.5, np.float16), np.arange(n), np.zeros(n, np.int32))
-    rows = np.concatenate([acc.accumulate(events, 1, seed).band.row for seed in range(200)])
+    events = entries(np.zeros(n), np.full(n, 1.5), np.arange(n), np.zeros(n))
+    rows = torch.cat([accumulate(events, seed, 1).band.row for seed in range(200)]).numpy()
     assert len(rows) == 200 * acc.BAND
     counts = np.histogram(rows, bins=10, range=(0, n))[0]
     assert counts.min() > 110 and counts.max() < 210  # 160 each; 5 standard deviations
@@ -120,10 +139,8 @@ def test_bands_are_a_fair_sample_that_the_seed_chooses() -> None:
 
 def test_sums_of_huge_counts_stay_exact() -> None:
     n = 100_000
-    events = Entries(
-        np.zeros(n, np.int64), np.full(n, 31.984375, np.float16), np.arange(n), np.zeros(n, np.int32)
-    )
-    assert acc.accumulate(events, 1, 0).total[0] == n * int(31.984375 * 2**24)
+    events = entries(np.zeros(n), np.full(n, 31.984375), np.arange(n), np.zeros(n))
+    assert accumulate(events, 0, 1).total[0] == n * int(31.984375 * 2**24)
 
 
 @settings(max_examples=60)
@@ -154,6 +171,6 @@ def test_the_packed_order_is_that_of_all_four_keys(n: int, hashes: int, seed: in
     rng = np.random.default_rng(seed)
     events = random_events(n, seed)
     cell = rng.integers(0, 3, n)
-    for key in (rng.integers(0, hashes, n).astype(np.uint64), acc.event_hash(seed, events)):
+    for key in (torch.from_numpy(rng.integers(0, hashes, n)), acc.event_hash(seed, events)):
         expected = np.lexsort((events.position, events.row, key, cell))
-        np.testing.assert_array_equal(acc.hashed_order(events, cell, key), expected)
+        np.testing.assert_array_equal(acc.hashed_order(events, torch.from_numpy(cell), key), expected)

@@ -359,6 +359,10 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     assert {bad["reason"] for bad in quarantine} == {OVERFLOW}
     assert merged["data"]["n_samples"] == (largest <= limit).sum()
     assert np.isfinite(np.load(run.part / "events/event_value.npy")).all()
+    feature = np.load(run.part / "events/event_feature.npy")
+    count = np.load(run.part / "collect/accum.npz")["count"]
+    np.testing.assert_array_equal(count.sum(axis=1), np.bincount(feature, minlength=len(count)))
+    assert len(np.load(run.part / "collect/max_full_offset.npy")) == 2 * merged["data"]["n_samples"] + 1
 
 
 def test_sinks_hold_no_events(options: Maker, tmp_path: Path) -> None:
