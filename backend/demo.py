@@ -29,10 +29,11 @@ def make(folder: Path, n_samples: int) -> Path:
         return store
     begin = time.monotonic()
     from precompute.demo.build import build
-    from precompute.pass_options import Options
-    from precompute.pipeline import precompute
 
     build(folder, n_samples, say)
+    from precompute.pass_options import Options
+    from precompute.pipeline import precompute  # takes seconds, while the pictures are drawn
+
     say(f"Reading {n_samples} pairs with the model and its SAE-V (the offline pass):")
     options = Options(
         data=str(folder / "data"),

@@ -27,6 +27,14 @@ SHA256 = {
     LM: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ENCODER: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
+LM_CONFIG = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
+    "rms_norm_eps": 9.999999747378752e-06,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0}, "tie_word_embeddings": True, "head_dim": 64,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "unk_token_id": 0,
+}  # fmt: skip
+"""SmolLM2-135M's."""
 IMAGE_TOKEN = "<reponame>"
 """An entry of SmolLM2's vocabulary that its chat never uses: the stand-in for a patch."""
 CHAT_TEMPLATE = (
@@ -69,19 +77,20 @@ def base_lm(say: Callable[[str], None] = print) -> Path:
     if (folder / "model.safetensors").exists():
         return folder
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import GgufConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     say("converting SmolLM2-135M from GGUF (once)")
     part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    # Both classes and the config are in the file too; the library would read all of it once more for each.
+    model = LlamaForCausalLM.from_pretrained(
+        **source, config=LlamaConfig(**LM_CONFIG), quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
     # The folder is plain bfloat16; what it was dequantized from must not be asked for again on loading.
     model.config.__dict__.pop("quantization_config", None)
     model.save_pretrained(part)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(part)
+    PreTrainedTokenizerFast.from_pretrained(**source).save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder

@@ -34,10 +34,10 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
         )
     paths = DemoPaths(folder / "model", folder / "sae", folder / "data")
     folder.mkdir(parents=True, exist_ok=True)
-    from precompute.loading import quiet
-
     with ThreadPoolExecutor(1) as beside:  # other processes draw while this one puts the model together
         drawn = beside.submit(draw_data, paths.data, n_samples, say)
+        from precompute.loading import quiet  # torch takes seconds to import
+
         with quiet():
             assemble(paths.model, say=say)
         copy_sae(paths.sae)
