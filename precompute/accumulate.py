@@ -91,6 +91,8 @@ class Running:
         kinds = (torch.int64, torch.float16, torch.int64, torch.int32)
         none = Entries(*(torch.zeros(0, dtype=kind, device=device) for kind in kinds))
         self.top, self.band = [none], [none]
+        self.waiting: list[Entries] = []
+        """Not yet taken in: batches are small, and a million events together take less time."""
         self.gate = torch.zeros(n, dtype=torch.int16, device=device)
         """Bits of the value that TOP entries of a group reach; 0 while there are fewer."""
         self.limit = torch.full((n * N_BANDS,), LAST_HASH, device=device)
@@ -99,8 +101,15 @@ class Running:
 
     def see(self, events: Entries) -> None:
         """Take in events in any order; no token and feature twice in all that is taken in."""
-        for low in range(0, len(events.group), AT_ONCE):
-            self._see(Entries(*(column[low : low + AT_ONCE] for column in events)))
+        self.waiting.append(events)
+        if sum(len(part.group) for part in self.waiting) >= AT_ONCE:
+            self._see_waiting()
+
+    def _see_waiting(self) -> None:
+        if self.waiting:
+            events, self.waiting = join(self.waiting), []
+            for low in range(0, len(events.group), AT_ONCE):
+                self._see(Entries(*(column[low : low + AT_ONCE] for column in events)))
 
     def _see(self, events: Entries) -> None:
         # By group and then by value: whatever is summed over a group lies together, its largest at the end.
@@ -128,6 +137,7 @@ class Running:
 
     def take(self, other: Accum) -> None:
         """Take in other accumulators of the same features and seed."""
+        self._see_waiting()
         top, band = (Entries(*(column.to(self.device) for column in part)) for part in (other.top, other.band))
         if not self.count.any():  # theirs are cut already
             self.top, self.band = [top], [band]
@@ -166,6 +176,7 @@ class Running:
 
     def accum(self) -> Accum:
         """What has been taken in."""
+        self._see_waiting()
         if len(self.top) > 1:
             self._cut_top()
         if len(self.band) > 1:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from precompute.model import IMAGE, TEXT, Batch, Mllm
 from precompute.plan import PRELUDE, Plan
 from precompute.progress import Progress
 from precompute.sae import SaeV, average_factor
-from precompute.shard import SHARDS, Sample, kept, shard_path, split, sums_of, write_shard
+from precompute.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
 
 Array = NDArray[Any]
 THUMBS, PRELUDE_FILE = "thumbs", "prelude.json"
@@ -111,7 +112,7 @@ class Collector:
             bar = Progress("collect", n_samples, "samples", n_samples - left, quiet=quiet)
             with bar as progress, behind(self.overlaps) as later:
                 for i in todo:
-                    later(self.shard(i, loaded, scale, progress))
+                    later(partial(self.write, i, self.shard(i, loaded, scale, progress)))
             loaded.close()
             memory.give_back()
         else:
@@ -236,10 +237,8 @@ class Collector:
 
     # ---- a shard
 
-    def shard(
-        self, number: int, loaded: Iterator[Loaded], scale: Scale, progress: Progress
-    ) -> Callable[[], None]:
-        """Compute one shard. Returns what writes it."""
+    def shard(self, number: int, loaded: Iterator[Loaded], scale: Scale, progress: Progress) -> Shard:
+        """Compute one shard."""
         ds = {self.data.rows[i].index for i in self.plan.ds}
         samples: list[Sample] = []
         set_aside: list[SetAside] = []
@@ -255,7 +254,7 @@ class Collector:
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
-                events = kept(encoded, one)
+                events = pair_events(encoded, one)
                 running.see(events.entries)
                 samples += split(encoded, one, events, ds, self.sae.n_features)
                 sum_md = sums_of(encoded, good_b)
@@ -264,18 +263,13 @@ class Collector:
             progress.add(one.n_planned)
             del one
         samples.sort(key=lambda sample: sample.index)
-        accum = running.accum()
-        del running
+        return Shard(samples, set_aside, np.array(sums), running.accum())
 
-        def write() -> None:
-            write_shard(
-                self.part, number, samples, set_aside, np.array(sums), accum,
-                n_features=self.sae.n_features, d_model=self.mllm.d_model,
-            )  # fmt: skip
-            samples.clear()
-            memory.give_back()
-
-        return write
+    def write(self, number: int, shard: Shard) -> None:
+        """Write a shard, and let go of it."""
+        write_shard(self.part, number, shard, n_features=self.sae.n_features, d_model=self.mllm.d_model)
+        shard.samples.clear()
+        memory.give_back()
 
 
 def rest(held: list[Loaded], loaded: Generator[Loaded]) -> Generator[Loaded]:

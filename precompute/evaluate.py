@@ -20,7 +20,7 @@ from torch import Tensor
 from precompute.data import Columns, SetAside, read
 from precompute.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.errors import SaevxError
-from precompute.feed import Fed, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
+from precompute.feed import Decoded, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
 from precompute.options import EvaluateOptions
 from precompute.plan import plan_rows, smallest_hashes
@@ -187,7 +187,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
 def measure(
     mllm: Mllm,
     sae: SaeV,
-    one: Fed,
+    one: Decoded,
     sink: tuple[float, float],
     special: bool,
     sums: Sums,

@@ -31,15 +31,6 @@ AHEAD = 2
 """Batches decoded ahead of the model."""
 
 
-class Fed(NamedTuple):
-    """A batch that came through decoding, and what did not."""
-
-    rows: list[Row]
-    batch: Batch | None
-    """None when every row of it was set aside."""
-    set_aside: list[SetAside]
-
-
 class Norms(NamedTuple):
     """What the first 64 planned samples tell of ‖h‖."""
 
@@ -66,13 +57,13 @@ def check_images(mllm: Mllm, data: Data, advice: str) -> None:
 
 
 class Decoded(NamedTuple):
-    """Rows that can be run, with what was read of them."""
+    """A batch that came through decoding, and what did not."""
 
     rows: list[Row]
     batch: Batch | None
     """None when every row was set aside."""
     pictures: list[list[Picture]]
-    """Of each row."""
+    """Of each row, until they are let go of."""
     set_aside: list[SetAside]
 
 
@@ -111,13 +102,12 @@ def decode(mllm: Mllm, rows: Sequence[Row]) -> Decoded:
     return Decoded([kept[i] for i in good], batch, [pictures[i] for i in good], set_aside)
 
 
-def load(mllm: Mllm, rows: Sequence[Row]) -> Fed:
+def load(mllm: Mllm, rows: Sequence[Row]) -> Decoded:
     """`decode`, of which the pictures are let go."""
-    found = decode(mllm, rows)
-    return Fed(found.rows, found.batch, found.set_aside)
+    return decode(mllm, rows)._replace(pictures=[])
 
 
-def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Fed]:
+def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Decoded]:
     """The batches in order, decoded by a thread of their own while the model computes."""
     yield from ahead(lambda rows: load(mllm, rows), batches)
 

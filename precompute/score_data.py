@@ -34,7 +34,7 @@ from precompute.sae import SaeV
 from precompute.score_file import as_line, check_suffix, closing, write
 from precompute.score_options import ScoreOptions
 from precompute.score_pairs import Standard, as_items, measure
-from precompute.shard import Sample, kept, split
+from precompute.shard import Sample, pair_events, split
 from precompute.store.reader import Store
 
 PLAN = "plan.json"
@@ -180,19 +180,19 @@ class Job:
     def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[SetAside]]:
         """Rows through the model: what is written of each, in the data's order, and what could not be run."""
         mllm, sae = self.engine()
-        usables, lengths, set_aside = usable(rows, mllm)
+        kept, lengths, set_aside = usable(rows, mllm)
         o, made = self.options, self.store.manifest["options"]
         plan = make_plan(
-            [row.sample_id for row in usables],
+            [row.sample_id for row in kept],
             lengths,
             batch_tokens=o.batch_tokens or int(made.get("batch_tokens", 4096)),
-            shard_samples=max(1, len(usables)),
+            shard_samples=max(1, len(kept)),
             ds=0,
             seed=self.standard.seed,
         )
         samples: list[Sample] = []
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
-            job = Collector(mllm, sae, Data("", usables, [], False), plan, Path(scratch), self.standard.seed, o.nll)
+            job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.standard.seed, o.nll)
             for one in job.ahead(range(len(plan.batches))):
                 set_aside += one.set_aside
                 if one.batch is None:
@@ -201,9 +201,9 @@ class Job:
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
-                samples += split(encoded, one, kept(encoded, one), set(), sae.n_features)
+                samples += split(encoded, one, pair_events(encoded, one), set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
-            by_index = {row.index: row for row in usables}
+            by_index = {row.index: row for row in kept}
             ran = [by_index[sample.index] for sample in samples]
             items = list(as_items(ran, samples, measure(self.standard, ran, samples, job.part))) if samples else []
         return items, set_aside

@@ -54,7 +54,19 @@ class Sample:
     """bf16, counted tokens of a member of D_s."""
 
 
-class Kept(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
+    """All that its file holds."""
+
+    samples: list[Sample]
+    """In the data's order."""
+    set_aside: list[SetAside]
+    sums: Array
+    """float64 [batches, 2, d]: Σh by modality."""
+    accum: acc.Accum
+
+
+class PairEvents(NamedTuple):
     """Events of a batch's pairs, those set aside left out, where the model computes."""
 
     entries: acc.Entries
@@ -63,7 +75,7 @@ class Kept(NamedTuple):
     """int64: which pair of the batch."""
 
 
-def kept(encoded: Encoded, one: Loaded) -> Kept:
+def pair_events(encoded: Encoded, one: Loaded) -> PairEvents:
     """A batch's events as the accumulators take them in."""
     events, length_b = encoded.events, np.diff(encoded.start_b)
     pair_t = np.repeat(np.arange(len(length_b)), length_b)
@@ -83,16 +95,16 @@ def kept(encoded: Encoded, one: Loaded) -> Kept:
         good_b = torch.tensor([reason is None for reason in encoded.reason_b], device=pair_e.device)
         good = places(good_b[pair_e])
         entries, pair_e = entries.take(good), pair_e[good]
-    return Kept(entries, pair_e)
+    return PairEvents(entries, pair_e)
 
 
-def maxima(kept: Kept, n: int, n_features: int) -> tuple[Array, Array, Array]:
+def maxima(events: PairEvents, n: int, n_features: int) -> tuple[Array, Array, Array]:
     """Largest value of each feature in each (pair of n, modality).
 
     Returns:
         int64 [n, 2] how many, then features (ascending in each) and float16 values.
     """
-    (group_e, value_e, _, _), pair_e = kept
+    (group_e, value_e, _, _), pair_e = events
     # (pair, modality), feature and value as one number: a modality is the group's last bit, its feature the rest.
     place_e = (pair_e * 2 + (group_e & 1)) * n_features + (group_e >> 1)
     packed = sorted_numbers(place_e << 16 | acc.bits_of(value_e))
@@ -103,7 +115,7 @@ def maxima(kept: Kept, n: int, n_features: int) -> tuple[Array, Array, Array]:
 
 
 def split(
-    encoded: Encoded, one: Loaded, events: Kept, ds: set[int], n_features: int
+    encoded: Encoded, one: Loaded, events: PairEvents, ds: set[int], n_features: int
 ) -> Iterator[Sample]:
     """A batch's samples, those set aside left out.
 
@@ -159,22 +171,9 @@ def sums_of(encoded: Encoded, good_b: Array) -> Array:
     return np.stack(sums)
 
 
-def write_shard(
-    part: Path,
-    number: int,
-    samples: list[Sample],
-    set_aside: list[SetAside],
-    sums: Array,
-    accum: acc.Accum,
-    *,
-    n_features: int,
-    d_model: int,
-) -> None:
-    """One .npz, and D_s's residuals beside it as .npy; in place only when whole.
-
-    Args:
-        samples: of the shard, in the data's order. sums: float64 [batches, 2, d], Σh by modality.
-    """
+def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_model: int) -> None:
+    """One .npz, and D_s's residuals beside it as .npy; in place only when whole."""
+    samples = shard.samples
     kind = feature_type(n_features)
     resid = [(s.index, s.modality_t, s.resid_td) for s in samples if s.resid_td is not None]
     arrays = {
@@ -191,12 +190,12 @@ def write_shard(
         "sse": np.array([s.error_m for s in samples]).reshape(-1, 2),
         "sq": np.array([s.square_m for s in samples]).reshape(-1, 2),
         "nll": np.array([s.nll for s in samples], dtype=np.float64),
-        "sums": sums,
+        "sums": shard.sums,
         "resid_index": _cat([np.full(len(h), i) for i, _, h in resid], np.int64),
         "resid_pos": _cat([np.flatnonzero(kinds <= IMAGE) for _, kinds, _ in resid], np.int32),
         "records": as_bytes([s.record for s in samples]),
-        "set_aside": as_bytes([astuple(bad) for bad in set_aside]),
-        **{f"accum_{name}": array for name, array in acc.save(accum).items()},
+        "set_aside": as_bytes([astuple(bad) for bad in shard.set_aside]),
+        **{f"accum_{name}": array for name, array in acc.save(shard.accum).items()},
     }
     rows_td = torch.cat([h for _, _, h in resid]) if resid else torch.zeros(0, d_model).bfloat16()
     path = shard_path(part, number)

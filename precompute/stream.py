@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import Data, Row
-from precompute.feed import Fed, ahead, load, norms, with_sinks
+from precompute.feed import Decoded, ahead, load, norms, with_sinks
 from precompute.model import IMAGE, TEXT, Mllm
 from precompute.plan import Plan
 from precompute.tensors import exact
@@ -40,7 +40,7 @@ class Stream:
         self.hidden_td = torch.zeros(0, mllm.d_model, dtype=mllm.dtype)
         self.modality_t: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.served = 0
-        self.source: Iterator[Fed] | None = None
+        self.source: Iterator[Decoded] | None = None
         self.began: dict[str, Any] = {}
 
     def __iter__(self) -> Stream:

@@ -23,18 +23,23 @@ from precompute.ray_pool import Pool, pool
 from precompute.shard import SHARDS
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
-SAMPLES, ROUNDS, SHARD = 640, 3, 32
+SHARDS_RUN, SHARD, ROUNDS = 10, 64, 2
+"""Shards, an even number for two; and samples of each, as many as the scale is found out from at least."""
 
 
 def run(setup: Setup) -> dict[str, Any]:
     import ray
 
-    n, rounds = (8, 1) if setup.small else (SAMPLES, ROUNDS)
+    n_shards, shard_samples, rounds = (2, 4, 1) if setup.small else (SHARDS_RUN, SHARD, ROUNDS)
+    pairs = subset(setup, 2 * n_shards * shard_samples)
     options = Options(
-        data=str(subset(setup, n)), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
-        out=setup.scratch / "store", device="cpu", batch_tokens=1024, shard_samples=min(SHARD, n // 2),
+        data=str(pairs), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
+        out=setup.scratch / "store", device="cpu", batch_tokens=1024, shard_samples=shard_samples,
     )  # fmt: skip
     data, plan = Run(options).data_and_plan
+    plan = plan._replace(shards=plan.shards[:n_shards])
+    batches = [b for shard in plan.shards for b in shard]
+    n = sum(len(plan.batches[b]) for b in batches)
 
     def passed(workers: Pool) -> None:
         shutil.rmtree(options.part / SHARDS, ignore_errors=True)
@@ -42,14 +47,14 @@ def run(setup: Setup) -> dict[str, Any]:
         list(workers.map("shard", range(len(plan.shards))))
 
     def forward(processes: ProcessPoolExecutor) -> None:
-        list(processes.map(_forward, range(len(plan.batches))))
+        list(processes.map(_forward, batches))
 
     with patch.dict(os.environ, OMP_NUM_THREADS="1", RAY_worker_niceness="0"):
         with pool(Worker, Shared(options, data, plan), "local", 2, gpu=False) as two:
             one = Pool(ray, two.actors[:1], two.given, two.threads)
             seconds = alternately({"1 worker": lambda: passed(one), "2 workers": lambda: passed(two)}, rounds)
-        with _processes(1, options) as alone, _processes(2, options) as both:
-            seconds |= alternately({"1 process": lambda: forward(alone), "2 processes": lambda: forward(both)}, rounds)
+        with _processes(1, options, batches) as alone, _processes(2, options, batches) as both:
+            seconds |= alternately({"1 process": lambda: forward(alone), "2 processes": lambda: forward(both)}, 1)
     bare = ratio(seconds["1 process"], seconds["2 processes"])
     figure: Figure = {
         "what": "one Ray worker's wall time over that of two, a thread each, after loading",
@@ -57,24 +62,24 @@ def run(setup: Setup) -> dict[str, Any]:
         "note": f"{n} pairs in {len(plan.shards)} shards; the scale, which the first finds out, waited for; "
         f"plain processes that do the forward alone: {bare:.2f} ×",
     }  # fmt: skip
-    return {"options": {"samples": n, "rounds": rounds}, "figures": [figure], "seconds": seconds}
+    told = {"samples": n, "shards": len(plan.shards), "rounds": rounds}
+    return {"options": told, "figures": [figure], "seconds": seconds}
 
 
 @contextmanager
-def _processes(n: int, options: Options) -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(n, get_context("spawn"), _load, (options,)) as processes:
+def _processes(n: int, options: Options, batches: list[int]) -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(n, get_context("spawn"), _load, (options, batches)) as processes:
         yield processes
 
 
-_loaded: tuple[Mllm, list[Batch]]
+_loaded: tuple[Mllm, dict[int, Batch]]
 
 
-def _load(options: Options) -> None:
+def _load(options: Options, batches: list[int]) -> None:
     global _loaded
-    run = Run(options)
-    job = run.collector()
-    rows = [[job.data.rows[i] for i in batch] for batch in job.plan.batches]
-    _loaded = job.mllm, [batch for one in map(job.load, rows) if (batch := one.batch) is not None]
+    job = Run(options).collector()
+    decoded = {b: job.load([job.data.rows[i] for i in job.plan.batches[b]]).batch for b in batches}
+    _loaded = job.mllm, {b: batch for b, batch in decoded.items() if batch is not None}
 
 
 def _forward(number: int) -> None:

@@ -159,6 +159,7 @@ def test_gates_only_drop_what_could_not_have_been_kept(
     running = acc.Running(N_FEATURES, seed)
     for low in range(0, n, at_once):
         running.see(Entries(*(column[low : low + at_once] for column in events)))
+        running._see_waiting()
         running._settle(waiting)
     found, wanted = acc.tables(running.accum()), naive(events, seed)
     for name, value in wanted.items():
