@@ -97,7 +97,7 @@ class Running:
         """Bits of the value that TOP entries of a group reach; 0 while there are fewer."""
         self.limit = torch.full((n * N_BANDS,), LAST_HASH, device=device)
         """Hash of a cell's BAND-th entry, as the bands lay when `limit_octave` was the maximum's."""
-        self.limit_octave = torch.full((n,), -64, device=device)
+        self.limit_octave = torch.full((n,), -64, dtype=torch.int8, device=device)
 
     def see(self, events: Entries) -> None:
         """Take in events in any order; no token and feature twice in all that is taken in."""
@@ -270,23 +270,23 @@ def bits_of(value: Tensor) -> Tensor:
 
 
 def octave(value: Tensor) -> Tensor:
-    """int64: ⌊log2⌋ of float16 values ≥ 0, subnormal ones too; of 0 something below all others."""
+    """int8: ⌊log2⌋ of float16 values ≥ 0, subnormal ones too; of 0 something below all others."""
     return _table(_octave, value.device)[bits_of(value).long()]
 
 
 def _octave(value: Array) -> Array:
-    return np.where(value > 0, np.frexp(value)[1] - 1, -64)
+    return np.where(value > 0, np.frexp(value)[1] - 1, -64).astype(np.int8)
 
 
 def _whole(value: Array) -> Array:
-    return np.ldexp(value, FIXED)
+    return np.ldexp(value, FIXED).astype(np.int64)
 
 
 @cache
 def _table(work: Callable[[Array], Array], device: torch.device) -> Tensor:
-    """int64 [2^15]: of every float16 ≥ 0 by its bits; to look it up is several times faster than to work it out."""
+    """[2^15]: of every float16 ≥ 0 by its bits; to look it up is several times faster than to work it out."""
     value = np.arange(1 << 15, dtype=np.uint16).view(np.float16).astype(np.float64)
-    return torch.from_numpy(work(np.where(np.isfinite(value), value, 0.0)).astype(np.int64)).to(device)
+    return torch.from_numpy(work(np.where(np.isfinite(value), value, 0.0))).to(device)
 
 
 def event_hash(seed: int, events: Entries) -> Tensor:

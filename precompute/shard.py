@@ -125,6 +125,7 @@ def split(
     count_t = np.diff(encoded.offset_t)
     kind = feature_type(n_features)
     max_bm, max_feature, max_value = maxima(events, len(one.rows), n_features)
+    feature_e, max_feature = encoded.feature_e.astype(kind), max_feature.astype(kind)
     max_start = offsets(max_bm.sum(axis=1))
     for b, (row, pictures) in enumerate(zip(one.rows, one.pictures, strict=True)):
         if encoded.reason_b[b] is not None:
@@ -143,10 +144,10 @@ def split(
             token_id_t=encoded.token_id_t[t],
             modality_t=kind_t,
             count_t=count_t[t],
-            feature_e=encoded.feature_e[e].astype(kind),
+            feature_e=feature_e[e],
             value_e=encoded.value_e[e],
             max_m=max_bm[b],
-            max_feature=max_feature[m].astype(kind),
+            max_feature=max_feature[m],
             max_value=max_value[m],
             error_m=np.array([encoded.error_t[t][mask].sum() for mask in masks]),
             square_m=np.array([np.square(encoded.norm_t[t][mask]).sum() for mask in masks]),

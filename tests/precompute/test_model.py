@@ -8,6 +8,7 @@ import torch
 from transformers import CLIPConfig
 
 from precompute.errors import SaevxError
+from precompute.loading import pick_device
 from precompute.model import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
 from tests import tiny
 from tests.precompute.tinies import Tiny
@@ -140,3 +141,11 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     CLIPConfig().save_pretrained(tmp_path)
     with pytest.raises(SaevxError):
         Mllm.load(tmp_path, layer=0)
+
+
+@pytest.mark.parametrize(("cuda", "picked"), [(True, "cuda"), (False, "cpu")])
+def test_a_device_that_nobody_named(cuda: bool, picked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never an Apple GPU, on which the pass was not tried."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == picked
