@@ -218,7 +218,12 @@ def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
     values = values[np.isfinite(values)]
     if not len(values):
         return {"edges": [], "counts": []}
-    counts, edges = np.histogram(values, bins=bins)
+    low, high = float(values.min()), float(values.max())
+    largest = max(abs(low), abs(high))
+    if high - low < 4 * bins * np.spacing(largest):  # all but one value: there is nothing to cut between
+        around = max(0.5, 1e-6 * largest)
+        low, high = low - around, high + around
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 

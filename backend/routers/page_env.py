@@ -160,15 +160,8 @@ def render_for(
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
     """The designed page of an error; `problems.add_handlers` calls it for browsers outside the API."""
     state = get_state(request)
+    values: dict[str, Any] = {"section": "", "status": status, "code": status, "title": title, "detail": detail}
+    if status >= 500:  # it may be the store that cannot be read
+        return render(request, "error.html", store=None, stores=list(state.stores.values()), **values)
     asked = state.stores.get(request.query_params.get("store", ""), state.default)
-    return render_for(
-        request,
-        "error.html",
-        state,
-        asked,
-        section="",
-        status=status,
-        code=status,
-        title=title,
-        detail=detail,
-    )
+    return render_for(request, "error.html", state, asked, **values)

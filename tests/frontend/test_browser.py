@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.synthetic import word_feature
 
@@ -139,3 +139,22 @@ def test_steering_page_keeps_its_state_in_the_address(context: BrowserContext) -
     page.reload()
     expect(page.get_by_test_id("steer-feature")).to_have_count(1)
     expect(page.get_by_test_id("steer-go")).to_be_disabled()  # the model rests
+
+
+def test_a_server_that_is_gone_is_told_in_the_same_words_everywhere(browser: Browser, base_url: str) -> None:
+    offline = browser.new_context(base_url=base_url)  # its console may tell of failed requests
+    page = offline.new_page()
+    page.goto("/steer")
+    page.route(re.compile(r"/features\?"), lambda route: route.abort())
+    page.get_by_test_id("steer-find").fill("red")
+    page.get_by_test_id("steer-find-button").click()
+    expect(page.get_by_text("The server cannot be reached")).to_be_visible()
+
+    page.unroute(re.compile(r"/features\?"))
+    page.goto("/features")
+    page.route(re.compile(r"/features\?"), lambda route: route.abort())
+    for words in ("red", "blue"):
+        with page.expect_request(re.compile(rf"/features\?.*q={words}")):
+            page.get_by_test_id("q").fill(words)
+        expect(page.get_by_text("The server cannot be reached")).to_have_count(1)
+    offline.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from backend.routers.page_env import drawn_glimpse, templates
 from backend.routers.page_parts import Picture
 from backend.routers.pages import LIST_ROWS
 from backend.settings import Settings
+from tests import synthetic
 from tests.synthetic import word_feature
 
 RED = word_feature("red")
@@ -188,3 +190,17 @@ def test_captions_are_hostile_text() -> None:
     html = card.render(s=sample, t=[token], u=lambda path: path)
     assert "<script" not in html and "<img src=x" not in html
     assert 'href="/samples/a/b%3Fc"' in html
+
+
+def test_a_store_that_breaks_while_it_is_served_is_told_on_a_page(tmp_path: Path) -> None:
+    """The page of an error must not need what is broken."""
+    synthetic.write_store(tmp_path / "store", 20, 0)
+    app = create_app(Settings(stores=[tmp_path / "store"], live=False))
+    with TestClient(app, headers={"Accept": "text/html"}, raise_server_exceptions=False) as client:
+        base = tmp_path / "store" / "store.sqlite"
+        with base.open("r+b") as file:
+            file.write(bytes(base.stat().st_size))
+        for path in ("/features", "/nowhere"):
+            reply = client.get(path)
+            assert reply.status_code == 500 and 'data-testid="error-page"' in reply.text
+            assert "its log has the details" in reply.text and "Traceback" not in reply.text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from precompute import score
@@ -130,3 +132,20 @@ def test_derangement_moves_everything(n: int) -> None:
     moved = score.derangement(n, np.random.default_rng(0))
     assert sorted(moved) == list(range(n))
     assert (moved != np.arange(n)).all()
+
+
+@given(
+    st.floats(-1e30, 1e30),
+    st.lists(st.integers(0, 60), max_size=20),
+    st.sampled_from([0.0, 1e-300, 1e-18, 1e-9, 1.0, 1e9]),
+    st.booleans(),
+)
+def test_a_histogram_of_whatever_range(middle: float, steps: list[int], step: float, missing: bool) -> None:
+    """Values that differ by next to nothing too, as the scores of equal samples do."""
+    values = np.array([middle + i * step for i in steps] + [np.nan] * missing)
+    found = score.histogram(values)
+    assert sum(found["counts"]) == len(steps)
+    if steps:
+        edges = np.array(found["edges"])
+        assert len(edges) == len(found["counts"]) + 1 and (np.diff(edges) > 0).all()
+        assert edges[0] <= np.nanmin(values) and np.nanmax(values) <= edges[-1]

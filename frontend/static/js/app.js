@@ -1,5 +1,5 @@
 // On every page: partial updates, keys, panels that fill the window. Each page works without it.
-import { $, $$, say, url } from "./dom.js";
+import { $, $$, said, say, url } from "./dom.js";
 
 for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
 
@@ -31,7 +31,8 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
     if (fresh.dataset.say) say(fresh.dataset.say);
   } catch (error) {
     if (error.name === "AbortError") return;
-    here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: "The server cannot be reached. Is it still running?" }));
+    $(":scope > .note.error", here)?.remove();
+    here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: said(error) }));
   } finally {
     document.getElementById(id)?.removeAttribute("aria-busy");
   }

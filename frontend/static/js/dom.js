@@ -45,6 +45,11 @@ export async function problem(response) {
   }
 }
 
+/** What to tell of something that failed: `fetch` itself fails with a TypeError, in words that differ by browser. */
+export function said(error) {
+  return error instanceof TypeError ? "The server cannot be reached. Is it still running?" : error.message;
+}
+
 let region;
 /** Say a sentence to screen readers. */
 export function say(text) {

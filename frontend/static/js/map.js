@@ -1,7 +1,7 @@
 // The map page: what one does with the points of mapplot.js. The state (colour, hidden kinds, words, chosen feature,
 // view) stands in the address; what is found and chosen is a part of the page that the server renders.
 import { swap } from "./app.js";
-import { $, $$, api, problem, say, url } from "./dom.js";
+import { $, $$, api, problem, said, say, url } from "./dom.js";
 import { LAST, Plot, mix, parse, quantile, rgba } from "./mapplot.js";
 
 const canvas = $("#map");
@@ -33,7 +33,7 @@ async function load() {
   } catch (error) {
     const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again", onclick: load });
     status.classList.add("failed");
-    status.replaceChildren(error instanceof TypeError ? "The server cannot be reached. Is it still running? " : `${error.message} `, again);
+    status.replaceChildren(`${said(error)} `, again);
     return;
   }
   status.hidden = true;

@@ -1,7 +1,7 @@
 // The sample page: point at a patch, a token or a feature. The server renders every chosen state; this module adds
 // pointing, walking with the arrow keys, and the heat of a feature while one hovers over its name.
 import { swap } from "./app.js";
-import { $, $$, api, say } from "./dom.js";
+import { $, $$, api, said, say } from "./dom.js";
 import { drawHeat, drawMark, level } from "./heatmap.js";
 
 const cache = new Map();
@@ -33,7 +33,7 @@ function wire() {
       const answer = await activations(stage.dataset.sample, wanted);
       if (hovered === wanted) paint(stage, views, answer);
     } catch (error) {
-      say(error.message);
+      say(said(error));
     }
   };
   const hide = (event) => {

@@ -1,6 +1,6 @@
 // The steering page: controls on the left, the default and the steered text side by side, streamed.
 import { html, render, useEffect, useRef, useState } from "../vendor/htm/preact/standalone.module.js";
-import { $, api, problem, url } from "./dom.js";
+import { $, api, problem, said, url } from "./dom.js";
 import { events } from "./sse.js";
 
 const MODES = { add: "add", set: "set to", ablate: "take away" };
@@ -29,7 +29,7 @@ function Features({ features, change }) {
       const items = byNumber ? [await api(`/features/${words.trim().replace("#", "")}`)] : (await api("/features", { q: words, limit: 8 })).items;
       setFound(items);
       setNote(items.length ? "" : "No feature has that word in its label or promoted tokens.");
-    } catch (error) { setFound([]); setNote(error.message); }
+    } catch (error) { setFound([]); setNote(said(error)); }
   };
   const edit = (index, part) => change(features.map((f, i) => (i === index ? { ...f, ...part } : f)));
   const add = (f) => { change([...features.filter((one) => one.id !== f.id), { id: f.id, label: f.label, mode: "add", strength: 2 }]); setFound([]); setWords(""); };
@@ -101,7 +101,7 @@ function App() {
       }
       setRun((old) => (old.phase === "running" ? { ...old, phase: "error", error: "The stream ended early." } : old));
     } catch (error) {
-      setRun((old) => (error.name === "AbortError" ? { ...old, phase: "stopped" } : { ...old, phase: "error", error: error.message }));
+      setRun((old) => (error.name === "AbortError" ? { ...old, phase: "stopped" } : { ...old, phase: "error", error: said(error) }));
     }
   };
   const pick = (event) => {
