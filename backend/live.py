@@ -17,6 +17,7 @@ from fastapi import HTTPException
 from backend.schemas import LiveStatus
 from backend.settings import Settings
 from precompute.errors import SaevxError
+from precompute.store.run_info import located
 
 if TYPE_CHECKING:
     from precompute.model import Mllm
@@ -156,7 +157,7 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
     """The store's model, whole, and its SAE, where the options or the store say they lie.
 
     Raises SaevxError where either is not found or does not fit the store."""
-    from precompute.live import load_sae, located
+    from precompute.live import load_sae
     from precompute.model import Mllm
 
     manifest = served.manifest

@@ -22,7 +22,7 @@ from precompute.data import Data, Row, SetAside, open_picture, read
 from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
 from precompute.feed import ahead, feed
-from precompute.live import load_engine, located
+from precompute.live import load_engine
 from precompute.model import IMAGE, Batch, Pair, View
 from precompute.patches import FULL, NONE, Variant
 from precompute.patches_answers import answer_tokens, beginnings, greedy, plain
@@ -34,6 +34,7 @@ from precompute.provenance import code_version, stamps, weights
 from precompute.score import Weights
 from precompute.score_data import listing
 from precompute.store.reader import Store
+from precompute.store.run_info import located
 from precompute.vision import catching
 
 Array = NDArray[Any]

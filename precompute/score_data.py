@@ -23,7 +23,7 @@ from precompute.collect import Collector
 from precompute.data import METADATA, Data, Row, SetAside, stream
 from precompute.encode import Scale, encode_batch
 from precompute.errors import SaevxError
-from precompute.live import load_engine, located
+from precompute.live import load_engine
 from precompute.loading import pick_device
 from precompute.model import Mllm
 from precompute.plan import fingerprint, make_plan, usable
@@ -36,6 +36,7 @@ from precompute.score_options import ScoreOptions
 from precompute.score_pairs import Standard, as_items, measure
 from precompute.shard import Sample, pair_events, split
 from precompute.store.reader import Store
+from precompute.store.run_info import located
 
 PLAN = "plan.json"
 RUN_OPTIONS = {

@@ -17,6 +17,7 @@ from precompute.runs import expand
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
+from precompute.store.opening import read_manifest
 from precompute.store.pairs import COLUMNS
 from precompute.store.query import fetch_plain
 from precompute.store.reader import Store
@@ -44,9 +45,9 @@ def verify(path: Path) -> list[Check]:
     """Checks a finished store, cheapest first.
 
     Raises:
-        SaevxError: the folder is no store at all.
+        SaevxError: the folder is no store at all, its manifest is damaged, or another version made it.
     """
-    store = Store.open(path, time_limit_s=_TIME_LIMIT_S)
+    store = Store.open_unchecked(path, time_limit_s=_TIME_LIMIT_S)
     try:
         checks: list[Callable[[Store], str]] = [
             _files,
@@ -95,18 +96,17 @@ def _need(condition: bool | np.bool_, message: str) -> None:
 
 def _files(store: Store) -> str:
     """Checksums in the manifest against the files."""
-    listed, found = store.manifest["files"], checksums(store.path)
+    manifest = read_manifest(store.path)  # the store's own has no images
+    listed, found = manifest["files"], checksums(store.path)
     missing, extra = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
     changed = sorted(name for name in set(listed) & set(found) if listed[name] != found[name])
     for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
         _need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
-    told, right = store.manifest["content_id"], content_id(_bare(store.manifest), listed)
+    told, right = manifest["content_id"], content_id(manifest, listed)
     _need(told == right, f"the manifest was changed (content id {told}, should be {right})")
+    sizes = [(store.path / name).stat().st_size for name in listed]
+    _need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
     return f"{len(listed)} files with their checksums"
-
-
-def _bare(manifest: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in manifest.items() if k not in ("schema", "files", "content_id")}
 
 
 def _database(store: Store) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from backend.deps import StateDep, StoreDep
 from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
-from precompute.live import located
+from precompute.store.run_info import located
 
 router = APIRouter(tags=["sae"])
 
