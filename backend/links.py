@@ -19,7 +19,7 @@ class Links:
         state: State = request.app.state.saevx
         self.base = base_path(request)
         self.version = store.content_id[:12]
-        self.store = None if store.name == state.default.name else store.name
+        self.store = None if store.name == state.default_name else store.name
         self.of_store = f"&{urlencode({'store': self.store})}" if self.store else ""
 
     def image(self, sample_id: str, index: int) -> str:

@@ -109,6 +109,14 @@ class StoreBase:
             raise changed(path)
         return path
 
+    def read(self, name: str) -> bytes:
+        """A file of the manifest, whole. Raises StoreUnreadable as `file`, or where it cannot be read."""
+        path = self.file(name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise changed(path) from error
+
     def list_tag(self, noun: str, **asked: Any) -> str:
         """What the cursors of one list carry: twelve letters from the store's content, the list, its order and filters.
         """

@@ -39,7 +39,11 @@ def mapped(path: Path) -> Array:
 
 
 class NotKept(SaevxError):  # noqa: N818 - a choice of whoever made the store
-    """A sample's events are not in the store, and nobody has computed them anew."""
+    """The events of sample `row` are not in the store, and nobody has computed them anew."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"The activations of sample row {row} are not kept in this store.")
+        self.row = row
 
 
 class SampleEvents(NamedTuple):
@@ -148,7 +152,7 @@ class Events:
         first = int(self.sample_token[row])
         if self.kept is not None:
             if not self.has(row):
-                raise NotKept(f"The activations of sample row {row} are not kept in this store.")
+                raise NotKept(row)
             first = int(self.kept_token[np.searchsorted(self.kept, row)])
         offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
         low, high = int(offset[0]), int(offset[-1])
