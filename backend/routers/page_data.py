@@ -16,6 +16,7 @@ from PIL import Image
 
 from backend.deps import OpenStore, State
 from backend.links import Links
+from backend.live import Reservation
 from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
@@ -159,11 +160,10 @@ async def query_picture(
         return Query(picture, picture.size, await run_in_threadpool(data_url, picture))
     if sample is None:
         return None
-    images = samples_api.get_sample(request, served, sample, 1).images
+    images = (await run_in_threadpool(samples_api.get_sample, request, served, sample, 1)).images
     if not images:
         raise HTTPException(422, f"Sample {sample!r} has no picture to search with.")
-    path = served.store.image_path(sample)
-    stored = await run_in_threadpool(lambda: Image.open(path).convert("RGB"))
+    stored = await run_in_threadpool(lambda: Image.open(served.store.image_path(sample)).convert("RGB"))
     return Query(stored, stored.size, images[0].url)
 
 
@@ -177,10 +177,17 @@ def data_url(picture: Image.Image, edge: int = 160) -> str:
 
 
 async def live_search(
-    request: Request, state: State, served: OpenStore, q: str | None, picture: Query | None
+    request: Request, place: Reservation, served: OpenStore, q: str | None, picture: Query | None
 ) -> dict[str, Any]:
     """What the model makes of a picture, words or both, each feature with its heat on the picture."""
-    found = await search_api.live_search(request, state, served, picture.image if picture else None, q)
+    answer = await search_api.live_search(request, place, served, picture.image if picture else None, q)
+    return await run_in_threadpool(live_results, request, served, q, picture, answer)
+
+
+def live_results(
+    request: Request, served: OpenStore, q: str | None, picture: Query | None, answer: dict[str, Any]
+) -> dict[str, Any]:
+    found = search_api.as_live_search(request, served, answer)
     sides = [name for name, given in (("words", q), ("picture", picture)) if given]
     return {
         **NOTHING,

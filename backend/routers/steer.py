@@ -14,8 +14,9 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from PIL import Image
 from pydantic import BaseModel
 
-from backend.deps import OpenStore, State, StateDep, StoreDep
+from backend.deps import AnsweredDep, OpenStore, State, StateDep, StoreDep
 from backend.links import check_feature, check_sample
+from backend.live import Reservation
 from backend.schemas import Problem, SteerDone, SteerKl, SteerRequest, SteerToken
 from backend.uploads import decode_image
 from precompute.errors import SaevxError
@@ -35,17 +36,17 @@ Say = Callable[[tuple[str, BaseModel]], None]
     responses={200: {"content": {"text/event-stream": {}}, "description": "token, kl, done, error"}},
 )
 async def post_steer(
-    request: Request, state: StateDep, store: StoreDep, asked: SteerRequest
+    request: Request, state: StateDep, store: StoreDep, answered: AnsweredDep, asked: SteerRequest
 ) -> EventSourceResponse:
     """What can be refused is refused before the stream starts; what fails later is an `error` event."""
     for feature in asked.features:
         check_feature(store, feature.id)
     if asked.sample_id is not None and asked.image is not None:
         raise HTTPException(422, "Give `sample_id` or `image`, not both.")
-    state.live.admit(store.name)
+    place = answered.enter_context(state.live.reserve(store.name))
     picture = await run_in_threadpool(get_picture, state, store, asked)
     return EventSourceResponse(
-        events(request, state, store, asked, picture),
+        events(request, place, store, asked, picture),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
@@ -66,7 +67,7 @@ def get_picture(state: State, store: OpenStore, asked: SteerRequest) -> Image.Im
 
 
 async def events(
-    request: Request, state: State, store: OpenStore, asked: SteerRequest, picture: Image.Image | None
+    request: Request, place: Reservation, store: OpenStore, asked: SteerRequest, picture: Image.Image | None
 ) -> AsyncIterator[bytes]:
     """The stream as bytes; closing it stops the generation."""
 
@@ -74,7 +75,7 @@ async def events(
         run(engine, store, asked, picture, say, stop)
 
     try:
-        async for name, body in state.live.stream(store.name, work):
+        async for name, body in place.stream(work):
             yield sse(name, body)
     except (SaevxError, HTTPException) as error:
         status = error.status_code if isinstance(error, HTTPException) else 400
