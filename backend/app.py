@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from backend.deps import VERSION, State
 from backend.headers import BodyLimit, RootPath, SecurityHeaders
+from backend.hosts import Visitors
 from backend.live import Live
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.routers import (
@@ -46,9 +48,16 @@ Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{
 `next` as `cursor`. Every error is an RFC 9457 problem details object."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The app over `settings.stores`. Raises SaevxError where none can be opened; those that cannot stand in
-    `app.state.saevx.unavailable`."""
+def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
+    """The app over `settings.stores`.
+
+    Args:
+        names: what this server is called beside `localhost`, its machine's name, its IP addresses and
+            `settings.allowed_host`; a request to another `Host` is refused.
+
+    Raises:
+        SaevxError: none can be opened; those that cannot stand in `app.state.saevx.unavailable`.
+    """
     slots = open_stores(settings.stores)
     opened = [slot.opened for slot in slots if slot.opened]
     state = State(settings, slots, Live(settings, opened), opened[0].name)
@@ -84,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app.add_middleware(BodyLimit, most=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Visitors, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)
     return app
