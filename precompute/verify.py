@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
 from precompute import memory
-from precompute.errors import SaevxError
+from precompute.errors import SaevxError, first_line
 from precompute.runs import expand
 from precompute.store import mapfile
 from precompute.store import schema as s
@@ -86,7 +86,7 @@ def _run(check: Callable[[Store], str], store: Store) -> Check:
     try:
         return Check(name, True, check(store))
     except Exception as error:  # a damaged file can fail in any way, and the report goes on
-        return Check(name, False, str(error) or type(error).__name__)
+        return Check(name, False, first_line(error))
 
 
 def _need(condition: bool | np.bool_, message: str) -> None:

@@ -6,76 +6,25 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import httpx
 import pytest
-import uvicorn
 
-from backend.app import THREADS, create_app
-from backend.deps import State
-from backend.serve import bind
+from backend.app import THREADS
 from backend.settings import Settings
 from precompute.pass_options import Options
 from precompute.pipeline import precompute
+from tests.running import Running
 
 API = "/api/v1"
 QUEUE = 3
 PLACES = QUEUE + 1
 """One request that is worked on, and those that wait."""
-
-
-class Running:
-    """The application before a real server in a thread of its own."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.app = create_app(settings)
-        self.state: State = self.app.state.saevx
-        self.socket = bind("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=5))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
-
-    def __enter__(self) -> Running:
-        self.thread.start()
-        self.until(lambda: self.get("/readyz").status_code == 200, 60)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(30)
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60)
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=60, **body)
-
-    def until(self, true: Any, seconds: float = 20) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, self.state.live.waiting
-            time.sleep(0.01)
-
-    def free(self) -> None:
-        """Nobody is left in the queue."""
-        self.until(lambda: self.state.live.waiting == 0)
-
-    @contextmanager
-    def held_up(self) -> Iterator[None]:
-        """The model is busy with something else until the block ends."""
-        gate = threading.Event()
-        self.state.live.worker.submit(gate.wait)
-        try:
-            yield
-        finally:
-            gate.set()
 
 
 @pytest.fixture(scope="module")

@@ -195,6 +195,8 @@ def test_another_store_goes_on(place: Path, others: tuple[Path, Path]) -> None:
         shutil.rmtree(place)
         check_refused(client, "is no longer at")
         check_served(client, "store=synthetic-2")
+        gone = client.get("/features", headers={"Accept": "text/html"}).text
+        assert 'href="/?store=synthetic-2">synthetic-2</a>' in gone, "the way to the other one"
         page = client.get("/?store=synthetic-2", headers={"Accept": "text/html"}).text
         assert 'href="/features?store=synthetic-2' in page and 'data-testid="unavailable"' in page
         assert [one["name"] for one in client.get(f"{API}/stores").json()["items"]] == ["synthetic-2"]
