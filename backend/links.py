@@ -10,6 +10,7 @@ from fastapi import HTTPException, Request
 
 from backend.deps import OpenStore, State, base_path
 from precompute.errors import SaevxError
+from precompute.store.opening import StoreUnreadable
 
 
 class Links:
@@ -52,5 +53,7 @@ def check_sample(store: OpenStore, sample_id: str) -> int:
     """The sample's row, or HTTP 404."""
     try:
         return store.store.row(sample_id)
+    except StoreUnreadable:
+        raise
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error

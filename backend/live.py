@@ -200,6 +200,8 @@ class Reservation:
             await asyncio.wait([one for one in (answer, gone) if one is not None], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ClientLeft
+            if answer.cancelled():
+                raise HTTPException(503, CLOSING, {"Retry-After": "10"})
             return answer.result()
         finally:
             job.cancel()
@@ -228,8 +230,9 @@ class Reservation:
         try:
             while (event := await events.get()) is not None:
                 yield event
-            if not job.cancelled():
-                job.result()
+            if job.cancelled():
+                raise HTTPException(503, CLOSING, {"Retry-After": "10"})
+            job.result()
         finally:
             left.set()
             job.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,7 @@ class StoreBase:
         try:
             store._check_tables()
             store.events.map_all()
-            store.neighbour_table, store.pairs  # noqa: B018 - mapped once looked at
+            store._check_shapes()
         except BaseException:
             store.close()
             raise
@@ -89,7 +90,7 @@ class StoreBase:
         columns = "SELECT t.name, c.name FROM sqlite_master t LEFT JOIN pragma_table_info(t.name) c"
         try:
             there = set(fetch_plain(self.engine, f"{columns} WHERE t.type = 'table'"))
-        except StoreUnreadable as error:
+        except (StoreUnreadable, sqlite3.Error) as error:
             raise damaged(self.path, f"{DATABASE} is cut off or no database") from error
         wanted = [(table.name, column.name) for table in s.metadata.sorted_tables for column in table.columns]
         for table, column in wanted:
@@ -97,6 +98,18 @@ class StoreBase:
                 raise damaged(self.path, f"{DATABASE} has no column {column!r} in a table {table!r}")
         if missing := {"feature_fts", "sample_fts"} - {table for table, _ in there}:
             raise damaged(self.path, f"{DATABASE} has no table {missing.pop()!r}")
+
+    def _check_shapes(self) -> None:
+        """The arrays are of this store's size. Raises StoreUnreadable where not, or where one cannot be mapped."""
+        arrays = [
+            ("events/sample_token.npy", self.events.sample_token, self.n_samples + 1),
+            ("index/neighbours.npy", self.neighbour_table, self.n_features),
+        ]
+        for kind, pairs in self.pairs.items():
+            arrays.append((f"cooccurrence/{kind}_start.npy", pairs.start, self.n_features + 1))
+        for name, array, n in arrays:
+            if len(array) != n:
+                raise damaged(self.path, f"{name} is of another store: it has {len(array)} entries, not {n}")
 
     def file(self, name: str) -> Path:
         """The path of a file of the manifest, which must still be the one that was there when the store was opened.

@@ -201,3 +201,15 @@ def test_the_server_answers_while_searches_run(running: Running, root: Path) -> 
             stop.set()
         assert sum(one.result() for one in searches) > 4
     running.free()
+
+
+def test_a_server_that_ends_says_so_to_whoever_waits(root: Path) -> None:
+    with Running(Settings(stores=[root / "none"], device="cpu")) as server, ThreadPoolExecutor(2) as people:
+        with server.held_up():
+            asked = people.submit(server.post, f"{API}/search", data={"text": "a dog"})
+            streamed = people.submit(server.post, f"{API}/steer", json={"prompt": "x"})
+            server.until(lambda: server.state.live.waiting == 2)
+            server.state.live.stop()
+        assert asked.result().status_code == 503 and "shut down" in asked.result().json()["detail"]
+        assert "event: error" in streamed.result().text and "shut down" in streamed.result().text
+        server.free()

@@ -80,6 +80,8 @@ def other_database(store: Path) -> None:
     sql("CREATE TABLE features (id)")(store)
 
 
+HALF = b"\x93NUMPY\1\0\5\0({'x\n"
+"""A header of an array whose size is right, and whose text is not."""
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "manifest empty": (write("manifest.json", ""), "manifest.json is empty"),
     "manifest cut": (cut("manifest.json", 0.3), "manifest.json is cut off"),
@@ -93,6 +95,9 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "manifest with a list for the model": (edit(lambda m: m.update(model=[])), "'model'"),
     "manifest with words for a number": (edit(lambda m: m["sae"].update(n_features="96")), "'sae.n_features'"),
     "manifest with true for a number": (edit(lambda m: m.update(scale_log2=True)), "'scale_log2'"),
+    "manifest with a huge scale": (edit(lambda m: m.update(scale_log2=10**30)), "'scale_log2'"),
+    "manifest of more features": (edit(lambda m: m["sae"].update(n_features=129)), "neighbours.npy is of another"),
+    "manifest of fewer samples": (edit(lambda m: m["data"].update(n_samples=3)), "sample_token.npy is of another"),
     "manifest with too few sizes": (edit(lambda m: m["sizes"].pop()), "size of each of its files"),
     "manifest without the database": (without_sizes(edit(lambda m: m["files"].pop("store.sqlite"))), "not list"),
     "another schema without a number": (edit(lambda m: m.update(schema="2")), "does not say its schema"),
@@ -113,6 +118,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "an image cut": (cut("images/0/7_0.webp", 0.5), "images/0/7_0.webp has"),
     "an array cut": (cut("events/event_value.npy", 0.9), "events/event_value.npy has"),
     "an array cut, sizes unknown": (without_sizes(cut("events/event_value.npy", 0.9)), "events/event_value.npy is"),
+    "an array's header damaged": (without_sizes(write("events/token_id.npy", HALF)), "events/token_id.npy is"),
     "an array empty, sizes unknown": (without_sizes(write("events/token_id.npy", b"")), "events/token_id.npy is"),
     "an array that is text": (without_sizes(write("events/token_id.npy", "words")), "events/token_id.npy is"),
     "pairs cut, sizes unknown": (without_sizes(cut("cooccurrence/text-text.npy", 0.5)), "cooccurrence/text-text.npy"),
