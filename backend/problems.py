@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from backend.schemas import Problem
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
@@ -104,6 +104,10 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         errors = _reasons(error)
         return answer(request, 422, _sentence(errors), errors)
+
+    @app.exception_handler(PairError)
+    async def refused_pair(request: Request, error: PairError) -> Response:
+        return answer(request, 422, str(error))
 
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:

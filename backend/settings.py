@@ -39,5 +39,5 @@ class Settings(BaseSettings):
 
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
-    max_megapixels: float = Field(default=50, gt=0)
-    """Largest picture, in millions of pixels once unpacked."""
+    max_megapixels: float = Field(default=64, gt=0)
+    """Largest image, in millions of pixels once unpacked; the pass takes up to 64."""

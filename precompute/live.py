@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from precompute.encode import Array, Scale, encode_batch
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
 from precompute.model import Mllm, Pair, View
 from precompute.options import FromStore
 from precompute.sae import SaeV
@@ -46,14 +46,14 @@ def encode_pair(
         errors: also measure ‖h − ĥ‖² per token.
 
     Raises:
-        SaevxError: nothing to encode, images for a text-only model, activations that cannot be stored.
+        PairError: nothing to encode, activations that cannot be stored, or whatever `Mllm.prepare` refuses.
     """
     if not pair.text and not pair.images:
-        raise SaevxError("Give an image, a text or both.")
+        raise PairError("there is neither image nor text", "give one of the two or both")
     batch = mllm.prepare([pair])
     one = encode_batch(mllm.hidden(batch), batch, sae, Scale.of(manifest), errors=errors)
     if one.reason_b[0] is not None:
-        raise SaevxError(f"This pair cannot be encoded: {one.reason_b[0]}.")
+        raise PairError(one.reason_b[0])
     return Encoded(
         one.token_id_t, one.modality_t, one.offset_t, one.feature_e, one.value_e,
         one.views[0], one.hidden_td, one.norm_t, one.error_t,

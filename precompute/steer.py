@@ -197,6 +197,20 @@ def prompt_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int,
     return chosen
 
 
+def check_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None) -> None:
+    """Raises SaevxError where there is nothing to steer: an empty mask, a mask without an image, a scope without a
+    token, a patch that is not there."""
+    if mask is not None and "image" in scope:
+        if not batch.views[0]:
+            raise SaevxError("There is no image for the mask: send one, or leave the mask out.")
+        if not len(mask):
+            raise SaevxError("The mask is empty: mark a patch, or leave the mask out to steer all of them.")
+    if not prompt_scope(batch, scope, mask).any():
+        lacking = {"image": "no image", "prompt": "no word in the prompt"}
+        reason = " and ".join(lacking[name] for name in scope if name in lacking)
+        raise SaevxError(f"There is nothing to steer in this scope, as there is {reason}: choose another scope.")
+
+
 def rows_for(mllm: Mllm, batch: Batch, chosen_s: np.ndarray, share: bool | None) -> AllRows:
     """How the rows of this prompt run; see steer_rows.
 

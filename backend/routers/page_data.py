@@ -20,7 +20,7 @@ from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
 from backend.routers.page_env import drawn_glimpse
-from backend.routers.page_parts import Picture, example_picture, heat
+from backend.routers.page_parts import Picture, example_picture, finest, heat
 from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
 from precompute.filter import kept_rows
@@ -143,28 +143,27 @@ def word_search(request: Request, served: OpenStore, q: str) -> dict[str, Any]:
 
 
 class Query(NamedTuple):
-    """The picture of a search: its pixels, its size, and an address that shows it small."""
+    """The image of a search: its size, an address that shows it small, and either its pixels or its sample."""
 
-    image: Image.Image
     size: tuple[int, int]
     url: str
+    upload: Image.Image | None
+    sample_id: str | None
 
 
-async def query_picture(
+async def query_image(
     request: Request, state: State, served: OpenStore, sample: str | None, upload: UploadFile | None
 ) -> Query | None:
-    """The uploaded picture, else the stored one of `sample`, else None."""
+    """The uploaded image, else that of `sample`, else None."""
     if upload is not None:
-        picture = await read_upload(upload, state.settings)
-        return Query(picture, picture.size, await run_in_threadpool(data_url, picture))
+        image = await read_upload(upload, state.settings)
+        return Query(image.size, await run_in_threadpool(data_url, image), image, None)
     if sample is None:
         return None
-    images = samples_api.get_sample(request, served, sample, 1).images
+    images = (await run_in_threadpool(samples_api.get_sample, request, served, sample, 1)).images
     if not images:
-        raise HTTPException(422, f"Sample {sample!r} has no picture to search with.")
-    path = served.store.image_path(sample)
-    stored = await run_in_threadpool(lambda: Image.open(path).convert("RGB"))
-    return Query(stored, stored.size, images[0].url)
+        raise HTTPException(422, f"Sample {sample!r} has no image to search with.")
+    return Query((images[0].width, images[0].height), images[0].url, None, sample)
 
 
 def data_url(picture: Image.Image, edge: int = 160) -> str:
@@ -177,33 +176,39 @@ def data_url(picture: Image.Image, edge: int = 160) -> str:
 
 
 async def live_search(
-    request: Request, state: State, served: OpenStore, q: str | None, picture: Query | None
+    request: Request, state: State, served: OpenStore, q: str | None, image: Query | None
 ) -> dict[str, Any]:
-    """What the model makes of a picture, words or both, each feature with its heat on the picture."""
-    found = await search_api.live_search(request, state, served, picture.image if picture else None, q)
-    sides = [name for name, given in (("words", q), ("picture", picture)) if given]
+    """What the model makes of an image, words or both, each feature with its heat on the image. Of a stored sample
+    without words the pass has told already."""
+    if image is not None and image.sample_id is not None and not (q or "").strip():
+        found = await run_in_threadpool(search_api.stored_search, request, state, served, image.sample_id)
+    else:
+        images = [] if image is None or image.upload is None else [image.upload]
+        if image is not None and image.sample_id is not None:
+            images = await search_api.sample_images(served, image.sample_id)
+        found = await search_api.live_search(request, state, served, images, q)
+    sides = [name for name, given in (("words", q), ("image", image)) if given]
     return {
         **NOTHING,
         "ranked": found.features,
-        "heats": {hit.id: heat_on(hit, picture) for hit in found.features} if picture else {},
+        "heats": {hit.id: heat_on(hit, image) for hit in found.features} if image else {},
         "dense": found.dense,
         "n_dense": found.n_dense,
         "how": f"strongest on the {' and the '.join(sides)}, times how few samples have them",
         "words": search_api.get_search(request, served, q).features if q else None,
         "nearest": [
             (title, [card(one, one.cosine) for one in found.samples if one.modality == side])
-            for side, title in (("image", "Nearest pictures"), ("text", "Nearest captions"))
+            for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
             if any(one.modality == side for one in found.samples)
         ],
         "n": len(found.features),
     }
 
 
-def heat_on(hit: FeatureHit, picture: Query) -> Picture:
-    """The query's picture with this feature's finest grid over it."""
-    grids = [grid for grid in hit.grids or [] if grid.image == 0]
-    finest = min(grids, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
-    if finest is None:
-        return Picture(picture.url, None)
-    top = max((value for row in finest.values for value in row), default=0.0)
-    return Picture(picture.url, heat(finest, finest.values, top=top, size=picture.size))
+def heat_on(hit: FeatureHit, image: Query) -> Picture:
+    """The query's image with this feature's values over it, in the finest view where it fires."""
+    grid = finest([grid for grid in hit.grids or [] if grid.image == 0])
+    if grid is None:
+        return Picture(image.url, None)
+    top = max((value for row in grid.values for value in row), default=0.0)
+    return Picture(image.url, heat(grid, grid.values, top=top, size=image.size))

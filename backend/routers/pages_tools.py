@@ -181,7 +181,7 @@ async def found(
     picture: data.Query | None = None
     try:
         if image is not None or sample or (q and model):
-            picture = await data.query_picture(request, state, served, sample, image)
+            picture = await data.query_image(request, state, served, sample, image)
             results = await data.live_search(request, state, served, q, picture)
         elif q:
             results = data.word_search(request, served, q)

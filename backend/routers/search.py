@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend import query
 from backend.deps import Cached, OpenStore, State, StateDep, StoreDep
-from backend.links import Links
+from backend.links import Links, check_sample
+from backend.recompute import events_if_ready, original_images
 from backend.schemas import LiveSearch, ScoredPair, WordSearch
 from backend.uploads import read_upload
 
@@ -33,31 +36,58 @@ async def live_search(
     request: Request,
     state: State,
     store: OpenStore,
-    image: Image.Image | None,
+    images: Sequence[Image.Image],
     text: str | None,
     limit: int = 24,
 ) -> LiveSearch:
-    """What the model makes of a picture, words or both. HTTP 422 without either, 503 while it rests."""
+    """What the model makes of images, words or both. HTTP 422 without either, 503 while it rests."""
     words = (text or "").strip()
-    if image is None and not words:
-        raise HTTPException(422, "Send a picture (`image`), words (`text`) or both.")
-    work = partial(query.search, store=store, text=words, image=image, limit=limit)
+    if not images and not words:
+        raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`), or words (`text`).")
+    work = partial(query.search, store=store, text=words, images=images, limit=limit)
     found = await state.live.call(store.name, work)
     found["samples"] = Links(request, store).all_images(found["samples"])
     return LiveSearch.model_validate(found)
 
 
-@router.post("/search", summary="By a picture, words or both, through the live model")
+def stored_search(request: Request, state: State, store: OpenStore, sample_id: str, limit: int = 24) -> LiveSearch:
+    """What the pass has stored of a sample, as a query. HTTP 404 where there is none. Called in a worker thread."""
+    row = check_sample(store, sample_id)
+    found = query.search_stored(store, row, events_if_ready(state.live, store, row), limit)
+    found["samples"] = Links(request, store).all_images(found["samples"])
+    return LiveSearch.model_validate(found)
+
+
+async def sample_images(store: OpenStore, sample_id: str) -> list[Image.Image]:
+    """The images of a stored sample, to be shown to the model with words beside them. HTTP 404 where there is no such
+    sample, 422 where it has no image, 409 where the data is gone."""
+    row = check_sample(store, sample_id)
+    images = await run_in_threadpool(original_images, store, sample_id, row)
+    if not images:
+        raise HTTPException(422, f"Sample {sample_id!r} has no image to search with: leave the words out.")
+    return images
+
+
+@router.post("/search", summary="By an image, a stored sample, words or both, through the live model")
 async def post_search(
     request: Request,
     state: StateDep,
     store: StoreDep,
     image: Annotated[UploadFile | None, File()] = None,
     text: Annotated[str | None, Form(max_length=4000)] = None,
+    sample_id: Annotated[str | None, Form(description="In place of `image`: a sample of the store.")] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Features in the reply.")] = 24,
 ) -> LiveSearch:
-    picture = await read_upload(image, state.settings) if image is not None else None
-    return await live_search(request, state, store, picture, text, limit)
+    """A stored sample without words is answered from the store, also where the model is off."""
+    if sample_id is not None and image is not None:
+        raise HTTPException(422, "Give `sample_id` or `image`, not both.")
+    if sample_id is not None and not (text or "").strip():
+        return await run_in_threadpool(stored_search, request, state, store, sample_id, limit)
+    if sample_id is not None:
+        images = await sample_images(store, sample_id)
+    else:
+        images = [await read_upload(image, state.settings)] if image is not None else []
+    return await live_search(request, state, store, images, text, limit)
 
 
 @router.post("/score", summary="All scores and flags of a pair that is not in the store")
