@@ -42,7 +42,9 @@ async def post_steer(
         check_feature(store, feature.id)
     if asked.sample_id is not None and asked.image is not None:
         raise HTTPException(422, "Give `sample_id` or `image`, not both.")
-    state.live.admit(store.name)
+    engine = state.live.admit(store.name)
+    if (reason := engine.sae.without_direction([feature.id for feature in asked.features])) is not None:
+        raise HTTPException(422, reason)
     picture = await run_in_threadpool(get_picture, state, store, asked)
     return EventSourceResponse(
         events(request, state, store, asked, picture),
