@@ -56,6 +56,8 @@ def load_parts(
     """
     with quiet(), reading(f"The model {source}", source, "give a transformers folder or hub id"):
         folder = Path(source)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise SaevxError(f"The folder {source} holds no config.json: give a transformers folder or hub id.")
         # transformers would take the pointers' own words for the template or the vocabulary.
         refuse_pointers([*folder.glob("*.jinja"), *folder.glob("*.txt")] if folder.is_dir() else [])
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -79,7 +81,7 @@ def load_parts(
             options["device_map"] = device_map or {"": target}
         auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
         model, report = auto.from_pretrained(source, trust_remote_code=False, output_loading_info=True, **options)
-        check_complete(source, model, report)
+        check_complete(source, report, full=full)
         if "device_map" not in options:
             model = model.to(target)
         processor = (
@@ -95,22 +97,24 @@ def load_parts(
     return Parts(model.eval(), processor, multimodal, family, shape, given)
 
 
-def check_complete(source: str, model: Any, report: dict[str, Any]) -> None:
-    """Raises SaevxError where the files lack weights of the language model's layers, which transformers fills by
-    chance; of what else is lacking a line is said.
+def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
+    """Raises SaevxError where the files lack weights, which transformers would fill by chance. Of heads, which an h
+    does not depend on, a line is said; where the whole model is wanted, its own must be there.
 
     Args:
         report: what `from_pretrained` returns as its loading info.
     """
     missing = sorted(report.get("missing_keys") or ())
-    if not missing:
-        return
-    stack = {id(parameter) for parameter in model.get_decoder().parameters()}
-    own = {name for name, parameter in model.named_parameters() if id(parameter) in stack}
-    names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-    if own & set(missing):
-        raise SaevxError(f"The files of the model {source} lack weights ({names}): download it again, all its files.")
-    say(f"The files of the model {source} lack weights, which are set by chance: {names}.")
+    heads = {name for name in missing if ("head" in name or "pooler" in name) and not (full and "lm_head" in name)}
+    wanted = [name for name in missing if name not in heads]
+    names = ", ".join((wanted or missing)[:3]) + (" …" if len(wanted or missing) > 3 else "")
+    if wanted:
+        raise SaevxError(
+            f"The files of the model {source} lack {len(wanted)} of its weights ({names}): download it again, with all "
+            "its files."
+        )
+    if missing:
+        say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")
 
 
 def entwined(text_config: Any) -> bool:

@@ -115,9 +115,11 @@ def _known_cause(error: BaseException, folder: Path) -> str | None:
             return f"{path.name} {broken}"
     for path in sorted(folder.glob("*.json")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as wrong:
             return f"{path.name} is no JSON ({cause(wrong)}); download it again"
+        if not isinstance(content, dict):
+            return f"{path.name} holds a JSON {type(content).__name__} and no object; download it again"
     if "tokenizer" in str(error).lower() and not any((folder / name).is_file() for name in _TOKENIZERS):
         return f"it holds no tokenizer: put {_TOKENIZERS[0]} and what belongs to it beside its weights"
     return None

@@ -33,8 +33,9 @@ def check_values(name: str, architecture: str, sae: Any) -> None:
         if low >= -LARGEST and high <= LARGEST:
             continue
         bad = ~(tensor.abs() <= LARGEST)
-        if can_be_off and tensor_name in _OFF:
-            bad &= tensor != _OFF[tensor_name]
+        off = tensor == _OFF.get(tensor_name, torch.nan)
+        if can_be_off and not bool(off.all()):
+            bad &= ~off
         if not bool(bad.any()):
             continue
         at = bad.nonzero()[0]
