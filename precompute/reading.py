@@ -18,7 +18,7 @@ OWN_CODE = (
 )
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 _MODEL_FILES = frozenset((".safetensors", ".bin", ".pt", ".json", ".model", ".txt", ".jinja"))
-_MOST_CHARACTERS = 240
+_FEW_CHARACTERS, _MOST_CHARACTERS = 40, 240
 
 
 def is_pointer(path: Path) -> bool:
@@ -83,7 +83,8 @@ def reading(what: str, folder: str | Path, advice: str = "") -> Iterator[None]:
     except SaevxError:
         raise
     except Exception as error:
-        reason = _known_cause(error, Path(folder)) or "; ".join(part for part in (cause(error), advice) if part)
+        reason = _known_cause(error, Path(folder))
+        reason = reason or "; ".join(part for part in (cause(error).rstrip("."), advice) if part)
         raise SaevxError(f"{what} cannot be loaded: {reason.rstrip('.')}.") from error
 
 
@@ -92,9 +93,9 @@ def cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    # A line that ends with a colon only announces what is wrong.
-    end = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
-    text = " ".join(lines[: end + 1])
+    text = lines.pop(0)
+    while lines and (text.endswith(":") or len(text) < _FEW_CHARACTERS):  # it only announces what is wrong
+        text = f"{text} {lines.pop(0)}"
     if isinstance(error, KeyError):
         text = f"it lacks {text}"
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS].rsplit(" ", 1)[0] + " …"

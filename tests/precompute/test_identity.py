@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +26,7 @@ from precompute.live import load_engine
 from precompute.pipeline import precompute
 from precompute.score_options import ScoreOptions
 from tests import tiny
+from tests.hub import Hub
 from tests.precompute.tinies import Maker, Tiny
 
 Change = Callable[[Path], None]
@@ -80,6 +84,19 @@ def test_the_same_model_has_the_same_sha256(change: Change, tiny_files: Tiny, tm
     copy = shutil.copytree(tiny_files.model, tmp_path / "elsewhere")
     change(copy)
     assert model_sha256(str(copy)) == model_sha256(str(tiny_files.model))
+
+
+def test_a_model_of_the_hub_is_the_folder_that_was_uploaded(tiny_files: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(tiny_files.model, tmp_path / "someone" / "llava")
+    (tmp_path / "someone" / "llava" / "unused.bin").write_bytes(b"never fetched")
+    code = (
+        "from precompute.identity import model_sha256\nfrom precompute.model import Mllm\n"
+        "Mllm.load('someone/llava', layer=2, device='cpu')\nprint(model_sha256('someone/llava'))"
+    )
+    with Hub(tmp_path) as hub:
+        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == model_sha256(str(tiny_files.model)), done.stderr
 
 
 def test_another_model_has_another(tiny_files: Tiny, tmp_path: Path) -> None:
