@@ -30,6 +30,7 @@ from precompute.reading import reading, refuse_pointers
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 Quantize = Literal["8bit", "4bit"]
+ADVICE = "give a transformers folder or hub id"
 
 
 class Parts(NamedTuple):
@@ -54,12 +55,8 @@ def load_parts(
     Raises:
         SaevxError: as there.
     """
-    with quiet(), reading(f"The model {source}", source, "give a transformers folder or hub id"):
-        folder = Path(source)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise SaevxError(f"The folder {source} holds no config.json: give a transformers folder or hub id.")
-        # transformers would take the pointers' own words for the template or the vocabulary.
-        refuse_pointers([*folder.glob("*.jinja"), *folder.glob("*.txt")] if folder.is_dir() else [])
+    check_place(source)
+    with quiet(), reading(f"The model {source}", source, ADVICE):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
@@ -95,6 +92,19 @@ def load_parts(
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     given = int(token) if multimodal and token is not None else None
     return Parts(model.eval(), processor, multimodal, family, shape, given)
+
+
+def check_place(source: str) -> None:
+    """Raises SaevxError where a name can be no model: a path with nothing there, a folder without a configuration, or
+    one whose template or vocabulary is a pointer, of which transformers would take the words themselves."""
+    folder = Path(source)
+    if not folder.is_dir():
+        if source.count("/") > 1 or source.startswith((".", "/", "~")) or folder.exists():
+            raise SaevxError(f"The model {source} cannot be read (there is no such folder): {ADVICE}.")
+        return  # a name of the hub
+    if not (folder / "config.json").is_file():
+        raise SaevxError(f"The folder {source} holds no config.json: {ADVICE}.")
+    refuse_pointers([*folder.glob("*.jinja"), *folder.glob("*.txt")])
 
 
 def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
