@@ -42,10 +42,10 @@ def check_values(name: str, architecture: str, sae: Any) -> None:
         value = float(tensor[tuple(at)])
         axis = _feature_axis(tensor_name, tensor, int(sae.cfg.d_sae))
         feature = "" if axis is None else f", first at feature {int(bad.nonzero()[:, axis].min())}"
-        what = f"too large for finite figures ({value:.0e})" if math.isfinite(value) else "not finite"
+        what = f"too large for finite figures, {value:.0e}" if math.isfinite(value) else "not finite"
         raise SaevxError(
-            f"The SAE {name} has weights that are {what}: {tensor_name}{feature}. Its file is damaged or its "
-            "training failed: download it again, or choose another."
+            f"The SAE {name} has weights that are {what} ({tensor_name}{feature}): its file is damaged or its "
+            "training failed, so download it again or choose another."
         )
 
 

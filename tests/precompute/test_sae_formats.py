@@ -270,7 +270,7 @@ def test_settings_beside_plain_weights_are_kept(tmp_path: Path) -> None:
         (lambda s: {**s, "b_enc": s["b_enc"][:-1]}, {"architecture": "standard"}, "does not fit"),
         (lambda s: {**s, "W_enc": s["W_enc"][None]}, {"architecture": "standard"}, "more than one layer"),
         (lambda s: s, {"architecture": "standard", "k": 8}, "k = 8"),
-        (lambda s: {**s, "W_dec": s["W_dec"] * torch.nan}, {"architecture": "standard"}, "finite: W_dec"),
+        (lambda s: {**s, "W_dec": s["W_dec"] * torch.nan}, {"architecture": "standard"}, r"finite \(W_dec"),
     ],
 )
 def test_what_plain_weights_do_not_say(
