@@ -13,9 +13,7 @@ from precompute.errors import SaevxError
 POINTER = b"version https://git-lfs"
 """How the file begins that git leaves in the place of a large one where git-lfs is missing."""
 POINTER_ADVICE = "is a git-lfs pointer and not the file itself: run `git lfs pull` in its folder, or download it again"
-OWN_CODE = (
-    "it brings Python code of its own, which is never run here: choose a model that transformers itself knows"
-)
+OWN_CODE = "it brings Python code of its own, which is never run here: choose a model that transformers itself knows"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 _MODEL_FILES = frozenset((".safetensors", ".bin", ".pt", ".json", ".model", ".txt", ".jinja"))
 _FEW_CHARACTERS, _MOST_CHARACTERS = 40, 240

@@ -269,9 +269,7 @@ def _weights(raw: dict[str, Tensor], architecture: str, path: Path) -> dict[str,
     return _orient({name: state[name] for name in needed}, "encoder.weight" in raw, "decoder.weight" in raw, path)
 
 
-def _orient(
-    state: dict[str, Tensor], linear_encoder: bool, linear_decoder: bool, path: Path
-) -> dict[str, Tensor]:
+def _orient(state: dict[str, Tensor], linear_encoder: bool, linear_decoder: bool, path: Path) -> dict[str, Tensor]:
     """W_enc [d, F] and W_dec [F, d], whichever way they lay; where d = F, as their names say."""
     d_in = state["b_dec"].numel()
     if state["W_enc"].ndim != 2 or state["W_dec"].ndim != 2:
