@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify, run
 from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
+from precompute.options import SaeFormat
 
 Port = Field(default=8000, ge=0, le=65535)
 
@@ -36,6 +37,8 @@ class Serve(BaseModel):
     """Model folder or hub id for live requests; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """How that SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from precompute.options import SaeFormat
+
 
 class Settings(BaseSettings):
     """What a running server is made of."""
@@ -26,6 +28,8 @@ class Settings(BaseSettings):
     """Model folder or hub name for live requests; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """How that SAE is stored; auto: as the store was made, or as its files tell."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: str = "auto"

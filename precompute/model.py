@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
 from precompute.loading import Parts, Quantize, entwined, load_parts
+from precompute.reading import reading
 from precompute.tensors import exact
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
@@ -111,7 +112,8 @@ class Mllm:
             source, layer=layer, full=full, device=device, dtype=dtype, device_map=device_map, quantize=quantize,
             geometry=geometry,
         )  # fmt: skip
-        return cls(source, parts, layer=layer, full=full)
+        with reading(f"The model {source}", source):  # its template is rendered here
+            return cls(source, parts, layer=layer, full=full)
 
     @property
     def device(self) -> torch.device:

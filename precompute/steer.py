@@ -66,7 +66,8 @@ class Done:
 class Steer:
     """The change itself, as a function of the residuals of one row.
 
-    Raises SaevxError for a feature that the SAE does not have or that is never active (it has no unit)."""
+    Raises SaevxError for a feature that the SAE does not have, that is never active (it has no unit) or whose decoder
+    row is zero."""
 
     sae: SaeV
     pushes: Sequence[Push]
@@ -82,6 +83,8 @@ class Steer:
                     f"Feature {push.feature} is never active here, so strength has no unit: choose another."
                 )
         ids = [push.feature for push in self.pushes]
+        if (reason := self.sae.without_direction(ids)) is not None:
+            raise SaevxError(reason)
         if len(set(ids)) < len(ids):
             raise SaevxError("A feature stands twice in the list: name each feature once.")
         is_add_k = [push.mode == "add" for push in self.pushes]

@@ -62,6 +62,8 @@ def prepared(engine: Engine, state: State, store: OpenStore, asked: SteerRequest
     from precompute.model import Pair
     from precompute.steer import Steer, check_scope
 
+    if (reason := engine.sae.without_direction([feature.id for feature in asked.features])) is not None:
+        raise HTTPException(422, reason)
     images = get_images(state, store, asked)
     try:
         batch = engine.mllm.prepare([Pair(asked.prompt, images)], generate=True)
