@@ -14,6 +14,7 @@ from backend.settings import AllowedHost
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify, run
 from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
+from precompute.options import SaeFormat
 
 Port = Field(default=8000, ge=0, le=65535)
 
@@ -40,6 +41,8 @@ class Serve(BaseModel):
     """Model folder or hub id for live requests; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """How that SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

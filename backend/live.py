@@ -248,17 +248,19 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
     """The store's model, whole, and its SAE, where the options or the store say they lie.
 
     Raises SaevxError where either is not found or does not fit the store."""
+    from precompute.identity import check_model
     from precompute.live import load_sae
     from precompute.model import Mllm
 
     manifest = served.manifest
     model_at = settings.model or located(served.path, manifest, "model")
     layer = int(manifest["model"]["layer"])
-    sae = load_sae(served.path, manifest, settings.sae, settings.device)
+    sae = load_sae(served.path, manifest, settings.sae, settings.device, settings.sae_format)
     for other in others:
         if other.mllm.source == model_at:
             shared = copy.copy(other.mllm)  # the same weights, read at another layer
             shared.layer = layer
+            check_model(shared, manifest)
             return Engine(shared, sae)
     mllm = Mllm.load(
         model_at,
@@ -271,4 +273,5 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
         geometry=(manifest.get("options") or {}).get("geometry"),
     )
     sae.check(mllm.d_model)
+    check_model(mllm, manifest)
     return Engine(mllm, sae)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from backend.live import ClientLeft
 from backend.schemas import Problem
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
 from precompute.store.opening import StoreUnreadable
 
 MEDIA_TYPE = "application/problem+json"
@@ -109,6 +109,10 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         errors = _reasons(error)
         return await answer(request, 422, _sentence(errors), errors)
+
+    @app.exception_handler(PairError)
+    async def refused_pair(request: Request, error: PairError) -> Response:
+        return await answer(request, 422, str(error))
 
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:

@@ -1,7 +1,9 @@
-"""Live questions, answered in the worker: the offline pass's own code on a pair that is not in the store."""
+"""Questions about one pair: with the live model, in its worker, by the offline pass's own code; or, for a stored
+sample, from the store alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from backend.deps import OpenStore
 from precompute.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.reader import Store
+from precompute.store.sample_vectors import sample_vector
 from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
 
 if TYPE_CHECKING:
@@ -20,16 +24,17 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 N_GRIDS = 24
-"""Features of a picture whose grids come with the reply."""
+"""Features of an image whose grids come with the reply."""
+N_NEAREST = 12
+"""Nearest samples of each modality that was asked for."""
 
 
-def encode(engine: Engine, store: OpenStore, text: str, image: Image.Image | None) -> Encoded:
+def encode(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Encoded:
     """The pair's events, exactly as the pass would have stored them."""
     from precompute.live import encode_pair
     from precompute.model import Pair
 
-    pair = Pair(text=text, images=[image] if image is not None else [])
-    return encode_pair(engine.mllm, engine.sae, store.store.manifest, pair)
+    return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)))
 
 
 def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
@@ -65,18 +70,59 @@ def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> 
     return found
 
 
-def search(
-    engine: Engine, store: OpenStore, text: str, image: Image.Image | None, limit: int
-) -> dict[str, Any]:
+def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], limit: int) -> dict[str, Any]:
     """METHOD, *Search*: ranked features, those too dense, and the nearest samples of each modality."""
-    from precompute.index import sample_vector
-
-    encoded = encode(engine, store, text, image)
+    encoded = encode(engine, store, text, images)
     opened = store.store
     events = events_of(encoded, opened.scale_log2)
-    views = views_of(encoded)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
-    asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, image is not None)) if given)
+    asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, bool(images))) if given)
+    result = answer(opened, largest, asked, events, views_of(encoded), limit)
+    tokens = [opened.token_text(int(t)) for t in events.token_id_t[events.modality_t == TEXT]]
+    return {**result, "tokens": tokens}
+
+
+def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:
+    """The same for the image of a stored sample, or for its text where it has no image: without the model, from what
+    the pass has stored.
+
+    Args:
+        computed: the sample's events where the store has not kept them; without either the maxima that are kept of
+            every sample are ranked, and nothing says where on the image the features fire.
+    """
+    opened = store.store
+    item = opened.sample(opened.sample_id(row), 1)
+    events = opened.events.sample(row) if opened.events.has(row) else computed
+    if events is not None:
+        largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
+    else:
+        largest = np.zeros((opened.n_features, 2))
+        for m in (TEXT, IMAGE):
+            feature, z = opened.events.maxima(row, m)
+            largest[feature, m] = z
+    asked = (IMAGE,) if item["images"] else (TEXT,)
+    views = [[view["rows"], view["cols"], view["box"], view["image"]] for view in item["views"]]
+    result = answer(opened, largest, asked, events, views, limit, itself=row)
+    return {**result, "tokens": []}
+
+
+def answer(
+    opened: Store,
+    largest: Array,
+    asked: tuple[int, ...],
+    events: SampleEvents | None,
+    views: list[list[Any]],
+    limit: int,
+    itself: int | None = None,
+) -> dict[str, Any]:
+    """What a search answers, but for the query's tokens.
+
+    Args:
+        largest: [F, 2] the query's max z on text and on images.
+        asked: modalities of the query.
+        events: of the query, for the places where its features fire; None where they are not known.
+        itself: row of a stored sample that is the query, and so is not named among the nearest.
+    """
     ranked = rank(largest, opened.feature_table, opened.n_samples, asked)
 
     def hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
@@ -84,7 +130,7 @@ def search(
         ids = [int(k) for k in ranked.feature[places]]
         refs = opened.feature_refs(ids)
         table = opened.feature_table
-        drawn = grids(events, views, ids[:N_GRIDS]) if with_grids and image is not None else []
+        drawn = grids(events, views, ids[:N_GRIDS]) if with_grids and events is not None and IMAGE in asked else []
         return [
             {
                 **refs[k],
@@ -98,17 +144,17 @@ def search(
             for place, (at, k) in enumerate(zip(places, ids, strict=True))
         ]
 
-    samples = []
+    samples: list[dict[str, Any]] = []
     for modality in asked:
         active = np.flatnonzero(largest[:, modality])
         vector = sample_vector(active, largest[active, modality], MODALITIES[modality], opened)
-        samples += opened.nearest_samples(vector, MODALITIES[modality], 12)
+        near = opened.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (itself is not None))
+        samples += [one for one in near if one["row"] != itself][:N_NEAREST]
     return {
         "features": hits(~ranked.dense, True),
         "dense": hits(ranked.dense, False),
         "n_dense": int(ranked.dense.sum()),
         "samples": samples,
-        "tokens": [opened.token_text(int(t)) for t in events.token_id_t[events.modality_t == TEXT]],
         "views": as_views(views),
     }
 
@@ -122,12 +168,12 @@ def n_counted(events: SampleEvents) -> int:
     return int((events.modality_t < SPECIAL).sum())
 
 
-def score(engine: Engine, store: OpenStore, text: str, image: Image.Image | None) -> dict[str, Any]:
+def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
     """All scores of METHOD by the store's weights, its flags and the strongest features of each side."""
     from precompute.pair import flag_pair
     from precompute.score import Weights, score_pair
 
-    encoded = encode(engine, store, text, image)
+    encoded = encode(engine, store, text, [image])
     opened = store.store
     events = events_of(encoded, opened.scale_log2)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
@@ -151,11 +197,11 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image | None
     }
 
 
-def caption_nll(engine: Engine, text: str, image: Image.Image | None) -> float | None:
+def caption_nll(engine: Engine, text: str, image: Image.Image) -> float | None:
     """METHOD's `caption-nll`: minus the caption's mean cross-entropy given the image."""
     from precompute.model import Pair
 
     if not text:
         return None
-    batch = engine.mllm.prepare([Pair(text=text, images=[image] if image is not None else [])])
+    batch = engine.mllm.prepare([Pair(text, [image])])
     return number(-float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0]))

@@ -18,6 +18,8 @@ from precompute.store.opening import StoreUnreadable
 from precompute.store.reader import Store
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from backend.stores import OpenStore
     from precompute.originals import Originals
 
@@ -48,15 +50,26 @@ class Recomputed:
         """As `get`, and None where the store has kept them."""
         return None if self.store.events.has(row) else self.get(row)
 
+    def original_images(self, row: int) -> list[Image.Image]:
+        """The images of a sample as the model saw them in the pass: from the data, not the store's thumbnails.
+
+        Raises:
+            SaevxError: with the reason as a clause: the data is gone, or is no longer what the store was made of.
+        """
+        return list(self._originals().pair(row).images)
+
+    def _originals(self) -> Originals:
+        from precompute.originals import Originals
+
+        with self.lock:
+            self.originals = self.originals or Originals(self.store)
+        return self.originals
+
     def compute(self, row: int, engine: Engine) -> SampleEvents:
         """In the live model's one worker. Raises SaevxError with the reason as a clause."""
         if (known := self.get(row)) is not None:  # asked twice while it waited
             return known
-        if self.originals is None:
-            from precompute.originals import Originals
-
-            self.originals = Originals(self.store)
-        events = self.originals.events(row, engine.mllm, engine.sae)
+        events = self._originals().events(row, engine.mllm, engine.sae)
         with self.lock:
             self.found[row] = events
             while len(self.found) > 1 and (
@@ -64,6 +77,24 @@ class Recomputed:
             ):
                 self.found.popitem(last=False)
         return events
+
+
+def original_images(served: OpenStore, sample_id: str, row: int) -> list[Image.Image]:
+    """The images that a live request for a stored sample shows the model; none for text alone.
+
+    Raises:
+        HTTPException: 409 where they cannot be read again, or are no longer those of the store.
+    """
+    try:
+        return served.recomputed.original_images(row)
+    except StoreUnreadable:
+        raise
+    except SaevxError as error:
+        raise HTTPException(
+            409,
+            f"The image of sample {sample_id} cannot be read from the data again ({str(error).rstrip('.')}): bring the "
+            "data back, or send the image itself.",
+        ) from error
 
 
 def not_kept(served: OpenStore, sample_id: str) -> str:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from precompute.options import SaeFormat
+
 EVERY = "*"
 _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
 
@@ -52,6 +54,8 @@ class Settings(BaseSettings):
     """Model folder or hub name for live requests; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """How that SAE is stored; auto: as the store was made, or as its files tell."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: str = "auto"
@@ -65,8 +69,8 @@ class Settings(BaseSettings):
 
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
-    max_megapixels: float = Field(default=50, gt=0)
-    """Largest picture, in millions of pixels once unpacked."""
+    max_megapixels: float = Field(default=64, gt=0)
+    """Largest image, in millions of pixels once unpacked; the pass takes up to 64."""
 
     @field_validator("allowed_host", mode="before")
     @classmethod

@@ -48,7 +48,7 @@ class Budget(NamedTuple):
 def forecast_of(run: Run) -> Budget:
     """Time, memory and bytes, from every step run for real on a few samples. Leaves the run's model loaded."""
     o = run.options
-    sae, stride = narrow(o.sae, o.layer, o.device)
+    sae, stride = narrow(o.sae, o.layer, o.device, o.sae_format)
     n_features = int((config_of(o.sae) or {}).get("d_sae") or 0) * (2 if sae.signed else 1)
     n_features = n_features if stride > 1 and n_features else sae.n_features * stride
     run.sae = sae  # its few features stand for all while this lasts

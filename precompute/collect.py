@@ -21,7 +21,7 @@ from torch import Tensor
 
 from precompute import memory
 from precompute.accumulate import Running
-from precompute.data import Data, Row, SetAside
+from precompute.data import Data, Row, SetAside, write_thumbnail
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.errors import SaevxError
 from precompute.feed import ahead, behind, decode
@@ -33,7 +33,6 @@ from precompute.shard import SHARDS, Sample, Shard, pair_events, shard_path, spl
 
 Array = NDArray[Any]
 THUMBS, PRELUDE_FILE = "thumbs", "prelude.json"
-THUMB_PX = 256
 CHUNK_BYTES = 4 * CHUNK_ELEMENTS
 
 
@@ -57,7 +56,8 @@ class Loaded:
     pictures: list[list[dict[str, Any]]]
     """Per row and image: width, height, sha256."""
     set_aside: list[SetAside]
-    n_planned: int
+    ends_batch: bool
+    """False where another part of the same planned batch follows."""
     hidden: Tensor | None = None
     """Already computed by the prelude."""
     nll_b: Array | None = None
@@ -124,23 +124,28 @@ class Collector:
 
     def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         """Batches in order, decoded by a thread of their own while the model computes."""
-        return ahead(lambda b: self.load([self.data.rows[i] for i in self.plan.batches[b]]), batches, wait=True)
+        planned = ahead(lambda b: self.load([self.data.rows[i] for i in self.plan.batches[b]]), batches, wait=True)
+        try:
+            for parts in planned:
+                yield from parts
+        finally:
+            planned.close()
 
-    def load(self, rows: list[Row]) -> Loaded:
-        """Decode, tokenise, write thumbnails."""
-        found = decode(self.mllm, rows)
-        for row, pictures in zip(found.rows, found.pictures, strict=True):
-            for i, picture in enumerate(pictures):
-                thumb = thumb_path(self.part, row.index, i)
-                thumb.parent.mkdir(parents=True, exist_ok=True)
-                small = picture.image.copy()
-                small.thumbnail((THUMB_PX, THUMB_PX))
-                small.save(thumb, "WEBP", quality=90, method=2)  # of 0…6: half the time of 4 for 3 % more
-        facts = [
-            [{"width": p.image.width, "height": p.image.height, "sha256": p.sha256} for p in pictures]
-            for pictures in found.pictures
-        ]
-        return Loaded(found.rows, found.batch, facts, found.set_aside, len(rows))
+    def load(self, rows: list[Row]) -> list[Loaded]:
+        """Decode, tokenise, write thumbnails. One batch, or the parts in which the processor takes it."""
+        decoded, parts = decode(self.mllm, rows), []
+        for one in decoded:
+            for row, pictures in zip(one.rows, one.pictures, strict=True):
+                for i, picture in enumerate(pictures):
+                    thumb = thumb_path(self.part, row.index, i)
+                    thumb.parent.mkdir(parents=True, exist_ok=True)
+                    write_thumbnail(picture.image, thumb)
+            facts = [
+                [{"width": p.image.width, "height": p.image.height, "sha256": p.sha256} for p in pictures]
+                for pictures in one.pictures
+            ]
+            parts.append(Loaded(one.rows, one.batch, facts, one.set_aside, one is decoded[-1]))
+        return parts
 
     # ---- the model
 
@@ -244,8 +249,10 @@ class Collector:
         set_aside: list[SetAside] = []
         sums: list[Array] = []
         running = Running(self.sae.n_features, self.seed, self.sae.device)
-        for _ in self.plan.shards[number]:
+        n_batches = 0
+        while n_batches < len(self.plan.shards[number]):
             one = next(loaded)
+            n_batches += one.ends_batch
             set_aside += one.set_aside
             sum_md = np.zeros((2, self.mllm.d_model))
             if one.batch is not None:
@@ -260,7 +267,7 @@ class Collector:
                 sum_md = sums_of(encoded, good_b)
                 del encoded, events  # nothing of a batch but its samples stands beside the next
             sums.append(sum_md)
-            progress.add(one.n_planned)
+            progress.add(len(one.rows) + len(one.set_aside))
             del one
         samples.sort(key=lambda sample: sample.index)
         return Shard(samples, set_aside, np.array(sums), running.accum())

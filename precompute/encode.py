@@ -20,6 +20,7 @@ CHUNK_ELEMENTS = 1 << 23
 
 OVERFLOW = "an activation is too large for float16 at this store's scale"
 NOT_FINITE = "the model's residual stream is not finite"
+ERROR_NOT_FINITE = "the SAE's reconstruction of it is not finite"
 
 
 class Scale(NamedTuple):
@@ -155,14 +156,15 @@ def encode_batch(
         error_t[counted] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
     return Encoded(
         start_b, token_id_t, modality_t, offset_t, feature_e, value_e, norm_t, error_t,
-        batch.views, reasons(start_b, offset_t, norm_t, value_e), hidden_td, events,
+        batch.views, reasons(start_b, offset_t, norm_t, value_e, error_t), hidden_td, events,
     )  # fmt: skip
 
 
-def reasons(start_b: Array, offset_t: Array, norm_t: Array, value_e: Array) -> list[str | None]:
+def reasons(start_b: Array, offset_t: Array, norm_t: Array, value_e: Array, error_t: Array) -> list[str | None]:
     """Per pair, why it cannot be stored; None where it can."""
     found: list[str | None] = [None] * (len(start_b) - 1)
     for what, at_t in (
+        (ERROR_NOT_FINITE, np.flatnonzero(~np.isfinite(error_t))),
         (OVERFLOW, np.searchsorted(offset_t, np.flatnonzero(np.isinf(value_e)), "right") - 1),
         (NOT_FINITE, np.flatnonzero(~np.isfinite(norm_t))),
     ):

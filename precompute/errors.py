@@ -5,6 +5,21 @@ class SaevxError(Exception):
     """Something the user can put right; its text is one sentence that says what to do."""
 
 
+class PairError(SaevxError):
+    """A pair that a model cannot be shown: as a row of data it is rejected with `reason`, sent to a running server it
+    is refused with the sentence.
+
+    Args:
+        reason: a clause about the pair, such as "its text holds <image>".
+        advice: what to do about it, if anything can be done.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        self.reason = reason
+        sentence = f"The{reason[3:]}" if reason.startswith("its ") else reason[:1].upper() + reason[1:]
+        super().__init__(f"{sentence}: {advice}." if advice else f"{sentence}.")
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, short enough for a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

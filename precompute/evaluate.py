@@ -137,7 +137,9 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     o = options
     if o.sinks != "keep" and o.sinks <= 0:
         raise SaevxError("--sinks takes a multiple above 0, or keep.")
-    sae = SaeV.load(o.sae, o.device, layer=o.layer)
+    sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
+    if sae.other_hook is not None:
+        say(sae.other_hook)
     mllm = shared.mllm if shared is not None else None
     if mllm is None:
         mllm = load_model(o.model, o, layer=sae.layer, full=True)

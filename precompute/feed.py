@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import BadRow, Data, Picture, Row, SetAside, open_picture
-from precompute.errors import SaevxError, first_line
+from precompute.errors import PairError, SaevxError
 from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options import Place
 from precompute.plan import PRELUDE, Plan
@@ -67,11 +67,11 @@ class Decoded(NamedTuple):
     set_aside: list[SetAside]
 
 
-def decode(mllm: Mllm, rows: Sequence[Row]) -> Decoded:
-    """Open the pictures and tokenise; whatever cannot be read, or the model's processor refuses, is set aside.
+def decode(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
+    """Open the images and tokenise; whatever cannot be read, or the model's processor refuses, is set aside.
 
-    Raises:
-        SaevxError: the processor takes each of the rows alone, and not all together.
+    Returns:
+        one batch; several where the processor takes each of the rows, and not all of them together.
     """
     kept: list[Row] = []
     pictures: list[list[Picture]] = []
@@ -82,34 +82,38 @@ def decode(mllm: Mllm, rows: Sequence[Row]) -> Decoded:
             kept.append(row)
         except BadRow as bad:
             set_aside.append(SetAside(row.index, row.sample_id, str(bad)))
+    if not kept:
+        return [Decoded([], None, [], set_aside)]
     pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(kept, pictures, strict=True)]
-    if not pairs:
-        return Decoded([], None, [], set_aside)
     try:
-        return Decoded(kept, mllm.prepare(pairs), pictures, set_aside)
-    except Exception as error:  # a processor may choke on one pair in any way
-        good = []
-        for i, (row, pair) in enumerate(zip(kept, pairs, strict=True)):
+        return [Decoded(kept, mllm.prepare(pairs), pictures, set_aside)]
+    except PairError:
+        alone: list[Decoded] = []
+        for row, pair, seen in zip(kept, pairs, pictures, strict=True):
             try:
-                mllm.prepare([pair])
-                good.append(i)
-            except Exception as own:
-                reason = f"the model's processor refuses it ({first_line(own)})"
-                set_aside.append(SetAside(row.index, row.sample_id, reason))
-        if len(good) == len(kept):
-            raise SaevxError(f"The pairs cannot be prepared together: {first_line(error)}") from error
-    batch = mllm.prepare([pairs[i] for i in good]) if good else None
-    return Decoded([kept[i] for i in good], batch, [pictures[i] for i in good], set_aside)
+                alone.append(Decoded([row], mllm.prepare([pair]), [seen], []))
+            except PairError as error:
+                set_aside.append(SetAside(row.index, row.sample_id, error.reason))
+    if not alone:
+        return [Decoded([], None, [], set_aside)]
+    good, images = [one.rows[0] for one in alone], [one.pictures[0] for one in alone]
+    try:
+        pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(good, images, strict=True)]
+        return [Decoded(good, mllm.prepare(pairs), images, set_aside)]
+    except PairError:
+        alone[0] = alone[0]._replace(set_aside=set_aside)
+        return alone
 
 
-def load(mllm: Mllm, rows: Sequence[Row]) -> Decoded:
-    """`decode`, of which the pictures are let go."""
-    return decode(mllm, rows)._replace(pictures=[])
+def load(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
+    """`decode`, of which the images are let go."""
+    return [one._replace(pictures=[]) for one in decode(mllm, rows)]
 
 
 def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Decoded]:
     """The batches in order, decoded by a thread of their own while the model computes."""
-    yield from ahead(lambda rows: load(mllm, rows), batches)
+    for parts in ahead(lambda rows: load(mllm, rows), batches):
+        yield from parts
 
 
 def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, wait: bool = False) -> Generator[Made]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from precompute.accumulate import AT_ONCE
 from precompute.cooccur import KEPT as KEPT_PARTNERS
 from precompute.cooccur import MAX_SAMPLES
-from precompute.index import N_NEIGHBOURS, WIDTH
+from precompute.index import N_NEIGHBOURS
 from precompute.omega import K_PAIRED, PIECE_BYTES
 from precompute.plan import Plan
 from precompute.reasons import MAX_REASONS
@@ -25,6 +25,7 @@ from precompute.store import mapfile
 from precompute.store.base import NEIGHBOUR
 from precompute.store.collected import BLOCK
 from precompute.store.pairs import COLUMNS as PAIR_COLUMNS
+from precompute.store.sample_vectors import WIDTH
 from precompute.store.schema import FLAGS, SPACES
 from precompute.store.trim import BYTES_A_CHECKSUM, KEPT, Kept
 from precompute.verify import CHUNK_EVENTS

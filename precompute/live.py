@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from precompute.encode import Array, Scale, encode_batch
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
+from precompute.identity import check_model
 from precompute.model import Mllm, Pair, View
-from precompute.options import FromStore
+from precompute.options import FromStore, SaeFormat
 from precompute.sae import SaeV
 from precompute.store.run_info import located
 
@@ -46,28 +47,35 @@ def encode_pair(
         errors: also measure ‖h − ĥ‖² per token.
 
     Raises:
-        SaevxError: nothing to encode, images for a text-only model, activations that cannot be stored.
+        PairError: nothing to encode, activations that cannot be stored, or whatever `Mllm.prepare` refuses.
     """
     if not pair.text and not pair.images:
-        raise SaevxError("Give an image, a text or both.")
+        raise PairError("there is neither image nor text", "give one of the two or both")
     batch = mllm.prepare([pair])
     one = encode_batch(mllm.hidden(batch), batch, sae, Scale.of(manifest), errors=errors)
     if one.reason_b[0] is not None:
-        raise SaevxError(f"This pair cannot be encoded: {one.reason_b[0]}.")
+        raise PairError(one.reason_b[0])
     return Encoded(
         one.token_id_t, one.modality_t, one.offset_t, one.feature_e, one.value_e,
         one.views[0], one.hidden_td, one.norm_t, one.error_t,
     )  # fmt: skip
 
 
-def load_sae(store: Path, manifest: Mapping[str, Any], source: str | None, device: str) -> SaeV:
+def load_sae(
+    store: Path, manifest: Mapping[str, Any], source: str | None, device: str, format: SaeFormat = "auto"
+) -> SaeV:
     """The SAE of a store, from `source` or where the store says it lies.
+
+    Args:
+        format: auto is the store's own, where no source is given.
 
     Raises:
         SaevxError: it is not found, or is not the one the store was made with.
     """
     layer = int(manifest["model"]["layer"])
-    sae = SaeV.load(source or located(store, manifest, "sae"), device, layer=layer)
+    if source is None and format == "auto":
+        format = manifest["sae"].get("format", format)
+    sae = SaeV.load(source or located(store, manifest, "sae"), device, layer=layer, format=format)
     if sae.sha256 != manifest["sae"]["sha256"]:
         raise SaevxError(
             f"The SAE found is not the one of store {manifest['name']}: name the right one with --sae."
@@ -86,7 +94,7 @@ def load_engine(options: FromStore, manifest: Mapping[str, Any], *, full: bool) 
         SaevxError: either is not found, or is not the store's.
     """
     o = options
-    sae = load_sae(o.store, manifest, o.sae, o.device)
+    sae = load_sae(o.store, manifest, o.sae, o.device, o.sae_format)
     mllm = Mllm.load(
         o.model or located(o.store, manifest, "model"),
         layer=int(manifest["model"]["layer"]),
@@ -98,4 +106,5 @@ def load_engine(options: FromStore, manifest: Mapping[str, Any], *, full: bool) 
         geometry=manifest["options"].get("geometry"),
     )
     sae.check(mllm.d_model)
+    check_model(mllm, manifest)
     return mllm, sae

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
+    dynamic_module_utils,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import logging as transformers_logging
@@ -20,8 +22,15 @@ from transformers.utils import logging as transformers_logging
 from precompute.errors import SaevxError, first_line
 from precompute.geometry import Geometry, find
 from precompute.processor import load_processor
+from precompute.progress import say
+from precompute.reading import reading, refuse_pointers
+
+# Where transformers does not pass `trust_remote_code` on to a part of a processor, it would ask on standard input
+# whether to run code from the model's folder, for so many seconds: with none it refuses.
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 Quantize = Literal["8bit", "4bit"]
+ADVICE = "give a transformers folder or hub id"
 
 
 class Parts(NamedTuple):
@@ -46,14 +55,9 @@ def load_parts(
     Raises:
         SaevxError: as there.
     """
-    with quiet():
-        try:
-            config = AutoConfig.from_pretrained(source)
-        except (OSError, ValueError, KeyError) as error:
-            raise SaevxError(
-                f"The model {source} cannot be read ({first_line(error)}): "
-                "give a transformers folder or hub id."
-            ) from error
+    check_place(source)
+    with quiet(), reading(f"The model {source}", source, ADVICE):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
         text_config = config.get_text_config()
@@ -65,11 +69,7 @@ def load_parts(
         if not full and not entwined(text_config):
             cut(text_config, layer + 1)
         target = pick_device(device)
-        options: dict[str, Any] = {
-            "config": config,
-            "dtype": pick_dtype(dtype, target),
-            "trust_remote_code": False,
-        }
+        options: dict[str, Any] = {"config": config, "dtype": pick_dtype(dtype, target)}
         if quantize is not None:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"
@@ -77,21 +77,54 @@ def load_parts(
         if device_map is not None or quantize is not None:
             options["device_map"] = device_map or {"": target}
         auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-        try:
-            model = auto.from_pretrained(source, **options)
-            if "device_map" not in options:
-                model = model.to(target)
-            processor = (
-                load_processor(source, config) if multimodal else AutoTokenizer.from_pretrained(source)
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise SaevxError(f"The model {source} cannot be loaded: {first_line(error)}") from error
+        model, report = auto.from_pretrained(source, trust_remote_code=False, output_loading_info=True, **options)
+        check_complete(source, report, full=full)
+        if "device_map" not in options:
+            model = model.to(target)
+        processor = (
+            load_processor(source, config)
+            if multimodal
+            else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        )
     if not full:  # what an entwined model had to load goes now
         decoder = model.get_decoder()
         decoder.layers = decoder.layers[: layer + 1]
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     given = int(token) if multimodal and token is not None else None
     return Parts(model.eval(), processor, multimodal, family, shape, given)
+
+
+def check_place(source: str) -> None:
+    """Raises SaevxError where a name can be no model: a path with nothing there, a folder without a configuration, or
+    one whose template or vocabulary is a pointer, of which transformers would take the words themselves."""
+    folder = Path(source)
+    if not folder.is_dir():
+        if source.count("/") > 1 or source.startswith((".", "/", "~")) or folder.exists():
+            raise SaevxError(f"The model {source} cannot be read (there is no such folder): {ADVICE}.")
+        return  # a name of the hub
+    if not (folder / "config.json").is_file():
+        raise SaevxError(f"The folder {source} holds no config.json: {ADVICE}.")
+    refuse_pointers([*folder.glob("*.jinja"), *folder.glob("*.txt")])
+
+
+def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
+    """Raises SaevxError where the files lack weights, which transformers would fill by chance. Of heads, which an h
+    does not depend on, a line is said; where the whole model is wanted, its own must be there.
+
+    Args:
+        report: what `from_pretrained` returns as its loading info.
+    """
+    missing = sorted(report.get("missing_keys") or ())
+    heads = {name for name in missing if ("head" in name or "pooler" in name) and not (full and "lm_head" in name)}
+    wanted = [name for name in missing if name not in heads]
+    names = ", ".join((wanted or missing)[:3]) + (" …" if len(wanted or missing) > 3 else "")
+    if wanted:
+        raise SaevxError(
+            f"The files of the model {source} lack {len(wanted)} of its weights ({names}): download it again, with all "
+            "its files."
+        )
+    if missing:
+        say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")
 
 
 def entwined(text_config: Any) -> bool:

@@ -6,10 +6,11 @@ model's folder is never run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
 from precompute.loading import Parts, Quantize, entwined, load_parts
+from precompute.reading import reading
 from precompute.tensors import exact
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
@@ -73,11 +75,11 @@ class Mllm:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.d_model = int(model.config.get_text_config().hidden_size)
-        self.media_marks: list[str] = []
-        if multimodal:
-            token = None if image_token_id is None else self.tokenizer.convert_ids_to_tokens(image_token_id)
-            own = getattr(processor, "all_special_multimodal_tokens", [processor.image_token])
-            self.media_marks = sorted({*own, *([token] if token else [])})
+        self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        """Most tokens of a pair."""
+        self.processing = threading.Lock()
+        """A tokenizer serves one thread at a time, and a server tokenises while the model writes."""
+        self.media_marks: dict[str, str] = media_marks(processor, image_token_id) if multimodal else {}
         self.special_ids = np.array(sorted(set(self.tokenizer.all_special_ids)), dtype=np.int64)
         before, after = self._around(1 if multimodal else 0, False)
         self.template = f"{before}{{text}}{after}"
@@ -110,7 +112,8 @@ class Mllm:
             source, layer=layer, full=full, device=device, dtype=dtype, device_map=device_map, quantize=quantize,
             geometry=geometry,
         )  # fmt: skip
-        return cls(source, parts, layer=layer, full=full)
+        with reading(f"The model {source}", source):  # its template is rendered here
+            return cls(source, parts, layer=layer, full=full)
 
     @property
     def device(self) -> torch.device:
@@ -149,46 +152,29 @@ class Mllm:
         """Pairs in the model's own chat template (else `<image>\\n{text}`), as tensors on the model's device.
 
         Text tokens are those whose characters lie in the pair's own text; the template, padding and the
-        tokenizer's special tokens are SPECIAL.
+        tokenizer's special tokens are SPECIAL. What a pair is read as does not depend on the others.
 
         Args:
             generate: end with the template's generation prompt, for an answer to be written.
 
         Raises:
-            SaevxError: images for a text-only model; a text that holds the model's image token; image tokens
-                that the geometry does not account for.
+            PairError: images for a text-only model; a text that holds the model's image token; a pair longer than the
+                model's context; whatever the model's processor refuses.
+            SaevxError: image tokens that the geometry does not account for.
         """
         images = [image for pair in pairs for image in pair.images]
         if images and not self.multimodal:
-            raise SaevxError("This model reads text only: give data without images, or a multimodal model.")
+            raise PairError("its image cannot be read: this model reads text only", "choose a multimodal model")
+        for pair in pairs:
+            self.check_text(pair.text)
         around = [self._around(len(pair.images), generate) for pair in pairs]
-        for mark in self.media_marks:
-            if any(mark in pair.text for pair in pairs):
-                raise SaevxError(f"The text holds {mark}, the model's mark for an image: remove it.")
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
-        bos = self.tokenizer.bos_token
-        options: dict[str, Any] = {
-            "padding": True,
-            "padding_side": "right",
-            "return_tensors": "pt",
-            "return_offsets_mapping": True,
-            # A chat template brings its own begin-of-sequence token.
-            "add_special_tokens": not (bos and all(text.startswith(bos) for text in rendered)),
-        }
-        if self.multimodal:
-            options["return_text_replacement_offsets"] = True
-            # A list a pair: some families treat several images of one pair otherwise than one each.
-            nested = [pair.images for pair in pairs] if images else None
-            inputs = dict(self.processor(text=list(rendered), images=nested, **options))
-        else:
-            inputs = dict(self.tokenizer(rendered, **options))
-        grown_b = [
-            sum(len(part["replacement"]) - len(part["text"]) for part in parts)
-            for parts in inputs.pop("text_replacement_offsets", None) or [[] for _ in pairs]
-        ]
+        with self.processing:
+            inputs, grown_b = self._processed(pairs, rendered)
         offset_bs2 = inputs.pop("offset_mapping").numpy()
         ids_bs = inputs["input_ids"].numpy()
         length_b = inputs["attention_mask"].sum(dim=1).numpy().astype(np.int64)
+        self.check_length(int(length_b.max(initial=0)))
         begin_b = np.array([len(before) for before, _ in around]) + np.array(grown_b)
         end_b = begin_b + np.array([len(pair.text) for pair in pairs])
         start_bs, stop_bs = offset_bs2[..., 0], offset_bs2[..., 1]
@@ -205,10 +191,62 @@ class Mllm:
             views.append(layout.views)
         return Batch({k: v.to(self.device) for k, v in inputs.items()}, modality_bs, views, length_b)
 
-    def _layout(self, pair: Pair, n_tokens: int) -> Layout:
-        layout = self.geometry(
-            self.processor, self.model.config, [image.size for image in pair.images], n_tokens
+    def _processed(self, pairs: Sequence[Pair], rendered: list[str]) -> tuple[dict[str, Any], list[int]]:
+        """The processor's tensors, and by how many characters each pair's text before its own has grown when its
+        images' marks were replaced by one mark a token."""
+        bos = self.tokenizer.bos_token
+        options: dict[str, Any] = {
+            "padding": True,
+            "padding_side": "right",
+            "return_tensors": "pt",
+            "return_offsets_mapping": True,
+            # A template may bring its own begin-of-sequence token. The texts, which may hold one, do not decide this.
+            "add_special_tokens": not (bos and self.template.startswith(bos)),
+        }
+        if not any(pair.images for pair in pairs):
+            call = partial(self.processor, text=rendered) if self.multimodal else partial(self.tokenizer, rendered)
+            return self._refusing(call, **options), [0] * len(pairs)
+        # Some processors fail where the first pair has no image and a later one has.
+        order = sorted(range(len(pairs)), key=lambda i: not pairs[i].images)
+        inputs = self._refusing(
+            self.processor,
+            text=[rendered[i] for i in order],
+            # A list a pair: some families treat several images of one pair otherwise than one each.
+            images=[pairs[i].images for i in order],
+            return_text_replacement_offsets=True,
+            **options,
         )
+        parts = list(inputs.pop("text_replacement_offsets"))
+        back = np.argsort(order).tolist()
+        for name in ("input_ids", "attention_mask", "offset_mapping", "token_type_ids", "mm_token_type_ids"):
+            if name in inputs:
+                inputs[name] = inputs[name][back]
+        grown = [sum(len(part["replacement"]) - len(part["text"]) for part in of_pair) for of_pair in parts]
+        return inputs, [grown[i] for i in back]
+
+    def _refusing(self, call: Callable[..., Any], **options: Any) -> dict[str, Any]:
+        """What the processor gives; it may choke on a pair in any way."""
+        try:
+            return dict(call(**options))
+        except Exception as error:
+            raise PairError(f"the model's processor refuses it ({first_line(error)})") from error
+
+    def check_text(self, text: str) -> None:
+        """Raises PairError where a text holds one of the model's own marks for images, videos or sound."""
+        for mark, medium in self.media_marks.items():
+            if mark in text:
+                raise PairError(f"its text holds {mark}, the model's mark for {medium}", "remove it")
+
+    def check_length(self, n_tokens: int, n_new: int = 0) -> None:
+        """Raises PairError where a pair, with so many new tokens, is longer than the model's context."""
+        if n_tokens + n_new > self.context:
+            more = f" and would grow by {n_new}" if n_new else ""
+            raise PairError(
+                f"it has {n_tokens} tokens{more}, more than the model's context of {self.context}", "shorten it"
+            )
+
+    def _layout(self, pair: Pair, n_tokens: int) -> Layout:
+        layout = self._geometry_of([image.size for image in pair.images], n_tokens)
         if len(layout.mark_n) != n_tokens:
             raise SaevxError(
                 f"The model has {n_tokens} image tokens where geometry {self.family!r} counts "
@@ -216,14 +254,32 @@ class Mllm:
             )
         return layout
 
-    def n_tokens(self, texts: Sequence[str], sizes: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.int64]:
-        """[n] tokens of pairs without looking at pixels or template, for planning."""
-        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-        if self.family == "square":  # its grid is known only from the tokens themselves
-            patches = [0] * len(sizes)
-        else:
-            patches = [len(self.geometry(self.processor, self.model.config, list(s), 0).mark_n) for s in sizes]
-        return np.array([len(i) + n for i, n in zip(ids, patches, strict=True)], dtype=np.int64)
+    def _geometry_of(self, sizes: Sequence[tuple[int, int]], n_tokens: int) -> Layout:
+        try:
+            return self.geometry(self.processor, self.model.config, list(sizes), n_tokens)
+        except SaevxError:
+            raise
+        except Exception as error:  # the sizes that a family's own resizing does not take
+            shown = ", ".join(f"{width} × {height}" for width, height in sizes)
+            reason = f"the model's processor refuses its image of {shown} pixels ({first_line(error)})"
+            raise PairError(reason, "crop it or send another") from error
+
+    def n_image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """Tokens that images of these sizes (width, height) become, without looking at pixels, for planning; 0 where
+        only the tokens themselves can tell. Raises PairError for sizes that the processor refuses."""
+        return 0 if self.family == "square" else len(self._geometry_of(sizes, 0).mark_n)
+
+    def n_text_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """[n] tokens of texts without the template, for planning."""
+        with self.processing:
+            ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return np.array([len(one) for one in ids], dtype=np.int64)
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Tokens as one text, special ones left out. Safe beside `prepare` in another thread."""
+        with self.processing:
+            text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
 
     # ---- tensors → residual stream
 
@@ -368,3 +424,12 @@ class Mllm:
                     (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
                 )
         return weight_d, unembed_vd.detach().float().cpu()
+
+
+def media_marks(processor: Any, image_token_id: int | None) -> dict[str, str]:
+    """Texts of the tokens that stand for images, videos and sound, with what each stands for."""
+    token = None if image_token_id is None else processor.tokenizer.convert_ids_to_tokens(image_token_id)
+    marks = {*getattr(processor, "all_special_multimodal_tokens", [processor.image_token]), *([token] if token else [])}
+    others = {getattr(processor, f"{name}_token", None): name for name in ("video", "audio")}
+    medium = {"video": "a video", "audio": "sound"}
+    return {mark: medium.get(others.get(mark, ""), "an image") for mark in sorted(marks)}

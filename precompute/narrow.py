@@ -4,7 +4,6 @@ Of an SAE in a folder the others are not even read, so that one beyond the machi
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -14,7 +13,10 @@ import torch
 
 from precompute import memory, sae_load
 from precompute.errors import SaevxError
+from precompute.options import SaeFormat
+from precompute.reading import cause, read_json
 from precompute.sae import SaeV
+from precompute.sae_config import compare, resolve_config
 
 MOST_FEATURES = 8192
 
@@ -22,10 +24,10 @@ MOST_FEATURES = 8192
 def config_of(source: str) -> dict[str, Any] | None:
     """A folder's config, its sizes under SAELens' names; None of what is no folder."""
     path = Path(source) / sae_load.CONFIG
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
-def narrow(source: str, layer: int | None, device: str) -> tuple[SaeV, int]:
+def narrow(source: str, layer: int | None, device: str, format: SaeFormat = "auto") -> tuple[SaeV, int]:
     """The SAE, or where it is wider than MOST_FEATURES one of every stride-th feature; and the stride.
 
     Raises:
@@ -37,10 +39,12 @@ def narrow(source: str, layer: int | None, device: str) -> tuple[SaeV, int]:
     if config is not None and width > MOST_FEATURES and weights.is_file():
         with suppress(SaevxError):  # what SAELens must first convert is read whole
             stride = ceil(width / MOST_FEATURES)
-            return thin(config, cut_weights(weights, width, stride), stride, source, layer, device), stride
+            check_meaning(config)
+            state = cut_weights(weights, width, stride)
+            return thin(resolve_config(config), state, stride, source, layer, device), stride
         if (size := weights.stat().st_size) > memory.available():
             raise SaevxError(f"The SAE {source} takes {size / 1e9:.1f} GB, more memory than this machine has free.")
-    sae = SaeV.load(source, device, layer=layer)
+    sae = SaeV.load(source, device, layer=layer, format=format)
     stride = ceil(sae.n_features / MOST_FEATURES)
     if stride == 1:
         return sae, 1
@@ -48,6 +52,19 @@ def narrow(source: str, layer: int | None, device: str) -> tuple[SaeV, int]:
     state = {name: strided(tensor, int(inner.cfg.d_sae), stride) for name, tensor in inner.state_dict().items()}
     told = {**inner.cfg.to_dict(), "architecture": inner.cfg.architecture()}
     return thin(told, state, stride, source, sae.layer, device), stride
+
+
+def check_meaning(config: dict[str, Any]) -> None:
+    """Raises SaevxError where SAELens would not run the whole SAE as its configuration says."""
+    from sae_lens import SAE
+
+    try:
+        whole = SAE.from_dict({**resolve_config(config), "device": "meta"})
+    except SaevxError:
+        raise
+    except Exception as error:  # a configuration of another version: SAELens converts it where it reads the weights
+        raise SaevxError(f"The SAE cannot be tried in part: {cause(error)}") from error
+    compare(config, whole)
 
 
 def strided(tensor: torch.Tensor, width: int, stride: int) -> torch.Tensor:
@@ -92,5 +109,5 @@ def thin(
         inner = SAE.from_dict(told)
         inner.load_state_dict(state)
     except Exception as error:
-        raise SaevxError(f"The SAE {source} cannot be tried in part: {error}") from error
+        raise SaevxError(f"The SAE {source} cannot be tried in part: {cause(error)}") from error
     return SaeV(inner, source, layer)

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from precompute.data import Columns, matching
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
+
+SaeFormat = Literal["auto", "sae-lens", "dictionary-learning", "plain"]
+SAE_LENS: Final = "sae-lens"
+DICTIONARY_LEARNING: Final = "dictionary-learning"
+PLAIN_WEIGHTS: Final = "plain"
 
 PLAIN: dict[str, Any] = {
     "architecture": "standard", "expansion": 16, "steps": 30_000, "batch_size": 4096, "lr": 3e-4,
@@ -82,6 +87,8 @@ class FromStore(Fields):
     """Model folder or hub id; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """How the SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
     device: str = "auto"
     """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -181,6 +188,9 @@ class EvaluateOptions(Place):
 
     sae: str
     """SAE: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
+    sae_format: SaeFormat = "auto"
+    """How the SAE is stored: sae-lens (sparsify's folders too); dictionary-learning (config.json, ae.pt); plain (one
+    .safetensors file with W_enc, b_enc, W_dec, b_dec); auto tells them by their files."""
     data: str
     """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file."""
     model: str

@@ -6,6 +6,7 @@ only from that: a pair is taken when its text and the SHA-256 of its picture fil
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Originals:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.lock = threading.Lock()
 
     def _place(self) -> str:
         """Where run.json says the data lies; else the folder `data` beside the store, so that a demo can be moved."""
@@ -59,7 +61,8 @@ class Originals:
         stored = self.store.original(row)
         if not stored["sha256"]:
             return Pair(stored["text"])
-        found = self._rows.get(stored["sample_id"])
+        with self.lock:  # the data is read once, whoever asks first
+            found = self._rows.get(stored["sample_id"])
         if found is None:
             raise SaevxError("the data no longer has it")
         try:

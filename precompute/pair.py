@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
+from precompute.data import write_thumbnail
 from precompute.pixels import pixel_flags, tiny
 from precompute.score import Weights
 from precompute.store.events import SampleEvents
@@ -23,8 +24,6 @@ from precompute.support import Excess, text_excess, worst
 from precompute.texts import has_letters, repeated_share
 
 Array = NDArray[Any]
-THUMB = 256
-"""Longest edge of a stored thumbnail, which the pixel flags of a store look at."""
 
 
 def excess_of(events: SampleEvents, largest: Array, p999: Array, weights: Weights) -> Excess:
@@ -48,11 +47,9 @@ def excess_of(events: SampleEvents, largest: Array, p999: Array, weights: Weight
 
 def pixels_of(image: Image.Image) -> dict[str, float]:
     """blank, dark, blurred and tiny of a picture, from a thumbnail as the store keeps them."""
-    thumb = image.convert("RGB")
-    thumb.thumbnail((THUMB, THUMB))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.webp"
-        thumb.save(path, "WEBP", quality=90)
+        path = Path(folder) / "image.webp"
+        write_thumbnail(image, path)
         found = {name: float(values[0]) for name, values in pixel_flags([path]).items()}
     width, height = (np.array([edge]) for edge in image.size)
     return {**found, "tiny": float(tiny(width, height)[0])}

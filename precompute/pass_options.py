@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from precompute.options import Fields, Spread
+from precompute.options import Fields, SaeFormat, Spread
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
@@ -32,6 +32,9 @@ class Options(Spread, Fields):
     """Model: a transformers folder or hub id."""
     sae: str
     """SAE-V: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
+    sae_format: SaeFormat = "auto"
+    """How the SAE-V is stored: sae-lens (sparsify's folders too); dictionary-learning (config.json, ae.pt); plain (one
+    .safetensors file with W_enc, b_enc, W_dec, b_dec); auto tells them by their files."""
     out: Path
     """Folder of the finished store; it must not exist yet."""
     name: str | None = None

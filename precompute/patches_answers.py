@@ -15,8 +15,7 @@ def plain(text: str) -> str:
 
 def answer_tokens(mllm: Mllm, answer: str) -> int:
     """How many tokens the answer has, with or without a space before it: whichever is more."""
-    ids = mllm.tokenizer([answer.strip(), " " + answer.strip()], add_special_tokens=False)["input_ids"]
-    return max(1, *map(len, ids))
+    return max(1, *mllm.n_text_tokens([answer.strip(), " " + answer.strip()]).tolist())
 
 
 @torch.inference_mode()
@@ -46,4 +45,4 @@ def greedy(mllm: Mllm, batch: Batch, n_tokens: int) -> list[list[int]]:
 def beginnings(mllm: Mllm, ids: list[int]) -> set[str]:
     """The first token, the first two and so on, as `plain` text: how many tokens a word has depends on what stands
     before it."""
-    return {plain(mllm.tokenizer.decode(ids[: i + 1], skip_special_tokens=True)) for i in range(len(ids))}
+    return {plain(mllm.text_of(ids[: i + 1])) for i in range(len(ids))}

@@ -9,7 +9,6 @@ on behind its last one, and the first n are those of `--max-samples n`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute import patches
-from precompute.data import Data, Row, SetAside, open_picture, read
+from precompute.data import BadRow, Data, Row, SetAside, open_picture, read
 from precompute.encode import Scale, encode_batch
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
 from precompute.feed import ahead, feed
 from precompute.live import load_engine
 from precompute.model import IMAGE, Batch, Pair, View
@@ -166,8 +165,6 @@ class Job:
         self.variants = variants(options.keep)
         self.mllm, self.sae = load_engine(options, store.manifest, full=True)
         self.set_aside: list[SetAside] = []
-        self.lock = threading.Lock()
-        """The tokenizer's: one thread paints and tokenises while another reads answers."""
 
     def run(self, data: Data) -> tuple[list[Answered], list[SetAside]]:
         """Every question's outcome, and all rows that were not asked."""
@@ -230,12 +227,17 @@ class Job:
 
     def answer(self, group: list[Question]) -> Iterator[Answered]:
         """Every variant of every question; of those that leave the same picture, one for all."""
+        current: Question | None = None
         hit: dict[Variant, bool] = {}
         pixels: dict[Variant, float] = {}
         for painted in ahead(self.paint, self.batches(group)):
+            if isinstance(painted, SetAside):
+                self.set_aside += [painted] if painted not in self.set_aside else []
+                continue
+            if painted.question is not current:  # of the one before some painted images may have been refused
+                current, hit, pixels = painted.question, {}, {}
             ids_bn = greedy(self.mllm, painted.batch, painted.n_answer)
-            with self.lock:
-                said = [beginnings(self.mllm, ids) for ids in ids_bn]
+            said = [beginnings(self.mllm, ids) for ids in ids_bn]
             question = painted.question
             for same, share, texts in zip(painted.variants, painted.pixels, said, strict=True):
                 hit |= dict.fromkeys(same, plain(self.answer_of(question.row)) in texts)
@@ -245,7 +247,6 @@ class Job:
                     question.row.sample_id, kind_of(question.row), len(question.kept[FULL]), question.vision,
                     [hit[v] for v in self.variants], [pixels[v] for v in self.variants],
                 )  # fmt: skip
-                hit, pixels = {}, {}
 
     def batches(self, group: list[Question]) -> Iterator[tuple[Question, list[list[Variant]]]]:
         """Distinct pictures of one question, as many as the batch holds: they have one length, so no padding."""
@@ -258,8 +259,14 @@ class Job:
             for begin in range(0, len(pictures), step):
                 yield question, pictures[begin : begin + step]
 
-    def paint(self, some: tuple[Question, list[list[Variant]]]) -> Painted:
+    def paint(self, some: tuple[Question, list[list[Variant]]]) -> Painted | SetAside:
         question, variants = some
+        try:
+            return self.painted(question, variants)
+        except (BadRow, PairError) as error:  # it fits the model, and with room for an answer it does not
+            return SetAside(question.row.index, question.row.sample_id, error.reason)
+
+    def painted(self, question: Question, variants: list[list[Variant]]) -> Painted:
         images = [open_picture(image).image for image in question.row.images]
         sizes = [image.size for image in images]
         where = patches.regions(question.views, sizes)
@@ -268,9 +275,8 @@ class Job:
             masks = patches.left_over(where, question.kept[same[0]], sizes)
             pairs.append(Pair(question.row.text, patches.paint(images, masks)))
             pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
-        with self.lock:
-            n_answer = answer_tokens(self.mllm, self.answer_of(question.row))
-            return Painted(question, variants, pixels, self.mllm.prepare(pairs, generate=True), n_answer)
+        n_answer = answer_tokens(self.mllm, self.answer_of(question.row))
+        return Painted(question, variants, pixels, self.mllm.prepare(pairs, generate=True), n_answer)
 
     def answer_of(self, row: Row) -> str:
         return str(row.extra[self.options.answer_column])

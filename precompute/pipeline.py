@@ -18,12 +18,13 @@ from typing import Any
 from precompute import memory
 from precompute.data import Data, read
 from precompute.errors import SaevxError
-from precompute.options import where
+from precompute.options import SAE_LENS, where
 from precompute.pass_options import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
 from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
 from precompute.progress import human, say
 from precompute.provenance import code_version, plain_name, stamps, weights
 from precompute.ray_pool import check
+from precompute.sae_warning import sae_warning
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
 WRITTEN = "written"
@@ -70,7 +71,11 @@ class Run:
     def sae(self) -> Any:
         from precompute.sae import SaeV
 
-        return SaeV.load(self.options.sae, self.options.device, layer=self.options.layer)
+        o = self.options
+        sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
+        if sae.other_hook is not None:
+            say(sae.other_hook)
+        return sae
 
     @cached_property
     def mllm(self) -> Any:
@@ -89,6 +94,13 @@ class Run:
         )
         self.sae.check(mllm.d_model)
         return mllm
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """What the live model of a server is held against."""
+        from precompute.identity import model_sha256
+
+        return model_sha256(self.options.model)
 
     @cached_property
     def read(self) -> Data:
@@ -157,6 +169,8 @@ class Run:
         self.part.rename(self.options.out)
         n, bad = manifest["data"]["n_samples"], manifest["data"]["n_quarantined"]
         say(f"{self.options.out}: {n} samples, {bad} rows set aside, {time.monotonic() - begin:.0f} s")
+        if (warning := sae_warning(manifest["quality"])) is not None:
+            say(warning)
         return self.options.out
 
     def only(self, step: Step) -> Path:
@@ -199,6 +213,7 @@ class Run:
             f"scratch for D_s {human(n_ds * self.mllm.d_model * 2)}"
         )
         job = self.collector()
+        _ = self.model_sha256  # its files may be gone when the pass ends
         with self.timed("collect"):
             if o.ray is not None:
                 from precompute import collect_pool
@@ -300,12 +315,14 @@ class Run:
                 "device": mllm.device.type,
                 "quantize": o.quantize,
                 "vocab": int(mllm.model.get_input_embeddings().weight.shape[0]),
+                "sha256": self.model_sha256,
             },
             "sae": {
                 "name": o.sae_name or plain_name(o.sae),
                 "sha256": sae.sha256,
                 "n_features": sae.n_features,
                 "architecture": sae.architecture,
+                **({} if sae.format == SAE_LENS else {"format": sae.format}),
             },
             "options": {
                 "seed": o.seed, "nll": o.nll, "batch_tokens": self.batch_tokens, "ds": o.ds, "delta": o.delta,
@@ -334,7 +351,7 @@ class Run:
     def save(self, manifest: dict[str, Any]) -> None:
         path = self.part / MANIFEST
         fresh = path.with_suffix(".tmp")
-        fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         fresh.replace(path)
         self.write_run({})
 

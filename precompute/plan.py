@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import Data, Row, SetAside, header_size
-from precompute.errors import SaevxError
+from precompute.data import BadRow, Data, Row, SetAside, check_size, header_size
+from precompute.errors import PairError, SaevxError
 
 PRELUDE = 64
 SHARD_TOKENS = 1 << 19
@@ -84,29 +84,37 @@ def fingerprint(**parts: Any) -> str:
 
 def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[SetAside]]:
     """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
-    limit = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
-    mark = getattr(mllm.processor, "image_token", None) if mllm.multimodal else None
-    sizes = [[header_size(path) for path in row.images] for row in rows]
-    fine = [all(min(size) > 0 for size in picture) for picture in sizes]
-    known = [picture if ok else [] for picture, ok in zip(sizes, fine, strict=True)]
-    length_n = mllm.n_tokens([row.text for row in rows], known)
+    n_text = mllm.n_text_tokens([row.text for row in rows])
     kept, lengths, set_aside = [], [], []
-    for row, length in zip(rows, length_n.tolist(), strict=True):
-        reason = None
-        if mark is not None and mark in row.text:
-            reason = f"its text holds {mark}, the model's mark for an image"
-        elif length + len(mllm.template) // 4 > limit:
-            reason = f"it has {length} tokens, more than the model's context of {limit}"
-        elif row.images and not mllm.multimodal:
-            reason = "it has an image, and the model reads text only"
-        elif not row.images and not row.text:
-            reason = "it has neither image nor text"
-        if reason:
-            set_aside.append(SetAside(row.index, row.sample_id, reason))
+    for row, n in zip(rows, n_text.tolist(), strict=True):
+        try:
+            length = n + n_image_tokens(row, mllm)
+            mllm.check_text(row.text)
+            mllm.check_length(length + len(mllm.template) // 4)
+            if not row.images and not row.text:
+                raise PairError("it has neither image nor text")
+        except (BadRow, PairError) as error:
+            set_aside.append(SetAside(row.index, row.sample_id, error.reason))
         else:
             kept.append(row)
             lengths.append(length)
     return kept, np.array(lengths, dtype=np.int64) + OVERHEAD, set_aside
+
+
+def n_image_tokens(row: Row, mllm: Any) -> int:
+    """Tokens of a row's images as their headers tell; 0 where one tells nothing, which the pass will find out.
+
+    Raises:
+        BadRow, PairError: images of these sizes cannot be shown to the model.
+    """
+    if row.images and not mllm.multimodal:
+        raise BadRow("it has an image, and the model reads text only")
+    sizes = [header_size(image) for image in row.images]
+    if not all(min(size) > 0 for size in sizes):
+        return 0
+    for size in sizes:
+        check_size(size)
+    return int(mllm.n_image_tokens(sizes))
 
 
 def plan_rows(

@@ -22,13 +22,14 @@ def load_processor(source: str, config: Any) -> Any:
         ImportError, OSError: something else is missing.
     """
     try:
-        return AutoProcessor.from_pretrained(source)
+        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (ImportError, OSError):
         own = PROCESSOR_MAPPING.get(type(config), None)
         if own is None or "video_processor" not in own.get_attributes():
             raise
     args = [
-        PARTS[name].from_pretrained(source) if name in PARTS else NoVideo() for name in own.get_attributes()
+        PARTS[name].from_pretrained(source, trust_remote_code=False) if name in PARTS else NoVideo()
+        for name in own.get_attributes()
     ]
     settings, _ = own.get_processor_dict(source)
     return without_video(own).from_args_and_dict(args, settings)

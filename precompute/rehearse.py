@@ -158,10 +158,11 @@ def rehearse(
     part = folder / "store.part"
     part.mkdir()
     trial = Collector(mllm, sae, data, plan, folder / "warm", seed, nll, sinks)
-    tried = next((one for one in map(trial.load, batches_of(data, plan)) if one.batch is not None), None)
+    parts = (one for batch in batches_of(data, plan) for one in trial.load(batch))
+    tried = next((one for one in parts if one.batch is not None), None)
     if tried is None:
         raise SaevxError("No sample could be tried: see the rows set aside by running without --dry-run.")
-    trial.forward(trial.load(tried.rows[:1]))
+    trial.forward(trial.load(tried.rows[:1])[0])
     begin = time.monotonic()
     trial.forward(tried)
     a_batch = max(time.monotonic() - begin, 1e-3)

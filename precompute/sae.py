@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,33 +13,18 @@ import torch
 from torch import Tensor
 
 from precompute import sae_load
-from precompute.errors import SaevxError, first_line
+from precompute.errors import SaevxError
+from precompute.hook_names import layer_of, other_hook
+from precompute.options import SAE_LENS, SaeFormat
+from precompute.reading import reading
+from precompute.sae_values import check_values, has_direction
 from precompute.tensors import exact
 
-_RESID_POST = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_post$|(?:^|\.)(?:layers|h)\.(\d+)(?:\.output)?$")
-_RESID_PRE = re.compile(r"(?:^|\.)blocks\.(\d+)\.hook_resid_pre$")
 _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
 _CHANGES_Z = (
     "rescale_acts_by_decoder_norm", "residual_threshold", "max_iterations", "stop_on_duplicate_support",
 )  # fmt: skip
 _NO_SAE = {"temporal": "encodes a token by its context, so its features are not those of one token"}
-
-
-def layer_of(hook: str) -> int:
-    """L of a hook name of TransformerLens (`blocks.L.hook_resid_post`) or transformers
-    (`model.language_model.layers.L`).
-
-    Raises:
-        SaevxError: the SAE reads something other than the residual stream after a layer.
-    """
-    if found := _RESID_POST.search(hook):
-        return int(found[1] or found[2])
-    if (found := _RESID_PRE.search(hook)) and int(found[1]) > 0:
-        return int(found[1]) - 1  # what goes into a layer is what the one below it gave
-    raise SaevxError(
-        f"The SAE reads {hook!r}, which is not the residual stream after a decoder layer: choose another SAE, "
-        "or name the layer with --layer if you know that it is."
-    )
 
 
 def average_factor(hidden: Sequence[Tensor]) -> float:
@@ -66,17 +50,20 @@ class SaeV:
             its positive side and k + d_sae for its negative one.
         input_factor: number by which h is scaled, folded into the weights, and whether it was `stored` with the
             SAE or `estimated` on the data; None where there is none.
+        format: how it is stored, one of `SaeFormat` but auto.
     """
 
     def __init__(
-        self, sae: Any, name: str, layer: int | None = None, stored_factor: float | None = None
-    ) -> None:
-        self.sae, self.name = sae, name
+        self, sae: Any, name: str, layer: int | None = None, stored_factor: float | None = None,
+        format: SaeFormat = SAE_LENS,
+    ) -> None:  # fmt: skip
+        self.sae, self.name, self.format = sae, name, format
         config = sae.cfg
         self.architecture = str(config.architecture())
         if self.architecture in _NO_SAE or self.architecture.endswith("transcoder"):
             why = _NO_SAE.get(self.architecture, "reads one place of the model and writes to another")
             raise SaevxError(f"The SAE {name} ({self.architecture}) {why}: choose another architecture.")
+        check_values(name, self.architecture, sae)
         self.signed = self.architecture == "abstopk"
         self.d_model, self.n_features = int(config.d_in), int(config.d_sae) * (2 if self.signed else 1)
         self.hook = str(config.metadata.hook_name or "")
@@ -90,25 +77,30 @@ class SaeV:
         self._check_directions()
 
     @classmethod
-    def load(cls, path_or_release: str | Path, device: str = "cpu", *, layer: int | None = None) -> SaeV:
-        """A SAELens folder, `RELEASE:SAE_ID` of SAELens' list, or a hub repository, its sub-folder named or not.
+    def load(
+        cls, path_or_release: str | Path, device: str = "cpu", *, layer: int | None = None, format: SaeFormat = "auto"
+    ) -> SaeV:
+        """A SAELens folder, `RELEASE:SAE_ID` of SAELens' list, or a hub repository, its sub-folder named or not; a
+        folder of sparsify or dictionary_learning, or a plain `.safetensors` file.
 
         Args:
             layer: overrides the layer of the SAE's own hook name.
 
         Raises:
-            SaevxError: nothing there, or an SAE that cannot be read or does not read a residual stream.
+            SaevxError: nothing there, an SAE that cannot be read as it was trained or does not read a residual stream,
+                weights that are not finite.
         """
         from precompute.loading import pick_device
 
         name, target = str(path_or_release), pick_device(device)
-        try:
-            sae, factor = sae_load.load(name, target)
-        except SaevxError:
-            raise
-        except Exception as error:  # SAELens and the hub raise all kinds
-            raise SaevxError(f"The SAE {name} cannot be loaded: {first_line(error)}") from error
-        return cls(sae, name, layer, factor)
+        with reading(f"The SAE {name}", name):
+            loaded = sae_load.load(name, target, format)
+        return cls(loaded.sae, name, layer, loaded.factor, loaded.format)
+
+    @property
+    def other_hook(self) -> str | None:
+        """A sentence where it is read at a layer that is not its own hook's."""
+        return other_hook(self.hook, self.layer)
 
     # ---- input scaling that is no run-time norm of SAELens'
 
@@ -175,8 +167,20 @@ class SaeV:
         if self.signed:
             half = self.n_features // 2
             acts_tf = acts_tf[:, :half] - acts_tf[:, half:]
+        if self._rescales and self._has_zero_row:  # SAELens divides by its norm, which makes every token NaN
+            rows_fd = self.sae.W_dec.detach() / self.sae.get_W_dec_norm().detach()[:, None]
+            return self.sae.run_time_activation_norm_fn_out(acts_tf @ rows_fd + self.sae.b_dec)
         hidden: Tensor = self.sae.decode(acts_tf)
         return hidden
+
+    @property
+    def _rescales(self) -> bool:
+        """Whether z is in units of the decoder row's length."""
+        return bool(getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False))
+
+    @cached_property
+    def _has_zero_row(self) -> bool:
+        return not bool(has_direction(self.sae.W_dec).all())
 
     def _forget(self) -> None:
         """SAELens keeps the last token scales on the SAE until it decodes."""
@@ -189,9 +193,17 @@ class SaeV:
 
         For an SAE that scales every token by itself, the direction at scale 1; times `token_scale(h)`."""
         directions_fd: Tensor = self.sae.W_dec.detach()
-        if getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False):
+        if self._rescales:
             directions_fd = directions_fd / self.sae.get_W_dec_norm().detach()[:, None]
         return torch.cat([directions_fd, -directions_fd]) if self.signed else directions_fd
+
+    def without_direction(self, features: Sequence[int]) -> str | None:
+        """A sentence where one of the features has a decoder row of zeros, so that steering with it does nothing."""
+        width = int(self.sae.cfg.d_sae)
+        idle = [k for k in features if 0 <= k < self.n_features and not bool(self.sae.W_dec[k % width].any())]
+        if not idle:
+            return None
+        return f"Feature {idle[0]} has no direction, its decoder row is zero, so it steers nothing: choose another."
 
     @cached_property
     def decode_zero_d(self) -> Tensor:
@@ -243,7 +255,8 @@ class SaeV:
         acts_tf = torch.zeros(len(some) + 1, self.n_features, device=self.device)
         acts_tf[torch.arange(len(some)), some] = 1.0
         decoded = self._decode_unscaled(acts_tf)
-        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[some], rtol=1e-3, atol=1e-4):
+        rounding = 1e-4 + 1e-6 * float(decoded.abs().max())  # a large decoder bias leaves fewer digits to the rest
+        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[some], rtol=1e-3, atol=rounding):
             raise SaevxError(
                 f"The decoder of SAE {self.name} ({self.architecture}) is not linear in its features, "
                 "so its features have no directions: choose another architecture."

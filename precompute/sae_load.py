@@ -1,23 +1,29 @@
-"""Where an SAE comes from: a folder, a release of SAELens' list, a hub repository.
+"""Where an SAE comes from: a folder or file, a release of SAELens' list, a hub repository.
 
-SAELens reads the weights. Ours is what its reader leaves out: checkpoints of its trainer, keys that only its older
-versions knew, and factors by which the input was scaled in training.
+SAELens reads the weights of its own folders. Ours is what its reader leaves out: checkpoints of its trainer, keys that
+only its older versions knew, and factors by which the input was scaled in training. Whatever the place, what is made is
+held against what the file says (sae_config.py).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from precompute import sae_formats as formats
 from precompute.errors import SaevxError
+from precompute.options import DICTIONARY_LEARNING, PLAIN_WEIGHTS, SAE_LENS, SaeFormat
+from precompute.reading import read_json, read_tensors, refuse_pointers
+from precompute.sae_config import compare, resolve_config
 
-CONFIG, WEIGHTS, SPARSIFY = "cfg.json", "sae_weights.safetensors", "sae.safetensors"
+CONFIG, WEIGHTS, SPARSIFY = "cfg.json", "sae_weights.safetensors", formats.SPARSIFY
+SAE_LENS_6 = "6.0.0"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 STORE_STATE = "activations_store_state.safetensors"
 """Where SAELens before 6 kept the factor of an unfinished training."""
@@ -25,72 +31,160 @@ FILES = (CONFIG, WEIGHTS, SPARSIFY, SCALER, WHITENING, STORE_STATE)
 AVERAGE, WHITEN = "expected_average_only_in", "covariance_whitening"
 
 
-def load(name: str, device: str) -> tuple[Any, float | None]:
-    """SAELens' SAE in float32, and the input factor that came with it and is folded into its weights, if any.
+class Loaded(NamedTuple):
+    """An SAE as it was read."""
+
+    sae: Any
+    """SAELens' own, float32."""
+    factor: float | None
+    """The input factor that came with it and is folded into its weights, if any."""
+    format: SaeFormat
+    """One of `SaeFormat`, never auto."""
+
+
+def load(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
+    """An SAE of a folder, a file, SAELens' list or the hub.
 
     Raises:
         SaevxError: nothing there, or something that is not read as it was trained. SAELens and the hub raise
             all kinds beside.
     """
-    if Path(name).is_dir():
-        return from_folder(Path(name), device)
+    path = Path(name)
+    if path.is_dir() or path.is_file():
+        return from_path(path, device, kind)
     release, colon, sae_id = name.partition(":")
     if colon and "/" not in release:
-        return from_release(release, sae_id, device), None
-    return from_hub(f"{release}/{sae_id}" if colon else name, device)
+        if kind not in ("auto", SAE_LENS):
+            raise SaevxError(f"There is no folder {name}, and what SAELens lists is read with --sae-format sae-lens.")
+        return Loaded(from_release(release, sae_id, device), None, SAE_LENS)
+    return from_hub(f"{release}/{sae_id}" if colon else name, device, kind)
 
 
 def from_release(release: str, sae_id: str, device: str) -> Any:
     """`RELEASE:SAE_ID` of SAELens' list; it folds the factors that its list names."""
     from sae_lens import SAE
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    listed_config: dict[str, Any] = {}
+
+    def converter(**arguments: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor], Any]:
+        own = loaders.NAMED_PRETRAINED_SAE_LOADERS[loaders.get_conversion_loader_name(release)]
+        config, state, sparsity = own(**arguments)
+        listed_config.update(config)
+        return resolve_config(config), state, sparsity
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a factor that is missing there is estimated here
-        return SAE.from_pretrained(release, sae_id, device=device, dtype="float32")
+        sae = SAE.from_pretrained(release, sae_id, device=device, dtype="float32", converter=converter)
+    listed_config.pop("normalize_activations", None)  # folded already
+    compare(listed_config, sae)
+    return sae
 
 
-def from_hub(name: str, device: str) -> tuple[Any, float | None]:
-    """`OWNER/REPO[/SUB/FOLDER]`: by SAELens' list where it knows the place, else as a folder."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+def from_hub(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
+    """`OWNER/REPO[/SUB/FOLDER]`: by SAELens' list where it knows the place, else as a folder; or one `.safetensors`
+    file of a repository."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     owner, _, rest = name.partition("/")
     repo, _, sub = rest.partition("/")
     if not owner or not repo:
         raise SaevxError(f"There is no folder {name}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
-    for release, listed in get_pretrained_saes_directory().items():
-        for sae_id, place in listed.saes_map.items():
-            if (listed.repo_id, place) == (f"{owner}/{repo}", sub.rstrip("/")):
-                return from_release(release, sae_id, device), None
-    prefix = f"{sub.rstrip('/')}/" if sub else ""
-    found: list[str] = []
-    for file in FILES:  # by name: a repository of SAEs may hold terabytes
-        with suppress(EntryNotFoundError):
-            found.append(hf_hub_download(f"{owner}/{repo}", prefix + file))
-    if not found:
+    if kind in ("auto", SAE_LENS):
+        for release, listed in get_pretrained_saes_directory().items():
+            for sae_id, place in listed.saes_map.items():
+                if (listed.repo_id, place) == (f"{owner}/{repo}", sub.rstrip("/")):
+                    return Loaded(from_release(release, sae_id, device), None, SAE_LENS)
+    repository = f"{owner}/{repo}"
+    if sub.endswith(".safetensors"):
+        folder, _, file = sub.rpartition("/")
+        if files := fetch_files(repository, folder, (file, file.removesuffix(".safetensors") + ".json")):
+            return from_path(files[0], device, kind)
+    files = [] if kind == DICTIONARY_LEARNING else fetch_files(repository, sub, FILES)
+    if not files and kind != SAE_LENS:
+        files = fetch_files(repository, sub, (formats.DICTIONARY_CONFIG, *formats.DICTIONARY_WEIGHTS))
+    if not files:
         raise SaevxError(f"The hub has no SAE at {name}, or cannot be reached: name the folder that holds {CONFIG}.")
-    return from_folder(Path(found[0]).parent, device)
+    return from_path(files[0].parent, device, kind)
+
+
+def fetch_files(repository: str, folder: str, names: Sequence[str]) -> list[Path]:
+    """The files that are there, by name: a repository of SAEs may hold terabytes."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    files: list[Path] = []
+    for name in names:
+        with suppress(EntryNotFoundError):
+            files.append(Path(hf_hub_download(repository, prefix + name)))
+    return files
+
+
+def format_of(path: Path) -> SaeFormat:
+    """The format that the names of the files tell."""
+    if path.is_file():
+        return PLAIN_WEIGHTS
+    if (path / CONFIG).is_file():
+        return SAE_LENS
+    names = (formats.DICTIONARY_CONFIG, *formats.DICTIONARY_WEIGHTS)
+    if (path / names[0]).is_file() and any((path / name).is_file() for name in names[1:]):
+        return DICTIONARY_LEARNING
+    return PLAIN_WEIGHTS if len(list(path.glob("*.safetensors"))) == 1 else SAE_LENS
+
+
+def from_path(path: Path, device: str, kind: SaeFormat = "auto") -> Loaded:
+    """A folder or a file of any format.
+
+    Raises:
+        SaevxError: it holds no SAE of the format, or one that is not read as it was trained.
+    """
+    config = path.parent / formats.DICTIONARY_CONFIG
+    if path.is_file() and path.name in formats.DICTIONARY_WEIGHTS and config.is_file():
+        path = path.parent
+    requested = kind
+    kind = format_of(path) if kind == "auto" else kind
+    if path.is_file() and (kind != PLAIN_WEIGHTS or path.suffix != ".safetensors"):
+        raise SaevxError(f"{path} is a file: name the SAE's folder, or a .safetensors file with --sae-format plain.")
+    if kind == DICTIONARY_LEARNING:
+        return Loaded(build_sae(*formats.dictionary_learning(path), device), None, kind)
+    if kind == PLAIN_WEIGHTS:
+        content = formats.plain_weights(path, assume_relu=requested == PLAIN_WEIGHTS)
+        return Loaded(build_sae(*content, device), None, kind)
+    return Loaded(*from_folder(path, device), SAE_LENS)
+
+
+def build_sae(config: dict[str, Any], state: dict[str, torch.Tensor], device: str) -> Any:
+    """SAELens' SAE of a configuration and weights under its own names."""
+    from sae_lens import SAE
+
+    metadata = {"sae_lens_version": SAE_LENS_6, **config.get("metadata", {})}
+    made = {**resolve_config(config), "metadata": metadata, "device": device, "dtype": "float32"}
+    sae = SAE.load_from_disk(".", device, converter=lambda *_, **__: (made, state))
+    compare(config, sae)
+    return sae
 
 
 def from_folder(folder: Path, device: str) -> tuple[Any, float | None]:
     """A folder of SAELens, of any version, or of sparsify."""
     from sae_lens import SAE, TrainingSAE
-    from sae_lens.loading.pretrained_sae_loaders import sparsify_disk_loader
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
     if not (folder / CONFIG).is_file():
         raise SaevxError(f"{folder} holds no {CONFIG}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
-    config = json.loads((folder / CONFIG).read_text())
-    refuse_unread(config)
-    architecture = str(config.get("architecture") or "standard")
-    how = {"device": device, "dtype": "float32"}
+    refuse_pointers(folder / name for name in FILES)
+    config = read_json(folder / CONFIG)
     if (folder / SPARSIFY).is_file() and not (folder / WEIGHTS).is_file():
-        sae = SAE.load_from_disk(folder.resolve(), converter=sparsify_disk_loader, **how)
-    elif architecture in SAE_TRAINING_CLASS_REGISTRY and architecture not in SAE_CLASS_REGISTRY:
+        return build_sae(*formats.sparsify(folder), device), None
+    architecture = resolve_config(config)["architecture"]
+    if not (folder / WEIGHTS).is_file():
+        raise SaevxError(f"{folder} holds {CONFIG} and no {WEIGHTS}: copy the whole folder.")
+    how = {"device": device, "dtype": "float32", "converter": read_any_version}
+    if architecture in SAE_TRAINING_CLASS_REGISTRY and architecture not in SAE_CLASS_REGISTRY:
         sae = for_inference(TrainingSAE.load_from_disk(folder, **how))
     else:
-        sae = SAE.load_from_disk(folder, converter=read_any_version, **how)
+        sae = SAE.load_from_disk(folder, **how)
+    compare(config, sae)
     if sae.cfg.normalize_activations == WHITEN:
         fold_whitening(sae, folder)
     factor = stored_factor(folder, config) if sae.cfg.normalize_activations == AVERAGE else None
@@ -99,28 +193,11 @@ def from_folder(folder: Path, device: str) -> tuple[Any, float | None]:
     return sae, factor
 
 
-def refuse_unread(config: dict[str, Any]) -> None:
-    """Raises SaevxError for what SAELens 6 would pass over in silence."""
-    known = {**config, **(config.get("metadata") or {})}
-    activation = next(
-        (known[name] for name in ("activation_fn_str", "activation_fn", "activation") if known.get(name)), "relu"
-    )
-    if known.get("signed") or (known.get("activation_fn_kwargs") or {}).get("signed"):
-        activation = "signed topk"
-    if activation not in ("relu", "topk"):
-        raise SaevxError(f"The SAE's activation function is {activation!r}, which SAELens lacks: choose another.")
-    head = known.get("hook_head_index", known.get("hook_point_head_index"))
-    if head is not None:
-        raise SaevxError(f"The SAE reads attention head {head} alone, not the residual stream: choose another.")
-    if known.get("transcode") or known.get("skip_connection"):  # of sparsify
-        raise SaevxError("The SAE reads one place of the model and writes to another: choose another.")
-
-
 def read_any_version(
     path: str | Path, device: str, cfg_overrides: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """SAELens' reader, with two things that it dropped in version 6: `{layer}` in a hook name, and a factor per
-    feature learnt after the training, which belongs into the decoder."""
+    """SAELens' reader, with three things that it passes over: the k of a TopK in another place, `{layer}` in a hook
+    name, and a factor per feature learnt after the training, which belongs into the decoder."""
     from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 
     config, state = sae_lens_disk_loader(path, device, cfg_overrides)
@@ -131,7 +208,8 @@ def read_any_version(
     factor_f = state.pop("finetuning_scaling_factor", None)
     if factor_f is not None:
         state["W_dec"] = state["W_dec"] * factor_f[:, None]
-    return config, state
+    optional = ("hook_name", "hook_point", "metadata")
+    return {k: v for k, v in resolve_config(config).items() if v is not None or k not in optional}, state
 
 
 def for_inference(trained: Any) -> Any:
@@ -147,13 +225,11 @@ def for_inference(trained: Any) -> Any:
 
 def stored_factor(folder: Path, config: dict[str, Any]) -> float | None:
     """√d / mean‖h‖ of the training data, wherever a version of SAELens left it; None where none did."""
-    from safetensors.torch import load_file
-
     found = [config.get("norm_scaling_factor"), config.get("scaling_factor")]
     if (folder / SCALER).is_file():
-        found.append(json.loads((folder / SCALER).read_text()).get("scaling_factor"))
+        found.append(read_json(folder / SCALER).get("scaling_factor"))
     if (folder / STORE_STATE).is_file():
-        found.append(load_file(folder / STORE_STATE).get("estimated_norm_scaling_factor"))
+        found.append(read_tensors(folder / STORE_STATE).get("estimated_norm_scaling_factor"))
     for value in found:
         if value is not None and math.isfinite(float(value)) and float(value) > 0:
             return float(value)
@@ -168,9 +244,7 @@ def fold(sae: Any, factor: float) -> None:
 
 
 def fold_whitening(sae: Any, folder: Path) -> None:
-    from safetensors.torch import load_file
-
     if not (folder / WHITENING).is_file():
         raise SaevxError(f"The SAE in {folder} expects whitened inputs, and {WHITENING} is missing: choose another.")
-    stored = load_file(folder / WHITENING)
+    stored = read_tensors(folder / WHITENING)
     sae.fold_activation_whitening(stored["mean"], stored["matrix"], stored["inverse_matrix"])

@@ -66,7 +66,8 @@ class Done:
 class Steer:
     """The change itself, as a function of the residuals of one row.
 
-    Raises SaevxError for a feature that the SAE does not have or that is never active (it has no unit)."""
+    Raises SaevxError for a feature that the SAE does not have, that is never active (it has no unit) or whose decoder
+    row is zero."""
 
     sae: SaeV
     pushes: Sequence[Push]
@@ -82,6 +83,8 @@ class Steer:
                     f"Feature {push.feature} is never active here, so strength has no unit: choose another."
                 )
         ids = [push.feature for push in self.pushes]
+        if (reason := self.sae.without_direction(ids)) is not None:
+            raise SaevxError(reason)
         if len(set(ids)) < len(ids):
             raise SaevxError("A feature stands twice in the list: name each feature once.")
         is_add_k = [push.mode == "add" for push in self.pushes]
@@ -195,6 +198,20 @@ def prompt_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int,
     if "generated" in scope:
         chosen[-1] = True
     return chosen
+
+
+def check_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None) -> None:
+    """Raises SaevxError where there is nothing to steer: an empty mask, a mask without an image, a scope without a
+    token, a patch that is not there."""
+    if mask is not None and "image" in scope:
+        if not batch.views[0]:
+            raise SaevxError("There is no image for the mask: send one, or leave the mask out.")
+        if not len(mask):
+            raise SaevxError("The mask is empty: mark a patch, or leave the mask out to steer all of them.")
+    if not prompt_scope(batch, scope, mask).any():
+        lacking = {"image": "no image", "prompt": "no word in the prompt"}
+        reason = " and ".join(lacking[name] for name in scope if name in lacking)
+        raise SaevxError(f"There is nothing to steer in this scope, as there is {reason}: choose another scope.")
 
 
 def rows_for(mllm: Mllm, batch: Batch, chosen_s: np.ndarray, share: bool | None) -> AllRows:

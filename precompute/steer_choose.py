@@ -80,8 +80,7 @@ class Chooser:
 
     def whole(self, channel: int) -> str:
         """All that the channel has written."""
-        text: str = self.mllm.tokenizer.decode(self.ids[channel], skip_special_tokens=True)
-        return text
+        return self.mllm.text_of(self.ids[channel])
 
     def __call__(self, logits_rv: Tensor, row: Mapping[int, int]) -> dict[int, int]:
         """The token of each channel that was live.

@@ -40,7 +40,7 @@ class Stream:
         self.hidden_td = torch.zeros(0, mllm.d_model, dtype=mllm.dtype)
         self.modality_t: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.served = 0
-        self.source: Iterator[Decoded] | None = None
+        self.source: Iterator[list[Decoded]] | None = None
         self.began: dict[str, Any] = {}
 
     def __iter__(self) -> Stream:
@@ -67,9 +67,10 @@ class Stream:
             )
         parts_td, parts_t, n = [left_td], [left_t], len(left_t)
         while n < self.size:  # the prelude has found a token in this data, so this ends
-            one = next(self.source)
-            self.set_aside |= {bad.index: bad.reason for bad in one.set_aside}
-            if one.batch is not None:
+            for one in next(self.source):
+                self.set_aside |= {bad.index: bad.reason for bad in one.set_aside}
+                if one.batch is None:
+                    continue
                 hidden_bsd = self.mllm.hidden(one.batch)
                 norm_bs = norms(hidden_bsd)
                 kind_bs = with_sinks(one.batch.modality_bs, norm_bs, self.sink)

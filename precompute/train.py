@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute.data import Columns, Data, read
-from precompute.errors import SaevxError
+from precompute.data import BadRow, Columns, Data, read
+from precompute.errors import PairError, SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
 from precompute.options import TrainOptions
-from precompute.plan import OVERHEAD, fingerprint, plan_rows
+from precompute.plan import OVERHEAD, fingerprint, n_image_tokens, plan_rows
 from precompute.progress import Progress, human, say
 from precompute.provenance import code_version, plain_name, stamps, weights
 from precompute.stream import Meter, Stream, finite
@@ -310,8 +310,6 @@ def cut(data: Data, mllm: Mllm, context: int) -> Data:
     """Texts cut so that, with template and pictures, none is longer than `context` or the model's own."""
     from dataclasses import replace
 
-    from precompute.data import header_size
-
     template = len(mllm.tokenizer(mllm.template)["input_ids"])
     own = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
     limit = min(context, own) - max(template, len(mllm.template) // 4) - OVERHEAD
@@ -319,8 +317,10 @@ def cut(data: Data, mllm: Mllm, context: int) -> Data:
     # A token has one character at least: shorter texts cannot be too long, unless by their picture.
     long = [i for i, row in enumerate(rows) if len(row.text) > (limit // 2 if row.images else limit)]
     for i in long:
-        sizes = [size for path in rows[i].images if min(size := header_size(path)) > 0]
-        room = limit - int(mllm.n_tokens([""], [sizes])[0])
+        try:
+            room = limit - n_image_tokens(rows[i], mllm)
+        except (BadRow, PairError):
+            continue  # planning sets it aside, with this reason
         offsets = mllm.tokenizer(rows[i].text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         if 0 < room < len(offsets):
             rows[i] = replace(rows[i], text=rows[i].text[: offsets[room][0]])

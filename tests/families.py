@@ -180,7 +180,7 @@ def qwen_images() -> Any:
     return Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=2, size=size)
 
 
-def qwen2_5_vl(folder: Path) -> Path:
+def qwen2_5_vl(folder: Path, images: Any = None) -> Path:
     """Windows of 2 × 2 merged patches, of 2 × 2 patches each."""
     words, ids = qwen_words()
     config = Qwen2_5_VLConfig(
@@ -194,7 +194,7 @@ def qwen2_5_vl(folder: Path) -> Path:
         },
         **ids,
     )  # fmt: skip
-    return save_parts(folder, config, qwen_images(), words, Qwen2_5_VLProcessor, QWEN_IMAGE)
+    return save_parts(folder, config, images or qwen_images(), words, Qwen2_5_VLProcessor, QWEN_IMAGE)
 
 
 def gemma3(folder: Path) -> Path:
@@ -343,7 +343,7 @@ def gemma4(folder: Path) -> Path:
         vision_config={
             "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
             "num_key_value_heads": 2, "head_dim": 16, "patch_size": 4, "pooling_kernel_size": 2,
-            "position_embedding_size": 128,
+            "position_embedding_size": 512,
         },
         image_token_id=words.image_token_id, video_token_id=words.video_token_id,
         audio_token_id=words.audio_token_id, boi_token_id=words.boi_token_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +39,10 @@ class Hub:
 
             def do_GET(self) -> None:
                 path = unquote(self.path.partition("?")[0])
+                if listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+/(.+)", path):
+                    names = sorted(one.name for one in (root / listed[1] / listed[2]).glob("*"))
+                    body = json.dumps([{"type": "file", "path": f"{listed[2]}/{name}", "oid": ""} for name in names])
+                    return self.answer(200, body.encode(), Content_Type="application/json")
                 found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
                 if found is None or not (root / found[1] / found[2]).is_file():
                     known = found is not None and (root / found[1]).is_dir()

@@ -21,7 +21,7 @@ from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
 from backend.routers.page_env import drawn_glimpse
-from backend.routers.page_parts import Picture, example_picture, heat
+from backend.routers.page_parts import Picture, example_picture, finest, heat
 from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
 from precompute.filter import kept_rows
@@ -144,27 +144,27 @@ def word_search(request: Request, served: OpenStore, q: str) -> dict[str, Any]:
 
 
 class Query(NamedTuple):
-    """The picture of a search: its pixels, its size, and an address that shows it small."""
+    """The image of a search: its size, an address that shows it small, and either its pixels or its sample."""
 
-    image: Image.Image
     size: tuple[int, int]
     url: str
+    upload: Image.Image | None
+    sample_id: str | None
 
 
-async def query_picture(
+async def query_image(
     request: Request, state: State, served: OpenStore, sample: str | None, upload: UploadFile | None
 ) -> Query | None:
-    """The uploaded picture, else the stored one of `sample`, else None."""
+    """The uploaded image, else that of `sample`, else None."""
     if upload is not None:
-        picture = await read_upload(upload, state.settings)
-        return Query(picture, picture.size, await run_in_threadpool(data_url, picture))
+        image = await read_upload(upload, state.settings)
+        return Query(image.size, await run_in_threadpool(data_url, image), image, None)
     if sample is None:
         return None
     images = (await run_in_threadpool(samples_api.get_sample, request, served, sample, 1)).images
     if not images:
-        raise HTTPException(422, f"Sample {sample!r} has no picture to search with.")
-    stored = await run_in_threadpool(lambda: Image.open(served.store.image_path(sample)).convert("RGB"))
-    return Query(stored, stored.size, images[0].url)
+        raise HTTPException(422, f"Sample {sample!r} has no image to search with.")
+    return Query((images[0].width, images[0].height), images[0].url, None, sample)
 
 
 def data_url(picture: Image.Image, edge: int = 160) -> str:
@@ -177,40 +177,47 @@ def data_url(picture: Image.Image, edge: int = 160) -> str:
 
 
 async def live_search(
-    request: Request, place: Reservation, served: OpenStore, q: str | None, picture: Query | None
+    request: Request, state: State, served: OpenStore, place: Reservation | None, q: str | None, image: Query | None
 ) -> dict[str, Any]:
-    """What the model makes of a picture, words or both, each feature with its heat on the picture."""
-    answer = await search_api.live_search(request, place, served, picture.image if picture else None, q)
-    return await run_in_threadpool(live_results, request, served, q, picture, answer)
+    """What the model makes of an image, words or both, each feature with its heat on the image. Of a stored sample
+    without words the pass has told already: then no `place` is needed."""
+    if place is None:
+        assert image is not None and image.sample_id is not None
+        answer = await search_api.stored_search(request, state, served, image.sample_id)
+    else:
+        images = [] if image is None or image.upload is None else [image.upload]
+        if image is not None and image.sample_id is not None:
+            images = await search_api.sample_images(served, image.sample_id)
+        answer = await search_api.live_search(request, place, served, images, q)
+    return await run_in_threadpool(live_results, request, served, q, image, answer)
 
 
 def live_results(
-    request: Request, served: OpenStore, q: str | None, picture: Query | None, answer: dict[str, Any]
+    request: Request, served: OpenStore, q: str | None, image: Query | None, answer: dict[str, Any]
 ) -> dict[str, Any]:
     found = search_api.as_live_search(request, served, answer)
-    sides = [name for name, given in (("words", q), ("picture", picture)) if given]
+    sides = [name for name, given in (("words", q), ("image", image)) if given]
     return {
         **NOTHING,
         "ranked": found.features,
-        "heats": {hit.id: heat_on(hit, picture) for hit in found.features} if picture else {},
+        "heats": {hit.id: heat_on(hit, image) for hit in found.features} if image else {},
         "dense": found.dense,
         "n_dense": found.n_dense,
         "how": f"strongest on the {' and the '.join(sides)}, times how few samples have them",
         "words": search_api.get_search(request, served, q).features if q else None,
         "nearest": [
             (title, [card(one, one.cosine) for one in found.samples if one.modality == side])
-            for side, title in (("image", "Nearest pictures"), ("text", "Nearest captions"))
+            for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
             if any(one.modality == side for one in found.samples)
         ],
         "n": len(found.features),
     }
 
 
-def heat_on(hit: FeatureHit, picture: Query) -> Picture:
-    """The query's picture with this feature's finest grid over it."""
-    grids = [grid for grid in hit.grids or [] if grid.image == 0]
-    finest = min(grids, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
-    if finest is None:
-        return Picture(picture.url, None)
-    top = max((value for row in finest.values for value in row), default=0.0)
-    return Picture(picture.url, heat(finest, finest.values, top=top, size=picture.size))
+def heat_on(hit: FeatureHit, image: Query) -> Picture:
+    """The query's image with this feature's values over it, in the finest view where it fires."""
+    grid = finest([grid for grid in hit.grids or [] if grid.image == 0])
+    if grid is None:
+        return Picture(image.url, None)
+    top = max((value for row in grid.values for value in row), default=0.0)
+    return Picture(image.url, heat(grid, grid.values, top=top, size=image.size))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from backend.schemas import Example, FloatHistogram, Histogram, TokenActivation, View
 
 LEVELS = 8
 """Steps of the colour scale, `--t1 … --t8` and `--p1 … --p8` in tokens.css."""
+GridT = TypeVar("GridT", bound=View)
+"""A view with `values`: of one feature, or of several."""
 
 
 def level(value: float | None, top: float) -> int:
@@ -22,6 +24,20 @@ def level(value: float | None, top: float) -> int:
     if value is None or not value > 0 or not top > 0:
         return 0
     return min(LEVELS, max(1, math.ceil(value / top * LEVELS)))
+
+
+def finest(grids: Sequence[GridT]) -> GridT | None:
+    """Of one image's views with the values of one feature, the one with the smallest patches where it fires; where it
+    fires nowhere, of those that have patches at all: a long thin image leaves some families a view without any."""
+    filled = [grid for grid in grids if grid.rows and grid.cols]
+    firing = [grid for grid in filled if any(value for row in first_values(grid) for value in row)]
+    return min(firing or filled, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
+
+
+def first_values(grid: GridT) -> Sequence[Sequence[float | None]]:
+    """Rows of a grid's values, of the first feature where it has several."""
+    values: Any = grid.values  # type: ignore[attr-defined]
+    return values[0] if values and values[0] and isinstance(values[0][0], list) else values
 
 
 @dataclass(frozen=True, slots=True)

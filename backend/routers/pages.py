@@ -12,7 +12,6 @@ from backend.deps import StateDep, StoreDep
 from backend.routers import features as features_api
 from backend.routers import page_data as data
 from backend.routers import pages_map, pages_samples, pages_tools
-from backend.routers import sae as sae_api
 from backend.routers.features import FeatureSort
 from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
@@ -24,6 +23,7 @@ from backend.routers.page_parts import (
 )
 from backend.routers.stores import get_store_detail
 from backend.schemas import Feature, Order, Verdict
+from precompute.sae_warning import sae_warning
 
 __all__ = ["error_page", "router"]
 
@@ -104,7 +104,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
         unavailable=state.unavailable,
-        sae_warning=sae_api.not_for_images(quality),
+        sae_warning=sae_warning(quality),
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 

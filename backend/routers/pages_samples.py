@@ -15,7 +15,7 @@ from backend.recompute import with_events
 from backend.routers import page_data as data
 from backend.routers import samples as samples_api
 from backend.routers.page_env import Maybe, MaybeInt, MaybeStr, render_for
-from backend.routers.page_parts import heat, level, patch_path
+from backend.routers.page_parts import finest, heat, level, patch_path
 from backend.routers.samples import SampleSort
 from backend.schemas import Activations, FlagName, Order, SampleDetail
 from precompute.store.events import SampleEvents
@@ -146,16 +146,15 @@ def sample_page(
 
 
 def stage(found: SampleDetail, lit: Activations, outline: str | None, mark: Any) -> list[dict[str, Any]]:
-    """The sample's pictures, each with the heat of the chosen feature over its finest view."""
+    """The sample's pictures, each with the heat of the chosen feature over the finest view where it fires."""
     drawn = []
     for index, picture in enumerate(found.images):
         grids = [g for g in lit.grids if g.image == index and g.values]
         size = (picture.width, picture.height)
-        finest = min(grids, key=lambda g: (g.box[2] - g.box[0]) / g.cols, default=None)
+        grid = finest(grids)
         over = None
-        if finest and lit.features:
-            top = lit.features[0].max_image
-            over = heat(finest, finest.values[0], top=top, size=size)
+        if grid and lit.features:
+            over = heat(grid, grid.values[0], top=lit.features[0].max_image, size=size)
         drawn.append(
             {
                 "url": picture.url,

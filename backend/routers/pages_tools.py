@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
@@ -182,9 +183,10 @@ async def found(
     picture: data.Query | None = None
     try:
         if image is not None or sample or (q and model):
-            with state.live.reserve(served.name) as place:
-                picture = await data.query_picture(request, state, served, sample, image)
-                results = await data.live_search(request, place, served, q, picture)
+            told = image is None and sample is not None and not (q or "").strip()  # by the pass
+            with contextlib.nullcontext() if told else state.live.reserve(served.name) as place:
+                picture = await data.query_image(request, state, served, sample, image)
+                results = await data.live_search(request, state, served, place, q, picture)
         elif q:
             results = await run_in_threadpool(data.word_search, request, served, q)
     except HTTPException as error:  # shown in its place on the page, not instead of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from backend.deps import StateDep, StoreDep
 from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
+from precompute.sae_warning import sae_warning
 from precompute.store.run_info import located
 
 router = APIRouter(tags=["sae"])
@@ -35,12 +37,17 @@ def get_sae(state: StateDep, served: StoreDep) -> SaeReport:
         n_features=store.n_features,
         n_text_tokens=tokens["text"],
         n_image_tokens=tokens["image"],
-        **{name: quality.get(name, {}) for name in ("fvu", "l0", "dead")},
-        warning=not_for_images(quality),
+        **{name: finite(quality.get(name, {})) for name in ("fvu", "l0", "dead")},
+        warning=sae_warning(quality),
         evaluation=beside(folder / EVALUATION, sae["sha256"], SaeEvaluation, notes),
         training=beside(folder / TRAINING, sae["sha256"], SaeTraining, notes),
         notes=notes,
     )
+
+
+def finite(figures: dict[str, Any]) -> Any:
+    """The figures, null in the place of what is no finite number: older stores may hold such."""
+    return {name: value if value is None or math.isfinite(value) else None for name, value in figures.items()}
 
 
 def beside(path: Path, sha256: str, kind: type[Read], notes: list[str]) -> Read | None:
@@ -60,16 +67,3 @@ def beside(path: Path, sha256: str, kind: type[Read], notes: list[str]) -> Read 
         notes.append(f"{path.name} beside the SAE is of another SAE than this store's, so it is not shown.")
         return None
     return read
-
-
-def not_for_images(quality: dict[str, Any]) -> str | None:
-    """A sentence where image tokens' FVU exceeds twice the text's, or 0.5."""
-    fvu = quality.get("fvu", {})
-    image, text = fvu.get("image"), fvu.get("text")
-    if image is None or not (image > 0.5 or (text is not None and image > 2 * text)):
-        return None
-    beside_text = f", on text {text:.0%}" if text is not None else ""
-    return (
-        f"This SAE was not made for images: on image tokens it leaves {image:.0%} of the variance unexplained"
-        f"{beside_text}. Read what its features say about pictures with that in mind."
-    )

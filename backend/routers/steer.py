@@ -17,12 +17,15 @@ from pydantic import BaseModel
 from backend.deps import AnsweredDep, OpenStore, State, StateDep, StoreDep
 from backend.links import check_feature, check_sample
 from backend.live import Reservation
+from backend.recompute import original_images
 from backend.schemas import Problem, SteerDone, SteerKl, SteerRequest, SteerToken
 from backend.uploads import decode_image
 from precompute.errors import SaevxError
 
 if TYPE_CHECKING:
     from backend.live import Engine
+    from precompute.model import Batch
+    from precompute.steer import Push
 
 router = APIRouter(tags=["steering"])
 log = logging.getLogger(__name__)
@@ -44,35 +47,58 @@ async def post_steer(
     if asked.sample_id is not None and asked.image is not None:
         raise HTTPException(422, "Give `sample_id` or `image`, not both.")
     place = answered.enter_context(state.live.reserve(store.name))
-    picture = await run_in_threadpool(get_picture, state, store, asked)
+    batch = await run_in_threadpool(prepared, place.engine, state, store, asked)
     return EventSourceResponse(
-        events(request, place, store, asked, picture),
+        events(request, place, store, asked, batch),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-def get_picture(state: State, store: OpenStore, asked: SteerRequest) -> Image.Image | None:
-    """The upload, or the first stored picture of the sample."""
-    if asked.image is not None:
-        return decode_image(asked.image, state.settings)
-    if asked.sample_id is None:
-        return None
-    check_sample(store, asked.sample_id)
+def prepared(engine: Engine, state: State, store: OpenStore, asked: SteerRequest) -> Batch:
+    """The prompt as the model's own template has it, once all that is asked can be done.
+
+    Raises:
+        HTTPException: 404 or 409 for a sample, 413 or 422 for an image, 422 for what cannot be steered.
+    """
+    from precompute.model import Pair
+    from precompute.steer import Steer, check_scope
+
+    if (reason := engine.sae.without_direction([feature.id for feature in asked.features])) is not None:
+        raise HTTPException(422, reason)
+    images = get_images(state, store, asked)
     try:
-        path = store.store.image_path(asked.sample_id)
-    except SaevxError:
-        return None  # a sample of text alone
-    with Image.open(path) as opened:
-        return opened.convert("RGB")
+        batch = engine.mllm.prepare([Pair(asked.prompt, images)], generate=True)
+        engine.mllm.check_length(int(batch.length_b[0]), asked.max_tokens)
+        Steer(engine.sae, pushes_of(store, asked))
+        check_scope(batch, asked.scope, asked.mask)
+    except SaevxError as error:
+        raise HTTPException(422, str(error)) from error
+    return batch
+
+
+def get_images(state: State, store: OpenStore, asked: SteerRequest) -> list[Image.Image]:
+    """The upload, or the images of the sample as the pass saw them."""
+    if asked.image is not None:
+        return [decode_image(asked.image, state.settings)]
+    if asked.sample_id is None:
+        return []
+    return original_images(store, asked.sample_id, check_sample(store, asked.sample_id))
+
+
+def pushes_of(store: OpenStore, asked: SteerRequest) -> list[Push]:
+    from precompute.steer import Push
+
+    p999 = store.store.feature_table["p999"]
+    return [Push(f.id, f.mode, f.strength, float(p999[f.id])) for f in asked.features]
 
 
 async def events(
-    request: Request, place: Reservation, store: OpenStore, asked: SteerRequest, picture: Image.Image | None
+    request: Request, place: Reservation, store: OpenStore, asked: SteerRequest, batch: Batch
 ) -> AsyncIterator[bytes]:
     """The stream as bytes; closing it stops the generation."""
 
     def work(engine: Engine, say: Say, stop: Callable[[], bool]) -> None:
-        run(engine, store, asked, picture, say, stop)
+        run(engine, store, asked, batch, say, stop)
 
     try:
         async for name, body in place.stream(work):
@@ -100,19 +126,13 @@ def run(
     engine: Engine,
     store: OpenStore,
     asked: SteerRequest,
-    picture: Image.Image | None,
+    batch: Batch,
     say: Say,
     stop: Callable[[], bool],
 ) -> None:
-    """In the worker: prepare the prompt as the model's own template has it, and steer."""
+    """In the worker: steer."""
     from precompute.encode import Scale
-    from precompute.model import Pair
-    from precompute.steer import KlEvent, Push, TokenEvent, steer
-
-    table = store.store.feature_table
-    pushes = [Push(f.id, f.mode, f.strength, float(table["p999"][f.id])) for f in asked.features]
-    pair = Pair(text=asked.prompt, images=[picture] if picture is not None else [])
-    batch = engine.mllm.prepare([pair], generate=True)
+    from precompute.steer import KlEvent, TokenEvent, steer
 
     def emit(event: TokenEvent | KlEvent) -> None:
         body: Any = SteerToken if isinstance(event, TokenEvent) else SteerKl
@@ -122,7 +142,7 @@ def run(
         engine.mllm,
         engine.sae,
         batch,
-        pushes,
+        pushes_of(store, asked),
         scope=asked.scope,
         mask=asked.mask,
         max_tokens=asked.max_tokens,

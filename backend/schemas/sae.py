@@ -99,7 +99,7 @@ class SaeReport(Model):
     dead: Counts
     """Features active on no token of this store."""
     warning: str | None = None
-    """Why this SAE should not be trusted on images, where it should not."""
+    """Why this SAE should not be trusted on this data, or on its images, where it should not."""
     evaluation: SaeEvaluation | None = None
     """From evaluation.json beside the SAE."""
     training: SaeTraining | None = None

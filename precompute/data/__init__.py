@@ -11,9 +11,12 @@ from precompute.data.pictures import (
     MAX_ASPECT,
     MAX_PIXELS,
     Picture,
+    TooManyPixels,
+    check_size,
     header_size,
     open_picture,
     to_rgb,
+    write_thumbnail,
 )
 from precompute.data.rows import read, stream
 from precompute.data.sources import METADATA, matching
@@ -21,5 +24,6 @@ from precompute.data.tables import Cell
 
 __all__ = [
     "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture", "Row",
-    "SetAside", "Slice", "Source", "header_size", "matching", "open_picture", "read", "stream", "to_rgb",
+    "SetAside", "Slice", "Source", "TooManyPixels", "check_size", "header_size", "matching", "open_picture", "read",
+    "stream", "to_rgb", "write_thumbnail",
 ]  # fmt: skip

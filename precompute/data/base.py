@@ -113,6 +113,11 @@ class Data(NamedTuple):
 class BadRow(Exception):  # noqa: N818 (it is a verdict on data, not an error)
     """Why a row is set aside."""
 
+    @property
+    def reason(self) -> str:
+        """A clause about the row, such as "its image cannot be read"."""
+        return str(self)
+
 
 class Columns(NamedTuple):
     """Which of a row's fields are what; None finds out."""

@@ -85,12 +85,13 @@ def base_lm(say: Callable[[str], None] = print) -> Path:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     # Both classes and the config are in the file too; the library would read all of it once more for each.
     model = LlamaForCausalLM.from_pretrained(
-        **source, config=LlamaConfig(**LM_CONFIG), quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-    )
+        **source, config=LlamaConfig(**LM_CONFIG), quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16, trust_remote_code=False,
+    )  # fmt: skip
     # The folder is plain bfloat16; what it was dequantized from must not be asked for again on loading.
     model.config.__dict__.pop("quantization_config", None)
     model.save_pretrained(part)
-    PreTrainedTokenizerFast.from_pretrained(**source).save_pretrained(part)
+    PreTrainedTokenizerFast.from_pretrained(**source, trust_remote_code=False).save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder
@@ -152,8 +153,8 @@ def assemble(folder: Path, adapter: Path = ADAPTER, say: Callable[[str], None] =
 
     lm_folder = base_lm(say)
     say("assembling the demo model: SmolLM2-135M + EfficientNet-Lite0 + adapter")
-    tokenizer = AutoTokenizer.from_pretrained(lm_folder)
-    lm = AutoModelForCausalLM.from_pretrained(lm_folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(lm_folder, trust_remote_code=False)
+    lm = AutoModelForCausalLM.from_pretrained(lm_folder, dtype=torch.float32, trust_remote_code=False)
     weights = {name: tensor.float() for name, tensor in load_file(adapter).items()}
     merge_lora(lm, weights)
     config = LlavaConfig(

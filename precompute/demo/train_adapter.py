@@ -227,9 +227,11 @@ def main() -> None:
     torch.manual_seed(o.seed)
     log = Log(o)
     folder = base_lm()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     # The frozen weights in bfloat16, what is trained in float32. On short sequences plain attention is faster.
-    lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    lm = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation="eager", trust_remote_code=False
+    )
     processor, tower = make_processor(tokenizer), make_tower()
     recipes = [make_scene("train", i) for i in range(o.first_scene, o.first_scene + o.n_scenes)]
     images, questions = easy_vqa("train", o.n_easy_vqa)

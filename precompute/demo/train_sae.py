@@ -112,8 +112,8 @@ def shown(scene: Scene | str, with_image: bool) -> Pair:
 
 def written_before(n_each: int) -> list[str]:
     """Short texts by the unchanged language model."""
-    tokenizer = AutoTokenizer.from_pretrained(base_lm())
-    lm = AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
+    lm = AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16, trust_remote_code=False)
     return tokenizer.batch_decode(plain_texts(lm, tokenizer, n_each), skip_special_tokens=True)
 
 

@@ -49,8 +49,9 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     )  # fmt: skip
     torch.manual_seed(seed)
     trainer = DPOTrainer(
-        AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32), args=config, peft_config=lora,
-        train_dataset=preferences(bench, images, rows, seed), processing_class=AutoProcessor.from_pretrained(folder),
+        AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False),
+        args=config, peft_config=lora, train_dataset=preferences(bench, images, rows, seed),
+        processing_class=AutoProcessor.from_pretrained(folder, trust_remote_code=False),
     )  # fmt: skip
     trainer.train()
     tuned = trainer.model.merge_and_unload().to("cpu").model

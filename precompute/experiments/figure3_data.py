@@ -104,7 +104,7 @@ def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
 
     from precompute.demo.adapter_data import N_PATCHES
 
-    tokenizer = AutoTokenizer.from_pretrained(base_lm())
+    tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
 
     def n_tokens(texts: list[str]) -> int:
         return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])

@@ -69,7 +69,7 @@ class Bench:
     ) -> None:
         self.work, self.captions, self.test, self.n_start = work, captions, test, n_start
         work.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = AutoTokenizer.from_pretrained(base_lm())
+        self.tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
         self.pairs_npd = self.cached("pairs", pairs)
         self.test_npd = self.cached("test", test)
         self.words = Words(self.tokenizer)
@@ -87,7 +87,9 @@ class Bench:
 
     def base(self) -> Any:
         """The language model as it is before any training, frozen weights in bfloat16."""
-        return AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16, attn_implementation="eager")
+        return AutoModelForCausalLM.from_pretrained(
+            base_lm(), dtype=torch.bfloat16, attn_implementation="eager", trust_remote_code=False
+        )
 
     @cached_property
     def start(self) -> dict[str, Tensor]:

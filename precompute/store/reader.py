@@ -121,7 +121,7 @@ class Store(PlaceQueries):
         return list(dict.fromkeys([*whole, *begun]))[:limit]
 
     def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:
-        """Samples whose vector of that modality is nearest; `vector` as `index.sample_vector` makes it."""
+        """Samples whose vector of that modality is nearest; `vector` as `sample_vectors.sample_vector` makes it."""
         modality_code(modality)
         if not np.any(vector):
             return []

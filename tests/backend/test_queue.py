@@ -60,6 +60,7 @@ def requests(root: Path) -> list[Any]:
     return [
         lambda server: server.post(f"{API}/search", data={"text": "a dog"}),
         lambda server: server.post(f"{API}/search", files=image(root)),
+        lambda server: server.post(f"{API}/search", data={"text": "a dog", "sample_id": "pair-3"}),
         lambda server: server.post(f"{API}/score", files=image(root), data={"text": "a dog"}),
         lambda server: server.post(f"{API}/steer", json=steer),
         lambda server: server.post("/search", data={"q": "a dog", "model": "true"}),
@@ -100,12 +101,14 @@ def test_a_place_is_given_back_however_a_request_ends(running: Running, root: Pa
         (422, lambda server: server.post(f"{API}/search")),
         (422, lambda server: server.post(f"{API}/score", data={"text": "a dog"})),
         (422, lambda server: server.post(f"{API}/score", files=broken, data={"text": "a dog"})),
-        (400, lambda server: server.post(f"{API}/search", data={"text": "<image>"})),
+        (422, lambda server: server.post(f"{API}/search", data={"text": "<image>"})),
+        (404, lambda server: server.post(f"{API}/search", data={"text": "a dog", "sample_id": "nobody"})),
+        (200, lambda server: server.post(f"{API}/search?store=none", data={"sample_id": "pair-22"})),
         (422, lambda server: server.post(f"{API}/steer", content=b"{")),
         (422, lambda server: server.post(f"{API}/steer", json={"prompt": "x", "scope": []})),
         (422, lambda server: server.post(f"{API}/steer", json={"prompt": "x", "image": "AAAA"})),
         (404, lambda server: server.post(f"{API}/steer", json={"prompt": "x", "sample_id": "nobody"})),
-        (200, lambda server: server.post(f"{API}/steer", json={"prompt": "<image>", "max_tokens": 2})),
+        (422, lambda server: server.post(f"{API}/steer", json={"prompt": "<image>", "max_tokens": 2})),
         (422, lambda server: server.post("/search", files=broken)),
         (404, lambda server: server.get("/search?sample=nobody")),
         (404, lambda server: server.get(f"{API}/samples/nobody/activations?feature=1&store=none")),
@@ -128,7 +131,7 @@ def begin(server: Running, method: str, path: str, body: bytes = b"", kind: str 
 
 
 def test_whoever_leaves_while_waiting_is_not_computed_for(running: Running) -> None:
-    form, steer = b"text=a+dog", json.dumps({"prompt": "x", "max_tokens": 400}).encode()
+    form, steer = b"text=a+dog", json.dumps({"prompt": "x", "max_tokens": 200}).encode()
     urlencoded = "application/x-www-form-urlencoded"
     done = running.state.stores["none"].recomputed
     row = running.state.stores["none"].store.row("pair-30")
@@ -151,10 +154,12 @@ def test_whoever_leaves_while_waiting_is_not_computed_for(running: Running) -> N
 
 
 def test_whoever_leaves_while_their_text_is_written_stops_it(running: Running) -> None:
-    body = json.dumps({"prompt": "a dog", "max_tokens": 500, "temperature": 1.5, "seed": 1}).encode()
+    body = json.dumps({"prompt": "a dog", "max_tokens": 200, "temperature": 1.5, "seed": 1}).encode()
     with begin(running, "POST", f"{API}/steer", body) as wire:
-        while b"event: " not in wire.recv(4096):
-            pass
+        begun = b""
+        while b"event: " not in begun:
+            begun += (some := wire.recv(4096))
+            assert some, begun
         assert running.state.live.waiting == 1
     running.free()
     running.state.live.worker.submit(lambda: None).result(20)

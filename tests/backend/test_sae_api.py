@@ -13,12 +13,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.routers.sae import not_for_images
 from backend.settings import Settings
 from precompute.evaluate import evaluate
 from precompute.options import EvaluateOptions, TrainOptions
 from precompute.pass_options import Options
 from precompute.pipeline import precompute
+from precompute.sae_warning import sae_warning
 from precompute.train import train
 from tests import tiny
 
@@ -50,9 +50,64 @@ def test_the_stores_own_figures(client: TestClient, store_path: Path) -> None:
     ],
 )
 def test_when_an_sae_is_not_made_for_images(fvu: dict[str, Any], warns: bool) -> None:
-    sentence = not_for_images({"fvu": fvu})
+    sentence = sae_warning({"fvu": fvu})
     assert (sentence is not None) == warns
     assert sentence is None or "was not made for images" in sentence
+
+
+@pytest.mark.parametrize(
+    ("fvu", "named"),
+    [
+        ({"text": 1.5, "image": 0.4, "both": 1.2}, ["text tokens (FVU 1.5)"]),
+        ({"text": 0.2, "image": 46.1, "both": 28.0}, ["image tokens (FVU 46.1)"]),
+        ({"text": 2.0, "image": 3.0, "both": 2.5}, ["text tokens (FVU 2)", "image tokens (FVU 3)"]),
+        ({"text": 408.0, "image": None, "both": 408.0}, ["text tokens (FVU 408)"]),
+        ({"text": 1.0, "image": None}, ["text tokens (FVU 1)"]),
+        ({"text": 0.9, "image": 0.9, "both": 1.1}, ["both kinds of tokens (FVU 1.1)"]),
+        ({"text": 0.99, "image": None, "both": 0.99}, None),
+        ({"text": float("nan"), "image": None}, None),
+    ],
+)
+def test_when_an_sae_explains_nothing(fvu: dict[str, Any], named: list[str] | None) -> None:
+    """On either modality, or on the only one there is."""
+    sentence = sae_warning({"fvu": fvu})
+    assert (sentence is None) == (named is None)
+    if sentence is not None and named is not None:
+        assert "explains nothing of " + " and ".join(named) in sentence and "Check that" in sentence
+        assert sentence.count("tokens (FVU") == len(named)
+
+
+def test_it_is_said_at_the_end_of_the_pass_and_on_the_pages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": f"a red dog on the tree {i}"} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sae = tiny.make_sae(tmp_path / "sae", bias=0.0)
+    store = precompute(
+        Options(
+            data=str(tmp_path / "rows.jsonl"), model=str(tiny.make_llama(tmp_path / "llama")), sae=str(sae),
+            out=tmp_path / "store", device="cpu", layer=1,
+        )
+    )  # fmt: skip
+    lines = capsys.readouterr().err.strip().splitlines()
+    quality = json.loads((store / "manifest.json").read_text())["quality"]
+    assert lines[-1] == sae_warning(quality) and "text tokens (FVU" in lines[-1]
+    assert any("is layer 2, and it is read after layer 1" in line for line in lines[:3]), "said before the pass"
+    with TestClient(create_app(Settings(stores=[store], live=False))) as client:
+        assert client.get("/api/v1/sae").json()["warning"] == lines[-1]
+        for path in ("/", "/sae"):
+            assert "text tokens (FVU" in client.get(path).text
+
+
+def test_a_store_of_before_whose_figures_are_not_finite_is_shown(trained: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(trained / "store", tmp_path / "store")
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["quality"]["fvu"] = {"text": 0.15, "image": float("inf"), "both": float("inf")}
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with TestClient(create_app(Settings(stores=[store], live=False))) as client:
+        report = client.get("/api/v1/sae").json()
+        assert report["fvu"] == {"text": 0.15, "image": None, "both": None} and "image tokens" in report["warning"]
+        assert client.get("/sae").status_code == 200 and "inf%" not in client.get("/").text
 
 
 @pytest.fixture(scope="module")

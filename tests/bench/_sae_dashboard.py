@@ -45,7 +45,8 @@ def load_model(folder: str, device: str) -> Any:
     known = json.loads((Path(folder) / "config.json").read_text())
     config = loading.get_pretrained_model_config(folder, fold_ln=False, device=device, dtype=torch.float32)
     config.rotary_base = known["rope_theta"]
-    model = HookedSAETransformer(config, AutoTokenizer.from_pretrained(folder), move_to_device=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = HookedSAETransformer(config, tokenizer, move_to_device=False)
     model.load_and_process_state_dict(
         loading.get_pretrained_state_dict(folder, config, dtype=torch.float32),
         fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False,

@@ -78,7 +78,7 @@ _loaded: tuple[Mllm, dict[int, Batch]]
 def _load(options: Options, batches: list[int]) -> None:
     global _loaded
     job = Run(options).collector()
-    decoded = {b: job.load([job.data.rows[i] for i in job.plan.batches[b]]).batch for b in batches}
+    decoded = {b: job.load([job.data.rows[i] for i in job.plan.batches[b]])[0].batch for b in batches}
     _loaded = job.mllm, {b: batch for b, batch in decoded.items() if batch is not None}
 
 

@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from transformers import LlavaProcessor
 
 from backend.live import load_engine
 from backend.settings import Settings
@@ -24,7 +24,7 @@ from precompute.collect import Collector
 from precompute.data import open_picture
 from precompute.encode import OVERFLOW
 from precompute.live import encode_pair
-from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm, Pair
+from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.pass_options import Options
 from precompute.pipeline import Run
 from precompute.sae import SaeV
@@ -196,6 +196,7 @@ from precompute.collect import Collector
 from precompute.pass_options import Options
 from precompute.pipeline import Run
 import torch
+from transformers import LlavaProcessor
 torch.set_num_threads(1)
 whole, done = Collector.shard, []
 def shard(self, number, *rest):
@@ -296,17 +297,17 @@ def test_what_the_processor_refuses_is_set_aside(
     options: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.make_data(tmp_path / "data", 12)
-    prepare, told = Mllm.prepare, tiny.WORDS[3]
+    call, word = LlavaProcessor.__call__, tiny.WORDS[3]
 
-    def refuse(mllm: Mllm, pairs: Sequence[Pair], **more: Any) -> Batch:
-        if any(told in pair.text for pair in pairs):
+    def refuse(processor: LlavaProcessor, *, text: list[str], **more: Any) -> Any:
+        if any(word in one for one in text):
             raise ValueError("not this word\nand no other line")
-        return prepare(mllm, pairs, **more)
+        return call(processor, text=text, **more)
 
-    monkeypatch.setattr(Mllm, "prepare", refuse)
+    monkeypatch.setattr(LlavaProcessor, "__call__", refuse)
     part, manifest = collected(options(data=str(tmp_path / "data")))
     texts = [json.loads(line)["text"] for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
-    bad = [f"pair-{i}" for i, text in enumerate(texts) if told in text]
+    bad = [f"pair-{i}" for i, text in enumerate(texts) if word in text]
     data = Collected(part, manifest)
     assert 0 < len(bad) < 12 and sorted(one["sample_id"] for one in data.quarantine) == sorted(bad)
     assert {one["reason"] for one in data.quarantine} == {"the model's processor refuses it (not this word)"}

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from precompute.errors import SaevxError
+from precompute.errors import PairError
 from precompute.model import IMAGE, SPECIAL, TEXT, Mllm, Pair
 from tests import families
 
@@ -44,8 +46,7 @@ def test_as_many_tokens_as_the_processor_makes(first: Mllm, size: tuple[int, int
         assert 0 < n_patches <= n_ids
         assert n_patches == sum(view.rows * view.cols for view in batch.views[0])
         assert [view.image for view in batch.views[0]] == sorted(view.image for view in batch.views[0])
-        n_words = len(first.tokenizer("the red dog", add_special_tokens=False)["input_ids"])
-        assert first.n_tokens(["the red dog"], [sizes]).tolist() == [n_ids + n_words]
+        assert first.n_image_tokens(sizes) == n_ids
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -91,8 +92,36 @@ def test_marks_and_template_are_special(first: Mllm) -> None:
     assert (batch.modality_bs[1] != IMAGE).all() and batch.views[1] == []
     assert first.processor.image_token in first.media_marks
     for mark in {*first.media_marks, first.tokenizer.convert_ids_to_tokens(first.image_token_id)}:
-        with pytest.raises(SaevxError, match="mark for an image"):
+        with pytest.raises(PairError, match="mark for"):
             first.prepare([Pair(f"a {mark} in the text", [families.picture(SIZES[0])])])
+
+
+TEXTS = ["the red dog", "<s> a dog", "two</s>cats", "<pad>", "a", "", " ", "红色的猫 🙂", "a\n\nb", "a big blue cat"]
+PAIRS = st.tuples(st.sampled_from(TEXTS), st.lists(st.sampled_from([(40, 40), (64, 30), (21, 90)]), max_size=2))
+
+
+@given(pairs=st.lists(PAIRS, min_size=1, max_size=5))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(pairs=[("words alone", []), ("a red dog", [(40, 40)])])
+@example(pairs=[("words alone", []), ("and more", [])])
+@example(pairs=[("a red dog", [(40, 40)]), ("<s> a cat", [(40, 40), (64, 30)]), ("words alone", [])])
+def test_a_pair_alone_is_the_pair_among_others(first: Mllm, pairs: list[tuple[str, list[tuple[int, int]]]]) -> None:
+    """Tokens, their modality, and views, whatever the others hold: text alone, several images, a literal `<s>`."""
+    given_pairs = [Pair(text, [families.picture(size) for size in sizes]) for text, sizes in pairs]
+    together = first.prepare(given_pairs)
+    for b, pair in enumerate(given_pairs):
+        alone = first.prepare([pair])
+        n = int(alone.length_b[0])
+        assert together.length_b[b] == n
+        assert together.inputs["input_ids"][b, :n].tolist() == alone.inputs["input_ids"][0].tolist()
+        assert together.modality_bs[b, :n].tolist() == alone.modality_bs[0].tolist()
+        assert together.views[b] == alone.views[0]
+
+
+def test_text_alone_is_read_and_run(first: Mllm) -> None:
+    batch = first.prepare([Pair("the red dog"), Pair("two balls and a cat")])
+    assert (batch.modality_bs == TEXT).any(axis=1).all() and not (batch.modality_bs == IMAGE).any()
+    assert torch.isfinite(first.hidden(batch)).all()
 
 
 @pytest.mark.parametrize("layer", [0, 2, 3])

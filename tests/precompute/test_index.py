@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from precompute import index
+from precompute.store import sample_vectors
 from precompute.store.collected import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
@@ -68,8 +69,8 @@ def test_sample_vector_formula(made_up: Store) -> None:
             weight = np.log(1 + z / table["p999"][k]) * np.log(made_up.n_samples / n)
             plain = np.zeros(f)
             plain[k] = weight
-            expected = unit(unit(plain) @ index.projection(f).astype(np.float64))
-            live = index.sample_vector(k, z, name, made_up)
+            expected = unit(unit(plain) @ sample_vectors.projection(f).astype(np.float64))
+            live = sample_vectors.sample_vector(k, z, name, made_up)
             np.testing.assert_allclose(live, expected, atol=1e-5)
             np.testing.assert_allclose(stored.reconstruct(row), live, atol=2e-3)  # float16 storage
             assert np.linalg.norm(live) == pytest.approx(1, abs=1e-5)
@@ -77,14 +78,14 @@ def test_sample_vector_formula(made_up: Store) -> None:
 
 def test_projection_is_a_constant_of_the_format() -> None:
     signs = np.random.Generator(np.random.PCG64(20250217)).integers(0, 2, (10, 256), dtype=np.int8)
-    assert np.array_equal(index.projection(10), (signs * 2 - 1) / np.float32(16))
+    assert np.array_equal(sample_vectors.projection(10), (signs * 2 - 1) / np.float32(16))
 
 
 def test_nearest_samples_share_the_things(made_up: Store) -> None:
     row = next(r for r in range(40) if made_up.sample(f"s{r:05d}")["extra"]["drawn"])
     me = made_up.sample(f"s{row:05d}")
     hits = made_up.nearest_samples(
-        index.sample_vector(*made_up.events.maxima(row, 1), "image", made_up), "image", 6
+        sample_vectors.sample_vector(*made_up.events.maxima(row, 1), "image", made_up), "image", 6
     )
     assert hits[0]["row"] == row and hits[0]["cosine"] == pytest.approx(1, abs=2e-3)
     shared = [

@@ -46,7 +46,7 @@ def test_either_side_alone(mllm: Mllm, saev: SaeV) -> None:
     assert (image.modality_t == IMAGE).sum() == 16 and not (image.modality_t == TEXT).any()
     text = encode_pair(mllm, saev, MANIFEST, Pair("the red dog", []))
     assert (text.modality_t == TEXT).any() and not text.views
-    with pytest.raises(SaevxError, match="image, a text or both"):
+    with pytest.raises(SaevxError, match="neither image nor text"):
         encode_pair(mllm, saev, MANIFEST, Pair("", []))
 
 

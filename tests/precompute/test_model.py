@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig
 
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
 from precompute.loading import pick_device
 from precompute.model import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
 from tests import tiny
@@ -44,6 +45,37 @@ def test_a_text_cannot_pass_for_the_template(mllm: Mllm) -> None:
     assert texts(mllm, batch, 0, TEXT) == "USER:  the dog"  # the end mark inside it is a special token
     with pytest.raises(SaevxError, match="mark for an image"):
         mllm.prepare([Pair("two <image> here", [tiny.picture(0)])])
+
+
+def test_a_begin_token_in_one_text_does_not_change_the_others(tmp_path: Path) -> None:
+    """A tokenizer that puts <s> before every text puts it before one that begins with <s> too, and alone as beside."""
+    folder = tiny.make_llama(tmp_path)
+    words = tiny.tokenizer()
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    words.save_pretrained(folder)
+    llama = Mllm.load(folder, layer=0, device="cpu")
+    together = llama.prepare([Pair("<s> a dog"), Pair("a cat")])
+    for b, text in enumerate(["<s> a dog", "a cat"]):
+        alone = llama.prepare([Pair(text)])
+        ids = alone.inputs["input_ids"][0].tolist()
+        assert ids == together.inputs["input_ids"][b, : len(ids)].tolist()
+        assert ids.count(1) == 1 + text.count("<s>")
+
+
+def test_a_pair_longer_than_the_context_is_refused(mllm: Mllm) -> None:
+    assert mllm.context == 256
+    with pytest.raises(PairError, match="more than the model's context of 256: shorten it") as refused:
+        mllm.prepare([Pair("a dog " * 150, [tiny.picture(0)])])
+    assert refused.value.reason.startswith("it has 3")
+
+
+def test_what_the_processor_refuses_is_a_sentence(mllm: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choke(**_: object) -> None:
+        raise IndexError("list index out of range\nand more")
+
+    monkeypatch.setattr(mllm, "processor", choke)
+    with pytest.raises(PairError, match=r"^The model's processor refuses it \(list index out of range\)\.$"):
+        mllm.prepare([Pair("a dog", [tiny.picture(0)])])
 
 
 def test_generation_prompt(mllm: Mllm) -> None:

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from precompute.errors import SaevxError
-from precompute.sae import SaeV, layer_of
+from precompute.hook_names import layer_of
+from precompute.sae import SaeV
 from tests import tiny
 from tests.hub import Hub
 
@@ -51,7 +52,16 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], li
         hook = "model.layers.17.output"
         told = {"architecture": "jump_relu", "model_name": "gemma-v3-4b-it", "hf_hook_point_in": hook}
         (folder / "config.json").write_text(json.dumps(told))
+    dictionary = root / "someone/dictionaries/layer_2/trainer_0"
+    dictionary.mkdir(parents=True)
+    trainer = {"dict_class": "JumpReluAutoEncoder", "layer": tiny.LAYER}
+    (dictionary / "config.json").write_text(json.dumps({"trainer": trainer}))
+    tensors = {name: value.contiguous() for name, value in plain.sae.state_dict().items()}
+    torch.save(tensors, dictionary / "ae.pt")
+    said = {"hook_name": f"model.layers.{tiny.LAYER}", "apply_b_dec_to_input": "true"}
+    save_file(tensors, root / "someone/saes/plain.safetensors", said)
     names = [
+        "someone/dictionaries/layer_2/trainer_0", "someone/saes/plain.safetensors",
         f"gemma-scope-2-4b-it-res:{GEMMA}", f"google/gemma-scope-2-4b-it/resid_post/{GEMMA}",
         "someone/saes/layer 2/run", "someone/saes:layer 2/run", "someone/saes", "someone/saes/layer 3",
         "someone/nothing/here",
@@ -81,6 +91,15 @@ def test_a_repository_with_and_without_a_folder(loaded: tuple[dict[str, Any], li
     for name in ("someone/saes/layer 2/run", "someone/saes:layer 2/run", "someone/saes"):
         assert found[name] == right
     assert not [file for file in asked if file.endswith("huge.bin")], "only the SAE is fetched"
+
+
+def test_other_formats_of_a_repository(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
+    found, _, plain = loaded
+    z = float(plain.encode(torch.ones(1, tiny.D_MODEL)).sum())
+    layer, architecture, n_features, got = found["someone/dictionaries/layer_2/trainer_0"]
+    assert (layer, architecture, n_features) == (tiny.LAYER, "jumprelu", tiny.N_FEATURES)
+    assert got != z, "this class does not take the decoder's bias off its input"
+    assert found["someone/saes/plain.safetensors"] == [tiny.LAYER, "jumprelu", tiny.N_FEATURES, z]
 
 
 def test_wrong_names_are_told(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:

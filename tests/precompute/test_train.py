@@ -153,7 +153,7 @@ def test_the_buffer_holds_every_counted_token_once_an_epoch(mllm: Mllm, tiny_fil
     right: list[tuple[int, bytes]] = []
     n_sinks = 0
     for row in stream.data.rows:
-        one = load(mllm, [row])
+        (one,) = load(mllm, [row])
         assert one.batch is not None
         h_sd = mllm.hidden(one.batch)[0]
         for h_d, kind in zip(h_sd, one.batch.modality_bs[0].tolist(), strict=True):
@@ -218,7 +218,7 @@ def test_long_texts_are_cut_to_the_context(mllm: Mllm, tmp_path: Path) -> None:
         kept, _ = plan_rows(mllm, short, "data", batch_tokens=500, seed=0)
         assert len(kept.rows) == 3 and short.rows[2] == data.rows[2]
         assert data.rows[0].text.startswith(short.rows[0].text) and " dog" in short.rows[0].text
-        one = load(mllm, kept.rows)
+        (one,) = load(mllm, kept.rows)
         assert one.batch is not None
         assert min(context, 256) - 30 < one.batch.length_b[0] <= min(context, 256)
 

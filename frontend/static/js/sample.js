@@ -60,8 +60,7 @@ function snapshot(stage) {
 function paint(stage, views, answer) {
   const [scale] = answer.features;
   for (const picture of $$("[data-image]", stage)) {
-    const shown = finest(views, Number(picture.dataset.image));
-    const grid = answer.grids.find((one) => one.view === shown);
+    const grid = finest(answer.grids.filter((one) => one.image === Number(picture.dataset.image)));
     if (grid) drawHeat($(".heat:not(.marks)", picture), grid, grid.values[0], scale.max_image);
   }
   for (const token of $$("[data-position]", stage)) {
@@ -71,21 +70,19 @@ function paint(stage, views, answer) {
   }
 }
 
-/** Of several views of one picture the one with the smallest patches. */
-function finest(views, image) {
-  let best = -1;
-  let least = Infinity;
-  views.forEach((view, index) => {
-    const size = (view.box[2] - view.box[0]) / view.cols;
-    if (view.image === image && size < least) { best = index; least = size; }
-  });
-  return best;
+/** The view with the smallest patches where the feature fires, as `finest` of backend/routers/page_parts.py. */
+function finest(grids) {
+  const filled = grids.filter((one) => one.rows && one.cols);
+  const firing = filled.filter((one) => one.values[0].some((row) => row.some((value) => value > 0)));
+  const edge = (one) => (one.box[2] - one.box[0]) / one.cols;
+  return (firing.length ? firing : filled).reduce((best, one) => (best && edge(best) <= edge(one) ? best : one), null);
 }
 
 function wirePad(picture, views) {
   const pad = $(".pad", picture);
   const marks = $(".marks", picture);
-  const mine = views.flatMap((view, index) => (view.image === Number(picture.dataset.image) ? [index] : []));
+  const image = Number(picture.dataset.image); // a long thin image leaves some families a view without a patch
+  const mine = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
   if (!mine.length) return;
   const [, , width, height] = marks.getAttribute("viewBox").split(" ").map(Number);
   const chosen = [...marks.childNodes];

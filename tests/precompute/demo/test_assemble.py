@@ -36,13 +36,13 @@ def folder(demo: Demo) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
 
 
 @pytest.fixture(scope="module")
 def inputs(folder: Path) -> Any:
     scene = make_scene("validation", 3)
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     part = {"type": "text", "text": scene.caption}
     prompt = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, part]}])
     return processor(text=prompt, images=draw(scene), return_tensors="pt", add_special_tokens=False)
@@ -73,7 +73,9 @@ def test_projector_and_lora_are_in_the_model(model: Any) -> None:
 def test_save_and_reload_give_the_same_logits(model: Any, inputs: Any, tmp_path: Path) -> None:
     before = model(**inputs).logits
     model.save_pretrained(tmp_path)
-    again, info = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
+    again, info = AutoModelForImageTextToText.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+    )
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert torch.equal(again.eval()(**inputs).logits, before)
     assert before.std() > 0.1
@@ -81,7 +83,7 @@ def test_save_and_reload_give_the_same_logits(model: Any, inputs: Any, tmp_path:
 
 
 def test_the_prompt_is_what_the_adapter_was_trained_on(folder: Path, inputs: Any) -> None:
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     tokenizer, ids = processor.tokenizer, inputs["input_ids"][0].tolist()
     image = tokenizer.convert_tokens_to_ids(A.IMAGE_TOKEN)
     caption = tokenizer(make_scene("validation", 3).caption).input_ids

@@ -19,7 +19,7 @@ BOX = (0, 0, 80, 80)
 
 @pytest.fixture(scope="module")
 def words() -> Words:
-    return Words(AutoTokenizer.from_pretrained(base_lm()))
+    return Words(AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False))
 
 
 def scene(caption: str, *entities: Entity, background: str = "blue") -> Scene:

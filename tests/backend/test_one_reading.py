@@ -1,0 +1,97 @@
+"""One image has one reading: whatever file a row has, the pass and a running server make the same of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastapi import HTTPException
+
+from backend.settings import Settings
+from backend.uploads import read_image
+from precompute.errors import PairError
+from precompute.live import encode_pair
+from precompute.model import Mllm, Pair
+from precompute.pair import pixels_of
+from precompute.pass_options import Options
+from precompute.pipeline import Run
+from precompute.pixels import pixel_flags
+from precompute.sae import SaeV
+from precompute.store.collected import Collected
+from tests import families, tiny
+from tests.odd_images import FILES
+
+TEXT = "a red dog"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every odd file as a row of its own, its name as the id."""
+    folder = tmp_path_factory.mktemp("odd")
+    rows = []
+    for name, make in FILES.items():
+        (folder / name).write_bytes(make())
+        rows.append({"file_name": name, "text": TEXT, "id": name})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_sae(tmp_path_factory.mktemp("odd-sae"))
+
+
+@pytest.mark.parametrize("family", families.MULTIMODAL)
+def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae: Path, family: str) -> None:
+    """Tokens, features, values and boxes bit for bit; and what the one refuses the other refuses."""
+    torch.set_num_threads(1)
+    model = families.MULTIMODAL[family](tmp_path / "model")
+    run = Run(Options(
+        data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu", batch_tokens=1,
+        sinks="keep",
+    ))  # fmt: skip
+    manifest = run.collect()
+    stored = Collected(run.part, manifest)
+    reasons = {bad["sample_id"]: bad["reason"] for bad in stored.quarantine}
+    row_of = {record["sample_id"]: row for row, record in enumerate(stored.samples)}
+    assert len(row_of) > 25 and {*reasons, *row_of} == set(FILES)
+    mllm, saev = Mllm.load(model, layer=tiny.LAYER, device="cpu"), SaeV.load(sae)
+    for name in FILES:
+        try:
+            image = read_image((data / name).read_bytes(), Settings())
+            live = encode_pair(mllm, saev, manifest, Pair(TEXT, [image]))
+        except HTTPException as refused:
+            assert refused.status_code == 422 and refused.detail.endswith("."), name
+            assert refused.detail == f"The{reasons[name][3:]}: send another."
+            continue
+        except PairError as refused:
+            assert refused.reason == reasons[name]
+            continue
+        events = stored.events.sample(row_of[name])
+        np.testing.assert_array_equal(live.token_id_t, events.token_id_t, name)
+        np.testing.assert_array_equal(live.modality_t, events.modality_t, name)
+        np.testing.assert_array_equal(live.offset, events.offset_t, name)
+        np.testing.assert_array_equal(live.feature_e, events.feature_e, name)
+        np.testing.assert_array_equal(live.value_e.astype(np.float64) * stored.unit, events.z_e, name)
+        views = [[view.rows, view.cols, list(view.box), view.image] for view in live.views]
+        assert views == stored.samples[row_of[name]]["views"], name
+
+
+def test_the_pixel_flags_of_a_sent_image_are_the_stored_ones(tmp_path: Path, data: Path, sae: Path) -> None:
+    model = tiny.make_llava(tmp_path / "model")
+    run = Run(Options(data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu"))
+    stored = Collected(run.part, run.collect())
+    for record in stored.samples:
+        (image,) = record["images"]
+        live = pixels_of(read_image((data / record["sample_id"]).read_bytes(), Settings()))
+        flags = {name: float(values[0]) for name, values in pixel_flags([run.part / image["thumb"]]).items()}
+        assert {name: live[name] for name in flags} == flags, record["sample_id"]
+
+
+@pytest.mark.parametrize("name", ["16-bit.png", "float.tiff", "rgba.png", "bilevel.png"])
+def test_no_image_is_seen_black(name: str) -> None:
+    level = np.asarray(read_image(FILES[name](), Settings()))
+    assert level.max() > 200

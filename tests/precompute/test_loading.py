@@ -1,0 +1,223 @@
+"""Whatever a model's folder holds ends in one sentence with the true cause, and no code in it is run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from precompute.errors import SaevxError
+from precompute.model import Mllm
+from tests import tiny
+from tests.precompute.tinies import Tiny
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n"
+ROOT = Path(__file__).parents[2]
+Change = Callable[[Path], object]
+
+
+@pytest.fixture
+def folder(tiny_files: Tiny, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_files.model, tmp_path / "model")
+
+
+def refusal(folder: Path, *, full: bool = False) -> str:
+    with pytest.raises(SaevxError) as caught:
+        Mllm.load(folder, layer=tiny.LAYER, device="cpu", full=full)
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 600
+    return text
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json",
+             "chat_template.jinja"],
+)  # fmt: skip
+def test_a_git_lfs_pointer_is_called_one(name: str, folder: Path) -> None:
+    (folder / name).write_text(POINTER)
+    assert f"{name} is a git-lfs pointer" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"])
+def test_a_file_that_is_no_json_is_named(name: str, folder: Path) -> None:
+    whole = (folder / name).read_text()
+    for text in ("", "{", whole[: len(whole) // 2]):
+        (folder / name).write_text(text)
+        assert f"{name} is no JSON" in refusal(folder)
+    (folder / name).write_text("[1]")
+    assert f"{name} holds a JSON list" in refusal(folder)
+
+
+def test_weights_that_are_cut_are_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for content in (whole[:5000], whole[:-1], b"", b"PK\x03\x04" * 99):
+        path.write_bytes(content)
+        assert "model.safetensors is cut or no safetensors file" in refusal(folder)
+    path.unlink()
+    assert "no file named model.safetensors" in refusal(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
+    assert "cannot be loaded" in refusal(folder)
+
+
+def test_what_is_missing_is_named(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert "holds no tokenizer" in refusal(folder)
+    (folder / "config.json").unlink()
+    assert "holds no config.json" in refusal(folder)
+
+
+def test_a_template_that_is_cut(folder: Path) -> None:
+    text = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(text[:-20])
+    assert "cannot be loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "end", ["layers.1.mlp.up_proj.weight", "embed_tokens.weight", "linear_1.weight", "patch_embedding.weight"]
+)
+def test_weights_that_would_be_set_by_chance_are_refused(end: str, folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    save_file({n: t for n, t in state.items() if not n.endswith(end)}, folder / "model.safetensors", {"format": "pt"})
+    assert "lack 1 of its weights" in refusal(folder) and end in refusal(folder)
+
+
+def test_a_model_without_its_head_is_read_up_to_its_layer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = load_file(folder / "model.safetensors")
+    save_file({n: t for n, t in state.items() if "lm_head" not in n}, folder / "model.safetensors", {"format": "pt"})
+    Mllm.load(folder, layer=tiny.LAYER, device="cpu")
+    assert "lm_head.weight, set by chance" in capsys.readouterr().err
+    assert "lm_head.weight" in refusal(folder, full=True)
+
+
+# ---- code in a model's folder
+
+CODE = """
+import pathlib
+pathlib.Path({marker!r}).write_text("ran")
+from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import PreTrainedTokenizerFast
+class OwnConfig(LlavaConfig): model_type = "own"
+class OwnModel(LlavaForConditionalGeneration): pass
+class OwnProcessor(LlavaProcessor): pass
+class OwnTokenizer(PreTrainedTokenizerFast): pass
+class OwnImages: pass
+def generate(*args, **kwargs): pass
+"""
+LOAD = """
+import sys
+import torch
+torch.set_num_threads(1)
+from precompute.errors import SaevxError
+from precompute.model import Mllm
+for folder in sys.argv[1:]:
+    try:
+        Mllm.load(folder, layer=2, device="cpu", full=True)
+        print("loaded")
+    except SaevxError as error:
+        print(error)
+"""
+
+
+def edited(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
+    def edit(folder: Path) -> None:
+        path = folder / name
+        config = json.loads(path.read_text())
+        change(config)
+        path.write_text(json.dumps(config))
+
+    return edit
+
+
+def own_image_processor(folder: Path) -> None:
+    """In a file of its own, and no file names the processor's class: transformers passes `trust_remote_code` on to
+    none of its parts then."""
+    config = json.loads((folder / "processor_config.json").read_text())
+    images = config.pop("image_processor")
+    config.pop("processor_class")
+    (folder / "processor_config.json").write_text(json.dumps(config))
+    edited("tokenizer_config.json", lambda tokens: tokens.pop("processor_class", None))(folder)
+    own = {"image_processor_type": "OwnImages", "auto_map": {"AutoImageProcessor": "own.OwnImages"}}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**images, **own}))
+
+
+def own_generate(folder: Path) -> None:
+    (folder / "custom_generate").mkdir()
+    shutil.copy(folder / "own.py", folder / "custom_generate" / "generate.py")
+
+
+REFUSED: dict[str, Change] = {
+    "model": edited(
+        "config.json",
+        lambda config: config.update(
+            model_type="own", auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnModel"}
+        ),
+    ),
+    "processor": edited(
+        "processor_config.json",
+        lambda config: config.update(processor_class="OwnProcessor", auto_map={"AutoProcessor": "own.OwnProcessor"}),
+    ),
+    "image processor": edited(
+        "processor_config.json",
+        lambda config: config["image_processor"].update(
+            image_processor_type="OwnImages", auto_map={"AutoImageProcessor": "own.OwnImages"}
+        ),
+    ),
+    "image processor apart": own_image_processor,
+}
+READ: dict[str, Change] = {
+    "a known model type": edited(
+        "config.json",
+        lambda config: config.update(
+            auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnModel"}
+        ),
+    ),
+    "generation": own_generate,
+}
+
+
+def test_no_code_of_a_models_folder_is_run(tiny_files: Tiny, tmp_path: Path) -> None:
+    """Whoever answers yes, on standard input: it is refused, or the model read by transformers' own classes."""
+    marker, folders = tmp_path / "marker", []
+    for name, change in {**REFUSED, **READ}.items():
+        folders.append(shutil.copytree(tiny_files.model, tmp_path / name))
+        (folders[-1] / "own.py").write_text(CODE.format(marker=str(marker)))
+        change(folders[-1])
+    folders.append(tiny.make_llama(tmp_path / "tokenizer"))
+    (folders[-1] / "own.py").write_text(CODE.format(marker=str(marker)))
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
+    edited("tokenizer_config.json", lambda config: config.update(own))(folders[-1])
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *map(str, folders)], input="y\n" * 20, text=True, capture_output=True,
+        timeout=300, cwd=ROOT, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert not marker.exists() and done.returncode == 0, done.stderr
+    assert len(lines) == len(folders), done.stdout
+    refused = [*lines[: len(REFUSED)], lines[-1]]
+    assert all("brings Python code of its own, which is never run here" in line for line in refused), lines
+    assert lines[len(REFUSED) : -1] == ["loaded"] * len(READ)
+
+
+def test_every_from_pretrained_says_so() -> None:
+    """In the program and in what is run beside it; `SAE.from_pretrained` is SAELens', which runs none."""
+    bare = []
+    for path in (*ROOT.glob("precompute/**/*.py"), *ROOT.glob("backend/**/*.py"), *ROOT.glob("tests/bench/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr != "from_pretrained" or ast.unparse(node.func.value) == "SAE":
+                continue
+            trust = [one.value for one in node.keywords if one.arg == "trust_remote_code"]
+            if not (len(trust) == 1 and isinstance(trust[0], ast.Constant) and trust[0].value is False):
+                bare.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not bare

@@ -1,0 +1,375 @@
+"""Every format of an SAE gives the z of the SAELens folder with the same weights; what a file does not say is asked
+for, never guessed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backend.live import load_engine
+from backend.settings import Settings
+from precompute.errors import SaevxError
+from precompute.evaluate import evaluate
+from precompute.options import EvaluateOptions
+from precompute.pipeline import precompute
+from precompute.sae import SaeV
+from precompute.score_data import score_data
+from precompute.score_options import ScoreOptions
+from precompute.store.reader import Store
+from tests import tiny
+from tests.precompute.tinies import Maker
+
+HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
+State = dict[str, Tensor]
+
+
+def saelens(folder: Path, architecture: str, **options: object) -> tuple[SaeV, State]:
+    """A SAELens folder, loaded, and its tensors."""
+    if architecture == "topk":
+        options["rescale_acts_by_decoder_norm"] = False
+    tiny.make_sae(folder, architecture=architecture, **options)
+    sae = SaeV.load(folder)
+    return sae, {name: tensor.contiguous() for name, tensor in sae.sae.state_dict().items()}
+
+
+def same(sae: SaeV, right: SaeV) -> None:
+    acts_tf = right.encode(HIDDEN)
+    assert torch.equal(sae.encode(HIDDEN), acts_tf) and bool((acts_tf > 0).any())
+    assert torch.equal(sae.decode(acts_tf, HIDDEN), right.decode(acts_tf, HIDDEN))
+    assert (sae.layer, sae.architecture, sae.sha256) == (right.layer, right.architecture, right.sha256)
+
+
+# ---- dictionary_learning
+
+
+def linear(state: State, bias: str) -> State:
+    """Under the names of `torch.nn.Linear`."""
+    return {
+        "encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "decoder.weight": state["W_dec"].T,
+        bias: state["b_dec"],
+    }  # fmt: skip
+
+
+def gated(state: State) -> State:
+    return {
+        "encoder.weight": state["W_enc"].T, "decoder.weight": state["W_dec"].T, "decoder_bias": state["b_dec"],
+        "r_mag": state["r_mag"], "gate_bias": state["b_gate"], "mag_bias": state["b_mag"],
+    }  # fmt: skip
+
+
+K, THRESHOLD = torch.tensor(8, dtype=torch.int32), torch.tensor(0.7)
+CLASSES: dict[str, tuple[str, dict[str, object], Callable[[State], State]]] = {
+    "AutoEncoder": ("standard", {}, lambda s: linear(s, "bias")),
+    "AutoEncoderNew": ("standard", {"apply_b_dec_to_input": False}, lambda s: linear(s, "decoder.bias")),
+    "GatedAutoEncoder": ("gated", {}, gated),
+    "AutoEncoderTopK": ("topk", {}, lambda s: {**linear(s, "b_dec"), "k": K, "threshold": THRESHOLD}),
+    "BatchTopKSAE": ("jumprelu", {}, lambda s: {**linear(s, "b_dec"), "k": K, "threshold": THRESHOLD}),
+    "MatryoshkaBatchTopKSAE": (
+        "jumprelu", {}, lambda s: {**s, "k": K, "threshold": THRESHOLD, "group_sizes": torch.tensor([24, 72])},
+    ),
+    "JumpReluAutoEncoder": ("jumprelu", {"apply_b_dec_to_input": False}, dict),
+}  # fmt: skip
+
+
+def dictionary(folder: Path, kind: str, state: State, *, pickled: bool, **trainer: object) -> Path:
+    """A folder as dictionary_learning's `trainSAE` leaves it."""
+    folder.mkdir(parents=True)
+    told = {
+        "trainer_class": "Trainer", "dict_class": kind, "activation_dim": tiny.D_MODEL, "dict_size": tiny.N_FEATURES,
+        "layer": tiny.LAYER, "lm_name": "some/model", "wandb_name": "topk-run", "submodule_name": None,
+        "device": "cuda:0", **({"k": 8} if "TopK" in kind else {}), **trainer,
+    }  # fmt: skip
+    told = {name: value for name, value in told.items() if value != "absent"}
+    (folder / "config.json").write_text(json.dumps({"trainer": told, "buffer": {"d_submodule": 32, "io": "out"}}))
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    if pickled:
+        torch.save(tensors, folder / "ae.pt")
+    else:
+        save_file(tensors, folder / "ae.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_of_dictionary_learning(kind: str, pickled: bool, tmp_path: Path) -> None:
+    architecture, options, renamed = CLASSES[kind]
+    right, state = saelens(tmp_path / "right", architecture, **options)
+    if architecture == "jumprelu" and "BatchTopK" in kind:
+        right.sae.threshold.data.fill_(0.7)
+        right = SaeV(right.sae, "right")
+    folder = dictionary(tmp_path / "sae", kind, renamed(state), pickled=pickled)
+    same(SaeV.load(folder), right)
+    same(SaeV.load(folder, format="dictionary-learning"), right)
+    same(SaeV.load(folder / ("ae.pt" if pickled else "ae.safetensors")), right)
+    assert SaeV.load(folder).format == "dictionary-learning"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        ("AutoEncoderTopK", {"k": "absent"}, "TopK.*does not say k"),
+        ("AutoEncoderTopK", {"k": None}, "TopK.*does not say k"),
+        ("AutoEncoder", {"dict_class": "CrossCoder"}, "CrossCoder"),
+        ("AutoEncoder", {"dict_class": "absent"}, "dict_class = None"),
+        ("AutoEncoder", {"layer": "absent"}, "--layer"),
+        ("AutoEncoder", {"submodule_name": "mlp_out"}, "residual stream"),
+        ("AutoEncoder", {"submodule_name": "attn_out_layer_2"}, "residual stream"),
+        ("GatedAutoEncoder", {}, "lacks"),
+    ],
+)
+def test_what_a_folder_of_dictionary_learning_does_not_say(
+    kind: str, change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    _, state = saelens(tmp_path / "right", "topk" if "TopK" in kind else "standard")
+    folder = dictionary(tmp_path / "sae", kind, linear(state, "bias"), pickled=False, **change)
+    with pytest.raises(SaevxError, match=reason):
+        SaeV.load(folder)
+
+
+def test_ks_and_thresholds_that_contradict_or_were_never_learnt(tmp_path: Path) -> None:
+    _, state = saelens(tmp_path / "right", "topk")
+    two = dictionary(tmp_path / "two", "AutoEncoderTopK", {**linear(state, "b_dec"), "k": K + 1}, pickled=False)
+    with pytest.raises(SaevxError, match=r"k = 8 and weights\.k = 9"):
+        SaeV.load(two)
+    alone = {**linear(state, "b_dec"), "k": K}
+    own = dictionary(tmp_path / "own", "AutoEncoderTopK", alone, pickled=False, k="absent")
+    assert SaeV.load(own).sae.cfg.k == 8
+    for i, threshold in enumerate((None, -1.0, 0.0)):
+        more = {} if threshold is None else {"threshold": torch.tensor(threshold)}
+        folder = dictionary(tmp_path / str(i), "BatchTopKSAE", {**linear(state, "b_dec"), **more}, pickled=False)
+        with pytest.raises(SaevxError, match="never learnt"):
+            SaeV.load(folder)
+
+
+def test_the_hook_of_dictionary_learning(tmp_path: Path) -> None:
+    _, state = saelens(tmp_path / "right", "standard")
+    for module, layer in (("resid_post_layer_2", 2), ("resid_pre_layer_2", 1), ("model.layers.2", 2)):
+        place = tmp_path / module
+        folder = dictionary(place, "AutoEncoder", linear(state, "bias"), pickled=False, submodule_name=module)
+        assert SaeV.load(folder).layer == layer
+    config = json.loads((folder / "config.json").read_text())
+    del config["trainer"]["submodule_name"]
+    (folder / "config.json").write_text(json.dumps({**config, "buffer": {"io": "in"}}))
+    assert SaeV.load(folder).layer == 1, "what goes into layer 2 is what layer 1 gave"
+
+
+class Hostile:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.marker), "w"))
+
+
+def test_no_code_in_a_pickle_is_run(tmp_path: Path) -> None:
+    _, state = saelens(tmp_path / "right", "standard")
+    folder = dictionary(tmp_path / "sae", "AutoEncoder", linear(state, "bias"), pickled=True)
+    torch.save({**linear(state, "bias"), "more": Hostile(tmp_path / "ran")}, folder / "ae.pt")
+    with pytest.raises(SaevxError, match="code in it is never run"):
+        SaeV.load(folder)
+    with (folder / "ae.pt").open("wb") as file:
+        pickle.dump(Hostile(tmp_path / "ran"), file)
+    with pytest.raises(SaevxError):
+        SaeV.load(folder)
+    torch.save({"encoder": linear(state, "bias")}, folder / "ae.pt")
+    with pytest.raises(SaevxError, match="more than tensors"):
+        SaeV.load(folder)
+    (folder / "ae.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n")
+    with pytest.raises(SaevxError, match="git-lfs"):
+        SaeV.load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+# ---- plain weights
+
+
+def plain(path: Path, state: State, metadata: dict[str, str] | None = None, **beside: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path, metadata)
+    if beside:
+        path.with_suffix(".json").write_text(json.dumps(beside))
+    return path
+
+
+def transposed(state: State) -> State:
+    return {name: tensor.T if name.startswith("W_") else tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("lie", [dict, transposed, lambda s: linear(s, "b_dec"), lambda s: linear(s, "bias")])
+def test_four_tensors_are_a_relu_where_the_user_says_so(lie: Callable[[State], State], tmp_path: Path) -> None:
+    right, state = saelens(tmp_path / "right", "standard")
+    path = plain(tmp_path / "sae.safetensors", lie(state))
+    for place in (path, shutil.copytree(tmp_path, tmp_path / "alone", ignore=shutil.ignore_patterns("right", "alone"))):
+        with pytest.raises(SaevxError, match="does not say its architecture"):
+            SaeV.load(place, layer=tiny.LAYER)
+        same(SaeV.load(place, layer=tiny.LAYER, format="plain"), right)
+    with pytest.raises(SaevxError, match="--layer"):
+        SaeV.load(path, format="plain")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        ("standard", {"architecture": "standard"}),
+        ("standard", {"activation": "relu"}),
+        ("topk", {"architecture": "topk", "k": 8}),
+        ("topk", {"activation_fn": "topk", "activation_fn_kwargs": {"k": 8}}),
+        ("topk", {"k": 8}),
+        ("jumprelu", {}),
+        ("jumprelu", {"architecture": "jumprelu"}),
+        ("gated", {}),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_architecture_that_is_said_or_proven(
+    architecture: str, said: dict[str, Any], beside: bool, tmp_path: Path
+) -> None:
+    """In a `.json` beside the file, or in the file's own metadata."""
+    right, state = saelens(tmp_path / "right", architecture)
+    said = {**said, "hook_name": f"model.layers.{tiny.LAYER}"}
+    path = tmp_path / "sae" / "weights.safetensors"
+    if beside:
+        plain(path, state, **said)
+    else:
+        words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+        plain(path, state, words)
+    same(SaeV.load(path), right)
+    same(SaeV.load(path.parent), right)
+
+
+def test_settings_beside_plain_weights_are_kept(tmp_path: Path) -> None:
+    told = {"apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}
+    right, state = saelens(tmp_path / "right", "standard", **told)
+    path = plain(tmp_path / "sae" / "w.safetensors", state, architecture="standard", hook_layer=tiny.LAYER, **told)
+    same(SaeV.load(path), right)
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "reason"),
+    [
+        (lambda s: {**s, "k": K, "threshold": THRESHOLD}, {}, "does not say its architecture"),
+        (lambda s: s, {"architecture": "topk"}, "TopK.*does not say k"),
+        (lambda s: {**s, "k": K}, {"architecture": "topk", "k": 9}, "k = 9 and weights.k = 8"),
+        (lambda s: s, {"architecture": "batchtopk", "k": 8}, "never learnt"),
+        (lambda s: s, {"architecture": "matching_pursuit"}, "SAELens folders only"),
+        (lambda s: s, {"architecture": "jumprelu"}, "lacks threshold"),
+        (lambda s: {**s, "scaling_factor": THRESHOLD}, {"architecture": "standard"}, "scaling_factor"),
+        (lambda s: {**s, "bias": s["b_dec"].clone()}, {"architecture": "standard"}, "two names"),
+        (lambda s: {n: t for n, t in s.items() if n != "b_enc"}, {"architecture": "standard"}, "lacks b_enc"),
+        (lambda s: {**s, "b_enc": s["b_enc"][:-1]}, {"architecture": "standard"}, "does not fit"),
+        (lambda s: {**s, "W_enc": s["W_enc"][None]}, {"architecture": "standard"}, "more than one layer"),
+        (lambda s: s, {"architecture": "standard", "k": 8}, "k = 8"),
+        (lambda s: {**s, "W_dec": s["W_dec"] * torch.nan}, {"architecture": "standard"}, r"finite \(W_dec"),
+    ],
+)
+def test_what_plain_weights_do_not_say(
+    change: Callable[[State], State], said: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    _, state = saelens(tmp_path / "right", "standard")
+    path = plain(tmp_path / "sae.safetensors", change(state), **said)
+    with pytest.raises(SaevxError, match=reason):
+        SaeV.load(path, layer=tiny.LAYER, format="plain")
+
+
+def test_square_matrices_lie_as_their_names_say(tmp_path: Path) -> None:
+    right, state = saelens(tmp_path / "right", "standard", d_sae=tiny.D_MODEL)
+    for i, lie in enumerate((dict, lambda s: linear(s, "b_dec"))):
+        path = plain(tmp_path / f"{i}.safetensors", lie(state))
+        same(SaeV.load(path, layer=tiny.LAYER, format="plain"), right)
+
+
+# ---- sparsify
+
+
+def sparsify(folder: Path, state: State, **changed: object) -> Path:
+    """As sparsify saves it: the encoder a Linear, W_dec with features first."""
+    folder.mkdir(parents=True)
+    told = {"d_in": tiny.D_MODEL, "expansion_factor": 3, "num_latents": 0, "k": 8, "normalize_decoder": True, **changed}
+    (folder / "cfg.json").write_text(json.dumps({name: value for name, value in told.items() if value != "absent"}))
+    tensors = {"encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "W_dec": state["W_dec"]}
+    save_file({n: t.contiguous() for n, t in {**tensors, "b_dec": state["b_dec"]}.items()}, folder / "sae.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("normalize_decoder", [True, False, "absent"])
+def test_a_folder_of_sparsify_takes_the_decoders_bias_off_its_input(normalize_decoder: object, tmp_path: Path) -> None:
+    """SAELens would leave it on where the decoder's rows were normalised in training."""
+    right, state = saelens(tmp_path / "right", "topk")
+    for name in (f"layers.{tiny.LAYER}", f"model.language_model.layers.{tiny.LAYER}", f"layers_{tiny.LAYER}"):
+        same(SaeV.load(sparsify(tmp_path / name, state, normalize_decoder=normalize_decoder)), right)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "reason"),
+    [
+        ("layers.2.mlp", {}, "residual stream"),
+        ("vision_tower.layers.2", {}, "residual stream"),
+        ("embed_tokens", {}, "residual stream"),
+        ("run", {}, "--layer"),
+        ("layers.2", {"k": "absent"}, "TopK.*does not say k"),
+        ("layers.2", {"activation": "groupmax"}, "groupmax"),
+        ("layers.2", {"signed": True}, "signed topk"),
+        ("layers.2", {"transcode": True}, "writes to another"),
+    ],
+)
+def test_other_folders_of_sparsify_are_refused(name: str, changed: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    _, state = saelens(tmp_path / "right", "topk")
+    with pytest.raises(SaevxError, match=reason):
+        SaeV.load(sparsify(tmp_path / name, state, **changed))
+
+
+# ---- wherever an SAE is named
+
+
+def test_places_that_are_no_sae(tmp_path: Path) -> None:
+    _, state = saelens(tmp_path / "right", "standard")
+    (tmp_path / "notes.txt").write_text("words")
+    for place, format, reason in (
+        (tmp_path / "notes.txt", "auto", "is a file"),
+        (plain(tmp_path / "w" / "a.safetensors", state), "sae-lens", "is a file"),
+        (tmp_path / "right", "dictionary-learning", "config.json"),
+        ("release:sae", "plain", "--sae-format sae-lens"),
+    ):
+        with pytest.raises(SaevxError, match=reason):
+            SaeV.load(place, format=format)
+    plain(tmp_path / "w" / "b.safetensors", state)
+    with pytest.raises(SaevxError, match=r"2 \.safetensors files"):
+        SaeV.load(tmp_path / "w", format="plain")
+
+
+def test_a_store_made_with_plain_weights_is_scored_served_and_evaluated(options: Maker, tmp_path: Path) -> None:
+    """The format is asked for once: the store remembers it."""
+    _, state = saelens(tmp_path / "right", "standard")
+    made = options(sae=str(plain(tmp_path / "w.safetensors", state)), sae_format="plain", layer=tiny.LAYER)
+    path = precompute(made)
+    plainly = precompute(options(sae=str(tmp_path / "right"), out=tmp_path / "plain-store"))
+    store, other = Store.open(path), Store.open(plainly)
+    assert store.manifest["sae"] == {**other.manifest["sae"], "name": "w.safetensors", "format": "plain"}
+    assert (path / "events" / "event_value.npy").read_bytes() == (plainly / "events" / "event_value.npy").read_bytes()
+
+    scores = tmp_path / "scores.jsonl"
+    score_data(ScoreOptions(data=made.data, store=path, out=scores, device="cpu"))
+    assert len(scores.read_text().splitlines()) == store.n_samples
+    for sae in (None, str(tmp_path / "right")):
+        settings = Settings(stores=[path], device="cpu", sae=sae)
+        served = type("Served", (), {"name": "store", "path": path, "manifest": store.manifest})()
+        assert load_engine(settings, served, []).sae.sha256 == store.manifest["sae"]["sha256"]
+    rest: dict[str, Any] = {"data": made.data, "model": made.model, "layer": tiny.LAYER, "device": "cpu"}
+    report = evaluate(EvaluateOptions(sae=made.sae, sae_format="plain", resamples=2, **rest))
+    assert report["sae"]["sha256"] == store.manifest["sae"]["sha256"]
+
+
+def test_a_saelens_folder_leaves_no_word_of_its_format(options: Maker) -> None:
+    manifest = json.loads((precompute(options()) / "manifest.json").read_text())
+    assert "format" not in manifest["sae"]
