@@ -101,10 +101,10 @@ class Accumulator:
         here, value = samples.group[samples.last], bits_of(samples.value[samples.last])
         bits_of(self.max).scatter_reduce_(0, here, value, "amax")
         self.top.add(samples.entries(samples.last[places(value >= self.gate[here])]))
-        self.band.add(samples.entries(self._drawn(samples)))
+        self.band.add(samples.entries(self._band_candidates(samples)))
         self._settle()
 
-    def _drawn(self, samples: BySample) -> Tensor:
+    def _band_candidates(self, samples: BySample) -> Tensor:
         """Places of what may be among a band's smallest hashes."""
         group = samples.group
         largest = octave(self.max[group])
@@ -188,7 +188,7 @@ def tables(accum: Accum) -> dict[str, Array]:
     n = len(accum.count) // 2
     hist = torch.zeros(2 * n * N_BINS, dtype=torch.int64)
     hist[accum.hist_at] = accum.hist_n
-    found: dict[str, Array] = {
+    dense: dict[str, Array] = {
         "count": accum.count.numpy().reshape(n, 2), "total": accum.total.numpy().reshape(n, 2),
         "max": accum.max.numpy().reshape(n, 2), "hist": hist.numpy().reshape(n, 2, N_BINS),
     }  # fmt: skip
@@ -198,10 +198,10 @@ def tables(accum: Accum) -> dict[str, Array]:
         at = cell * shape[-1] + rank_in_run(cell)
         for field, missing in MISSING.items():
             column = getattr(entries, field)
-            dense = torch.full((n, 2, *shape), missing, dtype=column.dtype)
-            dense.view(-1)[at] = column
-            found[f"{name}_{field}"] = dense.numpy()
-    return found
+            table = torch.full((n, 2, *shape), missing, dtype=column.dtype)
+            table.view(-1)[at] = column
+            dense[f"{name}_{field}"] = table.numpy()
+    return dense
 
 
 MISSING = {"row": -1, "position": -1, "value": 0, "n_active": 0}
@@ -210,10 +210,10 @@ MISSING = {"row": -1, "position": -1, "value": 0, "n_active": 0}
 
 def save(accum: Accum) -> dict[str, Array]:
     """Flat arrays for a shard's file."""
-    found: dict[str, Array] = {name: getattr(accum, name).numpy() for name in _PLAIN}
+    flat: dict[str, Array] = {name: getattr(accum, name).numpy() for name in _PLAIN}
     for name in ("top", "band"):
-        found |= {f"{name}_{field}": column.numpy() for field, column in getattr(accum, name)._asdict().items()}
-    return found
+        flat |= {f"{name}_{field}": column.numpy() for field, column in getattr(accum, name)._asdict().items()}
+    return flat
 
 
 def load(arrays: dict[str, Array]) -> Accum:

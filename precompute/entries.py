@@ -186,10 +186,10 @@ def hashed_order(entries: Entries, cell: Tensor, key: Tensor) -> Tensor:
     n = run_ends(begin, len(order)) - begin
     # What agrees in so much is mostly a sample's own octaves in the lowest band.
     tied = places((n > 1).repeat_interleave(n))
-    some = order[tied]
+    subset = order[tied]
     for column in (-bits_of(entries.value), entries.row, key, cell):
-        some = some[column[some].argsort(stable=True)]
-    order[tied] = some
+        subset = subset[column[subset].argsort(stable=True)]
+    order[tied] = subset
     return order
 
 

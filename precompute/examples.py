@@ -85,59 +85,59 @@ class Samples(NamedTuple):
 def fold(data: Collected, samples: Samples) -> dict[str, Array]:
     """What is shown of the accumulators' lists: `top_*` [F, 2, SHOWN] and `band_*` [F, 2, bands, samples], as they are
     there, with `n_same`, uint8: how many samples of the list show the same as this one, which stands before them."""
-    found = {}
+    tables = {}
     for name, most in (("top", SHOWN), ("band", BAND)):
         columns = {field: data.accum[f"{name}_{field}"] for field in MISSING}
         shape = columns["row"].shape
         rows, positions = (columns[field].reshape(-1, shape[-1]) for field in ("row", "position"))
         modality = np.arange(len(rows)) * 2 * shape[0] // len(rows) % 2
-        shown, n_same = np.zeros(rows.shape, bool), np.zeros(rows.shape, np.uint8)
+        head, n_same = np.zeros(rows.shape, bool), np.zeros(rows.shape, np.uint8)
         for m in (TEXT, IMAGE):
-            mine = np.flatnonzero((modality == m) & (rows[:, 0] >= 0))
-            view_lc = views(data.events, samples.files, m, rows[mine], positions[mine])
-            for low in range(0, len(mine), LISTS_AT_ONCE):
-                some = mine[low : low + LISTS_AT_ONCE]
-                alike = show_the_same(samples, m, rows[some], view_lc[low : low + LISTS_AT_ONCE])
-                shown[some], n_same[some] = heads(alike, rows[some] >= 0)
+            lists = np.flatnonzero((modality == m) & (rows[:, 0] >= 0))
+            view_lc = views(data.events, samples.files, m, rows[lists], positions[lists])
+            for low in range(0, len(lists), LISTS_AT_ONCE):
+                block = lists[low : low + LISTS_AT_ONCE]
+                alike = show_the_same(samples, m, rows[block], view_lc[low : low + LISTS_AT_ONCE])
+                head[block], n_same[block] = heads(alike, rows[block] >= 0)
         columns["n_same"] = n_same.reshape(shape)
         for field, values in columns.items():
-            listed = moved_up(values.reshape(rows.shape), shown, MISSING.get(field, 0), most)
-            found[f"{name}_{field}"] = listed.reshape(*shape[:-1], most)
-    return found
+            heads_only = moved_up(values.reshape(rows.shape), head, MISSING.get(field, 0), most)
+            tables[f"{name}_{field}"] = heads_only.reshape(*shape[:-1], most)
+    return tables
 
 
 def heads(alike_lcc: Array, valid_lc: Array) -> tuple[Array, Array]:
-    """Of lists in order, each entry folded under the first that it is like and that is not folded itself.
+    """Of lists in order, each entry is folded under the first that it is like and that is not folded itself.
 
     Args:
-        alike_lcc: bool, symmetric; the diagonal means nothing.
+        alike_lcc: bool: whether an entry (middle axis) is like a later one (last axis).
 
     Returns:
         bool [l, c] which are not folded, uint8 [l, c] how many are folded under each.
     """
     head, n_same = valid_lc.copy(), np.zeros(valid_lc.shape, np.uint8)
-    some = np.flatnonzero(alike_lcc.any((1, 2)))
-    alike, own, counted = alike_lcc[some], head[some], n_same[some]
+    lists = np.flatnonzero(alike_lcc.any((1, 2)))
+    alike, own_head, own_n = alike_lcc[lists], head[lists], n_same[lists]
     for at in range(1, valid_lc.shape[1]):
-        under = alike[:, :at, at] & own[:, :at]
-        folded = np.flatnonzero(under.any(1) & own[:, at])
-        counted[folded, under[folded].argmax(1)] += 1
-        own[folded, at] = False
-    head[some], n_same[some] = own, counted
+        under = alike[:, :at, at] & own_head[:, :at]
+        folded = np.flatnonzero(under.any(1) & own_head[:, at])
+        own_n[folded, under[folded].argmax(1)] += 1
+        own_head[folded, at] = False
+    head[lists], n_same[lists] = own_head, own_n
     return head, n_same
 
 
-def moved_up(value_lc: Array, shown_lc: Array, missing: int, most: int) -> Array:
-    """The entries that are shown, without gaps, at most so many; `missing` where there are fewer."""
-    place = np.cumsum(shown_lc, axis=1) - 1
-    which, at = np.nonzero(shown_lc & (place < most))
-    listed = np.full((len(value_lc), most), missing, value_lc.dtype)
-    listed[which, place[which, at]] = value_lc[which, at]
-    return listed
+def moved_up(value_lc: Array, head_lc: Array, missing: int, most: int) -> Array:
+    """The entries that are not folded, without gaps, at most so many; `missing` where there are fewer."""
+    place = np.cumsum(head_lc, axis=1) - 1
+    which, at = np.nonzero(head_lc & (place < most))
+    column = np.full((len(value_lc), most), missing, value_lc.dtype)
+    column[which, place[which, at]] = value_lc[which, at]
+    return column
 
 
 def show_the_same(samples: Samples, modality: int, row_lc: Array, view_lc: Array) -> Array:
-    """bool [l, c, c]: which two entries of each list show the same, the earlier of them in the middle axis.
+    """bool [l, c, c]: whether an entry of a list (middle axis) shows the same as a later one (last axis).
 
     Args:
         row_lc: int64, −1 where there is none.
@@ -149,10 +149,10 @@ def show_the_same(samples: Samples, modality: int, row_lc: Array, view_lc: Array
     if modality == TEXT:
         caption = samples.caption_n[row_lc]
         pair &= caption[:, :, None] == caption[:, None]
-    some = np.flatnonzero(pair.any((1, 2)))
-    if len(some):
-        rows = row_lc[some]
-        alike[some] |= near_in_lists(samples.vector_nd[rows], samples.sign_nb[rows].astype(np.float32), pair[some])
+    lists = np.flatnonzero(pair.any((1, 2)))
+    if len(lists):
+        rows = row_lc[lists]
+        alike[lists] |= near_in_lists(samples.vector_nd[rows], samples.sign_nb[rows].astype(np.float32), pair[lists])
     return alike
 
 
@@ -162,24 +162,27 @@ def views(events: Events, files: Files, modality: int, row_lc: Array, position_l
     Args:
         row_lc: −1 where there is none; the number is then without meaning.
     """
-    found = np.full(row_lc.shape, -1)
-    known = row_lc >= 0
-    rows, positions = row_lc[known], position_lc[known].astype(np.int64)
-    found[known] = windows(events, rows, positions) if modality == TEXT else image_files(events, files, rows, positions)
-    return found
+    view_lc = np.full(row_lc.shape, -1)
+    valid = row_lc >= 0
+    row_e, position_e = row_lc[valid], position_lc[valid].astype(np.int64)
+    is_text = modality == TEXT
+    view_lc[valid] = windows(events, row_e, position_e) if is_text else image_files(events, files, row_e, position_e)
+    return view_lc
 
 
 def image_files(events: Events, files: Files, row_e: Array, position_e: Array) -> Array:
     """int64 [e]: the number of the image file that holds each patch."""
-    found: Array = files.first_n[row_e]
+    file_e: Array = files.first_n[row_e]
     several = np.flatnonzero(np.isin(row_e, list(files.several)))
     order = several[np.argsort(row_e[several], kind="stable")]
-    for mine in np.split(order, run_starts(row_e[order])[1:]) if len(order) else ():
-        row = int(row_e[mine[0]])
+    for of_row in np.split(order, run_starts(row_e[order])[1:]) if len(order) else ():
+        row = int(row_e[of_row[0]])
         grids, file_of_view = files.several[row]
         places = patches(events.tokens(row), grids)
-        found[mine] = file_of_view[places.view[np.searchsorted(places.position, position_e[mine])]]
-    return found
+        at = np.searchsorted(places.position, position_e[of_row])
+        placed = at < len(places.position)  # a model may have more image tokens than its views have patches
+        file_e[of_row[placed]] = file_of_view[places.view[at[placed]]]
+    return file_e
 
 
 def windows(events: Events, row_e: Array, position_e: Array) -> Array:
@@ -197,16 +200,16 @@ def windows(events: Events, row_e: Array, position_e: Array) -> Array:
         at = expand(start[low:high], length[low:high])
         text_t = events.token_modality[at] == TEXT
         id_x, text_before = events.token_id[at[text_t]].astype(np.int64), offsets(text_t)
-        mine = order[first[low] : first[high]]
-        which = np.searchsorted(rows, row_e[mine])
+        entries = order[first[low] : first[high]]
+        which = np.searchsorted(rows, row_e[entries])
         begin = token[which] - token[low]
         least, most = text_before[begin], text_before[begin + length[which]]
-        key = torch.zeros(len(mine), dtype=torch.int64)
+        key = torch.zeros(len(entries), dtype=torch.int64)
         for step in range(-AROUND, AROUND + 1):
-            x = text_before[begin + position_e[mine]] + step
+            x = text_before[begin + position_e[entries]] + step
             inside = (x >= least) & (x < most)
             key = mix(key, torch.from_numpy(np.where(inside, id_x[np.where(inside, x, 0)], -1)))
-        key_e[mine] = key.numpy()
+        key_e[entries] = key.numpy()
         memory.release(events.token_modality, events.token_id)
         low = high
     return key_e

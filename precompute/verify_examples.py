@@ -20,6 +20,7 @@ from precompute.store.query import fetch_plain
 from precompute.store.reader import Store
 
 Array = NDArray[np.int64]
+FEATURES_AT_ONCE = 1 << 12
 COLUMNS = ("feature", "modality", "band", "rank", "row", "position", "value", "n_active", "n_same")
 
 
@@ -62,7 +63,13 @@ class Examples:
 
     def __init__(self, store: Store) -> None:
         self.store, self.n_features = store, store.n_features
-        columns = table(store, f"SELECT {', '.join(COLUMNS)} FROM examples", len(COLUMNS)).T
+        # Some features at a time: the driver makes an object of every number.
+        query = f"SELECT {', '.join(COLUMNS)} FROM examples WHERE feature BETWEEN {{}} AND {{}} ORDER BY 1, 2, 3, 4"
+        blocks = [
+            table(store, query.format(low, low + FEATURES_AT_ONCE - 1), len(COLUMNS))
+            for low in range(0, self.n_features, FEATURES_AT_ONCE)
+        ]
+        columns = np.concatenate(blocks).T.copy()
         self.feature, self.modality, self.band, self.rank, self.row, self.position, self.bits = columns[:7]
         self.n_active, self.n_same = columns[7:]
         self.list = (self.feature * 2 + self.modality) * (N_BANDS + 1) + self.band + 1
@@ -127,9 +134,9 @@ class Examples:
         np.add.at(self.n_above_fm, (feature[above], side[above] % 2), 1)
         if not len(at):
             return
-        key, asked = run.token_e * self.n_features + run.feature_e, self.token[at] * self.n_features + self.feature[at]
-        event = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
-        need(len(key) > 0 and bool((key[event] == asked).all()), "an example is no event")
+        key_e, key = run.token_e * self.n_features + run.feature_e, self.token[at] * self.n_features + self.feature[at]
+        event = np.minimum(np.searchsorted(key_e, key), max(len(key_e) - 1, 0))
+        need(len(key_e) > 0 and bool((key_e[event] == key).all()), "an example is no event")
         need(bool((run.value_e[event].view(np.uint16) == self.bits[at]).all()), "an example's value is not its event's")
         mine = ((self.row[at] - run.rows[0]) * 2 + self.modality[at]) * self.n_features + self.feature[at]
         first, end = (np.searchsorted(group, mine, to) for to in ("left", "right"))

@@ -235,3 +235,14 @@ def test_the_packed_order_is_that_of_all_four_keys(n: int, hashes: int, rows: in
     for key in (torch.from_numpy(rng.integers(0, hashes, n)), ent.entry_hash(seed, some)):
         expected = np.lexsort((-bits, row, key, cell))
         np.testing.assert_array_equal(ent.hashed_order(some, torch.from_numpy(cell), key), expected)
+
+
+@given(st.integers(0, 60), st.sampled_from([1, 1 << 40]), st.integers(0, 1000))
+def test_the_strongest_are_ordered_by_group_value_and_row(n: int, stride: int, seed: int) -> None:
+    """Row numbers too large for one number with the others too."""
+    rng = np.random.default_rng(seed)
+    group, bits, row = rng.integers(0, 3, n), rng.integers(1, 4, n), rng.permutation(n) * stride
+    value = torch.from_numpy(bits.astype(np.int16)).view(torch.float16)
+    none = torch.zeros(n, dtype=torch.int32)
+    entries = ent.Entries(torch.from_numpy(group), value, torch.from_numpy(row), none, none)
+    np.testing.assert_array_equal(ent.ranked(entries), np.lexsort((row, -bits, group)))

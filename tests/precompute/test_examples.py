@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,76 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from precompute import examples
 from precompute.duplicates import NEAR_LIMIT
 from precompute.index import all_sample_vectors
+from precompute.pass_options import Options
+from precompute.pipeline import precompute
 from precompute.pixels import pixel_hashes
+from precompute.store import schema as s
 from precompute.store.collected import load_step
 from precompute.store.events import Events
+from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, SHOWN, TEXT
+from tests import tiny
 from tests.precompute.conftest import Part
+from tests.precompute.tinies import Tiny
 
 Array = np.ndarray
+
+
+@pytest.fixture(scope="module")
+def repeats(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Thirty pairs; one white image under eight captions, in two files; one caption under twelve images. Twice, in one
+    shard and in many."""
+    root = tmp_path_factory.mktemp("repeats")
+    folder = tiny.make_data(root / "data", 30)
+    lines = (folder / "metadata.jsonl").read_text()
+    Image.new("RGB", (40, 40), "white").save(folder / "white.png")
+    Image.new("RGB", (40, 40), "white").save(folder / "white.jpg")
+    rows = [
+        {"file_name": f"white.{'jpg' if i % 2 else 'png'}", "text": f"a {tiny.WORDS[2 + i]} cup", "id": f"white-{i}"}
+        for i in range(8)
+    ]
+    for i in range(12):
+        tiny.picture(100 + i).save(folder / f"again-{i}.png")
+        rows.append({"file_name": f"again-{i}.png", "text": "two red balls on the left", "id": f"again-{i}"})
+    (folder / "metadata.jsonl").write_text(lines + "".join(json.dumps(row) + "\n" for row in rows))
+
+    def made(name: str, shard_samples: int) -> Path:
+        return precompute(Options(
+            data=str(folder), model=str(tiny_files.model), sae=str(tiny_files.sae), out=root / name / "store", ds=10,
+            device="cpu", sinks="keep", batch_tokens=150, shard_samples=shard_samples, name="repeats",
+        ))  # fmt: skip
+
+    return made("few", 1000), made("many", 4)
+
+
+def test_no_image_and_no_caption_fills_a_list(repeats: tuple[Path, Path]) -> None:
+    store, _ = (Store.open(path) for path in repeats)
+    n_white = n_again = 0
+    for feature in range(store.n_features):
+        for modality in s.MODALITIES:
+            ids = [str(one["sample_id"]) for one in store.examples(feature, modality=modality)]
+            assert len(set(ids)) == len(ids)
+        seen = [one for one in store.examples(feature, modality="image") if one["sample_id"].startswith("white")]
+        assert len(seen) <= 1
+        n_white = max([n_white, *(1 + one["n_same"] for one in seen)])
+        text = [one for one in store.examples(feature, modality="text") if one["sample_id"].startswith("again")]
+        assert len({one["position"] for one in text}) == len(text)
+        n_again = max(n_again, sum(1 + one["n_same"] for one in text))
+        # The white images' captions differ, and so do the images of the one caption.
+        for name, modality in (("white", "text"), ("again", "image")):
+            ones = [one for one in store.examples(feature, modality=modality) if one["sample_id"].startswith(name)]
+            assert all(one["n_same"] == 0 for one in ones)
+    assert n_white == 8 and n_again == 12
+
+
+def test_examples_do_not_depend_on_how_the_run_was_cut(repeats: tuple[Path, Path]) -> None:
+    few, many = ((path / "store.sqlite").read_bytes() for path in repeats)
+    assert few == many
 
 
 def plain_likeness(part: Part) -> Callable[[int, tuple[int, int], tuple[int, int]], bool]:
@@ -102,9 +162,7 @@ def events(tmp_path: Path) -> Events:
 
 
 @pytest.mark.parametrize("at_once", [1, 1 << 20])
-def test_a_window_is_its_text_wherever_it_stands(
-    events: Events, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_window_is_its_text_wherever_it_stands(events: Events, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "TOKENS_AT_ONCE", at_once)
     places = [(1, 4), (0, 8), (0, 7), (2, 2), (2, 14), (2, 18), (2, 22), (2, 39), (0, 8)]
     found = examples.windows(events, *map(np.array, zip(*places, strict=True))).tolist()
