@@ -91,7 +91,7 @@ def whole_words(pieces: list[str]) -> list[str]:
 
 def top_words(data: Collected, words: Words) -> csr_matrix:
     """int32 [F, W]: how many of a feature's top text tokens are pieces of each word."""
-    row, position = (data.accum[f"top_{name}"][:, TEXT] for name in ("row", "pos"))
+    row, position = (data.examples[f"top_{name}"][:, TEXT] for name in ("row", "position"))
     feature, rank = np.nonzero(row >= 0)
     pairs = np.stack([row[feature, rank], position[feature, rank]], axis=1).astype(np.int64)
     places, where = np.unique(pairs, axis=0, return_inverse=True)
@@ -115,7 +115,7 @@ def top_words(data: Collected, words: Words) -> csr_matrix:
 
 def top_samples(data: Collected, modality: int) -> csr_matrix:
     """int32 [F, N] of ones: the samples of a feature's top tokens in one modality."""
-    row = data.accum["top_row"][:, modality]
+    row = data.examples["top_row"][:, modality]
     feature, rank = np.nonzero(row >= 0)
     shape = (data.n_features, data.n_samples)
     matrix = csr_matrix((np.ones(len(feature), np.int32), (feature, row[feature, rank])), shape=shape)
@@ -252,7 +252,7 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -
         known = dict.fromkeys(words.id_of[word] for word in words_of(token) if word in words.id_of)
         return Name(f"{kind} “{token}”", list(known))
 
-    row, position = (int(data.accum[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "pos"))
+    row, position = (int(data.examples[f"top_{name}"][feature, TEXT, 0]) for name in ("row", "position"))
     if row >= 0:
         token = data.vocabulary[
             int(data.events.token_id[int(data.events.sample_token[row]) + position])
@@ -262,7 +262,7 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -
     for text in promoted:
         if has_letters(text):
             return quoted("towards", text.strip())
-    rows = np.unique(data.accum["top_row"][feature])
+    rows = np.unique(data.examples["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel()
     if count.any():
         return quoted("with", words.name[int(count.argmax())])

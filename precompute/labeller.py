@@ -98,7 +98,7 @@ class Labeller:
             promoted: of each feature, the tokens that its direction promotes.
         """
         failed_in_row, lock = 0, threading.Lock()
-        _ = (data.accum, data.samples, data.vocabulary)  # read once, before threads share them
+        _ = (data.examples, data.samples, data.vocabulary)  # read once, before threads share them
 
         def work(i: int) -> str | None:
             nonlocal failed_in_row
@@ -147,13 +147,9 @@ def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
 
 
 def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[int, int]]:
-    """(row, position) of the feature's strongest tokens, one a sample."""
-    rows, positions = (data.accum[f"top_{name}"][feature, modality].tolist() for name in ("row", "pos"))
-    first: dict[int, int] = {}
-    for row, position in zip(rows, positions, strict=True):
-        if row >= 0:
-            first.setdefault(row, position)
-    return list(first.items())[:most]
+    """(row, position) of the feature's strongest examples."""
+    rows, positions = (data.examples[f"top_{name}"][feature, modality, :most].tolist() for name in ("row", "position"))
+    return [(row, position) for row, position in zip(rows, positions, strict=True) if row >= 0]
 
 
 def in_text(data: Collected, row: int, position: int) -> str:

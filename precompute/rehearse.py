@@ -202,7 +202,7 @@ def rehearse(
         write_pairs(part, manifest)
     a_pass: dict[str, float] = {}
     with timed(a_pass, "shard"):
-        acc.save(acc.Running(sae.n_features, seed).accum())
+        acc.save(acc.Accumulator(sae.n_features, seed).accum())
     data_read = Collected(part, manifest)
     pieces = growing(job, data_read, manifest, stride)
     counts = {

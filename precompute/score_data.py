@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from precompute.collect import Collector
 from precompute.data import METADATA, Data, Row, SetAside, stream
 from precompute.encode import Scale, encode_batch
+from precompute.entries import by_sample
 from precompute.errors import SaevxError
 from precompute.live import load_engine, located
 from precompute.loading import pick_device
@@ -201,7 +202,8 @@ class Job:
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
-                samples += split(encoded, one, pair_events(encoded, one), set(), sae.n_features)
+                maxima = by_sample(pair_events(encoded, one), sae.n_features)
+                samples += split(encoded, one, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in kept}
             ran = [by_index[sample.index] for sample in samples]

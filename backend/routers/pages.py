@@ -60,11 +60,16 @@ FEATURE_COLUMNS = [
 ]
 LIST_ROWS = 30
 BANDS = {
-    -1: ("top", "The strongest tokens of the whole store."),
-    0: ("high", "Drawn at random from the feature's highest octave of activation."),
-    1: ("½", "Drawn at random from the octave below the highest."),
-    2: ("¼", "Drawn at random from the second octave below the highest."),
-    3: ("low", "Drawn at random from everything weaker: is it still the same feature?"),
+    -1: ("top", "The samples in which it is strongest, each by its strongest token."),
+    0: ("high", "Samples drawn at random from the feature's highest octave of activation."),
+    1: ("½", "Samples drawn at random from the octave below the highest."),
+    2: ("¼", "Samples drawn at random from the second octave below the highest."),
+    3: ("low", "Samples drawn at random from everything weaker: is it still the same feature?"),
+}
+UNITS = {"text": "tokens", "image": "patches"}
+ALIKE = {
+    "text": "Further samples with the same words around the token, or with nearly the same image and the same caption",
+    "image": "Further samples with the same image file or nearly the same image",
 }
 
 
@@ -199,11 +204,14 @@ def feature(
         where = f"“{one.token}”" if one.token else ""
         if one.patch:
             where = f"row {one.patch.row}, column {one.patch.col}"
+        if one.n_active > 1:
+            where += f" · {one.n_active:,} {UNITS[one.modality]}"
         cards.append(
             {
                 "sample_id": one.sample_id,
                 "activation": one.activation,
                 "where": where,
+                "n_same": one.n_same,
                 "peak": one.position if one.modality == "text" else None,
                 "pictures": [picture] if picture else [],
                 "tokens": drawn_tokens(one.tokens, tops["text"]),
@@ -237,6 +245,7 @@ def feature(
         band=band,
         bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
         band_help=BANDS[band][1],
+        alike=ALIKE[side],
         bare=served.manifest.get("events", {}).get("kept") == "none",
         examples=cards,
         om=omega_scale(found.omega, found.omega_baseline, found.lift_low, found.lift_high),

@@ -46,9 +46,14 @@ class Collected:
 
     @cached_property
     def accum(self) -> dict[str, Array]:
-        """count, total, max, hist, top_*, band_* per feature and modality."""
+        """count, total, max, hist, top_*, band_* per feature and modality (accumulate.tables)."""
         with np.load(self.part / "collect" / "accum.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+
+    @cached_property
+    def examples(self) -> dict[str, Array]:
+        """top_*, band_* as they are shown, those that show the same folded (examples.fold); left by step `flag`."""
+        return load_step(self.part, "examples")
 
     @cached_property
     def sample(self) -> dict[str, Array]:

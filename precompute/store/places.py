@@ -20,7 +20,6 @@ from precompute.store.samples import SampleQueries
 Array = NDArray[Any]
 Item = dict[str, Any]
 
-_WINDOW = 12  # text tokens shown on either side of a text example
 _NONE = np.zeros(0, np.int64)
 
 _EXAMPLE = Columns(s.examples.c)
@@ -38,7 +37,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
 
         Args:
             modality: "text", "image" or None for both.
-            band: −1 the overall top list, 0–3 octaves down from the largest, None for all.
+            band: −1 the strongest overall, 0–3 octaves down from the largest, None for all.
             compute: gives the events of a row that the store has not kept, or None.
         """
         self._check_feature(feature)
@@ -65,29 +64,22 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         return found
 
     def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
-        """Of each feature, its strongest example in each of the first few samples, without the tokens around it: what a
-        list shows, in two queries.
-
-        Args:
-            n_samples: at most so many; found among the first 2 · n_samples examples.
-        """
+        """Of each feature the first examples, without the tokens around them: what a list shows, in two queries."""
         wanted = sorted({int(k) for k in features})
-        first: dict[int, dict[int, Item]] = {feature: {} for feature in wanted}
+        first: dict[int, list[Item]] = {feature: [] for feature in wanted}
         for start in range(0, len(wanted), 900):
             some = wanted[start : start + 900]
             rest = (
                 f"examples WHERE feature IN ({marks(len(some))}) AND modality = ? AND band = -1 AND rank < ? "
                 "ORDER BY feature, rank"
             )
-            for r in _EXAMPLE.fetch(self.engine, rest, (*some, modality_code(modality), 2 * n_samples)):
-                of = first[r["feature"]]
-                if len(of) < n_samples:
-                    of.setdefault(r["row"], r)
-        samples = self._shown({row for of in first.values() for row in of})
-        return {k: [self._example(r, samples[row], around=0) for row, r in of.items()] for k, of in first.items()}
+            for r in _EXAMPLE.fetch(self.engine, rest, (*some, modality_code(modality), n_samples)):
+                first[r["feature"]].append(r)
+        samples = self._shown({r["row"] for of in first.values() for r in of})
+        return {k: [self._example(r, samples[r["row"]], around=0) for r in of] for k, of in first.items()}
 
     def _example(
-        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = _WINDOW
+        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = s.AROUND
     ) -> Item:
         """One example with `around` text tokens on either side, or without any for 0. Where the sample's events are
         neither kept nor `computed`, its place alone: no grid, and null on the tokens around it."""
@@ -121,6 +113,8 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "band": example["band"],
             "rank": example["rank"],
             "activation": z,
+            "n_active": example["n_active"],
+            "n_same": example["n_same"],
             "position": position,
             "token": self.token_text(int(events.token_id_t[position])) if text else None,
             "patch": patch,

@@ -26,6 +26,9 @@ TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere
 TOKEN_KINDS = ("text", "image", "special", "sink")
 
+SHOWN, AROUND = 20, 12
+"""Examples of a feature's strongest; text tokens shown on either side of one."""
+
 VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
 KINDS = ("text-image", "text-text", "image-image")
 SPACES = ("decoder", "profile")
@@ -187,12 +190,14 @@ examples = Table(
     metadata,
     Column("feature", Integer, ForeignKey("features.id"), primary_key=True),
     Column("modality", Integer, primary_key=True),
-    Column("band", Integer, primary_key=True),  # −1 = top overall, 0–3 = octaves down from the largest
+    Column("band", Integer, primary_key=True),  # −1 = strongest overall, 0–3 = octaves down from the largest
     Column("rank", Integer, primary_key=True),
     Column("row", Integer, ForeignKey("samples.row"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("value", Integer, nullable=False),  # bits of the float16 in stored units: they order as the values do
-    Index("examples_row", "row", sqlite_where=text("band = -1 AND rank < 10")),
+    Column("n_active", Integer, nullable=False),
+    Column("n_same", Integer, nullable=False),
+    Index("examples_row", "row", sqlite_where=text("band = -1 AND rank = 0")),  # whose strongest sample is this one?
     sqlite_with_rowid=False,
 )
 

@@ -32,6 +32,7 @@ Columns = dict[str, Sequence[Any]]
 """Rows as columns, by name."""
 
 _CHUNK = 5000
+EXAMPLE_COLUMNS = ("row", "position", "value", "n_active", "n_same")
 _UNHASHED = ("manifest.json", "run.json", "plan.json")
 
 
@@ -240,21 +241,20 @@ def reason_rows(reasons: list[list[Any]]) -> Iterator[Columns]:
 
 
 def example_rows(data: Collected) -> Iterator[Columns]:
-    """Top lists (band −1) and bands, in primary-key order."""
+    """Strongest samples (band −1) and bands, in primary-key order."""
     for some in _chunks(data.n_features):
-        rows, positions, values = (_top_and_bands(data.accum, name, some) for name in ("row", "pos", "value"))
-        feature, modality, band, rank = at = np.nonzero(rows >= 0)
-        columns = {
-            "feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank,
-            "row": rows[at], "position": positions[at], "value": values[at].view(np.uint16),
-        }  # fmt: skip
+        listed = {name: _top_and_bands(data.examples, name, some) for name in EXAMPLE_COLUMNS}
+        feature, modality, band, rank = at = np.nonzero(listed["row"] >= 0)
+        columns = {"feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank}
+        columns |= {name: values[at] for name, values in listed.items()}
+        columns["value"] = columns["value"].view(np.uint16)
         yield {name: column.tolist() for name, column in columns.items()}
 
 
-def _top_and_bands(accum: dict[str, Array], name: str, some: slice) -> Array:
+def _top_and_bands(examples: dict[str, Array], name: str, some: slice) -> Array:
     """[features, 2, 5, 20]: the overall list, then four bands widened to its length with −1 for nothing."""
-    top, bands = accum[f"top_{name}"][some], accum[f"band_{name}"][some]
-    wide = np.full((*bands.shape[:3], top.shape[2]), -1, dtype=bands.dtype)
+    top, bands = examples[f"top_{name}"][some], examples[f"band_{name}"][some]
+    wide = np.full((*bands.shape[:3], top.shape[2]), -1 if name == "row" else 0, dtype=bands.dtype)
     wide[..., : bands.shape[3]] = bands
     return np.concatenate([top[:, :, None], wide], axis=2)
 

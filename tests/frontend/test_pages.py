@@ -72,6 +72,17 @@ def test_a_chosen_feature_lights_the_picture_without_javascript(client: TestClie
     )
 
 
+def test_an_example_says_how_much_of_it_fires_and_how_many_are_alike(client: TestClient) -> None:
+    for modality, unit in (("image", "patches"), ("text", "tokens")):
+        items = client.get(f"/api/v1/features/{RED}/examples?modality={modality}").json()["items"]
+        cards = client.get(f"/features/{RED}?modality={modality}").text.split('data-testid="example"')[1:]
+        assert len(cards) == len(items) > 3
+        for card, one in zip(cards, items, strict=True):
+            assert (f"· {one['n_active']} {unit}" in card) == (one["n_active"] > 1)
+            assert (f"+{one['n_same']} alike" in card) == (one["n_same"] > 0)
+    assert any(one["n_same"] for one in items)
+
+
 def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestClient) -> None:
     example = client.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"][0]
     assert 'data-testid="silent"' not in client.get(f"/samples/{example['sample_id']}?feature={RED}").text

@@ -29,7 +29,7 @@ def test_live_features_have_a_name_and_dead_ones_none(part: Part) -> None:
 def test_detection_score_against_counting(part: Part) -> None:
     data, p999 = part.data, load_step(part.path, "weigh")["p999"]
     got, labels = load_step(part.path, "label")["score"], load_json(part.path, "label")
-    tops, scores = data.accum["top_row"], []
+    tops, scores = data.examples["top_row"], []
     for word in ("dog", "red", "boat"):
         for side in range(3):
             k = word_feature(word) + side
@@ -114,7 +114,7 @@ def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
     strong, silent = [], []
     for row in range(data.n_samples):
         kept = [z for m in (0, 1) for f, z in zip(*data.events.maxima(row, m), strict=True) if f == k]
-        if row in data.accum["top_row"][k]:
+        if row in data.examples["top_row"][k]:
             continue
         has = bool({"dog", "red"} & set(label.words_of(data.samples[row]["text"])))
         if max(kept, default=0) > label.STRONG * p999[k]:
@@ -130,9 +130,9 @@ def test_names_where_no_word_stands_out(part: Part) -> None:
     words = label.read_words([str(record["text"]) for record in data.samples])
     token = label.fallback(data, words, k, [])
     assert token == label.Name("token “dog”", [words.id_of["dog"]])
-    rows = data.accum["top_row"].copy()
+    rows = data.examples["top_row"].copy()
     rows[k, 0] = -1
-    data.accum["top_row"] = rows
+    data.examples["top_row"] = rows
     assert label.fallback(data, words, k, ["…", " xyzzy"]) == label.Name("towards “xyzzy”", [])
     seen = label.fallback(data, words, k, ["…"])
     captions = [set(label.words_of(data.samples[r]["text"])) for r in np.unique(rows[k, 1]) if r >= 0]
