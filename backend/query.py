@@ -108,7 +108,7 @@ def search(
         "dense": hits(ranked.dense, False),
         "n_dense": int(ranked.dense.sum()),
         "samples": samples,
-        "tokens": [opened.token_text(int(t)) for t in events.token_id_t[events.modality_t == TEXT]],
+        "tokens": opened.token_texts(events.token_id_t[events.modality_t == TEXT]),
         "views": as_views(views),
     }
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from precompute.errors import SaevxError
 from precompute.geometry import Layout, View
 from precompute.loading import Parts, Quantize, entwined, load_parts
+from precompute.pieces import bytes_of_token, text_of_bytes
 from precompute.tensors import exact
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
@@ -337,7 +338,7 @@ class Mllm:
     # ---- words
 
     def token_text(self, token_id: int) -> str:
-        """The token as text; a word's first piece keeps its leading space."""
+        """The token as text: a word's first piece keeps its space, bytes of a character are marks (pieces.py)."""
         return self._piece(self.tokenizer.convert_ids_to_tokens(int(token_id)))
 
     def vocabulary(self) -> list[str]:
@@ -351,6 +352,8 @@ class Mllm:
         if "\u2581" in token:  # SentencePiece's space
             return token.replace("\u2581", " ")
         text: str = self.tokenizer.convert_tokens_to_string([token])
+        if "\ufffd" in text and (raw := bytes_of_token(token)) is not None:
+            return text_of_bytes(raw)  # some of its bytes are no whole character
         return text
 
     def logit_lens_weights(self) -> tuple[Tensor | None, Tensor]:

@@ -103,7 +103,7 @@ def why(
     """The reason in one sentence, with the features and tokens behind it."""
 
     def text_of(position: int) -> str:
-        return store.token_text(int(events.token_id_t[position]))
+        return store.whole_token(events.token_id_t, position)
 
     against = name in ("mismatch", "unsupported")
     strong = worst(excess, np.arange(len(excess.row_t) if against else 0), text_of).tolist()
