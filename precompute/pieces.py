@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 NEAR = 3
 """Tokens on either side that can share a character with one: it has four bytes at most."""
-_MARKS = re.compile("((?:⟨[0-9A-F]{2}⟩)+)")
+MARKS = re.compile("((?:⟨[0-9A-F]{2}⟩)+)")
+"""Bytes that `mark` wrote out, in a text."""
 _BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's token for a byte
 _MARKED = "saevx.marked"
 
@@ -36,7 +37,7 @@ def text_of_bytes(raw: bytes) -> str:
 
 def bytes_of_text(text: str) -> bytes:
     """What `text_of_bytes` was made from."""
-    parts = _MARKS.split(text)  # every second part is marks
+    parts = MARKS.split(text)  # every second part is marks
     return b"".join(
         bytes.fromhex(part.replace("⟨", "").replace("⟩", "")) if i % 2 else part.encode("utf-8", "replace")
         for i, part in enumerate(parts)
@@ -45,7 +46,7 @@ def bytes_of_text(text: str) -> bytes:
 
 def has_marks(text: str) -> bool:
     """Whether some of its bytes are no whole character."""
-    return "⟨" in text and _MARKS.search(text) is not None
+    return "⟨" in text and MARKS.search(text) is not None
 
 
 @cache
