@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi import Path, Query
 from pydantic import AfterValidator
@@ -37,7 +37,7 @@ def sample_of(key: str) -> str:
         sample_id = base64.b64decode(key[1:] + "=" * (-len(key[1:]) % 4), altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
         return key
-    return sample_id if sample_key(sample_id) == key else key
+    return sample_id if sample_id and sample_key(sample_id) == key else key
 
 
 def sample_path(sample_id: str) -> str:
@@ -56,6 +56,7 @@ def _is_plain(sample_id: str) -> bool:
         and sample_id == sample_id.strip()
         and not sample_id.startswith(_MARK)
         and "\\" not in sample_id  # some take it for a slash
+        and unquote(sample_id) == sample_id  # some decode twice
         and not {"", ".", ".."} & set(parts)  # resolved by clients, merged by proxies
         and (len(parts) == 1 or parts[-1] not in PARTS)
         and len(sample_id) <= LONGEST_PLAIN

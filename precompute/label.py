@@ -20,12 +20,12 @@ from scipy.sparse import csr_matrix
 
 from precompute.cooccur import chosen_rows, feature_sets
 from precompute.label_words import Words, read_words
-from precompute.pieces import join
+from precompute.pieces import MARKS, join
 from precompute.progress import say
 from precompute.runs import expand, offsets, run_starts
 from precompute.store.collected import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
-from precompute.texts import has_letters
+from precompute.texts import has_letters, is_blank
 
 Array = NDArray[Any]
 
@@ -216,10 +216,10 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -
         return Name(f"{kind} “{token}”", words.named_in(token))
 
     row, position = (int(data.accum[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "pos"))
-    if row >= 0 and (token := data.token(row, position).strip()):
+    if row >= 0 and not is_blank(token := data.token(row, position).strip()):
         return quoted("token", token)
     for text in promoted:
-        if has_letters(text):
+        if has_letters(MARKS.sub("", text)):  # bytes of a character name nothing
             return quoted("towards", text.strip())
     rows = np.unique(data.accum["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from precompute.errors import SaevxError
 from precompute.geometry import Layout, View
 from precompute.loading import Parts, Quantize, entwined, load_parts
-from precompute.pieces import bytes_of_token, text_of_bytes
+from precompute.pieces import text_of_token
 from precompute.tensors import exact
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
@@ -347,14 +347,7 @@ class Mllm:
         return [self._piece(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(n)))]
 
     def _piece(self, token: str | None) -> str:
-        if token is None:
-            return ""
-        if "\u2581" in token:  # SentencePiece's space
-            return token.replace("\u2581", " ")
-        text: str = self.tokenizer.convert_tokens_to_string([token])
-        if "\ufffd" in text and (raw := bytes_of_token(token)) is not None:
-            return text_of_bytes(raw)  # some of its bytes are no whole character
-        return text
+        return "" if token is None else text_of_token(token, self.tokenizer.convert_tokens_to_string)
 
     def logit_lens_weights(self) -> tuple[Tensor | None, Tensor]:
         """Weight of the final norm [d] (None without one) and the unembedding W_U [V, d], float32 on the CPU.

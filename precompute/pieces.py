@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -64,6 +64,20 @@ def bytes_of_token(token: str) -> bytes | None:
         return bytes([int(fallback[1], 16)])
     byte_of = _byte_of_letter()
     return bytes(byte_of[letter] for letter in token) if all(letter in byte_of for letter in token) else None
+
+
+def text_of_token(token: str, to_string: Callable[[list[str]], str]) -> str:
+    """A vocabulary entry as text: a word's first piece keeps its space, bytes of a character are marks.
+
+    Args:
+        to_string: the tokenizer's `convert_tokens_to_string`, which puts U+FFFD for bytes that are no whole character.
+    """
+    if "\u2581" in token:  # SentencePiece's space
+        return token.replace("\u2581", " ")
+    text = to_string([token])
+    if "\ufffd" in text and (raw := bytes_of_token(token)) is not None:
+        return text_of_bytes(raw)
+    return text
 
 
 class Joined(NamedTuple):

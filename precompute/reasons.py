@@ -12,7 +12,7 @@ from precompute.duplicates import Near
 from precompute.score import Weights
 from precompute.store.collected import Collected
 from precompute.support import N_NAMED, over_p999, text_events, text_excess, worst
-from precompute.texts import repeated_words
+from precompute.texts import is_blank, repeated_words
 
 Array = NDArray[Any]
 MAX_REASONS = 2000  # per flag, the worst first
@@ -80,7 +80,7 @@ class Reasons:
             only_image[image.indices[at]] = np.minimum(image.data[at], 1) * support_f[image.indices[at]]
             only_image[text.indices[slice(*text.indptr[i : i + 2])]] = 0
             instead = [int(k) for k in np.argsort(-only_image, kind="stable")[:N_NAMED] if only_image[k] > 0]
-            words = ", ".join(f"“{token.strip()}”" for token in tokens)
+            words = ", ".join(f"“{token.strip()}”" for token in tokens if not is_blank(token))
             if name == "unsupported":
                 said = f"No patch supports {words}." if words else "A caption token has no support on the image."
             else:

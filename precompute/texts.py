@@ -25,6 +25,9 @@ _UNIT_OR_SIGN = regex.compile(rf"{_BASE}\p{{M}}*|{_WORD}|[\p{{P}}\p{{S}}\p{{Co}}
 _ASCII_WORD = regex.compile(r"[a-z0-9]+")  # these two say the same of lower-case ASCII, several times as fast
 _ASCII_WORD_OR_SIGN = regex.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 
+# Not \p{Cn}: the newest emoji, which this Unicode may not know yet.
+_BLANK = regex.compile(r"[\p{Cc}\p{Cf}\p{Z}\p{M}\p{Default_Ignorable_Code_Point}\u2800]*", regex.V1)
+
 # What people leave out when they type: accents of Latin and Greek letters, Hebrew points, Arabic vowels.
 _ACCENTS = regex.compile(
     r"(?<=[\p{Latin}\p{Greek}][\u0300-\u036f]*)[\u0300-\u036f]+|[\u0591-\u05c7\u0640\u064b-\u065f]"
@@ -34,9 +37,10 @@ _BREAKS = regex.compile(r"[\p{Cc}\p{Cs}\p{Z}]+")
 _QUOTES_AND_DASHES = str.maketrans("‘’ʼ‐‑‒–—", "'''-----")
 _HIDDEN = regex.compile(r"[\p{Cf}\ufe00-\ufe0f]+")
 
-# Punctuation around a word of a query. What begins or ends words such as .net, #1, @user, 50% or w/ stays.
-_BEFORE = regex.compile(r"^[\p{P}--[.#@%&/\\]]+", regex.V1)
-_AFTER = regex.compile(r"[\p{P}--[#@%&/\\]]+$", regex.V1)
+# Punctuation around a word of a query. What begins or ends words such as .net, #1, @user, -5, 50%, w/ or C-- stays.
+_BEFORE = regex.compile(r"^[\p{P}--[.#@%&/\\\-]]+", regex.V1)
+_AFTER = regex.compile(r"[\p{P}--[#@%&/\\\-]]+$", regex.V1)
+_PUNCTUATION = regex.compile(r"\p{P}*")
 
 
 class Unit(NamedTuple):
@@ -71,6 +75,12 @@ def words_of(text: str) -> list[str]:
 def has_letters(text: str) -> bool:
     """Whether a letter or a digit is in it."""
     return any(map(str.isalnum, text))
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see in it: spaces, line breaks, control and joining characters, marks of no letter.
+    """
+    return _BLANK.fullmatch(text) is not None
 
 
 def repeated_share(text: str) -> float:
@@ -151,7 +161,7 @@ def query_words(text: str) -> list[list[list[str]]]:
     t - shirt or t shirt."""
     given = _folded(text).split()
     bare = [_AFTER.sub("", _BEFORE.sub("", word)) for word in given]
-    found = [search_units(word) for word in ([word for word in bare if word] or given)]
+    found = [search_units(word) for word in ([word for word in bare if not _PUNCTUATION.fullmatch(word)] or given)]
     return [[word, *([bridged] if (bridged := _without_inner(word)) != word else [])] for word in found if word]
 
 

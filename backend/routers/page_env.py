@@ -84,8 +84,8 @@ Maybe = BeforeValidator(_none_if_empty)
 MaybeStr = Annotated[str | None, Maybe]
 MaybeInt = Annotated[int | None, Maybe]
 MaybeFloat = Annotated[float | None, Maybe]
-MaybeSample = Annotated[str | None, Maybe, AfterValidator(lambda key: key and sample_of(key))]
-"""A sample as `sample_key` names it: a form would change the line breaks of a bare id."""
+SampleKey = Annotated[str | None, Maybe, AfterValidator(lambda key: key and sample_of(key))]
+"""A sample as `sample_key` names it: in a form's field the line breaks of a bare id would be changed."""
 
 
 def address(path: str, pairs: list[tuple[str, Any]]) -> str:

@@ -7,19 +7,19 @@ from __future__ import annotations
 import regex
 
 from precompute.pieces import MARKS
+from precompute.texts import is_blank
 
-# Not \p{Cn}: the newest emoji, of which this Python may not know yet.
-_NOTHING_TO_SEE = regex.compile(r"[\p{Cc}\p{Cf}\p{Z}\p{M}\p{Default_Ignorable_Code_Point}\u2800]*", regex.V1)
 _ACCENT = regex.compile(r"[\p{M}--\p{Default_Ignorable_Code_Point}]", regex.V1)
 """Of a letter that is not there."""
 _BREAKING = regex.compile(r"[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]")  # lines, and the direction of what follows
+_CONTROL = regex.compile(r"[\p{Cc}--[\n\t\r]]", regex.V1)
 _SIGNS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡", " ": "␣"}
 
 
 def visible(text: str) -> str:
     """A token or an id with signs for line breaks and control characters and, where there is nothing else to see, for
     each character."""
-    if not _NOTHING_TO_SEE.fullmatch(text):
+    if not is_blank(text):
         return _BREAKING.sub(lambda match: _sign(match[0]), text)
     if _ACCENT.match(text.lstrip(" ")):
         return "◌" + text.lstrip(" ")
@@ -35,7 +35,7 @@ def _sign(character: str) -> str:
 def drawn_token(text: str) -> tuple[bool, str]:
     """(whether a space stands before it, what is drawn) of a token in running text; a dot stands for bytes of a
     character that an earlier token shows."""
-    spaced = len(text) > 1 and text[0] == " " and not _NOTHING_TO_SEE.fullmatch(text)
+    spaced = len(text) > 1 and text[0] == " " and not is_blank(text)
     return spaced, MARKS.sub("·", visible(text[spaced:]))
 
 
@@ -45,7 +45,7 @@ def running_text(text: str) -> str:
 
 
 def shown_caption(text: str) -> str:
-    """A caption, or that there is nothing to read in it."""
-    if not _NOTHING_TO_SEE.fullmatch(text):
-        return text
+    """A caption with its control characters as signs, or that there is nothing to read in it."""
+    if not is_blank(text):
+        return _CONTROL.sub(lambda match: _sign(match[0]), text)
     return f"(only {visible(text)})" if text else "(no caption)"
