@@ -44,11 +44,11 @@ def top_words(data: Collected, words: Words) -> tuple[csr_matrix, Array]:
     feature, rank = np.nonzero(row >= 0)
     pairs = np.stack([row[feature, rank], position[feature, rank]], axis=1).astype(np.int64)
     places, where = np.unique(pairs, axis=0, return_inverse=True)
-    found: list[list[int]] = []
-    for sample, some in groupby(places.tolist(), key=lambda place: place[0]):
-        found += words_at(data, words, sample, [token for _, token in some])
-    length = np.array([len(one) for one in found], dtype=np.int64)
-    start, flat = offsets(length), np.array([word for one in found for word in one], dtype=np.int64)
+    ids: list[list[int]] = []
+    for sample, group in groupby(places.tolist(), key=lambda place: place[0]):
+        ids += words_at(data, words, sample, [token for _, token in group])
+    length = np.array([len(one) for one in ids], dtype=np.int64)
+    start, flat = offsets(length), np.array([word for one in ids for word in one], dtype=np.int64)
     length_p = length[where.ravel()]
     word_p = flat[expand(start[:-1][where.ravel()], length_p)]
     shape = (data.n_features, len(words.name))
@@ -61,16 +61,16 @@ def words_at(data: Collected, words: Words, row: int, positions: list[int]) -> l
     low, high = (int(x) for x in data.events.sample_token[row : row + 2])
     kinds = data.events.token_modality[low:high]
     first = int(np.argmax(kinds == TEXT))
-    some = zip(data.events.token_id[low + first : high].tolist(), kinds[first:].tolist(), strict=True)
-    joined = join([data.vocabulary[token] if kind == TEXT else "\n" for token, kind in some])
+    tokens = zip(data.events.token_id[low + first : high].tolist(), kinds[first:].tolist(), strict=True)
+    joined = join([data.vocabulary[token] if kind == TEXT else "\n" for token, kind in tokens])
     places = list(words.places(joined.text))
-    found = []
+    ids = []
     for position in positions:
         start, stop = joined.start[position - first], joined.stop[position - first]
-        here = [place.word for place in places if place.start < stop and place.stop > start]
-        is_separate = [word < words.n_separate for word in here]
-        found.append(here[:1] if any(is_separate) else list(dict.fromkeys(here)))
-    return found
+        overlapping = [place.word for place in places if place.start < stop and place.stop > start]
+        separate = [word for word in overlapping if word < words.n_separate]
+        ids.append(separate[:1] or list(dict.fromkeys(overlapping)))
+    return ids
 
 
 def top_samples(data: Collected, modality: int) -> csr_matrix:

@@ -23,7 +23,7 @@ Run = list[Unit]
 
 LONGEST, LONGEST_HAN = 8, 4
 """Characters of a string at most: Thai and kana words are longer than Chinese ones."""
-LEARNT_FROM = 20_000
+MAX_CAPTIONS = 20_000
 """Different captions in which strings are looked for that recur; more would find hardly any other."""
 _HAN = regex.compile(r"\p{Han}+")
 
@@ -65,12 +65,12 @@ class Words(NamedTuple):
 
     def named_in(self, text: str) -> list[int]:
         """The words of a name, each once: of strings that overlap the first and longest."""
-        found: dict[int, None] = {}
+        words: dict[int, None] = {}
         end = 0
         for place in sorted(self.places(text), key=lambda place: (place.start, -place.stop)):
             if place.start >= end:
-                found[place.word], end = None, place.stop
-        return list(found)
+                words[place.word], end = None, place.stop
+        return list(words)
 
     def clash(self, a: int, b: int) -> bool:
         """Whether two words would say the same twice in a name: strings with a character in common."""
@@ -148,15 +148,15 @@ def recurring(captions: Sequence[str]) -> dict[str, int]:
     Args:
         captions: each but once.
     """
-    some = captions[:: -(-len(captions) // LEARNT_FROM) or 1]
-    learnt = [[[unit.text for unit in run] for run in runs(caption)] for caption in some]
+    captions = captions[:: -(-len(captions) // MAX_CAPTIONS) or 1]
+    runs_of = [[[unit.text for unit in run] for run in runs(caption)] for caption in captions]
     count: dict[tuple[str, ...], int] = {}
     shorter: dict[tuple[str, ...], int] = {}
     for length in range(1, LONGEST + 1):
         level: Counter[tuple[str, ...]] = Counter()
-        for caption in learnt:
-            found = {tuple(run[i : i + length]) for run in caption for i in range(len(run) - length + 1)}
-            level.update(one for one in found if length == 1 or (one[:-1] in shorter and one[1:] in shorter))
+        for caption_runs in runs_of:
+            inside = {tuple(run[i : i + length]) for run in caption_runs for i in range(len(run) - length + 1)}
+            level.update(one for one in inside if length == 1 or (one[:-1] in shorter and one[1:] in shorter))
         shorter = {
             one: n for one, n in level.items() if n > 1 and (length <= LONGEST_HAN or not _HAN.search("".join(one)))
         }

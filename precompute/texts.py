@@ -91,8 +91,8 @@ def repeated_share(text: str) -> float:
     halves = [1 if is_unspaced(word) else 2 for word in words] if is_unspaced(text) else [2] * len(words)
     if sum(halves) < 8:
         return 0.0
-    seen = list(_pairs(words, halves))
-    return 1 - len(set(seen)) / len(seen)
+    pairs = list(_pairs(words, halves))
+    return 1 - len(set(pairs)) / len(pairs)
 
 
 def _pairs(words: list[str], halves: list[int]) -> Iterator[tuple[str, ...]]:
@@ -120,17 +120,17 @@ def repeated_words(text: str, n: int) -> list[str]:
                 word = "".join(part)
                 counts[word] += 1
                 width[word] = 2 if spaced else size
-    chosen: list[str] = []
-    taken: set[str] = set()
+    result: list[str] = []
+    characters: set[str] = set()
     for word in sorted(counts, key=lambda word: -counts[word] * width[word]):
-        if counts[word] < 2 or len(chosen) == n:
+        if counts[word] < 2 or len(result) == n:
             continue
         if is_unspaced(word):  # its parts and overlaps repeat as often
-            if taken & set(word):
+            if characters & set(word):
                 continue
-            taken |= set(word)
-        chosen.append(word)
-    return chosen
+            characters |= set(word)
+        result.append(word)
+    return result
 
 
 # ---- search
@@ -159,10 +159,11 @@ def query_words(text: str) -> list[list[list[str]]]:
     Punctuation around a word is left out, and so are words of nothing else, unless there are no others: `C++,` is
     c + +, `"dog"` is dog, a lone `?` is itself. Punctuation inside a word may be missing in the text: `t-shirt` is
     t - shirt or t shirt."""
-    given = _folded(text).split()
-    bare = [_AFTER.sub("", _BEFORE.sub("", word)) for word in given]
-    found = [search_units(word) for word in ([word for word in bare if not _PUNCTUATION.fullmatch(word)] or given)]
-    return [[word, *([bridged] if (bridged := _without_inner(word)) != word else [])] for word in found if word]
+    words = _folded(text).split()
+    bare = [_AFTER.sub("", _BEFORE.sub("", word)) for word in words]
+    words = [word for word in bare if not _PUNCTUATION.fullmatch(word)] or words
+    strings = [string for word in words if (string := search_units(word))]
+    return [[string, *([bridged] if (bridged := _without_inner(string)) != string else [])] for string in strings]
 
 
 def _without_inner(word: list[str]) -> list[str]:

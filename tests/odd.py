@@ -26,7 +26,7 @@ CAPTIONS = {
     "emoji": "a dog 🙂 and a 👩\u200d💻", "robot": "a 🤖 🫠", "number": "offer #4167 for 50%",
     "accent": "un café", "accent2": "un cafe\u0301", "quoted": 'he said "no"', "shirt": "a red t-shirt",
     "space": "a red dog\n\non two  cups\t.", "html": "<script>alert(1)</script>", "nul": "a\0dog",
-    "wide": "Ｃ＋＋ ﾎﾞｰﾙ", "empty": "", "blank": " \n", "marks": "\u0301\u200b",
+    "wide": "Ｃ＋＋ ﾎﾞｰﾙ", "repeats": "白花开了" * 7, "empty": "", "blank": " \n", "marks": "\u0301\u200b",
 }  # fmt: skip
 """Captions by sample id."""
 

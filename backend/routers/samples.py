@@ -63,8 +63,8 @@ def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
 
     @wraps(endpoint)
-    def by_id(**given: Any) -> Any:
-        return endpoint(**given)
+    def by_id(**arguments: Any) -> Any:
+        return endpoint(**arguments)
 
     by_id.__name__ += "_by_id"
     by_id.__signature__ = signature.replace(parameters=parameters, return_annotation=hints["return"])  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ def client(odd_store: Path) -> Iterator[TestClient]:
         yield running
 
 
-def found(client: TestClient, q: str) -> set[str]:
+def samples_with(client: TestClient, q: str) -> set[str]:
     """Ids of the samples whose caption has the words, told alike by both endpoints."""
     listed = client.get(f"{API}/samples", params={"q": q, "limit": 200}).json()
     searched = client.get(f"{API}/search", params={"q": q, "limit": 200}).json()
@@ -54,7 +54,7 @@ def found(client: TestClient, q: str) -> set[str]:
     ],
 )  # fmt: skip
 def test_words_find_the_captions_that_have_them(client: TestClient, word: str, ids: set[str]) -> None:
-    assert found(client, word) == ids
+    assert samples_with(client, word) == ids
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -100,6 +100,14 @@ def test_examples_and_labels_have_whole_characters(client: TestClient) -> None:
         promoted = client.get(f"{API}/features/{one['id']}").json()["logits"]["promoted"]
         texts = [token["token"] for token in promoted]
         assert len(set(texts)) == len(texts) and "\ufffd" not in "".join(texts)
+
+
+def test_what_repeats_without_spaces_is_flagged_by_its_words(client: TestClient) -> None:
+    one = client.get(f"{API}/samples/repeats").json()
+    assert one["flag_scores"]["repeated-text"] > 0.8
+    [hit] = [flag for flag in one["flags"] if flag["name"] == "repeated-text"]
+    assert hit["reason"]["tokens"] == ["白花开了"]
+    assert client.get(f"{API}/samples/zh").json()["flag_scores"]["repeated-text"] == 0
 
 
 def test_captions_are_text_in_their_own_direction(client: TestClient) -> None:
