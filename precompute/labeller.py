@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from precompute.errors import SaevxError
+from precompute.pieces import join
 from precompute.progress import Progress, say
 from precompute.store.collected import Collected
 from precompute.store.events import patches
@@ -156,12 +157,11 @@ def in_text(data: Collected, row: int, position: int) -> str:
     """The token among its neighbours, marked."""
     sample = data.events.sample(row)
     near = range(max(0, position - AROUND), min(len(sample.token_id_t), position + AROUND + 1))
-    texts = [
-        re.sub(r"(?s)^(\s*)(.*)$", r"\1[[\2]]", text) if t == position else text
-        for t in near
-        if sample.modality_t[t] == TEXT and (text := data.vocabulary[int(sample.token_id_t[t])])
-    ]
-    return " ".join("".join(texts).split())
+    own = [t for t in near if sample.modality_t[t] == TEXT]
+    joined = join([data.vocabulary[int(sample.token_id_t[t])] for t in own])
+    token, after = joined.whole(own.index(position)), joined.stop[own.index(position)]
+    before = after - len(token.lstrip())
+    return " ".join(f"{joined.text[:before]}[[{token.lstrip()}]]{joined.text[after:]}".split())
 
 
 def in_picture(data: Collected, row: int, position: int) -> list[str]:

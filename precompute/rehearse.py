@@ -25,7 +25,7 @@ from precompute.cooccur import feature_sets
 from precompute.data import Data
 from precompute.errors import SaevxError
 from precompute.index import all_sample_vectors, nearest
-from precompute.label import read_words
+from precompute.label_words import read_words
 from precompute.model import Mllm
 from precompute.omega import K_PAIRED, Firing, common_means, firing, paired
 from precompute.pass_options import LATER

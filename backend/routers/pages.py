@@ -21,6 +21,7 @@ from backend.routers.page_parts import (
     omega_scale,
     split,
 )
+from backend.routers.page_text import visible
 from backend.routers.stores import get_store_detail
 from backend.schemas import Feature, Order, Verdict
 from precompute.sae_warning import sae_warning
@@ -119,12 +120,6 @@ def one_of_each(features: list[Feature], n: int) -> list[Feature]:
     return sorted(first.values(), key=features.index)[:n]
 
 
-def visible(token: str) -> str:
-    """A token with its line breaks and, where it is nothing else, its spaces shown."""
-    broken = token.replace("\n", "↵").replace("\t", "⇥")
-    return broken if broken.strip() else "␣" * len(broken)
-
-
 def named_by(labels: dict[str, Any]) -> str:
     """Who wrote the features' names."""
     if labels.get("method") != "labeller":
@@ -201,7 +196,7 @@ def feature(
     cards = []
     for one in shown:
         picture = example_picture(one, tops["image"])
-        where = f"“{one.token}”" if one.token else ""
+        where = f"“{visible(one.token)}”" if one.token else ""
         if one.patch:
             where = f"row {one.patch.row}, column {one.patch.col}"
         if one.n_active > 1:

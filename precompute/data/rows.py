@@ -12,6 +12,8 @@ from precompute.errors import SaevxError
 
 Records: TypeAlias = Iterable[tuple[str, dict[str, Any] | BadRow]]
 
+LONGEST_ID = 4096
+"""Bytes: as long as a path of Linux may be; servers take addresses of twice that."""
 MARK = "<image>"
 """Where LLaVA's conversations have an image; our pairs are [images][text] whatever the model."""
 
@@ -112,7 +114,10 @@ def _id(record: dict[str, Any], field: str, index: int) -> str:
         return str(index)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise BadRow("its id is neither a string nor a whole number")
-    return str(value)
+    sample_id = str(value)
+    if len(sample_id.encode()) > LONGEST_ID:
+        raise BadRow(f"its id has more than {LONGEST_ID:,} bytes, which no address can carry")
+    return sample_id
 
 
 # ---- text

@@ -98,13 +98,13 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         text_at = np.flatnonzero(events.modality_t == s.TEXT) if around else _NONE
         if text:
             centre = int(np.searchsorted(text_at, position))
-            window = text_at[max(0, centre - around) : centre + around + 1]
+            window = slice(max(0, centre - around), centre + around + 1)
             patch, shown = None, 0
         else:
-            window = text_at[: 2 * around + 1]
+            window = slice(0, 2 * around + 1)
             patch = _patch(sample, *_place(views, int(np.searchsorted(patch_at, position))))
             shown = patch["view"]
-        tokens = zip(events.token_id_t[window].tolist(), window.tolist(), z_t[window].tolist(), strict=True)
+        texts = self.token_texts(events.token_id_t[text_at], window)
         return {
             "sample_id": sample["sample_id"],
             "text": sample["text"],
@@ -116,11 +116,11 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "n_active": example["n_active"],
             "n_same": example["n_same"],
             "position": position,
-            "token": self.token_text(int(events.token_id_t[position])) if text else None,
+            "token": self.whole_token(events.token_id_t, position) if text else None,
             "patch": patch,
             "tokens": [
-                {"text": self.token_text(token), "position": t, "activation": None if value != value else value}
-                for token, t, value in tokens
+                {"text": token, "position": t, "activation": None if (value := float(z_t[t])) != value else value}
+                for token, t in zip(texts, text_at[window].tolist(), strict=True)
             ],
             "recomputed": computed is not None,
             "grid": _grid(events, z_t, views, patch_at, shown) if known and views else None,
@@ -170,12 +170,14 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             ],
             "tokens": [
                 {
-                    "text": self.token_text(int(token)),
+                    "text": text,
                     "modality": s.TOKEN_KINDS[m],
                     "position": t,
                     "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else blank,
                 }
-                for t, (token, m) in enumerate(zip(events.token_id_t, events.modality_t, strict=True))
+                for t, (text, m) in enumerate(
+                    zip(self.token_texts(events.token_id_t), events.modality_t.tolist(), strict=True)
+                )
             ],
             "grids": self._grids(events, row["views"], z_tk),
             "recomputed": computed is not None,
@@ -218,7 +220,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "sample_id": row["sample_id"],
             "position": position,
             "modality": s.TOKEN_KINDS[kind],
-            "token": self.token_text(int(events.token_id_t[position])),
+            "token": self.whole_token(events.token_id_t, position),
             "patch": _patch(row, *(int(one[at[0]]) for one in where[1:])) if len(at) else None,
             "items": items[start : start + limit],
             "total": len(items),

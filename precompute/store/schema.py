@@ -230,9 +230,14 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
 )
 
-# Full text: rowid = features.id and samples.row. SQLAlchemy has no construct for FTS5.
+# Full text: rowid = features.id and samples.row; nothing but the index is stored (`content=''`). SQLAlchemy has no
+# construct for FTS5. What a word is, texts.py says: SQLite's tokenizers know neither languages without spaces nor the
+# characters that Unicode gained since 2012. The tables are given units with blanks between (`query.indexed_words`), and
+# to the tokenizer everything but a blank is part of a unit.
+_SIGNS = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum()).replace("'", "''").replace('"', '""')
+_TOKENIZE = f"tokenize=\"porter ascii tokenchars '{_SIGNS}'\""
 FTS = (
-    "CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, tokenize='porter unicode61')",
-    "CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='samples', content_rowid='row', "
-    "tokenize='porter unicode61')",
+    f"CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, content='', {_TOKENIZE})",
+    # Captions are ordered by their own length, so their lengths in units are not needed.
+    f"CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='', columnsize=0, {_TOKENIZE})",
 )

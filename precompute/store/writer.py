@@ -25,6 +25,7 @@ from precompute.store import schema as s
 from precompute.store.base import NEIGHBOUR
 from precompute.store.collected import Collected, Lens, load_json, load_step
 from precompute.store.hist import pack
+from precompute.store.query import indexed_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -99,7 +100,7 @@ def write_database(part: Path, manifest: Item) -> None:
         for table in s.metadata.sorted_tables:
             conn.execute(CreateTable(table))
         for statement in s.FTS:
-            conn.execute(text(statement))
+            conn.exec_driver_sql(statement)
         labels, logits = load_json(part, "label"), Lens.of(data)
         flags = load_json(part, "flag")
         _fill(conn, s.features, feature_rows(data, labels))
@@ -111,13 +112,13 @@ def write_database(part: Path, manifest: Item) -> None:
         _fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
         _fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
         _fill(conn, s.quarantine, _of_rows(s.quarantine, quarantine_rows(data)))
-        fts = "INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)"
-        for chunk in batched(fts_rows(labels, logits), _CHUNK):
-            conn.exec_driver_sql(fts, chunk)
+        for chunk in batched(feature_words(labels, logits), _CHUNK):
+            conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", chunk)
+        for chunk in batched(sample_words(data), _CHUNK):
+            conn.exec_driver_sql("INSERT INTO sample_fts(rowid, text) VALUES (?, ?)", chunk)
         for table in s.metadata.sorted_tables:  # sorted once, not kept in order row by row
             for index in sorted(table.indexes, key=lambda index: str(index.name)):  # they are a set
                 index.create(conn)
-        conn.execute(text("INSERT INTO sample_fts(sample_fts) VALUES ('rebuild')"))
         for name in ("feature_fts", "sample_fts"):
             conn.execute(text(f"INSERT INTO {name}({name}) VALUES ('optimize')"))
         conn.commit()
@@ -277,8 +278,14 @@ def quarantine_rows(data: Collected) -> Iterator[Item]:
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 
 
-def fts_rows(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
+def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
+    """(id, label, promoted tokens) of each feature, for full-text search."""
     for feature, (label, tokens) in enumerate(zip(labels, logits.tokens("promoted"), strict=True)):
         promoted = " ".join(tokens)
         if label or promoted:
-            yield feature, label or "", promoted
+            yield feature, indexed_words(label or ""), indexed_words(promoted)
+
+
+def sample_words(data: Collected) -> Iterator[tuple[int, str]]:
+    """(row, caption) of each sample, for full-text search."""
+    return ((row, indexed_words(str(record["text"]))) for row, record in enumerate(data.samples))

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from precompute.errors import SaevxError
@@ -368,8 +370,19 @@ def test_cursor_round_trip() -> None:
 
 
 def test_words_as_query() -> None:
-    assert match_words("red dog") == '"red" "dog"*'
-    assert match_words('"; --') == ""
+    assert match_words("red dog") == '"red" AND "dog"*'
+    assert match_words("red dog", join=" OR ", prefix=False) == '"red" OR "dog"'
+    assert match_words('say "t-shirt') == '"say" AND ("t - shirt"* OR "t shirt"*)'
+    assert match_words('"') == '""""*'
+    assert match_words("\0") == match_words("\u200b \ud800") == ""
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters() | st.sampled_from("\"*()^+-:{}\0 ANDORT猫🙂")) | st.just("a " * 5000))
+def test_no_words_can_break_a_search(made_up: Store, q: str) -> None:
+    made_up.samples(q=q)
+    made_up.features(q=q)
+    made_up.search_words(q)
 
 
 def test_histogram_blob_and_edges() -> None:
