@@ -21,7 +21,7 @@ from torch import Tensor
 
 from precompute import memory
 from precompute.accumulate import Running
-from precompute.data import Data, Row, SetAside
+from precompute.data import Data, Row, SetAside, none_left
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.errors import SaevxError
 from precompute.feed import ahead, behind, decode
@@ -192,10 +192,7 @@ class Collector:
             if n_samples >= PRELUDE:
                 break
         if not n_samples:
-            reasons = [bad.reason for one in held for bad in one.set_aside]
-            raise SaevxError(
-                f"No sample could be used; the first: {reasons[0] if reasons else 'there is none'}."
-            )
+            raise SaevxError(none_left("No sample could be used", [bad for one in held for bad in one.set_aside]))
         self.clock.prelude_samples = n_samples
         median: dict[str, float | None] = {}
         counted: list[Tensor] = []

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import Columns, SetAside, read
+from precompute.data import Columns, SetAside, read, summary_of
 from precompute.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.errors import SaevxError
-from precompute.feed import Decoded, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
+from precompute.feed import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
 from precompute.options import EvaluateOptions
 from precompute.plan import plan_rows, smallest_hashes
@@ -144,9 +144,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if shared is not None:
         shared.mllm = mllm
     sae.check(mllm.d_model)
-    data = read(o.data, Columns(mixed=True))
-    if o.text_alone:
-        data = without_pictures(data)
+    data = read(o.data, Columns(mixed=True, text_only=o.text_alone))
     check_images(mllm, data, "--text-alone")
     if o.max_samples is not None:
         chosen = sorted(smallest_hashes([row.sample_id for row in data.rows], o.max_samples))
@@ -164,7 +162,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if not sum(sums.n_target):
         raise SaevxError("No text token stands behind another one here, so there is no cross-entropy to measure.")
     if set_aside:
-        say(f"{len(set_aside)} rows were set aside; the first: {min(set_aside).reason}")
+        say(summary_of(set_aside))
     return {
         "sae": {
             "name": plain_name(o.sae), "sha256": sae.sha256, "architecture": sae.architecture,

@@ -141,7 +141,7 @@ def closing(told: dict[str, Any]) -> list[str]:
     """Lines for a person."""
     aside = told["data"]["set_aside"]["n"]
     lines = [
-        f"{told['data']['questions']} questions, {aside} rows set aside; right with the whole picture "
+        f"{told['data']['questions']} questions, {aside} rows rejected; right with the whole picture "
         f"{told['full']['accuracy']:.3f}, with a black one {told['none']['accuracy']:.3f}",
         f"{'score':<16}{'kept':>6}  accuracy (95 %)          of full",
     ]

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import Data, Row, SetAside, header_size
+from precompute.data import ALL_REJECTED, Data, Row, SetAside, header_size, none_left, refuse_no_image, summary_of
 from precompute.errors import SaevxError
+from precompute.progress import say
 
 PRELUDE = 64
 SHARD_TOKENS = 1 << 19
@@ -86,7 +87,7 @@ def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], li
     """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
     limit = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
     mark = getattr(mllm.processor, "image_token", None) if mllm.multimodal else None
-    sizes = [[header_size(path) for path in row.images] for row in rows]
+    sizes = [[header_size(path) for path in row.images if mllm.multimodal] for row in rows]
     fine = [all(min(size) > 0 for size in picture) for picture in sizes]
     known = [picture if ok else [] for picture, ok in zip(sizes, fine, strict=True)]
     length_n = mllm.n_tokens([row.text for row in rows], known)
@@ -110,17 +111,36 @@ def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], li
 
 
 def plan_rows(
-    mllm: Any, data: Data, source: str, *, batch_tokens: int, seed: int, shard_samples: int = 1024, ds: int = 1
+    mllm: Any,
+    data: Data,
+    source: str,
+    *,
+    batch_tokens: int,
+    seed: int,
+    shard_samples: int = 1024,
+    ds: int = 1,
+    id_column: str | None = None,
 ) -> tuple[Data, Plan]:
-    """The rows that the model can take, and the order in which they are run.
+    """The rows that the model can take, and the order in which they are run. Says which rows are rejected.
+
+    Args:
+        id_column: the field asked for, which decides what is advised where ids repeat.
 
     Raises:
-        SaevxError: no row can be used.
+        SaevxError: no row can be used, or the model reads images and none is left, as it should not be.
     """
+    if mllm.multimodal:
+        refuse_no_image(source, mllm.source, data.no_image)
     kept, length_n, bad = usable(data.rows, mllm)
     set_aside = sorted([*data.set_aside, *bad])
     if not kept:
-        raise SaevxError(f"No row of {source} can be used; the first: {set_aside[0].reason}.")
+        raise SaevxError(none_left(f"No row of {source} can be used", set_aside, id_column))
+    if any(row.images for row in data.rows) and not any(row.images for row in kept):
+        refuse_no_image(source, mllm.source, ALL_REJECTED)
+    if data.guess:
+        say(f"images: those that the field {data.guess!r} names; name another with --image-column")
+    if set_aside:
+        say(summary_of(set_aside, id_column))
     plan = make_plan(
         [row.sample_id for row in kept],
         length_n,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute.data import Columns, Data, read
+from precompute.data import Columns, Data, counted, read, summary
 from precompute.errors import SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
@@ -131,7 +131,7 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
     mllm = mllm or load_model(o.model, o, layer=o.layer)
-    data = data or read(o.data, Columns(mixed=True))
+    data = data or read(o.data, Columns(mixed=True, text_only=o.modality == "text"))
     told = told_by(o, data)
     if o.modality == "text":
         data = without_pictures(data)
@@ -269,7 +269,7 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
     }
     (done / TRAINING).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if set_aside:
-        say(f"{len(set_aside)} rows were set aside; the first: {set_aside[0][1]}")
+        say(summary(counted(reason for _, reason in set_aside)))
     done.rename(o.out)
     shutil.rmtree(o.part)
     return o.out
