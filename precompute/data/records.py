@@ -63,8 +63,10 @@ class JsonFile:
 
     def _whole(self) -> list[Any] | None:
         with self.path.open("rb") as file:
-            lines = (line.removeprefix(BOM).strip() for line in file)
-            first, second = (next((line for line in lines if line), b"") for _ in range(2))
+            lines = (line.strip() for line in file if line.strip())
+            first, second = next(lines, b"").removeprefix(BOM).strip(), next(lines, b"")
+        if not first and not second:
+            return []
         if first[:1] not in (b"[", b"{"):
             return None
         # Of objects one a line, a broken first line must not make the whole file be read at once.

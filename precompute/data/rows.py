@@ -8,7 +8,7 @@ from typing import Any
 
 from precompute.data.base import BadRow, Columns, Data, Place, Row, SetAside, Source, empty, key_of
 from precompute.data.paths import image_file
-from precompute.data.rejections import none_left
+from precompute.data.rejections import kind_of, none_left
 from precompute.data.survey import Survey, survey, told
 from precompute.errors import SaevxError
 
@@ -44,11 +44,17 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
     if not rows:
         fields = f" ({told(view.fields)})" if view.fields else ""
         raise SaevxError(none_left(f"{source} holds no usable row{fields}", rejected, columns.id))
-    no_image = view.no_image
-    if view.image is not None and not any(row.images for row in rows):
-        no_image = ALL_REJECTED
     guess = view.image if view.guess and view.image else ""
+    no_image = _no_image(view, rows, rejected)
     return Data(view.listing.name, rows, rejected, view.image is None, view.listing.files, no_image, guess)
+
+
+def _no_image(view: Survey, rows: list[Row], rejected: list[SetAside]) -> str:
+    """Why no row has an image, as a clause, where some should; else empty."""
+    if view.image is not None:
+        return "" if any(row.images for row in rows) else ALL_REJECTED
+    marked = sum(kind_of(one.reason) == "image-marks" for one in rejected)
+    return view.no_image or (f"the texts of {marked} rows speak of images" if marked else "")
 
 
 def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Iterator[Row | SetAside]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from precompute.data.base import Columns, Listing
 from precompute.data.records import JsonFile, beside, beside_records
-from precompute.data.tables import TABLES, from_files, from_folder, from_hub
+from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
 from precompute.errors import SaevxError
 
@@ -36,6 +37,9 @@ def find(source: str, columns: Columns) -> Listing:
 
 def _find(source: str, columns: Columns) -> Listing:
     path = Path(source)
+    if source.startswith("~") and not path.exists():  # the shell expands it only where it begins a word
+        with suppress(RuntimeError):
+            path = path.expanduser()
     if path.is_dir():
         return _folder(path, columns)
     paths = [path] if path.is_file() else matching(path)

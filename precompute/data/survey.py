@@ -18,7 +18,7 @@ from precompute.data.tars import IMAGE_SUFFIXES
 from precompute.errors import SaevxError
 
 LOOK = 1000
-"""Records whose values are looked at for images in a field of an unusual name."""
+"""Values of a field that are looked at, for images in a field of an unusual name."""
 MAX_FIELDS = 200
 TRIED = 20
 """Values of a field that are looked for among the files."""
@@ -58,8 +58,7 @@ def survey(source: str, columns: Columns) -> Survey:
         if isinstance(record, BadRow):
             continue
         n += 1
-        if n <= LOOK:
-            seen.add(record)
+        seen.add(record)
         with_image |= {name for name in names if record.get(key_of(record, name))}
         missing -= {name for name in missing if key_of(record, name) in record}
         # With no name to look for, the first values tell.
@@ -121,6 +120,8 @@ class Fields:
             if name not in self.values and len(self.values) >= MAX_FIELDS:
                 continue
             known = self.values.setdefault(name, Values())
+            if known.n >= LOOK:
+                continue
             one = value[0] if isinstance(value, list) and value else value
             if isinstance(one, dict):
                 one = one.get("path")

@@ -1,36 +1,21 @@
-"""Tables: Parquet, and whatever `datasets` opens. It keeps them as memory-mapped Arrow files, so that one image of a
+"""Records of a table that `datasets` has opened. It keeps tables as memory-mapped Arrow files, so that one image of a
 million is read without its neighbours; Parquet alone would have to unpack a whole row group for each.
-
-`datasets` takes seconds to import, so it is imported only when there is a table.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import glob
-import json
-import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from precompute.data.base import BadRow, Columns, Listing, NoRows, Records, Stamp, empty, key_of
-from precompute.data.starts import other_than_named
+from precompute.data.base import BadRow, Columns, Listing, Records, Stamp, key_of
 from precompute.errors import SaevxError
 
 NAMES = ("image", "images", "file_name", "file_names")
 """What a column of image paths may be called, in any case; a column of bytes may have any name."""
-TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
-"""Builder of `datasets` by a file's suffix."""
-NO_ROWS = ("EmptyDataError", "SchemaInferenceError", "EmptyDatasetError")
-NO_DATA = 'Instruction "train" corresponds to no data'
-"""What `datasets` and pandas raise over data without a row."""
-GENERATING = "An error occurred while generating the dataset"
 STEP = 1000
 """Rows listed at a time."""
 
@@ -70,150 +55,6 @@ class Cell:
         return [self.index, self.place]
 
 
-# ---- where tables come from
-
-
-def from_files(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
-    """Parquet, CSV, TSV or plain text, one row a line; `at` is the folder or the first of them."""
-    name, source = (at.resolve().name if at.is_dir() else at.stem), str(at)
-    folder = at if at.is_dir() else at.parent
-    suffix = files[0].suffix.lower()
-    with explained(source):
-        filled = [file for file in files if has_rows(file)]
-    if not filled:
-        raise empty(source)
-    options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
-    # A path is a pattern to `datasets`, and "::" in it a chain of file systems.
-    names = [glob.escape(str(file.resolve())) for file in filled]
-    dataset = load(TABLES[suffix], source, data_files=names, split="train", **options)
-    return listing(dataset, name, folder, [*files], columns)
-
-
-def has_rows(file: Path) -> bool:
-    """Whether a table has a row; those without one stop `datasets`.
-
-    Raises:
-        SaevxError: it is something else than its name says.
-        OSError, ValueError: it cannot be read.
-    """
-    if (what := other_than_named(file)) is not None:
-        raise SaevxError(f"{file} is {what}.")
-    if file.suffix.lower() == ".parquet":
-        from pyarrow import parquet
-
-        return bool(parquet.read_metadata(file).num_rows)
-    with file.open("rb") as opened:
-        lines = sum(1 for _ in islice((line for line in opened if line.strip(b"\xef\xbb\xbf\r\n\t ")), 2))
-    return lines > (file.suffix.lower() != ".txt")  # a first line names the columns
-
-
-def from_folder(folder: Path, columns: Columns) -> Listing:
-    """What `datasets` has saved, or any folder that it knows to read."""
-    source, name = str(folder), folder.resolve().name
-    if (folder / "dataset_dict.json").is_file() and not (folder / "state.json").is_file():
-        with explained(source):
-            splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
-            folder = folder / chosen(splits, source, columns)  # one split alone: an empty one cannot be opened
-    if (folder / "state.json").is_file():
-        with explained(source):
-            if not json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]:
-                raise empty(source)
-        return listing(load(None, str(folder)), name, folder, None, columns)
-    if set("*?[") & set(str(folder.resolve())):
-        return from_files(of_one_kind(folder), folder, columns)
-    try:
-        splits = load(str(folder.resolve()), source)
-    except NoRows:
-        tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
-        if bare := [path for path in tables if not has_rows(path)][: len(tables) - 1]:
-            raise SaevxError(f"{bare[0]} has no row, which stops `datasets`: remove it.") from None
-        raise
-    return listing(splits[chosen(list(splits), source, columns)], name, folder, None, columns)
-
-
-def of_one_kind(folder: Path) -> list[Path]:
-    """The tables of a folder whose path `datasets` would take for a pattern: the file that describes its images, else
-    all.
-
-    Raises:
-        SaevxError: there is none, or they are of several formats.
-    """
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES and path.is_file()]
-    files = [path for path in files if path.stem == "metadata"] or files
-    if len({path.suffix.lower() for path in files}) != 1:
-        raise SaevxError(
-            f"{folder} holds no table, or tables of several formats, and `datasets` takes *, ? and [ in a folder's "
-            "name for a pattern: rename the folder, or name one file."
-        )
-    return files
-
-
-def from_hub(name: str, columns: Columns) -> Listing:
-    """`OWNER/NAME`, or `OWNER/NAME:CONFIG`."""
-    repo, _, config = name.partition(":")
-    splits = load(repo, name, **({"name": config} if config else {}))
-    dataset = splits[chosen(list(splits), name, columns)]
-    return listing(dataset, repo.rpartition("/")[2], Path.cwd(), None, columns)
-
-
-def load(what: str | None, source: str, **options: Any) -> Any:
-    """`load_dataset(what)`, or `load_from_disk(source)` where that is None."""
-    import datasets
-
-    if "::" in source and Path(source).exists():
-        raise SaevxError(f"{source} has a :: in its name, which `datasets` takes for a chain of archives: rename it.")
-    datasets.disable_progress_bars()
-    level = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
-    try:
-        with explained(source):
-            return datasets.load_from_disk(source) if what is None else datasets.load_dataset(what, **options)
-    finally:
-        datasets.logging.set_verbosity(level)
-
-
-@contextmanager
-def explained(source: str) -> Iterator[None]:
-    """Turns whatever a table's library raises into one sentence with the cause."""
-    try:
-        yield
-    except SaevxError:
-        raise
-    except Exception as error:  # builders raise whatever their format's library raises
-        if any(type(one).__name__ in NO_ROWS or NO_DATA in str(one) for one in causes(error)):
-            raise empty(source) from error
-        raise SaevxError(
-            f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
-            "WebDataset tars or a data set of the hub."
-        ) from error
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it was raised from."""
-    at: BaseException | None = error
-    while at is not None:
-        yield at
-        at = at.__cause__
-
-
-def cause_of(error: BaseException) -> str:
-    """What an error says beyond that there was one, else what the one that it was raised from says."""
-    for one in causes(error):
-        if words := " ".join(str(one).replace(GENERATING, "").split()):
-            return words[:200]
-    return type(error).__name__
-
-
-def chosen(splits: list[str], source: str, columns: Columns) -> str:
-    """The split asked for, or the only one."""
-    if columns.split in splits:
-        return columns.split
-    names = sorted(map(str, splits))
-    if len(names) == 1 and columns.split == Columns().split:
-        return names[0]
-    raise SaevxError(f"{source} has the splits {', '.join(names)}, not {columns.split}: choose with --split.")
-
-
 # ---- its records
 
 
@@ -223,7 +64,8 @@ def listing(dataset: Any, name: str, folder: Path, files: list[Path] | None, col
         files: that hold the images; None are the Arrow files themselves.
     """
     schema = dataset.features.arrow_schema
-    held = [field.name for field in schema if holds_bytes(field.type)]
+    texts = {name.lower() for name in ("text", "caption", columns.text, columns.id) if name}
+    held = [field.name for field in schema if holds_bytes(field.type) and field.name.lower() not in texts]
     column = image_column(schema.names, held, name, columns)
     if files is None:
         files = sorted(Path(file["filename"]) for file in dataset.cache_files)
@@ -265,7 +107,7 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
             chunks = table.rows[begin:end].column(0).chunks
             images = [found for chunk in chunks for found in located(chunk)]
         for index, (row, found) in enumerate(zip(rows, images, strict=True), begin):
-            record = {key: plain(value) for key, value in row.items()}
+            record = {key: plain(decoded(value)) for key, value in row.items()}
             if column is not None and table is not None and found:
                 record[column] = [
                     Cell(table, index, place) if one is None else one for place, one in enumerate(found)
@@ -315,6 +157,14 @@ def holds_bytes(kind: Any) -> bool:
     if is_list(kind):
         return holds_bytes(kind.value_type)
     return is_struct(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def decoded(value: Any) -> Any:
+    """A text that is kept as bytes, as text."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeError:
+        return value
 
 
 def plain(value: Any) -> Any:

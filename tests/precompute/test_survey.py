@@ -93,6 +93,29 @@ def test_rows_with_images_of_which_none_is_left_are_no_text_alone(tmp_path: Path
     assert [row.text for row in data.rows] == ["b"] and data.no_image == "every row with an image is rejected"
 
 
+def test_images_in_the_last_rows_alone_are_found_or_missed(tmp_path: Path) -> None:
+    """Of a field with an unusual name too, a thousand texts before."""
+    texts = [{"text": f"text {i}"} for i in range(1100)]
+    data = read(folder_of(tmp_path / "d", *texts, {"photo": "0.png", "text": "last"}), Columns(mixed=True))
+    assert data.guess == "photo" and len(data.rows[-1].images) == 1
+    assert read(folder_of(tmp_path / "e", *texts, {"photo": "gone.png", "text": "last"})).no_image
+
+
+def test_texts_that_speak_of_images_miss_them(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+    data = read(folder_of(tmp_path / "d", {"text": "a"}, {"conversations": said}, {"conversations": said}))
+    assert data.no_image == "the texts of 2 rows speak of images" and len(data.rows) == 1
+
+
+def test_data_in_the_home_folder_that_the_shell_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder_of(tmp_path / "d", *rows_of("file_name"))
+    assert len(read("~/d").rows) == len(read("~/d/metadata.jsonl").rows) == 4
+    for odd in ("~nobody-has-this-name/d", "a\0b", "x" * 5000):
+        with pytest.raises(SaevxError):
+            read(odd)
+
+
 def test_text_only_leaves_images_out_and_needs_none(tmp_path: Path) -> None:
     said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
     rows = [{"image": "gone.png", "text": "one"}, {"image": "0.png", "conversations": said}, {"text": "three"}]

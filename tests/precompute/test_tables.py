@@ -145,7 +145,8 @@ def empty_data(form: str, folder: Path) -> Path:
         (none if form == "saved" else datasets.DatasetDict({"train": none, "test": made})).save_to_disk(folder / "s")
         return folder / "s"
     raw = {
-        "nothing.jsonl": "", "blank.jsonl": "\n \n\n", "list.json": "[]", "zero.csv": "", "header.csv": "text,n\n",
+        "nothing.jsonl": "", "blank.jsonl": "\n \n\n", "mark.jsonl": "\ufeff",
+        "list.json": "[]", "zero.csv": "", "header.csv": "text,n\n",
         "zero.txt": "", "blank.txt": "\n\n", "header.tsv": "text\tn\n",
     }  # fmt: skip
     if form in raw:
@@ -161,7 +162,8 @@ def empty_data(form: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     "form",
     [
-        "nothing.jsonl", "blank.jsonl", "list.json", "imagefolder", "folder", "parquet", "saved", "split", "zero.csv",
+        "nothing.jsonl", "blank.jsonl", "mark.jsonl", "list.json", "imagefolder", "folder", "parquet", "saved", "split",
+        "zero.csv",
         "header.csv", "csv folder", "zero.txt", "blank.txt", "header.tsv",
     ],
 )  # fmt: skip
@@ -197,3 +199,12 @@ def test_what_datasets_cannot_read_is_told_with_its_cause(tmp_path: Path, capfd:
             read(source)
         assert "An error occurred" not in str(caught.value) and "\n" not in str(caught.value)
     assert "Failed to read" not in capfd.readouterr().err
+
+
+def test_texts_kept_as_bytes_are_texts(tmp_path: Path) -> None:
+    """As some writers leave strings; they are not taken for the images."""
+    path = parquet(tmp_path / "x.parquet", text=[b"one", "zwölf".encode(), b"\xff"], n=[1, 2, 3])
+    data = read(path)
+    assert [row.text for row in data.rows] == ["one", "zwölf", "1 bytes"] and data.text_only
+    path = parquet(tmp_path / "y.parquet", words=[b"one", b"two"], jpg=[png(1), png(2)])
+    assert [(row.text, len(row.images)) for row in read(path, Columns(text="words")).rows] == [("one", 1), ("two", 1)]
