@@ -23,6 +23,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+NAMED_COLUMNS = {"image_column", "text_column", "id_column", "text_side", "split"}
+"""What a result tells of the fields that were asked for; a folder would be a path of one machine."""
+
+
 class Fields(BaseModel):
     """Which fields of a row are what."""
 
@@ -118,7 +122,7 @@ class Place(BaseModel):
     """How image tokens lie in the picture, for a model family that is not known: square."""
 
 
-class TrainOptions(Place):
+class TrainOptions(Fields, Place):
     """What a training run depends on."""
 
     data: str
@@ -195,7 +199,7 @@ class TrainOptions(Place):
         return {**PLAIN, **preset, **given}
 
 
-class EvaluateOptions(Place):
+class EvaluateOptions(Fields, Place):
     """What an evaluation depends on."""
 
     sae: str

@@ -24,9 +24,10 @@ from precompute.errors import SaevxError
 from precompute.feed import ahead, feed
 from precompute.live import load_engine, located
 from precompute.model import IMAGE, Batch, Pair, View
+from precompute.options import NAMED_COLUMNS
 from precompute.patches import FULL, NONE, Variant
 from precompute.patches_answers import answer_tokens, beginnings, greedy, plain
-from precompute.patches_file import NAMED_COLUMNS, Answered, Outcomes, closing, result, variants, write
+from precompute.patches_file import Answered, Outcomes, closing, result, variants, write
 from precompute.patches_options import PatchesOptions
 from precompute.plan import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
 from precompute.progress import Progress, say

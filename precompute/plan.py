@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import ALL_REJECTED, Data, Row, SetAside, header_size, none_left, refuse_no_image, summary_of
+from precompute.data import (
+    ALL_REJECTED,
+    Data,
+    Row,
+    SetAside,
+    guess_line,
+    header_size,
+    none_left,
+    refuse_no_image,
+    summary_of,
+)
 from precompute.errors import SaevxError
 from precompute.progress import say
 
@@ -138,7 +148,7 @@ def plan_rows(
     if any(row.images for row in data.rows) and not any(row.images for row in kept):
         refuse_no_image(source, mllm.source, ALL_REJECTED)
     if data.guess:
-        say(f"images: those that the field {data.guess!r} names; name another with --image-column")
+        say(guess_line(data.guess))
     if set_aside:
         say(summary_of(set_aside, id_column))
     plan = make_plan(

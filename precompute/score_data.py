@@ -28,6 +28,7 @@ from precompute.data import (
     Survey,
     counted,
     empty,
+    guess_line,
     none_left,
     refuse_no_image,
     stream,
@@ -174,6 +175,8 @@ class Job:
         view = survey(o.data, o.columns)
         if model["family"] != "text-only":
             refuse_no_image(o.data, model["name"], view.no_image)
+        if view.guess and view.image:
+            say(guess_line(view.image))
         return view
 
     def chunks(self, view: Survey, seen: Seen) -> Iterator[Chunk]:

@@ -16,6 +16,7 @@ ReasonKind = Literal[
     "text-model",
     "no-text",
     "no-image",
+    "no-field",
     "unreadable-image",
     "image-marks",
     "too-long",

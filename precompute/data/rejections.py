@@ -78,9 +78,14 @@ KINDS: tuple[Kind, ...] = (
         "no-image", "have no image",
         (
             "it has no image%", "it has neither image nor text", "one of its images is missing",
-            "its field % is not a path", "it has no field %",
+            "its field % is not a path", "it has no field 'image'", "it has no field 'images'",
+            "it has no field 'file_name'", "it has no field 'file_names'",
         ),
         "--image-column names its field",
+    ),
+    Kind(
+        "no-field", "lack a field that they need", ("it has no field %",),
+        "--image-column and --text-column name other fields",
     ),
     Kind(
         "unreadable-image", "have no readable image", ("its image %", "its member % is stored in pieces"),
@@ -152,4 +157,4 @@ def none_left(what: str, rejected: Sequence[SetAside], id_column: str | None = N
     if not rejected:
         return f"{what}: there is no row."
     first = min(rejected)
-    return f"{what}: {summary_of(rejected, id_column)}; the first: {first.reason} (row {first.index})."
+    return f"{what}: {summary_of(rejected, id_column)}; the first: {first.reason}."

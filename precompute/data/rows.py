@@ -84,6 +84,11 @@ def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Ite
             yield SetAside(index, sample_id, str(bad))
 
 
+def guess_line(field: str) -> str:
+    """What is said where the images were looked for in a field with an unusual name."""
+    return f"images: those that the field {field!r} names; name another with --image-column"
+
+
 def refuse_no_image(source: str, model: str, no_image: str) -> None:
     """Raises SaevxError, with the ways out, where a model that reads images gets none and the data looks as if it had
     some."""

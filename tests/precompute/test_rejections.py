@@ -36,6 +36,7 @@ REASONS = {
     "a turn of its conversation has no text": "no-text",
     "it has no field 'file_name'": "no-image",
     "it has no image": "no-image",
+    "it has no field 'photo'": "no-field",
     "it has neither image nor text": "no-image",
     "its field 'image' is not a path": "no-image",
     "its image cannot be read (not an image of a known format)": "unreadable-image",
@@ -76,7 +77,7 @@ def test_the_summary_counts_the_most_frequent_first_and_says_what_helps() -> Non
     assert summary({"no-text": 1}).startswith("1 row rejected: 1 has no text")
     rows = [SetAside(i, str(i), reason) for i, reason in enumerate(reversed(reasons))]
     assert summary_of(rows) == told
-    assert none_left("No row of X can be used", rows) == f"No row of X can be used: {told}; the first: odd (row 0)."
+    assert none_left("No row of X can be used", rows) == f"No row of X can be used: {told}; the first: odd."
 
 
 # ---- whole runs
@@ -229,6 +230,22 @@ def test_a_table_of_texts_needs_no_word(tmp_path: Path, tiny_files: Tiny, store_
         own = commands(tmp_path / "t.parquet", tiny_files, store_of_pairs, tmp_path)[command]
         done = saevx(command, *own, "--device", "cpu")
         assert done.status == 0, (command, done.err)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_names_of_the_fields(
+    tmp_path: Path, tiny_files: Tiny, store_of_pairs: Path, command: str
+) -> None:
+    """What a refusal advises must be there to do."""
+    folder = tiny.make_data(tmp_path / "data", 12)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    rows = [{"photo": row["file_name"], "picture": row["file_name"], "words": row["text"], "id": "a"} for row in rows]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [*commands(folder, tiny_files, store_of_pairs, tmp_path)[command], "--device", "cpu"]
+    done = saevx(command, *own, "--text-column", "words")
+    assert done.status == 1 and "photo, picture all name image files" in done.err, done.err
+    done = saevx(command, *own, "--text-column", "words", "--image-column", "Photo", "--id-column", "row")
+    assert done.status == 0 and "rejected: " not in done.err, done.err
 
 
 def test_a_guess_at_the_field_of_the_images_is_said(tmp_path: Path, tiny_files: Tiny) -> None:
