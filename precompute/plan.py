@@ -145,7 +145,7 @@ def plan_rows(
     set_aside = sorted([*data.set_aside, *bad])
     if not kept:
         raise SaevxError(none_left(f"No row of {source} can be used", set_aside, id_column))
-    if any(row.images for row in data.rows) and not any(row.images for row in kept):
+    if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in kept):
         refuse_no_image(source, mllm.source, ALL_REJECTED)
     if data.guess:
         say(guess_line(data.guess))

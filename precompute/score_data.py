@@ -26,7 +26,7 @@ from precompute.data import (
     Row,
     SetAside,
     Survey,
-    counted,
+    count_kinds,
     empty,
     guess_line,
     none_left,
@@ -79,7 +79,7 @@ def score_data(options: ScoreOptions) -> Path:
         say(line)
     say(f"{options.out}: {n} pairs, {n_bad} rows rejected{where}, {time.monotonic() - begin:.0f} s")
     if n_bad:
-        say(summary(counted(item["reason"] for item in read_lines(options.quarantine)), options.id_column))
+        say(summary(count_kinds(item["reason"] for item in read_lines(options.quarantine)), options.id_column))
     return options.out
 
 

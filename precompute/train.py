@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute.data import Data, counted, read, summary
+from precompute.data import Data, count_kinds, read, summary
 from precompute.errors import SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
@@ -274,7 +274,7 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
     }
     (done / TRAINING).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if set_aside:
-        say(summary(counted(reason for _, reason in set_aside), o.id_column))
+        say(summary(count_kinds(reason for _, reason in set_aside), o.id_column))
     done.rename(o.out)
     shutil.rmtree(o.part)
     return o.out

@@ -15,7 +15,7 @@ from precompute.data.pictures import (
     open_picture,
     to_rgb,
 )
-from precompute.data.rejections import counted, none_left, summary, summary_of
+from precompute.data.rejections import count_kinds, none_left, summary, summary_of
 from precompute.data.rows import ALL_REJECTED, guess_line, read, refuse_no_image, stream
 from precompute.data.sources import METADATA, matching
 from precompute.data.survey import Survey, survey
@@ -23,6 +23,6 @@ from precompute.data.tables import Cell
 
 __all__ = [
     "ALL_REJECTED", "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture",
-    "Row", "SetAside", "Slice", "Source", "Survey", "counted", "empty", "guess_line", "header_size", "matching",
+    "Row", "SetAside", "Slice", "Source", "Survey", "count_kinds", "empty", "guess_line", "header_size", "matching",
     "none_left", "open_picture", "read", "refuse_no_image", "stream", "summary", "summary_of", "survey", "to_rgb",
 ]  # fmt: skip

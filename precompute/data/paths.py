@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from precompute.data.base import BadRow
 
@@ -34,7 +34,7 @@ def locate(folder: Path, name: str) -> Path | None:
         with suppress(RuntimeError):  # of a user whom nobody knows
             tries.append(Path(name).expanduser())
     if name.startswith("file://"):
-        tries.append(Path(unquote(urlsplit(name).path)))
+        tries.append(Path("/" + unquote(name.removeprefix("file://")).partition("/")[2]))
     for path in tries:
         try:
             if path.is_file():

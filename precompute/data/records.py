@@ -39,16 +39,16 @@ class JsonFile:
         """
         if self.items is not None:
             for number, item in enumerate(self.items):
-                yield f"{self.path.name}:{number}", item if isinstance(item, BadRow) else checked(item)
+                yield f"{self.path.name}:{number}", item if isinstance(item, BadRow) else check_record(item)
             return
         with self.path.open("rb") as file:
             for line, raw in enumerate(file, 1):
                 if raw.strip():
-                    yield f"{self.path.name}:{line}", parsed(raw)
+                    yield f"{self.path.name}:{line}", parse_record(raw)
 
     @cached_property
     def items(self) -> list[Any] | None:
-        """Of a file that is one list, or one object over several lines; it is parsed once and held."""
+        """Of a file that is one list, or one object over several lines; it is parse_record once and held."""
         try:
             if (what := other_than_named(self.path)) is not None and not self._has_row():
                 raise SaevxError(f"{self.path} is {what}.")
@@ -59,7 +59,7 @@ class JsonFile:
     def _has_row(self) -> bool:
         """Whether one of its first lines is a row: then a strange first line is a row that is rejected."""
         with self.path.open("rb") as file:
-            return any(not isinstance(parsed(line), BadRow) for line in islice(file, LINES_TRIED))
+            return any(not isinstance(parse_record(line), BadRow) for line in islice(file, LINES_TRIED))
 
     def _whole(self) -> list[Any] | None:
         with self.path.open("rb") as file:
@@ -105,16 +105,16 @@ def _one_row(whole: dict[str, Any]) -> dict[str, Any] | BadRow:
     return BadRow(f"it is one JSON object with lists in it ({', '.join(lists)[:120]}): give the list of rows alone")
 
 
-def parsed(raw: bytes) -> dict[str, Any] | BadRow:
+def parse_record(raw: bytes) -> dict[str, Any] | BadRow:
     try:
-        return checked(json.loads(raw.decode("utf-8-sig")))
+        return check_record(json.loads(raw.decode("utf-8-sig")))
     except UnicodeError:
         return BadRow("it is not valid Unicode (UTF-8)")
     except (ValueError, RecursionError):
         return BadRow("it is not valid JSON")
 
 
-def checked(record: Any) -> dict[str, Any] | BadRow:
+def check_record(record: Any) -> dict[str, Any] | BadRow:
     """A record that can be written again: an object, of Unicode, with finite numbers."""
     if not isinstance(record, dict):
         return BadRow("it is not a JSON object")
@@ -130,7 +130,7 @@ def checked(record: Any) -> dict[str, Any] | BadRow:
 # ---- images with a text beside each
 
 
-def beside(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path | None]]:
+def images_with_texts(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path | None]]:
     """Every image below a folder, directory by directory in the order of their names, with the text file of the same
     name beside it, if there is one.
 
@@ -148,9 +148,9 @@ def beside(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path
             yield Path(place, name), None if text is None else Path(place, text)
 
 
-def beside_records(folder: Path, suffixes: tuple[str, ...]) -> Records:
+def captioned_records(folder: Path, suffixes: tuple[str, ...]) -> Records:
     """A record an image; its id is its path in the folder."""
-    for image, text in beside(folder, suffixes):
+    for image, text in images_with_texts(folder, suffixes):
         name = image.relative_to(folder).as_posix()
         if text is None:
             yield name, BadRow(f"it has no text (no file {image.stem[:120]}.txt beside {image.name[:120]})")

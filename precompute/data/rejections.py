@@ -111,12 +111,12 @@ def kind_of(reason: str) -> str:
     return next(kind.name for kind, pattern in _compiled() if pattern.fullmatch(reason))
 
 
-def counted(reasons: Iterable[str]) -> dict[str, int]:
+def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
     """Rows of each kind, the most frequent first."""
-    return sorted_counts(Counter(map(kind_of, reasons)))
+    return by_frequency(Counter(map(kind_of, reasons)))
 
 
-def sorted_counts(n_by_kind: Mapping[str, int]) -> dict[str, int]:
+def by_frequency(n_by_kind: Mapping[str, int]) -> dict[str, int]:
     """The most frequent first."""
     return dict(sorted(n_by_kind.items(), key=lambda one: (-one[1], one[0])))
 
@@ -145,7 +145,7 @@ def summary(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
 
 def summary_of(rejected: Iterable[SetAside], id_column: str | None = None) -> str:
     """`summary` of rows."""
-    return summary(counted(one.reason for one in rejected), id_column)
+    return summary(count_kinds(one.reason for one in rejected), id_column)
 
 
 def none_left(what: str, rejected: Sequence[SetAside], id_column: str | None = None) -> str:

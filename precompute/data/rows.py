@@ -9,7 +9,7 @@ from typing import Any
 from precompute.data.base import BadRow, Columns, Data, Place, Row, SetAside, Source, empty, key_of
 from precompute.data.paths import image_file
 from precompute.data.rejections import kind_of, none_left
-from precompute.data.survey import Survey, survey, told
+from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError
 
 MARK = "<image>"
@@ -42,7 +42,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
     if not rows and not rejected:
         raise empty(source)
     if not rows:
-        fields = f" ({told(view.fields)})" if view.fields else ""
+        fields = f" ({list_fields(view.fields)})" if view.fields else ""
         raise SaevxError(none_left(f"{source} holds no usable row{fields}", rejected, columns.id))
     guess = view.image if view.guess and view.image else ""
     no_image = _no_image(view, rows, rejected)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from precompute.data.base import Columns, Listing
-from precompute.data.records import JsonFile, beside, beside_records
+from precompute.data.records import JsonFile, captioned_records, images_with_texts
 from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
 from precompute.errors import SaevxError
@@ -74,8 +74,8 @@ def _folder(path: Path, columns: Columns) -> Listing:
     if parquet:
         return from_files(parquet, path, columns)
     described = next(path.rglob("metadata.*"), None) is not None
-    if not described and any(text is not None for _, text in beside(path, IMAGE_SUFFIXES)):
-        return Listing(name, partial(beside_records, path, IMAGE_SUFFIXES), _named(columns, FOLDER_FIELDS), path)
+    if not described and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
+        return Listing(name, partial(captioned_records, path, IMAGE_SUFFIXES), _named(columns, FOLDER_FIELDS), path)
     return from_folder(path, columns)
 
 

@@ -25,7 +25,8 @@ TRIED = 20
 _WHERE = r"(file|path|name|url|uri|link|src|bytes|base64|location|id)s?"
 _IMAGE_NAME = re.compile(rf"(image|img|picture|pic|photo|jpe?g|png)s?([\W_]*{_WHERE})*", re.IGNORECASE)
 _PLACE_NAME = re.compile(rf"{_WHERE}([\W_]*{_WHERE})*", re.IGNORECASE)
-_IMAGE_FILE = re.compile(rf"[^\n]{{1,2000}}\.({'|'.join(IMAGE_SUFFIXES)})", re.IGNORECASE)
+_ADDRESS_END = re.compile(r"[?#].*", re.DOTALL)
+_IMAGE_FILE = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})\Z", re.IGNORECASE)
 
 
 class Survey(NamedTuple):
@@ -52,13 +53,13 @@ def survey(source: str, columns: Columns) -> Survey:
     listing = find(source, columns)
     names = () if columns.text_only else listing.image_fields
     missing = {name for name in (columns.text, columns.id) if name and name.lower() != ROW}
-    seen, n = Fields(listing), 0
+    fields, n = Fields(listing), 0
     with_image: set[str] = set()
     for _, record in listing.records():
         if isinstance(record, BadRow):
             continue
         n += 1
-        seen.add(record)
+        fields.add(record)
         with_image |= {name for name in names if record.get(key_of(record, name))}
         missing -= {name for name in missing if key_of(record, name) in record}
         # With no name to look for, the first values tell.
@@ -67,27 +68,27 @@ def survey(source: str, columns: Columns) -> Survey:
             break
     image = next((name for name in names if name in with_image), None)
     if n:
-        check(source, seen, missing, columns, image)
+        check(source, fields, missing, columns, image)
     no_image, guess = "", False
     if image is None and columns.image is None and not columns.text_only:
-        image, no_image = seen.guess(columns.folder or listing.folder)
+        image, no_image = fields.guess(columns.folder or listing.folder)
         guess = image is not None
-    return Survey(source, listing, image, guess, no_image, seen.names)
+    return Survey(source, listing, image, guess, no_image, fields.names)
 
 
-def check(source: str, seen: Fields, missing: set[str], columns: Columns, image: str | None) -> None:
+def check(source: str, fields: Fields, missing: set[str], columns: Columns, image: str | None) -> None:
     """Raises SaevxError where no row has a field that was asked for."""
+    rows_have = list_fields(fields.names)
     if columns.image is not None and image is None and not columns.text_only:
-        raise SaevxError(
-            f"No row of {source} has an image in column {columns.image!r} ({told(seen.names)}): see --image-column."
-        )
+        column = f"an image in column {columns.image!r}"
+        raise SaevxError(f"No row of {source} has {column} ({rows_have}): see --image-column.")
     for name in sorted(missing):
         option = "--text-column" if name == columns.text else "--id-column"
         number = "" if option == "--text-column" else f"; {ROW} numbers the rows"
-        raise SaevxError(f"The rows of {source} have no field {name!r} ({told(seen.names)}): see {option}{number}.")
+        raise SaevxError(f"The rows of {source} have no field {name!r} ({rows_have}): see {option}{number}.")
 
 
-def told(names: Iterable[str]) -> str:
+def list_fields(names: Iterable[str]) -> str:
     """`its rows have the fields a, b`."""
     shown = ", ".join(name for name in names if not name.startswith("__"))
     return f"its rows have the fields {shown[:300]}"
@@ -127,7 +128,7 @@ class Fields:
                 one = one.get("path")
             if isinstance(one, str) and one:
                 known.n += 1
-                known.n_images += bool(_IMAGE_FILE.fullmatch(re.split(r"[?#]", one, maxsplit=1)[0]))
+                known.n_images += bool(_IMAGE_FILE.search(_ADDRESS_END.sub("", one) if is_address(one) else one))
                 if len(known.examples) < TRIED:
                     known.examples.append(one)
 

@@ -32,13 +32,13 @@ def from_files(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
     name, source = (at.resolve().name if at.is_dir() else at.stem), str(at)
     folder = at if at.is_dir() else at.parent
     suffix = files[0].suffix.lower()
-    with explained(source):
-        filled = [file for file in files if has_rows(file)]
-    if not filled:
+    with one_sentence(source):
+        with_rows = [file for file in files if has_rows(file)]
+    if not with_rows:
         raise empty(source)
     options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
     # A path is a pattern to `datasets`, and "::" in it a chain of file systems.
-    names = [glob.escape(str(file.resolve())) for file in filled]
+    names = [glob.escape(str(file.resolve())) for file in with_rows]
     dataset = load(TABLES[suffix], source, data_files=names, split="train", **options)
     return listing(dataset, name, folder, [*files], columns)
 
@@ -56,20 +56,20 @@ def has_rows(file: Path) -> bool:
         from pyarrow import parquet
 
         return bool(parquet.read_metadata(file).num_rows)
-    with file.open("rb") as opened:
-        lines = sum(1 for _ in islice((line for line in opened if line.strip(b"\xef\xbb\xbf\r\n\t ")), 2))
-    return lines > (file.suffix.lower() != ".txt")  # a first line names the columns
+    with file.open("rb") as lines:
+        n = sum(1 for _ in islice((line for line in lines if line.strip(b"\xef\xbb\xbf\r\n\t ")), 2))
+    return n > (file.suffix.lower() != ".txt")  # a first line names the columns
 
 
 def from_folder(folder: Path, columns: Columns) -> Listing:
     """What `datasets` has saved, or any folder that it knows to read."""
     source, name = str(folder), folder.resolve().name
     if (folder / "dataset_dict.json").is_file() and not (folder / "state.json").is_file():
-        with explained(source):
+        with one_sentence(source):
             splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
-            folder = folder / chosen(splits, source, columns)  # one split alone: an empty one cannot be opened
+            folder = folder / choose_split(splits, source, columns)  # one split alone: an empty one cannot be opened
     if (folder / "state.json").is_file():
-        with explained(source):
+        with one_sentence(source):
             if not json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]:
                 raise empty(source)
         return listing(load(None, str(folder)), name, folder, None, columns)
@@ -79,10 +79,10 @@ def from_folder(folder: Path, columns: Columns) -> Listing:
         splits = load(str(folder.resolve()), source)
     except NoRows:
         tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
-        if bare := [path for path in tables if not has_rows(path)][: len(tables) - 1]:
-            raise SaevxError(f"{bare[0]} has no row, which stops `datasets`: remove it.") from None
+        if without_rows := [path for path in tables if not has_rows(path)][: len(tables) - 1]:
+            raise SaevxError(f"{without_rows[0]} has no row, which stops `datasets`: remove it.") from None
         raise
-    return listing(splits[chosen(list(splits), source, columns)], name, folder, None, columns)
+    return listing(splits[choose_split(list(splits), source, columns)], name, folder, None, columns)
 
 
 def of_one_kind(folder: Path) -> list[Path]:
@@ -106,7 +106,7 @@ def from_hub(name: str, columns: Columns) -> Listing:
     """`OWNER/NAME`, or `OWNER/NAME:CONFIG`."""
     repo, _, config = name.partition(":")
     splits = load(repo, name, **({"name": config} if config else {}))
-    dataset = splits[chosen(list(splits), name, columns)]
+    dataset = splits[choose_split(list(splits), name, columns)]
     return listing(dataset, repo.rpartition("/")[2], Path.cwd(), None, columns)
 
 
@@ -120,14 +120,14 @@ def load(what: str | None, source: str, **options: Any) -> Any:
     level = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
     try:
-        with explained(source):
+        with one_sentence(source):
             return datasets.load_from_disk(source) if what is None else datasets.load_dataset(what, **options)
     finally:
         datasets.logging.set_verbosity(level)
 
 
 @contextmanager
-def explained(source: str) -> Iterator[None]:
+def one_sentence(source: str) -> Iterator[None]:
     """Turns whatever a table's library raises into one sentence with the cause."""
     try:
         yield
@@ -158,7 +158,7 @@ def cause_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-def chosen(splits: list[str], source: str, columns: Columns) -> str:
+def choose_split(splits: list[str], source: str, columns: Columns) -> str:
     """The split asked for, or the only one."""
     if columns.split in splits:
         return columns.split

@@ -107,7 +107,7 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
             chunks = table.rows[begin:end].column(0).chunks
             images = [found for chunk in chunks for found in located(chunk)]
         for index, (row, found) in enumerate(zip(rows, images, strict=True), begin):
-            record = {key: plain(decoded(value)) for key, value in row.items()}
+            record = {key: plain(decode_text(value)) for key, value in row.items()}
             if column is not None and table is not None and found:
                 record[column] = [
                     Cell(table, index, place) if one is None else one for place, one in enumerate(found)
@@ -159,7 +159,7 @@ def holds_bytes(kind: Any) -> bool:
     return is_struct(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def decoded(value: Any) -> Any:
+def decode_text(value: Any) -> Any:
     """A text that is kept as bytes, as text."""
     try:
         return value.decode() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""WebDataset tars: a shard is indexed from its headers alone, so the members of a sample need not lie side by side."""
+"""WebDataset tars: a shard's index is made from its headers alone, so members of a sample need not lie side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from precompute.data.base import BadRow, Columns, Listing, Records, Slice
-from precompute.data.records import parsed
+from precompute.data.records import parse_record
 from precompute.data.starts import other_than_named
 
 IMAGES = "__images__"
@@ -64,7 +64,7 @@ class Tars:
     def index(self, shard: Path) -> Index:
         if self.held is None or self.held[0] != shard:
             self.held = None  # before the next is made: each may be large
-            self.held = shard, indexed(shard)
+            self.held = shard, index_tar(shard)
         return self.held[1]
 
     def note(self, members: list[Member]) -> None:
@@ -88,7 +88,7 @@ class Tars:
                 yield shard.name, BadRow(index.damage)
 
 
-def indexed(shard: Path) -> Index:
+def index_tar(shard: Path) -> Index:
     """Read the headers of a shard; of one that is damaged or cut short, those before."""
     samples: list[tuple[str, list[Member]]] = []
     at: dict[str, int] = {}
@@ -147,24 +147,24 @@ def _sample(
     file: IO[bytes], shard: Path, key: str, members: list[Member], seen: set[str], columns: Columns
 ) -> dict[str, Any] | BadRow:
     """Its texts read, its images only located."""
-    named = {name.lower(): name for name in (columns.text, columns.id) if name}
-    asked = columns.image.lower() if columns.image else None
+    names = {name.lower(): name for name in (columns.text, columns.id) if name}
+    image_kind = columns.image.lower() if columns.image else None
     images: list[Slice | BadRow] = []
     unread: list[Slice | BadRow] = []
     texts: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     for one in members:
         kind, last = one.kind, one.kind.rpartition(".")[2]
-        if kind == asked or (asked is None and last in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)):
+        if kind == image_kind or (image_kind is None and last in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)):
             bad = BadRow(f"its member {one.name[:120]} is stored in pieces") if one.sparse else None
-            readable = kind == asked or last in IMAGE_SUFFIXES
+            readable = kind == image_kind or last in IMAGE_SUFFIXES
             (images if readable else unread).append(bad or Slice(shard, one.offset, one.size))
-        elif kind in (*TEXTS, "json", "cls") or kind in named:
+        elif kind in (*TEXTS, "json", "cls") or kind in names:
             raw = _text(file, one)
             if isinstance(raw, BadRow):
                 return raw
             if kind == "json":
-                record = parsed(raw)
+                record = parse_record(raw)
                 if isinstance(record, BadRow):
                     return BadRow(f"of its member {one.name[:120]}: {record}")
                 fields |= record
@@ -173,7 +173,7 @@ def _sample(
                 text = raw.decode("utf-8-sig")
             except UnicodeError:
                 return BadRow(f"its member {one.name[:120]} is not valid Unicode")
-            texts[named.get(kind, "text" if kind in TEXTS else kind)] = text
+            texts[names.get(kind, "text" if kind in TEXTS else kind)] = text
     record = {**fields, **texts}
     if not record and any(one.kind.rpartition(".")[2] in (*TEXTS, "json") for one in members):
         return BadRow(
@@ -196,4 +196,4 @@ def _text(file: IO[bytes], member: Member) -> bytes | BadRow:
     return file.read(member.size)
 
 
-__all__ = ["IMAGES", "IMAGE_SUFFIXES", "MAX_TEXT", "TEXTS", "Tars", "from_tars", "indexed"]
+__all__ = ["IMAGES", "IMAGE_SUFFIXES", "MAX_TEXT", "TEXTS", "Tars", "from_tars", "index_tar"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, select
 
-from precompute.data.rejections import KINDS, advice_of, sorted_counts
+from precompute.data.rejections import KINDS, advice_of, by_frequency
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase
@@ -26,8 +26,8 @@ class RejectedQueries(StoreBase):
 
     @cached_property
     def rejected_counts(self) -> dict[str, int]:
-        """Rows by kind of reason, the most frequent first; counted once."""
-        return sorted_counts(Counter(scalars(self.engine, select(_KIND))))
+        """Rows by kind of reason, the most frequent first."""
+        return by_frequency(Counter(scalars(self.engine, select(_KIND))))
 
     @cached_property
     def rejected_kinds(self) -> list[Item]:

@@ -13,7 +13,7 @@ import pytest
 
 from precompute.data import Columns, none_left, read, summary, summary_of
 from precompute.data.base import SetAside
-from precompute.data.rejections import KINDS, counted, kind_of
+from precompute.data.rejections import KINDS, count_kinds, kind_of
 from precompute.store.reader import Store
 from tests import tiny
 from tests.precompute.test_pipeline import saevx
@@ -68,12 +68,12 @@ def test_every_reason_of_the_readers_has_a_kind_of_its_own() -> None:
 
 def test_the_summary_counts_the_most_frequent_first_and_says_what_helps() -> None:
     reasons = ["its id 'a' stands in an earlier row"] * 1000 + ["its image cannot be read (no)"] * 200 + ["odd"]
-    told = summary(counted(reasons))
+    told = summary(count_kinds(reasons))
     assert told == (
         "1201 rows rejected: 1000 repeat the id of an earlier row (use --id-column row to number them), "
         "200 have no readable image, 1 has other reasons"
     )
-    assert "--id-column" not in summary(counted(reasons), "row") and summary({}) == ""
+    assert "--id-column" not in summary(count_kinds(reasons), "row") and summary({}) == ""
     assert summary({"no-text": 1}).startswith("1 row rejected: 1 has no text")
     rows = [SetAside(i, str(i), reason) for i, reason in enumerate(reversed(reasons))]
     assert summary_of(rows) == told

@@ -65,6 +65,7 @@ NONE_FOUND = {
     "web": ({"url": "http://example.com/a.jpg?w=200"}, "addresses on the web: download"),
     "web of another case": ({"URL": "https://example.com/a.PNG"}, "addresses on the web"),
     "by value": ({"file": "x/0.webp"}, "'file'"),
+    "no URL": ({"url": "http://[example/a.jpg"}, "addresses on the web"),
 }
 
 
@@ -174,8 +175,8 @@ def test_what_is_no_image_file_is_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     (folder / "folder.png").mkdir(parents=True)
     odd = [
-        "folder.png", "~nobody-has-this-name/0.png", "http://example.com/0.png", "data:image/png;base64,iVBORw0KGgo=",
-        "a" * 5000, "", ".", "/", {"url": "0.png"}, [["0.png"]], 5, True,
+        "folder.png", "~nobody-has-this-name/0.png", "http://[example/0.png", "data:image/png;base64,iVBORw0KGgo=",
+        "a" * 5000, "", ".", "/", "file://[x/0.png", "file://\0", {"url": "0.png"}, [["0.png"]], 5, True,
     ]  # fmt: skip
     data = read(folder_of(folder, *rows_of("image", ["0.png", *odd])))
     assert len(data.rows) == 1 and [bad.index for bad in data.set_aside] == list(range(1, len(odd) + 1))
