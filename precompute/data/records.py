@@ -15,7 +15,7 @@ from precompute.data.starts import other_than_named
 from precompute.errors import SaevxError
 
 MAX_TEXT = 1 << 24
-"""Bytes of one text file."""
+"""Bytes of one text file, or of one text in a tar."""
 TEXT_SUFFIXES = (".txt", ".text", ".caption")
 TEXT_FIELDS = ("text", "conversations", "messages", "prompt", "question", "caption")
 """Where the text of a row is looked for."""

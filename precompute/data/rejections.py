@@ -69,15 +69,16 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "no-text", "have no text",
         (
-            "it has no text%", "it has no field 'text'", "its field % is not a string", "it has no % answer",
-            "its conversation %", "a turn of its conversation %", "its member % of text", "its text file % of text",
+            "it has no text%", "it has neither image nor text", "it has no field 'text'",
+            "its field % is not a string", "it has no % answer", "its conversation %",
+            "a turn of its conversation %", "its member % of text", "its text file % of text",
         ),
         "--text-column names its field",
     ),
     Kind(
         "no-image", "have no image",
         (
-            "it has no image%", "it has neither image nor text", "one of its images is missing",
+            "it has no image%", "one of its images is missing",
             "its field % is not a path", "it has no field 'image'", "it has no field 'images'",
             "it has no field 'file_name'", "it has no field 'file_names'",
         ),

@@ -79,7 +79,8 @@ def from_folder(folder: Path, columns: Columns) -> Listing:
         splits = load(str(folder.resolve()), source)
     except NoRows:
         tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
-        if without_rows := [path for path in tables if not has_rows(path)][: len(tables) - 1]:
+        without_rows = [path for path in tables if not has_rows(path)]
+        if 0 < len(without_rows) < len(tables):
             raise SaevxError(f"{without_rows[0]} has no row, which stops `datasets`: remove it.") from None
         raise
     return listing(splits[choose_split(list(splits), source, columns)], name, folder, None, columns)
@@ -92,7 +93,10 @@ def of_one_kind(folder: Path) -> list[Path]:
     Raises:
         SaevxError: there is none, or they are of several formats.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES and path.is_file()]
+    everything = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not everything:
+        raise empty(folder)
+    files = [path for path in everything if path.suffix.lower() in TABLES]
     files = [path for path in files if path.stem == "metadata"] or files
     if len({path.suffix.lower() for path in files}) != 1:
         raise SaevxError(
@@ -114,7 +118,7 @@ def load(what: str | None, source: str, **options: Any) -> Any:
     """`load_dataset(what)`, or `load_from_disk(source)` where that is None."""
     import datasets
 
-    if "::" in source and Path(source).exists():
+    if Path(source).exists() and "::" in str(Path(source).resolve()):
         raise SaevxError(f"{source} has a :: in its name, which `datasets` takes for a chain of archives: rename it.")
     datasets.disable_progress_bars()
     level = datasets.logging.get_verbosity()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from precompute.data.base import BadRow, Columns, Listing, Records, Slice
-from precompute.data.records import parse_record
+from precompute.data.records import MAX_TEXT, TEXT_SUFFIXES, parse_record
 from precompute.data.starts import other_than_named
 
 IMAGES = "__images__"
@@ -16,9 +16,7 @@ IMAGES = "__images__"
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
 OTHER_IMAGE_SUFFIXES = ("avif", "heic", "heif", "jp2", "jxl", "jfif", "svg")
 """Of images that are not read here: without another image the sample is rejected for it, not taken for text alone."""
-TEXTS = ("txt", "text", "caption")
-MAX_TEXT = 1 << 24
-"""Bytes of one text."""
+TEXTS = tuple(suffix.removeprefix(".") for suffix in TEXT_SUFFIXES)
 MAX_KINDS = 40
 BLOCK = 512
 PADDING = 1 << 20
@@ -194,6 +192,3 @@ def _text(file: IO[bytes], member: Member) -> bytes | BadRow:
         return BadRow(f"its member {member.name[:120]} is stored in pieces")
     file.seek(member.offset)
     return file.read(member.size)
-
-
-__all__ = ["IMAGES", "IMAGE_SUFFIXES", "MAX_TEXT", "TEXTS", "Tars", "from_tars", "index_tar"]

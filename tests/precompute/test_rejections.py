@@ -37,7 +37,7 @@ REASONS = {
     "it has no field 'file_name'": "no-image",
     "it has no image": "no-image",
     "it has no field 'photo'": "no-field",
-    "it has neither image nor text": "no-image",
+    "it has neither image nor text": "no-text",
     "its field 'image' is not a path": "no-image",
     "its image cannot be read (not an image of a known format)": "unreadable-image",
     "its image is a strip of 2100 × 10 pixels": "unreadable-image",

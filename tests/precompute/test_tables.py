@@ -182,6 +182,12 @@ def test_a_table_without_a_row_beside_others(tmp_path: Path) -> None:
     (folder / "y.csv").write_text("")
     with pytest.raises(SaevxError, match=r"y\.csv has no row"):
         read(folder)
+    (folder / "x.csv").write_text("")
+    with pytest.raises(SaevxError, match="is empty: there is no row in it"):
+        read(folder)
+    (tmp_path / "[x]").mkdir()
+    with pytest.raises(SaevxError, match="is empty: there is no row in it"):
+        read(tmp_path / "[x]")
 
 
 def test_what_datasets_cannot_read_is_told_with_its_cause(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
