@@ -23,6 +23,7 @@ from backend.routers import (
     health,
     pages,
     quality,
+    rejected,
     sae,
     samples,
     search,
@@ -90,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.saevx = state
     add_handlers(app, getattr(pages, "error_page", None))
 
-    api = (stores, sae, features, map_api, samples, quality, cooccurrence, search, steer)
+    api = (stores, rejected, sae, features, map_api, samples, quality, cooccurrence, search, steer)
     for module in api:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from precompute import memory
 from precompute.accumulate import Accumulator
-from precompute.data import Data, Row, SetAside, write_thumbnail
+from precompute.data import Data, Row, SetAside, none_left, write_thumbnail
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.entries import by_sample
 from precompute.errors import SaevxError
@@ -198,10 +198,7 @@ class Collector:
             if n_samples >= PRELUDE:
                 break
         if not n_samples:
-            reasons = [bad.reason for one in held for bad in one.set_aside]
-            raise SaevxError(
-                f"No sample could be used; the first: {reasons[0] if reasons else 'there is none'}."
-            )
+            raise SaevxError(none_left("No sample could be used", [bad for one in held for bad in one.set_aside]))
         self.clock.prelude_samples = n_samples
         median: dict[str, float | None] = {}
         counted: list[Tensor] = []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from precompute import accumulate as acc
 from precompute import memory
 from precompute.collect import PRELUDE_FILE, THUMBS, Collector, thumb_path
-from precompute.data import SetAside
+from precompute.data import SetAside, none_left
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
 from precompute.runs import expand, offsets
@@ -69,7 +69,7 @@ def heads(job: Collector) -> Heads:
         set_aside += [SetAside(*bad) for bad in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
-        raise SaevxError(f"No sample could be used; the first: {min(set_aside).reason}.")
+        raise SaevxError(none_left("No sample could be used", set_aside))
     order = np.argsort(columns["index"])
     return Heads(
         columns["index"][order],

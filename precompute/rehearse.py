@@ -22,7 +22,7 @@ from precompute import accumulate as acc
 from precompute import memory, merge
 from precompute.collect import Collector
 from precompute.cooccur import feature_sets
-from precompute.data import Data
+from precompute.data import Data, none_left
 from precompute.errors import SaevxError
 from precompute.index import all_sample_vectors, nearest
 from precompute.label_words import read_words
@@ -158,10 +158,14 @@ def rehearse(
     part = folder / "store.part"
     part.mkdir()
     trial = Collector(mllm, sae, data, plan, folder / "warm", seed, nll, sinks)
+    rejected = []
     parts = (one for batch in batches_of(data, plan) for one in trial.load(batch))
-    tried = next((one for one in parts if one.batch is not None), None)
-    if tried is None:
-        raise SaevxError("No sample could be tried: see the rows set aside by running without --dry-run.")
+    for tried in parts:
+        if tried.batch is not None:
+            break
+        rejected += tried.set_aside
+    else:
+        raise SaevxError(none_left("No sample could be tried", rejected))
     trial.forward(trial.load(tried.rows[:1])[0])
     begin = time.monotonic()
     trial.forward(tried)

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from backend.deps import StateDep, StoreDep
 from backend.routers import features as features_api
 from backend.routers import page_data as data
-from backend.routers import pages_map, pages_samples, pages_tools
+from backend.routers import pages_map, pages_rejected, pages_samples, pages_tools
 from backend.routers.features import FeatureSort
 from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
@@ -32,6 +32,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 router.include_router(pages_samples.router)
 router.include_router(pages_tools.router)
 router.include_router(pages_map.router)
+router.include_router(pages_rejected.router)
 
 FEATURE_SORTS = {
     "lift": "lift",
@@ -110,6 +111,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
         sae_warning=sae_warning(quality),
+        rejected=served.store.rejected_kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 

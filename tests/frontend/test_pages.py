@@ -20,7 +20,7 @@ from tests.synthetic import word_feature
 
 RED = word_feature("red")
 CONTENT = {
-    "/": ["totals", "strongest", "feature-card", "provenance", "front-search"],
+    "/": ["totals", "rejected", "strongest", "feature-card", "provenance", "front-search"],
     "/features": ["feature-table", "feature-row", "filters", "next-page"],
     "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
     f"/map?q=red&feature={RED}&colour=omega&hide=too-rare": ["found", "chosen", "map-strongest"],
@@ -28,6 +28,8 @@ CONTENT = {
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring",
     ],
     f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
+    "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
+    "/rejected?kind=no-text": ["empty", "reason-kinds"],
     "/samples": ["sample-grid", "sample-card"],
     "/samples?flag=mismatch&sort=pooled-cosine": ["sample-card"],
     "/search": ["search-form", "drop", "live-rests"],
