@@ -24,6 +24,7 @@ from backend.routers import (
     health,
     pages,
     quality,
+    rejected,
     sae,
     samples,
     search,
@@ -83,7 +84,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     app.state.saevx = state
     add_handlers(app, getattr(pages, "error_page", None))
 
-    api = (stores, sae, features, map_api, samples, quality, cooccurrence, search, steer)
+    api = (stores, rejected, sae, features, map_api, samples, quality, cooccurrence, search, steer)
     for module in api:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import HTTPException, Request
 
 from backend.deps import OpenStore, State, base_path
+from backend.sample_ids import sample_path
 from precompute.errors import SaevxError
 from precompute.store.opening import StoreUnreadable
 
@@ -26,8 +27,7 @@ class Links:
     def image(self, sample_id: str, index: int) -> str:
         """Address of a sample's picture; `&size=` and `&crop=` may be added to it."""
         which = f"&image={index}" if index else ""
-        sample = quote(sample_id, safe="")
-        return f"{self.base}/api/v1/samples/{sample}/image?v={self.version}{which}{self.of_store}"
+        return f"{self.base}/api/v1{sample_path(sample_id)}/image?v={self.version}{which}{self.of_store}"
 
     def images(self, item: dict[str, Any]) -> dict[str, Any]:
         """`item` with its stored `images` turned into `{url, width, height}`."""

@@ -12,7 +12,6 @@ Cursor = Annotated[
     str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the page before.")
 ]
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
-SampleId = Annotated[str, PathParam(max_length=500, description="The sample's own id.")]
 Words = Annotated[str | None, Query(max_length=500)]
 
 

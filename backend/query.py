@@ -78,8 +78,7 @@ def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.I
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, bool(images))) if given)
     result = answer(opened, largest, asked, events, views_of(encoded), limit)
-    tokens = [opened.token_text(int(t)) for t in events.token_id_t[events.modality_t == TEXT]]
-    return {**result, "tokens": tokens}
+    return {**result, "tokens": opened.token_texts(events.token_id_t[events.modality_t == TEXT])}
 
 
 def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The stores of a running server. A finished store never changes, but its folder may be deleted, moved or made again
-while it is served: each request looks at the stamp of its manifest, and a store that took its place is opened anew."""
+while it is served: each request looks whether its files are the same; a store that took its place is opened anew."""
 
 from __future__ import annotations
 
@@ -18,13 +18,32 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend.recompute import Recomputed
 from precompute.errors import SaevxError
-from precompute.store.opening import MANIFEST, Stamp
+from precompute.store.opening import DATABASE, MANIFEST, Stamp
 from precompute.store.reader import Store
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 2.0
 """A store that could not be opened is tried again after so many seconds, or at once when its manifest changes."""
+
+
+class Watch:
+    """Tells at the cost of a few looks at the file system whether the files of a store but its images are still those
+    that were opened. A file takes another's place by renaming, which its folder shows: only then is each looked at."""
+
+    def __init__(self, path: Path, stamps: Mapping[str, Stamp | None]) -> None:
+        self.files = [(str(path / name), stamp) for name, stamp in stamps.items()]
+        folders = {str((path / name).parent) for name in stamps}
+        self.looked_at = [str(path / MANIFEST), str(path / DATABASE), *sorted(folders)]
+        self.seen: list[Stamp | None] = []
+
+    def unchanged(self) -> bool:
+        now = [Stamp.of(path) for path in self.looked_at]
+        if now != self.seen:
+            if None in now or any(Stamp.of(path) != stamp for path, stamp in self.files):
+                return False
+            self.seen = now
+        return True
 
 
 @dataclass(frozen=True)
@@ -36,19 +55,19 @@ class OpenStore:
     store: Store
     recomputed: Recomputed
     """What the live model has computed anew of samples whose events the store has not kept."""
-    stamp: Stamp | None
-    """Of its manifest, as it was before the store was opened."""
+    watch: Watch
 
     @classmethod
     def at(cls, path: Path, name: str | None = None) -> OpenStore:
         """The store there, under `name` or that of its manifest. Raises SaevxError as `Store.open`."""
-        stamp = Stamp.of(path / MANIFEST)
+        manifest = Stamp.of(path / MANIFEST)  # before it is read: what is written later is another one
         store = Store.open(path)
-        return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), stamp)
+        watch = Watch(path, {MANIFEST: manifest, **store.stamps})
+        return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch)
 
     def is_current(self) -> bool:
-        """Whether it still lies there, and no other store in its place."""
-        return self.stamp is not None and Stamp.of(self.path / MANIFEST) == self.stamp
+        """Whether it still lies there, and no other store, or part of one, in its place."""
+        return self.watch.unchanged()
 
     @property
     def manifest(self) -> Mapping[str, Any]:

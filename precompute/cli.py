@@ -53,7 +53,7 @@ class Train(TrainOptions):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     data: CliPositionalArg[str]
-    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file; rows without an image are text alone."""
+    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
 
     def cli_cmd(self) -> None:
         from precompute.train import train
@@ -69,7 +69,7 @@ class Evaluate(EvaluateOptions):
     sae: CliPositionalArg[str]
     """SAE: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
     data: CliPositionalArg[str]
-    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file."""
+    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
 
     def cli_cmd(self) -> None:
         from precompute.evaluate import evaluate

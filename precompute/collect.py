@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute import memory
-from precompute.accumulate import Running
-from precompute.data import Data, Row, SetAside, write_thumbnail
+from precompute.accumulate import Accumulator
+from precompute.data import Data, Row, SetAside, none_left, write_thumbnail
 from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
+from precompute.entries import by_sample
 from precompute.errors import SaevxError
 from precompute.feed import ahead, behind, decode
 from precompute.model import IMAGE, TEXT, Batch, Mllm
@@ -197,10 +198,7 @@ class Collector:
             if n_samples >= PRELUDE:
                 break
         if not n_samples:
-            reasons = [bad.reason for one in held for bad in one.set_aside]
-            raise SaevxError(
-                f"No sample could be used; the first: {reasons[0] if reasons else 'there is none'}."
-            )
+            raise SaevxError(none_left("No sample could be used", [bad for one in held for bad in one.set_aside]))
         self.clock.prelude_samples = n_samples
         median: dict[str, float | None] = {}
         counted: list[Tensor] = []
@@ -248,7 +246,7 @@ class Collector:
         samples: list[Sample] = []
         set_aside: list[SetAside] = []
         sums: list[Array] = []
-        running = Running(self.sae.n_features, self.seed, self.sae.device)
+        accumulator = Accumulator(self.sae.n_features, self.seed, self.sae.device)
         n_batches = 0
         while n_batches < len(self.plan.shards[number]):
             one = next(loaded)
@@ -262,15 +260,16 @@ class Collector:
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
                 events = pair_events(encoded, one)
-                running.see(events.entries)
-                samples += split(encoded, one, events, ds, self.sae.n_features)
+                reduced = by_sample(events, self.sae.n_features)
+                accumulator.update(events, reduced)
+                samples += split(encoded, one, reduced, ds, self.sae.n_features)
                 sum_md = sums_of(encoded, good_b)
-                del encoded, events  # nothing of a batch but its samples stands beside the next
+                del encoded, events, reduced  # nothing of a batch but its samples stands beside the next
             sums.append(sum_md)
             progress.add(len(one.rows) + len(one.set_aside))
             del one
         samples.sort(key=lambda sample: sample.index)
-        return Shard(samples, set_aside, np.array(sums), running.accum())
+        return Shard(samples, set_aside, np.array(sums), accumulator.accum())
 
     def write(self, number: int, shard: Shard) -> None:
         """Write a shard, and let go of it."""

@@ -87,3 +87,19 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     score[live] = 0.0
     np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
     return Near(score, row, cosine)
+
+
+def near_in_lists(vector_lcd: Array, sign_lcb: Array, pair_lcc: Array) -> Array:
+    """bool [l, c, c]: which of the pairs, each of two samples of a list, are near-duplicates, scored as by
+    `near_duplicates`.
+
+    Args:
+        vector_lcd: image sample vectors, float32.
+        sign_lcb: hash bits as ±1, 0 for samples without a picture, float32.
+    """
+    likeness = sign_lcb @ sign_lcb.transpose(0, 2, 1) / sign_lcb.shape[2]  # 1 − differing bits / 32
+    near: Array = pair_lcc & (likeness > NEAR_LIMIT)
+    lists = np.flatnonzero(near.any((1, 2)))
+    vectors = vector_lcd[lists]
+    near[lists] &= vectors @ vectors.transpose(0, 2, 1) > NEAR_LIMIT
+    return near

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import Columns, SetAside, read
+from precompute.data import SetAside, read, summary_of
 from precompute.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.errors import SaevxError
-from precompute.feed import Decoded, check_images, feed, load_model, norms, prelude, with_sinks, without_pictures
+from precompute.feed import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
-from precompute.options import EvaluateOptions
+from precompute.options import NAMED_COLUMNS, EvaluateOptions
 from precompute.plan import plan_rows, smallest_hashes
 from precompute.progress import Progress, say
 from precompute.provenance import code_version, plain_name
@@ -35,6 +35,8 @@ PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "ima
 RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
 GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
 CHUNK_RESAMPLES = 64
+TOLD = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
+"""Options that the result repeats, besides the columns that were named."""
 
 
 class Rebuilt(NamedTuple):
@@ -146,14 +148,14 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if shared is not None:
         shared.mllm = mllm
     sae.check(mllm.d_model)
-    data = read(o.data, Columns(mixed=True))
-    if o.text_alone:
-        data = without_pictures(data)
+    data = read(o.data, o.columns._replace(mixed=True, text_only=o.text_alone))
     check_images(mllm, data, "--text-alone")
     if o.max_samples is not None:
         chosen = sorted(smallest_hashes([row.sample_id for row in data.rows], o.max_samples))
         data = data._replace(rows=[data.rows[i] for i in chosen])
-    data, plan = plan_rows(mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed)
+    data, plan = plan_rows(
+        mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column
+    )
     sink = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks)).sink
     sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
     set_aside = list(data.set_aside)
@@ -166,7 +168,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if not sum(sums.n_target):
         raise SaevxError("No text token stands behind another one here, so there is no cross-entropy to measure.")
     if set_aside:
-        say(f"{len(set_aside)} rows were set aside; the first: {min(set_aside).reason}")
+        say(summary_of(set_aside, o.id_column))
     return {
         "sae": {
             "name": plain_name(o.sae), "sha256": sae.sha256, "architecture": sae.architecture,
@@ -177,10 +179,10 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
             "dtype": str(mllm.dtype).removeprefix("torch."), "device": mllm.device.type,
         },
         "data": {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(set_aside)},
-        "options": o.model_dump(
-            mode="json",
-            include={"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"},
-        ),
+        "options": {
+            **o.model_dump(mode="json", include=TOLD),
+            **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
+        },
         "code_version": code_version(),
         **figures(sums, fired_mf, o.resamples, o.seed),
     }  # fmt: skip

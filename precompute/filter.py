@@ -17,7 +17,7 @@ from sqlalchemy import select
 from precompute.errors import SaevxError
 from precompute.score_file import rows_of
 from precompute.store import schema as s
-from precompute.store.query import fetch, scalars
+from precompute.store.query import fetch, fetch_plain, scalars
 from precompute.store.reader import Store
 
 Array = NDArray[Any]
@@ -94,8 +94,23 @@ def filter_store(
         format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`,
         `text` and
             the score under its name, which `datasets.load_dataset("json", …)` loads back.
+
+    Raises:
+        SaevxError: as `kept_rows`, or an id with a line break is kept and `format` is "ids".
     """
     rows = kept_rows(store, by=by, keep=keep, flags=flags)
+    if format == "ids":
+        broken = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
+        for _, sample_id in (one for one in broken if one[0] in rows):
+            raise SaevxError(_broken(sample_id))
+    return _lines(store, rows, by, format)
+
+
+def _broken(sample_id: str) -> str:
+    return f"The id {sample_id!r} has a line break, so one id a line cannot be read back: choose format jsonl."
+
+
+def _lines(store: Store, rows: Array, by: str, format: Format) -> Iterator[str]:
     c = s.samples.c
     columns = [c.row, c.sample_id, c.text, c.extra, c[s.score_column(by)].label("score")]
     for start in range(0, len(rows), _CHUNK):
@@ -132,6 +147,8 @@ def filter_file(
     kept[best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
     for wanted, item in zip(kept, rows_of(path, ("id", "fields", column)), strict=True):
         if wanted and format == "ids":
+            if "\n" in item["id"]:
+                raise SaevxError(_broken(item["id"]))
             yield f"{item['id']}\n"
         elif wanted:
             yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"

@@ -1,5 +1,6 @@
 """Step `flag`: what may be wrong with a sample. Each flag is a score (higher is worse), a threshold one can
-move, and a reason that names the features and tokens behind it.
+move, and a reason that names the features and tokens behind it. As it knows near-duplicates, it also folds the examples
+of features (examples.py).
 
 The mismatch flag rests on the scores that tell exchanged captions apart on the user's own data (METHOD
 *Scoring*).
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.duplicates import NEAR_LIMIT, near_duplicates
+from precompute.examples import Samples, fold
 from precompute.index import all_sample_vectors
 from precompute.pixels import ISSUES, pixel_flags, pixel_hashes, tiny
 from precompute.reasons import Reasons
@@ -135,7 +137,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     found["tiny"], threshold["tiny"] = tiny(data.sample["width"], data.sample["height"]), 1.0
     firsts = run_starts(picture_row)
     hashes = pixel_hashes([pictures[i][1] for i in firsts])
-    near = near_duplicates(all_sample_vectors(data, weigh, IMAGE), hashes, picture_row[firsts])
+    vectors = all_sample_vectors(data, weigh, IMAGE)
+    near = near_duplicates(vectors, hashes, picture_row[firsts])
+    save_step(part, "examples", **fold(data, Samples.of(data, vectors, hashes, picture_row[firsts])))
     found["near-duplicate"], threshold["near-duplicate"] = near.score, NEAR_LIMIT
 
     # Text, and the model's inside.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precompute.accumulate import AT_ONCE
+from precompute.accumulate import MOST_WAITING, TOP
 from precompute.cooccur import KEPT as KEPT_PARTNERS
 from precompute.cooccur import MAX_SAMPLES
 from precompute.index import N_NEIGHBOURS
@@ -26,7 +26,7 @@ from precompute.store.base import NEIGHBOUR
 from precompute.store.collected import BLOCK
 from precompute.store.pairs import COLUMNS as PAIR_COLUMNS
 from precompute.store.sample_vectors import WIDTH
-from precompute.store.schema import FLAGS, SPACES
+from precompute.store.schema import FLAGS, SHOWN, SPACES
 from precompute.store.trim import BYTES_A_CHECKSUM, KEPT, Kept
 from precompute.verify import CHUNK_EVENTS
 
@@ -46,12 +46,12 @@ PAGES = 60 * 4096
 # Bytes of memory, beside the model and the SAE.
 HISTOGRAM, LISTS = 2 * 256 * 8, 5000
 """A feature's, of the accumulators in the pass."""
-ACCUM = 2 * 256 * 8 + 2 * (20 + 32) * 14
-"""A feature's, of the accumulators as the later steps read them."""
+ACCUM = 2 * 256 * 8 + 2 * (TOP + 32) * 18 + 2 * (SHOWN + 32) * 19
+"""A feature's, of the accumulators as the later steps read them, and of the examples."""
 STEP_FEATURE = 1000
 """A feature's, of what the later steps make."""
-SORTED_EVENT, SORTING = 127, 32e6
-"""An event's, of those sorted at a time; and whatever their number."""
+WAITING_ENTRY, SORTING = 127, 32e6
+"""An entry's, of those that wait in the accumulators, one an event at most; and whatever their number."""
 HELD_EVENT = 25
 """A shard's event's, in the small arrays of its samples, beside its own bytes twice."""
 MERGED_EVENT = 40
@@ -276,7 +276,7 @@ def peak_memory(
     weights = more_features * d_model * 4 * 2
 
     def shard(events: float) -> float:
-        return events * (a_value * 2 + HELD_EVENT) + min(events, AT_ONCE) * SORTED_EVENT + SORTING
+        return events * (a_value * 2 + HELD_EVENT) + min(events, MOST_WAITING) * WAITING_ENTRY + SORTING
 
     def block(entries: float) -> float:
         return min(entries, BLOCK) * BLOCK_MAXIMUM

@@ -9,8 +9,8 @@ name tells samples that activate the feature from those that do not, on samples 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.cooccur import chosen_rows, feature_sets
+from precompute.label_words import Words, read_words
+from precompute.pieces import MARKS, join
 from precompute.progress import say
-from precompute.runs import offsets, run_starts
+from precompute.runs import expand, offsets, run_starts
 from precompute.store.collected import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
-from precompute.texts import has_letters
+from precompute.texts import has_letters, is_blank
 
 Array = NDArray[Any]
 
@@ -36,86 +38,44 @@ HELD_OUT = 20_000
 STRONG = 0.25  # of p99.9: a sample counts as activating for label_score
 MOST_COMMON = 0.5  # share of the captions beyond which a word of a written name tests nothing
 
-_WORD = re.compile(r"[^\W_]+")
-
-
-def words_of(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-class Words(NamedTuple):
-    """The words of all captions; plurals are counted with their singular where both occur."""
-
-    id_of: dict[str, int]
-    name: list[str]
-    in_caption: csr_matrix  # bool-like int32 [N, W]
-    token_count: Array  # int64 [W], occurrences
-
-
-def read_words(texts: list[str]) -> Words:
-    found = [words_of(text) for text in texts]
-    known = {word for words in found for word in words}
-    base = {word: _singular(word, known) for word in known}
-    name = sorted(set(base.values()))
-    number = {word: i for i, word in enumerate(name)}
-    id_of = {word: number[base[word]] for word in known}
-    row = np.repeat(np.arange(len(found)), [len(words) for words in found])
-    column = np.array([id_of[word] for words in found for word in words], dtype=np.int64)
-    matrix = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(len(texts), len(name)))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return Words(id_of, name, matrix, np.bincount(column, minlength=len(name)))
-
-
-def _singular(word: str, known: set[str]) -> str:
-    for ending, stem in (("ies", "y"), ("es", ""), ("s", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 2 and word[: -len(ending)] + stem in known:
-            return word[: -len(ending)] + stem
-    return word
-
-
-def whole_words(pieces: list[str]) -> list[str]:
-    """Of every token the whole word around it, "" where it has no letter: pieces belong together until one starts
-    with a space or has no letter.
-    """
-    found: list[str] = []
-    spelled = [has_letters(piece) for piece in pieces]
-    for end in range(1, len(pieces) + 1):
-        if end < len(pieces) and spelled[end - 1] and spelled[end] and not pieces[end][:1].isspace():
-            continue
-        first = len(found)
-        words = words_of("".join(pieces[first:end]))
-        found += [words[0] if words else ""] * (end - first)
-    return found
-
-
-def top_words(data: Collected, words: Words) -> csr_matrix:
-    """int32 [F, W]: how many of a feature's top text tokens are pieces of each word."""
-    row, position = (data.accum[f"top_{name}"][:, TEXT] for name in ("row", "pos"))
+def top_words(data: Collected, words: Words) -> tuple[csr_matrix, Array]:
+    """(int32 [F, W]: how many of a feature's top text tokens are part of each word, int64 [F]: of any word)."""
+    row, position = (data.examples[f"top_{name}"][:, TEXT] for name in ("row", "position"))
     feature, rank = np.nonzero(row >= 0)
     pairs = np.stack([row[feature, rank], position[feature, rank]], axis=1).astype(np.int64)
     places, where = np.unique(pairs, axis=0, return_inverse=True)
-    number = np.full(len(places), -1)
-    whole: list[str] = []
-    start, last_row = 0, -1
-    for i, (sample, token) in enumerate(places.tolist()):
-        if sample != last_row:
-            low, high = (int(x) for x in data.events.sample_token[sample : sample + 2])
-            ids, kinds = data.events.token_id[low:high], data.events.token_modality[low:high]
-            start = int(np.argmax(kinds == TEXT))
-            some = zip(ids[start:].tolist(), kinds[start:].tolist(), strict=True)
-            whole = whole_words([data.vocabulary[t] if m == TEXT else "\n" for t, m in some])
-            last_row = sample
-        number[i] = words.id_of.get(whole[token - start], -1)
-    found = number[where.ravel()]
-    keep = found >= 0
+    ids: list[list[int]] = []
+    for sample, group in groupby(places.tolist(), key=lambda place: place[0]):
+        ids += words_at(data, words, sample, [token for _, token in group])
+    length = np.array([len(one) for one in ids], dtype=np.int64)
+    start, flat = offsets(length), np.array([word for one in ids for word in one], dtype=np.int64)
+    length_p = length[where.ravel()]
+    word_p = flat[expand(start[:-1][where.ravel()], length_p)]
     shape = (data.n_features, len(words.name))
-    return csr_matrix((np.ones(int(keep.sum()), np.int32), (feature[keep], found[keep])), shape=shape)
+    matrix = csr_matrix((np.ones(len(word_p), np.int32), (np.repeat(feature, length_p), word_p)), shape=shape)
+    return matrix, np.bincount(feature, length_p > 0, minlength=data.n_features).astype(np.int64)
+
+
+def words_at(data: Collected, words: Words, row: int, positions: list[int]) -> list[list[int]]:
+    """Of text tokens of a sample the words that they are part of: the first where words are separated, else each."""
+    low, high = (int(x) for x in data.events.sample_token[row : row + 2])
+    kinds = data.events.token_modality[low:high]
+    first = int(np.argmax(kinds == TEXT))
+    tokens = zip(data.events.token_id[low + first : high].tolist(), kinds[first:].tolist(), strict=True)
+    joined = join([data.vocabulary[token] if kind == TEXT else "\n" for token, kind in tokens])
+    places = list(words.places(joined.text))
+    ids = []
+    for position in positions:
+        start, stop = joined.start[position - first], joined.stop[position - first]
+        overlapping = [place.word for place in places if place.start < stop and place.stop > start]
+        separate = [word for word in overlapping if word < words.n_separate]
+        ids.append(separate[:1] or list(dict.fromkeys(overlapping)))
+    return ids
 
 
 def top_samples(data: Collected, modality: int) -> csr_matrix:
     """int32 [F, N] of ones: the samples of a feature's top tokens in one modality."""
-    row = data.accum["top_row"][:, modality]
+    row = data.examples["top_row"][:, modality]
     feature, rank = np.nonzero(row >= 0)
     shape = (data.n_features, data.n_samples)
     matrix = csr_matrix((np.ones(len(feature), np.int32), (feature, row[feature, rank])), shape=shape)
@@ -158,10 +118,8 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
 
 def evidence(data: Collected, words: Words, logits: Lens) -> csr_matrix:
     """Sum of the witnesses, CSR [F, W]."""
-    tokens = top_words(data, words)
-    found = WITNESSES["token"] * _strong(
-        log_odds(tokens, np.asarray(tokens.sum(1)).ravel(), words.token_count, float(words.token_count.sum()))
-    )
+    tokens, n_f = top_words(data, words)
+    found = WITNESSES["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
     df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
     for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
         tops = top_samples(data, modality)
@@ -179,8 +137,9 @@ def _strong(z: csr_matrix) -> csr_matrix:
     return kept
 
 
-def choose(found: csr_matrix) -> tuple[Array, Array]:
-    """(best, second) word per feature, −1 where there is none; second only when nearly as good."""
+def choose(found: csr_matrix, words: Words | None = None) -> tuple[Array, Array]:
+    """(best, second) word per feature, −1 where there is none; second only when nearly as good, and none of `words`
+    that overlaps the best."""
     matrix = found.tocoo()
     order = np.lexsort((matrix.col, -matrix.data, matrix.row))
     row, column, value = matrix.row[order], matrix.col[order], matrix.data[order]
@@ -190,6 +149,11 @@ def choose(found: csr_matrix) -> tuple[Array, Array]:
     follows = first[(first + 1 < len(row))]
     follows = follows[(row[follows + 1] == row[follows]) & (value[follows + 1] >= SECOND * value[follows])]
     second[row[follows]] = column[follows + 1]
+    clashing = [k for k in np.flatnonzero(second >= 0) if words is not None and words.clash(best[k], second[k])]
+    for k in clashing:
+        low, high = np.searchsorted(row, [k, k + 1])
+        near = column[low + 1 : high][value[low + 1 : high] >= SECOND * value[low]]
+        second[k] = next((int(word) for word in near if words is not None and not words.clash(best[k], word)), -1)
     return best, second
 
 
@@ -249,20 +213,15 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -
     commonest word of the captions in which it fires."""
 
     def quoted(kind: str, token: str) -> Name:
-        known = dict.fromkeys(words.id_of[word] for word in words_of(token) if word in words.id_of)
-        return Name(f"{kind} “{token}”", list(known))
+        return Name(f"{kind} “{token}”", words.named_in(token))
 
-    row, position = (int(data.accum[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "pos"))
-    if row >= 0:
-        token = data.vocabulary[
-            int(data.events.token_id[int(data.events.sample_token[row]) + position])
-        ].strip()
-        if token:
-            return quoted("token", token)
+    row, position = (int(data.examples[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "position"))
+    if row >= 0 and not is_blank(token := data.token(row, position).strip()):
+        return quoted("token", token)
     for text in promoted:
-        if has_letters(text):
+        if has_letters(MARKS.sub("", text)):  # bytes of a character name nothing
             return quoted("towards", text.strip())
-    rows = np.unique(data.accum["top_row"][feature])
+    rows = np.unique(data.examples["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel()
     if count.any():
         return quoted("with", words.name[int(count.argmax())])
@@ -272,8 +231,7 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -
 def written_name(words: Words, text: str) -> Name:
     """A name in free words is tested by those of them that at most half of the captions have."""
     share = np.asarray(words.in_caption.sum(0)).ravel() / max(words.in_caption.shape[0], 1)
-    known = dict.fromkeys(words.id_of[word] for word in words_of(text) if word in words.id_of)
-    return Name(text, [word for word in known if share[word] <= MOST_COMMON])
+    return Name(text, [word for word in words.named_in(text) if share[word] <= MOST_COMMON])
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,7 +239,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     logits = Lens.of(data)
     words = read_words([str(record["text"]) for record in data.samples])
-    best, second = choose(evidence(data, words, logits))
+    best, second = choose(evidence(data, words, logits), words)
     names: list[Name | None] = [None] * data.n_features
     promoted = logits.tokens("promoted")
     live = np.flatnonzero(weigh["verdict"] != VERDICTS.index("dead")).tolist()

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from precompute.errors import SaevxError
+from precompute.pieces import join
 from precompute.progress import Progress, say
 from precompute.store.collected import Collected
 from precompute.store.events import patches
@@ -98,7 +99,7 @@ class Labeller:
             promoted: of each feature, the tokens that its direction promotes.
         """
         failed_in_row, lock = 0, threading.Lock()
-        _ = (data.accum, data.samples, data.vocabulary)  # read once, before threads share them
+        _ = (data.examples, data.samples, data.vocabulary)  # read once, before threads share them
 
         def work(i: int) -> str | None:
             nonlocal failed_in_row
@@ -147,25 +148,20 @@ def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
 
 
 def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[int, int]]:
-    """(row, position) of the feature's strongest tokens, one a sample."""
-    rows, positions = (data.accum[f"top_{name}"][feature, modality].tolist() for name in ("row", "pos"))
-    first: dict[int, int] = {}
-    for row, position in zip(rows, positions, strict=True):
-        if row >= 0:
-            first.setdefault(row, position)
-    return list(first.items())[:most]
+    """(row, position) of the feature's strongest examples."""
+    rows, positions = (data.examples[f"top_{name}"][feature, modality, :most].tolist() for name in ("row", "position"))
+    return [(row, position) for row, position in zip(rows, positions, strict=True) if row >= 0]
 
 
 def in_text(data: Collected, row: int, position: int) -> str:
     """The token among its neighbours, marked."""
     sample = data.events.sample(row)
     near = range(max(0, position - AROUND), min(len(sample.token_id_t), position + AROUND + 1))
-    texts = [
-        re.sub(r"(?s)^(\s*)(.*)$", r"\1[[\2]]", text) if t == position else text
-        for t in near
-        if sample.modality_t[t] == TEXT and (text := data.vocabulary[int(sample.token_id_t[t])])
-    ]
-    return " ".join("".join(texts).split())
+    own = [t for t in near if sample.modality_t[t] == TEXT]
+    joined = join([data.vocabulary[int(sample.token_id_t[t])] for t in own])
+    token, after = joined.whole(own.index(position)), joined.stop[own.index(position)]
+    before = after - len(token.lstrip())
+    return " ".join(f"{joined.text[:before]}[[{token.lstrip()}]]{joined.text[after:]}".split())
 
 
 def in_picture(data: Collected, row: int, position: int) -> list[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from precompute import accumulate as acc
 from precompute import memory
 from precompute.collect import PRELUDE_FILE, THUMBS, Collector, thumb_path
-from precompute.data import SetAside
+from precompute.data import SetAside, none_left
 from precompute.errors import SaevxError
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
 from precompute.runs import expand, offsets
@@ -30,6 +30,8 @@ from precompute.shard import SHARDS, feature_type, resid_path, shard_path, write
 Array = NDArray[Any]
 FAN = 8
 """Accumulators that become one in a node of the tree."""
+TOKENS = 1 << 20
+"""Looked at together."""
 KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
 
 
@@ -67,7 +69,7 @@ def heads(job: Collector) -> Heads:
         set_aside += [SetAside(*bad) for bad in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
-        raise SaevxError(f"No sample could be used; the first: {min(set_aside).reason}.")
+        raise SaevxError(none_left("No sample could be used", set_aside))
     order = np.argsort(columns["index"])
     return Heads(
         columns["index"][order],
@@ -134,8 +136,8 @@ def write_events(job: Collector, head: Heads) -> None:
         for name, target in files.items():
             target[at_t if name.startswith("token") else at_e] = file[name]
         memory.release(token_event, *files.values())
-    for low in range(0, n_tokens, acc.AT_ONCE):  # counts become offsets
-        some = token_event[low : low + acc.AT_ONCE + 1]
+    for low in range(0, n_tokens, TOKENS):  # counts become offsets
+        some = token_event[low : low + TOKENS + 1]
         np.cumsum(some, out=some)
         memory.release(token_event)
     for target in (token_event, *files.values()):
@@ -220,11 +222,12 @@ def write_node(job: Collector, level: int, number: int) -> None:
 
 def accum_of(job: Collector, paths: Sequence[Path]) -> acc.Accum:
     """Of all events behind the files."""
-    running = acc.Running(job.sae.n_features, job.seed)
+    accumulator = acc.Accumulator(job.sae.n_features, job.seed)
     for path in paths:
         with np.load(path, allow_pickle=False) as file:
-            running.take(acc.load({n.removeprefix("accum_"): file[n] for n in file.files if n.startswith("accum_")}))
-    return running.accum()
+            names = [name for name in file.files if name.startswith("accum_")]
+            accumulator.merge(acc.load({name.removeprefix("accum_"): file[name] for name in names}))
+    return accumulator.accum()
 
 
 def accum_path(part: Path, level: int, number: int) -> Path:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
 from precompute.loading import Parts, Quantize, entwined, load_parts
+from precompute.pieces import text_of_token
 from precompute.reading import reading
 from precompute.tensors import exact
 
@@ -393,7 +394,7 @@ class Mllm:
     # ---- words
 
     def token_text(self, token_id: int) -> str:
-        """The token as text; a word's first piece keeps its leading space."""
+        """The token as text: a word's first piece keeps its space, bytes of a character are marks (pieces.py)."""
         return self._piece(self.tokenizer.convert_ids_to_tokens(int(token_id)))
 
     def vocabulary(self) -> list[str]:
@@ -402,12 +403,7 @@ class Mllm:
         return [self._piece(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(n)))]
 
     def _piece(self, token: str | None) -> str:
-        if token is None:
-            return ""
-        if "\u2581" in token:  # SentencePiece's space
-            return token.replace("\u2581", " ")
-        text: str = self.tokenizer.convert_tokens_to_string([token])
-        return text
+        return "" if token is None else text_of_token(token, self.tokenizer.convert_tokens_to_string)
 
     def logit_lens_weights(self) -> tuple[Tensor | None, Tensor]:
         """Weight of the final norm [d] (None without one) and the unembedding W_U [V, d], float32 on the CPU.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from precompute.data import Columns, matching
 
@@ -28,6 +28,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+NAMED_COLUMNS = {"image_column", "text_column", "id_column", "text_side", "split"}
+"""What a result tells of the fields that were asked for; a folder would be a path of one machine."""
+
+
 class Fields(BaseModel):
     """Which fields of a row are what."""
 
@@ -38,7 +42,7 @@ class Fields(BaseModel):
     text_column: str | None = None
     """Field with a row's text; default: text, a conversation, a preference pair or caption."""
     id_column: str | None = None
-    """Field with a row's id; default: id, else the row's number."""
+    """Field with a row's id; row: the row's number; default: id, else the row's number."""
     text_side: Literal["chosen", "rejected"] = "chosen"
     """Which answer of a preference pair follows its prompt."""
     image_folder: Path | None = None
@@ -62,6 +66,17 @@ class Fields(BaseModel):
             elif name in ("data", "model", "sae") and value is not None:
                 changed[name] = where(value)
         return self.model_copy(update=changed)
+
+
+class TextOnly(Fields):
+    """Fields of rows whose images may be left out."""
+
+    text_only: bool = False
+    """Read the text alone and leave the images out, as a model that reads text only must."""
+
+    @property
+    def columns(self) -> Columns:
+        return super().columns._replace(text_only=self.text_only)
 
 
 class Spread(BaseModel):
@@ -114,11 +129,11 @@ class Place(BaseModel):
     """How image tokens lie in the picture, for a model family that is not known: square."""
 
 
-class TrainOptions(Place):
+class TrainOptions(Fields, Place):
     """What a training run depends on."""
 
     data: str
-    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file; rows without an image are text alone."""
+    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
     model: str
     """Model: a transformers folder or hub id."""
     out: Path
@@ -126,7 +141,9 @@ class TrainOptions(Place):
     layer: int = Field(ge=0)
     """Decoder layer L whose output is learnt, counted from 0."""
     modality: Literal["all", "text"] = "all"
-    """all: image and text tokens alike, an SAE-V; text: pictures are left out and the text read alone, an SAE."""
+    """all: image and text tokens alike, an SAE-V; text: images are left out and the text read alone, an SAE."""
+    text_only: bool = False
+    """The same as --modality text."""
     preset: Literal["sae-v"] | None = None
     """sae-v: as the paper trains (standard, λ = 5, rate 5e-5); options given beside it win."""
     architecture: Architecture | None = None
@@ -172,6 +189,12 @@ class TrainOptions(Place):
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type of the weights in the finished folder."""
 
+    @model_validator(mode="after")
+    def one_modality(self) -> Self:
+        if self.text_only:
+            self.modality = "text"
+        return self
+
     @property
     def part(self) -> Path:
         return self.out.with_name(self.out.name + ".part")
@@ -183,7 +206,7 @@ class TrainOptions(Place):
         return {**PLAIN, **preset, **given}
 
 
-class EvaluateOptions(Place):
+class EvaluateOptions(Fields, Place):
     """What an evaluation depends on."""
 
     sae: str
@@ -192,13 +215,15 @@ class EvaluateOptions(Place):
     """How the SAE is stored: sae-lens (sparsify's folders too); dictionary-learning (config.json, ae.pt); plain (one
     .safetensors file with W_enc, b_enc, W_dec, b_dec); auto tells them by their files."""
     data: str
-    """Pairs or texts: an imagefolder with metadata.jsonl, or a JSONL file."""
+    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
     model: str
     """Model to put the SAE into; for transfer the text-only model that the other one was made from."""
     layer: int | None = Field(default=None, ge=0)
     """Decoder layer L, counted from 0; default: the one in the SAE's own config."""
     text_alone: bool = False
-    """Leave the pictures out and run the text without them."""
+    """Leave the images out and run the text without them."""
+    text_only: bool = False
+    """The same as --text-alone."""
     patch_special: bool = False
     """Replace special tokens and attention sinks too; most models fail without their sink, whatever the SAE."""
     sinks: float | Literal["keep"] = 4.0
@@ -213,6 +238,12 @@ class EvaluateOptions(Place):
     """Seed of the resamples."""
     out: Path | None = None
     """JSON file to write; default: standard output. The page /sae shows SAE/evaluation.json."""
+
+    @model_validator(mode="after")
+    def one_name(self) -> Self:
+        if self.text_only:
+            self.text_alone = True
+        return self
 
 
 def where(source: str) -> str:

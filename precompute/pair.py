@@ -21,7 +21,7 @@ from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.support import Excess, text_excess, worst
-from precompute.texts import has_letters, repeated_share
+from precompute.texts import has_letters, is_blank, repeated_share
 
 Array = NDArray[Any]
 
@@ -100,16 +100,16 @@ def why(
     """The reason in one sentence, with the features and tokens behind it."""
 
     def text_of(position: int) -> str:
-        return store.token_text(int(events.token_id_t[position]))
+        return store.whole_token(events.token_id_t, position)
 
     against = name in ("mismatch", "unsupported")
     strong = worst(excess, np.arange(len(excess.row_t) if against else 0), text_of).tolist()
     tokens = list(dict.fromkeys(text_of(int(excess.position_t[i])) for i in strong))
-    words = ", ".join(f"“{token.strip()}”" for token in tokens)
+    words = ", ".join(f"“{token.strip()}”" for token in tokens if not is_blank(token))
     unsupported = f"No patch supports {words}." if words else ""
     said = {
         "mismatch": f"Text and image share little: {basis} {1 - value:.2f}. {unsupported}".strip(),
-        "unsupported": unsupported,
+        "unsupported": unsupported or "A caption token has no support on the image.",
         "blank": f"The picture carries almost no information ({value:.2f}).",
         "dark": f"Even its brightest pixels are dark ({value:.2f}).",
         "blurred": f"It has hardly an edge ({value:.2f}).",

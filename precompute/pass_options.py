@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from precompute.options import Fields, SaeFormat, Spread
+from precompute.options import SaeFormat, Spread, TextOnly
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
@@ -21,7 +21,7 @@ LATER_OPTIONS = {
 }  # fmt: skip
 
 
-class Options(Spread, Fields):
+class Options(Spread, TextOnly):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")

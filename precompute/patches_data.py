@@ -17,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute import patches
-from precompute.data import BadRow, Data, Row, SetAside, open_picture, read
+from precompute.data import BadRow, Data, Row, SetAside, none_left, open_picture, read, summary_of
 from precompute.encode import Scale, encode_batch
 from precompute.errors import PairError, SaevxError
 from precompute.feed import ahead, feed
 from precompute.live import load_engine
 from precompute.model import IMAGE, Batch, Pair, View
+from precompute.options import NAMED_COLUMNS
 from precompute.patches import FULL, NONE, Variant
 from precompute.patches_answers import answer_tokens, beginnings, greedy, plain
-from precompute.patches_file import NAMED_COLUMNS, Answered, Outcomes, closing, result, variants, write
+from precompute.patches_file import Answered, Outcomes, closing, result, variants, write
 from precompute.patches_options import PatchesOptions
 from precompute.plan import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
 from precompute.progress import Progress, say
@@ -84,6 +85,8 @@ def patches_data(options: PatchesOptions) -> Path:
     store = Store.open(o.store)
     try:
         data = questions(read(o.data, o.columns), o)
+        if data.set_aside:
+            say(summary_of(data.set_aside, o.id_column))
         with Outcomes(o.part, run_of(o, store)) as outcomes:
             job = Job(o, store, outcomes)
             answered, set_aside = job.run(data)
@@ -94,6 +97,8 @@ def patches_data(options: PatchesOptions) -> Path:
     o.part.unlink()
     for line in closing(told):
         say(line)
+    if set_aside:
+        say(summary_of(set_aside, o.id_column))
     return o.out
 
 
@@ -126,8 +131,8 @@ def questions(data: Data, o: PatchesOptions) -> Data:
             set_aside.append(SetAside(row.index, row.sample_id, reason))
     if not kept:
         raise SaevxError(
-            f"No row of {o.data} is a question about a picture with its answer; the first: {min(set_aside).reason}. "
-            "Name the fields with --image-column, --text-column and --answer-column."
+            none_left(f"No row of {o.data} is a question about an image with its answer", set_aside, o.id_column)
+            + " Name the fields with --image-column, --text-column and --answer-column."
         )
     order = smallest_hashes([row.sample_id for row in kept], o.max_samples or len(kept))
     return data._replace(rows=[kept[i] for i in order], set_aside=set_aside)
@@ -181,8 +186,8 @@ class Job:
                     progress.add(1)
         answered = [known[row.sample_id] for row in rows if row.sample_id in known]
         if not answered:
-            first = min(self.set_aside).reason
-            raise SaevxError(f"No question of {self.options.data} could be asked; the first: {first}.")
+            what = f"No question of {self.options.data} could be asked"
+            raise SaevxError(none_left(what, self.set_aside, self.options.id_column))
         return answered, sorted(self.set_aside)
 
     def score(self, rows: list[Row], length_n: Array) -> Iterator[Question]:

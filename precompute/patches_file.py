@@ -17,6 +17,7 @@ from precompute import patches
 from precompute.data import SetAside
 from precompute.errors import SaevxError
 from precompute.model import Mllm
+from precompute.options import NAMED_COLUMNS
 from precompute.patches import FULL, NONE, Variant
 from precompute.patches_options import PatchesOptions
 from precompute.provenance import code_version, plain_name
@@ -27,7 +28,6 @@ NAMED = 100
 """Rows set aside that the result names; it counts all."""
 TOLD = {"answer_column", "keep", "max_samples", "resamples", "seed"}
 """Options that the result repeats, besides the columns that were named; none is a path."""
-NAMED_COLUMNS = {"image_column", "text_column", "id_column", "text_side", "split"}
 
 
 class Answered(NamedTuple):
@@ -141,7 +141,7 @@ def closing(told: dict[str, Any]) -> list[str]:
     """Lines for a person."""
     aside = told["data"]["set_aside"]["n"]
     lines = [
-        f"{told['data']['questions']} questions, {aside} rows set aside; right with the whole picture "
+        f"{told['data']['questions']} questions, {aside} rows rejected; right with the whole picture "
         f"{told['full']['accuracy']:.3f}, with a black one {told['none']['accuracy']:.3f}",
         f"{'score':<16}{'kept':>6}  accuracy (95 %)          of full",
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute import memory
-from precompute.data import Data, read
+from precompute.data import Data, read, summary
 from precompute.errors import SaevxError
 from precompute.options import SAE_LENS, where
 from precompute.pass_options import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
@@ -125,6 +125,7 @@ class Run:
             shard_samples=o.shard_samples,
             ds=o.ds,
             seed=o.seed,
+            id_column=o.id_column,
         )
 
     # ---- steps
@@ -168,10 +169,22 @@ class Run:
         (self.part / PLAN).unlink(missing_ok=True)
         self.part.rename(self.options.out)
         n, bad = manifest["data"]["n_samples"], manifest["data"]["n_quarantined"]
-        say(f"{self.options.out}: {n} samples, {bad} rows set aside, {time.monotonic() - begin:.0f} s")
+        say(f"{self.options.out}: {n} samples, {bad} rows rejected, {time.monotonic() - begin:.0f} s")
         if (warning := sae_warning(manifest["quality"])) is not None:
             say(warning)
+        self.say_rejected()
         return self.options.out
+
+    def say_rejected(self) -> None:
+        """Why rows are not in the finished store, with their numbers."""
+        from precompute.store.reader import Store
+
+        store = Store.open(self.options.out)
+        try:
+            if store.rejected_counts:
+                say(summary(store.rejected_counts, self.options.id_column))
+        finally:
+            store.close()
 
     def only(self, step: Step) -> Path:
         """One step on the unfinished store."""
@@ -330,6 +343,7 @@ class Run:
                 "image_column": o.image_column, "text_column": o.text_column, "id_column": o.id_column,
                 "text_side": o.text_side, "split": o.split,
                 "shuffle_images": o.shuffle_images,
+                **({"text_only": True} if o.text_only else {}),
             },
             "code_version": code_version(),
         }  # fmt: skip

@@ -15,8 +15,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import BadRow, Data, Row, SetAside, check_size, header_size
+from precompute.data import (
+    ALL_REJECTED,
+    BadRow,
+    Data,
+    Row,
+    SetAside,
+    check_size,
+    guess_line,
+    header_size,
+    none_left,
+    refuse_no_image,
+    summary_of,
+)
 from precompute.errors import PairError, SaevxError
+from precompute.progress import say
 
 PRELUDE = 64
 SHARD_TOKENS = 1 << 19
@@ -118,17 +131,36 @@ def n_image_tokens(row: Row, mllm: Any) -> int:
 
 
 def plan_rows(
-    mllm: Any, data: Data, source: str, *, batch_tokens: int, seed: int, shard_samples: int = 1024, ds: int = 1
+    mllm: Any,
+    data: Data,
+    source: str,
+    *,
+    batch_tokens: int,
+    seed: int,
+    shard_samples: int = 1024,
+    ds: int = 1,
+    id_column: str | None = None,
 ) -> tuple[Data, Plan]:
-    """The rows that the model can take, and the order in which they are run.
+    """The rows that the model can take, and the order in which they are run. Says which rows are rejected.
+
+    Args:
+        id_column: the field asked for, which decides what is advised where ids repeat.
 
     Raises:
-        SaevxError: no row can be used.
+        SaevxError: no row can be used, or the model reads images and none is left, as it should not be.
     """
+    if mllm.multimodal:
+        refuse_no_image(source, mllm.source, data.no_image)
     kept, length_n, bad = usable(data.rows, mllm)
     set_aside = sorted([*data.set_aside, *bad])
     if not kept:
-        raise SaevxError(f"No row of {source} can be used; the first: {set_aside[0].reason}.")
+        raise SaevxError(none_left(f"No row of {source} can be used", set_aside, id_column))
+    if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in kept):
+        refuse_no_image(source, mllm.source, ALL_REJECTED)
+    if data.guess:
+        say(guess_line(data.guess))
+    if set_aside:
+        say(summary_of(set_aside, id_column))
     plan = make_plan(
         [row.sample_id for row in kept],
         length_n,

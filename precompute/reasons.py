@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -14,6 +12,7 @@ from precompute.duplicates import Near
 from precompute.score import Weights
 from precompute.store.collected import Collected
 from precompute.support import N_NAMED, over_p999, text_events, text_excess, worst
+from precompute.texts import is_blank, repeated_words
 
 Array = NDArray[Any]
 MAX_REASONS = 2000  # per flag, the worst first
@@ -44,7 +43,6 @@ class Reasons:
     def _plain(self, name: str, row: int, value: float) -> dict[str, Any]:
         record = self.data.samples[row]
         width, height = int(self.data.sample["width"][row]), int(self.data.sample["height"][row])
-        repeated = [w for w, c in Counter(re.findall(r"\w+", record["text"].lower())).most_common(N_NAMED) if c > 1]
         other = int(self.near.row[row])
         text = {
             "near-duplicate": "To the eye and inside the model it is nearly sample "
@@ -58,7 +56,8 @@ class Reasons:
             "reconstruction": f"The autoencoder leaves {value:.0%} of the variance unexplained.",
             "few-features": f"Only {1 - value:.0%} of the usual number of features is active per token.",
         }[name]
-        return {"text": text, "features": [], "tokens": repeated if name == "repeated-text" else []}
+        words = repeated_words(record["text"], N_NAMED) if name == "repeated-text" else []
+        return {"text": text, "features": [], "tokens": words}
 
     def _against_image(self, rows: Array, name: str) -> list[dict[str, Any]]:
         """Names the text's features that the image lacks, the tokens they fire on, and what the image has
@@ -81,7 +80,7 @@ class Reasons:
             only_image[image.indices[at]] = np.minimum(image.data[at], 1) * support_f[image.indices[at]]
             only_image[text.indices[slice(*text.indptr[i : i + 2])]] = 0
             instead = [int(k) for k in np.argsort(-only_image, kind="stable")[:N_NAMED] if only_image[k] > 0]
-            words = ", ".join(f"“{token.strip()}”" for token in tokens)
+            words = ", ".join(f"“{token.strip()}”" for token in tokens if not is_blank(token))
             if name == "unsupported":
                 said = f"No patch supports {words}." if words else "A caption token has no support on the image."
             else:
@@ -94,5 +93,4 @@ class Reasons:
         return reasons
 
     def _token(self, row: int, position: int) -> str:
-        events = self.data.events
-        return self.data.vocabulary[int(events.token_id[int(events.sample_token[row]) + position])]
+        return self.data.token(row, position)

@@ -22,10 +22,10 @@ from precompute import accumulate as acc
 from precompute import memory, merge
 from precompute.collect import Collector
 from precompute.cooccur import feature_sets
-from precompute.data import Data
+from precompute.data import Data, none_left
 from precompute.errors import SaevxError
 from precompute.index import all_sample_vectors, nearest
-from precompute.label import read_words
+from precompute.label_words import read_words
 from precompute.model import Mllm
 from precompute.omega import K_PAIRED, Firing, common_means, firing, paired
 from precompute.pass_options import LATER
@@ -158,10 +158,14 @@ def rehearse(
     part = folder / "store.part"
     part.mkdir()
     trial = Collector(mllm, sae, data, plan, folder / "warm", seed, nll, sinks)
+    rejected = []
     parts = (one for batch in batches_of(data, plan) for one in trial.load(batch))
-    tried = next((one for one in parts if one.batch is not None), None)
-    if tried is None:
-        raise SaevxError("No sample could be tried: see the rows set aside by running without --dry-run.")
+    for tried in parts:
+        if tried.batch is not None:
+            break
+        rejected += tried.set_aside
+    else:
+        raise SaevxError(none_left("No sample could be tried", rejected))
     trial.forward(trial.load(tried.rows[:1])[0])
     begin = time.monotonic()
     trial.forward(tried)
@@ -204,7 +208,7 @@ def rehearse(
         write_pairs(part, manifest)
     a_pass: dict[str, float] = {}
     with timed(a_pass, "shard"):
-        acc.save(acc.Running(sae.n_features, seed).accum())
+        acc.save(acc.Accumulator(sae.n_features, seed).accum())
     data_read = Collected(part, manifest)
     pieces = growing(job, data_read, manifest, stride)
     counts = {

@@ -20,8 +20,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from precompute.collect import Collector
-from precompute.data import METADATA, Data, Row, SetAside, stream
+from precompute.data import (
+    METADATA,
+    Data,
+    Row,
+    SetAside,
+    Survey,
+    count_kinds,
+    empty,
+    guess_line,
+    none_left,
+    refuse_no_image,
+    stream,
+    summary,
+    survey,
+)
 from precompute.encode import Scale, encode_batch
+from precompute.entries import by_sample
 from precompute.errors import SaevxError
 from precompute.live import load_engine
 from precompute.loading import pick_device
@@ -31,7 +46,7 @@ from precompute.progress import Progress, say
 from precompute.provenance import code_version, stamps, weights
 from precompute.ray_pool import check, pool
 from precompute.sae import SaeV
-from precompute.score_file import as_line, check_suffix, closing, write
+from precompute.score_file import as_line, check_suffix, closing, read_lines, write
 from precompute.score_options import ScoreOptions
 from precompute.score_pairs import Standard, as_items, measure
 from precompute.shard import Sample, pair_events, split
@@ -41,7 +56,7 @@ from precompute.store.run_info import located
 PLAN = "plan.json"
 RUN_OPTIONS = {
     "nll", "batch_tokens", "shard_samples", "device", "dtype", "device_map",
-    "image_column", "text_column", "id_column", "text_side", "image_folder", "split",
+    "image_column", "text_column", "id_column", "text_side", "image_folder", "split", "text_only",
 }  # fmt: skip
 
 
@@ -61,10 +76,12 @@ def score_data(options: ScoreOptions) -> Path:
         n, n_bad = Job(options, store).run()
     finally:
         store.close()
-    aside = f" ({options.quarantine})" if n_bad else ""
+    where = f" ({options.quarantine})" if n_bad else ""
     for line in closing(options.out):
         say(line)
-    say(f"{options.out}: {n} pairs, {n_bad} rows set aside{aside}, {time.monotonic() - begin:.0f} s")
+    say(f"{options.out}: {n} pairs, {n_bad} rows rejected{where}, {time.monotonic() - begin:.0f} s")
+    if n_bad:
+        say(summary(count_kinds(item["reason"] for item in read_lines(options.quarantine)), options.id_column))
     return options.out
 
 
@@ -92,20 +109,23 @@ class Job:
         self.loaded: tuple[Mllm, SaeV] | None = None
 
     def run(self) -> tuple[int, int]:
-        """All shards, then the file. Returns the numbers of pairs scored and of rows set aside."""
+        """All shards, then the file. Returns the numbers of pairs scored and of rejected rows."""
+        view = self.survey()
         self.begin()
         n_good = n_bad = n_shards = 0
         with Seen(self.part / "ids.sqlite") as seen, Progress("score", None, "rows") as progress:
-            for good, bad in self.shards(self.chunks(seen)):
+            for good, bad in self.shards(self.chunks(view, seen)):
                 n_good, n_bad, n_shards = n_good + good, n_bad + bad, n_shards + 1
                 progress.add(good + bad)
         shards = [shard_path(self.part, i) for i in range(n_shards)]
         aside = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:
-            reasons = (line for path in aside for line in path.read_text(encoding="utf-8").splitlines())
-            first = next((json.loads(line)["reason"] for line in reasons), "there is none")
+            rejected = [SetAside(**item) for path in aside for item in read_lines(path)]
             shutil.rmtree(self.part)
-            raise SaevxError(f"No row of {self.options.data} can be scored; the first: {first}.")
+            if not rejected:
+                raise empty(self.options.data)
+            what = f"No row of {self.options.data} can be scored"
+            raise SaevxError(none_left(what, rejected, self.options.id_column))
         manifest, whole = self.store.manifest, self.part / self.options.out.name
         about = {"store": manifest["name"], "content_id": manifest["content_id"], "version": code_version()}
         write(whole, shards, about)
@@ -146,10 +166,25 @@ class Job:
             self.loaded = load_engine(self.options, self.store.manifest, full=self.options.nll)
         return self.loaded
 
-    def chunks(self, seen: Seen) -> Iterator[Chunk]:
+    def survey(self) -> Survey:
+        """A look at the data, before anything is written.
+
+        Raises:
+            SaevxError: there is none, or it lacks the images that the store's model reads.
+        """
+        o, model = self.options, self.store.manifest["model"]
+        o = o if o.ray is None else o.absolute()  # rows name files, to workers elsewhere too
+        view = survey(o.data, o.columns)
+        if model["family"] != "text-only":
+            refuse_no_image(o.data, model["name"], view.no_image)
+        if view.guess and view.image:
+            say(guess_line(view.image))
+        return view
+
+    def chunks(self, view: Survey, seen: Seen) -> Iterator[Chunk]:
         """The data, cut."""
-        o = self.options if self.options.ray is None else self.options.absolute()  # rows name files
-        rows = stream(o.data, seen.is_new, o.columns)
+        o = self.options
+        rows = stream(view, seen.is_new, (o if o.ray is None else o.absolute()).columns)
         return map(Chunk, count(), iter(lambda: list(islice(rows, o.shard_samples)), []))
 
     def shards(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
@@ -202,7 +237,8 @@ class Job:
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
                         set_aside.append(SetAside(row.index, row.sample_id, reason))
-                samples += split(encoded, one, pair_events(encoded, one), set(), sae.n_features)
+                maxima = by_sample(pair_events(encoded, one), sae.n_features)
+                samples += split(encoded, one, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in kept}
             ran = [by_index[sample.index] for sample in samples]

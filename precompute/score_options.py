@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
-from precompute.options import FromStore, Spread
+from precompute.options import FromStore, Spread, TextOnly
 
 
-class ScoreOptions(Spread, FromStore):
+class ScoreOptions(Spread, FromStore, TextOnly):
     """Score any number of new pairs with the ω of a finished store."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -17,7 +17,7 @@ class ScoreOptions(Spread, FromStore):
     data: str
     """Pairs, as `saevx precompute` takes them."""
     out: Path
-    """File to write, .parquet or .jsonl; it must not exist yet. What is set aside goes to .quarantine.jsonl."""
+    """File to write, .parquet or .jsonl; it must not exist yet. Rejected rows go to .quarantine.jsonl."""
     nll: bool = False
     """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
     shard_samples: int = Field(default=1024, ge=1)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor
 from precompute import accumulate as acc
 from precompute.data import SetAside
 from precompute.encode import Encoded
+from precompute.entries import Activations, BySample
 from precompute.model import IMAGE, TEXT
 from precompute.runs import offsets
-from precompute.tensors import exact, places, run_ends, run_starts, sorted_numbers
+from precompute.tensors import exact, places
 
 if TYPE_CHECKING:
     from precompute.collect import Loaded
@@ -66,65 +67,50 @@ class Shard:
     accum: acc.Accum
 
 
-class PairEvents(NamedTuple):
-    """Events of a batch's pairs, those set aside left out, where the model computes."""
-
-    entries: acc.Entries
-    """Token by token."""
-    pair_e: Tensor
-    """int64: which pair of the batch."""
-
-
-def pair_events(encoded: Encoded, one: Loaded) -> PairEvents:
-    """A batch's events as the accumulators take them in."""
+def pair_events(encoded: Encoded, one: Loaded) -> Activations:
+    """A batch's activations as the accumulators take them in; those of pairs that are set aside are left out."""
     events, length_b = encoded.events, np.diff(encoded.start_b)
     pair_t = np.repeat(np.arange(len(length_b)), length_b)
-    position_t = np.arange(len(pair_t)) - np.repeat(encoded.start_b[:-1], length_b)
-    row_t = np.array([row.index for row in one.rows], dtype=np.int64)[pair_t]
+    position_t = np.arange(len(pair_t)) - encoded.start_b[pair_t]
     counted = np.flatnonzero(encoded.modality_t <= IMAGE)
+    good = np.array([reason is None for reason in encoded.reason_b])[pair_t[counted]]
 
-    def by_event(column_t: Array) -> Tensor:
-        of_token = torch.from_numpy(column_t[counted]).to(events.count_t.device)
-        return of_token.repeat_interleave(events.count_t)
+    def by_token(column_t: Array) -> Tensor:
+        return torch.from_numpy(column_t[counted][good].astype(np.int64)).to(events.count_t.device)
 
-    modality_e, pair_e = by_event(encoded.modality_t), by_event(pair_t)
-    entries = acc.Entries(
-        events.feature_e * 2 + modality_e, events.value_e, by_event(row_t), by_event(position_t.astype(np.int32))
-    )
-    if any(encoded.reason_b):
-        good_b = torch.tensor([reason is None for reason in encoded.reason_b], device=pair_e.device)
-        good = places(good_b[pair_e])
-        entries, pair_e = entries.take(good), pair_e[good]
-    return PairEvents(entries, pair_e)
+    n_t, feature_e, value_e = events.count_t, events.feature_e, events.value_e
+    if not good.all():
+        good_t = torch.from_numpy(good).to(n_t.device)
+        good_e = places(good_t.repeat_interleave(n_t))
+        n_t, feature_e, value_e = n_t[places(good_t)], feature_e[good_e], value_e[good_e]
+    row_s = torch.tensor([row.index for row in one.rows], device=n_t.device)
+    sample_t, modality_t = by_token(pair_t), by_token(encoded.modality_t)
+    return Activations(row_s, n_t, sample_t, modality_t, by_token(position_t), feature_e, value_e)
 
 
-def maxima(events: PairEvents, n: int, n_features: int) -> tuple[Array, Array, Array]:
-    """Largest value of each feature in each (pair of n, modality).
+def maxima(samples: BySample) -> tuple[Array, Array, Array]:
+    """Largest value of each feature in each (pair, modality).
 
     Returns:
         int64 [n, 2] how many, then features (ascending in each) and float16 values.
     """
-    (group_e, value_e, _, _), pair_e = events
-    # (pair, modality), feature and value as one number: a modality is the group's last bit, its feature the rest.
-    place_e = (pair_e * 2 + (group_e & 1)) * n_features + (group_e >> 1)
-    packed = sorted_numbers(place_e << 16 | acc.bits_of(value_e))
-    last = run_ends(run_starts(packed >> 16), len(packed)) - 1
-    place, value = packed[last] >> 16, (packed[last] & 0xFFFF).to(torch.int16).view(torch.float16)
-    counts = torch.bincount(place // n_features, minlength=2 * n).reshape(n, 2)
-    return counts.cpu().numpy(), (place % n_features).cpu().numpy(), value.cpu().numpy()
+    group = samples.group[samples.last]
+    side = samples.sample[samples.last] * 2 + (group & 1)
+    counts = torch.bincount(side, minlength=2 * len(samples.row_s)).reshape(-1, 2)
+    return counts.cpu().numpy(), (group >> 1).cpu().numpy(), samples.value[samples.last].cpu().numpy()
 
 
 def split(
-    encoded: Encoded, one: Loaded, events: PairEvents, ds: set[int], n_features: int
+    encoded: Encoded, one: Loaded, by_sample: BySample, ds: set[int], n_features: int
 ) -> Iterator[Sample]:
     """A batch's samples, those set aside left out.
 
     Args:
-        events: of the batch. ds: indices of the rows that are members of D_s.
+        by_sample: the batch's activations. ds: indices of the rows that are members of D_s.
     """
     count_t = np.diff(encoded.offset_t)
     kind = feature_type(n_features)
-    max_bm, max_feature, max_value = maxima(events, len(one.rows), n_features)
+    max_bm, max_feature, max_value = maxima(by_sample)
     feature_e, max_feature = encoded.feature_e.astype(kind), max_feature.astype(kind)
     max_start = offsets(max_bm.sum(axis=1))
     for b, (row, pictures) in enumerate(zip(one.rows, one.pictures, strict=True)):

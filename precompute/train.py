@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute.data import BadRow, Columns, Data, read
+from precompute.data import BadRow, Data, count_kinds, read, summary
 from precompute.errors import PairError, SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
 from precompute.model import Mllm
-from precompute.options import TrainOptions
+from precompute.options import NAMED_COLUMNS, TrainOptions
 from precompute.plan import OVERHEAD, fingerprint, n_image_tokens, plan_rows
 from precompute.progress import Progress, human, say
 from precompute.provenance import code_version, plain_name, stamps, weights
@@ -131,12 +131,13 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
     mllm = mllm or load_model(o.model, o, layer=o.layer)
-    data = data or read(o.data, Columns(mixed=True))
+    data = data or read(o.data, o.columns._replace(mixed=True, text_only=o.modality == "text"))
     told = told_by(o, data)
     if o.modality == "text":
         data = without_pictures(data)
     check_images(mllm, data, "--modality text")
-    data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, batch_tokens=o.batch_tokens, seed=o.seed)
+    batching: dict[str, Any] = {"batch_tokens": o.batch_tokens, "seed": o.seed, "id_column": o.id_column}
+    data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, **batching)
     norms = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks))
     scale = mllm.d_model**0.5 / norms.mean
 
@@ -262,14 +263,18 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
         "sae": {"sha256": SaeV.load(done).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
         "model": {"name": plain_name(o.model), "layer": o.layer, "d_model": mllm.d_model},
         "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(set_aside)},
-        "options": {**s, **o.model_dump(mode="json", include=kept)},
+        "options": {
+            **s,
+            **o.model_dump(mode="json", include=kept),
+            **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
+        },
         "input_scale": trainer.activation_scaler.scaling_factor,
         "code_version": code_version(),
         "log": [json.loads(one) for one in (o.part / LOG).read_text().splitlines()],
     }
     (done / TRAINING).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if set_aside:
-        say(f"{len(set_aside)} rows were set aside; the first: {set_aside[0][1]}")
+        say(summary(count_kinds(reason for _, reason in set_aside), o.id_column))
     done.rename(o.out)
     shutil.rmtree(o.part)
     return o.out

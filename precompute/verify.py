@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +18,9 @@ from precompute.store import schema as s
 from precompute.store.events import of_bits
 from precompute.store.opening import read_manifest
 from precompute.store.pairs import COLUMNS
-from precompute.store.query import fetch_plain
 from precompute.store.reader import Store
 from precompute.store.writer import checksums, content_id
+from precompute.verify_examples import ByGroup, Examples, Run, need, table
 
 Array = NDArray[Any]
 
@@ -89,11 +88,6 @@ def _run(check: Callable[[Store], str], store: Store) -> Check:
         return Check(name, False, first_line(error))
 
 
-def _need(condition: bool | np.bool_, message: str) -> None:
-    if not condition:
-        raise SaevxError(message)
-
-
 def _files(store: Store) -> str:
     """Checksums in the manifest against the files."""
     manifest = read_manifest(store.path)  # the store's own has no images
@@ -101,20 +95,20 @@ def _files(store: Store) -> str:
     missing, extra = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
     changed = sorted(name for name in set(listed) & set(found) if listed[name] != found[name])
     for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
-        _need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
+        need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
     told, right = manifest["content_id"], content_id(manifest, listed)
-    _need(told == right, f"the manifest was changed (content id {told}, should be {right})")
+    need(told == right, f"the manifest was changed (content id {told}, should be {right})")
     sizes = [(store.path / name).stat().st_size for name in listed]
-    _need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
+    need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
     return f"{len(listed)} files with their checksums"
 
 
 def _database(store: Store) -> str:
     with store.engine.connect() as conn:
         state = conn.execute(text("PRAGMA integrity_check(1)")).scalar()
-        _need(state == "ok", f"store.sqlite: {state}")
+        need(state == "ok", f"store.sqlite: {state}")
         broken = conn.execute(text("PRAGMA foreign_key_check")).first()
-        _need(broken is None, f"store.sqlite: a row of {broken[0] if broken else ''} points nowhere")
+        need(broken is None, f"store.sqlite: a row of {broken[0] if broken else ''} points nowhere")
         for table in ("feature_fts", "sample_fts"):
             conn.execute(text(f"SELECT count(*) FROM {table} WHERE {table} MATCH 'a'"))
     return "integrity and foreign keys"
@@ -134,16 +128,16 @@ def _counts(store: Store) -> str:
         s.scores: len(s.SCORES),
         s.flags: len(s.FLAGS),
     }
-    for table, n in expected.items():
-        found = _count(store, table)
-        _need(found == n, f"{table.name} has {found} rows, the manifest says {n}")
-    _need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
+    for counted, n in expected.items():
+        found = _count(store, counted)
+        need(found == n, f"{counted.name} has {found} rows, the manifest says {n}")
+    need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
     kinds = np.zeros(256, np.int64)
     for some in _pieces(events.token_modality):
         kinds += np.bincount(some, minlength=256)
     told = [m["tokens"][name] for name in s.TOKEN_KINDS]
     known = kinds[: len(told)].tolist()
-    _need(known == told and not kinds[len(told) :].any(), f"tokens by kind are {known}, the manifest says {told}")
+    need(known == told and not kinds[len(told) :].any(), f"tokens by kind are {known}, the manifest says {told}")
     return f"{store.n_features} features, {store.n_samples} samples, {int(kinds.sum())} tokens"
 
 
@@ -163,12 +157,12 @@ def _offsets(store: Store) -> str:
         "max_offset": (e.max_offset, len(e.max_feature)),
     }
     for name, (offset, length) in runs.items():
-        _need(offset[0] == 0 and offset[-1] == length, f"{name} does not span its array")
-        _need(all(bool((np.diff(some) >= 0).all()) for some in _pieces(offset, 1)), f"{name} falls")
-    _need(len(e.token_modality) == len(e.token_id), "token arrays differ in length")
-    _need(e.kept is not None or len(e.token_event) == len(e.token_id) + 1, "token arrays differ in length")
-    _need(len(e.event_value) == len(e.event_feature), "event arrays differ in length")
-    _need(len(e.max_value) == len(e.max_feature), "maxima arrays differ in length")
+        need(offset[0] == 0 and offset[-1] == length, f"{name} does not span its array")
+        need(all(bool((np.diff(some) >= 0).all()) for some in _pieces(offset, 1)), f"{name} falls")
+    need(len(e.token_modality) == len(e.token_id), "token arrays differ in length")
+    need(e.kept is not None or len(e.token_event) == len(e.token_id) + 1, "token arrays differ in length")
+    need(len(e.event_value) == len(e.event_feature), "event arrays differ in length")
+    need(len(e.max_value) == len(e.max_feature), "maxima arrays differ in length")
     return f"{len(runs)} offset arrays rise and span their arrays"
 
 
@@ -176,34 +170,23 @@ def _kept(store: Store) -> str:
     """Whose events are kept, as the manifest says."""
     e, told = store.events, store.manifest.get("events", {"kept": "all", "n": store.n_samples})
     if e.kept is None:
-        _need(told == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {told}")
+        need(told == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {told}")
         return f"the events of all {store.n_samples} samples"
     kept = np.asarray(e.kept)
-    _need(told["kept"] in ("examples", "none"), f"some events were left out, the manifest says {told}")
-    _need(len(kept) == told["n"], f"the events of {len(kept)} samples are there, the manifest says {told['n']}")
-    _need(told["kept"] != "none" or not len(kept), "events are kept, the manifest says none")
-    _need(bool((np.diff(kept) > 0).all()), "the kept rows do not rise")
-    _need(not len(kept) or (kept[0] >= 0 and kept[-1] < store.n_samples), "a kept row is no sample")
+    need(told["kept"] in ("examples", "none"), f"some events were left out, the manifest says {told}")
+    need(len(kept) == told["n"], f"the events of {len(kept)} samples are there, the manifest says {told['n']}")
+    need(told["kept"] != "none" or not len(kept), "events are kept, the manifest says none")
+    need(bool((np.diff(kept) > 0).all()), "the kept rows do not rise")
+    need(not len(kept) or (kept[0] >= 0 and kept[-1] < store.n_samples), "a kept row is no sample")
     length_n = np.diff(e.sample_token)[kept]
-    _need(len(e.kept_token) == len(kept) + 1, "kept_token has not one run per kept sample")
-    _need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")
+    need(len(e.kept_token) == len(kept) + 1, "kept_token has not one run per kept sample")
+    need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")
     if told["kept"] == "examples":
         with store.engine.connect() as conn:
             shown = {row for (row,) in conn.execute(select(s.examples.c.row).distinct())}
             shown |= {row for (row,) in conn.execute(select(s.flag_reasons.c.row).distinct())}
-        _need(shown <= set(kept.tolist()), "the events of a sample that a page shows are missing")
+        need(shown <= set(kept.tolist()), "the events of a sample that a page shows are missing")
     return f"the events of {len(kept)} of {store.n_samples} samples"
-
-
-class Run(NamedTuple):
-    """The events of some samples."""
-
-    rows: Array
-    """int64, rising: all whose events are kept between two rows."""
-    token_e: Array
-    """Rising, counted over all samples' tokens."""
-    feature_e: Array
-    value_e: Array
 
 
 def _runs(store: Store) -> Iterator[Run]:
@@ -229,82 +212,65 @@ def _runs(store: Store) -> Iterator[Run]:
 def _arrays(store: Store) -> str:
     """Events are well formed, and counts, examples and maxima follow from them."""
     e, n_features = store.events, store.n_features
-    listed = _table(store, "SELECT feature, modality, row, position, value FROM examples", 5)
-    told = _table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
-    example, value = listed[:, :4], of_bits(listed[:, 4])
-    token = e.sample_token[example[:, 2]] + example[:, 3]
-    _need(bool((token < e.sample_token[example[:, 2] + 1]).all()), "an example lies beyond its sample")
-    _need(bool((e.token_modality[token] == example[:, 1]).all()), "an example has the wrong modality")
-    order = np.argsort(token, kind="stable")
-    token, feature, row, value = token[order], example[order, 0], example[order, 2], value[order]
+    told = table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
+    examples = Examples(store)
+    examples.check_lists()
     count = np.zeros((n_features, 2), np.int64)
     for run in _runs(store):
-        _need(bool((run.feature_e < n_features).all()), "an event names a feature beyond the last")
-        _need(
-            bool((run.value_e > 0).all() and np.isfinite(run.value_e).all()), "an event value is not positive"
-        )
+        need(bool((run.feature_e < n_features).all()), "an event names a feature beyond the last")
+        need(bool((run.value_e > 0).all() and np.isfinite(run.value_e).all()), "an event value is not positive")
         key = run.token_e * n_features + run.feature_e
-        _need(bool((np.diff(key) > 0).all()), "features do not rise inside a token")
+        need(bool((np.diff(key) > 0).all()), "features do not rise inside a token")
         kind = e.token_modality[run.token_e]
-        _need(bool((kind <= s.IMAGE).all()), "a special token has events")
+        need(bool((kind <= s.IMAGE).all()), "a special token has events")
         for m in (s.TEXT, s.IMAGE):
             count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
-        near = slice(*np.searchsorted(row, [run.rows[0], run.rows[-1] + 1]))
-        here = near.start + np.flatnonzero(np.isin(row[near], run.rows))
-        _examples_agree(token[here] * n_features + feature[here], value[here], key, run.value_e)
-        _maxima_agree(store, run, kind)
+        by_group = _by_group(store, run, kind)
+        examples.check_events(run, by_group)
+        _maxima_agree(store, run, by_group)
     if e.kept is None:
-        _need(bool((count == told).all()), "token counts of features differ from the events")
+        need(bool((count == told).all()), "token counts of features differ from the events")
+        examples.check_strongest()
     else:
-        _need(bool((count <= told).all()), "features have more events than active tokens")
-    return f"{len(e.event_value)} events, {len(value)} examples, {len(e.max_value)} maxima agree"
+        need(bool((count <= told).all()), "features have more events than active tokens")
+    return f"{len(e.event_value)} events, {len(examples)} examples, {len(e.max_value)} maxima agree"
 
 
-def _table(store: Store, sql: str, width: int) -> Array:
-    """int64 [n, width]: the rows of a query."""
-    rows = fetch_plain(store.engine, sql)
-    return np.fromiter(itertools.chain.from_iterable(rows), np.int64, width * len(rows)).reshape(-1, width)
+def _by_group(store: Store, run: Run, kind_e: Array) -> ByGroup:
+    row = np.searchsorted(store.events.sample_token, run.token_e, "right") - 1 - run.rows[0]
+    key = (row * 2 + kind_e) * store.n_features + run.feature_e
+    # A positive float16's bits rise with it, so one sort of numbers orders by key and then by value.
+    packed = np.sort(key << 16 | run.value_e.view(np.uint16))
+    key = packed >> 16
+    last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
+    return ByGroup(key, packed & 0xFFFF, last)
 
 
-def _examples_agree(asked: Array, value: Array, key: Array, value_e: Array) -> None:
-    if not len(asked):
-        return
-    at = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
-    _need(len(key) > 0 and bool((key[at] == asked).all()), "an example is no event")
-    _need(bool((value_e[at] == value).all()), "an example's value is not its event's")
-
-
-def _maxima_agree(store: Store, run: Run, kind_e: Array) -> None:
+def _maxima_agree(store: Store, run: Run, by_group: ByGroup) -> None:
     e = store.events
     group = (2 * run.rows[:, None] + np.arange(2)).ravel()
     start = np.asarray(e.max_offset[group])
     length = e.max_offset[group + 1] - start
     at = expand(start, length)
     asked = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
-    _need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
-    row = np.searchsorted(e.sample_token, run.token_e, "right") - 1 - run.rows[0]
-    key = (row * 2 + kind_e) * store.n_features + run.feature_e
-    # A positive float16's bits rise with it, so one sort of numbers orders by key and then by value.
-    packed = np.sort(key << 16 | run.value_e.view(np.uint16))
-    key = packed >> 16
-    last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
-    key, value = key[last], packed[last].astype(np.uint16).view(np.float16)
+    need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
+    key, value = by_group.group[by_group.last], of_bits(by_group.bits[by_group.last])
     found = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
     good = len(asked) == 0 or (
         len(key) > 0 and (key[found] == asked).all() and (value[found] == e.max_value[at]).all()
     )
-    _need(bool(good), "a sample's maximum is not that of its events")
+    need(bool(good), "a sample's maximum is not that of its events")
 
 
 def _indices(store: Store) -> str:
     sizes = {"decoder": store.n_features, "profile": store.n_features}
     sizes |= {f"sample_{m}": store.n_samples for m in s.MODALITIES}
     for name, n in sizes.items():
-        _need(
+        need(
             store.index(name).ntotal == n, f"index {name} holds {store.index(name).ntotal} vectors, not {n}"
         )
     shape = store.neighbour_table.shape
-    _need(shape[0] == store.n_features, f"the table of neighbours holds {shape[0]} features, not {store.n_features}")
+    need(shape[0] == store.n_features, f"the table of neighbours holds {shape[0]} features, not {store.n_features}")
     return f"{len(sizes)} indices of the right size"
 
 
@@ -313,15 +279,15 @@ def _pairs(store: Store) -> str:
     n = 0
     for kind, pairs in store.pairs.items():
         span = (int(pairs.start[0]), int(pairs.start[-1]), len(pairs.start))
-        _need(span == (0, len(pairs), store.n_features + 1), f"co-occurrence of {kind} has not one run per feature")
+        need(span == (0, len(pairs), store.n_features + 1), f"co-occurrence of {kind} has not one run per feature")
         a = np.repeat(np.arange(store.n_features), np.diff(pairs.start))
         b = pairs.column("b").astype(np.int64)
-        _need(bool((np.diff(a * store.n_features + b) > 0).all()), f"co-occurrence of {kind} does not rise")
+        need(bool((np.diff(a * store.n_features + b) > 0).all()), f"co-occurrence of {kind} does not rise")
         for name in COLUMNS[3:]:
             seen = np.bincount(pairs.column(name), minlength=len(pairs))
-            _need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
+            need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
         found = pairs.measured(np.arange(len(pairs)))
-        _need(bool((found.support <= np.minimum(found.n_a, found.n_b)).all()), f"a support of {kind} is too large")
+        need(bool((found.support <= np.minimum(found.n_a, found.n_b)).all()), f"a support of {kind} is too large")
         n += len(pairs)
     return f"{n} pairs of features"
 
@@ -330,7 +296,7 @@ def _pictures(store: Store) -> str:
     with store.engine.connect() as conn:
         listed = [image["path"] for (images,) in conn.execute(select(s.samples.c.images)) for image in images]
     missing = [name for name in listed if not (store.path / name).is_file()]
-    _need(not missing, f"{len(missing)} pictures missing, the first {missing[0] if missing else ''}")
+    need(not missing, f"{len(missing)} pictures missing, the first {missing[0] if missing else ''}")
     return f"{len(listed)} pictures"
 
 
@@ -341,10 +307,10 @@ def _map(store: Store) -> str:
     found = mapfile.read_map(store.path / mapfile.NAME)
     with store.engine.connect() as conn:
         told = [s.VERDICTS.index(v) for (v,) in conn.execute(select(s.features.c.verdict).order_by(s.features.c.id))]
-    _need(found.verdict.tolist() == told, "the map's verdicts are not the features'")
+    need(found.verdict.tolist() == told, "the map's verdicts are not the features'")
     nowhere = (found.x == mapfile.NOWHERE) | (found.y == mapfile.NOWHERE)
     dead = found.verdict == s.VERDICTS.index("dead")
-    _need(bool((nowhere == dead).all()), "the map leaves out other features than the dead ones")
+    need(bool((nowhere == dead).all()), "the map leaves out other features than the dead ones")
     return f"{int((~nowhere).sum())} places"
 
 

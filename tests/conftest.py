@@ -58,6 +58,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(root, root / "model", root / "sae", root / "data", root / "store")
 
 
+@pytest.fixture(scope="session")
+def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of samples with odd ids and captions."""
+    from tests import odd
+
+    return odd.make_store(tmp_path_factory.mktemp("odd"))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

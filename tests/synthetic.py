@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ CONCEPTS = (*COLOURS, *THINGS)
 N_FEATURES = 128
 DENSE, FIRST_LOOSE, N_LOOSE = 3 * len(CONCEPTS), 3 * len(CONCEPTS) + 1, 24
 SCALE_LOG2 = 2
-TOP, BAND = 20, 8
+TOP, BAND = 40, 8
 
 VOCABULARY = ["<pad>", "<s>", "<image>", "\n"]
 for _word in (*FILLERS, *CONCEPTS):
@@ -222,8 +223,9 @@ def accumulate(
     for name, extra in (("top", (TOP,)), ("band", (4, BAND))):
         found |= {
             f"{name}_row": np.full((*shape, *extra), -1, np.int64),
-            f"{name}_pos": np.full((*shape, *extra), -1, np.int32),
+            f"{name}_position": np.full((*shape, *extra), -1, np.int32),
             f"{name}_value": np.zeros((*shape, *extra), np.float16),
+            f"{name}_n_active": np.zeros((*shape, *extra), np.int32),
         }
     lists: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
     for k, m, v, r, p in zip(
@@ -235,18 +237,26 @@ def accumulate(
         found["hist"][k, m, int(v.view(np.uint16)) >> 7] += 1
         lists.setdefault((k, m), []).append((float(v), r, p))
 
-    def put(name: str, at: tuple[int, ...], entries: list[tuple[float, int, int]]) -> None:
-        for i, (v, r, p) in enumerate(entries):
-            found[f"{name}_row"][(*at, i)], found[f"{name}_pos"][(*at, i)] = r, p
-            found[f"{name}_value"][(*at, i)] = v
+    def one_a_sample(tokens: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
+        first: dict[int, tuple[float, int, int]] = {}
+        for token in sorted(tokens, key=lambda e: (-e[0], e[1], e[2])):
+            first.setdefault(token[1], token)
+        return list(first.values())
 
-    for (k, m), entries in lists.items():
-        put("top", (k, m), sorted(entries, key=lambda e: (-e[0], e[1], e[2]))[:TOP])
-        octave = np.floor(np.log2(max(e[0] for e in entries)))
+    for (k, m), tokens in lists.items():
+        n_active = Counter(r for _, r, _ in tokens)
+
+        def put(name: str, at: tuple[int, ...], entries: list[tuple[float, int, int]], n: Counter[int]) -> None:
+            for i, (v, r, p) in enumerate(entries):
+                found[f"{name}_row"][(*at, i)], found[f"{name}_position"][(*at, i)] = r, p
+                found[f"{name}_value"][(*at, i)], found[f"{name}_n_active"][(*at, i)] = v, n[r]
+
+        put("top", (k, m), one_a_sample(tokens)[:TOP], n_active)
+        octave = np.floor(np.log2(max(e[0] for e in tokens)))
         for band in range(4):
-            inside = [e for e in entries if min(3, octave - np.floor(np.log2(e[0]))) == band]
-            inside.sort(key=lambda e: hashlib.sha256(f"0,{k},{e[1]},{e[2]}".encode()).digest())
-            put("band", (k, m, band), inside[:BAND])
+            inside = one_a_sample([e for e in tokens if min(3, octave - np.floor(np.log2(e[0]))) == band])
+            inside.sort(key=lambda e: hashlib.sha256(f"0,{k},{e[1]}".encode()).digest())
+            put("band", (k, m, band), inside[:BAND], n_active)
     return found
 
 

@@ -22,6 +22,7 @@ from backend.routers import samples as samples_api
 from backend.routers import search as search_api
 from backend.routers.page_env import drawn_glimpse
 from backend.routers.page_parts import Picture, example_picture, finest, heat
+from backend.routers.page_text import visible
 from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
 from precompute.filter import kept_rows
@@ -82,7 +83,10 @@ def fresh_glimpses(links: Links, served: OpenStore, wanted: list[int], most: int
         pictures[id] = [picture for one in found if (picture := example_picture(one, top, THUMB)) is not None]
     without = [id for id in wanted if not pictures[id]]
     by_token = served.store.strongest_examples(without, "text", 2 * most) if without else {}
-    words = {id: list(dict.fromkeys(one["token"].strip() for one in items)) for id, items in by_token.items()}
+    words = {
+        id: list(dict.fromkeys(visible(one["token"].strip() or one["token"]) for one in items))
+        for id, items in by_token.items()
+    }
     return {id: drawn_glimpse(pictures[id], words.get(id, [])[: most + 1]) for id in wanted}
 
 

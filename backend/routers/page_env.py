@@ -12,11 +12,13 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
 from markupsafe import Markup
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from backend.deps import OpenStore, State, get_state
 from backend.routers.page_parts import Picture
+from backend.routers.page_text import shown_caption, visible
 from backend.routers.stores import get_store_detail
+from backend.sample_ids import sample_key, sample_of, sample_path
 from precompute.store.opening import StoreUnreadable
 
 FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
@@ -61,7 +63,10 @@ def width_of(value: float | None) -> str:
     return f"{100 * max(0, min(1, value or 0)):.1f}"
 
 
-templates.env.filters |= {"n": shown_number, "big": shown_count, "pct": shown_percent, "width": width_of}
+templates.env.filters |= {
+    "n": shown_number, "big": shown_count, "pct": shown_percent, "width": width_of,
+    "visible": visible, "caption": shown_caption, "sample_path": sample_path, "sample_key": sample_key,
+}  # fmt: skip
 
 
 def drawn_glimpse(pictures: Sequence[Picture], words: Sequence[str]) -> Markup:
@@ -80,6 +85,8 @@ Maybe = BeforeValidator(_none_if_empty)
 MaybeStr = Annotated[str | None, Maybe]
 MaybeInt = Annotated[int | None, Maybe]
 MaybeFloat = Annotated[float | None, Maybe]
+SampleKey = Annotated[str | None, Maybe, AfterValidator(lambda key: key and sample_of(key))]
+"""A sample as `sample_key` names it: in a form's field the line breaks of a bare id would be changed."""
 
 
 def address(path: str, pairs: list[tuple[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from backend.routers.page_text import drawn_token, running_text
 from backend.schemas import Example, FloatHistogram, Histogram, TokenActivation, View
 
 LEVELS = 8
@@ -98,12 +99,13 @@ def drawn_tokens(tokens: Sequence[TokenActivation], top: float) -> list[Tok]:
     drawn: list[Tok] = []
     for t in tokens:
         step = level(t.activation, top)
-        if not step and drawn and not drawn[-1].level:
-            last = drawn[-1]
-            drawn[-1] = last._replace(text=last.text + t.text)
+        if step:
+            drawn.append(Tok(*drawn_token(t.text), t.position, t.activation, step))
+        elif drawn and not drawn[-1].level:
+            drawn[-1] = drawn[-1]._replace(text=drawn[-1].text + running_text(t.text))
         else:
             spaced = t.text[:1] == " "
-            drawn.append(Tok(spaced, t.text[spaced:], t.position, t.activation if step else None, step))
+            drawn.append(Tok(spaced, running_text(t.text[spaced:]), t.position, None, 0))
     return drawn
 
 

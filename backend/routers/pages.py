@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from backend.deps import StateDep, StoreDep
 from backend.routers import features as features_api
 from backend.routers import page_data as data
-from backend.routers import pages_map, pages_samples, pages_tools
+from backend.routers import pages_map, pages_rejected, pages_samples, pages_tools
 from backend.routers.features import FeatureSort
 from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
 from backend.routers.page_parts import (
@@ -21,6 +21,7 @@ from backend.routers.page_parts import (
     omega_scale,
     split,
 )
+from backend.routers.page_text import visible
 from backend.routers.stores import get_store_detail
 from backend.schemas import Feature, Order, Verdict
 from precompute.sae_warning import sae_warning
@@ -31,6 +32,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 router.include_router(pages_samples.router)
 router.include_router(pages_tools.router)
 router.include_router(pages_map.router)
+router.include_router(pages_rejected.router)
 
 FEATURE_SORTS = {
     "lift": "lift",
@@ -60,11 +62,16 @@ FEATURE_COLUMNS = [
 ]
 LIST_ROWS = 30
 BANDS = {
-    -1: ("top", "The strongest tokens of the whole store."),
-    0: ("high", "Drawn at random from the feature's highest octave of activation."),
-    1: ("½", "Drawn at random from the octave below the highest."),
-    2: ("¼", "Drawn at random from the second octave below the highest."),
-    3: ("low", "Drawn at random from everything weaker: is it still the same feature?"),
+    -1: ("top", "The samples in which it is strongest, each by its strongest token."),
+    0: ("high", "Samples drawn at random from the feature's highest octave of activation."),
+    1: ("½", "Samples drawn at random from the octave below the highest."),
+    2: ("¼", "Samples drawn at random from the second octave below the highest."),
+    3: ("low", "Samples drawn at random from everything weaker: is it still the same feature?"),
+}
+UNITS = {"text": "tokens", "image": "patches"}
+ALIKE = {
+    "text": "Further samples with the same words around the token, or with nearly the same image and the same caption",
+    "image": "Further samples with the same image file or nearly the same image",
 }
 
 
@@ -105,6 +112,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         provenance=provenance,
         unavailable=state.unavailable,
         sae_warning=sae_warning(quality),
+        rejected=served.store.rejected_kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 
@@ -113,12 +121,6 @@ def one_of_each(features: list[Feature], n: int) -> list[Feature]:
     """The first n with labels of their own: features of one thing tend to stand together in a ranking."""
     first = {(f.label or f"#{f.id}"): f for f in reversed(features)}
     return sorted(first.values(), key=features.index)[:n]
-
-
-def visible(token: str) -> str:
-    """A token with its line breaks and, where it is nothing else, its spaces shown."""
-    broken = token.replace("\n", "↵").replace("\t", "⇥")
-    return broken if broken.strip() else "␣" * len(broken)
 
 
 def named_by(labels: dict[str, Any]) -> str:
@@ -195,14 +197,17 @@ def feature(
     cards = []
     for one in shown:
         picture = example_picture(one, tops["image"])
-        where = f"“{one.token}”" if one.token else ""
+        where = f"“{visible(one.token)}”" if one.token else ""
         if one.patch:
             where = f"row {one.patch.row}, column {one.patch.col}"
+        if one.n_active > 1:
+            where += f" · {one.n_active:,} {UNITS[one.modality]}"
         cards.append(
             {
                 "sample_id": one.sample_id,
                 "activation": one.activation,
                 "where": where,
+                "n_same": one.n_same,
                 "peak": one.position if one.modality == "text" else None,
                 "pictures": [picture] if picture else [],
                 "tokens": drawn_tokens(one.tokens, tops["text"]),
@@ -236,6 +241,7 @@ def feature(
         band=band,
         bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
         band_help=BANDS[band][1],
+        alike=ALIKE[side],
         bare=served.manifest.get("events", {}).get("kept") == "none",
         examples=cards,
         om=omega_scale(found.omega, found.omega_baseline, found.lift_low, found.lift_high),

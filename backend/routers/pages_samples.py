@@ -7,16 +7,18 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
-from backend.deps import OpenStore, State, StateDep, StoreDep
+from backend.deps import OpenStore, State, StateDep, StoreDep, base_path
 from backend.recompute import resting as why_resting
 from backend.recompute import with_events
 from backend.routers import page_data as data
 from backend.routers import samples as samples_api
-from backend.routers.page_env import Maybe, MaybeInt, MaybeStr, render_for
+from backend.routers.page_env import Maybe, MaybeInt, MaybeStr, address, render_for
 from backend.routers.page_parts import finest, heat, level, patch_path
+from backend.routers.page_text import drawn_token, visible
 from backend.routers.samples import SampleSort
+from backend.sample_ids import InPath, InQuery, sample_path
 from backend.schemas import Activations, FlagName, Order, SampleDetail
 from precompute.store.events import SampleEvents
 
@@ -51,6 +53,13 @@ def samples(
     )
 
 
+@router.get("/sample")
+def sample_by_id(request: Request, id: InQuery) -> RedirectResponse:
+    """The page of a sample of any id, at its own address."""
+    rest = [(name, value) for name, value in request.query_params.multi_items() if name != "id"]
+    return RedirectResponse(address(base_path(request) + sample_path(id), rest), 307)
+
+
 class Chosen(NamedTuple):
     """What the address of a sample's page chooses: a feature, and a token or a patch."""
 
@@ -66,7 +75,7 @@ async def sample(
     request: Request,
     state: StateDep,
     served: StoreDep,
-    sample_id: str,
+    sample_id: InPath,
     feature: MaybeInt = None,
     position: MaybeInt = None,
     view: MaybeInt = None,
@@ -114,7 +123,7 @@ def sample_page(
     outline = patch_path(found.views[mark.view], mark.row, mark.col) if mark else None
     title = ""
     if here:
-        title = f"Here: row {mark.row}, column {mark.col}" if mark else f"Here: “{here.token}”"
+        title = f"Here: row {mark.row}, column {mark.col}" if mark else f"Here: “{visible(here.token)}”"
     descriptions = {score.name: score.description for score in data.list_scores(served)}
     return render_for(
         request,
@@ -177,11 +186,13 @@ def caption(lit: Activations) -> list[dict[str, Any]]:
     top = lit.features[0].max_text if lit.features else 0.0
     return [
         {
-            "text": t.text,
+            "spaced": spaced,
+            "text": drawn,
+            "bytes": t.text if drawn == "·" else None,
             "position": t.position,
-            "modality": t.modality,
             "level": level(t.values[0] if t.values else None, top),
         }
         for t in lit.tokens
         if t.modality == "text"
+        for spaced, drawn in [drawn_token(t.text)]
     ]

@@ -15,7 +15,7 @@ from backend.routers import features as features_api
 from backend.routers import page_data as data
 from backend.routers import sae as sae_api
 from backend.routers import samples as samples_api
-from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, render_for
+from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, SampleKey, render_for
 from backend.routers.page_parts import Curves, chart, curves
 from backend.schemas import FlagName, SaeTraining, ScoreName
 
@@ -149,9 +149,10 @@ async def search(
     q: MaybeStr = None,
     model: bool = False,
     sample: MaybeStr = None,
+    sample_key: SampleKey = None,
 ) -> HTMLResponse:
     """By words; through the model if `model` asks for it; with the picture of `sample` if that is given."""
-    return await found(request, state, served, q, model, sample, None)
+    return await found(request, state, served, q, model, sample or sample_key, None)
 
 
 @router.post("/search")
@@ -162,11 +163,12 @@ async def search_picture(
     q: Annotated[str, Form()] = "",
     model: Annotated[bool, Form()] = False,
     sample: Annotated[str, Form()] = "",
+    sample_key: Annotated[SampleKey, Form()] = None,
     image: Annotated[UploadFile | None, File()] = None,
 ) -> HTMLResponse:
     """The same with a picture's bytes, which have no address."""
     upload = image if image is not None and image.size else None
-    return await found(request, state, served, q or None, model, sample or None, upload)
+    return await found(request, state, served, q or None, model, sample or sample_key, upload)
 
 
 async def found(

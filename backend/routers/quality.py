@@ -55,6 +55,7 @@ def get_filter(
     names = flag_names(flags)
     try:
         kept = len(kept_rows(store.store, by=by, keep=keep, flags=names))
+        lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
     except StoreUnreadable:
         raise
     except SaevxError as error:
@@ -65,6 +66,5 @@ def get_filter(
         "X-Kept-Count": str(kept),
         "Content-Disposition": f'attachment; filename="kept-{by}-{keep:g}.{suffix}"',
     }
-    lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
     media_type = "application/x-ndjson" if format == "jsonl" else "text/plain; charset=utf-8"
     return StreamingResponse(lines, media_type=media_type, headers=headers)

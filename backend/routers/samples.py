@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+import inspect
+from collections.abc import Callable
+from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from PIL import Image
@@ -12,10 +14,11 @@ from PIL import Image
 from backend.deps import Cached, OpenStore, StateDep, StoreDep
 from backend.images import render_webp
 from backend.links import Links, check_feature, check_sample
-from backend.params import Cursor, Limit, SampleId, Words, parse_box, parse_patch
+from backend.params import Cursor, Limit, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
 from backend.recompute import with_events
 from backend.replies import as_json
+from backend.sample_ids import InPath, InQuery
 from backend.schemas import (
     Activations,
     FeaturesHere,
@@ -45,6 +48,40 @@ ADVICE = "check the store with `saevx verify`"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
+def at_sample(part: str, summary: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Serves an endpoint about one sample at both of its addresses, `/samples/{sample_id}` and `/sample?id=…`, each
+    followed by `part`. The endpoint's parameter `sample_id` is the id."""
+
+    def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        router.get(f"/samples/{{sample_id:path}}{part}", summary=summary, **options)(endpoint)
+        router.get(f"/sample{part}", summary=f"{summary}, by any id", **options)(with_query_id(endpoint))
+        return endpoint
+
+    return add
+
+
+def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The same endpoint with the sample's id as the query parameter `id` instead of in the path."""
+    hints = get_type_hints(endpoint, include_extras=True) | {"sample_id": InQuery}
+    signature = inspect.signature(endpoint)
+    parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
+
+    if inspect.iscoroutinefunction(endpoint):
+
+        @wraps(endpoint)
+        async def by_id(**arguments: Any) -> Any:
+            return await endpoint(**arguments)
+    else:
+
+        @wraps(endpoint)
+        def by_id(**arguments: Any) -> Any:
+            return endpoint(**arguments)
+
+    by_id.__name__ += "_by_id"
+    by_id.__signature__ = signature.replace(parameters=parameters, return_annotation=hints["return"])  # type: ignore[attr-defined]
+    return by_id
+
+
 @router.get("/samples", summary="The sample list", dependencies=[Cached])
 def get_samples(
     request: Request,
@@ -66,9 +103,9 @@ def get_samples(
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
 
-@router.get(
-    "/samples/{sample_id:path}/activations",
-    summary="Features on every token and patch",
+@at_sample(
+    "/activations",
+    "Features on every token and patch",
     dependencies=[Cached],
     response_model=Activations,
     responses=NOT_KEPT,
@@ -78,7 +115,7 @@ async def get_activations(
     response: Response,
     state: StateDep,
     store: StoreDep,
-    sample_id: SampleId,
+    sample_id: InPath,
     feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Once or several times.")],
 ) -> Response:
     def answer(computed: SampleEvents | None) -> Response:
@@ -98,9 +135,9 @@ def activations(
     return Activations.model_validate(store.store.activations(sample_id, features, known))
 
 
-@router.get(
-    "/samples/{sample_id:path}/features",
-    summary="What fires at one token or patch",
+@at_sample(
+    "/features",
+    "What fires at one token or patch",
     dependencies=[Cached],
     response_model=FeaturesHere,
     responses=NOT_KEPT,
@@ -110,7 +147,7 @@ async def get_features_here(
     response: Response,
     state: StateDep,
     store: StoreDep,
-    sample_id: SampleId,
+    sample_id: InPath,
     position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the token list.")] = None,
     patch: Annotated[str | None, Query(description="view,row,col", max_length=40)] = None,
     limit: Limit = 50,
@@ -156,16 +193,16 @@ def features_here(
     return FeaturesHere.model_validate(ask(limit=limit, cursor=cursor, computed=known))
 
 
-@router.get(
-    "/samples/{sample_id:path}/image",
-    summary="Its picture as WebP",
+@at_sample(
+    "/image",
+    "Its picture as WebP",
     response_class=Response,
     responses={200: {"content": {"image/webp": {}}}, 304: {"description": "The client's copy is current."}},
 )
 def get_image(
     request: Request,
     store: StoreDep,
-    sample_id: SampleId,
+    sample_id: InPath,
     image: Annotated[int, Query(ge=0, le=10_000, description="Which of its images.")] = 0,
     size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None,
     crop: Annotated[
@@ -205,13 +242,11 @@ def get_image(
 
 
 # Ids may hold slashes, so the paths with a last part of their own stand before this one.
-@router.get(
-    "/samples/{sample_id:path}", summary="One pair with its scores, flags and features", dependencies=[Cached]
-)
+@at_sample("", "One pair with its scores, flags and features", dependencies=[Cached])
 def get_sample(
     request: Request,
     store: StoreDep,
-    sample_id: SampleId,
+    sample_id: InPath,
     top: Annotated[int, Query(ge=1, le=256, description="Features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)

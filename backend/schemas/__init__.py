@@ -53,6 +53,7 @@ from backend.schemas.live import (
     WordFeature,
     WordSearch,
 )
+from backend.schemas.rejected import ReasonCount, ReasonKind, RejectedPage, RejectedRow
 from backend.schemas.sae import SaeEvaluation, SaeReport, SaeTraining, Sides, TrainingLine
 from backend.schemas.samples import (
     Activations,
@@ -109,6 +110,10 @@ __all__ = [
     "PatchAt",
     "Problem",
     "Ready",
+    "ReasonCount",
+    "ReasonKind",
+    "RejectedPage",
+    "RejectedRow",
     "SaeEvaluation",
     "SaeReport",
     "SaeTraining",

@@ -166,7 +166,7 @@ class StoreDetail(StoreSummary):
     n_special_tokens: int
     n_sink_tokens: int
     n_quarantined: int
-    """Rows of the data that could not be read and were set aside."""
+    """Rejected rows of the data: `GET /rejected` lists them with their reasons."""
     delta: dict[str, Any]
     """Activation threshold of ω: its kind and value."""
     quality: dict[str, Any]

@@ -133,16 +133,22 @@ class TokenActivation(Model):
 
 
 class Example(Model):
-    """A place where the feature fires, with the same sample's other side."""
+    """A sample in which the feature fires, by its strongest token there, with the same sample's other side."""
 
     sample_id: str
     text: str
     images: list[ImageRef]
     modality: Modality
     band: int
-    """-1: the overall top list; 0–3: bands."""
+    """-1: the strongest of all; 0–3: bands."""
     rank: int
     activation: float
+    """Of the token at `position`: the sample's strongest of this modality, in a band its strongest there."""
+    n_active: int
+    """Tokens of this sample that activate the feature in this modality."""
+    n_same: int
+    """Further samples of the list that show the same and are therefore not listed: on text the same words around the
+    token, or a near-duplicate with the same caption; on images the same file or a near-duplicate."""
     position: int
     """Place in the sample's token list."""
     token: str | None = None

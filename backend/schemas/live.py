@@ -99,7 +99,7 @@ class SteerRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    sample_id: str | None = None
+    sample_id: str | None = Field(default=None, min_length=1)  # a bare `str` lets half a character through
     """A sample whose first image is used; or give `image`; or neither for words alone."""
     image: str | None = None
     """A picture as base64 or a data: URL."""

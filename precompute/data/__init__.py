@@ -1,11 +1,11 @@
-"""The user's pairs, from whatever they are kept in: rows.py says what a row is, sources.py and tables.py where rows
-stand, pictures.py how an image is opened.
+"""The user's pairs, from whatever they are kept in: sources.py says what DATA can be, records.py, tars.py and tables.py
+read its records, survey.py finds out which field is what, rows.py makes rows, pictures.py opens an image.
 
-A row that cannot be used is set aside with its reason, never a crash and never silent. Pixels are read in the
-pass; here only the rows are.
+A row that cannot be used is rejected with its reason (rejections.py), never a crash and never silent. Pixels are read
+in the pass; here only the rows are.
 """
 
-from precompute.data.base import BadRow, Columns, Data, Row, SetAside, Slice, Source
+from precompute.data.base import BadRow, Columns, Data, Row, SetAside, Slice, Source, empty
 from precompute.data.pictures import (
     FORMATS,
     MAX_ASPECT,
@@ -18,12 +18,15 @@ from precompute.data.pictures import (
     to_rgb,
     write_thumbnail,
 )
-from precompute.data.rows import read, stream
+from precompute.data.rejections import count_kinds, none_left, summary, summary_of
+from precompute.data.rows import ALL_REJECTED, guess_line, read, refuse_no_image, stream
 from precompute.data.sources import METADATA, matching
+from precompute.data.survey import Survey, survey
 from precompute.data.tables import Cell
 
 __all__ = [
-    "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture", "Row",
-    "SetAside", "Slice", "Source", "TooManyPixels", "check_size", "header_size", "matching", "open_picture", "read",
-    "stream", "to_rgb", "write_thumbnail",
+    "ALL_REJECTED", "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture",
+    "Row", "SetAside", "Slice", "Source", "Survey", "TooManyPixels", "check_size", "count_kinds", "empty",
+    "guess_line", "header_size", "matching", "none_left", "open_picture", "read", "refuse_no_image", "stream",
+    "summary", "summary_of", "survey", "to_rgb", "write_thumbnail",
 ]  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from precompute.errors import SaevxError
 
 Stamp = list[str | int]
 """What changes when a file does, without reading it."""
@@ -70,7 +72,7 @@ class Slice:
         return [self.path.name, self.offset, self.size]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One pair as the data gives it."""
 
@@ -85,9 +87,9 @@ class Row:
     """Where it stands: file and line."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class SetAside:
-    """A row that cannot be used."""
+    """A rejected row."""
 
     index: int
     sample_id: str | None
@@ -104,6 +106,10 @@ class Data(NamedTuple):
     """No row names an image."""
     files: list[Path] = []  # noqa: RUF012 (never written to)
     """Files that hold images of many rows."""
+    no_image: str = ""
+    """Why no row has an image, as a clause, where the data looks as if it should have some; else empty."""
+    guess: str = ""
+    """Field in which images were looked for because of its values; empty where its name is a usual one."""
 
     @property
     def n_rows(self) -> int:
@@ -111,7 +117,7 @@ class Data(NamedTuple):
 
 
 class BadRow(Exception):  # noqa: N818 (it is a verdict on data, not an error)
-    """Why a row is set aside."""
+    """Why a row is rejected."""
 
     @property
     def reason(self) -> str:
@@ -132,18 +138,42 @@ class Columns(NamedTuple):
     split: str = "train"
     """Of a data set that has several."""
     mixed: bool = False
-    """Whether a row without an image is text alone, beside others that have one; else it is set aside."""
+    """Whether a row without an image is text alone, beside others that have one; else it is rejected."""
+    text_only: bool = False
+    """Read the text alone, whatever images the rows have."""
+
+
+Records: TypeAlias = Iterator[tuple[str, dict[str, Any] | BadRow]]
+"""Where each record stands, and its fields or why it has none. Images are paths as written, or Sources."""
 
 
 @dataclass
 class Listing:
-    """All records of a source, in its order."""
+    """A source of records."""
 
     name: str
-    records: Iterable[tuple[str, dict[str, Any] | BadRow]]
-    """Where it stands, and its fields or why it has none. Images are paths as written, or Sources."""
+    records: Callable[[], Records]
+    """Begins at the first record, as often as it is called."""
     image_fields: tuple[str, ...]
-    """Names under which images may stand; the first that any record has is taken."""
+    """Names, in any case, under which images may stand; the first that any record has is taken."""
     folder: Path
     """Where image paths start."""
     files: list[Path] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
+    """Names of its columns, where they are known before any record; of tars, the kinds of members met so far."""
+
+
+def key_of(record: dict[str, Any], name: str) -> str:
+    """The key of `record` that is `name`, else the one that differs in case alone, else `name` itself."""
+    if name in record:
+        return name
+    return next((key for key in record if key.lower() == name.lower()), name)
+
+
+class NoRows(SaevxError):  # noqa: N818 (it is what the data is, not what went wrong)
+    """Data is empty."""
+
+
+def empty(source: str | Path) -> NoRows:
+    """What is said of data without a row."""
+    return NoRows(f"{source} is empty: there is no row in it.")

@@ -1,19 +1,22 @@
-"""From records to rows: the text, the images and the id of each, or why it is set aside."""
+"""From records to rows: the text, the images and the id of each, or why it is rejected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from precompute.data.base import BadRow, Columns, Data, Place, Row, SetAside, Source
-from precompute.data.sources import find
+from precompute.data.base import BadRow, Columns, Data, Place, Row, SetAside, Source, empty, key_of
+from precompute.data.paths import image_file
+from precompute.data.rejections import kind_of, none_left
+from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError
 
-Records: TypeAlias = Iterable[tuple[str, dict[str, Any] | BadRow]]
-
+LONGEST_ID = 4096
+"""Bytes: as long as a path of Linux may be; servers take addresses of twice that."""
 MARK = "<image>"
 """Where LLaVA's conversations have an image; our pairs are [images][text] whatever the model."""
+ALL_REJECTED = "every row with an image is rejected"
 
 
 def read(source: str | Path, columns: Columns | None = None) -> Data:
@@ -23,9 +26,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
         SaevxError: there is no such data, or no usable row in it.
     """
     columns = columns or Columns()
-    listing = find(str(source), columns)
-    records = list(listing.records)
-    field = _image_field(source, records, listing.image_fields, columns)
+    view = survey(str(source), columns)
     seen: set[str] = set()
 
     def is_new(sample_id: str) -> bool:
@@ -34,56 +35,38 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
         return new
 
     rows: list[Row] = []
-    set_aside: list[SetAside] = []
-    for one in _rows(records, columns.folder or listing.folder, field, columns, is_new):
+    rejected: list[SetAside] = []
+    for one in stream(view, is_new, columns):
         if isinstance(one, Row):
             rows.append(one)
         else:
-            set_aside.append(one)
+            rejected.append(one)
+    if not rows and not rejected:
+        raise empty(source)
     if not rows:
-        reason = f"; the first: {set_aside[0].reason}" if set_aside else ""
-        raise SaevxError(f"{source} holds no usable row ({len(set_aside)} set aside{reason}).")
-    return Data(listing.name, rows, set_aside, field is None, listing.files)
+        fields = f" ({list_fields(view.fields)})" if view.fields else ""
+        raise SaevxError(none_left(f"{source} holds no usable row{fields}", rejected, columns.id))
+    guess = view.image if view.guess and view.image else ""
+    no_image = _no_image(view, rows, rejected)
+    return Data(view.listing.name, rows, rejected, view.image is None, view.listing.files, no_image, guess)
 
 
-def stream(
-    source: str | Path, is_new: Callable[[str], bool], columns: Columns | None = None
-) -> Iterator[Row | SetAside]:
+def _no_image(view: Survey, rows: list[Row], rejected: list[SetAside]) -> str:
+    """Why no row has an image, as a clause, where some should; else empty."""
+    if view.image is not None:
+        return "" if any(row.images for row in rows) else ALL_REJECTED
+    marked = sum(kind_of(one.reason) == "image-marks" for one in rejected)
+    return view.no_image or (f"the texts of {marked} rows speak of images" if marked else "")
+
+
+def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Iterator[Row | SetAside]:
     """The rows of DATA one by one, for data of any length.
 
     Args:
         is_new: notes an id and says whether it is the first of its kind.
-
-    Raises:
-        SaevxError: there is no such data.
     """
-    columns = columns or Columns()
-    listing = find(str(source), columns)
-    # Another look at the data, which for most ends at its first row: the first name that any row has wins.
-    field = _image_field(source, find(str(source), columns).records, listing.image_fields, columns)
-    return _rows(listing.records, columns.folder or listing.folder, field, columns, is_new)
-
-
-def _image_field(source: str | Path, records: Records, names: tuple[str, ...], columns: Columns) -> str | None:
-    """The first of `names` that any record has."""
-    known = False
-    had: set[str] = set()
-    for _, record in records:
-        if isinstance(record, dict):
-            known = True
-            had |= {name for name in names if record.get(name)}
-        if names[0] in had:
-            break
-    field = next((name for name in names if name in had), None)
-    if field is None and columns.image is not None and known:
-        raise SaevxError(f"No row of {source} has an image in column {columns.image!r}: see --image-column.")
-    return field
-
-
-def _rows(
-    records: Records, folder: Path, field: str | None, columns: Columns, is_new: Callable[[str], bool]
-) -> Iterator[Row | SetAside]:
-    for index, (where, record) in enumerate(records):
+    folder, field = columns.folder or view.listing.folder, view.image
+    for index, (where, record) in enumerate(view.listing.records()):
         sample_id: str | None = None
         try:
             if isinstance(record, BadRow):
@@ -91,15 +74,31 @@ def _rows(
             sample_id = _id(record, columns.id or "id", index)
             if not is_new(sample_id):
                 raise BadRow(f"its id {sample_id!r} stands in an earlier row")
-            images = () if field is None else _images(record, field, folder, columns.mixed)
-            text, own = _text(record, columns, len(images))
+            key = None if field is None else key_of(record, field)
+            images = () if key is None else _images(record, key, folder, columns.mixed)
+            text, own = _text(record, columns, None if columns.text_only else len(images))
             used = {own, "id" if columns.id in (None, "id") else None}
             # An image's name is one of the row's own fields; its bytes are not.
-            named = field is None or _are_names(record.get(field))
-            extra = {name: value for name, value in record.items() if name not in used and (named or name != field)}
+            named = key is None or _are_names(record.get(key))
+            extra = {name: value for name, value in record.items() if name not in used and (named or name != key)}
             yield Row(index, sample_id, text, images, extra, where)
         except BadRow as bad:
             yield SetAside(index, sample_id, str(bad))
+
+
+def guess_line(field: str) -> str:
+    """What is said where the images were looked for in a field with an unusual name."""
+    return f"images: those that the field {field!r} names; name another with --image-column"
+
+
+def refuse_no_image(source: str, model: str, no_image: str) -> None:
+    """Raises SaevxError, with the ways out, where a model that reads images gets none and the data looks as if it had
+    some."""
+    if no_image:
+        raise SaevxError(
+            f"{source} gives {model}, which reads images, not a single one ({no_image}): name their field with "
+            "--image-column, or read the text alone with --text-only."
+        )
 
 
 def _are_names(value: Any) -> bool:
@@ -107,44 +106,61 @@ def _are_names(value: Any) -> bool:
 
 
 def _id(record: dict[str, Any], field: str, index: int) -> str:
-    value = record.get(field)
+    value = record.get(key_of(record, field) if field != "id" else field)
     if value is None:
         return str(index)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise BadRow("its id is neither a string nor a whole number")
-    return str(value)
+    sample_id = str(value)
+    if len(sample_id.encode()) > LONGEST_ID:
+        raise BadRow(f"its id has more than {LONGEST_ID:,} bytes, which no address can carry")
+    return sample_id
 
 
 # ---- text
 
 
-def _text(record: dict[str, Any], columns: Columns, n_images: int) -> tuple[str, str | None]:
+def _text(record: dict[str, Any], columns: Columns, n_images: int | None) -> tuple[str, str | None]:
     """The text, and the field that it is, where that is called `text`.
 
-    Looked for in this order: `text`, a conversation, a preference pair, `caption`.
+    Looked for in this order: `text`, a conversation, a preference pair, `caption`; in other cases where none is there.
+
+    Args:
+        n_images: which the marks in a conversation must not exceed; None where images are left out.
     """
-    if columns.text is not None or record.get("text") is not None:
-        field = columns.text or "text"
-        value = record.get(field)
-        if value is None:
-            raise BadRow(f"it has no field {field!r}")
-        if isinstance(value, list | dict):
-            return _unmarked(_turns(value), n_images), None
-        if not isinstance(value, str):
-            raise BadRow(f"its field {field!r} is not a string")
-        return value, "text" if field == "text" else None
+    if columns.text is not None:
+        return _field(record, key_of(record, columns.text), n_images)
+    for fields in (record, {name.lower(): value for name, value in record.items()}):
+        if (found := _usual(fields, columns.side, n_images)) is not None:
+            return found if fields is record else (found[0], None)
+    raise BadRow("it has no field 'text'")
+
+
+def _field(record: dict[str, Any], field: str, n_images: int | None) -> tuple[str, str | None]:
+    value = record.get(field)
+    if value is None:
+        raise BadRow(f"it has no text (no field {field!r})")
+    if isinstance(value, list | dict):
+        return _unmarked(_turns(value), n_images), None
+    if not isinstance(value, str):
+        raise BadRow(f"its field {field!r} is not a string")
+    return value, "text" if field == "text" else None
+
+
+def _usual(record: dict[str, Any], side: str, n_images: int | None) -> tuple[str, str | None] | None:
+    """Text and field as `_text`, from the fields with usual names; None where there is none."""
+    if record.get("text") is not None:
+        return _field(record, "text", n_images)
     for field in ("conversations", "messages"):
         if record.get(field) is not None:
             return _unmarked(_turns(record[field]), n_images), None
     prompt = next((name for name in ("prompt", "question") if record.get(name) is not None), None)
-    answer = _answer(record, columns.side)
+    answer = _answer(record, side)
     if prompt is not None and answer is not None:
         return _unmarked([*_turns(record[prompt]), *_turns(answer)], n_images), None
     if prompt is not None and ("chosen" in record or "response_1" in record):
-        raise BadRow(f"it has no {columns.side} answer")
-    if isinstance(record.get("caption"), str):
-        return record["caption"], None
-    raise BadRow("it has no field 'text'")
+        raise BadRow(f"it has no {side} answer")
+    return (record["caption"], None) if isinstance(record.get("caption"), str) else None
 
 
 def _answer(record: dict[str, Any], side: str) -> Any:
@@ -180,10 +196,10 @@ def _turns(value: Any) -> list[str]:
     return said
 
 
-def _unmarked(turns: list[str], n_images: int) -> str:
+def _unmarked(turns: list[str], n_images: int | None) -> str:
     """Turns, one after the other on lines of their own, without the marks for images."""
     marks = sum(turn.count(MARK) for turn in turns)
-    if marks > n_images:
+    if n_images is not None and marks > n_images:
         raise BadRow(f"its text speaks of {marks} images, and it has {n_images}")
     bare = [turn.replace(" " + MARK, "").replace(MARK, "").strip() for turn in turns]
     return "\n".join(turn for turn in bare if turn)
@@ -194,12 +210,11 @@ def _unmarked(turns: list[str], n_images: int) -> str:
 
 def _images(record: dict[str, Any], field: str, folder: Path, mixed: bool) -> tuple[Source, ...]:
     value = record.get(field)
-    given = value if isinstance(value, list) else [value]
-    if value is None or not given:
+    if value is None or value == "" or value == []:
         if mixed:
             return ()
-        raise BadRow(f"it has no field {field!r}" if not field.startswith("__") else "it has no image")
-    return tuple(_image(one, field, folder) for one in given)
+        raise BadRow("it has no image" if field.startswith("__") else f"it has no field {field!r}")
+    return tuple(_image(one, field, folder) for one in (value if isinstance(value, list) else [value]))
 
 
 def _image(one: Any, field: str, folder: Path) -> Source:
@@ -207,13 +222,8 @@ def _image(one: Any, field: str, folder: Path) -> Source:
         raise one
     if isinstance(one, Place):
         return one
+    if isinstance(one, dict):  # as `datasets` writes an image whose bytes stand in a file
+        one = one.get("path")
     if not isinstance(one, str) or not one:
         raise BadRow(f"its field {field!r} is not a path")
-    path = folder / one
-    try:
-        there = "\0" not in one and path.is_file()
-    except OSError:  # a name that no file system takes
-        there = False
-    if not there:
-        raise BadRow(f"there is no image {one[:200]}")
-    return path
+    return image_file(folder, one)

@@ -1,23 +1,21 @@
-"""Tables: Parquet, and whatever `datasets` opens. It keeps them as memory-mapped Arrow files, so that one image of a
+"""Records of a table that `datasets` has opened. It keeps tables as memory-mapped Arrow files, so that one image of a
 million is read without its neighbours; Parquet alone would have to unpack a whole row group for each.
-
-`datasets` takes seconds to import, so it is imported only when there is a table.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from precompute.data.base import BadRow, Columns, Listing, Stamp
+from precompute.data.base import BadRow, Columns, Listing, Records, Stamp, key_of
 from precompute.errors import SaevxError
 
 NAMES = ("image", "images", "file_name", "file_names")
-"""What a column of image paths may be called; a column of bytes may have any name."""
+"""What a column of image paths may be called, in any case; a column of bytes may have any name."""
 STEP = 1000
 """Rows listed at a time."""
 
@@ -57,56 +55,6 @@ class Cell:
         return [self.index, self.place]
 
 
-# ---- where tables come from
-
-
-def from_parquet(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
-    dataset = load("parquet", str(at), data_files=[str(file.resolve()) for file in files], split="train")
-    folder = at if at.is_dir() else at.parent
-    return listing(dataset, at.resolve().name if at.is_dir() else at.stem, folder, [*files], columns)
-
-
-def from_folder(folder: Path, columns: Columns) -> Listing:
-    """What `datasets` has saved, or any folder that it knows to read."""
-    saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
-    dataset = load(None if saved else str(folder.resolve()), str(folder))
-    return listing(chosen(dataset, str(folder), columns), folder.resolve().name, folder, None, columns)
-
-
-def from_hub(name: str, columns: Columns) -> Listing:
-    """`OWNER/NAME`, or `OWNER/NAME:CONFIG`."""
-    repo, _, config = name.partition(":")
-    dataset = load(repo, name, **({"name": config} if config else {}))
-    return listing(chosen(dataset, name, columns), repo.rpartition("/")[2], Path.cwd(), None, columns)
-
-
-def load(what: str | None, source: str, **options: Any) -> Any:
-    """`load_dataset(what)`, or `load_from_disk(source)` where that is None."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_from_disk(source) if what is None else datasets.load_dataset(what, **options)
-    except Exception as error:  # builders raise whatever their format's library raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise SaevxError(
-            f"There is no data at {source} that can be read ({reason}): give an imagefolder, JSONL, Parquet, "
-            "WebDataset tars or a data set of the hub."
-        ) from error
-
-
-def chosen(dataset: Any, source: str, columns: Columns) -> Any:
-    """The split asked for, or the only one."""
-    if not hasattr(dataset, "keys"):
-        return dataset
-    if columns.split in dataset:
-        return dataset[columns.split]
-    names = sorted(dataset)
-    if len(names) == 1 and columns.split == Columns().split:
-        return dataset[names[0]]
-    raise SaevxError(f"{source} has the splits {', '.join(names)}, not {columns.split}: choose with --split.")
-
-
 # ---- its records
 
 
@@ -116,22 +64,38 @@ def listing(dataset: Any, name: str, folder: Path, files: list[Path] | None, col
         files: that hold the images; None are the Arrow files themselves.
     """
     schema = dataset.features.arrow_schema
-    if columns.image is not None and columns.image not in schema.names:
-        raise SaevxError(f"{name} has the columns {', '.join(schema.names)}, not {columns.image!r}.")
-    held = [field.name for field in schema if holds_bytes(field.type)]
-    preferred = sorted(held, key=lambda name: (name not in NAMES, schema.names.index(name)))
-    named = [name for name in NAMES if name in schema.names]
-    column = columns.image or next(iter([*preferred, *named]), None)
+    texts = {name.lower() for name in ("text", "caption", columns.text, columns.id) if name}
+    held = [field.name for field in schema if holds_bytes(field.type) and field.name.lower() not in texts]
+    column = image_column(schema.names, held, name, columns)
     if files is None:
         files = sorted(Path(file["filename"]) for file in dataset.cache_files)
     others = [one for one in schema.names if one not in held and one != column]
-    records = table_records(dataset, name, column, others, columns.folder or folder)
-    return Listing(name, records, (column,) if column else (), folder, files)
+    records = partial(table_records, dataset, name, column, others)
+    return Listing(name, records, (column,) if column else (), folder, files, list(schema.names))
 
 
-def table_records(
-    dataset: Any, name: str, column: str | None, others: list[str], folder: Path
-) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def image_column(names: list[str], held: list[str], source: str, columns: Columns) -> str | None:
+    """The column with the images: the one asked for, one of bytes, or one of a usual name.
+
+    Args:
+        held: columns of bytes.
+
+    Raises:
+        SaevxError: there is no column as it was asked for.
+    """
+    if columns.text_only:
+        return None
+    if columns.image is not None:
+        key = key_of(dict.fromkeys(names), columns.image)
+        if key not in names:
+            raise SaevxError(f"{source} has the columns {', '.join(names)}, not {columns.image!r}: see --image-column.")
+        return key
+    preferred = sorted(held, key=lambda name: (name.lower() not in NAMES, names.index(name)))
+    usual = [name for usual in NAMES for name in names if name.lower() == usual]
+    return next(iter([*preferred, *usual]), None)
+
+
+def table_records(dataset: Any, name: str, column: str | None, others: list[str]) -> Records:
     """Every row's fields; images only located. Other columns of bytes are left in the table."""
     fields = dataset.select_columns(others).with_format("arrow") if others else None
     table = Table(dataset, column) if column else None
@@ -143,7 +107,7 @@ def table_records(
             chunks = table.rows[begin:end].column(0).chunks
             images = [found for chunk in chunks for found in located(chunk)]
         for index, (row, found) in enumerate(zip(rows, images, strict=True), begin):
-            record = {key: plain(value) for key, value in row.items()}
+            record = {key: plain(decode_text(value)) for key, value in row.items()}
             if column is not None and table is not None and found:
                 record[column] = [
                     Cell(table, index, place) if one is None else one for place, one in enumerate(found)
@@ -193,6 +157,14 @@ def holds_bytes(kind: Any) -> bool:
     if is_list(kind):
         return holds_bytes(kind.value_type)
     return is_struct(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def decode_text(value: Any) -> Any:
+    """A text that is kept as bytes, as text."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeError:
+        return value
 
 
 def plain(value: Any) -> Any:

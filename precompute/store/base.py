@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, Row
 
 from precompute.errors import SaevxError
+from precompute.pieces import NEAR, join, whole_token
 from precompute.store import schema as s
 from precompute.store.events import Events, mapped
 from precompute.store.opening import (
@@ -196,6 +197,20 @@ class StoreBase:
     def token_text(self, token_id: int) -> str:
         tokens = self._tokens
         return tokens[token_id] if token_id < len(tokens) else f"<{token_id}>"
+
+    def token_texts(self, token_id_t: Array, window: slice = slice(None)) -> list[str]:
+        """What each token of a sample, or of a window of it, shows: of several that share a character the first has it,
+        the others have marks for their bytes (pieces.py)."""
+        first, stop, _ = window.indices(len(token_id_t))
+        low = max(0, first - NEAR)  # the window may cut through a character
+        pieces = [self.token_text(token) for token in token_id_t[low : stop + NEAR].tolist()]
+        return join(pieces).shown[first - low : stop - low]
+
+    def whole_token(self, token_id_t: Array, position: int) -> str:
+        """One token of a sample, with the rest of a character that it shares with its neighbours."""
+        first = max(0, position - NEAR)
+        near = token_id_t[first : position + NEAR + 1].tolist()
+        return whole_token([self.token_text(token) for token in near], position - first)
 
     @cached_property
     def feature_table(self) -> dict[str, Array]:

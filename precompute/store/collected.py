@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 
 from precompute import memory
 from precompute.errors import SaevxError
+from precompute.pieces import NEAR, whole_token
 from precompute.runs import expand, offsets
 from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
@@ -46,9 +47,14 @@ class Collected:
 
     @cached_property
     def accum(self) -> dict[str, Array]:
-        """count, total, max, hist, top_*, band_* per feature and modality."""
+        """count, total, max, hist, top_*, band_* per feature and modality (accumulate.tables)."""
         with np.load(self.part / "collect" / "accum.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+
+    @cached_property
+    def examples(self) -> dict[str, Array]:
+        """top_*, band_* as they are shown, those that show the same folded (examples.fold); left by step `flag`."""
+        return load_step(self.part, "examples")
 
     @cached_property
     def sample(self) -> dict[str, Array]:
@@ -71,9 +77,16 @@ class Collected:
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Text of each token id; a word's first piece starts with a space."""
-        words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text())
+        """Each token's text: a word's first piece starts with a space, bytes of a character are marks (pieces.py)."""
+        words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text("utf-8"))
         return words
+
+    def token(self, row: int, position: int) -> str:
+        """The text of a sample's token, with the rest of a character that it shares with its neighbours."""
+        low, high = (int(x) for x in self.events.sample_token[row : row + 2])
+        near = range(max(low, low + position - NEAR), min(high, low + position + NEAR + 1))
+        pieces = [self.vocabulary[int(token)] for token in self.events.token_id[near.start : near.stop]]
+        return whole_token(pieces, low + position - near.start)
 
     @cached_property
     def max_offset(self) -> Array:

@@ -20,7 +20,6 @@ from precompute.store.samples import SampleQueries
 Array = NDArray[Any]
 Item = dict[str, Any]
 
-_WINDOW = 12  # text tokens shown on either side of a text example
 _NONE = np.zeros(0, np.int64)
 
 _EXAMPLE = Columns(s.examples.c)
@@ -38,7 +37,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
 
         Args:
             modality: "text", "image" or None for both.
-            band: −1 the overall top list, 0–3 octaves down from the largest, None for all.
+            band: −1 the strongest overall, 0–3 octaves down from the largest, None for all.
             compute: gives the events of a row that the store has not kept, or None.
         """
         self._check_feature(feature)
@@ -65,29 +64,22 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         return found
 
     def strongest_examples(self, features: Sequence[int], modality: str, n_samples: int) -> dict[int, list[Item]]:
-        """Of each feature, its strongest example in each of the first few samples, without the tokens around it: what a
-        list shows, in two queries.
-
-        Args:
-            n_samples: at most so many; found among the first 2 · n_samples examples.
-        """
+        """Of each feature the first examples, without the tokens around them: what a list shows, in two queries."""
         wanted = sorted({int(k) for k in features})
-        first: dict[int, dict[int, Item]] = {feature: {} for feature in wanted}
+        first: dict[int, list[Item]] = {feature: [] for feature in wanted}
         for start in range(0, len(wanted), 900):
             some = wanted[start : start + 900]
             rest = (
                 f"examples WHERE feature IN ({marks(len(some))}) AND modality = ? AND band = -1 AND rank < ? "
                 "ORDER BY feature, rank"
             )
-            for r in _EXAMPLE.fetch(self.engine, rest, (*some, modality_code(modality), 2 * n_samples)):
-                of = first[r["feature"]]
-                if len(of) < n_samples:
-                    of.setdefault(r["row"], r)
-        samples = self._shown({row for of in first.values() for row in of})
-        return {k: [self._example(r, samples[row], around=0) for row, r in of.items()] for k, of in first.items()}
+            for r in _EXAMPLE.fetch(self.engine, rest, (*some, modality_code(modality), n_samples)):
+                first[r["feature"]].append(r)
+        samples = self._shown({r["row"] for of in first.values() for r in of})
+        return {k: [self._example(r, samples[r["row"]], around=0) for r in of] for k, of in first.items()}
 
     def _example(
-        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = _WINDOW
+        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = s.AROUND
     ) -> Item:
         """One example with `around` text tokens on either side, or without any for 0. Where the sample's events are
         neither kept nor `computed`, its place alone: no grid, and null on the tokens around it."""
@@ -106,13 +98,13 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         text_at = np.flatnonzero(events.modality_t == s.TEXT) if around else _NONE
         if text:
             centre = int(np.searchsorted(text_at, position))
-            window = text_at[max(0, centre - around) : centre + around + 1]
+            window = slice(max(0, centre - around), centre + around + 1)
             patch, shown = None, 0
         else:
-            window = text_at[: 2 * around + 1]
+            window = slice(0, 2 * around + 1)
             patch = _patch(sample, *_place(views, int(np.searchsorted(patch_at, position))))
             shown = patch["view"]
-        tokens = zip(events.token_id_t[window].tolist(), window.tolist(), z_t[window].tolist(), strict=True)
+        texts = self.token_texts(events.token_id_t[text_at], window)
         return {
             "sample_id": sample["sample_id"],
             "text": sample["text"],
@@ -121,12 +113,14 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "band": example["band"],
             "rank": example["rank"],
             "activation": z,
+            "n_active": example["n_active"],
+            "n_same": example["n_same"],
             "position": position,
-            "token": self.token_text(int(events.token_id_t[position])) if text else None,
+            "token": self.whole_token(events.token_id_t, position) if text else None,
             "patch": patch,
             "tokens": [
-                {"text": self.token_text(token), "position": t, "activation": None if value != value else value}
-                for token, t, value in tokens
+                {"text": token, "position": t, "activation": None if (value := float(z_t[t])) != value else value}
+                for token, t in zip(texts, text_at[window].tolist(), strict=True)
             ],
             "recomputed": computed is not None,
             "grid": _grid(events, z_t, views, patch_at, shown) if known and views else None,
@@ -176,12 +170,14 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             ],
             "tokens": [
                 {
-                    "text": self.token_text(int(token)),
+                    "text": text,
                     "modality": s.TOKEN_KINDS[m],
                     "position": t,
                     "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else blank,
                 }
-                for t, (token, m) in enumerate(zip(events.token_id_t, events.modality_t, strict=True))
+                for t, (text, m) in enumerate(
+                    zip(self.token_texts(events.token_id_t), events.modality_t.tolist(), strict=True)
+                )
             ],
             "grids": self._grids(events, row["views"], z_tk),
             "recomputed": computed is not None,
@@ -225,7 +221,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "sample_id": row["sample_id"],
             "position": position,
             "modality": s.TOKEN_KINDS[kind],
-            "token": self.token_text(int(events.token_id_t[position])),
+            "token": self.whole_token(events.token_id_t, position),
             "patch": _patch(row, *(int(one[at[0]]) for one in where[1:])) if len(at) else None,
             "items": items[start : start + limit],
             "total": len(items),

@@ -34,7 +34,7 @@ from sqlalchemy.pool import QueuePool
 
 from precompute.errors import SaevxError
 from precompute.store.opening import Stamp, StoreUnreadable
-from precompute.texts import has_letters
+from precompute.texts import query_words, search_units
 
 TIME_LIMIT_S = 5.0
 STOPPED = "The query took too long and was stopped: narrow it with a filter."
@@ -262,11 +262,18 @@ def keyset_page(
     return found, total, encode_cursor(tag, last[by], last[key]) if more and last is not None else None
 
 
-def match_words(q: str, *, join: str = " ", prefix: bool = True) -> str:
-    """A person's words as an FTS5 query: each word quoted, the last one a prefix unless told otherwise. `join` is " "
-    where all words must be there, " OR " where one is enough."""
-    words = [word.replace('"', "") for word in q.split()]
-    words = [word for word in words if has_letters(word)]
-    if not words:
-        return ""
-    return join.join([*(f'"{word}"' for word in words[:-1]), f'"{words[-1]}"' + "*" * prefix])
+def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
+    """A person's words as an FTS5 query, whatever characters they hold; "" where nothing of them can be searched for.
+
+    Each word is a quoted string of search units, or several with OR between; the last one is a prefix unless told
+    otherwise. `join` is " AND " where all words must be there, " OR " where one is enough."""
+    words = query_words(q)
+    strings = [[f'"{" ".join(one).replace(chr(34), chr(34) * 2)}"' for one in word] for word in words]
+    if strings and prefix:
+        strings[-1] = [f"{one}*" for one in strings[-1]]
+    return join.join(one[0] if len(one) == 1 else f"({' OR '.join(one)})" for one in strings)
+
+
+def indexed_words(text: str) -> str:
+    """A text as the full-text tables take it, so that `match_words` finds it: its search units with blanks between."""
+    return " ".join(search_units(text))

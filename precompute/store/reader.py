@@ -3,7 +3,7 @@ model.
 
 Answers are plain dicts named as the public API names its fields. Features are integers 0…F−1, samples the
 user's own ids, activations real SAE units (z). The questions are grouped by noun: `features`, `samples`,
-`quality`, `places`; this module adds those about the whole store.
+`quality`, `places`, `rejected`; this module adds those about the whole store.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from precompute.store import schema as s
 from precompute.store.base import modality_code
 from precompute.store.places import PlaceQueries
 from precompute.store.query import Columns, Page, fetch_plain, marks, match_words
+from precompute.store.rejected import RejectedQueries
 from precompute.store.run_info import created, read_run
 
 Array = NDArray[Any]
@@ -36,7 +37,7 @@ _NAMED = Columns(
 """What a search by words shows of a feature."""
 
 
-class Store(PlaceQueries):
+class Store(PlaceQueries, RejectedQueries):
     """A finished store, opened with `Store.open`."""
 
     @cached_property
@@ -78,7 +79,7 @@ class Store(PlaceQueries):
         }
 
     def quarantine(self) -> list[Item]:
-        """Rows of the data that were set aside, with the reason."""
+        """All rejected rows of the data, with the reason."""
         return [dict(r._mapping) for r in self._all(select(s.quarantine).order_by(s.quarantine.c.idx))]
 
     def search_words(self, q: str, limit: int = 20) -> Item:

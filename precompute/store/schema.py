@@ -26,6 +26,9 @@ TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere
 TOKEN_KINDS = ("text", "image", "special", "sink")
 
+SHOWN, AROUND = 20, 12
+"""Examples of a feature's strongest; text tokens shown on either side of one."""
+
 VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
 KINDS = ("text-image", "text-text", "image-image")
 SPACES = ("decoder", "profile")
@@ -187,12 +190,14 @@ examples = Table(
     metadata,
     Column("feature", Integer, ForeignKey("features.id"), primary_key=True),
     Column("modality", Integer, primary_key=True),
-    Column("band", Integer, primary_key=True),  # −1 = top overall, 0–3 = octaves down from the largest
+    Column("band", Integer, primary_key=True),  # −1 = strongest overall, 0–3 = octaves down from the largest
     Column("rank", Integer, primary_key=True),
     Column("row", Integer, ForeignKey("samples.row"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("value", Integer, nullable=False),  # bits of the float16 in stored units: they order as the values do
-    Index("examples_row", "row", sqlite_where=text("band = -1 AND rank < 10")),
+    Column("n_active", Integer, nullable=False),
+    Column("n_same", Integer, nullable=False),
+    Index("examples_row", "row", sqlite_where=text("band = -1 AND rank = 0")),  # whose strongest sample is this one?
     sqlite_with_rowid=False,
 )
 
@@ -225,9 +230,14 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
 )
 
-# Full text: rowid = features.id and samples.row. SQLAlchemy has no construct for FTS5.
+# Full text: rowid = features.id and samples.row; nothing but the index is stored (`content=''`). SQLAlchemy has no
+# construct for FTS5. What a word is, texts.py says: SQLite's tokenizers know neither languages without spaces nor the
+# characters that Unicode gained since 2012. The tables are given units with blanks between (`query.indexed_words`), and
+# to the tokenizer everything but a blank is part of a unit.
+_SIGNS = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum()).replace("'", "''").replace('"', '""')
+_TOKENIZE = f"tokenize=\"porter ascii tokenchars '{_SIGNS}'\""
 FTS = (
-    "CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, tokenize='porter unicode61')",
-    "CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='samples', content_rowid='row', "
-    "tokenize='porter unicode61')",
+    f"CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, content='', {_TOKENIZE})",
+    # Captions are ordered by their own length, so their lengths in units are not needed.
+    f"CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='', columnsize=0, {_TOKENIZE})",
 )

@@ -37,11 +37,11 @@ _FEATURES_AT_ONCE = 1 << 14
 
 
 def shown_rows(data: Collected) -> Array:
-    """int64, rising: the rows that a feature's page or a flag's list shows: every top list and band, and every sample
-    whose flag has a reason, with the sample that it nearly repeats."""
+    """int64, rising: the rows that a feature's page or a flag's list shows: every example, and every sample whose flag
+    has a reason, with the sample that it nearly repeats."""
     shown = np.zeros(data.n_samples, dtype=bool)
     for name in ("top_row", "band_row"):
-        rows = data.accum[name]
+        rows = data.examples[name]
         for low in range(0, len(rows), _FEATURES_AT_ONCE):
             some = rows[low : low + _FEATURES_AT_ONCE].ravel()
             shown[some[some >= 0]] = True

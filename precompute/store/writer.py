@@ -25,6 +25,7 @@ from precompute.store import schema as s
 from precompute.store.base import NEIGHBOUR
 from precompute.store.collected import Collected, Lens, load_json, load_step
 from precompute.store.hist import pack
+from precompute.store.query import indexed_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -32,6 +33,7 @@ Columns = dict[str, Sequence[Any]]
 """Rows as columns, by name."""
 
 _CHUNK = 5000
+EXAMPLE_COLUMNS = ("row", "position", "value", "n_active", "n_same")
 _UNHASHED = ("manifest.json", "run.json", "plan.json")
 _UNSTABLE = ("schema", "created", "files", "sizes", "content_id", "name")
 
@@ -100,7 +102,7 @@ def write_database(part: Path, manifest: Item) -> None:
         for table in s.metadata.sorted_tables:
             conn.execute(CreateTable(table))
         for statement in s.FTS:
-            conn.execute(text(statement))
+            conn.exec_driver_sql(statement)
         labels, logits = load_json(part, "label"), Lens.of(data)
         flags = load_json(part, "flag")
         _fill(conn, s.features, feature_rows(data, labels))
@@ -112,13 +114,13 @@ def write_database(part: Path, manifest: Item) -> None:
         _fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
         _fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
         _fill(conn, s.quarantine, _of_rows(s.quarantine, quarantine_rows(data)))
-        fts = "INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)"
-        for chunk in batched(fts_rows(labels, logits), _CHUNK):
-            conn.exec_driver_sql(fts, chunk)
+        for chunk in batched(feature_words(labels, logits), _CHUNK):
+            conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", chunk)
+        for chunk in batched(sample_words(data), _CHUNK):
+            conn.exec_driver_sql("INSERT INTO sample_fts(rowid, text) VALUES (?, ?)", chunk)
         for table in s.metadata.sorted_tables:  # sorted once, not kept in order row by row
             for index in sorted(table.indexes, key=lambda index: str(index.name)):  # they are a set
                 index.create(conn)
-        conn.execute(text("INSERT INTO sample_fts(sample_fts) VALUES ('rebuild')"))
         for name in ("feature_fts", "sample_fts"):
             conn.execute(text(f"INSERT INTO {name}({name}) VALUES ('optimize')"))
         conn.commit()
@@ -242,21 +244,20 @@ def reason_rows(reasons: list[list[Any]]) -> Iterator[Columns]:
 
 
 def example_rows(data: Collected) -> Iterator[Columns]:
-    """Top lists (band −1) and bands, in primary-key order."""
+    """Strongest samples (band −1) and bands, in primary-key order."""
     for some in _chunks(data.n_features):
-        rows, positions, values = (_top_and_bands(data.accum, name, some) for name in ("row", "pos", "value"))
-        feature, modality, band, rank = at = np.nonzero(rows >= 0)
-        columns = {
-            "feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank,
-            "row": rows[at], "position": positions[at], "value": values[at].view(np.uint16),
-        }  # fmt: skip
+        listed = {name: _top_and_bands(data.examples, name, some) for name in EXAMPLE_COLUMNS}
+        feature, modality, band, rank = at = np.nonzero(listed["row"] >= 0)
+        columns = {"feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank}
+        columns |= {name: values[at] for name, values in listed.items()}
+        columns["value"] = columns["value"].view(np.uint16)
         yield {name: column.tolist() for name, column in columns.items()}
 
 
-def _top_and_bands(accum: dict[str, Array], name: str, some: slice) -> Array:
+def _top_and_bands(examples: dict[str, Array], name: str, some: slice) -> Array:
     """[features, 2, 5, 20]: the overall list, then four bands widened to its length with −1 for nothing."""
-    top, bands = accum[f"top_{name}"][some], accum[f"band_{name}"][some]
-    wide = np.full((*bands.shape[:3], top.shape[2]), -1, dtype=bands.dtype)
+    top, bands = examples[f"top_{name}"][some], examples[f"band_{name}"][some]
+    wide = np.full((*bands.shape[:3], top.shape[2]), -1 if name == "row" else 0, dtype=bands.dtype)
     wide[..., : bands.shape[3]] = bands
     return np.concatenate([top[:, :, None], wide], axis=2)
 
@@ -279,8 +280,14 @@ def quarantine_rows(data: Collected) -> Iterator[Item]:
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 
 
-def fts_rows(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
+def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
+    """(id, label, promoted tokens) of each feature, for full-text search."""
     for feature, (label, tokens) in enumerate(zip(labels, logits.tokens("promoted"), strict=True)):
         promoted = " ".join(tokens)
         if label or promoted:
-            yield feature, label or "", promoted
+            yield feature, indexed_words(label or ""), indexed_words(promoted)
+
+
+def sample_words(data: Collected) -> Iterator[tuple[int, str]]:
+    """(row, caption) of each sample, for full-text search."""
+    return ((row, indexed_words(str(record["text"]))) for row, record in enumerate(data.samples))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
+from precompute.store import schema as s
 from precompute.store.reader import Store
 from tests import synthetic
 
@@ -124,12 +125,16 @@ def test_examples_show_both_sides_of_the_same_sample(client: TestClient, store_p
         items = get(client, f"/features/{feature}/examples", modality=modality, limit=8)["items"]
         values = [e["activation"] for e in items]
         assert len(items) > 3 and values == sorted(values, reverse=True)
+        assert len({e["sample_id"] for e in items}) == len(items)
         for example in items:
             row = get(client, f"/samples/{example['sample_id']}")["row"]
             sample = events.sample(row)
             low, high = sample.offset_t[example["position"] : example["position"] + 2]
             at = low + list(sample.feature_e[low:high]).index(feature)
             assert example["activation"] == pytest.approx(float(sample.z_e[at]))
+            kind_e = np.repeat(sample.modality_t, np.diff(sample.offset_t))
+            mine = (sample.feature_e == feature) & (kind_e == s.MODALITIES.index(modality))
+            assert example["activation"] == sample.z_e[mine].max() and example["n_active"] == mine.sum()
             assert any(t["activation"] > 0 for t in example["tokens"]) or modality == "image"
             grid = example["grid"]
             assert len(grid["values"]) == grid["rows"] and len(grid["values"][0]) == grid["cols"]
@@ -139,6 +144,14 @@ def test_examples_show_both_sides_of_the_same_sample(client: TestClient, store_p
             else:
                 assert example["token"].strip() == "dog"
     assert get(client, f"/features/{feature}/examples", band=3, modality="text")["total"] >= 0
+
+
+def test_captions_that_say_the_same_are_one_example_that_counts_them(client: TestClient) -> None:
+    feature = synthetic.word_feature("dog")
+    items = get(client, f"/features/{feature}/examples", modality="text", limit=200)["items"]
+    windows = [("".join(token["text"] for token in one["tokens"]), one["position"]) for one in items]
+    assert len(set(windows)) == len(windows) and max(one["n_same"] for one in items) > 0
+    assert sum(1 + one["n_same"] for one in items) == get(client, f"/features/{feature}")["samples_text"] < 40
 
 
 def test_samples_by_flag_and_score(client: TestClient) -> None:

@@ -80,9 +80,11 @@ class Wide:
         }  # fmt: skip
 
     def examples(self) -> None:
-        """Top lists and bands; each entry becomes an event of its sample."""
+        """Strongest samples and bands; each entry becomes an event of its sample."""
         per = TOP + BANDS * BAND
-        row = self.rng.integers(0, self.n, (self.f, 2, per))
+        step = self.n // per  # so that no sample is twice in a list
+        row = self.rng.integers(0, self.n, (self.f, 2, 1)) + np.arange(per) * step
+        row = (row + self.rng.integers(0, step, (self.f, 2, per))) % self.n
         at = np.empty_like(row)
         at[:, s.TEXT] = 1 + PATCHES + (self.rng.random((self.f, per)) * self.n_words[row[:, s.TEXT]]).astype(np.int64)
         at[:, s.IMAGE] = 1 + self.rng.integers(0, PATCHES, (self.f, per))
@@ -99,7 +101,10 @@ class Wide:
         np.maximum.at(largest, inverse.reshape(-1), value.reshape(-1))
         value = largest[inverse].reshape(row.shape)
         found: dict[str, Array] = {}
-        for name, array in (("row", row), ("pos", at), ("value", value)):
+        n_active = self.rng.integers(1, 9, row.shape).astype(np.int32)
+        n_same = np.minimum(self.rng.geometric(0.8, row.shape) - 1, TOP).astype(np.uint8)
+        columns = {"row": row, "position": at, "value": value, "n_active": n_active, "n_same": n_same}
+        for name, array in columns.items():
             found[f"top_{name}"] = array[..., :TOP]
             found[f"band_{name}"] = array[..., TOP:].reshape(self.f, 2, BANDS, BAND)
         order = np.argsort(row, axis=None, kind="stable")
@@ -108,9 +113,10 @@ class Wide:
         bins = np.arange(N_BINS)
         hist = (3e4 * np.exp(-(((bins - peak) / 14.0) ** 2)) * self.rng.random((self.f, 2, 1))).astype(np.int64)
         self.count = hist.sum(-1)
+        save_step(self.part, "examples", **found)
         np.savez(
             self.part / "collect" / "accum.npz",
-            allow_pickle=False, **found, hist=hist, count=self.count, max=value.max(-1), total=self.count << 24,
+            allow_pickle=False, hist=hist, count=self.count, max=value.max(-1), total=self.count << 24,
         )  # fmt: skip
 
     def events(self) -> Array:

@@ -46,6 +46,7 @@ from precompute.pipeline import precompute
 from precompute.store import schema
 from precompute.store.events import of_bits
 from precompute.store.reader import Store
+from tests.bench._same_examples import Examples, different
 from tests.bench.common import Figure, Setup
 
 LENGTH, ACTIVE, CALIBRATION = 128, 45, 16
@@ -56,8 +57,6 @@ PACKAGES = (
 UNUSED = ("torchvision", "torchaudio")
 GOALS = {4608: {"default": 50.0, "cache": 25.0}, 16384: {"default": 150.0, "cache": 75.0}}
 WAYS = {"default": "SAEDashboard by default", "cache": "SAEDashboard with its cache"}
-Examples = dict[int, dict[tuple[int, int], float]]
-"""Of each feature the activation of its strongest tokens, by document and position."""
 
 
 class Size(NamedTuple):
@@ -108,15 +107,16 @@ def run(setup: Setup) -> dict[str, Any]:
             }  # fmt: skip
             if theirs is not None:
                 seconds[name] |= theirs["seconds"]
-                differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared)
+                differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared, tokens)
             figures += ratios(name, n_features, size, seconds[name])
     n_compared = size.compared * len(size.features) * len(size.architectures)
     figures.append({
-        "what": f"features of {n_compared} whose top-20 examples are not SAEDashboard's, but for ties",
+        "what": f"features of {n_compared} whose strongest documents are not SAEDashboard's, but for ties",
         "value": None if python is None else float(sum(map(len, differ.values()))),
         "unit": "", "goal": 0.0, "sense": "=",
-        "note": f"{size.compared} by chance of the first {size.run} of each SAE; documents, positions and activations; "
-        f"a tie is what float16 does not tell apart" if python is not None else without(),
+        "note": f"{size.compared} by chance of the first {size.run} of each SAE; the documents of SAEDashboard's 20 "
+        f"strongest tokens and their activations; a tie is what float16 does not tell apart"
+        if python is not None else without(),
     })  # fmt: skip
     return {
         "options": size._asdict() | {"tokens": int(tokens.size), "dtype": "float32"},
@@ -194,7 +194,8 @@ def products(n_tokens: int, n_features: int, mllm: Mllm) -> float:
 
 
 def strongest(setup: Setup, n_features: int) -> Examples:
-    """Our top-20 of the first features."""
+    """Our examples of the first features: each a document by its strongest token, those with the same text around it
+    folded."""
     store = Store.open(setup.scratch / "store")
     e, sample = schema.examples.c, schema.samples.c
     query = (
@@ -259,31 +260,6 @@ def dashboard_python(setup: Setup) -> str | None:
                 f"make one as {Path(__file__).name} says and name its Python in {VARIABLE}."
             )
     return str(python)
-
-
-# ---- the same examples
-
-
-def different(mine: Examples, other: Examples, n: int) -> list[int]:
-    """Of n features by chance those whose examples differ."""
-    rng = np.random.default_rng(0)
-    chosen = np.sort(rng.choice(sorted(other), n, replace=False)).tolist()
-    return [feature for feature in chosen if not alike(mine.get(feature, {}), other[feature])]
-
-
-def alike(mine: dict[tuple[int, int], float], other: dict[tuple[int, int], float]) -> bool:
-    """Whether the same places are strongest, with the same activations. A place that only one has must tie with the
-    weakest of both: ours are float16, and SAEDashboard's rounded to four digits."""
-
-    def tie(a: float, b: float) -> bool:
-        return abs(a - b) <= 2.0**-10 * max(a, b) + 1e-4
-
-    if len(mine) != len(other):
-        return False
-    if any(not tie(mine[place], other[place]) for place in mine.keys() & other.keys()):
-        return False
-    alone = [mine[place] for place in mine.keys() - other.keys()] + [other[p] for p in other.keys() - mine.keys()]
-    return all(tie(value, min(side.values())) for value in alone for side in (mine, other))
 
 
 # ---- what both are given

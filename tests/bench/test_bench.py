@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.bench import dashboard, report
+from tests.bench import _same_examples, dashboard, report
 from tests.bench.common import Figure, met
 from tests.bench.run import names
 from tests.conftest import Demo, run_saevx
@@ -42,12 +43,22 @@ def test_the_page_is_fresh() -> None:
 
 
 def test_the_same_examples_but_for_ties() -> None:
-    mine = {(0, 3): 2.0, (1, 5): 1.5, (2, 7): 1.0}
-    assert dashboard.alike(mine, {(0, 3): 2.001, (1, 5): 1.5, (4, 4): 1.0004})  # the last ties
-    assert not dashboard.alike(mine, {(0, 3): 2.0, (1, 5): 1.5, (4, 4): 1.1})
-    assert not dashboard.alike(mine, {(0, 3): 2.1, (1, 5): 1.5, (2, 7): 1.0})
-    assert not dashboard.alike(mine, {(0, 3): 2.0, (1, 5): 1.5})
-    assert dashboard.alike({}, {})
+    mine = {0: 2.0, 1: 1.5, 2: 1.0}
+    assert _same_examples.alike(mine, {0: 2.001, 1: 1.5, 4: 1.0004})  # the last ties
+    assert not _same_examples.alike(mine, {0: 2.0, 1: 1.5, 4: 1.1})
+    assert not _same_examples.alike(mine, {0: 2.1, 1: 1.5, 2: 1.0})
+    assert not _same_examples.alike(mine, {0: 2.0, 1: 1.5})
+    assert _same_examples.alike({}, {})
+
+
+def test_tokens_are_compared_with_samples_by_document() -> None:
+    tokens = np.arange(5 * 40).reshape(5, 40)
+    tokens[3, 10:] = tokens[1, 10:]  # the same text around position 25, and another before
+    mine = {(0, 3): 2.0, (1, 25): 1.5, (2, 7): 1.0, (4, 7): 0.5}
+    other = {(0, 3): 2.0, (0, 4): 1.9, (3, 25): 1.5, (1, 25): 1.5, (1, 26): 1.4, (2, 7): 1.0}
+    assert _same_examples.by_document(mine, other, tokens) == ({0: 2.0, 1: 1.5, 2: 1.0},) * 2
+    tokens[3, 37] = -5  # at its edge
+    assert _same_examples.by_document(mine, other, tokens)[1].keys() == {0, 1, 2, 3}
 
 
 def test_batches_that_were_not_run_are_reckoned_from_those_that_were() -> None:

@@ -22,6 +22,7 @@ from backend.routers.page_parts import (
     omega_scale,
     split,
 )
+from backend.routers.page_text import shown_caption, visible
 from backend.schemas import FloatHistogram, TokenActivation, View
 
 
@@ -40,17 +41,52 @@ def test_tokens_of_a_window_carry_their_space_apart() -> None:
     words = [TokenActivation(text=one, position=i, activation=i) for i, one in enumerate((" red", "dish", "", " "))]
     drawn = drawn_tokens(words, 3.0)
     assert [(one.spaced, one.text, one.level > 0) for one in drawn] == [
-        (True, "red", False), (False, "dish", True), (False, "", True), (True, "", True)
+        (True, "red", False), (False, "dish", True), (False, "∅", True), (False, "␣", True)
     ]  # fmt: skip
 
 
-@given(st.lists(st.tuples(st.text(max_size=4), st.none() | st.just(0.0) | st.floats(0.01, 9))))
+letters = st.characters(categories=["L", "N", "P", "S"])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.builds(str.__add__, st.sampled_from(["", " "]), st.text(letters, min_size=1, max_size=4)),
+            st.none() | st.just(0.0) | st.floats(0.01, 9),
+        )
+    )
+)
 def test_tokens_of_a_window_keep_the_text_and_every_active_token(words: list[tuple[str, float | None]]) -> None:
     given = [TokenActivation(text=text, position=i, activation=z) for i, (text, z) in enumerate(words)]
     drawn = drawn_tokens(given, 9.0)
     assert "".join(" " * one.spaced + one.text for one in drawn) == "".join(text for text, _ in words)
     assert [(one.position, one.value) for one in drawn if one.level] == [(i, z) for i, (_, z) in enumerate(words) if z]
     assert not any(not one.level and not after.level for one, after in pairwise(drawn))
+
+
+def test_tokens_of_a_character_are_drawn_once_where_nothing_tells_them_apart() -> None:
+    words = [("红", 0.0), ("⟨BA⟩", 0.0), ("⟨A2⟩", 3.0), ("色", None), ("⟨89⟩⟨B2⟩ a", 3.0)]
+    drawn = drawn_tokens([TokenActivation(text=t, position=i, activation=z) for i, (t, z) in enumerate(words)], 3.0)
+    assert [one.text for one in drawn] == ["红", "·", "色", "· a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("dog", "dog"), ("\n", "⏎"), ("\n\n", "⏎⏎"), (".\n", ".⏎"), ("\t", "⇥"), ("\r", "␍"), ("\0", "␀"), (" ", "␣"),
+        ("   ", "␣␣␣"), ("\u00a0", "⟨U+00A0⟩"), ("\u200b", "⟨U+200B⟩"), ("\u200d", "⟨U+200D⟩"), ("\ufe0f", "⟨U+FE0F⟩"),
+        ("\u3164", "⟨U+3164⟩"), ("\u0301", "◌\u0301"), ("e\u0301", "e\u0301"), ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\u202eabc", "⟨U+202E⟩abc"), ("", "∅"), ("👩\u200d💻", "👩\u200d💻"), ("⟨E7⟩", "⟨E7⟩"), ("猫", "猫"),
+    ],
+)  # fmt: skip
+def test_every_token_has_something_to_see(text: str, drawn: str) -> None:
+    assert visible(text) == drawn
+
+
+def test_a_caption_without_anything_to_read_says_so() -> None:
+    assert shown_caption("") == "(no caption)"
+    assert shown_caption(" \n") == "(only ␣⏎)"
+    assert shown_caption("a\nb") == "a\nb"
 
 
 def test_numbers_as_pages_show_them() -> None:

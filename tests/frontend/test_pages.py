@@ -20,7 +20,7 @@ from tests.synthetic import word_feature
 
 RED = word_feature("red")
 CONTENT = {
-    "/": ["totals", "strongest", "feature-card", "provenance", "front-search"],
+    "/": ["totals", "rejected", "strongest", "feature-card", "provenance", "front-search"],
     "/features": ["feature-table", "feature-row", "filters", "next-page"],
     "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
     f"/map?q=red&feature={RED}&colour=omega&hide=too-rare": ["found", "chosen", "map-strongest"],
@@ -28,6 +28,8 @@ CONTENT = {
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring",
     ],
     f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
+    "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
+    "/rejected?kind=no-text": ["empty", "reason-kinds"],
     "/samples": ["sample-grid", "sample-card"],
     "/samples?flag=mismatch&sort=pooled-cosine": ["sample-card"],
     "/search": ["search-form", "drop", "live-rests"],
@@ -70,6 +72,17 @@ def test_a_chosen_feature_lights_the_picture_without_javascript(client: TestClie
     assert (
         re.search(r'class="tok a\d"[^>]*data-testid="token"[^>]*>red<', page) or "red" not in example["text"]
     )
+
+
+def test_an_example_says_how_much_of_it_fires_and_how_many_are_alike(client: TestClient) -> None:
+    for modality, unit in (("image", "patches"), ("text", "tokens")):
+        items = client.get(f"/api/v1/features/{RED}/examples?modality={modality}").json()["items"]
+        cards = client.get(f"/features/{RED}?modality={modality}").text.split('data-testid="example"')[1:]
+        assert len(cards) == len(items) > 3
+        for card, one in zip(cards, items, strict=True):
+            assert (f"· {one['n_active']} {unit}" in card) == (one["n_active"] > 1)
+            assert (f"+{one['n_same']} alike" in card) == (one["n_same"] > 0)
+    assert any(one["n_same"] for one in items)
 
 
 def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestClient) -> None:
@@ -200,7 +213,7 @@ def test_a_store_that_breaks_while_it_is_served_is_told_on_a_page(tmp_path: Path
         base = tmp_path / "store" / "store.sqlite"
         with base.open("r+b") as file:
             file.write(bytes(base.stat().st_size))
-        for path, status, words in (("/features", 503, "saevx verify"), ("/nowhere", 404, "Not Found")):
+        for path, status, words in (("/features", 503, "is damaged"), ("/nowhere", 404, "Not Found")):
             reply = client.get(path)
             assert reply.status_code == status and 'data-testid="error-page"' in reply.text
             assert words in reply.text and "Traceback" not in reply.text

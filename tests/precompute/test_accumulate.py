@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,48 +13,75 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precompute import accumulate as acc
-from precompute.accumulate import Accum, Entries
+from precompute import entries as ent
+from precompute.accumulate import Accum
+from precompute.entries import Activations, by_sample
 
 Array = np.ndarray
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-N_FEATURES = 5
+N_FEATURES, N_ROWS, N_POSITIONS = 5, 60, 30
+Token = tuple[float, int, int]
+"""Value, row, position."""
 
 
-def random_events(n: int, seed: int, *, spread: float = 3.0) -> Entries:
-    """n distinct (row, position, feature), values of many octaves with ties and subnormals."""
+class Events(NamedTuple):
+    """Single activations, of samples that may be cut apart only as wholes."""
+
+    group: Array
+    value: Array
+    row: Array
+    position: Array
+
+    def of_rows(self, rows: Array) -> Events:
+        at = np.flatnonzero(np.isin(self.row, rows))
+        return Events(*(column[at] for column in self))
+
+
+def random_events(n: int, seed: int, *, spread: float = 3.0) -> Events:
+    """n distinct (row, position, feature), values of many octaves, ties and subnormals; each token of one modality."""
     rng = np.random.default_rng(seed)
-    flat = rng.choice(400 * 30 * N_FEATURES, size=n, replace=False)
-    row, rest = np.divmod(flat, 30 * N_FEATURES)
+    flat = rng.choice(N_ROWS * N_POSITIONS * N_FEATURES, size=n, replace=False)
+    row, rest = np.divmod(flat, N_POSITIONS * N_FEATURES)
     position, feature = np.divmod(rest, N_FEATURES)
-    value = np.round(np.exp(rng.normal(0, spread, n)) * 8) / 8 + 2.0**-20
-    group = feature * 2 + rng.integers(0, 2, n) * (position % 2)
-    return entries(group, value.clip(2**-24, 60000).astype(np.float16), row, position)
+    value = np.round(np.exp(rng.normal(0, spread, n)) * 8) / 8 + rng.choice([2.0**-20, 2.0**-24], n)
+    return Events(feature * 2 + position % 2, value.clip(2**-24, 60000).astype(np.float16), row, position)
 
 
-def entries(group: Array, value: Array, row: Array, position: Array) -> Entries:
-    """Tensors of the types that the pass has."""
-    columns = (group.astype(np.int64), value.astype(np.float16), row.astype(np.int64), position.astype(np.int32))
-    return Entries(*map(torch.from_numpy, columns))
+def activations(events: Events, device: str = "cpu") -> Activations:
+    """As the pass has them: token by token, samples numbered from 0."""
+    events = Events(*(column[np.lexsort((events.group, events.position, events.row))] for column in events))
+    row_s, sample = np.unique(events.row, return_inverse=True)
+    _, first, n_t = np.unique(sample * 2**32 + events.position, return_index=True, return_counts=True)
+    columns = (
+        row_s, n_t, sample[first], events.group[first] % 2, events.position[first], events.group // 2
+    )  # fmt: skip
+    value = torch.from_numpy(events.value).to(device)
+    return Activations(*(torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns), value)
 
 
-def accumulate(events: Entries, seed: int, n_features: int = N_FEATURES, device: str = "cpu") -> Accum:
-    running = acc.Running(n_features, seed, device)
-    running.see(Entries(*(column.to(device) for column in events)))
-    return running.accum()
+def update(accumulator: acc.Accumulator, events: Events, n_features: int = N_FEATURES) -> None:
+    found = activations(events, str(accumulator.device))
+    accumulator.update(found, by_sample(found, n_features))
+
+
+def accumulate(events: Events, seed: int, n_features: int = N_FEATURES, device: str = "cpu") -> Accum:
+    accumulator = acc.Accumulator(n_features, seed, device)
+    update(accumulator, events, n_features)
+    return accumulator.accum()
 
 
 def merged(parts: list[Accum], seed: int) -> Accum:
     """By way of files, as the pass merges them."""
-    running = acc.Running(N_FEATURES, seed)
+    accumulator = acc.Accumulator(N_FEATURES, seed)
     for part in parts:
-        running.take(acc.load(acc.save(part)))
-    return running.accum()
+        accumulator.merge(acc.load(acc.save(part)))
+    return accumulator.accum()
 
 
-def naive_hash(seed: int, feature: int, row: int, position: int) -> int:
-    """splitmix64's finaliser over the three numbers, in Python's own integers."""
+def naive_hash(seed: int, feature: int, row: int) -> int:
+    """splitmix64's finaliser over the two numbers, in Python's own integers."""
     x, whole = int.from_bytes(hashlib.sha256(f"saevx bands {seed}".encode()).digest()[:8], "big"), 2**64 - 1
-    for number in (row, position, feature):
+    for number in (row, feature):
         x = ((x ^ number) + 0x9E3779B97F4A7C15) & whole
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & whole
         x = (x ^ x >> 27) * 0x94D049BB133111EB & whole
@@ -60,30 +89,42 @@ def naive_hash(seed: int, feature: int, row: int, position: int) -> int:
     return x
 
 
-def naive(events: Entries, seed: int) -> dict[str, np.ndarray]:
+def naive(events: Events, seed: int) -> dict[str, Array]:
     """What is kept of a feature and modality, one group at a time."""
-    found = acc.tables(acc.Running(N_FEATURES, seed).accum())
+    found = acc.tables(acc.Accumulator(N_FEATURES, seed).accum())
     for group in range(2 * N_FEATURES):
         k, m = divmod(group, 2)
-        mine = events.take((events.group == group).nonzero().squeeze(1))
-        rows = list(zip(mine.value.tolist(), mine.row.tolist(), mine.position.tolist(), strict=True))
-        if not rows:
+        mine = np.flatnonzero(events.group == group)
+        tokens = [(float(events.value[i]), int(events.row[i]), int(events.position[i])) for i in mine]
+        if not tokens:
             continue
-        found["count"][k, m] = len(rows)
-        found["total"][k, m] = sum(int(v * 2**24) for v, _, _ in rows)
-        found["max"][k, m] = max(v for v, _, _ in rows)
-        for v, _, _ in rows:
+        found["count"][k, m] = len(tokens)
+        found["total"][k, m] = sum(int(v * 2**24) for v, _, _ in tokens)
+        found["max"][k, m] = max(v for v, _, _ in tokens)
+        for v, _, _ in tokens:
             found["hist"][k, m, int(np.float16(v).view(np.uint16)) // 128] += 1
-        for i, (v, r, p) in enumerate(sorted(rows, key=lambda e: (-e[0], e[1], e[2]))[:20]):
-            found["top_value"][k, m, i], found["top_row"][k, m, i], found["top_pos"][k, m, i] = v, r, p
-        highest = int(np.floor(np.log2(max(v for v, _, _ in rows))))
+        n_active = Counter(row for _, row, _ in tokens)
+
+        strongest = sorted(one_a_sample(tokens), key=lambda e: (-e[0], e[1]))[: acc.TOP]
+        put(found, "top", (k, m), strongest, n_active)
+        highest = int(np.floor(np.log2(max(v for v, _, _ in tokens))))
         for band in range(4):
-            inside = [e for e in rows if min(3, highest - int(np.floor(np.log2(e[0])))) == band]
-            inside.sort(key=lambda e, k=k: naive_hash(seed, k, e[1], e[2]))
-            for i, (v, r, p) in enumerate(inside[:8]):
-                found["band_value"][k, m, band, i] = v
-                found["band_row"][k, m, band, i], found["band_pos"][k, m, band, i] = r, p
+            inside = one_a_sample([e for e in tokens if min(3, highest - int(np.floor(np.log2(e[0])))) == band])
+            inside.sort(key=lambda e, k=k: naive_hash(seed, k, e[1]))
+            put(found, "band", (k, m, band), inside[:8], n_active)
     return found
+
+
+def one_a_sample(tokens: list[Token]) -> list[Token]:
+    """Each sample's strongest, the first of those."""
+    ordered = sorted(tokens, key=lambda e: (-e[0], e[2]), reverse=True)
+    return list({row: (value, row, position) for value, row, position in ordered}.values())
+
+
+def put(found: dict[str, Array], name: str, at: tuple[int, ...], tokens: list[Token], n_active: Counter[int]) -> None:
+    for i, (value, row, position) in enumerate(tokens):
+        found[f"{name}_value"][(*at, i)], found[f"{name}_row"][(*at, i)] = value, row
+        found[f"{name}_position"][(*at, i)], found[f"{name}_n_active"][(*at, i)] = position, n_active[row]
 
 
 def same(a: Accum, b: Accum) -> None:
@@ -104,16 +145,23 @@ def test_naive_reference(n: int, spread: float, device: str) -> None:
         assert found[name].dtype == right[name].dtype, name
 
 
+def test_one_sample_is_one_example() -> None:
+    """A picture on all of whose patches a feature fires is one line, with the number of these patches; equal values go
+    to the first token, equal samples to the first row."""
+    value = np.r_[[8.0, 9.0, 9.0, 8.0], [9.0], [1.0, 5.0]]
+    row, position = np.array([7, 7, 7, 7, 3, 5, 5]), np.array([2, 5, 4, 3, 9, 0, 1])
+    top = accumulate(Events(np.full(7, 1), value.astype(np.float16), row, position), 0, 1).top
+    assert top.row.tolist() == [3, 7, 5] and top.position.tolist() == [9, 4, 1]
+    assert top.value.tolist() == [9, 9, 5] and top.n_active.tolist() == [1, 4, 2]
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 400), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 400), max_size=6), st.randoms()
-)
-def test_any_split_in_any_order_is_the_same(n: int, seed: int, cuts: list[int], random: object) -> None:
+@given(st.integers(0, 900), st.integers(0, 2**32 - 1), st.lists(st.integers(0, N_ROWS), max_size=6), st.randoms())
+def test_any_split_of_the_samples_in_any_order_is_the_same(n: int, seed: int, cuts: list[int], random: object) -> None:
     events = random_events(n, seed)
     whole = accumulate(events, 1)
-    order = np.random.default_rng(seed).permutation(n)
-    pieces = np.split(order, sorted(min(c, n) for c in cuts))
-    parts = [accumulate(events.take(torch.from_numpy(piece)), 1) for piece in pieces]
+    order = np.random.default_rng(seed).permutation(N_ROWS)
+    parts = [accumulate(events.of_rows(rows), 1) for rows in np.split(order, sorted(cuts))]
     random.shuffle(parts)  # type: ignore[attr-defined]
     same(merged(parts, 1), whole)
     while len(parts) > 1:  # a tree, any tree, of files
@@ -128,18 +176,20 @@ def test_save_and_load_keep_every_bit() -> None:
 
 
 def test_bands_are_a_fair_sample_that_the_seed_chooses() -> None:
-    """Each of many equal entries is as likely as any other to be shown."""
+    """Each of many samples is as likely as any other to be shown, however many of its tokens are active."""
     n = 4000
-    events = entries(np.zeros(n), np.full(n, 1.5), np.arange(n), np.zeros(n))
+    row = np.repeat(np.arange(n), np.arange(n) % 3 + 1)
+    events = Events(np.zeros(len(row), int), np.full(len(row), 1.5, np.float16), row, np.arange(len(row)))
     rows = torch.cat([accumulate(events, seed, 1).band.row for seed in range(200)]).numpy()
-    assert len(rows) == 200 * acc.BAND
+    assert len(rows) == 200 * ent.BAND
     counts = np.histogram(rows, bins=10, range=(0, n))[0]
     assert counts.min() > 110 and counts.max() < 210  # 160 each; 5 standard deviations
+    assert np.bincount(rows % 3).max() < 650  # 533 each
 
 
 def test_sums_of_huge_counts_stay_exact() -> None:
     n = 100_000
-    events = entries(np.zeros(n), np.full(n, 31.984375), np.arange(n), np.zeros(n))
+    events = Events(np.zeros(n, int), np.full(n, 31.984375, np.float16), np.arange(n), np.zeros(n, int))
     assert accumulate(events, 0, 1).total[0] == n * int(31.984375 * 2**24)
 
 
@@ -148,30 +198,51 @@ def test_sums_of_huge_counts_stay_exact() -> None:
     n=st.integers(1, 900),
     seed=st.integers(0, 99),
     spread=st.floats(0.1, 5),
-    at_once=st.integers(1, 200),
+    at_once=st.integers(1, N_ROWS),
     waiting=st.integers(0, 60),
 )
 def test_gates_only_drop_what_could_not_have_been_kept(
     n: int, seed: int, spread: float, at_once: int, waiting: int
 ) -> None:
-    """Taken in piece by piece, the lists cut again and again, maxima growing in between."""
+    """Taken in batch by batch, the lists cut again and again, maxima growing in between."""
     events = random_events(n, seed, spread=spread)
-    running = acc.Running(N_FEATURES, seed)
-    for low in range(0, n, at_once):
-        running.see(Entries(*(column[low : low + at_once] for column in events)))
-        running._see_waiting()
-        running._settle(waiting)
-    found, wanted = acc.tables(running.accum()), naive(events, seed)
+    accumulator = acc.Accumulator(N_FEATURES, seed)
+    for low in range(0, N_ROWS, at_once):
+        update(accumulator, events.of_rows(np.arange(low, low + at_once)))
+        accumulator._settle(waiting)
+    found, wanted = acc.tables(accumulator.accum()), naive(events, seed)
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-@given(st.integers(0, 40), st.integers(1, 3), st.integers(0, 1000))
-def test_the_packed_order_is_that_of_all_four_keys(n: int, hashes: int, seed: int) -> None:
+@given(st.integers(1, 60), st.integers(0, 1000))
+def test_numbers_too_large_for_one_sort_give_the_same_order(n: int, seed: int) -> None:
+    """A batch of so many samples and features that place, value and token do not fit one number."""
+    events = activations(random_events(n, seed))
+    huge = by_sample(events, 1 << 40)
+    for name, column, other in zip(huge._fields, huge, by_sample(events, N_FEATURES), strict=True):
+        assert torch.equal(column, other), name
+
+
+@given(st.integers(0, 40), st.integers(1, 3), st.integers(1, 4), st.integers(0, 1000))
+def test_the_packed_order_is_that_of_all_four_keys(n: int, hashes: int, rows: int, seed: int) -> None:
     """Equal hashes too, which chance alone all but never gives."""
     rng = np.random.default_rng(seed)
-    events = random_events(n, seed)
-    cell = rng.integers(0, 3, n)
-    for key in (torch.from_numpy(rng.integers(0, hashes, n)), acc.event_hash(seed, events)):
-        expected = np.lexsort((events.position, events.row, key, cell))
-        np.testing.assert_array_equal(acc.hashed_order(events, torch.from_numpy(cell), key), expected)
+    cell, row, bits = rng.integers(0, 3, n), rng.integers(0, rows, n), rng.permutation(n)
+    value = torch.from_numpy(bits.astype(np.int16)).view(torch.float16)
+    column = torch.zeros(n, dtype=torch.int64)
+    some = ent.Entries(column, value, torch.from_numpy(row), column.int(), column.int())
+    for key in (torch.from_numpy(rng.integers(0, hashes, n)), ent.entry_hash(seed, some)):
+        expected = np.lexsort((-bits, row, key, cell))
+        np.testing.assert_array_equal(ent.hashed_order(some, torch.from_numpy(cell), key), expected)
+
+
+@given(st.integers(0, 60), st.sampled_from([1, 1 << 40]), st.integers(0, 1000))
+def test_the_strongest_are_ordered_by_group_value_and_row(n: int, stride: int, seed: int) -> None:
+    """Row numbers too large for one number with the others too."""
+    rng = np.random.default_rng(seed)
+    group, bits, row = rng.integers(0, 3, n), rng.integers(1, 4, n), rng.permutation(n) * stride
+    value = torch.from_numpy(bits.astype(np.int16)).view(torch.float16)
+    none = torch.zeros(n, dtype=torch.int32)
+    entries = ent.Entries(torch.from_numpy(group), value, torch.from_numpy(row), none, none)
+    np.testing.assert_array_equal(ent.ranked(entries), np.lexsort((row, -bits, group)))

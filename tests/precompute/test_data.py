@@ -89,6 +89,7 @@ GOOD = {"file_name": "a.png", "text": "good", "id": "good"}
         ({"file_name": "b.png", "text": "x", "id": "good"}, "stands in an earlier row"),
         ({"file_name": "b.png", "text": "x", "id": [1]}, "neither a string nor"),
         ({"file_name": "b.png", "text": "x", "id": True}, "neither a string nor"),
+        ({"file_name": "b.png", "text": "x", "id": "é" * 2049}, "more than 4,096 bytes"),
         ("[" * 100_000, "not valid JSON"),
         ('{"file_name": "a.png", "text": "x", "n": NaN}', "not valid JSON"),
         ('{"file_name": "a.png", "text": "x", "n": 1e999}', "not valid JSON"),

@@ -216,4 +216,3 @@ def test_a_folder_that_datasets_knows_and_a_name_that_nobody_has(tmp_path: Path)
     assert found == {"one": "a.png", "two": "b.png"}
     with pytest.raises(SaevxError, match="no data at nobody/has-this"):
         read("nobody/has-this")
-

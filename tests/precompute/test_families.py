@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from precompute.errors import PairError
 from precompute.model import IMAGE, SPECIAL, TEXT, Mllm, Pair
+from precompute.pieces import join
 from tests import families
 
 SIZES = [(404, 161), (149, 362), (257, 230)]
@@ -80,6 +81,13 @@ def test_noise_in_a_box_moves_its_token_most(first: Mllm, size: tuple[int, int])
                 elif (low >= (x0, y0)).all() and (high <= (x1, y1)).all():
                     touched = (low < box_p4[most, 2:]).all() and (high > box_p4[most, :2]).all()
                     assert touched, f"noise in token {p} moved {most} of view {view}"
+
+
+def test_every_token_of_the_vocabulary_can_be_told_apart(first: Mllm) -> None:
+    words = [word for word in first.vocabulary() if word]
+    assert not any("\ufffd" in word for word in words)
+    ids = first.tokenizer("红色的猫 🙂\n", add_special_tokens=False)["input_ids"]
+    assert first.tokenizer.unk_token_id in ids or join([first.token_text(i) for i in ids]).text.strip() == "红色的猫 🙂"
 
 
 def test_marks_and_template_are_special(first: Mllm) -> None:

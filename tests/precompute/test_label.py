@@ -7,8 +7,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute import label
+from precompute.label_words import read_words
 from precompute.store.collected import Collected, Lens, load_json, load_step
 from precompute.store.schema import VERDICTS
+from precompute.texts import words_of
 from tests.precompute.conftest import Part
 from tests.synthetic import CONCEPTS, word_feature
 
@@ -29,7 +31,7 @@ def test_live_features_have_a_name_and_dead_ones_none(part: Part) -> None:
 def test_detection_score_against_counting(part: Part) -> None:
     data, p999 = part.data, load_step(part.path, "weigh")["p999"]
     got, labels = load_step(part.path, "label")["score"], load_json(part.path, "label")
-    tops, scores = data.accum["top_row"], []
+    tops, scores = data.examples["top_row"], []
     for word in ("dog", "red", "boat"):
         for side in range(3):
             k = word_feature(word) + side
@@ -49,7 +51,7 @@ def test_detection_score_against_counting(part: Part) -> None:
                 )
                 if row in tops[k]:
                     continue
-                has = word in label.words_of(data.samples[row]["text"])
+                has = word in words_of(data.samples[row]["text"])
                 if z > label.STRONG * p999[k]:
                     strong.append(has)
                 if z == 0:
@@ -62,15 +64,8 @@ def test_detection_score_against_counting(part: Part) -> None:
     assert np.mean(scores) > 0.85
 
 
-def test_words_are_rejoined_from_pieces() -> None:
-    pieces = ["An", " um", "br", "ella", ",", " red", "dish", "\n", "dish", "!", "5"]
-    words = ["an", "umbrella", "umbrella", "umbrella", "", "reddish", "reddish", "", "dish", "", "5"]
-    assert label.whole_words(pieces) == words
-    assert label.whole_words([]) == []
-
-
 def test_a_promoted_word_counts_once_by_its_best_rank() -> None:
-    words = label.read_words(["a dog", "red boat"])
+    words = read_words(["a dog", "red boat"])
     step = {"promoted": np.array([[2, 0, 1], [3, 9, 3]]), "promoted_logit": np.zeros((2, 3))}
     lens = Lens(step, [" Dog", "red", "dog", "boat"], 2)
     found = label.promoted_words(lens, words).toarray()
@@ -81,7 +76,7 @@ def test_a_promoted_word_counts_once_by_its_best_rank() -> None:
 
 
 def test_plurals_count_with_their_singular() -> None:
-    words = label.read_words(["two dogs", "a dog", "three boxes and a box", "a bus", "puppies, puppy"])
+    words = read_words(["two dogs", "a dog", "three boxes and a box", "a bus", "puppies, puppy"])
     assert {"dogs", "boxes", "puppies"} & set(words.name) == set()
     assert words.id_of["dogs"] == words.id_of["dog"]
     assert words.id_of["boxes"] == words.id_of["box"]
@@ -104,7 +99,7 @@ def test_second_word_only_when_nearly_as_good() -> None:
 
 def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
     data = part.data
-    words = label.read_words([str(record["text"]) for record in data.samples])
+    words = read_words([str(record["text"]) for record in data.samples])
     p999 = load_step(part.path, "weigh")["p999"]
     k, ids = word_feature("red"), [words.id_of["red"], words.id_of["dog"]]
     names: list[label.Name | None] = [None] * data.n_features
@@ -114,9 +109,9 @@ def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
     strong, silent = [], []
     for row in range(data.n_samples):
         kept = [z for m in (0, 1) for f, z in zip(*data.events.maxima(row, m), strict=True) if f == k]
-        if row in data.accum["top_row"][k]:
+        if row in data.examples["top_row"][k]:
             continue
-        has = bool({"dog", "red"} & set(label.words_of(data.samples[row]["text"])))
+        has = bool({"dog", "red"} & set(words_of(data.samples[row]["text"])))
         if max(kept, default=0) > label.STRONG * p999[k]:
             strong.append(has)
         if not kept:
@@ -127,15 +122,15 @@ def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
 def test_names_where_no_word_stands_out(part: Part) -> None:
     """Token, promoted token, then the captions' commonest word; a test of each where captions have the word."""
     data, k = Collected(part.path, part.manifest), word_feature("dog")
-    words = label.read_words([str(record["text"]) for record in data.samples])
+    words = read_words([str(record["text"]) for record in data.samples])
     token = label.fallback(data, words, k, [])
     assert token == label.Name("token “dog”", [words.id_of["dog"]])
-    rows = data.accum["top_row"].copy()
+    rows = data.examples["top_row"].copy()
     rows[k, 0] = -1
-    data.accum["top_row"] = rows
+    data.examples["top_row"] = rows
     assert label.fallback(data, words, k, ["…", " xyzzy"]) == label.Name("towards “xyzzy”", [])
     seen = label.fallback(data, words, k, ["…"])
-    captions = [set(label.words_of(data.samples[r]["text"])) for r in np.unique(rows[k, 1]) if r >= 0]
+    captions = [set(words_of(data.samples[r]["text"])) for r in np.unique(rows[k, 1]) if r >= 0]
     counted = {word: sum(word in caption for caption in captions) for word in words.id_of}
     assert seen.text == f"with “{words.name[seen.words[0]]}”"
     assert counted[words.name[seen.words[0]]] == max(counted.values()) > 1

@@ -22,6 +22,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute import label, labeller
 from precompute.errors import SaevxError
+from precompute.label_words import read_words
 from precompute.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
 from precompute.pipeline import precompute
 from precompute.store.collected import Collected, load_json, load_step
@@ -194,7 +195,7 @@ def test_a_server_that_is_gone_is_not_asked_for_ever(part: Part, copy: Path) -> 
 def test_a_written_name_is_tested_like_a_keyword(part: Part, copy: Path) -> None:
     """By its words that not most captions have: "dog – ground" and dog are the same test, other words fail it."""
     data = Collected(part.path, part.manifest)
-    words = label.read_words([str(record["text"]) for record in data.samples])
+    words = read_words([str(record["text"]) for record in data.samples])
     p999 = load_step(part.path, "weigh")["p999"]
     keyword = load_step(part.path, "label")["score"]
     names: list[label.Name | None] = [None] * data.n_features

@@ -277,7 +277,7 @@ def test_the_command(asked: Asked, tmp_path: Path) -> None:
     command = ["patches", asked.data, "--store", asked.store, "--out", out, "--device", "cpu", "--resamples", 50]
     done = saevx(*command, "--keep", "50,25", "--max-samples", 3)
     assert done.status == 0 and done.out.strip() == str(out), done.err
-    assert "3 questions, 0 rows set aside" in done.err
+    assert "3 questions, 0 rows rejected" in done.err
     for name in (*SCORES, *CONTROLS):
         assert name in done.err
     again = saevx(*command)

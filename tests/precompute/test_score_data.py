@@ -123,7 +123,7 @@ def test_bad_rows_are_set_aside_and_counted(
     for one, words in zip(aside, reasons, strict=True):
         assert words in one["reason"]
     told = capsys.readouterr().err
-    assert "40 pairs, 4 rows set aside" in told and "scores.quarantine.jsonl" in told
+    assert "40 pairs, 4 rows rejected" in told and "scores.quarantine.jsonl" in told
 
 
 def test_closing_lines_show_the_correlation_with_length(

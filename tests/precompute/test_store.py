@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from precompute.errors import SaevxError
@@ -124,19 +126,17 @@ def test_feature_filters(made_up: Store) -> None:
     assert made_up.features(q='"((').items == []
 
 
-def test_strongest_examples_are_the_first_of_each_sample(made_up: Store) -> None:
+def test_strongest_examples_are_the_first_of_each_feature(made_up: Store) -> None:
     """The two queries for a whole list against one feature's examples at a time, but for the tokens around them."""
     for modality in ("image", "text"):
         found = made_up.strongest_examples([*range(made_up.n_features), 0], modality, 3)
         for feature in range(made_up.n_features):
-            first: dict[str, Any] = {}
-            for one in made_up.examples(feature, modality=modality, limit=6):
-                first.setdefault(one["sample_id"], one | {"tokens": []})
-            assert found[feature] == list(first.values())[:3]
+            first = made_up.examples(feature, modality=modality, limit=3)
+            assert found[feature] == [one | {"tokens": []} for one in first]
 
 
 def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -> None:
-    top = part.data.accum
+    top = part.data.examples
     k = word_feature("red")
     for m, name in enumerate(s.MODALITIES):
         found = made_up.examples(k, modality=name)
@@ -146,6 +146,9 @@ def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -
         assert [e["activation"] for e in found] == (
             top["top_value"][k, m][kept] * made_up.events.unit
         ).tolist()
+        assert [(e["n_active"], e["n_same"]) for e in found] == list(
+            zip(*(top[f"top_{counted}"][k, m][kept].tolist() for counted in ("n_active", "n_same")), strict=True)
+        )
         for e in found:
             assert e["modality"] == name and e["band"] == -1
             if name == "text":
@@ -396,8 +399,19 @@ def test_a_cursor_belongs_to_its_list_order_filter_and_store(made_up: Store, tmp
 
 
 def test_words_as_query() -> None:
-    assert match_words("red dog") == '"red" "dog"*'
-    assert match_words('"; --') == ""
+    assert match_words("red dog") == '"red" AND "dog"*'
+    assert match_words("red dog", join=" OR ", prefix=False) == '"red" OR "dog"'
+    assert match_words('say "t-shirt') == '"say" AND ("t - shirt"* OR "t shirt"*)'
+    assert match_words('"') == '""""*'
+    assert match_words("\0") == match_words("\u200b \ud800") == ""
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters() | st.sampled_from("\"*()^+-:{}\0 ANDORT猫🙂")) | st.just("a " * 5000))
+def test_no_words_can_break_a_search(made_up: Store, q: str) -> None:
+    made_up.samples(q=q)
+    made_up.features(q=q)
+    made_up.search_words(q)
 
 
 def test_histogram_blob_and_edges() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from precompute import verify as verify_module
 from precompute.errors import SaevxError
+from precompute.store import schema as s
 from precompute.store.reader import Store
 from precompute.store.writer import checksums, content_id
 from precompute.verify import report, verify, verify_or_raise
@@ -72,7 +73,7 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("damage", "check"),
     [
-        (edit("event_value", bump(5, 1)), "arrays"),
+        (edit("event_value", bump(5, 50)), "arrays"),
         (edit("max_value", bump(5, 1)), "arrays"),
         (edit("event_feature", lambda a: a[::-1].copy()), "arrays"),
         (edit("sample_token", bump(3, 10_000)), "offsets"),
@@ -102,6 +103,81 @@ def test_damage_is_found_even_under_right_checksums(
     assert failed.get(check)
     with pytest.raises(SaevxError, match="is damaged"):
         verify_or_raise(copy)
+
+
+TOP = "feature = 0 AND modality = 0 AND band = -1"
+HIGH = "examples WHERE feature = 0 AND modality = 0"
+PLACE = "row, position, value, n_active"
+
+
+def swapped(_: Store) -> list[str]:
+    return [f"UPDATE examples SET rank = {to} WHERE {TOP} AND rank = {rank}" for rank, to in ((3, 99), (5, 3), (99, 5))]
+
+
+def weaker(store: Store) -> list[str]:
+    """In the last place, another patch of the same sample that is active too."""
+    for k in range(store.n_features):
+        for one in store.examples(k, modality="image")[-1:]:
+            tokens, z_t = store.events.feature(int(one["sample_id"][1:]), k)
+            z_t = np.where((tokens.modality_t == s.IMAGE) & (z_t > 0), z_t, np.inf)
+            if (position := int(z_t.argmin())) != one["position"]:
+                bits = int(np.float16(z_t[position] / store.events.unit).view(np.uint16))
+                where = f"feature = {k} AND modality = 1 AND band = -1 AND rank = {one['rank']}"
+                return [f"UPDATE examples SET position = {position}, value = {bits} WHERE {where}"]
+    raise AssertionError("no sample has two active patches")
+
+
+def shown_twice(store: Store) -> list[str]:
+    """A sample that was folded, in the place of one that was not and is about as strong."""
+    for k in range(store.n_features):
+        shown = store.examples(k, modality="text")
+        z = [np.inf, *(one["activation"] for one in shown), 0.0]
+        windows = [[token["text"] for token in one["tokens"]] for one in shown]
+        for row in range(store.n_samples):
+            tokens, z_t = store.events.feature(row, k)
+            z_t = np.where(tokens.modality_t == s.TEXT, z_t, 0.0)
+            text = [store.token_text(int(t)) for t in tokens.token_id_t[tokens.modality_t == s.TEXT]]
+            at = next((i for i in range(len(shown)) if z[i] > z_t.max() > z[i + 2]), None)
+            if text in windows and at is not None and windows[at] != text and z_t.any():
+                bits = int(np.float16(z_t.max() / store.events.unit).view(np.uint16))
+                new = (row, int(z_t.argmax()), bits, int((z_t > 0).sum()))
+                where = f"feature = {k} AND modality = 0 AND band = -1 AND rank = {at}"
+                return [f"UPDATE examples SET ({PLACE}) = {new} WHERE {where}"]
+    raise AssertionError("no sample was folded")
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        ([f"UPDATE examples SET n_active = n_active + 1 WHERE {TOP} AND rank = 3"], "number of active tokens"),
+        ([f"UPDATE examples SET n_same = n_same + 1 WHERE {TOP} AND rank = 3"], "miscounted"),
+        ([f"UPDATE examples SET n_same = n_same - 1 WHERE {TOP} AND n_same > 0"], "miscounted"),
+        ([f"DELETE FROM examples WHERE {TOP} AND rank = 3"], "ranks"),
+        ([f"DELETE FROM examples WHERE {TOP} AND rank > 8"], "miscounted"),
+        ([f"DELETE FROM examples WHERE {TOP}"], "no example"),
+        (
+            [f"UPDATE examples SET ({PLACE}) = (SELECT {PLACE} FROM examples WHERE {TOP} AND rank = 4) "
+             f"WHERE {TOP} AND rank = 5"],
+            "stands twice",
+        ),
+        (swapped, "do not fall"),
+        (weaker, "not its sample's strongest"),
+        (shown_twice, "show the same"),
+        ([f"UPDATE examples SET band = 3, rank = (SELECT count(*) FROM {HIGH} AND band = 3) WHERE feature = 0 "
+          f"AND modality = 0 AND band = 0 AND rank = (SELECT max(rank) FROM {HIGH} AND band = 0)"], "another band"),
+    ],
+)  # fmt: skip
+def test_examples_that_are_not_what_they_say(
+    copy: Path, statements: list[str] | Callable[[Store], list[str]], reason: str
+) -> None:
+    store = Store.open(copy)
+    said = statements if isinstance(statements, list) else statements(store)
+    store.close()
+    for statement in said:
+        sql(statement)(copy)
+    seal(copy)
+    failed = {c.name: c.detail for c in verify(copy) if not c.ok}
+    assert failed.keys() == {"arrays"} and reason in failed["arrays"], failed
 
 
 def test_an_edited_manifest(copy: Path) -> None:

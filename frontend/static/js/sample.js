@@ -6,10 +6,11 @@ import { drawHeat, drawMark, level } from "./heatmap.js";
 
 const cache = new Map();
 
-function activations(sample, feature) {
-  const key = `${sample}\n${feature}`;
+/** @param {string} path the sample's, as the server writes it: an id need not fit into an address as it is. */
+function activations(path, feature) {
+  const key = `${path}\n${feature}`;
   if (!cache.has(key)) {
-    const answer = api(`/samples/${encodeURIComponent(sample)}/activations`, { feature });
+    const answer = api(`${path}/activations`, { feature });
     answer.catch(() => cache.delete(key));
     cache.set(key, answer);
   }
@@ -30,7 +31,7 @@ function wire() {
     hovered = name.dataset.feature;
     const wanted = hovered;
     try {
-      const answer = await activations(stage.dataset.sample, wanted);
+      const answer = await activations(stage.dataset.path, wanted);
       if (hovered === wanted) paint(stage, views, answer);
     } catch (error) {
       say(said(error));

@@ -19,7 +19,7 @@ function take(files) {
 /** Show the chosen picture from its bytes: a data URL, since the policy of this server allows no other local address. */
 function preview() {
   const [picture] = file.files;
-  drop.querySelectorAll("img, input[name=sample], p").forEach((old) => old.remove());
+  drop.querySelectorAll("img, input[name=sample_key], p").forEach((old) => old.remove());
   if (!picture) return;
   const reader = new FileReader();
   reader.onload = () => drop.prepend(h("img", { src: reader.result, alt: `Chosen picture ${picture.name}` }));

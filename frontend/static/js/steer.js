@@ -44,7 +44,7 @@ function Features({ features, change }) {
     ${found.length > 0 && html`<p class="chips section-tight">${found.map((f) => html`<button type="button" class="chip" key=${f.id} onClick=${() => add(f)} data-testid="steer-found">+ ${f.label || "unlabelled"} #${f.id}</button>`)}</p>`}
     ${features.length === 0 && html`<p class="empty section-tight">No feature chosen yet. Find one by word or number.</p>`}
     <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
-      <a class="label" href=${url(`/features/${f.id}`)}>${f.label || "unlabelled"} <span class="feature-id">#${f.id}</span></a>
+      <a class="label" href=${url(`/features/${f.id}`)}><bdi>${f.label || "unlabelled"}</bdi> <span class="feature-id">#${f.id}</span></a>
       <select aria-label=${`Mode of feature ${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
       <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
       <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
@@ -112,14 +112,14 @@ function App() {
     reader.readAsDataURL(file);
   };
   const busy = run.phase === "running";
-  const shown = image ?? (state.sample ? url(`/api/v1/samples/${encodeURIComponent(state.sample)}/image`) : null);
+  const shown = image ?? (state.sample ? url("/api/v1/sample/image", { id: state.sample }) : null);
 
   return html`
   <form class="stack" onSubmit=${go}>
     <section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
       <div class="stack">
         ${shown && html`<div class="pic steer-pic"><img src=${shown} alt="The picture that the model is shown" /></div>`}
-        <div class="row"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => { setImage(null); set({ sample: e.target.value.trim() }); }} placeholder="its id" data-testid="steer-sample" /></label>
+        <div class="row"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => { setImage(null); set({ sample: e.target.value }); }} placeholder="its id" data-testid="steer-sample" /></label>
           <label class="field grow">or a picture of your own<input type="file" accept="image/*" onChange=${pick} data-testid="steer-image" /></label></div>
         <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
         <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${(e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) })} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>

@@ -1,0 +1,30 @@
+"""The page of rejected rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from backend.deps import StateDep, StoreDep
+from backend.routers import rejected as rejected_api
+from backend.routers.page_env import Maybe, MaybeStr, render_for
+from backend.schemas import ReasonKind
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+ROWS = 100
+
+
+@router.get("/rejected")
+def rejected(
+    request: Request,
+    state: StateDep,
+    served: StoreDep,
+    kind: Annotated[ReasonKind | None, Maybe] = None,
+    cursor: MaybeStr = None,
+) -> HTMLResponse:
+    asked: dict[str, Any] = {"kind": kind, "cursor": cursor}
+    page = rejected_api.get_rejected(served, **asked, limit=ROWS)
+    return render_for(request, "rejected.html", state, served, section="/rejected", page=page, q=asked)

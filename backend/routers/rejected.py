@@ -1,0 +1,24 @@
+"""Rows of the data that are not in the store, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from backend.deps import Cached, StoreDep
+from backend.params import Cursor, Limit
+from backend.schemas import ReasonKind, RejectedPage
+
+router = APIRouter(tags=["stores"])
+
+
+@router.get("/rejected", summary="Rejected rows of the data, with reasons", dependencies=[Cached])
+def get_rejected(
+    store: StoreDep,
+    kind: Annotated[ReasonKind | None, Query(description="Only rows rejected for this kind of reason.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> RejectedPage:
+    page = store.store.rejected(kind=kind, limit=limit, cursor=cursor)
+    return RejectedPage.model_validate({**page._asdict(), "kinds": store.store.rejected_kinds})

@@ -1,0 +1,55 @@
+"""Rows of the data that are not in the store."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from backend.schemas.common import Model, Page
+
+ReasonKind = Literal[
+    "repeated-id",
+    "odd-id",
+    "damaged-tar",
+    "not-json",
+    "web-image",
+    "missing-image",
+    "text-model",
+    "no-text",
+    "no-image",
+    "no-field",
+    "unreadable-image",
+    "image-marks",
+    "too-long",
+    "processor",
+    "not-finite",
+    "other",
+]
+
+
+class RejectedRow(Model):
+    """A row of the data that could not be used."""
+
+    row: int
+    """Its number in the data, counted from 0 over all rows."""
+    id: str | None
+    """Its own id; null where none was read."""
+    reason: str
+    kind: ReasonKind
+
+
+class ReasonCount(Model):
+    """How many rows were rejected for one kind of reason."""
+
+    kind: ReasonKind
+    count: int
+    sentence: str
+    """The number in words, such as `12 repeat the id of an earlier row`."""
+    advice: str
+    """What to do about it; empty where nothing is known to help."""
+
+
+class RejectedPage(Page[RejectedRow]):
+    """One page of the rejected rows, and all of them by kind of reason."""
+
+    kinds: list[ReasonCount]
+    """The most frequent first, whatever the filter."""

@@ -1,0 +1,172 @@
+"""Where tables come from: Parquet, CSV, text, and whatever else `datasets` opens.
+
+`datasets` takes seconds to import, so it is imported only when there is a table.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from precompute.data.base import Columns, Listing, NoRows, empty
+from precompute.data.starts import other_than_named
+from precompute.data.tables import listing
+from precompute.errors import SaevxError
+
+TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+"""Builder of `datasets` by a file's suffix."""
+NO_ROWS = ("EmptyDataError", "SchemaInferenceError", "EmptyDatasetError")
+NO_DATA = 'Instruction "train" corresponds to no data'
+"""What `datasets` and pandas raise over data without a row."""
+GENERATING = "An error occurred while generating the dataset"
+
+
+def from_files(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
+    """Parquet, CSV, TSV or plain text, one row a line; `at` is the folder or the first of them."""
+    name, source = (at.resolve().name if at.is_dir() else at.stem), str(at)
+    folder = at if at.is_dir() else at.parent
+    suffix = files[0].suffix.lower()
+    with one_sentence(source):
+        with_rows = [file for file in files if has_rows(file)]
+    if not with_rows:
+        raise empty(source)
+    options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
+    # A path is a pattern to `datasets`, and "::" in it a chain of file systems.
+    names = [glob.escape(str(file.resolve())) for file in with_rows]
+    dataset = load(TABLES[suffix], source, data_files=names, split="train", **options)
+    return listing(dataset, name, folder, [*files], columns)
+
+
+def has_rows(file: Path) -> bool:
+    """Whether a table has a row; those without one stop `datasets`.
+
+    Raises:
+        SaevxError: it is something else than its name says.
+        OSError, ValueError: it cannot be read.
+    """
+    if (what := other_than_named(file)) is not None:
+        raise SaevxError(f"{file} is {what}.")
+    if file.suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        return bool(parquet.read_metadata(file).num_rows)
+    with file.open("rb") as lines:
+        n = sum(1 for _ in islice((line for line in lines if line.strip(b"\xef\xbb\xbf\r\n\t ")), 2))
+    return n > (file.suffix.lower() != ".txt")  # a first line names the columns
+
+
+def from_folder(folder: Path, columns: Columns) -> Listing:
+    """What `datasets` has saved, or any folder that it knows to read."""
+    source, name = str(folder), folder.resolve().name
+    if (folder / "dataset_dict.json").is_file() and not (folder / "state.json").is_file():
+        with one_sentence(source):
+            splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+            folder = folder / choose_split(splits, source, columns)  # one split alone: an empty one cannot be opened
+    if (folder / "state.json").is_file():
+        with one_sentence(source):
+            if not json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]:
+                raise empty(source)
+        return listing(load(None, str(folder)), name, folder, None, columns)
+    if set("*?[") & set(str(folder.resolve())):
+        return from_files(of_one_kind(folder), folder, columns)
+    try:
+        splits = load(str(folder.resolve()), source)
+    except NoRows:
+        tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
+        without_rows = [path for path in tables if not has_rows(path)]
+        if 0 < len(without_rows) < len(tables):
+            raise SaevxError(f"{without_rows[0]} has no row, which stops `datasets`: remove it.") from None
+        raise
+    return listing(splits[choose_split(list(splits), source, columns)], name, folder, None, columns)
+
+
+def of_one_kind(folder: Path) -> list[Path]:
+    """The tables of a folder whose path `datasets` would take for a pattern: the file that describes its images, else
+    all.
+
+    Raises:
+        SaevxError: there is none, or they are of several formats.
+    """
+    everything = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not everything:
+        raise empty(folder)
+    files = [path for path in everything if path.suffix.lower() in TABLES]
+    files = [path for path in files if path.stem == "metadata"] or files
+    if len({path.suffix.lower() for path in files}) != 1:
+        raise SaevxError(
+            f"{folder} holds no table, or tables of several formats, and `datasets` takes *, ? and [ in a folder's "
+            "name for a pattern: rename the folder, or name one file."
+        )
+    return files
+
+
+def from_hub(name: str, columns: Columns) -> Listing:
+    """`OWNER/NAME`, or `OWNER/NAME:CONFIG`."""
+    repo, _, config = name.partition(":")
+    splits = load(repo, name, **({"name": config} if config else {}))
+    dataset = splits[choose_split(list(splits), name, columns)]
+    return listing(dataset, repo.rpartition("/")[2], Path.cwd(), None, columns)
+
+
+def load(what: str | None, source: str, **options: Any) -> Any:
+    """`load_dataset(what)`, or `load_from_disk(source)` where that is None."""
+    import datasets
+
+    if Path(source).exists() and "::" in str(Path(source).resolve()):
+        raise SaevxError(f"{source} has a :: in its name, which `datasets` takes for a chain of archives: rename it.")
+    datasets.disable_progress_bars()
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
+    try:
+        with one_sentence(source):
+            return datasets.load_from_disk(source) if what is None else datasets.load_dataset(what, **options)
+    finally:
+        datasets.logging.set_verbosity(level)
+
+
+@contextmanager
+def one_sentence(source: str) -> Iterator[None]:
+    """Turns whatever a table's library raises into one sentence with the cause."""
+    try:
+        yield
+    except SaevxError:
+        raise
+    except Exception as error:  # builders raise whatever their format's library raises
+        if any(type(one).__name__ in NO_ROWS or NO_DATA in str(one) for one in causes(error)):
+            raise empty(source) from error
+        raise SaevxError(
+            f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
+            "WebDataset tars or a data set of the hub."
+        ) from error
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it was raised from."""
+    at: BaseException | None = error
+    while at is not None:
+        yield at
+        at = at.__cause__
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error says beyond that there was one, else what the one that it was raised from says."""
+    for one in causes(error):
+        if words := " ".join(str(one).replace(GENERATING, "").split()):
+            return words[:200]
+    return type(error).__name__
+
+
+def choose_split(splits: list[str], source: str, columns: Columns) -> str:
+    """The split asked for, or the only one."""
+    if columns.split in splits:
+        return columns.split
+    names = sorted(map(str, splits))
+    if len(names) == 1 and columns.split == Columns().split:
+        return names[0]
+    raise SaevxError(f"{source} has the splits {', '.join(names)}, not {columns.split}: choose with --split.")

@@ -1,0 +1,169 @@
+"""Part of `saevx verify`: do the examples follow from the events, and is each what it says of its sample?"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precompute.accumulate import TOP
+from precompute.entries import BAND, N_BANDS
+from precompute.errors import SaevxError
+from precompute.examples import number_files, views
+from precompute.runs import rank_in_run, run_starts
+from precompute.store import schema as s
+from precompute.store.events import of_bits
+from precompute.store.query import fetch_plain
+from precompute.store.reader import Store
+
+Array = NDArray[np.int64]
+FEATURES_AT_ONCE = 1 << 12
+COLUMNS = ("feature", "modality", "band", "rank", "row", "position", "value", "n_active", "n_same")
+
+
+def need(condition: bool | np.bool_, message: str) -> None:
+    if not condition:
+        raise SaevxError(message)
+
+
+def table(store: Store, sql: str, width: int) -> Array:
+    """int64 [n, width]: the rows of a query."""
+    rows = fetch_plain(store.engine, sql)
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int64, width * len(rows)).reshape(-1, width)
+
+
+class Run(NamedTuple):
+    """The events of some samples."""
+
+    rows: Array
+    """int64, rising: all whose events are kept between two rows."""
+    token_e: Array
+    """Rising, counted over all samples' tokens."""
+    feature_e: Array
+    value_e: Array
+    """float16."""
+
+
+class ByGroup(NamedTuple):
+    """The events of a run by sample, modality and feature, then value."""
+
+    group: Array
+    """((row − first row) · 2 + modality) · F + feature."""
+    bits: Array
+    """Of the values."""
+    last: Array
+    """Places of each group's largest."""
+
+
+class Examples:
+    """All examples of a store, in the table's order."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.n_features = store, store.n_features
+        # Some features at a time: the driver makes an object of every number.
+        query = f"SELECT {', '.join(COLUMNS)} FROM examples WHERE feature BETWEEN {{}} AND {{}} ORDER BY 1, 2, 3, 4"
+        blocks = [
+            table(store, query.format(low, low + FEATURES_AT_ONCE - 1), len(COLUMNS))
+            for low in range(0, self.n_features, FEATURES_AT_ONCE)
+        ]
+        columns = np.concatenate(blocks).T.copy()
+        self.feature, self.modality, self.band, self.rank, self.row, self.position, self.bits = columns[:7]
+        self.n_active, self.n_same = columns[7:]
+        self.list = (self.feature * 2 + self.modality) * (N_BANDS + 1) + self.band + 1
+        self.begin = run_starts(self.list)
+        self.token = store.events.sample_token[self.row] + self.position
+        self.by_row = np.argsort(self.row, kind="stable")
+        highest = (store.max_by_modality / store.events.unit).astype(np.float16)
+        self.octave_fm = octaves(highest)
+        top = np.flatnonzero(self.band == -1)
+        self.weakest_fm = np.full((self.n_features, 2), 1 << 16)
+        np.minimum.at(self.weakest_fm, (self.feature[top], self.modality[top]), self.bits[top])
+        self.n_above_fm = np.zeros((self.n_features, 2), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def check_lists(self) -> None:
+        """What the table alone and the lists of tokens tell: no events are needed."""
+        e = self.store.events
+        need(bool((self.token < e.sample_token[self.row + 1]).all()), "an example lies beyond its sample")
+        need(bool((e.token_modality[self.token] == self.modality).all()), "an example has the wrong modality")
+        need(bool((np.diff(self.list) >= 0).all()), "the examples are not in order")
+        need(bool((self.rank == rank_in_run(self.list)).all()), "ranks of examples have gaps")
+        need(distinct(self.list, self.row), "a sample stands twice in a list of examples")
+        need(bool((self.n_active > 0).all() and (self.n_same >= 0).all()), "an example's counts are no counts")
+        top = self.band == -1
+        follows = top[1:] & (self.list[1:] == self.list[:-1])
+        better = (self.bits[:-1] > self.bits[1:]) | ((self.bits[:-1] == self.bits[1:]) & (self.row[:-1] < self.row[1:]))
+        need(bool(better[follows].all()), "the strongest examples do not fall")
+        self._check_folding()
+
+    def _check_folding(self) -> None:
+        """No two examples of a list show the same, and all samples that were kept are shown or counted."""
+        for m in (s.TEXT, s.IMAGE):
+            mine = np.flatnonzero(self.modality == m)
+            records = fetch_plain(self.store.engine, "SELECT row, images, views FROM samples") if m == s.IMAGE else []
+            files = number_files(
+                self.store.n_samples, ((row, json.loads(images), json.loads(grids)) for row, images, grids in records)
+            )
+            view = views(self.store.events, files, m, self.row[mine], self.position[mine])
+            need(distinct(self.list[mine], view), f"two {s.MODALITIES[m]} examples of a list show the same")
+        listed, n = np.diff(np.append(self.begin, len(self))), self.counted()
+        of_list = (self.feature[self.begin], self.modality[self.begin])
+        samples_fm = table(self.store, "SELECT samples_text, samples_image FROM features ORDER BY id", 2)
+        top = self.band[self.begin] == -1
+        kept = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
+        whole = top & (listed < s.SHOWN)
+        need(bool((n <= kept).all() and (n[whole] == kept[whole]).all()), "examples that were folded are miscounted")
+        need(bool(samples_fm.astype(bool).sum() == top.sum()), "a feature that fires has no example")
+
+    def counted(self) -> Array:
+        """Of each list the samples that it shows or counts."""
+        return np.add.reduceat(1 + self.n_same, self.begin) if len(self) else np.zeros(0, np.int64)
+
+    def check_events(self, run: Run, by_group: ByGroup) -> None:
+        """The examples of some samples against their events."""
+        near = self.by_row[slice(*np.searchsorted(self.row[self.by_row], [run.rows[0], run.rows[-1] + 1]))]
+        at = near[np.isin(self.row[near], run.rows)]
+        group, bits, last = by_group
+        side, feature = np.divmod(group[last], self.n_features)
+        above = bits[last] > self.weakest_fm[feature, side % 2]
+        np.add.at(self.n_above_fm, (feature[above], side[above] % 2), 1)
+        if not len(at):
+            return
+        key_e, key = run.token_e * self.n_features + run.feature_e, self.token[at] * self.n_features + self.feature[at]
+        event = np.minimum(np.searchsorted(key_e, key), max(len(key_e) - 1, 0))
+        need(len(key_e) > 0 and bool((key_e[event] == key).all()), "an example is no event")
+        need(bool((run.value_e[event].view(np.uint16) == self.bits[at]).all()), "an example's value is not its event's")
+        mine = ((self.row[at] - run.rows[0]) * 2 + self.modality[at]) * self.n_features + self.feature[at]
+        first, end = (np.searchsorted(group, mine, to) for to in ("left", "right"))
+        need(bool((end - first == self.n_active[at]).all()), "an example's sample has another number of active tokens")
+        # What of the sample is larger than its example lies in a higher band; over the strongest there is nothing.
+        larger = np.searchsorted(group << 16 | bits, mine << 16 | self.bits[at], "right")
+        highest = self.octave_fm[self.feature[at], self.modality[at]]
+        bands = [np.minimum(highest - octaves(of_bits(x)), N_BANDS - 1)
+                 for x in (self.bits[at], bits[np.minimum(larger, len(bits) - 1)])]  # fmt: skip
+        band = self.band[at]
+        need(bool(((band == -1) | (band == bands[0])).all()), "an example lies in another band")
+        need(bool(((larger == end) | (bands[1] < band)).all()), "an example is not its sample's strongest")
+
+    def check_strongest(self) -> None:
+        """Once the events of all samples were seen: none that is stronger than a list's last is missing from it."""
+        top = self.band[self.begin] == -1
+        n_fm = np.zeros_like(self.n_above_fm)
+        n_fm[self.feature[self.begin[top]], self.modality[self.begin[top]]] = self.counted()[top]
+        need(bool((self.n_above_fm <= np.maximum(n_fm - 1, 0)).all()), "a stronger sample is not among the examples")
+
+
+def distinct(*keys: Array) -> bool:
+    """Whether no two entries agree in all keys."""
+    order = np.lexsort(keys)
+    return len(run_starts(*(key[order] for key in keys))) == len(order)
+
+
+def octaves(value: NDArray[np.float16]) -> Array:
+    """⌊log2⌋; of 0 something below all others."""
+    return np.where(value > 0, np.frexp(value.astype(np.float64))[1] - 1, -64)

@@ -1,0 +1,93 @@
+"""Samples with odd ids and captions in a real browser: their links open them, their tokens can be clicked."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from playwright.sync_api import expect
+
+from backend.app import create_app
+from backend.sample_ids import sample_path
+from backend.settings import Settings
+from tests.conftest import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def odd_url(odd_store: Path) -> Iterator[str]:
+    app = create_app(Settings(stores=[odd_store], live=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.config.port}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def odd_page(browser: Browser, odd_url: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=odd_url, viewport={"width": 1440, "height": 900})
+    fresh = context.new_page()
+    wrong: list[str] = []
+    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    fresh.on("pageerror", lambda error: wrong.append(str(error)))
+    yield fresh
+    context.close()
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("sample_id", ["a/image", "..", "\n", " lead", "\u200b", "~YS9pbWFnZQ", "https://example.org/a/1.jpg?size=2"])
+def test_an_odd_sample_opens_from_the_list(odd_page: Page, sample_id: str) -> None:
+    odd_page.goto("/samples?sort=row&order=desc")
+    link = odd_page.locator(f'a.mono[href="{sample_path(sample_id)}"]')
+    link.click()  # it has something to see and so a width
+    expect(odd_page).to_have_url(re.compile(re.escape(sample_path(sample_id)) + "$"))
+    stage = odd_page.get_by_test_id("sample")
+    expect(stage).to_have_attribute("data-path", sample_path(sample_id))
+    assert odd_page.evaluate("document.querySelector('[data-testid=stage-picture] img').naturalWidth") > 0
+    feature = odd_page.get_by_test_id("sample-feature").first.locator("[data-feature]").first
+    with odd_page.expect_response(re.compile(r"/activations\?feature=\d+")) as answer:
+        feature.hover()
+    assert answer.value.ok and answer.value.json()["sample_id"] == sample_id
+    odd_page.get_by_role("link", name="Steer", exact=True).last.click()
+    picture = odd_page.get_by_alt_text("The picture that the model is shown")
+    expect(picture).to_have_js_property("naturalWidth", 40)
+
+
+def test_a_line_break_can_be_clicked(odd_page: Page) -> None:
+    odd_page.goto("/samples/space")
+    tokens = odd_page.get_by_test_id("token")
+    drawn = tokens.all_text_contents()
+    assert {"⏎", "⇥", "␣"} <= set(drawn)
+    for sign in "⏎⇥␣":
+        tokens.nth(drawn.index(sign)).click()
+        expect(odd_page.locator("#he-h")).to_have_text(f"Here: “{sign}”")
+
+
+def test_every_token_of_a_character_can_be_clicked(odd_page: Page) -> None:
+    odd_page.goto("/samples/zh2")
+    tokens = odd_page.get_by_test_id("token")
+    assert tokens.all_text_contents()[:3] == ["两", "·", "·"]
+    tokens.nth(2).click()
+    expect(odd_page.locator("#he-h")).to_have_text("Here: “两”")
+
+
+def test_the_steering_page_keeps_an_odd_sample(odd_page: Page) -> None:
+    odd_page.goto("/steer?sample=%20lead")
+    expect(odd_page.get_by_test_id("steer-sample")).to_have_value(" lead")
+    odd_page.reload()
+    expect(odd_page.get_by_test_id("steer-sample")).to_have_value(" lead")
+    odd_page.get_by_test_id("steer-find").fill("\u0000猫")
+    odd_page.get_by_test_id("steer-find-button").click()
+    expect(odd_page.get_by_text("No feature has that word")).to_be_visible()

@@ -1,0 +1,216 @@
+"""Tables without images, without rows, in folders with odd names: read by `datasets` itself."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from precompute.data import Columns, open_picture, read
+from precompute.errors import SaevxError
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    tiny.picture(seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pixels(image: Any) -> bytes:
+    found: bytes = open_picture(image).image.tobytes()
+    return found
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+TEXTS = ["one", "two", "three"]
+
+
+def table_of_texts(form: str, folder: Path) -> Path:
+    """A table of TEXTS and of nothing that could be an image."""
+    import datasets
+
+    folder.mkdir(parents=True)
+    if form == "parquet":
+        return parquet(folder / "x.parquet", text=TEXTS, n=[1, 2, 3])
+    if form == "saved":
+        datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(folder / "saved")
+        return folder / "saved"
+    if form == "splits":
+        made = datasets.Dataset.from_dict({"text": TEXTS})
+        datasets.DatasetDict({"train": made, "test": made.select([])}).save_to_disk(folder / "splits")
+        return folder / "splits"
+    suffix = form.removesuffix(" folder")
+    lines = {"csv": "text,n\n" + "".join(f"{text},1\n" for text in TEXTS), "txt": "".join(f"{t}\n" for t in TEXTS)}
+    lines["tsv"] = lines["csv"].replace(",", "\t")
+    (folder / f"x.{suffix}").write_text(lines[suffix])
+    return folder if form.endswith("folder") else folder / f"x.{suffix}"
+
+
+FORMS = ["parquet", "saved", "splits", "csv", "csv folder", "tsv", "tsv folder", "txt", "txt folder"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("text_only", [False, True])
+def test_a_table_of_texts_is_text_alone(tmp_path: Path, form: str, text_only: bool) -> None:
+    data = read(table_of_texts(form, tmp_path / "t"), Columns(text_only=text_only))
+    assert [(row.text, row.images) for row in data.rows] == [(text, ()) for text in TEXTS]
+    assert data.text_only and not data.no_image
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved", "splits", "csv", "csv folder", "tsv", "txt"])
+@pytest.mark.parametrize("place", ["[x]", "a*b", "what is it?", "50% {a}", "my data 猫"])
+def test_no_folder_is_taken_for_a_pattern(tmp_path: Path, form: str, place: str) -> None:
+    """Nor are the files of another folder that it would fit."""
+    source = table_of_texts(form, tmp_path / place)
+    table_of_texts(form, tmp_path / "x")
+    table_of_texts(form, tmp_path / "a-b")
+    assert [row.text for row in read(source).rows] == TEXTS
+    if source.is_file():
+        assert [row.text for row in read(str(source.parent / f"*{source.suffix}")).rows] == TEXTS
+
+
+def test_images_named_in_a_table_of_an_odd_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "[images]"
+    folder.mkdir()
+    tiny.picture(1).save(folder / "a.png")
+    (folder / "metadata.csv").write_text("File_Name,text\na.png,one\n")
+    assert read(folder).rows[0].images == (folder / "a.png",)
+    (folder / "sub").mkdir()
+    (folder / "metadata.tsv").write_text("x\ty\n1\t2\n")
+    with pytest.raises(SaevxError, match="rename the folder"):
+        read(folder)
+    table_of_texts("parquet", tmp_path / "a::b")
+    with pytest.raises(SaevxError, match="rename it"):
+        read(tmp_path / "a::b" / "x.parquet")
+
+
+def test_images_in_columns_of_any_case(tmp_path: Path) -> None:
+    data = read(parquet(tmp_path / "x.parquet", Image=[png(1), png(2)], TEXT=["one", "two"]))
+    assert [row.text for row in data.rows] == ["one", "two"]
+    assert [pixels(row.images[0]) for row in data.rows] == [pixels(png(1)), pixels(png(2))]
+    tiny.picture(1).save(tmp_path / "a.png")
+    path = parquet(tmp_path / "y.parquet", image_path=["a.png", "a.png"], text=["one", "two"])
+    data = read(path)
+    assert data.guess == "image_path" and data.rows[0].images == (tmp_path / "a.png",)
+    data = read(path, Columns(image="IMAGE_PATH"))
+    assert not data.guess and data.rows[0].images == (tmp_path / "a.png",)
+
+
+def test_a_table_whose_images_are_not_there_is_no_table_of_texts(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    for name, columns, words in [
+        ("web", {"url": ["http://example.com/a.jpg"] * 2, "caption": ["a", "b"]}, "addresses on the web"),
+        ("WEB", {"URL": ["http://example.com/a.jpg"] * 2, "TEXT": ["a", "b"]}, "addresses on the web"),
+        ("null", {"image": pa.array([None, None], pa.binary()), "text": ["a", "b"]}, "'image' names no image"),
+        ("path", {"image_path": ["x/a.png", "x/b.png"], "text": ["a", "b"]}, "--image-folder"),
+    ]:  # fmt: skip
+        data = read(parquet(tmp_path / f"{name}.parquet", **columns))
+        assert [row.text for row in data.rows] == ["a", "b"] and data.text_only and words in data.no_image
+
+
+def test_text_only_leaves_the_images_of_a_table_out(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", image=[png(1), None], text=["one", "two"], n=[1, 2])
+    data = read(path, Columns(text_only=True))
+    assert [(row.text, row.images, row.extra) for row in data.rows] == [("one", (), {"n": 1}), ("two", (), {"n": 2})]
+
+
+def empty_data(form: str, folder: Path) -> Path:
+    import datasets
+    import pyarrow as pa
+
+    folder.mkdir(parents=True)
+    if form == "parquet":
+        return parquet(folder / "x.parquet", image=pa.array([], pa.binary()), text=pa.array([], pa.string()))
+    if form in ("saved", "split"):
+        made = datasets.Dataset.from_dict({"text": ["a"]})
+        none = made.select([])
+        (none if form == "saved" else datasets.DatasetDict({"train": none, "test": made})).save_to_disk(folder / "s")
+        return folder / "s"
+    raw = {
+        "nothing.jsonl": "", "blank.jsonl": "\n \n\n", "mark.jsonl": "\ufeff",
+        "list.json": "[]", "zero.csv": "", "header.csv": "text,n\n",
+        "zero.txt": "", "blank.txt": "\n\n", "header.tsv": "text\tn\n",
+    }  # fmt: skip
+    if form in raw:
+        (folder / form).write_text(raw[form])
+        return folder / form
+    if form == "imagefolder":
+        (folder / "metadata.jsonl").write_text("\n")
+    if form == "csv folder":
+        (folder / "x.csv").write_text("text,n\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "nothing.jsonl", "blank.jsonl", "mark.jsonl", "list.json", "imagefolder", "folder", "parquet", "saved", "split",
+        "zero.csv",
+        "header.csv", "csv folder", "zero.txt", "blank.txt", "header.tsv",
+    ],
+)  # fmt: skip
+def test_data_without_a_row_is_called_empty(tmp_path: Path, form: str) -> None:
+    with pytest.raises(SaevxError, match="is empty: there is no row in it"):
+        read(empty_data(form, tmp_path / "t"))
+
+
+def test_a_table_without_a_row_beside_others(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    parquet(tmp_path / "1.parquet", text=pa.array([], pa.string()))
+    parquet(tmp_path / "2.parquet", text=["one"])
+    assert [row.text for row in read(tmp_path).rows] == ["one"]
+    folder = table_of_texts("csv folder", tmp_path / "csv")
+    (folder / "y.csv").write_text("")
+    with pytest.raises(SaevxError, match=r"y\.csv has no row"):
+        read(folder)
+    (folder / "x.csv").write_text("")
+    with pytest.raises(SaevxError, match="is empty: there is no row in it"):
+        read(folder)
+    (tmp_path / "[x]").mkdir()
+    with pytest.raises(SaevxError, match="is empty: there is no row in it"):
+        read(tmp_path / "[x]")
+
+
+def test_what_datasets_cannot_read_is_told_with_its_cause(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not that there was an error, and nothing beside the sentence."""
+    folder = table_of_texts("csv folder", tmp_path / "csv")
+    (folder / "y.csv").write_text("text,other\na,1\n")
+    (tmp_path / "latin.csv").write_bytes("text\né\n".encode("latin-1"))
+    (tmp_path / "lfs.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "cut.parquet").write_bytes(parquet(tmp_path / "x.parquet", text=["a"] * 50).read_bytes()[:100])
+    for source, words in [
+        (folder, "[Ss]chema|columns"), (tmp_path / "latin.csv", "utf-8"), (tmp_path / "lfs.parquet", "git lfs pull"),
+        (tmp_path / "cut.parquet", "Parquet"),
+    ]:  # fmt: skip
+        with pytest.raises(SaevxError, match=words) as caught:
+            read(source)
+        assert "An error occurred" not in str(caught.value) and "\n" not in str(caught.value)
+    assert "Failed to read" not in capfd.readouterr().err
+
+
+def test_texts_kept_as_bytes_are_texts(tmp_path: Path) -> None:
+    """As some writers leave strings; they are not taken for the images."""
+    path = parquet(tmp_path / "x.parquet", text=[b"one", "zwölf".encode(), b"\xff"], n=[1, 2, 3])
+    data = read(path)
+    assert [row.text for row in data.rows] == ["one", "zwölf", "1 bytes"] and data.text_only
+    path = parquet(tmp_path / "y.parquet", words=[b"one", b"two"], jpg=[png(1), png(2)])
+    assert [(row.text, len(row.images)) for row in read(path, Columns(text="words")).rows] == [("one", 1), ("two", 1)]
