@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
-from backend.deps import VERSION, OpenStore, State
+from backend.deps import VERSION, State
 from backend.headers import BodyLimit, RootPath, SecurityHeaders
+from backend.hosts import Visitors
 from backend.live import Live
 from backend.problems import MEDIA_TYPE, add_handlers
-from backend.recompute import Recomputed
 from backend.routers import (
     cooccurrence,
     docs,
@@ -33,8 +34,7 @@ from backend.routers import (
 from backend.routers import map as map_api
 from backend.schemas import Problem
 from backend.settings import Settings
-from precompute.errors import SaevxError
-from precompute.store.reader import Store
+from backend.stores import open_stores
 
 THREADS = 3
 """Requests worked on at once. Python runs one thread at a time: forty, anyio's default, take turns so often that fifty
@@ -49,32 +49,25 @@ Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{
 `next` as `cursor`. Every error is an RFC 9457 problem details object."""
 
 
-def open_stores(paths: list[Path]) -> dict[str, OpenStore]:
-    """The stores by the name in their manifest; a second of the same name gets a number."""
-    if not paths:
-        raise SaevxError(
-            "No store was named: give at least one finished store, as in `saevx serve demo/store`."
-        )
-    stores: dict[str, OpenStore] = {}
-    for path in paths:
-        store = Store.open(path)
-        wanted = name = str(store.manifest["name"])
-        number = 1
-        while name in stores:
-            number += 1
-            name = f"{wanted}-{number}"
-        stores[name] = OpenStore(name, path, store, Recomputed(store))
-    return stores
+def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
+    """The app over `settings.stores`.
 
+    Args:
+        names: what this server is called beside `localhost`, its machine's name, its IP addresses and
+            `settings.allowed_host`; a request to another `Host` is refused.
 
-def create_app(settings: Settings) -> FastAPI:
-    """The app over `settings.stores`. Raises SaevxError where one cannot be opened."""
-    opened = open_stores(settings.stores)
-    state = State(settings, opened, Live(settings, opened))
+    Raises:
+        SaevxError: none can be opened; those that cannot stand in `app.state.saevx.unavailable`.
+    """
+    slots = open_stores(settings.stores)
+    opened = [slot.opened for slot in slots if slot.opened]
+    state = State(settings, slots, Live(settings, opened), opened[0].name)
+    for slot in slots:
+        slot.on_change = state.live.replace
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        current_default_thread_limiter().total_tokens = THREADS
+        current_default_thread_limiter().total_tokens = THREADS  # once, before the first request
         state.live.start()
         yield
         state.live.stop()
@@ -101,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app.add_middleware(BodyLimit, most=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Visitors, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)
     return app

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
 
+from backend.settings import AllowedHost
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify, run
 from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
@@ -33,6 +34,9 @@ class Serve(BaseModel):
     """Load the model for search by picture, scoring and steering; without it everything else works."""
     root_path: str = ""
     """Path under which a proxy shows this server, such as /saevx."""
+    allowed_host: list[AllowedHost] = Field(default_factory=list)
+    """Name by which browsers may reach the server beside its own and its IP addresses, such as that of a proxy; give it
+    several times. *.DOMAIN is every name below, * any name at all."""
     model: str | None = None
     """Model folder or hub id for live requests; default: the one the store was made with."""
     sae: str | None = None
@@ -56,7 +60,7 @@ class Serve(BaseModel):
         from backend.serve import serve
         from backend.settings import Settings
 
-        options = self.model_dump(exclude={"host", "port"})
+        options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the rest may stand in the environment
         serve(Settings(**options), self.host, self.port)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
+from precompute.store.opening import read_manifest
 
 
 def say(line: str) -> None:
@@ -17,10 +17,11 @@ def say(line: str) -> None:
 def make(folder: Path, n_samples: int) -> Path:
     """Leave FOLDER/model, sae, data and store. Returns the store.
 
-    Raises SaevxError where the store there was made of another number of samples: a store never changes."""
+    Raises SaevxError where the store there was made of another number of samples, as a store never changes; or is
+    damaged, or of another version."""
     store = folder / "store"
     if (store / "manifest.json").is_file():
-        made = json.loads((store / "manifest.json").read_text())["data"]["n_rows"]
+        made = read_manifest(store)["data"].get("n_rows")
         if made != n_samples:
             raise SaevxError(
                 f"{store} holds {made} samples, not {n_samples}: choose another --dir, or delete {store}."

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, HTTPException, Query, Request, Response
 
 from backend.live import Live
 from backend.problems import NotModified
-from backend.recompute import Recomputed
 from backend.settings import Settings
-from precompute.store.reader import Store
+from backend.stores import OpenStore, StoreSlot
+
+__all__ = [
+    "VERSION", "AnsweredDep", "Cached", "OpenStore", "State", "StateDep", "StoreDep", "base_path", "get_state",
+    "get_store",
+]  # fmt: skip
 
 VERSION = version("saevx")
-
-
-@dataclass(frozen=True)
-class OpenStore:
-    """A store under the name that `store=` takes."""
-
-    name: str
-    path: Path
-    store: Store
-    recomputed: Recomputed
-    """What the live model has computed anew of samples whose events the store has not kept."""
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        return self.store.manifest
-
-    @property
-    def content_id(self) -> str:
-        return str(self.manifest["content_id"])
 
 
 @dataclass(frozen=True)
@@ -43,12 +29,30 @@ class State:
     """What lives as long as the server; `app.state.saevx`."""
 
     settings: Settings
-    stores: dict[str, OpenStore]
+    slots: list[StoreSlot]
     live: Live
+    default_name: str
+    """Of the store that a request without `store=` asks for: the first that could be opened when the server started."""
 
     @property
     def default(self) -> OpenStore:
-        return next(iter(self.stores.values()))
+        return self.stores[self.default_name]
+
+    @property
+    def stores(self) -> dict[str, OpenStore]:
+        """The stores that could be opened when they were last asked for, by name."""
+        return {slot.name: slot.opened for slot in self.slots if slot.opened and not slot.reason}
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """The others, each with one sentence why."""
+        return {slot.name: slot.reason for slot in self.slots if slot.reason}
+
+    async def look(self) -> None:
+        """Look at every store now, so that both say what is true."""
+        for slot in self.slots:
+            with contextlib.suppress(HTTPException):
+                await slot.current()
 
 
 def get_state(request: Request) -> State:
@@ -70,14 +74,26 @@ async def get_store(
         str | None, Query(description="Name of the store; default the first.", max_length=200)
     ] = None,
 ) -> OpenStore:
-    if not store:
-        return state.default
-    if store not in state.stores:
-        raise HTTPException(404, f"No store is called {store!r}; there are {', '.join(state.stores)}.")
-    return state.stores[store]
+    """The store as it lies there now. HTTP 404 where no store has the name, 503 where it cannot be read."""
+    name = store or state.default_name
+    slot = next((slot for slot in state.slots if slot.name == name), None)
+    if slot is None:
+        names = ", ".join(one.name for one in state.slots)
+        raise HTTPException(404, f"No store is called {name!r}; there are {names}.")
+    return await slot.current()
 
 
 StoreDep = Annotated[OpenStore, Depends(get_store)]
+
+
+async def until_answered() -> AsyncIterator[ExitStack]:
+    """What is entered here is left when the reply has been sent, or there will be none: `Live.reserve`, once a request
+    has turned out to be well formed."""
+    with ExitStack() as stack:
+        yield stack
+
+
+AnsweredDep = Annotated[ExitStack, Depends(until_answered)]
 
 
 def base_path(request: Request) -> str:

@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from backend.deps import OpenStore, State, base_path
 from backend.sample_ids import sample_path
 from precompute.errors import SaevxError
+from precompute.store.opening import StoreUnreadable
 
 
 class Links:
@@ -20,7 +21,7 @@ class Links:
         state: State = request.app.state.saevx
         self.base = base_path(request)
         self.version = store.content_id[:12]
-        self.store = None if store.name == state.default.name else store.name
+        self.store = None if store.name == state.default_name else store.name
         self.of_store = f"&{urlencode({'store': self.store})}" if self.store else ""
 
     def image(self, sample_id: str, index: int) -> str:
@@ -52,5 +53,7 @@ def check_sample(store: OpenStore, sample_id: str) -> int:
     """The sample's row, or HTTP 404."""
     try:
         return store.store.row(sample_id)
+    except StoreUnreadable:
+        raise
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from backend.live import ClientLeft
 from backend.schemas import Problem
 from precompute.errors import PairError, SaevxError
+from precompute.store.opening import StoreUnreadable
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
@@ -75,7 +78,7 @@ def _sentence(errors: list[dict[str, Any]]) -> str:
 def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     """Turn every exception of `app` into problem details, or into `error_page` for a browser outside /api."""
 
-    def answer(
+    async def answer(
         request: Request,
         status: int,
         detail: str,
@@ -85,7 +88,9 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
         if error_page is not None and wants_page:
-            return error_page(request, status, HTTPStatus(status).phrase, detail)
+            page = await run_in_threadpool(error_page, request, status, HTTPStatus(status).phrase, detail)
+            page.headers.update(headers or {})
+            return page
         return problem(request, status, detail, errors, headers)
 
     @app.exception_handler(NotModified)
@@ -98,30 +103,35 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         detail = str(error.detail)
         if detail == phrase:
             detail = f"{phrase}: {request.method} {request.url.path}"
-        return answer(request, error.status_code, detail, headers=error.headers)
+        return await answer(request, error.status_code, detail, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         errors = _reasons(error)
-        return answer(request, 422, _sentence(errors), errors)
+        return await answer(request, 422, _sentence(errors), errors)
 
     @app.exception_handler(PairError)
     async def refused_pair(request: Request, error: PairError) -> Response:
-        return answer(request, 422, str(error))
+        return await answer(request, 422, str(error))
 
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:
-        return answer(request, 400, str(error))
+        return await answer(request, 400, str(error))
+
+    @app.exception_handler(StoreUnreadable)
+    async def unreadable(request: Request, error: StoreUnreadable) -> Response:
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+        return await answer(request, 503, str(error))
+
+    @app.exception_handler(ClientLeft)
+    async def left(request: Request, error: ClientLeft) -> Response:
+        return Response(status_code=499)  # as nginx logs it; nobody reads it
 
     @app.exception_handler(OverflowError)
     async def too_big(request: Request, error: OverflowError) -> Response:
-        return answer(request, 422, "A number in the address is too large.")
+        return await answer(request, 422, "A number in the address is too large.")
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)
-        return answer(request, 500, "The server met an error of its own; its log has the details.")
-
-
-def not_found(what: str) -> HTTPException:
-    return HTTPException(404, what)
+        return await answer(request, 500, "The server met an error of its own; its log has the details.")

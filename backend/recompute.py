@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from anyio import from_thread
-from anyio.to_thread import current_default_thread_limiter
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 
-from backend.live import Engine, Live
+from backend.live import Engine, Live, Reservation
 from precompute.errors import SaevxError
-from precompute.store.events import SampleEvents
+from precompute.store.events import NotKept, SampleEvents
+from precompute.store.opening import StoreUnreadable
 from precompute.store.reader import Store
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from backend.deps import OpenStore
+    from backend.stores import OpenStore
     from precompute.originals import Originals
+
+T = TypeVar("T")
 
 MOST = 256
 """Samples whose events are held: pointing at one feature after the other computes a sample once."""
@@ -41,6 +45,10 @@ class Recomputed:
             if row in self.found:
                 self.found.move_to_end(row)
             return self.found.get(row)
+
+    def known(self, row: int) -> SampleEvents | None:
+        """As `get`, and None where the store has kept them."""
+        return None if self.store.events.has(row) else self.get(row)
 
     def original_images(self, row: int) -> list[Image.Image]:
         """The images of a sample as the model saw them in the pass: from the data, not the store's thumbnails.
@@ -79,6 +87,8 @@ def original_images(served: OpenStore, sample_id: str, row: int) -> list[Image.I
     """
     try:
         return served.recomputed.original_images(row)
+    except StoreUnreadable:
+        raise
     except SaevxError as error:
         raise HTTPException(
             409,
@@ -105,21 +115,33 @@ def resting(live: Live, served: OpenStore, sample_id: str, row: int) -> str | No
     return f"{said}: {way}, or make the store with --events all."
 
 
-def events_anew(live: Live, served: OpenStore, sample_id: str, row: int) -> SampleEvents | None:
-    """The events of a sample that are not in the store; None where they are. Called in a worker thread of the server.
+async def events_anew(
+    live: Live, served: OpenStore, sample_id: str, row: int, request: Request
+) -> SampleEvents:
+    """The events of a sample that are not in the store. Whoever waits for the model, however long its queue, holds no
+    thread, so that the pages go on.
 
     Raises:
-        HTTPException: 503 where the live model rests, 409 where the original pair cannot be read again.
+        HTTPException: 503 where the live model rests or its queue is full, 409 where the original pair cannot be read
+            again.
+        ClientLeft: the client left while it waited.
     """
-    if served.store.events.has(row):
-        return None
     if (known := served.recomputed.get(row)) is not None:
         return known
     if (why := resting(live, served, sample_id, row)) is not None:
         again = {"Retry-After": "5"} if live.status(served.name).state == "loading" else None
         raise HTTPException(503, why, again)
+    with live.reserve(served.name) as place:
+        return await _compute(place, served, sample_id, row, request)
+
+
+async def _compute(
+    place: Reservation, served: OpenStore, sample_id: str, row: int, request: Request
+) -> SampleEvents:
     try:
-        return from_thread.run(_outside_threads, live, served, row)
+        return await place.call(lambda engine: served.recomputed.compute(row, engine), request)
+    except StoreUnreadable:
+        raise
     except SaevxError as error:
         reason = str(error).rstrip(".")
         raise HTTPException(
@@ -129,19 +151,37 @@ def events_anew(live: Live, served: OpenStore, sample_id: str, row: int) -> Samp
         ) from error
 
 
-async def _outside_threads(live: Live, served: OpenStore, row: int) -> SampleEvents:
-    """The model's answer; whoever waits for it, however long its queue, takes no thread from the pages."""
-    threads = current_default_thread_limiter()
-    threads.total_tokens += 1
+async def with_events(
+    live: Live, served: OpenStore, sample_id: str, request: Request, answer: Callable[[SampleEvents | None], T]
+) -> T:
+    """What `answer` says in a thread, given the sample's events where they are not in the store: it raises NotKept
+    without them.
+
+    Raises:
+        HTTPException, ClientLeft: as `events_anew`.
+    """
     try:
-        return await live.call(served.name, lambda engine: served.recomputed.compute(row, engine))
-    finally:
-        threads.total_tokens -= 1
+        return await run_in_threadpool(answer, None)
+    except NotKept as missing:
+        row = missing.row
+    return await run_in_threadpool(answer, await events_anew(live, served, sample_id, row, request))
 
 
-def events_if_ready(live: Live, served: OpenStore, row: int) -> SampleEvents | None:
-    """As `events_anew`, and None where they cannot be had."""
-    try:
-        return events_anew(live, served, "", row)
-    except HTTPException:
-        return None
+async def events_if_ready(
+    live: Live, served: OpenStore, rows: Sequence[int], request: Request
+) -> dict[int, SampleEvents]:
+    """The events of the rows that are not in the store, as far as they can be had now."""
+    found: dict[int, SampleEvents] = {}
+    with contextlib.ExitStack() as stack:
+        place: Reservation | None = None
+        for row in rows:
+            known = served.recomputed.get(row)
+            try:
+                if known is None:
+                    place = place or stack.enter_context(live.reserve(served.name))
+                    known = await _compute(place, served, "", row, request)
+                found[row] = known
+            except HTTPException as refused:
+                if refused.status_code == 503:
+                    return found | {row: one for row in rows if (one := served.recomputed.get(row)) is not None}
+    return found

@@ -5,18 +5,26 @@ from __future__ import annotations
 import gc
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from backend.settings import Settings
 from precompute.errors import SaevxError
 
+if TYPE_CHECKING:
+    from backend.deps import State
+
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until interrupted. Raises SaevxError where a store cannot be opened or the port is taken."""
+    """Serve until interrupted. Raises SaevxError where no store can be opened or the port is taken."""
     import uvicorn
 
     from backend.app import create_app
+    from backend.hosts import own_names
 
-    app = create_app(settings)
+    app = create_app(settings, own_names(host))
+    state: State = app.state.saevx
+    for reason in state.unavailable.values():
+        print(f"saevx: {reason} The other stores are served.", file=sys.stderr)
     # Longer than proxies keep theirs: whoever closes first may do so on a request that is already on its way.
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75
@@ -26,8 +34,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     address = f"[{shown}]" if ":" in shown else shown
     path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
-    names = ", ".join(app.state.saevx.stores)
-    print(f"Store{'s' if len(settings.stores) > 1 else ''} {names}", file=sys.stderr)
+    print(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}", file=sys.stderr)
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
     settle()
     server.run(sockets=[listening])  # on uvloop, where it is installed

@@ -3,13 +3,36 @@ an environment variable of the same name with the prefix SAEVX_."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from precompute.options import SaeFormat
+
+EVERY = "*"
+_HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
+
+
+def _checked(name: str) -> str:
+    bare = name.strip().lower()
+    if bare != EVERY and split_host(bare.removeprefix("*.")) is None:
+        raise ValueError(f"{name!r} is no host name: give the name alone, such as explorer.example.org")
+    return bare
+
+
+AllowedHost = Annotated[str, AfterValidator(_checked)]
+"""A name, a name with a port, `*.DOMAIN` for every name below, or `*` for any."""
+
+
+def split_host(text: str) -> tuple[str, int | None] | None:
+    """Name in lower case, without the dot at its end, and port; None where it is no `Host`."""
+    found = _HOST.fullmatch(text)
+    if found is None:
+        return None
+    return found[1].lower().rstrip("."), int(found[2]) if found[2] else None
 
 
 class Settings(BaseSettings):
@@ -23,6 +46,9 @@ class Settings(BaseSettings):
     """Load the model for image search, scoring and steering."""
     root_path: str = ""
     """Path under which a proxy shows this server, such as /saevx."""
+    allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
+    """Names by which browsers may reach this server beside its own, such as a proxy's; `*.DOMAIN` is every name below,
+    `*` any name at all. In the environment with commas between."""
 
     model: str | None = None
     """Model folder or hub name for live requests; default: the one the store was made with."""
@@ -45,3 +71,8 @@ class Settings(BaseSettings):
     """Largest request body, in MB."""
     max_megapixels: float = Field(default=64, gt=0)
     """Largest image, in millions of pixels once unpacked; the pass takes up to 64."""
+
+    @field_validator("allowed_host", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from precompute.identity import check_model
 from precompute.model import Mllm, Pair, View
 from precompute.options import FromStore, SaeFormat
 from precompute.sae import SaeV
+from precompute.store.run_info import located
 
 
 class Encoded(NamedTuple):
@@ -108,21 +108,3 @@ def load_engine(options: FromStore, manifest: Mapping[str, Any], *, full: bool) 
     sae.check(mllm.d_model)
     check_model(mllm, manifest)
     return mllm, sae
-
-
-def located(store: Path, manifest: Mapping[str, Any], kind: str) -> str:
-    """Where a store's model or SAE lies: the path in run.json if it still exists, the folder beside the
-    store (so that a demo can be moved), else the manifest's name, which may be a hub's.
-
-    Args:
-        kind: `model` or `sae`.
-    """
-    run = store / "run.json"
-    if run.is_file():
-        at = json.loads(run.read_text()).get(kind)
-        if at and Path(at).exists():
-            return str(at)
-    beside = store.resolve().parent / kind
-    if beside.is_dir():
-        return str(beside)
-    return str(manifest[kind]["name"])

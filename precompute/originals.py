@@ -6,7 +6,6 @@ only from that: a pair is taken when its text and the SHA-256 of its picture fil
 
 from __future__ import annotations
 
-import json
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from precompute.plan import shuffle_images
 from precompute.sae import SaeV
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
+from precompute.store.run_info import run_path
 
 
 class Originals:
@@ -30,15 +30,9 @@ class Originals:
         self.store = store
         self.lock = threading.Lock()
 
-    @cached_property
-    def _told(self) -> dict[str, object]:
-        path = self.store.path / "run.json"
-        told: dict[str, object] = json.loads(path.read_text()) if path.is_file() else {}
-        return told
-
     def _place(self) -> str:
         """Where run.json says the data lies; else the folder `data` beside the store, so that a demo can be moved."""
-        told, beside = str(self._told.get("data") or ""), self.store.path.resolve().parent / "data"
+        told, beside = run_path(self.store.path, "data"), self.store.path.resolve().parent / "data"
         if told and (Path(told).exists() or not Path(told).is_absolute()):
             return told
         if beside.exists():
@@ -48,10 +42,10 @@ class Originals:
     @cached_property
     def _rows(self) -> dict[str, Row]:
         options = self.store.manifest["options"]
-        folder = self._told.get("image_folder")
+        folder = run_path(self.store.path, "image_folder")
         columns = Columns(
             options.get("image_column"), options.get("text_column"), options.get("id_column"),
-            options.get("text_side", "chosen"), Path(str(folder)) if folder else None, options.get("split", "train"),
+            options.get("text_side", "chosen"), Path(folder) if folder else None, options.get("split", "train"),
         )  # fmt: skip
         rows = read(self._place(), columns).rows
         if options.get("shuffle_images"):

@@ -21,7 +21,7 @@ from precompute.data import BadRow, Data, Row, SetAside, none_left, open_picture
 from precompute.encode import Scale, encode_batch
 from precompute.errors import PairError, SaevxError
 from precompute.feed import ahead, feed
-from precompute.live import load_engine, located
+from precompute.live import load_engine
 from precompute.model import IMAGE, Batch, Pair, View
 from precompute.options import NAMED_COLUMNS
 from precompute.patches import FULL, NONE, Variant
@@ -34,6 +34,7 @@ from precompute.provenance import code_version, stamps, weights
 from precompute.score import Weights
 from precompute.score_data import listing
 from precompute.store.reader import Store
+from precompute.store.run_info import located
 from precompute.vision import catching
 
 Array = NDArray[Any]

@@ -195,8 +195,10 @@ def rehearse(
     passed = memory.resident()
     with step("merge"):
         manifest: dict[str, Any] = {
-            "name": "dry-run", "model": {}, "sae": {"n_features": sae.n_features}, "options": {}, **found,
-            **merge.merge(job, small_ds),
+            "name": "dry-run", "code_version": "", "options": {},
+            "model": {"name": "", "layer": mllm.layer, "d_model": mllm.d_model},
+            "sae": {"name": "", "sha256": "", "architecture": "", "n_features": sae.n_features},
+            **found, **merge.merge(job, small_ds),
         }  # fmt: skip
     for name in LATER:
         with step(name):

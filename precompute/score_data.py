@@ -38,7 +38,7 @@ from precompute.data import (
 from precompute.encode import Scale, encode_batch
 from precompute.entries import by_sample
 from precompute.errors import SaevxError
-from precompute.live import load_engine, located
+from precompute.live import load_engine
 from precompute.loading import pick_device
 from precompute.model import Mllm
 from precompute.plan import fingerprint, make_plan, usable
@@ -51,6 +51,7 @@ from precompute.score_options import ScoreOptions
 from precompute.score_pairs import Standard, as_items, measure
 from precompute.shard import Sample, pair_events, split
 from precompute.store.reader import Store
+from precompute.store.run_info import located
 
 PLAN = "plan.json"
 RUN_OPTIONS = {

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
 from precompute import memory
-from precompute.errors import SaevxError
+from precompute.errors import SaevxError, first_line
 from precompute.runs import expand
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
+from precompute.store.opening import read_manifest
 from precompute.store.pairs import COLUMNS
 from precompute.store.reader import Store
 from precompute.store.writer import checksums, content_id
@@ -43,9 +44,9 @@ def verify(path: Path) -> list[Check]:
     """Checks a finished store, cheapest first.
 
     Raises:
-        SaevxError: the folder is no store at all.
+        SaevxError: the folder is no store at all, its manifest is damaged, or another version made it.
     """
-    store = Store.open(path, time_limit_s=_TIME_LIMIT_S)
+    store = Store.open_unchecked(path, time_limit_s=_TIME_LIMIT_S)
     try:
         checks: list[Callable[[Store], str]] = [
             _files,
@@ -84,23 +85,22 @@ def _run(check: Callable[[Store], str], store: Store) -> Check:
     try:
         return Check(name, True, check(store))
     except Exception as error:  # a damaged file can fail in any way, and the report goes on
-        return Check(name, False, str(error) or type(error).__name__)
+        return Check(name, False, first_line(error))
 
 
 def _files(store: Store) -> str:
     """Checksums in the manifest against the files."""
-    listed, found = store.manifest["files"], checksums(store.path)
+    manifest = read_manifest(store.path)  # the store's own has no images
+    listed, found = manifest["files"], checksums(store.path)
     missing, extra = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
     changed = sorted(name for name in set(listed) & set(found) if listed[name] != found[name])
     for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
         need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
-    told, right = store.manifest["content_id"], content_id(_bare(store.manifest), listed)
+    told, right = manifest["content_id"], content_id(manifest, listed)
     need(told == right, f"the manifest was changed (content id {told}, should be {right})")
+    sizes = [(store.path / name).stat().st_size for name in listed]
+    need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
     return f"{len(listed)} files with their checksums"
-
-
-def _bare(manifest: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in manifest.items() if k not in ("schema", "files", "content_id")}
 
 
 def _database(store: Store) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
-from backend.deps import Cached, StateDep, StoreDep
+from backend.deps import Cached, OpenStore, StateDep, StoreDep
 from backend.links import Links, check_feature
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
 from backend.recompute import events_if_ready
+from backend.replies import json_reply
 from backend.schemas import Example, Feature, FeatureDetail, Modality, Order, Page, Verdict
+from precompute.store.events import SampleEvents
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
@@ -76,9 +80,10 @@ def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     return FeatureDetail.model_validate(store.store.feature(feature))
 
 
-@router.get("/features/{feature}/examples", summary="Where the feature fires")
-def get_examples(
+@router.get("/features/{feature}/examples", response_model=Page[Example], summary="Where the feature fires")
+async def get_examples(
     request: Request,
+    response: Response,
     state: StateDep,
     store: StoreDep,
     feature: FeatureId,
@@ -90,9 +95,40 @@ def get_examples(
     recompute: Annotated[
         bool, Query(description="Let the live model, where it is ready, compute what the store has not kept.")
     ] = True,
+) -> Response:
+    ask = partial(examples, request, store, feature, modality=modality, band=band, limit=limit)
+    computed: dict[int, SampleEvents] = {}
+    if recompute and store.store.events.kept is not None and state.live.status(store.name).state == "ready":
+        missing: list[int] = []
+        await run_in_threadpool(ask, missing=missing)
+        computed = await events_if_ready(state.live, store, missing, request)
+    return await json_reply(partial(ask, computed=computed), response)
+
+
+def examples(
+    request: Request,
+    store: OpenStore,
+    feature: int,
+    *,
+    modality: Modality | None,
+    band: int,
+    limit: int,
+    computed: Mapping[int, SampleEvents] | None = None,
+    missing: list[int] | None = None,
 ) -> Page[Example]:
+    """Where the feature fires.
+
+    Args:
+        computed: by row, the events of samples whose events the store has not kept.
+        missing: is filled with the rows of the examples' samples whose events the store has not kept.
+    """
+
+    def compute(row: int) -> SampleEvents | None:
+        if missing is not None:
+            missing.append(row)
+        return (computed or {}).get(row)
+
     check_feature(store, feature)
-    compute = partial(events_if_ready, state.live, store) if recompute else None
     items = store.store.examples(feature, modality=modality, band=band, limit=limit, compute=compute)
     shown = Links(request, store).all_images(items)
     return Page[Example].model_validate({"items": shown, "total": len(shown)})

@@ -18,7 +18,7 @@ MEDIA = "application/octet-stream"
 
 
 def has_map(store: OpenStore) -> bool:
-    return (store.path / mapfile.NAME).is_file()
+    return mapfile.NAME in store.manifest["files"]
 
 
 @router.get(
@@ -41,4 +41,4 @@ def get_map(
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE if lasting else "no-cache", "Vary": "Accept-Encoding"}
     if etag in request.headers.get("if-none-match", ""):
         raise NotModified(headers)
-    return Response((store.path / mapfile.NAME).read_bytes(), media_type=MEDIA, headers=headers)
+    return Response(store.store.read(mapfile.NAME), media_type=MEDIA, headers=headers)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from backend.deps import OpenStore, State
 from backend.links import Links
+from backend.live import Reservation
 from backend.routers import quality as quality_api
 from backend.routers import samples as samples_api
 from backend.routers import search as search_api
@@ -180,17 +181,25 @@ def data_url(picture: Image.Image, edge: int = 160) -> str:
 
 
 async def live_search(
-    request: Request, state: State, served: OpenStore, q: str | None, image: Query | None
+    request: Request, state: State, served: OpenStore, place: Reservation | None, q: str | None, image: Query | None
 ) -> dict[str, Any]:
     """What the model makes of an image, words or both, each feature with its heat on the image. Of a stored sample
-    without words the pass has told already."""
-    if image is not None and image.sample_id is not None and not (q or "").strip():
-        found = await run_in_threadpool(search_api.stored_search, request, state, served, image.sample_id)
+    without words the pass has told already: then no `place` is needed."""
+    if place is None:
+        assert image is not None and image.sample_id is not None
+        answer = await search_api.stored_search(request, state, served, image.sample_id)
     else:
         images = [] if image is None or image.upload is None else [image.upload]
         if image is not None and image.sample_id is not None:
             images = await search_api.sample_images(served, image.sample_id)
-        found = await search_api.live_search(request, state, served, images, q)
+        answer = await search_api.live_search(request, place, served, images, q)
+    return await run_in_threadpool(live_results, request, served, q, image, answer)
+
+
+def live_results(
+    request: Request, served: OpenStore, q: str | None, image: Query | None, answer: dict[str, Any]
+) -> dict[str, Any]:
+    found = search_api.as_live_search(request, served, answer)
     sides = [name for name, given in (("words", q), ("image", image)) if given]
     return {
         **NOTHING,

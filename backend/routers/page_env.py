@@ -19,6 +19,7 @@ from backend.routers.page_parts import Picture
 from backend.routers.page_text import shown_caption, visible
 from backend.routers.stores import get_store_detail
 from backend.sample_ids import sample_key, sample_of, sample_path
+from precompute.store.opening import StoreUnreadable
 
 FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
 
@@ -135,13 +136,19 @@ def render(
     section: str,
     store: Any,
     stores: list[Any],
+    default: str = "",
     status: int = 200,
     **values: Any,
 ) -> HTMLResponse:
-    """The page `template` in its frame. `store` is None only where none could be opened (error pages)."""
-    default = stores[0].name if stores else ""
+    """The page `template` in its frame.
+
+    Args:
+        store: None where none is shown or can be read (error pages).
+        stores: those of the switcher.
+        default: name of the store that addresses without `store=` mean.
+    """
     links = Addresses(request, store.name if store and store.name != default else "")
-    frame: dict[str, Any | Callable[..., str]] = {
+    shared: dict[str, Any | Callable[..., str]] = {
         "base": links.base,
         "store_param": links.store,
         "u": links.page,
@@ -153,7 +160,7 @@ def render(
         "store": store,
         "stores": stores,
     }
-    return templates.TemplateResponse(request, template, {**frame, **values}, status_code=status)
+    return templates.TemplateResponse(request, template, {**shared, **values}, status_code=status)
 
 
 def render_for(
@@ -161,14 +168,22 @@ def render_for(
 ) -> HTMLResponse:
     """`render` for a page about one open store."""
     store = get_store_detail(state, served)
-    return render(request, template, section=section, store=store, stores=list(state.stores.values()), **values)
+    return render(request, template, section=section, store=store, **frame(state), **values)
+
+
+def frame(state: State) -> dict[str, Any]:
+    """What every page says of the server's stores."""
+    return {"stores": list(state.stores.values()), "default": state.default_name}
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
     """The designed page of an error; `problems.add_handlers` calls it for browsers outside the API."""
     state = get_state(request)
     values: dict[str, Any] = {"section": "", "status": status, "code": status, "title": title, "detail": detail}
-    if status >= 500:  # it may be the store that cannot be read
-        return render(request, "error.html", store=None, stores=list(state.stores.values()), **values)
-    asked = state.stores.get(request.query_params.get("store", ""), state.default)
-    return render_for(request, "error.html", state, asked, **values)
+    asked = state.stores.get(request.query_params.get("store") or state.default_name)
+    if status >= 500 or asked is None:  # it may be the store that cannot be read
+        return render(request, "error.html", store=None, **frame(state), **values)
+    try:
+        return render_for(request, "error.html", state, asked, **values)
+    except StoreUnreadable:
+        return render(request, "error.html", store=None, **frame(state), **values)

@@ -110,6 +110,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         glimpses=data.glimpses(request, served, [f.id for f in strongest]),
         n_flagged=sum(flag.count for flag in data.list_flags(served)),
         provenance=provenance,
+        unavailable=state.unavailable,
         sae_warning=sae_warning(quality),
         rejected=served.store.rejected_kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
@@ -191,9 +192,7 @@ def feature(
 ) -> HTMLResponse:
     found = features_api.get_feature(served, id)
     side: Literal["text", "image"] = modality or ("image" if found.density_image > 0 else "text")
-    shown = features_api.get_examples(
-        request, state, served, id, modality=side, band=band, limit=20, recompute=False
-    ).items
+    shown = features_api.examples(request, served, id, modality=side, band=band, limit=20).items
     tops = {"text": found.max_text, "image": found.max_image}
     cards = []
     for one in shown:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from backend.deps import StateDep, StoreDep, base_path
+from backend.deps import OpenStore, State, StateDep, StoreDep, base_path
 from backend.recompute import resting as why_resting
+from backend.recompute import with_events
 from backend.routers import page_data as data
 from backend.routers import samples as samples_api
 from backend.routers.page_env import Maybe, MaybeInt, MaybeStr, address, render_for
@@ -17,6 +20,7 @@ from backend.routers.page_text import drawn_token, visible
 from backend.routers.samples import SampleSort
 from backend.sample_ids import InPath, InQuery, sample_path
 from backend.schemas import Activations, FlagName, Order, SampleDetail
+from precompute.store.events import SampleEvents
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -56,8 +60,18 @@ def sample_by_id(request: Request, id: InQuery) -> RedirectResponse:
     return RedirectResponse(address(base_path(request) + sample_path(id), rest), 307)
 
 
+class Chosen(NamedTuple):
+    """What the address of a sample's page chooses: a feature, and a token or a patch."""
+
+    feature: int | None
+    position: int | None
+    view: int | None
+    row: int | None
+    col: int | None
+
+
 @router.get("/samples/{sample_id:path}")
-def sample(
+async def sample(
     request: Request,
     state: StateDep,
     served: StoreDep,
@@ -68,23 +82,39 @@ def sample(
     row: MaybeInt = None,
     col: MaybeInt = None,
 ) -> HTMLResponse:
-    found = samples_api.get_sample(request, served, sample_id)
-    resting = why_resting(state.live, served, sample_id, found.row)
-    at = {"view": view or 0, "row": row or 0, "col": col or 0} if found.views else None
-    asked = [] if feature is None else [feature]
-    here = None
+    draw = partial(sample_page, request, state, served, sample_id, Chosen(feature, position, view, row, col))
     try:
-        lit = samples_api.get_activations(state, served, sample_id, asked if resting is None else [])
-        if resting is None and position is not None:
-            here = samples_api.get_features_here(state, served, sample_id, position=position)
-        elif resting is None and at and row is not None and col is not None:
-            place = f"{at['view']},{at['row']},{at['col']}"
-            here = samples_api.get_features_here(state, served, sample_id, patch=place)
+        return await with_events(state.live, served, sample_id, request, draw)
     except HTTPException as error:
         if error.status_code not in (409, 503):
             raise
-        resting = str(error.detail)  # the original pair is gone, or too many wait for the model
-        lit = samples_api.get_activations(state, served, sample_id, [])
+        why = str(error.detail)  # the original pair is gone, or too many wait for the model
+        return await run_in_threadpool(draw, None, why)
+
+
+def sample_page(
+    request: Request,
+    state: State,
+    served: OpenStore,
+    sample_id: str,
+    chosen_at: Chosen,
+    computed: SampleEvents | None,
+    why: str | None = None,
+) -> HTMLResponse:
+    """The page, with `why` in place of what fires where the events cannot be had. Raises NotKept where they are neither
+    in the store nor `computed`, and the live model may have them."""
+    feature, position, view, row, col = chosen_at
+    found = samples_api.get_sample(request, served, sample_id)
+    resting = why or why_resting(state.live, served, sample_id, found.row)
+    at = {"view": view or 0, "row": row or 0, "col": col or 0} if found.views else None
+    asked = [] if feature is None else [feature]
+    lit = samples_api.activations(served, sample_id, asked if resting is None else [], computed)
+    here = None
+    if resting is None and position is not None:
+        here = samples_api.features_here(served, sample_id, position=position, computed=computed)
+    elif resting is None and at and row is not None and col is not None:
+        place = f"{at['view']},{at['row']},{at['col']}"
+        here = samples_api.features_here(served, sample_id, patch=place, computed=computed)
     chosen = lit.features[0] if lit.features else None
     mark = here.patch if here else None
     where = (

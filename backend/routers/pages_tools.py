@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
-from backend.deps import StateDep, StoreDep
+from backend.deps import OpenStore, State, StateDep, StoreDep
 from backend.routers import cooccurrence as cooccurrence_api
 from backend.routers import features as features_api
 from backend.routers import page_data as data
@@ -178,17 +180,33 @@ async def found(
     sample: str | None,
     image: UploadFile | None,
 ) -> HTMLResponse:
-    status, error = 200, None
+    refused: HTTPException | None = None
     results: dict[str, Any] | None = None
     picture: data.Query | None = None
     try:
         if image is not None or sample or (q and model):
-            picture = await data.query_image(request, state, served, sample, image)
-            results = await data.live_search(request, state, served, q, picture)
+            told = image is None and sample is not None and not (q or "").strip()  # by the pass
+            with contextlib.nullcontext() if told else state.live.reserve(served.name) as place:
+                picture = await data.query_image(request, state, served, sample, image)
+                results = await data.live_search(request, state, served, place, q, picture)
         elif q:
-            results = data.word_search(request, served, q)
-    except HTTPException as refused:  # shown in its place on the page, not instead of it
-        status, error = refused.status_code, str(refused.detail)
+            results = await run_in_threadpool(data.word_search, request, served, q)
+    except HTTPException as error:  # shown in its place on the page, not instead of it
+        refused = error
+    asked = {"q": q or "", "through_model": model, "sample_id": sample or "", "picture": picture and picture.url}
+    page = await run_in_threadpool(search_page, request, state, served, asked, results, refused)
+    page.headers.update((refused.headers if refused else None) or {})
+    return page
+
+
+def search_page(
+    request: Request,
+    state: State,
+    served: OpenStore,
+    asked: dict[str, Any],
+    results: dict[str, Any] | None,
+    refused: HTTPException | None,
+) -> HTMLResponse:
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]] if results else []
     return render_for(
         request,
@@ -196,15 +214,12 @@ async def found(
         state,
         served,
         section="/search",
-        status=status,
-        q=q or "",
-        through_model=model,
-        sample_id=sample or "",
-        picture=picture.url if picture else None,
+        status=refused.status_code if refused else 200,
         live=state.live.status(served.name),
-        error=error,
+        error=str(refused.detail) if refused else None,
         results=results,
         glimpses=data.glimpses(request, served, ids),
+        **asked,
     )
 
 

@@ -11,6 +11,7 @@ from backend.deps import Cached, StoreDep
 from backend.schemas import Flag, Page, Score, ScoreName
 from precompute.errors import SaevxError
 from precompute.filter import filter_store, kept_rows
+from precompute.store.opening import StoreUnreadable
 from precompute.store.schema import FLAGS
 
 router = APIRouter(tags=["quality"], dependencies=[Cached])
@@ -55,6 +56,8 @@ def get_filter(
     try:
         kept = len(kept_rows(store.store, by=by, keep=keep, flags=names))
         lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
+    except StoreUnreadable:
+        raise
     except SaevxError as error:
         raise HTTPException(422, str(error)) from error
     suffix = "jsonl" if format == "jsonl" else "txt"

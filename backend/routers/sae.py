@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from backend.deps import StateDep, StoreDep
 from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
-from precompute.live import located
 from precompute.sae_warning import sae_warning
+from precompute.store.run_info import located
 
 router = APIRouter(tags=["sae"])
 

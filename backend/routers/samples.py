@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
+from PIL import Image
 
-from backend.deps import Cached, StateDep, StoreDep
+from backend.deps import Cached, OpenStore, StateDep, StoreDep
 from backend.images import render_webp
 from backend.links import Links, check_feature, check_sample
 from backend.params import Cursor, Limit, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
-from backend.recompute import events_anew
+from backend.recompute import with_events
+from backend.replies import as_json
 from backend.sample_ids import InPath, InQuery
 from backend.schemas import (
     Activations,
@@ -29,7 +31,8 @@ from backend.schemas import (
     ScoreName,
 )
 from precompute.errors import SaevxError
-from precompute.store.events import NotKept
+from precompute.store.events import NotKept, SampleEvents
+from precompute.store.opening import StoreUnreadable
 
 router = APIRouter(tags=["samples"])
 
@@ -41,6 +44,7 @@ NOT_KEPT: dict[int | str, dict[str, Any]] = {
         "description": "The store keeps no activations of this sample, and the live model rests.",
     }
 }
+ADVICE = "check the store with `saevx verify`"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -62,9 +66,16 @@ def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(endpoint)
     parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
 
-    @wraps(endpoint)
-    def by_id(**arguments: Any) -> Any:
-        return endpoint(**arguments)
+    if inspect.iscoroutinefunction(endpoint):
+
+        @wraps(endpoint)
+        async def by_id(**arguments: Any) -> Any:
+            return await endpoint(**arguments)
+    else:
+
+        @wraps(endpoint)
+        def by_id(**arguments: Any) -> Any:
+            return endpoint(**arguments)
 
     by_id.__name__ += "_by_id"
     by_id.__signature__ = signature.replace(parameters=parameters, return_annotation=hints["return"])  # type: ignore[attr-defined]
@@ -92,22 +103,48 @@ def get_samples(
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
 
-@at_sample("/activations", "Features on every token and patch", dependencies=[Cached], responses=NOT_KEPT)
-def get_activations(
+@at_sample(
+    "/activations",
+    "Features on every token and patch",
+    dependencies=[Cached],
+    response_model=Activations,
+    responses=NOT_KEPT,
+)
+async def get_activations(
+    request: Request,
+    response: Response,
     state: StateDep,
     store: StoreDep,
     sample_id: InPath,
     feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Once or several times.")],
+) -> Response:
+    def answer(computed: SampleEvents | None) -> Response:
+        return as_json(activations(store, sample_id, feature, computed), response)
+
+    return await with_events(state.live, store, sample_id, request, answer)
+
+
+def activations(
+    store: OpenStore, sample_id: str, features: list[int], computed: SampleEvents | None = None
 ) -> Activations:
+    """Features on every token and patch. Raises NotKept where the events are neither in the store nor `computed`."""
     row = check_sample(store, sample_id)
-    for one in feature:
+    for one in features:
         check_feature(store, one)
-    computed = events_anew(state.live, store, sample_id, row) if feature else None
-    return Activations.model_validate(store.store.activations(sample_id, feature, computed))
+    known = (computed or store.recomputed.known(row)) if features else None
+    return Activations.model_validate(store.store.activations(sample_id, features, known))
 
 
-@at_sample("/features", "What fires at one token or patch", dependencies=[Cached], responses=NOT_KEPT)
-def get_features_here(
+@at_sample(
+    "/features",
+    "What fires at one token or patch",
+    dependencies=[Cached],
+    response_model=FeaturesHere,
+    responses=NOT_KEPT,
+)
+async def get_features_here(
+    request: Request,
+    response: Response,
     state: StateDep,
     store: StoreDep,
     sample_id: InPath,
@@ -115,21 +152,45 @@ def get_features_here(
     patch: Annotated[str | None, Query(description="view,row,col", max_length=40)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
+) -> Response:
+    ask = partial(
+        features_here, store, sample_id, position=position, patch=patch, limit=limit, cursor=cursor
+    )
+
+    def answer(computed: SampleEvents | None) -> Response:
+        return as_json(ask(computed=computed), response)
+
+    return await with_events(state.live, store, sample_id, request, answer)
+
+
+def features_here(
+    store: OpenStore,
+    sample_id: str,
+    *,
+    position: int | None = None,
+    patch: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    computed: SampleEvents | None = None,
 ) -> FeaturesHere:
+    """What fires at one place. Raises NotKept where the events are neither in the store nor `computed`."""
     row = check_sample(store, sample_id)
     if (position is None) == (patch is None):
         raise HTTPException(422, "Name one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(patch) if patch is not None else None
     ask = partial(store.store.features_at, sample_id, position=position, patch=at)
+    known: SampleEvents | None = None
     try:
-        found = ask(limit=1)
+        ask(limit=1)
+    except StoreUnreadable:
+        raise
     except NotKept:  # the place is there, what fires on it is not
-        found = ask(limit=limit, cursor=cursor, computed=events_anew(state.live, store, sample_id, row))
+        known = computed or store.recomputed.known(row)
+        if known is None:
+            raise
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error
-    else:
-        found = ask(limit=limit, cursor=cursor)
-    return FeaturesHere.model_validate(found)
+    return FeaturesHere.model_validate(ask(limit=limit, cursor=cursor, computed=known))
 
 
 @at_sample(
@@ -154,7 +215,8 @@ def get_image(
     box = parse_box(crop) if crop is not None else None
     shape = "whole" if box is None else "x".join(f"{edge:g}" for edge in box)
     etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
-    headers = {"Cache-Control": IMMUTABLE, "ETag": etag}
+    lasting = v == Links(request, store).version  # else the address may be of the store that was there before
+    headers = {"Cache-Control": IMMUTABLE if lasting else "no-cache", "ETag": etag}
     found = store.store.samples(ids=[sample_id], limit=1).items
     if not found:
         raise HTTPException(404, f"No sample {sample_id!r} in this store.")
@@ -164,13 +226,18 @@ def get_image(
     if image >= len(pictures):
         raise HTTPException(404, f"Sample {sample_id!r} has {len(pictures)} pictures, counted from 0.")
     path = store.store.image_path(sample_id, image)
-    if not path.is_file():
-        raise HTTPException(404, f"The picture of sample {sample_id!r} is not in the store.")
-    if size is None and box is None:
-        data = path.read_bytes()
-    else:
-        one = pictures[image]
-        data = cached_webp(path, (one["width"], one["height"]), size, box)
+    try:
+        if size is None and box is None:
+            data = path.read_bytes()
+        else:
+            one = pictures[image]
+            data = cached_webp(store.content_id, path, (one["width"], one["height"]), size, box)
+    except FileNotFoundError as error:
+        raise HTTPException(404, f"The picture of sample {sample_id!r} is not in the store.") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise HTTPException(503, f"The picture of sample {sample_id!r} in the store is damaged: {ADVICE}.") from error
+    if not store.is_current():  # it may be the picture of the store that has taken its place
+        raise HTTPException(503, "The store was made again while this was read: ask again.", {"Retry-After": "1"})
     return Response(data, media_type="image/webp", headers=headers)
 
 
@@ -188,6 +255,11 @@ def get_sample(
 
 @lru_cache(maxsize=512)
 def cached_webp(
-    path: Path, original: tuple[int, int], size: int | None, box: tuple[float, float, float, float] | None
+    content_id: str,
+    path: Path,
+    original: tuple[int, int],
+    size: int | None,
+    box: tuple[float, float, float, float] | None,
 ) -> bytes:
+    """`content_id` only tells the images of a store from those of one that took its place."""
     return render_webp(path, original, size, box)

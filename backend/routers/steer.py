@@ -14,8 +14,9 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from PIL import Image
 from pydantic import BaseModel
 
-from backend.deps import OpenStore, State, StateDep, StoreDep
+from backend.deps import AnsweredDep, OpenStore, State, StateDep, StoreDep
 from backend.links import check_feature, check_sample
+from backend.live import Reservation
 from backend.recompute import original_images
 from backend.schemas import Problem, SteerDone, SteerKl, SteerRequest, SteerToken
 from backend.uploads import decode_image
@@ -38,17 +39,17 @@ Say = Callable[[tuple[str, BaseModel]], None]
     responses={200: {"content": {"text/event-stream": {}}, "description": "token, kl, done, error"}},
 )
 async def post_steer(
-    request: Request, state: StateDep, store: StoreDep, asked: SteerRequest
+    request: Request, state: StateDep, store: StoreDep, answered: AnsweredDep, asked: SteerRequest
 ) -> EventSourceResponse:
     """What can be refused is refused before the stream starts; what fails later is an `error` event."""
     for feature in asked.features:
         check_feature(store, feature.id)
     if asked.sample_id is not None and asked.image is not None:
         raise HTTPException(422, "Give `sample_id` or `image`, not both.")
-    engine = state.live.admit(store.name)
-    batch = await run_in_threadpool(prepared, engine, state, store, asked)
+    place = answered.enter_context(state.live.reserve(store.name))
+    batch = await run_in_threadpool(prepared, place.engine, state, store, asked)
     return EventSourceResponse(
-        events(request, state, store, asked, batch),
+        events(request, place, store, asked, batch),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
@@ -92,7 +93,7 @@ def pushes_of(store: OpenStore, asked: SteerRequest) -> list[Push]:
 
 
 async def events(
-    request: Request, state: State, store: OpenStore, asked: SteerRequest, batch: Batch
+    request: Request, place: Reservation, store: OpenStore, asked: SteerRequest, batch: Batch
 ) -> AsyncIterator[bytes]:
     """The stream as bytes; closing it stops the generation."""
 
@@ -100,7 +101,7 @@ async def events(
         run(engine, store, asked, batch, say, stop)
 
     try:
-        async for name, body in state.live.stream(store.name, work):
+        async for name, body in place.stream(work):
             yield sse(name, body)
     except (SaevxError, HTTPException) as error:
         status = error.status_code if isinstance(error, HTTPException) else 400

@@ -173,6 +173,7 @@ class StoreDetail(StoreSummary):
     """FVU, L0 and dead features per modality."""
     live: LiveStatus
     manifest: dict[str, Any]
+    """The store's manifest; in place of the checksums and sizes of its images `images`, their number and bytes."""
 
 
 class Health(Model):
@@ -190,4 +191,7 @@ class Ready(Model):
 
     ready: bool
     stores: list[str]
+    """Those that can be read."""
+    unavailable: dict[str, str]
+    """Those that cannot, each with one sentence why."""
     live: LiveStatus

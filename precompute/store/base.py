@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +20,18 @@ from precompute.errors import SaevxError
 from precompute.pieces import NEAR, join, whole_token
 from precompute.store import schema as s
 from precompute.store.events import Events, mapped
+from precompute.store.opening import (
+    DATABASE,
+    Stamp,
+    StoreUnreadable,
+    check_files,
+    damaged,
+    read_manifest,
+    without_images,
+)
 from precompute.store.pairs import Pairs
 from precompute.store.pairs import load as load_pairs
-from precompute.store.query import TIME_LIMIT_S, fetch, fetch_plain, marks, open_engine
+from precompute.store.query import TIME_LIMIT_S, changed, fetch, fetch_plain, marks, open_engine
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -31,32 +43,99 @@ NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])
 class StoreBase:
     """An open store without its questions; see `reader.Store`."""
 
-    def __init__(self, path: Path, manifest: Item, engine: Engine) -> None:
+    def __init__(self, path: Path, manifest: Item, engine: Engine, stamps: dict[str, Stamp]) -> None:
         self.path = path
         self.manifest = manifest
         self.engine = engine
+        self.stamps = stamps
+        """By what each file but the images is known again, as it was when the store was opened."""
         self.scale_log2 = int(manifest["scale_log2"])
         self.events = Events(path / "events", self.scale_log2)
 
     @classmethod
     def open(cls, path: str | Path, time_limit_s: float = TIME_LIMIT_S) -> Self:
-        """Opens a store folder; arrays and indices are mapped when first asked for.
+        """Opens a finished store: its manifest, files and tables are looked at and its arrays mapped; indices are read
+        when first used. `manifest` is then that of `opening.without_images`.
 
         Raises:
-            SaevxError: not a store, unfinished, or of another schema version.
+            SaevxError: not a store, unfinished, damaged, or made by another version.
         """
         path = Path(path)
-        manifest_file = path / "manifest.json"
-        if not manifest_file.is_file() or not (path / "store.sqlite").is_file():
-            advice = " It is unfinished: run `saevx precompute` again." if path.name.endswith(".part") else ""
-            raise SaevxError(f"{path} is not a store (no manifest.json and store.sqlite).{advice}")
-        manifest = json.loads(manifest_file.read_text())
-        if manifest.get("schema") != s.SCHEMA_VERSION:
-            raise SaevxError(
-                f"{path} has store schema {manifest.get('schema')}, this version reads {s.SCHEMA_VERSION}: "
-                "run `saevx precompute` again."
-            )
-        return cls(path, manifest, open_engine(path / "store.sqlite", time_limit_s))
+        manifest = read_manifest(path)
+        store = cls._opened(path, manifest, check_files(path, manifest), time_limit_s)
+        try:
+            store._check_tables()
+            store.events.map_all()
+            store._check_shapes()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open_unchecked(cls, path: str | Path, time_limit_s: float = TIME_LIMIT_S) -> Self:
+        """As `open`, for `verify`, which looks at every file itself: only the manifest is read.
+
+        Raises:
+            SaevxError: not a store, unfinished, made by another version, or with a damaged manifest.
+        """
+        path = Path(path)
+        return cls._opened(path, read_manifest(path), {}, time_limit_s)
+
+    @classmethod
+    def _opened(cls, path: Path, manifest: Item, stamps: dict[str, Stamp], time_limit_s: float) -> Self:
+        return cls(path, without_images(manifest), open_engine(path / DATABASE, time_limit_s), stamps)
+
+    def _check_tables(self) -> None:
+        """Every table has its columns. Raises StoreUnreadable where not, or where the file is no database."""
+        columns = "SELECT t.name, c.name FROM sqlite_master t LEFT JOIN pragma_table_info(t.name) c"
+        try:
+            there = set(fetch_plain(self.engine, f"{columns} WHERE t.type = 'table'"))
+        except (StoreUnreadable, sqlite3.Error) as error:
+            raise damaged(self.path, f"{DATABASE} is cut off or no database") from error
+        wanted = [(table.name, column.name) for table in s.metadata.sorted_tables for column in table.columns]
+        for table, column in wanted:
+            if (table, column) not in there:
+                raise damaged(self.path, f"{DATABASE} has no column {column!r} in a table {table!r}")
+        if missing := {"feature_fts", "sample_fts"} - {table for table, _ in there}:
+            raise damaged(self.path, f"{DATABASE} has no table {missing.pop()!r}")
+
+    def _check_shapes(self) -> None:
+        """The arrays are of this store's size. Raises StoreUnreadable where not, or where one cannot be mapped."""
+        arrays = [
+            ("events/sample_token.npy", self.events.sample_token, self.n_samples + 1),
+            ("index/neighbours.npy", self.neighbour_table, self.n_features),
+        ]
+        for kind, pairs in self.pairs.items():
+            arrays.append((f"cooccurrence/{kind}_start.npy", pairs.start, self.n_features + 1))
+        for name, array, n in arrays:
+            if len(array) != n:
+                raise damaged(self.path, f"{name} is of another store: it has {len(array)} entries, not {n}")
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the manifest, which must still be the one that was there when the store was opened.
+
+        Raises:
+            StoreUnreadable: it is not.
+        """
+        path = self.path / name
+        if name in self.stamps and Stamp.of(path) != self.stamps[name]:
+            raise changed(path)
+        return path
+
+    def read(self, name: str) -> bytes:
+        """A file of the manifest, whole. Raises StoreUnreadable as `file`, or where it cannot be read."""
+        path = self.file(name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise changed(path) from error
+
+    def list_tag(self, noun: str, **asked: Any) -> str:
+        """What the cursors of one list carry: twelve letters from the store's content, the list, its order and filters.
+        """
+        told = json.dumps([self.manifest["content_id"], noun, asked], sort_keys=True, default=str)
+        return base64.urlsafe_b64encode(hashlib.sha256(told.encode()).digest())[:12].decode()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -88,10 +167,13 @@ class StoreBase:
         """FAISS index `decoder`, `profile`, `sample_text` or `sample_image`, mapped when first used."""
         cache: dict[str, Any] = self.__dict__.setdefault("_indices", {})
         if name not in cache:
-            path = self.path / "index" / f"{name}.faiss"
-            if not path.is_file():
+            if not (self.path / "index" / f"{name}.faiss").is_file() and f"index/{name}.faiss" not in self.stamps:
                 raise SaevxError(f"This store has no index {name!r}.")
-            cache[name] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            path = self.file(f"index/{name}.faiss")
+            try:
+                cache[name] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            except RuntimeError as error:
+                raise damaged(self.path, f"index/{name}.faiss is cut off or no index") from error
         return cache[name]
 
     @cached_property
@@ -152,14 +234,6 @@ def modality_code(name: str) -> int:
     if name not in s.MODALITIES:
         raise SaevxError(f"Unknown modality {name!r}: use text or image.")
     return s.MODALITIES.index(name)
-
-
-def page_start(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    if not cursor.isdigit():
-        raise SaevxError("This cursor is not one of this list: start again without `cursor`.")
-    return int(cursor)
 
 
 def feature_ref(feature: Item) -> Item:

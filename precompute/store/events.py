@@ -14,18 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
+from precompute.store.opening import damaged
 from precompute.store.schema import IMAGE, SINK
 
 Array = NDArray[Any]
 
+ARRAYS = (
+    "sample_token", "token_id", "token_modality", "token_event", "event_feature", "event_value", "max_offset",
+    "max_feature", "max_value",
+)  # fmt: skip
+"""The arrays of every store, by their file's name."""
+
 
 def mapped(path: Path) -> Array:
-    """The array of a file, mapped: as a plain array, of which a slice costs a tenth of one of numpy's memmap."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    """The array of a file, mapped: as a plain array, of which a slice costs a tenth of one of numpy's memmap.
+
+    Raises:
+        StoreUnreadable: the file is missing, cut off or no array.
+    """
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except Exception as error:  # what NumPy makes of a damaged header can fail in any way
+        raise damaged(path.parent.parent, f"{path.parent.name}/{path.name} is missing or cut off") from error
 
 
 class NotKept(SaevxError):  # noqa: N818 - a choice of whoever made the store
-    """A sample's events are not in the store, and nobody has computed them anew."""
+    """The events of sample `row` are not in the store, and nobody has computed them anew."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"The activations of sample row {row} are not kept in this store.")
+        self.row = row
 
 
 class SampleEvents(NamedTuple):
@@ -47,6 +65,15 @@ class Events:
 
     def _map(self, name: str) -> Array:
         return mapped(self.folder / f"{name}.npy")
+
+    def map_all(self) -> None:
+        """Map every array now. What is mapped stays as it is when the files are deleted or others take their place.
+
+        Raises:
+            StoreUnreadable: an array is missing or cut off.
+        """
+        for name in ARRAYS if self.kept is None else (*ARRAYS, "kept_token"):
+            getattr(self, name)
 
     @cached_property
     def kept(self) -> Array | None:
@@ -125,7 +152,7 @@ class Events:
         first = int(self.sample_token[row])
         if self.kept is not None:
             if not self.has(row):
-                raise NotKept(f"The activations of sample row {row} are not kept in this store.")
+                raise NotKept(row)
             first = int(self.kept_token[np.searchsorted(self.kept, row)])
         offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
         low, high = int(offset[0]), int(offset[-1])

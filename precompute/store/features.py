@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, select, text
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.base import StoreBase, feature_ref, page_start
+from precompute.store.base import StoreBase, feature_ref
 from precompute.store.hist import EDGES, trimmed, unpack
 from precompute.store.pairs import SORTS, Counted, measured
-from precompute.store.query import Columns, Page, keyset_page, match_words
+from precompute.store.query import Columns, Page, encode_cursor, keyset_page, match_words, page_start
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -64,17 +64,22 @@ class FeatureQueries(StoreBase):
             where.append(c.lift >= min_lift)
         if max_density is not None:
             where.append(c.max_density <= max_density)
-        if ids is not None:
-            where.append(c.id.in_(list(ids)))
+        numbers = None if ids is None else list(ids)
+        if numbers is not None:
+            where.append(c.id.in_(numbers))
         if has_label is not None:
             where.append(c.label.is_not(None) if has_label else c.label.is_(None))
         if q and q.strip():
             match = match_words(q)
             found = text("SELECT rowid FROM feature_fts WHERE feature_fts MATCH :q").bindparams(q=match)
             where.append(c.id.in_(found.columns(s.features.c.id).scalar_subquery()) if match else c.id < 0)
+        tag = self.list_tag(
+            "features", sort=sort, order=order, verdict=[verdict] if isinstance(verdict, str) else verdict,
+            bounds=[min_omega, min_lift, max_density], q=q, ids=numbers, has_label=has_label,
+        )  # fmt: skip
         rows, total, after = keyset_page(
             self.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
-            cursor=cursor, where=where, n=self.n_features, total=None if where else self.n_features,
+            cursor=cursor, tag=tag, where=where, n=self.n_features, total=None if where else self.n_features,
         )  # fmt: skip
         return Page([dict(r._mapping) for r in rows], total, after)
 
@@ -149,7 +154,8 @@ class FeatureQueries(StoreBase):
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use npmi, lift or support.")
         if kind not in s.KINDS:
             raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(s.KINDS)}.")
-        pairs, start = self.pairs[kind], page_start(cursor)
+        tag = self.list_tag("cooccurrence", kind=kind, sort=sort, min_support=min_support, feature=feature)
+        pairs, start = self.pairs[kind], page_start(tag, cursor)
         if feature is None:
             at, total = pairs.page(sort, min_support, start, limit)
         else:
@@ -161,7 +167,7 @@ class FeatureQueries(StoreBase):
         rows = zip(*(column.tolist() for column in found), strict=True)
         items = [{"kind": kind, **dict(zip(found._fields, row, strict=True))} for row in rows]
         items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
-        return Page(items, total, str(start + limit) if start + limit < total else None)
+        return Page(items, total, encode_cursor(tag, None, start + limit) if start + limit < total else None)
 
 
 def _bands(counts: Array, largest: float, unit: float) -> list[Item]:

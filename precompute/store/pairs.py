@@ -165,11 +165,11 @@ def save(part: Path, pairs: list[Pairs]) -> None:
 
 
 def load(store: Path, n: int) -> dict[str, Pairs]:
-    """Every kind, mapped."""
+    """Every kind, mapped. Raises StoreUnreadable as `mapped`."""
     folder = store / FOLDER
-    n_mf = np.load(folder / "n_samples.npy", allow_pickle=False)
+    n_mf = np.array(mapped(folder / "n_samples.npy"))
     found = {}
     for kind in KINDS:
-        start = np.load(folder / f"{kind}_start.npy", allow_pickle=False)
+        start = np.array(mapped(folder / f"{kind}_start.npy"))
         found[kind] = Pairs(kind, start, mapped(folder / f"{kind}.npy"), n_mf, n)
     return found

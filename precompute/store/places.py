@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from precompute.errors import SaevxError
 from precompute.geometry import View, patch_box
 from precompute.store import schema as s
-from precompute.store.base import modality_code, page_start
+from precompute.store.base import modality_code
 from precompute.store.events import SampleEvents, dense_values, image_tokens, of_bits, patches
 from precompute.store.features import FeatureQueries
-from precompute.store.query import Columns, marks
+from precompute.store.query import Columns, encode_cursor, marks, page_start
 from precompute.store.samples import SampleQueries
 
 Array = NDArray[Any]
@@ -214,7 +214,8 @@ class PlaceQueries(FeatureQueries, SampleQueries):
         low, high = events.offset_t[position : position + 2]
         feature, z = events.feature_e[low:high], events.z_e[low:high]
         items = self.strongest(feature, z, kind, len(feature)) if kind in (s.TEXT, s.IMAGE) else []
-        start = page_start(cursor)
+        tag = self.list_tag("features at", sample=row["sample_id"], position=position)
+        start = page_start(tag, cursor)
         at = np.flatnonzero(where.position == position)
         return {
             "sample_id": row["sample_id"],
@@ -224,7 +225,7 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             "patch": _patch(row, *(int(one[at[0]]) for one in where[1:])) if len(at) else None,
             "items": items[start : start + limit],
             "total": len(items),
-            "next": str(start + limit) if start + limit < len(items) else None,
+            "next": encode_cursor(tag, None, start + limit) if start + limit < len(items) else None,
             "recomputed": computed is not None,
         }
 

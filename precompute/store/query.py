@@ -9,6 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -28,10 +29,11 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from precompute.errors import SaevxError
+from precompute.store.opening import Stamp, StoreUnreadable
 from precompute.texts import query_words, search_units
 
 TIME_LIMIT_S = 5.0
@@ -48,9 +50,13 @@ class Page(NamedTuple):
 
 
 def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
-    """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted."""
+    """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted. Once the file is another one
+    than now, no new connection is made to it."""
+    known = Stamp.of(path)
 
     def connect() -> sqlite3.Connection:
+        if known is None or Stamp.of(path) != known:
+            raise changed(path)
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
 
@@ -72,19 +78,39 @@ def _limit(raw: Any, seconds: float) -> None:
     raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
 
 
+UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+
+
+def changed(path: Path) -> StoreUnreadable:
+    return StoreUnreadable(f"{path} was moved, deleted or made again since the store was opened: open the store again.")
+
+
+@contextmanager
+def in_sentences() -> Iterator[None]:
+    """What SQLite says of a file that it cannot read, and of a query that took too long, as a SaevxError."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, DatabaseError) as error:
+        raw = error.orig if isinstance(error, DatabaseError) else error
+        code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits tell more than is asked
+        if code == sqlite3.SQLITE_INTERRUPT:
+            raise SaevxError(STOPPED) from error
+        if code in UNREADABLE:
+            raise StoreUnreadable(
+                f"The database of this store cannot be read ({raw}): check it with `saevx verify`."
+            ) from error
+        raise
+
+
 def fetch(engine: Engine, query: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
     """All rows.
 
     Raises:
         SaevxError: the query took longer than the time limit.
+        StoreUnreadable: the database is damaged, or another one lies in its place.
     """
-    try:
-        with engine.connect() as conn:
-            return conn.execute(query, parameters).all()
-    except OperationalError as error:
-        if "interrupted" in str(error):
-            raise SaevxError(STOPPED) from error
-        raise
+    with in_sentences(), engine.connect() as conn:
+        return conn.execute(query, parameters).all()
 
 
 def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
@@ -92,20 +118,17 @@ def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> lis
     and a row object each would take several times what SQLite does.
 
     Raises:
-        SaevxError: the query took longer than the time limit.
+        SaevxError, StoreUnreadable: as `fetch`.
     """
-    borrowed = engine.raw_connection()
-    try:
-        raw = borrowed.driver_connection
-        assert raw is not None
-        _limit(raw, engine.get_execution_options()["time_limit_s"])
-        rows: list[Any] = raw.execute(sql, parameters).fetchall()
-    except sqlite3.OperationalError as error:
-        if "interrupted" in str(error):
-            raise SaevxError(STOPPED) from error
-        raise
-    finally:
-        borrowed.close()
+    with in_sentences():
+        borrowed = engine.raw_connection()
+        try:
+            raw = borrowed.driver_connection
+            assert raw is not None
+            _limit(raw, engine.get_execution_options()["time_limit_s"])
+            rows: list[Any] = raw.execute(sql, parameters).fetchall()
+        finally:
+            borrowed.close()
     return rows
 
 
@@ -136,7 +159,7 @@ class Columns:
 
 def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
     """The one column of many rows, as the driver gives them: a row object each would take longer than SQLite does."""
-    with engine.connect() as conn:
+    with in_sentences(), engine.connect() as conn:
         told = query.compile(engine, compile_kwargs={"literal_binds": True})
         raw = conn.connection.driver_connection
         assert raw is not None
@@ -144,18 +167,35 @@ def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
         yield from (value for (value,) in raw.execute(str(told)))
 
 
-def encode_cursor(value: Any, key: int) -> str:
-    return base64.urlsafe_b64encode(json.dumps([value, key]).encode()).decode().rstrip("=")
+def encode_cursor(tag: str, value: Any, key: int) -> str:
+    """The place after (value, key) in the list that `tag` stands for; see `StoreBase.list_tag`."""
+    return base64.urlsafe_b64encode(json.dumps([tag, value, key]).encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str) -> tuple[Any, int]:
+def decode_cursor(tag: str, cursor: str) -> tuple[Any, int]:
+    """(value, key) of a cursor of the same list.
+
+    Raises:
+        SaevxError: the cursor is of another list, order, filter or store, or is no cursor.
+    """
     try:
-        value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not (value is None or isinstance(value, int | float | str)):
+        of, value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if of != tag or not (value is None or isinstance(value, int | float | str)):
             raise TypeError
         return value, int(key)
-    except (ValueError, TypeError) as error:
-        raise SaevxError("This cursor is not one of this list: start again without `cursor`.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SaevxError(
+            "This cursor belongs to another list, order, filter or store: start again without `cursor`."
+        ) from error
+
+
+def page_start(tag: str, cursor: str | None) -> int:
+    """Where a page of a list begins whose cursors are `encode_cursor(tag, None, start)`.
+
+    Raises:
+        SaevxError: as `decode_cursor`.
+    """
+    return max(0, decode_cursor(tag, cursor)[1]) if cursor else 0
 
 
 def keyset_page(
@@ -167,6 +207,7 @@ def keyset_page(
     order: str,
     limit: int,
     cursor: str | None,
+    tag: str,
     where: list[ColumnElement[bool]],
     n: int,
     total: int | None = None,
@@ -176,6 +217,7 @@ def keyset_page(
     Args:
         order: "asc" or "desc".
         cursor: as a former page returned it.
+        tag: what the list's cursors carry, so that those of another list are refused.
         n: rows of the table.
         total: length of the whole list, where it is known: counting a million rows takes longer than reading a page.
 
@@ -188,7 +230,7 @@ def keyset_page(
     if total is None:
         total = int(fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0])
     # Two index-ordered runs, values then nulls, so that SQLite walks an index instead of sorting.
-    start = decode_cursor(cursor) if cursor else None
+    start = decode_cursor(tag, cursor) if cursor else None
     if total == 0:  # an index would be walked to its end
         return [], 0, None
     found: list[Row[Any]] = []
@@ -217,7 +259,7 @@ def keyset_page(
     more = len(found) > limit
     found = found[:limit]
     last = found[-1]._mapping if found else None
-    return found, total, encode_cursor(last[by], last[key]) if more and last is not None else None
+    return found, total, encode_cursor(tag, last[by], last[key]) if more and last is not None else None
 
 
 def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:

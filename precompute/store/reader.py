@@ -8,7 +8,6 @@ user's own ids, activations real SAE units (z). The questions are grouped by nou
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +20,7 @@ from precompute.store.base import modality_code
 from precompute.store.places import PlaceQueries
 from precompute.store.query import Columns, Page, fetch_plain, marks, match_words
 from precompute.store.rejected import RejectedQueries
+from precompute.store.run_info import created, read_run
 
 Array = NDArray[Any]
 Item = dict[str, Any]
@@ -55,21 +55,14 @@ class Store(PlaceQueries, RejectedQueries):
             "n_image_tokens": m["tokens"]["image"],
             "sae": m["sae"]["name"],
             "dataset": m["data"]["name"],
-            "created": m.get("created") or self._run.get("created"),
+            "created": created(m, read_run(self.path)),
             "version": m["code_version"],
             "content_id": m["content_id"],
         }
 
     @cached_property
-    def _run(self) -> Item:
-        """What `run.json` says of the run: times, host, paths; no value depends on it."""
-        path = self.path / "run.json"
-        run: Item = json.loads(path.read_text()) if path.is_file() else {}
-        return run
-
-    @cached_property
     def detail(self) -> Item:
-        """`summary`, verdict counts, special and sink tokens, quality, and the whole manifest."""
+        """`summary`, verdict counts, special and sink tokens, quality, and the manifest without its images."""
         c = s.features.c
         rows = self._all(select(c.verdict, func.count().label("n")).group_by(c.verdict))
         counts = {row.verdict: int(row.n) for row in rows}

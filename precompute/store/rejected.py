@@ -49,6 +49,6 @@ class RejectedQueries(StoreBase):
         where, total = ([], n) if kind is None else ([_KIND.element == kind], counts.get(kind, 0))
         rows, total, after = keyset_page(
             self.engine, select(s.quarantine, _KIND), by=c.idx, key=c.idx, order="asc", limit=limit, cursor=cursor,
-            where=where, n=n, total=total,
+            tag=self.list_tag("rejected", kind=kind), where=where, n=n, total=total,
         )  # fmt: skip
         return Page([{"row": r.idx, "id": r.sample_id, "reason": r.reason, "kind": r.kind} for r in rows], total, after)

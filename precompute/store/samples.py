@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, select, text
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import feature_ref
+from precompute.store.opening import IMAGES
 from precompute.store.quality import QualityQueries
 from precompute.store.query import Columns, Page, fetch_plain, keyset_page, marks, match_words
 
@@ -43,21 +44,23 @@ class SampleQueries(QualityQueries):
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
         c = s.samples.c
         where: list[ColumnElement[bool]] = []
-        total = self.n_samples
+        total, over = self.n_samples, threshold
         if flag is not None:
             known = self._flag(flag)
-            total = known["count"]
-            where.append(c[s.flag_column(flag)] > (known["threshold"] if threshold is None else threshold))
-        if ids is not None:
-            where.append(c.sample_id.in_([str(i) for i in ids]))
+            total, over = known["count"], known["threshold"] if threshold is None else threshold
+            where.append(c[s.flag_column(flag)] > over)
+        wanted = None if ids is None else [str(i) for i in ids]
+        if wanted is not None:
+            where.append(c.sample_id.in_(wanted))
         if q and q.strip():
             match = match_words(q)
             found = text("SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q").bindparams(q=match)
             where.append(c.row.in_(found.columns(c.row).scalar_subquery()) if match else c.row < 0)
         is_known = threshold is None and ids is None and not (q and q.strip())
+        tag = self.list_tag("samples", sort=sort, order=order, flag=flag, over=over, q=q, ids=wanted)
         rows, total, after = keyset_page(
             self.engine, select(s.samples), by=_sample_sort(sort), key=c.row, order=order, limit=limit,
-            cursor=cursor, where=where, n=self.n_samples, total=total if is_known else None,
+            cursor=cursor, tag=tag, where=where, n=self.n_samples, total=total if is_known else None,
         )  # fmt: skip
         return Page([self._sample_item(r._mapping) for r in rows], total, after)
 
@@ -134,11 +137,18 @@ class SampleQueries(QualityQueries):
         ]
 
     def image_path(self, sample_id: str, image: int = 0) -> Path:
-        """WebP file of a sample's picture."""
+        """WebP file of a sample's picture.
+
+        Raises:
+            SaevxError: no such sample or picture, or the store names a file outside its images.
+        """
         images = self._sample_row(sample_id)["images"]
         if not 0 <= image < len(images):
             raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures, counted from 0.")
-        return self.path / str(images[image]["path"])
+        name = str(images[image]["path"])
+        if not name.startswith(IMAGES) or ".." in Path(name).parts:  # whoever made the store may be a stranger
+            raise SaevxError(f"The image of sample {sample_id!r} is not among the images of the store: {name!r}.")
+        return self.path / name
 
 
 def _no_sample(sample_id: str) -> SaevxError:

@@ -35,12 +35,13 @@ Columns = dict[str, Sequence[Any]]
 _CHUNK = 5000
 EXAMPLE_COLUMNS = ("row", "position", "value", "n_active", "n_same")
 _UNHASHED = ("manifest.json", "run.json", "plan.json")
+_UNSTABLE = ("schema", "created", "files", "sizes", "content_id", "name")
 
 
 def finish(part: Path, manifest: Item) -> Item:
     """Turns STORE.part with all steps done into a finished store; the caller checks and renames it.
 
-    Writes store.sqlite, cooccurrence/, index/neighbours.npy and manifest.json (with `schema`, `files` and
+    Writes store.sqlite, cooccurrence/, index/neighbours.npy and manifest.json (with `schema`, `files`, `sizes` and
     `content_id`), deletes `collect/` and `steps/`.
 
     Returns:
@@ -62,6 +63,7 @@ def seal(part: Path, manifest: Item) -> Item:
         "schema": s.SCHEMA_VERSION,
         **manifest,
         "files": files,
+        "sizes": [(part / name).stat().st_size for name in files],
         "content_id": content_id(manifest, files),
     }
     fresh.write_text(json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
@@ -82,7 +84,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 def content_id(manifest: Item, files: dict[str, str]) -> str:
     """Hash of all files and of the manifest but its times: what annotations and caches key on."""
-    stable = {k: v for k, v in manifest.items() if k not in ("created", "files", "content_id", "name")}
+    stable = {k: v for k, v in manifest.items() if k not in _UNSTABLE}
     said = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 

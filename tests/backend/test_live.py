@@ -289,10 +289,12 @@ def test_the_generation_stops_when_the_client_leaves(client: TestClient) -> None
             time.sleep(0.005)
 
     async def leave() -> None:
-        stream = live.stream("store", work)
+        place = live.reserve("store")
+        stream = place.stream(work)
         async for _ in stream:
             break
         await stream.aclose()
+        place.release()
 
     with ThreadPoolExecutor(1) as beside:  # a browser's test may have left a loop in this thread
         beside.submit(asyncio.run, leave()).result(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def test_an_older_store_says_so(store_path: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(store_path, old)
     (old / mapfile.NAME).unlink()
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["files"][mapfile.NAME], manifest["sizes"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
     with TestClient(create_app(Settings(stores=[old], live=False))) as client:
         reply = client.get("/api/v1/map")
         assert reply.status_code == 404 and reply.headers["content-type"] == "application/problem+json"

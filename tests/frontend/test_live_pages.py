@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,6 +17,10 @@ from backend.settings import Settings
 from precompute.pass_options import Options
 from precompute.pipeline import precompute
 from tests import tiny
+from tests.running import Running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +85,23 @@ def test_steering_page_is_ready(live: TestClient) -> None:
     assert 'data-ready="yes"' in page and 'data-testid="live-rests"' not in page
     state = re.search(r'data-state="([^"]+)"', page)
     assert state and state[1].count("&#34;id&#34;") == 1
+
+
+def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Browser, made: Path) -> None:
+    """In Chromium: while the model loads, its state alone is asked for, not the whole store; then the page is ready."""
+    from playwright.sync_api import expect
+
+    server = Running(Settings(stores=[made / "store"], device="cpu"), ready=False)
+    asked: list[str] = []
+    with server.held_up(), server:
+        page = browser.new_context(base_url=server.url).new_page()
+        page.on("request", lambda request: asked.append(request.url.removeprefix(server.url)))
+        page.goto("/steer")
+        with page.expect_response("**/api/v1/live*", timeout=20_000) as reply:
+            pass
+        assert reply.value.json()["state"] == "loading" and len(reply.value.body()) < 500
+        expect(page.locator("#steer")).to_have_attribute("data-ready", "no")
+        server.let_go()
+        expect(page.locator("#steer")).to_have_attribute("data-ready", "yes", timeout=60_000)
+        page.context.close()
+    assert not any(path.startswith("/api/v1/store") for path in asked), asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -95,6 +96,9 @@ def test_a_store_without_a_map_says_so(pages_app: FastAPI, tmp_path: Path) -> No
     old = tmp_path / "old"
     shutil.copytree(pages_app.state.saevx.default.path, old)
     (old / mapfile.NAME).unlink()
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["files"][mapfile.NAME], manifest["sizes"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
     with TestClient(create_app(Settings(stores=[old], live=False)), headers={"Accept": "text/html"}) as client:
         page = client.get("/map").text
     assert 'data-testid="map-absent"' in page and "map.js" not in page and 'data-testid="map-strongest"' in page

@@ -321,7 +321,7 @@ def test_a_list_is_the_same_sorted_or_walked(made_up: Store) -> None:
             while True:
                 rows, total, cursor = keyset_page(
                     made_up.engine, select(c.id, column), by=column, key=c.id, order=order, limit=7, cursor=cursor,
-                    where=[c.verdict == "cross-modal"], n=n,
+                    tag="", where=[c.verdict == "cross-modal"], n=n,
                 )  # fmt: skip
                 found += [row.id for row in rows]
                 if cursor is None:
@@ -364,9 +364,38 @@ def test_partners_are_the_strongest_pairs(made_up: Store) -> None:
 
 def test_cursor_round_trip() -> None:
     for value in (None, 0.1, 3, "a, “b”", -1e-300):
-        assert decode_cursor(encode_cursor(value, 7)) == (value, 7)
-    with pytest.raises(SaevxError):
-        decode_cursor(encode_cursor([1], 7))  # type: ignore[arg-type]
+        assert decode_cursor("tag", encode_cursor("tag", value, 7)) == (value, 7)
+    for wrong in (encode_cursor("other", 1, 7), encode_cursor("tag", [1], 7), "3", "W10", "[" * 400):
+        with pytest.raises(SaevxError, match="start again without `cursor`"):
+            decode_cursor("tag", wrong)
+
+
+def test_a_cursor_belongs_to_its_list_order_filter_and_store(made_up: Store, tmp_path: Path) -> None:
+    write_store(tmp_path / "other", 60, seed=7)
+    other = Store.open(tmp_path / "other")
+    lists: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+        (made_up.features, {}, {"sort": "lift"}),
+        (made_up.features, {}, {"order": "desc"}),
+        (made_up.features, {"verdict": ["cross-modal"]}, {"verdict": ["dead"]}),
+        (made_up.features, {"max_density": 0.5}, {"max_density": 0.4}),
+        (made_up.samples, {}, {"sort": "cosine"}),
+        (made_up.samples, {"q": "dog"}, {"q": "cat"}),
+        (made_up.cooccurrence, {}, {"kind": "image-image"}),
+        (made_up.cooccurrence, {}, {"min_support": 3}),
+    ]
+    for ask, asked, changed in lists:
+        cursor = ask(**asked, limit=1).next
+        assert cursor and ask(**asked, limit=3, cursor=cursor).items, "the page's length may change"
+        for elsewhere, options in ((ask, asked | changed), (getattr(other, ask.__name__), asked)):
+            with pytest.raises(SaevxError, match="belongs to another list"):
+                elsewhere(**options, limit=1, cursor=cursor)
+    sample = made_up.events.sample(0)
+    first, second = np.flatnonzero((sample.modality_t <= s.IMAGE) & (np.diff(sample.offset_t) > 1))[:2].tolist()
+    cursor = made_up.features_at("s00000", position=first, limit=1)["next"]
+    with pytest.raises(SaevxError, match="belongs to another list"):
+        made_up.features_at("s00000", position=second, limit=1, cursor=cursor)
+    with pytest.raises(SaevxError, match="belongs to another list"):
+        made_up.features(cursor=made_up.samples(limit=1).next)
 
 
 def test_words_as_query() -> None:

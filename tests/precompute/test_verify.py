@@ -28,8 +28,8 @@ def seal(store: Path) -> None:
     """Makes the checksums right again, so that only the deeper checks can see a change."""
     manifest = json.loads((store / "manifest.json").read_text())
     files = checksums(store)
-    bare = {k: v for k, v in manifest.items() if k not in ("schema", "files", "content_id")}
-    manifest |= {"files": files, "content_id": content_id(bare, files)}
+    sizes = [(store / name).stat().st_size for name in files]
+    manifest |= {"files": files, "sizes": sizes, "content_id": content_id(manifest, files)}
     (store / "manifest.json").write_text(json.dumps(manifest))
 
 

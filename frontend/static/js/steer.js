@@ -74,7 +74,7 @@ function App() {
   useEffect(() => { // a model that is loading in the background will be there soon
     if (live || place.dataset.liveState !== "loading") return undefined;
     const timer = setInterval(async () => {
-      try { const store = await api("/store"); if (store.live.state !== "loading") location.reload(); } catch { /* ask again */ }
+      try { const { state } = await api("/live"); if (state !== "loading") location.reload(); } catch { /* ask again */ }
     }, 3000);
     return () => clearInterval(timer);
   }, [live]);

@@ -1,0 +1,176 @@
+"""Looks at a store before it is opened: is it whole, is it of this version, and is it still the same one later?
+
+Nothing here reads a file's content but that of `manifest.json`; `saevx verify` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+
+Item = dict[str, Any]
+
+MANIFEST, DATABASE, IMAGES = "manifest.json", "store.sqlite", "images/"
+CHECKED_IMAGES = 2000
+"""Images whose files are looked at, evenly spread over the store: a million of them would take seconds to minutes."""
+MOST_SCALE = 200
+"""A power of two that brings any float32 into the range of float16."""
+SHAPE: Item = {
+    "name": str,
+    "content_id": str,
+    "code_version": str,
+    "scale_log2": int,
+    "files": dict,
+    "delta": dict,
+    "quality": dict,
+    "options": dict,
+    "model": {"name": str, "layer": int, "d_model": int},
+    "sae": {"name": str, "sha256": str, "architecture": str, "n_features": int},
+    "data": {"name": str, "n_samples": int, "n_quarantined": int},
+    "tokens": dict.fromkeys(s.TOKEN_KINDS, int),
+    "cooccurrence": {"n_samples": int},
+}
+"""What every reader relies on in a manifest."""
+
+
+class StoreUnreadable(SaevxError):  # noqa: N818 - named for what it is about
+    """A file of a store cannot be read: it is damaged, or was moved, deleted or replaced since the store was opened."""
+
+
+def damaged(store: Path, what: str) -> StoreUnreadable:
+    """`what` is a clause such as "store.sqlite is missing"."""
+    return StoreUnreadable(
+        f"The store {store} is damaged ({what}): copy it again from where it is whole, or run `saevx precompute` again."
+    )
+
+
+class Stamp(NamedTuple):
+    """By what a file is known again without reading it."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path | str) -> Stamp | None:
+        """None where there is no such file, or it cannot be looked at."""
+        try:
+            found = os.stat(path)  # noqa: PTH116 - each request asks, and making a Path takes longer than looking
+        except (OSError, ValueError):
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def read_manifest(store: Path) -> Item:
+    """The manifest of a finished store, whole.
+
+    Raises:
+        SaevxError: not a store, unfinished, damaged, or made by another version.
+    """
+    try:
+        there = (store / MANIFEST).is_file() and (store / DATABASE).is_file()
+        content = (store / MANIFEST).read_text("utf-8") if there else ""
+    except UnicodeDecodeError as error:
+        raise damaged(store, f"{MANIFEST} is not text") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SaevxError(f"The store {store} cannot be read ({reason}): check its path and your rights.") from error
+    unfinished = " It is unfinished: run `saevx precompute` again." if store.name.endswith(".part") else ""
+    if not there:
+        raise SaevxError(f"{store} is not a store (no {MANIFEST} and {DATABASE}).{unfinished}")
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise damaged(store, f"{MANIFEST} is {'cut off or not JSON' if content.strip() else 'empty'}") from error
+    if not isinstance(manifest, dict):
+        raise damaged(store, f"{MANIFEST} is no JSON object")
+    if unfinished and "content_id" not in manifest:
+        raise SaevxError(f"{store} is not a store.{unfinished}")
+    _check_version(store, manifest.get("schema"))
+    wrong = _misshapen(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MOST_SCALE else "scale_log2")
+    if wrong is not None:
+        raise damaged(store, f"{MANIFEST} has no usable {wrong!r}")
+    return manifest
+
+
+def _check_version(store: Path, version: object) -> None:
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise damaged(store, f"{MANIFEST} does not say its schema")
+    if version == s.SCHEMA_VERSION:
+        return
+    newer = version > s.SCHEMA_VERSION
+    way = "install a newer saevx" if newer else "run `saevx precompute` again"
+    raise SaevxError(
+        f"The store {store} was made by {'a newer' if newer else 'an older'} version of saevx (it has store schema "
+        f"{version}, this version reads {s.SCHEMA_VERSION}): {way}."
+    )
+
+
+def _misshapen(found: Mapping[str, Any], shape: Item) -> str | None:
+    """The first name whose value is missing or of another kind."""
+    for name, kind in shape.items():
+        value = found.get(name)
+        if not isinstance(value, dict if isinstance(kind, dict) else kind) or isinstance(value, bool):
+            return name
+        if isinstance(kind, dict) and (inner := _misshapen(value, kind)):
+            return f"{name}.{inner}"
+    return None
+
+
+def check_files(store: Path, manifest: Item) -> dict[str, Stamp]:
+    """Every file of the manifest is there, with its size where the manifest tells it; of more than `CHECKED_IMAGES`
+    images only so many.
+
+    Returns:
+        the stamp of each file but the images.
+
+    Raises:
+        StoreUnreadable: naming the first file that is missing or of another size.
+    """
+    names: Sequence[str] = list(manifest["files"])
+    sizes: Sequence[int | None] = manifest.get("sizes") or [None] * len(names)
+    if not isinstance(sizes, list) or len(sizes) != len(names):
+        raise damaged(store, f"{MANIFEST} does not tell the size of each of its files")
+    images = [i for i, name in enumerate(names) if name.startswith(IMAGES)]
+    others = [i for i, name in enumerate(names) if not name.startswith(IMAGES)]
+    step = -(-len(images) // CHECKED_IMAGES) or 1
+    stamps: dict[str, Stamp] = {}
+    wrong: list[str] = []
+    for i in [*others, *images[::step], *images[-1:]]:
+        stamp = Stamp.of(store / names[i])
+        if stamp is None:
+            wrong.append(f"{names[i]} is missing")
+        elif sizes[i] is not None and stamp.size != sizes[i]:
+            wrong.append(f"{names[i]} has {stamp.size:,} bytes, not {sizes[i]:,}")
+        elif not names[i].startswith(IMAGES):
+            stamps[names[i]] = stamp
+    if DATABASE not in manifest["files"]:
+        raise damaged(store, f"{MANIFEST} does not list {DATABASE}")
+    if wrong:
+        more = f", and {len(wrong) - 1} more files are missing or have another size" if len(wrong) > 1 else ""
+        raise damaged(store, wrong[0] + more)
+    return stamps
+
+
+def without_images(manifest: Item) -> Item:
+    """The manifest for keeping in memory and showing: for its many images, how many there are and their bytes.
+
+    `files` and `sizes` lose the images, and `images` is {n, bytes}; `bytes` is null where the manifest has no sizes."""
+    names = list(manifest["files"])
+    sizes = manifest.get("sizes")
+    other = [not name.startswith(IMAGES) for name in names]
+    bare = {
+        **manifest,
+        "files": {name: sha256 for name, sha256 in manifest["files"].items() if not name.startswith(IMAGES)},
+        "images": {"n": len(names) - sum(other), "bytes": None},
+    }
+    if sizes is not None:
+        bare["sizes"] = [size for size, kept in zip(sizes, other, strict=True) if kept]
+        bare["images"]["bytes"] = sum(sizes) - sum(bare["sizes"])
+    return bare
