@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
+from precompute.files import exclusive
 
 
 def say(line: str) -> None:
@@ -18,6 +19,11 @@ def make(folder: Path, n_samples: int) -> Path:
     """Leave FOLDER/model, sae, data and store. Returns the store.
 
     Raises SaevxError where the store there was made of another number of samples: a store never changes."""
+    with exclusive(folder / "demo"):
+        return _make(folder, n_samples)
+
+
+def _make(folder: Path, n_samples: int) -> Path:
     store = folder / "store"
     if (store / "manifest.json").is_file():
         made = json.loads((store / "manifest.json").read_text())["data"]["n_rows"]

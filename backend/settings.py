@@ -9,17 +9,21 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from precompute.usage import UrlPath
+
 
 class Settings(BaseSettings):
     """What a running server is made of."""
 
-    model_config = SettingsConfigDict(env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
+    )
 
     stores: list[Path] = Field(default_factory=list)
     """Finished store folders; the first is the default."""
     live: bool = True
     """Load the model for image search, scoring and steering."""
-    root_path: str = ""
+    root_path: UrlPath = ""
     """Path under which a proxy shows this server, such as /saevx."""
 
     model: str | None = None

@@ -135,8 +135,6 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         SaevxError: wrong input, or an SAE that does not fit the model.
     """
     o = options
-    if o.sinks != "keep" and o.sinks <= 0:
-        raise SaevxError("--sinks takes a multiple above 0, or keep.")
     sae = SaeV.load(o.sae, o.device, layer=o.layer)
     mllm = shared.mllm if shared is not None else None
     if mllm is None:
