@@ -109,7 +109,7 @@ class Bench(CommandOptions):
     def cli_cmd(self) -> None:
         root = Path(__file__).parents[1]
         if not (root / "tests" / "bench").is_dir():
-            raise SaevxError("saevx bench runs in a checkout of the repository: clone it and run `make setup` there.")
+            raise SaevxError("Benchmarks run in a checkout of the repository: clone it and run `make setup` there.")
         if not (self.demo / "store" / "manifest.json").is_file():
             raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
         sys.path.insert(0, str(root))

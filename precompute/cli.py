@@ -3,6 +3,7 @@ backend/cli.py puts them beside the server's."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from precompute.errors import SaevxError, Terminated, first_line
-from precompute.failures import causes, sentence, write_log
+from precompute.failures import causes, sentence, truer_sentence, write_log
 from precompute.files import atomic_write, check_file, exclusive, write_text
 from precompute.options import EvaluateOptions, TrainOptions
 from precompute.pass_options import Options
@@ -192,7 +193,7 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
         say_error(str(error))
         return 2
     except SaevxError as error:
-        say_error(str(error))
+        say_error(truer_sentence(error, options_of(app, arguments)) or str(error))
         return 1
     except BrokenPipeError:
         # The reader of a pipe has left, as `head` does; Python must not complain again at exit.
@@ -232,4 +233,5 @@ def drop_output() -> None:
 
 
 def say_error(message: str) -> None:
-    print(f"saevx: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        print(f"saevx: {' '.join(message.split())}", file=sys.stderr)

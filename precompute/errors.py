@@ -5,6 +5,10 @@ class SaevxError(Exception):
     """Something the user can put right; its text is one sentence that says what to do."""
 
 
+class PlaceError(SaevxError):
+    """A place that cannot be written to, with the true cause (failures.py)."""
+
+
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM), as Ctrl-C does."""
 

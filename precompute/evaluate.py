@@ -89,7 +89,9 @@ def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> Iterator[None]:
     finally:
         handle.remove()
     if not fired:
-        raise SaevxError(f"The model does not pass through its layer {mllm.layer}, so nothing was replaced.")
+        raise SaevxError(
+            f"The model does not pass through its layer {mllm.layer}, so nothing was replaced: choose another --layer."
+        )
 
 
 @dataclass
@@ -160,7 +162,9 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
                 set_aside += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
             progress.add(len(one.rows) + len(one.set_aside))
     if not sum(sums.n_target):
-        raise SaevxError("No text token stands behind another one here, so there is no cross-entropy to measure.")
+        raise SaevxError(
+            "No text token stands behind another one, so there is no cross-entropy to measure: give longer texts."
+        )
     if set_aside:
         say(f"{len(set_aside)} rows were set aside; the first: {min(set_aside).reason}")
     return {

@@ -18,6 +18,8 @@ from collections.abc import Container, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from precompute.errors import PlaceError, SaevxError
+
 FULL = re.compile(
     r"no space left on device|disk is full|os error 28|not enough disk space|\d+ requested and \d+ written"
     r"|file write failed|ENOSPC",
@@ -42,6 +44,7 @@ TIGHT = 1 << 26
 """Free bytes below which a disk is taken to be the one that is full."""
 LIBRARIES = ("saevx", "torch", "transformers", "sae-lens", "datasets", "numpy", "faiss-cpu", "sqlalchemy", "ray")
 MOST_LOGS = 50
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _SECRETS = (
     (re.compile(r"(://)[^/\s@'\"]+@"), r"\1***@"),
@@ -69,6 +72,15 @@ def sentence(error: BaseException, place: Path | None = None, options: Container
         if isinstance(one, OSError) and (text := _file_sentence(one, place)) is not None:
             return text
     return None
+
+
+def truer_sentence(error: SaevxError, options: Container[str] = ()) -> str | None:
+    """Of an error that was made of a library's: the sentence for a memory that was too small, a cache or a disk that
+    cannot be written, which it may have mistaken for something else; None where there was no such cause."""
+    cause = error.__cause__
+    if cause is None or isinstance(error, PlaceError):
+        return None
+    return memory_sentence(cause, options) or _cache_sentence(cause) or disk_sentence(cause)
 
 
 def causes(error: BaseException, *, explicit: bool = False) -> Iterator[BaseException]:
@@ -121,10 +133,10 @@ def _no_room(folder: Path, need: int | None, *, sure: bool) -> str:
     folders = [folder] if sure else [folder, Path(_temporary()), Path("/var/tmp")]
     free = {one: shutil.disk_usage(one).free for one in folders if one.is_dir()}
     full = min(free, key=lambda one: (free[one] >= TIGHT, folders.index(one)), default=folder)
-    left = free.get(full, 0)
     if need is not None:
-        return f"No space is left in {full}: {human(need)} are needed and {human(left)} are free; {AGAIN}."
-    return f"No space is left in {full} ({human(left)} free): {AGAIN}."
+        left = human(free.get(full, 0))
+        return f"No space is left in {full}: {human(need)} are needed and {left} are free; {AGAIN}."
+    return f"No space is left in {full}: {AGAIN}."
 
 
 def memory_sentence(error: BaseException, options: Container[str] = ()) -> str | None:
@@ -143,6 +155,20 @@ def memory_sentence(error: BaseException, options: Container[str] = ()) -> str |
         ways = [text for option, text in LESS_MEMORY.items() if option in options]
         way = " or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else "".join(ways)
         return f"{what} memory is too small for this: {way or 'end other programs or take a machine with more'}."
+    return None
+
+
+def _cache_sentence(error: BaseException) -> str | None:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "huggingface"  # noqa: PTH111
+    folders = {name: os.environ.get(name) for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_HOME")}
+    caches = [Path(folder) for folder in folders.values() if folder] or [home]
+    for one in causes(error, explicit=True):
+        path = _path_of(one)
+        if path is None or not isinstance(one, OSError) or one.errno not in _UNWRITABLE:
+            continue
+        for cache in caches:
+            if path == cache or path in cache.parents or cache in path.parents:
+                return f"The cache folder {cache} cannot be written ({one.strerror}): name another in HF_HOME."
     return None
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from precompute.errors import SaevxError
+from precompute.errors import PlaceError, SaevxError
 from precompute.failures import disk_sentence, sentence
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         if error.filename == str(lock):
             error.filename = str(out)
-        raise SaevxError(sentence(error, out) or f"{out} cannot be written ({error}): choose another path.") from error
+        raise place_error(error, out) from error
     try:
         yield
     except SaevxError:
         raise
     except Exception as error:
         if (text := disk_sentence(error, out)) is not None:
-            raise SaevxError(text) from error
+            raise PlaceError(text) from error
         raise
     finally:
         _unlocked(held, lock)
@@ -93,7 +93,11 @@ def check_file(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SaevxError(sentence(error, path) or f"{path} cannot be written ({error}).") from error
+        raise place_error(error, path) from error
+
+
+def place_error(error: OSError, path: Path) -> PlaceError:
+    return PlaceError(sentence(error, path) or f"{path} cannot be written ({error}): choose another path.")
 
 
 def is_special(path: Path) -> bool:
@@ -110,7 +114,7 @@ def refuse_existing(out: Path, why: str = "") -> None:
     try:
         there = os.path.lexists(out)
     except OSError as error:
-        raise SaevxError(sentence(error, out) or f"{out} cannot be written ({error}).") from error
+        raise place_error(error, out) from error
     if there:
         raise SaevxError(f"{out} exists already{why and ' '}{why}: choose another --out or delete it.")
 
@@ -300,7 +304,7 @@ def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
         text = disk_sentence(error, path, size)
         if text is None:
             raise
-        raise SaevxError(text) from error
+        raise PlaceError(text) from error
     return np.lib.format.open_memmap(path, "r+")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from precompute import memory, sae_load
-from precompute.errors import SaevxError
+from precompute.errors import SaevxError, first_line
 from precompute.sae import SaeV
 
 MOST_FEATURES = 8192
@@ -39,7 +39,9 @@ def narrow(source: str, layer: int | None, device: str) -> tuple[SaeV, int]:
             stride = ceil(width / MOST_FEATURES)
             return thin(config, cut_weights(weights, width, stride), stride, source, layer, device), stride
         if (size := weights.stat().st_size) > memory.available():
-            raise SaevxError(f"The SAE {source} takes {size / 1e9:.1f} GB, more memory than this machine has free.")
+            raise SaevxError(
+                f"The SAE {source} takes {size / 1e9:.1f} GB, more than this machine has free: take a larger one."
+            )
     sae = SaeV.load(source, device, layer=layer)
     stride = ceil(sae.n_features / MOST_FEATURES)
     if stride == 1:
@@ -92,5 +94,7 @@ def thin(
         inner = SAE.from_dict(told)
         inner.load_state_dict(state)
     except Exception as error:
-        raise SaevxError(f"The SAE {source} cannot be tried in part: {error}") from error
+        raise SaevxError(
+            f"The SAE {source} cannot be tried in part ({first_line(error)}): run without --dry-run."
+        ) from error
     return SaeV(inner, source, layer)

@@ -137,12 +137,12 @@ class SampleQueries(QualityQueries):
         """WebP file of a sample's picture."""
         images = self._sample_row(sample_id)["images"]
         if not 0 <= image < len(images):
-            raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures, counted from 0.")
+            raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures: choose one, counted from 0.")
         return self.path / str(images[image]["path"])
 
 
 def _no_sample(sample_id: str) -> SaevxError:
-    return SaevxError(f"No sample {sample_id!r} in this store.")
+    return SaevxError(f"No sample {sample_id!r} in this store: see the list of samples.")
 
 
 def _sample_sort(sort: str) -> Any:
