@@ -6,13 +6,17 @@ traceback, and some imports swallow it. The commands are in commands.py.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # the module of that name takes longer to import than all above
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, NoReturn
+
     from backend.commands import Saevx as Saevx
     from precompute.cli import run as run
 
@@ -34,6 +38,8 @@ def main() -> None:
     except KeyboardInterrupt:  # a second one, while the first was being answered
         end(signal.SIGINT)
     on_signals(end)  # from here on only threads are waited for
+    if status in (130, 143):
+        leave(status)
     sys.exit(status)
 
 
@@ -41,30 +47,57 @@ def on_signals(handler: Callable[..., Any]) -> None:
     """Let a handler answer both signals, but for one that was to be ignored, as in a shell's background job."""
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            plain = number == signal.SIGINT and handler is interrupt
-            signal.signal(number, signal.default_int_handler if plain else handler)
+            signal.signal(number, handler)
 
 
-def end(number: int, _frame: object = None) -> None:
+def end(number: int, _frame: object = None) -> NoReturn:
     """End the process at once: nothing has been begun, or all is put away."""
     status, word = ENDINGS[signal.Signals(number)]
     os.write(2, f"saevx: {word}\n".encode())
     os._exit(status)
 
 
-def interrupt(_number: int, _frame: object) -> None:
-    """Let what runs be put away."""
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Let what runs be put away. Not in the middle of an import, where libraries in C++ abort at an exception: there
+    the process ends at once, or behind it where there are processes to be ended first."""
+    from precompute import files
     from precompute.errors import Terminated
 
-    raise Terminated
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            if "multiprocessing" in sys.modules and sys.modules["multiprocessing"].active_children():
+                return send_again(number)
+            files.abandon()
+            end(number)
+        frame = frame.f_back
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def leave(status: int) -> NoReturn:
+    """Exit as `sys.exit` does, but with this status: where an interrupt came in code that was run as a text, Python
+    would end by the signal instead."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(status)
 
 
 def again(lost: Any) -> None:
     """Raise an interrupt again that came in a destructor or a callback: Python would print it and go on."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT if type(lost.exc_value) is KeyboardInterrupt else signal.SIGTERM)
+        send_again(signal.SIGINT if type(lost.exc_value) is KeyboardInterrupt else signal.SIGTERM)
     else:
         sys.__unraisablehook__(lost)
+
+
+def send_again(number: int) -> None:
+    """A moment later, from another thread: here it would be lost as well."""
+    import threading
+
+    threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from precompute.errors import SaevxError, Terminated, first_line
-from precompute.failures import causes, sentence, truer_sentence, write_log
+from precompute.failures import causes, sentence, truer_sentence, without_secrets, write_log
 from precompute.files import atomic_write, check_file, exclusive, write_text
 from precompute.options import EvaluateOptions, TrainOptions
 from precompute.pass_options import Options
@@ -221,7 +221,7 @@ def unexpected(error: Exception, arguments: Sequence[str]) -> str:
     """The sentence for what nobody has foreseen."""
     log = write_log(error, arguments)
     where = f"The details are in {log}." if log else "No file could be written with the details."
-    return f"The command failed ({type(error).__name__}: {first_line(error)}). {where}"
+    return without_secrets(f"The command failed ({type(error).__name__}: {first_line(error)}). {where}")
 
 
 def drop_output() -> None:

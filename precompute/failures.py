@@ -20,12 +20,12 @@ from pathlib import Path
 
 from precompute.errors import PlaceError, SaevxError
 
-FULL = re.compile(
-    r"no space left on device|disk is full|os error 28|not enough disk space|\d+ requested and \d+ written"
-    r"|file write failed|ENOSPC",
-    re.IGNORECASE,
+FULL = re.compile(r"no space left on device|disk is full|os error 28|not enough disk space", re.IGNORECASE)
+"""How libraries say it that raise no OSError with its number: SQLite, safetensors, datasets."""
+SHORT = re.compile(
+    r"\d+ requested and \d+ written|disk I/O error|unexpected pos \d+ vs \d+|PytorchStreamWriter failed", re.IGNORECASE
 )
-"""How libraries say it that raise no OSError with its number: SQLite, safetensors, datasets, NumPy, torch, Arrow."""
+"""Likewise of those that do not say why not all was written: NumPy, SQLite, torch."""
 MEMORY = re.compile(
     r"out of memory|can(no|')t allocate memory|bad_alloc|unable to allocate|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
@@ -118,25 +118,36 @@ def disk_sentence(error: BaseException, place: Path | None = None, need: int | N
             )
         if number == errno.EROFS:
             return f"{at or folder} lies on a file system that can only be read: choose another place."
-        if number == errno.ENOSPC or (number is None and FULL.search(str(one)) is not None):
-            return _no_room(folder, need, sure=_path_of(one) is not None or need is not None)
+        if number == errno.ENOSPC and (need is not None or _path_of(one) is not None):
+            return _no_room(folder, need)
+        if number == errno.ENOSPC or (number is None and FULL.search(str(one))):
+            return _no_room(_tightest(place) or (folder if place else None), need)
+        if number is None and SHORT.search(str(one)):
+            if (full := _tightest(place)) is not None:
+                return _no_room(full, need)
+            return (
+                f"Not all could be written in {folder}: your quota of disk space, or the limit on the size of files "
+                f"(`ulimit -f`), may be used up; {AGAIN}."
+            )
     return None
 
 
-def _no_room(folder: Path, need: int | None, *, sure: bool) -> str:
-    """
-    Args:
-        sure: it is the disk of this folder; else it may be that of temporary files.
-    """
+def _no_room(folder: Path | None, need: int | None) -> str:
+    if folder is None:
+        return f"No space is left where the output goes: {AGAIN}."
+    if need is None:
+        return f"No space is left in {folder}: {AGAIN}."
     from precompute.progress import human
 
-    folders = [folder] if sure else [folder, Path(_temporary()), Path("/var/tmp")]
-    free = {one: shutil.disk_usage(one).free for one in folders if one.is_dir()}
-    full = min(free, key=lambda one: (free[one] >= TIGHT, folders.index(one)), default=folder)
-    if need is not None:
-        left = human(free.get(full, 0))
-        return f"No space is left in {full}: {human(need)} are needed and {left} are free; {AGAIN}."
-    return f"No space is left in {full}: {AGAIN}."
+    free = shutil.disk_usage(folder).free
+    return f"No space is left in {folder}: {human(need)} are needed and {human(free)} are free; {AGAIN}."
+
+
+def _tightest(place: Path | None) -> Path | None:
+    """Of the folders that a command writes to, its own and those for temporary files, the first whose disk is all but
+    full."""
+    folders = [*([_folder(place)] if place else []), Path(_temporary()), Path("/var/tmp")]
+    return next((one for one in folders if one.is_dir() and shutil.disk_usage(one).free < TIGHT), None)
 
 
 def memory_sentence(error: BaseException, options: Container[str] = ()) -> str | None:
@@ -238,7 +249,8 @@ def write_log(error: BaseException, arguments: Sequence[str]) -> Path | None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / name
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
         except OSError:
             continue
         with contextlib.suppress(OSError):

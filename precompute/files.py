@@ -26,6 +26,8 @@ from precompute.failures import disk_sentence, sentence
 if TYPE_CHECKING:
     import numpy as np
 
+HELD: set[Path] = set()
+"""Locks' files of this process."""
 TEMPORARY = ".tmp"
 """Ends the name of a file that is being written; what a killed run left of it is written anew."""
 _ZEROS = 1 << 20
@@ -60,6 +62,7 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
         if error.filename == str(lock):
             error.filename = str(out)
         raise place_error(error, out) from error
+    HELD.add(lock)
     try:
         yield
     except SaevxError:
@@ -191,7 +194,15 @@ def _owner(lock: Path) -> str:
         return ""
 
 
+def abandon() -> None:
+    """Let go of every lock, in a process that ends here."""
+    for lock in HELD:
+        with contextlib.suppress(OSError):
+            lock.unlink(missing_ok=True)
+
+
 def _unlocked(held: int, lock: Path) -> None:
+    HELD.discard(lock)
     if sys.platform == "win32":  # there an open file cannot be removed
         os.close(held)
     with contextlib.suppress(OSError):
@@ -250,21 +261,30 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "wb") -> Iterator[IO[Any
     what was there stays. A link is followed; a device or a pipe is written to."""
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     if is_special(path):
-        with path.open(mode, **text) as file:
+        with _named(path), path.open(mode, **text) as file:
             yield file
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     fresh = path.with_name(path.name + TEMPORARY)
     try:
-        with fresh.open(mode, **text) as file:
+        with _named(path), fresh.open(mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The system does not say which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
 
