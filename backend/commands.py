@@ -4,6 +4,7 @@ it, so that `--help` answers at once."""
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,8 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
-from precompute.usage import CommandOptions, Paths, UrlPath
+from precompute.files import exclusive
+from precompute.usage import CommandOptions, Paths, UrlPath, from_environment
 
 Port = Field(default=8000, ge=0, le=65535)
 Host = Annotated[str, Field(min_length=1)]
@@ -56,7 +58,7 @@ class Serve(CommandOptions):
         from backend.settings import Settings
 
         options = self.model_dump(exclude={"host", "port"})
-        serve(Settings(**options), self.host, self.port)
+        serve(from_environment(Settings, **options), self.host, self.port)
 
 
 class Demo(CommandOptions):
@@ -117,15 +119,16 @@ class Bench(CommandOptions):
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
-        result = bench(
-            self.name, demo=self.demo.resolve(), small=self.small, device=self.device,
-            command=" ".join(["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]),
-            wide=self.wide and self.wide.resolve(),
-        )  # fmt: skip
-        print(said(result))
+        command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
         out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
-        if out is not None:
-            write(result, out)
+        with nullcontext() if out is None else exclusive(out):
+            result = bench(
+                self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
+                wide=self.wide and self.wide.resolve(),
+            )  # fmt: skip
+            print(said(result))
+            if out is not None:
+                write(result, out)
 
 
 class Saevx(BaseSettings):

@@ -8,7 +8,7 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -139,6 +139,27 @@ def run_command(app: type[BaseSettings], arguments: Sequence[str]) -> None:
 
 class WrongUsage(Exception):  # noqa: N818 - of the command, not of the program
     """A command line that cannot be read."""
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def from_environment(settings: type[S], **values: Any) -> S:
+    """Settings of these values, the others from variables of the environment.
+
+    Raises:
+        WrongUsage: a variable holds something wrong.
+    """
+    prefix = settings.model_config.get("env_prefix", "")
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        option, _, told = usage_message(error, settings).partition(" ")
+        raise WrongUsage(f"{prefix}{option.strip('-').replace('-', '_').upper()} {told}") from error
+    except SettingsError as error:
+        name = re.search(r'field "(\w+)"', str(error))
+        variable = f"{prefix}{name[1].upper()}" if name else "A variable of the environment"
+        raise WrongUsage(f"{variable} cannot be read: give its value as JSON.") from error
 
 
 def _is_taken_whole(place: Sequence[str], app: type[BaseModel]) -> bool:

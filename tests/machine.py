@@ -67,3 +67,18 @@ def small_disk(folder: Path) -> Iterator[Resize]:
         yield resize
     finally:
         subprocess.run(["umount", "-l", folder], capture_output=True)
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[Path]:
+    """A folder in which this user may make nothing; to root it is one that may not change at all."""
+    folder.mkdir()
+    if os.geteuid() and not folder.chmod(0o500):
+        yield folder
+        return
+    if subprocess.run(["chattr", "+i", folder], capture_output=True).returncode:
+        pytest.skip("root may write anywhere here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=True)
