@@ -1,160 +1,116 @@
-"""The console command `saevx`: the server's commands beside the offline ones. What is heavy is imported by
-the command that needs it, so that `--help` answers at once."""
+"""The console command `saevx`: the entry, and what signals do to it.
+
+Nothing is imported here before Ctrl-C is answered in one line: an exception out of the middle of an import is a
+traceback, and some imports swallow it. The commands are in commands.py.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
-from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand
+TYPE_CHECKING = False  # the module of that name takes longer to import than all above
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, NoReturn
 
-from backend.settings import AllowedHost
-from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify, run
-from precompute.errors import SaevxError
-from precompute.experiments.cli import Experiment
-from precompute.options import SaeFormat
+    from backend.commands import Saevx as Saevx
+    from precompute.cli import run as run
 
-Port = Field(default=8000, ge=0, le=65535)
-
-
-class Serve(BaseModel):
-    """Show finished stores in the browser and over the API."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    stores: CliPositionalArg[list[Path]]
-    """Folders of finished stores; the first is the default."""
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is every one of this machine. There is no login."""
-    port: int = Port
-    """Port to listen on; 0 takes a free one."""
-    live: bool = True
-    """Load the model for search by picture, scoring and steering; without it everything else works."""
-    root_path: str = ""
-    """Path under which a proxy shows this server, such as /saevx."""
-    allowed_host: list[AllowedHost] = Field(default_factory=list)
-    """Name by which browsers may reach the server beside its own and its IP addresses, such as that of a proxy; give it
-    several times. *.DOMAIN is every name below, * any name at all."""
-    model: str | None = None
-    """Model folder or hub id for live requests; default: the one the store was made with."""
-    sae: str | None = None
-    """SAE folder for live requests; default: the one the store was made with."""
-    sae_format: SaeFormat = "auto"
-    """How that SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
-    device: str = "auto"
-    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
-    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
-    queue: int = Field(default=8, ge=1)
-    """Live requests that may wait; one more is answered 503."""
-    max_upload_mb: float = Field(default=16, gt=0)
-    """Largest request body, in MB."""
-
-    def cli_cmd(self) -> None:
-        from backend.serve import serve
-        from backend.settings import Settings
-
-        options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the rest may stand in the environment
-        serve(Settings(**options), self.host, self.port)
-
-
-class Demo(BaseModel):
-    """Make the demo – a small real model, its SAE-V, pictures, a store – and open it. A second run makes
-    nothing twice."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    dir: Path = Path("demo")
-    """Folder for model, sae, data and store."""
-    samples: int = Field(default=1500, ge=20)
-    """Pairs to draw; the first ones are the same whatever the number."""
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = Port
-    """Port to listen on; 0 takes a free one."""
-    serve: bool = True
-    """Open the explorer at the end; --no-serve only makes the folder."""
-
-    def cli_cmd(self) -> None:
-        from backend.demo import make
-
-        store = make(self.dir, self.samples)
-        if self.serve:
-            Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
-
-
-class Bench(BaseModel):
-    """Measure one of the figures of docs/performance.md; from a checkout, as benchmarks are not in the package."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    name: CliPositionalArg[str]
-    """Which benchmark: the name of a module in tests/bench, such as collect."""
-    demo: Path = Path("demo")
-    """Folder that `saevx demo` made; it is only read."""
-    out: Path | None = None
-    """JSON file to write; default: docs/results/bench-NAME.json, nothing with --small."""
-    wide: Path | None = None
-    """Folder for the made-up store of 65,536 features and a million pairs (9 GB) that some benchmarks need: made where
-    it is not there, and kept; default: a temporary folder."""
-    small: bool = False
-    """Run the smallest size once, to see that it works; its figures mean nothing."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda."""
-
-    def cli_cmd(self) -> None:
-        root = Path(__file__).parents[1]
-        if not (root / "tests" / "bench").is_dir():
-            raise SaevxError("saevx bench runs in a checkout of the repository: clone it and run `make setup` there.")
-        if not (self.demo / "store" / "manifest.json").is_file():
-            raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
-        sys.path.insert(0, str(root))
-        from tests.bench.run import bench, names, said, write
-
-        if self.name not in names():
-            raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
-        result = bench(
-            self.name, demo=self.demo.resolve(), small=self.small, device=self.device,
-            command=" ".join(["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]),
-            wide=self.wide and self.wide.resolve(),
-        )  # fmt: skip
-        print(said(result))
-        out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
-        if out is not None:
-            write(result, out)
-
-
-class Saevx(BaseSettings):
-    """SAE-V Explorer: see what a multimodal language model sees, feature by feature."""
-
-    model_config = CLI_CONFIG
-
-    demo: CliSubCommand[Demo] = Field(description="Make the demo and open it.")
-    train: CliSubCommand[Train] = Field(description="Train an SAE-V or SAE on a layer of a model.")
-    evaluate: CliSubCommand[Evaluate] = Field(description="Measure an SAE inside a model.")
-    precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
-    serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
-    score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
-    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
-    patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each picture.")
-    verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
-    bench: CliSubCommand[Bench] = Field(description="Measure how fast and how large this is, from a checkout.")
-    experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
-
-    def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
+ENDINGS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+"""Exit status, 128 and the signal's number as shells have it, and the word for it."""
 
 
 def main() -> None:
-    """Entry of the console script: exit 0 done, 1 failed with one line on standard error, 2 wrong usage."""
-    arguments = sys.argv[1:]
-    sys.exit(run(Saevx, arguments or ["--help"]))
+    """Entry of the console script: exit 0 done, 1 failed with one line on standard error, 2 wrong usage, 130
+    interrupted, 143 terminated."""
+    on_signals(end)
+    from backend.commands import Saevx
+    from precompute.cli import run
+
+    sys.unraisablehook = again
+    on_signals(interrupt)
+    try:
+        status = run(Saevx, sys.argv[1:] or ["--help"])
+    except KeyboardInterrupt:  # a second one, while the first was being answered
+        end(signal.SIGINT)
+    on_signals(end)  # from here on only threads are waited for
+    if status in (130, 143):
+        leave(status)
+    sys.exit(status)
+
+
+def on_signals(handler: Callable[..., Any]) -> None:
+    """Let a handler answer both signals, but for one that was to be ignored, as in a shell's background job."""
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def end(number: int, _frame: object = None) -> NoReturn:
+    """End the process at once: nothing has been begun, or all is put away."""
+    status, word = ENDINGS[signal.Signals(number)]
+    os.write(2, f"saevx: {word}\n".encode())
+    os._exit(status)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Let what runs be put away. Not in the middle of an import, where libraries in C++ abort at an exception: there
+    the process ends at once, or behind it where there are processes to be ended first."""
+    from precompute import files
+    from precompute.errors import Terminated
+
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            if "multiprocessing" in sys.modules and sys.modules["multiprocessing"].active_children():
+                return send_again(number)
+            files.abandon()
+            end(number)
+        frame = frame.f_back
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def leave(status: int) -> NoReturn:
+    """Exit as `sys.exit` does, but with this status: where an interrupt came in code that was run as a text, Python
+    would end by the signal instead."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(status)
+
+
+def again(lost: Any) -> None:
+    """Raise an interrupt again that came in a destructor or a callback: Python would print it and go on."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        send_again(signal.SIGINT if type(lost.exc_value) is KeyboardInterrupt else signal.SIGTERM)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def send_again(number: int) -> None:
+    """A moment later, from another thread: here it would be lost as well."""
+    import threading
+
+    threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+
+
+def __getattr__(name: str) -> Any:
+    """`Saevx` and `run`, where they are asked for."""
+    if name == "Saevx":
+        from backend import commands
+
+        return commands.Saevx
+    if name == "run":
+        from precompute import cli
+
+        return cli.run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
+from precompute.files import exclusive
 from precompute.store.opening import read_manifest
 
 
@@ -19,6 +20,11 @@ def make(folder: Path, n_samples: int) -> Path:
 
     Raises SaevxError where the store there was made of another number of samples, as a store never changes; or is
     damaged, or of another version."""
+    with exclusive(folder / "demo"):
+        return _make(folder, n_samples)
+
+
+def _make(folder: Path, n_samples: int) -> Path:
     store = folder / "store"
     if (store / "manifest.json").is_file():
         made = read_manifest(store)["data"].get("n_rows")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from backend.settings import Settings
-from precompute.errors import SaevxError
+from precompute.errors import SaevxError, Terminated, first_line
 
 if TYPE_CHECKING:
     from backend.deps import State
@@ -37,7 +39,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     print(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}", file=sys.stderr)
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
     settle()
-    server.run(sockets=[listening])  # on uvloop, where it is installed
+    with contextlib.suppress(Terminated):  # which is how a service is stopped
+        server.run(sockets=[listening])  # on uvloop, where it is installed
 
 
 def settle() -> None:
@@ -49,16 +52,38 @@ def settle() -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything is announced; port 0 takes any free one."""
+    """The listening socket, taken before anything is announced; port 0 takes any free one.
+
+    Raises:
+        SaevxError: there is no such host, it is not this machine, or the port is taken or may not be used.
+    """
+    name = host.removeprefix("[").removesuffix("]")
     try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)  # from here on a browser waits for the page instead of being refused
-    except OSError as error:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
         raise SaevxError(
-            f"Cannot listen on {host}:{port} ({error.strerror}): choose another --port."
+            f"There is no host {host!r} ({first_line(error)}): choose another --host, such as 127.0.0.1 or 0.0.0.0."
         ) from error
-    return listening
+    for last, (family, kind, protocol, _, address) in enumerate(found, 1 - len(found)):
+        listening = socket.socket(family, kind, protocol)
+        try:
+            if sys.platform != "win32":  # there it would share the port with whoever has it
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)  # from here on a browser waits for the page instead of being refused
+            return listening
+        except OSError as error:
+            listening.close()
+            if last == 0:
+                raise cannot_listen(host, port, error) from error
+    raise SaevxError(f"There is no host {host!r}: choose another --host, such as 127.0.0.1 or 0.0.0.0.")
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> SaevxError:
+    """With what helps against the cause."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return SaevxError(f"{host} is no address of this machine: choose another --host, such as 127.0.0.1 or 0.0.0.0.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return SaevxError(f"This user may not listen on port {port}: choose another --port, from 1024 on.")
+    why = "another program does already" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return SaevxError(f"Cannot listen on {host}:{port} ({why}): choose another --port, or 0 for a free one.")

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from precompute.options import SaeFormat
+from precompute.usage import UrlPath
 
 EVERY = "*"
 _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
@@ -38,13 +39,15 @@ def split_host(text: str) -> tuple[str, int | None] | None:
 class Settings(BaseSettings):
     """What a running server is made of."""
 
-    model_config = SettingsConfigDict(env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
+    )
 
     stores: list[Path] = Field(default_factory=list)
     """Finished store folders; the first is the default."""
     live: bool = True
     """Load the model for image search, scoring and steering."""
-    root_path: str = ""
+    root_path: UrlPath = ""
     """Path under which a proxy shows this server, such as /saevx."""
     allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
     """Names by which browsers may reach this server beside its own, such as a proxy's; `*.DOMAIN` is every name below,

@@ -3,6 +3,7 @@ backend/cli.py puts them beside the server's."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -10,15 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict, SettingsError
+from pydantic import ConfigDict, Field
+from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from precompute.errors import SaevxError
+from precompute.errors import SaevxError, Terminated, first_line
+from precompute.failures import causes, sentence, truer_sentence, without_secrets, write_log
+from precompute.files import atomic_write, check_file, exclusive, write_text
 from precompute.options import EvaluateOptions, TrainOptions
 from precompute.pass_options import Options
 from precompute.patches_options import PatchesOptions
-from precompute.pipeline import precompute
 from precompute.score_options import ScoreOptions
+from precompute.usage import CommandOptions, Texts, WrongUsage, options_of, run_command
 
 CLI_CONFIG = SettingsConfigDict(
     cli_kebab_case=True,
@@ -42,6 +45,8 @@ class Precompute(Options):
     """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
 
     def cli_cmd(self) -> None:
+        from precompute.pipeline import precompute
+
         done = precompute(self)
         if not self.dry_run:
             print(done)
@@ -74,16 +79,23 @@ class Evaluate(EvaluateOptions):
     def cli_cmd(self) -> None:
         from precompute.evaluate import evaluate
 
-        found = json.dumps(evaluate(self), indent=1, ensure_ascii=False) + "\n"
+        def report() -> str:
+            return json.dumps(evaluate(self), indent=1, ensure_ascii=False) + "\n"
+
         if self.out is None:
-            sys.stdout.write(found)
+            sys.stdout.write(report())
             return
-        fresh = self.out.with_name(self.out.name + ".part")
-        fresh.write_text(found, encoding="utf-8")
-        fresh.replace(self.out)
+        with exclusive(self.out):
+            check_file(self.out)
+            text = report()
+            try:
+                write_text(self.out, text)
+            except OSError:
+                sys.stdout.write(text)  # rather than lose the work of hours
+                raise
 
 
-class Verify(BaseModel):
+class Verify(CommandOptions):
     """Check a finished store: every file against its checksum, every count and example against the events."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -116,7 +128,7 @@ class Score(ScoreOptions):
         print(score_data(self))
 
 
-class Filter(BaseModel):
+class Filter(CommandOptions):
     """Keep the best pairs by a score, as JSONL that `datasets` loads back, with the rows' own fields."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -127,7 +139,7 @@ class Filter(BaseModel):
     """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good from bad."""
     keep: float = Field(default=50.0, ge=0, le=100)
     """Percent of the pairs to keep, 0–100."""
-    drop_flags: list[str] = Field(default_factory=list)
+    drop_flags: Texts = Field(default_factory=list)
     """Leave out samples with any of these flags; give it several times."""
     out: Path | None = None
     """File to write; default: standard output."""
@@ -148,10 +160,10 @@ class Filter(BaseModel):
         if self.out is None:
             sys.stdout.writelines(lines)
             return
-        fresh = self.out.with_name(self.out.name + ".part")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        fresh.replace(self.out)
+        with exclusive(self.out):
+            check_file(self.out)
+            with atomic_write(self.out, "w") as file:
+                file.writelines(lines)
 
 
 class Patches(PatchesOptions):
@@ -169,35 +181,57 @@ class Patches(PatchesOptions):
 
 
 def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status: 0 done, 1 failed with one line on standard error, 2 wrong
-    usage."""
+    """Run a command line and return its exit status: 0 done, 1 failed with one line on standard error, 2 wrong usage,
+    130 interrupted, 143 terminated. Whatever is raised ends here."""
+    arguments = list(sys.argv[1:] if args is None else args)
     try:
-        CliApp.run(app, cli_args=list(sys.argv[1:] if args is None else args))
-    except ValidationError as error:
-        for wrong in error.errors():
-            say_error(f"{option_name(wrong['loc'])}: {wrong['msg']}")
-            return 2
-    except SettingsError as error:
+        run_command(app, arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that what cannot be written is known here
+        return 0
+    except WrongUsage as error:
         say_error(str(error))
         return 2
     except SaevxError as error:
-        say_error(str(error))
+        say_error(truer_sentence(error, options_of(app, arguments)) or str(error))
         return 1
-    except KeyboardInterrupt:
-        say_error("interrupted")
-        return 130
     except BrokenPipeError:
         # The reader of a pipe has left, as `head` does; Python must not complain again at exit.
+        drop_output()
+        return 0
+    except Exception as error:
+        if ended := next((one for one in causes(error) if isinstance(one, KeyboardInterrupt)), None):
+            return interrupted(ended)  # a library has made something else of it
+        if isinstance(error, OSError):
+            drop_output()
+        say_error(sentence(error, options=options_of(app, arguments)) or unexpected(error, arguments))
+        return 1
+    except KeyboardInterrupt as error:
+        return interrupted(error)
+
+
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Exit status as a shell has it: 128 and the signal's number."""
+    terminated = isinstance(error, Terminated)
+    say_error("terminated" if terminated else "interrupted")
+    return 143 if terminated else 130
+
+
+def unexpected(error: Exception, arguments: Sequence[str]) -> str:
+    """The sentence for what nobody has foreseen."""
+    log = write_log(error, arguments)
+    where = f"The details are in {log}." if log else "No file could be written with the details."
+    return without_secrets(f"The command failed ({type(error).__name__}: {first_line(error)}). {where}")
+
+
+def drop_output() -> None:
+    """What standard output still holds goes nowhere, where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def option_name(place: Sequence[str | int]) -> str:
-    """`--batch-tokens` of ('Precompute', 'batch_tokens'): the last name in the place of an error."""
-    names = [str(part) for part in place if isinstance(part, str)]
-    named = [name for name in names if name.islower()] or names
-    return f"--{named[-1].replace('_', '-')}" if named else "arguments"
 
 
 def say_error(message: str) -> None:
-    print(f"saevx: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        print(f"saevx: {' '.join(message.split())}", file=sys.stderr)

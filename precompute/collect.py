@@ -26,6 +26,7 @@ from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activ
 from precompute.entries import by_sample
 from precompute.errors import SaevxError
 from precompute.feed import ahead, behind, decode
+from precompute.files import write_text
 from precompute.model import IMAGE, TEXT, Batch, Mllm
 from precompute.plan import PRELUDE, Plan
 from precompute.progress import Progress
@@ -220,7 +221,7 @@ class Collector:
             "sinks": {"multiple": self.sink_multiple, "median_norm": median},
             "input_factor": self.sae.input_factor,
         }
-        write_whole(path, json.dumps(result).encode())
+        write_text(path, json.dumps(result))
         return result, rest(held, loaded)
 
     def waited(self, loaded: Generator[Loaded]) -> Generator[Loaded]:
@@ -283,12 +284,6 @@ def rest(held: list[Loaded], loaded: Generator[Loaded]) -> Generator[Loaded]:
     while held:
         yield held.pop(0)
     yield from loaded
-
-
-def write_whole(path: Path, raw: bytes) -> None:
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_bytes(raw)
-    fresh.replace(path)
 
 
 def prelude_path(part: Path) -> Path:

@@ -20,6 +20,14 @@ class PairError(SaevxError):
         super().__init__(f"{sentence}: {advice}." if advice else f"{sentence}.")
 
 
+class PlaceError(SaevxError):
+    """A place that cannot be written to, with the true cause (failures.py)."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end (SIGTERM), as Ctrl-C does."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, short enough for a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -91,7 +91,9 @@ def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> Iterator[None]:
     finally:
         handle.remove()
     if not fired:
-        raise SaevxError(f"The model does not pass through its layer {mllm.layer}, so nothing was replaced.")
+        raise SaevxError(
+            f"The model does not pass through its layer {mllm.layer}, so nothing was replaced: choose another --layer."
+        )
 
 
 @dataclass
@@ -137,8 +139,6 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         SaevxError: wrong input, or an SAE that does not fit the model.
     """
     o = options
-    if o.sinks != "keep" and o.sinks <= 0:
-        raise SaevxError("--sinks takes a multiple above 0, or keep.")
     sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
     if sae.other_hook is not None:
         say(sae.other_hook)
@@ -166,7 +166,9 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
                 set_aside += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
             progress.add(len(one.rows) + len(one.set_aside))
     if not sum(sums.n_target):
-        raise SaevxError("No text token stands behind another one here, so there is no cross-entropy to measure.")
+        raise SaevxError(
+            "No text token stands behind another one, so there is no cross-entropy to measure: give longer texts."
+        )
     if set_aside:
         say(summary_of(set_aside, o.id_column))
     return {

@@ -56,7 +56,7 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
 
 def _check_keep(keep: float) -> None:
     if not 0 <= keep <= 100:
-        raise SaevxError(f"keep is a percentage from 0 to 100, not {keep:g}.")
+        raise SaevxError(f"{keep:g} is no percentage of pairs to keep: give one from 0 to 100.")
 
 
 def best(score: Array, allowed: Array, keep: float) -> Array:

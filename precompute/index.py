@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute import map as feature_map
+from precompute.files import atomic_write
 from precompute.omega import unit
 from precompute.store.collected import Collected, load_step, save_step
 from precompute.store.sample_vectors import PROJECTION_SEED, WIDTH, sample_vectors
@@ -48,6 +49,13 @@ def flat_index(vectors: Array) -> Any:
     index.train(vectors[:1])
     index.add(vectors)
     return index
+
+
+def write_index(vectors: Array, path: Path) -> None:
+    """`flat_index`'s file. Python writes it: the library's own writer says nothing of a disk that is full at the end,
+    and knows names in the C library's encoding only."""
+    with atomic_write(path) as file:
+        faiss.write_index(flat_index(vectors), faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
 
 
 def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
@@ -161,9 +169,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         )  # fmt: skip
         save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
         for name, vectors in zip(SPACES, (decoder, profile), strict=True):
-            faiss.write_index(flat_index(vectors), str(folder / f"{name}.faiss"))
+            write_index(vectors, folder / f"{name}.faiss")
         for m, name in enumerate(MODALITIES):
             vectors = all_sample_vectors(data, weigh, m)
-            faiss.write_index(flat_index(vectors), str(folder / f"sample_{name}.faiss"))
+            write_index(vectors, folder / f"sample_{name}.faiss")
         drawn.result()
     return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,17 @@ import numpy as np
 import psutil
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""glibc's; other C libraries have none."""
+
+
+def _glibc(name: str) -> Any:
+    """A function of glibc; None where the C library is another, or there is no way to ask it (Windows)."""
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except (OSError, TypeError):
+        return None
+
+
+_TRIM = _glibc("malloc_trim")
 
 
 def resident() -> int:
@@ -33,6 +41,10 @@ def peak() -> int:
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(most * (1 if sys.platform == "darwin" else 1024))
 
@@ -58,7 +70,7 @@ def release(*things: Any) -> None:
     for thing in things:
         while isinstance(thing, np.ndarray):
             thing = thing.base
-        if isinstance(thing, mmap.mmap):
+        if isinstance(thing, mmap.mmap) and hasattr(thing, "madvise"):  # Windows keeps pages as it likes
             thing.madvise(mmap.MADV_DONTNEED)
 
 

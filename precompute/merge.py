@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from precompute import accumulate as acc
@@ -23,6 +22,7 @@ from precompute import memory
 from precompute.collect import PRELUDE_FILE, THUMBS, Collector, thumb_path
 from precompute.data import SetAside, none_left
 from precompute.errors import SaevxError
+from precompute.files import atomic_write, new_array
 from precompute.model import IMAGE, SINK, SPECIAL, TEXT
 from precompute.runs import expand, offsets
 from precompute.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
@@ -126,8 +126,8 @@ def write_events(job: Collector, head: Heads) -> None:
         "event_feature": (feature_type(job.sae.n_features), n_events),
         "event_value": (np.float16, n_events),
     }
-    files = {name: open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), (n,)) for name, (kind, n) in out.items()}
-    token_event = open_memmap(folder / "token_event.npy", "w+", np.dtype(np.int64), (n_tokens + 1,))
+    files = {name: new_array(folder / f"{name}.npy", kind, (n,)) for name, (kind, n) in out.items()}
+    token_event = new_array(folder / "token_event.npy", np.int64, (n_tokens + 1,))
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
         at_t = expand(token_start[row_n], head.n_token[row_n])
@@ -150,8 +150,8 @@ def write_maxima(job: Collector, head: Heads) -> None:
     start = offsets(head.max_n2.reshape(-1))
     np.save(folder / "max_full_offset.npy", start)
     n = (int(start[-1]),)
-    feature = open_memmap(folder / "max_full_feature.npy", "w+", np.dtype(feature_type(job.sae.n_features)), n)
-    value = open_memmap(folder / "max_full_value.npy", "w+", np.dtype(np.float16), n)
+    feature = new_array(folder / "max_full_feature.npy", feature_type(job.sae.n_features), n)
+    value = new_array(folder / "max_full_value.npy", np.float16, n)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
         at = expand(start[2 * row_n], head.max_n2[row_n].sum(axis=1))  # a row's two modalities lie side by side
@@ -178,7 +178,7 @@ def write_residuals(job: Collector, head: Heads, ds: int) -> None:
     place[order] = np.arange(len(order))
     np.save(folder / "resid_row.npy", np.searchsorted(head.index_n, index[order]))
     np.save(folder / "resid_pos.npy", position[order])
-    target = open_memmap(folder / "resid.npy", "w+", np.dtype(np.uint16), (len(order), job.mllm.d_model))
+    target = new_array(folder / "resid.npy", np.uint16, (len(order), job.mllm.d_model))
     begin = 0
     for number, keep, *_ in taken:
         source = np.load(resid_path(job.part, number), mmap_mode="r", allow_pickle=False)
@@ -292,7 +292,7 @@ def write_records(job: Collector, head: Heads) -> str:
     rows = {row.index: row for row in job.data.rows}
     digest = hashlib.sha256()
     folder = job.part / "collect"
-    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
+    with atomic_write(folder / "samples.jsonl", "w") as file:
         for number, record in enumerate(head.records):
             row = rows[record["index"]]
             images = []
@@ -313,7 +313,7 @@ def write_records(job: Collector, head: Heads) -> str:
                 "views": record["views"], "extra": row.extra, "source": row.source,
             }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
+    with atomic_write(folder / "quarantine.jsonl", "w") as file:
         for bad in head.set_aside:
             file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
     return digest.hexdigest()

@@ -43,7 +43,9 @@ def narrow(source: str, layer: int | None, device: str, format: SaeFormat = "aut
             state = cut_weights(weights, width, stride)
             return thin(resolve_config(config), state, stride, source, layer, device), stride
         if (size := weights.stat().st_size) > memory.available():
-            raise SaevxError(f"The SAE {source} takes {size / 1e9:.1f} GB, more memory than this machine has free.")
+            raise SaevxError(
+                f"The SAE {source} takes {size / 1e9:.1f} GB, more than this machine has free: take a larger one."
+            )
     sae = SaeV.load(source, device, layer=layer, format=format)
     stride = ceil(sae.n_features / MOST_FEATURES)
     if stride == 1:
@@ -109,5 +111,7 @@ def thin(
         inner = SAE.from_dict(told)
         inner.load_state_dict(state)
     except Exception as error:
-        raise SaevxError(f"The SAE {source} cannot be tried in part: {cause(error)}") from error
+        raise SaevxError(
+            f"The SAE {source} cannot be tried in part ({cause(error)}): run without --dry-run."
+        ) from error
     return SaeV(inner, source, layer)

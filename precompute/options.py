@@ -6,9 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from precompute.data import Columns, matching
+from precompute.usage import CommandOptions, Count, Seed, SinkMultiple, Texts
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
 
@@ -32,7 +33,7 @@ NAMED_COLUMNS = {"image_column", "text_column", "id_column", "text_side", "split
 """What a result tells of the fields that were asked for; a folder would be a path of one machine."""
 
 
-class Fields(BaseModel):
+class Fields(CommandOptions):
     """Which fields of a row are what."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -79,7 +80,7 @@ class TextOnly(Fields):
         return super().columns._replace(text_only=self.text_only)
 
 
-class Spread(BaseModel):
+class Spread(CommandOptions):
     """Whether the work is done by several processes."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -87,8 +88,18 @@ class Spread(BaseModel):
     ray: str | None = None
     """Run the shards on several workers through Ray: local for processes of this machine, or a cluster's address;
     every machine must see OUT and the data under the same path."""
-    workers: int | None = Field(default=None, ge=1)
+    workers: Count | None = None
     """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.ray is None and self.workers is not None:
+            raise ValueError("--workers goes with --ray: add --ray local for processes of this machine.")
+        if self.ray is not None and self.workers is None:
+            raise ValueError("--ray needs --workers: how many processes, on a GPU machine one for each GPU.")
+        if self.ray == "":
+            raise ValueError("--ray takes local, or the address of a cluster such as 10.0.0.1:6379.")
+        return self
 
 
 class FromStore(Fields):
@@ -96,7 +107,7 @@ class FromStore(Fields):
 
     store: Path
     """Folder of the store whose ω, scale and thresholds are used."""
-    batch_tokens: int | None = Field(default=None, ge=1)
+    batch_tokens: Count | None = None
     """Most tokens in a batch, padding counted; default: as the store was made."""
     model: str | None = None
     """Model folder or hub id; default: the one the store was made with."""
@@ -112,7 +123,7 @@ class FromStore(Fields):
     """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
 
 
-class Place(BaseModel):
+class Place(CommandOptions):
     """Where and how a model is run."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -150,9 +161,9 @@ class TrainOptions(Fields, Place):
     """SAELens' architecture. Default: standard, that is ReLU and an L1 penalty."""
     expansion: float | None = Field(default=None, gt=0)
     """Features per dimension of the residual stream: F = expansion · d. Default: 16."""
-    steps: int | None = Field(default=None, ge=1)
+    steps: Count | None = None
     """Training steps. Default: 30000."""
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: Count | None = None
     """Tokens in a step. Default: 4096."""
     lr: float | None = Field(default=None, gt=0)
     """Adam's learning rate. Default: 3e-4; sae-v: 5e-5."""
@@ -164,27 +175,27 @@ class TrainOptions(Fields, Place):
     """λ, weight of Σ z·‖W_dec‖ beside the squared error (standard). Default: 1; sae-v: 5."""
     l1_warm_up: float | None = Field(default=None, ge=0, le=1)
     """Share of the steps over which λ (in jumprelu the weight of L0) is reached. Default: 0.05."""
-    k: int | None = Field(default=None, ge=1)
+    k: Count | None = None
     """Features a token keeps (topk), or keeps on average (batchtopk, matryoshka-batchtopk). Default: 100."""
-    widths: list[int] = Field(default_factory=list)
+    widths: list[Count] = Field(default_factory=list)
     """Nested widths of matryoshka-batchtopk, given one by one. Default: F/8, F/4, F/2 and F."""
-    sae_option: list[str] = Field(default_factory=list)
+    sae_option: Texts = Field(default_factory=list)
     """Any other field of SAELens' training configuration, as NAME=VALUE; give it several times."""
-    dead_window: int = Field(default=1000, ge=1)
+    dead_window: Count = 1000
     """A feature that has not fired for so many steps is called dead."""
-    buffer_tokens: int = Field(default=262_144, ge=1)
+    buffer_tokens: Count = 262_144
     """Tokens in the shuffle buffer, from which batches are drawn."""
-    batch_tokens: int = Field(default=4096, ge=1)
+    batch_tokens: Count = 4096
     """Most tokens in a batch of the model, padding counted."""
     context: int = Field(default=4096, ge=8)
     """Longest sequence in tokens; a text that is longer is cut there."""
-    sinks: float | Literal["keep"] = 4.0
+    sinks: SinkMultiple = 4.0
     """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the weights, the order of the data and the buffer."""
-    log_every: int = Field(default=50, ge=1)
+    log_every: Count = 50
     """Steps between two lines of the log."""
-    checkpoint_every: int = Field(default=1000, ge=1)
+    checkpoint_every: Count = 1000
     """Steps between two checkpoints, from which a killed run goes on."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type of the weights in the finished folder."""
@@ -226,15 +237,15 @@ class EvaluateOptions(Fields, Place):
     """The same as --text-alone."""
     patch_special: bool = False
     """Replace special tokens and attention sinks too; most models fail without their sink, whatever the SAE."""
-    sinks: float | Literal["keep"] = 4.0
+    sinks: SinkMultiple = 4.0
     """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
-    max_samples: int | None = Field(default=None, ge=1)
+    max_samples: Count | None = None
     """Samples to use, those with the smallest SHA-256 of the sample id; default: all."""
-    resamples: int = Field(default=1000, ge=1)
+    resamples: Count = 1000
     """Bootstrap resamples of the samples, for the 95 % intervals."""
-    batch_tokens: int = Field(default=4096, ge=1)
+    batch_tokens: Count = 4096
     """Most tokens in a batch, padding counted."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the resamples."""
     out: Path | None = None
     """JSON file to write; default: standard output. The page /sae shows SAE/evaluation.json."""

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from precompute.options import SaeFormat, Spread, TextOnly
+from precompute.usage import Count, Seed, SinkMultiple
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
@@ -49,21 +50,21 @@ class Options(Spread, TextOnly):
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
     nll: bool = False
     """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
-    batch_tokens: int | None = Field(default=None, ge=1)
+    batch_tokens: Count | None = None
     """Most tokens in a batch, padding counted; default: 4096, and 1024 where the model runs on a CPU."""
-    shard_samples: int = Field(default=1024, ge=1)
+    shard_samples: Count = 1024
     """Samples in a shard, after which a killed run can go on."""
-    ds: int = Field(default=1000, ge=1)
+    ds: Count = 1000
     """Samples in D_s, from which ω is computed."""
     delta: float | None = Field(default=None, ge=0)
     """Activation threshold δ for ω, in units of z; default: 10 % of each feature's 99.9th percentile."""
-    sinks: float | Literal["keep"] = Field(default=4.0)
+    sinks: SinkMultiple = 4.0
     """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
     omega: Literal["paired", "all-pairs"] = "paired"
     """Which ω the scores use."""
     repeat_samples: bool = False
     """Let a sample give several of the tokens behind ω, as the authors do; default: one per modality."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of every choice by chance."""
     shuffle_images: bool = False
     """Control: exchange the images among the pairs before the pass, none keeping its own; the store says so."""

@@ -21,6 +21,7 @@ from precompute.data import BadRow, Data, Row, SetAside, none_left, open_picture
 from precompute.encode import Scale, encode_batch
 from precompute.errors import PairError, SaevxError
 from precompute.feed import ahead, feed
+from precompute.files import creating
 from precompute.live import load_engine
 from precompute.model import IMAGE, Batch, Pair, View
 from precompute.options import NAMED_COLUMNS
@@ -79,9 +80,12 @@ def patches_data(options: PatchesOptions) -> Path:
     Raises:
         SaevxError: wrong input, a file that exists already, or no question that can be asked.
     """
-    o = options
-    if o.out.exists():
-        raise SaevxError(f"{o.out} exists already: choose another --out or delete it.")
+    with creating(options.out):
+        return run(options)
+
+
+def run(o: PatchesOptions) -> Path:
+    """`patches_data`, by the one owner of its files."""
     store = Store.open(o.store)
     try:
         data = questions(read(o.data, o.columns), o)

@@ -16,6 +16,7 @@ import torch
 from precompute import patches
 from precompute.data import SetAside
 from precompute.errors import SaevxError
+from precompute.files import write_text
 from precompute.model import Mllm
 from precompute.options import NAMED_COLUMNS
 from precompute.patches import FULL, NONE, Variant
@@ -57,7 +58,6 @@ class Outcomes:
         self.known: dict[str, Answered] = {}
 
     def __enter__(self) -> Outcomes:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         wrong = SaevxError(
             f"{self.path} holds an unfinished run with other data, store or options: "
             "repeat that command to go on with it, or delete the file to start anew."
@@ -66,12 +66,12 @@ class Outcomes:
             raise wrong
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]  # one cut short goes
-        if lines and (not whole or whole[0] != self.head):
+        if lines and not (whole[0] == self.head if whole else self.head.startswith(lines[0])):
             raise wrong
         self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in whole[1:])}
         self.file = self.path.open("ab")
         self.file.truncate(sum(map(len, whole)))
-        if not lines:
+        if not whole:
             self.file.write(self.head)
         return self
 
@@ -132,9 +132,7 @@ def result(
 
 def write(out: Path, told: dict[str, Any]) -> None:
     """Whole or not at all."""
-    fresh = out.with_name(out.name + ".tmp")
-    fresh.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    fresh.replace(out)
+    write_text(out, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
 def closing(told: dict[str, Any]) -> list[str]:

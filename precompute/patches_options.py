@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from precompute.options import FromStore
-
-Percent = Annotated[float, Field(gt=0, le=100)]
+from precompute.usage import Count, Percent, Seed
 
 
 class PatchesOptions(FromStore):
@@ -25,11 +23,11 @@ class PatchesOptions(FromStore):
     """Field with the answer that counts as right, in the words in which the model gives it."""
     keep: list[Percent] = Field(default=[75.0, 50.0, 25.0], min_length=1)
     """Percent of the patches to keep; give it several times, or as 75,50,25."""
-    max_samples: int | None = Field(default=None, ge=1)
+    max_samples: Count | None = None
     """Questions to ask, those with the smallest SHA-256 of the sample id; default: all."""
-    resamples: int = Field(default=2000, ge=1)
+    resamples: Count = 2000
     """Bootstrap resamples of the questions, for the 95 % intervals."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the random control and of the resamples."""
 
     @property

@@ -18,6 +18,7 @@ from typing import Any
 from precompute import memory
 from precompute.data import Data, read, summary
 from precompute.errors import SaevxError
+from precompute.files import claim_folder, creating, refuse_existing, unfinished, write_text
 from precompute.options import SAE_LENS, where
 from precompute.pass_options import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
 from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
@@ -27,6 +28,7 @@ from precompute.ray_pool import check
 from precompute.sae_warning import sae_warning
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
+KIND = {"what": "store", "of": "data, model, SAE or options"}
 WRITTEN = "written"
 """In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""
 
@@ -40,22 +42,21 @@ def precompute(options: Options) -> Path:
     Raises:
         SaevxError: wrong input, or a store that is finished already.
     """
-    if options.out.exists():
-        raise SaevxError(f"{options.out} exists already and a store never changes: choose another --out or delete it.")
-    if options.sinks != "keep" and options.sinks <= 0:
-        raise SaevxError("--sinks takes a multiple above 0, or keep.")
-    check(options.ray, options.workers)
+    check(options.ray)
     if options.labeller is not None:
         from precompute.labeller import check_url
 
         check_url(options.labeller)
     run = Run(options if options.ray is None else options.absolute())  # rows name files, to workers elsewhere too
+    why = "and a store never changes"
     if options.dry_run:
         from precompute.budget import forecast_of
 
+        refuse_existing(options.out, why)
         print(forecast_of(run).text(options))
         return options.part
-    return run.only(options.only) if options.only else run.all()
+    with creating(options.out, why):
+        return run.only(options.only) if options.only else run.all()
 
 
 class Run:
@@ -205,21 +206,13 @@ class Run:
         from precompute import merge
 
         o = self.options
-        told = self.fingerprint()
-        plan_file, manifest_file = self.part / PLAN, self.part / MANIFEST
-        if plan_file.exists() and json.loads(plan_file.read_text())["fingerprint"] != told:
-            raise SaevxError(
-                f"{self.part} holds an unfinished run with other data, model, SAE or options: "
-                "repeat that command to go on with it, or delete the folder to start anew."
-            )
-        if self.part.exists() and not plan_file.exists() and any(self.part.iterdir()):
-            raise SaevxError(f"{self.part} is in the way and is no unfinished store: move or delete it.")
+        told, manifest_file = self.fingerprint(), self.part / MANIFEST
+        unfinished(self.part, told, PLAN, **KIND)
         if manifest_file.exists():
             say(f"collect: done already in {self.part}")
             return dict(json.loads(manifest_file.read_text()))
         data, plan = self.data_and_plan
-        self.part.mkdir(parents=True, exist_ok=True)
-        plan_file.write_text(json.dumps({"fingerprint": told}))
+        claim_folder(self.part, told, PLAN, **KIND)
         n_ds = int(plan.length_n[plan.ds].sum())
         say(
             f"{len(data.rows)} samples of {data.n_rows} rows, {len(plan.batches)} batches, {len(plan.shards)} shards; "
@@ -363,10 +356,7 @@ class Run:
         )  # fmt: skip
 
     def save(self, manifest: dict[str, Any]) -> None:
-        path = self.part / MANIFEST
-        fresh = path.with_suffix(".tmp")
-        fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        fresh.replace(path)
+        write_text(self.part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         self.write_run({})
 
     def write_run(self, more: dict[str, Any]) -> None:
@@ -386,7 +376,7 @@ class Run:
             **self.extra,
             **more,
         }  # fmt: skip
-        path.write_text(json.dumps(told, indent=1) + "\n")
+        write_text(path, json.dumps(told, indent=1) + "\n")
 
     def timed(self, step: str) -> Timed:
         return Timed(step, self.seconds)

@@ -26,27 +26,45 @@ HASH_BITS = 64
 _LEAST_CONTRAST = 0.05  # below it there is nothing whose edge could be sharp
 
 
+class Opened:
+    """Pictures as a data set that cleanvision takes. Paths it would take for URLs, so that a folder's `~` or `::` would
+    lead it elsewhere."""
+
+    KEY = "image"
+    features = (KEY,)
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, at: int) -> dict[str, Image.Image]:
+        with Image.open(self.files[at]) as picture:
+            return {self.KEY: picture.copy()}
+
+
 def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
     """1 − cleanvision's score per flag, float64 [n] in [0, 1], NaN where it cannot read the picture."""
     from cleanvision import Imagelab  # pandas and matplotlib: only where pictures are looked at
 
-    def scores_of(part: list[str]) -> dict[str, dict[str, float]]:
-        lab = Imagelab(filepaths=part, verbose=False)
+    def scores_of(part: list[Path]) -> dict[str, dict[Path, float]]:
+        lab = Imagelab(hf_dataset=Opened(part), image_key=Opened.KEY, verbose=False)
         lab.find_issues({issue: {} for issue in ISSUES}, n_jobs=1, verbose=False)
-        return {issue: lab.issues[f"{issue}_score"].to_dict() for issue in ISSUES}
+        columns = {issue: lab.issues[f"{issue}_score"].to_dict() for issue in ISSUES}
+        return {issue: {path: column[i] for i, path in enumerate(part)} for issue, column in columns.items()}
 
-    paths = [str(path) for path in files]
-    distinct = list(dict.fromkeys(paths))
+    distinct = list(dict.fromkeys(files))
     # It scores each picture alone. Its own processes are forks, which a program with torch's threads should not make;
     # and of more threads than two the Python in between leaves nothing to win.
     parts = [part for part in (distinct[::2], distinct[1::2]) if part]
-    scores: dict[str, dict[str, float]] = {issue: {} for issue in ISSUES}
+    scores: dict[str, dict[Path, float]] = {issue: {} for issue in ISSUES}
     with contextlib.redirect_stderr(io.StringIO()), ThreadPoolExecutor(2) as pool:  # its bar knows no off switch
         for found in pool.map(scores_of, parts):
             for issue, of_path in found.items():
                 scores[issue] |= of_path
     return {
-        flag: 1 - np.array([scores[issue].get(path, np.nan) for path in paths], dtype=np.float64)
+        flag: 1 - np.array([scores[issue][path] for path in files], dtype=np.float64)
         for issue, (flag, _) in ISSUES.items()
     }
 

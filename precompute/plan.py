@@ -176,7 +176,7 @@ def shuffle_images(rows: list[Row], seed: int) -> list[Row]:
     """The same rows with the images exchanged among those that have one, none keeping its own."""
     with_image = [i for i, row in enumerate(rows) if row.images]
     if len(with_image) < 2:
-        raise SaevxError("--shuffle-images needs two pairs with an image at least.")
+        raise SaevxError("--shuffle-images exchanges images, so give data with two pairs that have one at least.")
     from precompute.score import derangement
 
     moved = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))

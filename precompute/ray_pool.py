@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -157,7 +159,8 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
 
     own = {"num_cpus": n_cpus, "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
+        with signals_kept():
+            ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
         raise unreachable(address) from error
     try:
@@ -165,6 +168,17 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Ray answers the signal to terminate in a way of its own; here it is answered as everywhere."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -186,16 +200,10 @@ def told(ray: Any) -> Iterator[None]:
         ) from error
 
 
-def check(address: str | None, workers: int | None) -> None:
-    """Before anything is loaded: do the options go together, and is there such a cluster? Raises SaevxError."""
+def check(address: str | None) -> None:
+    """Before anything is loaded: is there such a cluster? Raises SaevxError."""
     if address is None:
-        if workers is not None:
-            raise SaevxError("--workers goes with --ray: add --ray local for processes of this machine.")
         return
-    if workers is None:
-        raise SaevxError("--ray needs --workers: how many processes, on a GPU machine one for each GPU.")
-    if not address:
-        raise SaevxError("--ray takes local, or the address of a cluster such as 10.0.0.1:6379.")
     if find_spec("ray") is None:
         raise SaevxError("--ray needs Ray: pip install 'saevx[ray]'.")
     reach(address)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from precompute.files import write_text
+
 RESULTS = Path("docs/results")
 MARKS = re.compile(r"(<!-- ([a-z0-9-]+): rendered by [^>]*? -->\n).*?(\n<!-- end of \2 -->)", re.S)
 
@@ -60,4 +62,4 @@ def command(name: Path, rendered: Callable[[str], str], module: str) -> None:
     after = rendered(before)
     if "--check" in sys.argv[1:]:
         sys.exit(0 if before == after else f"{name} is stale: run python -m {module}")
-    name.write_text(after, encoding="utf-8")
+    write_text(name, after)

@@ -8,7 +8,6 @@ store's own scores.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sqlite3
 import tempfile
@@ -38,6 +37,7 @@ from precompute.data import (
 from precompute.encode import Scale, encode_batch
 from precompute.entries import by_sample
 from precompute.errors import SaevxError
+from precompute.files import atomic_write, check_file, claim_folder, creating
 from precompute.live import load_engine
 from precompute.loading import pick_device
 from precompute.model import Mllm
@@ -67,15 +67,15 @@ def score_data(options: ScoreOptions) -> Path:
         SaevxError: wrong input, a file that exists already, or no pair that can be scored.
     """
     check_suffix(options.out)
-    check(options.ray, options.workers)
-    if options.out.exists():
-        raise SaevxError(f"{options.out} exists already: choose another --out or delete it.")
+    check(options.ray)
     begin = time.monotonic()
-    store = Store.open(options.store)
-    try:
-        n, n_bad = Job(options, store).run()
-    finally:
-        store.close()
+    with creating(options.out):
+        check_file(options.quarantine)
+        store = Store.open(options.store)
+        try:
+            n, n_bad = Job(options, store).run()
+        finally:
+            store.close()
     where = f" ({options.quarantine})" if n_bad else ""
     for line in closing(options.out):
         say(line)
@@ -131,10 +131,9 @@ class Job:
         write(whole, shards, about)
         self.options.quarantine.unlink(missing_ok=True)
         if n_bad:
-            with (self.part / "quarantine").open("wb") as file:
+            with atomic_write(self.options.quarantine) as file:
                 for path in aside:
                     file.write(path.read_bytes())
-            (self.part / "quarantine").replace(self.options.quarantine)
         whole.replace(self.options.out)
         shutil.rmtree(self.part)
         return n_good, n_bad
@@ -149,16 +148,7 @@ class Job:
             options=o.model_dump(mode="json", include=RUN_OPTIONS),
             code=code_version(),
         )
-        plan = self.part / PLAN
-        if plan.exists() and json.loads(plan.read_text())["fingerprint"] != told:
-            raise SaevxError(
-                f"{self.part} holds an unfinished run with other data, store or options: "
-                "repeat that command to go on with it, or delete the folder to start anew."
-            )
-        if self.part.exists() and not plan.exists() and any(self.part.iterdir()):
-            raise SaevxError(f"{self.part} is in the way and is no unfinished run: move or delete it.")
-        self.part.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps({"fingerprint": told}))
+        claim_folder(self.part, told, PLAN, what="run", of="data, store or options")
 
     def engine(self) -> tuple[Mllm, SaeV]:
         """Model and SAE, as the store had them."""
@@ -206,10 +196,8 @@ class Job:
             items, set_aside = self.score(rows) if rows else ([], [])
             set_aside = sorted([*set_aside, *(one for one in chunk.rows if isinstance(one, SetAside))])
             for path, lines in ((bad, [as_line(asdict(one)) for one in set_aside]), (good, map(as_line, items))):
-                fresh = path.with_suffix(".tmp")
-                with fresh.open("w", encoding="utf-8") as file:
+                with atomic_write(path, "w") as file:
                     file.writelines(lines)
-                fresh.replace(path)
         n_bad = bad.read_bytes().count(b"\n")
         return len(chunk.rows) - n_bad, n_bad
 

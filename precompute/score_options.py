@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from precompute.options import FromStore, Spread, TextOnly
+from precompute.usage import Count
 
 
 class ScoreOptions(Spread, FromStore, TextOnly):
@@ -20,7 +21,7 @@ class ScoreOptions(Spread, FromStore, TextOnly):
     """File to write, .parquet or .jsonl; it must not exist yet. Rejected rows go to .quarantine.jsonl."""
     nll: bool = False
     """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
-    shard_samples: int = Field(default=1024, ge=1)
+    shard_samples: Count = 1024
     """Rows of the data in a shard, after which a killed run can go on."""
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from precompute import accumulate as acc
 from precompute.data import SetAside
 from precompute.encode import Encoded
 from precompute.entries import Activations, BySample
+from precompute.files import atomic_write
 from precompute.model import IMAGE, TEXT
 from precompute.runs import offsets
 from precompute.tensors import exact, places
@@ -186,7 +186,7 @@ def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_mod
     }
     rows_td = torch.cat([h for _, _, h in resid]) if resid else torch.zeros(0, d_model).bfloat16()
     path = shard_path(part, number)
-    with resid_path(part, number).open("wb") as file:
+    with atomic_write(resid_path(part, number)) as file:
         np.save(file, rows_td.view(torch.uint16).numpy())
     write_arrays(path, arrays)
 
@@ -205,12 +205,8 @@ def as_bytes(value: Any) -> Array:
 
 def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
     """A .npz, in place only when whole."""
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("wb") as file:
+    with atomic_write(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def shard_path(part: Path, number: int) -> Path:

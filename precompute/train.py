@@ -20,6 +20,7 @@ from torch import Tensor
 from precompute.data import BadRow, Data, count_kinds, read, summary
 from precompute.errors import PairError, SaevxError
 from precompute.feed import check_images, load_model, prelude, without_pictures
+from precompute.files import claim_folder, creating
 from precompute.model import Mllm
 from precompute.options import NAMED_COLUMNS, TrainOptions
 from precompute.plan import OVERHEAD, fingerprint, n_image_tokens, plan_rows
@@ -124,12 +125,18 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
         SaevxError: wrong input, or a folder that exists already.
     """
     o, s = options, options.settled()
-    if o.out.exists():
-        raise SaevxError(f"{o.out} exists already: choose another --out or delete it.")
-    if o.sinks != "keep" and o.sinks <= 0:
-        raise SaevxError("--sinks takes a multiple above 0, or keep.")
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
+    with creating(o.out):
+        return run(o, s, mllm, data)
+
+
+def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None) -> Path:
+    """`train`, by the one owner of its folders.
+
+    Args:
+        s: the options that a preset may set.
+    """
     mllm = mllm or load_model(o.model, o, layer=o.layer)
     data = data or read(o.data, o.columns._replace(mixed=True, text_only=o.modality == "text"))
     told = told_by(o, data)
@@ -158,7 +165,7 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
         trainer.activation_scaler.scaling_factor = scale
     stream = Stream(mllm, data, plan, norms.sink, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
-    if claim(o.part, told):
+    if claim_folder(o.part, told, STARTED, what="training", of="data, model or options"):
         resume(o.part, trainer, stream, meter)
     say(
         f"{s['architecture']} with {d_sae} features on layer {o.layer} ({mllm.d_model} wide), {len(data.rows)} rows; "
@@ -292,23 +299,6 @@ def told_by(o: TrainOptions, data: Data) -> str:
         options={**o.model_dump(mode="json", exclude=apart), **o.settled()},
         code=code_version(),
     )
-
-
-def claim(part: Path, told: str) -> bool:
-    """Make OUT.part, or say that it holds an unfinished run like this one."""
-    started = part / STARTED
-    if started.exists():
-        if json.loads(started.read_text())["fingerprint"] != told:
-            raise SaevxError(
-                f"{part} holds an unfinished training with other data, model or options: "
-                "repeat that command to go on with it, or delete the folder to start anew."
-            )
-        return True
-    if part.exists() and any(part.iterdir()):
-        raise SaevxError(f"{part} is in the way and is no unfinished training: move or delete it.")
-    part.mkdir(parents=True, exist_ok=True)
-    started.write_text(json.dumps({"fingerprint": told}))
-    return False
 
 
 def cut(data: Data, mllm: Mllm, context: int) -> Data:

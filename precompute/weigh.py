@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from precompute.files import new_array
 from precompute.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
 from precompute.runs import offsets, strongest
 from precompute.store.collected import Collected, save_step
@@ -70,11 +71,9 @@ def cut_maxima(data: Collected, p999: Array) -> None:
     offset = offsets(length)
     np.save(folder / "max_offset.npy", offset)
 
-    def make(name: str, like: Array) -> np.memmap:
-        path = folder / f"{name}.npy"
-        return np.lib.format.open_memmap(path, mode="w+", dtype=like.dtype, shape=(int(offset[-1]),))
-
-    feature_out, value_out = make("max_feature", data.max_feature), make("max_value", data.max_value)
+    shape = (int(offset[-1]),)
+    feature_out = new_array(folder / "max_feature.npy", data.max_feature.dtype, shape)
+    value_out = new_array(folder / "max_value.npy", data.max_value.dtype, shape)
     for low, high in data.blocks():
         first, last = int(data.max_offset[2 * low]), int(data.max_offset[2 * high])
         feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])

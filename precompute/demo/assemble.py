@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.errors import SaevxError
+from precompute.files import exclusive
 
 WEIGHTS = Path(__file__).parent / "weights"
 ADAPTER = WEIGHTS / "adapter.safetensors"
@@ -63,19 +64,39 @@ def package_file(which: tuple[str, str]) -> Path:
 
 def cache_dir() -> Path:
     """Where the converted language model is kept: SAEVX_CACHE, else the user's cache folder."""
-    base = (
-        os.environ.get("SAEVX_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saevx"
-    )
-    return Path(base)
+    if own := os.environ.get("SAEVX_CACHE"):
+        return Path(own)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "saevx"
+    try:
+        return Path.home() / ".cache" / "saevx"
+    except RuntimeError as error:
+        raise SaevxError("There is no home folder to keep the demo's model in: name one in SAEVX_CACHE.") from error
 
 
 def base_lm(say: Callable[[str], None] = print) -> Path:
     """A transformers folder of SmolLM2-135M-Instruct in bfloat16, converted from the GGUF once."""
-    gguf = package_file(LM)
-    folder = cache_dir() / f"smollm2-{SHA256[LM][:12]}"
-    if (folder / "model.safetensors").exists():
-        return folder
+    gguf, folder = package_file(LM), cache_dir() / f"smollm2-{SHA256[LM][:12]}"
+    whole = folder / "model.safetensors"
+    if not whole.exists():
+        _check_cache(folder.parent)
+        with exclusive(folder, wait=True):  # another demo may be making it
+            if not whole.exists():
+                _convert(gguf, folder, say)
+    return folder
+
+
+def _check_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(folder, os.W_OK) else "it cannot be written"
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise SaevxError(f"The demo's model cannot be kept in {folder} ({why}): name another folder in SAEVX_CACHE.")
+
+
+def _convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
     import torch
     from transformers import GgufConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -94,7 +115,6 @@ def base_lm(say: Callable[[str], None] = print) -> Path:
     PreTrainedTokenizerFast.from_pretrained(**source, trust_remote_code=False).save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-    return folder
 
 
 def make_processor(tokenizer: Any) -> Any:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 from precompute.demo.assemble import ADAPTER, SAE, assemble
@@ -34,26 +35,35 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
         )
     paths = DemoPaths(folder / "model", folder / "sae", folder / "data")
     folder.mkdir(parents=True, exist_ok=True)
+    stop = Event()
     with ThreadPoolExecutor(1) as beside:  # other processes draw while this one puts the model together
-        drawn = beside.submit(draw_data, paths.data, n_samples, say)
-        from precompute.loading import quiet  # torch takes seconds to import
+        drawn = beside.submit(draw_data, paths.data, n_samples, say, stop)
+        try:
+            from precompute.loading import quiet  # torch takes seconds to import
 
-        with quiet():
-            assemble(paths.model, say=say)
-        copy_sae(paths.sae)
-        drawn.result()
+            with quiet():
+                assemble(paths.model, say=say)
+            copy_sae(paths.sae)
+            drawn.result()
+        except BaseException:
+            stop.set()
+            raise
     return paths
 
 
-def draw_data(folder: Path, n_samples: int, say: Callable[[str], None]) -> None:
-    """Pictures and captions, drawn where there are not as many as asked for."""
+def draw_data(folder: Path, n_samples: int, say: Callable[[str], None], stop: Event | None = None) -> None:
+    """Pictures and captions, drawn where there are not as many as asked for.
+
+    Args:
+        stop: as of `build_dataset`.
+    """
     if n_rows(folder) == n_samples:
         return
     say(f"drawing {n_samples} scenes")
     # The name appears only when everything is in it: a build cut short is begun again.
     part = folder.with_name("data.part")
     shutil.rmtree(part, ignore_errors=True)
-    build_dataset(part, n_samples, say)
+    build_dataset(part, n_samples, say, stop)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

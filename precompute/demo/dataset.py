@@ -7,10 +7,14 @@ be held against it; the pass reads only `file_name`, `text` and `id`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +109,55 @@ def spoil(kind: str, scene: Scene, image: Image.Image, rng: np.random.Generator)
     return image, caption
 
 
-def build_dataset(folder: Path, n_samples: int, say: Callable[[str], None] = print) -> None:
-    """Writes FOLDER/images/*.png and FOLDER/metadata.jsonl, a process a core; the same bytes each time."""
+def build_dataset(
+    folder: Path, n_samples: int, say: Callable[[str], None] = print, stop: threading.Event | None = None
+) -> None:
+    """Writes FOLDER/images/*.png and FOLDER/metadata.jsonl, a process a core; the same bytes each time.
+
+    Args:
+        stop: set by another thread that wants no more of them.
+
+    Raises:
+        CancelledError: it was set.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = []
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for row in pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20):
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+        with _without_interrupts():
+            drawn = pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20)
+        for row in drawn:
+            if stop is not None and stop.is_set():
+                pool.shutdown(cancel_futures=True)
+                raise CancelledError
             rows.append(json.dumps(row, ensure_ascii=False))
             if len(rows) % 500 == 0:
                 say(f"  {len(rows)} of {n_samples} scenes drawn")
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes begun here never get Ctrl-C, which a terminal sends to all: the command itself ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """A process that was killed cannot end those that it has begun."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_pair(folder: Path, n_samples: int, i: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic_settings import CliApp, CliSubCommand
 
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.experiments.options import FilteringOptions
+from precompute.files import exclusive
 
 
 class Filtering(FilteringOptions):
@@ -17,7 +18,8 @@ class Filtering(FilteringOptions):
     def cli_cmd(self) -> None:
         from precompute.experiments.filtering import run
 
-        run(self)
+        with exclusive(self.work), exclusive(self.out):
+            run(self)
 
 
 class Figure3(Figure3Options):
@@ -28,7 +30,8 @@ class Figure3(Figure3Options):
     def cli_cmd(self) -> None:
         from precompute.experiments.figure3 import run
 
-        run(self)
+        with exclusive(self.work), exclusive(self.out):
+            run(self)
 
 
 class Experiment(BaseModel):

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from precompute.demo.assemble import assemble
 from precompute.demo.dataset import has_swappable_word, swap_one_word
 from precompute.demo.train_adapter import LINEAR, Projector
 from precompute.errors import SaevxError
 from precompute.experiments.student import Bench, Student
+from precompute.files import atomic_write
 
 BATCH, LR, BETA, RANK = 8, 2e-4, 0.1, 8
 
@@ -92,7 +93,6 @@ def started(bench: Bench, steps: int, seed: int) -> Path:
     if not adapter.exists():
         student = bench.tune(np.arange(len(bench.captions)), steps, seed)
         state = {**student.projector.exported(), **student.lora}
-        fresh = adapter.with_suffix(".part")
-        save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in state.items()}, fresh)
-        fresh.replace(adapter)
+        with atomic_write(adapter) as file:
+            file.write(save({k: v.detach().to(torch.bfloat16).contiguous() for k, v in state.items()}))
     return assemble(folder, adapter)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from precompute.usage import CommandOptions, Count, Seed
 
 
-class Figure3Options(BaseModel):
+class Figure3Options(CommandOptions):
     """What the experiment depends on; the three SAEs of a seed share all of it but model and data."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -19,27 +21,27 @@ class Figure3Options(BaseModel):
     """Folder for data and trained SAEs; what it holds already is not made again."""
     out: Path = Path("docs/results/figure3.jsonl")
     """Result file: one line for each SAE, setting and seed, appended as it ends; lines it holds are not made again."""
-    seeds: list[int] = Field(default=[0, 1, 2])
+    seeds: list[Seed] = Field(default=[0, 1, 2])
     """Seeds of an SAE's initial weights and order of data."""
-    tokens: int = Field(default=80_000, ge=1)
+    tokens: Count = 80_000
     """Tokens that each SAE learns from: of text for two, of image and text for the SAE-V."""
-    n_plain: int = Field(default=240, ge=1)
+    n_plain: Count = 240
     """Plain texts to learn from, which the unchanged language model writes from 24 beginnings."""
     n_test: int = Field(default=48, ge=2)
     """Held-out pairs, and held-out captions without their pictures."""
-    n_test_plain: int = Field(default=48, ge=1)
+    n_test_plain: Count = 48
     """Held-out plain texts."""
     layer: int = Field(default=16, ge=0)
     """Decoder layer L, counted from 0."""
     expansion: float = Field(default=4.0, gt=0)
     """Features per dimension of the residual stream."""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: Count = 256
     """Tokens in a training step."""
     lr: float = Field(default=3e-3, gt=0)
     """Adam's learning rate."""
     l1: float = Field(default=2.0, ge=0)
     """λ, weight of Σ z·‖W_dec‖ beside the squared error."""
-    resamples: int = Field(default=1000, ge=1)
+    resamples: Count = 1000
     """Bootstrap resamples of the held-out samples, for the 95 % intervals."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number type of the models; auto is bfloat16 on a GPU and float32 elsewhere."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from precompute.usage import CommandOptions, Count, Percent, Seed
 
 
-class FilteringOptions(BaseModel):
+class FilteringOptions(CommandOptions):
     """What the filtering experiment depends on."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -23,19 +25,19 @@ class FilteringOptions(BaseModel):
     """sft: captions are learnt; dpo: after sft on all pairs, a caption is preferred to itself with one word changed."""
     scores: list[str] = Field(default=["cosine", "cooccurring-l0", "pooled-cosine", "random"])
     """Scores to keep by, besides `caption-nll` and `oracle`, each given by an option of its own."""
-    keep: list[float] = Field(default=[20.0, 50.0])
+    keep: list[Percent] = Field(default=[20.0, 50.0])
     """Percent of the pairs kept by each score."""
     baselines: bool = True
     """Also keep by caption-nll, which needs no SAE, and by an oracle that knows the swaps."""
-    seeds: list[int] = Field(default=[0, 1, 2])
+    seeds: list[Seed] = Field(default=[0, 1, 2])
     """Seeds of a run's initial LoRA, order of data and random choice."""
     swapped: float = Field(default=0.3, ge=0, lt=1)
     """Share of the pairs that carry another pair's caption; 0 takes the pairs as they are."""
     n_pairs: int = Field(default=1000, ge=8)
     """Pairs to choose from."""
-    steps: int = Field(default=60, ge=1)
+    steps: Count = 60
     """Training steps of every run, whatever the number of pairs kept."""
-    n_test: int = Field(default=200, ge=1)
+    n_test: Count = 200
     """Held-out scenes."""
     n_start: int = Field(default=4000, ge=32)
     """Train scenes from which the starting projector is learnt: half of the demo's own."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,6 +19,7 @@ from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.train_adapter import Log, Options, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
+from precompute.files import atomic_write
 
 TEST_BATCH = 32
 
@@ -80,9 +81,8 @@ class Bench:
         if not path.exists():
             with torch.autocast("cpu", torch.bfloat16):
                 found = vision_features(map(draw, scenes), make_processor(self.tokenizer), make_tower())
-            fresh = path.with_suffix(".part")
-            save_file({"features": found}, fresh)
-            fresh.replace(path)
+            with atomic_write(path) as file:
+                file.write(save({"features": found}))
         return load_file(path)["features"]
 
     def base(self) -> Any:
@@ -107,9 +107,8 @@ class Bench:
             embedding_vd = lm.get_input_embeddings().weight.detach().float()
             stage0(projector, pictures, embedding_vd, self.tokenizer, o, Log(o))
             state = {**projector.exported(), "mean": projector.mean_d, "std": projector.std_d}
-            fresh = path.with_suffix(".part")
-            save_file({k: v.detach().float().contiguous() for k, v in state.items()}, fresh)
-            fresh.replace(path)
+            with atomic_write(path) as file:
+                file.write(save({k: v.detach().float().contiguous() for k, v in state.items()}))
         return load_file(path)
 
     def tune(self, rows: np.ndarray, steps: int, seed: int) -> Student:

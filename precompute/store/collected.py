@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 
 from precompute import memory
 from precompute.errors import SaevxError
+from precompute.files import atomic_write, write_text
 from precompute.pieces import NEAR, whole_token
 from precompute.runs import expand, offsets
 from precompute.store.events import Events
@@ -250,7 +251,8 @@ def load_step(part: Path, name: str) -> dict[str, Array]:
 
 
 def save_step(part: Path, name: str, **arrays: Array) -> None:
-    np.savez(steps_folder(part) / f"{name}.npz", allow_pickle=False, **arrays)
+    with atomic_write(steps_folder(part) / f"{name}.npz") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_json(part: Path, name: str) -> Any:
@@ -263,4 +265,4 @@ def load_json(part: Path, name: str) -> Any:
 
 
 def save_json(part: Path, name: str, value: Any) -> None:
-    (steps_folder(part) / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False))
+    write_text(steps_folder(part) / f"{name}.json", json.dumps(value, ensure_ascii=False))

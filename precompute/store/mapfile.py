@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
+from precompute.files import atomic_write
 
 Array = NDArray[Any]
 
@@ -75,7 +76,8 @@ def density_of(stored: Array) -> Array:
 
 def write_map(path: Path, columns: FeatureMap) -> None:
     parts = [np.ascontiguousarray(values, dtype=FIELDS[name]) for name, values in columns._asdict().items()]
-    path.write_bytes(b"".join([HEADER.pack(MAGIC, len(columns.x)), *(part.tobytes() for part in parts)]))
+    with atomic_write(path) as file:
+        file.write(b"".join([HEADER.pack(MAGIC, len(columns.x)), *(part.tobytes() for part in parts)]))
 
 
 def read_map(path: Path) -> FeatureMap:

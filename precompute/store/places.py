@@ -203,11 +203,11 @@ class PlaceQueries(FeatureQueries, SampleQueries):
             hit = np.flatnonzero((where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2]))
             if not len(hit):
                 raise SaevxError(
-                    f"Sample {sample_id!r} has no patch {','.join(map(str, patch))} (view,row,col)."
+                    f"Sample {sample_id!r} has no patch {','.join(map(str, patch))}: give the view,row,col of another."
                 )
             position = int(where.position[hit[0]])
         if position is None or not 0 <= position < len(events.token_id_t):
-            raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}.")
+            raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}: choose one.")
         kind = int(events.modality_t[position])
         if computed is None and kind in (s.TEXT, s.IMAGE):
             events = self.events.sample(row["row"])

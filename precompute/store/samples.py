@@ -144,7 +144,7 @@ class SampleQueries(QualityQueries):
         """
         images = self._sample_row(sample_id)["images"]
         if not 0 <= image < len(images):
-            raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures, counted from 0.")
+            raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures: choose one, counted from 0.")
         name = str(images[image]["path"])
         if not name.startswith(IMAGES) or ".." in Path(name).parts:  # whoever made the store may be a stranger
             raise SaevxError(f"The image of sample {sample_id!r} is not among the images of the store: {name!r}.")
@@ -152,7 +152,7 @@ class SampleQueries(QualityQueries):
 
 
 def _no_sample(sample_id: str) -> SaevxError:
-    return SaevxError(f"No sample {sample_id!r} in this store.")
+    return SaevxError(f"No sample {sample_id!r} in this store: see the list of samples.")
 
 
 def _sample_sort(sort: str) -> Any:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from precompute import memory
 from precompute.errors import SaevxError
+from precompute.files import new_array
 from precompute.store.collected import Collected, load_json
 from precompute.store.events import Events
 
@@ -122,7 +122,7 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
     n_tokens, n_events = int((last - first).sum()), int((high - low).sum())
     np.save(fresh / "kept.npy", rows.astype(np.int64))
     np.save(fresh / "kept_token.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(last - first)]))
-    offset = open_memmap(fresh / "token_event.npy", "w+", np.dtype(np.int64), (n_tokens + 1,))
+    offset = new_array(fresh / "token_event.npy", np.int64, (n_tokens + 1,))
     offset[0] = 0
     at = 0
     for run in _runs(first, last, BYTES_AT_ONCE // 8):
@@ -133,7 +133,7 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
     offset.flush()
     for name in ("event_feature", "event_value"):
         source: Array = getattr(events, name)
-        target = open_memmap(fresh / f"{name}.npy", "w+", source.dtype, (n_events,))
+        target = new_array(fresh / f"{name}.npy", source.dtype, (n_events,))
         at = 0
         for run in _runs(low, high, BYTES_AT_ONCE // source.dtype.itemsize):
             target[at : at + run.stop - run.start] = source[run]

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import JSON, Connection, Table, create_engine, text
+from sqlalchemy import JSON, URL, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
+from precompute.files import TEMPORARY, write_text
 from precompute.store import pairs
 from precompute.store import schema as s
 from precompute.store.base import NEIGHBOUR
@@ -54,10 +55,10 @@ def finish(part: Path, manifest: Item) -> Item:
 
 def seal(part: Path, manifest: Item) -> Item:
     """The end of `finish`, once store.sqlite is written; repeatable."""
-    fresh = part / "manifest.tmp"
-    fresh.unlink(missing_ok=True)
     for scratch in ("collect", "steps"):
         shutil.rmtree(part / scratch, ignore_errors=True)
+    for path in part.glob(f"*{TEMPORARY}"):  # of a run that was killed
+        path.unlink()
     files = checksums(part)
     finished = {
         "schema": s.SCHEMA_VERSION,
@@ -66,8 +67,7 @@ def seal(part: Path, manifest: Item) -> Item:
         "sizes": [(part / name).stat().st_size for name in files],
         "content_id": content_id(manifest, files),
     }
-    fresh.write_text(json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
-    fresh.replace(part / "manifest.json")
+    write_text(part / "manifest.json", json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
     return finished
 
 
@@ -93,7 +93,8 @@ def write_database(part: Path, manifest: Item) -> None:
     """store.sqlite from the steps' results; an unfinished one is replaced."""
     path = part / "store.sqlite"
     path.unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    # Not as a URL: in one, a folder's `%20` or `?` would mean something else.
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
     data = Collected(part, manifest)
     with engine.connect() as conn:
         # Nobody reads it before it is whole, and it is checked at the end.

@@ -15,9 +15,9 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from precompute.files import new_array
 from precompute.index import flat_index
 from precompute.score import histogram, quantiles
 from precompute.store import mapfile
@@ -317,7 +317,7 @@ def blocks(n: int, step: int = 65_536) -> Iterator[slice]:
 def as_npy(raw: Path, path: Path, dtype: np.dtype[Any]) -> None:
     """A file of plain numbers as a .npy file, without holding it."""
     n = raw.stat().st_size // dtype.itemsize
-    target = open_memmap(path, "w+", dtype, (n,))
+    target = new_array(path, dtype, (n,))
     if n:
         source = np.memmap(raw, dtype, "r")
         for some in blocks(n, 1 << 26):

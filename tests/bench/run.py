@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from precompute.files import write_text
 from tests.bench.common import Setup, machine, met
 
 HERE = Path(__file__).parent
@@ -48,6 +49,4 @@ def said(result: dict[str, Any]) -> str:
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    fresh = out.with_name(out.name + ".part")
-    fresh.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    fresh.replace(out)
+    write_text(out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")

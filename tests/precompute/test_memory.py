@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.lib.format import open_memmap
 
 from precompute import memory
+from precompute.files import new_array
 from precompute.store.events import mapped
+from tests.machine import environment
 
 BYTES = 1 << 26
 
@@ -17,7 +20,7 @@ BYTES = 1 << 26
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="other systems keep pages as they like")
 def test_a_mapped_file_let_go_of(tmp_path: Path) -> None:
     path = tmp_path / "big.npy"
-    written = open_memmap(path, "w+", np.dtype(np.uint8), (BYTES,))
+    written = new_array(path, np.uint8, (BYTES,))
     written[:] = 7
     full = memory.resident()
     memory.release(written, np.zeros(3), None)
@@ -45,3 +48,33 @@ def test_what_was_freed_is_given_back() -> None:
     memory.give_back()
     assert memory.resident() < full - (1000 << 16) / 2
     assert all(some.all() for some in kept)
+
+
+def test_it_is_imported_where_the_system_has_less(tmp_path: Path) -> None:
+    """As on Windows and macOS: no `resource`, `fcntl` or glibc, and maps that take no advice."""
+    code = """
+import ctypes, mmap, os, sys
+import numpy as np, psutil, wrapt
+for name in ("resource", "fcntl", "msvcrt"):
+    sys.modules[name] = None  # an import of it fails
+class Nothing:
+    def __init__(self, name):
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")
+ctypes.CDLL = Nothing
+os.__dict__.pop("posix_fallocate")
+mmap.__dict__.pop("MADV_DONTNEED")
+sys.platform = "win32"
+from precompute import failures, files, memory
+memory.give_back()
+memory.forget_peak()
+assert memory.resident() > 0 and memory.total() > memory.available() > 0
+array = files.new_array(files.Path(sys.argv[1]), np.uint8, (10,))
+array[:] = 1
+assert array.sum() == 10
+with files.atomic_write(files.Path(sys.argv[1]), "w") as file:
+    file.write("x")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.npy")], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr

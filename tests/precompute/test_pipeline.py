@@ -151,7 +151,6 @@ def test_text_alone_data(options: Maker, tmp_path: Path) -> None:
         ({"model": "/no/such/place"}, "cannot be read"),
         ({"sae": "/no/such/place"}, "cannot be loaded|no folder"),
         ({"layer": 9}, "layers 0 to 3, not 9"),
-        ({"sinks": -1.0}, "--sinks"),
         ({"geometry": "round"}, "No geometry"),
     ],
 )
@@ -176,6 +175,7 @@ def test_an_sae_of_another_width(options: Maker, tmp_path: Path) -> None:
         (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--batch-tokens", "0"], 2),
         (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--only", "dance"], 2),
         (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--sinks", "some"], 2),
+        (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--sinks", "-1"], 2),
         (["precompute", "x", "--model", "m", "--sae", "s", "--out", "o", "--colour"], 2),
         (["filter", "x", "--by", "l0", "--keep", "101"], 2),
         (["dance"], 2),

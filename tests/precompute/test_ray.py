@@ -190,10 +190,11 @@ def test_threads_of_a_worker_on_a_cluster() -> None:
 @pytest.mark.parametrize("command", ["precompute", "score"])
 def test_what_cannot_be_run_is_said_in_a_sentence(tiny_files: Tiny, tmp_path: Path, command: str) -> None:
     of = {"precompute": ["--model", tiny_files.model, "--sae", tiny_files.sae], "score": ["--store", "nowhere"]}
-    for more, word in (
-        (["--ray", "local"], "--workers"),
-        (["--workers", 2], "--ray"),
-        (["--ray", f"127.0.0.1:{free_port()}", "--workers", 2], "ray start"),
+    for more, status, word in (
+        (["--ray", "local"], 2, "--workers"),
+        (["--workers", 2], 2, "--ray"),
+        (["--ray", "", "--workers", 2], 2, "--ray takes local"),
+        (["--ray", f"127.0.0.1:{free_port()}", "--workers", 2], 1, "ray start"),
     ):
         done = saevx(command, tiny_files.data, "--out", tmp_path / "out.jsonl", *of[command], *more)
-        assert done.status == 1 and word in done.err and len(done.err.splitlines()) == 1, done.err
+        assert done.status == status and word in done.err and len(done.err.splitlines()) == 1, done.err

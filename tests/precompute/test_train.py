@@ -241,7 +241,6 @@ def test_other_options_do_not_go_on_with_an_unfinished_run(options: Maker, monke
     ("changed", "message"),
     [
         ({"layer": 9}, "layers 0 to 3"),
-        ({"sinks": -1}, "--sinks"),
         ({"batch_size": 301}, "--buffer-tokens"),
         ({"sae_option": ["nonsense=1"]}, "no option nonsense: choose among"),
         ({"sae_option": ["l1_coefficient"]}, "NAME=VALUE"),

@@ -156,7 +156,7 @@ class Killed(BaseException):
 
 PLACES: dict[str, tuple[object, str]] = {
     "while the tables are written": (writer, "_fill"),
-    "while arrays are trimmed": (trim, "open_memmap"),
+    "while arrays are trimmed": (trim, "new_array"),
     "before they are put in place": (trim, "settle"),
     "when the full ones are gone": (Path, "rename"),
     "before the checksums": (writer, "checksums"),

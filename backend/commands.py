@@ -1,0 +1,159 @@
+"""The commands of `saevx`: the server's beside the offline ones. What is heavy is imported by the command that needs
+it, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, NoDecode
+
+from backend.settings import AllowedHost
+from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
+from precompute.errors import SaevxError
+from precompute.experiments.cli import Experiment
+from precompute.files import exclusive
+from precompute.options import SaeFormat
+from precompute.usage import CommandOptions, Paths, UrlPath, from_environment
+
+Port = Field(default=8000, ge=0, le=65535)
+Host = Annotated[str, Field(min_length=1)]
+
+
+class Serve(CommandOptions):
+    """Show finished stores in the browser and over the API."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    stores: CliPositionalArg[Paths]
+    """Folders of finished stores; the first is the default."""
+    host: Host = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every one of this machine. There is no login."""
+    port: int = Port
+    """Port to listen on; 0 takes a free one."""
+    live: bool = True
+    """Load the model for search by picture, scoring and steering; without it everything else works."""
+    root_path: UrlPath = ""
+    """Path under which a proxy shows this server, such as /saevx."""
+    allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
+    """Name by which browsers may reach the server beside its own and its IP addresses, such as that of a proxy; give it
+    several times. *.DOMAIN is every name below, * any name at all."""
+    model: str | None = None
+    """Model folder or hub id for live requests; default: the one the store was made with."""
+    sae: str | None = None
+    """SAE folder for live requests; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """How that SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
+    device: str = "auto"
+    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    queue: int = Field(default=8, ge=1)
+    """Live requests that may wait; one more is answered 503."""
+    max_upload_mb: float = Field(default=16, gt=0)
+    """Largest request body, in MB."""
+
+    def cli_cmd(self) -> None:
+        from backend.serve import serve
+        from backend.settings import Settings
+
+        options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the rest may stand in the environment
+        serve(from_environment(Settings, **options), self.host, self.port)
+
+
+class Demo(CommandOptions):
+    """Make the demo – a small real model, its SAE-V, pictures, a store – and open it. A second run makes
+    nothing twice."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    dir: Path = Path("demo")
+    """Folder for model, sae, data and store."""
+    samples: int = Field(default=1500, ge=20)
+    """Pairs to draw; the first ones are the same whatever the number."""
+    host: Host = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Port
+    """Port to listen on; 0 takes a free one."""
+    serve: bool = True
+    """Open the explorer at the end; --no-serve only makes the folder."""
+
+    def cli_cmd(self) -> None:
+        from backend.demo import make
+        from backend.serve import bind
+
+        if self.serve:
+            bind(self.host, self.port).close()  # told now, not after the minutes that the demo takes
+        store = make(self.dir, self.samples)
+        if self.serve:
+            Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
+
+
+class Bench(CommandOptions):
+    """Measure one of the figures of docs/performance.md; from a checkout, as benchmarks are not in the package."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    name: CliPositionalArg[str]
+    """Which benchmark: the name of a module in tests/bench, such as collect."""
+    demo: Path = Path("demo")
+    """Folder that `saevx demo` made; it is only read."""
+    out: Path | None = None
+    """JSON file to write; default: docs/results/bench-NAME.json, nothing with --small."""
+    wide: Path | None = None
+    """Folder for the made-up store of 65,536 features and a million pairs (9 GB) that some benchmarks need: made where
+    it is not there, and kept; default: a temporary folder."""
+    small: bool = False
+    """Run the smallest size once, to see that it works; its figures mean nothing."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+    def cli_cmd(self) -> None:
+        root = Path(__file__).parents[1]
+        if not (root / "tests" / "bench").is_dir():
+            raise SaevxError("Benchmarks run in a checkout of the repository: clone it and run `make setup` there.")
+        if not (self.demo / "store" / "manifest.json").is_file():
+            raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
+        sys.path.insert(0, str(root))
+        from tests.bench.run import bench, names, said, write
+
+        if self.name not in names():
+            raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
+        command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
+        out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
+        with nullcontext() if out is None else exclusive(out):
+            result = bench(
+                self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
+                wide=self.wide and self.wide.resolve(),
+            )  # fmt: skip
+            print(said(result))
+            if out is not None:
+                write(result, out)
+
+
+class Saevx(BaseSettings):
+    """SAE-V Explorer: see what a multimodal language model sees, feature by feature."""
+
+    model_config = CLI_CONFIG
+
+    demo: CliSubCommand[Demo] = Field(description="Make the demo and open it.")
+    train: CliSubCommand[Train] = Field(description="Train an SAE-V or SAE on a layer of a model.")
+    evaluate: CliSubCommand[Evaluate] = Field(description="Measure an SAE inside a model.")
+    precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
+    serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
+    score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
+    filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
+    patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each picture.")
+    verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
+    bench: CliSubCommand[Bench] = Field(description="Measure how fast and how large this is, from a checkout.")
+    experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)

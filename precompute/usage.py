@@ -1,0 +1,272 @@
+"""What every command's options have in common: how their values are read, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import quote, unquote
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, NoDecode, SettingsError
+
+SOURCES = ("data", "model", "sae")
+"""Options that may name a path or something on a hub."""
+EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "int_parsing_size": "a whole number below 2⁶³",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number that is at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number that is at most {le}",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "path_type": "a path",
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "literal_error": "{expected}",
+    "too_short": "at least {min_length} value",
+}
+"""What an option takes, by the kind of pydantic's error."""
+_URL_PART = re.compile(r"[\w.~%-]+", re.ASCII)
+_QUOTED = re.compile(r"'(-{0,2}[\w.-]+)'")
+
+
+
+Paths = Annotated[list[Path], NoDecode]
+"""Given one by one, each taken as it is."""
+Texts = Annotated[list[str], NoDecode]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1, lt=2**53)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+SinkMultiple = Annotated[float, Field(gt=0)] | Literal["keep"]
+"""Multiple of a modality's median norm above which a token is an attention sink; keep: none is."""
+
+
+def _is_url_path(value: str) -> str:
+    parts = value.strip("/").split("/") if value.strip("/") else []
+    if value.startswith("//") or any(part in (".", "..") or not _URL_PART.fullmatch(part) for part in parts):
+        raise ValueError(f"takes the path of a URL, such as /saevx, not {_short(value)}")
+    return value
+
+
+UrlPath = Annotated[str, AfterValidator(_is_url_path)]
+
+
+class CommandOptions(BaseModel):
+    """Options of a command: numbers are finite, and a path that begins with ~ begins in the home folder, also where the
+    shell has left it as it is (`--out=~/store`)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        whole = dict(values)
+        for name, field in cls.model_fields.items():
+            if isinstance(whole.get(name), str) and NoDecode in field.metadata:
+                whole[name] = [unquote(one) for one in whole[name].split(",")]  # as `run_command` has joined them
+            if name in whole and (name in SOURCES or _is_path(field.annotation)):
+                try:
+                    whole[name] = expanded(whole[name])
+                except ValueError as error:
+                    raise ValueError(f"{_shown(name, field)} {error}.") from None
+        return whole
+
+
+def _is_path(annotation: Any) -> bool:
+    return annotation is Path or any(map(_is_path, get_args(annotation)))
+
+
+def expanded(value: Any) -> Any:
+    """A path, or several, with ~ or ~USER at the beginning replaced, where there is such a user; what is no path, as it
+    is.
+
+    Raises:
+        ValueError: it is empty, or no valid Unicode, which no store's manifest could hold.
+    """
+    if isinstance(value, list | tuple):
+        return [expanded(one) for one in value]
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    if not text:
+        raise ValueError("takes a path that is not empty")
+    try:
+        text.encode()
+    except UnicodeError:
+        raise ValueError(f"takes a path that is valid Unicode, not {text!a}: rename the folder") from None
+    return type(value)(os.path.expanduser(text)) if text.startswith("~") else value  # noqa: PTH111 (may be no path)
+
+
+# ---- a command line
+
+
+def run_command(app: type[BaseSettings], arguments: Sequence[str]) -> None:
+    """Read a command line and do what it asks.
+
+    Raises:
+        WrongUsage: with the sentence that says what is wrong.
+    """
+    try:
+        source = CliSettingsSource[Any](app)
+        parsed: Namespace = source.root_parser.parse_args(list(arguments))
+        for name, value in vars(parsed).items():
+            if isinstance(value, list) and _is_taken_whole(name.split("."), app):
+                # The library would split what it is given at commas and read brackets and quotes as JSON.
+                setattr(parsed, name, [quote(one, safe="") for one in value])
+        CliApp.run(app, cli_args=parsed, cli_settings_source=source)
+    except ValidationError as error:
+        if error.title != app.__name__:  # not the command line's
+            raise
+        raise WrongUsage(usage_message(error, app)) from error
+    except SettingsError as error:
+        raise WrongUsage(parser_message(error, arguments)) from error
+
+
+class WrongUsage(Exception):  # noqa: N818 - of the command, not of the program
+    """A command line that cannot be read."""
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def from_environment(settings: type[S], **values: Any) -> S:
+    """Settings of these values, the others from variables of the environment.
+
+    Raises:
+        WrongUsage: a variable holds something wrong.
+    """
+    prefix = settings.model_config.get("env_prefix", "")
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        option, _, told = usage_message(error, settings).partition(" ")
+        raise WrongUsage(f"{prefix}{option.strip('-').replace('-', '_').upper()} {told}") from error
+    except SettingsError as error:
+        name = re.search(r'field "(\w+)"', str(error))
+        variable = f"{prefix}{name[1].upper()}" if name else "A variable of the environment"
+        raise WrongUsage(f"{variable} cannot be read: give its value as JSON.") from error
+
+
+def _is_taken_whole(place: Sequence[str], app: type[BaseModel]) -> bool:
+    fields = [field for _, field in _walk(place, app)]
+    return bool(fields) and NoDecode in fields[-1].metadata
+
+
+# ---- what is wrong
+
+
+def usage_message(error: ValidationError, app: type[BaseModel]) -> str:
+    """The first thing that is wrong with a command line, under the option's own name."""
+    errors = error.errors()
+    first = _field(errors[0]["loc"], app)
+    same = [one for one in errors if _field(one["loc"], app) == first]
+    own = [str(one["ctx"]["error"]) for one in same if one["type"] == "value_error"]
+    if first is None:
+        return own[0] if own else errors[0]["msg"]
+    if own:
+        return f"{first} {own[0]}."
+    if same[0]["type"] == "missing":
+        return f"{first} is missing: give a value."
+    expected = dict.fromkeys(_expected(one) for one in same)
+    return f"{first} takes {' or '.join(expected)}, not {_short(same[0]['input'])}."
+
+
+def _expected(error: ErrorDetails) -> str:
+    pattern = EXPECTED.get(error["type"])
+    if pattern is None:
+        return error["msg"]
+    context = error.get("ctx", {})
+    plain = {name: _number(value) for name, value in context.items()}
+    return _QUOTED.sub(r"\1", pattern.format(**plain))
+
+
+def _number(value: Any) -> Any:
+    if value in (2**53, 2**63):
+        return "2⁵³" if value == 2**53 else "2⁶³"
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    text = text if re.fullmatch(r"[\w.,+-]+", text) else repr(text)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _field(place: Sequence[str | int], app: type[BaseModel]) -> str | None:
+    """`--batch-tokens` of ('precompute', 'batch_tokens', …), DATA of a positional argument; None where it is the
+    command as a whole."""
+    found = None
+    for name, field in _walk(place, app):
+        command = next(_models(field.annotation), None) is not None
+        found = None if command else _shown(name, field)
+    return found
+
+
+def _shown(name: str, field: FieldInfo) -> str:
+    positional = any("Positional" in str(one) for one in field.metadata)
+    dashes = "--" if len(name) > 1 else "-"
+    return name.upper() if positional else f"{dashes}{name.replace('_', '-')}"
+
+
+def _walk(place: Sequence[str | int], app: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """The commands and the option that a place names, with their fields."""
+    model: type[BaseModel] | None = app
+    for part in place:
+        field = model.model_fields.get(part) if model is not None and isinstance(part, str) else None
+        if field is None:
+            return
+        yield str(part), field
+        model = next(_models(field.annotation), None)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _models(one)
+
+
+def options_of(app: type[BaseModel], arguments: Sequence[str]) -> set[str]:
+    """Names of the options of the command that the arguments name."""
+    commands = [model for _, field in _walk(arguments, app) for model in _models(field.annotation)]
+    return set(commands[-1].model_fields) if commands else set()
+
+
+def parser_message(error: SettingsError, arguments: Sequence[str]) -> str:
+    """The library's words for a command line that it cannot read, as a sentence that says what to do."""
+    text = str(error).removeprefix("error parsing CLI: ")
+    command = next((one for one in arguments if not one.startswith("-")), "")
+    see = f"see `saevx {command + ' ' if command else ''}--help`"
+    if isinstance(error.__cause__, json.JSONDecodeError):  # a list of numbers
+        items = error.__cause__.doc.strip("[]")
+        near = [one for one, value in zip(arguments, [*arguments[1:], ""], strict=True) if value.strip("[]") == items]
+        return f"{near[0] if near else 'A list'} takes finite numbers, not {items}: {see}."
+    if found := re.match(r"unrecognized arguments: (.*)", text, re.DOTALL):
+        return f"There is no option or argument {found[1]} here: {see}."
+    if found := re.match(r"the following arguments are required: (.*)", text):
+        missing = found[1].split(", ")
+        return f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: {see}."
+    if found := re.match(r"argument \{.*?\}: invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
+        return f"There is no command {found[1]}: choose one of {_QUOTED.sub(chr(92) + '1', found[2])}."
+    if found := re.match(r"Error: CLI subcommand is required \{(.*?)\}", text):
+        return f"Choose one of {found[1].replace(',', ', ')}: {see}."
+    if found := re.match(r"argument (\S+): (expected .*)", text):
+        return f"{found[1].partition('/')[0]} needs a value ({found[2]}): {see}."
+    if found := re.match(r"argument (\S+): ignored explicit argument (.*)", text):
+        return f"{found[1].replace('/', ' or ')} takes no value, so leave out {found[2]}."
+    return f"{text.strip().rstrip('.')}: {see}."

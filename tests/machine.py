@@ -1,0 +1,84 @@
+"""What tests of the machine's faults share: the command in a process of its own, a disk of any size, a place where
+nothing can be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SAEVX = [sys.executable, "-m", "backend.cli"]
+Resize = Callable[[str], Path]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+
+
+def begin(*args: object, **more: str) -> subprocess.Popen[str]:
+    """`saevx ARGS` in a process of its own, at the head of a group as in a terminal."""
+    return subprocess.Popen(
+        [*SAEVX, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(**more), start_new_session=True,
+    )  # fmt: skip
+
+
+def saevx(*args: object, limit: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """`saevx ARGS` to its end.
+
+    Args:
+        limit: a command of the shell that is run before, such as `ulimit -f 100`.
+    """
+    command = [*SAEVX, *map(str, args)]
+    if limit:
+        command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *command]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(**more), timeout=300)
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    """The one sentence in which a command was refused, with each of the words."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("saevx: ")]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, (done.returncode, done.stderr[-2000:])
+    assert len(lines) == 1 and lines == done.stderr.splitlines()[-1:], done.stderr[-2000:]
+    assert lines[0].endswith(".") and all(word in lines[0] for word in words), lines[0]
+    return lines[0]
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Resize]:
+    """A function that gives the disk another size, such as 400k, and returns its folder."""
+    folder.mkdir()
+
+    def resize(size: str) -> Path:
+        again = "remount," if folder.is_mount() else ""
+        options = f"{again}size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+        if done.returncode:
+            pytest.skip("this user may not mount a disk of a given size")
+        return folder
+
+    try:
+        yield resize
+    finally:
+        subprocess.run(["umount", "-l", folder], capture_output=True)
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[Path]:
+    """A folder in which this user may make nothing; to root it is one that may not change at all."""
+    folder.mkdir()
+    if os.geteuid() and not folder.chmod(0o500):
+        yield folder
+        return
+    if subprocess.run(["chattr", "+i", folder], capture_output=True).returncode:
+        pytest.skip("root may write anywhere here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=True)

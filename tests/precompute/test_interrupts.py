@@ -1,0 +1,148 @@
+"""Ctrl-C and a request to end are answered in one line, whenever they come, and lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.machine import begin, environment, saevx
+from tests.precompute.test_pipeline import sums
+from tests.precompute.tinies import Tiny
+
+
+def ended(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
+    """What a command says to a signal that its whole group gets, as from a terminal."""
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err and "Exception ignored" not in err, err[-2000:]
+    return process.returncode, err.strip().splitlines()[-1] if err.strip() else ""
+
+
+ANSWERS = {signal.SIGINT: (130, "saevx: interrupted"), signal.SIGTERM: (143, "saevx: terminated")}
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+@pytest.mark.parametrize("after", [0.0, 0.2, 0.4, 0.8, 1.5])
+def test_while_it_starts(number: signal.Signals, after: float, tmp_path: Path) -> None:
+    """The entry alone, which says when it has control; from there on there is no gap."""
+    code = """
+import os, sys
+from backend import cli
+before = cli.on_signals
+def told(handler):
+    before(handler)
+    os.write(1, b"x")
+cli.on_signals = told
+sys.argv = ["saevx", "serve", sys.argv[1]]
+cli.main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(), start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    os.read(process.stdout.fileno(), 1)
+    time.sleep(after)
+    if process.poll() is None:
+        status, line = ended(process, number)
+        # It may have come to its end by itself: that folder is no store.
+        assert (status, line) == ANSWERS[number] or (status == 1 and "is not a store" in line)
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_in_the_middle_of_a_pass_that_then_goes_on(number: signal.Signals, tiny_files: Tiny, tmp_path: Path) -> None:
+    data = tiny.make_data(tmp_path / "data", 200)
+    args = ("precompute", data, "--model", tiny_files.model, "--sae", tiny_files.sae, "--device", "cpu")
+    args = (*args, "--shard-samples", 20, "--nll", "--batch-tokens", 150, "--name", "store")
+    whole = saevx(*args, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    out = tmp_path / "store"
+    process = begin(*args, "--out", out)
+    while process.poll() is None and not list((tmp_path / "store.part").glob("shards/*.npz")):
+        time.sleep(0.01)
+    assert process.poll() is None, "the pass was too fast for this test"
+    assert ended(process, number) == ANSWERS[number]
+    assert not out.exists() and not list(tmp_path.glob(".*.lock"))
+    again = saevx(*args, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert sums(out) == sums(tmp_path / "whole")
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / "store.part").exists()
+
+
+def test_a_signal_that_was_to_be_ignored_is(tmp_path: Path) -> None:
+    """As in a background job of a shell that is no terminal's."""
+    command = [sys.executable, "-m", "backend.cli", "verify", str(tmp_path)]
+    command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment(), start_new_session=True
+    )
+    time.sleep(0.4)
+    assert "is not a store" in ended(process, signal.SIGINT)[1]
+
+
+def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
+    code = """
+import signal, sys
+from backend import cli
+class Lost:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+class App:
+    pass
+def run(app, arguments):
+    try:
+        lost = Lost()
+        del lost
+        for _ in range(10 ** 8):
+            pass
+    except KeyboardInterrupt:
+        print("came again")
+        return 130
+    return 0
+import precompute.cli
+precompute.cli.run = run
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout, done.stderr) == (130, "came again\n", "")
+
+
+def test_drawing_processes_say_nothing_and_end(tmp_path: Path) -> None:
+    """Those of `saevx demo`, which the terminal interrupts too; and they end with a command that was killed."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        folder = tmp_path / number.name
+        process = begin("demo", "--dir", folder, "--samples", 4000, "--no-serve")
+        while process.poll() is None and not list(folder.glob("data.part/images/*")):
+            time.sleep(0.02)
+        if number == signal.SIGINT:
+            assert ended(process, number) == ANSWERS[signal.SIGINT]
+        else:
+            os.kill(process.pid, number)
+            process.communicate(timeout=20)
+        end = time.monotonic() + 20
+        while members(process.pid) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not members(process.pid)
+        assert (folder / ".demo.lock").exists() == (number == signal.SIGKILL), "the next one takes that over"
+
+
+def members(group: int) -> list[int]:
+    """Processes of a group."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found

@@ -1,0 +1,330 @@
+"""What every command does on a machine that is not as it should be: another run at work in the same place, a disk that
+is full, a place that cannot be written to, a folder with an odd name. One sentence, nothing lost, and the same command
+goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from precompute.verify import verify
+from tests import machine
+from tests.machine import begin, closed, refused, small_disk
+from tests.precompute.test_files import another
+from tests.precompute.test_pipeline import Said, saevx, sums
+from tests.precompute.tinies import Tiny
+
+
+class World(NamedTuple):
+    """Inputs of every command."""
+
+    files: Tiny
+    store: Path
+    questions: Path
+
+
+@pytest.fixture(scope="module")
+def world(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    done = saevx(*pass_of(tiny_files), "--out", root / "store")
+    assert done.status == 0, done.err
+    return World(tiny_files, root / "store", tiny_files.data)
+
+
+def pass_of(files: Tiny) -> tuple[object, ...]:
+    args = ("precompute", files.data, "--model", files.model, "--sae", files.sae, "--device", "cpu")
+    return (*args, "--shard-samples", 8, "--batch-tokens", 150, "--name", "store")
+
+
+COMMANDS: dict[str, Callable[[World], tuple[object, ...]]] = {
+    "precompute": lambda w: pass_of(w.files),
+    "score": lambda w: ("score", w.files.data, "--store", w.store, "--device", "cpu"),
+    "train": lambda w: (
+        "train", w.files.data, "--model", w.files.model, "--layer", 2, "--device", "cpu", "--steps", 4,
+        "--batch-size", 32, "--expansion", 2, "--checkpoint-every", 2,
+    ),
+    "evaluate": lambda w: ("evaluate", w.files.sae, w.files.data, "--model", w.files.model, "--device", "cpu"),
+    "filter": lambda w: ("filter", w.store, "--by", "l0"),
+    "patches": lambda w: ("patches", w.files.data, "--store", w.store, "--answer-column", "kind", "--device", "cpu"),
+}  # fmt: skip
+NAMES = {"score": "out.jsonl", "filter": "out.jsonl", "evaluate": "out.json", "patches": "out.json"}
+MAKES_NEW = ("precompute", "score", "train", "patches")
+"""Commands whose --out must not exist yet; the others write a file anew."""
+
+
+def told(done: Said, *words: str) -> str:
+    """The one sentence of a command that was refused."""
+    lines = [line for line in done.err.splitlines() if line.startswith("saevx: ")]
+    assert done.status == 1 and len(lines) == 1 and "Traceback" not in done.err, (done.status, done.err[-2000:])
+    assert lines[0].endswith(".") and all(word in lines[0] for word in words), lines[0]
+    return lines[0]
+
+
+# ---- one owner
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_second_run_is_refused_before_it_begins(command: str, world: World, tmp_path: Path) -> None:
+    out = tmp_path / NAMES.get(command, "out")
+    with another(out) as process:
+        begun = time.monotonic()
+        told(saevx(*COMMANDS[command](world), "--out", out), f"process {process.pid} on ", str(out))
+        assert time.monotonic() - begun < 20 and not out.exists()
+    assert not out.with_name(out.name + ".part").exists()
+
+
+def test_two_passes_and_single_steps_at_the_same_time(world: World, tmp_path: Path) -> None:
+    """Whatever the second is, the first is not disturbed."""
+    out = tmp_path / "store"
+    first = begin(*pass_of(world.files), "--out", out)
+    while first.poll() is None and not (tmp_path / "store.part" / "plan.json").exists():
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        assert first.poll() is None
+        for more in ([], ["--only", "weigh"], ["--seed", 3], ["--only", "collect"]):
+            told(saevx(*pass_of(world.files), "--out", out, *more), f"process {first.pid} ")
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert first.wait(timeout=120) == 0 and sums(out) == sums(world.store)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    told(saevx(*pass_of(world.files), "--out", out), "exists already and a store never changes")
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3])
+def test_two_passes_begun_together(apart: float, world: World, tmp_path: Path) -> None:
+    out, runs = tmp_path / "store", []
+    for _ in range(2):
+        runs.append(begin(*pass_of(world.files), "--out", out))
+        time.sleep(apart)
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1], errors
+    assert not any("Traceback" in error for error in errors)
+    assert sums(out) == sums(world.store) and [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_after_kill_9_the_same_command_goes_on(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    first = begin(*pass_of(world.files), "--out", out)
+    while first.poll() is None and not list((tmp_path / "store.part").glob("shards/*.npz")):
+        time.sleep(0.005)
+    first.kill()
+    assert first.wait(timeout=20) == -signal.SIGKILL
+    assert (tmp_path / ".store.lock").exists(), "it could not remove its lock, which holds nothing any more"
+    done = saevx(*pass_of(world.files), "--out", out)
+    assert done.status == 0, done.err
+    assert sums(out) == sums(world.store) and [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_second_demo_is_refused(tmp_path: Path) -> None:
+    with another(tmp_path / "demo" / "demo") as process:
+        told(saevx("demo", "--dir", tmp_path / "demo", "--no-serve"), f"process {process.pid} ")
+        assert [path.name for path in (tmp_path / "demo").iterdir()] == [".demo.lock"]
+
+
+# ---- room
+
+
+@pytest.mark.parametrize("size", ["24k", "200k", "700k", "950k"])
+def test_a_pass_on_a_full_disk_goes_on_when_there_is_room(size: str, world: World, tmp_path: Path) -> None:
+    """As a process of its own: what is mapped might kill it without a word."""
+    with small_disk(tmp_path / "disk") as resize:
+        disk = resize(size)
+        args = (*pass_of(world.files), "--out", disk / "store")
+        refused(machine.saevx(*args), "No space is left in", str(disk), "make room and run the same command again")
+        assert [path.name for path in disk.iterdir()] == ["store.part"], "what is done stays, and no lock"
+        resize("20m")
+        again = saevx(*args)
+        assert again.status == 0, again.err
+        assert sums(disk / "store") == sums(world.store) and len(list(disk.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "size"), [("score", "16k"), ("train", "40k"), ("train", "100k"), ("filter", "4k"), ("patches", "4k")]
+)
+def test_every_command_on_a_full_disk(command: str, size: str, world: World, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as resize:
+        out = resize(size) / NAMES.get(command, "out")
+        args = (*COMMANDS[command](world), "--out", out)
+        told(saevx(*args), "No space is left in", "make room and run the same command again")
+        assert not out.exists() and not out.with_name(f".{out.name}.lock").exists()
+        resize("20m")
+        again = saevx(*args)
+        assert again.status == 0, again.err
+        assert list(out.parent.iterdir()) == [out]
+
+
+def test_an_evaluation_that_cannot_be_written_is_printed(world: World, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as resize:
+        disk = resize("4k")
+        done = saevx(*COMMANDS["evaluate"](world), "--out", disk / "e.json")
+        told(done, "No space is left in")
+        assert '"loss_recovered"' in done.out and not list(disk.iterdir())
+
+
+def test_a_limit_on_the_size_of_files(world: World, tmp_path: Path) -> None:
+    args = (*pass_of(world.files), "--out", tmp_path / "store")
+    refused(machine.saevx(*args, limit="ulimit -f 60"), "ulimit -f", str(tmp_path))
+    again = saevx(*args)
+    assert again.status == 0 and sums(tmp_path / "store") == sums(world.store), again.err
+
+
+# ---- places
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_below_a_file(command: str, world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "out.jsonl", tmp_path / "file" / "deep" / "out.jsonl"):
+        told(saevx(*COMMANDS[command](world), "--out", out), str(tmp_path / "file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_missing_parents_are_made(command: str, world: World, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / NAMES.get(command, "out")
+    done = saevx(*COMMANDS[command](world), "--out", out)
+    assert done.status == 0 and list(out.parent.iterdir()) == [out], done.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_onto_a_folder(command: str, world: World, tmp_path: Path) -> None:
+    out = tmp_path / NAMES.get(command, "out")
+    out.mkdir()
+    word = "exists already" if command in MAKES_NEW else "is a folder, where a file is to be written"
+    told(saevx(*COMMANDS[command](world), "--out", out), word)
+    assert list(tmp_path.iterdir()) == [out] and not list(out.iterdir())
+
+
+@pytest.mark.parametrize("command", MAKES_NEW)
+def test_where_the_unfinished_result_is_something_else(command: str, world: World, tmp_path: Path) -> None:
+    out = tmp_path / NAMES.get(command, "out")
+    part = out.with_name(out.name + ".part")
+    if command == "patches":
+        part.mkdir()
+    else:
+        part.write_text("mine")
+    told(saevx(*COMMANDS[command](world), "--out", out), str(part))
+    assert list(tmp_path.iterdir()) == [part]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_system_that_can_only_be_read(command: str, world: World, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as resize:
+        disk = resize("1m,ro")
+        told(saevx(*COMMANDS[command](world), "--out", disk / "out.jsonl"), "can only be read: choose another place")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_name_that_is_too_long(command: str, world: World, tmp_path: Path) -> None:
+    told(saevx(*COMMANDS[command](world), "--out", tmp_path / ("n" * 300 + ".jsonl")), "too long", "choose a shorter")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_second_file_of_score_is_looked_at_before_the_work(world: World, tmp_path: Path) -> None:
+    out = tmp_path / ("n" * 240 + ".jsonl")  # itself short enough, .quarantine.jsonl beside it is not
+    told(saevx(*COMMANDS["score"](world), "--out", out), "too long")
+    (tmp_path / "s.quarantine.jsonl").mkdir()
+    told(saevx(*COMMANDS["score"](world), "--out", tmp_path / "s.jsonl"), "s.quarantine.jsonl is a folder")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_the_right_to_write(command: str, world: World, tmp_path: Path) -> None:
+    with closed(tmp_path / "closed") as folder:
+        told(saevx(*COMMANDS[command](world), "--out", folder / "out.jsonl"), "This user may not write")
+
+
+def test_a_cache_that_cannot_be_written(world: World, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "file").touch()
+    images = [(world.files.data / f"{i:03d}.png").read_bytes() for i in range(4)]
+    parquet.write_table(pa.table({"image": images, "text": ["a dog"] * 4}), tmp_path / "x.parquet")
+    args = ("precompute", tmp_path / "x.parquet", *pass_of(world.files)[2:], "--out", tmp_path / "store")
+    where = str(tmp_path / "file" / "hf")
+    refused(machine.saevx(*args, HF_HOME=where), f"The cache folder {where} cannot be written", "HF_HOME")
+    done = machine.saevx(
+        *pass_of(world.files), "--out", tmp_path / "store", HF_HOME=where, HOME=where, XDG_CACHE_HOME=where,
+        MPLCONFIGDIR=where,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr  # none of them is needed for data in files
+
+
+def test_the_demos_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = machine.saevx(
+        "demo", "--dir", tmp_path / "demo", "--samples", 20, "--no-serve", SAEVX_CACHE=str(tmp_path / "file" / "x")
+    )
+    refused(done, "cannot be kept in", "name another folder in SAEVX_CACHE")
+
+
+# ---- names
+
+ODD = ["a%20b", "a?x", "[x] *", "it's \"so\"", "50% #1; $HOME &", "new\nline", " blanks ", "~", "~root", "a::b", "s3:",
+       "file:x", "a,b", "{a}", "-dash", "猫", "x.part", "null", "a\\b", "a=b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", [ODD[::2], ODD[1::2]])
+def test_folders_may_have_any_name(odd: list[str], world: World, tmp_path: Path) -> None:
+    """Each name inside the one before, from the outside and as a relative path."""
+    place = tmp_path.joinpath(*odd)
+    place.mkdir(parents=True)
+    for name in ("data", "model", "sae"):
+        shutil.copytree(getattr(world.files, name), place / name)
+    files = Tiny(place / "model", place / "sae", place / "data")
+    done = saevx(*pass_of(files), "--out", place / "store")
+    assert done.status == 0, done.err
+    assert sums(place / "store") == sums(world.store)
+    here = World(files, place / "store", files.data)
+    for command in ("score", "evaluate", "filter", "train"):
+        done = saevx(*COMMANDS[command](here), "--out", place / NAMES.get(command, "trained"))
+        assert done.status == 0, done.err
+        (place / "out.jsonl").unlink(missing_ok=True)
+    assert saevx("verify", place / "store").status == 0
+    with contextlib.chdir(place):
+        near = Tiny(Path("model"), Path("sae"), Path("data"))
+        assert saevx(*pass_of(near), "--out", odd[0]).status == 0
+        assert all(check.ok for check in verify(Path(odd[0])))
+    assert {path.name for path in tmp_path.iterdir()} == {odd[0]}, "nothing was written elsewhere"
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    home = tmp_path / "home"
+    (tmp_path / "here").mkdir()
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    with contextlib.chdir(tmp_path / "here"):
+        yield home
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(world: World, at_home: Path) -> None:
+    shutil.copytree(world.files.data, at_home / "data")
+    shutil.copytree(world.files.model, at_home / "model")
+    shutil.copytree(world.files.sae, at_home / "sae")
+    files = ("precompute", "~/data", "--model=~/model", "--sae=~/sae", *pass_of(world.files)[6:])
+    assert saevx(*files, "--out=~/store").status == 0
+    assert sums(at_home / "store") == sums(world.store)
+    assert saevx("verify", "~/store").status == 0
+    assert saevx("filter", "~/store", "--by", "l0", "--out", "~/kept.jsonl").status == 0
+    assert (at_home / "kept.jsonl").is_file()
+    told(saevx("serve", "~/nothing", "~nobody-of-that-name/store"), f"{at_home / 'nothing'} is not a store")
+    assert not list(Path.cwd().iterdir())
+
+
+STORES = ["a,b", "[x] *", "[x]", "it's \"so\"", "{a}", "null", "1", " a ", "a\\b", "'q'", "a%2Cb"]
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_store_of_any_name_can_be_served(name: str, tmp_path: Path) -> None:
+    told(saevx("serve", tmp_path / name, tmp_path / "other"), " ".join(f"{tmp_path / name} is not a store".split()))
+    with contextlib.chdir(tmp_path):
+        told(saevx("serve", f"./{name}"), " ".join(f"{name} is not a store".split()))

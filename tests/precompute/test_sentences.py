@@ -1,0 +1,108 @@
+"""Every message that a person may get is a sentence or two that say what is wrong and what to do.
+
+Read from the source, so that a new message is looked at before anybody gets it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ERRORS = {"SaevxError", "PlaceError", "NotKept"}
+MADE_ELSEWHERE = {
+    ("precompute/files.py", "text"), ("precompute/files.py", "sentence(error, path)"),  # failures.py, tested there
+    ("precompute/ray_pool.py", "str(cause)"),  # another process's SaevxError
+    ("precompute/verify.py", "message"),  # caught, and shown behind its check's name
+}  # fmt: skip
+REASONS = {"precompute/originals.py"}
+"""Modules whose errors are clauses of a sentence that their callers make."""
+FALLS_SHORT = (
+    "The pairs cannot be prepared together", "The model {source} cannot be loaded", "The SAE {name} cannot be loaded",
+    "This SAE scales each token by itself", "The SAE has features 0 to", "The picture has views 0 to",
+    "{path} is not a store (no manifest.json", "The activations of sample row",
+)  # fmt: skip
+"""How messages begin that do not say what to do yet: none may be added."""
+TELLS = re.compile(
+    r"\b(add|allow|choose|clone|delete|end|give|install|leave|lower|make|move|name|open|put|raise|remove|rename|repeat|"
+    r"restart|run|say|see|set|start|stop|take|try|unpack|use|wait|write)\b",
+    re.IGNORECASE,
+)
+
+
+class Message(NamedTuple):
+    path: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text}"
+
+
+def constants(tree: ast.Module) -> dict[str, str]:
+    """Texts that a module has a name for."""
+    return {
+        target.id: text_of(node.value, {})
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr | ast.BinOp)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def text_of(node: ast.expr, known: dict[str, str]) -> str:
+    """The text, what is filled in as {expression}; of anything else its source in < >."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(text_of(part, known) for part in parts)
+        case ast.FormattedValue(value=value, conversion=conversion):
+            return "{" + ast.unparse(value) + (f"!{chr(conversion)}" if conversion > 0 else "") + "}"
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return text_of(left, known) + text_of(right, known)
+        case ast.BoolOp(op=ast.Or(), values=[first, *_]):
+            return text_of(first, known)
+        case ast.Name(id=name) if name in known:
+            return known[name]
+    return f"<{ast.unparse(node)}>"
+
+
+def messages() -> Iterator[Message]:
+    for path in sorted([*(ROOT / "precompute").rglob("*.py"), *(ROOT / "backend").rglob("*.py")]):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        known = constants(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+                name = path.relative_to(ROOT).as_posix()
+                assert node.args, f"{name}:{node.lineno} says nothing"
+                text = text_of(node.args[0], known)
+                if name not in REASONS and (name, text.strip("<>")) not in MADE_ELSEWHERE:
+                    yield Message(name, node.lineno, text)
+
+
+MESSAGES = list(messages())
+AREAS = sorted({message.path for message in MESSAGES})
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_every_message_is_a_sentence_that_says_what_to_do(area: str) -> None:
+    for message in (one for one in MESSAGES if one.path == area and not one.text.startswith(FALLS_SHORT)):
+        text = message.text
+        assert not text.startswith("<"), f"{message} is made elsewhere: list it in MADE_ELSEWHERE, with its test"
+        assert "\n" not in text, f"{message}: one line"
+        assert re.match(r"[A-ZΑ-Ω{`]|--", text), f"{message}: begins with a capital, a placeholder or an option"
+        assert text.rstrip("}").endswith((".", "advice", "way")), f"{message}: ends with a full stop"
+        # A second sentence may say what to do; a full stop inside a name or a number ends none.
+        assert len(re.findall(r"[.!?](?=\s+[A-Z])", text)) <= 2, f"{message}: one sentence, or two"
+        assert not re.search(r"traceback|\bException\b|\bErrno\b", text, re.IGNORECASE), f"{message}: plain words"
+        assert not re.search(r"\{(error|exc|e|cause)(!r)\}|__class__", text), f"{message}: no class's name"
+        assert ":" in text or TELLS.search(text), f"{message}: says what to do"
+
+
+def test_messages_are_found_at_all() -> None:
+    assert len(MESSAGES) > 120 and {"precompute/files.py", "backend/demo.py"} <= set(AREAS)
