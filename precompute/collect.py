@@ -22,7 +22,7 @@ from torch import Tensor
 from precompute import memory
 from precompute.accumulate import Accumulator
 from precompute.data import Data, Row, SetAside, none_left, write_thumbnail
-from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
+from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation, no_finite
 from precompute.entries import by_sample
 from precompute.errors import SaevxError
 from precompute.feed import ahead, behind, decode
@@ -212,6 +212,8 @@ class Collector:
             if self.sink_multiple is not None and median[name] is not None:
                 keep &= hidden_td.norm(dim=-1) <= self.sink_multiple * median[name]  # type: ignore[operator]
             counted.append(hidden_td[keep])
+        if set(median.values()) == {None} and any(len(hidden_td) for parts in hidden_m.values() for hidden_td in parts):
+            raise SaevxError(no_finite(self.mllm.layer))
         if self.sae.lacks_factor:
             self.sae.scale(average_factor(counted))
         largest = max((largest_activation(self.sae, hidden_td) for hidden_td in counted), default=0.0)

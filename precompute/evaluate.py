@@ -27,6 +27,7 @@ from precompute.plan import plan_rows, smallest_hashes
 from precompute.progress import Progress, say
 from precompute.provenance import code_version, plain_name
 from precompute.sae import SaeV
+from precompute.sae_warning import sae_warning
 from precompute.tensors import exact
 
 Array = NDArray[Any]
@@ -171,6 +172,10 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         )
     if set_aside:
         say(summary_of(set_aside, o.id_column))
+    result = figures(sums, fired_mf, o.resamples, o.seed)
+    warning = sae_warning({"fvu": {name: figure and figure["value"] for name, figure in result["fvu"].items()}})
+    if warning is not None:
+        say(warning)
     return {
         "sae": {
             "name": plain_name(o.sae), "sha256": sae.sha256, "architecture": sae.architecture,
@@ -186,7 +191,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
         },
         "code_version": code_version(),
-        **figures(sums, fired_mf, o.resamples, o.seed),
+        **result,
     }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import BadRow, Data, Picture, Row, SetAside, open_picture
+from precompute.data import BadRow, Data, Picture, Row, SetAside, none_left, open_picture
+from precompute.encode import no_finite
 from precompute.errors import PairError, SaevxError
 from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options import Place
@@ -179,13 +180,14 @@ def prelude(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Norms
         multiple: of the median norm of a modality, above which a token is a sink; None: there are none.
     """
     found: dict[int, list[Array]] = {TEXT: [], IMAGE: []}
-    left = PRELUDE
+    left, n_tokens = PRELUDE, 0
     reasons: list[SetAside] = []
     for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
         reasons += one.set_aside
         if one.batch is None:
             continue
         norm_bs, modality_bs = norms(mllm.hidden(one.batch)[:left]), one.batch.modality_bs[:left]
+        n_tokens += int((modality_bs <= IMAGE).sum())
         for modality, parts in found.items():
             parts.append(norm_bs[(modality_bs == modality) & np.isfinite(norm_bs)])
         left -= len(norm_bs)
@@ -202,6 +204,7 @@ def prelude(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Norms
         counted.append(norm_t[norm_t <= limits[-1]])
     norm_t = np.concatenate(counted)
     if not len(norm_t):
-        first = f"; the first set aside: {reasons[0].reason}" if reasons else ""
-        raise SaevxError(f"{data.name} gives no text or image token to work on{first}.")
+        if reasons:
+            raise SaevxError(none_left(f"{data.name} gives no text or image token to work on", reasons))
+        raise SaevxError(no_finite(mllm.layer) if n_tokens else f"{data.name} gives no text or image token to work on.")
     return Norms((limits[TEXT], limits[IMAGE]), float(norm_t.mean()))

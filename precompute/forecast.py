@@ -345,7 +345,7 @@ def said(f: Forecast, kept: Kept, device: str, n_rows: int, r: Rehearsal) -> str
     lines = [
         f"{z.samples:.0f} samples of {n_rows} rows, about {z.tokens:.0f} tokens, {z.events:.0f} events "
         f"({z.events / max(z.tokens, 1):.1f} features a token)",
-        f"time    {clock(f.total)}: " + ", ".join(f"{name} {clock(t)}" for name, t in f.seconds.items() if t >= 0.05),
+        f"time    {clock(f.total)}: " + ", ".join(f"{name} {clock(t)}" for name, t in f.seconds.items()),
         f"memory  {human(f.memory)} at most, {human(r.loaded)} of it with model and SAE loaded, on {device}",
         f"disk    {human(f.of[kept])} for the store with --events {kept}: "
         + ", ".join(f"{name} {human(n)}" for name, n in parts.items()),

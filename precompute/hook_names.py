@@ -49,6 +49,15 @@ def _is_decoder(around: str | None) -> bool:
     )
 
 
+def refuse_two_layers(hook: str, layer: object) -> None:
+    """Raises SaevxError where a configuration's layer is another than the number in its hook's name."""
+    named = re.search(r"(?:blocks|layers|h)\.(\d+)(?:\.|$)", hook)
+    if named is not None and isinstance(layer, int) and int(named[1]) != layer:
+        raise SaevxError(
+            f"The SAE's configuration says layer {layer} and hook {hook!r}, which are two: correct the wrong one."
+        )
+
+
 def other_hook(hook: str, layer: int) -> str | None:
     """A sentence where an SAE is read at a layer that is not its own hook's; None where it is, or names no hook."""
     if not hook:

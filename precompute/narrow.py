@@ -65,7 +65,7 @@ def check_meaning(config: dict[str, Any]) -> None:
     except SaevxError:
         raise
     except Exception as error:  # a configuration of another version: SAELens converts it where it reads the weights
-        raise SaevxError(f"The SAE cannot be tried in part: {cause(error)}") from error
+        raise SaevxError(f"The SAE cannot be tried in part ({cause(error)}): run without --dry-run.") from error
     compare(config, whole)
 
 

@@ -159,7 +159,7 @@ class SaeV:
         """
         if self.normalize in _PER_TOKEN:
             if hidden_td is None:
-                raise SaevxError("This SAE scales each token by itself, so decoding needs the token's h.")
+                raise SaevxError("This SAE scales each token by itself: give decode the h of the tokens too.")
             self.sae.run_time_activation_norm_fn_in(hidden_td.to(self.device, torch.float32))
         return self._decode(acts_tf.to(self.device, torch.float32))
 

@@ -94,7 +94,9 @@ def dictionary_learning(folder: Path) -> Read:
     architecture, off_input = _DICTIONARIES[kind]
     path = next((folder / name for name in DICTIONARY_WEIGHTS if (folder / name).is_file()), None)
     if path is None:
-        raise SaevxError(f"{folder} holds {DICTIONARY_CONFIG} and none of {', '.join(DICTIONARY_WEIGHTS)}.")
+        raise SaevxError(
+            f"{folder} holds {DICTIONARY_CONFIG} and none of {', '.join(DICTIONARY_WEIGHTS)}: put its weights there."
+        )
     raw = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     raw = {name.removeprefix("_orig_mod."): tensor for name, tensor in raw.items()}
     k = raw.pop("k", None)
@@ -257,10 +259,13 @@ def _weights(raw: dict[str, Tensor], architecture: str, path: Path) -> dict[str,
     if "log_threshold" in state:
         state["threshold"] = state.pop("log_threshold").exp()
     if architecture not in _TENSORS:
-        raise SaevxError(f"{path} is of the architecture {architecture!r}, which is read from SAELens folders only.")
+        raise SaevxError(f"{path} is of the architecture {architecture!r}: give such an SAE as a SAELens folder.")
     needed = _TENSORS[architecture]
     if missing := sorted(needed - set(state)):
-        raise SaevxError(f"{path} lacks {', '.join(missing)}, which an SAE of the architecture {architecture} has.")
+        raise SaevxError(
+            f"{path} lacks {', '.join(missing)}, which an SAE of the architecture {architecture} has: name its "
+            "architecture, or choose another."
+        )
     if unknown := sorted(set(state) - needed - _UNUSED[architecture]):
         raise SaevxError(
             f"{path} holds {', '.join(unknown)}, which an SAE of the architecture {architecture} has not: name its "

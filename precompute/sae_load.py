@@ -18,6 +18,7 @@ import torch
 
 from precompute import sae_formats as formats
 from precompute.errors import SaevxError
+from precompute.hook_names import refuse_two_layers
 from precompute.options import DICTIONARY_LEARNING, PLAIN_WEIGHTS, SAE_LENS, SaeFormat
 from precompute.reading import read_json, read_tensors, refuse_pointers
 from precompute.sae_config import compare, resolve_config
@@ -205,6 +206,7 @@ def read_any_version(
         layer = config.get("hook_layer", config.get("hook_point_layer"))
         if isinstance(config.get(name), str) and layer is not None:
             config[name] = config[name].replace("{layer}", str(layer))
+            refuse_two_layers(config[name], layer)
     factor_f = state.pop("finetuning_scaling_factor", None)
     if factor_f is not None:
         state["W_dec"] = state["W_dec"] * factor_f[:, None]

@@ -77,7 +77,7 @@ class Steer:
     def __post_init__(self) -> None:
         for push in self.pushes:
             if not 0 <= push.feature < self.sae.n_features:
-                raise SaevxError(f"The SAE has features 0 to {self.sae.n_features - 1}, not {push.feature}.")
+                raise SaevxError(f"There is no feature {push.feature}: choose one from 0 to {self.sae.n_features - 1}.")
             if not push.p999 > 0 and push.mode != "ablate" and push.strength:
                 raise SaevxError(
                     f"Feature {push.feature} is never active here, so strength has no unit: choose another."
@@ -190,7 +190,7 @@ def prompt_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int,
             starts = np.cumsum([0, *(view.rows * view.cols for view in batch.views[0])])
             for view, row, col in mask:
                 if not 0 <= view < len(batch.views[0]):
-                    raise SaevxError(f"The picture has views 0 to {len(batch.views[0]) - 1}, not {view}.")
+                    raise SaevxError(f"The image has no view {view}: choose one from 0 to {len(batch.views[0]) - 1}.")
                 grid = batch.views[0][view]
                 if not (0 <= row < grid.rows and 0 <= col < grid.cols):
                     raise SaevxError(f"View {view} has {grid.rows} × {grid.cols} patches: no row {row}, column {col}.")

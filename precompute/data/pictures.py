@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from precompute.data.base import BadRow, Source
+from precompute.reading import POINTER
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
@@ -48,6 +49,7 @@ def open_picture(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> Pictur
         BadRow: unreadable, cut short, not an image of a known format, too large, too long a strip, or with
             values that do not say how bright they are.
     """
+    raw = b""
     try:
         if isinstance(source, bytes):
             raw = source
@@ -65,7 +67,9 @@ def open_picture(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> Pictur
         raise BadRow("its image does not fit into memory") from error
     except Exception as error:  # decoders raise whatever their format's library raises
         reason = str(error).replace(str(source), "") if isinstance(source, Path) else str(error)
-        if "cannot identify" in reason:
+        if raw.startswith(POINTER):
+            reason = "a git-lfs pointer in place of the file: run `git lfs pull`"
+        elif "cannot identify" in reason:
             reason = f"not an image of a known format: {', '.join(FORMATS)}"
         elif isinstance(error, Image.DecompressionBombError):
             raise TooManyPixels(f"its image has more than {max_pixels / 1e6:g} million pixels") from error

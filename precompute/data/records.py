@@ -54,7 +54,9 @@ class JsonFile:
                 raise SaevxError(f"{self.path} is {what}.")
             return self._whole()
         except OSError as error:
-            raise SaevxError(f"{self.path} cannot be read ({error.strerror or error}).") from error
+            raise SaevxError(
+                f"{self.path} cannot be read ({error.strerror or error}): check its path and your rights."
+            ) from error
 
     def _has_row(self) -> bool:
         """Whether one of its first lines is a row: then a strange first line is a row that is rejected."""

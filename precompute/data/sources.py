@@ -32,7 +32,9 @@ def find(source: str, columns: Columns) -> Listing:
     try:
         return _find(source, columns)
     except OSError as error:
-        raise SaevxError(f"{source} cannot be read ({error.strerror or error}).") from error
+        raise SaevxError(
+            f"{source} cannot be read ({error.strerror or error}): check its path and your rights."
+        ) from error
 
 
 def _find(source: str, columns: Columns) -> Listing:

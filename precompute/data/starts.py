@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from precompute.reading import POINTER
+
 STARTS = (
     (b"\x1f\x8b", "compressed: unpack it first"),
     (b"BZh", "compressed: unpack it first"),
     (b"\xfd7zXZ\0", "compressed: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed: unpack it first"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"version https://git-lfs", "a git-lfs pointer in place of the file: run `git lfs pull`"),
+    (POINTER, "a git-lfs pointer in place of the file: run `git lfs pull`"),
     (b"\xff\xfe", "text in UTF-16: save it as UTF-8"),
     (b"\xfe\xff", "text in UTF-16: save it as UTF-8"),
 )

@@ -42,7 +42,10 @@ class NotKept(SaevxError):  # noqa: N818 - a choice of whoever made the store
     """The events of sample `row` are not in the store, and nobody has computed them anew."""
 
     def __init__(self, row: int) -> None:
-        super().__init__(f"The activations of sample row {row} are not kept in this store.")
+        super().__init__(
+            f"The activations of sample row {row} are not kept in this store: "
+            "open it in a server with the model, or make one with --events all."
+        )
         self.row = row
 
 

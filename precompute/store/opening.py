@@ -81,17 +81,18 @@ def read_manifest(store: Path) -> Item:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SaevxError(f"The store {store} cannot be read ({reason}): check its path and your rights.") from error
-    unfinished = " It is unfinished: run `saevx precompute` again." if store.name.endswith(".part") else ""
+    part = store.name.endswith(".part")
+    advice = "it is unfinished, so run `saevx precompute` again" if part else "give the folder of a finished one"
     if not there:
-        raise SaevxError(f"{store} is not a store (no {MANIFEST} and {DATABASE}).{unfinished}")
+        raise SaevxError(f"{store} is not a store (no {MANIFEST} and {DATABASE}): {advice}.")
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise damaged(store, f"{MANIFEST} is {'cut off or not JSON' if content.strip() else 'empty'}") from error
     if not isinstance(manifest, dict):
         raise damaged(store, f"{MANIFEST} is no JSON object")
-    if unfinished and "content_id" not in manifest:
-        raise SaevxError(f"{store} is not a store.{unfinished}")
+    if part and "content_id" not in manifest:
+        raise SaevxError(f"{store} is not a store: {advice}.")
     _check_version(store, manifest.get("schema"))
     wrong = _misshapen(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MOST_SCALE else "scale_log2")
     if wrong is not None:

@@ -32,11 +32,13 @@ SAMPLES, ROUNDS = 1500, 3
 class Ready(Collector):
     """The pass over batches that are decoded already."""
 
-    batches: dict[int, Loaded]
+    batches: dict[int, list[Loaded]]
+    """Each planned batch in the parts that the processor takes it in."""
 
     def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         for number in batches:
-            yield replace(self.batches[number], hidden=None)
+            for part in self.batches[number]:
+                yield replace(part, hidden=None)
 
 
 class Beside(Ready):
@@ -46,8 +48,9 @@ class Beside(Ready):
     bare = 0.0
 
     def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
+        last = sum(len(self.batches[number]) for number in batches) - 1
         for n, one in enumerate(super().ahead(batches)):
-            first = n % 2 == 0 or n == len(batches) - 1
+            first = n % 2 == 0 or n == last
             if first:
                 self.run_bare(one)
             yield one
@@ -66,7 +69,7 @@ class Known(Ready):
 
     def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
         for number in batches:
-            yield self.batches[number]
+            yield from self.batches[number]
 
 
 def some(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
@@ -88,10 +91,11 @@ def run(setup: Setup) -> dict[str, Any]:
     mllm, sae, data, plan = some(setup, n)
     decoder = Collector(mllm, sae, data, plan, setup.scratch / "decoded", 0)
     batches = {i: decoder.load([data.rows[at] for at in batch]) for i, batch in enumerate(plan.batches)}
-    n_tokens = sum(int(one.batch.length_b.sum()) for one in batches.values() if one.batch is not None)
+    loaded = [(one, one.batch) for parts in batches.values() for one in parts if one.batch is not None]
+    n_tokens = sum(int(batch.length_b.sum()) for _, batch in loaded)
     part = setup.scratch / "part"
-    for number in list(batches)[:10]:  # a model's first batches are slower
-        mllm.hidden(batches[number].batch)
+    for _, batch in loaded[:10]:  # a model's first batches are slower
+        mllm.hidden(batch)
 
     seconds: dict[str, list[float]] = {"bare": [], "collect": []}
     for _ in range(rounds):
@@ -107,17 +111,16 @@ def run(setup: Setup) -> dict[str, Any]:
     profile = {"forward": float(np.median(seconds["bare"]))}
 
     # What is beside the forward, piece by piece, over residuals that are known.
-    for one in batches.values():
-        if one.batch is not None:
-            one.hidden = mllm.hidden(one.batch)
+    for one, batch in loaded:
+        one.hidden = mllm.hidden(batch)
     known = Known(mllm, sae, data, plan, part, 0)
     known.batches = batches
     scale = Scale.of(known.known())
 
     def encode() -> None:
-        for one in batches.values():
-            if one.batch is not None and one.hidden is not None:
-                encode_batch(one.hidden, one.batch, sae, scale, errors=True)
+        for one, batch in loaded:
+            assert one.hidden is not None
+            encode_batch(one.hidden, batch, sae, scale, errors=True)
 
     def shards() -> None:
         shutil.rmtree(part, ignore_errors=True)

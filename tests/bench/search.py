@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,22 +29,22 @@ def run(setup: Setup) -> dict[str, Any]:
     rows = [json.loads(line) for line in lines]
     pictures = [open_picture(setup.demo / "data" / row["file_name"]).image for row in rows]
     asked = {
-        "a picture": [("", picture) for picture in pictures],
-        "words": [(row["text"], None) for row in rows],
-        "both": [(row["text"], picture) for row, picture in zip(rows, pictures, strict=True)],
+        "a picture": [("", [picture]) for picture in pictures],
+        "words": [(row["text"], []) for row in rows],
+        "both": [(row["text"], [picture]) for row, picture in zip(rows, pictures, strict=True)],
     }
     figures: list[Figure] = []
     told = {}
     for name, pairs in asked.items():
-        batches = [engine.mllm.prepare([Pair(text, [] if image is None else [image])]) for text, image in pairs]
+        batches = [engine.mllm.prepare([Pair(text, images)]) for text, images in pairs]
 
         def bare(batches: list[Any] = batches) -> None:
             for batch in batches:
                 engine.mllm.hidden(batch)
 
         def search(pairs: list[Any] = pairs) -> None:
-            for text, image in pairs:
-                partial(query.search, engine, store=served, text=text, image=image, limit=24)()
+            for text, images in pairs:
+                query.search(engine, served, text, images, 24)
 
         seconds = alternately({"forward": bare, "search": search}, rounds)
         told[name] = seconds

@@ -322,6 +322,7 @@ def test_a_factor_learnt_after_training_goes_into_the_decoder(tmp_path: Path) ->
         ({"signed": True}, "signed topk"),
         ({"transcode": True}, "writes to another"),
         ({"hook_name": "blocks.16.hook_mlp_out"}, "residual stream"),
+        ({"hook_layer": 3}, "layer 3 and hook 'blocks.16.hook_resid_post'"),
     ],
 )
 def test_what_saelens_would_misread_is_refused(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:

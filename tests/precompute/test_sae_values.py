@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -19,11 +20,13 @@ from safetensors.torch import load_file, save_file
 from backend.app import create_app
 from backend.settings import Settings
 from precompute.errors import SaevxError
+from precompute.evaluate import evaluate
+from precompute.options import EvaluateOptions
 from precompute.pipeline import precompute
 from precompute.sae import SaeV
 from precompute.steer import Push, Steer
 from tests import tiny
-from tests.precompute.tinies import Maker
+from tests.precompute.tinies import Maker, Tiny
 
 NAN, INF = math.nan, math.inf
 HIDDEN = torch.randn(40, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
@@ -150,10 +153,25 @@ def test_the_largest_weights_that_are_read_leave_every_figure_finite(
             assert reply.status_code == 200 and "inf%" not in reply.text and "Infinity" not in reply.text, path
 
 
+def test_a_model_that_computes_nothing_finite_is_refused(options: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_files.model, tmp_path / "model"))
+    state = load_file(folder / "model.safetensors")
+    name = next(name for name in state if name.endswith("layers.0.mlp.down_proj.weight"))
+    save_file({**state, name: torch.full_like(state[name], NAN)}, folder / "model.safetensors", {"format": "pt"})
+    for run in (
+        lambda: precompute(options(model=str(folder))),
+        lambda: evaluate(
+            EvaluateOptions(model=str(folder), sae=str(tiny_files.sae), data=str(tiny_files.data), device="cpu")
+        ),
+    ):
+        with pytest.raises(SaevxError, match="is finite for no token: its weights are damaged"):
+            run()
+
+
 def test_an_error_that_is_not_finite_sets_the_sample_aside(options: Maker, tmp_path: Path) -> None:
     """Every weight alone can be computed with, their product cannot."""
     folder = damaged(tmp_path / "sae", "W_enc", slice(None), 5e12)
     state = load_file(folder / "sae_weights.safetensors")
     save_file({**state, "W_dec": state["W_dec"] * 1e13}, folder / "sae_weights.safetensors")
-    with pytest.raises(SaevxError, match="No sample could be used; the first: the SAE's reconstruction"):
+    with pytest.raises(SaevxError, match="40 give values that are not finite; the first: the SAE's reconstruction"):
         precompute(options(sae=str(folder), sinks="keep"))
