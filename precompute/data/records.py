@@ -1,170 +1,179 @@
-"""Records of JSON files, and of images with a text file beside each."""
+"""A row, and where its images' bytes lie: never in memory before they are needed."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from functools import cached_property
-from itertools import islice
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from precompute.data.base import BadRow, Records
-from precompute.data.starts import other_than_named
 from precompute.errors import SaevxError
 
-MAX_TEXT = 1 << 24
-"""Bytes of one text file, or of one text in a tar."""
-TEXT_SUFFIXES = (".txt", ".text", ".caption")
-TEXT_FIELDS = ("text", "conversations", "messages", "prompt", "question", "caption")
-"""Where the text of a row is looked for."""
-LINES_TRIED = 1000
-BOM = b"\xef\xbb\xbf"
+Stamp = list[str | int]
+"""What changes when a file does, without reading it."""
 
 
-# ---- JSON
+@runtime_checkable
+class Place(Protocol):
+    """An image inside a larger file, not read yet."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+
+    def stamp(self) -> Stamp:
+        """Inside its file; the file's own is in `Data.files`."""
+        ...
 
 
-class JsonFile:
-    """A file of JSON: the object of every line that is not blank, or every item where the file is one list."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def records(self) -> Records:
-        """
-        Raises:
-            SaevxError: it cannot be opened, or is no text.
-        """
-        if self.items is not None:
-            for number, item in enumerate(self.items):
-                yield f"{self.path.name}:{number}", item if isinstance(item, BadRow) else check_record(item)
-            return
-        with self.path.open("rb") as file:
-            for line, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield f"{self.path.name}:{line}", parse_record(raw)
-
-    @cached_property
-    def items(self) -> list[Any] | None:
-        """Of a file that is one list, or one object over several lines; it is parse_record once and held."""
-        try:
-            if (what := other_than_named(self.path)) is not None and not self._has_row():
-                raise SaevxError(f"{self.path} is {what}.")
-            return self._whole()
-        except OSError as error:
-            raise SaevxError(
-                f"{self.path} cannot be read ({error.strerror or error}): check its path and your rights."
-            ) from error
-
-    def _has_row(self) -> bool:
-        """Whether one of its first lines is a row: then a strange first line is a row that is rejected."""
-        with self.path.open("rb") as file:
-            return any(not isinstance(parse_record(line), BadRow) for line in islice(file, LINES_TRIED))
-
-    def _whole(self) -> list[Any] | None:
-        with self.path.open("rb") as file:
-            lines = (line.strip() for line in file if line.strip())
-            first, second = next(lines, b"").removeprefix(BOM).strip(), next(lines, b"")
-        if not first and not second:
-            return []
-        if first[:1] not in (b"[", b"{"):
-            return None
-        # Of objects one a line, a broken first line must not make the whole file be read at once.
-        if second and (_is_json(first) or (first[:1] == b"{" and _is_json(second))):
-            return None
-        try:
-            whole = json.loads(self.path.read_text("utf-8-sig") if second else first)
-        except (ValueError, RecursionError):
-            return None
-        if isinstance(whole, dict):
-            return [_one_row(whole)]
-        return whole if not whole or any(isinstance(item, dict) for item in whole) else None
+Source: TypeAlias = Path | Place
 
 
-def _is_json(raw: bytes) -> bool:
-    try:
-        json.loads(raw)
-    except (ValueError, RecursionError):
-        return False
-    return True
+class Window(io.RawIOBase):
+    """`size` bytes of a file from `offset`, read as a file of their own."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self.file, self.offset, self.size, self.at = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        self.at = max(0, base + offset)
+        return self.at
+
+    def readinto(self, buffer: Any, /) -> int:
+        self.file.seek(self.offset + self.at)
+        raw = self.file.read(max(0, min(len(buffer), self.size - self.at)))
+        buffer[: len(raw)] = raw
+        self.at += len(raw)
+        return len(raw)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
-def _one_row(whole: dict[str, Any]) -> dict[str, Any] | BadRow:
-    """The one object of a file, unless its rows stand inside of it, in a list as COCO's or by their names."""
-    if any(name in TEXT_FIELDS for name in whole):
-        return whole
-    lists = [
-        name
-        for name, value in whole.items()
-        if isinstance(value, list) and any(isinstance(one, dict) for one in value)
-    ]
-    if all(isinstance(value, dict) for value in whole.values()) and whole:
-        return BadRow(f"it is one JSON object of objects ({', '.join(whole)[:120]}): give a list of them")
-    if not lists:
-        return whole
-    return BadRow(f"it is one JSON object with lists in it ({', '.join(lists)[:120]}): give the list of rows alone")
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An image inside a file that holds many, such as a tar."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def open(self, mode: Literal["rb"] = "rb", /) -> IO[bytes]:
+        return io.BufferedReader(Window(self.path.open("rb"), self.offset, self.size))
+
+    def stamp(self) -> Stamp:
+        return [self.path.name, self.offset, self.size]
 
 
-def parse_record(raw: bytes) -> dict[str, Any] | BadRow:
-    try:
-        return check_record(json.loads(raw.decode("utf-8-sig")))
-    except UnicodeError:
-        return BadRow("it is not valid Unicode (UTF-8)")
-    except (ValueError, RecursionError):
-        return BadRow("it is not valid JSON")
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pair as the data gives it."""
+
+    index: int
+    """Its number in the data, counted over all rows."""
+    sample_id: str
+    text: str
+    images: tuple[Source, ...]
+    extra: dict[str, Any]
+    """The row's other fields, kept as they are."""
+    source: str
+    """Where it stands: file and line."""
 
 
-def check_record(record: Any) -> dict[str, Any] | BadRow:
-    """A record that can be written again: an object, of Unicode, with finite numbers."""
-    if not isinstance(record, dict):
-        return BadRow("it is not a JSON object")
-    try:
-        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeError:
-        return BadRow("it is not valid Unicode (UTF-8)")
-    except (ValueError, RecursionError):
-        return BadRow("it is not valid JSON")
-    return record
+@dataclass(frozen=True, order=True, slots=True)
+class SetAside:
+    """A rejected row."""
+
+    index: int
+    sample_id: str | None
+    reason: str
 
 
-# ---- images with a text beside each
+class Data(NamedTuple):
+    """All rows of a source, in its order."""
+
+    name: str
+    rows: list[Row]
+    set_aside: list[SetAside]
+    text_only: bool
+    """No row names an image."""
+    files: list[Path] = []  # noqa: RUF012 (never written to)
+    """Files that hold images of many rows."""
+    no_image: str = ""
+    """Why no row has an image, as a clause, where the data looks as if it should have some; else empty."""
+    guess: str = ""
+    """Field in which images were looked for because of its values; empty where its name is a usual one."""
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows) + len(self.set_aside)
 
 
-def images_with_texts(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path | None]]:
-    """Every image below a folder, directory by directory in the order of their names, with the text file of the same
-    name beside it, if there is one.
+class BadRow(Exception):  # noqa: N818 (it is a verdict on data, not an error)
+    """Why a row is rejected."""
 
-    Args:
-        suffixes: of images, without the dot.
-    """
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        texts = {name.lower(): name for name in names if name.lower().endswith(TEXT_SUFFIXES)}
-        for name in sorted(names):
-            stem, _, suffix = name.rpartition(".")
-            if not stem or name.startswith(".") or suffix.lower() not in suffixes:
-                continue
-            text = next((texts[one] for end in TEXT_SUFFIXES if (one := (stem + end).lower()) in texts), None)
-            yield Path(place, name), None if text is None else Path(place, text)
+    @property
+    def reason(self) -> str:
+        """A clause about the row, such as "its image cannot be read"."""
+        return str(self)
 
 
-def captioned_records(folder: Path, suffixes: tuple[str, ...]) -> Records:
-    """A record an image; its id is its path in the folder."""
-    for image, text in images_with_texts(folder, suffixes):
-        name = image.relative_to(folder).as_posix()
-        if text is None:
-            yield name, BadRow(f"it has no text (no file {image.stem[:120]}.txt beside {image.name[:120]})")
-            continue
-        try:
-            if text.stat().st_size > MAX_TEXT:
-                yield name, BadRow(f"its text file {text.name[:120]} has more than {MAX_TEXT >> 20} MB of text")
-                continue
-            words = text.read_text("utf-8-sig").rstrip("\r\n")
-        except UnicodeError:
-            yield name, BadRow(f"its text file {text.name[:120]} is not valid Unicode (UTF-8)")
-        except OSError as error:
-            yield name, BadRow(f"it has no text (its file {text.name[:120]}: {error.strerror or error})")
-        else:
-            yield name, {"file_name": name, "text": words, "id": name}
+class Columns(NamedTuple):
+    """Which of a row's fields are what; None finds out."""
+
+    image: str | None = None
+    text: str | None = None
+    id: str | None = None
+    side: Literal["chosen", "rejected"] = "chosen"
+    """Which answer of a preference pair follows the prompt."""
+    folder: Path | None = None
+    """Where image paths start; None is the folder of the data."""
+    split: str = "train"
+    """Of a data set that has several."""
+    mixed: bool = False
+    """Whether a row without an image is text alone, beside others that have one; else it is rejected."""
+    text_only: bool = False
+    """Read the text alone, whatever images the rows have."""
+
+
+Records: TypeAlias = Iterator[tuple[str, dict[str, Any] | BadRow]]
+"""Where each record stands, and its fields or why it has none. Images are paths as written, or Sources."""
+
+
+@dataclass
+class Listing:
+    """A source of records."""
+
+    name: str
+    records: Callable[[], Records]
+    """Begins at the first record, as often as it is called."""
+    image_fields: tuple[str, ...]
+    """Names, in any case, under which images may stand; the first that any record has is taken."""
+    folder: Path
+    """Where image paths start."""
+    files: list[Path] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
+    """Names of its columns, where they are known before any record; of tars, the kinds of members met so far."""
+
+
+def key_of(record: dict[str, Any], name: str) -> str:
+    """The key of `record` that is `name`, else the one that differs in case alone, else `name` itself."""
+    if name in record:
+        return name
+    return next((key for key in record if key.lower() == name.lower()), name)
+
+
+class NoRows(SaevxError):  # noqa: N818 (it is what the data is, not what went wrong)
+    """Data is empty."""
+
+
+def empty(source: str | Path) -> NoRows:
+    """What is said of data without a row."""
+    return NoRows(f"{source} is empty: there is no row in it.")
