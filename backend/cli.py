@@ -60,8 +60,8 @@ def end(number: int, _frame: object = None) -> NoReturn:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Let what runs be put away. Not in the middle of an import, where libraries in C++ abort at an exception: there
     the process ends at once, or behind it where there are processes to be ended first."""
-    from precompute import files
     from precompute.errors import Terminated
+    from precompute.utils import files
 
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):

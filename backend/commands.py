@@ -15,9 +15,9 @@ from backend.settings import AllowedHost
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
-from precompute.files import exclusive
-from precompute.options import SaeFormat
-from precompute.usage import CommandOptions, Paths, UrlPath, from_environment
+from precompute.options.shared import SaeFormat
+from precompute.utils.command_line import CommandOptions, Paths, UrlPath, from_environment
+from precompute.utils.files import exclusive
 
 Port = Field(default=8000, ge=0, le=65535)
 Host = Annotated[str, Field(min_length=1)]

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
-from precompute.files import exclusive
 from precompute.store.opening import read_manifest
+from precompute.utils.files import exclusive
 
 
 def say(line: str) -> None:
@@ -38,7 +38,7 @@ def _make(folder: Path, n_samples: int) -> Path:
     from precompute.demo.build import build
 
     build(folder, n_samples, say)
-    from precompute.pass_options import Options
+    from precompute.options.precompute import Options
     from precompute.pipeline import precompute  # takes seconds, while the pictures are drawn
 
     say(f"Reading {n_samples} pairs with the model and its SAE-V (the offline pass):")

@@ -21,8 +21,8 @@ from precompute.errors import SaevxError
 from precompute.store.run_info import located
 
 if TYPE_CHECKING:
-    from precompute.model import Mllm
-    from precompute.sae import SaeV
+    from precompute.model.mllm import Mllm
+    from precompute.sae.sae import SaeV
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -248,9 +248,9 @@ def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Eng
     """The store's model, whole, and its SAE, where the options or the store say they lie.
 
     Raises SaevxError where either is not found or does not fit the store."""
-    from precompute.identity import check_model
-    from precompute.live import load_sae
-    from precompute.model import Mllm
+    from precompute.live.engine import load_sae
+    from precompute.model.identity import check_model
+    from precompute.model.mllm import Mllm
 
     manifest = served.manifest
     model_at = settings.model or located(served.path, manifest, "model")

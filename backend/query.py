@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.deps import OpenStore
-from precompute.search import maxima, rank
+from precompute.live.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
 from precompute.store.sample_vectors import sample_vector
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from backend.live import Engine
-    from precompute.live import Encoded
+    from precompute.live.engine import Encoded
 
 Array = NDArray[Any]
 N_GRIDS = 24
@@ -31,8 +31,8 @@ N_NEAREST = 12
 
 def encode(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Encoded:
     """The pair's events, exactly as the pass would have stored them."""
-    from precompute.live import encode_pair
-    from precompute.model import Pair
+    from precompute.live.engine import encode_pair
+    from precompute.model.mllm import Pair
 
     return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)))
 
@@ -169,8 +169,8 @@ def n_counted(events: SampleEvents) -> int:
 
 def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
     """All scores of METHOD by the store's weights, its flags and the strongest features of each side."""
-    from precompute.pair import flag_pair
-    from precompute.score import Weights, score_pair
+    from precompute.scoring.pair import flag_pair
+    from precompute.steps.score import Weights, score_pair
 
     encoded = encode(engine, store, text, [image])
     opened = store.store
@@ -198,7 +198,7 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> di
 
 def caption_nll(engine: Engine, text: str, image: Image.Image) -> float | None:
     """METHOD's `caption-nll`: minus the caption's mean cross-entropy given the image."""
-    from precompute.model import Pair
+    from precompute.model.mllm import Pair
 
     if not text:
         return None

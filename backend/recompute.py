@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from backend.stores import OpenStore
-    from precompute.originals import Originals
+    from precompute.live.originals import Originals
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Recomputed:
         return list(self._originals().pair(row).images)
 
     def _originals(self) -> Originals:
-        from precompute.originals import Originals
+        from precompute.live.originals import Originals
 
         with self.lock:
             self.originals = self.originals or Originals(self.store)

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from precompute.options import SaeFormat
-from precompute.usage import UrlPath
+from precompute.options.shared import SaeFormat
+from precompute.utils.command_line import UrlPath
 
 EVERY = "*"
 _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)

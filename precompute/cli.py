@@ -15,13 +15,13 @@ from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from precompute.errors import SaevxError, Terminated, first_line
-from precompute.failures import causes, sentence, truer_sentence, without_secrets, write_log
-from precompute.files import atomic_write, check_file, exclusive, write_text
-from precompute.options import EvaluateOptions, TrainOptions
-from precompute.pass_options import Options
-from precompute.patches_options import PatchesOptions
-from precompute.score_options import ScoreOptions
-from precompute.usage import CommandOptions, Texts, WrongUsage, options_of, run_command
+from precompute.options.patches import PatchesOptions
+from precompute.options.precompute import Options
+from precompute.options.score import ScoreOptions
+from precompute.options.shared import EvaluateOptions, TrainOptions
+from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
+from precompute.utils.failures import causes, sentence, truer_sentence, without_secrets, write_log
+from precompute.utils.files import atomic_write, check_file, exclusive, write_text
 
 CLI_CONFIG = SettingsConfigDict(
     cli_kebab_case=True,
@@ -61,7 +61,7 @@ class Train(TrainOptions):
     """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
 
     def cli_cmd(self) -> None:
-        from precompute.train import train
+        from precompute.training.train import train
 
         print(train(self))
 
@@ -77,7 +77,7 @@ class Evaluate(EvaluateOptions):
     """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
 
     def cli_cmd(self) -> None:
-        from precompute.evaluate import evaluate
+        from precompute.training.evaluate import evaluate
 
         def report() -> str:
             return json.dumps(evaluate(self), indent=1, ensure_ascii=False) + "\n"
@@ -104,7 +104,7 @@ class Verify(CommandOptions):
     """Folder of the store."""
 
     def cli_cmd(self) -> None:
-        from precompute.verify import verify
+        from precompute.store.making.verify import verify
 
         checks = verify(self.store)
         for check in checks:
@@ -123,7 +123,7 @@ class Score(ScoreOptions):
     """Pairs, as `saevx precompute` takes them."""
 
     def cli_cmd(self) -> None:
-        from precompute.score_data import score_data
+        from precompute.scoring.new_data import score_data
 
         print(score_data(self))
 
@@ -147,7 +147,7 @@ class Filter(CommandOptions):
     """jsonl: one object a line with the row's own fields; ids: one id a line."""
 
     def cli_cmd(self) -> None:
-        from precompute.filter import filter_file, filter_store
+        from precompute.scoring.filter import filter_file, filter_store
         from precompute.store.reader import Store
 
         asked: dict[str, Any] = {
@@ -175,7 +175,7 @@ class Patches(PatchesOptions):
     """Questions about pictures, as rows that `saevx precompute` takes, with their answer in a field of its own."""
 
     def cli_cmd(self) -> None:
-        from precompute.patches_data import patches_data
+        from precompute.patches.run import patches_data
 
         print(patches_data(self))
 

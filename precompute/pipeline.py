@@ -15,17 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from precompute import memory
 from precompute.data import Data, read, summary
+from precompute.data.batches import Plan, fingerprint, plan_rows, shuffle_images
 from precompute.errors import SaevxError
-from precompute.files import claim_folder, creating, refuse_existing, unfinished, write_text
-from precompute.options import SAE_LENS, where
-from precompute.pass_options import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
-from precompute.plan import Plan, fingerprint, plan_rows, shuffle_images
-from precompute.progress import human, say
-from precompute.provenance import code_version, plain_name, stamps, weights
-from precompute.ray_pool import check
-from precompute.sae_warning import sae_warning
+from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
+from precompute.options.shared import SAE_LENS, where
+from precompute.sae.quality import sae_warning
+from precompute.utils import memory
+from precompute.utils.files import claim_folder, creating, refuse_existing, unfinished, write_text
+from precompute.utils.progress import human, say
+from precompute.utils.provenance import code_version, plain_name, stamps, weights
+from precompute.utils.ray_pool import check
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
 KIND = {"what": "store", "of": "data, model, SAE or options"}
@@ -44,13 +44,13 @@ def precompute(options: Options) -> Path:
     """
     check(options.ray)
     if options.labeller is not None:
-        from precompute.labeller import check_url
+        from precompute.steps.labeller import check_url
 
         check_url(options.labeller)
     run = Run(options if options.ray is None else options.absolute())  # rows name files, to workers elsewhere too
     why = "and a store never changes"
     if options.dry_run:
-        from precompute.budget import forecast_of
+        from precompute.estimate.budget import forecast_of
 
         refuse_existing(options.out, why)
         print(forecast_of(run).text(options))
@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def sae(self) -> Any:
-        from precompute.sae import SaeV
+        from precompute.sae.sae import SaeV
 
         o = self.options
         sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
@@ -80,7 +80,7 @@ class Run:
 
     @cached_property
     def mllm(self) -> Any:
-        from precompute.model import Mllm
+        from precompute.model.mllm import Mllm
 
         o = self.options
         mllm = Mllm.load(
@@ -99,7 +99,7 @@ class Run:
     @cached_property
     def model_sha256(self) -> str:
         """What the live model of a server is held against."""
-        from precompute.identity import model_sha256
+        from precompute.model.identity import model_sha256
 
         return model_sha256(self.options.model)
 
@@ -133,11 +133,11 @@ class Run:
 
     def all(self) -> Path:
         """Every step, then verify and rename."""
-        from precompute import budget
-        from precompute.store import trim
-        from precompute.store.collected import Collected
-        from precompute.store.writer import seal, write_database, write_pairs
-        from precompute.verify import verify_or_raise
+        from precompute.estimate import budget
+        from precompute.store.making import trim
+        from precompute.store.making.unfinished import Collected
+        from precompute.store.making.verify import verify_or_raise
+        from precompute.store.making.writer import seal, write_database, write_pairs
 
         begin = time.monotonic()
         foretold = None if (self.part / MANIFEST).exists() else budget.check(self)
@@ -203,7 +203,7 @@ class Run:
 
     def collect(self) -> dict[str, Any]:
         """The pass itself, or what an interrupted run has left of it."""
-        from precompute import merge
+        from precompute.collect import merge
 
         o = self.options
         told, manifest_file = self.fingerprint(), self.part / MANIFEST
@@ -222,7 +222,7 @@ class Run:
         _ = self.model_sha256  # its files may be gone when the pass ends
         with self.timed("collect"):
             if o.ray is not None:
-                from precompute import collect_pool
+                from precompute.collect import workers as collect_pool
 
                 self.extra["ray"] = collect_pool.collect(job, o)
             found = job.run()  # after workers there is nothing left to do but to read what they found
@@ -238,7 +238,7 @@ class Run:
 
     def collector(self) -> Any:
         """The pass over the planned batches."""
-        from precompute.collect import Collector
+        from precompute.collect.collector import Collector
 
         o = self.options
         return Collector(self.mllm, self.sae, *self.data_and_plan, self.part, o.seed, o.nll, self.sinks)
@@ -273,8 +273,8 @@ class Run:
 
     def trim(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Leave out the events that are not to be kept, now that the size of everything else is known."""
-        from precompute.store import trim
-        from precompute.store.collected import Collected
+        from precompute.store.making import trim
+        from precompute.store.making.unfinished import Collected
 
         o = self.options
         trim.forget(self.part)

@@ -65,7 +65,7 @@ from transformers.models.smolvlm import processing_smolvlm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from precompute.geometry import View, patch_box
-from precompute.model import IMAGE, Mllm, Pair
+from precompute.model.mllm import IMAGE, Mllm, Pair
 from tests import tiny
 
 D_MODEL, N_LAYERS, SIDE, PATCH = 32, 4, 32, 8

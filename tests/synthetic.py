@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from precompute import cooccur, flag, index, label, score, weigh
-from precompute.store.hist import N_BINS
+from precompute.steps import cooccur, flag, index, label, score, weigh
+from precompute.store.histogram import N_BINS
+from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
-from precompute.store.writer import finish
 
 Array = NDArray[Any]
 

@@ -25,7 +25,7 @@ from backend.routers.page_parts import Picture, example_picture, finest, heat
 from backend.routers.page_text import visible
 from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
 from backend.uploads import read_upload
-from precompute.filter import kept_rows
+from precompute.scoring.filter import kept_rows
 from precompute.store.schema import FLAGS
 
 THUMB = "&size=128"

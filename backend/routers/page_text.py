@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import regex
 
-from precompute.pieces import MARKS
-from precompute.texts import is_blank
+from precompute.utils.text import is_blank
+from precompute.utils.token_text import MARKS
 
 _ACCENT = regex.compile(r"[\p{M}--\p{Default_Ignorable_Code_Point}]", regex.V1)
 """Of a letter that is not there."""

@@ -24,7 +24,7 @@ from backend.routers.page_parts import (
 from backend.routers.page_text import visible
 from backend.routers.stores import get_store_detail
 from backend.schemas import Feature, Order, Verdict
-from precompute.sae_warning import sae_warning
+from precompute.sae.quality import sae_warning
 
 __all__ = ["error_page", "router"]
 

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from backend.deps import Cached, StoreDep
 from backend.schemas import Flag, Page, Score, ScoreName
 from precompute.errors import SaevxError
-from precompute.filter import filter_store, kept_rows
+from precompute.scoring.filter import filter_store, kept_rows
 from precompute.store.opening import StoreUnreadable
 from precompute.store.schema import FLAGS
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from backend.deps import StateDep, StoreDep
 from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
-from precompute.sae_warning import sae_warning
+from precompute.sae.quality import sae_warning
 from precompute.store.run_info import located
 
 router = APIRouter(tags=["sae"])

@@ -24,8 +24,8 @@ from precompute.errors import SaevxError
 
 if TYPE_CHECKING:
     from backend.live import Engine
-    from precompute.model import Batch
-    from precompute.steer import Push
+    from precompute.live.steer import Push
+    from precompute.model.mllm import Batch
 
 router = APIRouter(tags=["steering"])
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def prepared(engine: Engine, state: State, store: OpenStore, asked: SteerRequest
     Raises:
         HTTPException: 404 or 409 for a sample, 413 or 422 for an image, 422 for what cannot be steered.
     """
-    from precompute.model import Pair
-    from precompute.steer import Steer, check_scope
+    from precompute.live.steer import Steer, check_scope
+    from precompute.model.mllm import Pair
 
     if (reason := engine.sae.without_direction([feature.id for feature in asked.features])) is not None:
         raise HTTPException(422, reason)
@@ -86,7 +86,7 @@ def get_images(state: State, store: OpenStore, asked: SteerRequest) -> list[Imag
 
 
 def pushes_of(store: OpenStore, asked: SteerRequest) -> list[Push]:
-    from precompute.steer import Push
+    from precompute.live.steer import Push
 
     p999 = store.store.feature_table["p999"]
     return [Push(f.id, f.mode, f.strength, float(p999[f.id])) for f in asked.features]
@@ -131,8 +131,8 @@ def run(
     stop: Callable[[], bool],
 ) -> None:
     """In the worker: steer."""
-    from precompute.encode import Scale
-    from precompute.steer import KlEvent, TokenEvent, steer
+    from precompute.live.steer import KlEvent, TokenEvent, steer
+    from precompute.sae.encode import Scale
 
     def emit(event: TokenEvent | KlEvent) -> None:
         body: Any = SteerToken if isinstance(event, TokenEvent) else SteerKl

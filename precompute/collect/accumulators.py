@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.entries import (
+from precompute.collect.entries import (
     BAND,
     N_BANDS,
     Activations,
@@ -31,7 +31,7 @@ from precompute.entries import (
     sample_hash,
     whole,
 )
-from precompute.tensors import places, rank_in_run
+from precompute.utils.tensors import places, rank_in_run
 
 Array = NDArray[Any]
 TOP = 40

@@ -19,19 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute import memory
-from precompute.accumulate import Accumulator
+from precompute.collect.accumulators import Accumulator
+from precompute.collect.entries import by_sample
+from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
 from precompute.data import Data, Row, SetAside, none_left, write_thumbnail
-from precompute.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation, no_finite
-from precompute.entries import by_sample
+from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import SaevxError
-from precompute.feed import ahead, behind, decode
-from precompute.files import write_text
-from precompute.model import IMAGE, TEXT, Batch, Mllm
-from precompute.plan import PRELUDE, Plan
-from precompute.progress import Progress
-from precompute.sae import SaeV, average_factor
-from precompute.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
+from precompute.model.loader import ahead, behind, decode
+from precompute.model.mllm import IMAGE, TEXT, Batch, Mllm
+from precompute.sae.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation, no_finite
+from precompute.sae.sae import SaeV, average_factor
+from precompute.utils import memory
+from precompute.utils.files import write_text
+from precompute.utils.progress import Progress
 
 Array = NDArray[Any]
 THUMBS, PRELUDE_FILE = "thumbs", "prelude.json"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.tensors import order_of, places, rank_in_run, run_ends, run_starts, sorted_numbers
+from precompute.utils.tensors import order_of, places, rank_in_run, run_ends, run_starts, sorted_numbers
 
 Array = NDArray[Any]
 N_BANDS, BAND = 4, 8

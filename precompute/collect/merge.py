@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute import accumulate as acc
-from precompute import memory
-from precompute.collect import PRELUDE_FILE, THUMBS, Collector, thumb_path
+from precompute.collect import accumulators as acc
+from precompute.collect.collector import PRELUDE_FILE, THUMBS, Collector, thumb_path
+from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
 from precompute.data import SetAside, none_left
 from precompute.errors import SaevxError
-from precompute.files import atomic_write, new_array
-from precompute.model import IMAGE, SINK, SPECIAL, TEXT
-from precompute.runs import expand, offsets
-from precompute.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
+from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
+from precompute.utils import memory
+from precompute.utils.files import atomic_write, new_array
+from precompute.utils.runs import expand, offsets
 
 Array = NDArray[Any]
 FAN = 8

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute import accumulate as acc
+from precompute.collect import accumulators as acc
+from precompute.collect.entries import Activations, BySample
 from precompute.data import SetAside
-from precompute.encode import Encoded
-from precompute.entries import Activations, BySample
-from precompute.files import atomic_write
-from precompute.model import IMAGE, TEXT
-from precompute.runs import offsets
-from precompute.tensors import exact, places
+from precompute.model.mllm import IMAGE, TEXT
+from precompute.sae.encode import Encoded
+from precompute.utils.files import atomic_write
+from precompute.utils.runs import offsets
+from precompute.utils.tensors import exact, places
 
 if TYPE_CHECKING:
-    from precompute.collect import Loaded
+    from precompute.collect.collector import Loaded
 
 Array = NDArray[Any]
 SHARDS = "shards"

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from precompute.collect import Clock, Collector
+from precompute.collect.collector import Clock, Collector
+from precompute.collect.merge import tree, write_node
 from precompute.data import Data
-from precompute.merge import tree, write_node
-from precompute.plan import Plan
-from precompute.progress import Progress
-from precompute.ray_pool import pool
+from precompute.data.batches import Plan
+from precompute.utils.progress import Progress
+from precompute.utils.ray_pool import pool
 
 if TYPE_CHECKING:
-    from precompute.pass_options import Options
+    from precompute.options.precompute import Options
 
 
 class Shared(NamedTuple):

@@ -5,8 +5,8 @@ A row that cannot be used is rejected with its reason (rejections.py), never a c
 in the pass; here only the rows are.
 """
 
-from precompute.data.base import BadRow, Columns, Data, Row, SetAside, Slice, Source, empty
-from precompute.data.pictures import (
+from precompute.data.arrow_tables import Cell
+from precompute.data.images import (
     FORMATS,
     MAX_ASPECT,
     MAX_PIXELS,
@@ -18,11 +18,11 @@ from precompute.data.pictures import (
     to_rgb,
     write_thumbnail,
 )
+from precompute.data.records import BadRow, Columns, Data, Row, SetAside, Slice, Source, empty
 from precompute.data.rejections import count_kinds, none_left, summary, summary_of
 from precompute.data.rows import ALL_REJECTED, guess_line, read, refuse_no_image, stream
 from precompute.data.sources import METADATA, matching
 from precompute.data.survey import Survey, survey
-from precompute.data.tables import Cell
 
 __all__ = [
     "ALL_REJECTED", "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture",

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from precompute.data.base import BadRow, Columns, Listing, Records, Stamp, key_of
+from precompute.data.records import BadRow, Columns, Listing, Records, Stamp, key_of
 from precompute.errors import SaevxError
 
 NAMES = ("image", "images", "file_name", "file_names")

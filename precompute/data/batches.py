@@ -29,7 +29,7 @@ from precompute.data import (
     summary_of,
 )
 from precompute.errors import PairError, SaevxError
-from precompute.progress import say
+from precompute.utils.progress import say
 
 PRELUDE = 64
 SHARD_TOKENS = 1 << 19
@@ -177,7 +177,7 @@ def shuffle_images(rows: list[Row], seed: int) -> list[Row]:
     with_image = [i for i, row in enumerate(rows) if row.images]
     if len(with_image) < 2:
         raise SaevxError("--shuffle-images exchanges images, so give data with two pairs that have one at least.")
-    from precompute.score import derangement
+    from precompute.steps.score import derangement
 
     moved = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))
     shuffled = list(rows)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from precompute.data.base import BadRow, Source
-from precompute.reading import POINTER
+from precompute.data.records import BadRow, Source
+from precompute.utils.reading import POINTER
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from precompute.data.base import BadRow, Records
-from precompute.data.starts import other_than_named
+from precompute.data.records import BadRow, Records
+from precompute.data.signatures import other_than_named
 from precompute.errors import SaevxError
 
 MAX_TEXT = 1 << 24

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from precompute.data.base import SetAside
+from precompute.data.records import SetAside
 
 ROW = "row"
 """`--id-column row` numbers the rows, unless they have a field of that name."""

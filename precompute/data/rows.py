@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from precompute.data.base import BadRow, Columns, Data, Place, Row, SetAside, Source, empty, key_of
 from precompute.data.paths import image_file
+from precompute.data.records import BadRow, Columns, Data, Place, Row, SetAside, Source, empty, key_of
 from precompute.data.rejections import kind_of, none_left
 from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from precompute.reading import POINTER
+from precompute.utils.reading import POINTER
 
 STARTS = (
     (b"\x1f\x8b", "compressed: unpack it first"),

@@ -7,8 +7,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from precompute.data.base import Columns, Listing
-from precompute.data.records import JsonFile, captioned_records, images_with_texts
+from precompute.data.json_files import JsonFile, captioned_records, images_with_texts
+from precompute.data.records import Columns, Listing
 from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
 from precompute.errors import SaevxError

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from precompute.data.base import BadRow, Columns, Listing, key_of
 from precompute.data.paths import is_address, is_there
+from precompute.data.records import BadRow, Columns, Listing, key_of
 from precompute.data.rejections import ROW
 from precompute.data.sources import IMAGE_FIELDS, find
 from precompute.data.tars import IMAGE_SUFFIXES

@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from precompute.data.base import Columns, Listing, NoRows, empty
-from precompute.data.starts import other_than_named
-from precompute.data.tables import listing
+from precompute.data.arrow_tables import listing
+from precompute.data.records import Columns, Listing, NoRows, empty
+from precompute.data.signatures import other_than_named
 from precompute.errors import SaevxError
 
 TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from precompute.data.base import BadRow, Columns, Listing, Records, Slice
-from precompute.data.records import MAX_TEXT, TEXT_SUFFIXES, parse_record
-from precompute.data.starts import other_than_named
+from precompute.data.json_files import MAX_TEXT, TEXT_SUFFIXES, parse_record
+from precompute.data.records import BadRow, Columns, Listing, Records, Slice
+from precompute.data.signatures import other_than_named
 
 IMAGES = "__images__"
 """Field of a sample's images."""

@@ -39,7 +39,7 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
     with ThreadPoolExecutor(1) as beside:  # other processes draw while this one puts the model together
         drawn = beside.submit(draw_data, paths.data, n_samples, say, stop)
         try:
-            from precompute.loading import quiet  # torch takes seconds to import
+            from precompute.model.loading import quiet  # torch takes seconds to import
 
             with quiet():
                 assemble(paths.model, say=say)

@@ -19,8 +19,8 @@ from precompute.arguments import parsed
 from precompute.demo.evaluate_model import Options, captions, vqa
 from precompute.demo.evaluate_sae import quality, steering, words
 from precompute.demo.scenes import OBJECTS, SHAPES
-from precompute.model import Mllm
-from precompute.sae import SaeV
+from precompute.model.mllm import Mllm
+from precompute.sae.sae import SaeV
 
 
 def main() -> None:

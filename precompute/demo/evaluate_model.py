@@ -16,7 +16,7 @@ from torch import Tensor
 
 from precompute.demo.adapter_data import easy_vqa
 from precompute.demo.scenes import COLOURS, OBJECTS, Scene, draw, make_scene, pair_is_held_out, plural
-from precompute.model import IMAGE, TEXT, Mllm, Pair
+from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(h_td, modality_t) → h_td."""

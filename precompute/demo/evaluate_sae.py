@@ -16,9 +16,9 @@ from precompute.demo.scenes import COLOURS, Scene, draw, make_scene
 from precompute.demo.train_sae import Options as SaeOptions
 from precompute.demo.train_sae import Tokens, gather, not_sinks
 from precompute.demo.words import ALL_WORDS, WORDS, f1, scenes_with_words
-from precompute.model import IMAGE, TEXT, Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import Push, Steer
+from precompute.live.steer import Push, Steer
+from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.sae.sae import SaeV
 
 # ---- the thirty words
 

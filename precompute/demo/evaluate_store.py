@@ -27,16 +27,16 @@ from precompute.arguments import parsed
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS
-from precompute.live import Encoded, encode_pair
-from precompute.model import IMAGE, TEXT, Mllm, Pair
-from precompute.pass_options import Options as PassOptions
+from precompute.live.engine import Encoded, encode_pair
+from precompute.live.search import maxima, rank
+from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.options.precompute import Options as PassOptions
 from precompute.pipeline import precompute
-from precompute.sae import SaeV
-from precompute.score import Weights, auroc, score_pair
-from precompute.search import maxima, rank
-from precompute.store.query import fetch
+from precompute.sae.sae import SaeV
+from precompute.steps.score import Weights, auroc, score_pair
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, features, samples
+from precompute.store.sql import fetch
 
 Array = NDArray[Any]
 N_FIRST = 10

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from precompute.rendering import RESULTS, Row, command, interval, read, share, splice, table
+from precompute.utils.markdown import RESULTS, Row, command, interval, read, share, splice, table
 
 PAGE = Path("docs/demo.md")
 

@@ -26,8 +26,8 @@ from precompute.demo.adapter_data import plain_texts
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS, F1, f1, patches_of
-from precompute.model import IMAGE, TEXT, Mllm, Pair
-from precompute.train import make_sae, make_trainer
+from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.training.train import make_sae, make_trainer
 
 
 @dataclass

@@ -7,15 +7,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from precompute import forecast, memory
 from precompute.errors import SaevxError
-from precompute.forecast import Forecast
-from precompute.narrow import config_of, narrow
-from precompute.pass_options import Options
-from precompute.progress import human, say
-from precompute.rehearse import Rehearsal, rehearse
-from precompute.store import trim
-from precompute.store.collected import Collected
+from precompute.estimate import forecast
+from precompute.estimate.forecast import Forecast
+from precompute.estimate.rehearse import Rehearsal, rehearse
+from precompute.options.precompute import Options
+from precompute.sae.subset import config_of, narrow
+from precompute.store.making import trim
+from precompute.store.making.unfinished import Collected
+from precompute.utils import memory
+from precompute.utils.progress import human, say
 
 if TYPE_CHECKING:
     from precompute.pipeline import Run

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precompute.accumulate import MOST_WAITING, TOP
-from precompute.cooccur import KEPT as KEPT_PARTNERS
-from precompute.cooccur import MAX_SAMPLES
-from precompute.index import N_NEIGHBOURS
-from precompute.omega import K_PAIRED, PIECE_BYTES
-from precompute.plan import Plan
-from precompute.reasons import MAX_REASONS
-from precompute.rehearse import Rehearsal, Sizes
-from precompute.shard import feature_type
+from precompute.collect.accumulators import MOST_WAITING, TOP
+from precompute.collect.shard import feature_type
+from precompute.data.batches import Plan
+from precompute.estimate.rehearse import Rehearsal, Sizes
+from precompute.scoring.reasons import MAX_REASONS
+from precompute.steps.cooccur import KEPT as KEPT_PARTNERS
+from precompute.steps.cooccur import MAX_SAMPLES
+from precompute.steps.index import N_NEIGHBOURS
+from precompute.steps.omega import K_PAIRED, PIECE_BYTES
 from precompute.store import mapfile
 from precompute.store.base import NEIGHBOUR
-from precompute.store.collected import BLOCK
-from precompute.store.pairs import COLUMNS as PAIR_COLUMNS
+from precompute.store.cooccurrence import COLUMNS as PAIR_COLUMNS
+from precompute.store.making.trim import BYTES_A_CHECKSUM, KEPT, Kept
+from precompute.store.making.unfinished import BLOCK
+from precompute.store.making.verify import CHUNK_EVENTS
 from precompute.store.sample_vectors import WIDTH
 from precompute.store.schema import FLAGS, SHOWN, SPACES
-from precompute.store.trim import BYTES_A_CHECKSUM, KEPT, Kept
-from precompute.verify import CHUNK_EVENTS
 
 Array = NDArray[Any]
 
@@ -338,7 +338,7 @@ def foretell(
 
 def said(f: Forecast, kept: Kept, device: str, n_rows: int, r: Rehearsal) -> str:
     """A few lines for a person."""
-    from precompute.progress import human
+    from precompute.utils.progress import human
 
     z = f.sizes
     parts = {**f.bytes, "events": f.bytes["events"] - (f.of["all"] - f.of[kept])}

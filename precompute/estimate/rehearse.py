@@ -18,31 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
-from precompute import accumulate as acc
-from precompute import memory, merge
-from precompute.collect import Collector
-from precompute.cooccur import feature_sets
+from precompute.collect import accumulators as acc
+from precompute.collect import merge
+from precompute.collect.collector import Collector
 from precompute.data import Data, none_left
+from precompute.data.batches import Plan
 from precompute.errors import SaevxError
-from precompute.index import all_sample_vectors, nearest
-from precompute.label_words import read_words
-from precompute.model import Mllm
-from precompute.omega import K_PAIRED, Firing, common_means, firing, paired
-from precompute.pass_options import LATER
-from precompute.pixels import pixel_flags, pixel_hashes
-from precompute.plan import Plan
-from precompute.progress import say
-from precompute.sae import SaeV
-from precompute.score import Weights, score_maxima
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import LATER
+from precompute.sae.sae import SaeV
+from precompute.scoring.pixels import pixel_flags, pixel_hashes
+from precompute.scoring.token_support import unsupported
+from precompute.steps.cooccur import feature_sets
+from precompute.steps.index import all_sample_vectors, nearest
+from precompute.steps.label_words import read_words
+from precompute.steps.omega import K_PAIRED, Firing, common_means, firing, paired
+from precompute.steps.score import Weights, score_maxima
+from precompute.steps.weigh import cut_maxima, sample_counts
 from precompute.store import schema as s
-from precompute.store import trim
-from precompute.store.collected import Collected, load_json, load_step
+from precompute.store.making import trim
+from precompute.store.making.unfinished import Collected, load_json, load_step
+from precompute.store.making.verify import verify
+from precompute.store.making.writer import seal, write_database, write_pairs
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
-from precompute.store.writer import seal, write_database, write_pairs
-from precompute.support import unsupported
-from precompute.verify import verify
-from precompute.weigh import cut_maxima, sample_counts
+from precompute.utils import memory
+from precompute.utils.progress import say
 
 Array = NDArray[Any]
 SECONDS = 12.0

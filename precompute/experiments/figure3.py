@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from precompute.errors import SaevxError
-from precompute.evaluate import Shared, evaluate
 from precompute.experiments.figure3_data import Data, make_base, make_data, mixed
 from precompute.experiments.figure3_language import language_model
 from precompute.experiments.figure3_options import Figure3Options
-from precompute.model import Batch, Mllm
-from precompute.options import EvaluateOptions, TrainOptions
-from precompute.progress import say
-from precompute.train import TRAINING, train
+from precompute.model.mllm import Batch, Mllm
+from precompute.options.shared import EvaluateOptions, TrainOptions
+from precompute.training.evaluate import Shared, evaluate
+from precompute.training.train import TRAINING, train
+from precompute.utils.progress import say
 
 SAES = ("sae-base", "sae-mllm", "sae-v")
 """Trained on text in the base model, on the same text in the multimodal model, on its image and text."""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.data import read
+from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
-from precompute.evaluate import interval, losses
 from precompute.experiments.figure3_options import Figure3Options
-from precompute.feed import feed, load_model
-from precompute.options import Place
-from precompute.plan import plan_rows
+from precompute.model.loader import feed, load_model
+from precompute.options.shared import Place
+from precompute.training.evaluate import interval, losses
 
 
 def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from precompute.usage import CommandOptions, Count, Seed
+from precompute.utils.command_line import CommandOptions, Count, Seed
 
 
 class Figure3Options(CommandOptions):

@@ -21,14 +21,14 @@ from precompute.experiments.dpo import prefer
 from precompute.experiments.options import FilteringOptions
 from precompute.experiments.pairs import held_out, image_name, make_pairs, write_pairs
 from precompute.experiments.student import ORDER, Bench
-from precompute.filter import best
-from precompute.progress import say
-from precompute.score import chance
-from precompute.score_data import score_data
-from precompute.score_file import rows_of
-from precompute.score_options import ScoreOptions
+from precompute.options.score import ScoreOptions
+from precompute.scoring.filter import best
+from precompute.scoring.new_data import score_data
+from precompute.scoring.score_file import rows_of
+from precompute.steps.score import chance
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, score_column
+from precompute.utils.progress import say
 
 BASELINES = ("caption-nll", "oracle")
 SAME = ("method", "swapped", "n_pairs", "steps", "n_test", "n_start")

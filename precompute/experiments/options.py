@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from precompute.usage import CommandOptions, Count, Percent, Seed
+from precompute.utils.command_line import CommandOptions, Count, Percent, Seed
 
 
 class FilteringOptions(CommandOptions):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from precompute.experiments import report_features as features
 from precompute.experiments import report_tasks as tasks
-from precompute.rendering import RESULTS, read, read_lines, splice
+from precompute.utils.markdown import RESULTS, read, read_lines, splice
 
 PAGE = Path("docs/results.md")
 IMAGES = Path("docs/img")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from precompute.experiments import plots
-from precompute.rendering import Row, image, interval, table
+from precompute.utils.markdown import Row, image, interval, table
 
 QUANTITIES = {
     "omega": "ω (`paired`)",

@@ -19,7 +19,7 @@ from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.train_adapter import Log, Options, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
-from precompute.files import atomic_write
+from precompute.utils.files import atomic_write
 
 TEST_BATCH = 32
 

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from precompute.arguments import parsed
 from precompute.demo.scenes import draw
-from precompute.encode import Encoded, Scale, encode_batch
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
-from precompute.live import load_sae
-from precompute.model import IMAGE, TEXT, Mllm, Pair
-from precompute.score import Weights
+from precompute.live.engine import load_sae
+from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.scoring.token_support import LITTLE_WEIGHT
+from precompute.steps.score import Weights
+from precompute.steps.weigh import KEPT_MAXIMA
 from precompute.store.events import Events
 from precompute.store.reader import Store
-from precompute.support import LITTLE_WEIGHT
-from precompute.weigh import KEPT_MAXIMA
 
 Array = NDArray[Any]
 BATCH = 16

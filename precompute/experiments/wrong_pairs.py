@@ -25,9 +25,9 @@ from precompute.arguments import parsed
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.errors import SaevxError
-from precompute.score import auroc
-from precompute.score_data import score_data
-from precompute.score_options import ScoreOptions
+from precompute.options.score import ScoreOptions
+from precompute.scoring.new_data import score_data
+from precompute.steps.score import auroc
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from precompute.encode import Array, Scale, encode_batch
 from precompute.errors import PairError, SaevxError
-from precompute.identity import check_model
-from precompute.model import Mllm, Pair, View
-from precompute.options import FromStore, SaeFormat
-from precompute.sae import SaeV
+from precompute.model.identity import check_model
+from precompute.model.mllm import Mllm, Pair, View
+from precompute.options.shared import FromStore, SaeFormat
+from precompute.sae.encode import Array, Scale, encode_batch
+from precompute.sae.sae import SaeV
 from precompute.store.run_info import located
 
 

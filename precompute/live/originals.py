@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from precompute.data import BadRow, Columns, Row, open_picture, read
+from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
-from precompute.live import encode_pair
-from precompute.model import Mllm, Pair
-from precompute.plan import shuffle_images
-from precompute.sae import SaeV
+from precompute.live.engine import encode_pair
+from precompute.model.mllm import Mllm, Pair
+from precompute.sae.sae import SaeV
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.run_info import run_path

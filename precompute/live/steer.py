@@ -19,12 +19,12 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from precompute.errors import SaevxError
-from precompute.loading import entwined
-from precompute.model import IMAGE, TEXT, Batch, Mllm
-from precompute.sae import SaeV
-from precompute.sae_columns import encoder_of
-from precompute.steer_choose import Chooser, Event, KlEvent, TokenEvent
-from precompute.steer_rows import DEFAULT, SHADOW, STEERED, AllRows, SharedRows, why_not_shared
+from precompute.live.steer_rows import DEFAULT, SHADOW, STEERED, AllRows, SharedRows, why_not_shared
+from precompute.live.steer_sampling import Chooser, Event, KlEvent, TokenEvent
+from precompute.model.loading import entwined
+from precompute.model.mllm import IMAGE, TEXT, Batch, Mllm
+from precompute.sae.columns import encoder_of
+from precompute.sae.sae import SaeV
 
 __all__ = [
     "DEFAULT", "SHADOW", "STEERED", "Chooser", "Done", "Event", "KlEvent", "Push", "Scope", "Steer", "TokenEvent",

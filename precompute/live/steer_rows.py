@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute.model import Mllm
+from precompute.model.mllm import Mllm
 
 DEFAULT, STEERED, SHADOW = 0, 1, 2
 ROLES = (DEFAULT, STEERED, SHADOW)

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from precompute.model import Mllm
-from precompute.steer_rows import DEFAULT, SHADOW, STEERED
-from precompute.tensors import exact
+from precompute.live.steer_rows import DEFAULT, SHADOW, STEERED
+from precompute.model.mllm import Mllm
+from precompute.utils.tensors import exact
 
 Channel = Literal["default", "steered"]
 CHANNELS: tuple[tuple[int, Channel], ...] = ((DEFAULT, "default"), (STEERED, "steered"))

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.model import IMAGE, Batch, Mllm
-from precompute.tensors import exact
+from precompute.model.mllm import IMAGE, Batch, Mllm
+from precompute.utils.tensors import exact
 
 Array = NDArray[Any]
 PROJECTOR = "multi_modal_projector"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from precompute.errors import SaevxError
-from precompute.reading import read_json, reading
+from precompute.utils.reading import read_json, reading
 
 if TYPE_CHECKING:
-    from precompute.model import Mllm
+    from precompute.model.mllm import Mllm
 
 WHOLE_BYTES, PIECE_BYTES, PIECES = 1 << 16, 1 << 10, 16
 """A tensor up to so large is hashed whole; of a larger one so many pieces of so many bytes."""

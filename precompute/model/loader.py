@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import BadRow, Data, Picture, Row, SetAside, none_left, open_picture
-from precompute.encode import no_finite
+from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import PairError, SaevxError
-from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
-from precompute.options import Place
-from precompute.plan import PRELUDE, Plan
-from precompute.tensors import exact
+from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
+from precompute.options.shared import Place
+from precompute.sae.encode import no_finite
+from precompute.utils.tensors import exact
 
 Array = NDArray[Any]
 Item = TypeVar("Item")

@@ -21,9 +21,9 @@ from transformers.utils import logging as transformers_logging
 
 from precompute.errors import SaevxError, first_line
 from precompute.geometry import Geometry, find
-from precompute.processor import load_processor
-from precompute.progress import say
-from precompute.reading import reading, refuse_pointers
+from precompute.model.processor import load_processor
+from precompute.utils.progress import say
+from precompute.utils.reading import reading, refuse_pointers
 
 # Where transformers does not pass `trust_remote_code` on to a part of a processor, it would ask on standard input
 # whether to run code from the model's folder, for so many seconds: with none it refuses.

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
-from precompute.loading import Parts, Quantize, entwined, load_parts
-from precompute.pieces import text_of_token
-from precompute.reading import reading
-from precompute.tensors import exact
+from precompute.model.loading import Parts, Quantize, entwined, load_parts
+from precompute.utils.reading import reading
+from precompute.utils.tensors import exact
+from precompute.utils.token_text import text_of_token
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 

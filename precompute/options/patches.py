@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
-from precompute.options import FromStore
-from precompute.usage import Count, Percent, Seed
+from precompute.options.shared import FromStore
+from precompute.utils.command_line import Count, Percent, Seed
 
 
 class PatchesOptions(FromStore):

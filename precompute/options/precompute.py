@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from precompute.options import SaeFormat, Spread, TextOnly
-from precompute.usage import Count, Seed, SinkMultiple
+from precompute.options.shared import SaeFormat, Spread, TextOnly
+from precompute.utils.command_line import Count, Seed, SinkMultiple
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from precompute.options import FromStore, Spread, TextOnly
-from precompute.usage import Count
+from precompute.options.shared import FromStore, Spread, TextOnly
+from precompute.utils.command_line import Count
 
 
 class ScoreOptions(Spread, FromStore, TextOnly):

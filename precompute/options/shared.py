@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from precompute.data import Columns, matching
-from precompute.usage import CommandOptions, Count, Seed, SinkMultiple, Texts
+from precompute.utils.command_line import CommandOptions, Count, Seed, SinkMultiple, Texts
 
 Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
 

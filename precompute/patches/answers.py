@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from precompute.loading import quiet
-from precompute.model import Batch, Mllm
+from precompute.model.loading import quiet
+from precompute.model.mllm import Batch, Mllm
 
 
 def plain(text: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from precompute.geometry import View, patch_box
-from precompute.model import TEXT
+from precompute.model.mllm import TEXT
 
 Array = NDArray[Any]
 Variant = tuple[str, float]

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from precompute import patches
 from precompute.data import SetAside
 from precompute.errors import SaevxError
-from precompute.files import write_text
-from precompute.model import Mllm
-from precompute.options import NAMED_COLUMNS
-from precompute.patches import FULL, NONE, Variant
-from precompute.patches_options import PatchesOptions
-from precompute.provenance import code_version, plain_name
+from precompute.model.hooks import SOURCES
+from precompute.model.mllm import Mllm
+from precompute.options.patches import PatchesOptions
+from precompute.options.shared import NAMED_COLUMNS
+from precompute.patches import ranking as patches
+from precompute.patches.ranking import FULL, NONE, Variant
 from precompute.store.reader import Store
-from precompute.vision import SOURCES
+from precompute.utils.files import write_text
+from precompute.utils.provenance import code_version, plain_name
 
 NAMED = 100
 """Rows set aside that the result names; it counts all."""

@@ -16,27 +16,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute import patches
 from precompute.data import BadRow, Data, Row, SetAside, none_left, open_picture, read, summary_of
-from precompute.encode import Scale, encode_batch
+from precompute.data.batches import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
 from precompute.errors import PairError, SaevxError
-from precompute.feed import ahead, feed
-from precompute.files import creating
-from precompute.live import load_engine
-from precompute.model import IMAGE, Batch, Pair, View
-from precompute.options import NAMED_COLUMNS
-from precompute.patches import FULL, NONE, Variant
-from precompute.patches_answers import answer_tokens, beginnings, greedy, plain
-from precompute.patches_file import Answered, Outcomes, closing, result, variants, write
-from precompute.patches_options import PatchesOptions
-from precompute.plan import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
-from precompute.progress import Progress, say
-from precompute.provenance import code_version, stamps, weights
-from precompute.score import Weights
-from precompute.score_data import listing
+from precompute.live.engine import load_engine
+from precompute.model.hooks import catching
+from precompute.model.loader import ahead, feed
+from precompute.model.mllm import IMAGE, Batch, Pair, View
+from precompute.options.patches import PatchesOptions
+from precompute.options.shared import NAMED_COLUMNS
+from precompute.patches import ranking as patches
+from precompute.patches.answers import answer_tokens, beginnings, greedy, plain
+from precompute.patches.ranking import FULL, NONE, Variant
+from precompute.patches.result import Answered, Outcomes, closing, result, variants, write
+from precompute.sae.encode import Scale, encode_batch
+from precompute.scoring.new_data import listing
+from precompute.steps.score import Weights
 from precompute.store.reader import Store
 from precompute.store.run_info import located
-from precompute.vision import catching
+from precompute.utils.files import creating
+from precompute.utils.progress import Progress, say
+from precompute.utils.provenance import code_version, stamps, weights
 
 Array = NDArray[Any]
 GROUP = 64

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from precompute.sae import SaeV
+from precompute.sae.sae import SaeV
 
 BY_ITSELF = {
     "standard": ("W_enc", "b_enc"),

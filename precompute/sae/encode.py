@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.model import IMAGE, SINK, TEXT, Batch, View
-from precompute.runs import offsets
-from precompute.sae import SaeV
-from precompute.tensors import exact, places
+from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, View
+from precompute.sae.sae import SaeV
+from precompute.utils.runs import offsets
+from precompute.utils.tensors import exact, places
 
 Array = NDArray[Any]
 CHUNK_ELEMENTS = 1 << 23

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from precompute.errors import SaevxError
-from precompute.reading import read_json, read_tensors, reading, refuse_pointers
-from precompute.sae_config import kinds, ks, resolve_config
+from precompute.sae.config import kinds, ks, resolve_config
+from precompute.utils.reading import read_json, read_tensors, reading, refuse_pointers
 
 SPARSIFY = "sae.safetensors"
 DICTIONARY_CONFIG = "config.json"

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from precompute import sae_formats as formats
 from precompute.errors import SaevxError
-from precompute.hook_names import refuse_two_layers
-from precompute.options import DICTIONARY_LEARNING, PLAIN_WEIGHTS, SAE_LENS, SaeFormat
-from precompute.reading import read_json, read_tensors, refuse_pointers
-from precompute.sae_config import compare, resolve_config
+from precompute.options.shared import DICTIONARY_LEARNING, PLAIN_WEIGHTS, SAE_LENS, SaeFormat
+from precompute.sae import formats
+from precompute.sae.config import compare, resolve_config
+from precompute.sae.hook_names import refuse_two_layers
+from precompute.utils.reading import read_json, read_tensors, refuse_pointers
 
 CONFIG, WEIGHTS, SPARSIFY = "cfg.json", "sae_weights.safetensors", formats.SPARSIFY
 SAE_LENS_6 = "6.0.0"

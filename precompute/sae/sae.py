@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precompute import sae_load
 from precompute.errors import SaevxError
-from precompute.hook_names import layer_of, other_hook
-from precompute.options import SAE_LENS, SaeFormat
-from precompute.reading import reading
-from precompute.sae_values import check_values, has_direction
-from precompute.tensors import exact
+from precompute.options.shared import SAE_LENS, SaeFormat
+from precompute.sae import loading as sae_load
+from precompute.sae.hook_names import layer_of, other_hook
+from precompute.sae.values import check_values, has_direction
+from precompute.utils.reading import reading
+from precompute.utils.tensors import exact
 
 _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
 _CHANGES_Z = (
@@ -90,7 +90,7 @@ class SaeV:
             SaevxError: nothing there, an SAE that cannot be read as it was trained or does not read a residual stream,
                 weights that are not finite.
         """
-        from precompute.loading import pick_device
+        from precompute.model.loading import pick_device
 
         name, target = str(path_or_release), pick_device(device)
         with reading(f"The SAE {name}", name):

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from precompute import memory, sae_load
 from precompute.errors import SaevxError
-from precompute.options import SaeFormat
-from precompute.reading import cause, read_json
-from precompute.sae import SaeV
-from precompute.sae_config import compare, resolve_config
+from precompute.options.shared import SaeFormat
+from precompute.sae import loading as sae_load
+from precompute.sae.config import compare, resolve_config
+from precompute.sae.sae import SaeV
+from precompute.utils import memory
+from precompute.utils.reading import cause, read_json
 
 MOST_FEATURES = 8192
 
@@ -100,7 +101,7 @@ def thin(
     """
     from sae_lens import SAE
 
-    from precompute.loading import pick_device
+    from precompute.model.loading import pick_device
 
     told = {
         **config, "d_sae": ceil(int(config["d_sae"]) / stride), "device": pick_device(device), "dtype": "float32"

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
-from precompute.score_file import rows_of
+from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
-from precompute.store.query import fetch, fetch_plain, scalars
 from precompute.store.reader import Store
+from precompute.store.sql import fetch, fetch_plain, scalars
 
 Array = NDArray[Any]
 Format = Literal["ids", "jsonl"]

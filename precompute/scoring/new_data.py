@@ -18,7 +18,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from precompute.collect import Collector
+from precompute.collect.collector import Collector
+from precompute.collect.entries import by_sample
+from precompute.collect.shard import Sample, pair_events, split
 from precompute.data import (
     METADATA,
     Data,
@@ -34,24 +36,22 @@ from precompute.data import (
     summary,
     survey,
 )
-from precompute.encode import Scale, encode_batch
-from precompute.entries import by_sample
+from precompute.data.batches import fingerprint, make_plan, usable
 from precompute.errors import SaevxError
-from precompute.files import atomic_write, check_file, claim_folder, creating
-from precompute.live import load_engine
-from precompute.loading import pick_device
-from precompute.model import Mllm
-from precompute.plan import fingerprint, make_plan, usable
-from precompute.progress import Progress, say
-from precompute.provenance import code_version, stamps, weights
-from precompute.ray_pool import check, pool
-from precompute.sae import SaeV
-from precompute.score_file import as_line, check_suffix, closing, read_lines, write
-from precompute.score_options import ScoreOptions
-from precompute.score_pairs import Standard, as_items, measure
-from precompute.shard import Sample, pair_events, split
+from precompute.live.engine import load_engine
+from precompute.model.loading import pick_device
+from precompute.model.mllm import Mllm
+from precompute.options.score import ScoreOptions
+from precompute.sae.encode import Scale, encode_batch
+from precompute.sae.sae import SaeV
+from precompute.scoring.score_file import as_line, check_suffix, closing, read_lines, write
+from precompute.scoring.score_pairs import Standard, as_items, measure
 from precompute.store.reader import Store
 from precompute.store.run_info import located
+from precompute.utils.files import atomic_write, check_file, claim_folder, creating
+from precompute.utils.progress import Progress, say
+from precompute.utils.provenance import code_version, stamps, weights
+from precompute.utils.ray_pool import check, pool
 
 PLAN = "plan.json"
 RUN_OPTIONS = {

@@ -15,13 +15,13 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 
 from precompute.data import write_thumbnail
-from precompute.pixels import pixel_flags, tiny
-from precompute.score import Weights
+from precompute.scoring.pixels import pixel_flags, tiny
+from precompute.scoring.token_support import Excess, text_excess, worst
+from precompute.steps.score import Weights
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
-from precompute.support import Excess, text_excess, worst
-from precompute.texts import has_letters, is_blank, repeated_share
+from precompute.utils.text import has_letters, is_blank, repeated_share
 
 Array = NDArray[Any]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.duplicates import Near
-from precompute.score import Weights
-from precompute.store.collected import Collected
-from precompute.support import N_NAMED, over_p999, text_events, text_excess, worst
-from precompute.texts import is_blank, repeated_words
+from precompute.scoring.near_duplicates import Near
+from precompute.scoring.token_support import N_NAMED, over_p999, text_events, text_excess, worst
+from precompute.steps.score import Weights
+from precompute.store.making.unfinished import Collected
+from precompute.utils.text import is_blank, repeated_words
 
 Array = NDArray[Any]
 MAX_REASONS = 2000  # per flag, the worst first

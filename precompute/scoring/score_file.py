@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from precompute.errors import SaevxError
-from precompute.score import length_rho
+from precompute.steps.score import length_rho
 from precompute.store import schema as s
 
 Item = dict[str, Any]

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.collect import thumb_path
+from precompute.collect.collector import thumb_path
+from precompute.collect.shard import Sample
 from precompute.data import Row
-from precompute.flag import fvu_of
-from precompute.model import IMAGE, TEXT
-from precompute.pixels import pixel_flags, tiny
-from precompute.runs import expand, offsets
-from precompute.score import Weights, chance, score_maxima
-from precompute.shard import Sample
+from precompute.model.mllm import IMAGE, TEXT
+from precompute.scoring.pixels import pixel_flags, tiny
+from precompute.scoring.token_support import text_excess
+from precompute.steps.flag import fvu_of
+from precompute.steps.score import Weights, chance, score_maxima
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
-from precompute.support import text_excess
-from precompute.texts import has_letters, repeated_share
+from precompute.utils.runs import expand, offsets
+from precompute.utils.text import has_letters, repeated_share
 
 Array = NDArray[Any]
 

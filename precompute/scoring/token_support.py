@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.runs import expand, run_starts
-from precompute.store.collected import Collected
+from precompute.store.making.unfinished import Collected
 from precompute.store.schema import TEXT
-from precompute.texts import has_letters
+from precompute.utils.runs import expand, run_starts
+from precompute.utils.text import has_letters
 
 Array = NDArray[Any]
 N_NAMED = 4  # features and tokens a reason names

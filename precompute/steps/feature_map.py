@@ -12,9 +12,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from precompute.steps.tsne import layout
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
-from precompute.tsne import layout
 
 Array = NDArray[Any]
 

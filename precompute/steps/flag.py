@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.duplicates import NEAR_LIMIT, near_duplicates
-from precompute.examples import Samples, fold
-from precompute.index import all_sample_vectors
-from precompute.pixels import ISSUES, pixel_flags, pixel_hashes, tiny
-from precompute.reasons import Reasons
-from precompute.runs import run_starts
-from precompute.score import Weights, auroc, histogram, shadow_pairs
-from precompute.store.collected import Collected, load_step, save_json, save_step
+from precompute.scoring.near_duplicates import NEAR_LIMIT, near_duplicates
+from precompute.scoring.pixels import ISSUES, pixel_flags, pixel_hashes, tiny
+from precompute.scoring.reasons import Reasons
+from precompute.scoring.token_support import unsupported
+from precompute.steps.folding import Samples, fold
+from precompute.steps.index import all_sample_vectors
+from precompute.steps.score import Weights, auroc, histogram, shadow_pairs
+from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.schema import FLAGS, IMAGE, TEXT
-from precompute.support import unsupported
-from precompute.texts import has_letters, repeated_share
+from precompute.utils.runs import run_starts
+from precompute.utils.text import has_letters, repeated_share
 
 Array = NDArray[Any]
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precompute import memory
-from precompute.accumulate import MISSING
-from precompute.duplicates import near_in_lists
-from precompute.entries import BAND, mix
-from precompute.runs import expand, offsets, run_starts
-from precompute.store.collected import Collected
+from precompute.collect.accumulators import MISSING
+from precompute.collect.entries import BAND, mix
+from precompute.scoring.near_duplicates import near_in_lists
 from precompute.store.events import Events, patches
+from precompute.store.making.unfinished import Collected
 from precompute.store.schema import AROUND, IMAGE, SHOWN, TEXT
+from precompute.utils import memory
+from precompute.utils.runs import expand, offsets, run_starts
 
 Array = NDArray[Any]
 LISTS_AT_ONCE = 1 << 11

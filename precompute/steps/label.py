@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.cooccur import chosen_rows, feature_sets
-from precompute.label_words import Words, read_words
-from precompute.pieces import MARKS, join
-from precompute.progress import say
-from precompute.runs import expand, offsets, run_starts
-from precompute.store.collected import Collected, Lens, load_step, save_json, save_step
+from precompute.steps.cooccur import chosen_rows, feature_sets
+from precompute.steps.label_words import Words, read_words
+from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
-from precompute.texts import has_letters, is_blank
+from precompute.utils.progress import say
+from precompute.utils.runs import expand, offsets, run_starts
+from precompute.utils.text import has_letters, is_blank
+from precompute.utils.token_text import MARKS, join
 
 Array = NDArray[Any]
 
@@ -251,7 +251,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         )
     told: dict[str, Any] = {"method": "keywords"}
     if options.get("labeller"):
-        from precompute.labeller import Labeller, clean
+        from precompute.steps.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
         written = model.names(data, live, [[token.strip() for token in promoted[k]] for k in live])

@@ -15,7 +15,7 @@ import regex
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.texts import Unit, is_unspaced, units, words_of
+from precompute.utils.text import Unit, is_unspaced, units, words_of
 
 Array = NDArray[Any]
 Run = list[Unit]

@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from precompute.errors import SaevxError
-from precompute.pieces import join
-from precompute.progress import Progress, say
-from precompute.store.collected import Collected
 from precompute.store.events import patches
+from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, TEXT
+from precompute.utils.progress import Progress, say
+from precompute.utils.token_text import join
 
 Content = list[dict[str, Any]]
 

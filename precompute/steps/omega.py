@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
-from precompute import memory
-from precompute.runs import rank_in_run, run_starts
-from precompute.store.collected import Collected
 from precompute.store.events import of_bits
+from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
+from precompute.utils import memory
+from precompute.utils.runs import rank_in_run, run_starts
 
 Array = NDArray[Any]
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse import csr_matrix
 
-from precompute.runs import offsets, strongest
-from precompute.store.collected import Collected, load_step, save_json, save_step
+from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES
+from precompute.utils.runs import offsets, strongest
 
 Array = NDArray[Any]
 

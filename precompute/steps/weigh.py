@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from precompute.files import new_array
-from precompute.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
-from precompute.runs import offsets, strongest
-from precompute.store.collected import Collected, save_step
-from precompute.store.hist import percentile
+from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
+from precompute.store.histogram import percentile
+from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+from precompute.utils.files import new_array
+from precompute.utils.runs import offsets, strongest
 
 Array = NDArray[Any]
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, Row
 
 from precompute.errors import SaevxError
-from precompute.pieces import NEAR, join, whole_token
 from precompute.store import schema as s
+from precompute.store.cooccurrence import Pairs
+from precompute.store.cooccurrence import load as load_pairs
 from precompute.store.events import Events, mapped
 from precompute.store.opening import (
     DATABASE,
@@ -29,9 +30,8 @@ from precompute.store.opening import (
     read_manifest,
     without_images,
 )
-from precompute.store.pairs import Pairs
-from precompute.store.pairs import load as load_pairs
-from precompute.store.query import TIME_LIMIT_S, changed, fetch, fetch_plain, marks, open_engine
+from precompute.store.sql import TIME_LIMIT_S, changed, fetch, fetch_plain, marks, open_engine
+from precompute.utils.token_text import NEAR, join, whole_token
 
 Array = NDArray[Any]
 Item = dict[str, Any]

@@ -14,8 +14,8 @@ from precompute.store import schema as s
 from precompute.store.base import modality_code
 from precompute.store.events import SampleEvents, dense_values, image_tokens, of_bits, patches
 from precompute.store.features import FeatureQueries
-from precompute.store.query import Columns, encode_cursor, marks, page_start
 from precompute.store.samples import SampleQueries
+from precompute.store.sql import Columns, encode_cursor, marks, page_start
 
 Array = NDArray[Any]
 Item = dict[str, Any]

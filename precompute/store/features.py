@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, select, text
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase, feature_ref
-from precompute.store.hist import EDGES, trimmed, unpack
-from precompute.store.pairs import SORTS, Counted, measured
-from precompute.store.query import Columns, Page, encode_cursor, keyset_page, match_words, page_start
+from precompute.store.cooccurrence import SORTS, Counted, measured
+from precompute.store.histogram import EDGES, trimmed, unpack
+from precompute.store.sql import Columns, Page, encode_cursor, keyset_page, match_words, page_start
 
 Array = NDArray[Any]
 Item = dict[str, Any]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
-from precompute.files import atomic_write
+from precompute.utils.files import atomic_write
 
 Array = NDArray[Any]
 

@@ -13,7 +13,7 @@ from sqlalchemy import Row, and_, func, select
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase
-from precompute.store.query import scalars
+from precompute.store.sql import scalars
 
 Array = NDArray[Any]
 Item = dict[str, Any]

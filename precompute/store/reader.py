@@ -17,10 +17,10 @@ from sqlalchemy import func, select
 
 from precompute.store import schema as s
 from precompute.store.base import modality_code
-from precompute.store.places import PlaceQueries
-from precompute.store.query import Columns, Page, fetch_plain, marks, match_words
+from precompute.store.examples import PlaceQueries
 from precompute.store.rejected import RejectedQueries
 from precompute.store.run_info import created, read_run
+from precompute.store.sql import Columns, Page, fetch_plain, marks, match_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]

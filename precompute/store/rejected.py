@@ -12,7 +12,7 @@ from precompute.data.rejections import KINDS, advice_of, by_frequency
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase
-from precompute.store.query import Page, keyset_page, scalars
+from precompute.store.sql import Page, keyset_page, scalars
 
 Item = dict[str, Any]
 

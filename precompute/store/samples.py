@@ -15,7 +15,7 @@ from precompute.store import schema as s
 from precompute.store.base import feature_ref
 from precompute.store.opening import IMAGES
 from precompute.store.quality import QualityQueries
-from precompute.store.query import Columns, Page, fetch_plain, keyset_page, marks, match_words
+from precompute.store.sql import Columns, Page, fetch_plain, keyset_page, marks, match_words
 
 Array = NDArray[Any]
 Item = dict[str, Any]

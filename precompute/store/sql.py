@@ -34,7 +34,7 @@ from sqlalchemy.pool import QueuePool
 
 from precompute.errors import SaevxError
 from precompute.store.opening import Stamp, StoreUnreadable
-from precompute.texts import query_words, search_units
+from precompute.utils.text import query_words, search_units
 
 TIME_LIMIT_S = 5.0
 STOPPED = "The query took too long and was stopped: narrow it with a filter."

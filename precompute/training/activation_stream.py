@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import Data, Row
-from precompute.feed import Decoded, ahead, load, norms, with_sinks
-from precompute.model import IMAGE, TEXT, Mllm
-from precompute.plan import Plan
-from precompute.tensors import exact
+from precompute.data.batches import Plan
+from precompute.model.loader import Decoded, ahead, load, norms, with_sinks
+from precompute.model.mllm import IMAGE, TEXT, Mllm
+from precompute.utils.tensors import exact
 
 MODALITIES = {"text": TEXT, "image": IMAGE}
 

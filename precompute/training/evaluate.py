@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import SetAside, read, summary_of
-from precompute.encode import CHUNK_ELEMENTS, NOT_FINITE
+from precompute.data.batches import plan_rows, smallest_hashes
 from precompute.errors import SaevxError
-from precompute.feed import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
-from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
-from precompute.options import NAMED_COLUMNS, EvaluateOptions
-from precompute.plan import plan_rows, smallest_hashes
-from precompute.progress import Progress, say
-from precompute.provenance import code_version, plain_name
-from precompute.sae import SaeV
-from precompute.sae_warning import sae_warning
-from precompute.tensors import exact
+from precompute.model.loader import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
+from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
+from precompute.options.shared import NAMED_COLUMNS, EvaluateOptions
+from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
+from precompute.sae.quality import sae_warning
+from precompute.sae.sae import SaeV
+from precompute.utils.progress import Progress, say
+from precompute.utils.provenance import code_version, plain_name
+from precompute.utils.tensors import exact
 
 Array = NDArray[Any]
 PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from precompute.data import BadRow, Data, count_kinds, read, summary
+from precompute.data.batches import OVERHEAD, fingerprint, n_image_tokens, plan_rows
 from precompute.errors import PairError, SaevxError
-from precompute.feed import check_images, load_model, prelude, without_pictures
-from precompute.files import claim_folder, creating
-from precompute.model import Mllm
-from precompute.options import NAMED_COLUMNS, TrainOptions
-from precompute.plan import OVERHEAD, fingerprint, n_image_tokens, plan_rows
-from precompute.progress import Progress, human, say
-from precompute.provenance import code_version, plain_name, stamps, weights
-from precompute.stream import Meter, Stream, finite
+from precompute.model.loader import check_images, load_model, prelude, without_pictures
+from precompute.model.mllm import Mllm
+from precompute.options.shared import NAMED_COLUMNS, TrainOptions
+from precompute.training.activation_stream import Meter, Stream, finite
+from precompute.utils.files import claim_folder, creating
+from precompute.utils.progress import Progress, human, say
+from precompute.utils.provenance import code_version, plain_name, stamps, weights
 
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 
@@ -258,7 +258,7 @@ def resume(part: Path, trainer: Any, stream: Stream, meter: Meter) -> None:
 
 def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: Any, stream: Stream) -> Path:
     """The SAELens folder in its place, its training.json in it."""
-    from precompute.sae import SaeV
+    from precompute.sae.sae import SaeV
 
     done = o.part / "done"
     shutil.rmtree(done, ignore_errors=True)

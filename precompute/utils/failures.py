@@ -137,7 +137,7 @@ def _no_room(folder: Path | None, need: int | None) -> str:
         return f"No space is left where the output goes: {AGAIN}."
     if need is None:
         return f"No space is left in {folder}: {AGAIN}."
-    from precompute.progress import human
+    from precompute.utils.progress import human
 
     free = shutil.disk_usage(folder).free
     return f"No space is left in {folder}: {human(need)} are needed and {human(free)} are free; {AGAIN}."

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from precompute.errors import PlaceError, SaevxError
-from precompute.failures import disk_sentence, sentence
+from precompute.utils.failures import disk_sentence, sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ def _locked(lock: Path, out: Path, wait: bool) -> int:
                     f"Another run{owner} writes {out}: wait until it has ended, or choose another place."
                 ) from None
             if not waited:
-                from precompute.progress import say
+                from precompute.utils.progress import say
 
                 say(f"waiting for another run{owner}, which writes {out}")
             waited = True
@@ -173,7 +173,7 @@ def _lock(held: int) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        from precompute.progress import say
+        from precompute.utils.progress import say
 
         say(f"This file system has no locks ({error.strerror}): see to it that no other run writes the same files.")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from precompute.files import write_text
+from precompute.utils.files import write_text
 
 RESULTS = Path("docs/results")
 MARKS = re.compile(r"(<!-- ([a-z0-9-]+): rendered by [^>]*? -->\n).*?(\n<!-- end of \2 -->)", re.S)

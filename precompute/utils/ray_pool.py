@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from precompute.errors import SaevxError
-from precompute.progress import say
+from precompute.utils.progress import say
 
 RESTARTS = 16
 """How often a worker may be lost before the run gives up; what is done stays."""

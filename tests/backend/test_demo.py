@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.model import Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import Chooser, Done, Event, Push, steer
+from precompute.live.steer import Chooser, Done, Event, Push, steer
+from precompute.model.mllm import Mllm, Pair
+from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.conftest import DEMO_SAMPLES, Demo, Server, run_saevx
 
@@ -34,7 +34,7 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     """Against the same batch run without the hook: the steered row has the same tokens and logits, bit for bit."""
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
     mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
-    monkeypatch.setattr("precompute.steer.Chooser", Kept)
+    monkeypatch.setattr("precompute.live.steer.Chooser", Kept)
     one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
     with Image.open(store.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")

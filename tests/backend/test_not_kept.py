@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from backend.app import THREADS, create_app
 from backend.recompute import Recomputed
 from backend.settings import Settings
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from tests import tiny

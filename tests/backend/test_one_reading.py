@@ -13,14 +13,14 @@ from fastapi import HTTPException
 from backend.settings import Settings
 from backend.uploads import read_image
 from precompute.errors import PairError
-from precompute.live import encode_pair
-from precompute.model import Mllm, Pair
-from precompute.pair import pixels_of
-from precompute.pass_options import Options
+from precompute.live.engine import encode_pair
+from precompute.model.mllm import Mllm, Pair
+from precompute.options.precompute import Options
 from precompute.pipeline import Run
-from precompute.pixels import pixel_flags
-from precompute.sae import SaeV
-from precompute.store.collected import Collected
+from precompute.sae.sae import SaeV
+from precompute.scoring.pair import pixels_of
+from precompute.scoring.pixels import pixel_flags
+from precompute.store.making.unfinished import Collected
 from tests import families, tiny
 from tests.odd_images import FILES
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from precompute.pair import flag_pair
-from precompute.score import Weights, score_pair
-from precompute.search import MOST_DENSE, maxima, rank
+from precompute.live.search import MOST_DENSE, maxima, rank
+from precompute.scoring.pair import flag_pair
+from precompute.steps.score import Weights, score_pair
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from tests import synthetic

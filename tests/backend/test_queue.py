@@ -17,7 +17,7 @@ import pytest
 
 from backend.app import THREADS
 from backend.settings import Settings
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from tests.running import Running
 

@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.evaluate import evaluate
-from precompute.options import EvaluateOptions, TrainOptions
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
+from precompute.options.shared import EvaluateOptions, TrainOptions
 from precompute.pipeline import precompute
-from precompute.sae_warning import sae_warning
-from precompute.train import train
+from precompute.sae.quality import sae_warning
+from precompute.training.evaluate import evaluate
+from precompute.training.train import train
 from tests import tiny
 
 

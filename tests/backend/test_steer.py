@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from precompute import steer as steering
 from precompute.errors import SaevxError
-from precompute.model import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import DEFAULT, SHADOW, STEERED, Done, Event, KlEvent, Push, Steer, TokenEvent, steer
+from precompute.live import steer as steering
+from precompute.live.steer import DEFAULT, SHADOW, STEERED, Done, Event, KlEvent, Push, Steer, TokenEvent, steer
+from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
+from precompute.sae.sae import SaeV
 from tests import tiny
 
 PAIR = Pair(text="a red dog", images=[tiny.picture(3)])

@@ -24,7 +24,7 @@ from backend.app import create_app
 from backend.deps import State
 from backend.settings import Settings
 from precompute.errors import SaevxError
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from tests import synthetic, tiny
 from tests.conftest import Server, run_saevx

@@ -9,8 +9,8 @@ from typing import Any
 
 
 def foretell(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
-    from precompute.budget import forecast_of
-    from precompute.pass_options import Options
+    from precompute.estimate.budget import forecast_of
+    from precompute.options.precompute import Options
     from precompute.pipeline import Run
 
     told = forecast_of(Run(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))).forecast

@@ -17,15 +17,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.files import new_array
-from precompute.index import flat_index
-from precompute.score import histogram, quantiles
+from precompute.steps.index import flat_index
+from precompute.steps.score import histogram, quantiles
 from precompute.store import mapfile
 from precompute.store import schema as s
-from precompute.store.collected import save_json, save_step
-from precompute.store.hist import N_BINS
+from precompute.store.histogram import N_BINS
+from precompute.store.making.unfinished import save_json, save_step
+from precompute.store.making.writer import finish
 from precompute.store.reader import Store
-from precompute.store.writer import finish
+from precompute.utils.files import new_array
 
 Array = NDArray[Any]
 

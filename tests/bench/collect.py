@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from precompute import merge
-from precompute.collect import Collector, Loaded
+from precompute.collect import merge
+from precompute.collect.collector import Collector, Loaded
 from precompute.data import Columns, Data, read
-from precompute.encode import Scale, encode_batch
-from precompute.model import Mllm
-from precompute.pass_options import Options
+from precompute.data.batches import Plan, plan_rows
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from precompute.plan import Plan, plan_rows
-from precompute.sae import SaeV
+from precompute.sae.encode import Scale, encode_batch
+from precompute.sae.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
 SAMPLES, ROUNDS = 1500, 3

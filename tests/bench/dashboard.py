@@ -39,9 +39,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from precompute.errors import SaevxError
-from precompute.loading import quiet
-from precompute.model import TEXT, Mllm, Pair
-from precompute.pass_options import Options
+from precompute.model.loading import quiet
+from precompute.model.mllm import TEXT, Mllm, Pair
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store import schema
 from precompute.store.events import of_bits

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute import map as feature_map
-from precompute.index import nearest
-from precompute.omega import unit
+from precompute.steps import feature_map
+from precompute.steps.index import nearest
+from precompute.steps.omega import unit
 from precompute.store import mapfile
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.encode import Scale
-from precompute.model import IMAGE, TEXT
-from precompute.sae import SaeV
+from precompute.model.mllm import IMAGE, TEXT
+from precompute.sae.encode import Scale
+from precompute.sae.sae import SaeV
 
 
 class Token(NamedTuple):

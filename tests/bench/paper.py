@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from precompute import merge, weigh
-from precompute.collect import Collector
-from precompute.encode import Scale, encode_batch
-from precompute.omega import K_PAIRED
-from precompute.store.collected import Collected, load_step
+from precompute.collect import merge
+from precompute.collect.collector import Collector
+from precompute.sae.encode import Scale, encode_batch
+from precompute.steps import weigh
+from precompute.steps.omega import K_PAIRED
+from precompute.store.making.unfinished import Collected, load_step
 from tests.bench import naive
 from tests.bench.collect import Known, Ready, some
 from tests.bench.common import Figure, Setup, alternately, ratio

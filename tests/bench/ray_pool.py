@@ -14,13 +14,13 @@ from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
-from precompute.collect import PRELUDE_FILE
-from precompute.collect_pool import Shared, Worker
-from precompute.model import Batch, Mllm
-from precompute.pass_options import Options
+from precompute.collect.collector import PRELUDE_FILE
+from precompute.collect.shard import SHARDS
+from precompute.collect.workers import Shared, Worker
+from precompute.model.mllm import Batch, Mllm
+from precompute.options.precompute import Options
 from precompute.pipeline import Run
-from precompute.ray_pool import Pool, pool
-from precompute.shard import SHARDS
+from precompute.utils.ray_pool import Pool, pool
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
 SHARDS_RUN, SHARD, ROUNDS = 10, 64, 2

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from precompute.files import write_text
+from precompute.utils.files import write_text
 from tests.bench.common import Setup, machine, met
 
 HERE = Path(__file__).parent

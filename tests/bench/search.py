@@ -12,7 +12,7 @@ from backend.live import Engine
 from backend.live import load_engine as load
 from backend.settings import Settings
 from precompute.data import open_picture
-from precompute.model import Pair
+from precompute.model.mllm import Pair
 from precompute.store.reader import Store
 from tests.bench.common import Figure, Setup, alternately, ratio
 

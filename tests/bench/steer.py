@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria
 
-from precompute import steer as steering
 from precompute.data import Columns, open_picture, read
-from precompute.model import Batch, Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import DEFAULT, STEERED, Chooser, Event, Push, Scope, TokenEvent, steer
+from precompute.live import steer as steering
+from precompute.live.steer import DEFAULT, STEERED, Chooser, Event, Push, Scope, TokenEvent, steer
+from precompute.model.mllm import Batch, Mllm, Pair
+from precompute.sae.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio
 
 TOKENS, FIRST_ROUNDS, ROUNDS, PROMPT = 64, 25, 5, "Describe the picture."

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from precompute.store.collected import Collected
+from precompute.store.making.unfinished import Collected
 from precompute.store.reader import Store
 from tests.precompute.tinies import mllm, options, saev, tiny_files, whole  # noqa: F401 (fixtures)
 from tests.synthetic import run_steps, write_part, write_store

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precompute import accumulate as acc
-from precompute import entries as ent
-from precompute.accumulate import Accum
-from precompute.entries import Activations, by_sample
+from precompute.collect import accumulators as acc
+from precompute.collect import entries as ent
+from precompute.collect.accumulators import Accum
+from precompute.collect.entries import Activations, by_sample
 
 Array = np.ndarray
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -18,17 +18,18 @@ from transformers import LlavaProcessor
 
 from backend.live import load_engine
 from backend.settings import Settings
-from precompute import accumulate as acc
-from precompute import collect, merge
-from precompute.collect import Collector
+from precompute.collect import accumulators as acc
+from precompute.collect import collector as collect
+from precompute.collect import merge
+from precompute.collect.collector import Collector
 from precompute.data import open_picture
-from precompute.encode import OVERFLOW
-from precompute.live import encode_pair
-from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
-from precompute.pass_options import Options
+from precompute.live.engine import encode_pair
+from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
+from precompute.options.precompute import Options
 from precompute.pipeline import Run
-from precompute.sae import SaeV
-from precompute.store.collected import Collected
+from precompute.sae.encode import OVERFLOW
+from precompute.sae.sae import SaeV
+from precompute.store.making.unfinished import Collected
 from tests import tiny
 from tests.precompute.tinies import Maker, Tiny, collected
 

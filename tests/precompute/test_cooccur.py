@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from precompute import cooccur
-from precompute.score import derangement
-from precompute.store.collected import load_step
-from precompute.store.pairs import COUNTED, SORTS, Pairs
+from precompute.steps import cooccur
+from precompute.steps.score import derangement
+from precompute.store.cooccurrence import COUNTED, SORTS, Pairs
+from precompute.store.making.unfinished import load_step
 from precompute.store.schema import IMAGE, TEXT
 from tests.precompute.conftest import Part
 from tests.synthetic import word_feature

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from precompute.data import Cell, Columns, Slice, header_size, open_picture, read
-from precompute.data import tables as tables_module
+from precompute.data import arrow_tables as tables_module
 from precompute.errors import SaevxError
 from precompute.pipeline import Run
-from precompute.provenance import stamps
-from precompute.store.collected import Collected
+from precompute.store.making.unfinished import Collected
+from precompute.utils.provenance import stamps
 from tests import tiny
 from tests.precompute.tinies import Maker, collected
 

@@ -8,8 +8,8 @@ import numpy as np
 from safetensors.torch import load_file
 
 from precompute.data import open_picture
-from precompute.model import IMAGE, Pair
-from precompute.pass_options import Options
+from precompute.model.mllm import IMAGE, Pair
+from precompute.options.precompute import Options
 from precompute.pipeline import Run
 from precompute.store.reader import Store
 from tests.conftest import Demo

@@ -13,13 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from precompute import evaluate as evaluation
 from precompute.data import open_picture, read
 from precompute.errors import SaevxError
-from precompute.evaluate import RUNS, Shared, evaluate
-from precompute.model import IMAGE, SINK, TEXT, Batch, Mllm, Pair
-from precompute.options import EvaluateOptions
-from precompute.sae import SaeV
+from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
+from precompute.options.shared import EvaluateOptions
+from precompute.sae.sae import SaeV
+from precompute.training import evaluate as evaluation
+from precompute.training.evaluate import RUNS, Shared, evaluate
 from tests import tiny
 from tests.precompute.test_pipeline import saevx
 from tests.precompute.tinies import Tiny

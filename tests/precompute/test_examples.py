@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precompute import examples
-from precompute.duplicates import NEAR_LIMIT
-from precompute.index import all_sample_vectors
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from precompute.pixels import pixel_hashes
+from precompute.scoring.near_duplicates import NEAR_LIMIT
+from precompute.scoring.pixels import pixel_hashes
+from precompute.steps import folding as examples
+from precompute.steps.index import all_sample_vectors
 from precompute.store import schema as s
-from precompute.store.collected import load_step
 from precompute.store.events import Events
+from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, SHOWN, TEXT
 from tests import tiny

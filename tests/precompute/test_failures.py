@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings
 
 from precompute.cli import CLI_CONFIG, run
 from precompute.errors import PlaceError, SaevxError, Terminated
-from precompute.failures import sentence, truer_sentence, without_secrets, write_log
+from precompute.utils.failures import sentence, truer_sentence, without_secrets, write_log
 from tests.machine import environment, refused, saevx, small_disk
 
 
@@ -78,7 +78,7 @@ def test_libraries_that_have_their_own_words_for_a_full_disk(tmp_path: Path) -> 
     from PIL import Image
     from safetensors.torch import save_file
 
-    from precompute.index import write_index
+    from precompute.steps.index import write_index
 
     def sqlite(disk: Path) -> None:
         with sqlite3.connect(disk / "base") as base:

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from precompute.errors import PairError
-from precompute.model import IMAGE, SPECIAL, TEXT, Mllm, Pair
-from precompute.pieces import join
+from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Mllm, Pair
+from precompute.utils.token_text import join
 from tests import families
 
 SIZES = [(404, 161), (149, 362), (257, 230)]

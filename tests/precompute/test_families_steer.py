@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from precompute.model import IMAGE, Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import Done, Push, steer
+from precompute.live.steer import Done, Push, steer
+from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.sae.sae import SaeV
 from tests import families, tiny
 
 STEPS = 3

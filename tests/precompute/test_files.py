@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precompute import files
 from precompute.errors import PlaceError, SaevxError
-from precompute.files import atomic_write, check_file, claim_folder, creating, exclusive, new_array, unfinished
+from precompute.utils import files
+from precompute.utils.files import atomic_write, check_file, claim_folder, creating, exclusive, new_array, unfinished
 from tests.machine import environment, small_disk
 
-HOLD = "import sys, pathlib\nfrom precompute.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):\n"
+HOLD = "import sys, pathlib\nfrom precompute.utils.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):\n"
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def test_many_that_come_and_go_are_never_two_at_once(tmp_path: Path) -> None:
     out, counter = tmp_path / "store", tmp_path / "counter"
     counter.write_text("0")
     loop = (
-        "import sys, pathlib\nfrom precompute.errors import SaevxError\nfrom precompute.files import exclusive\n"
+        "import sys, pathlib\nfrom precompute.errors import SaevxError\nfrom precompute.utils.files import exclusive\n"
         "out, n = pathlib.Path(sys.argv[1]), 0\ncounter = out.with_name('counter')\n"
         "while n < 150:\n"
         "    try:\n"
@@ -236,7 +236,7 @@ def test_too_little_room_is_told_before_anything_is_mapped(tmp_path: Path) -> No
 
 
 def test_the_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
-    code = "import sys, numpy as np\nfrom pathlib import Path\nfrom precompute.files import new_array\n"
+    code = "import sys, numpy as np\nfrom pathlib import Path\nfrom precompute.utils.files import new_array\n"
     code += "new_array(Path(sys.argv[1]), np.uint8, (200_000,))"
     command = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", code, str(tmp_path / "a.npy")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())

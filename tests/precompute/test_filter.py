@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.filter import filter_store, kept_rows
+from precompute.scoring.filter import filter_store, kept_rows
 from precompute.store.reader import Store
 
 

@@ -9,11 +9,14 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.sparse import csr_matrix
 
-from precompute import duplicates, flag, pixels, support
-from precompute.store.collected import load_json, load_step
+from precompute.scoring import near_duplicates as duplicates
+from precompute.scoring import pixels
+from precompute.scoring import token_support as support
+from precompute.steps import flag
+from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS
-from precompute.texts import has_letters, repeated_share
+from precompute.utils.text import has_letters, repeated_share
 from tests.precompute.conftest import Part
 
 

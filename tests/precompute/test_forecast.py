@@ -12,14 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute import forecast, memory, narrow, rehearse
-from precompute.budget import Budget, forecast_of
+from precompute.data.batches import Plan
 from precompute.errors import SaevxError
-from precompute.forecast import curve, foretell
-from precompute.pass_options import Options
+from precompute.estimate import forecast, rehearse
+from precompute.estimate.budget import Budget, forecast_of
+from precompute.estimate.forecast import curve, foretell
+from precompute.options.precompute import Options
 from precompute.pipeline import Run, precompute
-from precompute.plan import Plan
-from precompute.sae import SaeV
+from precompute.sae import subset as narrow
+from precompute.sae.sae import SaeV
+from precompute.utils import memory
 from tests import tiny
 from tests.precompute.tinies import Maker, Tiny
 

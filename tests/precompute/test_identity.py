@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM
 from backend.live import Engine
 from backend.live import load_engine as load_served
 from backend.settings import Settings
-from precompute import identity
 from precompute.errors import SaevxError
-from precompute.identity import model_sha256
-from precompute.live import load_engine
+from precompute.live.engine import load_engine
+from precompute.model import identity
+from precompute.model.identity import model_sha256
+from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
-from precompute.score_options import ScoreOptions
 from tests import tiny
 from tests.hub import Hub
 from tests.precompute.tinies import Maker, Tiny
@@ -90,7 +90,7 @@ def test_a_model_of_the_hub_is_the_folder_that_was_uploaded(tiny_files: Tiny, tm
     shutil.copytree(tiny_files.model, tmp_path / "someone" / "llava")
     (tmp_path / "someone" / "llava" / "unused.bin").write_bytes(b"never fetched")
     code = (
-        "from precompute.identity import model_sha256\nfrom precompute.model import Mllm\n"
+        "from precompute.model.identity import model_sha256\nfrom precompute.model.mllm import Mllm\n"
         "Mllm.load('someone/llava', layer=2, device='cpu')\nprint(model_sha256('someone/llava'))"
     )
     with Hub(tmp_path) as hub:
@@ -154,7 +154,7 @@ def test_weights_that_are_no_safetensors_are_told_apart_too(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from precompute.pass_options import Options
+    from precompute.options.precompute import Options
 
     out = tmp_path_factory.mktemp("identity") / "store"
     return precompute(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from precompute import index
+from precompute.steps import index
 from precompute.store import sample_vectors
-from precompute.store.collected import load_step
+from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
 from tests.precompute.conftest import Part

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from precompute import label
-from precompute.label_words import read_words
-from precompute.store.collected import Collected, Lens, load_json, load_step
+from precompute.steps import label
+from precompute.steps.label_words import read_words
+from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.schema import VERDICTS
-from precompute.texts import words_of
+from precompute.utils.text import words_of
 from tests.precompute.conftest import Part
 from tests.synthetic import CONCEPTS, word_feature
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from precompute import label
-from precompute.label_words import LONGEST_HAN, read_words, recurring
-from precompute.store.collected import Collected
+from precompute.steps import label
+from precompute.steps.label_words import LONGEST_HAN, read_words, recurring
+from precompute.store.making.unfinished import Collected
 from tests.precompute.conftest import Part
 
 CHINESE = [

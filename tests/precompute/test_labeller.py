@@ -20,14 +20,14 @@ from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute import label, labeller
 from precompute.errors import SaevxError
-from precompute.label_words import read_words
-from precompute.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
 from precompute.pipeline import precompute
-from precompute.store.collected import Collected, load_json, load_step
+from precompute.steps import label, labeller
+from precompute.steps.label_words import read_words
+from precompute.steps.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
+from precompute.store.making.unfinished import Collected, load_json, load_step
+from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, VERDICTS
-from precompute.store.writer import finish
 from tests.precompute.conftest import Part
 from tests.precompute.tinies import Maker
 from tests.synthetic import CONCEPTS, GRID, word_feature

@@ -7,11 +7,11 @@ import pytest
 
 from precompute.data import open_picture
 from precompute.errors import SaevxError
-from precompute.live import encode_pair
-from precompute.model import IMAGE, TEXT, Mllm, Pair
+from precompute.live.engine import encode_pair
+from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.pipeline import Run
-from precompute.sae import SaeV
-from precompute.store.collected import Collected
+from precompute.sae.sae import SaeV
+from precompute.store.making.unfinished import Collected
 from tests import tiny
 from tests.precompute.tinies import Maker, collected
 
@@ -60,5 +60,5 @@ def test_importing_needs_no_sae_lens() -> None:
     import subprocess
     import sys
 
-    code = "import sys, precompute.live, precompute.cli; assert 'sae_lens' not in sys.modules"
+    code = "import sys, precompute.live.engine, precompute.cli; assert 'sae_lens' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

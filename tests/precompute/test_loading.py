@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from precompute.errors import SaevxError
-from precompute.model import Mllm
+from precompute.model.mllm import Mllm
 from tests import tiny
 from tests.precompute.tinies import Tiny
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from precompute.verify import verify
+from precompute.store.making.verify import verify
 from tests import machine
 from tests.machine import begin, closed, refused, small_disk
 from tests.precompute.test_files import another

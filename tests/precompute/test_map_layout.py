@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from precompute import tsne
 from precompute.errors import SaevxError
-from precompute.index import nearest
-from precompute.map import living
-from precompute.omega import unit
+from precompute.steps import tsne
+from precompute.steps.feature_map import living
+from precompute.steps.index import nearest
+from precompute.steps.omega import unit
 from precompute.store import mapfile
+from precompute.store.making.verify import verify
+from precompute.store.making.writer import content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
-from precompute.store.writer import content_id
-from precompute.verify import verify
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precompute import memory
-from precompute.files import new_array
 from precompute.store.events import mapped
+from precompute.utils import memory
+from precompute.utils.files import new_array
 from tests.machine import environment
 
 BYTES = 1 << 26

@@ -9,8 +9,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig
 
 from precompute.errors import PairError, SaevxError
-from precompute.loading import pick_device
-from precompute.model import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
+from precompute.model.loading import pick_device
+from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
 from tests import tiny
 from tests.precompute.tinies import Tiny
 

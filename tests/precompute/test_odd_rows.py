@@ -13,16 +13,16 @@ from PIL import Image
 
 from precompute.data import Row, read
 from precompute.errors import PairError
-from precompute.evaluate import evaluate
-from precompute.feed import decode
-from precompute.model import Batch, Mllm, Pair
-from precompute.options import EvaluateOptions, TrainOptions
-from precompute.pass_options import Options
+from precompute.model.loader import decode
+from precompute.model.mllm import Batch, Mllm, Pair
+from precompute.options.precompute import Options
+from precompute.options.score import ScoreOptions
+from precompute.options.shared import EvaluateOptions, TrainOptions
 from precompute.pipeline import precompute
-from precompute.score_data import score_data
-from precompute.score_options import ScoreOptions
+from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
-from precompute.train import train
+from precompute.training.evaluate import evaluate
+from precompute.training.train import train
 from tests import families, tiny
 
 STRIPS = {"wide": (2100, 10), "tall": (5, 1200)}

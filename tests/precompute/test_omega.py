@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from precompute import weigh
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import Run
-from precompute.store.collected import Collected, load_step
+from precompute.steps import weigh
+from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
 from tests import tiny
 from tests.precompute.test_weigh import K, Reference, unit

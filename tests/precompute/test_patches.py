@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from precompute import patches
-from precompute.encode import Encoded, Scale, encode_batch
 from precompute.geometry import View, patch_box
-from precompute.model import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
-from precompute.patches import FULL, NONE
-from precompute.sae import SaeV
+from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
+from precompute.patches import ranking as patches
+from precompute.patches.ranking import FULL, NONE
+from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.sae.sae import SaeV
 from tests import tiny
 from tests.precompute.tinies import Tiny
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute import patches_data as under_test
 from precompute.data import open_picture
 from precompute.errors import SaevxError
-from precompute.live import encode_pair, load_sae
-from precompute.model import IMAGE, Mllm, Pair
-from precompute.pass_options import Options
-from precompute.patches import CONTROLS, SCORES, best, chances
-from precompute.patches_answers import beginnings, greedy
-from precompute.patches_data import patches_data
-from precompute.patches_options import PatchesOptions
+from precompute.live.engine import encode_pair, load_sae
+from precompute.model.hooks import catching
+from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.options.patches import PatchesOptions
+from precompute.options.precompute import Options
+from precompute.patches import run as under_test
+from precompute.patches.answers import beginnings, greedy
+from precompute.patches.ranking import CONTROLS, SCORES, best, chances
+from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
-from precompute.score import Weights
+from precompute.steps.score import Weights
 from precompute.store.reader import Store
-from precompute.vision import catching
 from tests import tiny
 from tests.conftest import Demo
 from tests.precompute.test_patches import naive, naive_masks
@@ -228,7 +228,7 @@ def test_what_cannot_be_asked_is_set_aside_and_counted(options: Any, asked: Aske
 
 
 def test_max_samples_takes_those_with_the_smallest_hash(options: Any, tmp_path: Path) -> None:
-    from precompute.plan import smallest_hashes
+    from precompute.data.batches import smallest_hashes
 
     ids = [f"q{i}" for i in range(N)]
     told = json.loads(patches_data(options(max_samples=4)).read_text())

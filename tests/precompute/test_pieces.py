@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from precompute.pieces import (
+from precompute.utils.token_text import (
     NEAR,
     bytes_of_text,
     bytes_of_token,

@@ -18,10 +18,10 @@ import pytest
 from backend.cli import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
+from precompute.store.making.verify import verify
 from precompute.store.reader import Store
-from precompute.verify import verify
 from tests import tiny
 from tests.precompute.tinies import Maker, Tiny
 

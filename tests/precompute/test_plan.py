@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.plan import DS_SPARE, make_plan, smallest_hashes
+from precompute.data.batches import DS_SPARE, make_plan, smallest_hashes
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=120)
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from precompute import score_data
+from precompute.collect.merge import FAN
 from precompute.errors import SaevxError
-from precompute.merge import FAN
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
+from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
-from precompute.ray_pool import Pool, pool, threads_each
-from precompute.score_options import ScoreOptions
+from precompute.scoring import new_data as score_data
+from precompute.utils.ray_pool import Pool, pool, threads_each
 from tests.conftest import free_port
 from tests.precompute.test_pipeline import saevx, sums
 from tests.precompute.tinies import Tiny, tiny_files
@@ -99,7 +99,7 @@ def test_a_store_with_the_first_shards_worker_killed(
 def test_a_store_goes_on_where_a_run_without_ray_was_left(
     tiny_files: Tiny, alone: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from precompute import collect
+    from precompute.collect import collector as collect
 
     write = collect.write_shard
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from precompute.data import Columns, none_left, read, summary, summary_of
-from precompute.data.base import SetAside
+from precompute.data.records import SetAside
 from precompute.data.rejections import KINDS, count_kinds, kind_of
 from precompute.store.reader import Store
 from tests import tiny

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from precompute import narrow
 from precompute.errors import SaevxError
-from precompute.sae import SaeV
-from precompute.sae_config import resolve_config
+from precompute.sae import subset as narrow
+from precompute.sae.config import resolve_config
+from precompute.sae.sae import SaeV
 from tests import tiny
 
 HIDDEN = torch.randn(40, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3

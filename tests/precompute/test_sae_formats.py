@@ -18,13 +18,13 @@ from torch import Tensor
 from backend.live import load_engine
 from backend.settings import Settings
 from precompute.errors import SaevxError
-from precompute.evaluate import evaluate
-from precompute.options import EvaluateOptions
+from precompute.options.score import ScoreOptions
+from precompute.options.shared import EvaluateOptions
 from precompute.pipeline import precompute
-from precompute.sae import SaeV
-from precompute.score_data import score_data
-from precompute.score_options import ScoreOptions
+from precompute.sae.sae import SaeV
+from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
+from precompute.training.evaluate import evaluate
 from tests import tiny
 from tests.precompute.tinies import Maker
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from precompute.errors import SaevxError
-from precompute.hook_names import layer_of
-from precompute.sae import SaeV
+from precompute.sae.hook_names import layer_of
+from precompute.sae.sae import SaeV
 from tests import tiny
 from tests.hub import Hub
 

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from backend.app import create_app
 from backend.settings import Settings
 from precompute.errors import SaevxError
-from precompute.evaluate import evaluate
-from precompute.options import EvaluateOptions
+from precompute.live.steer import Push, Steer
+from precompute.options.shared import EvaluateOptions
 from precompute.pipeline import precompute
-from precompute.sae import SaeV
-from precompute.steer import Push, Steer
+from precompute.sae.sae import SaeV
+from precompute.training.evaluate import evaluate
 from tests import tiny
 from tests.precompute.tinies import Maker, Tiny
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from precompute import score
-from precompute.store.collected import load_json, load_step
+from precompute.steps import score
+from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import IMAGE, SCORES, TEXT
 from tests.precompute.conftest import Part
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precompute import score_data as under_test
 from precompute.errors import SaevxError
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
+from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
-from precompute.score_data import Seen, score_data
-from precompute.score_file import COLUMNS, rows_of
-from precompute.score_options import ScoreOptions
+from precompute.scoring import new_data as under_test
+from precompute.scoring.new_data import Seen, score_data
+from precompute.scoring.score_file import COLUMNS, rows_of
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
 from tests import tiny

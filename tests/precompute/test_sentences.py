@@ -15,18 +15,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ERRORS = {"SaevxError", "PlaceError", "NotKept"}
 MADE_ELSEWHERE = {
-    ("precompute/files.py", "text"), ("precompute/files.py", "sentence(error, path)"),  # failures.py, tested there
-    ("precompute/ray_pool.py", "str(cause)"),  # another process's SaevxError
-    ("precompute/verify_examples.py", "message"),  # caught, and shown behind its check's name
-    ("precompute/data/records.py", "{self.path} is {what}."),  # starts.py ends each with what to do
+    ("precompute/utils/files.py", "text"), ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
+    ("precompute/utils/ray_pool.py", "str(cause)"),  # another process's SaevxError
+    ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
+    ("precompute/data/json_files.py", "{self.path} is {what}."),  # starts.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {what}."),
-    ("precompute/steer.py", "reason"),  # test_sae.py: a feature without a direction
+    ("precompute/live/steer.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # NotKept's own sentence
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
 MAKERS = {"none_left": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py"}
 """Functions that make a sentence, and where it is tested."""
-REASONS = {"precompute/originals.py"}
+REASONS = {"precompute/live/originals.py"}
 """Modules whose errors are clauses of a sentence that their callers make."""
 TELLS = re.compile(
     r"\b(add|allow|choose|clone|delete|end|give|install|leave|lower|make|move|name|open|put|raise|remove|rename|repeat|"
@@ -111,4 +111,4 @@ def test_every_message_is_a_sentence_that_says_what_to_do(area: str) -> None:
 
 
 def test_messages_are_found_at_all() -> None:
-    assert len(MESSAGES) > 120 and {"precompute/files.py", "backend/demo.py"} <= set(AREAS)
+    assert len(MESSAGES) > 120 and {"precompute/utils/files.py", "backend/demo.py"} <= set(AREAS)

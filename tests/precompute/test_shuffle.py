@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from backend.app import create_app
 from backend.settings import Settings
 from precompute.data import Row
+from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
-from precompute.pass_options import Options
+from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from precompute.plan import shuffle_images
 from precompute.store.reader import Store
 from tests import tiny
 from tests.precompute.tinies import Tiny

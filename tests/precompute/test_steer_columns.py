@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from precompute.sae import SaeV
-from precompute.sae_columns import BY_ITSELF, all_of, encoder_of
+from precompute.sae.columns import BY_ITSELF, all_of, encoder_of
+from precompute.sae.sae import SaeV
 from tests import tiny
 
 IDS = torch.tensor([7, 3, 95, 40])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.model import Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import Push, Scope
+from precompute.live.steer import Push, Scope
+from precompute.model.mllm import Mllm, Pair
+from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.conftest import Demo
 from tests.precompute.test_steer_rows import SCOPES, Run, same

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from precompute import steer as steering
 from precompute.errors import SaevxError
-from precompute.model import IMAGE, Batch, Mllm, Pair
-from precompute.sae import SaeV
-from precompute.steer import DEFAULT, STEERED, Chooser, Done, Event, KlEvent, Push, TokenEvent, steer
-from precompute.steer_rows import ROLES, AllRows, SharedRows, why_not_shared
+from precompute.live import steer as steering
+from precompute.live.steer import DEFAULT, STEERED, Chooser, Done, Event, KlEvent, Push, TokenEvent, steer
+from precompute.live.steer_rows import ROLES, AllRows, SharedRows, why_not_shared
+from precompute.model.mllm import IMAGE, Batch, Mllm, Pair
+from precompute.sae.sae import SaeV
 from tests import families, tiny
 
 STEPS = 6

@@ -18,19 +18,11 @@ from sqlalchemy import select, text
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import dense_values
-from precompute.store.hist import EDGES, N_BINS, pack, unpack
-from precompute.store.query import (
-    decode_cursor,
-    encode_cursor,
-    fetch,
-    fetch_plain,
-    keyset_page,
-    match_words,
-    open_engine,
-)
+from precompute.store.histogram import EDGES, N_BINS, pack, unpack
+from precompute.store.making.verify import report
+from precompute.store.making.writer import finish
 from precompute.store.reader import Store
-from precompute.store.writer import finish
-from precompute.verify import report
+from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, keyset_page, match_words, open_engine
 from tests.precompute.conftest import Part
 from tests.synthetic import N_FEATURES, run_steps, word_feature, write_part, write_store
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.tensors import order_of, places, rank_in_run, run_ends, run_starts, sorted_numbers
+from precompute.utils.tensors import order_of, places, rank_in_run, run_ends, run_starts, sorted_numbers
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.texts import is_blank, query_words, repeated_share, repeated_words, search_units, units, words_of
+from precompute.utils.text import is_blank, query_words, repeated_share, repeated_words, search_units, units, words_of
 
 
 @pytest.mark.parametrize(

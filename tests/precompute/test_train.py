@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from precompute import train as training
 from precompute.data import read
+from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
-from precompute.feed import load, prelude, without_pictures
-from precompute.model import IMAGE, TEXT, Mllm
-from precompute.options import TrainOptions
-from precompute.plan import plan_rows
-from precompute.sae import SaeV
-from precompute.stream import Meter, Stream, batches
-from precompute.train import cut, train
+from precompute.model.loader import load, prelude, without_pictures
+from precompute.model.mllm import IMAGE, TEXT, Mllm
+from precompute.options.shared import TrainOptions
+from precompute.sae.sae import SaeV
+from precompute.training import train as training
+from precompute.training.activation_stream import Meter, Stream, batches
+from precompute.training.train import cut, train
 from tests import tiny
 from tests.precompute.test_pipeline import saevx
 from tests.precompute.tinies import Tiny

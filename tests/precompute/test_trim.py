@@ -17,10 +17,11 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.pipeline import precompute
-from precompute.store import schema, trim, writer
+from precompute.store import schema
 from precompute.store.events import Events, NotKept
+from precompute.store.making import trim, writer
+from precompute.store.making.verify import verify
 from precompute.store.reader import Store
-from precompute.verify import verify
 from tests import tiny
 from tests.precompute.conftest import Part
 from tests.precompute.test_verify import edit, seal
@@ -38,7 +39,7 @@ class Stores(NamedTuple):
 
 
 def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
-    from precompute.pass_options import Options
+    from precompute.options.precompute import Options
 
     given: dict[str, Any] = {
         "data": str(root / "data"), "model": str(tiny_files.model), "sae": str(root / "sae"), "out": root / "store",

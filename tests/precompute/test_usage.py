@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from backend.commands import Saevx, Serve
 from backend.settings import Settings
 from precompute.cli import run
-from precompute.options import TrainOptions
-from precompute.pass_options import Options
-from precompute.usage import CommandOptions, expanded, options_of
+from precompute.options.precompute import Options
+from precompute.options.shared import TrainOptions
+from precompute.utils.command_line import CommandOptions, expanded, options_of
 from tests.precompute.test_pipeline import saevx
 
 PASS = ("precompute", "x", "--model", "m", "--sae", "s", "--out", "o")

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precompute import verify as verify_module
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.making import verify as verify_module
+from precompute.store.making.verify import report, verify, verify_or_raise
+from precompute.store.making.writer import checksums, content_id
 from precompute.store.reader import Store
-from precompute.store.writer import checksums, content_id
-from precompute.verify import report, verify, verify_or_raise
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.model import IMAGE, Mllm, Pair
-from precompute.vision import catching
+from precompute.model.hooks import catching
+from precompute.model.mllm import IMAGE, Mllm, Pair
 from tests import families
 
 TOWERS = {"llava": "projector", "llava_next": "embedding", "gemma3": "embedding", "qwen3_vl": "embedding"}

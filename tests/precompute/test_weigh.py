@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from precompute import omega, weigh
-from precompute.store.collected import Collected, load_step
-from precompute.store.hist import EDGES, percentile
+from precompute.steps import omega, weigh
+from precompute.store.histogram import EDGES, percentile
+from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
 from tests.precompute.conftest import Part
 from tests.synthetic import CONCEPTS, DENSE, FIRST_LOOSE, N_FEATURES, N_LOOSE, word_feature

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from precompute.model import Mllm
-from precompute.pass_options import Options
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import Options
 from precompute.pipeline import Run
-from precompute.sae import SaeV
+from precompute.sae.sae import SaeV
 from tests import tiny
 
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute import memory
 from precompute.errors import SaevxError
-from precompute.files import new_array
-from precompute.store.collected import Collected, load_json
 from precompute.store.events import Events
+from precompute.store.making.unfinished import Collected, load_json
+from precompute.utils import memory
+from precompute.utils.files import new_array
 
 Array = NDArray[Any]
 Kept = Literal["all", "examples", "none"]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute import memory
 from precompute.errors import SaevxError
-from precompute.files import atomic_write, write_text
-from precompute.pieces import NEAR, whole_token
-from precompute.runs import expand, offsets
 from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
+from precompute.utils import memory
+from precompute.utils.files import atomic_write, write_text
+from precompute.utils.runs import expand, offsets
+from precompute.utils.token_text import NEAR, whole_token
 
 Array = NDArray[Any]
 BLOCK = 1 << 20

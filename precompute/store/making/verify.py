@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
-from precompute import memory
 from precompute.errors import SaevxError, first_line
-from precompute.runs import expand
 from precompute.store import mapfile
 from precompute.store import schema as s
+from precompute.store.cooccurrence import COLUMNS
 from precompute.store.events import of_bits
+from precompute.store.making.verify_examples import ByGroup, Examples, Run, need, table
+from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
-from precompute.store.pairs import COLUMNS
 from precompute.store.reader import Store
-from precompute.store.writer import checksums, content_id
-from precompute.verify_examples import ByGroup, Examples, Run, need, table
+from precompute.utils import memory
+from precompute.utils.runs import expand
 
 Array = NDArray[Any]
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.accumulate import TOP
-from precompute.entries import BAND, N_BANDS
+from precompute.collect.accumulators import TOP
+from precompute.collect.entries import BAND, N_BANDS
 from precompute.errors import SaevxError
-from precompute.examples import number_files, views
-from precompute.runs import rank_in_run, run_starts
+from precompute.steps.folding import number_files, views
 from precompute.store import schema as s
 from precompute.store.events import of_bits
-from precompute.store.query import fetch_plain
 from precompute.store.reader import Store
+from precompute.store.sql import fetch_plain
+from precompute.utils.runs import rank_in_run, run_starts
 
 Array = NDArray[np.int64]
 FEATURES_AT_ONCE = 1 << 12

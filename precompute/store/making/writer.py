@@ -20,13 +20,13 @@ from sqlalchemy import JSON, URL, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from precompute.files import TEMPORARY, write_text
-from precompute.store import pairs
+from precompute.store import cooccurrence as pairs
 from precompute.store import schema as s
 from precompute.store.base import NEIGHBOUR
-from precompute.store.collected import Collected, Lens, load_json, load_step
-from precompute.store.hist import pack
-from precompute.store.query import indexed_words
+from precompute.store.histogram import pack
+from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
+from precompute.store.sql import indexed_words
+from precompute.utils.files import TEMPORARY, write_text
 
 Array = NDArray[Any]
 Item = dict[str, Any]

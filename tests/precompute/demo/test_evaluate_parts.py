@@ -12,7 +12,7 @@ from precompute.demo.evaluate_model import colour_hits, object_hits, redrawn_hit
 from precompute.demo.evaluate_sae import as_long, could_become, top_precision
 from precompute.demo.evaluate_store import weighed
 from precompute.demo.scenes import Entity, Scene
-from precompute.sae import SaeV
+from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests import tiny
 from tests.conftest import Demo

@@ -15,9 +15,9 @@ from precompute.experiments.figure3 import SAES, SETTINGS, Remembering, Results,
 from precompute.experiments.figure3_data import Data, make_base
 from precompute.experiments.figure3_language import change
 from precompute.experiments.figure3_options import Figure3Options
-from precompute.model import TEXT, Mllm, Pair
-from precompute.options import TrainOptions
-from precompute.train import train
+from precompute.model.mllm import TEXT, Mllm, Pair
+from precompute.options.shared import TrainOptions
+from precompute.training.train import train
 from tests import tiny
 from tests.conftest import Demo
 from tests.precompute.tinies import Tiny

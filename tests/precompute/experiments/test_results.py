@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from precompute.experiments import report
-from precompute.rendering import splice
+from precompute.utils.markdown import splice
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "docs/results"

@@ -11,8 +11,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.experiments import token_support as T
-from precompute.score import Weights
-from precompute.support import text_excess
+from precompute.scoring.token_support import text_excess
+from precompute.steps.score import Weights
 from tests.conftest import Demo
 
 

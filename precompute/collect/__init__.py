@@ -1,0 +1,1 @@
+"""The one pass: residual streams in, exact mergeable accumulators and events out."""

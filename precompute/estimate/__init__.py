@@ -1,0 +1,1 @@
+"""`saevx precompute --dry-run`: time, memory and bytes foretold."""

@@ -1,0 +1,1 @@
+"""What the model answers while a server runs: search, the scores of a pair, steering."""

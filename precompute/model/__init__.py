@@ -1,0 +1,1 @@
+"""Multimodal models: loading, preparing pairs, running them up to a layer."""

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: reading, checking and running them."""

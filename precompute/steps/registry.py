@@ -1,0 +1,22 @@
+"""The steps after `collect`, in the order in which they are run: the words of `--only`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from precompute.options.precompute import Step
+from precompute.steps import cooccur, flag, index, label, score, weigh
+
+Run = Callable[[Path, dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+"""(unfinished store, its manifest, options) → what the manifest gains."""
+
+STEPS: dict[Step, Run] = {
+    "weigh": weigh.run,
+    "score": score.run,
+    "flag": flag.run,
+    "cooccur": cooccur.run,
+    "index": index.run,
+    "label": label.run,
+}

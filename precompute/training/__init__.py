@@ -1,0 +1,1 @@
+"""`saevx train` and `saevx evaluate`."""
