@@ -12,26 +12,15 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
+from backend.api import cooccurrence, features, health, quality, rejected, sae, samples, search, steer, stores
+from backend.api import map as map_api
 from backend.deps import VERSION, State
-from backend.headers import BodyLimit, RootPath, SecurityHeaders
 from backend.hosts import Visitors
-from backend.live import Live
+from backend.live.model_worker import Live
+from backend.middleware import BodyLimit, RootPath, SecurityHeaders
+from backend.pages import core as pages
+from backend.pages import docs
 from backend.problems import MEDIA_TYPE, add_handlers
-from backend.routers import (
-    cooccurrence,
-    docs,
-    features,
-    health,
-    pages,
-    quality,
-    rejected,
-    sae,
-    samples,
-    search,
-    steer,
-    stores,
-)
-from backend.routers import map as map_api
 from backend.schemas import Problem
 from backend.settings import Settings
 from backend.stores import open_stores

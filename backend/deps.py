@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Query, Request, Response
 
-from backend.live import Live
+from backend.live.model_worker import Live
 from backend.problems import NotModified
 from backend.settings import Settings
 from backend.stores import OpenStore, StoreSlot

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from backend.live import ClientLeft
+from backend.live.model_worker import ClientLeft
 from backend.schemas import Problem
 from precompute.errors import PairError, SaevxError
 from precompute.store.opening import StoreUnreadable

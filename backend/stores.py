@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
-from backend.recompute import Recomputed
+from backend.live.recompute import Recomputed
 from precompute.errors import SaevxError
 from precompute.store.opening import DATABASE, MANIFEST, Stamp
 from precompute.store.reader import Store

@@ -61,7 +61,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 @pytest.fixture(scope="session")
 def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of samples with odd ids and captions."""
-    from tests import odd
+    from tests.helpers import odd
 
     return odd.make_store(tmp_path_factory.mktemp("odd"))
 

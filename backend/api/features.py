@@ -11,8 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend.deps import Cached, OpenStore, StateDep, StoreDep
 from backend.links import Links, check_feature
+from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
-from backend.recompute import events_if_ready
 from backend.replies import json_reply
 from backend.schemas import Example, Feature, FeatureDetail, Modality, Order, Page, Verdict
 from precompute.store.events import SampleEvents

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
+from backend.api.samples import IMMUTABLE
 from backend.deps import OpenStore, StoreDep
 from backend.links import Links
 from backend.problems import NotModified
-from backend.routers.samples import IMMUTABLE
 from precompute.store import mapfile
 
 router = APIRouter(tags=["features"])

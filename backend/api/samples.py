@@ -14,9 +14,9 @@ from PIL import Image
 from backend.deps import Cached, OpenStore, StateDep, StoreDep
 from backend.images import render_webp
 from backend.links import Links, check_feature, check_sample
+from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
-from backend.recompute import with_events
 from backend.replies import as_json
 from backend.sample_ids import InPath, InQuery
 from backend.schemas import (

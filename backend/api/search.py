@@ -10,14 +10,14 @@ from fastapi import APIRouter, File, Form, HTTPException, Query, Request, Respon
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
-from backend import query
 from backend.deps import AnsweredDep, Cached, OpenStore, State, StateDep, StoreDep
 from backend.links import Links, check_sample
-from backend.live import Reservation
-from backend.recompute import events_if_ready, original_images
+from backend.live import live_answers as query
+from backend.live.model_worker import Reservation
+from backend.live.recompute import events_if_ready, original_images
+from backend.live.uploads import read_upload
 from backend.replies import json_reply
 from backend.schemas import LiveSearch, ScoredPair, WordSearch
-from backend.uploads import read_upload
 
 router = APIRouter(tags=["search"])
 

@@ -16,14 +16,14 @@ from pydantic import BaseModel
 
 from backend.deps import AnsweredDep, OpenStore, State, StateDep, StoreDep
 from backend.links import check_feature, check_sample
-from backend.live import Reservation
-from backend.recompute import original_images
+from backend.live.model_worker import Reservation
+from backend.live.recompute import original_images
+from backend.live.uploads import decode_image
 from backend.schemas import Problem, SteerDone, SteerKl, SteerRequest, SteerToken
-from backend.uploads import decode_image
 from precompute.errors import SaevxError
 
 if TYPE_CHECKING:
-    from backend.live import Engine
+    from backend.live.model_worker import Engine
     from precompute.live.steer import Push
     from precompute.model.mllm import Batch
 

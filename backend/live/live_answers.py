@@ -19,7 +19,7 @@ from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
 if TYPE_CHECKING:
     from PIL import Image
 
-    from backend.live import Engine
+    from backend.live.model_worker import Engine
     from precompute.live.engine import Encoded
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
-from backend.live import Engine, Live, Reservation
+from backend.live.model_worker import Engine, Live, Reservation
 from precompute.errors import SaevxError
 from precompute.store.events import NotKept, SampleEvents
 from precompute.store.opening import StoreUnreadable

@@ -8,21 +8,18 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
+from backend.api import features as features_api
+from backend.api.features import FeatureSort
+from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
-from backend.routers import features as features_api
-from backend.routers import page_data as data
-from backend.routers import pages_map, pages_rejected, pages_samples, pages_tools
-from backend.routers.features import FeatureSort
-from backend.routers.page_env import Maybe, MaybeFloat, MaybeStr, error_page, render_for
-from backend.routers.page_parts import (
-    chart,
-    drawn_tokens,
-    example_picture,
-    omega_scale,
-    split,
-)
-from backend.routers.page_text import visible
-from backend.routers.stores import get_store_detail
+from backend.pages import data
+from backend.pages import map as pages_map
+from backend.pages import rejected as pages_rejected
+from backend.pages import samples as pages_samples
+from backend.pages import tools as pages_tools
+from backend.pages.parts import chart, drawn_tokens, example_picture, omega_scale, split
+from backend.pages.templating import Maybe, MaybeFloat, MaybeStr, error_page, render_for
+from backend.pages.text import visible
 from backend.schemas import Feature, Order, Verdict
 from precompute.sae.quality import sae_warning
 

@@ -14,17 +14,17 @@ from fastapi.concurrency import run_in_threadpool
 from markupsafe import Markup
 from PIL import Image
 
+from backend.api import quality as quality_api
+from backend.api import samples as samples_api
+from backend.api import search as search_api
 from backend.deps import OpenStore, State
 from backend.links import Links
-from backend.live import Reservation
-from backend.routers import quality as quality_api
-from backend.routers import samples as samples_api
-from backend.routers import search as search_api
-from backend.routers.page_env import drawn_glimpse
-from backend.routers.page_parts import Picture, example_picture, finest, heat
-from backend.routers.page_text import visible
+from backend.live.model_worker import Reservation
+from backend.live.uploads import read_upload
+from backend.pages.parts import Picture, example_picture, finest, heat
+from backend.pages.templating import drawn_glimpse
+from backend.pages.text import visible
 from backend.schemas import Example, FeatureHit, Flag, Sample, SampleDetail, SampleHit, Score
-from backend.uploads import read_upload
 from precompute.scoring.filter import kept_rows
 from precompute.store.schema import FLAGS
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
 
+from backend.api import features as features_api
+from backend.api.map import has_map
+from backend.api.stores import get_store_detail
 from backend.deps import OpenStore, StateDep, StoreDep
 from backend.links import Links
-from backend.routers import features as features_api
-from backend.routers import page_data as data
-from backend.routers.map import has_map
-from backend.routers.page_env import VERDICT_HELP, Maybe, MaybeStr, render_for
-from backend.routers.stores import get_store_detail
+from backend.pages import data
+from backend.pages.templating import VERDICT_HELP, Maybe, MaybeStr, render_for
 from backend.schemas import Feature, FeatureDetail
 from precompute.store import mapfile
 

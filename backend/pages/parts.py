@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from backend.routers.page_text import drawn_token, running_text
+from backend.pages.text import drawn_token, running_text
 from backend.schemas import Example, FloatHistogram, Histogram, TokenActivation, View
 
 LEVELS = 8

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from backend.api import rejected as rejected_api
 from backend.deps import StateDep, StoreDep
-from backend.routers import rejected as rejected_api
-from backend.routers.page_env import Maybe, MaybeStr, render_for
+from backend.pages.templating import Maybe, MaybeStr, render_for
 from backend.schemas import ReasonKind
 
 router = APIRouter(default_response_class=HTMLResponse)

@@ -9,15 +9,15 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from backend.api import samples as samples_api
+from backend.api.samples import SampleSort
 from backend.deps import OpenStore, State, StateDep, StoreDep, base_path
-from backend.recompute import resting as why_resting
-from backend.recompute import with_events
-from backend.routers import page_data as data
-from backend.routers import samples as samples_api
-from backend.routers.page_env import Maybe, MaybeInt, MaybeStr, address, render_for
-from backend.routers.page_parts import finest, heat, level, patch_path
-from backend.routers.page_text import drawn_token, visible
-from backend.routers.samples import SampleSort
+from backend.live.recompute import resting as why_resting
+from backend.live.recompute import with_events
+from backend.pages import data
+from backend.pages.parts import finest, heat, level, patch_path
+from backend.pages.templating import Maybe, MaybeInt, MaybeStr, address, render_for
+from backend.pages.text import drawn_token, visible
 from backend.sample_ids import InPath, InQuery, sample_path
 from backend.schemas import Activations, FlagName, Order, SampleDetail
 from precompute.store.events import SampleEvents

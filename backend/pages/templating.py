@@ -14,10 +14,10 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 from pydantic import AfterValidator, BeforeValidator
 
+from backend.api.stores import get_store_detail
 from backend.deps import OpenStore, State, get_state
-from backend.routers.page_parts import Picture
-from backend.routers.page_text import shown_caption, visible
-from backend.routers.stores import get_store_detail
+from backend.pages.parts import Picture
+from backend.pages.text import shown_caption, visible
 from backend.sample_ids import sample_key, sample_of, sample_path
 from precompute.store.opening import StoreUnreadable
 

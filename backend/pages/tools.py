@@ -9,14 +9,14 @@ from fastapi import APIRouter, File, Form, HTTPException, Query, Request, Upload
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
+from backend.api import cooccurrence as cooccurrence_api
+from backend.api import features as features_api
+from backend.api import sae as sae_api
+from backend.api import samples as samples_api
 from backend.deps import OpenStore, State, StateDep, StoreDep
-from backend.routers import cooccurrence as cooccurrence_api
-from backend.routers import features as features_api
-from backend.routers import page_data as data
-from backend.routers import sae as sae_api
-from backend.routers import samples as samples_api
-from backend.routers.page_env import Maybe, MaybeFloat, MaybeInt, MaybeStr, SampleKey, render_for
-from backend.routers.page_parts import Curves, chart, curves
+from backend.pages import data
+from backend.pages.parts import Curves, chart, curves
+from backend.pages.templating import Maybe, MaybeFloat, MaybeInt, MaybeStr, SampleKey, render_for
 from backend.schemas import FlagName, SaeTraining, ScoreName
 
 router = APIRouter(default_response_class=HTMLResponse)

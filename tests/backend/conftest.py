@@ -15,7 +15,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests import synthetic, tiny
+from tests.helpers import synthetic, tiny
 
 ODD_ID = "train/odd id ?#%é.jpg"
 """A sample id as people have them: a path with all that an address must escape."""

@@ -26,8 +26,8 @@ from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests import synthetic, tiny
 from tests.conftest import Server, run_saevx
+from tests.helpers import synthetic, tiny
 
 API = "/api/v1"
 PAGES = (

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests import tiny
 from tests.bench._foretell import foretell
 from tests.bench.common import Figure, Setup, subset
 from tests.bench.shards import TREE, peak
+from tests.helpers import tiny
 
 SAMPLES: tuple[int | None, ...] = (60, 400, None)
 """Pairs of the demo; None is all."""

@@ -6,10 +6,10 @@ import json
 from types import SimpleNamespace
 from typing import Any, cast
 
-from backend import query
 from backend.deps import OpenStore
-from backend.live import Engine
-from backend.live import load_engine as load
+from backend.live import live_answers as query
+from backend.live.model_worker import Engine
+from backend.live.model_worker import load_engine as load
 from backend.settings import Settings
 from precompute.data import open_picture
 from precompute.model.mllm import Pair

@@ -67,7 +67,7 @@ def run(setup: Setup) -> dict[str, Any]:
     out = setup.scratch / "killed"
     killed_once(command(setup, data, out, *cut, *eighth), out)
     found["killed and resumed"] = hashes(out)
-    if not setup.small:  # tests/precompute/test_ray.py does it there
+    if not setup.small:  # tests/precompute/collect/test_ray.py does it there
         found |= with_ray(setup, data, (*cut, *eighth))
     one = found["1 shard"]
     differ = {way: sorted(k for k in one | files if one.get(k) != files.get(k)) for way, files in found.items()}

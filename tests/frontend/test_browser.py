@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from tests.synthetic import word_feature
+from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
 PATHS = [

@@ -16,8 +16,8 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests import tiny
-from tests.running import Running
+from tests.helpers import tiny
+from tests.helpers.running import Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

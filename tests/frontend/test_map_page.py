@@ -17,7 +17,7 @@ from backend.settings import Settings
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from tests.frontend.test_assets import contrast, palette
-from tests.synthetic import word_feature
+from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
 

@@ -9,20 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.routers.page_env import address, templates
-from backend.routers.page_parts import (
-    HEIGHT,
-    LEVELS,
-    WIDTH,
-    chart,
-    curves,
-    drawn_tokens,
-    heat,
-    level,
-    omega_scale,
-    split,
-)
-from backend.routers.page_text import shown_caption, visible
+from backend.pages.parts import HEIGHT, LEVELS, WIDTH, chart, curves, drawn_tokens, heat, level, omega_scale, split
+from backend.pages.templating import address, templates
+from backend.pages.text import shown_caption, visible
 from backend.schemas import FloatHistogram, TokenActivation, View
 
 

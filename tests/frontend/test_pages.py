@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 from markupsafe import Markup
 
 from backend.app import create_app
-from backend.routers.page_env import drawn_glimpse, templates
-from backend.routers.page_parts import Picture
-from backend.routers.pages import LIST_ROWS
+from backend.pages.core import LIST_ROWS
+from backend.pages.parts import Picture
+from backend.pages.templating import drawn_glimpse, templates
 from backend.settings import Settings
-from tests import synthetic
-from tests.synthetic import word_feature
+from tests.helpers import synthetic
+from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
 CONTENT = {

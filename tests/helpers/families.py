@@ -66,7 +66,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 
 from precompute.geometry import View, patch_box
 from precompute.model.mllm import IMAGE, Mllm, Pair
-from tests import tiny
+from tests.helpers import tiny
 
 D_MODEL, N_LAYERS, SIDE, PATCH = 32, 4, 32, 8
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests import tiny
+from tests.helpers import tiny
 
 IDS = [
     "a", "a/image", "b/features", "c/activations", "image", ".", "..", "a/../b", "a//b", "/abs", "a/", "100%", "x%2Fy",

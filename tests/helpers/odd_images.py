@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests import tiny
+from tests.helpers import tiny
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -1,5 +1,5 @@
 """A small made-up store with planted structure: what `collect` would leave, from a seeded generator, and
-then the real steps. `python -m tests.synthetic OUT` writes a finished store for work on pages and programs
+then the real steps. `python -m tests.helpers.synthetic OUT` writes a finished store for work on pages and programs
 without a model.
 
 Planted: every word of a colour or thing has a feature that fires on the word and on its patches

@@ -1,4 +1,4 @@
-"""Session fixtures around tests/tiny.py, imported by the modules that use them."""
+"""Session fixtures around tests/helpers/tiny.py, imported by the modules that use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.precompute import Options
 from precompute.pipeline import Run
 from precompute.sae.sae import SaeV
-from tests import tiny
+from tests.helpers import tiny
 
 
 class Tiny(NamedTuple):

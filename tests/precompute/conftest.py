@@ -9,8 +9,8 @@ import pytest
 
 from precompute.store.making.unfinished import Collected
 from precompute.store.reader import Store
-from tests.precompute.tinies import mllm, options, saev, tiny_files, whole  # noqa: F401 (fixtures)
-from tests.synthetic import run_steps, write_part, write_store
+from tests.helpers.synthetic import run_steps, write_part, write_store
+from tests.helpers.tinies import mllm, options, saev, tiny_files, whole  # noqa: F401 (fixtures)
 
 
 class Part(NamedTuple):

@@ -17,7 +17,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.store import schema as s
 from precompute.store.reader import Store
-from tests import synthetic
+from tests.helpers import synthetic
 
 API = "/api/v1"
 SCORES = {

@@ -14,7 +14,7 @@ from precompute.scoring.pair import flag_pair
 from precompute.steps.score import Weights, score_pair
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
-from tests import synthetic
+from tests.helpers import synthetic
 
 LIVE_SCORES = {
     "cosine", "cosine-weighted", "cosine-cooccurring", "cosine-mean", "pooled-cosine", "supported-share",

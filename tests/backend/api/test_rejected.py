@@ -15,7 +15,7 @@ from backend.app import create_app
 from backend.schemas import ReasonKind
 from backend.settings import Settings
 from precompute.data.rejections import KINDS
-from tests import synthetic
+from tests.helpers import synthetic
 
 N_SAMPLES, N_REPEATED, N_OTHERS = 20, 130, 3
 REASONS = ["it has no field 'text'", "there is no image <b>x</b>.png", "it is not valid JSON"]

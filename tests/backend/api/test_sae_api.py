@@ -20,7 +20,7 @@ from precompute.pipeline import precompute
 from precompute.sae.quality import sae_warning
 from precompute.training.evaluate import evaluate
 from precompute.training.train import train
-from tests import tiny
+from tests.helpers import tiny
 
 
 def test_the_stores_own_figures(client: TestClient, store_path: Path) -> None:

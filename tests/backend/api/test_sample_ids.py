@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from backend.app import create_app
 from backend.sample_ids import PARTS, sample_key, sample_of, sample_path
 from backend.settings import Settings
-from tests.odd import IDS
+from tests.helpers.odd import IDS
 
 API = "/api/v1"
 NAMES = [ascii(one)[1:-1][:16] for one in IDS]

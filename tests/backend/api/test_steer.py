@@ -13,7 +13,7 @@ from precompute.live import steer as steering
 from precompute.live.steer import DEFAULT, SHADOW, STEERED, Done, Event, KlEvent, Push, Steer, TokenEvent, steer
 from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
 from precompute.sae.sae import SaeV
-from tests import tiny
+from tests.helpers import tiny
 
 PAIR = Pair(text="a red dog", images=[tiny.picture(3)])
 STEPS = 8

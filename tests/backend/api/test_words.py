@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from tests.odd import CAPTIONS
+from tests.helpers.odd import CAPTIONS
 
 API = "/api/v1"
 ADDRESSES = [

@@ -20,11 +20,11 @@ from PIL import Image
 
 from backend.app import create_app
 from backend.deps import State
-from backend.live import Live
+from backend.live.model_worker import Live
 from backend.settings import Settings
 from precompute.store.reader import Store
-from tests import tiny
 from tests.backend.conftest import ODD_ID
+from tests.helpers import tiny
 
 API = "/api/v1"
 

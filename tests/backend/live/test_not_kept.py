@@ -19,13 +19,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.app import THREADS, create_app
-from backend.recompute import Recomputed
+from backend.live.recompute import Recomputed
 from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
-from tests import tiny
 from tests.conftest import Server
+from tests.helpers import tiny
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

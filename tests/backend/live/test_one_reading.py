@@ -10,8 +10,8 @@ import pytest
 import torch
 from fastapi import HTTPException
 
+from backend.live.uploads import read_image
 from backend.settings import Settings
-from backend.uploads import read_image
 from precompute.errors import PairError
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import Mllm, Pair
@@ -21,8 +21,8 @@ from precompute.sae.sae import SaeV
 from precompute.scoring.pair import pixels_of
 from precompute.scoring.pixels import pixel_flags
 from precompute.store.making.unfinished import Collected
-from tests import families, tiny
-from tests.odd_images import FILES
+from tests.helpers import families, tiny
+from tests.helpers.odd_images import FILES
 
 TEXT = "a red dog"
 

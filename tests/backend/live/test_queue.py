@@ -19,7 +19,7 @@ from backend.app import THREADS
 from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests.running import Running
+from tests.helpers.running import Running
 
 API = "/api/v1"
 QUEUE = 3

@@ -11,8 +11,8 @@ import pytest
 from fastapi import HTTPException
 from PIL import Image
 
+from backend.live.uploads import decode_image, read_image
 from backend.settings import Settings
-from backend.uploads import decode_image, read_image
 
 SETTINGS = Settings(max_megapixels=1)
 

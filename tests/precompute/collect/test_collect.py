@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import LlavaProcessor
 
-from backend.live import load_engine
+from backend.live.model_worker import load_engine
 from backend.settings import Settings
 from precompute.collect import accumulators as acc
 from precompute.collect import collector as collect
@@ -30,8 +30,8 @@ from precompute.pipeline import Run
 from precompute.sae.encode import OVERFLOW
 from precompute.sae.sae import SaeV
 from precompute.store.making.unfinished import Collected
-from tests import tiny
-from tests.precompute.tinies import Maker, Tiny, collected
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker, Tiny, collected
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
 from precompute.training.evaluate import evaluate
 from precompute.training.train import train
-from tests import families, tiny
+from tests.helpers import families, tiny
 
 STRIPS = {"wide": (2100, 10), "tall": (5, 1200)}
 """Longer than 200 : 1, which Qwen's own resizing answers with an exception."""

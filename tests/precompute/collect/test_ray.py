@@ -22,8 +22,8 @@ from precompute.pipeline import precompute
 from precompute.scoring import new_data as score_data
 from precompute.utils.ray_pool import Pool, pool, threads_each
 from tests.conftest import free_port
-from tests.precompute.test_pipeline import saevx, sums
-from tests.precompute.tinies import Tiny, tiny_files
+from tests.helpers.tinies import Tiny, tiny_files
+from tests.precompute.commands.test_pipeline import saevx, sums
 
 __all__ = ["tiny_files"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
-from tests.machine import begin, environment, saevx
-from tests.precompute.test_pipeline import sums
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.machine import begin, environment, saevx
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import sums
 
 
 def ended(process: subprocess.Popen[str], number: int) -> tuple[int, str]:

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import pytest
 
 from precompute.store.making.verify import verify
-from tests import machine
-from tests.machine import begin, closed, refused, small_disk
-from tests.precompute.test_files import another
-from tests.precompute.test_pipeline import Said, saevx, sums
-from tests.precompute.tinies import Tiny
+from tests.helpers import machine
+from tests.helpers.machine import begin, closed, refused, small_disk
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import Said, saevx, sums
+from tests.precompute.utils.test_files import another
 
 
 class World(NamedTuple):

@@ -22,8 +22,8 @@ from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
-from tests import tiny
-from tests.precompute.tinies import Maker, Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker, Tiny
 
 
 class Said(NamedTuple):

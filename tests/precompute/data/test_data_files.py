@@ -17,8 +17,8 @@ from precompute.errors import SaevxError
 from precompute.pipeline import Run
 from precompute.store.making.unfinished import Collected
 from precompute.utils.provenance import stamps
-from tests import tiny
-from tests.precompute.tinies import Maker, collected
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker, collected
 
 
 def png(seed: int) -> bytes:

@@ -15,9 +15,9 @@ from precompute.data import Columns, none_left, read, summary, summary_of
 from precompute.data.records import SetAside
 from precompute.data.rejections import KINDS, count_kinds, kind_of
 from precompute.store.reader import Store
-from tests import tiny
-from tests.precompute.test_pipeline import saevx
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import saevx
 
 REASONS = {
     "its id 'a\nb' stands in an earlier row": "repeated-id",
@@ -59,7 +59,7 @@ def test_every_reason_has_its_kind() -> None:
 def test_every_reason_of_the_readers_has_a_kind_of_its_own() -> None:
     """What the modules that read rows raise is not "other": their texts, with anything in the places of values."""
     texts = []
-    for path in sorted((Path(__file__).parents[2] / "precompute" / "data").glob("*.py")):
+    for path in sorted((Path(__file__).parents[3] / "precompute" / "data").glob("*.py")):
         texts += re.findall(r'BadRow\(\s*f?"((?:[^"\\]|\\.)*)"', path.read_text())
     assert len(texts) > 20
     others = [text for text in texts if kind_of(re.sub(r"\{[^}]*\}", "x", text)) == "other"]

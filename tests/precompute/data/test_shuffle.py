@@ -17,8 +17,8 @@ from precompute.errors import SaevxError
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
-from tests import tiny
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 
 
 def rows(*images: str) -> list[Row]:

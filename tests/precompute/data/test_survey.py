@@ -10,7 +10,7 @@ import pytest
 
 from precompute.data import Columns, read
 from precompute.errors import SaevxError
-from tests import tiny
+from tests.helpers import tiny
 
 
 def folder_of(folder: Path, *rows: Any, name: str = "metadata.jsonl") -> Path:

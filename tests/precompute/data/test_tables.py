@@ -10,7 +10,7 @@ import pytest
 
 from precompute.data import Columns, open_picture, read
 from precompute.errors import SaevxError
-from tests import tiny
+from tests.helpers import tiny
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from precompute.data import Columns, open_picture, read
 from precompute.data.tars import BLOCK
 from precompute.errors import SaevxError
-from tests import tiny
+from tests.helpers import tiny
 
 Members = list[tuple[str, bytes]]
 

@@ -22,8 +22,8 @@ from precompute.pipeline import Run, precompute
 from precompute.sae import subset as narrow
 from precompute.sae.sae import SaeV
 from precompute.utils import memory
-from tests import tiny
-from tests.precompute.tinies import Maker, Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker, Tiny
 
 WIDE = 1 << 20
 

@@ -18,9 +18,9 @@ from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.mllm import TEXT, Mllm, Pair
 from precompute.options.shared import TrainOptions
 from precompute.training.train import train
-from tests import tiny
 from tests.conftest import Demo
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 
 
 class Killed(BaseException):

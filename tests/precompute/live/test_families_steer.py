@@ -10,7 +10,7 @@ import torch
 from precompute.live.steer import Done, Push, steer
 from precompute.model.mllm import IMAGE, Mllm, Pair
 from precompute.sae.sae import SaeV
-from tests import families, tiny
+from tests.helpers import families, tiny
 
 STEPS = 3
 

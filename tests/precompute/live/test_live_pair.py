@@ -12,8 +12,8 @@ from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.pipeline import Run
 from precompute.sae.sae import SaeV
 from precompute.store.making.unfinished import Collected
-from tests import tiny
-from tests.precompute.tinies import Maker, collected
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker, collected
 
 
 def test_a_live_pair_is_what_the_pass_stored(options: Maker, mllm: Mllm, whole: Mllm, saev: SaeV) -> None:
@@ -61,4 +61,4 @@ def test_importing_needs_no_sae_lens() -> None:
     import sys
 
     code = "import sys, precompute.live.engine, precompute.cli; assert 'sae_lens' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0

@@ -9,7 +9,7 @@ import torch
 
 from precompute.sae.columns import BY_ITSELF, all_of, encoder_of
 from precompute.sae.sae import SaeV
-from tests import tiny
+from tests.helpers import tiny
 
 IDS = torch.tensor([7, 3, 95, 40])
 

@@ -11,7 +11,7 @@ from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.conftest import Demo
-from tests.precompute.test_steer_rows import SCOPES, Run, same
+from tests.precompute.live.test_steer_rows import SCOPES, Run, same
 
 
 @pytest.mark.parametrize("scope", [SCOPES["all"], SCOPES["prompt"], SCOPES["generated"]])

@@ -15,7 +15,7 @@ from precompute.live.steer import DEFAULT, STEERED, Chooser, Done, Event, KlEven
 from precompute.live.steer_rows import ROLES, AllRows, SharedRows, why_not_shared
 from precompute.model.mllm import IMAGE, Batch, Mllm, Pair
 from precompute.sae.sae import SaeV
-from tests import families, tiny
+from tests.helpers import families, tiny
 
 STEPS = 6
 SCOPES: dict[str, tuple[steering.Scope, ...]] = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from precompute.errors import PairError
 from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Mllm, Pair
 from precompute.utils.token_text import join
-from tests import families
+from tests.helpers import families
 
 SIZES = [(404, 161), (149, 362), (257, 230)]
 """Width and height: odd aspect ratios, lying, standing and nearly square."""

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from backend.live import Engine
-from backend.live import load_engine as load_served
+from backend.live.model_worker import Engine
+from backend.live.model_worker import load_engine as load_served
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
@@ -25,9 +25,9 @@ from precompute.model import identity
 from precompute.model.identity import model_sha256
 from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
-from tests import tiny
-from tests.hub import Hub
-from tests.precompute.tinies import Maker, Tiny
+from tests.helpers import tiny
+from tests.helpers.hub import Hub
+from tests.helpers.tinies import Maker, Tiny
 
 Change = Callable[[Path], None]
 

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from precompute.errors import SaevxError
 from precompute.model.mllm import Mllm
-from tests import tiny
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Change = Callable[[Path], object]
 
 

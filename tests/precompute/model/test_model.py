@@ -11,8 +11,8 @@ from transformers import CLIPConfig
 from precompute.errors import PairError, SaevxError
 from precompute.model.loading import pick_device
 from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
-from tests import tiny
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 
 PAIRS = [
     Pair("the red dog", [tiny.picture(0)]),

@@ -10,7 +10,7 @@ import torch
 
 from precompute.model.hooks import catching
 from precompute.model.mllm import IMAGE, Mllm, Pair
-from tests import families
+from tests.helpers import families
 
 TOWERS = {"llava": "projector", "llava_next": "embedding", "gemma3": "embedding", "qwen3_vl": "embedding"}
 """Which norm there is: LLaVA 1.5 alone has one feature for each image token in front of a projector."""

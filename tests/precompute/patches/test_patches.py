@@ -14,8 +14,8 @@ from precompute.patches import ranking as patches
 from precompute.patches.ranking import FULL, NONE
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.sae.sae import SaeV
-from tests import tiny
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 
 Array = Any
 SCALE = Scale(2, (float("inf"), float("inf")))

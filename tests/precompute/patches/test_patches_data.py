@@ -25,11 +25,11 @@ from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
 from precompute.steps.score import Weights
 from precompute.store.reader import Store
-from tests import tiny
 from tests.conftest import Demo
-from tests.precompute.test_patches import naive, naive_masks
-from tests.precompute.test_pipeline import saevx
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import saevx
+from tests.precompute.patches.test_patches import naive, naive_masks
 
 KEEP = [100.0, 60.0, 25.0]
 N = 10

@@ -13,7 +13,7 @@ from precompute.errors import SaevxError
 from precompute.model.mllm import Mllm
 from precompute.sae.hook_names import layer_of, other_hook
 from precompute.sae.sae import SaeV, average_factor
-from tests import families, tiny
+from tests.helpers import families, tiny
 
 HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
 KINDS = [

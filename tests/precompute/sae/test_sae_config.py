@@ -15,7 +15,7 @@ from precompute.errors import SaevxError
 from precompute.sae import subset as narrow
 from precompute.sae.config import resolve_config
 from precompute.sae.sae import SaeV
-from tests import tiny
+from tests.helpers import tiny
 
 HIDDEN = torch.randn(40, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
 HOOK = f"blocks.{tiny.LAYER}.hook_resid_post"

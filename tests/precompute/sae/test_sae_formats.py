@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backend.live import load_engine
+from backend.live.model_worker import load_engine
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.options.score import ScoreOptions
@@ -25,8 +25,8 @@ from precompute.sae.sae import SaeV
 from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
 from precompute.training.evaluate import evaluate
-from tests import tiny
-from tests.precompute.tinies import Maker
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker
 
 HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
 State = dict[str, Tensor]

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from precompute.errors import SaevxError
 from precompute.sae.hook_names import layer_of
 from precompute.sae.sae import SaeV
-from tests import tiny
-from tests.hub import Hub
+from tests.helpers import tiny
+from tests.helpers.hub import Hub
 
 GEMMA = "layer_17_width_16k_l0_medium"
 LOAD = """

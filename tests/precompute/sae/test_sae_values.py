@@ -25,8 +25,8 @@ from precompute.options.shared import EvaluateOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
 from precompute.training.evaluate import evaluate
-from tests import tiny
-from tests.precompute.tinies import Maker, Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Maker, Tiny
 
 NAN, INF = math.nan, math.inf
 HIDDEN = torch.randn(40, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3

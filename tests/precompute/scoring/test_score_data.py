@@ -25,9 +25,9 @@ from precompute.scoring.new_data import Seen, score_data
 from precompute.scoring.score_file import COLUMNS, rows_of
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
-from tests import tiny
-from tests.precompute.test_pipeline import saevx
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import saevx
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_data(
 
 
 def test_every_column_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text().partition("The file of `saevx score`")[2]
+    page = (Path(__file__).parents[3] / "docs" / "store.md").read_text().partition("The file of `saevx score`")[2]
     for column in COLUMNS:
         kind, _, rest = column.partition("_")
         assert f"`{column}`" in page or (rest and f"`{kind}_…`" in page), column

@@ -13,8 +13,8 @@ from precompute.steps.score import derangement
 from precompute.store.cooccurrence import COUNTED, SORTS, Pairs
 from precompute.store.making.unfinished import load_step
 from precompute.store.schema import IMAGE, TEXT
+from tests.helpers.synthetic import word_feature
 from tests.precompute.conftest import Part
-from tests.synthetic import word_feature
 
 
 def dense_sets(part: Part) -> np.ndarray:

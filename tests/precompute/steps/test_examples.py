@@ -24,9 +24,9 @@ from precompute.store.events import Events
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, SHOWN, TEXT
-from tests import tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 from tests.precompute.conftest import Part
-from tests.precompute.tinies import Tiny
 
 Array = np.ndarray
 

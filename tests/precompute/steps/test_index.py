@@ -11,8 +11,8 @@ from precompute.store import sample_vectors
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
+from tests.helpers.synthetic import CONCEPTS, VOCABULARY, word_feature
 from tests.precompute.conftest import Part
-from tests.synthetic import CONCEPTS, VOCABULARY, word_feature
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from precompute.steps.label_words import read_words
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.schema import VERDICTS
 from precompute.utils.text import words_of
+from tests.helpers.synthetic import CONCEPTS, word_feature
 from tests.precompute.conftest import Part
-from tests.synthetic import CONCEPTS, word_feature
 
 
 def test_every_planted_feature_gets_its_word(part: Part) -> None:

@@ -28,9 +28,9 @@ from precompute.steps.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
 from precompute.store.making.unfinished import Collected, load_json, load_step
 from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, VERDICTS
+from tests.helpers.synthetic import CONCEPTS, GRID, word_feature
+from tests.helpers.tinies import Maker
 from tests.precompute.conftest import Part
-from tests.precompute.tinies import Maker
-from tests.synthetic import CONCEPTS, GRID, word_feature
 
 Reply = Callable[[dict[str, Any]], tuple[int, bytes]]
 

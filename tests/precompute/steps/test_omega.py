@@ -16,10 +16,10 @@ from precompute.pipeline import Run
 from precompute.steps import weigh
 from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
-from tests import tiny
-from tests.precompute.test_weigh import K, Reference, unit
-from tests.precompute.tinies import Tiny
-from tests.synthetic import N_FEATURES, accumulate, to_bf16
+from tests.helpers import tiny
+from tests.helpers.synthetic import N_FEATURES, accumulate, to_bf16
+from tests.helpers.tinies import Tiny
+from tests.precompute.steps.test_weigh import K, Reference, unit
 
 RESAMPLES = 200
 N, D, SCALE_LOG2 = 40, 24, 3

@@ -12,8 +12,8 @@ from precompute.steps import omega, weigh
 from precompute.store.histogram import EDGES, percentile
 from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+from tests.helpers.synthetic import CONCEPTS, DENSE, FIRST_LOOSE, N_FEATURES, N_LOOSE, word_feature
 from tests.precompute.conftest import Part
-from tests.synthetic import CONCEPTS, DENSE, FIRST_LOOSE, N_FEATURES, N_LOOSE, word_feature
 
 K = 16
 

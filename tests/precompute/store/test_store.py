@@ -23,8 +23,8 @@ from precompute.store.making.verify import report
 from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, keyset_page, match_words, open_engine
+from tests.helpers.synthetic import N_FEATURES, run_steps, word_feature, write_part, write_store
 from tests.precompute.conftest import Part
-from tests.synthetic import N_FEATURES, run_steps, word_feature, write_part, write_store
 
 
 def walk(ask: Any, **options: Any) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def test_same_inputs_same_bytes(tmp_path: Path, made_up: Store) -> None:
 
 
 def test_every_table_column_and_array_is_documented(made_up: Store) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "store.md").read_text()
     families = ("score_", "flag_", "n_", "omega_", "lift")
     for table in s.metadata.sorted_tables:
         assert f"`{table.name}`" in page

@@ -20,7 +20,7 @@ from precompute.store import opening
 from precompute.store import schema as s
 from precompute.store.opening import Stamp, StoreUnreadable, check_files, read_manifest
 from precompute.store.reader import Store
-from tests.synthetic import write_store
+from tests.helpers.synthetic import write_store
 
 Damage = Callable[[Path], Any]
 

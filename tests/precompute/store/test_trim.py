@@ -22,10 +22,10 @@ from precompute.store.events import Events, NotKept
 from precompute.store.making import trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
-from tests import tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
 from tests.precompute.conftest import Part
-from tests.precompute.test_verify import edit, seal
-from tests.precompute.tinies import Tiny
+from tests.precompute.store.test_verify import edit, seal
 
 FULL = ("token_event", "event_feature", "event_value")
 

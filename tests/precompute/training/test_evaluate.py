@@ -20,9 +20,9 @@ from precompute.options.shared import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
 from precompute.training.evaluate import RUNS, Shared, evaluate
-from tests import tiny
-from tests.precompute.test_pipeline import saevx
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import saevx
 
 Array = NDArray[Any]
 Maker = Callable[..., EvaluateOptions]

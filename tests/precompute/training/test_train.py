@@ -23,9 +23,9 @@ from precompute.sae.sae import SaeV
 from precompute.training import train as training
 from precompute.training.activation_stream import Meter, Stream, batches
 from precompute.training.train import cut, train
-from tests import tiny
-from tests.precompute.test_pipeline import saevx
-from tests.precompute.tinies import Tiny
+from tests.helpers import tiny
+from tests.helpers.tinies import Tiny
+from tests.precompute.commands.test_pipeline import saevx
 
 Maker = Callable[..., TrainOptions]
 

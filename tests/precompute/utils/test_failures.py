@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings
 from precompute.cli import CLI_CONFIG, run
 from precompute.errors import PlaceError, SaevxError, Terminated
 from precompute.utils.failures import sentence, truer_sentence, without_secrets, write_log
-from tests.machine import environment, refused, saevx, small_disk
+from tests.helpers.machine import environment, refused, saevx, small_disk
 
 
 def os_error(number: int, path: object = None) -> OSError:
@@ -211,8 +211,10 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     """A full disk behind `>`; a reader of a pipe that leaves is no failure."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    code = "from precompute.cli import run, Verify\nimport sys\nfrom tests.precompute.test_failures import Talking\n"
-    code += "sys.exit(run(Talking, []))"
+    code = (
+        "from precompute.cli import run, Verify\nimport sys\n"
+        "from tests.precompute.utils.test_failures import Talking\nsys.exit(run(Talking, []))"
+    )
     for target, status, word in ((">/dev/full", 1, "No space is left where the output goes"), ("| head -1", 0, "")):
         command = f'set -o pipefail; "$0" -c "$1" {target}'
         done = subprocess.run(

@@ -19,7 +19,7 @@ import pytest
 from precompute.errors import PlaceError, SaevxError
 from precompute.utils import files
 from precompute.utils.files import atomic_write, check_file, claim_folder, creating, exclusive, new_array, unfinished
-from tests.machine import environment, small_disk
+from tests.helpers.machine import environment, small_disk
 
 HOLD = "import sys, pathlib\nfrom precompute.utils.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):\n"
 

@@ -12,7 +12,7 @@ import pytest
 from precompute.store.events import mapped
 from precompute.utils import memory
 from precompute.utils.files import new_array
-from tests.machine import environment
+from tests.helpers.machine import environment
 
 BYTES = 1 << 26
 

@@ -18,7 +18,7 @@ from precompute.utils.token_text import (
     text_of_token,
     whole_token,
 )
-from tests.tiny import tokenizer
+from tests.helpers.tiny import tokenizer
 
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("猫é🙂⟨⟩7E \n"), max_size=12)
 
