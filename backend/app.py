@@ -18,12 +18,22 @@ from backend.deps import VERSION, State
 from backend.hosts import Visitors
 from backend.live.model_worker import Live
 from backend.middleware import BodyLimit, RootPath, SecurityHeaders
-from backend.pages import core as pages
-from backend.pages import docs
+from backend.pages import cooccurrence as cooccurrence_page
+from backend.pages import docs as docs_page
+from backend.pages import features as features_page
+from backend.pages import front as front_page
+from backend.pages import map as map_page
+from backend.pages import quality as quality_page
+from backend.pages import rejected as rejected_page
+from backend.pages import sae as sae_page
+from backend.pages import samples as samples_page
+from backend.pages import search as search_page
+from backend.pages import steer as steer_page
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.schemas import Problem
 from backend.settings import Settings
 from backend.stores import open_stores
+from backend.templating import error_page
 
 THREADS = 3
 """Requests worked on at once. Python runs one thread at a time: forty, anyio's default, take turns so often that fifty
@@ -31,6 +41,15 @@ people's pages need ten times as long, where three leave two to wait for the dis
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
 MODULES = ("htm",)
 """What pages may load of frontend/node_modules, under /static/vendor."""
+
+API = (
+    stores, rejected, sae, features, map_api, samples, quality, cooccurrence, search,
+    steer,
+)  # fmt: skip
+PAGES = (
+    front_page, features_page, samples_page, map_page, search_page, cooccurrence_page, quality_page, rejected_page,
+    sae_page, steer_page, docs_page,
+)  # fmt: skip
 
 DESCRIPTION = """What a multimodal language model sees, feature by feature.
 
@@ -71,14 +90,13 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
     )
     app.state.saevx = state
-    add_handlers(app, getattr(pages, "error_page", None))
+    add_handlers(app, error_page)
 
-    api = (stores, rejected, sae, features, map_api, samples, quality, cooccurrence, search, steer)
-    for module in api:
+    for module in API:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)
-    app.include_router(docs.router, include_in_schema=False)
-    app.include_router(pages.router, include_in_schema=False)
+    for module in PAGES:
+        app.include_router(module.router, include_in_schema=False)
     mount_static(app)
 
     app.add_middleware(BodyLimit, most=int(settings.max_upload_mb * 1e6))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.deps import StateDep
-from backend.pages.templating import render
+from backend.templating import render
 
 router = APIRouter()
 

@@ -12,9 +12,9 @@ from backend.api.map import has_map
 from backend.api.stores import get_store_detail
 from backend.deps import OpenStore, StateDep, StoreDep
 from backend.links import Links
-from backend.pages import data
-from backend.pages.templating import VERDICT_HELP, Maybe, MaybeStr, render_for
+from backend.pages.cards import glimpses
 from backend.schemas import Feature, FeatureDetail
+from backend.templating import VERDICT_HELP, Maybe, MaybeStr, render_for
 from precompute.store import mapfile
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -67,7 +67,7 @@ def feature_map(
         found=found,
         listed=found.items[:N_LISTED] if found else [],
         chosen=chosen,
-        glimpses=data.glimpses(request, served, [chosen.id]) if chosen else {},
+        glimpses=glimpses(request, served, [chosen.id]) if chosen else {},
     )
 
 

@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import rejected as rejected_api
 from backend.deps import StateDep, StoreDep
-from backend.pages.templating import Maybe, MaybeStr, render_for
 from backend.schemas import ReasonKind
+from backend.templating import Maybe, MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 

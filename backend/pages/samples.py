@@ -14,12 +14,12 @@ from backend.api.samples import SampleSort
 from backend.deps import OpenStore, State, StateDep, StoreDep, base_path
 from backend.live.recompute import resting as why_resting
 from backend.live.recompute import with_events
-from backend.pages import data
-from backend.pages.parts import finest, heat, level, patch_path
-from backend.pages.templating import Maybe, MaybeInt, MaybeStr, address, render_for
+from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.heat import finest, heat, level, patch_path
 from backend.pages.text import drawn_token, visible
 from backend.sample_ids import InPath, InQuery, sample_path
 from backend.schemas import Activations, FlagName, Order, SampleDetail
+from backend.templating import Maybe, MaybeInt, MaybeStr, address, render_for
 from precompute.store.events import SampleEvents
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -38,8 +38,8 @@ def samples(
 ) -> HTMLResponse:
     asked: dict[str, Any] = {"q": q, "flag": flag, "sort": sort, "order": order, "cursor": cursor}
     page = samples_api.get_samples(request, served, **asked, limit=60)
-    sorts = [("row", "order of the data"), *((score.name, score.name) for score in data.list_scores(served))]
-    cards = [data.card(one, next((v for k, v in one.scores.items() if k == sort), None)) for one in page.items]
+    sorts = [("row", "order of the data"), *((score.name, score.name) for score in list_scores(served))]
+    cards = [card(one, next((v for k, v in one.scores.items() if k == sort), None)) for one in page.items]
     return render_for(
         request,
         "samples.html",
@@ -48,7 +48,7 @@ def samples(
         section="/samples",
         page={"items": cards, "total": page.total, "next": page.next},
         q=asked,
-        flags=data.list_flags(served),
+        flags=list_flags(served),
         sorts=sorts,
     )
 
@@ -124,7 +124,7 @@ def sample_page(
     title = ""
     if here:
         title = f"Here: row {mark.row}, column {mark.col}" if mark else f"Here: “{visible(here.token)}”"
-    descriptions = {score.name: score.description for score in data.list_scores(served)}
+    descriptions = {score.name: score.description for score in list_scores(served)}
     return render_for(
         request,
         "sample.html",

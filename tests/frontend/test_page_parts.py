@@ -6,13 +6,14 @@ import re
 from itertools import pairwise
 
 import pytest
+from backend.pages.charts import HEIGHT, WIDTH, chart, curves, omega_scale, split
+from backend.pages.heat import LEVELS, drawn_tokens, heat, level
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.pages.parts import HEIGHT, LEVELS, WIDTH, chart, curves, drawn_tokens, heat, level, omega_scale, split
-from backend.pages.templating import address, templates
 from backend.pages.text import shown_caption, visible
 from backend.schemas import FloatHistogram, TokenActivation, View
+from backend.templating import address, templates
 
 
 @given(st.floats(0, 1e4), st.floats(1e-3, 1e4))

@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+from backend.pages.features import LIST_ROWS
+from backend.pages.heat import Picture
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from markupsafe import Markup
 
 from backend.app import create_app
-from backend.pages.core import LIST_ROWS
-from backend.pages.parts import Picture
-from backend.pages.templating import drawn_glimpse, templates
 from backend.settings import Settings
+from backend.templating import drawn_glimpse, templates
 from tests.helpers import synthetic
 from tests.helpers.synthetic import word_feature
 

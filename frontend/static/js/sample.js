@@ -71,7 +71,7 @@ function paint(stage, views, answer) {
   }
 }
 
-/** The view with the smallest patches where the feature fires, as `finest` of backend/pages/parts.py. */
+/** The view with the smallest patches where the feature fires, as `finest` of backend/pages/heat.py. */
 function finest(grids) {
   const filled = grids.filter((one) => one.rows && one.cols);
   const firing = filled.filter((one) => one.values[0].some((row) => row.some((value) => value > 0)));

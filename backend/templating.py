@@ -16,12 +16,12 @@ from pydantic import AfterValidator, BeforeValidator
 
 from backend.api.stores import get_store_detail
 from backend.deps import OpenStore, State, get_state
-from backend.pages.parts import Picture
+from backend.pages.heat import Picture
 from backend.pages.text import shown_caption, visible
 from backend.sample_ids import sample_key, sample_of, sample_path
 from precompute.store.opening import StoreUnreadable
 
-FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
+FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
 
 VERDICT_HELP = {
     "cross-modal": "Its text and image tokens are more alike than those samples' tokens are anyway.",

@@ -1,5 +1,4 @@
-"""The pages for browsing. Each handler asks the functions that answer the JSON API and hands their models
-to a template; samples are in `pages_samples`, what works on the data or with the model in `pages_tools`."""
+"""The list of features, and one feature."""
 
 from __future__ import annotations
 
@@ -12,24 +11,14 @@ from backend.api import features as features_api
 from backend.api.features import FeatureSort
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
-from backend.pages import data
-from backend.pages import map as pages_map
-from backend.pages import rejected as pages_rejected
-from backend.pages import samples as pages_samples
-from backend.pages import tools as pages_tools
-from backend.pages.parts import chart, drawn_tokens, example_picture, omega_scale, split
-from backend.pages.templating import Maybe, MaybeFloat, MaybeStr, error_page, render_for
+from backend.pages.cards import glimpses
+from backend.pages.charts import chart, omega_scale
+from backend.pages.heat import drawn_tokens, example_picture
 from backend.pages.text import visible
-from backend.schemas import Feature, Order, Verdict
-from precompute.sae.quality import sae_warning
-
-__all__ = ["error_page", "router"]
+from backend.schemas import Order, Verdict
+from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
-router.include_router(pages_samples.router)
-router.include_router(pages_tools.router)
-router.include_router(pages_map.router)
-router.include_router(pages_rejected.router)
 
 FEATURE_SORTS = {
     "lift": "lift",
@@ -72,71 +61,6 @@ ALIKE = {
 }
 
 
-@router.get("/")
-def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
-    store = get_store_detail(state, served)
-    strongest = one_of_each(
-        features_api.get_features(served, verdict=["cross-modal"], sort="lift", order="desc", limit=200).items, 12
-    )
-    quality = store.quality
-    provenance = [
-        ("model", store.model),
-        ("layer", f"{store.layer} (resid_post, counted from 0), width {store.d_model}"),
-        ("SAE", store.sae),
-        ("data", store.dataset),
-        (
-            "special tokens, sinks",
-            f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (run, never counted)",
-        ),
-        ("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items())),
-        ("labels", named_by(store.manifest.get("labels", {}))),
-        *((name, shown) for name in ("fvu", "l0", "dead") if (shown := per_modality(quality.get(name)))),
-        ("content", store.content_id),
-        ("made", f"{store.created:%Y-%m-%d %H:%M}" if store.created else "–"),
-        ("code version", store.version),
-    ]
-    return render_for(
-        request,
-        "front.html",
-        state,
-        served,
-        section="/",
-        verdicts=store.verdicts,
-        split=split(store.verdicts),
-        strongest=strongest,
-        glimpses=data.glimpses(request, served, [f.id for f in strongest]),
-        n_flagged=sum(flag.count for flag in data.list_flags(served)),
-        provenance=provenance,
-        unavailable=state.unavailable,
-        sae_warning=sae_warning(quality),
-        rejected=served.store.rejected_kinds if store.n_quarantined else [],
-        shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
-    )
-
-
-def one_of_each(features: list[Feature], n: int) -> list[Feature]:
-    """The first n with labels of their own: features of one thing tend to stand together in a ranking."""
-    first = {(f.label or f"#{f.id}"): f for f in reversed(features)}
-    return sorted(first.values(), key=features.index)[:n]
-
-
-def named_by(labels: dict[str, Any]) -> str:
-    """Who wrote the features' names."""
-    if labels.get("method") != "labeller":
-        return "keywords from each feature's own evidence"
-    failed = labels.get("n_failed")
-    return f"written by {labels.get('labeller') or 'a model'}" + (f", {failed} left to keywords" if failed else "")
-
-
-def per_modality(value: Any) -> str:
-    """A figure of the manifest's `quality` in words: a number, or one per modality."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {shown}" for name, one in value.items() if (shown := per_modality(one)))
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3g}" if isinstance(value, float) else ""
-
-
 @router.get("/features")
 def features(
     request: Request,
@@ -174,7 +98,7 @@ def features(
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
         verdicts=get_store_detail(state, served).verdicts,
-        glimpses=data.glimpses(request, served, [f.id for f in page.items]),
+        glimpses=glimpses(request, served, [f.id for f in page.items]),
     )
 
 

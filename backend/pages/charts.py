@@ -1,132 +1,16 @@
-"""What templates draw but Jinja should not compute: levels of activation, heat paths, bars of a histogram.
-
-Everything is plain SVG geometry in attributes, so that pages are whole without JavaScript and under a policy
-that allows no inline style. `frontend/static/js/heatmap.js` draws by the same rule.
-"""
+"""Histograms, curves over steps and the scale of ω as plain SVG geometry, so that pages are whole without JavaScript
+and under a policy that allows no inline style."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from backend.pages.text import drawn_token, running_text
-from backend.schemas import Example, FloatHistogram, Histogram, TokenActivation, View
+from backend.schemas import FloatHistogram, Histogram
 
-LEVELS = 8
-"""Steps of the colour scale, `--t1 … --t8` and `--p1 … --p8` in tokens.css."""
-GridT = TypeVar("GridT", bound=View)
-"""A view with `values`: of one feature, or of several."""
-
-
-def level(value: float | None, top: float) -> int:
-    """0 where inactive, else 1 … LEVELS as a share of `top`, the value of the last step."""
-    if value is None or not value > 0 or not top > 0:
-        return 0
-    return min(LEVELS, max(1, math.ceil(value / top * LEVELS)))
-
-
-def finest(grids: Sequence[GridT]) -> GridT | None:
-    """Of one image's views with the values of one feature, the one with the smallest patches where it fires; where it
-    fires nowhere, of those that have patches at all: a long thin image leaves some families a view without any."""
-    filled = [grid for grid in grids if grid.rows and grid.cols]
-    firing = [grid for grid in filled if any(value for row in first_values(grid) for value in row)]
-    return min(firing or filled, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
-
-
-def first_values(grid: GridT) -> Sequence[Sequence[float | None]]:
-    """Rows of a grid's values, of the first feature where it has several."""
-    values: Any = grid.values  # type: ignore[attr-defined]
-    return values[0] if values and values[0] and isinstance(values[0][0], list) else values
-
-
-@dataclass(frozen=True, slots=True)
-class Heat:
-    """Activations over one picture: one path per level, in the picture's own pixels."""
-
-    width: float
-    height: float
-    paths: list[tuple[int, str]]
-    peak: str | None = None
-
-
-def rect(x0: float, y0: float, width: float, height: float) -> str:
-    return f"M{x0:.5g} {y0:.5g}h{width:.5g}v{height:.5g}h{-width:.5g}z"
-
-
-def patch_path(view: View, row: int, col: int) -> str:
-    """Outline of one patch of a view."""
-    x0, y0, x1, y1 = view.box
-    width, height = (x1 - x0) / view.cols, (y1 - y0) / view.rows
-    return rect(x0 + col * width, y0 + row * height, width, height)
-
-
-def heat(
-    view: View,
-    values: Sequence[Sequence[float | None]],
-    *,
-    top: float,
-    size: tuple[float, float],
-    peak: Sequence[float] | None = None,
-) -> Heat:
-    """Heat of one view over its picture of `size` (width, height); `peak` is the box of the patch to outline.
-
-    One path per level keeps a picture at nine elements however many patches it has."""
-    paths = [""] * (LEVELS + 1)
-    for row, columns in enumerate(values):
-        for col, value in enumerate(columns):
-            if step := level(value, top):
-                paths[step] += patch_path(view, row, col)
-    outline = rect(peak[0], peak[1], peak[2] - peak[0], peak[3] - peak[1]) if peak else None
-    return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], outline)
-
-
-class Tok(NamedTuple):
-    """Text as the macro `tokens` draws it: one active token, or all those between two of them."""
-
-    spaced: bool
-    """Whether it begins with a space, which then stands before it and not in `text`."""
-    text: str
-    position: int
-    """Of its first token."""
-    value: float | None
-    level: int
-
-
-def drawn_tokens(tokens: Sequence[TokenActivation], top: float) -> list[Tok]:
-    """The tokens of a window as steps of `top`; inactive ones side by side are one, as nothing tells them apart."""
-    drawn: list[Tok] = []
-    for t in tokens:
-        step = level(t.activation, top)
-        if step:
-            drawn.append(Tok(*drawn_token(t.text), t.position, t.activation, step))
-        elif drawn and not drawn[-1].level:
-            drawn[-1] = drawn[-1]._replace(text=drawn[-1].text + running_text(t.text))
-        else:
-            spaced = t.text[:1] == " "
-            drawn.append(Tok(spaced, running_text(t.text[spaced:]), t.position, None, 0))
-    return drawn
-
-
-class Picture(NamedTuple):
-    url: str
-    heat: Heat | None
-
-
-def example_picture(example: Example, top: float, query: str = "") -> Picture | None:
-    """The picture of an example with its grid over it; None for text alone. `query` ends its address."""
-    if not example.images:
-        return None
-    grid, patch = example.grid, example.patch
-    shown = example.images[grid.image if grid else patch.image if patch else 0]
-    box = patch.box if patch else None
-    drawn = None
-    if grid:
-        drawn = heat(grid, grid.values, top=top, size=(shown.width, shown.height), peak=box)
-    elif box:  # a store that keeps no activations still knows the place
-        drawn = Heat(shown.width, shown.height, [], rect(box[0], box[1], box[2] - box[0], box[3] - box[1]))
-    return Picture(shown.url + query, drawn)
+WIDTH, HEIGHT = 400, 120
 
 
 class Bar(NamedTuple):
@@ -204,9 +88,6 @@ class Curves:
     high: float
     start: float
     end: float
-
-
-WIDTH, HEIGHT = 400, 120
 
 
 def curves(
