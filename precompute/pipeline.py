@@ -6,7 +6,6 @@ The store grows in STORE.part, is verified there and renamed into place, so STOR
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import json
 import platform
 import sys
@@ -251,10 +250,9 @@ class Run:
         """One of the steps after `collect`."""
         given = {**self.given(), "directions": lambda: self.scaled_sae(manifest).directions_fd.detach().cpu().numpy()}
         with self.timed(step):
-            manifest = {
-                **manifest,
-                **importlib.import_module(f"precompute.{step}").run(self.part, manifest, given),
-            }
+            from precompute.steps.registry import STEPS  # scipy and FAISS take a second to import
+
+            manifest = {**manifest, **STEPS[step](self.part, manifest, given)}
         self.save(manifest)
         return manifest
 

@@ -6,7 +6,6 @@ which does not, is known too. Where the SAE is wide, every `stride`-th feature s
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from precompute.steps.cooccur import feature_sets
 from precompute.steps.index import all_sample_vectors, nearest
 from precompute.steps.label_words import read_words
 from precompute.steps.omega import K_PAIRED, Firing, common_means, firing, paired
+from precompute.steps.registry import STEPS
 from precompute.steps.score import Weights, score_maxima
 from precompute.steps.weigh import cut_maxima, sample_counts
 from precompute.store import schema as s
@@ -203,7 +203,7 @@ def rehearse(
         }  # fmt: skip
     for name in LATER:
         with step(name):
-            manifest |= importlib.import_module(f"precompute.{name}").run(part, manifest, options)
+            manifest |= STEPS[name](part, manifest, options)
     with step("write"):
         write_database(part, manifest)
         write_pairs(part, manifest)

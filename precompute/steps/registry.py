@@ -1,4 +1,4 @@
-"""The steps after `collect`, in the order in which they are run: the words of `--only`."""
+"""The steps after `collect`: the words of `--only`, in the order in which they are run."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ import re
 from itertools import pairwise
 
 import pytest
-from backend.pages.charts import HEIGHT, WIDTH, chart, curves, omega_scale, split
-from backend.pages.heat import LEVELS, drawn_tokens, heat, level
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.pages.charts import HEIGHT, WIDTH, chart, curves, omega_scale, split
+from backend.pages.heat import LEVELS, drawn_tokens, heat, level
 from backend.pages.text import shown_caption, visible
 from backend.schemas import FloatHistogram, TokenActivation, View
 from backend.templating import address, templates

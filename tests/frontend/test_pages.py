@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from backend.pages.features import LIST_ROWS
-from backend.pages.heat import Picture
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from markupsafe import Markup
 
 from backend.app import create_app
+from backend.pages.features import LIST_ROWS
+from backend.pages.heat import Picture
 from backend.settings import Settings
 from backend.templating import drawn_glimpse, templates
 from tests.helpers import synthetic
