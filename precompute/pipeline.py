@@ -16,6 +16,7 @@ from typing import Any
 
 from precompute.data import Data, read, summary
 from precompute.data.batches import Plan, fingerprint, plan_rows, shuffle_images
+from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
 from precompute.options.shared import SAE_LENS, where
@@ -23,7 +24,7 @@ from precompute.sae.quality import sae_warning
 from precompute.utils import memory
 from precompute.utils.files import claim_folder, creating, refuse_existing, unfinished, write_text
 from precompute.utils.progress import human, say
-from precompute.utils.provenance import code_version, plain_name, stamps, weights
+from precompute.utils.provenance import code_version, plain_name, weights
 from precompute.utils.ray_pool import check
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.collect.entries import (
-    BAND,
-    N_BANDS,
     Activations,
     BySample,
     Entries,
@@ -31,11 +29,10 @@ from precompute.collect.entries import (
     sample_hash,
     whole,
 )
+from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.utils.tensors import places, rank_in_run
 
 Array = NDArray[Any]
-TOP = 40
-"""Samples kept of a group: twice what is shown, as some are folded under others (examples.py)."""
 N_BINS = 256
 SHIFT = 7
 """Bin of a float16 = its bits >> 7: 8 bins an octave."""

@@ -25,9 +25,9 @@ from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_p
 from precompute.data import Data, Row, SetAside, none_left, write_thumbnail
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import SaevxError
-from precompute.model.loader import ahead, behind, decode
+from precompute.model.loader import ahead, behind, decode, no_finite
 from precompute.model.mllm import IMAGE, TEXT, Batch, Mllm
-from precompute.sae.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation, no_finite
+from precompute.sae.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_activation
 from precompute.sae.sae import SaeV, average_factor
 from precompute.utils import memory
 from precompute.utils.files import write_text

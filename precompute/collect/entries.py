@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.utils.tensors import order_of, places, rank_in_run, run_ends, run_starts, sorted_numbers
+from precompute.store.schema import BAND, N_BANDS
+from precompute.utils.tensors import mix, order_of, places, rank_in_run, run_ends, run_starts, signed, sorted_numbers
 
 Array = NDArray[Any]
-N_BANDS, BAND = 4, 8
 VALUE_BITS = 15
 """Of a float16 ≥ 0."""
 FIXED = 24
@@ -213,21 +213,6 @@ def sample_hash(seed: int, group: Tensor, sample: Tensor, row_s: Tensor) -> Tens
 def entry_hash(seed: int, entries: Entries) -> Tensor:
     """As `sample_hash`."""
     return sample_hash(seed, entries.group, torch.arange(len(entries.row), device=entries.row.device), entries.row)
-
-
-def mix(x: Tensor, number: Tensor) -> Tensor:
-    """One more number in the hash: splitmix64's finaliser (Steele et al. 2014), in int64 that wraps around."""
-    mixed = x ^ number
-    mixed += signed(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        mixed ^= mixed >> shift & (1 << 64 - shift) - 1  # zeros come in from the left
-        mixed *= signed(factor)
-    return mixed
-
-
-def signed(number: int) -> int:
-    """The same 64 bits as a number that int64 holds."""
-    return number - (number >> 63 << 64)
 
 
 # ---- float16 as numbers

@@ -177,7 +177,7 @@ def shuffle_images(rows: list[Row], seed: int) -> list[Row]:
     with_image = [i for i, row in enumerate(rows) if row.images]
     if len(with_image) < 2:
         raise SaevxError("--shuffle-images exchanges images, so give data with two pairs that have one at least.")
-    from precompute.steps.score import derangement
+    from precompute.utils.stats import derangement
 
     moved = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))
     shuffled = list(rows)

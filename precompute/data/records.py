@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -177,3 +177,15 @@ class NoRows(SaevxError):  # noqa: N818 (it is what the data is, not what went w
 def empty(source: str | Path) -> NoRows:
     """What is said of data without a row."""
     return NoRows(f"{source} is empty: there is no row in it.")
+
+
+def stamps(images: Iterable[Source]) -> list[list[str | int]]:
+    """Tell whether files, or images inside files, have changed, without reading them."""
+    found: list[list[str | int]] = []
+    for image in images:
+        if isinstance(image, Path):
+            stat = image.stat()
+            found.append([image.name, stat.st_size, stat.st_mtime_ns])
+        else:
+            found.append(image.stamp())
+    return found

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from precompute.arguments import parsed
 from precompute.demo.evaluate_model import Options, captions, vqa
 from precompute.demo.evaluate_sae import quality, steering, words
 from precompute.demo.scenes import OBJECTS, SHAPES
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
+from precompute.utils.arguments import parsed
 
 
 def main() -> None:

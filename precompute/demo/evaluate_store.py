@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import func, select
 
-from precompute.arguments import parsed
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS
@@ -33,10 +32,12 @@ from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.options.precompute import Options as PassOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
-from precompute.steps.score import Weights, auroc, score_pair
+from precompute.steps.score import Weights, score_pair
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
+from precompute.utils.arguments import parsed
+from precompute.utils.stats import auroc
 
 Array = NDArray[Any]
 N_FIRST = 10

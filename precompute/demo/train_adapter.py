@@ -28,7 +28,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.arguments import parsed
 from precompute.demo.adapter_data import (
     N_PATCHES,
     N_PLACES,
@@ -41,6 +40,7 @@ from precompute.demo.adapter_data import (
 )
 from precompute.demo.assemble import ADAPTER, LORA_SCALE, base_lm, make_processor, make_tower
 from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, draw, make_scene
+from precompute.utils.arguments import parsed
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, all of which get a LoRA."""

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.arguments import parsed
 from precompute.demo.adapter_data import plain_texts
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.words import ALL_WORDS, F1, f1, patches_of
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.training.train import make_sae, make_trainer
+from precompute.utils.arguments import parsed
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precompute.collect.accumulators import MOST_WAITING, TOP
+from precompute.collect.accumulators import MOST_WAITING
 from precompute.collect.shard import feature_type
 from precompute.data.batches import Plan
 from precompute.estimate.rehearse import Rehearsal, Sizes
@@ -28,7 +28,7 @@ from precompute.store.making.trim import BYTES_A_CHECKSUM, KEPT, Kept
 from precompute.store.making.unfinished import BLOCK
 from precompute.store.making.verify import CHUNK_EVENTS
 from precompute.store.sample_vectors import WIDTH
-from precompute.store.schema import FLAGS, SHOWN, SPACES
+from precompute.store.schema import FLAGS, SHOWN, SPACES, TOP
 
 Array = NDArray[Any]
 

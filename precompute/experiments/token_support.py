@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.arguments import parsed
 from precompute.demo.scenes import draw
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
 from precompute.live.engine import load_sae
@@ -25,9 +24,10 @@ from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.scoring.token_support import LITTLE_WEIGHT
 from precompute.steps.score import Weights
-from precompute.steps.weigh import KEPT_MAXIMA
 from precompute.store.events import Events
 from precompute.store.reader import Store
+from precompute.store.schema import KEPT_MAXIMA
+from precompute.utils.arguments import parsed
 
 Array = NDArray[Any]
 BATCH = 16

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precompute.arguments import parsed
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.errors import SaevxError
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
-from precompute.steps.score import auroc
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
+from precompute.utils.arguments import parsed
+from precompute.utils.stats import auroc
 
 Array = NDArray[Any]
 ONE_WORD = tuple(dict.fromkeys(SWAP_KINDS))

@@ -22,7 +22,6 @@ from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import PairError, SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options.shared import Place
-from precompute.sae.encode import no_finite
 from precompute.utils.tensors import exact
 
 Array = NDArray[Any]
@@ -208,3 +207,11 @@ def prelude(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Norms
             raise SaevxError(none_left(f"{data.name} gives no text or image token to work on", reasons))
         raise SaevxError(no_finite(mllm.layer) if n_tokens else f"{data.name} gives no text or image token to work on.")
     return Norms((limits[TEXT], limits[IMAGE]), float(norm_t.mean()))
+
+
+def no_finite(layer: int) -> str:
+    """A sentence for a model that gives no token a finite residual stream."""
+    return (
+        f"The model's residual stream behind layer {layer} is finite for no token: its weights are damaged, or too "
+        "large for the number type; download it again, or choose --dtype float32."
+    )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from precompute.data import BadRow, Data, Row, SetAside, none_left, open_picture, read, summary_of
 from precompute.data.batches import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
+from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.live.engine import load_engine
 from precompute.model.hooks import catching
@@ -36,7 +37,7 @@ from precompute.store.reader import Store
 from precompute.store.run_info import located
 from precompute.utils.files import creating
 from precompute.utils.progress import Progress, say
-from precompute.utils.provenance import code_version, stamps, weights
+from precompute.utils.provenance import code_version, weights
 
 Array = NDArray[Any]
 GROUP = 64

@@ -23,14 +23,6 @@ NOT_FINITE = "the model's residual stream is not finite"
 ERROR_NOT_FINITE = "the SAE's reconstruction of it is not finite"
 
 
-def no_finite(layer: int) -> str:
-    """A sentence for a model that gives no token a finite residual stream."""
-    return (
-        f"The model's residual stream behind layer {layer} is finite for no token: its weights are damaged, or too "
-        "large for the number type; download it again, or choose --dtype float32."
-    )
-
-
 class Scale(NamedTuple):
     """What the prelude fixed, for float16 storage and attention sinks. Stands in the manifest."""
 

@@ -37,6 +37,7 @@ from precompute.data import (
     survey,
 )
 from precompute.data.batches import fingerprint, make_plan, usable
+from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
 from precompute.model.loading import pick_device
@@ -50,7 +51,7 @@ from precompute.store.reader import Store
 from precompute.store.run_info import located
 from precompute.utils.files import atomic_write, check_file, claim_folder, creating
 from precompute.utils.progress import Progress, say
-from precompute.utils.provenance import code_version, stamps, weights
+from precompute.utils.provenance import code_version, weights
 from precompute.utils.ray_pool import check, pool
 
 PLAN = "plan.json"

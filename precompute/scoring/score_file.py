@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from precompute.errors import SaevxError
-from precompute.steps.score import length_rho
 from precompute.store import schema as s
+from precompute.utils.stats import length_rho
 
 Item = dict[str, Any]
 

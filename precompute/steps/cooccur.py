@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-from precompute.steps.score import derangement
 from precompute.store.cooccurrence import npmi
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KINDS, TEXT
 from precompute.utils.runs import expand, kth_largest, offsets, rank_in_run
+from precompute.utils.stats import derangement
 
 Array = NDArray[Any]
 

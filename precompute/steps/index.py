@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.steps import feature_map
-from precompute.steps.omega import unit
 from precompute.store.making.unfinished import Collected, load_step, save_step
 from precompute.store.sample_vectors import PROJECTION_SEED, WIDTH, sample_vectors
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
 from precompute.utils.files import atomic_write
+from precompute.utils.stats import unit
 
 Array = NDArray[Any]
 

@@ -18,6 +18,7 @@ from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
 from precompute.utils import memory
 from precompute.utils.runs import rank_in_run, run_starts
+from precompute.utils.stats import unit
 
 Array = NDArray[Any]
 
@@ -43,12 +44,6 @@ def to_float(bits: Array) -> Array:
     """bf16 bits → float64, exactly."""
     wide: Array = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return wide
-
-
-def unit(vectors: Array) -> Array:
-    """Rows scaled to length 1; zero rows stay zero."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
 def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:

@@ -13,19 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.sparse import csr_matrix
 
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES
 from precompute.utils.runs import offsets, strongest
+from precompute.utils.stats import auroc, derangement, histogram, length_rho, quantiles
 
 Array = NDArray[Any]
 
 TOP_WEIGHTED = 32
 N_SHADOW = 400
-N_BINS = 40
 
 # Scores that a pair's two sets of maxima give; the others need tokens or the whole model.
 FROM_MAXIMA = (
@@ -147,13 +146,6 @@ def chance(sample_ids: Sequence[str], seed: int) -> Array:
     return (np.frombuffer(b"".join(digests), ">u8") >> 11).astype(np.float64) / 2.0**53
 
 
-def length_rho(values: Array, length: Array) -> float | None:
-    """Spearman correlation of a score with the number of tokens; None where either does not vary."""
-    finite = np.isfinite(values)
-    varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(length[finite]) > 0
-    return float(stats.spearmanr(values[finite], length[finite]).statistic) if varied else None
-
-
 class Shadow(NamedTuple):
     """A few hundred of the data's own pairs, and the same with captions exchanged among them."""
 
@@ -162,14 +154,6 @@ class Shadow(NamedTuple):
     caption_rows: Array  # and the text's
     own: dict[str, Array]
     swapped: dict[str, Array]
-
-
-def derangement(n: int, rng: np.random.Generator) -> Array:
-    """A permutation without a fixed point: one random cycle."""
-    order = rng.permutation(n)
-    moved = np.empty(n, dtype=np.int64)
-    moved[order] = np.roll(order, 1)
-    return moved
 
 
 def shadow_pairs(data: Collected, weights: Weights, seed: int) -> Shadow | None:
@@ -192,47 +176,6 @@ def shadow_pairs(data: Collected, weights: Weights, seed: int) -> Shadow | None:
     own = score_maxima(own_text, own_image, weights)
     swapped = score_maxima(other_text, own_image[differs], weights)
     return Shadow(rows, rows[differs], caption_rows[differs], own, swapped)
-
-
-def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500) -> dict[str, float] | None:
-    """P(positive > negative), ties counted half, with a 95 % percentile interval of a seeded bootstrap."""
-    positive, negative = positive[~np.isnan(positive)], negative[~np.isnan(negative)]
-    if not len(positive) or not len(negative):
-        return None
-    # win[i] = share of the negatives below positive i, so that a resample is only a weighted mean.
-    ordered = np.sort(negative)
-    left, right = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
-    value = float(((left + right) / 2 / len(negative)).mean())
-    rng = np.random.Generator(np.random.PCG64(seed))
-    draws = []
-    for _ in range(resamples):
-        p = positive[rng.integers(0, len(positive), len(positive))]
-        n = np.sort(negative[rng.integers(0, len(negative), len(negative))])
-        draws.append(((np.searchsorted(n, p, "left") + np.searchsorted(n, p, "right")) / 2 / len(n)).mean())
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
-def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
-    """Counts between edges over the finite values."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return {"edges": [], "counts": []}
-    low, high = float(values.min()), float(values.max())
-    largest = max(abs(low), abs(high))
-    if high - low < 4 * bins * np.spacing(largest):  # all but one value: there is nothing to cut between
-        around = max(0.5, 1e-6 * largest)
-        low, high = low - around, high + around
-    counts, edges = np.histogram(values, bins=bins, range=(low, high))
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
-
-
-def quantiles(values: Array) -> list[float]:
-    """The values themselves at shares 0, 1/1000, …, 1, so that any score's rank is known to a thousandth."""
-    if not len(values):
-        return []
-    found: list[float] = np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
-    return found
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

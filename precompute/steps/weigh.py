@@ -13,13 +13,12 @@ from scipy import stats
 from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
 from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
-from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS, TEXT, VERDICTS
 from precompute.utils.files import new_array
 from precompute.utils.runs import offsets, strongest
 
 Array = NDArray[Any]
 
-KEPT_MAXIMA = 256
 FALSE_DISCOVERY = 0.05
 DELTA_SHARE = 0.1  # of p99.9
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from precompute.steps.omega import unit
-from precompute.steps.weigh import KEPT_MAXIMA
 from precompute.store.reader import Store
+from precompute.store.schema import KEPT_MAXIMA
 from precompute.utils.runs import strongest
+from precompute.utils.stats import unit
 
 Array = NDArray[Any]
 

@@ -28,6 +28,12 @@ TOKEN_KINDS = ("text", "image", "special", "sink")
 
 SHOWN, AROUND = 20, 12
 """Examples of a feature's strongest; text tokens shown on either side of one."""
+TOP = 40
+"""Strongest samples that the pass keeps of a feature and modality: twice what is shown, as some are folded."""
+N_BANDS, BAND = 4, 8
+"""Octaves of activation below the maximum, the last open below; samples drawn from each."""
+KEPT_MAXIMA = 256
+"""Of a sample and modality, the features whose maxima are kept: those with the largest relative to their p99.9."""
 
 VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
 KINDS = ("text-image", "text-text", "image-image")

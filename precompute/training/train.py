@@ -19,6 +19,7 @@ from torch import Tensor
 
 from precompute.data import BadRow, Data, count_kinds, read, summary
 from precompute.data.batches import OVERHEAD, fingerprint, n_image_tokens, plan_rows
+from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.model.loader import check_images, load_model, prelude, without_pictures
 from precompute.model.mllm import Mllm
@@ -26,7 +27,7 @@ from precompute.options.shared import NAMED_COLUMNS, TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
 from precompute.utils.files import claim_folder, creating
 from precompute.utils.progress import Progress, human, say
-from precompute.utils.provenance import code_version, plain_name, stamps, weights
+from precompute.utils.provenance import code_version, plain_name, weights
 
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from precompute.data import Source
 
 
 def plain_name(source: str) -> str:
@@ -17,18 +14,6 @@ def plain_name(source: str) -> str:
 def weights(source: str) -> list[Path]:
     folder = Path(source)
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-
-
-def stamps(images: Iterable[Source]) -> list[list[str | int]]:
-    """Tell whether files, or images inside files, have changed, without reading them."""
-    found: list[list[str | int]] = []
-    for image in images:
-        if isinstance(image, Path):
-            stat = image.stat()
-            found.append([image.name, stat.st_size, stat.st_mtime_ns])
-        else:
-            found.append(image.stamp())
-    return found
 
 
 def code_version() -> str:

@@ -56,3 +56,18 @@ def rank_in_run(key_n: Tensor) -> Tensor:
     begin = run_starts(key_n)
     length = run_ends(begin, len(key_n)) - begin
     return torch.arange(len(key_n), device=key_n.device) - begin.repeat_interleave(length)
+
+
+def mix(x: Tensor, number: Tensor) -> Tensor:
+    """One more number in the hash: splitmix64's finaliser (Steele et al. 2014), in int64 that wraps around."""
+    mixed = x ^ number
+    mixed += signed(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed ^= mixed >> shift & (1 << 64 - shift) - 1  # zeros come in from the left
+        mixed *= signed(factor)
+    return mixed
+
+
+def signed(number: int) -> int:
+    """The same 64 bits as a number that int64 holds."""
+    return number - (number >> 63 << 64)

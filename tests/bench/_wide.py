@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.steps.index import flat_index
-from precompute.steps.score import histogram, quantiles
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.histogram import N_BINS
@@ -26,6 +25,7 @@ from precompute.store.making.unfinished import save_json, save_step
 from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.utils.files import new_array
+from precompute.utils.stats import histogram, quantiles
 
 Array = NDArray[Any]
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from precompute.steps import feature_map
 from precompute.steps.index import nearest
-from precompute.steps.omega import unit
 from precompute.store import mapfile
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
+from precompute.utils.stats import unit
 from tests.bench.common import Figure, Setup
 
 Array = NDArray[Any]

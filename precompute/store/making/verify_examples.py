@@ -9,13 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.collect.accumulators import TOP
-from precompute.collect.entries import BAND, N_BANDS
 from precompute.errors import SaevxError
-from precompute.steps.folding import number_files, views
 from precompute.store import schema as s
 from precompute.store.events import of_bits
+from precompute.store.making.example_views import number_files, views
 from precompute.store.reader import Store
+from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.store.sql import fetch_plain
 from precompute.utils.runs import rank_in_run, run_starts
 

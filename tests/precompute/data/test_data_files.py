@@ -13,10 +13,10 @@ import pytest
 
 from precompute.data import Cell, Columns, Slice, header_size, open_picture, read
 from precompute.data import arrow_tables as tables_module
+from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.pipeline import Run
 from precompute.store.making.unfinished import Collected
-from precompute.utils.provenance import stamps
 from tests.helpers import tiny
 from tests.helpers.tinies import Maker, collected
 

@@ -9,10 +9,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.steps import cooccur
-from precompute.steps.score import derangement
 from precompute.store.cooccurrence import COUNTED, SORTS, Pairs
 from precompute.store.making.unfinished import load_step
 from precompute.store.schema import IMAGE, TEXT
+from precompute.utils.stats import derangement
 from tests.helpers.synthetic import word_feature
 from tests.precompute.conftest import Part
 

@@ -17,13 +17,13 @@ from precompute.errors import SaevxError
 from precompute.steps import tsne
 from precompute.steps.feature_map import living
 from precompute.steps.index import nearest
-from precompute.steps.omega import unit
 from precompute.store import mapfile
 from precompute.store.making.verify import verify
 from precompute.store.making.writer import content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
+from precompute.utils.stats import unit
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,104 @@
+"""What an example shows of its side, as one number: the window of text around its token, or its image file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from precompute.store.events import Events, patches
+from precompute.store.schema import AROUND, TEXT
+from precompute.utils import memory
+from precompute.utils.runs import expand, offsets, run_starts
+from precompute.utils.tensors import mix
+
+Array = NDArray[Any]
+TOKENS_AT_ONCE = 1 << 20
+
+
+class Files(NamedTuple):
+    """Which samples have which image files, by a number a file."""
+
+    first_n: Array
+    """int64: the sample's first; −1 where it has none."""
+    several: dict[int, tuple[list[Any], Array]]
+    """Of the rows with several images their views, and the number of each view's file."""
+
+
+def number_files(n: int, records: Iterable[tuple[int, list[Any], list[Any]]]) -> Files:
+    """
+    Args:
+        n: samples.
+        records: row, images and views of samples.
+    """
+    numbers: dict[str, int] = {}
+    first_n = np.full(n, -1, np.int64)
+    several = {}
+    for row, images, grids in records:
+        own = np.array([numbers.setdefault(str(image["sha256"]), len(numbers)) for image in images], np.int64)
+        first_n[row] = own[0] if len(own) else -1
+        if len(own) > 1:
+            several[row] = (grids, own[[int(grid[3]) for grid in grids]])
+    return Files(first_n, several)
+
+
+def views(events: Events, files: Files, modality: int, row_lc: Array, position_lc: Array) -> Array:
+    """int64 [l, c]: one number for all that an example shows of its side: the window of text, or the image file.
+
+    Args:
+        row_lc: −1 where there is none; the number is then without meaning.
+    """
+    view_lc = np.full(row_lc.shape, -1)
+    valid = row_lc >= 0
+    row_e, position_e = row_lc[valid], position_lc[valid].astype(np.int64)
+    is_text = modality == TEXT
+    view_lc[valid] = windows(events, row_e, position_e) if is_text else image_files(events, files, row_e, position_e)
+    return view_lc
+
+
+def image_files(events: Events, files: Files, row_e: Array, position_e: Array) -> Array:
+    """int64 [e]: the number of the image file that holds each patch."""
+    file_e: Array = files.first_n[row_e]
+    several = np.flatnonzero(np.isin(row_e, list(files.several)))
+    order = several[np.argsort(row_e[several], kind="stable")]
+    for of_row in np.split(order, run_starts(row_e[order])[1:]) if len(order) else ():
+        row = int(row_e[of_row[0]])
+        grids, file_of_view = files.several[row]
+        places = patches(events.tokens(row), grids)
+        at = np.searchsorted(places.position, position_e[of_row])
+        placed = at < len(places.position)  # a model may have more image tokens than its views have patches
+        file_e[of_row[placed]] = file_of_view[places.view[at[placed]]]
+    return file_e
+
+
+def windows(events: Events, row_e: Array, position_e: Array) -> Array:
+    """int64 [e]: a hash of the text tokens around each in their places, as far as an example shows them."""
+    order = np.argsort(row_e, kind="stable")
+    rows, first = np.unique(row_e[order], return_index=True)
+    first = np.append(first, len(order))
+    start = np.asarray(events.sample_token[rows])
+    length = events.sample_token[rows + 1] - start
+    token = offsets(length)
+    key_e = np.zeros(len(row_e), np.int64)
+    low = 0
+    while low < len(rows):
+        high = max(low + 1, int(np.searchsorted(token, token[low] + TOKENS_AT_ONCE, "right")) - 1)
+        at = expand(start[low:high], length[low:high])
+        text_t = events.token_modality[at] == TEXT
+        id_x, text_before = events.token_id[at[text_t]].astype(np.int64), offsets(text_t)
+        entries = order[first[low] : first[high]]
+        which = np.searchsorted(rows, row_e[entries])
+        begin = token[which] - token[low]
+        least, most = text_before[begin], text_before[begin + length[which]]
+        key = torch.zeros(len(entries), dtype=torch.int64)
+        for step in range(-AROUND, AROUND + 1):
+            x = text_before[begin + position_e[entries]] + step
+            inside = (x >= least) & (x < most)
+            key = mix(key, torch.from_numpy(np.where(inside, id_x[np.where(inside, x, 0)], -1)))
+        key_e[entries] = key.numpy()
+        memory.release(events.token_modality, events.token_id)
+        low = high
+    return key_e

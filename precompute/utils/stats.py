@@ -1,0 +1,75 @@
+"""Statistics that several rooms need: unit vectors, shuffles, AUROC, histograms, quantiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[Any]
+
+N_BINS = 40
+
+
+def unit(vectors: Array) -> Array:
+    """Rows scaled to length 1; zero rows stay zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def derangement(n: int, rng: np.random.Generator) -> Array:
+    """A permutation without a fixed point: one random cycle."""
+    order = rng.permutation(n)
+    moved = np.empty(n, dtype=np.int64)
+    moved[order] = np.roll(order, 1)
+    return moved
+
+
+def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500) -> dict[str, float] | None:
+    """P(positive > negative), ties counted half, with a 95 % percentile interval of a seeded bootstrap."""
+    positive, negative = positive[~np.isnan(positive)], negative[~np.isnan(negative)]
+    if not len(positive) or not len(negative):
+        return None
+    # win[i] = share of the negatives below positive i, so that a resample is only a weighted mean.
+    ordered = np.sort(negative)
+    left, right = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
+    value = float(((left + right) / 2 / len(negative)).mean())
+    rng = np.random.Generator(np.random.PCG64(seed))
+    draws = []
+    for _ in range(resamples):
+        p = positive[rng.integers(0, len(positive), len(positive))]
+        n = np.sort(negative[rng.integers(0, len(negative), len(negative))])
+        draws.append(((np.searchsorted(n, p, "left") + np.searchsorted(n, p, "right")) / 2 / len(n)).mean())
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
+    """Counts between edges over the finite values."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return {"edges": [], "counts": []}
+    low, high = float(values.min()), float(values.max())
+    largest = max(abs(low), abs(high))
+    if high - low < 4 * bins * np.spacing(largest):  # all but one value: there is nothing to cut between
+        around = max(0.5, 1e-6 * largest)
+        low, high = low - around, high + around
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def quantiles(values: Array) -> list[float]:
+    """The values themselves at shares 0, 1/1000, …, 1, so that any score's rank is known to a thousandth."""
+    if not len(values):
+        return []
+    found: list[float] = np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
+    return found
+
+
+def length_rho(values: Array, length: Array) -> float | None:
+    """Spearman correlation of a score with the number of tokens; None where either does not vary."""
+    finite = np.isfinite(values)
+    varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(length[finite]) > 0
+    return float(stats.spearmanr(values[finite], length[finite]).statistic) if varied else None
