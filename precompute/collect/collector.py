@@ -22,7 +22,7 @@ from torch import Tensor
 from precompute.collect.accumulators import Accumulator
 from precompute.collect.entries import by_sample
 from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
-from precompute.data import Data, Row, SetAside, none_left, write_thumbnail
+from precompute.data import Data, RejectedRow, Row, none_left, write_thumbnail
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import SaevxError
 from precompute.model.loader import ahead, behind, decode, no_finite
@@ -57,7 +57,7 @@ class Loaded:
     """None when every row of it was set aside."""
     pictures: list[list[dict[str, Any]]]
     """Per row and image: width, height, sha256."""
-    set_aside: list[SetAside]
+    rejected_rows: list[RejectedRow]
     ends_batch: bool
     """False where another part of the same planned batch follows."""
     hidden: Tensor | None = None
@@ -146,7 +146,7 @@ class Collector:
                 [{"width": p.image.width, "height": p.image.height, "sha256": p.sha256} for p in pictures]
                 for pictures in one.pictures
             ]
-            parts.append(Loaded(one.rows, one.batch, facts, one.set_aside, one is decoded[-1]))
+            parts.append(Loaded(one.rows, one.batch, facts, one.rejected_rows, one is decoded[-1]))
         return parts
 
     # ---- the model
@@ -199,7 +199,7 @@ class Collector:
             if n_samples >= PRELUDE:
                 break
         if not n_samples:
-            raise SaevxError(none_left("No sample could be used", [bad for one in held for bad in one.set_aside]))
+            raise SaevxError(none_left("No sample could be used", [bad for one in held for bad in one.rejected_rows]))
         self.clock.prelude_samples = n_samples
         median: dict[str, float | None] = {}
         counted: list[Tensor] = []
@@ -247,21 +247,21 @@ class Collector:
         """Compute one shard."""
         ds = {self.data.rows[i].index for i in self.plan.ds}
         samples: list[Sample] = []
-        set_aside: list[SetAside] = []
+        rejected_rows: list[RejectedRow] = []
         sums: list[Array] = []
         accumulator = Accumulator(self.sae.n_features, self.seed, self.sae.device)
         n_batches = 0
         while n_batches < len(self.plan.shards[number]):
             one = next(loaded)
             n_batches += one.ends_batch
-            set_aside += one.set_aside
+            rejected_rows += one.rejected_rows
             sum_md = np.zeros((2, self.mllm.d_model))
             if one.batch is not None:
                 encoded = encode_batch(self.forward(one), one.batch, self.sae, scale, errors=True)
                 good_b = np.array([reason is None for reason in encoded.reason_b])
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
-                        set_aside.append(SetAside(row.index, row.sample_id, reason))
+                        rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                 events = pair_events(encoded, one)
                 reduced = by_sample(events, self.sae.n_features)
                 accumulator.update(events, reduced)
@@ -269,10 +269,10 @@ class Collector:
                 sum_md = sums_of(encoded, good_b)
                 del encoded, events, reduced  # nothing of a batch but its samples stands beside the next
             sums.append(sum_md)
-            progress.add(len(one.rows) + len(one.set_aside))
+            progress.add(len(one.rows) + len(one.rejected_rows))
             del one
         samples.sort(key=lambda sample: sample.index)
-        return Shard(samples, set_aside, np.array(sums), accumulator.accum())
+        return Shard(samples, rejected_rows, np.array(sums), accumulator.accum())
 
     def write(self, number: int, shard: Shard) -> None:
         """Write a shard, and let go of it."""

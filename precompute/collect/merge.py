@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from precompute.collect import accumulators as acc
 from precompute.collect.collector import PRELUDE_FILE, THUMBS, Collector, thumb_path
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
-from precompute.data import SetAside, none_left
+from precompute.data import RejectedRow, none_left
 from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
 from precompute.utils import memory
@@ -43,7 +43,7 @@ class Heads(NamedTuple):
     n_token: Array
     n_event: Array
     max_n2: Array
-    set_aside: list[SetAside]
+    rejected_rows: list[RejectedRow]
     records: list[dict[str, Any]]
 
 
@@ -56,7 +56,7 @@ def shards(job: Collector) -> Iterator[tuple[int, Any]]:
 def heads(job: Collector) -> Heads:
     """Row order of the store, from all shards."""
     parts: dict[str, list[Array]] = {name: [] for name in ("index", "n_token", "n_event", "max_n")}
-    set_aside = list(job.data.set_aside)
+    rejected_rows = list(job.data.rejected_rows)
     records: list[dict[str, Any]] = []
     for _, file in shards(job):
         token_start = offsets(file["n_token"])
@@ -66,17 +66,17 @@ def heads(job: Collector) -> Heads:
         parts["n_event"].append(np.diff(event_start[token_start]))
         parts["max_n"].append(file["max_n"])
         records += json.loads(file["records"].tobytes())
-        set_aside += [SetAside(*bad) for bad in json.loads(file["set_aside"].tobytes())]
+        rejected_rows += [RejectedRow(*bad) for bad in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
-        raise SaevxError(none_left("No sample could be used", set_aside))
+        raise SaevxError(none_left("No sample could be used", rejected_rows))
     order = np.argsort(columns["index"])
     return Heads(
         columns["index"][order],
         columns["n_token"][order],
         columns["n_event"][order],
         columns["max_n"][order],
-        sorted(set_aside),
+        sorted(rejected_rows),
         sorted(records, key=lambda record: record["index"]),
     )
 
@@ -109,7 +109,7 @@ def merge(job: Collector, ds: int) -> dict[str, Any]:
             "sha256": digest,
             "n_rows": job.data.n_rows,
             "n_samples": len(head.index_n),
-            "n_quarantined": len(head.set_aside),
+            "n_quarantined": len(head.rejected_rows),
         },
     }
 
@@ -314,7 +314,7 @@ def write_records(job: Collector, head: Heads) -> str:
             }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     with atomic_write(folder / "quarantine.jsonl", "w") as file:
-        for bad in head.set_aside:
+        for bad in head.rejected_rows:
             file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
     return digest.hexdigest()
 

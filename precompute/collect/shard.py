@@ -15,7 +15,7 @@ from torch import Tensor
 
 from precompute.collect import accumulators as acc
 from precompute.collect.entries import Activations, BySample
-from precompute.data import SetAside
+from precompute.data import RejectedRow
 from precompute.model.mllm import IMAGE, TEXT
 from precompute.sae.encode import Encoded
 from precompute.utils.files import atomic_write
@@ -61,7 +61,7 @@ class Shard:
 
     samples: list[Sample]
     """In the data's order."""
-    set_aside: list[SetAside]
+    rejected_rows: list[RejectedRow]
     sums: Array
     """float64 [batches, 2, d]: Σh by modality."""
     accum: acc.Accum
@@ -181,7 +181,7 @@ def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_mod
         "resid_index": _cat([np.full(len(h), i) for i, _, h in resid], np.int64),
         "resid_pos": _cat([np.flatnonzero(kinds <= IMAGE) for _, kinds, _ in resid], np.int32),
         "records": as_bytes([s.record for s in samples]),
-        "set_aside": as_bytes([astuple(bad) for bad in shard.set_aside]),
+        "set_aside": as_bytes([astuple(bad) for bad in shard.rejected_rows]),
         **{f"accum_{name}": array for name, array in acc.save(shard.accum).items()},
     }
     rows_td = torch.cat([h for _, _, h in resid]) if resid else torch.zeros(0, d_model).bfloat16()

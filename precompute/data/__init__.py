@@ -18,15 +18,43 @@ from precompute.data.images import (
     to_rgb,
     write_thumbnail,
 )
-from precompute.data.records import BadRow, Columns, Data, Row, SetAside, Slice, Source, empty
+from precompute.data.records import BadRow, Columns, Data, RejectedRow, Row, Slice, Source, empty
 from precompute.data.rejections import count_kinds, none_left, summary, summary_of
 from precompute.data.rows import ALL_REJECTED, guess_line, read, refuse_no_image, stream
 from precompute.data.sources import METADATA, matching
 from precompute.data.survey import Survey, survey
 
 __all__ = [
-    "ALL_REJECTED", "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data", "Picture",
-    "Row", "SetAside", "Slice", "Source", "Survey", "TooManyPixels", "check_size", "count_kinds", "empty",
-    "guess_line", "header_size", "matching", "none_left", "open_picture", "read", "refuse_no_image", "stream",
-    "summary", "summary_of", "survey", "to_rgb", "write_thumbnail",
+    "ALL_REJECTED",
+    "FORMATS",
+    "MAX_ASPECT",
+    "MAX_PIXELS",
+    "METADATA",
+    "BadRow",
+    "Cell",
+    "Columns",
+    "Data",
+    "Picture",
+    "RejectedRow",
+    "Row",
+    "Slice",
+    "Source",
+    "Survey",
+    "TooManyPixels",
+    "check_size",
+    "count_kinds",
+    "empty",
+    "guess_line",
+    "header_size",
+    "matching",
+    "none_left",
+    "open_picture",
+    "read",
+    "refuse_no_image",
+    "stream",
+    "summary",
+    "summary_of",
+    "survey",
+    "to_rgb",
+    "write_thumbnail",
 ]  # fmt: skip

@@ -19,8 +19,8 @@ from precompute.data import (
     ALL_REJECTED,
     BadRow,
     Data,
+    RejectedRow,
     Row,
-    SetAside,
     check_size,
     guess_line,
     header_size,
@@ -95,10 +95,10 @@ def fingerprint(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[SetAside]]:
+def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[RejectedRow]]:
     """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
     n_text = mllm.n_text_tokens([row.text for row in rows])
-    kept, lengths, set_aside = [], [], []
+    kept, lengths, rejected_rows = [], [], []
     for row, n in zip(rows, n_text.tolist(), strict=True):
         try:
             length = n + n_image_tokens(row, mllm)
@@ -107,11 +107,11 @@ def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], li
             if not row.images and not row.text:
                 raise PairError("it has neither image nor text")
         except (BadRow, PairError) as error:
-            set_aside.append(SetAside(row.index, row.sample_id, error.reason))
+            rejected_rows.append(RejectedRow(row.index, row.sample_id, error.reason))
         else:
             kept.append(row)
             lengths.append(length)
-    return kept, np.array(lengths, dtype=np.int64) + OVERHEAD, set_aside
+    return kept, np.array(lengths, dtype=np.int64) + OVERHEAD, rejected_rows
 
 
 def n_image_tokens(row: Row, mllm: Any) -> int:
@@ -152,15 +152,15 @@ def plan_rows(
     if mllm.multimodal:
         refuse_no_image(source, mllm.source, data.no_image)
     kept, length_n, bad = usable(data.rows, mllm)
-    set_aside = sorted([*data.set_aside, *bad])
+    rejected_rows = sorted([*data.rejected_rows, *bad])
     if not kept:
-        raise SaevxError(none_left(f"No row of {source} can be used", set_aside, id_column))
+        raise SaevxError(none_left(f"No row of {source} can be used", rejected_rows, id_column))
     if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in kept):
         refuse_no_image(source, mllm.source, ALL_REJECTED)
     if data.guess:
         say(guess_line(data.guess))
-    if set_aside:
-        say(summary_of(set_aside, id_column))
+    if rejected_rows:
+        say(summary_of(rejected_rows, id_column))
     plan = make_plan(
         [row.sample_id for row in kept],
         length_n,
@@ -169,7 +169,7 @@ def plan_rows(
         ds=ds,
         seed=seed,
     )
-    return data._replace(rows=kept, set_aside=set_aside), plan
+    return data._replace(rows=kept, rejected_rows=rejected_rows), plan
 
 
 def shuffle_images(rows: list[Row], seed: int) -> list[Row]:

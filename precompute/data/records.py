@@ -88,7 +88,7 @@ class Row:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class SetAside:
+class RejectedRow:
     """A rejected row."""
 
     index: int
@@ -101,7 +101,7 @@ class Data(NamedTuple):
 
     name: str
     rows: list[Row]
-    set_aside: list[SetAside]
+    rejected_rows: list[RejectedRow]
     text_only: bool
     """No row names an image."""
     files: list[Path] = []  # noqa: RUF012 (never written to)
@@ -113,7 +113,7 @@ class Data(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        return len(self.rows) + len(self.set_aside)
+        return len(self.rows) + len(self.rejected_rows)
 
 
 class BadRow(Exception):  # noqa: N818 (it is a verdict on data, not an error)

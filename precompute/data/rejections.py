@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from precompute.data.records import SetAside
+from precompute.data.records import RejectedRow
 
 ROW = "row"
 """`--id-column row` numbers the rows, unless they have a field of that name."""
@@ -147,12 +147,12 @@ def summary(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
     return f"{n} row{'s' * (n != 1)} rejected: {clause(n_by_kind, id_column)}" if n else ""
 
 
-def summary_of(rejected: Iterable[SetAside], id_column: str | None = None) -> str:
+def summary_of(rejected: Iterable[RejectedRow], id_column: str | None = None) -> str:
     """`summary` of rows."""
     return summary(count_kinds(one.reason for one in rejected), id_column)
 
 
-def none_left(what: str, rejected: Sequence[SetAside], id_column: str | None = None) -> str:
+def none_left(what: str, rejected: Sequence[RejectedRow], id_column: str | None = None) -> str:
     """One sentence for data of which every row is rejected.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data.paths import image_file
-from precompute.data.records import BadRow, Columns, Data, Place, Row, SetAside, Source, empty, key_of
+from precompute.data.records import BadRow, Columns, Data, Place, RejectedRow, Row, Source, empty, key_of
 from precompute.data.rejections import kind_of, none_left
 from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError
@@ -35,7 +35,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
         return new
 
     rows: list[Row] = []
-    rejected: list[SetAside] = []
+    rejected: list[RejectedRow] = []
     for one in stream(view, is_new, columns):
         if isinstance(one, Row):
             rows.append(one)
@@ -51,7 +51,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
     return Data(view.listing.name, rows, rejected, view.image is None, view.listing.files, no_image, guess)
 
 
-def _no_image(view: Survey, rows: list[Row], rejected: list[SetAside]) -> str:
+def _no_image(view: Survey, rows: list[Row], rejected: list[RejectedRow]) -> str:
     """Why no row has an image, as a clause, where some should; else empty."""
     if view.image is not None:
         return "" if any(row.images for row in rows) else ALL_REJECTED
@@ -59,7 +59,7 @@ def _no_image(view: Survey, rows: list[Row], rejected: list[SetAside]) -> str:
     return view.no_image or (f"the texts of {marked} rows speak of images" if marked else "")
 
 
-def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Iterator[Row | SetAside]:
+def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Iterator[Row | RejectedRow]:
     """The rows of DATA one by one, for data of any length.
 
     Args:
@@ -83,7 +83,7 @@ def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Ite
             extra = {name: value for name, value in record.items() if name not in used and (named or name != key)}
             yield Row(index, sample_id, text, images, extra, where)
         except BadRow as bad:
-            yield SetAside(index, sample_id, str(bad))
+            yield RejectedRow(index, sample_id, str(bad))
 
 
 def guess_line(field: str) -> str:

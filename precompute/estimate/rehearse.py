@@ -140,7 +140,7 @@ def some(data: Data, plan: Plan, n_batches: int, ds: int) -> tuple[Data, Plan, i
     batches = [[place[at] for at in batch] for batch in plan.batches[:n_batches]]
     rows = [data.rows[at] for at in chosen]
     small = Plan(batches, [range(n_batches)], members, plan.length_n[chosen])
-    return data._replace(rows=rows, set_aside=[]), small, len(members)
+    return data._replace(rows=rows, rejected_rows=[]), small, len(members)
 
 
 def rehearse(
@@ -164,7 +164,7 @@ def rehearse(
     for tried in parts:
         if tried.batch is not None:
             break
-        rejected += tried.set_aside
+        rejected += tried.rejected_rows
     else:
         raise SaevxError(none_left("No sample could be tried", rejected))
     trial.forward(trial.load(tried.rows[:1])[0])

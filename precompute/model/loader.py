@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import BadRow, Data, Picture, Row, SetAside, none_left, open_picture
+from precompute.data import BadRow, Data, Picture, RejectedRow, Row, none_left, open_picture
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import PairError, SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
@@ -64,7 +64,7 @@ class Decoded(NamedTuple):
     """None when every row was set aside."""
     pictures: list[list[Picture]]
     """Of each row, until they are let go of."""
-    set_aside: list[SetAside]
+    rejected_rows: list[RejectedRow]
 
 
 def decode(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
@@ -75,33 +75,33 @@ def decode(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
     """
     kept: list[Row] = []
     pictures: list[list[Picture]] = []
-    set_aside: list[SetAside] = []
+    rejected_rows: list[RejectedRow] = []
     for row in rows:
         try:
             pictures.append([open_picture(path) for path in row.images])
             kept.append(row)
         except BadRow as bad:
-            set_aside.append(SetAside(row.index, row.sample_id, str(bad)))
+            rejected_rows.append(RejectedRow(row.index, row.sample_id, str(bad)))
     if not kept:
-        return [Decoded([], None, [], set_aside)]
+        return [Decoded([], None, [], rejected_rows)]
     pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(kept, pictures, strict=True)]
     try:
-        return [Decoded(kept, mllm.prepare(pairs), pictures, set_aside)]
+        return [Decoded(kept, mllm.prepare(pairs), pictures, rejected_rows)]
     except PairError:
         alone: list[Decoded] = []
         for row, pair, seen in zip(kept, pairs, pictures, strict=True):
             try:
                 alone.append(Decoded([row], mllm.prepare([pair]), [seen], []))
             except PairError as error:
-                set_aside.append(SetAside(row.index, row.sample_id, error.reason))
+                rejected_rows.append(RejectedRow(row.index, row.sample_id, error.reason))
     if not alone:
-        return [Decoded([], None, [], set_aside)]
+        return [Decoded([], None, [], rejected_rows)]
     good, images = [one.rows[0] for one in alone], [one.pictures[0] for one in alone]
     try:
         pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(good, images, strict=True)]
-        return [Decoded(good, mllm.prepare(pairs), images, set_aside)]
+        return [Decoded(good, mllm.prepare(pairs), images, rejected_rows)]
     except PairError:
-        alone[0] = alone[0]._replace(set_aside=set_aside)
+        alone[0] = alone[0]._replace(rejected_rows=rejected_rows)
         return alone
 
 
@@ -180,9 +180,9 @@ def prelude(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Norms
     """
     found: dict[int, list[Array]] = {TEXT: [], IMAGE: []}
     left, n_tokens = PRELUDE, 0
-    reasons: list[SetAside] = []
+    reasons: list[RejectedRow] = []
     for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-        reasons += one.set_aside
+        reasons += one.rejected_rows
         if one.batch is None:
             continue
         norm_bs, modality_bs = norms(mllm.hidden(one.batch)[:left]), one.batch.modality_bs[:left]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from precompute.data import SetAside
+from precompute.data import RejectedRow
 from precompute.errors import SaevxError
 from precompute.model.hooks import SOURCES
 from precompute.model.mllm import Mllm
@@ -87,7 +87,7 @@ class Outcomes:
 
 
 def result(
-    o: PatchesOptions, store: Store, mllm: Mllm, answered: list[Answered], set_aside: list[SetAside]
+    o: PatchesOptions, store: Store, mllm: Mllm, answered: list[Answered], rejected_rows: list[RejectedRow]
 ) -> dict[str, Any]:
     """The JSON; docs/patches.md says what its fields are."""
     hit_nv, pixels_nv = np.array([one.hit for one in answered]), np.array([one.pixels for one in answered])
@@ -116,9 +116,9 @@ def result(
             "questions": len(answered),
             "patches": {"mean": patches.rounded(np.mean(n_patches)), "least": min(n_patches), "most": max(n_patches)},
             "set_aside": {
-                "n": len(set_aside),
-                "reasons": dict(sorted(Counter(one.reason for one in set_aside).items())),
-                "first": [asdict(one) for one in set_aside[:NAMED]],
+                "n": len(rejected_rows),
+                "reasons": dict(sorted(Counter(one.reason for one in rejected_rows).items())),
+                "first": [asdict(one) for one in rejected_rows[:NAMED]],
             },
         },
         "scores": {**patches.SCORES, **patches.CONTROLS},

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import BadRow, Data, Row, SetAside, none_left, open_picture, read, summary_of
+from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_picture, read, summary_of
 from precompute.data.batches import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
@@ -90,20 +90,20 @@ def run(o: PatchesOptions) -> Path:
     store = Store.open(o.store)
     try:
         data = questions(read(o.data, o.columns), o)
-        if data.set_aside:
-            say(summary_of(data.set_aside, o.id_column))
+        if data.rejected_rows:
+            say(summary_of(data.rejected_rows, o.id_column))
         with Outcomes(o.part, run_of(o, store)) as outcomes:
             job = Job(o, store, outcomes)
-            answered, set_aside = job.run(data)
-        told = result(o, store, job.mllm, answered, set_aside)
+            answered, rejected_rows = job.run(data)
+        told = result(o, store, job.mllm, answered, rejected_rows)
     finally:
         store.close()
     write(o.out, told)
     o.part.unlink()
     for line in closing(told):
         say(line)
-    if set_aside:
-        say(summary_of(set_aside, o.id_column))
+    if rejected_rows:
+        say(summary_of(rejected_rows, o.id_column))
     return o.out
 
 
@@ -127,20 +127,20 @@ def questions(data: Data, o: PatchesOptions) -> Data:
     Raises:
         SaevxError: there is none.
     """
-    kept, set_aside = [], list(data.set_aside)
+    kept, rejected_rows = [], list(data.rejected_rows)
     for row in data.rows:
         reason = lacking(row, o.answer_column)
         if reason is None:
             kept.append(row)
         else:
-            set_aside.append(SetAside(row.index, row.sample_id, reason))
+            rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
     if not kept:
         raise SaevxError(
-            none_left(f"No row of {o.data} is a question about an image with its answer", set_aside, o.id_column)
+            none_left(f"No row of {o.data} is a question about an image with its answer", rejected_rows, o.id_column)
             + " Name the fields with --image-column, --text-column and --answer-column."
         )
     order = smallest_hashes([row.sample_id for row in kept], o.max_samples or len(kept))
-    return data._replace(rows=[kept[i] for i in order], set_aside=set_aside)
+    return data._replace(rows=[kept[i] for i in order], rejected_rows=rejected_rows)
 
 
 def lacking(row: Row, answer_column: str) -> str | None:
@@ -174,12 +174,12 @@ class Job:
         self.batch_tokens = options.batch_tokens or int(store.manifest["options"].get("batch_tokens", 4096))
         self.variants = variants(options.keep)
         self.mllm, self.sae = load_engine(options, store.manifest, full=True)
-        self.set_aside: list[SetAside] = []
+        self.rejected_rows: list[RejectedRow] = []
 
-    def run(self, data: Data) -> tuple[list[Answered], list[SetAside]]:
+    def run(self, data: Data) -> tuple[list[Answered], list[RejectedRow]]:
         """Every question's outcome, and all rows that were not asked."""
         rows, length_n, bad = usable(data.rows, self.mllm)
-        self.set_aside = [*data.set_aside, *bad]
+        self.rejected_rows = [*data.rejected_rows, *bad]
         known = self.outcomes.known
         n_known = sum(row.sample_id in known for row in rows)
         with Progress("patches", len(rows), "questions", n_known) as progress:
@@ -192,15 +192,15 @@ class Job:
         answered = [known[row.sample_id] for row in rows if row.sample_id in known]
         if not answered:
             what = f"No question of {self.options.data} could be asked"
-            raise SaevxError(none_left(what, self.set_aside, self.options.id_column))
-        return answered, sorted(self.set_aside)
+            raise SaevxError(none_left(what, self.rejected_rows, self.options.id_column))
+        return answered, sorted(self.rejected_rows)
 
     def score(self, rows: list[Row], length_n: Array) -> Iterator[Question]:
         """Rows through the model to layer L and the SAE, their patches ranked by every score."""
         ids, seed = [row.sample_id for row in rows], self.options.seed
         plan = make_plan(ids, length_n, batch_tokens=self.batch_tokens, shard_samples=GROUP, ds=0, seed=seed)
         for one in feed(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
-            self.set_aside += one.set_aside
+            self.rejected_rows += one.rejected_rows
             if one.batch is None:
                 continue
             with catching(self.mllm) as caught:
@@ -212,7 +212,7 @@ class Job:
                 patch_p = np.flatnonzero(one.batch.modality_bs[b] == IMAGE)
                 reason = encoded.reason_b[b] or (None if len(patch_p) else "it has no image token")
                 if reason is not None:
-                    self.set_aside.append(SetAside(row.index, row.sample_id, reason))
+                    self.rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                     continue
                 begin, end = encoded.start_b[b], encoded.start_b[b] + length
                 offset_t = encoded.offset_t[begin : end + 1]
@@ -241,8 +241,8 @@ class Job:
         hit: dict[Variant, bool] = {}
         pixels: dict[Variant, float] = {}
         for painted in ahead(self.paint, self.batches(group)):
-            if isinstance(painted, SetAside):
-                self.set_aside += [painted] if painted not in self.set_aside else []
+            if isinstance(painted, RejectedRow):
+                self.rejected_rows += [painted] if painted not in self.rejected_rows else []
                 continue
             if painted.question is not current:  # of the one before some painted images may have been refused
                 current, hit, pixels = painted.question, {}, {}
@@ -269,12 +269,12 @@ class Job:
             for begin in range(0, len(pictures), step):
                 yield question, pictures[begin : begin + step]
 
-    def paint(self, some: tuple[Question, list[list[Variant]]]) -> Painted | SetAside:
+    def paint(self, some: tuple[Question, list[list[Variant]]]) -> Painted | RejectedRow:
         question, variants = some
         try:
             return self.painted(question, variants)
         except (BadRow, PairError) as error:  # it fits the model, and with room for an answer it does not
-            return SetAside(question.row.index, question.row.sample_id, error.reason)
+            return RejectedRow(question.row.index, question.row.sample_id, error.reason)
 
     def painted(self, question: Question, variants: list[list[Variant]]) -> Painted:
         images = [open_picture(image).image for image in question.row.images]

@@ -24,8 +24,8 @@ from precompute.collect.shard import Sample, pair_events, split
 from precompute.data import (
     METADATA,
     Data,
+    RejectedRow,
     Row,
-    SetAside,
     Survey,
     count_kinds,
     empty,
@@ -90,7 +90,7 @@ class Chunk(NamedTuple):
     """Rows that make a shard."""
 
     number: int
-    rows: list[Row | SetAside]
+    rows: list[Row | RejectedRow]
 
 
 def worker(options: ScoreOptions) -> Job:
@@ -121,7 +121,7 @@ class Job:
         shards = [shard_path(self.part, i) for i in range(n_shards)]
         aside = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:
-            rejected = [SetAside(**item) for path in aside for item in read_lines(path)]
+            rejected = [RejectedRow(**item) for path in aside for item in read_lines(path)]
             shutil.rmtree(self.part)
             if not rejected:
                 raise empty(self.options.data)
@@ -194,18 +194,18 @@ class Job:
         good, bad = shard_path(self.part, chunk.number), bad_path(self.part, chunk.number)
         if not good.exists():
             rows = [one for one in chunk.rows if isinstance(one, Row)]
-            items, set_aside = self.score(rows) if rows else ([], [])
-            set_aside = sorted([*set_aside, *(one for one in chunk.rows if isinstance(one, SetAside))])
-            for path, lines in ((bad, [as_line(asdict(one)) for one in set_aside]), (good, map(as_line, items))):
+            items, rejected_rows = self.score(rows) if rows else ([], [])
+            rejected_rows = sorted([*rejected_rows, *(one for one in chunk.rows if isinstance(one, RejectedRow))])
+            for path, lines in ((bad, [as_line(asdict(one)) for one in rejected_rows]), (good, map(as_line, items))):
                 with atomic_write(path, "w") as file:
                     file.writelines(lines)
         n_bad = bad.read_bytes().count(b"\n")
         return len(chunk.rows) - n_bad, n_bad
 
-    def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[SetAside]]:
+    def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[RejectedRow]]:
         """Rows through the model: what is written of each, in the data's order, and what could not be run."""
         mllm, sae = self.engine()
-        kept, lengths, set_aside = usable(rows, mllm)
+        kept, lengths, rejected_rows = usable(rows, mllm)
         o, made = self.options, self.store.manifest["options"]
         plan = make_plan(
             [row.sample_id for row in kept],
@@ -219,20 +219,20 @@ class Job:
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
             job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.standard.seed, o.nll)
             for one in job.ahead(range(len(plan.batches))):
-                set_aside += one.set_aside
+                rejected_rows += one.rejected_rows
                 if one.batch is None:
                     continue
                 encoded = encode_batch(job.forward(one), one.batch, sae, self.scale, errors=True)
                 for row, reason in zip(one.rows, encoded.reason_b, strict=True):
                     if reason is not None:
-                        set_aside.append(SetAside(row.index, row.sample_id, reason))
+                        rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                 maxima = by_sample(pair_events(encoded, one), sae.n_features)
                 samples += split(encoded, one, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in kept}
             ran = [by_index[sample.index] for sample in samples]
             items = list(as_items(ran, samples, measure(self.standard, ran, samples, job.part))) if samples else []
-        return items, set_aside
+        return items, rejected_rows
 
 class Seen:
     """The ids met so far, on disk: memory must not grow with the data."""

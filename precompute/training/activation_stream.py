@@ -34,7 +34,7 @@ class Stream:
     ) -> None:
         self.mllm, self.data, self.plan, self.sink = mllm, data, plan, sink
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.set_aside: dict[int, str] = {}
+        self.rejected_rows: dict[int, str] = {}
         # Where the next fill begins: epoch and place in its order of batches.
         self.epoch = self.at = self.number = 0
         self.hidden_td = torch.zeros(0, mllm.d_model, dtype=mllm.dtype)
@@ -68,7 +68,7 @@ class Stream:
         parts_td, parts_t, n = [left_td], [left_t], len(left_t)
         while n < self.size:  # the prelude has found a token in this data, so this ends
             for one in next(self.source):
-                self.set_aside |= {bad.index: bad.reason for bad in one.set_aside}
+                self.rejected_rows |= {bad.index: bad.reason for bad in one.rejected_rows}
                 if one.batch is None:
                     continue
                 hidden_bsd = self.mllm.hidden(one.batch)
@@ -92,12 +92,12 @@ class Stream:
 
     def state(self) -> dict[str, Any]:
         """What `restore` goes on from."""
-        return {**self.began, "served": self.served, "set_aside": self.set_aside}
+        return {**self.began, "served": self.served, "set_aside": self.rejected_rows}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Repeat the fill during which `state` was taken, and pass over what it had served."""
         self.epoch, self.at, self.number = (int(state[name]) for name in ("epoch", "at", "number"))
-        self.set_aside = dict(state["set_aside"])
+        self.rejected_rows = dict(state["set_aside"])
         self.source = None
         self.fill(state["left_td"].to(self.mllm.device), state["left_t"].numpy())
         self.served = int(state["served"])

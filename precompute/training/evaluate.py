@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import SetAside, read, summary_of
+from precompute.data import RejectedRow, read, summary_of
 from precompute.data.batches import plan_rows, smallest_hashes
 from precompute.errors import SaevxError
 from precompute.model.loader import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
@@ -159,19 +159,19 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     )
     sink = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks)).sink
     sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
-    set_aside = list(data.set_aside)
+    rejected_rows = list(data.rejected_rows)
     with Progress("evaluate", len(data.rows), "samples") as progress:
         for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-            set_aside += one.set_aside
+            rejected_rows += one.rejected_rows
             if one.batch is not None:
-                set_aside += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
-            progress.add(len(one.rows) + len(one.set_aside))
+                rejected_rows += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
+            progress.add(len(one.rows) + len(one.rejected_rows))
     if not sum(sums.n_target):
         raise SaevxError(
             "No text token stands behind another one, so there is no cross-entropy to measure: give longer texts."
         )
-    if set_aside:
-        say(summary_of(set_aside, o.id_column))
+    if rejected_rows:
+        say(summary_of(rejected_rows, o.id_column))
     result = figures(sums, fired_mf, o.resamples, o.seed)
     warning = sae_warning({"fvu": {name: figure and figure["value"] for name, figure in result["fvu"].items()}})
     if warning is not None:
@@ -185,7 +185,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
             "name": plain_name(o.model), "family": mllm.family, "layer": mllm.layer,
             "dtype": str(mllm.dtype).removeprefix("torch."), "device": mllm.device.type,
         },
-        "data": {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(set_aside)},
+        "data": {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)},
         "options": {
             **o.model_dump(mode="json", include=TOLD),
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
@@ -204,7 +204,7 @@ def measure(
     sums: Sums,
     fired_mf: Array,
     shared: Shared | None,
-) -> list[SetAside]:
+) -> list[RejectedRow]:
     """Add a batch to `sums` and `fired_mf`. Returns the rows that had to be set aside."""
     batch, rows = one.batch, tuple(row.index for row in one.rows)
     assert batch is not None
@@ -238,7 +238,9 @@ def measure(
                 nll_rb[what + suffix] = once(what + suffix, work) if value is None else work()
     add(sums, good_b, n_b, nll_rb, kind_bs, real_bs, taken_bs, h_td, rebuilt)
     return [
-        SetAside(row.index, row.sample_id, NOT_FINITE) for row, good in zip(one.rows, good_b, strict=True) if not good
+        RejectedRow(row.index, row.sample_id, NOT_FINITE)
+        for row, good in zip(one.rows, good_b, strict=True)
+        if not good
     ]
 
 

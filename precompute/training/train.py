@@ -265,12 +265,12 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
     shutil.rmtree(done, ignore_errors=True)
     trainer.set_final_sae_metadata()
     save_sae(trainer.sae, done, scale=trainer.activation_scaler.scaling_factor, dtype=o.save_dtype)
-    set_aside = sorted({**{bad.index: bad.reason for bad in data.set_aside}, **stream.set_aside}.items())
+    rejected_rows = sorted({**{bad.index: bad.reason for bad in data.rejected_rows}, **stream.rejected_rows}.items())
     kept = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
     told = {
         "sae": {"sha256": SaeV.load(done).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
         "model": {"name": plain_name(o.model), "layer": o.layer, "d_model": mllm.d_model},
-        "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(set_aside)},
+        "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(rejected_rows)},
         "options": {
             **s,
             **o.model_dump(mode="json", include=kept),
@@ -281,8 +281,8 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
         "log": [json.loads(one) for one in (o.part / LOG).read_text().splitlines()],
     }
     (done / TRAINING).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if set_aside:
-        say(summary(count_kinds(reason for _, reason in set_aside), o.id_column))
+    if rejected_rows:
+        say(summary(count_kinds(reason for _, reason in rejected_rows), o.id_column))
     done.rename(o.out)
     shutil.rmtree(o.part)
     return o.out

@@ -80,5 +80,5 @@ def test_a_batch_that_is_refused_as_a_whole_is_run_in_parts(tmp_path: Path) -> N
     bad = Row(9, "bad", "two <image> here", rows[0].images, {}, "here")
     parts = decode(mllm, [*rows, bad])
     assert [one.rows for one in parts] == [[row] for row in rows]
-    assert [one.sample_id for part in parts for one in part.set_aside] == ["bad"]
+    assert [one.sample_id for part in parts for one in part.rejected_rows] == ["bad"]
     assert all(one.batch is not None for one in parts)

@@ -52,7 +52,7 @@ def test_imagefolder_keeps_ids_and_other_fields(tmp_path: Path) -> None:
     ]
     assert data.rows[0].extra == {"file_name": "a.png", "colour": "red"}
     assert data.rows[2].source == "metadata.jsonl:4"
-    assert not data.set_aside and not data.text_only and data.n_rows == 3
+    assert not data.rejected_rows and not data.text_only and data.n_rows == 3
 
 
 def test_jsonl_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ GOOD = {"file_name": "a.png", "text": "good", "id": "good"}
 def test_bad_rows_are_set_aside_with_their_reason(tmp_path: Path, line: Any, reason: str) -> None:
     data = read(folder_of(tmp_path / "d", GOOD, line, {"file_name": "c.png", "text": "after"}))
     assert [row.sample_id for row in data.rows] == ["good", "2"]
-    assert [bad.index for bad in data.set_aside] == [1]
-    assert reason in data.set_aside[0].reason
+    assert [bad.index for bad in data.rejected_rows] == [1]
+    assert reason in data.rejected_rows[0].reason
 
 
 def lines(path: Path, *records: Any) -> Path:
@@ -120,7 +120,7 @@ def test_mixed_rows_without_an_image_are_text_alone_where_asked(tmp_path: Path) 
     folder = folder_of(tmp_path / "d", *lines)
     mixed = read(folder, Columns(mixed=True))
     assert [(row.text, len(row.images)) for row in mixed.rows] == [("one", 1), ("two", 0), ("three", 0)]
-    assert [bad.index for bad in mixed.set_aside] == [3] and not mixed.text_only
+    assert [bad.index for bad in mixed.rejected_rows] == [3] and not mixed.text_only
     assert [row.text for row in read(folder).rows] == ["one"]
 
 
@@ -158,7 +158,7 @@ def test_conversations_of_llava(tmp_path: Path, name: str) -> None:
         ("two", "Is like?\nNo.", 2),
     ]
     assert data.rows[0].extra == {"conversations": said, "image": "pictures/a.png"}
-    reasons = [(bad.sample_id, bad.reason) for bad in data.set_aside]
+    reasons = [(bad.sample_id, bad.reason) for bad in data.rejected_rows]
     assert reasons[0] == ("three", "it has no field 'image'")
     assert reasons[1:] == ([(None, "it is not a JSON object")] if path.suffix == ".json" else [])
 
@@ -273,12 +273,12 @@ def test_any_lines_become_rows_or_are_set_aside(
     data = read(path, Columns(side="rejected" if rejected else "chosen"))
     n_rows = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
     assert data.n_rows == n_rows
-    assert sorted([row.index for row in data.rows] + [bad.index for bad in data.set_aside]) == list(range(n_rows))
+    assert sorted([row.index for row in data.rows] + [bad.index for bad in data.rejected_rows]) == list(range(n_rows))
     assert len({row.sample_id for row in data.rows}) == len(data.rows)
     for row in data.rows:
         json.dumps([row.text, row.extra], allow_nan=False, ensure_ascii=False).encode()
         assert all(isinstance(image, Path) and image.is_file() for image in row.images)
-    assert all(bad.reason and "\n" not in bad.reason for bad in data.set_aside)
+    assert all(bad.reason and "\n" not in bad.reason for bad in data.rejected_rows)
 
 
 @given(st.binary(max_size=200))

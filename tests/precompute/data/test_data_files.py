@@ -60,7 +60,7 @@ def test_tars(tmp_path: Path) -> None:
         ("7", "two", {}),
         ("a-001/x/0001", "again", {}),
     ]
-    assert [(bad.index, bad.reason) for bad in data.set_aside] == [
+    assert [(bad.index, bad.reason) for bad in data.rejected_rows] == [
         (2, "it has no image"),
         (3, "its member x/0004.txt is not valid Unicode"),
         (4, "of its member x/0005.json: it is not valid JSON"),
@@ -84,7 +84,7 @@ def test_a_damaged_tar_keeps_what_came_before(tmp_path: Path) -> None:
     (tmp_path / "no.tar").write_bytes(b"no tar at all" * 100)
     data = read(tmp_path)
     assert [row.sample_id for row in data.rows] == ["0"]
-    first, second = (bad.reason for bad in data.set_aside)
+    first, second = (bad.reason for bad in data.rejected_rows)
     assert "cut.tar cannot be read from sample 1 on" in first and "no.tar cannot be read" in second
 
 
@@ -144,7 +144,7 @@ def test_parquet_with_structs(tmp_path: Path) -> None:
     cells[1:4] = [{"bytes": None, "path": "nine.png"}, {"bytes": None, "path": None}, None]
     path = parquet(tmp_path / "p.parquet", text=[f"text {i}" for i in range(n)], n=list(range(n)), picture=cells)
     data = read(path)
-    assert [(bad.index, bad.reason) for bad in data.set_aside] == [(i, "it has no field 'picture'") for i in (2, 3)]
+    assert [(bad.index, bad.reason) for bad in data.rejected_rows] == [(i, "it has no field 'picture'") for i in (2, 3)]
     assert [row.text for row in data.rows[:3]] == ["text 0", "text 1", "text 4"]
     assert data.rows[0].extra == {"n": 0} and data.rows[0].source == "p:0" and data.files == [path]
     assert data.rows[1].images == (tmp_path / "nine.png",)
@@ -161,7 +161,8 @@ def test_parquet_with_lists_bytes_and_paths(tmp_path: Path) -> None:
     data = read(path)
     assert [(row.sample_id, len(row.images)) for row in data.rows] == [("v", 2), ("z", 1)]
     assert [pixels(image) for row in data.rows for image in row.images] == [pixels(png(i)) for i in (1, 2, 3)]
-    assert [bad.reason for bad in data.set_aside] == ["it has no field 'images'"] * 2 + ["one of its images is missing"]
+    reasons = [bad.reason for bad in data.rejected_rows]
+    assert reasons == ["it has no field 'images'"] * 2 + ["one of its images is missing"]
     folder = tmp_path / "folder"
     folder.mkdir()
     tiny.picture(1).save(folder / "a.png")
@@ -170,7 +171,7 @@ def test_parquet_with_lists_bytes_and_paths(tmp_path: Path) -> None:
     data = read(folder)
     kept = {"image": ["a.png"], "note": 1.5}
     assert [(row.text, row.images, row.extra) for row in data.rows] == [("one", (folder / "a.png",), kept)]
-    assert [bad.reason for bad in data.set_aside] == [
+    assert [bad.reason for bad in data.rejected_rows] == [
         "it has no field 'text'", "there is no image gone.png", "it has no field 'image'"
     ]  # fmt: skip
     with pytest.raises(SaevxError, match="not 'photo'"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from precompute.data import Columns, none_left, read, summary, summary_of
-from precompute.data.records import SetAside
+from precompute.data.records import RejectedRow
 from precompute.data.rejections import KINDS, count_kinds, kind_of
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -75,7 +75,7 @@ def test_the_summary_counts_the_most_frequent_first_and_says_what_helps() -> Non
     )
     assert "--id-column" not in summary(count_kinds(reasons), "row") and summary({}) == ""
     assert summary({"no-text": 1}).startswith("1 row rejected: 1 has no text")
-    rows = [SetAside(i, str(i), reason) for i, reason in enumerate(reversed(reasons))]
+    rows = [RejectedRow(i, str(i), reason) for i, reason in enumerate(reversed(reasons))]
     assert summary_of(rows) == told
     assert none_left("No row of X can be used", rows) == f"No row of X can be used: {told}; the first: odd."
 

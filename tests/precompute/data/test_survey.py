@@ -179,9 +179,9 @@ def test_what_is_no_image_file_is_rejected(tmp_path: Path) -> None:
         "a" * 5000, "", ".", "/", "file://[x/0.png", "file://\0", {"url": "0.png"}, [["0.png"]], 5, True,
     ]  # fmt: skip
     data = read(folder_of(folder, *rows_of("image", ["0.png", *odd])))
-    assert len(data.rows) == 1 and [bad.index for bad in data.set_aside] == list(range(1, len(odd) + 1))
-    assert "address on the web" in data.set_aside[2].reason
-    assert all(len(bad.reason) < 300 for bad in data.set_aside)
+    assert len(data.rows) == 1 and [bad.index for bad in data.rejected_rows] == list(range(1, len(odd) + 1))
+    assert "address on the web" in data.rejected_rows[2].reason
+    assert all(len(bad.reason) < 300 for bad in data.rejected_rows)
 
 
 # ---- odd files
@@ -224,7 +224,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path: Path) -> None:
 def test_a_broken_first_line_does_not_hide_the_others(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"\n{"text": "b"}\n{"text": "c"}\n')
     data = read(tmp_path / "rows.jsonl")
-    assert [row.text for row in data.rows] == ["b", "c"] and data.set_aside[0].index == 0
+    assert [row.text for row in data.rows] == ["b", "c"] and data.rejected_rows[0].index == 0
 
 
 # ---- images with a text beside each
@@ -247,7 +247,7 @@ def test_images_with_a_text_beside_each_are_pairs(tmp_path: Path) -> None:
         ("more/0.png", "more 0", "more/0.png"), ("more/1.png", "more 1", "more/1.png"),
     ]  # fmt: skip
     assert [row.images for row in data.rows][2] == (folder / "more/0.png",)
-    assert [bad.reason for bad in data.set_aside] == [
+    assert [bad.reason for bad in data.rejected_rows] == [
         "it has no text (no file bare.txt beside bare.PNG)", "its text file odd.txt is not valid Unicode (UTF-8)"
     ]  # fmt: skip
     folder_of(folder, {"file_name": "0.png", "text": "described"})

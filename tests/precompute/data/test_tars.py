@@ -53,7 +53,7 @@ def test_members_of_a_sample_need_not_lie_side_by_side(tmp_path: Path) -> None:
     orders = [whole, sorted(whole, key=lambda one: one[0].endswith("txt")), sorted(whole, key=lambda one: one[0][2:])]
     for i, members in enumerate(orders):
         data = read(tar_of(tmp_path / f"{i}.tar", members))
-        assert not data.set_aside
+        assert not data.rejected_rows
         for k, row in enumerate(data.rows):
             assert (row.sample_id, row.text) == (str(k), f"text {k}")
             assert open_picture(row.images[0]).image.tobytes() == open_picture(png(k)).image.tobytes()
@@ -110,7 +110,7 @@ def test_a_tar_cut_anywhere_gives_what_came_before_and_says_so(tmp_path: Path, n
         return
     data = read(path)
     assert [row.text for row in data.rows] == [f"text {i}" for i in range(n_whole)]
-    assert "shard x.tar" in data.set_aside[-1].reason
+    assert "shard x.tar" in data.rejected_rows[-1].reason
 
 
 def test_a_tar_without_its_end_or_with_more_behind_it(tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_a_tar_without_its_end_or_with_more_behind_it(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(raw)
         data = read(tmp_path / name)
         assert len(data.rows) == (2 if name == "broken.tar" else 4)
-        assert [words in bad.reason for bad in data.set_aside] == [True]
+        assert [words in bad.reason for bad in data.rejected_rows] == [True]
     (tmp_path / "padded.tar").write_bytes(whole + bytes(100_000))
-    assert not read(tmp_path / "padded.tar").set_aside
+    assert not read(tmp_path / "padded.tar").rejected_rows
 
 
 def test_what_is_no_tar_inside_is_named(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_is_no_tar_inside_is_named(tmp_path: Path) -> None:
         assert words in refusal(tmp_path / "x.tar")
         tar_of(tmp_path / "y.tar", pairs())
         data = read(tmp_path)
-        assert len(data.rows) == 4 and words in data.set_aside[0].reason
+        assert len(data.rows) == 4 and words in data.rejected_rows[0].reason
 
 
 def test_images_of_other_formats_are_missed_not_left_out(tmp_path: Path) -> None:

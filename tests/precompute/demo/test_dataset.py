@@ -97,5 +97,5 @@ def test_spoilt_pictures_and_texts(folder: Path, rows: list[dict[str, Any]]) -> 
 
 def test_the_pass_reads_it(folder: Path) -> None:
     data = read(folder)
-    assert len(data.rows) == N and not data.set_aside
+    assert len(data.rows) == N and not data.rejected_rows
     assert data.rows[3].extra["planted"] is not None

@@ -212,7 +212,8 @@ def test_long_texts_are_cut_to_the_context(mllm: Mllm, tmp_path: Path) -> None:
     rows = [{"text": " the dog" * 300}, {"text": " the dog" * 300, "file_name": "a.png"}, {"text": " a cat"}]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({**row, "image": "a.png"}) + "\n" for row in rows))
     data = read(tmp_path / "text.jsonl")
-    assert plan_rows(mllm, data, "data", batch_tokens=500, seed=0)[0].set_aside, "longer than the model's own context"
+    planned, _ = plan_rows(mllm, data, "data", batch_tokens=500, seed=0)
+    assert planned.rejected_rows, "longer than the model's own context"
     for context in (60, 4096):
         short = cut(data, mllm, context)
         kept, _ = plan_rows(mllm, short, "data", batch_tokens=500, seed=0)
