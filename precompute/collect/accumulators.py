@@ -8,10 +8,8 @@ tokens, samples or features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.collect.entries import (
@@ -31,8 +29,8 @@ from precompute.collect.entries import (
 )
 from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.utils.tensors import places, rank_in_run
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 N_BINS = 256
 SHIFT = 7
 """Bin of a float16 = its bits >> 7: 8 bins an octave."""

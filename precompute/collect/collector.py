@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.collect.accumulators import Accumulator
@@ -32,8 +31,8 @@ from precompute.sae.sae import SaeV, average_factor
 from precompute.utils import memory
 from precompute.utils.files import write_text
 from precompute.utils.progress import Progress
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 THUMBS, PRELUDE_FILE = "thumbs", "prelude.json"
 CHUNK_BYTES = 4 * CHUNK_ELEMENTS
 

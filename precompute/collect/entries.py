@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.store.schema import BAND, N_BANDS
 from precompute.utils.tensors import mix, order_of, places, rank_in_run, run_ends, run_starts, signed, sorted_numbers
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 VALUE_BITS = 15
 """Of a float16 ≥ 0."""
 FIXED = 24

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.collect import accumulators as acc
@@ -21,11 +20,11 @@ from precompute.sae.encode import Encoded
 from precompute.utils.files import atomic_write
 from precompute.utils.runs import offsets
 from precompute.utils.tensors import exact, places
+from precompute.utils.types import Array
 
 if TYPE_CHECKING:
     from precompute.collect.collector import Loaded
 
-Array = NDArray[Any]
 SHARDS = "shards"
 """Their folder in the unfinished store."""
 

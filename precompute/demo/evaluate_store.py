@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import func, select
 
@@ -38,8 +37,8 @@ from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
 from precompute.utils.arguments import parsed
 from precompute.utils.stats import auroc
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 N_FIRST = 10
 FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
 """The flag a planted kind should raise, where it has another name."""

@@ -10,11 +10,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import BadRow, Data, Picture, RejectedRow, Row, none_left, open_picture
@@ -23,8 +22,8 @@ from precompute.errors import PairError, SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options.shared import Place
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 AHEAD = 2

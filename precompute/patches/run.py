@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_picture, read, summary_of
 from precompute.data.batches import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
@@ -38,8 +37,8 @@ from precompute.store.run_info import located
 from precompute.utils.files import creating
 from precompute.utils.progress import Progress, say
 from precompute.utils.provenance import code_version, weights
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 GROUP = 64
 """Questions scored before they are answered: of each, its ranked patches stand in memory until then."""
 RUN_OPTIONS = {

@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, View
 from precompute.sae.sae import SaeV
 from precompute.utils.runs import offsets
 from precompute.utils.tensors import exact, places
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 CHUNK_ELEMENTS = 1 << 23
 """Largest dense z [tokens, F] in memory at a time: 32 MB of float32."""
 

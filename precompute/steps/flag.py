@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.scoring.near_duplicates import NEAR_LIMIT, near_duplicates
 from precompute.scoring.pixels import ISSUES, pixel_flags, pixel_hashes, tiny
@@ -27,8 +26,7 @@ from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.utils.runs import run_starts
 from precompute.utils.stats import auroc, histogram
 from precompute.utils.text import has_letters, repeated_share
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 FALSE_ALARMS = 0.05
 MISMATCH_SCORES = ("pooled-cosine", "supported-share")  # those that work, METHOD's table

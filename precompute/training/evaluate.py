@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import RejectedRow, read, summary_of
@@ -29,8 +28,8 @@ from precompute.sae.sae import SaeV
 from precompute.utils.progress import Progress, say
 from precompute.utils.provenance import code_version, plain_name
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}
 """Which tokens are replaced; `all` takes special tokens and sinks too with --patch-special."""
 RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from precompute.data import open_picture, read
 from precompute.errors import SaevxError
@@ -20,11 +19,11 @@ from precompute.options.shared import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
 from precompute.training.evaluate import RUNS, Shared, evaluate
+from precompute.utils.types import Array
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
 from tests.precompute.commands.test_pipeline import saevx
 
-Array = NDArray[Any]
 Maker = Callable[..., EvaluateOptions]
 SINKS = 1.25
 """Low, so that the tiny model has sinks at all."""
