@@ -17,7 +17,7 @@ from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
 from precompute.options.shared import SaeFormat
 from precompute.utils.command_line import CommandOptions, Paths, UrlPath, from_environment
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
 
 Port = Field(default=8000, ge=0, le=65535)
 Host = Annotated[str, Field(min_length=1)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from precompute.errors import SaevxError
 from precompute.store.opening import read_manifest
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
 
 
 def say(line: str) -> None:

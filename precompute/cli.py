@@ -21,7 +21,8 @@ from precompute.options.score import ScoreOptions
 from precompute.options.shared import EvaluateOptions, TrainOptions
 from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
 from precompute.utils.failures import causes, sentence, truer_sentence, without_secrets, write_log
-from precompute.utils.files import atomic_write, check_file, exclusive, write_text
+from precompute.utils.files import atomic_write, check_file, write_text
+from precompute.utils.ownership import exclusive
 
 CLI_CONFIG = SettingsConfigDict(
     cli_kebab_case=True,

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data import Data, read, summary
-from precompute.data.batches import Plan, fingerprint, plan_rows, shuffle_images
+from precompute.data.batches import Plan, plan_rows, shuffle_images
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
 from precompute.options.shared import SAE_LENS, where
 from precompute.sae.quality import sae_warning
 from precompute.utils import memory
-from precompute.utils.files import claim_folder, creating, refuse_existing, unfinished, write_text
+from precompute.utils.files import write_text
+from precompute.utils.ownership import claim_folder, creating, refuse_existing, unfinished
 from precompute.utils.progress import human, say
-from precompute.utils.provenance import code_version, plain_name, weights
+from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 from precompute.utils.ray_pool import check
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"

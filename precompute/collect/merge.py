@@ -24,7 +24,7 @@ from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, new_array
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
 from precompute.utils.types import Array
 
 FAN = 8

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.errors import SaevxError
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
 
 WEIGHTS = Path(__file__).parent / "weights"
 ADAPTER = WEIGHTS / "adapter.safetensors"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_picture, read, summary_of
-from precompute.data.batches import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
+from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.live.engine import load_engine
@@ -34,9 +34,9 @@ from precompute.scoring.new_data import listing
 from precompute.steps.score import Weights
 from precompute.store.reader import Store
 from precompute.store.run_info import located
-from precompute.utils.files import creating
+from precompute.utils.ownership import creating
 from precompute.utils.progress import Progress, say
-from precompute.utils.provenance import code_version, weights
+from precompute.utils.provenance import code_version, fingerprint, weights
 from precompute.utils.types import Array
 
 GROUP = 64

@@ -36,7 +36,7 @@ from precompute.data import (
     summary,
     survey,
 )
-from precompute.data.batches import fingerprint, make_plan, usable
+from precompute.data.batches import make_plan, usable
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
@@ -49,9 +49,10 @@ from precompute.scoring.score_file import as_line, check_suffix, closing, read_l
 from precompute.scoring.score_pairs import Standard, as_items, measure
 from precompute.store.reader import Store
 from precompute.store.run_info import located
-from precompute.utils.files import atomic_write, check_file, claim_folder, creating
+from precompute.utils.files import atomic_write, check_file
+from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import Progress, say
-from precompute.utils.provenance import code_version, weights
+from precompute.utils.provenance import code_version, fingerprint, weights
 from precompute.utils.ray_pool import check, pool
 
 PLAN = "plan.json"

@@ -20,7 +20,7 @@ from precompute.steps.flag import fvu_of
 from precompute.steps.score import Weights, chance, score_maxima
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
 from precompute.utils.text import has_letters, repeated_share
 from precompute.utils.types import Array
 

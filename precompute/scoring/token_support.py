@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import TEXT
-from precompute.utils.runs import expand, run_starts
+from precompute.utils.ragged import expand, run_starts
 from precompute.utils.text import has_letters
 from precompute.utils.types import Array
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from precompute.store.cooccurrence import npmi
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KINDS, TEXT
-from precompute.utils.runs import expand, kth_largest, offsets, rank_in_run
+from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run
 from precompute.utils.stats import derangement
 from precompute.utils.types import Array
 

@@ -23,7 +23,7 @@ from precompute.steps.index import all_sample_vectors
 from precompute.steps.score import Weights, shadow_pairs
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.schema import FLAGS, IMAGE, TEXT
-from precompute.utils.runs import run_starts
+from precompute.utils.ragged import run_starts
 from precompute.utils.stats import auroc, histogram
 from precompute.utils.text import has_letters, repeated_share
 from precompute.utils.types import Array

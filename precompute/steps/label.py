@@ -22,7 +22,7 @@ from precompute.steps.label_words import Words, read_words
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.progress import say
-from precompute.utils.runs import expand, offsets, run_starts
+from precompute.utils.ragged import expand, offsets, run_starts
 from precompute.utils.text import has_letters, is_blank
 from precompute.utils.token_text import MARKS, join
 from precompute.utils.types import Array

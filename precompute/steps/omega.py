@@ -16,7 +16,7 @@ from precompute.store.events import of_bits
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
 from precompute.utils import memory
-from precompute.utils.runs import rank_in_run, run_starts
+from precompute.utils.ragged import rank_in_run, run_starts
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 

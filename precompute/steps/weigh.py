@@ -14,7 +14,7 @@ from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS, TEXT, VERDICTS
 from precompute.utils.files import new_array
-from precompute.utils.runs import offsets, strongest
+from precompute.utils.ragged import offsets, strongest
 from precompute.utils.types import Array
 
 FALSE_DISCOVERY = 0.05

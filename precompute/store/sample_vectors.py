@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
-from precompute.utils.runs import strongest
+from precompute.utils.ragged import strongest
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from precompute.data import BadRow, Data, count_kinds, read, summary
-from precompute.data.batches import OVERHEAD, fingerprint, n_image_tokens, plan_rows
+from precompute.data.batches import OVERHEAD, n_image_tokens, plan_rows
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.model.loader import check_images, load_model, prelude, without_pictures
 from precompute.model.mllm import Mllm
 from precompute.options.shared import NAMED_COLUMNS, TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
-from precompute.utils.files import claim_folder, creating
+from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import Progress, human, say
-from precompute.utils.provenance import code_version, plain_name, weights
+from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 

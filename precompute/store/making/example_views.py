@@ -11,7 +11,7 @@ import torch
 from precompute.store.events import Events, patches
 from precompute.store.schema import AROUND, TEXT
 from precompute.utils import memory
-from precompute.utils.runs import expand, offsets, run_starts
+from precompute.utils.ragged import expand, offsets, run_starts
 from precompute.utils.tensors import mix
 from precompute.utils.types import Array
 

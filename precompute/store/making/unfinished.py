@@ -19,7 +19,7 @@ from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, write_text
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
 from precompute.utils.token_text import NEAR, whole_token
 from precompute.utils.types import Array
 

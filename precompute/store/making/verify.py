@@ -19,7 +19,7 @@ from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.utils import memory
-from precompute.utils.runs import expand
+from precompute.utils.ragged import expand
 from precompute.utils.types import Array
 
 _TIME_LIMIT_S = 600.0

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 ERRORS = {"SaevxError", "PlaceError", "NotKept"}
 MADE_ELSEWHERE = {
     ("precompute/utils/files.py", "text"),
+    ("precompute/utils/ownership.py", "text"),
     ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
     ("precompute/utils/ray_pool.py", "str(cause)"),  # another process's SaevxError
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
