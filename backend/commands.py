@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, NoDecode
@@ -15,7 +15,7 @@ from backend.settings import AllowedHost
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError
 from precompute.experiments.cli import Experiment
-from precompute.options.shared import SaeFormat
+from precompute.options.shared import Dtype, Quantize, SaeFormat
 from precompute.utils.command_line import CommandOptions, Paths, UrlPath, from_environment
 from precompute.utils.ownership import exclusive
 
@@ -49,11 +49,11 @@ class Serve(CommandOptions):
     """How that SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
     device_map: str | None = None
     """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
+    quantize: Quantize | None = None
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
     """Live requests that may wait; one more is answered 503."""

@@ -15,7 +15,7 @@ import torch
 from precompute.data import open_picture, read
 from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
-from precompute.options.shared import EvaluateOptions
+from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
 from precompute.training.evaluate import RUNS, Shared, evaluate
