@@ -9,15 +9,28 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, NoDecode
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs, NoDecode
 
 from backend.settings import AllowedHost
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
-from precompute.errors import SaevxError
-from precompute.experiments.cli import Experiment
+from precompute.errors import SaevxError, checkout_only
 from precompute.options.shared import Dtype, Quantize, SaeFormat
 from precompute.utils.command_line import CommandOptions, Paths, UrlPath, from_environment
 from precompute.utils.ownership import exclusive
+
+ROOT = Path(__file__).parents[1]
+if (ROOT / "precompute/experiments/cli.py").is_file():
+    from precompute.experiments.cli import Experiment
+else:
+
+    class Experiment(CommandOptions):  # type: ignore[no-redef]
+        """Rerun one of the paper's experiments; from a checkout, as experiments are not in the package."""
+
+        arguments: CliUnknownArgs
+
+        def cli_cmd(self) -> None:
+            raise SaevxError(checkout_only("saevx experiment"))
+
 
 Port = Field(default=8000, ge=0, le=65535)
 Host = Annotated[str, Field(min_length=1)]
@@ -116,18 +129,17 @@ class Bench(CommandOptions):
     """Where to compute: cpu, cuda."""
 
     def cli_cmd(self) -> None:
-        root = Path(__file__).parents[1]
-        if not (root / "tests" / "bench").is_dir():
-            raise SaevxError("Benchmarks run in a checkout of the repository: clone it and run `make setup` there.")
+        if not (ROOT / "tests" / "bench").is_dir():
+            raise SaevxError(checkout_only("saevx bench"))
         if not (self.demo / "store" / "manifest.json").is_file():
             raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
-        sys.path.insert(0, str(root))
+        sys.path.insert(0, str(ROOT))
         from tests.bench.run import bench, names, said, write
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
         command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
-        out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
+        out = self.out or (None if self.small else ROOT / "docs" / "results" / f"bench-{self.name}.json")
         with nullcontext() if out is None else exclusive(out):
             result = bench(
                 self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),

@@ -35,7 +35,7 @@ def _make(folder: Path, n_samples: int) -> Path:
         say(f"{store} is there already: nothing to make.")
         return store
     begin = time.monotonic()
-    from precompute.demo.build import build
+    from precompute.demo.make import build
 
     build(folder, n_samples, say)
     from precompute.options.precompute import Options

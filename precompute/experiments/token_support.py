@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from precompute.demo.scenes import draw
+from precompute.demo.drawing import draw
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair

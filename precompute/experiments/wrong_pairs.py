@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
-from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
 from precompute.errors import SaevxError
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data

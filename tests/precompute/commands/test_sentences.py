@@ -24,6 +24,8 @@ MADE_ELSEWHERE = {
     ("precompute/data/table_files.py", "{file} is {what}."),
     ("precompute/live/steer.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # NotKept's own sentence
+    ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
+    ("backend/commands.py", "checkout_only('saevx bench')"),
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
 MAKERS = {"none_left": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py"}
