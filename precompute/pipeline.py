@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data import Data, read, summary
-from precompute.data.batches import Plan, fingerprint, plan_rows, shuffle_images
+from precompute.data.batches import Plan, plan_rows, shuffle_images
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
-from precompute.options.shared import SAE_LENS, where
+from precompute.options.shared import SAE_LENS, absolute_path
 from precompute.sae.quality import sae_warning
 from precompute.utils import memory
-from precompute.utils.files import claim_folder, creating, refuse_existing, unfinished, write_text
+from precompute.utils.files import write_text
+from precompute.utils.ownership import claim_folder, creating, refuse_existing, unfinished
 from precompute.utils.progress import human, say
-from precompute.utils.provenance import code_version, plain_name, weights
+from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 from precompute.utils.ray_pool import check
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
@@ -348,7 +349,7 @@ class Run:
                 [row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in self.read.rows
             ],
             files=stamps(self.read.files),
-            model=[where(o.model), stamps(weights(o.model))],
+            model=[absolute_path(o.model), stamps(weights(o.model))],
             sae=self.sae.sha256,
             options=o.model_dump(mode="json", include=PASS_OPTIONS),
             code=code_version(),
@@ -367,7 +368,7 @@ class Run:
             **before,
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": sys.argv[1:],
-            "data": where(o.data), "model": where(o.model), "sae": where(o.sae),
+            "data": absolute_path(o.data), "model": absolute_path(o.model), "sae": absolute_path(o.sae),
             "image_folder": None if o.image_folder is None else str(o.image_folder.resolve()),
             "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
             "device": o.device, "shard_samples": o.shard_samples,

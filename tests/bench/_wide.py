@@ -15,7 +15,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.steps.index import flat_index
 from precompute.store import mapfile
@@ -26,8 +25,7 @@ from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.utils.files import new_array
 from precompute.utils.stats import histogram, quantiles
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 SIDE = 6
 PATCHES = SIDE * SIDE

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.steps import feature_map
 from precompute.steps.index import nearest
@@ -22,9 +21,8 @@ from precompute.store import mapfile
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
 from precompute.utils.stats import unit
+from precompute.utils.types import Array
 from tests.bench.common import Figure, Setup
-
-Array = NDArray[Any]
 
 FEATURES, WIDTH, VISITS = 65_536, 64, 7
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
