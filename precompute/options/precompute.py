@@ -96,3 +96,7 @@ class Options(Spread, TextOnly):
     @property
     def part(self) -> Path:
         return self.out.with_name(self.out.name + ".part")
+
+    @property
+    def sink_multiple(self) -> float | None:
+        return None if self.sinks == "keep" else float(self.sinks)
