@@ -222,8 +222,8 @@ class Pipeline:
 
         store = Store.open(self.options.out)
         try:
-            if store.rejected_counts:
-                say(summary(store.rejected_counts, self.options.id_column))
+            if store.rejected.counts:
+                say(summary(store.rejected.counts, self.options.id_column))
         finally:
             store.close()
 

@@ -12,7 +12,6 @@ from backend.deps import OpenStore
 from precompute.live.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
-from precompute.store.sample_vectors import sample_vector
 from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
 from precompute.utils.types import Array
 
@@ -77,7 +76,7 @@ def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.I
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, bool(images))) if given)
     result = answer(opened, largest, asked, events, views_of(encoded), limit)
-    return {**result, "tokens": opened.token_texts(events.token_id_t[events.modality_t == TEXT])}
+    return {**result, "tokens": opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])}
 
 
 def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:
@@ -89,8 +88,8 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
             every sample are ranked, and nothing says where on the image the features fire.
     """
     opened = store.store
-    item = opened.sample(opened.sample_id(row), 1)
-    events = opened.events.sample(row) if opened.events.has(row) else computed
+    item = opened.samples.get(opened.samples.sample_id(row), 1)
+    events = opened.events.of(row) if opened.events.has(row) else computed
     if events is not None:
         largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     else:
@@ -121,13 +120,13 @@ def answer(
         events: of the query, for the places where its features fire; None where they are not known.
         itself: row of a stored sample that is the query, and so is not named among the nearest.
     """
-    ranked = rank(largest, opened.feature_table, opened.n_samples, asked)
+    ranked = rank(largest, opened.features.table, opened.n_samples, asked)
 
     def hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(chosen)[:limit]
         ids = [int(k) for k in ranked.feature[places]]
-        refs = opened.feature_refs(ids)
-        table = opened.feature_table
+        refs = opened.features.refs(ids)
+        table = opened.features.table
         drawn = grids(events, views, ids[:N_GRIDS]) if with_grids and events is not None and IMAGE in asked else []
         return [
             {
@@ -145,8 +144,8 @@ def answer(
     samples: list[dict[str, Any]] = []
     for modality in asked:
         active = np.flatnonzero(largest[:, modality])
-        vector = sample_vector(active, largest[active, modality], MODALITIES[modality], opened)
-        near = opened.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (itself is not None))
+        vector = opened.search.sample_vector(active, largest[active, modality], MODALITIES[modality])
+        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (itself is not None))
         samples += [one for one in near if one["row"] != itself][:N_NEAREST]
     return {
         "features": hits(~ranked.dense, True),
@@ -190,8 +189,8 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> di
         "scores": scores,
         "flags": flags,
         "flag_scores": flag_scores,
-        "score_ranks": opened.rank_scores(scores),
-        "top_features": {name: opened.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
+        "score_ranks": opened.quality.rank_scores(scores),
+        "top_features": {name: opened.features.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
     }
 
 

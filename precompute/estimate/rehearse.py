@@ -361,6 +361,6 @@ def rows_made(part: Path, n_features: int) -> tuple[Array, int]:
         with store.engine.connect() as conn:
             for feature, modality, n in conn.execute(query):
                 examples_fm[feature, modality] = n
-        return examples_fm, sum(len(pairs) for pairs in store.pairs.values())
+        return examples_fm, sum(len(pairs) for pairs in store.cooccurrence.pairs.values())
     finally:
         store.close()

@@ -72,7 +72,3 @@ class Options(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWorkers, Outpu
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False
     """Say what it would take in time, memory and disk, from a few samples, and write nothing."""
-
-    @property
-    def sink_multiple(self) -> float | None:
-        return None if self.sinks == "keep" else float(self.sinks)

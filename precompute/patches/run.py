@@ -32,8 +32,8 @@ from precompute.patches.result import Answered, Outcomes, closing, result, varia
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
 from precompute.steps.score import Weights
+from precompute.store.opening import located
 from precompute.store.reader import Store
-from precompute.store.run_info import located
 from precompute.utils.ownership import creating
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, weights

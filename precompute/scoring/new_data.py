@@ -47,8 +47,8 @@ from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.score_file import as_line, check_suffix, closing, read_lines, write
 from precompute.scoring.score_pairs import Standard, as_items, measure
+from precompute.store.opening import located
 from precompute.store.reader import Store
-from precompute.store.run_info import located
 from precompute.utils.files import atomic_write, check_file
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import progress_bar, say

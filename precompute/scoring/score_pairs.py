@@ -41,16 +41,16 @@ class Standard(NamedTuple):
 
     @classmethod
     def of(cls, store: Store) -> Standard:
-        manifest, table = store.manifest, store.feature_table
+        manifest, table = store.manifest, store.features.table
         variance = manifest["quality"].get("variance", {})
         return cls(
             Weights.of_store(store),
             table["p999"],
             2.0**-store.scale_log2,
-            store.score_median("l0"),
+            store.quality.score_median("l0"),
             [variance.get("text"), variance.get("image")],
             str(manifest.get("mismatch_score", "pooled-cosine")),
-            {flag["name"]: float(flag["threshold"]) for flag in store.flags},
+            {flag["name"]: float(flag["threshold"]) for flag in store.quality.flags},
             int(manifest["options"].get("seed", 0)),
         )
 

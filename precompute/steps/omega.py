@@ -61,7 +61,7 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
         low, high = int(bounds[i]), int(bounds[i + 1])
         if low == high:
             continue
-        sample = events.sample(row)
+        sample = events.of(row)
         n_e = np.diff(sample.offset_t)
         resid_t = np.full(len(n_e), -1, dtype=np.int64)
         resid_t[data.resid_pos[low:high]] = np.arange(low, high)

@@ -56,7 +56,7 @@ class Weights(NamedTuple):
     @classmethod
     def of_store(cls, store: Store) -> Weights:
         """The weights of a finished store: any number of new pairs can be scored with them."""
-        table = store.feature_table
+        table = store.features.table
         name = "omega_all_pairs" if store.manifest["omega"]["kind"] == "all-pairs" else "omega"
         return cls.of(table[name], table["omega_centred"], table["samples_text"], store.n_samples)
 

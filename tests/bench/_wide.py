@@ -45,7 +45,7 @@ class Wide:
         self.part, self.f, self.n = part, n_features, n_samples
         self.rng = np.random.Generator(np.random.PCG64(seed))
         model = Store.open(demo / "store")
-        self.like, self.vocabulary = model.manifest, list(model._tokens)
+        self.like, self.vocabulary = model.manifest, list(model.vocabulary.words)
         self.pictures = sorted((demo / "store" / "images").rglob("*.webp"))[:100]
         model.close()
         for folder in ("collect", "events", "index", "images/0"):

@@ -33,7 +33,7 @@ def run(setup: Setup) -> dict[str, Any]:
     folder = setup.scratch / "store"
     shutil.copytree(setup.demo / "store", folder)
     store = Store.open(folder)
-    columns, index = weighed(store), store.index("decoder")
+    columns, index = weighed(store), store.search.index("decoder")
     demo = unit(np.stack([index.reconstruct(i) for i in range(index.ntotal)]).astype(np.float32))
     store.close()
 
@@ -69,7 +69,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
 def weighed(store: Store) -> dict[str, Array]:
     """What step `weigh` said of the store's features."""
-    table, named = store.feature_table, store.feature_refs(range(store.n_features))
+    table, named = store.features.table, store.features.refs(range(store.n_features))
     return {
         "verdict": np.array([VERDICTS.index(named[i]["verdict"]) for i in range(store.n_features)]),
         "omega": table["omega"],

@@ -69,14 +69,14 @@ def planted(store: Store, o: Options) -> dict[str, Any]:
     whole_n = kind_n == ""
     by_score = {}
     for name in SCORES:
-        value_n = store.score_values(name)
+        value_n = store.quality.score_values(name)
         by_score[name] = {
             bad: auroc(value_n[whole_n], value_n[kind_n == bad], o.seed) for bad in ("swapped", "one-word")
         }
     columns = [samples.c["flag_" + name.replace("-", "_")] for name in FLAGS]
     rows = fetch(store.engine, select(*columns).order_by(samples.c.row))
     value_nf = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
-    limit = {flag["name"]: flag["threshold"] for flag in store.flags}
+    limit = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
     found = {}
     for kind in PLANTED:
         flag = FLAG_OF.get(kind, kind)
@@ -178,9 +178,9 @@ def pictures(reader: Reader, o: Options) -> dict[str, Any]:
     labels: dict[str, list[str | None]] = {}
     for word in ALL_WORDS:
         _, largest = reader.largest("", draw(picture_of(word)))
-        ranked = rank(largest, store.feature_table, store.n_samples, (IMAGE,))
+        ranked = rank(largest, store.features.table, store.n_samples, (IMAGE,))
         first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
-        refs = store.feature_refs(first)
+        refs = store.features.refs(first)
         labels[word] = [refs[k]["label"] for k in first]
     found = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
     shift = [

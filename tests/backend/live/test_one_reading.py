@@ -70,7 +70,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
         except PairError as refused:
             assert refused.reason == reasons[name]
             continue
-        events = stored.events.sample(row_of[name])
+        events = stored.events.of(row_of[name])
         np.testing.assert_array_equal(live.token_id_t, events.token_id_t, name)
         np.testing.assert_array_equal(live.modality_t, events.modality_t, name)
         np.testing.assert_array_equal(live.offset, events.offset_t, name)

@@ -70,7 +70,7 @@ def test_no_answer_is_right_already() -> None:
 def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     store = Store.open(demo.store)
     told = weighed(store)
-    tested = [f for f in walk(store.features, limit=500) if f["p_value"] is not None]
+    tested = [f for f in walk(store.features.list, limit=500) if f["p_value"] is not None]
     assert told["tested"] == len(tested) > 100
     assert told["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
     assert sum(told["verdicts"].values()) == store.n_features
