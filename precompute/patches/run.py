@@ -32,7 +32,7 @@ from precompute.patches.ranking import FULL, NONE, Variant
 from precompute.patches.result import Answered, Outcomes, closing, result, variants, write
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
-from precompute.steps.score import Weights
+from precompute.scoring.scores import Weights
 from precompute.store.reader import Store
 from precompute.store.run_info import located
 from precompute.utils.files import creating
@@ -170,7 +170,7 @@ class Job:
 
     def __init__(self, options: PatchesOptions, store: Store, outcomes: Outcomes) -> None:
         self.options, self.outcomes = options, outcomes
-        self.scale, self.omega_f = Scale.of(store.manifest), Weights.of_store(store).omega_f
+        self.scale, self.omega_f = Scale.of(store.manifest), Weights.from_store(store).omega_f
         self.batch_tokens = options.batch_tokens or int(store.manifest["options"].get("batch_tokens", 4096))
         self.variants = variants(options.keep)
         self.mllm, self.sae = load_engine(options, store.manifest, full=True)

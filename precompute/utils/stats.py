@@ -60,6 +60,15 @@ def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
+def robust_limit(values: Array, deviations: float) -> float:
+    """Median + deviations · 1.4826 · MAD of the finite values; 0 without any."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0
+    middle = float(np.median(values))
+    return middle + deviations * 1.4826 * float(np.median(np.abs(values - middle)))
+
+
 def quantiles(values: Array) -> list[float]:
     """The values themselves at shares 0, 1/1000, …, 1, so that any score's rank is known to a thousandth."""
     if not len(values):
