@@ -16,9 +16,7 @@ from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
-
-ODD_ID = "train/odd id ?#%é.jpg"
-"""A sample id as people have them: a path with all that an address must escape."""
+from tests.helpers.odd import ODD_ID
 
 
 @pytest.fixture(scope="session")

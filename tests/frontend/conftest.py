@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from tests.conftest import free_port
 from tests.helpers import synthetic
+from tests.helpers.servers import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext

@@ -44,3 +44,6 @@ def make_store(root: Path, captions: dict[str, str] = CAPTIONS, ids: list[str] =
     options = Options(data=str(data), model=str(model), sae=str(sae), out=root / "store", sinks="keep", device="cpu")
     precompute(options)
     return root / "store"
+
+ODD_ID = "train/odd id ?#%é.jpg"
+"""A sample id as people have them: a path with all that an address must escape."""

@@ -17,7 +17,7 @@ from precompute.demo import assemble as A
 from precompute.demo.build import build, copy_sae, n_rows
 from precompute.demo.scenes import draw, make_scene
 from precompute.errors import SaevxError
-from tests.conftest import Demo
+from tests.helpers.demo import Demo
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from precompute.experiments import token_support as T
 from precompute.scoring.token_support import text_excess
 from precompute.steps.score import Weights
-from tests.conftest import Demo
+from tests.helpers.demo import Demo
 
 
 def some(rng: np.random.Generator, *shape: int) -> np.ndarray:

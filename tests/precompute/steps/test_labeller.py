@@ -30,7 +30,7 @@ from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, VERDICTS
 from tests.helpers.synthetic import CONCEPTS, GRID, word_feature
 from tests.helpers.tinies import Maker
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 Reply = Callable[[dict[str, Any]], tuple[int, bytes]]
 

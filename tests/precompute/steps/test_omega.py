@@ -17,9 +17,9 @@ from precompute.steps import weigh
 from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
 from tests.helpers import tiny
+from tests.helpers.omega_reference import K, Reference, unit
 from tests.helpers.synthetic import N_FEATURES, accumulate, to_bf16
 from tests.helpers.tinies import Tiny
-from tests.precompute.steps.test_weigh import K, Reference, unit
 
 RESAMPLES = 200
 N, D, SCALE_LOG2 = 40, 24, 3

@@ -11,7 +11,7 @@ from scipy import stats
 from precompute.steps import score
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import IMAGE, SCORES, TEXT
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def maxima(part: Part, row: int) -> tuple[dict[int, float], dict[int, float], int, int]:

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +17,7 @@ import pytest
 from precompute.errors import PlaceError, SaevxError
 from precompute.utils import files
 from precompute.utils.files import atomic_write, check_file, claim_folder, creating, exclusive, new_array, unfinished
-from tests.helpers.machine import environment, small_disk
-
-HOLD = "import sys, pathlib\nfrom precompute.utils.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):\n"
-
-
-@contextmanager
-def another(out: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns `out`."""
-    command = [sys.executable, "-c", HOLD + "    print('held', flush=True); sys.stdin.read()", str(out)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
+from tests.helpers.machine import another, environment, small_disk
 
 
 def test_one_owner_who_is_named(tmp_path: Path) -> None:
