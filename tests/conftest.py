@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: more threads only take turns
 
 # No test asserts a time, on however busy a machine.
 settings.register_profile("saevx", deadline=None)
@@ -30,9 +32,17 @@ settings.load_profile("saevx")
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """`saevx demo --samples N --no-serve`; SAEVX_TEST_DEMO names a folder to keep it between runs."""
-    kept = os.environ.get("SAEVX_TEST_DEMO")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("demo")
-    run_saevx("demo", "--dir", root, "--samples", DEMO_SAMPLES, "--no-serve")
+
+    def make(root: Path) -> None:
+        run_saevx("demo", "--dir", root, "--samples", DEMO_SAMPLES, "--no-serve")
+
+    if own := os.environ.get("SAEVX_TEST_DEMO"):
+        root = Path(own)
+        make(root)
+    else:
+        from tests.helpers.shared import made_once
+
+        root = made_once(tmp_path_factory, "demo", make)
     return Demo(root, root / "model", root / "sae", root / "data", root / "store")
 
 
@@ -40,8 +50,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of samples with odd ids and captions."""
     from tests.helpers import odd
+    from tests.helpers.shared import made_once
 
-    return odd.make_store(tmp_path_factory.mktemp("odd"))
+    return made_once(tmp_path_factory, "odd", odd.make_store) / "store"
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -26,6 +27,7 @@ from precompute.steps import cooccur, flag, index, label, score, weigh
 from precompute.store.histogram import N_BINS
 from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
+from tests.helpers.shared import made_once
 
 Array = NDArray[Any]
 
@@ -401,6 +403,11 @@ def write_store(out: Path, n: int = 240, seed: int = 0) -> dict[str, Any]:
     (part / "run.json").write_text("{}\n")
     part.rename(out)
     return manifest
+
+
+def small_store(factory: pytest.TempPathFactory) -> Path:
+    """The store of 80 samples that tests of the server share; they must not change it."""
+    return made_once(factory, "synthetic", lambda root: write_store(root / "store", 80, 0)) / "store"
 
 
 if __name__ == "__main__":
