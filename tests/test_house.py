@@ -42,6 +42,17 @@ def test_no_test_imports_a_test() -> None:
     ])  # fmt: skip
 
 
+def test_quick_tests_cover_every_room() -> None:
+    """`make check` runs some tests of each folder of tests."""
+    quick = (ROOT / "tests" / "quick.txt").read_text().split()
+    files = [ROOT / name.partition("::")[0] for name in quick]
+    rooms = {path.parent for path in TESTS if path.name.startswith("test_")}
+    rooms -= {ROOT / "tests" / "e2e", ROOT / "tests" / "bench"}
+    covered = {parent for file in files for parent in (file, *file.parents)}
+    wrong = [f"tests/quick.txt: {at(file)} does not exist" for file in files if not file.exists()]
+    none([*wrong, *(f"tests/quick.txt: no test of {at(room)}" for room in sorted(rooms - covered))])
+
+
 # ---- imports
 
 
