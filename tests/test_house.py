@@ -19,6 +19,9 @@ MAX_MODULES_IN_A_FOLDER = 16
 MAX_MODULES_BESIDE_ROOMS = 6
 WORDS = {"found", "told", "said", "asked", "some", "kept", "settle", "beside", "anew"}
 ARRAYS = {"Array", "Tensor", "NDArray", "ndarray", "csr_matrix"}
+ONLY_OFFLINE = (
+    "collect", "training", "patches", "steps", "estimate", "pipeline", "demo", "experiments", "cli"
+)  # fmt: skip
 
 CODE = sorted(path for room in ("precompute", "backend") for path in (ROOT / room).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -82,6 +85,15 @@ def test_no_import_of_a_floor_above() -> None:
         if low is not None and high is not None and high > low:
             wrong.append(f"{at(path, line)}: imports {target}, a floor above")
     none(wrong)
+
+
+def test_the_server_imports_nothing_that_only_makes_stores() -> None:
+    """Its commands do: they run the offline stage."""
+    none([
+        f"{at(path, line)}: imports {target}, which a server does not need" for module, target, path, line in edges()
+        if module.startswith("backend.") and module not in ("backend.cli", "backend.commands", "backend.demo")
+        and target.startswith(tuple(f"precompute.{room}" for room in ONLY_OFFLINE))
+    ])  # fmt: skip
 
 
 def test_no_circle_of_imports() -> None:
