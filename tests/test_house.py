@@ -53,6 +53,9 @@ def test_quick_tests_cover_every_room() -> None:
     rooms -= {ROOT / "tests" / "e2e", ROOT / "tests" / "bench"}
     covered = {parent for file in files for parent in (file, *file.parents)}
     wrong = [f"tests/quick.txt: {at(file)} does not exist" for file in files if not file.exists()]
+    for name, _, test in (entry.partition("::") for entry in quick if "::" in entry):
+        if f"def {test}(" not in (ROOT / name).read_text():
+            wrong.append(f"tests/quick.txt: {name} has no {test}")
     none([*wrong, *(f"tests/quick.txt: no test of {at(room)}" for room in sorted(rooms - covered))])
 
 
