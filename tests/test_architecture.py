@@ -22,6 +22,8 @@ def test_every_file_of_the_code_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     names = re.findall(r"`((?:precompute|backend|frontend|tests|docs)/[\w./-]*)`", text)
     missing = [name for name in names if "NAME" not in name and not (ROOT / name).exists()]
+    programs = re.findall(r"python -m ((?:precompute|tests)[\w.]*)", text)
+    missing += [name for name in programs if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
     assert not missing, missing
 
 
