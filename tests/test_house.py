@@ -195,7 +195,8 @@ def test_names_say_what_a_thing_is() -> None:
                 wrong.append(f"{at(path, token.start[0])}: {token.string}")
     for path in SCRIPTS:
         for number, text in enumerate(without_texts(path.read_text()).splitlines(), 1):
-            wrong += [f"{at(path, number)}: {word}" for word in re.findall(r"[\w$]+", text) if word in WORDS]
+            names = re.findall(r"[\w$]+", text.replace(".some(", "("))  # a method of JavaScript's arrays
+            wrong += [f"{at(path, number)}: {word}" for word in names if word in WORDS]
     none(wrong)
 
 
