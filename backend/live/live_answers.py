@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.deps import OpenStore
 from precompute.live.search import maxima, rank
@@ -15,6 +14,7 @@ from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
 from precompute.store.sample_vectors import sample_vector
 from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
+from precompute.utils.types import Array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backend.live.model_worker import Engine
     from precompute.live.engine import Encoded
 
-Array = NDArray[Any]
 N_GRIDS = 24
 """Features of an image whose grids come with the reply."""
 N_NEAREST = 12

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from precompute.collect.accumulators import MOST_WAITING
 from precompute.collect.shard import feature_type
@@ -29,8 +28,7 @@ from precompute.store.making.unfinished import BLOCK
 from precompute.store.making.verify import CHUNK_EVENTS
 from precompute.store.sample_vectors import WIDTH
 from precompute.store.schema import FLAGS, SHOWN, SPACES, TOP
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 # Bytes of a row with its part of every index over it. What a rehearsal's own database takes beside these decides.
 FEATURE_ROW = 1000

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from precompute.demo.scenes import draw
+from precompute.demo.drawing import draw
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
@@ -28,8 +27,8 @@ from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
 from precompute.utils.arguments import parsed
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 BATCH = 16
 RIDGE = 1.0
 WAYS = {

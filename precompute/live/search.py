@@ -6,12 +6,12 @@ modality, n_k = samples with an active token of that modality; with both, the sm
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
+
 MOST_DENSE = 0.10
 """Features denser than this in either modality answer every query: set apart."""
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
@@ -19,8 +18,8 @@ from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
 from precompute.store.reader import Store
 from precompute.store.sql import fetch, fetch_plain, scalars
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Format = Literal["ids", "jsonl"]
 _CHUNK = 500
 

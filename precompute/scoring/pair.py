@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
@@ -22,8 +21,7 @@ from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.utils.text import has_letters, is_blank, repeated_share
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 
 def excess_of(events: SampleEvents, largest: Array, p999: Array, weights: Weights) -> Excess:

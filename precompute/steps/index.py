@@ -14,7 +14,6 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.steps import feature_map
@@ -23,8 +22,7 @@ from precompute.store.sample_vectors import PROJECTION_SEED, WIDTH, sample_vecto
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
 from precompute.utils.files import atomic_write
 from precompute.utils.stats import unit
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 N_NEIGHBOURS = 10
 N_LOGITS = 10

@@ -25,7 +25,7 @@ from precompute.errors import SaevxError
 from precompute.store.events import patches
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, TEXT
-from precompute.utils.progress import Progress, say
+from precompute.utils.progress import progress_bar, say
 from precompute.utils.token_text import join
 
 Content = list[dict[str, Any]]
@@ -108,10 +108,10 @@ class Labeller:
             found = self.name(evidence(data, features[i], promoted[i]))
             with lock:
                 failed_in_row = 0 if found else failed_in_row + 1
-                progress.add(1)
+                progress.update(1)
             return found
 
-        with Progress("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
+        with progress_bar("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
             named = list(pool.map(work, range(len(features))))
         if failed_in_row >= GIVE_UP:
             say(f"labeller: {GIVE_UP} failures in a row, so the rest was not asked and keeps its keywords")

@@ -6,10 +6,9 @@ Reads D_s's residuals from their scratch map by gathered rows, in blocks of feat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
@@ -17,10 +16,9 @@ from precompute.store.events import of_bits
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
 from precompute.utils import memory
-from precompute.utils.runs import rank_in_run, run_starts
+from precompute.utils.ragged import rank_in_run, run_starts
 from precompute.utils.stats import unit
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 K_PAIRED = 16
 K_ALL_PAIRS, TOP_ALL_PAIRS = 5, 30

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES
-from precompute.utils.runs import offsets, strongest
+from precompute.utils.ragged import offsets, strongest
 from precompute.utils.stats import auroc, derangement, histogram, length_rho, quantiles
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 TOP_WEIGHTED = 32
 N_SHADOW = 400

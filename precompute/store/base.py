@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Engine, Row
 
 from precompute.errors import SaevxError
@@ -32,8 +31,8 @@ from precompute.store.opening import (
 )
 from precompute.store.sql import TIME_LIMIT_S, changed, fetch, fetch_plain, marks, open_engine
 from precompute.utils.token_text import NEAR, join, whole_token
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.store.events import mapped
 from precompute.store.schema import IMAGE, KINDS, TEXT
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 FOLDER = "cooccurrence"
 COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift")

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
 from precompute.store.opening import damaged
 from precompute.store.schema import IMAGE, SINK
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 ARRAYS = (
     "sample_token", "token_id", "token_modality", "token_event", "event_feature", "event_value", "max_offset",

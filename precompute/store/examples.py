@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
 from precompute.geometry import View, patch_box
@@ -16,8 +15,8 @@ from precompute.store.events import SampleEvents, dense_values, image_tokens, of
 from precompute.store.features import FeatureQueries
 from precompute.store.samples import SampleQueries
 from precompute.store.sql import Columns, encode_cursor, marks, page_start
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 _NONE = np.zeros(0, np.int64)

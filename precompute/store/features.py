@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, select, text
 
 from precompute.errors import SaevxError
@@ -15,8 +14,8 @@ from precompute.store.base import StoreBase, feature_ref
 from precompute.store.cooccurrence import SORTS, Counted, measured
 from precompute.store.histogram import EDGES, trimmed, unpack
 from precompute.store.sql import Columns, Page, encode_cursor, keyset_page, match_words, page_start
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 _FEATURE_ROW = [s.features.c[name] for name in (

@@ -7,15 +7,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Row, and_, func, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.base import StoreBase
 from precompute.store.sql import scalars
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from precompute.store import schema as s
@@ -21,8 +20,8 @@ from precompute.store.examples import PlaceQueries
 from precompute.store.rejected import RejectedQueries
 from precompute.store.run_info import created, read_run
 from precompute.store.sql import Columns, Page, fetch_plain, marks, match_words
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 __all__ = ["Page", "Store"]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
-from precompute.utils.runs import strongest
+from precompute.utils.ragged import strongest
 from precompute.utils.stats import unit
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 WIDTH = 256
 """Dimensions of a projected sample vector."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, select, text
 
 from precompute.errors import SaevxError
@@ -16,8 +15,8 @@ from precompute.store.base import feature_ref
 from precompute.store.opening import IMAGES
 from precompute.store.quality import QualityQueries
 from precompute.store.sql import Columns, Page, fetch_plain, keyset_page, marks, match_words
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 

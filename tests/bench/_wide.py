@@ -14,7 +14,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.steps.index import flat_index
 from precompute.store import mapfile
@@ -24,9 +23,8 @@ from precompute.store.making.unfinished import save_json, save_step
 from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.utils.stats import histogram, quantiles
+from precompute.utils.types import Array
 from tests.bench._npy import as_npy, blocks
-
-Array = NDArray[Any]
 
 SIDE = 6
 PATCHES = SIDE * SIDE

@@ -83,11 +83,16 @@ def closed(folder: Path) -> Iterator[Path]:
     finally:
         subprocess.run(["chattr", "-i", folder], check=True)
 
-HOLD = "import sys, pathlib\nfrom precompute.utils.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):\n"
+
+HOLD = (
+    "import sys, pathlib\n"
+    "from precompute.utils.ownership import exclusive\n"
+    "with exclusive(pathlib.Path(sys.argv[1])):\n"
+)
 
 
 @contextmanager
-def another(out: Path) -> Iterator[subprocess.Popen[str]]:
+def another_owner(out: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that owns `out`."""
     command = [sys.executable, "-c", HOLD + "    print('held', flush=True); sys.stdin.read()", str(out)]
     with subprocess.Popen(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

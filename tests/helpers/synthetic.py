@@ -19,16 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from precompute.steps import cooccur, flag, index, label, score, weigh
 from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
+from precompute.utils.types import Array
 from tests.helpers.accumulator_reference import accumulate
 from tests.helpers.shared import made_once
 from tests.helpers.synthetic_scenes import COLOURS, GRID, THINGS, Scene, draw, make_scenes
 
-Array = NDArray[Any]
 FILLERS = ("a", "the", "picture", "of", "with", "on", "plain", "ground", ".", "there", "is", "one")
 PIECES = {"umbrella": [" umb", "rella"]}
 D = 48

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
 from precompute.errors import SaevxError, first_line
@@ -20,9 +19,8 @@ from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.utils import memory
-from precompute.utils.runs import expand
-
-Array = NDArray[Any]
+from precompute.utils.ragged import expand
+from precompute.utils.types import Array
 
 _TIME_LIMIT_S = 600.0
 CHUNK_EVENTS = 1 << 20

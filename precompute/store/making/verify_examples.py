@@ -16,7 +16,7 @@ from precompute.store.making.example_views import number_files, views
 from precompute.store.reader import Store
 from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.store.sql import fetch_plain
-from precompute.utils.runs import rank_in_run, run_starts
+from precompute.utils.ragged import rank_in_run, run_starts
 
 Array = NDArray[np.int64]
 FEATURES_AT_ONCE = 1 << 12

@@ -39,7 +39,7 @@ def test_every_image_moves_and_nothing_else() -> None:
 
 
 def test_one_image_cannot_move() -> None:
-    with pytest.raises(SaevxError, match="two pairs with an image"):
+    with pytest.raises(SaevxError, match="give data with two pairs that have one"):
         shuffle_images(rows("a", ""), 0)
 
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 from safetensors.torch import load_file
 
+from precompute.collect.session import Session
 from precompute.data import open_picture
 from precompute.model.mllm import IMAGE, Pair
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
 from precompute.store.reader import Store
 from tests.helpers.demo import Demo
 
@@ -25,13 +25,13 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     assert config["architecture"] == "standard" and config["normalize_activations"] == "none"
     weights = {name: w.double().numpy() for name, w in load_file(demo.sae / "sae_weights.safetensors").items()}
     told = store.manifest["options"]
-    run = Run(
+    run = Session(
         Options(
             data=str(demo.data), model=str(demo.model), sae=str(demo.sae), out=demo.root / "none",
             batch_tokens=told["batch_tokens"], ds=told["ds"], seed=told["seed"],
         )
     )  # fmt: skip
-    data, plan = run.data_and_plan
+    data, plan = run.planned
     row_of = {sample_id: row for row, sample_id in enumerate(ids_of(store))}
     p999_f = store_p999(store)
     n_compared = 0

@@ -1,6 +1,6 @@
 """Measures the demo's finished store: planted pairs found, pictures found by word.
 
-    python -m precompute.demo.evaluate_store --demo demo
+    python -m precompute.demo.evaluation.evaluate_store --demo demo
 
 Each part writes its figures to docs/results/demo-store.json as it ends; `--only` reruns one.
 """
@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
-from precompute.demo.scenes import Scene, draw, make_scene
-from precompute.demo.words import ALL_WORDS
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import Encoded, encode_pair
 from precompute.live.search import maxima, rank
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
@@ -38,8 +38,8 @@ from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
 from precompute.utils.arguments import parsed
 from precompute.utils.stats import auroc
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 N_FIRST = 10
 FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
 """The flag a planted kind should raise, where it has another name."""
@@ -247,7 +247,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
     store = Store.open(o.demo / "store")
     found["about"] = {
-        "command": "python -m precompute.demo.evaluate_store",
+        "command": "python -m precompute.demo.evaluation.evaluate_store",
         "options": {k: str(v) for k, v in vars(o).items() if k not in ("demo", "out", "only")},
         "content_id": store.manifest["content_id"],
         "torch": torch.__version__,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.demo.evaluate_model import colour_hits, object_hits, redrawn_hits
-from precompute.demo.evaluate_sae import as_long, could_become, top_precision
-from precompute.demo.evaluate_store import weighed
+from precompute.demo.evaluation.evaluate_model import colour_hits, object_hits, redrawn_hits
+from precompute.demo.evaluation.evaluate_sae import as_long, could_become, top_precision
+from precompute.demo.evaluation.evaluate_store import weighed
 from precompute.demo.scenes import Entity, Scene
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
