@@ -25,11 +25,11 @@ from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
 from precompute.steps.score import Weights
 from precompute.store.reader import Store
-from tests.conftest import Demo
 from tests.helpers import tiny
+from tests.helpers.demo import Demo
+from tests.helpers.in_process import saevx
+from tests.helpers.patch_reference import naive, naive_masks
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import saevx
-from tests.precompute.patches.test_patches import naive, naive_masks
 
 KEEP = [100.0, 60.0, 25.0]
 N = 10
