@@ -23,7 +23,7 @@ from precompute.patches.answers import beginnings, greedy
 from precompute.patches.ranking import CONTROLS, SCORES, best, chances
 from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
-from precompute.steps.score import Weights
+from precompute.scoring.scores import Weights
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
@@ -99,7 +99,7 @@ def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
     """Every variant of every question by itself, in the data's order."""
     store = Store.open(asked.store)
     sae = load_sae(asked.store, store.manifest, None, "cpu")
-    omega_f = Weights.of_store(store).omega_f
+    omega_f = Weights.from_store(store).omega_f
     assert 0 < np.isnan(omega_f).sum() < len(omega_f)
     hits: dict[Any, list[bool]] = {}
     for line in (asked.data / "metadata.jsonl").read_text().splitlines():
