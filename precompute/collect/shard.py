@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,12 @@ from torch import Tensor
 from precompute.collect import accumulators as acc
 from precompute.collect.entries import Activations, BySample
 from precompute.data import RejectedRow
+from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import IMAGE, TEXT
 from precompute.sae.encode import Encoded
 from precompute.utils.files import atomic_write
 from precompute.utils.runs import offsets
 from precompute.utils.tensors import exact, places
-
-if TYPE_CHECKING:
-    from precompute.collect.collector import Loaded
 
 Array = NDArray[Any]
 SHARDS = "shards"
@@ -67,7 +65,7 @@ class Shard:
     accum: acc.Accum
 
 
-def pair_events(encoded: Encoded, one: Loaded) -> Activations:
+def pair_events(encoded: Encoded, one: LoadedBatch) -> Activations:
     """A batch's activations as the accumulators take them in; those of pairs that are set aside are left out."""
     events, length_b = encoded.events, np.diff(encoded.start_b)
     pair_t = np.repeat(np.arange(len(length_b)), length_b)
@@ -101,7 +99,7 @@ def maxima(samples: BySample) -> tuple[Array, Array, Array]:
 
 
 def split(
-    encoded: Encoded, one: Loaded, by_sample: BySample, ds: set[int], n_features: int
+    encoded: Encoded, one: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int
 ) -> Iterator[Sample]:
     """A batch's samples, those set aside left out.
 
@@ -113,7 +111,7 @@ def split(
     max_bm, max_feature, max_value = maxima(by_sample)
     feature_e, max_feature = encoded.feature_e.astype(kind), max_feature.astype(kind)
     max_start = offsets(max_bm.sum(axis=1))
-    for b, (row, pictures) in enumerate(zip(one.rows, one.pictures, strict=True)):
+    for b, (row, images) in enumerate(zip(one.rows, one.images, strict=True)):
         if encoded.reason_b[b] is not None:
             continue
         t = slice(int(encoded.start_b[b]), int(encoded.start_b[b + 1]))
@@ -140,7 +138,7 @@ def split(
             nll=float("nan") if one.nll_b is None else float(one.nll_b[b]),
             record={
                 "index": row.index,
-                "images": pictures,
+                "images": [image._asdict() for image in images],
                 "views": [list(view) for view in encoded.views[b]],
             },
             resid_td=resid_td,

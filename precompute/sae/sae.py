@@ -18,26 +18,12 @@ from precompute.sae import loading as sae_load
 from precompute.sae.hook_names import layer_of, other_hook
 from precompute.sae.values import check_values, has_direction
 from precompute.utils.reading import reading
-from precompute.utils.tensors import exact
 
 _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
 _CHANGES_Z = (
     "rescale_acts_by_decoder_norm", "residual_threshold", "max_iterations", "stop_on_duplicate_support",
 )  # fmt: skip
 _NO_SAE = {"temporal": "encodes a token by its context, so its features are not those of one token"}
-
-
-def average_factor(hidden: Sequence[Tensor]) -> float:
-    """√d / mean‖h‖ over all tokens of several h [t, d]: what makes the mean norm √d.
-
-    Raises:
-        SaevxError: there is no token, or all are zero.
-    """
-    norm_t = torch.cat([exact(hidden_td.float()).norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
-    total = float(norm_t.sum())
-    if total <= 0:
-        raise SaevxError("The SAE's input factor cannot be estimated: no token of the first samples has a norm.")
-    return hidden[0].shape[-1] ** 0.5 * len(norm_t) / total
 
 
 class SaeV:

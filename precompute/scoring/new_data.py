@@ -106,7 +106,7 @@ class Job:
     def __init__(self, options: ScoreOptions, store: Store) -> None:
         self.options, self.store, self.part = options, store, options.part
         self.standard = Standard.of(store)
-        self.scale = Scale.of(store.manifest)
+        self.scale = Scale.from_manifest(store.manifest)
         self.loaded: tuple[Mllm, SaeV] | None = None
 
     def run(self) -> tuple[int, int]:
@@ -218,7 +218,7 @@ class Job:
         samples: list[Sample] = []
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
             job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.standard.seed, o.nll)
-            for one in job.ahead(range(len(plan.batches))):
+            for one in job.planned_batches(range(len(plan.batches))):
                 rejected_rows += one.rejected_rows
                 if one.batch is None:
                     continue

@@ -12,7 +12,7 @@ def foretell(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
     from precompute.estimate.budget import estimate
     from precompute.options.precompute import Options
 
-    told = estimate(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))[0].forecast
+    told = estimate(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))[0].estimate
     return {
         "seconds": told.total, "memory": told.memory, "bytes": told.of["all"], "steps": told.seconds,
         "parts": told.bytes,

@@ -123,8 +123,8 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pi
             assert list(top) == sorted(one_a_sample.values())[: acc.TOP]
 
 
-def test_the_prelude_sets_the_scale(run: tuple[Collected, Pipeline]) -> None:
-    """All samples are in the prelude here, so the largest stored value lies in [16, 32)."""
+def test_the_calibration_sets_the_scale(run: tuple[Collected, Pipeline]) -> None:
+    """The calibration sees all samples here, so the largest stored value lies in [16, 32)."""
     data, job = run
     assert 16 <= float(data.accum["max"].max()) < 32
     norms: dict[int, list[float]] = {TEXT: [], IMAGE: []}
@@ -323,11 +323,11 @@ def test_accumulators_merged_as_a_tree_give_the_same_file(options: Maker, monkey
     merge.merge(job, 10)
     path = run.part / "collect" / "accum.npz"
     whole, n = path.read_bytes(), len(job.plan.shards)
-    monkeypatch.setattr(merge, "FAN", 3)
-    assert merge.tree(9) == [9, 3] and merge.tree(10) == [10, 4, 2] and merge.tree(1) == [1]
-    for level, width in list(enumerate(merge.tree(n)))[1:]:
+    monkeypatch.setattr(merge, "FAN_IN", 3)
+    assert merge.merge_tree(9) == [9, 3] and merge.merge_tree(10) == [10, 4, 2] and merge.merge_tree(1) == [1]
+    for level, width in list(enumerate(merge.merge_tree(n)))[1:]:
         for number in range(width):
-            merge.write_node(job, level, number)
+            merge.merge_node(job, level, number)
     read: list[Path] = []
     accum_of = merge.accum_of
     monkeypatch.setattr(merge, "accum_of", lambda job, paths: read.extend(paths) or accum_of(job, paths))
@@ -351,7 +351,7 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     data, plan = run.session.planned
     run.part.mkdir(parents=True)
     found = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
-    (run.part / "prelude.json").write_text(json.dumps(found))
+    (run.part / "calibration.json").write_text(json.dumps(found))
     job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
     merged = merge.merge(job, 10) if job.run() else {}
     quarantine = [
@@ -391,7 +391,7 @@ def test_a_topk_sae_keeps_k_a_token(options: Maker, tmp_path: Path, mllm: Mllm) 
 
 
 def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path: Path) -> None:
-    """√d / mean‖h‖ over the prelude's tokens without sinks; in the manifest, and the same for whoever comes after."""
+    """√d / mean‖h‖ over the calibration's tokens without sinks; in the manifest, and the same for all later steps."""
     sae = tiny.make_sae(tmp_path / "average", normalize_activations="expected_average_only_in")
     made = options(sae=str(sae))
     job = Pipeline(made)

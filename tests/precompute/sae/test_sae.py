@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from precompute.errors import SaevxError
+from precompute.model.calibration import average_factor
 from precompute.model.mllm import Mllm
 from precompute.sae.hook_names import layer_of, other_hook
-from precompute.sae.sae import SaeV, average_factor
+from precompute.sae.sae import SaeV
 from tests.helpers import families, tiny
 
 HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
