@@ -94,10 +94,10 @@ def estimate(options: Options, seconds: float = SECONDS) -> tuple[Budget, Sessio
         trials = [
             widen(one, measure_trial_run(narrow, int(one.n_samples)), share, stride) for one in trials
         ]
-    found = estimated(
+    result = estimated(
         trials, plan, ds=o.ds, n_features=n_features, n_tried=sae.n_features, d_model=session.mllm.d_model, start=start
     )
-    return Budget(found, data.n_rows, str(session.mllm.device), stride, resident), session.with_sae(None)
+    return Budget(result, data.n_rows, str(session.mllm.device), stride, resident), session.with_sae(None)
 
 
 def check(options: Options) -> tuple[Estimate, Session]:

@@ -118,11 +118,11 @@ def estimated(
     samples, tokens = [one.n_samples for one in trials], [one.n_tokens for one in trials]
 
     def amounts(field: str) -> dict[str, float]:
-        found = {}
+        result = {}
         for name in getattr(trials[-1], field):
             x, target = (tokens, n_tokens) if name in BY_TOKENS or field == "events" else (samples, n_samples)
-            found[name] = curve(x, [getattr(one, field)[name] for one in trials], target)
-        return found
+            result[name] = curve(x, [getattr(one, field)[name] for one in trials], target)
+        return result
 
     counts, parts, events = amounts("counts"), amounts("bytes"), amounts("events")
     parts["events"] = events["all"] = max(events.values())

@@ -32,6 +32,9 @@ from precompute.utils.progress import say
 SECONDS = 12.0
 """How long the model is run in the largest trial, one batch at least."""
 MAX_SAMPLES = 1024
+FEW_SAMPLES, PATIENCE = 64, 5
+"""With fewer samples the lists of a feature's examples are not yet full anywhere, and how they fill up is not seen: to
+run so many, the model may take so many times as long."""
 PARTS = {
     "index": "vectors", "store.sqlite": "tables", "cooccurrence": "pairs", "map.bin": "map", "images": "thumbnails",
     "manifest.json": "manifest",
@@ -96,8 +99,8 @@ def largest_trial(session: Session, seconds: float) -> int:
                 begin = time.monotonic()
                 job.forward(one)
                 per_sample = max(time.monotonic() - begin, 1e-3) / len(one.rows)
-                n = max(len(one.rows), min(MAX_SAMPLES, round(seconds / per_sample)))
-                return min(n, len(plan.length_n))
+                n = max(round(seconds / per_sample), min(FEW_SAMPLES, round(PATIENCE * seconds / per_sample)))
+                return min(max(len(one.rows), min(MAX_SAMPLES, n)), len(plan.length_n))
     raise SaevxError(none_left("No sample could be tried", rejected))
 
 

@@ -22,7 +22,7 @@ from precompute.errors import SaevxError
 from precompute.live.steer_rows import DEFAULT, SHADOW, STEERED, AllRows, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Chooser, Event, KlEvent, TokenEvent
 from precompute.model.hooks import attached
-from precompute.model.loading import entwined
+from precompute.model.loading import needs_all_layers
 from precompute.model.mllm import IMAGE, TEXT, Batch, Mllm
 from precompute.sae.sae import SaeV
 from precompute.sae.subset import encoder_of
@@ -279,7 +279,7 @@ def steer(
     inputs = rows.inputs(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
-    if entwined(mllm.model.config.get_text_config()):
+    if needs_all_layers(mllm.model.config.get_text_config()):
         # Asked for the last logits alone, such a model runs its upper layers on the last token alone, and the
         # prompt would pass the hook by.
         inputs["logits_to_keep"] = 0

@@ -22,7 +22,7 @@ from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Batch, Pair
 from precompute.model.hooks import bfloat16_products, capture
-from precompute.model.loading import Parts, Quantize, entwined, load_parts
+from precompute.model.loading import Parts, Quantize, load_parts, needs_all_layers
 from precompute.model.processor import media_marks, process
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
@@ -201,8 +201,8 @@ class Mllm:
         except SaevxError:
             raise
         except Exception as error:  # the sizes that a family's own resizing does not take
-            shown = ", ".join(f"{width} × {height}" for width, height in sizes)
-            reason = f"the model's processor refuses its image of {shown} pixels ({first_line(error)})"
+            listing = ", ".join(f"{width} × {height}" for width, height in sizes)
+            reason = f"the model's processor refuses its image of {listing} pixels ({first_line(error)})"
             raise PairError(reason, "crop it or send another") from error
 
     def n_image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
@@ -255,7 +255,7 @@ class Mllm:
         first = int(columns[0]) if len(columns) else text_bs.shape[1]
         keep = text_bs.shape[1] - first + 1
         last: Any = keep
-        if entwined(self.model.config.get_text_config()):
+        if needs_all_layers(self.model.config.get_text_config()):
             # Told a number, such a model runs its upper layers on these tokens only; told places, on all.
             last = torch.arange(-keep, 0, device=self.device) + text_bs.shape[1]
         rounding = self._rounded_above() if quick else nullcontext()

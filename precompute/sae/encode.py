@@ -155,12 +155,12 @@ def encode_batch(
 
 def reasons(start_b: Array, offset_t: Array, norm_t: Array, value_e: Array, error_t: Array) -> list[str | None]:
     """Per pair, why it cannot be stored; None where it can."""
-    found: list[str | None] = [None] * (len(start_b) - 1)
+    reason_b: list[str | None] = [None] * (len(start_b) - 1)
     for what, at_t in (
         (ERROR_NOT_FINITE, np.flatnonzero(~np.isfinite(error_t))),
         (OVERFLOW, np.searchsorted(offset_t, np.flatnonzero(np.isinf(value_e)), "right") - 1),
         (NOT_FINITE, np.flatnonzero(~np.isfinite(norm_t))),
     ):
         for b in np.unique(np.searchsorted(start_b, at_t, "right") - 1).tolist():
-            found[b] = what
-    return found
+            reason_b[b] = what
+    return reason_b

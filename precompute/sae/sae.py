@@ -109,10 +109,10 @@ class SaeV:
     def scale_as(self, manifest: dict[str, Any]) -> None:
         """As `scale`, with the factor of a store's manifest."""
         if self.lacks_factor:
-            told = manifest.get("input_factor")
-            if not told:
+            factor = manifest.get("input_factor")
+            if not factor:
                 raise SaevxError(f"The SAE {self.name} lacks its input factor, and so does the store: make it again.")
-            self.scale(float(told["value"]))
+            self.scale(float(factor["value"]))
 
     def check(self, d_model: int) -> None:
         """Raises SaevxError where the model's width is not the SAE's."""
@@ -237,12 +237,12 @@ class SaeV:
     @torch.inference_mode()
     def _check_directions(self) -> None:
         """The decoder must be what the method takes it for: linear, with `directions_fd` as its rows."""
-        some = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
-        acts_tf = torch.zeros(len(some) + 1, self.n_features, device=self.device)
-        acts_tf[torch.arange(len(some)), some] = 1.0
+        probes = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
+        acts_tf = torch.zeros(len(probes) + 1, self.n_features, device=self.device)
+        acts_tf[torch.arange(len(probes)), probes] = 1.0
         decoded = self._decode_unscaled(acts_tf)
         rounding = 1e-4 + 1e-6 * float(decoded.abs().max())  # a large decoder bias leaves fewer digits to the rest
-        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[some], rtol=1e-3, atol=rounding):
+        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[probes], rtol=1e-3, atol=rounding):
             raise SaevxError(
                 f"The decoder of SAE {self.name} ({self.architecture}) is not linear in its features, "
                 "so its features have no directions: choose another architecture."
