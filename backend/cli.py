@@ -61,13 +61,13 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """Let what runs be put away. Not in the middle of an import, where libraries in C++ abort at an exception: there
     the process ends at once, or behind it where there are processes to be ended first."""
     from precompute.errors import Terminated
-    from precompute.utils import files
+    from precompute.utils import ownership
 
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             if "multiprocessing" in sys.modules and sys.modules["multiprocessing"].active_children():
                 return send_again(number)
-            files.abandon()
+            ownership.abandon()
             end(number)
         frame = frame.f_back
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

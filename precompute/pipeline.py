@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from precompute.data import summary
-from precompute.data.batches import fingerprint
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
-from precompute.options.shared import SAE_LENS, where
+from precompute.options.shared import SAE_LENS, absolute_path
 from precompute.sae.quality import sae_warning
 from precompute.utils import memory
-from precompute.utils.files import claim_folder, creating, refuse_existing, unfinished, write_text
+from precompute.utils.files import write_text
+from precompute.utils.ownership import claim_folder, creating, refuse_existing, unfinished
 from precompute.utils.progress import human, say
-from precompute.utils.provenance import code_version, plain_name, weights
+from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 from precompute.utils.ray_pool import check
 
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ class Pipeline:
 
         store = Store.open(self.options.out)
         try:
-            if store.rejected_counts:
-                say(summary(store.rejected_counts, self.options.id_column))
+            if store.rejected.counts:
+                say(summary(store.rejected.counts, self.options.id_column))
         finally:
             store.close()
 
@@ -271,7 +271,7 @@ class Pipeline:
         return fingerprint(
             rows=[[row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in data.rows],
             files=stamps(data.files),
-            model=[where(o.model), stamps(weights(o.model))],
+            model=[absolute_path(o.model), stamps(weights(o.model))],
             sae=self.session.sae.sha256,
             options=o.model_dump(mode="json", include=PASS_OPTIONS),
             code=code_version(),
@@ -290,7 +290,7 @@ class Pipeline:
             **before,
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": sys.argv[1:],
-            "data": where(o.data), "model": where(o.model), "sae": where(o.sae),
+            "data": absolute_path(o.data), "model": absolute_path(o.model), "sae": absolute_path(o.sae),
             "image_folder": None if o.image_folder is None else str(o.image_folder.resolve()),
             "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
             "device": o.device, "shard_samples": o.shard_samples,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.collect import accumulators as acc
 from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector, thumb_path
@@ -26,9 +25,9 @@ from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.quality import QualitySums
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, new_array
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 FAN_IN = 8
 """Files of accumulators that are merged into one."""
 TOKENS = 1 << 20

@@ -10,7 +10,7 @@ from precompute.collect.merge import merge_node, merge_tree
 from precompute.collect.session import Session
 from precompute.data import Data
 from precompute.data.batches import Plan
-from precompute.utils.progress import Progress
+from precompute.utils.progress import progress_bar
 from precompute.utils.ray_pool import pool
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def collect(job: Collector, options: Options) -> dict[str, Any]:
     before = sum(n_samples) - sum(n_samples[i] for i in todo)
     n_workers = min(options.workers, len(todo))
     with pool(Worker, shared, options.ray, n_workers, gpu=device == "cuda") as workers:
-        with Progress("collect", sum(n_samples), "samples", before) as progress:
+        with progress_bar("collect", sum(n_samples), "samples", before) as progress:
             for done in workers.map("shard", todo):
                 job.clock.forward += done.forward
                 job.clock.tokens += done.tokens
-                progress.add(n_samples[done.number])
+                progress.update(n_samples[done.number])
         job.clock.wall += workers.seconds
         about = workers.about()
         for level, n in list(enumerate(merge_tree(len(job.plan.shards))))[1:]:

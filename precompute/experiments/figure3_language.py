@@ -13,8 +13,9 @@ from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.loader import load_batches, load_model
-from precompute.options.shared import Place
-from precompute.training.evaluate import interval, losses
+from precompute.options.shared import ModelLoading
+from precompute.training.evaluate import losses
+from precompute.utils.stats import bootstrap_rows, interval
 
 
 def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source: Path) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source
 
 def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple[float, float]]:
     """By sample id: summed cross-entropy in nats, and the number of tokens predicted."""
-    mllm = load_model(str(model), Place(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
+    mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), batch_tokens=4096, seed=0)
     found: dict[str, tuple[float, float]] = {}
     for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
@@ -48,7 +49,7 @@ def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple
 def change(base_n2: NDArray[np.float64], mllm_n2: NDArray[np.float64], resamples: int) -> dict[str, Any]:
     """Mean cross-entropy a token before, after, and after less before; samples are resampled together."""
     n = len(base_n2)
-    picked_wn = np.random.default_rng(0).integers(0, n, (resamples, n))
+    picked_wn = np.concatenate(list(bootstrap_rows(n, resamples, seed=0)))
 
     def mean(nll_n2: NDArray[np.float64], at: Any) -> Any:
         total = nll_n2[at].sum(axis=-2)

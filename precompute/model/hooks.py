@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, Batch
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
 if TYPE_CHECKING:
     from precompute.model.mllm import Mllm
 
-Array = NDArray[Any]
 PROJECTOR = "multi_modal_projector"
 SOURCES = {
     "projector": f"norm of the feature that enters {PROJECTOR}",

@@ -8,18 +8,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import BadRow, Data, Picture, RejectedRow, Row, open_picture
 from precompute.errors import PairError, SaevxError
 from precompute.model.batch import Batch, Pair
 from precompute.model.mllm import Mllm
-from precompute.options.shared import Place
+from precompute.options.shared import ModelLoading
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 SaveImage = Callable[[Row, int, Picture], None]
@@ -66,9 +65,9 @@ class Readable(NamedTuple):
         return Pair(self.row.text, [one.image for one in self.images])
 
 
-def load_model(source: str, place: Place, *, layer: int, full: bool = False) -> Mllm:
+def load_model(source: str, place: ModelLoading, *, layer: int, full: bool = False) -> Mllm:
     """The model where and how the options say."""
-    return Mllm.load(source, layer=layer, full=full, **place.model_dump(include=set(Place.model_fields)))
+    return Mllm.load(source, layer=layer, full=full, **place.model_dump(include=set(ModelLoading.model_fields)))
 
 
 def without_images(data: Data) -> Data:

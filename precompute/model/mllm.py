@@ -22,8 +22,9 @@ from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Batch, Pair
 from precompute.model.hooks import bfloat16_products, capture
-from precompute.model.loading import Parts, Quantize, load_parts, needs_all_layers
+from precompute.model.loading import Parts, load_parts, needs_all_layers
 from precompute.model.processor import media_marks, process
+from precompute.options.shared import Quantize
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
 from precompute.utils.token_text import text_of_token

@@ -8,18 +8,17 @@ near-duplicates.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.collect.accumulators import MISSING
 from precompute.scoring.near_duplicates import near_in_lists
 from precompute.store.making.example_views import Files, number_files, views
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import BAND, IMAGE, SHOWN, TEXT
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 LISTS_AT_ONCE = 1 << 11
 
 
@@ -35,7 +34,7 @@ class Samples(NamedTuple):
     files: Files
 
     @classmethod
-    def of(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> Samples:
+    def from_store(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> Samples:
         """
         Args:
             vectors: image sample vectors [N, 256].

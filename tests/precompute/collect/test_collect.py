@@ -69,7 +69,7 @@ def test_events_are_the_sae_in_float64(run: tuple[Collected, Pipeline]) -> None:
     data, job = run
     weights = {name: tensor.double() for name, tensor in job.session.sae.sae.state_dict().items()}
     for row, (hidden_td, modality_t, token_id_t) in hidden_by_row(job).items():
-        stored = data.events.sample(row)
+        stored = data.events.of(row)
         np.testing.assert_array_equal(stored.token_id_t, token_id_t)
         np.testing.assert_array_equal(stored.modality_t, modality_t)
         z_tf = torch.relu(
@@ -88,7 +88,7 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pi
     data, _ = run
     parts = []
     for row in range(data.n_samples):
-        sample = data.events.sample(row)
+        sample = data.events.of(row)
         token_e = np.repeat(np.arange(len(sample.modality_t)), np.diff(sample.offset_t))
         value_e = (sample.z_e / data.unit).astype(np.float16)
         parts.append(
@@ -413,7 +413,7 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
     row = data.samples[5]
     pair = Pair(row["text"], [open_picture(path).image for path in job.session.planned[0].rows[5].images])
     live = encode_pair(engine.mllm, engine.sae, manifest, pair)
-    stored = data.events.sample(5)
+    stored = data.events.of(5)
     assert len(stored.feature_e) > 20
     np.testing.assert_array_equal(live.feature_e, stored.feature_e)
     np.testing.assert_allclose(live.value_e.astype(np.float64) * data.unit, stored.z_e, rtol=1e-3)

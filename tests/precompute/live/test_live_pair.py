@@ -23,7 +23,7 @@ def test_a_live_pair_is_what_the_pass_stored(options: Maker, mllm: Mllm, whole: 
     data, rows = Collected(part, manifest), Session(made).rows.rows
     for row in (0, 5, 17):
         pair = Pair(rows[row].text, [open_picture(path).image for path in rows[row].images])
-        stored = data.events.sample(row)
+        stored = data.events.of(row)
         for model in (mllm, whole):
             live = encode_pair(model, saev, manifest, pair, errors=True)
             np.testing.assert_array_equal(live.token_id_t, stored.token_id_t)

@@ -155,7 +155,7 @@ def test_pixels_left_by_several_views_of_several_images(share: float) -> None:
     rng = np.random.default_rng(int(10 * share))
     kept_p = rng.random(N_PATCHES) < share
     images = [Image.fromarray(rng.integers(1, 255, (h, w, 3), dtype=np.uint8)) for w, h in SIZES]
-    masks = patches.left_over(patches.regions(VIEWS, SIZES), kept_p, SIZES)
+    masks = patches.visible_pixels(patches.regions(VIEWS, SIZES), kept_p, SIZES)
     for mask, expected in zip(masks, naive_masks(VIEWS, kept_p, SIZES), strict=True):
         assert np.array_equal(mask, expected)
     for image, painted, mask in zip(images, patches.paint(images, masks), masks, strict=True):
@@ -186,9 +186,9 @@ def test_with_all_patches_the_picture_is_untouched() -> None:
     """Also where no patch looks."""
     image = tiny.picture(0, (60, 40))
     where = patches.regions([View(4, 4, (10.0, 0.0, 50.0, 40.0), 0)], [image.size])
-    (same,) = patches.paint([image], patches.left_over(where, np.ones(16, dtype=bool), [image.size]))
+    (same,) = patches.paint([image], patches.visible_pixels(where, np.ones(16, dtype=bool), [image.size]))
     assert np.array_equal(np.asarray(same), np.asarray(image))
-    (fewer,) = patches.left_over(where, np.arange(16) > 0, [image.size])
+    (fewer,) = patches.visible_pixels(where, np.arange(16) > 0, [image.size])
     assert not fewer[:, :10].any() and not fewer[:, 50:].any() and fewer.sum() == 1500
 
 
@@ -201,7 +201,7 @@ def test_a_black_patch_changes_that_patch_of_the_models_input(mllm: Mllm) -> Non
     (black,) = mllm.prepare([Pair("a", [Image.new("RGB", image.size)])]).inputs["pixel_values"].numpy()
     where = patches.regions(batch.views[0], [image.size])
     for p in range(16):
-        masks = patches.left_over(where, np.arange(16) != p, [image.size])
+        masks = patches.visible_pixels(where, np.arange(16) != p, [image.size])
         after = mllm.prepare([Pair("a", patches.paint([image], masks))]).inputs["pixel_values"][0].numpy()
         row, col = divmod(p, 4)
         inner = np.zeros((tiny.SIDE, tiny.SIDE), dtype=bool)

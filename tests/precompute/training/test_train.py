@@ -19,7 +19,7 @@ from precompute.errors import SaevxError
 from precompute.model.calibration import calibrate_data
 from precompute.model.loader import load_batch, without_images
 from precompute.model.mllm import IMAGE, TEXT, Mllm
-from precompute.options.shared import TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
 from precompute.training import train as training
 from precompute.training.activation_stream import Meter, Stream, batches
