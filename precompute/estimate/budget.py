@@ -9,7 +9,7 @@ import torch
 
 from precompute.collect.session import Session
 from precompute.errors import SaevxError
-from precompute.estimate.growth import Estimate, estimated, widen
+from precompute.estimate.growth import Estimate, Width, estimated, widen
 from precompute.estimate.trial import SECONDS, measure_trial_run, measure_trials
 from precompute.options.precompute import Options
 from precompute.sae.subset import every_kth_feature, sae_subset
@@ -94,9 +94,8 @@ def estimate(options: Options, seconds: float = SECONDS) -> tuple[Budget, Sessio
         trials = [
             widen(one, measure_trial_run(narrow, int(one.n_samples)), share, stride) for one in trials
         ]
-    result = estimated(
-        trials, plan, ds=o.ds, n_features=n_features, n_tried=sae.n_features, d_model=session.mllm.d_model, start=start
-    )
+    width = Width(n_features, sae.n_features, session.mllm.d_model)
+    result = estimated(trials, plan, width, ds=o.ds, start=start)
     return Budget(result, data.n_rows, str(session.mllm.device), stride, resident), session.with_sae(None)
 
 

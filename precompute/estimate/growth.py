@@ -100,19 +100,26 @@ def widen(wide: Trial, narrow: Trial, share: float, stride: int) -> Trial:
     )  # fmt: skip
 
 
-def sae_bytes(n_features: int, d_model: int) -> float:
-    """Of an SAE's encoder and decoder, float32."""
-    return n_features * d_model * 4.0 * 2
+class Width(NamedTuple):
+    """Sizes of the SAE."""
+
+    n_features: int
+    n_tried: int
+    """Features of the narrowed SAE that was in memory."""
+    d_model: int
+
+    def bytes(self, n_features: int) -> float:
+        """Of the encoder and the decoder of so many features, float32."""
+        return n_features * self.d_model * 4.0 * 2
 
 
 def estimated(
-    trials: Sequence[Trial], plan: Plan, *, ds: int, n_features: int, n_tried: int, d_model: int, start: float
+    trials: Sequence[Trial], plan: Plan, width: Width, *, ds: int, start: float
 ) -> Estimate:
     """The whole run.
 
     Args:
-        trials: of three sizes, the smallest first, as of all features. n_tried: features of the SAE in memory.
-        start: seconds before the first step.
+        trials: of three sizes, the smallest first, as of all features. start: seconds before the first step.
     """
     n_samples, n_tokens = float(len(plan.length_n)), float(plan.length_n.sum())
     samples, tokens = [one.n_samples for one in trials], [one.n_tokens for one in trials]
@@ -142,8 +149,8 @@ def estimated(
     shard_tokens = max(plan.length_n[[at for i in one for at in plan.batches[i]]].sum() for one in plan.shards)
     largest = trials[-1].shard * max(0.0, float(shard_tokens) / tokens[-1] - 1)
     peaks = {**trials[-1].memory, "collect": trials[-1].memory["collect"] + largest}
-    sae, tried = sae_bytes(n_features, d_model), sae_bytes(n_tried, d_model)
+    sae, tried = width.bytes(width.n_features), width.bytes(width.n_tried)
     return Estimate(
-        n_features, counts, seconds, trials[-1].resident + sae - tried + max(peaks.values()), sae, parts,
+        width.n_features, counts, seconds, trials[-1].resident + sae - tried + max(peaks.values()), sae, parts,
         {choice: other + events[choice] for choice in KEPT}, counts.pop("scratch"),
     )  # fmt: skip

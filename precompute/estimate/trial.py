@@ -119,7 +119,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     gc.collect()
     memory.give_back()
     resident = memory.resident()
-    o, mllm, sae = session.options, session.mllm, session.sae
+    o = session.options
     data, plan = first_samples(*session.planned, n, o.ds)
     seconds: dict[str, float] = {}
     peak: dict[str, float] = {}
@@ -132,12 +132,8 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
         memory.give_back()
         seconds[name], peak[name] = time.monotonic() - begin, max(0.0, memory.peak() - resident)
 
-    job = Collector(mllm, sae, data, plan, part, o.seed, o.nll, o.sink_multiple)
-    manifest: dict[str, Any] = {
-        "name": "dry-run", "code_version": "", "options": {},
-        "model": {"name": "", "layer": mllm.layer, "d_model": mllm.d_model},
-        "sae": {"name": "", "sha256": "", "architecture": "", "n_features": sae.n_features},
-    }  # fmt: skip
+    job = Collector(session.mllm, session.sae, data, plan, part, o.seed, o.nll, o.sink_multiple)
+    manifest = _provenance(session)
     with step("collect"):
         manifest |= job.run(quiet=True)
     with step("merge"):
@@ -175,6 +171,16 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
         len(plan.length_n), float(plan.length_n.sum()), seconds, resident, peak, float(shard), parts, events,
         {name: float(max(count, 0)) for name, count in counts.items()},
     )  # fmt: skip
+
+
+def _provenance(session: Session) -> dict[str, Any]:
+    """As much of a manifest's provenance as the steps need."""
+    mllm, sae = session.mllm, session.sae
+    return {
+        "name": "dry-run", "code_version": "", "options": {},
+        "model": {"name": "", "layer": mllm.layer, "d_model": mllm.d_model},
+        "sae": {"name": "", "sha256": "", "architecture": "", "n_features": sae.n_features},
+    }  # fmt: skip
 
 
 def _bytes_of(part: Path) -> dict[str, int]:

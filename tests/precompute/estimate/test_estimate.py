@@ -16,7 +16,7 @@ from precompute.collect.session import Session
 from precompute.data.batches import Plan
 from precompute.errors import SaevxError
 from precompute.estimate.budget import Budget, estimate
-from precompute.estimate.growth import curve, estimated, line, widen
+from precompute.estimate.growth import Width, curve, estimated, line, widen
 from precompute.estimate.trial import Trial, measure_trial_run
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
@@ -184,7 +184,7 @@ def test_a_million_features_times_a_million_samples(growth: float) -> None:
     trials = [trial(m, growth) for m in (256, 512, 1024)]
     memory.forget_peak()
     before = memory.resident()
-    found = estimated(trials, plan, ds=1000, n_features=WIDE, n_tried=WIDE, d_model=4096, start=1.0)
+    found = estimated(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
     assert memory.peak() - before < 1e9
     assert found.of["all"] == pytest.approx(3 * n**growth, rel=0.01)
     assert found.of["all"] >= found.of["examples"] > found.of["none"] == pytest.approx(n**growth, rel=0.01)
