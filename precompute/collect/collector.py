@@ -233,7 +233,7 @@ class Collector:
                 accumulator.update(events, reduced)
                 samples += split(encoded, one, reduced, ds, self.sae.n_features)
                 sum_md = sums_of(encoded, good_b)
-                del encoded, events, reduced  # nothing of a batch but its samples stands beside the next
+                del encoded, events, reduced  # before the next batch is computed, only its samples are left
             sums.append(sum_md)
             progress.update(len(one.rows) + len(one.rejected_rows))
             del one

@@ -65,6 +65,7 @@ class Entries(NamedTuple):
     """int32: tokens of the sample that are active in this group."""
 
     def take(self, at: Tensor) -> Entries:
+        """The entries at these places, int64."""
         return Entries(*(column[at] for column in self))
 
 
@@ -92,6 +93,7 @@ class BySample(NamedTuple):
     """int64: each token's place in its sample."""
 
     def entries(self, at: Tensor) -> Entries:
+        """Those at these places, int64, as entries."""
         row, position = self.row_s[self.sample[at]], self.position_t[self.token[at]].int()
         return Entries(self.group[at], self.value[at], row, position, self.n_active[at])
 

@@ -113,7 +113,7 @@ def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens
 
 
 def padded(size: Size, side: int, seen: float, image: int) -> Layout:
-    """A image in the middle of a square, followed by a newline. Patches whose middle lies beside the image are
+    """An image in the middle of a square, followed by a newline. Patches whose middle lies beside the image are
     marks."""
     width, height = size
     edge = max(size)

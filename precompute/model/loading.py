@@ -1,4 +1,4 @@
-"""A transformers model from a folder or the hub, with the layers that are needed, on the device asked for."""
+"""A transformers model from a folder or the hub, with the layers that are needed, on the device that is named."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def truncate_layers(text_config: Any, n_layers: int) -> None:
 
 
 def pick_device(device: str) -> str:
-    """The device asked for; "auto" is a CUDA GPU if there is one, else the CPU. Apple's GPUs are for those who ask: the
+    """The device that is named; "auto" is a CUDA GPU if there is one, else the CPU. An Apple GPU must be named: the
     pass was never tried on one."""
     if device != "auto":
         try:

@@ -218,7 +218,7 @@ class Mllm:
         return np.array([len(one) for one in ids], dtype=np.int64)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
-        """Tokens as one text, special ones left out. Safe beside `prepare` in another thread."""
+        """Tokens as one text, special ones left out. Safe while another thread is in `prepare`."""
         with self.processing:
             text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
@@ -257,7 +257,7 @@ class Mllm:
         keep = text_bs.shape[1] - first + 1
         last: Any = keep
         if needs_all_layers(self.model.config.get_text_config()):
-            # Told a number, such a model runs its upper layers on these tokens only; told places, on all.
+            # With a number, such a model runs its upper layers on these tokens only; with places, on all.
             last = torch.arange(-keep, 0, device=self.device) + text_bs.shape[1]
         rounding = self._rounded_above() if quick else nullcontext()
         with capture(self.decoder_layer()) as hidden, rounding, torch.inference_mode():

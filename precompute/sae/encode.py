@@ -56,10 +56,10 @@ class Encoded(NamedTuple):
     norm_t: Array
     """float64 ‖h‖."""
     error_t: Array
-    """float64 ‖h − ĥ‖² of the tokens counted, 0 elsewhere; zeros unless asked for."""
+    """float64 ‖h − ĥ‖² of the tokens counted, 0 elsewhere; zeros unless measured."""
     views: list[list[View]]
     reason_b: list[str | None]
-    """Why a pair must be set aside."""
+    """Why a pair is rejected; None where it is not."""
     hidden_td: Tensor
     """h of all tokens in the model's dtype, on its device."""
     events: Events

@@ -48,7 +48,7 @@ def load(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
 
     Raises:
         SaevxError: nothing there, or something that is not read as it was trained. SAELens and the hub raise
-            all kinds beside.
+            errors of all kinds besides.
     """
     path = Path(name)
     if path.is_dir() or path.is_file():

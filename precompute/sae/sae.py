@@ -141,7 +141,7 @@ class SaeV:
         """ĥ [t, d] of z [t, F]; decoder norms are not folded.
 
         Args:
-            hidden_td: the h that was encoded; asked only by an SAE that scales every token by itself.
+            hidden_td: the h that was encoded; needed only by an SAE that scales every token by itself.
         """
         if self.normalize in _PER_TOKEN:
             if hidden_td is None:
