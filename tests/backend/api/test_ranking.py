@@ -21,7 +21,7 @@ def store(store_path: Path) -> Store:
 
 def test_the_ranking_is_the_methods(store: Store) -> None:
     """METHOD, *Search*, feature by feature in plain Python."""
-    row = next(r for r in range(80) if "dog" in store.sample(store.sample_id(r))["text"])
+    row = next(r for r in range(80) if "dog" in store.samples.get(store.samples.sample_id(r))["text"])
     events = store.events.of(row)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
     table, n = store.features.table, store.n_samples

@@ -14,7 +14,7 @@ from precompute.experiments import token_support as T
 from precompute.scoring.pairs import TextEvents
 from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import unsupported_tokens
-from tests.conftest import Demo
+from tests.helpers.demo import Demo
 
 
 def some(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS
 from precompute.utils.text import has_letters, repeated_share
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def planted(part: Part, kind: str) -> list[int]:

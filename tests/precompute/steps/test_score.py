@@ -13,7 +13,7 @@ from precompute.scoring.scores import Weights, pair_scores
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import IMAGE, SCORES, TEXT
 from precompute.utils.stats import auroc, derangement, histogram
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def maxima(part: Part, row: int) -> tuple[dict[int, float], dict[int, float], int, int]:
