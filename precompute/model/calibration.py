@@ -15,7 +15,6 @@ from precompute.data import Data, RejectedRow, none_left
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT
-from precompute.model.hooks import norm_of
 from precompute.model.loader import LoadedBatch, load_batches
 from precompute.model.mllm import Mllm
 from precompute.utils.tensors import exact
@@ -60,8 +59,8 @@ def mark_sinks(modality: Array, norm: Array, sink_norm: tuple[float, float]) -> 
 
 def token_norms(hidden: Tensor) -> Array:
     """float64 ‖h‖ of h [..., d]."""
-    norm: Array = norm_of(hidden).numpy()
-    return norm
+    norm = torch.linalg.vector_norm(exact(hidden.float()), dim=-1, dtype=torch.float64)
+    return np.asarray(norm.cpu())
 
 
 def calibrate(

@@ -20,9 +20,9 @@ from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.live.engine import load_engine
-from precompute.model.hooks import capture_vision_norms
 from precompute.model.loader import load_batches, prefetch
 from precompute.model.mllm import IMAGE, Batch, Pair, View
+from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking as patches

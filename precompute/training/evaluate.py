@@ -82,7 +82,7 @@ def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContext
         h_bsd[mask_bs.to(h_bsd.device)] = 0.0 if by_td is None else by_td.to(h_bsd)
         return h_bsd
 
-    return replace(mllm, change)
+    return replace(mllm.decoder_layer(), mllm.layer, change)
 
 
 @dataclass

@@ -121,7 +121,7 @@ def changing(mllm: Mllm, modality_bs: NDArray[np.uint8], change: Change | None) 
         h_bsd[own_bs] = change(h_bsd[own_bs], modality_t)
         return h_bsd
 
-    return nullcontext() if change is None else replace(mllm, change_own)
+    return nullcontext() if change is None else replace(mllm.decoder_layer(), mllm.layer, change_own)
 
 
 @torch.inference_mode()

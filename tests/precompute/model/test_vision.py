@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.model.hooks import capture_vision_norms
 from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.vision import capture_vision_norms
 from tests.helpers import families, family_images
 
 TOWERS = {"llava": "projector", "llava_next": "embedding", "gemma3": "embedding", "qwen3_vl": "embedding"}

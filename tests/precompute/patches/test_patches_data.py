@@ -14,8 +14,8 @@ from PIL import Image
 from precompute.data import open_picture
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair, load_sae
-from precompute.model.hooks import capture_vision_norms
 from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import Options
 from precompute.patches import run as under_test
