@@ -148,7 +148,7 @@ def run(
         max_tokens=asked.max_tokens,
         temperature=asked.temperature,
         seed=asked.seed,
-        sink_norm=Scale.of(store.store.manifest).sink_norm,
+        sink_norm=Scale.from_manifest(store.store.manifest).sink_norm,
         emit=emit,
         stop=stop,
     )
