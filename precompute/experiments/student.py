@@ -18,7 +18,7 @@ from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.adapter_data import N_PATCHES, Picture, Sequences, vision_features
-from precompute.demo.training.train_adapter import Log, Options, Projector, stage0, stage1
+from precompute.demo.training.train_adapter import AdapterTraining, Log, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 
@@ -47,7 +47,7 @@ class Student(NamedTuple):
 class Captions(Sequences):
     """Pictures with the captions that were kept, epoch after epoch, each in a new order."""
 
-    def __init__(self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: Options) -> None:
+    def __init__(self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: AdapterTraining) -> None:
         super().__init__(tokenizer, o)
         self.features, self.captions, self.rows = features, captions, rows
         self.order = self.epochs()
@@ -99,7 +99,7 @@ class Bench:
         if not path.exists():
             scenes = [make_scene("train", i) for i in range(self.n_start)]
             features = self.cached("scenes", scenes)
-            o = Options(log=self.work / "start.json")
+            o = AdapterTraining(log=self.work / "start.json")
             torch.manual_seed(o.seed)
             lm = self.base()
             sample = features[:2000].float()
@@ -119,7 +119,7 @@ class Bench:
             rows: pairs kept; they are gone through as often as the steps need.
         """
         # A short run warms up over a fifth of its steps.
-        o = Options(
+        o = AdapterTraining(
             steps=steps, seed=seed, warm_up=max(1, steps // 5), n_patches=16, log=self.work / f"run-{seed}.json"
         )
         torch.manual_seed(seed)

@@ -5,38 +5,48 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_held_out, plural
 from precompute.demo.training.adapter_data import easy_vqa
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(h_td, modality_t) → h_td."""
 
 
-@dataclass
-class Options:
-    """What the measurements depend on; every field is an option of the command."""
+class DemoEvaluation(CommandOptions):
+    """Measure the demo's model and SAE-V on scenes that neither has seen."""
 
     model: Path = Path("demo/model")
+    """The demo's model."""
     sae: Path = Path("demo/sae")
+    """Its SAE-V; without one only the model is measured."""
     out: Path = Path("docs/results/demo-evaluation.json")
-    only: str = ""
-    n_captions: int = 200
-    n_vqa: int = 300
-    n_each_word: int = 80
-    n_steer: int = 30
-    n_tuning: int = 8
-    seed: int = 0
+    """File for the figures."""
+    only: Texts = Field(default_factory=list)
+    """Parts to measure again: captions, vqa, words, quality, steering; default: all."""
+    n_captions: Count = 200
+    """Scenes to caption."""
+    n_vqa: Count = 300
+    """Images of easy-VQA to ask about."""
+    n_each_word: Count = 80
+    """Captions that hold each of the thirty words, at least."""
+    n_steer: Count = 30
+    """Scenes on which steering is measured."""
+    n_tuning: Count = 8
+    """Scenes on which its strength is chosen."""
+    seed: Seed = 0
+    """Seed of every random choice."""
 
 
 def ratio(hits: int, n: int) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
     return hits, len(shapes)
 
 
-def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
+def captions(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """Object recall on combinations of objects that training never showed and on drawings that it never showed,
     and the colour of shapes; beside each, the same captions held against the scenes of other pictures."""
     unseen: list[Scene] = []
@@ -144,7 +154,7 @@ def answers(mllm: Mllm, pairs: list[Pair], change: Change | None = None) -> list
     return out
 
 
-def vqa(mllm: Mllm, o: Options) -> dict[str, Any]:
+def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """easy-VQA's held-out pictures, free next token; beside it the answers for other pictures."""
     images, questions = easy_vqa("test", o.n_vqa)
     rng = np.random.default_rng(o.seed)

@@ -7,23 +7,20 @@ Each part writes its figures to docs/results/demo-store.json as it ends; `--only
 
 from __future__ import annotations
 
-import json
-import platform
 import re
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from pydantic import Field
+from pydantic_settings import CliApp
 from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
 from precompute.demo.drawing import draw
+from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import Encoded, encode_pair
@@ -36,7 +33,7 @@ from precompute.steps.score import Weights, score_pair
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
 
@@ -45,15 +42,19 @@ FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
 """The flag a planted kind should raise, where it has another name."""
 
 
-@dataclass
-class Options:
-    """What the measurements depend on; every field is an option of the command."""
+class StoreEvaluation(CommandOptions):
+    """Measure the demo's finished store: planted pairs found, images found by word."""
 
     demo: Path = Path("demo")
+    """Folder that `saevx demo` made."""
     out: Path = Path("docs/results/demo-store.json")
-    only: str = ""
-    n_validation: int = 150
-    seed: int = 0
+    """File for the figures."""
+    only: Texts = Field(default_factory=list)
+    """Parts to measure again: planted, exchanged, pictures, headline; default: all."""
+    n_validation: Count = 150
+    """Validation scenes for the headline score."""
+    seed: Seed = 0
+    """Seed of every random choice."""
 
 
 def planted_of(store: Store) -> Array:
@@ -62,7 +63,7 @@ def planted_of(store: Store) -> Array:
     return np.array([row.extra["planted"].split(":")[0] for row in rows], dtype=object)
 
 
-def planted(store: Store, o: Options) -> dict[str, Any]:
+def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """AUROC of every score for "this caption belongs to this picture", whole captions and one word; and for
     each planted kind the share its flag finds, beside the flag's alarms among the whole pairs."""
     kind_n = planted_of(store)
@@ -123,7 +124,7 @@ class Reader:
         return {name: np.nan if value is None else value for name, value in found.items()}
 
 
-def headline(reader: Reader, o: Options) -> dict[str, Any]:
+def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     """The same AUROC on validation scenes, whose wrong captions the model really reads beside the picture.
     The headline score is the best on these; the demo's planted pairs have no say in it."""
     scenes = [make_scene("validation", 200_000 + i) for i in range(o.n_validation)]
@@ -170,7 +171,7 @@ def names(label: str | None, word: str) -> bool:
     return word in re.findall(r"[a-z]+", (label or "").lower())
 
 
-def pictures(reader: Reader, o: Options) -> dict[str, Any]:
+def pictures(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     """Search by a picture of each of the thirty words: is a feature labelled with the word among the first
     ten? Beside it, the answers to the other words' pictures. Features too dense are set apart, as in the
     app."""
@@ -197,7 +198,7 @@ def pictures(reader: Reader, o: Options) -> dict[str, Any]:
     }
 
 
-def exchanged(store: Store, o: Options) -> dict[str, Any]:
+def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """The control that ought to fail: the same pass with the images exchanged among the pairs."""
     manifest = store.manifest
     with tempfile.TemporaryDirectory() as scratch:
@@ -243,34 +244,18 @@ def weighed(store: Store) -> dict[str, Any]:
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
+    o = CliApp.run(StoreEvaluation)
     store = Store.open(o.demo / "store")
-    found["about"] = {
-        "command": "python -m precompute.demo.evaluation.evaluate_store",
-        "options": {k: str(v) for k, v in vars(o).items() if k not in ("demo", "out", "only")},
-        "content_id": store.manifest["content_id"],
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-    }
-
-    def part(name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        if o.only and name not in o.only.split(","):
-            return
-        began = time.monotonic()
-        found.update(measure())
-        print(name, f"{time.monotonic() - began:.0f} s", flush=True)
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        o.out.write_text(json.dumps(found, indent=1) + "\n")
-
-    part("planted", lambda: planted(store, o))
-    part("exchanged", lambda: exchanged(store, o))
-    if o.only and not {"pictures", "headline"} & set(o.only.split(",")):
+    results = Results(o.out, "precompute.demo.evaluation.evaluate_store", o, {"demo", "out", "only"}, o.only)
+    results.figures["about"]["content_id"] = store.manifest["content_id"]
+    results.measure("planted", lambda: planted(store, o))
+    results.measure("exchanged", lambda: exchanged(store, o))
+    if not results.wants("pictures", "headline"):
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
-    part("pictures", lambda: pictures(reader, o))
-    part("headline", lambda: headline(reader, o))
+    results.measure("pictures", lambda: pictures(reader, o))
+    results.measure("headline", lambda: headline(reader, o))
 
 
 if __name__ == "__main__":

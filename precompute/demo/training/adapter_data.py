@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from precompute.demo.scenes import SIZE, Scene, ask, write_caption
 
 if TYPE_CHECKING:
-    from precompute.demo.training.train_adapter import Options
+    from precompute.demo.training.train_adapter import AdapterTraining
 
 N_PATCHES, N_PLACES = 49, 14
 PLAIN_PROMPTS = (
@@ -92,7 +92,7 @@ def patch_words(scene: Scene, words: dict[str, int]) -> Tensor:
 class Sequences(ABC):
     """Endless batches of training sequences; what one is made of, `one` says."""
 
-    def __init__(self, tokenizer: Any, o: Options) -> None:
+    def __init__(self, tokenizer: Any, o: AdapterTraining) -> None:
         self.tokenizer, self.o = tokenizer, o
         self.rng = np.random.default_rng(o.seed)
         self.newline = tokenizer("\n").input_ids
@@ -144,7 +144,7 @@ class Mixture(Sequences):
     """Captions, questions about scenes, easy-VQA, plain text."""
 
     def __init__(
-        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: Options
+        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: AdapterTraining
     ):
         super().__init__(tokenizer, o)
         self.scenes, self.vqa, self.plain = scenes, vqa, plain

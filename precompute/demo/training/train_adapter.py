@@ -19,11 +19,12 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
+from pydantic_settings import CliApp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,55 +42,68 @@ from precompute.demo.training.adapter_data import (
     plain_texts,
     vision_features,
 )
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions, Count, Seed
+from precompute.utils.files import write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, all of which get a LoRA."""
-@dataclass
-class Options:
-    """What a run depends on; every field is an option of the command."""
+
+
+class AdapterTraining(CommandOptions):
+    """Train the demo's projector and LoRA."""
 
     out: Path = ADAPTER
+    """Weights file to write."""
     log: Path = Path("docs/results/demo-adapter-training.json")
-    resume: str = ""
+    """File for the losses."""
+    resume: Path | None = None
     """Adapter to go on from, without stage 0."""
-    first_scene: int = 0
-    n_scenes: int = 8000
-    n_easy_vqa: int = 1800
-    stage0_steps: int = 500
-    steps: int = 1000
-    batch_size: int = 16
-    n_patches: int = 24
-    """Patches shown of each picture for the first 85 % of the steps, at their true positions; then all 49."""
-    lora_rank: int = 8
-    lora_lr: float = 1.5e-3
-    projector_lr: float = 5e-4
-    warm_up: int = 60
+    first_scene: int = Field(default=0, ge=0)
+    """Number of the first train scene."""
+    n_scenes: Count = 8000
+    """Train scenes."""
+    n_easy_vqa: int = Field(default=1800, ge=0)
+    """Images of easy-VQA."""
+    stage0_steps: Count = 500
+    """Steps of stage 0."""
+    steps: Count = 1000
+    """Steps of stage 1."""
+    batch_size: Count = 16
+    """Sequences in a step of stage 1."""
+    n_patches: Count = 24
+    """Patches shown of each image for the first 85 % of the steps, at their true positions; then all 49."""
+    lora_rank: Count = 8
+    """Rank of the LoRA."""
+    lora_lr: float = Field(default=1.5e-3, gt=0)
+    """Learning rate of the LoRA."""
+    projector_lr: float = Field(default=5e-4, gt=0)
+    """Learning rate of the projector in stage 1."""
+    warm_up: Count = 60
     """Steps over which both rates rise."""
-    seed: int = 0
+    seed: Seed = 0
+    """Seed of the weights and of the order of the data."""
 
 
 class Log:
-    """What a run did, written as it goes."""
+    """What a run did, written line by line."""
 
-    def __init__(self, o: Options) -> None:
+    def __init__(self, o: AdapterTraining) -> None:
         self.path, self.began = o.log, time.monotonic()
-        self.told: dict[str, Any] = {
+        self.content: dict[str, Any] = {
             "command": "python -m precompute.demo.training.train_adapter",
-            "options": {k: v for k, v in vars(o).items() if k not in ("out", "log", "resume")},
+            "options": o.model_dump(mode="json", exclude={"out", "log", "resume"}),
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "lines": [],
         }
         if o.resume and o.log.exists():
-            self.told["before"] = json.loads(o.log.read_text())
+            self.content["before"] = json.loads(o.log.read_text())
 
     def add(self, **line: Any) -> None:
         line["seconds"] = round(time.monotonic() - self.began)
         print(json.dumps(line), flush=True)
-        self.told["lines"].append(line)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.told, indent=1) + "\n")
+        self.content["lines"].append(line)
+        write_json(self.path, self.content)
 
 
 class Projector(nn.Module):
@@ -129,7 +143,7 @@ class Projector(nn.Module):
 
 
 def stage0(
-    projector: Projector, pictures: list[Picture], embedding_vd: Tensor, tokenizer: Any, o: Options, log: Log
+    projector: Projector, pictures: list[Picture], embedding_vd: Tensor, tokenizer: Any, o: AdapterTraining, log: Log
 ) -> None:
     """MSE to the sum of the words' embeddings plus half a cross-entropy over all words, linear decay."""
     words = {w: i for i, w in enumerate([*OBJECTS, *SHAPES, *COLOURS])}
@@ -162,7 +176,7 @@ def stage0(
 
 
 def stage1(
-    lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: Options, log: Log
+    lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: AdapterTraining, log: Log
 ) -> dict[str, Tensor]:
     """LoRA on every linear layer together with the projector; returns the LoRA by the modules' own names."""
     from peft import LoraConfig, get_peft_model
@@ -224,7 +238,7 @@ def trained(adapted: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
+    o = CliApp.run(AdapterTraining)
     torch.manual_seed(o.seed)
     log = Log(o)
     folder = base_lm()
