@@ -47,7 +47,9 @@ class Student(NamedTuple):
 class Captions(Sequences):
     """Pictures with the captions that were kept, epoch after epoch, each in a new order."""
 
-    def __init__(self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: AdapterTraining) -> None:
+    def __init__(
+        self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: AdapterTraining
+    ) -> None:
         super().__init__(tokenizer, o)
         self.features, self.captions, self.rows = features, captions, rows
         self.order = self.epochs()
