@@ -22,9 +22,9 @@ MODALITIES = {"text": TEXT, "image": IMAGE}
 
 
 class Stream:
-    """Batches of activations, epoch after epoch, drawn from a shuffle buffer that special tokens and sinks never enter.
+    """Batches of activations, epoch after epoch, from a shuffle buffer without special tokens and sinks.
 
-    The buffer is filled by forward passes, shuffled whole and served to its last full batch; the rest opens the next
+    The buffer is filled by forward passes, shuffled whole and served to its last full batch; what is left begins the next
     fill. So a fill follows from where in the data it began, what was left over, and its number: a checkpoint keeps
     these, and resuming repeats the fill's forward passes, where the buffer itself would take gigabytes.
     """
@@ -49,8 +49,8 @@ class Stream:
     def __next__(self) -> tuple[Tensor, NDArray[np.uint8]]:
         """h [t, d] float32 and the tokens' modality [t]."""
         if (self.served + 1) * self.batch_size > len(self.modality_t):
-            rest = slice(self.served * self.batch_size, None)
-            self.fill(self.hidden_td[rest], self.modality_t[rest])
+            left = slice(self.served * self.batch_size, None)
+            self.fill(self.hidden_td[left], self.modality_t[left])
         here = slice(self.served * self.batch_size, (self.served + 1) * self.batch_size)
         self.served += 1
         return self.hidden_td[here].float(), self.modality_t[here]
@@ -66,7 +66,7 @@ class Stream:
                 partial(load, self.mllm), batches(self.data.rows, self.plan, self.seed, self.epoch, self.at)
             )
         parts_td, parts_t, n = [left_td], [left_t], len(left_t)
-        while n < self.size:  # the prelude has found a token in this data, so this ends
+        while n < self.size:  # the calibration before has seen a token of this data, so this ends
             for one in next(self.source):
                 self.rejected_rows |= {bad.index: bad.reason for bad in one.rejected_rows}
                 if one.batch is None:
@@ -125,7 +125,7 @@ class Meter:
         """The last step at which a feature fired on that modality; 0: never."""
 
     @torch.no_grad()
-    def see(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
+    def update(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
         """Count SAELens' TrainStepOutput of a batch."""
         h_td, acts_tf = exact(output.sae_in.detach()).double(), output.feature_acts.detach()
         active_tf = (acts_tf.to_dense() if acts_tf.is_sparse else acts_tf) > 0
@@ -135,24 +135,24 @@ class Meter:
             if not len(at):
                 continue
             own = h_td[at]
-            found = [len(at), int(active_tf[at].sum()), float(error_t[at].sum()), float(own.square().sum())]
-            self.sums[:, m] += torch.tensor(found, dtype=torch.float64)
+            sums = [len(at), int(active_tf[at].sum()), float(error_t[at].sum()), float(own.square().sum())]
+            self.sums[:, m] += torch.tensor(sums, dtype=torch.float64)
             self.sum_md[m] += own.sum(0).cpu()
             self.fired_mf[m, active_tf[at].any(0).cpu()] = step
 
     def take(self, step: int, window: int) -> dict[str, Any]:
-        """The figures, and start anew. A feature is dead that has not fired in the last `window` steps."""
+        """The figures since the last call, whose sums then start at 0. A feature that has not fired in the last `window` steps is dead."""
         dead_mf = self.fired_mf <= max(0, step - window)
-        found: dict[str, Any] = {"fvu": {}, "l0": {}, "dead": {}}
+        figures: dict[str, Any] = {"fvu": {}, "l0": {}, "dead": {}}
         for name, which in {"text": [TEXT], "image": [IMAGE], "both": [TEXT, IMAGE]}.items():
             n, active, error, square = self.sums[:, which].sum(1).tolist()
             spread = square - float(self.sum_md[which].sum(0).square().sum()) / n if n else 0.0
-            found["fvu"][name] = finite(error / spread) if spread > 0 else None
-            found["l0"][name] = active / n if n else None
-            found["dead"][name] = int(dead_mf[which].all(0).sum())
+            figures["fvu"][name] = finite(error / spread) if spread > 0 else None
+            figures["l0"][name] = active / n if n else None
+            figures["dead"][name] = int(dead_mf[which].all(0).sum())
         self.sums.zero_()
         self.sum_md.zero_()
-        return found
+        return figures
 
     def state(self) -> dict[str, Tensor]:
         return {"sums": self.sums, "sum_md": self.sum_md, "fired_mf": self.fired_mf}

@@ -20,7 +20,7 @@ from precompute.demo.scenes import COLOURS, Scene, make_scene
 from precompute.demo.training.scene_data import write_pairs
 from precompute.demo.training.word_tokens import Tokens, activations, gather, word_f1
 from precompute.demo.training.words import ALL_WORDS, F1, WORDS, scenes_with_words
-from precompute.live.steer import Push, Steer
+from precompute.live.intervention import Intervention, Steer
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
@@ -139,8 +139,8 @@ def steering(mllm: Mllm, sae: SaeV, candidates: dict[str, list[int]], o: DemoEva
     p999 = typical_maximum(mllm, sae, sorted({k for features in candidates.values() for k in features}))
 
     def hits(scenes: Sequence[Scene], target: str, unit: dict[int, float], strength: float) -> int:
-        pushes = [Push(k, "add", strength, size) for k, size in unit.items()]
-        change = partial(apply, Steer(sae, pushes))
+        interventions = [Intervention(k, "add", strength, size) for k, size in unit.items()]
+        change = partial(apply, Steer(sae, interventions))
         return answers(mllm, [question(s, target) for s in scenes], change).count(target)
 
     chosen: dict[str, dict[str, Any]] = {}
