@@ -24,8 +24,8 @@ MODALITIES = {"text": TEXT, "image": IMAGE}
 class Stream:
     """Batches of activations, epoch after epoch, from a shuffle buffer without special tokens and sinks.
 
-    The buffer is filled by forward passes, shuffled whole and served to its last full batch; what is left begins the next
-    fill. So a fill follows from where in the data it began, what was left over, and its number: a checkpoint keeps
+    The buffer is filled by forward passes, shuffled whole and served to its last full batch; what is left begins the
+    next fill. So a fill follows from where in the data it began, what was left over, and its number: a checkpoint keeps
     these, and resuming repeats the fill's forward passes, where the buffer itself would take gigabytes.
     """
 
@@ -141,7 +141,10 @@ class Meter:
             self.fired_mf[m, active_tf[at].any(0).cpu()] = step
 
     def take(self, step: int, window: int) -> dict[str, Any]:
-        """The figures since the last call, whose sums then start at 0. A feature that has not fired in the last `window` steps is dead."""
+        """The figures since the last call; the sums then start at 0.
+
+        A feature that has not fired in the last `window` steps is dead.
+        """
         dead_mf = self.fired_mf <= max(0, step - window)
         figures: dict[str, Any] = {"fvu": {}, "l0": {}, "dead": {}}
         for name, which in {"text": [TEXT], "image": [IMAGE], "both": [TEXT, IMAGE]}.items():

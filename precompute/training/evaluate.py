@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "ima
 RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
 GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
 CHUNK_RESAMPLES = 64
-TOLD = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
+RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
 """Options that the result repeats, besides the columns that were named."""
 
 
@@ -187,7 +187,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         },
         "data": {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)},
         "options": {
-            **o.model_dump(mode="json", include=TOLD),
+            **o.model_dump(mode="json", include=RECORDED),
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
         },
         "code_version": code_version(),

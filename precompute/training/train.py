@@ -29,6 +29,8 @@ from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 
+RECORDED = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
+"""Options that training.json repeats."""
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 
 
@@ -186,14 +188,13 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
     trainer.set_final_sae_metadata()
     save_sae(trainer.sae, done, scale=trainer.activation_scaler.scaling_factor, dtype=o.save_dtype)
     rejected_rows = sorted({**{bad.index: bad.reason for bad in data.rejected_rows}, **stream.rejected_rows}.items())
-    recorded = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
     result = {
         "sae": {"sha256": SaeV.load(done).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
         "model": {"name": plain_name(o.model), "layer": o.layer, "d_model": mllm.d_model},
         "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(rejected_rows)},
         "options": {
             **s,
-            **o.model_dump(mode="json", include=recorded),
+            **o.model_dump(mode="json", include=RECORDED),
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
         },
         "input_scale": trainer.activation_scaler.scaling_factor,
