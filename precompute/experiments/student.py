@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
-from precompute.demo.training.adapter_data import N_PATCHES, Picture, Sequences, vision_features
+from precompute.demo.training.adapter_data import N_PATCHES, SeenImage, Sequences, vision_features
 from precompute.demo.training.train_adapter import AdapterTraining, Log, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
@@ -106,7 +106,7 @@ class Bench:
             lm = self.base()
             sample = features[:2000].float()
             projector = Projector(sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3), lm.config.hidden_size)
-            pictures = [Picture(f, s, []) for f, s in zip(features, scenes, strict=True)]
+            pictures = [SeenImage(f, s, []) for f, s in zip(features, scenes, strict=True)]
             embedding_vd = lm.get_input_embeddings().weight.detach().float()
             stage0(projector, pictures, embedding_vd, self.tokenizer, o, Log(o))
             state = {**projector.exported(), "mean": projector.mean_d, "std": projector.std_d}

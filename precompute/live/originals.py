@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from precompute.data import BadRow, Columns, Row, open_picture, read
+from precompute.data import BadRow, Columns, Row, open_image, read
 from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
@@ -66,7 +66,7 @@ class Originals:
         if found is None:
             raise SaevxError("the data no longer has it")
         try:
-            pictures = [open_picture(image) for image in found.images]
+            pictures = [open_image(image) for image in found.images]
         except BadRow as bad:
             raise SaevxError(str(bad)) from bad
         if found.text != stored["text"] or [picture.sha256 for picture in pictures] != stored["sha256"]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.data import BadRow, Data, Picture, RejectedRow, Row, none_left, open_picture
+from precompute.data import BadRow, Data, DecodedImage, RejectedRow, Row, none_left, open_image
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import PairError, SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
@@ -61,7 +61,7 @@ class Decoded(NamedTuple):
     rows: list[Row]
     batch: Batch | None
     """None when every row was set aside."""
-    pictures: list[list[Picture]]
+    pictures: list[list[DecodedImage]]
     """Of each row, until they are let go of."""
     rejected_rows: list[RejectedRow]
 
@@ -73,11 +73,11 @@ def decode(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
         one batch; several where the processor takes each of the rows, and not all of them together.
     """
     kept: list[Row] = []
-    pictures: list[list[Picture]] = []
+    pictures: list[list[DecodedImage]] = []
     rejected_rows: list[RejectedRow] = []
     for row in rows:
         try:
-            pictures.append([open_picture(path) for path in row.images])
+            pictures.append([open_image(path) for path in row.images])
             kept.append(row)
         except BadRow as bad:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, str(bad)))

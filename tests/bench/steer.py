@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria
 
-from precompute.data import Columns, open_picture, read
+from precompute.data import Columns, open_image, read
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import steer
@@ -116,7 +116,7 @@ def run(setup: Setup) -> dict[str, Any]:
     sae = SaeV.load(str(setup.demo / "sae"), setup.device)
     mllm = Mllm.load(setup.demo / "model", layer=sae.layer, full=True, device=setup.device)
     data = read(str(setup.demo / "data"), Columns())
-    picture = open_picture(data.rows[0].images[0]).image
+    picture = open_image(data.rows[0].images[0]).image
     batch = mllm.prepare([Pair(PROMPT, [picture])], generate=True)
     feature, value = strongest(mllm, sae, batch)
     changes = [Intervention(feature, "set", 4.0, value)]

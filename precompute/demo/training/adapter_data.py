@@ -31,7 +31,7 @@ PLAIN_PROMPTS = (
 
 
 @dataclass
-class Picture:
+class SeenImage:
     """Patch features of one picture (49, 1456) and what can be said of it."""
 
     patches_pd: Tensor
@@ -144,7 +144,7 @@ class Mixture(Sequences):
     """Captions, questions about scenes, easy-VQA, plain text."""
 
     def __init__(
-        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: AdapterTraining
+        self, scenes: list[SeenImage], vqa: list[SeenImage], plain: list[list[int]], tokenizer: Any, o: AdapterTraining
     ):
         super().__init__(tokenizer, o)
         self.scenes, self.vqa, self.plain = scenes, vqa, plain

@@ -36,7 +36,7 @@ from precompute.demo.training.adapter_data import (
     N_PATCHES,
     N_PLACES,
     Mixture,
-    Picture,
+    SeenImage,
     easy_vqa,
     patch_words,
     plain_texts,
@@ -143,7 +143,7 @@ class Projector(nn.Module):
 
 
 def stage0(
-    projector: Projector, pictures: list[Picture], embedding_vd: Tensor, tokenizer: Any, o: AdapterTraining, log: Log
+    projector: Projector, pictures: list[SeenImage], embedding_vd: Tensor, tokenizer: Any, o: AdapterTraining, log: Log
 ) -> None:
     """MSE to the sum of the words' embeddings plus half a cross-entropy over all words, linear decay."""
     words = {w: i for i, w in enumerate([*OBJECTS, *SHAPES, *COLOURS])}
@@ -253,8 +253,8 @@ def main() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         features = vision_features(map(draw, recipes), processor, tower)
         seen = vision_features(images, processor, tower)
-    scenes = [Picture(f, s, []) for f, s in zip(features, recipes, strict=True)]
-    vqa = [Picture(f, None, q) for f, q in zip(seen, questions, strict=True)]
+    scenes = [SeenImage(f, s, []) for f, s in zip(features, recipes, strict=True)]
+    vqa = [SeenImage(f, None, q) for f, q in zip(seen, questions, strict=True)]
     log.add(pictures=len(scenes) + len(vqa))
     sample = features[:2000].float()
     mean_d, std_d = sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3)

@@ -22,7 +22,7 @@ from precompute.collect import accumulators as acc
 from precompute.collect import collector as collect
 from precompute.collect import merge
 from precompute.collect.collector import Collector
-from precompute.data import open_picture
+from precompute.data import open_image
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.options.precompute import Options
@@ -52,7 +52,7 @@ def hidden_by_row(job: Run) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndar
     data, plan = job.data_and_plan
     for batch in plan.batches:
         rows = [data.rows[i] for i in batch]
-        made = job.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
+        made = job.mllm.prepare([Pair(r.text, [open_image(p).image for p in r.images]) for r in rows])
         hidden_bsd = job.mllm.hidden(made)
         for b, row in enumerate(rows):
             n = int(made.length_b[b])
@@ -162,7 +162,7 @@ def test_reconstruction_and_caption_loss(run: tuple[Collected, Run], whole: Mllm
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             assert data.sample[f"sse_{name}"][row] == pytest.approx(error_t[modality_t == m].sum(), rel=1e-4)
     sample = data.samples[3]
-    pair = Pair(sample["text"], [open_picture(p).image for p in job.data_and_plan[0].rows[3].images])
+    pair = Pair(sample["text"], [open_image(p).image for p in job.data_and_plan[0].rows[3].images])
     nll = whole.hidden_and_nll(whole.prepare([pair]))[1][0]
     assert data.sample["caption_nll"][3] == pytest.approx(nll, rel=1e-2)  # the pass may round above layer L
     h = torch.cat([h[torch.from_numpy(kind == IMAGE)] for h, kind, _ in hidden_by_row(job).values()]).double()
@@ -276,7 +276,7 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
     assert [sample["sample_id"] for sample in data.samples] == ids
     assert [sample["row"] for sample in data.samples] == list(range(18))
     for sample in data.samples:
-        thumb = open_picture(part / sample["images"][0]["thumb"]).image
+        thumb = open_image(part / sample["images"][0]["thumb"]).image
         assert thumb.size == (sample["images"][0]["width"], sample["images"][0]["height"])
     # A sample behind the gap is the same as in data without the bad rows.
     rows = [json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
@@ -412,7 +412,7 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
     data = Collected(job.part, manifest)
     engine = load_engine(Settings(stores=[job.part], device="cpu"), Served("store", job.part, manifest), [])
     row = data.samples[5]
-    pair = Pair(row["text"], [open_picture(path).image for path in job.data_and_plan[0].rows[5].images])
+    pair = Pair(row["text"], [open_image(path).image for path in job.data_and_plan[0].rows[5].images])
     live = encode_pair(engine.mllm, engine.sae, manifest, pair)
     stored = data.events.sample(5)
     assert len(stored.feature_e) > 20
