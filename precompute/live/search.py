@@ -40,13 +40,13 @@ def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_f
     return largest
 
 
-def rank(largest: Array, table: dict[str, Array], n_samples: int, asked: tuple[int, ...]) -> Ranked:
+def rank(largest: Array, table: dict[str, Array], n_samples: int, queried: tuple[int, ...]) -> Ranked:
     """Rank the features of a query.
 
     Args:
         largest: [F, 2] max z of the query, from `maxima`.
         table: `Store.feature_table`.
-        asked: modalities of the query: (0,), (1,) or (0, 1).
+        queried: modalities of the query: (0,), (1,) or (0, 1).
     """
     p999 = np.nan_to_num(table["p999"])
     n = np.stack([table["samples_text"], table["samples_image"]], axis=1)
@@ -55,13 +55,13 @@ def rank(largest: Array, table: dict[str, Array], n_samples: int, asked: tuple[i
     # Every sample has it: log 1 = 0, no news. n_k = 0 is left out.
     specificity = np.log(n_samples / np.maximum(n, 1)) * (n > 0)
     by = strength * specificity
-    modalities = list(asked)
+    modalities = list(queried)
     score = by[:, modalities].min(axis=1)
-    found = np.flatnonzero(score > 0)
-    order = found[np.lexsort((found, -score[found]))]
+    scored = np.flatnonzero(score > 0)
+    order = scored[np.lexsort((scored, -score[scored]))]
     dense = np.maximum(table["density_text"], table["density_image"])[order] > MOST_DENSE
     shown_strength, shown_by = strength[order].copy(), by[order].copy()
     for modality in (0, 1):
-        if modality not in asked:
+        if modality not in queried:
             shown_strength[:, modality] = shown_by[:, modality] = np.nan
     return Ranked(order, score[order], shown_strength, shown_by, dense)

@@ -203,7 +203,7 @@ class StoreBase:
         first, stop, _ = window.indices(len(token_id_t))
         low = max(0, first - NEAR)  # the window may cut through a character
         pieces = [self.token_text(token) for token in token_id_t[low : stop + NEAR].tolist()]
-        return join(pieces).shown[first - low : stop - low]
+        return join(pieces).visible[first - low : stop - low]
 
     def whole_token(self, token_id_t: Array, position: int) -> str:
         """One token of a sample, with the rest of a character that it shares with its neighbours."""

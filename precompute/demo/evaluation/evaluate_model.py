@@ -79,8 +79,8 @@ def redrawn_hits(caption: str, scene: Scene) -> tuple[int, int]:
 
 
 def named(caption: str, nouns: set[str]) -> tuple[int, int]:
-    said = set(re.findall(r"[a-z]+", caption.lower()))
-    return sum(bool({n, plural(n)} & said) for n in nouns), len(nouns)
+    words = set(re.findall(r"[a-z]+", caption.lower()))
+    return sum(bool({n, plural(n)} & words) for n in nouns), len(nouns)
 
 
 def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
@@ -158,20 +158,20 @@ def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """easy-VQA's held-out pictures, free next token; beside it the answers for other pictures."""
     images, questions = easy_vqa("test", o.n_vqa)
     rng = np.random.default_rng(o.seed)
-    asked: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}
+    items_of: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}
     for image, qas in zip(images, questions, strict=True):
         for kind, truths in (("shape", ("circle", "rectangle", "triangle")), ("colour", tuple(COLOURS))):
             fitting = [(q, a) for q, a in qas if a in truths]
             if fitting:
                 question, answer = fitting[rng.integers(len(fitting))]
-                asked[kind].append((Pair(question, [image]), answer))
+                items_of[kind].append((Pair(question, [image]), answer))
     out = {}
-    for kind, items in asked.items():
+    for kind, items in items_of.items():
         items = items[:200]
-        said = answers(mllm, [p for p, _ in items])
+        replies = answers(mllm, [p for p, _ in items])
         truth = [a for _, a in items]
         others = [Pair(p.text, q.images) for (p, _), (q, _) in zip(items, items[5:] + items[:5], strict=True)]
-        out[f"easy_vqa_{kind}"] = ratio(sum(a == b for a, b in zip(said, truth, strict=True)), len(items))
+        out[f"easy_vqa_{kind}"] = ratio(sum(a == b for a, b in zip(replies, truth, strict=True)), len(items))
         wrong = answers(mllm, others)
         out[f"easy_vqa_{kind}_shuffled"] = ratio(
             sum(a == b for a, b in zip(wrong, truth, strict=True)), len(items)

@@ -78,11 +78,11 @@ def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     rows = fetch(store.engine, select(*columns).order_by(samples.c.row))
     value_nf = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
     limit = {flag["name"]: flag["threshold"] for flag in store.flags}
-    found = {}
+    result = {}
     for kind in PLANTED:
         flag = FLAG_OF.get(kind, kind)
         hit_n = value_nf[:, list(FLAGS).index(flag)] > limit[flag]
-        found[kind] = {
+        result[kind] = {
             "flag": flag,
             "planted": int((kind_n == kind).sum()),
             "found": int(hit_n[kind_n == kind].sum()),
@@ -90,7 +90,7 @@ def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
         }
     return {
         "planted_auroc": by_score,
-        "planted_flags": found,
+        "planted_flags": result,
         "n_whole_pairs": int(whole_n.sum()),
         "mismatch_rests_on": store.manifest.get("mismatch_score"),
     }
@@ -115,13 +115,13 @@ class Reader:
         one, largest = self.largest(text, image)
         sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
         n_tokens = int(((one.modality_t == TEXT) | (one.modality_t == IMAGE)).sum())
-        found = score_pair(
+        result = score_pair(
             sides[TEXT], sides[IMAGE], self.weights, n_events=len(one.feature_e), n_tokens=n_tokens
         )
         if self.mllm.full:
             _, nll = self.mllm.hidden_and_nll(self.mllm.prepare([Pair(text, [image])]))
-            found["caption-nll"] = -float(nll[0])
-        return {name: np.nan if value is None else value for name, value in found.items()}
+            result["caption-nll"] = -float(nll[0])
+        return {name: np.nan if value is None else value for name, value in result.items()}
 
 
 def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
         for kind, text in texts.items():
             for name, score in reader.scores(text, image).items():
                 value[kind][name].append(score)
-    found = {
+    result = {
         name: {
             bad: auroc(np.array(value["own"][name]), np.array(value[bad][name]), o.seed)
             for bad in ("swapped", "one-word")
@@ -149,11 +149,11 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     }
 
     def whole(name: str) -> float:
-        measured = found[name]["swapped"]
+        measured = result[name]["swapped"]
         return measured["value"] if measured else 0.0
 
     from_sae = [name for name in SCORES if name not in ("caption-nll", "random")]
-    return {"validation_auroc": found, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
+    return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
 
 
 def picture_of(word: str) -> Scene:
@@ -183,7 +183,7 @@ def pictures(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
         first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
         refs = store.feature_refs(first)
         labels[word] = [refs[k]["label"] for k in first]
-    found = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
+    result = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
     shift = [
         sum(
             any(names(label, word) for label in labels[ALL_WORDS[(w + s) % len(ALL_WORDS)]])
@@ -192,9 +192,9 @@ def pictures(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
         for s in range(1, len(ALL_WORDS))
     ]
     return {
-        "picture_search": {"found": sum(found.values()), "of": len(found)},
+        "picture_search": {"found": sum(result.values()), "of": len(result)},
         "picture_search_shuffled": {"mean_found": round(float(np.mean(shift)), 2), "most": max(shift)},
-        "picture_search_words": {w: {"found": found[w], "labels": labels[w]} for w in ALL_WORDS},
+        "picture_search_words": {w: {"found": result[w], "labels": labels[w]} for w in ALL_WORDS},
     }
 
 
@@ -209,9 +209,9 @@ def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
             )
         )  # fmt: skip
         other = Store.open(made)
-        found = {"true": weighed(store), "images_exchanged": weighed(other)}
+        result = {"true": weighed(store), "images_exchanged": weighed(other)}
         other.close()
-    return {"shuffled_images": found}
+    return {"shuffled_images": result}
 
 
 OMEGA_EDGES = np.round(np.arange(-0.2, 1.0001, 0.05), 2)
@@ -221,8 +221,8 @@ def weighed(store: Store) -> dict[str, Any]:
     """ω and its controls over the features that could be tested, and how many have each verdict."""
     c = features.c
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
-    shown = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
-    rows = fetch(store.engine, select(*shown).where(c.p_value.is_not(None)))
+    columns = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
+    rows = fetch(store.engine, select(*columns).where(c.p_value.is_not(None)))
     counted = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
     value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {

@@ -61,8 +61,8 @@ def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str
 def vision_features(images: Iterable[Image.Image], processor: Any, tower: nn.Module) -> Tensor:
     """(n, 49, 1456) bfloat16: the tower's patch features without their places."""
     parts = []
-    rest = iter(images)
-    while batch := list(islice(rest, 32)):
+    remaining = iter(images)
+    while batch := list(islice(remaining, 32)):
         pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"]
         parts.append(tower(pixels).last_hidden_state[..., :-N_PLACES].bfloat16())
     return torch.cat(parts)
@@ -104,22 +104,22 @@ class Sequences(ABC):
     def batches(self) -> Iterator[dict[str, Tensor]]:
         step = 0
         while True:
-            some = step < 0.85 * self.o.steps and not self.o.resume
-            n_patches = self.o.n_patches if some else N_PATCHES
+            few_patches = step < 0.85 * self.o.steps and not self.o.resume
+            n_patches = self.o.n_patches if few_patches else N_PATCHES
             yield self.batch(n_patches)
             step += 1
 
     def batch(self, n_patches: int) -> dict[str, Tensor]:
         """`<|im_start|>` + patches + newline + text; a patch keeps the position it has among all 49."""
         bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
-        rows, patches, kept = [], [], []
+        rows, patches, indices = [], [], []
         for image, read, learn in (self.one() for _ in range(self.o.batch_size)):
             if image is None:
                 ids, where = [bos, *learn], list(range(1 + len(learn)))
             else:
                 index = np.sort(self.rng.permutation(N_PATCHES)[:n_patches])
                 patches.append(image[torch.from_numpy(index)])
-                kept.append(torch.from_numpy(index))
+                indices.append(torch.from_numpy(index))
                 text = [*self.newline, *read, *learn]
                 ids = [bos, *[pad] * n_patches, *text]
                 where = [0, *(index + 1).tolist(), *range(1 + N_PATCHES, 1 + N_PATCHES + len(text))]
@@ -133,10 +133,10 @@ class Sequences(ABC):
             position_bs[b, : len(ids)] = torch.tensor(where)
             mask_bs[b, : len(ids)] = 1
             label_bs[b, len(ids) - n_learn : len(ids)] = torch.tensor(ids[-n_learn:])
-        shown = torch.tensor([b for b, row in enumerate(rows) if row[3]])
+        with_image = torch.tensor([b for b, row in enumerate(rows) if row[3]])
         return {
-            "ids": ids_bs, "labels": label_bs, "positions": position_bs, "mask": mask_bs, "shown": shown,
-            "patches": torch.stack(patches), "index": torch.stack(kept),
+            "ids": ids_bs, "labels": label_bs, "positions": position_bs, "mask": mask_bs, "shown": with_image,
+            "patches": torch.stack(patches), "index": torch.stack(indices),
         }  # fmt: skip
 
 
