@@ -1,5 +1,5 @@
 """The user's pairs, from whatever they are kept in: sources.py says what DATA can be, records.py, tars.py and tables.py
-read its records, survey.py finds out which field is what, rows.py makes rows, pictures.py opens an image.
+read its records, survey.py finds out which field is what, rows.py makes rows, images.py opens an image.
 
 A row that cannot be used is rejected with its reason (rejections.py), never a crash and never silent. Pixels are read
 in the pass; here only the rows are.

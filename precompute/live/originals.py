@@ -1,7 +1,7 @@
 """A stored sample's pair, read again from the data that the store was made of.
 
-A store keeps thumbnails, not pictures. Where its events were left out they are computed anew from the original, and
-only from that: a pair is taken when its text and the SHA-256 of its picture files are the store's.
+A store keeps thumbnails, not the images. Where its events were left out they are computed anew from the original, and
+only from that: a pair is taken when its text and the SHA-256 of its image files are the store's.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class Originals:
         if row_of_data is None:
             raise SaevxError("the data no longer has it")
         try:
-            pictures = [open_image(image) for image in row_of_data.images]
+            images = [open_image(image) for image in row_of_data.images]
         except BadRow as bad:
             raise SaevxError(str(bad)) from bad
-        if row_of_data.text != stored["text"] or [picture.sha256 for picture in pictures] != stored["sha256"]:
+        if row_of_data.text != stored["text"] or [one.sha256 for one in images] != stored["sha256"]:
             raise SaevxError("its text or picture is no longer the one that the store was made of")
-        return Pair(row_of_data.text, [picture.image for picture in pictures])
+        return Pair(row_of_data.text, [one.image for one in images])
 
     def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:
         """What fires in a sample, computed anew by the code of the pass. Alone in its batch: the last bits of a sum can

@@ -1,4 +1,4 @@
-"""Search with a picture, words or both (METHOD, *Search*).
+"""Search with an image, words or both (METHOD, *Search*).
 
 score_k = s_k · log(N / n_k), s_k = max_t z_tk / p99.9_k over the query's non-special tokens of the asked
 modality, n_k = samples with an active token of that modality; with both, the smaller of the two products.

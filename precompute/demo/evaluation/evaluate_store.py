@@ -156,7 +156,7 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
 
 
-def picture_of(word: str) -> Scene:
+def scene_of_word(word: str) -> Scene:
     """The first validation scene with nothing in it but this thing, or a shape of this colour."""
     index = 300_000
     while True:
@@ -171,14 +171,14 @@ def names(label: str | None, word: str) -> bool:
     return word in re.findall(r"[a-z]+", (label or "").lower())
 
 
-def pictures(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
+def image_search(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     """Search by a picture of each of the thirty words: is a feature labelled with the word among the first
     ten? Beside it, the answers to the other words' pictures. Features too dense are set apart, as in the
     app."""
     store = reader.store
     labels: dict[str, list[str | None]] = {}
     for word in ALL_WORDS:
-        _, largest = reader.largest("", draw(picture_of(word)))
+        _, largest = reader.largest("", draw(scene_of_word(word)))
         ranked = rank(largest, store.feature_table, store.n_samples, (IMAGE,))
         first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
         refs = store.feature_refs(first)
@@ -254,7 +254,7 @@ def main() -> None:
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
-    results.measure("pictures", lambda: pictures(reader, o))
+    results.measure("pictures", lambda: image_search(reader, o))
     results.measure("headline", lambda: headline(reader, o))
 
 

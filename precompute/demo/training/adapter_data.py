@@ -153,25 +153,25 @@ class Mixture(Sequences):
         rng, kind = self.rng, self.rng.random()
         end = [self.tokenizer.eos_token_id]
         if kind < 0.20:
-            picture = self.vqa[rng.integers(len(self.vqa))]
-            open_ended = [qa for qa in picture.questions if qa[1] not in ("yes", "no")]
-            questions = open_ended if open_ended and rng.random() < 0.8 else picture.questions
+            seen = self.vqa[rng.integers(len(self.vqa))]
+            open_ended = [qa for qa in seen.questions if qa[1] not in ("yes", "no")]
+            questions = open_ended if open_ended and rng.random() < 0.8 else seen.questions
             question, answer = questions[rng.integers(len(questions))]
         elif kind < 0.45:
-            picture = self.scenes[rng.integers(len(self.scenes))]
-            assert picture.scene is not None
-            question, answer = ask(rng, picture.scene)
+            seen = self.scenes[rng.integers(len(self.scenes))]
+            assert seen.scene is not None
+            question, answer = ask(rng, seen.scene)
         elif kind < 0.49:
             return None, [], self.plain[rng.integers(len(self.plain))]
         else:
-            picture = self.scenes[rng.integers(len(self.scenes))]
-            scene = picture.scene
+            seen = self.scenes[rng.integers(len(self.scenes))]
+            scene = seen.scene
             assert scene is not None
             fresh = write_caption(rng, scene.entities, scene.background)
             caption = fresh if rng.random() < 0.6 else scene.caption
-            return picture.patches_pd, [], self.tokenizer(caption).input_ids + end
+            return seen.patches_pd, [], self.tokenizer(caption).input_ids + end
         return (
-            picture.patches_pd,
+            seen.patches_pd,
             self.tokenizer(question).input_ids,
             self.tokenizer(" " + answer).input_ids + end,
         )

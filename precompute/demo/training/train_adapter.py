@@ -143,14 +143,14 @@ class Projector(nn.Module):
 
 
 def stage0(
-    projector: Projector, pictures: list[SeenImage], embedding_vd: Tensor, tokenizer: Any, o: AdapterTraining, log: Log
+    projector: Projector, images: list[SeenImage], embedding_vd: Tensor, tokenizer: Any, o: AdapterTraining, log: Log
 ) -> None:
     """MSE to the sum of the words' embeddings plus half a cross-entropy over all words, linear decay."""
     words = {w: i for i, w in enumerate([*OBJECTS, *SHAPES, *COLOURS])}
     ids = torch.tensor([tokenizer(" " + w).input_ids[0] for w in words])
     target_wd = embedding_vd[ids]
     unit_wd = nn.functional.normalize(target_wd - target_wd.mean(0), dim=1)
-    scenes = [p for p in pictures if p.scene is not None]
+    scenes = [p for p in images if p.scene is not None]
     labels = (
         torch.stack([patch_words(p.scene, words) for p in scenes if p.scene]).to(torch.uint8).flatten(0, 1)
     )
