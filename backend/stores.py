@@ -38,9 +38,9 @@ class Watch:
         self.seen: list[Stamp | None] = []
 
     def unchanged(self) -> bool:
-        now = [Stamp.of(path) for path in self.looked_at]
+        now = [Stamp.from_file(path) for path in self.looked_at]
         if now != self.seen:
-            if None in now or any(Stamp.of(path) != stamp for path, stamp in self.files):
+            if None in now or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
                 return False
             self.seen = now
         return True
@@ -60,7 +60,7 @@ class OpenStore:
     @classmethod
     def at(cls, path: Path, name: str | None = None) -> OpenStore:
         """The store there, under `name` or that of its manifest. Raises SaevxError as `Store.open`."""
-        manifest = Stamp.of(path / MANIFEST)  # before it is read: what is written later is another one
+        manifest = Stamp.from_file(path / MANIFEST)  # before it is read: what is written later is another one
         store = Store.open(path)
         watch = Watch(path, {MANIFEST: manifest, **store.stamps})
         return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch)
@@ -120,7 +120,7 @@ class StoreSlot:
         return self.opened
 
     async def _renew(self) -> None:
-        before, stamp = self.opened, Stamp.of(self.path / MANIFEST)
+        before, stamp = self.opened, Stamp.from_file(self.path / MANIFEST)
         if before is not None and before.is_current():
             self.reason = None  # it lay elsewhere for a while, or another request has opened it
             return

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from backend.deps import StateDep, StoreDep
 from backend.schemas import Model, SaeEvaluation, SaeReport, SaeTraining
 from precompute.sae.quality import sae_warning
-from precompute.store.run_info import located
+from precompute.store.opening import located
 
 router = APIRouter(tags=["sae"])
 

@@ -31,7 +31,7 @@ from backend.schemas import (
     ScoreName,
 )
 from precompute.errors import SaevxError
-from precompute.store.events import NotKept, SampleEvents
+from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
 
 router = APIRouter(tags=["samples"])
@@ -96,7 +96,7 @@ def get_samples(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[Sample]:
-    page = store.store.samples(
+    page = store.store.samples.list(
         sort=sort, order=order, limit=limit, cursor=cursor, flag=flag, threshold=threshold, q=q
     )
     items = Links(request, store).all_images(page.items)
@@ -127,12 +127,14 @@ async def get_activations(
 def activations(
     store: OpenStore, sample_id: str, features: list[int], computed: SampleEvents | None = None
 ) -> Activations:
-    """Features on every token and patch. Raises NotKept where the events are neither in the store nor `computed`."""
+    """Features on every token and patch.
+
+    Raises EventsNotStored where the events are neither in the store nor `computed`."""
     row = check_sample(store, sample_id)
     for one in features:
         check_feature(store, one)
     known = (computed or store.recomputed.known(row)) if features else None
-    return Activations.model_validate(store.store.activations(sample_id, features, known))
+    return Activations.model_validate(store.store.samples.activations(sample_id, features, known))
 
 
 @at_sample(
@@ -173,18 +175,18 @@ def features_here(
     cursor: str | None = None,
     computed: SampleEvents | None = None,
 ) -> FeaturesHere:
-    """What fires at one place. Raises NotKept where the events are neither in the store nor `computed`."""
+    """What fires at one place. Raises EventsNotStored where the events are neither in the store nor `computed`."""
     row = check_sample(store, sample_id)
     if (position is None) == (patch is None):
         raise HTTPException(422, "Name one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(patch) if patch is not None else None
-    ask = partial(store.store.features_at, sample_id, position=position, patch=at)
+    ask = partial(store.store.samples.features_at, sample_id, position=position, patch=at)
     known: SampleEvents | None = None
     try:
         ask(limit=1)
     except StoreUnreadable:
         raise
-    except NotKept:  # the place is there, what fires on it is not
+    except EventsNotStored:  # the place is there, what fires on it is not
         known = computed or store.recomputed.known(row)
         if known is None:
             raise
@@ -217,7 +219,7 @@ def get_image(
     etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
     lasting = v == Links(request, store).version  # else the address may be of the store that was there before
     headers = {"Cache-Control": IMMUTABLE if lasting else "no-cache", "ETag": etag}
-    found = store.store.samples(ids=[sample_id], limit=1).items
+    found = store.store.samples.list(ids=[sample_id], limit=1).items
     if not found:
         raise HTTPException(404, f"No sample {sample_id!r} in this store.")
     if etag in request.headers.get("if-none-match", ""):
@@ -225,7 +227,7 @@ def get_image(
     pictures = found[0]["images"]
     if image >= len(pictures):
         raise HTTPException(404, f"Sample {sample_id!r} has {len(pictures)} pictures, counted from 0.")
-    path = store.store.image_path(sample_id, image)
+    path = store.store.samples.image_path(sample_id, image)
     try:
         if size is None and box is None:
             data = path.read_bytes()
@@ -250,7 +252,7 @@ def get_sample(
     top: Annotated[int, Query(ge=1, le=256, description="Features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)
-    return SampleDetail.model_validate(Links(request, store).images(store.store.sample(sample_id, top)))
+    return SampleDetail.model_validate(Links(request, store).images(store.store.samples.get(sample_id, top)))
 
 
 @lru_cache(maxsize=512)

@@ -29,7 +29,7 @@ def get_search(
     q: Annotated[str, Query(min_length=1, max_length=500)],
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> WordSearch:
-    found = store.store.search_words(q, limit)
+    found = store.store.search.words(q, limit)
     found["samples"] = Links(request, store).all_images(found["samples"])
     return WordSearch.model_validate(found)
 

@@ -88,7 +88,7 @@ def get_images(state: State, store: OpenStore, asked: SteerRequest) -> list[Imag
 def interventions_of(store: OpenStore, asked: SteerRequest) -> list[Intervention]:
     from precompute.live.intervention import Intervention
 
-    p999 = store.store.feature_table["p999"]
+    p999 = store.store.features.table["p999"]
     return [Intervention(f.id, f.mode, f.strength, float(p999[f.id])) for f in asked.features]
 
 

@@ -4,6 +4,8 @@ sample, from the store alone."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +14,7 @@ from backend.deps import OpenStore
 from precompute.live.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
-from precompute.store.sample_vectors import sample_vector
-from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
+from precompute.store.schema import FLAGS, IMAGE, MODALITIES, SCORES, TEXT
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ N_NEAREST = 12
 """Nearest samples of each modality that was asked for."""
 
 
-def encode(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Encoded:
-    """The pair's events, exactly as the pass would have stored them."""
+def encode(
+    engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], *, errors: bool = False
+) -> Encoded:
+    """The pair's events, exactly as the pass would have stored them; with `errors` also ‖h − ĥ‖² of each token."""
     from precompute.live.engine import encode_pair
     from precompute.model.mllm import Pair
 
-    return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)))
+    return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)), errors=errors)
 
 
 def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
@@ -77,7 +80,7 @@ def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.I
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, bool(images))) if given)
     result = answer(opened, largest, asked, events, views_of(encoded), limit)
-    return {**result, "tokens": opened.token_texts(events.token_id_t[events.modality_t == TEXT])}
+    return {**result, "tokens": opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])}
 
 
 def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:
@@ -89,8 +92,8 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
             every sample are ranked, and nothing says where on the image the features fire.
     """
     opened = store.store
-    item = opened.sample(opened.sample_id(row), 1)
-    events = opened.events.sample(row) if opened.events.has(row) else computed
+    item = opened.samples.get(opened.samples.sample_id(row), 1)
+    events = opened.events.of(row) if opened.events.has(row) else computed
     if events is not None:
         largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     else:
@@ -121,13 +124,13 @@ def answer(
         events: of the query, for the places where its features fire; None where they are not known.
         itself: row of a stored sample that is the query, and so is not named among the nearest.
     """
-    ranked = rank(largest, opened.feature_table, opened.n_samples, asked)
+    ranked = rank(largest, opened.features.table, opened.n_samples, asked)
 
     def hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(chosen)[:limit]
         ids = [int(k) for k in ranked.feature[places]]
-        refs = opened.feature_refs(ids)
-        table = opened.feature_table
+        refs = opened.features.refs(ids)
+        table = opened.features.table
         drawn = grids(events, views, ids[:N_GRIDS]) if with_grids and events is not None and IMAGE in asked else []
         return [
             {
@@ -145,8 +148,8 @@ def answer(
     samples: list[dict[str, Any]] = []
     for modality in asked:
         active = np.flatnonzero(largest[:, modality])
-        vector = sample_vector(active, largest[active, modality], MODALITIES[modality], opened)
-        near = opened.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (itself is not None))
+        vector = opened.search.sample_vector(active, largest[active, modality], MODALITIES[modality])
+        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (itself is not None))
         samples += [one for one in near if one["row"] != itself][:N_NEAREST]
     return {
         "features": hits(~ranked.dense, True),
@@ -161,45 +164,46 @@ def number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def n_counted(events: SampleEvents) -> int:
-    """Tokens that are neither special nor sinks."""
-    return int((events.modality_t < SPECIAL).sum())
-
-
 def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
-    """All scores of METHOD by the store's weights, its flags and the strongest features of each side."""
-    from precompute.scoring.pair import flag_pair
-    from precompute.steps.score import Weights, score_pair
+    """All scores of METHOD by the store's weights, its flags and the strongest features of each side; as the store has
+    them of its own pairs, but for `random` and `near-duplicate`, which a pair alone has not."""
+    from precompute.scoring.flags import Reference, flag_scores
+    from precompute.scoring.pairs import live_pair
+    from precompute.scoring.reasons import reasons
+    from precompute.scoring.scores import pair_scores
 
-    encoded = encode(engine, store, text, [image])
-    opened = store.store
-    events = events_of(encoded, opened.scale_log2)
-    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
-    sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
-    weights = Weights.of_store(opened)
-    scores = score_pair(
-        sides[TEXT],
-        sides[IMAGE],
-        weights,
-        n_events=len(events.feature_e),
-        n_tokens=n_counted(events),
-    )
-    scores["caption-nll"] = caption_nll(engine, text, image)
-    flag_scores, flags = flag_pair(opened, events, largest, scores, weights, text, image)
+    opened, nll = store.store, caption_nll(engine, text, image)
+    reference = Reference.from_store(opened)
+    encoded = encode(engine, store, text, [image], errors=True)
+    with TemporaryDirectory() as folder:
+        pair = live_pair(opened, encoded, text, [image], Path(folder), nll)
+        scores = pair_scores(pair, reference.weights)
+        flags = flag_scores(pair, scores, reference)
+    raised = []
+    for flag in opened.quality.flags:
+        name, value = flag["name"], flags[flag["name"]]
+        if value[0] > flag["threshold"]:
+            reason = opened.quality.reason(reasons(name, value, pair, reference)[0])
+            about = {key: flag[key] for key in ("name", "title", "threshold")}
+            raised.append({**about, "score": float(value[0]), "reason": reason})
+    numbers = {name: number(scores[name][0]) for name in SCORES}
+    strongest = zip(MODALITIES, pair.maxima, strict=True)
     return {
-        "scores": scores,
-        "flags": flags,
-        "flag_scores": flag_scores,
-        "score_ranks": opened.rank_scores(scores),
-        "top_features": {name: opened.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
+        "scores": numbers,
+        "flags": raised,
+        "flag_scores": {name: number(flags[name][0]) for name in FLAGS},
+        "score_ranks": opened.quality.rank_scores(numbers),
+        "top_features": {
+            name: opened.features.strongest(z.indices, z.data, m, N_GRIDS) for m, (name, z) in enumerate(strongest)
+        },
     }
 
 
-def caption_nll(engine: Engine, text: str, image: Image.Image) -> float | None:
-    """METHOD's `caption-nll`: minus the caption's mean cross-entropy given the image."""
+def caption_nll(engine: Engine, text: str, image: Image.Image) -> float:
+    """The caption's mean cross-entropy given the image; NaN where there is none."""
     from precompute.model.mllm import Pair
 
     if not text:
-        return None
+        return np.nan
     batch = engine.mllm.prepare([Pair(text, [image])])
-    return number(-float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0]))
+    return float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0])

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend.live.model_worker import Engine, Live, Reservation
 from precompute.errors import SaevxError
-from precompute.store.events import NotKept, SampleEvents
+from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
 from precompute.store.reader import Store
 
@@ -154,15 +154,15 @@ async def _compute(
 async def with_events(
     live: Live, served: OpenStore, sample_id: str, request: Request, answer: Callable[[SampleEvents | None], T]
 ) -> T:
-    """What `answer` says in a thread, given the sample's events where they are not in the store: it raises NotKept
-    without them.
+    """What `answer` says in a thread, given the sample's events where they are not in the store: without them it raises
+    EventsNotStored.
 
     Raises:
         HTTPException, ClientLeft: as `events_anew`.
     """
     try:
         return await run_in_threadpool(answer, None)
-    except NotKept as missing:
+    except EventsNotStored as missing:
         row = missing.row
     return await run_in_threadpool(answer, await events_anew(live, served, sample_id, row, request))
 

@@ -61,14 +61,14 @@ def glimpses(request: Request, served: OpenStore, ids: Iterable[int], most: int 
 
 
 def fresh_glimpses(links: Links, served: OpenStore, wanted: list[int], most: int) -> dict[int, Markup]:
-    by_patch = served.store.strongest_examples(wanted, "image", most)
+    by_patch = served.store.examples.strongest(wanted, "image", most)
     pictures: dict[int, list[Picture]] = {}
     for id, items in by_patch.items():
         found = [Example.model_validate(one) for one in links.all_images(items)]
         top = max((one.activation for one in found), default=0.0)
         pictures[id] = [picture for one in found if (picture := example_picture(one, top, THUMB)) is not None]
     without = [id for id in wanted if not pictures[id]]
-    by_token = served.store.strongest_examples(without, "text", 2 * most) if without else {}
+    by_token = served.store.examples.strongest(without, "text", 2 * most) if without else {}
     words = {
         id: list(dict.fromkeys(visible(one["token"].strip() or one["token"]) for one in items))
         for id, items in by_token.items()
@@ -89,8 +89,8 @@ def card(sample: Sample | SampleDetail | SampleHit, shown: float | None = None, 
 
 
 def list_flags(served: OpenStore) -> list[Flag]:
-    return [Flag.model_validate(one) for one in served.store.flags]
+    return [Flag.model_validate(one) for one in served.store.quality.flags]
 
 
 def list_scores(served: OpenStore) -> list[Score]:
-    return [Score.model_validate(one) for one in served.store.scores]
+    return [Score.model_validate(one) for one in served.store.quality.scores]

@@ -58,7 +58,7 @@ def front(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
         provenance=provenance,
         unavailable=state.unavailable,
         sae_warning=sae_warning(quality),
-        rejected=served.store.rejected_kinds if store.n_quarantined else [],
+        rejected=served.store.rejected.kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 

@@ -97,5 +97,5 @@ class Selection(NamedTuple):
 def selected(served: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
     """How many samples `GET /filter` would stream, and the score at the cut."""
     rows = kept_rows(served.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
-    values = served.store.score_values(by)[rows]
+    values = served.store.quality.score_values(by)[rows]
     return Selection(len(rows), float(values.min()) if len(rows) else None)

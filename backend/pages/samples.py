@@ -101,8 +101,8 @@ def sample_page(
     computed: SampleEvents | None,
     why: str | None = None,
 ) -> HTMLResponse:
-    """The page, with `why` in place of what fires where the events cannot be had. Raises NotKept where they are neither
-    in the store nor `computed`, and the live model may have them."""
+    """The page, with `why` in place of what fires where the events cannot be had. Raises EventsNotStored where they are
+    neither in the store nor `computed`, and the live model may have them."""
     feature, position, view, row, col = chosen_at
     found = samples_api.get_sample(request, served, sample_id)
     resting = why or why_resting(state.live, served, sample_id, found.row)

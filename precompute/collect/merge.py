@@ -327,7 +327,7 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def tidy(part: Path) -> None:
+def remove_temporary(part: Path) -> None:
     """Remove what only an interrupted pass needs."""
     for folder in (SHARDS, THUMBS):
         shutil.rmtree(part / folder, ignore_errors=True)

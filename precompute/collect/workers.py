@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precompute.collect.collector import Clock, Collector
 from precompute.collect.merge import tree, write_node
+from precompute.collect.session import Session
 from precompute.data import Data
 from precompute.data.batches import Plan
 from precompute.utils.progress import progress_bar
@@ -37,11 +38,7 @@ class Worker:
     """The pass over the planned batches, shard by shard."""
 
     def __init__(self, shared: Shared) -> None:
-        from precompute.pipeline import Run
-
-        run = Run(shared.options)
-        run.__dict__["data_and_plan"] = (shared.data, shared.plan)
-        self.job: Collector = run.collector()
+        self.job = Session(shared.options, planned=(shared.data, shared.plan)).collector()
 
     def shard(self, number: int) -> Done:
         """Write one shard."""

@@ -21,8 +21,8 @@ from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_ap
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import LITTLE_WEIGHT
-from precompute.steps.score import Weights
 from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
@@ -87,7 +87,7 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     """Pairs through the model, several at a time, in their order."""
     sae = load_sae(demo / "store", store.manifest, str(demo / "sae"), "auto")
     mllm = Mllm.load(demo / "model", layer=sae.layer, full=True)
-    scale, p999 = Scale.of(store.manifest), np.maximum(store.feature_table["p999"], 1e-30)
+    scale, p999 = Scale.of(store.manifest), np.maximum(store.features.table["p999"], 1e-30)
     found = []
     for low in range(0, len(pairs), BATCH):
         batch = mllm.prepare(pairs[low : low + BATCH])
@@ -199,10 +199,10 @@ def run(o: Options) -> dict[str, Any]:
 
 def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Read]) -> dict[str, Any]:
     """The ways compared; `reads` are all right captions, then all wrong ones."""
-    p999 = store.feature_table["p999"]
+    p999 = store.features.table["p999"]
     text_sf, image_sf = (kept(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
     predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
-    scores = compare(reads, Weights.of_store(store), rarity(text_sf), predicted)
+    scores = compare(reads, Weights.from_store(store), rarity(text_sf), predicted)
     n = len(cases)
     halves = [{name: value[at] for name, value in scores.items()} for at in (slice(n), slice(n, None))]
     return {

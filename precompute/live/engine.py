@@ -14,7 +14,7 @@ from precompute.model.mllm import Mllm, Pair, View
 from precompute.options.shared import FromStore, SaeFormat
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
-from precompute.store.run_info import located
+from precompute.store.opening import located
 from precompute.utils.types import Array
 
 

@@ -45,7 +45,7 @@ def rank(largest: Array, table: dict[str, Array], n_samples: int, queried: tuple
 
     Args:
         largest: [F, 2] max z of the query, from `maxima`.
-        table: `Store.feature_table`.
+        table: `Store.features.table`.
         queried: modalities of the query: (0,), (1,) or (0, 1).
     """
     p999 = np.nan_to_num(table["p999"])

@@ -122,6 +122,11 @@ class Sinks(CommandOptions):
     sinks: SinkMultiple = 4.0
     """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
 
+    @property
+    def sink_multiple(self) -> float | None:
+        """None where no token is a sink."""
+        return None if self.sinks == "keep" else float(self.sinks)
+
 
 class Output(CommandOptions):
     """A result that grows in OUT.part and is renamed when it is complete."""

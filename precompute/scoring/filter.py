@@ -38,13 +38,13 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
         SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
     """
     _check_keep(keep)
-    score = store.score_values(by)
+    score = store.quality.score_values(by)
     if np.isnan(score).all():
         raise SaevxError(
             f"This store has no {by!r} score: run `saevx precompute` with it, or choose another."
         )
     allowed = np.ones(len(score), dtype=bool)
-    threshold = {flag["name"]: flag["threshold"] for flag in store.flags}
+    threshold = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
     for asked in flags:
         name, limit = _flag_and_limit(asked, threshold)
         column = s.samples.c[s.flag_column(name)]

@@ -155,7 +155,7 @@ def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[
 
 def in_text(data: Collected, row: int, position: int) -> str:
     """The token among its neighbours, marked."""
-    sample = data.events.sample(row)
+    sample = data.events.of(row)
     near = range(max(0, position - AROUND), min(len(sample.token_id_t), position + AROUND + 1))
     own = [t for t in near if sample.modality_t[t] == TEXT]
     joined = join([data.vocabulary[int(sample.token_id_t[t])] for t in own])
@@ -166,7 +166,7 @@ def in_text(data: Collected, row: int, position: int) -> str:
 
 def in_picture(data: Collected, row: int, position: int) -> list[str]:
     """The picture with the patch in a red box, as a data URL; none where the patch cannot be placed."""
-    record, sample = data.samples[row], data.events.sample(row)
+    record, sample = data.samples[row], data.events.of(row)
     places = patches(sample, record["views"])
     at = np.flatnonzero(places.position == position)
     if not len(at):

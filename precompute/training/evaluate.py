@@ -157,7 +157,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     data, plan = plan_rows(
         mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column
     )
-    sink = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks)).sink
+    sink = prelude(mllm, data, plan, o.sink_multiple).sink
     sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:

@@ -68,7 +68,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     check_images(mllm, data, "--modality text")
     batching: dict[str, Any] = {"batch_tokens": o.batch_tokens, "seed": o.seed, "id_column": o.id_column}
     data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, **batching)
-    norms = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks))
+    norms = prelude(mllm, data, plan, o.sink_multiple)
     scale = mllm.d_model**0.5 / norms.mean
 
     d_sae = round(s["expansion"] * mllm.d_model)

@@ -75,7 +75,7 @@ class Examples:
         self.begin = run_starts(self.list)
         self.token = store.events.sample_token[self.row] + self.position
         self.by_row = np.argsort(self.row, kind="stable")
-        highest = (store.max_by_modality / store.events.unit).astype(np.float16)
+        highest = (store.features.max_by_modality / store.events.unit).astype(np.float16)
         self.octave_fm = octaves(highest)
         top = np.flatnonzero(self.band == -1)
         self.weakest_fm = np.full((self.n_features, 2), 1 << 16)

@@ -21,7 +21,7 @@ from sqlalchemy.schema import CreateTable
 
 from precompute.store import cooccurrence as pairs
 from precompute.store import schema as s
-from precompute.store.base import NEIGHBOUR
+from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.sql import indexed_words

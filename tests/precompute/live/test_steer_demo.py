@@ -10,20 +10,20 @@ from precompute.live.intervention import Intervention, Scope
 from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from tests.conftest import Demo
-from tests.precompute.live.test_steer_rows import SCOPES, Run, same
+from tests.helpers.demo import Demo
+from tests.helpers.steering import SCOPES, Run, same
 
 
 @pytest.mark.parametrize("scope", [SCOPES["all"], SCOPES["prompt"], SCOPES["generated"]])
 def test_sharing_changes_no_token_of_the_real_model(demo: Demo, scope: tuple[Scope, ...]) -> None:
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
     mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
-    one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
-    with Image.open(store.image_path(one["sample_id"])) as opened:
+    one = store.samples.list(sort="pooled-cosine", order="desc", limit=1).items[0]
+    with Image.open(store.samples.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")
     batch = mllm.prepare([Pair("What colour is it?", [picture])], generate=True)
-    feature = int(store.features(sort="n_samples", order="desc", limit=1).items[0]["id"])
-    changes = [Intervention(feature, "set", 2.0, float(store.feature_table["p999"][feature]))]
+    feature = int(store.features.list(sort="n_samples", order="desc", limit=1).items[0]["id"])
+    changes = [Intervention(feature, "set", 2.0, float(store.features.table["p999"][feature]))]
     shared, naive = (Run(mllm, sae, batch, changes, scope=scope, share=share) for share in (True, False))
     same(shared, naive)
     with torch.inference_mode():

@@ -14,9 +14,9 @@ from precompute.demo.evaluation.evaluate_store import weighed
 from precompute.demo.scenes import Entity, Scene
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from tests.conftest import Demo
 from tests.helpers import tiny
-from tests.precompute.store.test_store import walk
+from tests.helpers.demo import Demo
+from tests.helpers.listing import walk
 
 BOX = (0, 0, 64, 64)
 
@@ -70,7 +70,7 @@ def test_no_answer_is_right_already() -> None:
 def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     store = Store.open(demo.store)
     told = weighed(store)
-    tested = [f for f in walk(store.features, limit=500) if f["p_value"] is not None]
+    tested = [f for f in walk(store.features.list, limit=500) if f["p_value"] is not None]
     assert told["tested"] == len(tested) > 100
     assert told["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
     assert sum(told["verdicts"].values()) == store.n_features
