@@ -18,7 +18,8 @@ from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.adapter_data import N_PATCHES, SeenImage, Sequences, vision_features
-from precompute.demo.training.train_adapter import AdapterTraining, Log, Projector, stage0, stage1
+from precompute.demo.training.adapter_options import AdapterTraining
+from precompute.demo.training.train_adapter import Log, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 

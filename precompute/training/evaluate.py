@@ -176,6 +176,12 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     warning = sae_warning({"fvu": {name: figure and figure["value"] for name, figure in result["fvu"].items()}})
     if warning is not None:
         say(warning)
+    counts = {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)}
+    return {**provenance(o, sae, mllm, counts), **result}
+
+
+def provenance(o: EvaluateOptions, sae: SaeV, mllm: Mllm, data: dict[str, Any]) -> dict[str, Any]:
+    """What was evaluated, and how."""
     return {
         "sae": {
             "name": plain_name(o.sae), "sha256": sae.sha256, "architecture": sae.architecture,
@@ -185,13 +191,12 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
             "name": plain_name(o.model), "family": mllm.family, "layer": mllm.layer,
             "dtype": str(mllm.dtype).removeprefix("torch."), "device": mllm.device.type,
         },
-        "data": {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)},
+        "data": data,
         "options": {
             **o.model_dump(mode="json", include=RECORDED),
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
         },
         "code_version": code_version(),
-        **result,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from precompute.demo.scenes import SIZE, Scene, ask, write_caption
-
-if TYPE_CHECKING:
-    from precompute.demo.training.train_adapter import AdapterTraining
+from precompute.demo.training.adapter_options import AdapterTraining
 
 N_PATCHES, N_PLACES = 49, 14
 PLAIN_PROMPTS = (
