@@ -20,13 +20,15 @@ class Ranked(NamedTuple):
     """Features of the query, best first; arrays of equal length but for the [.., 2] ones (text, image)."""
 
     feature: Array
+    """int64 [n]: features, best first."""
     score: Array
+    """float64 [n]."""
     strength: Array
-    """[n, 2]; NaN where the modality was not asked."""
+    """float64 [n, 2]; NaN where the query has not this modality."""
     score_by: Array
-    """[n, 2]."""
+    """float64 [n, 2]."""
     dense: Array
-    """Bool: denser than MOST_DENSE in either modality."""
+    """bool [n]: denser than MOST_DENSE in either modality."""
 
 
 def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_features: int) -> Array:

@@ -140,9 +140,11 @@ class SharedRows(AllRows):
         return self.below(STEERED)
 
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """As in `AllRows`."""
         return dict(inputs)
 
     def expand_hidden(self, hidden_bsd: Tensor) -> Tensor:
+        """As in `AllRows`; the packed positions follow DEFAULT's, or each role gets a row."""
         self.fitted.clear()
         self.device = hidden_bsd.device
         if self.packed:
@@ -150,11 +152,13 @@ class SharedRows(AllRows):
         return hidden_bsd[[self.below(role) for role in self.roles]]
 
     def steered_positions(self, index_n: Tensor) -> tuple[int, Tensor]:
+        """As in `AllRows`."""
         if self.packed:
             return 0, index_n - self.first + self.length
         return super().steered_positions(index_n)
 
     def logits(self, logits_bsv: Tensor) -> tuple[Tensor, dict[int, int]]:
+        """As in `AllRows`."""
         rv = logits_bsv[:, -1]
         if self.packed:
             two_only = logits_bsv.shape[1] == 2  # the model computed no other logits (`logits_to_keep`)

@@ -158,9 +158,11 @@ class Meter:
         return figures
 
     def state(self) -> dict[str, Tensor]:
+        """What `restore` continues from."""
         return {"sums": self.sums, "sum_md": self.sum_md, "fired_mf": self.fired_mf}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
         self.sums, self.sum_md, self.fired_mf = state["sums"], state["sum_md"], state["fired_mf"]
 
 

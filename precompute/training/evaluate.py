@@ -44,8 +44,9 @@ class Rebuilt(NamedTuple):
     """ĥ of tokens, and which features rebuilt it."""
 
     hidden_td: Tensor
+    """float32 [t, d]."""
     active_t: Array
-    """int64: features with z > 0."""
+    """int64 [t]: number of features with z > 0."""
     fired_mf: Array
     """bool [2, F]: active on a text token, on an image token."""
 
@@ -106,13 +107,15 @@ class Sums:
     nll: list[list[float]] = field(default_factory=list)
     """Summed cross-entropy in nats, a column for each of RUNS."""
     tokens: list[Array] = field(default_factory=list)
-    """[4] by kind."""
+    """int64 [4]: tokens by kind."""
     active: list[Array] = field(default_factory=list)
-    """[2] active features of counted tokens, by modality; so too below."""
+    """int64 [2]: active features of counted tokens, by modality; so too below."""
     error: list[Array] = field(default_factory=list)
+    """float64 [2]: Σ‖h − ĥ‖²."""
     square: list[Array] = field(default_factory=list)
+    """float64 [2]: Σ‖h‖²."""
     total_md: list[Array] = field(default_factory=list)
-    """[2, d] Σh."""
+    """float64 [2, d]: Σh."""
 
 
 @dataclass

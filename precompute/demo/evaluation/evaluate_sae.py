@@ -80,11 +80,13 @@ class TestHalf(NamedTuple):
     z_text_tw: NDArray[np.float32]
     """[t, W]: activation of each word's feature on the text tokens."""
     z_image_tw: NDArray[np.float32]
+    """[t, W]: the same on the patches."""
     truth_spw: NDArray[np.bool_]
     """[scenes, patches, W]: whether a patch, counted without sinks, shows the word."""
 
     @classmethod
     def of(cls, sae: SaeV, tokens: Tokens, feature_w: NDArray[np.int64]) -> TestHalf:
+        """Of tokens, and the feature [W] of each word."""
         text, image = tokens.of(TEXT), tokens.of(IMAGE)
         patch_t = np.concatenate([np.arange(n) for n in np.bincount(image.scene_t) if n])
         truth_spw = np.zeros((image.scene_t.max() + 1, patch_t.max() + 1, len(ALL_WORDS)), dtype=bool)
@@ -118,6 +120,7 @@ class TestHalf(NamedTuple):
 
 
 def apply(steer: Steer, hidden_td: Tensor, modality_t: Tensor) -> Tensor:
+    """h [t, d] steered, whatever the modality."""
     return steer(hidden_td)
 
 

@@ -30,9 +30,10 @@ PLAIN_PROMPTS = (
 
 @dataclass
 class SeenImage:
-    """Patch features of one picture (49, 1456) and what can be said of it."""
+    """An image as patch features, with its scene or questions about it."""
 
     patches_pd: Tensor
+    """bfloat16 [49, 1456]."""
     scene: Scene | None
     questions: list[tuple[str, str]]
 
@@ -100,6 +101,7 @@ class Sequences(ABC):
         """Picture, tokens that are only read, tokens that are learnt."""
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Endless batches; few patches of each image in the first 85 % of the steps, then all."""
         step = 0
         while True:
             few_patches = step < 0.85 * self.o.steps and not self.o.resume
@@ -148,6 +150,7 @@ class Mixture(Sequences):
         self.scenes, self.vqa, self.plain = scenes, vqa, plain
 
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        """As in `Sequences`, of a kind drawn by chance."""
         rng, kind = self.rng, self.rng.random()
         end = [self.tokenizer.eos_token_id]
         if kind < 0.20:

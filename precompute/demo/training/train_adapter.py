@@ -94,6 +94,7 @@ class Projector(nn.Module):
         self.linear_2.load_state_dict({k: state[f"linear_2.{k}"].float() for k in ("weight", "bias")})
 
     def exported(self) -> dict[str, Tensor]:
+        """Weights of LLaVA's projector, float32, that read features which are not standardised."""
         w, n = self.linear_1.weight.detach(), len(self.mean_d)
         folded = torch.cat([w[:, :n] / self.std_d, w[:, n:]], 1)
         bias = self.linear_1.bias.detach() - folded[:, :n] @ self.mean_d

@@ -64,10 +64,13 @@ class F1(NamedTuple):
     """(W, F) F1 of "the feature is active" against "the word is here", on text tokens and on patches."""
 
     text_wf: NDArray[np.float64]
+    """On text tokens."""
     image_wf: NDArray[np.float64]
+    """On patches."""
 
     @property
     def both_wf(self) -> NDArray[np.float64]:
+        """The smaller of the two."""
         return np.minimum(self.text_wf, self.image_wf)
 
 
