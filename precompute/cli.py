@@ -143,7 +143,7 @@ class Filter(CommandOptions):
 
 
 class Patches(PatchesOptions):
-    """Measure how much of a task a model can still do with the best patches of each picture alone."""
+    """Measure how much of a task a model can still do with the best patches of each image alone."""
 
     def cli_cmd(self) -> None:
         from precompute.patches.run import patches_data

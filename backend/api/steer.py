@@ -24,7 +24,7 @@ from precompute.errors import SaevxError
 
 if TYPE_CHECKING:
     from backend.live.model_worker import Engine
-    from precompute.live.steer import Push
+    from precompute.live.intervention import Intervention
     from precompute.model.mllm import Batch
 
 router = APIRouter(tags=["steering"])
@@ -60,7 +60,7 @@ def prepared(engine: Engine, state: State, store: OpenStore, asked: SteerRequest
     Raises:
         HTTPException: 404 or 409 for a sample, 413 or 422 for an image, 422 for what cannot be steered.
     """
-    from precompute.live.steer import Steer, check_scope
+    from precompute.live.intervention import Steer, check_scope
     from precompute.model.mllm import Pair
 
     if (reason := engine.sae.without_direction([feature.id for feature in asked.features])) is not None:
@@ -69,7 +69,7 @@ def prepared(engine: Engine, state: State, store: OpenStore, asked: SteerRequest
     try:
         batch = engine.mllm.prepare([Pair(asked.prompt, images)], generate=True)
         engine.mllm.check_length(int(batch.length_b[0]), asked.max_tokens)
-        Steer(engine.sae, pushes_of(store, asked))
+        Steer(engine.sae, interventions_of(store, asked))
         check_scope(batch, asked.scope, asked.mask)
     except SaevxError as error:
         raise HTTPException(422, str(error)) from error
@@ -85,11 +85,11 @@ def get_images(state: State, store: OpenStore, asked: SteerRequest) -> list[Imag
     return original_images(store, asked.sample_id, check_sample(store, asked.sample_id))
 
 
-def pushes_of(store: OpenStore, asked: SteerRequest) -> list[Push]:
-    from precompute.live.steer import Push
+def interventions_of(store: OpenStore, asked: SteerRequest) -> list[Intervention]:
+    from precompute.live.intervention import Intervention
 
     p999 = store.store.features.table["p999"]
-    return [Push(f.id, f.mode, f.strength, float(p999[f.id])) for f in asked.features]
+    return [Intervention(f.id, f.mode, f.strength, float(p999[f.id])) for f in asked.features]
 
 
 async def events(
@@ -131,7 +131,8 @@ def run(
     stop: Callable[[], bool],
 ) -> None:
     """In the worker: steer."""
-    from precompute.live.steer import KlEvent, TokenEvent, steer
+    from precompute.live.steer import steer
+    from precompute.live.steer_sampling import KlEvent, TokenEvent
     from precompute.sae.encode import Scale
 
     def emit(event: TokenEvent | KlEvent) -> None:
@@ -142,7 +143,7 @@ def run(
         engine.mllm,
         engine.sae,
         batch,
-        pushes_of(store, asked),
+        interventions_of(store, asked),
         scope=asked.scope,
         mask=asked.mask,
         max_tokens=asked.max_tokens,

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend.settings import Settings
-from precompute.data import BadRow, TooManyPixels, open_picture
+from precompute.data import BadRow, TooManyPixels, open_image
 
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:
@@ -21,7 +21,7 @@ def read_image(data: bytes, settings: Settings) -> Image.Image:
             unpacked), 422 where it cannot be read or is too long a strip.
     """
     try:
-        return open_picture(data, max_pixels=int(settings.max_megapixels * 1e6)).image
+        return open_image(data, max_pixels=int(settings.max_megapixels * 1e6)).image
     except TooManyPixels as bad:
         raise HTTPException(413, f"{sentence(bad)}: send a smaller one.") from bad
     except BadRow as bad:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from precompute.collect.accumulators import Accumulator
 from precompute.collect.entries import by_sample
 from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
-from precompute.data import Data, Picture, RejectedRow, Row, write_thumbnail
+from precompute.data import Data, DecodedImage, RejectedRow, Row, write_thumbnail
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import SaevxError
 from precompute.model.calibration import average_factor, calibrate
@@ -126,7 +126,7 @@ class Collector:
     def load(self, rows: list[Row]) -> list[LoadedBatch]:
         """Decode, tokenise, write thumbnails. One batch, or the parts in which the processor takes it."""
 
-        def save_thumbnail(row: Row, number: int, image: Picture) -> None:
+        def save_thumbnail(row: Row, number: int, image: DecodedImage) -> None:
             path = thumb_path(self.part, row.index, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_thumbnail(image.image, path)

@@ -1,5 +1,5 @@
 """The user's pairs, from whatever they are kept in: sources.py says what DATA can be, records.py, tars.py and tables.py
-read its records, survey.py finds out which field is what, rows.py makes rows, pictures.py opens an image.
+read its records, survey.py finds out which field is what, rows.py makes rows, images.py opens an image.
 
 A row that cannot be used is rejected with its reason (rejections.py), never a crash and never silent. Pixels are read
 in the pass; here only the rows are.
@@ -10,11 +10,11 @@ from precompute.data.images import (
     FORMATS,
     MAX_ASPECT,
     MAX_PIXELS,
-    Picture,
+    DecodedImage,
     TooManyPixels,
     check_size,
     header_size,
-    open_picture,
+    open_image,
     to_rgb,
     write_thumbnail,
 )
@@ -34,7 +34,7 @@ __all__ = [
     "Cell",
     "Columns",
     "Data",
-    "Picture",
+    "DecodedImage",
     "RejectedRow",
     "Row",
     "Slice",
@@ -48,7 +48,7 @@ __all__ = [
     "header_size",
     "matching",
     "none_left",
-    "open_picture",
+    "open_image",
     "read",
     "refuse_no_image",
     "stream",

@@ -105,12 +105,12 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
         images: list[Any] = [None] * len(rows)
         if table is not None:
             chunks = table.rows[begin:end].column(0).chunks
-            images = [found for chunk in chunks for found in located(chunk)]
-        for index, (row, found) in enumerate(zip(rows, images, strict=True), begin):
+            images = [cells for chunk in chunks for cells in located(chunk)]
+        for index, (row, cells) in enumerate(zip(rows, images, strict=True), begin):
             record = {key: plain(decode_text(value)) for key, value in row.items()}
-            if column is not None and table is not None and found:
+            if column is not None and table is not None and cells:
                 record[column] = [
-                    Cell(table, index, place) if one is None else one for place, one in enumerate(found)
+                    Cell(table, index, place) if one is None else one for place, one in enumerate(cells)
                 ]
             yield f"{name}:{index}", record
 

@@ -92,7 +92,7 @@ def smallest_hashes(sample_ids: Sequence[str], n: int) -> list[int]:
 def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[RejectedRow]]:
     """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
     n_text = mllm.n_text_tokens([row.text for row in rows])
-    kept, lengths, rejected_rows = [], [], []
+    good, lengths, rejected_rows = [], [], []
     for row, n in zip(rows, n_text.tolist(), strict=True):
         try:
             length = n + n_image_tokens(row, mllm)
@@ -103,9 +103,9 @@ def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], li
         except (BadRow, PairError) as error:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, error.reason))
         else:
-            kept.append(row)
+            good.append(row)
             lengths.append(length)
-    return kept, np.array(lengths, dtype=np.int64) + OVERHEAD, rejected_rows
+    return good, np.array(lengths, dtype=np.int64) + OVERHEAD, rejected_rows
 
 
 def n_image_tokens(row: Row, mllm: Any) -> int:
@@ -145,25 +145,25 @@ def plan_rows(
     """
     if mllm.multimodal:
         refuse_no_image(source, mllm.source, data.no_image)
-    kept, length_n, bad = usable(data.rows, mllm)
+    good, length_n, bad = usable(data.rows, mllm)
     rejected_rows = sorted([*data.rejected_rows, *bad])
-    if not kept:
+    if not good:
         raise SaevxError(none_left(f"No row of {source} can be used", rejected_rows, id_column))
-    if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in kept):
+    if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in good):
         refuse_no_image(source, mllm.source, ALL_REJECTED)
     if data.guess:
         say(guess_line(data.guess))
     if rejected_rows:
         say(summary_of(rejected_rows, id_column))
     plan = make_plan(
-        [row.sample_id for row in kept],
+        [row.sample_id for row in good],
         length_n,
         batch_tokens=batch_tokens,
         shard_samples=shard_samples,
         ds=ds,
         seed=seed,
     )
-    return data._replace(rows=kept, rejected_rows=rejected_rows), plan
+    return data._replace(rows=good, rejected_rows=rejected_rows), plan
 
 
 def shuffle_images(rows: list[Row], seed: int) -> list[Row]:

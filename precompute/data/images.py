@@ -27,7 +27,7 @@ TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image."""
 
     image: Image.Image
@@ -40,7 +40,7 @@ class TooManyPixels(BadRow):
     """An image that would take too much memory."""
 
 
-def open_picture(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+def open_image(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode an image file: RGB, upright by its EXIF, transparency on white, the first frame.
 
     The one way by which an image is read, whether it is a row of the data or is sent to a running server.
@@ -74,7 +74,7 @@ def open_picture(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> Pictur
         elif isinstance(error, Image.DecompressionBombError):
             raise TooManyPixels(f"its image has more than {max_pixels / 1e6:g} million pixels") from error
         raise BadRow(f"its image cannot be read ({reason[:120] or type(error).__name__})") from error
-    return Picture(image, hashlib.sha256(raw).hexdigest())
+    return DecodedImage(image, hashlib.sha256(raw).hexdigest())
 
 
 def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:

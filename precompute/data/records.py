@@ -181,11 +181,11 @@ def empty(source: str | Path) -> NoRows:
 
 def stamps(images: Iterable[Source]) -> list[list[str | int]]:
     """Tell whether files, or images inside files, have changed, without reading them."""
-    found: list[list[str | int]] = []
+    result: list[list[str | int]] = []
     for image in images:
         if isinstance(image, Path):
             stat = image.stat()
-            found.append([image.name, stat.st_size, stat.st_mtime_ns])
+            result.append([image.name, stat.st_size, stat.st_mtime_ns])
         else:
-            found.append(image.stamp())
-    return found
+            result.append(image.stamp())
+    return result

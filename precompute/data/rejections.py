@@ -32,9 +32,9 @@ class Kind(NamedTuple):
 
     def sentence(self, n: int) -> str:
         """`2 have no text`, `1 has no text`."""
-        verb, _, rest = self.what.partition(" ")
+        verb, _, remainder = self.what.partition(" ")
         one = {"have": "has", "are": "is"}.get(verb, verb + "s")
-        return f"{n} {one if n == 1 else verb} {rest}"
+        return f"{n} {one if n == 1 else verb} {remainder}"
 
 
 KINDS: tuple[Kind, ...] = (

@@ -131,8 +131,8 @@ def _text(record: dict[str, Any], columns: Columns, n_images: int | None) -> tup
     if columns.text is not None:
         return _field(record, key_of(record, columns.text), n_images)
     for fields in (record, {name.lower(): value for name, value in record.items()}):
-        if (found := _usual(fields, columns.side, n_images)) is not None:
-            return found if fields is record else (found[0], None)
+        if (usual := _usual(fields, columns.side, n_images)) is not None:
+            return usual if fields is record else (usual[0], None)
     raise BadRow("it has no field 'text'")
 
 
@@ -184,7 +184,7 @@ def _turns(value: Any) -> list[str]:
         value = [{"value": content} for content in contents] if isinstance(contents, list) else None
     if not isinstance(value, list) or not value:
         raise BadRow("its conversation is not a list of turns")
-    said = []
+    contents = []
     for turn in value:
         content = turn.get("value", turn.get("content")) if isinstance(turn, dict) else turn
         if isinstance(content, list):
@@ -192,8 +192,8 @@ def _turns(value: Any) -> list[str]:
             content = "\n".join(str(part.get("text") or "") for part in parts)
         if not isinstance(content, str):
             raise BadRow("a turn of its conversation has no text")
-        said.append(content)
-    return said
+        contents.append(content)
+    return contents
 
 
 def _unmarked(turns: list[str], n_images: int | None) -> str:

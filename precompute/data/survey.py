@@ -90,8 +90,8 @@ def check(source: str, fields: Fields, missing: set[str], columns: Columns, imag
 
 def list_fields(names: Iterable[str]) -> str:
     """`its rows have the fields a, b`."""
-    shown = ", ".join(name for name in names if not name.startswith("__"))
-    return f"its rows have the fields {shown[:300]}"
+    listed = ", ".join(name for name in names if not name.startswith("__"))
+    return f"its rows have the fields {listed[:300]}"
 
 
 @dataclass

@@ -42,7 +42,8 @@ class Block(nn.Module):
         self.depthwise = conv(middle, middle, kernel, stride, middle)
         self.project = conv(middle, n_out, 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, n_in, H, W) → (B, n_out, H / stride, W / stride)
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, n_in, H, W] → [B, n_out, H / stride, W / stride]."""
         y = x if self.expand is None else nn.functional.relu6(self.expand(x), inplace=True)
         y = self.project(nn.functional.relu6(self.depthwise(y), inplace=True))
         return x + y if self.has_skip else y
@@ -75,6 +76,7 @@ class LiteVisionModel(PreTrainedModel):
         """Nothing: the weights always come from the package."""
 
     def forward(self, pixel_values: Tensor, **_: object) -> BaseModelOutput:
+        """`pixel_values` [B, 3, S, S] → `last_hidden_state` [B, patches, hidden_size]."""
         x = pixel_values.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = nn.functional.relu6(self.stem(x), inplace=True)
         taps = []

@@ -33,7 +33,7 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     try:
         from trl import DPOConfig, DPOTrainer
     except ImportError as error:
-        raise SaevxError("DPO needs trl: pip install 'saevx[train]'.") from error
+        raise SaevxError("DPO needs trl: pip install 'saevx[experiments]'.") from error
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
-from precompute.demo.training.adapter_data import N_PATCHES, Picture, Sequences, vision_features
-from precompute.demo.training.train_adapter import Log, Options, Projector, stage0, stage1
+from precompute.demo.training.adapter_data import N_PATCHES, SeenImage, Sequences, vision_features
+from precompute.demo.training.adapter_options import AdapterTraining
+from precompute.demo.training.train_adapter import Log, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 
@@ -47,7 +48,9 @@ class Student(NamedTuple):
 class Captions(Sequences):
     """Pictures with the captions that were kept, epoch after epoch, each in a new order."""
 
-    def __init__(self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: Options) -> None:
+    def __init__(
+        self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: AdapterTraining
+    ) -> None:
         super().__init__(tokenizer, o)
         self.features, self.captions, self.rows = features, captions, rows
         self.order = self.epochs()
@@ -99,12 +102,12 @@ class Bench:
         if not path.exists():
             scenes = [make_scene("train", i) for i in range(self.n_start)]
             features = self.cached("scenes", scenes)
-            o = Options(log=self.work / "start.json")
+            o = AdapterTraining(log=self.work / "start.json")
             torch.manual_seed(o.seed)
             lm = self.base()
             sample = features[:2000].float()
             projector = Projector(sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3), lm.config.hidden_size)
-            pictures = [Picture(f, s, []) for f, s in zip(features, scenes, strict=True)]
+            pictures = [SeenImage(f, s, []) for f, s in zip(features, scenes, strict=True)]
             embedding_vd = lm.get_input_embeddings().weight.detach().float()
             stage0(projector, pictures, embedding_vd, self.tokenizer, o, Log(o))
             state = {**projector.exported(), "mean": projector.mean_d, "std": projector.std_d}
@@ -119,7 +122,7 @@ class Bench:
             rows: pairs kept; they are gone through as often as the steps need.
         """
         # A short run warms up over a fifth of its steps.
-        o = Options(
+        o = AdapterTraining(
             steps=steps, seed=seed, warm_up=max(1, steps // 5), n_patches=16, log=self.work / f"run-{seed}.json"
         )
         torch.manual_seed(seed)

@@ -22,11 +22,13 @@ class Encoded(NamedTuple):
     """One pair; t tokens in the model's order, e events."""
 
     token_id_t: Array
+    """int [t]: ids in the vocabulary."""
     modality_t: Array
     """uint8: TEXT, IMAGE, SPECIAL or SINK."""
     offset: Array
     """int64 [t+1]: events of each token."""
     feature_e: Array
+    """int [e]: active features, token by token."""
     value_e: Array
     """float16 in the store's units: z = value · 2^(−scale_log2)."""
     views: list[View]

@@ -1,7 +1,7 @@
 """A stored sample's pair, read again from the data that the store was made of.
 
-A store keeps thumbnails, not pictures. Where its events were left out they are computed anew from the original, and
-only from that: a pair is taken when its text and the SHA-256 of its picture files are the store's.
+A store keeps thumbnails, not the images. Where its events were left out they are computed anew from the original, and
+only from that: a pair is taken when its text and the SHA-256 of its image files are the store's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from precompute.data import BadRow, Columns, Row, open_picture, read
+from precompute.data import BadRow, Columns, Row, open_image, read
 from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
@@ -32,12 +32,12 @@ class Originals:
 
     def _place(self) -> str:
         """Where run.json says the data lies; else the folder `data` beside the store, so that a demo can be moved."""
-        told, beside = run_path(self.store.path, "data"), self.store.path.resolve().parent / "data"
-        if told and (Path(told).exists() or not Path(told).is_absolute()):
-            return told
-        if beside.exists():
-            return str(beside)
-        raise SaevxError(f"its data is no longer at {told}" if told else "nothing says where its data lies")
+        recorded, sibling = run_path(self.store.path, "data"), self.store.path.resolve().parent / "data"
+        if recorded and (Path(recorded).exists() or not Path(recorded).is_absolute()):
+            return recorded
+        if sibling.exists():
+            return str(sibling)
+        raise SaevxError(f"its data is no longer at {recorded}" if recorded else "nothing says where its data lies")
 
     @cached_property
     def _rows(self) -> dict[str, Row]:
@@ -62,16 +62,16 @@ class Originals:
         if not stored["sha256"]:
             return Pair(stored["text"])
         with self.lock:  # the data is read once, whoever asks first
-            found = self._rows.get(stored["sample_id"])
-        if found is None:
+            row_of_data = self._rows.get(stored["sample_id"])
+        if row_of_data is None:
             raise SaevxError("the data no longer has it")
         try:
-            pictures = [open_picture(image) for image in found.images]
+            images = [open_image(image) for image in row_of_data.images]
         except BadRow as bad:
             raise SaevxError(str(bad)) from bad
-        if found.text != stored["text"] or [picture.sha256 for picture in pictures] != stored["sha256"]:
+        if row_of_data.text != stored["text"] or [one.sha256 for one in images] != stored["sha256"]:
             raise SaevxError("its text or picture is no longer the one that the store was made of")
-        return Pair(found.text, [picture.image for picture in pictures])
+        return Pair(row_of_data.text, [one.image for one in images])
 
     def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:
         """What fires in a sample, computed anew by the code of the pass. Alone in its batch: the last bits of a sum can

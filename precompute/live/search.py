@@ -1,4 +1,4 @@
-"""Search with a picture, words or both (METHOD, *Search*).
+"""Search with an image, words or both (METHOD, *Search*).
 
 score_k = s_k · log(N / n_k), s_k = max_t z_tk / p99.9_k over the query's non-special tokens of the asked
 modality, n_k = samples with an active token of that modality; with both, the smaller of the two products.
@@ -20,13 +20,15 @@ class Ranked(NamedTuple):
     """Features of the query, best first; arrays of equal length but for the [.., 2] ones (text, image)."""
 
     feature: Array
+    """int64 [n]: features, best first."""
     score: Array
+    """float64 [n]."""
     strength: Array
-    """[n, 2]; NaN where the modality was not asked."""
+    """float64 [n, 2]; NaN where the query has not this modality."""
     score_by: Array
-    """[n, 2]."""
+    """float64 [n, 2]."""
     dense: Array
-    """Bool: denser than MOST_DENSE in either modality."""
+    """bool [n]: denser than MOST_DENSE in either modality."""
 
 
 def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_features: int) -> Array:
@@ -40,13 +42,13 @@ def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_f
     return largest
 
 
-def rank(largest: Array, table: dict[str, Array], n_samples: int, asked: tuple[int, ...]) -> Ranked:
+def rank(largest: Array, table: dict[str, Array], n_samples: int, queried: tuple[int, ...]) -> Ranked:
     """Rank the features of a query.
 
     Args:
         largest: [F, 2] max z of the query, from `maxima`.
         table: `Store.features.table`.
-        asked: modalities of the query: (0,), (1,) or (0, 1).
+        queried: modalities of the query: (0,), (1,) or (0, 1).
     """
     p999 = np.nan_to_num(table["p999"])
     n = np.stack([table["samples_text"], table["samples_image"]], axis=1)
@@ -55,13 +57,13 @@ def rank(largest: Array, table: dict[str, Array], n_samples: int, asked: tuple[i
     # Every sample has it: log 1 = 0, no news. n_k = 0 is left out.
     specificity = np.log(n_samples / np.maximum(n, 1)) * (n > 0)
     by = strength * specificity
-    modalities = list(asked)
+    modalities = list(queried)
     score = by[:, modalities].min(axis=1)
-    found = np.flatnonzero(score > 0)
-    order = found[np.lexsort((found, -score[found]))]
+    scored = np.flatnonzero(score > 0)
+    order = scored[np.lexsort((scored, -score[scored]))]
     dense = np.maximum(table["density_text"], table["density_image"])[order] > MOST_DENSE
     shown_strength, shown_by = strength[order].copy(), by[order].copy()
     for modality in (0, 1):
-        if modality not in asked:
+        if modality not in queried:
             shown_strength[:, modality] = shown_by[:, modality] = np.nan
     return Ranked(order, score[order], shown_strength, shown_by, dense)

@@ -1,16 +1,16 @@
-"""The rows of a steered batch, and what they share.
+"""The rows of a steered batch, and the computation that they share.
 
-Three rows: `DEFAULT` writes by itself, `STEERED` is hooked, `SHADOW` is the unsteered model fed the steered text.
-`AllRows` runs each through every layer: the reference, and the way of models that cannot share. `SharedRows` runs
-once what is equal:
+Three rows: `DEFAULT` writes without steering, `STEERED` is steered, `CONTROL_ROW` is the unsteered model on the steered
+text. `AllRows` runs each row through every layer: the reference, and the way of models that cannot share. `SharedRows`
+computes once what is equal:
 
 - up to the hook layer a row is its text alone: one row while the two texts are the same, then two;
-- above it, SHADOW is DEFAULT while the texts are the same;
+- above it, CONTROL_ROW is DEFAULT while the texts are the same;
 - positions of the prompt before the first steered one are those of DEFAULT. Where most are, the steered ones are
   packed behind DEFAULT's as further positions of one row, with a mask and positions of their own.
 
-So the rows part at the hook layer, inside the model's own forward. What layers above it are given beside h (mask and
-positions) is the same for all rows, because all have the same length.
+So the rows are separated at the hook layer, inside the model's own forward. The other inputs of the layers above it
+(mask and positions) are the same for all rows, because all have the same length.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import Tensor
 
 from precompute.model.mllm import Mllm
 
-DEFAULT, STEERED, SHADOW = 0, 1, 2
-ROLES = (DEFAULT, STEERED, SHADOW)
-TEXT_OF = {DEFAULT: 0, STEERED: 1, SHADOW: 1}
+DEFAULT, STEERED, CONTROL_ROW = 0, 1, 2
+ROLES = (DEFAULT, STEERED, CONTROL_ROW)
+TEXT_OF = {DEFAULT: 0, STEERED: 1, CONTROL_ROW: 1}
 """The channel whose text a row is fed."""
 SAME_FOR_ALL = {"attention_mask", "position_embeddings", "position_ids"}
 WITHOUT_ROWS = {"hidden_states", "past_key_values", "use_cache", "output_attentions"}
 PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
-"""What `generate` keeps for every row of tokens."""
+"""Inputs that `generate` has for every row of tokens."""
 
 
 def why_not_shared(mllm: Mllm) -> str | None:
@@ -44,7 +44,7 @@ def why_not_shared(mllm: Mllm) -> str | None:
             name for name, one in inspect.signature(layer.forward).parameters.items() if one.kind != one.VAR_KEYWORD
         }
         if strange := sorted(taken - SAME_FOR_ALL - WITHOUT_ROWS):
-            return f"its layers are also given {', '.join(strange)}"
+            return f"its layers also take {', '.join(strange)}"
     kinds = set(getattr(text_config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
         return f"it has layers of {', '.join(sorted(kinds))}"
@@ -53,7 +53,7 @@ def why_not_shared(mllm: Mllm) -> str | None:
         return f"its attention is {attention}"
     deep = getattr(getattr(mllm.model.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
     if mllm.layer < len(deep):
-        return f"pictures are added behind its layers up to {len(deep) - 1}"
+        return f"images are added after its layers up to {len(deep) - 1}"
     return None
 
 
@@ -64,38 +64,38 @@ class AllRows:
         self.roles: list[int] = list(ROLES)
         """Rows above the hook layer, in order."""
         self.steers = True
-        """Whether the steered text has not ended."""
+        """Whether the steered text goes on."""
 
     @property
     def source(self) -> int:
-        """Below the hook layer, the row that STEERED is made of."""
+        """Index, below the hook layer, of the row from which STEERED is computed."""
         return STEERED
 
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What `generate` is given, of the prompt's own."""
+        """Inputs of `generate`, from the prompt's own."""
         return {name: torch.cat([one] * len(ROLES)) for name, one in inputs.items()}
 
-    def widen(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What one step's forward is given."""
+    def expand_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Inputs of one step's forward."""
         return inputs
 
-    def spread(self, hidden_bsd: Tensor) -> Tensor:
+    def expand_hidden(self, hidden_bsd: Tensor) -> Tensor:
         """h below the hook layer → h above it, before steering."""
         return hidden_bsd
 
-    def place(self, index_n: Tensor) -> tuple[int, Tensor]:
-        """Row and columns, in what `spread` gave, of STEERED's positions."""
+    def steered_positions(self, index_n: Tensor) -> tuple[int, Tensor]:
+        """Row and columns of STEERED's positions in what `expand_hidden` returned."""
         return self.roles.index(STEERED), index_n
 
-    def fit(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def fit_layer_inputs(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Pre-hook of each layer above the hook layer."""
         return args, kwargs
 
     def logits(self, logits_bsv: Tensor) -> tuple[Tensor, dict[int, int]]:
-        """Of the next token [r, V], and which row is whose."""
+        """Logits of the next token, float32 [r, V], and the index of each role's row."""
         return logits_bsv[:, -1].float(), {role: role for role in ROLES}
 
-    def go_on(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
+    def next_inputs(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
         """The tokens to feed next, one for each row below the hook layer.
 
         Args:
@@ -107,7 +107,7 @@ class AllRows:
 
 
 class SharedRows(AllRows):
-    """What is equal runs once.
+    """Rows that are equal are computed once.
 
     Args:
         layer: the hook layer.
@@ -120,57 +120,61 @@ class SharedRows(AllRows):
         super().__init__()
         self.layer, self.length, self.first = layer, length, first
         self.packed = pack
-        """Only while the prompt is on its way; the cache is unpacked behind it."""
+        """Only during the prompt's forward; the cache is unpacked after it."""
         self.roles = [DEFAULT, STEERED]
-        self.parted = False
+        self.texts_differ = False
         """Whether the texts differ."""
         self.fitted: dict[str, tuple[Any, Any]] = {}
 
     @property
     def texts(self) -> list[int]:
         """The text of every row below the hook layer."""
-        return sorted({TEXT_OF[role] for role in self.roles}) if self.parted else [0]
+        return sorted({TEXT_OF[role] for role in self.roles}) if self.texts_differ else [0]
 
     def below(self, role: int) -> int:
         """The row below the hook layer that a row above it is made of."""
-        return self.texts.index(TEXT_OF[role]) if self.parted else 0
+        return self.texts.index(TEXT_OF[role]) if self.texts_differ else 0
 
     @property
     def source(self) -> int:
         return self.below(STEERED)
 
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """As in `AllRows`."""
         return dict(inputs)
 
-    def spread(self, hidden_bsd: Tensor) -> Tensor:
+    def expand_hidden(self, hidden_bsd: Tensor) -> Tensor:
+        """As in `AllRows`; the packed positions follow DEFAULT's, or each role gets a row."""
         self.fitted.clear()
         self.device = hidden_bsd.device
         if self.packed:
             return torch.cat([hidden_bsd, hidden_bsd[:, self.first :]], dim=1)
         return hidden_bsd[[self.below(role) for role in self.roles]]
 
-    def place(self, index_n: Tensor) -> tuple[int, Tensor]:
+    def steered_positions(self, index_n: Tensor) -> tuple[int, Tensor]:
+        """As in `AllRows`."""
         if self.packed:
             return 0, index_n - self.first + self.length
-        return super().place(index_n)
+        return super().steered_positions(index_n)
 
     def logits(self, logits_bsv: Tensor) -> tuple[Tensor, dict[int, int]]:
+        """As in `AllRows`."""
         rv = logits_bsv[:, -1]
         if self.packed:
-            kept = logits_bsv.shape[1] == 2
-            rv = logits_bsv[0, [0, 1] if kept else [self.length - 1, -1]]
+            two_only = logits_bsv.shape[1] == 2  # the model computed no other logits (`logits_to_keep`)
+            rv = logits_bsv[0, [0, 1] if two_only else [self.length - 1, -1]]
         row = {role: at for at, role in enumerate(self.roles)}
-        if not self.parted:
-            row[SHADOW] = row[DEFAULT]
+        if not self.texts_differ:
+            row[CONTROL_ROW] = row[DEFAULT]
         return rv.float(), row
 
-    def go_on(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
+    def next_inputs(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
         self.steers = STEERED in live
         if self.packed:
             self.unpack(cache)
-        parted = self.parted or token[DEFAULT] != token[STEERED]
-        roles = [role for role in (ROLES if parted else self.roles) if TEXT_OF[role] in live]
-        if parted and (roles != self.roles or not self.parted):
+        texts_differ = self.texts_differ or token[DEFAULT] != token[STEERED]
+        roles = [role for role in (ROLES if texts_differ else self.roles) if TEXT_OF[role] in live]
+        if texts_differ and (roles != self.roles or not self.texts_differ):
             self.regroup(roles, cache)
         return [token[text] for text in self.texts]
 
@@ -178,7 +182,7 @@ class SharedRows(AllRows):
         """Rows come and go: the cache of keys and values follows."""
         above = [self.roles.index(role if role in self.roles else DEFAULT) for role in roles]
         old = [self.below(DEFAULT), self.below(STEERED)]
-        self.roles, self.parted = roles, True
+        self.roles, self.texts_differ = roles, True
         below = [old[text] for text in self.texts]
         for number, layer in enumerate(cache.layers):
             layer.batch_select_indices(torch.tensor(below if number <= self.layer else above))
@@ -192,9 +196,9 @@ class SharedRows(AllRows):
             layer.keys[STEERED, :, self.first :], layer.values[STEERED, :, self.first :] = tails
         self.packed = False
 
-    # ---- what layers are given beside h
+    # ---- the other inputs of layers
 
-    def widen(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def expand_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         for name in PER_TOKEN:
             one = inputs.get(name)
             if isinstance(one, Tensor):
@@ -203,25 +207,25 @@ class SharedRows(AllRows):
             inputs["logits_to_keep"] = torch.tensor([self.length - 1, 2 * self.length - self.first - 1])
         return inputs
 
-    def fit(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def fit_layer_inputs(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if len(args) > 1:
-            names = list(inspect.signature(module.forward).parameters)
-            args, kwargs = args[:1], {**dict(zip(names[1:], args[1:], strict=False)), **kwargs}
+            parameters = list(inspect.signature(module.forward).parameters)
+            args, kwargs = args[:1], {**dict(zip(parameters[1:], args[1:], strict=False)), **kwargs}
         edits: dict[str, Callable[[Any], Any]] = {
             "attention_mask": self.fit_mask,
             "position_embeddings": lambda pair: tuple(self.fit_embedding(one) for one in pair),
             "position_ids": self.fit_ids,
         }
-        given = {name for name in edits if kwargs.get(name) is not None}
+        names = {name for name in edits if kwargs.get(name) is not None}
         if self.packed:
-            given.add("attention_mask")
-        return args, {**kwargs, **{name: self.once(name, kwargs.get(name), edits[name]) for name in given}}
+            names.add("attention_mask")
+        return args, {**kwargs, **{name: self.once(name, kwargs.get(name), edits[name]) for name in names}}
 
-    def once(self, name: str, given: Any, edit: Callable[[Any], Any]) -> Any:
-        """Layers of one kind are given the same tensors, so that one edit serves all of them in a forward."""
-        key = f"{name} {id(given)}"
+    def once(self, name: str, value: Any, edit: Callable[[Any], Any]) -> Any:
+        """The edited value. Layers of one kind get the same tensors, so one edit serves all of them in a forward."""
+        key = f"{name} {id(value)}"
         if key not in self.fitted:
-            self.fitted[key] = (given, edit(given))  # kept with it, lest another get its id
+            self.fitted[key] = (value, edit(value))  # the value too, so that its id is not used again
         return self.fitted[key][1]
 
     def fit_mask(self, mask: Tensor | None) -> Tensor:

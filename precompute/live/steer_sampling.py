@@ -1,4 +1,4 @@
-"""The next token of both channels of a steered batch, and what is told of it."""
+"""The next token of both channels of a steered batch, and the events that report it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from precompute.live.steer_rows import DEFAULT, SHADOW, STEERED
+from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
 from precompute.model.mllm import Mllm
 from precompute.utils.tensors import exact
 
@@ -40,10 +40,10 @@ class KlEvent:
 Event = TokenEvent | KlEvent
 
 
-class Chooser:
-    """Chooses the next token of both channels and tells `emit`.
+class TokenSampler:
+    """Chooses the next token of both channels and reports it to `emit`.
 
-    Both add the same Gumbel noise of a step, so that they part only where their logits do.
+    In a step both channels add the same Gumbel noise, so that they differ only where their logits do.
 
     Args:
         eos: tokens that end a text.
@@ -53,14 +53,14 @@ class Chooser:
         self.mllm, self.emit, self.temperature, self.eos = mllm, emit, temperature, eos
         self.noise = torch.Generator().manual_seed(seed)
         self.ids: dict[int, list[int]] = {DEFAULT: [], STEERED: []}
-        self.text = {DEFAULT: "", STEERED: ""}  # as far as it was told
+        self.text = {DEFAULT: "", STEERED: ""}  # as far as it was reported
         self.live = [DEFAULT, STEERED]
         """Channels that have not ended."""
         self.kl: list[float] = []
         self.step = 0
 
     def choose(self, logits_rv: Tensor) -> Tensor:
-        """The next token of every row [r]."""
+        """int64 [r]: the next token of every row of logits [r, V]."""
         if self.temperature == 0:
             return logits_rv.argmax(dim=-1)
         uniform = torch.rand(logits_rv.shape[-1], generator=self.noise, dtype=torch.float64)
@@ -71,14 +71,14 @@ class Chooser:
     def piece(self, channel: int, token: int) -> str:
         """What this token adds to the channel's text."""
         self.ids[channel].append(token)
-        whole = self.whole(channel)
-        if whole.endswith("\ufffd"):
+        text = self.written(channel)
+        if text.endswith("\ufffd"):
             return ""  # bytes of an unfinished character
-        added = whole[len(self.text[channel]) :]
-        self.text[channel] = whole
+        added = text[len(self.text[channel]) :]
+        self.text[channel] = text
         return added
 
-    def whole(self, channel: int) -> str:
+    def written(self, channel: int) -> str:
         """All that the channel has written."""
         return self.mllm.text_of(self.ids[channel])
 
@@ -86,8 +86,8 @@ class Chooser:
         """The token of each channel that was live.
 
         Args:
-            logits_rv: float32.
-            row: where each role lies in them.
+            logits_rv: float32 [r, V].
+            row: index of each role's row in them.
         """
         logprob_rv = logits_rv.log_softmax(dim=-1)
         chosen_r = self.choose(logits_rv).tolist()
@@ -100,13 +100,14 @@ class Chooser:
             text = "" if ended else self.piece(channel, one)
             self.emit(TokenEvent(name, text, float(logprob_rv[row[channel], one]), self.step))
             if channel == STEERED:
-                self.compare(logprob_rv[row[STEERED]], logprob_rv[row[SHADOW]], one)
+                self.compare(logprob_rv[row[STEERED]], logprob_rv[row[CONTROL_ROW]], one)
             if ended:
                 self.live.remove(channel)
         self.step += 1
         return token
 
-    def compare(self, steered_v: Tensor, shadow_v: Tensor, token: int) -> None:
-        kl = max(0.0, float((steered_v.exp() * (steered_v - shadow_v)).nan_to_num(0.0).sum()))
+    def compare(self, steered_v: Tensor, control_v: Tensor, token: int) -> None:
+        """Report the KL of the two models, from log-probabilities [V] on the same prefix."""
+        kl = max(0.0, float((steered_v.exp() * (steered_v - control_v)).nan_to_num(0.0).sum()))
         self.kl.append(kl)
-        self.emit(KlEvent(self.step, kl, float(shadow_v[token])))
+        self.emit(KlEvent(self.step, kl, float(control_v[token])))

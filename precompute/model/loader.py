@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
-from precompute.data import BadRow, Data, Picture, RejectedRow, Row, open_picture
+from precompute.data import BadRow, Data, DecodedImage, RejectedRow, Row, open_image
 from precompute.errors import PairError, SaevxError
 from precompute.model.batch import Batch, Pair
 from precompute.model.mllm import Mllm
@@ -21,7 +21,7 @@ from precompute.utils.types import Array
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-SaveImage = Callable[[Row, int, Picture], None]
+SaveImage = Callable[[Row, int, DecodedImage], None]
 """Called with a row, the place of an image among the row's, and the decoded image."""
 PREFETCH = 2
 """Batches decoded ahead of the model."""
@@ -58,7 +58,7 @@ class Readable(NamedTuple):
     """A row whose images could be opened."""
 
     row: Row
-    images: list[Picture]
+    images: list[DecodedImage]
 
     @property
     def pair(self) -> Pair:
@@ -94,7 +94,7 @@ def load_batch(mllm: Mllm, rows: Sequence[Row], save_image: SaveImage | None = N
     rejected_rows: list[RejectedRow] = []
     for row in rows:
         try:
-            readable.append(Readable(row, [open_picture(path) for path in row.images]))
+            readable.append(Readable(row, [open_image(path) for path in row.images]))
         except BadRow as bad:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, str(bad)))
     parts = _prepare(mllm, readable, rejected_rows)

@@ -12,10 +12,10 @@ from precompute.utils.command_line import Count, Percent, Seed
 
 
 class PatchesOptions(FromStore, Output):
-    """Measure how much of a task a model can still do with the best patches of each picture alone."""
+    """Measure how much of a task a model can still do with the best patches of each image alone."""
 
     data: CliPositionalArg[str]
-    """Questions about pictures, as rows that `saevx precompute` takes, with their answer in a field of its own."""
+    """Questions about images, as rows that `saevx precompute` takes, with their answer in a field of its own."""
     out: Path
     """JSON file to write; it must not exist yet."""
     answer_column: str = "answer"

@@ -59,7 +59,7 @@ class Options(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWorkers, Outpu
     shuffle_images: bool = False
     """Control: exchange the images among the pairs before the pass, none keeping its own; the store says so."""
     labeller: str | None = None
-    """Let a model name the features, its pictures sent along: base URL of an OpenAI-compatible API, such as
+    """Let a model name the features, with images sent to it: base URL of an OpenAI-compatible API, such as
     http://localhost:8000/v1. The key, where it wants one, is read from SAEVX_LABELLER_KEY."""
     labeller_model: str | None = None
     """Name of that model; default: the first that the URL lists."""

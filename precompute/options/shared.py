@@ -105,7 +105,7 @@ class ModelLoading(Compute):
     quantize: Quantize | None = None
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     geometry: str | None = None
-    """How image tokens lie in the picture, for a model family that is not known: square."""
+    """How image tokens lie in the image, for a model family that is not known: square."""
 
 
 class SaeFile(CommandOptions):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_picture, read, summary_of
+from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_image, read, summary_of
 from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
@@ -276,7 +276,7 @@ class Job:
             return RejectedRow(question.row.index, question.row.sample_id, error.reason)
 
     def painted(self, question: Question, variants: list[list[Variant]]) -> Painted:
-        images = [open_picture(image).image for image in question.row.images]
+        images = [open_image(image).image for image in question.row.images]
         sizes = [image.size for image in images]
         where = patches.regions(question.views, sizes)
         pairs, pixels = [], []

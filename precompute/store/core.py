@@ -116,7 +116,7 @@ class Vocabulary:
         first, stop, _ = window.indices(len(token_id_t))
         low = max(0, first - NEAR)  # the window may cut through a character
         pieces = [self.text(token) for token in token_id_t[low : stop + NEAR].tolist()]
-        return join(pieces).shown[first - low : stop - low]
+        return join(pieces).visible[first - low : stop - low]
 
     def whole_token(self, token_id_t: Array, position: int) -> str:
         """The token at `position` of a sample, with all of a character that it shares with its neighbours.

@@ -22,10 +22,10 @@ from precompute.utils.tensors import exact
 
 
 class Stream:
-    """Batches of activations, epoch after epoch, drawn from a shuffle buffer that special tokens and sinks never enter.
+    """Batches of activations, epoch after epoch, from a shuffle buffer without special tokens and sinks.
 
-    The buffer is filled by forward passes, shuffled whole and served to its last full batch; the rest opens the next
-    fill. So a fill follows from where in the data it began, what was left over, and its number: a checkpoint keeps
+    The buffer is filled by forward passes, shuffled whole and served to its last full batch; what is left begins the
+    next fill. So a fill follows from where in the data it began, what was left over, and its number: a checkpoint keeps
     these, and resuming repeats the fill's forward passes, where the buffer itself would take gigabytes.
     """
 
@@ -49,8 +49,8 @@ class Stream:
     def __next__(self) -> tuple[Tensor, NDArray[np.uint8]]:
         """h [t, d] float32 and the tokens' modality [t]."""
         if (self.served + 1) * self.batch_size > len(self.modality_t):
-            rest = slice(self.served * self.batch_size, None)
-            self.fill(self.hidden_td[rest], self.modality_t[rest])
+            left = slice(self.served * self.batch_size, None)
+            self.fill(self.hidden_td[left], self.modality_t[left])
         here = slice(self.served * self.batch_size, (self.served + 1) * self.batch_size)
         self.served += 1
         return self.hidden_td[here].float(), self.modality_t[here]
@@ -121,7 +121,7 @@ class Meter:
         """int64 [2, F]: the last step at which a feature fired on that modality; 0: never."""
 
     @torch.no_grad()
-    def see(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
+    def update(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
         """Count SAELens' TrainStepOutput of a batch."""
         h_td, acts_tf = exact(output.sae_in.detach()).double(), output.feature_acts.detach()
         active_tf = (acts_tf.to_dense() if acts_tf.is_sparse else acts_tf) > 0
@@ -133,7 +133,10 @@ class Meter:
                 self.fired_mf[m, active_tf[at].any(0).cpu()] = step
 
     def take(self, step: int, window: int) -> dict[str, Any]:
-        """The figures; the next ones begin at zero. A feature is dead that has not fired in the last `window` steps."""
+        """The figures since the last call; the sums then start at 0.
+
+        A feature that has not fired in the last `window` steps is dead.
+        """
         dead_mf = (self.fired_mf <= max(0, step - window)).numpy()
         dead = {name: int(dead_mf[which].all(0).sum()) for name, which in WHICH.items()}
         figures = self.sums.figures()
@@ -141,10 +144,12 @@ class Meter:
         return {**figures, "dead": dead}
 
     def state(self) -> dict[str, Tensor]:
+        """What `restore` continues from."""
         sums = {name: torch.from_numpy(array) for name, array in vars(self.sums).items()}
         return {**sums, "fired_mf": self.fired_mf}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
         self.sums = QualitySums(**{name: state[name].numpy() for name in vars(self.sums)})
         self.fired_mf = state["fired_mf"]
 

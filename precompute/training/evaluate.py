@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "ima
 RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
 GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
 CHUNK_RESAMPLES = 64
-TOLD = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
+RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
 """Options that the result repeats, besides the columns that were named."""
 
 
@@ -46,8 +46,9 @@ class Rebuilt(NamedTuple):
     """ĥ of tokens, and which features rebuilt it."""
 
     hidden_td: Tensor
+    """float32 [t, d]."""
     active_t: Array
-    """int64: features with z > 0."""
+    """int64 [t]: number of features with z > 0."""
     fired_mf: Array
     """bool [2, F]: active on a text token, on an image token."""
 
@@ -94,13 +95,15 @@ class Sums:
     nll: list[list[float]] = field(default_factory=list)
     """Summed cross-entropy in nats, a column for each of RUNS."""
     tokens: list[Array] = field(default_factory=list)
-    """[4] by kind."""
+    """int64 [4]: tokens by kind."""
     active: list[Array] = field(default_factory=list)
-    """[2] active features of counted tokens, by modality; so too below."""
+    """int64 [2]: active features of counted tokens, by modality; so too below."""
     error: list[Array] = field(default_factory=list)
+    """float64 [2]: Σ‖h − ĥ‖²."""
     square: list[Array] = field(default_factory=list)
+    """float64 [2]: Σ‖h‖²."""
     total_md: list[Array] = field(default_factory=list)
-    """[2, d] Σh."""
+    """float64 [2, d]: Σh."""
 
 
 @dataclass
@@ -164,6 +167,12 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     warning = sae_warning({"fvu": {name: figure and figure["value"] for name, figure in result["fvu"].items()}})
     if warning is not None:
         say(warning)
+    counts = {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)}
+    return {**provenance(o, sae, mllm, counts), **result}
+
+
+def provenance(o: EvaluateOptions, sae: SaeV, mllm: Mllm, data: dict[str, Any]) -> dict[str, Any]:
+    """What was evaluated, and how."""
     return {
         "sae": {
             "name": plain_name(o.sae), "sha256": sae.sha256, "architecture": sae.architecture,
@@ -173,13 +182,12 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
             "name": plain_name(o.model), "family": mllm.family, "layer": mllm.layer,
             "dtype": str(mllm.dtype).removeprefix("torch."), "device": mllm.device.type,
         },
-        "data": {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)},
+        "data": data,
         "options": {
-            **o.model_dump(mode="json", include=TOLD),
+            **o.model_dump(mode="json", include=RECORDED),
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
         },
         "code_version": code_version(),
-        **result,
     }  # fmt: skip
 
 

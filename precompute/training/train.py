@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from precompute.data import BadRow, Data, count_kinds, read, summary
 from precompute.data.batches import OVERHEAD, n_image_tokens, plan_rows
@@ -27,91 +24,15 @@ from precompute.model.mllm import Mllm
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.options.train import TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
+from precompute.training.saelens import make_sae, make_trainer, save_sae
+from precompute.utils.files import write_json
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 
+RECORDED = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
+"""Options that training.json repeats."""
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
-
-
-# ---- SAELens' trainer, as the demo's training uses it too
-
-
-def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name: str, **options: Any) -> Any:
-    """A fresh SAE of SAELens for training, whose input the trainer scales to mean norm √d.
-
-    Raises:
-        SaevxError: an option that this architecture does not have, or a value that it refuses.
-    """
-    import sae_lens  # noqa: F401 (registers the architectures)
-    from sae_lens.registry import get_sae_training_class
-
-    sae_class, config_class = get_sae_training_class(architecture.replace("-", "_"))
-    known = {one.name for one in fields(config_class)} - {"d_in", "d_sae", "metadata"}
-    if unknown := sorted(set(options) - known):
-        raise SaevxError(
-            f"SAELens' {architecture} has no option {unknown[0]}: choose among {', '.join(sorted(known))}."
-        )
-    options = {"normalize_activations": "expected_average_only_in", **options}
-    if options["normalize_activations"] == "covariance_whitening":
-        raise SaevxError("Whitening is not offered here: leave normalize_activations as it is, or choose none.")
-    try:
-        config = config_class(d_in=d_in, d_sae=d_sae, **options)
-        config.metadata.hook_name = hook
-        config.metadata.model_name = model_name
-        return sae_class(config)
-    except (ValueError, TypeError) as error:
-        raise SaevxError(f"SAELens refuses these options of {architecture}: {error}.") from error
-
-
-def make_trainer(
-    sae: Any,
-    provider: Iterator[Tensor],
-    *,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    lr_warm_up_steps: int,
-    lr_decay_steps: int,
-    dead_window: int,
-    **options: Any,
-) -> Any:
-    """SAELens' trainer: Adam, a constant rate that rises first and falls last."""
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
-    from sae_lens.training.sae_trainer import SAETrainer
-
-    config = SAETrainerConfig(
-        total_training_samples=steps * batch_size,
-        train_batch_size_samples=batch_size,
-        lr=lr,
-        lr_end=lr / 10,  # must be given; a constant rate does not use it
-        lr_warm_up_steps=lr_warm_up_steps,
-        lr_decay_steps=lr_decay_steps,
-        dead_feature_window=dead_window,
-        logger=LoggingConfig(log_to_wandb=False),
-        **options,
-    )
-    return SAETrainer(config, sae, provider)
-
-
-def save_sae(sae: Any, folder: Path, *, scale: float | None, dtype: str = "float32") -> None:
-    """A SAELens inference folder with the input scale folded in; `sae` itself is left as it is.
-
-    SAELens' own way, scale first, would change the decoder norms that `topk` and its kin multiply their activations
-    by, and so leave a learnt threshold in other units. Here the norms are folded first, then the scale."""
-    from sae_lens import SAE
-
-    scratch = folder / "scratch"
-    sae.save_inference_model(scratch)
-    done = SAE.load_from_disk(scratch)
-    if scale is not None:
-        done.fold_activation_norm_scaling_factor(scale)
-    done.cfg.dtype, done.cfg.device = dtype, "cpu"
-    done.to(getattr(torch, dtype)).save_model(folder)
-    shutil.rmtree(scratch)
-
-
-# ---- a run
 
 
 def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = None) -> Path:
@@ -142,7 +63,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     """
     mllm = mllm or load_model(o.model, o, layer=o.layer)
     data = data or read(o.data, o.columns._replace(mixed=True, text_only=o.modality == "text"))
-    told = told_by(o, data)
+    digest = run_fingerprint(o, data)
     if o.modality == "text":
         data = without_images(data)
     check_images(mllm, data, "--modality text")
@@ -169,7 +90,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
         trainer.activation_scaler.scaling_factor = scale
     stream = Stream(mllm, data, plan, sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
-    if claim_folder(o.part, told, STARTED, what="training", of="data, model or options"):
+    if claim_folder(o.part, digest, STARTED, what="training", of="data, model or options"):
         resume(o.part, trainer, stream, meter)
     say(
         f"{s['architecture']} with {d_sae} features on layer {o.layer} ({mllm.d_model} wide), {len(data.rows)} rows; "
@@ -189,7 +110,7 @@ def fit(trainer: Any, stream: Stream, meter: Meter, o: TrainOptions, steps: int)
             output = trainer.step(hidden_td)
             trainer.n_training_steps += 1
             step = trainer.n_training_steps
-            meter.see(output, modality_t, step)
+            meter.update(output, modality_t, step)
             progress.update(1)
             if step % o.log_every == 0 or step == steps:
                 log.write(json.dumps(line(trainer, output, meter, o.dead_window)) + "\n")
@@ -200,14 +121,14 @@ def fit(trainer: Any, stream: Stream, meter: Meter, o: TrainOptions, steps: int)
 
 def line(trainer: Any, output: Any, meter: Meter, dead_window: int) -> dict[str, Any]:
     """One line of the log: the step's losses, and the figures since the line before."""
-    told = trainer.build_train_step_log_dict(output=output, n_training_samples=trainer.n_training_samples)
-    parts = {k.removeprefix("losses/"): finite(v) for k, v in told.items() if k.startswith("losses/")}
+    step = trainer.build_train_step_log_dict(output=output, n_training_samples=trainer.n_training_samples)
+    parts = {k.removeprefix("losses/"): finite(v) for k, v in step.items() if k.startswith("losses/")}
     return {
         "step": trainer.n_training_steps,
         "tokens": trainer.n_training_samples,
         "loss": parts.pop("overall_loss"),
         "losses": parts,
-        "lr": told["details/current_learning_rate"],
+        "lr": step["details/current_learning_rate"],
         **meter.take(trainer.n_training_steps, dead_window),
     }
 
@@ -243,10 +164,10 @@ def resume(part: Path, trainer: Any, stream: Stream, meter: Meter) -> None:
     """Put everything back as it was at the last checkpoint; lines logged after it go. Without one, from the start."""
     log = part / LOG
     log.touch()
-    if not (found := checkpoints(part)):
+    if not (folders := checkpoints(part)):
         log.write_text("")
         return
-    folder = found[-1]
+    folder = folders[-1]
     state = torch.load(folder / RESUME, map_location="cpu", weights_only=True)
     trainer.sae.load_state_dict(state["weights"])
     trainer.load_trainer_state(folder)
@@ -269,21 +190,20 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
     trainer.set_final_sae_metadata()
     save_sae(trainer.sae, done, scale=trainer.activation_scaler.scaling_factor, dtype=o.save_dtype)
     rejected_rows = sorted({**{bad.index: bad.reason for bad in data.rejected_rows}, **stream.rejected_rows}.items())
-    kept = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
-    told = {
+    result = {
         "sae": {"sha256": SaeV.load(done).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
         "model": {"name": plain_name(o.model), "layer": o.layer, "d_model": mllm.d_model},
         "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(rejected_rows)},
         "options": {
             **s,
-            **o.model_dump(mode="json", include=kept),
+            **o.model_dump(mode="json", include=RECORDED),
             **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
         },
         "input_scale": trainer.activation_scaler.scaling_factor,
         "code_version": code_version(),
         "log": [json.loads(one) for one in (o.part / LOG).read_text().splitlines()],
     }
-    (done / TRAINING).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(done / TRAINING, result)
     if rejected_rows:
         say(summary(count_kinds(reason for _, reason in rejected_rows), o.id_column))
     done.rename(o.out)
@@ -294,8 +214,8 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
 # ---- what a run starts from
 
 
-def told_by(o: TrainOptions, data: Data) -> str:
-    """Of all that the run depends on, so that an unfinished one is only continued by its like."""
+def run_fingerprint(o: TrainOptions, data: Data) -> str:
+    """Fingerprint of all that the run depends on: an unfinished run is only continued by the same one."""
     apart = {"data", "model", "out", "checkpoint_every"}
     return fingerprint(
         rows=[[row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows],
@@ -335,7 +255,7 @@ def hook_name(mllm: Mllm) -> str:
 def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any]:
     """The architecture's own fields in SAELens' configuration."""
     warm_up = round(s["l1_warm_up"] * s["steps"])
-    found: dict[str, Any] = {
+    own: dict[str, Any] = {
         "standard": {"l1_coefficient": s["l1"], "l1_warm_up_steps": warm_up},
         "jumprelu": {"l0_warm_up_steps": warm_up},
         "topk": {"k": s["k"]},
@@ -345,12 +265,12 @@ def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any
             "matryoshka_widths": list(o.widths) or [d_sae // n for n in (8, 4, 2, 1)],
         },
     }[s["architecture"]]
-    for given in o.sae_option:
-        name, equals, value = given.partition("=")
+    for option in o.sae_option:
+        name, equals, value = option.partition("=")
         if not equals:
-            raise SaevxError(f"--sae-option takes NAME=VALUE, not {given!r}.")
+            raise SaevxError(f"--sae-option takes NAME=VALUE, not {option!r}.")
         try:
-            found[name] = json.loads(value)
+            own[name] = json.loads(value)
         except ValueError:
-            found[name] = value
-    return found
+            own[name] = value
+    return own

@@ -154,8 +154,8 @@ def from_environment(settings: type[S], **values: Any) -> S:
     try:
         return settings(**values)
     except ValidationError as error:
-        option, _, told = usage_message(error, settings).partition(" ")
-        raise WrongUsage(f"{prefix}{option.strip('-').replace('-', '_').upper()} {told}") from error
+        option, _, message = usage_message(error, settings).partition(" ")
+        raise WrongUsage(f"{prefix}{option.strip('-').replace('-', '_').upper()} {message}") from error
     except SettingsError as error:
         name = re.search(r'field "(\w+)"', str(error))
         variable = f"{prefix}{name[1].upper()}" if name else "A variable of the environment"
@@ -210,11 +210,11 @@ def _short(value: Any) -> str:
 def _field(place: Sequence[str | int], app: type[BaseModel]) -> str | None:
     """`--batch-tokens` of ('precompute', 'batch_tokens', …), DATA of a positional argument; None where it is the
     command as a whole."""
-    found = None
+    option = None
     for name, field in _walk(place, app):
         command = next(_models(field.annotation), None) is not None
-        found = None if command else _shown(name, field)
-    return found
+        option = None if command else _shown(name, field)
+    return option
 
 
 def _shown(name: str, field: FieldInfo) -> str:
@@ -256,17 +256,17 @@ def parser_message(error: SettingsError, arguments: Sequence[str]) -> str:
         items = error.__cause__.doc.strip("[]")
         near = [one for one, value in zip(arguments, [*arguments[1:], ""], strict=True) if value.strip("[]") == items]
         return f"{near[0] if near else 'A list'} takes finite numbers, not {items}: {see}."
-    if found := re.match(r"unrecognized arguments: (.*)", text, re.DOTALL):
-        return f"There is no option or argument {found[1]} here: {see}."
-    if found := re.match(r"the following arguments are required: (.*)", text):
-        missing = found[1].split(", ")
+    if match := re.match(r"unrecognized arguments: (.*)", text, re.DOTALL):
+        return f"There is no option or argument {match[1]} here: {see}."
+    if match := re.match(r"the following arguments are required: (.*)", text):
+        missing = match[1].split(", ")
         return f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: {see}."
-    if found := re.match(r"argument \{.*?\}: invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
-        return f"There is no command {found[1]}: choose one of {_QUOTED.sub(chr(92) + '1', found[2])}."
-    if found := re.match(r"Error: CLI subcommand is required \{(.*?)\}", text):
-        return f"Choose one of {found[1].replace(',', ', ')}: {see}."
-    if found := re.match(r"argument (\S+): (expected .*)", text):
-        return f"{found[1].partition('/')[0]} needs a value ({found[2]}): {see}."
-    if found := re.match(r"argument (\S+): ignored explicit argument (.*)", text):
-        return f"{found[1].replace('/', ' or ')} takes no value, so leave out {found[2]}."
+    if match := re.match(r"argument \{.*?\}: invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
+        return f"There is no command {match[1]}: choose one of {_QUOTED.sub(chr(92) + '1', match[2])}."
+    if match := re.match(r"Error: CLI subcommand is required \{(.*?)\}", text):
+        return f"Choose one of {match[1].replace(',', ', ')}: {see}."
+    if match := re.match(r"argument (\S+): (expected .*)", text):
+        return f"{match[1].partition('/')[0]} needs a value ({match[2]}): {see}."
+    if match := re.match(r"argument (\S+): ignored explicit argument (.*)", text):
+        return f"{match[1].replace('/', ' or ')} takes no value, so leave out {match[2]}."
     return f"{text.strip().rstrip('.')}: {see}."

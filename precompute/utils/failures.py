@@ -153,16 +153,16 @@ def _tightest(place: Path | None) -> Path | None:
 def memory_sentence(error: BaseException, options: Container[str] = ()) -> str | None:
     """The sentence for a memory that is too small; None for anything else."""
     for one in causes(error):
-        said = str(one)
+        message = str(one)
         if isinstance(one, OSError):
             small = one.errno == errno.ENOMEM
         elif isinstance(one, RuntimeError | SystemError):
-            small = type(one).__name__ == "OutOfMemoryError" or MEMORY.search(said) is not None
+            small = type(one).__name__ == "OutOfMemoryError" or MEMORY.search(message) is not None
         else:
             small = isinstance(one, MemoryError)
         if not small:
             continue
-        what = "The GPU's" if re.search(r"\b(CUDA|HIP|MPS)\b|CUBLAS", said) else "This machine's"
+        what = "The GPU's" if re.search(r"\b(CUDA|HIP|MPS)\b|CUBLAS", message) else "This machine's"
         ways = [text for option, text in LESS_MEMORY.items() if option in options]
         way = " or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else "".join(ways)
         return f"{what} memory is too small for this: {way or 'end other programs or take a machine with more'}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
@@ -96,6 +97,12 @@ def write_text(path: Path, text: str) -> None:
     """`atomic_write` of a text."""
     with atomic_write(path, "w") as file:
         file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`atomic_write` of a value as indented JSON. Missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 @contextmanager

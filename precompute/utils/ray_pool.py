@@ -40,27 +40,27 @@ class Actor:
         self.make, self.threads = make, threads
         self.inside: Any = None
 
-    def ready(self, given: list[Any]) -> int:
+    def ready(self, shared: list[Any]) -> int:
         """Its process, once all is loaded."""
         if self.inside is None:
             import ray
             import torch
 
             torch.set_num_threads(self.threads)
-            self.inside = self.make(ray.get(given[0]))
+            self.inside = self.make(ray.get(shared[0]))
         return os.getpid()
 
-    def do(self, given: list[Any], method: str, item: Any) -> tuple[int, Any]:
+    def do(self, shared: list[Any], method: str, item: Any) -> tuple[int, Any]:
         """Its process, and what the method returns of an item."""
-        return self.ready(given), getattr(self.inside, method)(item)
+        return self.ready(shared), getattr(self.inside, method)(item)
 
 
 class Pool:
     """Actors that are ready."""
 
-    def __init__(self, ray: Any, actors: list[Any], given: list[Any], threads: int) -> None:
-        self.actors, self.given, self.threads = actors, given, threads
-        self.pids: list[int] = ray.get([one.ready.remote(given) for one in actors])
+    def __init__(self, ray: Any, actors: list[Any], shared: list[Any], threads: int) -> None:
+        self.actors, self.shared, self.threads = actors, shared, threads
+        self.pids: list[int] = ray.get([one.ready.remote(shared) for one in actors])
         self.inner = ray.util.ActorPool(actors)
         self.begin = time.monotonic()
         self.items: Counter[int] = Counter()
@@ -71,14 +71,14 @@ class Pool:
         workers are free for them, so there may be any number."""
 
         def next_done() -> Any:
-            pid, found = self.inner.get_next_unordered()
+            pid, result = self.inner.get_next_unordered()
             self.items[pid] += 1
-            return found
+            return result
 
         for item in items:
             if not self.inner.has_free():
                 yield next_done()
-            self.inner.submit(lambda actor, one: actor.do.remote(self.given, method, one), item)
+            self.inner.submit(lambda actor, one: actor.do.remote(self.shared, method, one), item)
         while self.inner.has_next():
             yield next_done()
 
@@ -97,12 +97,12 @@ class Pool:
 
 
 @contextmanager
-def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
+def pool(make: Callable[[Any], Any], shared: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
     """`workers` actors, each with its own `make(given)`.
 
     Args:
         make: a function or class of a module, so that workers can import it.
-        given: sent to each once; paths absolute.
+        shared: sent to each worker once, with absolute paths.
         address: "local" for this machine, else a running cluster's.
         gpu: whether each takes a GPU.
 
@@ -112,16 +112,17 @@ def pool(make: Callable[[Any], Any], given: Any, address: str, workers: int, *, 
     own = int(os.environ.get("OMP_NUM_THREADS") or 0)
     here = own or max(1, (os.cpu_count() or 1) // workers)
     begin = time.monotonic()
-    with connected(address, workers * here) as ray, told(ray):
+    with connected(address, workers * here) as ray, ray_errors(ray):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         threads = here if address == "local" else threads_each(nodes, workers, own, gpu=gpu)
         actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
         actors = [actor.remote(make, threads) for _ in range(workers)]
-        found = Pool(ray, actors, [ray.put(given)], threads)
-        say(f"{workers} workers have loaded the model in {time.monotonic() - begin:.1f} s: processes {found.pids}")
-        yield found
+        connected_pool = Pool(ray, actors, [ray.put(shared)], threads)
+        seconds = time.monotonic() - begin
+        say(f"{workers} workers have loaded the model in {seconds:.1f} s: processes {connected_pool.pids}")
+        yield connected_pool
 
 
 def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, gpu: bool) -> int:
@@ -182,7 +183,7 @@ def signals_kept() -> Iterator[None]:
 
 
 @contextmanager
-def told(ray: Any) -> Iterator[None]:
+def ray_errors(ray: Any) -> Iterator[None]:
     """What a worker raises, as one sentence here."""
     try:
         yield

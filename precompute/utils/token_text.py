@@ -89,7 +89,7 @@ class Joined(NamedTuple):
     text: str
     start: list[int]
     stop: list[int]
-    shown: list[str]
+    visible: list[str]
     """Each token's own: the characters that begin in it, marks for bytes of one that began before."""
 
     def whole(self, i: int) -> str:
@@ -103,7 +103,7 @@ def join(pieces: Sequence[str]) -> Joined:
         stop = list(accumulate(map(len, pieces)))
         return Joined("".join(pieces), [0, *stop[:-1]][: len(pieces)], stop, list(pieces))
     texts: list[str] = []
-    start, stop, shown = [], [], []
+    start, stop, visible = [], [], []
     at, i = 0, 0
     while i < len(pieces):
         end = i
@@ -117,9 +117,9 @@ def join(pieces: Sequence[str]) -> Joined:
         texts.append(text)
         start += [at + first for first, _ in spans]
         stop += [at + last for _, last in spans]
-        shown += own
+        visible += own
         at, i = at + len(text), end
-    return Joined("".join(texts), start, stop, shown)
+    return Joined("".join(texts), start, stop, visible)
 
 
 def _characters(parts: list[bytes]) -> tuple[str, list[tuple[int, int]], list[str]]:
@@ -127,15 +127,15 @@ def _characters(parts: list[bytes]) -> tuple[str, list[tuple[int, int]], list[st
     owner = [number for number, part in enumerate(parts) for _ in part]
     raw, text, at = b"".join(parts), "", 0
     first, last = [-1] * len(parts), [0] * len(parts)
-    shown = [""] * len(parts)
+    visible = [""] * len(parts)
     for character, n_bytes in _walk(raw):
         for number in range(owner[at], owner[at + n_bytes - 1] + 1):
             first[number] = len(text) if first[number] < 0 else first[number]
             last[number] = len(text) + len(character)
             own = [byte for byte in range(at, at + n_bytes) if owner[byte] == number]
-            shown[number] += character if own[0] == at else mark(raw[own[0] : own[-1] + 1])
+            visible[number] += character if own[0] == at else mark(raw[own[0] : own[-1] + 1])
         text, at = text + character, at + n_bytes
-    return text, list(zip(first, last, strict=True)), shown
+    return text, list(zip(first, last, strict=True)), visible
 
 
 def _walk(raw: bytes) -> Iterator[tuple[str, int]]:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.live.steer import Chooser, Done, Event, Push, steer
+from precompute.live.intervention import Intervention
+from precompute.live.steer import Done, steer
+from precompute.live.steer_sampling import Event, TokenSampler
 from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
@@ -19,7 +21,7 @@ from tests.helpers.demo import DEMO_SAMPLES, Demo
 from tests.helpers.servers import Server
 
 
-class Kept(Chooser):
+class Kept(TokenSampler):
     """The chooser, which also keeps every step's logits."""
 
     logits: list[torch.Tensor] = []  # noqa: RUF012 - emptied by every run
@@ -36,18 +38,18 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     """Against the same batch run without the hook: the steered row has the same tokens and logits, bit for bit."""
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
     mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
-    monkeypatch.setattr("precompute.live.steer.Chooser", Kept)
+    monkeypatch.setattr("precompute.live.steer.TokenSampler", Kept)
     one = store.samples.list(sort="pooled-cosine", order="desc", limit=1).items[0]
     with Image.open(store.samples.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")
     batch = mllm.prepare([Pair(prompt, [picture])], generate=True)
     feature = int(store.features.list(sort="n_samples", order="desc", limit=1).items[0]["id"])
-    push = [Push(feature, "add", 0.0, float(store.features.table["p999"][feature]))]
+    changes = [Intervention(feature, "add", 0.0, float(store.features.table["p999"][feature]))]
 
     def run(hooked: bool) -> tuple[Done, list[Event], list[torch.Tensor]]:
         Kept.logits = []
         events: list[Event] = []
-        done = steer(mllm, sae, batch, push, max_tokens=12, emit=events.append, hooked=hooked)
+        done = steer(mllm, sae, batch, changes, max_tokens=12, emit=events.append, hooked=hooked)
         return done, events, Kept.logits
 
     hooked, bare = run(True), run(False)

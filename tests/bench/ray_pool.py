@@ -51,7 +51,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
     with patch.dict(os.environ, OMP_NUM_THREADS="1", RAY_worker_niceness="0"):
         with pool(Worker, Shared(options, data, plan), "local", 2, gpu=False) as two:
-            one = Pool(ray, two.actors[:1], two.given, two.threads)
+            one = Pool(ray, two.actors[:1], two.shared, two.threads)
             seconds = alternately({"1 worker": lambda: passed(one), "2 workers": lambda: passed(two)}, rounds)
         with _processes(1, options, batches) as alone, _processes(2, options, batches) as both:
             seconds |= alternately({"1 process": lambda: forward(alone), "2 processes": lambda: forward(both)}, 1)

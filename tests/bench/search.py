@@ -11,7 +11,7 @@ from backend.live import live_answers as query
 from backend.live.model_worker import Engine
 from backend.live.model_worker import load_engine as load
 from backend.settings import Settings
-from precompute.data import open_picture
+from precompute.data import open_image
 from precompute.model.mllm import Pair
 from precompute.store.reader import Store
 from tests.bench.common import Figure, Setup, alternately, ratio
@@ -27,7 +27,7 @@ def run(setup: Setup) -> dict[str, Any]:
     engine: Engine = load(Settings(stores=[path], device=setup.device), served, [])
     lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:n]
     rows = [json.loads(line) for line in lines]
-    pictures = [open_picture(setup.demo / "data" / row["file_name"]).image for row in rows]
+    pictures = [open_image(setup.demo / "data" / row["file_name"]).image for row in rows]
     asked = {
         "a picture": [("", [picture]) for picture in pictures],
         "words": [(row["text"], []) for row in rows],

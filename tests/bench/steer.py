@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria
 
-from precompute.data import Columns, open_picture, read
+from precompute.data import Columns, open_image, read
 from precompute.live import steer as steering
-from precompute.live.steer import DEFAULT, STEERED, Chooser, Event, Push, Scope, TokenEvent, steer
+from precompute.live.intervention import Intervention, Scope
+from precompute.live.steer import steer
+from precompute.live.steer_rows import DEFAULT, STEERED
+from precompute.live.steer_sampling import Event, TokenEvent, TokenSampler
 from precompute.model.mllm import Batch, Mllm, Pair
 from precompute.sae.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio
@@ -47,18 +50,18 @@ def plain(mllm: Mllm, batch: Batch, n: int) -> list[float]:
     return [at - begin for at in watch.at]
 
 
-def both(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push], **options: Any) -> list[float]:
+def both(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Intervention], **options: Any) -> list[float]:
     """Seconds to each step's last event of `steer`: both texts and the KL are told."""
     at, begin = [0.0] * n, time.perf_counter()
 
     def emit(event: Event) -> None:
         at[event.step] = time.perf_counter() - begin
 
-    steer(mllm, sae, batch, push, max_tokens=n, eos=set(), emit=emit, **options)
+    steer(mllm, sae, batch, changes, max_tokens=n, eos=set(), emit=emit, **options)
     return at
 
 
-class Kept(Chooser):
+class Kept(TokenSampler):
     """The chooser, which also keeps every step's tokens and logits of both channels."""
 
     steps: list[tuple[dict[int, int], list[torch.Tensor]]] = []  # noqa: RUF012 - emptied by every run
@@ -69,17 +72,17 @@ class Kept(Chooser):
         return token
 
 
-def differing(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push]) -> int:
+def differing(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Intervention]) -> int:
     """Steps whose tokens or logits, bit for bit, are not those of the same batch without the hook."""
     found = []
-    own, steering.Chooser = steering.Chooser, Kept  # type: ignore[misc]
+    own, steering.TokenSampler = steering.TokenSampler, Kept  # type: ignore[misc]
     try:
         for hooked in (True, False):
             Kept.steps = []
-            both(mllm, sae, batch, n, push, hooked=hooked)
+            both(mllm, sae, batch, n, changes, hooked=hooked)
             found.append(Kept.steps)
     finally:
-        steering.Chooser = own  # type: ignore[misc]
+        steering.TokenSampler = own  # type: ignore[misc]
     return sum(a[0] != b[0] or not all(map(torch.equal, a[1], b[1])) for a, b in zip(*found, strict=True))
 
 
@@ -90,7 +93,7 @@ def timed(ways: Mapping[str, Way], n: int, rounds: int) -> dict[str, list[list[f
     return {name: runs[1:] for name, runs in told.items()}  # the first warms up
 
 
-def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push]) -> int:
+def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Intervention]) -> int:
     """Tokens that both texts begin with."""
     text: dict[str, list[str]] = {"default": [], "steered": []}
 
@@ -98,7 +101,7 @@ def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, push: list[Push]) 
         if isinstance(event, TokenEvent):
             text[event.channel].append(event.text)
 
-    steer(mllm, sae, batch, push, max_tokens=n, eos=set(), emit=emit)
+    steer(mllm, sae, batch, changes, max_tokens=n, eos=set(), emit=emit)
     return next((i for i, (a, b) in enumerate(zip(*text.values(), strict=True)) if a != b), n)
 
 
@@ -113,20 +116,20 @@ def run(setup: Setup) -> dict[str, Any]:
     sae = SaeV.load(str(setup.demo / "sae"), setup.device)
     mllm = Mllm.load(setup.demo / "model", layer=sae.layer, full=True, device=setup.device)
     data = read(str(setup.demo / "data"), Columns())
-    picture = open_picture(data.rows[0].images[0]).image
+    picture = open_image(data.rows[0].images[0]).image
     batch = mllm.prepare([Pair(PROMPT, [picture])], generate=True)
     feature, value = strongest(mllm, sae, batch)
-    push = [Push(feature, "set", 4.0, value)]
+    changes = [Intervention(feature, "set", 4.0, value)]
     ways: dict[str, Way] = {
         "plain": lambda n: plain(mllm, batch, n),
-        "everywhere": lambda n: both(mllm, sae, batch, n, push, scope=EVERYWHERE),
-        "generated": lambda n: both(mllm, sae, batch, n, push, scope=("generated",)),
-        "all rows": lambda n: both(mllm, sae, batch, n, push, scope=EVERYWHERE, share=False),
+        "everywhere": lambda n: both(mllm, sae, batch, n, changes, scope=EVERYWHERE),
+        "generated": lambda n: both(mllm, sae, batch, n, changes, scope=("generated",)),
+        "all rows": lambda n: both(mllm, sae, batch, n, changes, scope=EVERYWHERE, share=False),
     }
     first = {name: [one[0] for one in runs] for name, runs in timed(ways, 1, first_rounds).items()}
     later = {name: [(one[-1] - one[0]) / (n - 1) for one in runs] for name, runs in timed(ways, n, rounds).items()}
-    same = shared_steps(mllm, sae, batch, n, push)
-    nothing = [Push(feature, "add", 0.0, value)]
+    same = shared_steps(mllm, sae, batch, n, changes)
+    nothing = [Intervention(feature, "add", 0.0, value)]
     how = f"the demo's model, a prompt of {int(batch.length_b[0])} tokens with a picture"
     figures: list[Figure] = [
         {

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from precompute.live import steer as steering
-from precompute.live.steer import Chooser, Done, Event, KlEvent, Push, TokenEvent, steer
+from precompute.live.intervention import Intervention
+from precompute.live.steer import Done, steer
+from precompute.live.steer_sampling import Event, KlEvent, TokenEvent, TokenSampler
 from precompute.model.mllm import Batch, Mllm
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
@@ -26,11 +28,11 @@ SCOPES: dict[str, tuple[steering.Scope, ...]] = {
 class Run:
     """A steered run: its events, each step's logits of every role, and how many rows × positions each layer saw."""
 
-    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, wanted: list[Push], **options: Any) -> None:
+    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, wanted: list[Intervention], **options: Any) -> None:
         events: list[Event] = []
         logits: list[dict[int, torch.Tensor]] = []
 
-        class Watched(Chooser):
+        class Watched(TokenSampler):
             def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
                 logits.append({role: logits_rv[at].clone() for role, at in row.items()})
                 return super().__call__(logits_rv, row)
@@ -43,7 +45,7 @@ class Run:
             for layer in self.load
         ]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(steering, "Chooser", Watched)
+            patch.setattr(steering, "TokenSampler", Watched)
             try:
                 self.done: Done = steer(
                     mllm, sae, batch, wanted, emit=events.append, **{"max_tokens": STEPS, "eos": set(), **options}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from precompute.demo.drawing import draw
@@ -19,25 +19,35 @@ from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_
 from precompute.demo.training.adapter_data import easy_vqa
 from precompute.model.hooks import replace
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(h_td, modality_t) → h_td."""
 
 
-@dataclass
-class Options:
-    """What the measurements depend on; every field is an option of the command."""
+class DemoEvaluation(CommandOptions):
+    """Measure the demo's model and SAE-V on scenes that neither has seen."""
 
     model: Path = Path("demo/model")
+    """The demo's model."""
     sae: Path = Path("demo/sae")
+    """Its SAE-V; without one only the model is measured."""
     out: Path = Path("docs/results/demo-evaluation.json")
-    only: str = ""
-    n_captions: int = 200
-    n_vqa: int = 300
-    n_each_word: int = 80
-    n_steer: int = 30
-    n_tuning: int = 8
-    seed: int = 0
+    """File for the figures."""
+    only: Texts = Field(default_factory=list)
+    """Parts to measure again: captions, vqa, words, quality, steering; default: all."""
+    n_captions: Count = 200
+    """Scenes to caption."""
+    n_vqa: Count = 300
+    """Images of easy-VQA to ask about."""
+    n_each_word: Count = 80
+    """Captions that hold each of the thirty words, at least."""
+    n_steer: Count = 30
+    """Scenes on which steering is measured."""
+    n_tuning: Count = 8
+    """Scenes on which its strength is chosen."""
+    seed: Seed = 0
+    """Seed of every random choice."""
 
 
 def ratio(hits: int, n: int) -> dict[str, Any]:
@@ -70,8 +80,8 @@ def redrawn_hits(caption: str, scene: Scene) -> tuple[int, int]:
 
 
 def named(caption: str, nouns: set[str]) -> tuple[int, int]:
-    said = set(re.findall(r"[a-z]+", caption.lower()))
-    return sum(bool({n, plural(n)} & said) for n in nouns), len(nouns)
+    words = set(re.findall(r"[a-z]+", caption.lower()))
+    return sum(bool({n, plural(n)} & words) for n in nouns), len(nouns)
 
 
 def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
@@ -81,7 +91,7 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
     return hits, len(shapes)
 
 
-def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
+def captions(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """Object recall on combinations of objects that training never showed and on drawings that it never showed,
     and the colour of shapes; beside each, the same captions held against the scenes of other pictures."""
     unseen: list[Scene] = []
@@ -138,24 +148,24 @@ def answers(mllm: Mllm, pairs: list[Pair], change: Change | None = None) -> list
     return out
 
 
-def vqa(mllm: Mllm, o: Options) -> dict[str, Any]:
+def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """easy-VQA's held-out pictures, free next token; beside it the answers for other pictures."""
     images, questions = easy_vqa("test", o.n_vqa)
     rng = np.random.default_rng(o.seed)
-    asked: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}
+    items_of: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}
     for image, qas in zip(images, questions, strict=True):
         for kind, truths in (("shape", ("circle", "rectangle", "triangle")), ("colour", tuple(COLOURS))):
             fitting = [(q, a) for q, a in qas if a in truths]
             if fitting:
                 question, answer = fitting[rng.integers(len(fitting))]
-                asked[kind].append((Pair(question, [image]), answer))
+                items_of[kind].append((Pair(question, [image]), answer))
     out = {}
-    for kind, items in asked.items():
+    for kind, items in items_of.items():
         items = items[:200]
-        said = answers(mllm, [p for p, _ in items])
+        replies = answers(mllm, [p for p, _ in items])
         truth = [a for _, a in items]
         others = [Pair(p.text, q.images) for (p, _), (q, _) in zip(items, items[5:] + items[:5], strict=True)]
-        out[f"easy_vqa_{kind}"] = ratio(sum(a == b for a, b in zip(said, truth, strict=True)), len(items))
+        out[f"easy_vqa_{kind}"] = ratio(sum(a == b for a, b in zip(replies, truth, strict=True)), len(items))
         wrong = answers(mllm, others)
         out[f"easy_vqa_{kind}_shuffled"] = ratio(
             sum(a == b for a, b in zip(wrong, truth, strict=True)), len(items)

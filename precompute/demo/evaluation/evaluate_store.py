@@ -7,23 +7,20 @@ Each part writes its figures to docs/results/demo-store.json as it ends; `--only
 
 from __future__ import annotations
 
-import json
-import platform
 import re
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from pydantic import Field
+from pydantic_settings import CliApp
 from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
 from precompute.demo.drawing import draw
+from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import Encoded, encode_pair
@@ -37,7 +34,7 @@ from precompute.scoring.scores import Weights, pair_scores
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
 
@@ -46,15 +43,19 @@ FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
 """The flag a planted kind should raise, where it has another name."""
 
 
-@dataclass
-class Options:
-    """What the measurements depend on; every field is an option of the command."""
+class StoreEvaluation(CommandOptions):
+    """Measure the demo's finished store: planted pairs found, images found by word."""
 
     demo: Path = Path("demo")
+    """Folder that `saevx demo` made."""
     out: Path = Path("docs/results/demo-store.json")
-    only: str = ""
-    n_validation: int = 150
-    seed: int = 0
+    """File for the figures."""
+    only: Texts = Field(default_factory=list)
+    """Parts to measure again: planted, exchanged, pictures, headline; default: all."""
+    n_validation: Count = 150
+    """Validation scenes for the headline score."""
+    seed: Seed = 0
+    """Seed of every random choice."""
 
 
 def planted_of(store: Store) -> Array:
@@ -63,7 +64,7 @@ def planted_of(store: Store) -> Array:
     return np.array([row.extra["planted"].split(":")[0] for row in rows], dtype=object)
 
 
-def planted(store: Store, o: Options) -> dict[str, Any]:
+def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """AUROC of every score for "this caption belongs to this picture", whole captions and one word; and for
     each planted kind the share its flag finds, beside the flag's alarms among the whole pairs."""
     kind_n = planted_of(store)
@@ -78,11 +79,11 @@ def planted(store: Store, o: Options) -> dict[str, Any]:
     rows = fetch(store.engine, select(*columns).order_by(samples.c.row))
     value_nf = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
     limit = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
-    found = {}
+    result = {}
     for kind in PLANTED:
         flag = FLAG_OF.get(kind, kind)
         hit_n = value_nf[:, list(FLAGS).index(flag)] > limit[flag]
-        found[kind] = {
+        result[kind] = {
             "flag": flag,
             "planted": int((kind_n == kind).sum()),
             "found": int(hit_n[kind_n == kind].sum()),
@@ -90,7 +91,7 @@ def planted(store: Store, o: Options) -> dict[str, Any]:
         }
     return {
         "planted_auroc": by_score,
-        "planted_flags": found,
+        "planted_flags": result,
         "n_whole_pairs": int(whole_n.sum()),
         "mismatch_rests_on": store.manifest.get("mismatch_score"),
     }
@@ -120,7 +121,7 @@ class Reader:
         return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
 
 
-def headline(reader: Reader, o: Options) -> dict[str, Any]:
+def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     """The same AUROC on validation scenes, whose wrong captions the model really reads beside the picture.
     The headline score is the best on these; the demo's planted pairs have no say in it."""
     scenes = [make_scene("validation", 200_000 + i) for i in range(o.n_validation)]
@@ -136,7 +137,7 @@ def headline(reader: Reader, o: Options) -> dict[str, Any]:
         for kind, text in texts.items():
             for name, score in reader.scores(text, image).items():
                 value[kind][name].append(score)
-    found = {
+    result = {
         name: {
             bad: auroc(np.array(value["own"][name]), np.array(value[bad][name]), o.seed)
             for bad in ("swapped", "one-word")
@@ -145,14 +146,14 @@ def headline(reader: Reader, o: Options) -> dict[str, Any]:
     }
 
     def whole(name: str) -> float:
-        measured = found[name]["swapped"]
+        measured = result[name]["swapped"]
         return measured["value"] if measured else 0.0
 
     from_sae = [name for name in SCORES if name not in ("caption-nll", "random")]
-    return {"validation_auroc": found, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
+    return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
 
 
-def picture_of(word: str) -> Scene:
+def scene_of_word(word: str) -> Scene:
     """The first validation scene with nothing in it but this thing, or a shape of this colour."""
     index = 300_000
     while True:
@@ -167,19 +168,19 @@ def names(label: str | None, word: str) -> bool:
     return word in re.findall(r"[a-z]+", (label or "").lower())
 
 
-def pictures(reader: Reader, o: Options) -> dict[str, Any]:
+def image_search(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     """Search by a picture of each of the thirty words: is a feature labelled with the word among the first
     ten? Beside it, the answers to the other words' pictures. Features too dense are set apart, as in the
     app."""
     store = reader.store
     labels: dict[str, list[str | None]] = {}
     for word in ALL_WORDS:
-        _, largest = reader.largest("", draw(picture_of(word)))
+        _, largest = reader.largest("", draw(scene_of_word(word)))
         ranked = rank(largest, store.features.table, store.n_samples, (IMAGE,))
         first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
         refs = store.features.refs(first)
         labels[word] = [refs[k]["label"] for k in first]
-    found = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
+    result = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
     shift = [
         sum(
             any(names(label, word) for label in labels[ALL_WORDS[(w + s) % len(ALL_WORDS)]])
@@ -188,13 +189,13 @@ def pictures(reader: Reader, o: Options) -> dict[str, Any]:
         for s in range(1, len(ALL_WORDS))
     ]
     return {
-        "picture_search": {"found": sum(found.values()), "of": len(found)},
+        "picture_search": {"found": sum(result.values()), "of": len(result)},
         "picture_search_shuffled": {"mean_found": round(float(np.mean(shift)), 2), "most": max(shift)},
-        "picture_search_words": {w: {"found": found[w], "labels": labels[w]} for w in ALL_WORDS},
+        "picture_search_words": {w: {"found": result[w], "labels": labels[w]} for w in ALL_WORDS},
     }
 
 
-def exchanged(store: Store, o: Options) -> dict[str, Any]:
+def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """The control that ought to fail: the same pass with the images exchanged among the pairs."""
     manifest = store.manifest
     with tempfile.TemporaryDirectory() as scratch:
@@ -205,9 +206,9 @@ def exchanged(store: Store, o: Options) -> dict[str, Any]:
             )
         )  # fmt: skip
         other = Store.open(made)
-        found = {"true": weighed(store), "images_exchanged": weighed(other)}
+        result = {"true": weighed(store), "images_exchanged": weighed(other)}
         other.close()
-    return {"shuffled_images": found}
+    return {"shuffled_images": result}
 
 
 OMEGA_EDGES = np.round(np.arange(-0.2, 1.0001, 0.05), 2)
@@ -217,8 +218,8 @@ def weighed(store: Store) -> dict[str, Any]:
     """ω and its controls over the features that could be tested, and how many have each verdict."""
     c = features.c
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
-    shown = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
-    rows = fetch(store.engine, select(*shown).where(c.p_value.is_not(None)))
+    columns = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
+    rows = fetch(store.engine, select(*columns).where(c.p_value.is_not(None)))
     counted = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
     value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {
@@ -240,34 +241,18 @@ def weighed(store: Store) -> dict[str, Any]:
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
+    o = CliApp.run(StoreEvaluation)
     store = Store.open(o.demo / "store")
-    found["about"] = {
-        "command": "python -m precompute.demo.evaluation.evaluate_store",
-        "options": {k: str(v) for k, v in vars(o).items() if k not in ("demo", "out", "only")},
-        "content_id": store.manifest["content_id"],
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-    }
-
-    def part(name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        if o.only and name not in o.only.split(","):
-            return
-        began = time.monotonic()
-        found.update(measure())
-        print(name, f"{time.monotonic() - began:.0f} s", flush=True)
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        o.out.write_text(json.dumps(found, indent=1) + "\n")
-
-    part("planted", lambda: planted(store, o))
-    part("exchanged", lambda: exchanged(store, o))
-    if o.only and not {"pictures", "headline"} & set(o.only.split(",")):
+    results = Results(o.out, "precompute.demo.evaluation.evaluate_store", o, {"demo", "out", "only"}, o.only)
+    results.figures["about"]["content_id"] = store.manifest["content_id"]
+    results.measure("planted", lambda: planted(store, o))
+    results.measure("exchanged", lambda: exchanged(store, o))
+    if not results.wants("pictures", "headline"):
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
-    part("pictures", lambda: pictures(reader, o))
-    part("headline", lambda: headline(reader, o))
+    results.measure("pictures", lambda: image_search(reader, o))
+    results.measure("headline", lambda: headline(reader, o))
 
 
 if __name__ == "__main__":

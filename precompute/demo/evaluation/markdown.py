@@ -32,14 +32,14 @@ def table(head: Row, rows: Iterable[Row]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def share(found: dict[str, Any]) -> str:
-    return f"{found['value']:.3f} ({found['hits']} of {found['n']})"
+def share(figure: dict[str, Any]) -> str:
+    return f"{figure['value']:.3f} ({figure['hits']} of {figure['n']})"
 
 
-def interval(found: dict[str, Any] | None, digits: int = 3) -> str:
-    if found is None:
+def interval(figure: dict[str, Any] | None, digits: int = 3) -> str:
+    if figure is None:
         return "–"
-    value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
@@ -50,8 +50,8 @@ def image(name: str, alt: str) -> str:
 
 def splice(page: str, bodies: Mapping[str, str], name: Path) -> str:
     """The page with each body between the marks of its name."""
-    found = [match[2] for match in MARKS.finditer(page)]
-    if sorted(found) != sorted(bodies):
+    marks = [match[2] for match in MARKS.finditer(page)]
+    if sorted(marks) != sorted(bodies):
         raise SystemExit(f"{name} has no marks around its figures, or others than {', '.join(bodies)}.")
     return MARKS.sub(lambda m: m[1] + "\n" + bodies[m[2]] + "\n" + m[3], page)
 

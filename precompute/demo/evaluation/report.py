@@ -45,8 +45,8 @@ def words_part(e: dict[str, Any]) -> str:
         )
         for word, r in e["words"].items()
     ]  # fmt: skip
-    said = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 22)."
-    return f"{said}\n\n{table(head, rows)}"
+    passed = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 22)."
+    return f"{passed}\n\n{table(head, rows)}"
 
 
 def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
@@ -75,10 +75,10 @@ def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
 
 def store_part(s: dict[str, Any]) -> str:
     """Planted pairs and pictures found by word, on the finished store."""
-    whole, some = s["planted_auroc"], s["validation_auroc"]
+    whole, validation = s["planted_auroc"], s["validation_auroc"]
     rows = [
         (f"**`{name}`**" if name == s["headline"] else f"`{name}`", *(
-            interval(source[name][kind]) for source in (whole, some) for kind in ("swapped", "one-word")
+            interval(source[name][kind]) for source in (whole, validation) for kind in ("swapped", "one-word")
         ))
         for name in whole
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def store_part(s: dict[str, Any]) -> str:
         for name, v in (("as they are", s["shuffled_images"]["true"]),
                         ("exchanged", s["shuffled_images"]["images_exchanged"]))
     ]  # fmt: skip
-    found, shuffled = s["picture_search"], s["picture_search_shuffled"]
+    search, shuffled = s["picture_search"], s["picture_search_shuffled"]
     return "\n\n".join(
         (
             "AUROC of every score for \"this caption belongs to this picture\", 95 % interval; the headline, in bold, "
@@ -103,8 +103,8 @@ def store_part(s: dict[str, Any]) -> str:
             "The same pass with the images exchanged among the pairs (`--shuffle-images`), a control that ought to "
             "fail and does not (docs/method.md says why):",
             table(("images", "`cross-modal` of the tested", "mean `same_sample_rate`"), control),
-            f"A picture of each word brings a feature labelled with it among the first ten for **{found['found']} of "
-            f"{found['of']}** words (goal: ≥ 20); the answers to the other words' pictures do for "
+            f"A picture of each word brings a feature labelled with it among the first ten for **{search['found']} of "
+            f"{search['of']}** words (goal: ≥ 20); the answers to the other words' pictures do for "
             f"{shuffled['mean_found']:g} on average, {shuffled['most']} at most.",
         )
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from precompute.demo.scenes import SIZE, Scene, ask, write_caption
-
-if TYPE_CHECKING:
-    from precompute.demo.training.train_adapter import Options
+from precompute.demo.training.adapter_options import AdapterTraining
 
 N_PATCHES, N_PLACES = 49, 14
 PLAIN_PROMPTS = (
@@ -31,10 +29,11 @@ PLAIN_PROMPTS = (
 
 
 @dataclass
-class Picture:
-    """Patch features of one picture (49, 1456) and what can be said of it."""
+class SeenImage:
+    """An image as patch features, with its scene or questions about it."""
 
     patches_pd: Tensor
+    """bfloat16 [49, 1456]."""
     scene: Scene | None
     questions: list[tuple[str, str]]
 
@@ -61,8 +60,8 @@ def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str
 def vision_features(images: Iterable[Image.Image], processor: Any, tower: nn.Module) -> Tensor:
     """(n, 49, 1456) bfloat16: the tower's patch features without their places."""
     parts = []
-    rest = iter(images)
-    while batch := list(islice(rest, 32)):
+    remaining = iter(images)
+    while batch := list(islice(remaining, 32)):
         pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"]
         parts.append(tower(pixels).last_hidden_state[..., :-N_PLACES].bfloat16())
     return torch.cat(parts)
@@ -92,7 +91,7 @@ def patch_words(scene: Scene, words: dict[str, int]) -> Tensor:
 class Sequences(ABC):
     """Endless batches of training sequences; what one is made of, `one` says."""
 
-    def __init__(self, tokenizer: Any, o: Options) -> None:
+    def __init__(self, tokenizer: Any, o: AdapterTraining) -> None:
         self.tokenizer, self.o = tokenizer, o
         self.rng = np.random.default_rng(o.seed)
         self.newline = tokenizer("\n").input_ids
@@ -102,24 +101,25 @@ class Sequences(ABC):
         """Picture, tokens that are only read, tokens that are learnt."""
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Endless batches; few patches of each image in the first 85 % of the steps, then all."""
         step = 0
         while True:
-            some = step < 0.85 * self.o.steps and not self.o.resume
-            n_patches = self.o.n_patches if some else N_PATCHES
+            few_patches = step < 0.85 * self.o.steps and not self.o.resume
+            n_patches = self.o.n_patches if few_patches else N_PATCHES
             yield self.batch(n_patches)
             step += 1
 
     def batch(self, n_patches: int) -> dict[str, Tensor]:
         """`<|im_start|>` + patches + newline + text; a patch keeps the position it has among all 49."""
         bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
-        rows, patches, kept = [], [], []
+        rows, patches, indices = [], [], []
         for image, read, learn in (self.one() for _ in range(self.o.batch_size)):
             if image is None:
                 ids, where = [bos, *learn], list(range(1 + len(learn)))
             else:
                 index = np.sort(self.rng.permutation(N_PATCHES)[:n_patches])
                 patches.append(image[torch.from_numpy(index)])
-                kept.append(torch.from_numpy(index))
+                indices.append(torch.from_numpy(index))
                 text = [*self.newline, *read, *learn]
                 ids = [bos, *[pad] * n_patches, *text]
                 where = [0, *(index + 1).tolist(), *range(1 + N_PATCHES, 1 + N_PATCHES + len(text))]
@@ -133,10 +133,10 @@ class Sequences(ABC):
             position_bs[b, : len(ids)] = torch.tensor(where)
             mask_bs[b, : len(ids)] = 1
             label_bs[b, len(ids) - n_learn : len(ids)] = torch.tensor(ids[-n_learn:])
-        shown = torch.tensor([b for b, row in enumerate(rows) if row[3]])
+        with_image = torch.tensor([b for b, row in enumerate(rows) if row[3]])
         return {
-            "ids": ids_bs, "labels": label_bs, "positions": position_bs, "mask": mask_bs, "shown": shown,
-            "patches": torch.stack(patches), "index": torch.stack(kept),
+            "ids": ids_bs, "labels": label_bs, "positions": position_bs, "mask": mask_bs, "shown": with_image,
+            "patches": torch.stack(patches), "index": torch.stack(indices),
         }  # fmt: skip
 
 
@@ -144,34 +144,35 @@ class Mixture(Sequences):
     """Captions, questions about scenes, easy-VQA, plain text."""
 
     def __init__(
-        self, scenes: list[Picture], vqa: list[Picture], plain: list[list[int]], tokenizer: Any, o: Options
+        self, scenes: list[SeenImage], vqa: list[SeenImage], plain: list[list[int]], tokenizer: Any, o: AdapterTraining
     ):
         super().__init__(tokenizer, o)
         self.scenes, self.vqa, self.plain = scenes, vqa, plain
 
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        """As in `Sequences`, of a kind drawn by chance."""
         rng, kind = self.rng, self.rng.random()
         end = [self.tokenizer.eos_token_id]
         if kind < 0.20:
-            picture = self.vqa[rng.integers(len(self.vqa))]
-            open_ended = [qa for qa in picture.questions if qa[1] not in ("yes", "no")]
-            questions = open_ended if open_ended and rng.random() < 0.8 else picture.questions
+            seen = self.vqa[rng.integers(len(self.vqa))]
+            open_ended = [qa for qa in seen.questions if qa[1] not in ("yes", "no")]
+            questions = open_ended if open_ended and rng.random() < 0.8 else seen.questions
             question, answer = questions[rng.integers(len(questions))]
         elif kind < 0.45:
-            picture = self.scenes[rng.integers(len(self.scenes))]
-            assert picture.scene is not None
-            question, answer = ask(rng, picture.scene)
+            seen = self.scenes[rng.integers(len(self.scenes))]
+            assert seen.scene is not None
+            question, answer = ask(rng, seen.scene)
         elif kind < 0.49:
             return None, [], self.plain[rng.integers(len(self.plain))]
         else:
-            picture = self.scenes[rng.integers(len(self.scenes))]
-            scene = picture.scene
+            seen = self.scenes[rng.integers(len(self.scenes))]
+            scene = seen.scene
             assert scene is not None
             fresh = write_caption(rng, scene.entities, scene.background)
             caption = fresh if rng.random() < 0.6 else scene.caption
-            return picture.patches_pd, [], self.tokenizer(caption).input_ids + end
+            return seen.patches_pd, [], self.tokenizer(caption).input_ids + end
         return (
-            picture.patches_pd,
+            seen.patches_pd,
             self.tokenizer(question).input_ids,
             self.tokenizer(" " + answer).input_ids + end,
         )

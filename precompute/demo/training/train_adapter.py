@@ -19,77 +19,54 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_settings import CliApp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.demo.assemble import ADAPTER, LORA_SCALE, base_lm, make_processor, make_tower
+from precompute.demo.assemble import LORA_SCALE, base_lm, make_processor, make_tower
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, make_scene
 from precompute.demo.training.adapter_data import (
     N_PATCHES,
     N_PLACES,
     Mixture,
-    Picture,
+    SeenImage,
     easy_vqa,
     patch_words,
     plain_texts,
     vision_features,
 )
-from precompute.utils.arguments import parsed
+from precompute.demo.training.adapter_options import AdapterTraining
+from precompute.utils.files import write_json
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, all of which get a LoRA."""
-@dataclass
-class Options:
-    """What a run depends on; every field is an option of the command."""
-
-    out: Path = ADAPTER
-    log: Path = Path("docs/results/demo-adapter-training.json")
-    resume: str = ""
-    """Adapter to go on from, without stage 0."""
-    first_scene: int = 0
-    n_scenes: int = 8000
-    n_easy_vqa: int = 1800
-    stage0_steps: int = 500
-    steps: int = 1000
-    batch_size: int = 16
-    n_patches: int = 24
-    """Patches shown of each picture for the first 85 % of the steps, at their true positions; then all 49."""
-    lora_rank: int = 8
-    lora_lr: float = 1.5e-3
-    projector_lr: float = 5e-4
-    warm_up: int = 60
-    """Steps over which both rates rise."""
-    seed: int = 0
 
 
 class Log:
-    """What a run did, written as it goes."""
+    """What a run did, written line by line."""
 
-    def __init__(self, o: Options) -> None:
+    def __init__(self, o: AdapterTraining) -> None:
         self.path, self.began = o.log, time.monotonic()
-        self.told: dict[str, Any] = {
+        self.content: dict[str, Any] = {
             "command": "python -m precompute.demo.training.train_adapter",
-            "options": {k: v for k, v in vars(o).items() if k not in ("out", "log", "resume")},
+            "options": o.model_dump(mode="json", exclude={"out", "log", "resume"}),
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "lines": [],
         }
         if o.resume and o.log.exists():
-            self.told["before"] = json.loads(o.log.read_text())
+            self.content["before"] = json.loads(o.log.read_text())
 
     def add(self, **line: Any) -> None:
         line["seconds"] = round(time.monotonic() - self.began)
         print(json.dumps(line), flush=True)
-        self.told["lines"].append(line)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.told, indent=1) + "\n")
+        self.content["lines"].append(line)
+        write_json(self.path, self.content)
 
 
 class Projector(nn.Module):
@@ -117,6 +94,7 @@ class Projector(nn.Module):
         self.linear_2.load_state_dict({k: state[f"linear_2.{k}"].float() for k in ("weight", "bias")})
 
     def exported(self) -> dict[str, Tensor]:
+        """Weights of LLaVA's projector, float32, that read features which are not standardised."""
         w, n = self.linear_1.weight.detach(), len(self.mean_d)
         folded = torch.cat([w[:, :n] / self.std_d, w[:, n:]], 1)
         bias = self.linear_1.bias.detach() - folded[:, :n] @ self.mean_d
@@ -129,14 +107,14 @@ class Projector(nn.Module):
 
 
 def stage0(
-    projector: Projector, pictures: list[Picture], embedding_vd: Tensor, tokenizer: Any, o: Options, log: Log
+    projector: Projector, images: list[SeenImage], embedding_vd: Tensor, tokenizer: Any, o: AdapterTraining, log: Log
 ) -> None:
     """MSE to the sum of the words' embeddings plus half a cross-entropy over all words, linear decay."""
     words = {w: i for i, w in enumerate([*OBJECTS, *SHAPES, *COLOURS])}
     ids = torch.tensor([tokenizer(" " + w).input_ids[0] for w in words])
     target_wd = embedding_vd[ids]
     unit_wd = nn.functional.normalize(target_wd - target_wd.mean(0), dim=1)
-    scenes = [p for p in pictures if p.scene is not None]
+    scenes = [p for p in images if p.scene is not None]
     labels = (
         torch.stack([patch_words(p.scene, words) for p in scenes if p.scene]).to(torch.uint8).flatten(0, 1)
     )
@@ -162,7 +140,7 @@ def stage0(
 
 
 def stage1(
-    lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: Options, log: Log
+    lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: AdapterTraining, log: Log
 ) -> dict[str, Tensor]:
     """LoRA on every linear layer together with the projector; returns the LoRA by the modules' own names."""
     from peft import LoraConfig, get_peft_model
@@ -224,7 +202,7 @@ def trained(adapted: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
+    o = CliApp.run(AdapterTraining)
     torch.manual_seed(o.seed)
     log = Log(o)
     folder = base_lm()
@@ -239,8 +217,8 @@ def main() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         features = vision_features(map(draw, recipes), processor, tower)
         seen = vision_features(images, processor, tower)
-    scenes = [Picture(f, s, []) for f, s in zip(features, recipes, strict=True)]
-    vqa = [Picture(f, None, q) for f, q in zip(seen, questions, strict=True)]
+    scenes = [SeenImage(f, s, []) for f, s in zip(features, recipes, strict=True)]
+    vqa = [SeenImage(f, None, q) for f, q in zip(seen, questions, strict=True)]
     log.add(pictures=len(scenes) + len(vqa))
     sample = features[:2000].float()
     mean_d, std_d = sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3)

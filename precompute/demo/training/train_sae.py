@@ -1,259 +1,155 @@
-"""Trains the demo's SAE-V through SAELens' own trainer.
+"""Trains the demo's SAE-V with `saevx train`, after a short sweep over layers and λ.
 
     python -m precompute.demo.training.train_sae --model demo/model --out precompute/demo/weights/sae
 
-Activations come from train scenes with their captions, from captions alone and from plain text that the language
-model wrote before it was changed: image and text tokens alike, special tokens and sinks left out. Layer and λ are
-chosen by a short sweep on train scenes; each run's figures are written as it ends.
+It learns from train scenes with their captions, from captions alone and from plain text that the language model wrote
+before it was changed. The sweep chooses the layer and λ whose features stand best for thirty words on train scenes;
+the figures of each run are written when it ends.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from pydantic import Field
+from pydantic_settings import CliApp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from precompute.data import Data
 from precompute.demo.assemble import base_lm
-from precompute.demo.drawing import draw
-from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.scenes import make_scene
 from precompute.demo.training.adapter_data import plain_texts
-from precompute.demo.training.words import ALL_WORDS, F1, f1, patches_of
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
-from precompute.training.train import make_sae, make_trainer
-from precompute.utils.arguments import parsed
+from precompute.demo.training.scene_data import pairs_and_texts, write_pairs, write_rows
+from precompute.demo.training.word_tokens import Tokens, gather, word_f1
+from precompute.demo.training.words import ALL_WORDS, F1
+from precompute.model.mllm import IMAGE, TEXT, Mllm
+from precompute.options.train import TrainOptions
+from precompute.sae.sae import SaeV
+from precompute.training.train import TRAINING, train
+from precompute.utils.command_line import CommandOptions, Count, Seed, SinkMultiple
+from precompute.utils.files import atomic_folder, write_json
+
+MAX_BUFFER = 1 << 16
+"""Tokens in the shuffle buffer."""
 
 
-@dataclass
-class Options:
-    """What a run depends on; every field is an option of the command."""
+class SaeTraining(CommandOptions):
+    """Train the demo's SAE-V."""
 
     model: Path = Path("demo/model")
+    """The demo's model."""
     out: Path = Path("precompute/demo/weights/sae")
+    """Folder of the trained SAE-V; replaced."""
     log: Path = Path("docs/results/demo-sae-training.json")
-    layers: str = "10,15"
-    l1: str = "5"
-    n_scenes: int = 1500
-    n_captions: int = 1500
-    n_plain: int = 10
+    """File for the figures of each run."""
+    work: Path = Path("demo/sae-training")
+    """Folder for the data and the runs; what it holds already is not made again."""
+    layers: list[int] = Field(default=[10, 15], min_length=1)
+    """Decoder layers to try."""
+    l1: list[float] = Field(default=[5.0], min_length=1)
+    """Values of λ to try."""
+    n_scenes: Count = 1500
+    """Train scenes with their captions."""
+    n_captions: Count = 1500
+    """Captions of other train scenes, without their images."""
+    n_plain: Count = 10
     """Texts for each of the 24 beginnings of plain text."""
-    expansion: int = 8
-    lr: float = 1e-3
-    batch_size: int = 1024
-    sweep_steps: int = 250
-    steps: int = 900
-    sink_multiple: float = 4.0
-    seed: int = 0
-
-
-class Tokens(NamedTuple):
-    """Non-special tokens: h per layer, and what each is."""
-
-    hidden: dict[int, Tensor]  # layer → (t, d) float32
-    modality_t: np.ndarray
-    label_tw: np.ndarray  # (t, W) bool: the word is said, or shown, here
-
-
-@torch.inference_mode()
-def gather(
-    mllm: Mllm, scenes: Sequence[Scene | str], layers: list[int], with_images: bool, o: Options
-) -> Tokens:
-    """One forward pass over scenes (or plain texts), every asked layer caught on the way."""
-    caught: dict[int, Tensor] = {}
-    hooks = [
-        mllm.decoder.layers[layer].register_forward_hook(
-            lambda _m, _i, out, layer=layer: caught.__setitem__(
-                layer, out[0] if isinstance(out, tuple) else out
-            )
-        )
-        for layer in layers
-    ]
-    hidden: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    modalities, labels = [], []
-    for i in range(0, len(scenes), 16):
-        chunk = scenes[i : i + 16]
-        batch = mllm.prepare([shown(s, with_images) for s in chunk])
-        mllm.hidden(batch)
-        kept_bs = (batch.modality_bs == TEXT) | (batch.modality_bs == IMAGE)
-        for layer in layers:
-            hidden[layer].append(caught[layer].float()[torch.from_numpy(kept_bs)].clone())
-        ids_bs = batch.inputs["input_ids"].numpy()
-        for b, scene in enumerate(chunk):
-            here = kept_bs[b]
-            modality = batch.modality_bs[b][here]
-            label = np.zeros((len(modality), len(ALL_WORDS)), dtype=bool)
-            tokens = [mllm.token_text(int(t)).strip() for t in ids_bs[b][here][modality == TEXT]]
-            for w, word in enumerate(ALL_WORDS):
-                label[modality == TEXT, w] = [t == word for t in tokens]
-                if with_images and isinstance(scene, Scene):
-                    label[modality == IMAGE, w] = patches_of(scene, word)
-            modalities.append(modality)
-            labels.append(label)
-    for hook in hooks:
-        hook.remove()
-    return Tokens(
-        {layer: torch.cat(parts) for layer, parts in hidden.items()},
-        np.concatenate(modalities),
-        np.concatenate(labels),
-    )
-
-
-def shown(scene: Scene | str, with_image: bool) -> Pair:
-    if isinstance(scene, str):
-        return Pair(scene)
-    return Pair(scene.caption, [draw(scene)] if with_image else [])
+    expansion: float = Field(default=8.0, gt=0)
+    """Features per dimension of the residual stream."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Adam's learning rate."""
+    batch_size: Count = 1024
+    """Tokens in a step."""
+    sweep_steps: Count = 250
+    """Steps of each run of the sweep."""
+    steps: Count = 900
+    """Steps of the last run."""
+    sink_multiple: SinkMultiple = 4.0
+    """As --sinks of `saevx train`."""
+    seed: Seed = 0
+    """As --seed of `saevx train`."""
 
 
 def written_before(n_each: int) -> list[str]:
     """Short texts by the unchanged language model."""
     tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
     lm = AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16, trust_remote_code=False)
-    return tokenizer.batch_decode(plain_texts(lm, tokenizer, n_each), skip_special_tokens=True)
+    return list(tokenizer.batch_decode(plain_texts(lm, tokenizer, n_each), skip_special_tokens=True))
 
 
-def not_sinks(hidden_td: Tensor, modality_t: np.ndarray, multiple: float) -> Tensor:
-    """(t,) bool: norm at most `multiple` times the median norm of the token's modality."""
-    norm_t = hidden_td.norm(dim=1)
-    keep = torch.ones(len(norm_t), dtype=torch.bool)
-    for code in (TEXT, IMAGE):
-        of_code = torch.from_numpy(modality_t == code)
-        if of_code.any():
-            keep &= ~of_code | (norm_t <= multiple * norm_t[of_code].median())
-    return keep
+def training_data(o: SaeTraining) -> Data:
+    """Scenes with captions, captions alone and plain text, written to the work folder once."""
+    folder = o.work / "data"
+    if not folder.exists():
+        torch.manual_seed(o.seed)
+        captions = [make_scene("train", i).caption for i in range(o.n_scenes, o.n_scenes + o.n_captions)]
+        texts = [*captions, *(text.strip() for text in written_before(o.n_plain))]
+        with atomic_folder(folder) as part:
+            write_pairs(part / "pairs", [make_scene("train", i) for i in range(o.n_scenes)])
+            write_rows(part / "texts.jsonl", ({"id": f"text-{i}", "text": text} for i, text in enumerate(texts)))
+    return pairs_and_texts(folder / "pairs", folder / "texts.jsonl")
 
 
-def batches(hidden_td: Tensor, size: int, seed: int) -> Iterator[Tensor]:
-    """Endless shuffled batches."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(hidden_td), generator=generator)
-        for i in range(0, len(order) - size + 1, size):
-            yield hidden_td[order[i : i + size]]
+def train_one(o: SaeTraining, data: Data, layer: int, l1: float, steps: int) -> Path:
+    """The folder of an SAE-V, trained unless it is there already."""
+    out = o.work / f"layer-{layer}-l1-{l1:g}-steps-{steps}"
+    if out.exists():
+        return out
+    options = TrainOptions(
+        data=str(o.work / "data/pairs"), model=str(o.model), out=out, layer=layer, architecture="standard",
+        expansion=o.expansion, steps=steps, batch_size=o.batch_size, lr=o.lr, lr_warm_up=min(50 / steps, 0.1),
+        lr_decay=0.2, l1=l1, l1_warm_up=0.2, dead_window=200, buffer_tokens=min(MAX_BUFFER, steps * o.batch_size),
+        sinks=o.sink_multiple, seed=o.seed, dtype="float32", save_dtype="bfloat16",
+    )  # fmt: skip
+    return train(options, data=data)
 
 
-def train(hidden_td: Tensor, layer: int, l1: float, steps: int, o: Options) -> Any:
-    """SAELens' `standard` SAE: ReLU + L1 on z·‖W_dec‖, λ reached linearly, input scale folded in last."""
-    torch.manual_seed(o.seed)
-    d = hidden_td.shape[1]
-    sae = make_sae(
-        "standard",
-        d,
-        d * o.expansion,
-        hook=f"model.language_model.layers.{layer}",
-        model_name="saevx-demo (SmolLM2-135M-Instruct + EfficientNet-Lite0)",
-        l1_coefficient=l1,
-        l1_warm_up_steps=steps // 5,
-    )
-    trainer = make_trainer(
-        sae,
-        batches(hidden_td, o.batch_size, o.seed),
-        steps=steps,
-        batch_size=o.batch_size,
-        lr=o.lr,
-        lr_warm_up_steps=min(50, steps // 10),
-        lr_decay_steps=steps // 5,
-        dead_window=200,
-        n_batches_for_norm_estimate=20,
-    )
-    return trainer.fit()
-
-
-@torch.inference_mode()
-def figures(sae: Any, tokens: Tokens, layer: int, keep: Tensor) -> dict[str, Any]:
-    """FVU, L0 and dead features per modality, and the thirty words' best min(F1 on tokens, F1 on patches)."""
-    hidden_td = tokens.hidden[layer][keep]
-    modality_t, label_tw = tokens.modality_t[keep.numpy()], tokens.label_tw[keep.numpy()]
-    out: dict[str, Any] = {}
-    f1s = []
-    alive = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
-    for name, code in (("text", TEXT), ("image", IMAGE)):
-        rows = np.flatnonzero(modality_t == code)
-        sse = total = count = 0.0
-        fired_f = torch.zeros(sae.cfg.d_sae)
-        hits_wf = torch.zeros(len(ALL_WORDS), sae.cfg.d_sae)
-        mean = hidden_td[rows].mean(0)
-        for i in range(0, len(rows), 4096):
-            h = hidden_td[rows[i : i + 4096]]
-            z = sae.encode(h)
-            sse += float((h - sae.decode(z)).square().sum())
-            total += float((h - mean).square().sum())
-            active = (z > 0).float()
-            count += float(active.sum())
-            fired_f += active.sum(0)
-            hits_wf += torch.from_numpy(label_tw[rows[i : i + 4096]].astype(np.float32)).T @ active
-        out[name] = {
-            "fvu": sse / total,
-            "l0": count / len(rows),
-            "dead": int((fired_f == 0).sum()),
-            "tokens": len(rows),
-        }
-        f1s.append(f1(hits_wf.double().numpy(), fired_f.double().numpy(), label_tw[rows].sum(0)))
-        alive |= fired_f > 0
-    best_w = F1(*f1s).both_wf.max(axis=1)
-    out["dead"] = int((~alive).sum())
-    out["words"] = {w: round(float(v), 3) for w, v in zip(ALL_WORDS, best_w, strict=True)}
-    out["mean_word_f1"] = float(best_w.mean())
-    return out
+def figures(o: SaeTraining, folder: Path, tokens: Tokens) -> dict[str, Any]:
+    """FVU, L0 and dead features at the end of training, and the words' best min(F1 on tokens, F1 on patches)."""
+    last = json.loads((folder / TRAINING).read_text(encoding="utf-8"))["log"][-1]
+    sae = SaeV.load(folder)
+    best_w = F1(word_f1(sae, tokens.of(TEXT)), word_f1(sae, tokens.of(IMAGE))).both_wf.max(axis=1)
+    return {
+        **{name: {key: last[key][name] for key in ("fvu", "l0", "dead")} for name in ("text", "image")},
+        "dead": last["dead"]["both"],
+        "words": {word: round(float(value), 3) for word, value in zip(ALL_WORDS, best_w, strict=True)},
+        "mean_word_f1": float(np.mean(best_w)),
+    }
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    began = time.monotonic()
-    layers = [int(x) for x in o.layers.split(",")]
-    mllm = Mllm.load(o.model, layer=max(layers), dtype="float32")
-    pairs = gather(mllm, [make_scene("train", i) for i in range(o.n_scenes)], layers, True, o)
-    torch.manual_seed(o.seed)
-    alone = [make_scene("train", i) for i in range(o.n_scenes, o.n_scenes + o.n_captions)]
-    texts: list[Scene | str] = [*alone, *written_before(o.n_plain)]
-    captions = gather(mllm, texts, layers, False, o)
-    log: dict[str, Any] = {"options": {k: str(v) for k, v in vars(o).items()}, "runs": []}
+    o = CliApp.run(SaeTraining)
+    data = training_data(o)
+    scenes = [make_scene("train", i) for i in range(o.n_scenes)]
+    tokens: dict[int, Tokens] = {}
+    log: dict[str, Any] = {"options": o.model_dump(mode="json"), "runs": []}
 
-    def record(what: str, layer: int, l1: float, steps: int, sae: Any) -> dict[str, Any]:
-        keep = not_sinks(pairs.hidden[layer], pairs.modality_t, o.sink_multiple)
-        run = {"run": what, "layer": layer, "l1": l1, "steps": steps, **figures(sae, pairs, layer, keep)}
-        run["minutes"] = round((time.monotonic() - began) / 60, 1)
-        log["runs"].append(run)
-        o.log.parent.mkdir(parents=True, exist_ok=True)
-        o.log.write_text(json.dumps(log, indent=1) + "\n")
-        print(json.dumps({k: v for k, v in run.items() if k != "words"}), flush=True)
-        return run
+    def run(name: str, layer: int, l1: float, steps: int) -> tuple[Path, float]:
+        begin = time.monotonic()
+        folder = train_one(o, data, layer, l1, steps)
+        if layer not in tokens:
+            tokens[layer] = gather(Mllm.load(o.model, layer=layer, dtype="float32"), scenes)
+        line = {"run": name, "layer": layer, "l1": l1, "steps": steps, **figures(o, folder, tokens[layer])}
+        line["minutes"] = round((time.monotonic() - begin) / 60, 1)
+        log["runs"].append(line)
+        write_json(o.log, log)
+        print(json.dumps({key: value for key, value in line.items() if key != "words"}), flush=True)
+        return folder, line["mean_word_f1"]
 
-    def data(layer: int) -> Tensor:
-        keep = not_sinks(pairs.hidden[layer], pairs.modality_t, o.sink_multiple)
-        keep_alone = not_sinks(captions.hidden[layer], captions.modality_t, o.sink_multiple)
-        return torch.cat([pairs.hidden[layer][keep], captions.hidden[layer][keep_alone]])
-
-    choices = [(layer, float(l1)) for layer in layers for l1 in o.l1.split(",")]
+    choices = [(layer, l1) for layer in o.layers for l1 in o.l1]
     if len(choices) > 1:
-        runs = [
-            (
-                record("sweep", layer, l1, o.sweep_steps, train(data(layer), layer, l1, o.sweep_steps, o)),
-                layer,
-                l1,
-            )
-            for layer, l1 in choices
-        ]
-        _, layer, l1 = max(runs, key=lambda r: r[0]["mean_word_f1"])
-    else:
-        layer, l1 = choices[0]
-    sae = train(data(layer), layer, l1, o.steps, o)
-    record("final", layer, l1, o.steps, sae)
-    save(sae, o.out)
-
-
-def save(sae: Any, folder: Path) -> None:
-    """A SAELens inference folder in bfloat16."""
-    sae.to(torch.bfloat16)
-    sae.cfg.dtype = "bfloat16"
-    sae.cfg.normalize_activations = "none"  # the trainer has folded the scale in
-    sae.save_inference_model(str(folder))
+        scores = {choice: run("sweep", *choice, o.sweep_steps)[1] for choice in choices}
+        choices.sort(key=lambda choice: -scores[choice])
+    folder, _ = run("final", *choices[0], o.steps)
+    with atomic_folder(o.out) as part:
+        for name in ("cfg.json", "sae_weights.safetensors"):
+            shutil.copyfile(folder / name, part / name)
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ def cover(box: tuple[int, int, int, int], grid: int = 7) -> NDArray[np.float64]:
 def patches_of(scene: Scene, word: str, grid: int = 7) -> NDArray[np.bool_]:
     """(grid²,) which patches show the word: ≥ 40 % in the box of such a thing; for a colour also, where it is
     the background's, the patches clear of everything."""
-    shown = np.zeros(grid * grid, dtype=bool)
+    visible = np.zeros(grid * grid, dtype=bool)
     for entity in scene.entities:
         if word in (entity.noun, entity.colour):
-            shown |= cover(entity.box, grid) >= COVER
+            visible |= cover(entity.box, grid) >= COVER
     if word in COLOURS and scene.background == word:
         clear = sum((cover(e.box, grid) for e in scene.entities), np.zeros(grid * grid)) == 0
-        shown |= clear
-    return shown
+        visible |= clear
+    return visible
 
 
 def scenes_with_words(
@@ -52,10 +52,10 @@ def scenes_with_words(
     while any(n > 0 for n in lacking.values()):
         scene = make_scene(split, index)
         index += 1
-        said = set(scene.caption.replace(",", " ").split()) & lacking.keys()
-        if any(lacking[w] > 0 for w in said):
+        words_in_caption = set(scene.caption.replace(",", " ").split()) & lacking.keys()
+        if any(lacking[w] > 0 for w in words_in_caption):
             chosen.append(scene)
-            for word in said:
+            for word in words_in_caption:
                 lacking[word] -= 1
     return chosen
 
@@ -64,10 +64,13 @@ class F1(NamedTuple):
     """(W, F) F1 of "the feature is active" against "the word is here", on text tokens and on patches."""
 
     text_wf: NDArray[np.float64]
+    """On text tokens."""
     image_wf: NDArray[np.float64]
+    """On patches."""
 
     @property
     def both_wf(self) -> NDArray[np.float64]:
+        """The smaller of the two."""
         return np.minimum(self.text_wf, self.image_wf)
 
 

@@ -10,7 +10,10 @@ import torch
 
 from precompute.errors import SaevxError
 from precompute.live import steer as steering
-from precompute.live.steer import DEFAULT, SHADOW, STEERED, Done, Event, KlEvent, Push, Steer, TokenEvent, steer
+from precompute.live.intervention import Intervention, Steer
+from precompute.live.steer import Done, steer
+from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
+from precompute.live.steer_sampling import Event, KlEvent, TokenEvent
 from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
@@ -40,7 +43,7 @@ class Run:
     """A run with every event, every step's logits, and h of every position before and after the hook; of all rows,
     so none is shared."""
 
-    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, pushes: list[Push], **options: object) -> None:
+    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, changes: list[Intervention], **options: object) -> None:
         self.events: list[Event] = []
         self.logits: list[torch.Tensor] = []
         self.before: list[torch.Tensor] = []
@@ -59,7 +62,7 @@ class Run:
                 mllm,
                 sae,
                 batch,
-                pushes,
+                changes,
                 emit=self.events.append,
                 **{"max_tokens": STEPS, "share": False, **options},  # type: ignore[arg-type]
             )
@@ -94,8 +97,8 @@ def active_feature(mllm: Mllm, sae: SaeV, batch: Batch) -> tuple[int, float]:
 
 
 def test_add_at_strength_0_changes_no_bit(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
-    push = [Push(5, "add", 0.0, 1.0)]
-    hooked, bare = Run(mllm, sae, batch, push), Run(mllm, sae, batch, push, hooked=False)
+    changes = [Intervention(5, "add", 0.0, 1.0)]
+    hooked, bare = Run(mllm, sae, batch, changes), Run(mllm, sae, batch, changes, hooked=False)
     assert len(hooked.logits) == len(bare.logits) == STEPS
     for a, b in zip(hooked.logits, bare.logits, strict=True):
         assert torch.equal(a, b)
@@ -114,8 +117,9 @@ def test_without_a_change_both_channels_say_the_same(mllm: Mllm, sae: SaeV, batc
 def test_the_delta_is_the_methods(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
     """h + Σ (t_k − z_k(h)) d_k against a float64 reference that decodes, clamps and adds the error back."""
     feature, top = active_feature(mllm, sae, batch)
-    pushes = [Push(feature, "ablate", 9.0, top), Push(7, "set", 0.02, 2.0), Push(9, "add", -0.01, 3.0)]
-    change = Steer(sae, pushes)
+    changes = [Intervention(feature, "ablate", 9.0, top), Intervention(7, "set", 0.02, 2.0),
+               Intervention(9, "add", -0.01, 3.0)]  # fmt: skip
+    change = Steer(sae, changes)
     h_td = mllm.hidden(batch)[0]
     z_tf = sae.encode(h_td)
     wanted_tf = z_tf.clone()
@@ -139,7 +143,7 @@ def test_a_topk_sae_steers_with_its_full_output(tmp_path: Path, mllm: Mllm, batc
     feature = int((z_tf > 0).sum(dim=0).argmax())
     unselected = z_tf[:, feature] == 0
     assert unselected.any() and not unselected.all()
-    steered_td = Steer(topk, [Push(feature, "ablate", 0, 1.0)])(h_td)
+    steered_td = Steer(topk, [Intervention(feature, "ablate", 0, 1.0)])(h_td)
     assert torch.equal(steered_td[unselected], h_td[unselected])
     assert (steered_td[~unselected] != h_td[~unselected]).any(dim=-1).all()
 
@@ -151,9 +155,9 @@ def test_a_topk_sae_steers_with_its_full_output(tmp_path: Path, mllm: Mllm, batc
 def test_only_the_scope_of_the_steered_row_changes(
     mllm: Mllm, sae: SaeV, batch: Batch, scope: tuple[steering.Scope, ...]
 ) -> None:
-    run = Run(mllm, sae, batch, [Push(5, "add", 0.5, 1.0)], scope=scope)
+    run = Run(mllm, sae, batch, [Intervention(5, "add", 0.5, 1.0)], scope=scope)
     changed = run.changed
-    assert not changed[DEFAULT].any() and not changed[SHADOW].any()
+    assert not changed[DEFAULT].any() and not changed[CONTROL_ROW].any()
     modality_s = batch.modality_bs[0]
     n = len(modality_s)
     wanted = np.zeros(changed.shape[1], dtype=bool)
@@ -169,11 +173,11 @@ def test_only_the_scope_of_the_steered_row_changes(
 
 
 def test_a_painted_mask_steers_only_its_patches(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
-    run = Run(mllm, sae, batch, [Push(5, "add", 0.5, 1.0)], scope=("image",), mask=[(0, 0, 1), (0, 3, 3)])
+    run = Run(mllm, sae, batch, [Intervention(5, "add", 0.5, 1.0)], scope=("image",), mask=[(0, 0, 1), (0, 3, 3)])
     image = np.flatnonzero(batch.modality_bs[0] == IMAGE)
     assert np.flatnonzero(run.changed[STEERED]).tolist() == [image[1], image[15]]
     for wrong in ([(1, 0, 0)], [(0, 4, 0)], [(0, 0, 4)]):
-        with pytest.raises(SaevxError, match=r"row|views"):
+        with pytest.raises(SaevxError, match=r"row|view"):
             steer(mllm, sae, batch, [], scope=("image",), mask=wrong, max_tokens=1)
 
 
@@ -181,25 +185,25 @@ def test_sinks_are_left_alone(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
     norm_s = mllm.hidden(batch)[0].norm(dim=-1).numpy()
     text = np.flatnonzero(batch.modality_bs[0] == TEXT)
     limit = float(np.median(norm_s[text]))
-    run = Run(mllm, sae, batch, [Push(5, "add", 0.5, 1.0)], scope=("prompt",), sink_norm=(limit, limit))
+    run = Run(mllm, sae, batch, [Intervention(5, "add", 0.5, 1.0)], scope=("prompt",), sink_norm=(limit, limit))
     assert np.flatnonzero(run.changed[STEERED]).tolist() == text[norm_s[text] <= limit].tolist()
     assert 0 < run.done.n_steered < len(text)
 
 
 def test_the_change_is_capped_at_the_size_of_h_and_says_so(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
-    run = Run(mllm, sae, batch, [Push(5, "add", 50.0, 10.0)])
+    run = Run(mllm, sae, batch, [Intervention(5, "add", 50.0, 10.0)])
     delta = (run.steered_h - run.h)[STEERED].norm(dim=-1)
     assert torch.all(delta <= run.h[STEERED].norm(dim=-1) * 1.001) and float(delta.max()) > 0
     assert run.done.capped and run.done.delta_ratio > 1 and "scaled down" in str(run.done.warning)
     length = float(sae.directions_fd[5].norm())
     typical = float(run.h[STEERED, np.flatnonzero(batch.modality_bs[0] == TEXT)].norm(dim=-1).mean())
-    gentle = Run(mllm, sae, batch, [Push(5, "add", 1.0, 0.7 * typical / length)], scope=("prompt",))
+    gentle = Run(mllm, sae, batch, [Intervention(5, "add", 1.0, 0.7 * typical / length)], scope=("prompt",))
     assert not gentle.done.capped and 0.5 < gentle.done.delta_ratio < 1 and gentle.done.warning
 
 
 def test_kl_compares_both_models_on_the_steered_prefix(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
     """Step by step against the unhooked model run afresh on prompt + steered text, without a cache."""
-    run = Run(mllm, sae, batch, [Push(5, "add", 1.0, 8.0)])
+    run = Run(mllm, sae, batch, [Intervention(5, "add", 1.0, 8.0)])
     assert run.done.text["default"] != run.done.text["steered"]
     chosen = [int(step[STEERED].argmax()) for step in run.logits]
     assert max(e.kl for e in run.kl) > 0
@@ -220,9 +224,9 @@ def test_kl_compares_both_models_on_the_steered_prefix(mllm: Mllm, sae: SaeV, ba
 
 
 def test_the_same_seed_gives_the_same_noise_to_both_rows(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
-    push = [Push(5, "add", 0.05, 1.0)]
-    first, again = (Run(mllm, sae, batch, push, temperature=1.0, seed=11) for _ in range(2))
-    other = Run(mllm, sae, batch, push, temperature=1.0, seed=12)
+    changes = [Intervention(5, "add", 0.05, 1.0)]
+    first, again = (Run(mllm, sae, batch, changes, temperature=1.0, seed=11) for _ in range(2))
+    other = Run(mllm, sae, batch, changes, temperature=1.0, seed=12)
     assert first.events == again.events
     assert first.done.text["default"] != other.done.text["default"]
     # A slight push leaves most tokens alone under common noise; independent noise would agree on 1 in 50.
@@ -230,15 +234,15 @@ def test_the_same_seed_gives_the_same_noise_to_both_rows(mllm: Mllm, sae: SaeV, 
     assert sum(same) >= len(same) / 2
     # Gumbel-max draws from the softmax: the first token follows the model's own probabilities.
     prob_v = first.logits[0][DEFAULT].double().softmax(-1)
-    chooser = steering.Chooser(mllm, lambda e: None, 1.0, 0, set())
-    drawn = torch.stack([chooser.choose(first.logits[0])[DEFAULT] for _ in range(4000)])
+    sampler = steering.TokenSampler(mllm, lambda e: None, 1.0, 0, set())
+    drawn = torch.stack([sampler.choose(first.logits[0])[DEFAULT] for _ in range(4000)])
     top = int(prob_v.argmax())
     share = float((drawn == top).double().mean())
     assert abs(share - float(prob_v[top])) < 4 * (float(prob_v[top]) / 4000) ** 0.5 + 1e-3
 
 
 def test_greedy_is_what_generate_writes(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
-    run = Run(mllm, sae, batch, [Push(5, "add", 1.0, 8.0)])
+    run = Run(mllm, sae, batch, [Intervention(5, "add", 1.0, 8.0)])
     one = {k: v[:1] for k, v in batch.inputs.items()}
     ids = mllm.model.generate(**one, do_sample=False, max_new_tokens=STEPS, pad_token_id=0)
     written = mllm.tokenizer.decode(ids[0, one["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -265,34 +269,34 @@ def test_a_hook_that_did_not_fire_is_an_error(
     unused = torch.nn.Identity()
     monkeypatch.setattr(mllm, "decoder_layer", lambda: unused)
     with pytest.raises(SaevxError, match="fired 0 times"):
-        steer(mllm, sae, batch, [Push(5, "add", 1.0, 1.0)], max_tokens=2)
+        steer(mllm, sae, batch, [Intervention(5, "add", 1.0, 1.0)], max_tokens=2)
 
 
 @pytest.mark.parametrize(
-    "pushes,words",
+    "changes,words",
     [
-        ([Push(96, "add", 1.0, 1.0)], "features 0 to 95"),
-        ([Push(3, "add", 1.0, 0.0)], "never active"),
-        ([Push(3, "add", 1.0, 1.0), Push(3, "set", 1.0, 1.0)], "twice"),
+        ([Intervention(96, "add", 1.0, 1.0)], "one from 0 to 95"),
+        ([Intervention(3, "add", 1.0, 0.0)], "never active"),
+        ([Intervention(3, "add", 1.0, 1.0), Intervention(3, "set", 1.0, 1.0)], "twice"),
     ],
 )
-def test_wrong_features_are_told(sae: SaeV, pushes: list[Push], words: str) -> None:
+def test_wrong_features_are_told(sae: SaeV, changes: list[Intervention], words: str) -> None:
     with pytest.raises(SaevxError, match=words):
-        Steer(sae, pushes)
+        Steer(sae, changes)
 
 
 def test_text_alone_can_be_steered_too(tmp_path: Path, sae: SaeV) -> None:
     llama = Mllm.load(tiny.make_llama(tmp_path / "llama"), layer=tiny.LAYER, full=True, device="cpu")
     batch = llama.prepare([Pair(text="the blue cat")], generate=True)
-    push = [Push(5, "add", 0.0, 1.0)]
-    a, b = Run(llama, sae, batch, push), Run(llama, sae, batch, push, hooked=False)
+    changes = [Intervention(5, "add", 0.0, 1.0)]
+    a, b = Run(llama, sae, batch, changes), Run(llama, sae, batch, changes, hooked=False)
     assert all(torch.equal(x, y) for x, y in zip(a.logits, b.logits, strict=True))
-    assert Run(llama, sae, batch, [Push(5, "add", 1.0, 8.0)]).done.n_steered > 0
+    assert Run(llama, sae, batch, [Intervention(5, "add", 1.0, 8.0)]).done.n_steered > 0
 
 
 def test_bfloat16_weights_keep_the_no_op_exact(tmp_path: Path, sae: SaeV) -> None:
     half = Mllm.load(tiny.make_llava(tmp_path / "model"), layer=tiny.LAYER, full=True, device="cpu", dtype="bfloat16")
     batch = half.prepare([PAIR], generate=True)
-    push = [Push(5, "add", 0.0, 1.0)]
-    a, b = Run(half, sae, batch, push), Run(half, sae, batch, push, hooked=False)
+    changes = [Intervention(5, "add", 0.0, 1.0)]
+    a, b = Run(half, sae, batch, changes), Run(half, sae, batch, changes, hooked=False)
     assert a.events == b.events and all(torch.equal(x, y) for x, y in zip(a.logits, b.logits, strict=True))

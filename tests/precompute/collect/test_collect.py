@@ -17,7 +17,7 @@ from backend.settings import Settings
 from precompute.collect import accumulators as acc
 from precompute.collect import merge
 from precompute.collect.collector import Collector
-from precompute.data import open_picture
+from precompute.data import open_image
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.options.precompute import Options
@@ -47,7 +47,7 @@ def hidden_by_row(job: Pipeline) -> dict[int, tuple[torch.Tensor, np.ndarray, np
     data, plan = job.session.planned
     for batch in plan.batches:
         rows = [data.rows[i] for i in batch]
-        made = job.session.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
+        made = job.session.mllm.prepare([Pair(r.text, [open_image(p).image for p in r.images]) for r in rows])
         hidden_bsd = job.session.mllm.hidden(made)
         for b, row in enumerate(rows):
             n = int(made.length_b[b])
@@ -156,7 +156,7 @@ def test_reconstruction_and_caption_loss(run: tuple[Collected, Pipeline], whole:
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             assert data.sample[f"sse_{name}"][row] == pytest.approx(error_t[modality_t == m].sum(), rel=1e-4)
     sample = data.samples[3]
-    pair = Pair(sample["text"], [open_picture(p).image for p in job.session.planned[0].rows[3].images])
+    pair = Pair(sample["text"], [open_image(p).image for p in job.session.planned[0].rows[3].images])
     nll = whole.hidden_and_nll(whole.prepare([pair]))[1][0]
     assert data.sample["caption_nll"][3] == pytest.approx(nll, rel=1e-2)  # the pass may round above layer L
     h = torch.cat([h[torch.from_numpy(kind == IMAGE)] for h, kind, _ in hidden_by_row(job).values()]).double()
@@ -183,7 +183,7 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
     assert [sample["sample_id"] for sample in data.samples] == ids
     assert [sample["row"] for sample in data.samples] == list(range(18))
     for sample in data.samples:
-        thumb = open_picture(part / sample["images"][0]["thumb"]).image
+        thumb = open_image(part / sample["images"][0]["thumb"]).image
         assert thumb.size == (sample["images"][0]["width"], sample["images"][0]["height"])
     # A sample behind the gap is the same as in data without the bad rows.
     rows = [json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
@@ -298,7 +298,7 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
     data = Collected(job.part, manifest)
     engine = load_engine(Settings(stores=[job.part], device="cpu"), Served("store", job.part, manifest), [])
     row = data.samples[5]
-    pair = Pair(row["text"], [open_picture(path).image for path in job.session.planned[0].rows[5].images])
+    pair = Pair(row["text"], [open_image(path).image for path in job.session.planned[0].rows[5].images])
     live = encode_pair(engine.mllm, engine.sae, manifest, pair)
     stored = data.events.of(5)
     assert len(stored.feature_e) > 20

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precompute.data import BadRow, Columns, open_picture, read
+from precompute.data import BadRow, Columns, open_image, read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 
@@ -218,7 +218,7 @@ def png(width: int, height: int) -> bytes:
 )
 def test_what_is_no_picture_is_refused(raw: bytes, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
-        open_picture(raw)
+        open_image(raw)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -231,19 +231,19 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes(encoded(tiny.picture(0, (200, 200)))[:-400])
     with pytest.raises(BadRow) as caught:
-        open_picture(path)
+        open_image(path)
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_pictures_become_rgb() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert open_picture(encoded(clear)).image.getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(encoded(clear)).image.getpixel((0, 0)) == (255, 255, 255)
     grey = Image.fromarray(np.full((4, 4), 0x8000, np.uint16))
-    assert open_picture(encoded(grey)).image.getpixel((0, 0)) == (128, 128, 128)
+    assert open_image(encoded(grey)).image.getpixel((0, 0)) == (128, 128, 128)
     turned = Image.new("RGB", (6, 4))
     exif = turned.getexif()
     exif[0x0112] = 6
-    assert open_picture(encoded(turned, "JPEG", exif=exif)).image.size == (4, 6)
+    assert open_image(encoded(turned, "JPEG", exif=exif)).image.size == (4, 6)
 
 
 NAMES = st.sampled_from(
@@ -292,4 +292,4 @@ def test_no_bytes_crash_the_reader(raw: bytes) -> None:
         b"II*\0",
     ):
         with pytest.raises(BadRow):
-            open_picture(start + raw)
+            open_image(start + raw)

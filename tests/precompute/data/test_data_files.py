@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Cell, Columns, Slice, header_size, open_picture, read
+from precompute.data import Cell, Columns, Slice, header_size, open_image, read
 from precompute.data import arrow_tables as tables_module
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
@@ -28,7 +28,7 @@ def png(seed: int) -> bytes:
 
 
 def pixels(image: Any) -> bytes:
-    found: bytes = open_picture(image).image.tobytes()
+    found: bytes = open_image(image).image.tobytes()
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Columns, open_picture, read
+from precompute.data import Columns, open_image, read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 
@@ -27,7 +27,7 @@ def png(seed: int) -> bytes:
 
 
 def pixels(image: Any) -> bytes:
-    found: bytes = open_picture(image).image.tobytes()
+    found: bytes = open_image(image).image.tobytes()
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from precompute.data import Columns, open_picture, read
+from precompute.data import Columns, open_image, read
 from precompute.data.tars import BLOCK
 from precompute.errors import SaevxError
 from tests.helpers import tiny
@@ -56,7 +56,7 @@ def test_members_of_a_sample_need_not_lie_side_by_side(tmp_path: Path) -> None:
         assert not data.rejected_rows
         for k, row in enumerate(data.rows):
             assert (row.sample_id, row.text) == (str(k), f"text {k}")
-            assert open_picture(row.images[0]).image.tobytes() == open_picture(png(k)).image.tobytes()
+            assert open_image(row.images[0]).image.tobytes() == open_image(png(k)).image.tobytes()
 
 
 def test_a_name_that_comes_again_elsewhere_is_another_sample(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_kinds_of_members_are_named_in_any_case(tmp_path: Path) -> None:
     assert [(row.sample_id, row.text, len(row.images)) for row in data.rows] == [
         ("key-0", "text 0", 1), ("key-1", "text 1", 1)
     ]  # fmt: skip
-    assert open_picture(data.rows[1].images[0]).image.tobytes() == open_picture(png(1)).image.tobytes()
+    assert open_image(data.rows[1].images[0]).image.tobytes() == open_image(png(1)).image.tobytes()
     told = refusal(path, Columns("middle.png"))
     assert "--image-column" in told and "left.png" in told and "right.png" in told
     assert "--text-column" in refusal(path, Columns(text="caption"))
@@ -142,7 +142,7 @@ def test_images_of_other_formats_are_missed_not_left_out(tmp_path: Path) -> None
     first, second = [("0.avif", b"x"), ("0.txt", b"a")], [("1.png", png(1)), ("1.svg", b"x"), ("1.txt", b"b")]
     data = read(tar_of(tmp_path / "x.tar", first + second))
     assert [len(row.images) for row in data.rows] == [1, 1] and not data.text_only
-    assert open_picture(data.rows[1].images[0])
+    assert open_image(data.rows[1].images[0])
 
 
 def test_text_only_leaves_the_images_of_a_tar_out(tmp_path: Path) -> None:

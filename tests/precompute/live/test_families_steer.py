@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from precompute.live.steer import Done, Push, steer
+from precompute.live.intervention import Intervention
+from precompute.live.steer import Done, steer
 from precompute.model.mllm import IMAGE, Mllm, Pair
 from precompute.sae.sae import SaeV
 from tests.helpers import families, tiny
@@ -20,14 +21,14 @@ def sae(tmp_path_factory: pytest.TempPathFactory) -> SaeV:
     return SaeV.load(tiny.make_sae(tmp_path_factory.mktemp("families") / "sae"))
 
 
-def run(mllm: Mllm, sae: SaeV, pushes: list[Push], *, hooked: bool = True) -> tuple[Done, list[torch.Tensor]]:
+def run(mllm: Mllm, sae: SaeV, changes: list[Intervention], *, hooked: bool = True) -> tuple[Done, list[torch.Tensor]]:
     """The report, and the logits of every step."""
     batch = mllm.prepare([Pair("the red dog", [families.picture((257, 230))])], generate=True)
     logits: list[torch.Tensor] = []
     head = mllm.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda m, a, out: logits.append(out[:, -1].clone()))
     try:
-        done = steer(mllm, sae, batch, pushes, max_tokens=STEPS, hooked=hooked)
+        done = steer(mllm, sae, batch, changes, max_tokens=STEPS, hooked=hooked)
     finally:
         handle.remove()
     return done, logits
@@ -39,9 +40,9 @@ def test_steering_reaches_every_family(tmp_path: Path, sae: SaeV, family: str) -
     mllm = Mllm.load(families.MULTIMODAL[family](tmp_path), layer=tiny.LAYER, full=True, device="cpu")
     size = float(sae.directions_fd[5].norm())
     (none, bare), (_, still), (done, moved) = (
-        run(mllm, sae, [Push(5, "add", 0.0, 1.0)], hooked=False),
-        run(mllm, sae, [Push(5, "add", 0.0, 1.0)]),
-        run(mllm, sae, [Push(5, "add", 1.0, 3.0 / size)]),
+        run(mllm, sae, [Intervention(5, "add", 0.0, 1.0)], hooked=False),
+        run(mllm, sae, [Intervention(5, "add", 0.0, 1.0)]),
+        run(mllm, sae, [Intervention(5, "add", 1.0, 3.0 / size)]),
     )
     assert none.n_steered == 0
     for a, b in zip(bare, still, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from precompute.collect.session import Session
-from precompute.data import open_picture
+from precompute.data import open_image
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
@@ -22,7 +22,7 @@ def test_a_live_pair_is_what_the_pass_stored(options: Maker, mllm: Mllm, whole: 
     part, manifest = collected(made)
     data, rows = Collected(part, manifest), Session(made).rows.rows
     for row in (0, 5, 17):
-        pair = Pair(rows[row].text, [open_picture(path).image for path in rows[row].images])
+        pair = Pair(rows[row].text, [open_image(path).image for path in rows[row].images])
         stored = data.events.of(row)
         for model in (mllm, whole):
             live = encode_pair(model, saev, manifest, pair, errors=True)

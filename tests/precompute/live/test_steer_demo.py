@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.live.steer import Push, Scope
+from precompute.live.intervention import Intervention, Scope
 from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
@@ -23,8 +23,8 @@ def test_sharing_changes_no_token_of_the_real_model(demo: Demo, scope: tuple[Sco
         picture = opened.convert("RGB")
     batch = mllm.prepare([Pair("What colour is it?", [picture])], generate=True)
     feature = int(store.features.list(sort="n_samples", order="desc", limit=1).items[0]["id"])
-    push = [Push(feature, "set", 2.0, float(store.features.table["p999"][feature]))]
-    shared, naive = (Run(mllm, sae, batch, push, scope=scope, share=share) for share in (True, False))
+    changes = [Intervention(feature, "set", 2.0, float(store.features.table["p999"][feature]))]
+    shared, naive = (Run(mllm, sae, batch, changes, scope=scope, share=share) for share in (True, False))
     same(shared, naive)
     with torch.inference_mode():
         plain = mllm.model(**batch.inputs).logits[0, -1].float()

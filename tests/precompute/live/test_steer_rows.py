@@ -10,8 +10,10 @@ import torch
 
 from precompute.errors import SaevxError
 from precompute.live import steer as steering
-from precompute.live.steer import DEFAULT, STEERED, Event, Push, TokenEvent, steer
-from precompute.live.steer_rows import ROLES, AllRows, SharedRows, why_not_shared
+from precompute.live.intervention import Intervention
+from precompute.live.steer import steer
+from precompute.live.steer_rows import DEFAULT, ROLES, STEERED, AllRows, SharedRows, why_not_shared
+from precompute.live.steer_sampling import Event, TokenEvent
 from precompute.model.mllm import IMAGE, Batch, Mllm, Pair
 from precompute.sae.sae import SaeV
 from tests.helpers import families, tiny
@@ -39,25 +41,25 @@ def prompt(mllm: Mllm) -> Batch:
     return mllm.prepare([Pair("the red dog", pictures)], generate=True)
 
 
-def pushes(sae: SaeV, size: float = 6.0) -> list[Push]:
-    return [Push(5, "add", 1.0, size / float(sae.directions_fd[5].norm())), Push(7, "set", 0.5, 1.0)]
+def changes(sae: SaeV, size: float = 6.0) -> list[Intervention]:
+    return [Intervention(5, "add", 1.0, size / float(sae.directions_fd[5].norm())), Intervention(7, "set", 0.5, 1.0)]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_the_same_tokens_and_logits_in_every_family(family: tuple[str, Mllm], sae: SaeV, scope: str) -> None:
     name, mllm = family
     batch, options = prompt(mllm), {"scope": SCOPES[scope]}
-    naive = Run(mllm, sae, batch, pushes(sae), share=False, **options)
+    naive = Run(mllm, sae, batch, changes(sae), share=False, **options)
     assert {rows for rows, _ in naive.load[0] + naive.load[tiny.LAYER + 1]} == {len(ROLES)}
     reason = why_not_shared(mllm)
     if name in NOT_SHARED:
         assert reason is not None and NOT_SHARED[name] in reason
-        same(Run(mllm, sae, batch, pushes(sae), **options), naive)
+        same(Run(mllm, sae, batch, changes(sae), **options), naive)
         with pytest.raises(SaevxError, match="cannot share layers"):
-            Run(mllm, sae, batch, pushes(sae), share=True, **options)
+            Run(mllm, sae, batch, changes(sae), share=True, **options)
         return
     assert reason is None
-    shared = Run(mllm, sae, batch, pushes(sae), share=True, **options)
+    shared = Run(mllm, sae, batch, changes(sae), share=True, **options)
     same(shared, naive)
     assert shared.load[0][0][0] == 1, "the prompt runs once to the hook layer"
     assert max(rows for rows, _ in shared.load[0]) <= 2 and max(rows for rows, _ in shared.load[tiny.LAYER + 1]) <= 3
@@ -70,7 +72,7 @@ def test_a_strong_push_parts_the_texts_and_rows_come(family: tuple[str, Mllm], s
         pytest.skip("shares nothing")
     seen = set()
     for feature, temperature in ((5, 0.0), (11, 0.0), (5, 0.5)):
-        wanted = [Push(feature, "add", 1.0, 60.0 / float(sae.directions_fd[feature].norm()))]
+        wanted = [Intervention(feature, "add", 1.0, 60.0 / float(sae.directions_fd[feature].norm()))]
         options = {"temperature": temperature, "seed": 3}
         shared, naive = (Run(mllm, sae, prompt(mllm), wanted, share=share, **options) for share in (True, False))
         same(shared, naive)
@@ -89,7 +91,7 @@ def test_a_channel_that_ends_takes_its_rows_along(family: tuple[str, Mllm], sae:
     if name in NOT_SHARED:
         pytest.skip("shares nothing")
     batch = prompt(mllm)
-    wanted = pushes(sae, 60.0)
+    wanted = changes(sae, 60.0)
     free = Run(mllm, sae, batch, wanted, share=False)
     ends = free.ids(channel)[1]
     shared, naive = (Run(mllm, sae, batch, wanted, share=share, eos={ends}) for share in (True, False))
@@ -104,7 +106,7 @@ def test_a_channel_that_ends_takes_its_rows_along(family: tuple[str, Mllm], sae:
 @pytest.mark.parametrize("scope", SCOPES)
 def test_add_at_strength_0_changes_no_bit(family: tuple[str, Mllm], sae: SaeV, scope: str) -> None:
     _, mllm = family
-    batch, nothing = prompt(mllm), [Push(5, "add", 0.0, 1.0)]
+    batch, nothing = prompt(mllm), [Intervention(5, "add", 0.0, 1.0)]
     hooked, bare = (Run(mllm, sae, batch, nothing, scope=SCOPES[scope], hooked=h) for h in (True, False))
     assert hooked.events == bare.events and hooked.done.n_steered == 0
     for one, other in zip(hooked.logits, bare.logits, strict=True):
@@ -125,9 +127,9 @@ def test_a_short_tail_is_packed_behind_the_default_row(llava: Mllm, sae: SaeV) -
     text = length - 1 - int((batch.modality_bs[0] == 0)[::-1].argmax())
     n_text = int((batch.modality_bs[0] == 0).sum())
     for scope, wanted in {"generated": (1, length + 1), "all": (2, length), "image": (2, length)}.items():
-        run = Run(llava, sae, batch, pushes(sae), scope=SCOPES[scope])
+        run = Run(llava, sae, batch, changes(sae), scope=SCOPES[scope])
         assert run.load[0][0] == (1, length) and run.load[tiny.LAYER + 1][0] == wanted
-    run = Run(llava, sae, batch, pushes(sae), scope=SCOPES["prompt"])
+    run = Run(llava, sae, batch, changes(sae), scope=SCOPES["prompt"])
     assert run.load[tiny.LAYER + 1][0] == (1, length + length - (text - n_text + 1))
 
 
@@ -141,7 +143,7 @@ def test_a_picture_that_sees_both_ways_is_not_packed(tmp_path: Path, sae: SaeV) 
     rows = steering.rows_for(mllm, batch, chosen_s, None)
     assert isinstance(rows, SharedRows) and not rows.packed
     mask = [(0, 3, 3)]
-    shared, naive = (Run(mllm, sae, batch, pushes(sae), scope=("image",), mask=mask, share=s) for s in (True, False))
+    shared, naive = (Run(mllm, sae, batch, changes(sae), scope=("image",), mask=mask, share=s) for s in (True, False))
     same(shared, naive)
 
 
@@ -157,7 +159,7 @@ def test_a_tail_is_packed_where_the_window_holds_it(
     pictures = [families.picture((257, 230))] if mllm.multimodal else []
     batch = mllm.prepare([Pair("the red dog on the left of a big blue cat", pictures)], generate=True)
     shared, naive = (
-        Run(mllm, sae, batch, pushes(sae), scope=("generated",), max_tokens=24, share=share) for share in (True, False)
+        Run(mllm, sae, batch, changes(sae), scope=("generated",), max_tokens=24, share=share) for share in (True, False)
     )
     assert shared.load[tiny.LAYER + 1][0][0] == (1 if window == 200 else 2)
     same(shared, naive)
@@ -169,7 +171,7 @@ def test_deepstack_features_behind_the_hook_layer_are_not_shared(tmp_path: Path,
     assert "layers up to 0" in str(why_not_shared(mllm))
     batch = prompt(mllm)
     assert type(steering.rows_for(mllm, batch, steering.prompt_scope(batch, ("image",), None), None)) is AllRows
-    assert steer(mllm, sae, batch, pushes(sae), max_tokens=2).n_steered > 0
+    assert steer(mllm, sae, batch, changes(sae), max_tokens=2).n_steered > 0
 
 
 def test_other_layers_or_attention_are_not_shared(llava: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +185,7 @@ def test_other_layers_or_attention_are_not_shared(llava: Mllm, monkeypatch: pyte
 
 def test_it_stops_when_nobody_listens(llava: Mllm, sae: SaeV) -> None:
     events: list[Event] = []
-    steer(llava, sae, prompt(llava), pushes(sae), max_tokens=100, emit=events.append, stop=lambda: len(events) > 8)
+    steer(llava, sae, prompt(llava), changes(sae), max_tokens=100, emit=events.append, stop=lambda: len(events) > 8)
     assert max(event.step for event in events) == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.data import open_picture
+from precompute.data import open_image
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair, load_sae
 from precompute.model.mllm import IMAGE, Mllm, Pair
@@ -104,7 +104,7 @@ def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
     hits: dict[Any, list[bool]] = {}
     for line in (asked.data / "metadata.jsonl").read_text().splitlines():
         row = json.loads(line)
-        images = [open_picture(asked.data / name).image for name in row["file_names"]]
+        images = [open_image(asked.data / name).image for name in row["file_names"]]
         sizes = [image.size for image in images]
         pair = Pair(row["text"], images)
         one = encode_pair(mllm, sae, store.manifest, pair)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from backend.app import create_app
 from backend.settings import Settings
 from precompute.errors import SaevxError
-from precompute.live.steer import Push, Steer
+from precompute.live.intervention import Intervention, Steer
 from precompute.options.evaluate import EvaluateOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
@@ -101,7 +101,7 @@ def test_a_feature_without_direction_steers_nothing_and_says_so(tmp_path: Path) 
     sae = SaeV.load(damaged(tmp_path / "sae", "W_dec", 5, 0.0, architecture="abstopk"))
     for feature in (5, 5 + tiny.N_FEATURES):  # both its sides
         with pytest.raises(SaevxError, match=f"Feature {feature} has no direction"):
-            Steer(sae, [Push(1, "add", 1.0, 1.0), Push(feature, "add", 1.0, 1.0)])
+            Steer(sae, [Intervention(1, "add", 1.0, 1.0), Intervention(feature, "add", 1.0, 1.0)])
     assert sae.without_direction([0, 4, 6]) is None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from precompute.collect.session import Session
-from precompute.data import open_picture
+from precompute.data import open_image
 from precompute.model.mllm import IMAGE, Pair
 from precompute.options.precompute import Options
 from precompute.store.reader import Store
@@ -37,7 +37,7 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     n_compared = 0
     for batch in plan.batches[:N_BATCHES]:
         rows = [data.rows[i] for i in batch]
-        made = run.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
+        made = run.mllm.prepare([Pair(r.text, [open_image(p).image for p in r.images]) for r in rows])
         hidden_bsd = run.mllm.hidden(made).double().numpy()
         for b, row in enumerate(rows):
             stored = store.events.of(row_of[row.sample_id])

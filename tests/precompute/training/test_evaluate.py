@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.data import open_picture, read
+from precompute.data import open_image, read
 from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
 from precompute.options.evaluate import EvaluateOptions
@@ -67,7 +67,7 @@ def naive(mllm: Mllm, sae: SaeV, source: Path, special: bool) -> list[dict[str, 
 
     samples = []
     for row in read(source).rows:
-        batch = mllm.prepare([Pair(row.text, [open_picture(path).image for path in row.images])])
+        batch = mllm.prepare([Pair(row.text, [open_image(path).image for path in row.images])])
         inputs = {k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()}
         inputs.pop("attention_mask")
         ids = inputs["input_ids"][0].tolist()

@@ -49,16 +49,16 @@ def test_any_cut_of_a_text_joins_to_it(text: str, data: st.DataObject) -> None:
             assert whole_token(pieces, i) == joined.whole(i)
             low = max(0, i - NEAR)
             assert whole_token(pieces[low : i + NEAR + 1], i - low) == joined.whole(i)
-            assert joined.shown[i] or not part
+            assert joined.visible[i] or not part
         at += len(part)
 
 
 def test_the_first_token_shows_the_character_and_the_others_their_bytes() -> None:
     pieces = [" ⟨E7⟩", "⟨8C⟩⟨AB⟩ s", "at", "⟨FF⟩", "⟨E7⟩"]
-    assert join(pieces).shown == [" 猫", "⟨8C⟩⟨AB⟩ s", "at", "⟨FF⟩", "⟨E7⟩"]
+    assert join(pieces).visible == [" 猫", "⟨8C⟩⟨AB⟩ s", "at", "⟨FF⟩", "⟨E7⟩"]
     assert join(pieces).text == " 猫 sat⟨FF⟩⟨E7⟩"
     assert [whole_token(pieces, i) for i in range(5)] == [" 猫", "猫 s", "at", "⟨FF⟩", "⟨E7⟩"]
-    assert join([]).text == "" and join(["", "a"]).shown == ["", "a"]
+    assert join([]).text == "" and join(["", "a"]).visible == ["", "a"]
 
 
 def test_every_token_of_a_byte_level_vocabulary_is_itself() -> None:

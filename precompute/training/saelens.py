@@ -1,0 +1,88 @@
+"""SAELens' SAEs for training, its trainer, and the folder that it writes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precompute.errors import SaevxError
+
+
+def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name: str, **options: Any) -> Any:
+    """A fresh SAE of SAELens for training, whose input the trainer scales to mean norm √d.
+
+    Raises:
+        SaevxError: an option that this architecture does not have, or a value that it refuses.
+    """
+    import sae_lens  # noqa: F401 (registers the architectures)
+    from sae_lens.registry import get_sae_training_class
+
+    sae_class, config_class = get_sae_training_class(architecture.replace("-", "_"))
+    known = {one.name for one in fields(config_class)} - {"d_in", "d_sae", "metadata"}
+    if unknown := sorted(set(options) - known):
+        raise SaevxError(
+            f"SAELens' {architecture} has no option {unknown[0]}: choose among {', '.join(sorted(known))}."
+        )
+    options = {"normalize_activations": "expected_average_only_in", **options}
+    if options["normalize_activations"] == "covariance_whitening":
+        raise SaevxError("Whitening is not offered here: leave normalize_activations as it is, or choose none.")
+    try:
+        config = config_class(d_in=d_in, d_sae=d_sae, **options)
+        config.metadata.hook_name = hook
+        config.metadata.model_name = model_name
+        return sae_class(config)
+    except (ValueError, TypeError) as error:
+        raise SaevxError(f"SAELens refuses these options of {architecture}: {error}.") from error
+
+
+def make_trainer(
+    sae: Any,
+    provider: Iterator[Tensor],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    lr_warm_up_steps: int,
+    lr_decay_steps: int,
+    dead_window: int,
+    **options: Any,
+) -> Any:
+    """SAELens' trainer: Adam, a constant rate that rises first and falls last."""
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    config = SAETrainerConfig(
+        total_training_samples=steps * batch_size,
+        train_batch_size_samples=batch_size,
+        lr=lr,
+        lr_end=lr / 10,  # must be given; a constant rate does not use it
+        lr_warm_up_steps=lr_warm_up_steps,
+        lr_decay_steps=lr_decay_steps,
+        dead_feature_window=dead_window,
+        logger=LoggingConfig(log_to_wandb=False),
+        **options,
+    )
+    return SAETrainer(config, sae, provider)
+
+
+def save_sae(sae: Any, folder: Path, *, scale: float | None, dtype: str = "float32") -> None:
+    """A SAELens inference folder with the input scale folded in; `sae` itself is left as it is.
+
+    SAELens' own way, scale first, would change the decoder norms that `topk` and its kin multiply their activations
+    by, and so leave a learnt threshold in other units. Here the norms are folded first, then the scale."""
+    from sae_lens import SAE
+
+    scratch = folder / "scratch"
+    sae.save_inference_model(scratch)
+    done = SAE.load_from_disk(scratch)
+    if scale is not None:
+        done.fold_activation_norm_scaling_factor(scale)
+    done.cfg.dtype, done.cfg.device = dtype, "cpu"
+    done.to(getattr(torch, dtype)).save_model(folder)
+    shutil.rmtree(scratch)
