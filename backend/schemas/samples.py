@@ -14,7 +14,7 @@ class SampleFeature(FeatureRef):
     verdict: Verdict | None = None
     activation: float
     share: float
-    """Of its largest activation in that modality over the whole store."""
+    """Activation divided by the feature's largest activation in that modality over the whole store."""
 
 
 class FlagReason(Model):
@@ -24,7 +24,7 @@ class FlagReason(Model):
 
 
 class FlagHit(Model):
-    """A flag raised on a sample."""
+    """A flag of a sample, with its score and the reason."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ class Sample(Model):
     n_image: int
     scores: dict[ScoreName, float | None]
     flags: list[str]
-    """Names of the flags at or over their threshold."""
+    """Names of the flags at or above their threshold."""
 
 
 class SampleDetail(Model):
@@ -62,20 +62,20 @@ class SampleDetail(Model):
     fvu_text: float | None = None
     fvu_image: float | None = None
     extra: dict[str, Any]
-    """The row's other fields in the data."""
+    """Other fields of the row in the data."""
     scores: dict[ScoreName, float | None]
     score_ranks: dict[ScoreName, float | None]
-    """Share of the store's samples with a lower score."""
+    """Share of the store's samples with a lower score, by score."""
     flags: list[FlagHit]
     flag_scores: dict[str, float | None]
     near_sample_id: str | None = None
-    """The sample most like it."""
+    """The most similar sample."""
     near_cosine: float | None = None
     top_features: Modal[list[SampleFeature]]
     previous: str | None = None
-    """`sample_id` of the row before."""
+    """`sample_id` of the previous row."""
     next: str | None = None
-    """`sample_id` of the row after."""
+    """`sample_id` of the next row."""
 
 
 class TokenValues(Model):
@@ -83,13 +83,13 @@ class TokenValues(Model):
     modality: Literal["text", "image", "special", "sink"]
     position: int
     values: list[float | None]
-    """One per asked feature, in the order asked; null on special tokens and sinks."""
+    """One activation per requested feature, in the order of the request; null on special tokens and sinks."""
 
 
 class GridValues(View):
     view: int
     values: list[list[list[float | None]]]
-    """Per asked feature: rows of columns; null where the patch is a sink."""
+    """Per requested feature: rows of columns; null if the patch is a sink."""
 
 
 class FeatureScale(FeatureRef):
@@ -104,11 +104,11 @@ class Activations(Model):
     tokens: list[TokenValues]
     grids: list[GridValues]
     recomputed: bool = False
-    """Whether the live model computed them anew: the store keeps no activations of the sample."""
+    """Whether the live model computed these activations, because the store does not hold them."""
 
 
 class FeaturesHere(Model):
-    """The features active at one token or patch, strongest share first."""
+    """The features active at one token or patch, largest share first."""
 
     sample_id: str
     position: int
@@ -119,7 +119,7 @@ class FeaturesHere(Model):
     total: int
     next: str | None = None
     recomputed: bool = False
-    """Whether the live model computed them anew: the store keeps no activations of the sample."""
+    """Whether the live model computed these activations, because the store does not hold them."""
 
 
 class Score(Model):
@@ -140,7 +140,7 @@ class Flag(Model):
     source: Literal["pixels", "model", "text"]
     unit: str | None = None
     threshold: float
-    """Flagged above it: a higher flag score is worse."""
+    """Samples above it are flagged: a higher flag score is worse."""
     count: int
     histogram: Histogram
     auroc: Auroc | None = None

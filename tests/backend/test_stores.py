@@ -21,8 +21,8 @@ from sqlalchemy import event
 
 from backend import stores
 from backend.app import create_app
-from backend.deps import State
 from backend.settings import Settings
+from backend.stores import State
 from precompute.errors import SaevxError
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
@@ -319,7 +319,7 @@ def test_the_live_model_is_loaded_anew_with_the_store(remade: tuple[Path, Path])
                 await state.slots[0].current()
                 return await place.call(lambda engine: engine)
 
-        with ThreadPoolExecutor(1) as beside, pytest.raises(HTTPException, match="made again while"):
+        with ThreadPoolExecutor(1) as beside, pytest.raises(HTTPException, match="replaced while"):
             beside.submit(asyncio.run, reserve()).result(60)
         assert state.live.waiting == 0
         wait_ready(client)

@@ -82,7 +82,7 @@ def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:
 
 def test_steering_page_is_ready(live: TestClient) -> None:
     page = live.get("/steer?feature=3:set:1&feature=9999:add:1&feature=x").text
-    assert 'data-ready="yes"' in page and 'data-testid="live-rests"' not in page
+    assert 'data-ready="yes"' in page and 'data-testid="model-unavailable"' not in page
     state = re.search(r'data-state="([^"]+)"', page)
     assert state and state[1].count("&#34;id&#34;") == 1
 

@@ -173,7 +173,7 @@ def test_a_painted_mask_steers_only_its_patches(mllm: Mllm, sae: SaeV, batch: Ba
     image = np.flatnonzero(batch.modality_bs[0] == IMAGE)
     assert np.flatnonzero(run.changed[STEERED]).tolist() == [image[1], image[15]]
     for wrong in ([(1, 0, 0)], [(0, 4, 0)], [(0, 0, 4)]):
-        with pytest.raises(SaevxError, match=r"row|views"):
+        with pytest.raises(SaevxError, match=r"row|view"):
             steer(mllm, sae, batch, [], scope=("image",), mask=wrong, max_tokens=1)
 
 
@@ -271,7 +271,7 @@ def test_a_hook_that_did_not_fire_is_an_error(
 @pytest.mark.parametrize(
     "pushes,words",
     [
-        ([Push(96, "add", 1.0, 1.0)], "features 0 to 95"),
+        ([Push(96, "add", 1.0, 1.0)], "from 0 to 95"),
         ([Push(3, "add", 1.0, 0.0)], "never active"),
         ([Push(3, "add", 1.0, 1.0), Push(3, "set", 1.0, 1.0)], "twice"),
     ],

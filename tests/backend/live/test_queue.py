@@ -85,7 +85,7 @@ def test_a_full_queue_is_refused_before_anything_starts(running: Running, root: 
     for reply in refused:
         assert reply.status_code == 503 and int(reply.headers["retry-after"]) > 0, reply.text[:200]
         assert "event-stream" not in reply.headers["content-type"]
-        assert "requests wait for the model already" in reply.text
+        assert "requests are already waiting for the model" in reply.text
     for reply in admitted:
         assert reply.status_code == 200 and "event: error" not in reply.text, reply.text[:200]
         assert "event-stream" not in reply.headers["content-type"] or "event: done" in reply.text

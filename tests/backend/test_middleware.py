@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from backend.app import create_app
-from backend.hosts import own_names
+from backend.middleware import own_names
 from backend.settings import Settings
 from tests.conftest import Server, run_saevx
 
@@ -85,7 +85,7 @@ def test_an_address_is_no_name(name: str) -> None:
     with pytest.raises(ValidationError, match="give the name alone"):
         Settings(allowed_host=[name])
     done = run_saevx("serve", "nothing", "--allowed-host", name, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("saevx: --allowed-host: ") and "Traceback" not in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("saevx: --allowed-host ") and "Traceback" not in done.stderr
 
 
 def test_what_a_server_is_called() -> None:
