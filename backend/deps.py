@@ -61,8 +61,8 @@ async def revalidate(request: Request, response: Response, state: StateDep, stor
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }
-    asked = request.headers.get("if-none-match", "")
-    if headers["ETag"] in (tag.strip() for tag in asked.split(",")):
+    known_tags = request.headers.get("if-none-match", "")
+    if headers["ETag"] in (tag.strip() for tag in known_tags.split(",")):
         raise NotModified(headers)
     response.headers.update(headers)
 

@@ -89,8 +89,8 @@ async def _compute(
         reason = str(error).rstrip(".")
         raise HTTPException(
             409,
-            f"{not_stored(open_store, sample_id)}, and they cannot be computed again ({reason}): restore the data, or make "
-            "the store with --events all.",
+            f"{not_stored(open_store, sample_id)}, and they cannot be computed again ({reason}): restore the data, or "
+            "make the store with --events all.",
         ) from error
 
 
