@@ -58,13 +58,13 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise an exception, so that the running code can clean up. Libraries in C++ abort at an exception in the middle
     of an import, so there the process ends at once or, if it has child processes to end first, after the import."""
     from precompute.errors import Terminated
-    from precompute.utils import files
+    from precompute.utils import ownership
 
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             if "multiprocessing" in sys.modules and sys.modules["multiprocessing"].active_children():
                 return send_again(number)
-            files.abandon()
+            ownership.abandon()
             end(number)
         frame = frame.f_back
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -6,18 +6,31 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, NoDecode
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs, NoDecode
 
 from backend.settings import AllowedHost
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
-from precompute.errors import SaevxError
-from precompute.experiments.cli import Experiment
-from precompute.options.shared import SaeFormat
+from precompute.errors import SaevxError, checkout_only
+from precompute.options.shared import Dtype, Quantize, SaeFormat
 from precompute.utils.command_line import CommandOptions, Paths, UrlPath, from_environment
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
+
+ROOT = Path(__file__).parents[1]
+if (ROOT / "precompute/experiments/cli.py").is_file():
+    from precompute.experiments.cli import Experiment
+else:
+
+    class Experiment(CommandOptions):  # type: ignore[no-redef]
+        """Rerun one of the paper's experiments. Needs a checkout: experiments are not in the package."""
+
+        arguments: CliUnknownArgs
+
+        def cli_cmd(self) -> None:
+            raise SaevxError(checkout_only("saevx experiment"))
+
 
 Port = Field(default=8000, ge=0, le=65535)
 Host = Annotated[str, Field(min_length=1)]
@@ -49,11 +62,11 @@ class Serve(CommandOptions):
     """File format of that SAE, as for `saevx precompute`; auto: as in the store, or recognised from its files."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
     device_map: str | None = None
     """Device map of accelerate, such as auto, to spread the model over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
+    quantize: Quantize | None = None
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
     """Live requests that may wait; further requests are answered 503."""
@@ -116,18 +129,17 @@ class Bench(CommandOptions):
     """Where to compute: cpu, cuda."""
 
     def cli_cmd(self) -> None:
-        root = Path(__file__).parents[1]
-        if not (root / "tests" / "bench").is_dir():
-            raise SaevxError("Benchmarks need a checkout of the repository: clone it and run `make setup` there.")
+        if not (ROOT / "tests" / "bench").is_dir():
+            raise SaevxError(checkout_only("saevx bench"))
         if not (self.demo / "store" / "manifest.json").is_file():
             raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
-        sys.path.insert(0, str(root))
+        sys.path.insert(0, str(ROOT))
         from tests.bench.run import bench, names, said, write
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
         command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
-        out = self.out or (None if self.small else root / "docs" / "results" / f"bench-{self.name}.json")
+        out = self.out or (None if self.small else ROOT / "docs" / "results" / f"bench-{self.name}.json")
         with nullcontext() if out is None else exclusive(out):
             result = bench(
                 self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from precompute.errors import SaevxError
 from precompute.store.opening import read_manifest
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
 
 
 def say(line: str) -> None:
@@ -37,7 +37,7 @@ def _make(folder: Path, n_samples: int) -> Path:
         say(f"{store} already exists: nothing to make.")
         return store
     begin = time.monotonic()
-    from precompute.demo.build import build
+    from precompute.demo.make import build
 
     build(folder, n_samples, say)
     from precompute.options.precompute import Options

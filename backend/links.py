@@ -122,7 +122,7 @@ def check_feature(store: OpenStore, feature: int) -> None:
 def check_sample(store: OpenStore, sample_id: str) -> int:
     """The sample's row, or HTTP 404."""
     try:
-        return store.store.row(sample_id)
+        return store.store.samples.row(sample_id)
     except StoreUnreadable:
         raise
     except SaevxError as error:

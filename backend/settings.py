@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from precompute.options.shared import SaeFormat
+from precompute.options.shared import Quantize, SaeFormat
 from precompute.utils.command_line import UrlPath
 
 EVERY = "*"
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """Number type of the live model: auto, float32, bfloat16, float16."""
     device_map: str | None = None
     """Device map of accelerate, such as auto, to spread the model over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
+    quantize: Quantize | None = None
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
     """Live requests that may wait; further requests are answered 503."""

@@ -51,9 +51,9 @@ class Watch:
         self.last_stamps: list[Stamp | None] = []
 
     def unchanged(self) -> bool:
-        now = [Stamp.of(path) for path in self.watched]
+        now = [Stamp.from_file(path) for path in self.watched]
         if now != self.last_stamps:
-            if None in now or any(Stamp.of(path) != stamp for path, stamp in self.files):
+            if None in now or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
                 return False
             self.last_stamps = now
         return True
@@ -129,7 +129,7 @@ class OpenStore:
     @classmethod
     def at(cls, path: Path, name: str | None = None) -> OpenStore:
         """The store at `path`, under `name` or the name in its manifest. Raises SaevxError as `Store.open`."""
-        manifest = Stamp.of(path / MANIFEST)  # before it is read, so that a manifest written later is noticed
+        manifest = Stamp.from_file(path / MANIFEST)  # before it is read, so that a manifest written later is noticed
         store = Store.open(path)
         watch = Watch(path, {MANIFEST: manifest, **store.stamps})
         return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch)
@@ -189,7 +189,7 @@ class StoreSlot:
         return self.opened
 
     async def _renew(self) -> None:
-        before, stamp = self.opened, Stamp.of(self.path / MANIFEST)
+        before, stamp = self.opened, Stamp.from_file(self.path / MANIFEST)
         if before is not None and before.is_current():
             self.reason = None  # it was moved away for a while, or another request has opened it
             return

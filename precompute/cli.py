@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from precompute.errors import SaevxError, Terminated, first_line
+from precompute.options.evaluate import EvaluateOptions
 from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import Options
 from precompute.options.score import ScoreOptions
-from precompute.options.shared import EvaluateOptions, TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
 from precompute.utils.failures import causes, sentence, truer_sentence, without_secrets, write_log
-from precompute.utils.files import atomic_write, check_file, exclusive, write_text
+from precompute.utils.files import atomic_write, check_file, write_text
+from precompute.utils.ownership import exclusive
 
 CLI_CONFIG = SettingsConfigDict(
     cli_kebab_case=True,
@@ -39,11 +41,6 @@ CLI_CONFIG = SettingsConfigDict(
 class Precompute(Options):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: CliPositionalArg[str]
-    """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
-
     def cli_cmd(self) -> None:
         from precompute.pipeline import precompute
 
@@ -55,11 +52,6 @@ class Precompute(Options):
 class Train(TrainOptions):
     """Train an SAE-V, or an SAE, on a layer of a model; a run that was killed goes on when it is repeated."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: CliPositionalArg[str]
-    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
-
     def cli_cmd(self) -> None:
         from precompute.training.train import train
 
@@ -68,13 +60,6 @@ class Train(TrainOptions):
 
 class Evaluate(EvaluateOptions):
     """Measure an SAE inside a model: loss recovered, FVU, L0 and dead features, overall and per modality."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    sae: CliPositionalArg[str]
-    """SAE: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
-    data: CliPositionalArg[str]
-    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
 
     def cli_cmd(self) -> None:
         from precompute.training.evaluate import evaluate
@@ -98,8 +83,6 @@ class Evaluate(EvaluateOptions):
 class Verify(CommandOptions):
     """Check a finished store: every file against its checksum, every count and example against the events."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
     store: CliPositionalArg[Path]
     """Folder of the store."""
 
@@ -117,11 +100,6 @@ class Verify(CommandOptions):
 class Score(ScoreOptions):
     """Score any number of new pairs with the ω of a finished store: id, all scores and flags of each."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: CliPositionalArg[str]
-    """Pairs, as `saevx precompute` takes them."""
-
     def cli_cmd(self) -> None:
         from precompute.scoring.new_data import score_data
 
@@ -130,8 +108,6 @@ class Score(ScoreOptions):
 
 class Filter(CommandOptions):
     """Keep the best pairs by a score, as JSONL that `datasets` loads back, with the rows' own fields."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     store: CliPositionalArg[Path]
     """Folder of a store, or a file that `saevx score` wrote."""
@@ -150,13 +126,13 @@ class Filter(CommandOptions):
         from precompute.scoring.filter import filter_file, filter_store
         from precompute.store.reader import Store
 
-        asked: dict[str, Any] = {
+        choice: dict[str, Any] = {
             "by": self.by, "keep": self.keep, "flags": self.drop_flags, "format": self.format
         }  # fmt: skip
         if self.store.is_file():
-            lines = filter_file(self.store, **asked)
+            lines = filter_file(self.store, **choice)
         else:
-            lines = filter_store(Store.open(self.store), **asked)
+            lines = filter_store(Store.open(self.store), **choice)
         if self.out is None:
             sys.stdout.writelines(lines)
             return
@@ -168,11 +144,6 @@ class Filter(CommandOptions):
 
 class Patches(PatchesOptions):
     """Measure how much of a task a model can still do with the best patches of each picture alone."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: CliPositionalArg[str]
-    """Questions about pictures, as rows that `saevx precompute` takes, with their answer in a field of its own."""
 
     def cli_cmd(self) -> None:
         from precompute.patches.run import patches_data

@@ -1,4 +1,6 @@
-"""What people are told when something is wrong."""
+"""Errors that people read, and the sentences that several places raise."""
+
+from pathlib import Path
 
 
 class SaevxError(Exception):
@@ -31,3 +33,20 @@ class Terminated(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """What an error says, short enough for a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def checkout_only(what: str) -> str:
+    """The sentence for what only maintainers run, where it is missing, as it is in the wheel."""
+    return f"{what} is not part of the installed package: clone the repository and run `make setup` there."
+
+
+def require_checkout(package: str, package_file: str, module: str) -> None:
+    """End the process with one sentence where a package of maintainers' modules lacks them, as in the wheel.
+
+    Args:
+        package: its `__name__`.
+        package_file: its `__file__`.
+        module: file name of one of its modules.
+    """
+    if not Path(package_file).with_name(module).is_file():
+        raise SystemExit(checkout_only(package))

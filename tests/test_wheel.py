@@ -54,6 +54,26 @@ def test_every_page_is_served_by_the_wheel(installed: Path, demo: Demo, tmp_path
                 assert reply.status == 200 and len(reply.read()) > 500, path
 
 
+MAINTAINERS = (
+    "precompute.demo.training.train_sae", "precompute.demo.evaluation.report", "precompute.experiments.report"
+)  # fmt: skip
+"""What is left out of the wheel."""
+
+
+def test_what_only_maintainers_run_is_left_out_and_says_so(installed: Path, tmp_path: Path, without_node: None) -> None:
+    site = next(installed.parents[1].glob("lib/python*/site-packages"))
+    for folder in ("demo/training", "demo/evaluation", "experiments"):
+        assert [path.name for path in (site / "precompute" / folder).glob("*.*")] == ["__init__.py"]
+    saevx = str(installed.with_name("saevx"))
+    commands = [[str(installed), "-m", module] for module in MAINTAINERS]
+    commands += [[saevx, "experiment"], [saevx, "experiment", "filtering", "--seeds", "1"], [saevx, "bench", "collect"]]
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and not done.stdout, command
+        (line,) = done.stderr.splitlines()
+        assert line.endswith("is not part of the installed package: clone the repository and run `make setup` there.")
+
+
 def test_the_wheel_makes_the_demo(installed: Path, tmp_path: Path, without_node: None) -> None:
     command = [installed.with_name("saevx"), "demo", "--dir", tmp_path / "demo", "--samples", "24", "--no-serve"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=dict(os.environ))

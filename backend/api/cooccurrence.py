@@ -27,7 +27,7 @@ def get_cooccurrence(
 ) -> Page[CooccurrencePair]:
     if feature is not None:
         check_feature(store, feature)
-    page = store.store.cooccurrence(
+    page = store.store.cooccurrence.list(
         kind=kind, sort=sort, min_support=min_support, feature=feature, limit=limit, cursor=cursor
     )
     return Page[CooccurrencePair].model_validate(page._asdict())

@@ -60,7 +60,7 @@ def get_features(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[Feature]:
-    page = store.store.features(
+    page = store.store.features.list(
         sort=sort,
         order=order,
         limit=limit,
@@ -79,7 +79,7 @@ def get_features(
 @router.get("/features/{feature}", summary="One feature with all its figures")
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
-    return FeatureDetail.model_validate(store.store.feature(feature))
+    return FeatureDetail.model_validate(store.store.features.get(feature))
 
 
 @router.get("/features/{feature}/examples", response_model=Page[Example], summary="Where the feature fires")
@@ -131,6 +131,6 @@ def examples(
         return (computed or {}).get(row)
 
     check_feature(store, feature)
-    items = store.store.examples(feature, modality=modality, band=band, limit=limit, compute=compute)
+    items = store.store.examples.of(feature, modality=modality, band=band, limit=limit, compute=compute)
     linked = Links(request, store).all_images(items)
     return Page[Example].model_validate({"items": linked, "total": len(linked)})

@@ -20,12 +20,12 @@ router = APIRouter(tags=["quality"], dependencies=[Cached])
 
 @router.get("/scores", summary="Scores, each with its distribution and calibration")
 def get_scores(store: StoreDep) -> Page[Score]:
-    return Page[Score].model_validate({"items": store.store.scores, "total": len(store.store.scores)})
+    return Page[Score].model_validate({"items": store.store.quality.scores, "total": len(store.store.quality.scores)})
 
 
 @router.get("/flags", summary="Flags, each with its threshold, count and calibration")
 def get_flags(store: StoreDep) -> Page[Flag]:
-    return Page[Flag].model_validate({"items": store.store.flags, "total": len(store.store.flags)})
+    return Page[Flag].model_validate({"items": store.store.quality.flags, "total": len(store.store.quality.flags)})
 
 
 def flag_names(values: list[str]) -> list[str]:

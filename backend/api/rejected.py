@@ -20,5 +20,5 @@ def get_rejected(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> RejectedPage:
-    page = store.store.rejected(kind=kind, limit=limit, cursor=cursor)
-    return RejectedPage.model_validate({**page._asdict(), "kinds": store.store.rejected_kinds})
+    page = store.store.rejected.list(kind=kind, limit=limit, cursor=cursor)
+    return RejectedPage.model_validate({**page._asdict(), "kinds": store.store.rejected.kinds})

@@ -14,7 +14,7 @@ from backend.deps import StateDep, StoreDep
 from backend.schemas.common import Model
 from backend.schemas.sae import SaeEvaluation, SaeReport, SaeTraining
 from precompute.sae.quality import sae_warning
-from precompute.store.run_info import located
+from precompute.store.opening import located
 
 router = APIRouter(tags=["sae"])
 

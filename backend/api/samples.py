@@ -21,7 +21,7 @@ from backend.schemas.common import FlagName, Order, Page, Problem, ScoreName
 from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
-from precompute.store.events import NotKept, SampleEvents
+from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
 
 router = APIRouter(tags=["samples"])
@@ -86,7 +86,7 @@ def get_samples(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[Sample]:
-    page = store.store.samples(
+    page = store.store.samples.list(
         sort=sort, order=order, limit=limit, cursor=cursor, flag=flag, threshold=threshold, q=q
     )
     items = Links(request, store).all_images(page.items)
@@ -117,12 +117,12 @@ async def get_activations(
 def activations(
     store: OpenStore, sample_id: str, features: list[int], computed: SampleEvents | None = None
 ) -> Activations:
-    """Activations on every token and patch. Raises NotKept if the events are neither in the store nor `computed`."""
+    """Activations on every token and patch. Raises EventsNotStored if neither the store nor `computed` has the events."""
     row = check_sample(store, sample_id)
     for one in features:
         check_feature(store, one)
     events = (computed or store.recomputed.missing_events(row)) if features else None
-    return Activations.model_validate(store.store.activations(sample_id, features, events))
+    return Activations.model_validate(store.store.samples.activations(sample_id, features, events))
 
 
 @at_sample(
@@ -163,18 +163,18 @@ def features_here(
     cursor: str | None = None,
     computed: SampleEvents | None = None,
 ) -> FeaturesHere:
-    """Features active at one place. Raises NotKept if the events are neither in the store nor `computed`."""
+    """Features active at one place. Raises EventsNotStored if neither the store nor `computed` has the events."""
     row = check_sample(store, sample_id)
     if (position is None) == (patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(patch) if patch is not None else None
-    read = partial(store.store.features_at, sample_id, position=position, patch=at)
+    read = partial(store.store.samples.features_at, sample_id, position=position, patch=at)
     events: SampleEvents | None = None
     try:
         read(limit=1)
     except StoreUnreadable:
         raise
-    except NotKept:  # the place exists, but the store has no activations there
+    except EventsNotStored:  # the place exists, but the store has no activations there
         events = computed or store.recomputed.missing_events(row)
         if events is None:
             raise
@@ -207,7 +207,7 @@ def get_image(
     etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
     is_immutable = v == Links(request, store).version  # otherwise the address may be of a store that was replaced
     headers = {"Cache-Control": IMMUTABLE if is_immutable else "no-cache", "ETag": etag}
-    matches = store.store.samples(ids=[sample_id], limit=1).items
+    matches = store.store.samples.list(ids=[sample_id], limit=1).items
     if not matches:
         raise HTTPException(404, f"There is no sample {sample_id!r} in this store.")
     if etag in request.headers.get("if-none-match", ""):
@@ -215,7 +215,7 @@ def get_image(
     images = matches[0]["images"]
     if image >= len(images):
         raise HTTPException(404, f"Sample {sample_id!r} has {len(images)} images, counted from 0.")
-    path = store.store.image_path(sample_id, image)
+    path = store.store.samples.image_path(sample_id, image)
     try:
         if size is None and box is None:
             data = path.read_bytes()
@@ -240,7 +240,7 @@ def get_sample(
     top: Annotated[int, Query(ge=1, le=256, description="Number of features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)
-    return SampleDetail.model_validate(Links(request, store).images(store.store.sample(sample_id, top)))
+    return SampleDetail.model_validate(Links(request, store).images(store.store.samples.get(sample_id, top)))
 
 
 @lru_cache(maxsize=512)

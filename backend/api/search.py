@@ -30,7 +30,7 @@ def get_search(
     q: Annotated[str, Query(min_length=1, max_length=500)],
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> WordSearch:
-    answer = store.store.search_words(q, limit)
+    answer = store.store.search.words(q, limit)
     answer["samples"] = Links(request, store).all_images(answer["samples"])
     return WordSearch.model_validate(answer)
 

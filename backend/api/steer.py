@@ -90,7 +90,7 @@ def get_images(state: State, store: OpenStore, steering: SteerRequest) -> list[I
 def pushes_of(store: OpenStore, steering: SteerRequest) -> list[Push]:
     from precompute.live.steer import Push
 
-    p999 = store.store.feature_table["p999"]
+    p999 = store.store.features.table["p999"]
     return [Push(f.id, f.mode, f.strength, float(p999[f.id])) for f in steering.features]
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.stores import OpenStore
 from precompute.live.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
-from precompute.store.sample_vectors import sample_vector
 from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
+from precompute.utils.types import Array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from backend.live.model_worker import Engine
     from precompute.live.engine import Encoded
 
-Array = NDArray[Any]
 
 
 class Query(NamedTuple):
@@ -95,7 +93,7 @@ def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.I
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
     result = answer(opened, Query(largest, modalities, events, views_of(encoded)), limit)
-    return {**result, "tokens": opened.token_texts(events.token_id_t[events.modality_t == TEXT])}
+    return {**result, "tokens": opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])}
 
 
 def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:
@@ -107,8 +105,8 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
             are ranked, and the reply does not say where on the image the features fire.
     """
     opened = store.store
-    item = opened.sample(opened.sample_id(row), 1)
-    events = opened.events.sample(row) if opened.events.has(row) else computed
+    item = opened.samples.get(opened.samples.sample_id(row), 1)
+    events = opened.events.of(row) if opened.events.has(row) else computed
     if events is not None:
         largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     else:
@@ -125,13 +123,13 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
 def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
     """The reply to a search, without the query's tokens."""
     largest, modalities, events, views, row = query
-    ranked = rank(largest, opened.feature_table, opened.n_samples, modalities)
+    ranked = rank(largest, opened.features.table, opened.n_samples, modalities)
 
     def feature_hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(chosen)[:limit]
         ids = [int(k) for k in ranked.feature[places]]
-        refs = opened.feature_refs(ids)
-        table = opened.feature_table
+        refs = opened.features.refs(ids)
+        table = opened.features.table
         drawn_ids = ids[:N_GRIDS] if with_grids and IMAGE in modalities else []
         grids_k = grids(events, views, drawn_ids) if events is not None and drawn_ids else []
         return [
@@ -150,8 +148,8 @@ def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
     samples: list[dict[str, Any]] = []
     for modality in modalities:
         active = np.flatnonzero(largest[:, modality])
-        vector = sample_vector(active, largest[active, modality], MODALITIES[modality], opened)
-        near = opened.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (row is not None))
+        vector = opened.search.sample_vector(active, largest[active, modality], MODALITIES[modality])
+        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (row is not None))
         samples += [one for one in near if one["row"] != row][:N_NEAREST]
     return {
         "features": feature_hits(~ranked.dense, True),
@@ -195,8 +193,8 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> di
         "scores": scores,
         "flags": flags,
         "flag_scores": flag_scores,
-        "score_ranks": opened.rank_scores(scores),
-        "top_features": {name: opened.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
+        "score_ranks": opened.quality.rank_scores(scores),
+        "top_features": {name: opened.features.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
     }
 
 

@@ -18,7 +18,7 @@ from fastapi import HTTPException, Request
 from backend.schemas.common import LiveStatus
 from backend.settings import Settings
 from precompute.errors import SaevxError
-from precompute.store.run_info import located
+from precompute.store.opening import located
 
 if TYPE_CHECKING:
     from precompute.model.mllm import Mllm

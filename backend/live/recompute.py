@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend.live.model_worker import Live, Reservation
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
-from precompute.store.events import NotKept, SampleEvents
+from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
 
 if TYPE_CHECKING:
@@ -97,15 +97,15 @@ async def _compute(
 async def with_events(
     live: Live, open_store: OpenStore, sample_id: str, request: Request, answer: Callable[[SampleEvents | None], T]
 ) -> T:
-    """The result of `answer` in a thread. It is called with None first; if it raises NotKept, it is called again with
-    the sample's events from the live model.
+    """The result of `answer` in a thread. It is called with None first; if it raises EventsNotStored, it is called again
+    with the sample's events from the live model.
 
     Raises:
         HTTPException, ClientLeft: as `recompute_events`.
     """
     try:
         return await run_in_threadpool(answer, None)
-    except NotKept as missing:
+    except EventsNotStored as missing:
         row = missing.row
     return await run_in_threadpool(answer, await recompute_events(live, open_store, sample_id, row, request))
 

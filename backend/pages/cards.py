@@ -64,14 +64,14 @@ def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int
 
 
 def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -> dict[int, Markup]:
-    by_patch = open_store.store.strongest_examples(ids, "image", n)
+    by_patch = open_store.store.examples.strongest(ids, "image", n)
     images: dict[int, list[HeatImage]] = {}
     for id, items in by_patch.items():
         examples = [Example.model_validate(one) for one in links.all_images(items)]
         top = max((one.activation for one in examples), default=0.0)
         images[id] = [image for one in examples if (image := example_image(one, top, THUMB)) is not None]
     without = [id for id in ids if not images[id]]
-    by_token = open_store.store.strongest_examples(without, "text", 2 * n) if without else {}
+    by_token = open_store.store.examples.strongest(without, "text", 2 * n) if without else {}
     words = {
         id: list(dict.fromkeys(visible(one["token"].strip() or one["token"]) for one in items))
         for id, items in by_token.items()
@@ -99,8 +99,8 @@ def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, 
 
 
 def list_flags(open_store: OpenStore) -> list[Flag]:
-    return [Flag.model_validate(one) for one in open_store.store.flags]
+    return [Flag.model_validate(one) for one in open_store.store.quality.flags]
 
 
 def list_scores(open_store: OpenStore) -> list[Score]:
-    return [Score.model_validate(one) for one in open_store.store.scores]
+    return [Score.model_validate(one) for one in open_store.store.quality.scores]

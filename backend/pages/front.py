@@ -56,7 +56,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         provenance=provenance,
         unavailable=state.unavailable,
         sae_warning=sae_warning(quality),
-        rejected=open_store.store.rejected_kinds if store.n_quarantined else [],
+        rejected=open_store.store.rejected.kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 

@@ -99,5 +99,5 @@ class Selection(NamedTuple):
 def selected(open_store: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
     """How many samples `GET /filter` would stream, and the score at the cut."""
     rows = kept_rows(open_store.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
-    values = open_store.store.score_values(by)[rows]
+    values = open_store.store.quality.score_values(by)[rows]
     return Selection(len(rows), float(values.min()) if len(rows) else None)

@@ -109,7 +109,7 @@ def sample_page(
         reason: why the events are not available, shown in their place.
 
     Raises:
-        NotKept: the events are neither in the store nor `computed`, but the live model can compute them.
+        EventsNotStored: the events are neither in the store nor `computed`, but the live model can compute them.
     """
     sample_id, feature, position, view, row, col = selection
     detail = samples_api.get_sample(request, open_store, sample_id)

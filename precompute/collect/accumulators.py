@@ -8,10 +8,8 @@ tokens, samples or features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.collect.entries import (
@@ -30,9 +28,10 @@ from precompute.collect.entries import (
     whole,
 )
 from precompute.store.schema import BAND, N_BANDS, TOP
-from precompute.utils.tensors import places, rank_in_run
+from precompute.utils.ragged import torch_rank_in_run
+from precompute.utils.tensors import nonzero_indices
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 N_BINS = 256
 SHIFT = 7
 """Bin of a float16 = its bits >> 7: 8 bins an octave."""
@@ -97,7 +96,7 @@ class Accumulator:
         self.hist.index_add_(0, group * N_BINS + (bits >> SHIFT), torch.ones_like(group))
         here, value = samples.group[samples.last], bits_of(samples.value[samples.last])
         bits_of(self.max).scatter_reduce_(0, here, value, "amax")
-        self.top.add(samples.entries(samples.last[places(value >= self.gate[here])]))
+        self.top.add(samples.entries(samples.last[nonzero_indices(value >= self.gate[here])]))
         self.band.add(samples.entries(self._band_candidates(samples)))
         self._settle()
 
@@ -110,7 +109,7 @@ class Accumulator:
         highest = torch.ones_like(cell, dtype=torch.bool)
         highest[:-1] = (cell[1:] != cell[:-1]) | (samples.sample[1:] != samples.sample[:-1])
         hashed = sample_hash(self.seed, group, samples.sample, samples.row_s)
-        return places(highest & ((hashed <= self.limit[cell]) | (largest != self.limit_octave[group])))
+        return nonzero_indices(highest & ((hashed <= self.limit[cell]) | (largest != self.limit_octave[group])))
 
     def merge(self, other: Accum) -> None:
         """Take in other accumulators, of other samples, of the same features and seed."""
@@ -119,7 +118,7 @@ class Accumulator:
         self.total += other.total.to(self.device)
         self.max = torch.maximum(self.max, other.max.to(self.device))
         self.hist[other.hist_at.to(self.device)] += other.hist_n.to(self.device)
-        self.top.add(top.take(places(bits_of(top.value) >= self.gate[top.group])))
+        self.top.add(top.take(nonzero_indices(bits_of(top.value) >= self.gate[top.group])))
         self.band.add(band)
         self._settle()
 
@@ -133,9 +132,9 @@ class Accumulator:
     def _cut_top(self) -> None:
         top = self.top.joined()
         order = ranked(top)
-        rank = rank_in_run(top.group[order])
-        self.top.keep(top.take(order[places(rank < TOP)]))
-        last = order[places(rank == TOP - 1)]
+        rank = torch_rank_in_run(top.group[order])
+        self.top.keep(top.take(order[nonzero_indices(rank < TOP)]))
+        last = order[nonzero_indices(rank == TOP - 1)]
         self.gate[top.group[last]] = bits_of(top.value[last])
 
     def _cut_band(self) -> None:
@@ -143,7 +142,7 @@ class Accumulator:
         band = pick_bands(self.band.joined(), octave_g, self.seed)
         self.band.keep(band)
         cell = band_cells(band.group, band.value, octave_g[band.group])
-        last = places(rank_in_run(cell) == BAND - 1)
+        last = nonzero_indices(torch_rank_in_run(cell) == BAND - 1)
         self.limit.fill_(LAST_HASH)
         self.limit[cell[last]] = entry_hash(self.seed, band.take(last))
         self.limit_octave = octave_g
@@ -152,7 +151,7 @@ class Accumulator:
         """What has been taken in."""
         self._cut_top()
         self._cut_band()
-        filled = places(self.hist > 0)
+        filled = nonzero_indices(self.hist > 0)
         top, band = (Entries(*(column.cpu() for column in one.kept)) for one in (self.top, self.band))
         return Accum(
             self.count.cpu(), self.total.cpu(), self.max.cpu(), filled.cpu(), self.hist[filled].cpu(), top, band
@@ -192,7 +191,7 @@ def tables(accum: Accum) -> dict[str, Array]:
     top, band = accum.top, accum.band
     cells = band_cells(band.group, band.value, octave(accum.max)[band.group])
     for name, entries, cell, shape in (("top", top, top.group, (TOP,)), ("band", band, cells, (N_BANDS, BAND))):
-        at = cell * shape[-1] + rank_in_run(cell)
+        at = cell * shape[-1] + torch_rank_in_run(cell)
         for field, missing in MISSING.items():
             column = getattr(entries, field)
             table = torch.full((n, 2, *shape), missing, dtype=column.dtype)

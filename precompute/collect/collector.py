@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from precompute.collect.accumulators import Accumulator
 from precompute.collect.entries import by_sample
@@ -31,9 +31,9 @@ from precompute.sae.encode import CHUNK_ELEMENTS, Scale, encode_batch, largest_a
 from precompute.sae.sae import SaeV, average_factor
 from precompute.utils import memory
 from precompute.utils.files import write_text
-from precompute.utils.progress import Progress
+from precompute.utils.progress import progress_bar
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 THUMBS, PRELUDE_FILE = "thumbs", "prelude.json"
 CHUNK_BYTES = 4 * CHUNK_ELEMENTS
 
@@ -111,7 +111,7 @@ class Collector:
                 loaded = self.waited(loaded)
             found, loaded = self.prelude(loaded, fresh=todo[0] == 0)
             scale = Scale.of(found)
-            bar = Progress("collect", n_samples, "samples", n_samples - left, quiet=quiet)
+            bar = progress_bar("collect", n_samples, "samples", n_samples - left, quiet=quiet)
             with bar as progress, behind(self.overlaps) as later:
                 for i in todo:
                     later(partial(self.write, i, self.shard(i, loaded, scale, progress)))
@@ -243,7 +243,7 @@ class Collector:
 
     # ---- a shard
 
-    def shard(self, number: int, loaded: Iterator[Loaded], scale: Scale, progress: Progress) -> Shard:
+    def shard(self, number: int, loaded: Iterator[Loaded], scale: Scale, progress: tqdm) -> Shard:
         """Compute one shard."""
         ds = {self.data.rows[i].index for i in self.plan.ds}
         samples: list[Sample] = []
@@ -269,7 +269,7 @@ class Collector:
                 sum_md = sums_of(encoded, good_b)
                 del encoded, events, reduced  # nothing of a batch but its samples stands beside the next
             sums.append(sum_md)
-            progress.add(len(one.rows) + len(one.rejected_rows))
+            progress.update(len(one.rows) + len(one.rejected_rows))
             del one
         samples.sort(key=lambda sample: sample.index)
         return Shard(samples, rejected_rows, np.array(sums), accumulator.accum())

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.store.schema import BAND, N_BANDS
-from precompute.utils.tensors import mix, order_of, places, rank_in_run, run_ends, run_starts, signed, sorted_numbers
+from precompute.utils.ragged import torch_rank_in_run, torch_run_ends, torch_run_starts
+from precompute.utils.tensors import argsort_distinct, mix, nonzero_indices, signed, sorted_numbers
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 VALUE_BITS = 15
 """Of a float16 ≥ 0."""
 FIXED = 24
@@ -100,14 +100,15 @@ def by_sample(events: Activations, n_features: int) -> BySample:
     """What the activations of a batch come to: all that ever comes of its samples, as none goes on in another batch."""
     side_t = events.sample_t * 2 + events.modality_t
     key, token = by_place(side_t * n_features, len(events.row_s) * 2 * n_features, events)
-    levels = run_starts(key >> 10)
-    if len(subnormal := places((key & (1 << VALUE_BITS) - 1) < 1 << 10)):  # their exponent's bits are all the same
+    levels = torch_run_starts(key >> 10)
+    # Subnormal numbers: the bits of their exponent are all the same.
+    if len(subnormal := nonzero_indices((key & (1 << VALUE_BITS) - 1) < 1 << 10)):
         finer = octave_of(key[subnormal] & (1 << VALUE_BITS) - 1)
-        levels = torch.cat([levels, subnormal[run_starts(key[subnormal] >> VALUE_BITS, finer)]]).unique()
-    at = run_ends(levels, len(key)) - 1
+        levels = torch.cat([levels, subnormal[torch_run_starts(key[subnormal] >> VALUE_BITS, finer)]]).unique()
+    at = torch_run_ends(levels, len(key)) - 1
     place, bits, token = key[at] >> VALUE_BITS, (key[at] & (1 << VALUE_BITS) - 1).to(torch.int16), token[at]
-    begin = run_starts(place)
-    last = run_ends(begin, len(place)) - 1
+    begin = torch_run_starts(place)
+    last = torch_run_ends(begin, len(place)) - 1
     n_active = torch.diff(at[last], prepend=at.new_full((1,), -1)).int().repeat_interleave(last + 1 - begin)
     side = side_t[token]
     group = (place - side * n_features) * 2 + (side & 1)
@@ -155,7 +156,7 @@ def ranked(entries: Entries) -> Tensor:
     width = bits_needed(entries.row)
     key = entries.group << VALUE_BITS | (1 << VALUE_BITS) - 1 - bits_of(entries.value).long()
     if bits_needed(entries.group) + VALUE_BITS + width < 64:
-        return order_of(key << width | entries.row)
+        return argsort_distinct(key << width | entries.row)
     order = entries.row.argsort(stable=True)
     return order[key[order].argsort(stable=True)]
 
@@ -172,8 +173,8 @@ def pick_bands(entries: Entries, octave_g: Tensor, seed: int) -> Entries:
     """
     cell, key = band_cells(entries.group, entries.value, octave_g[entries.group]), entry_hash(seed, entries)
     order = hashed_order(entries, cell, key)
-    order = order[run_starts(cell[order], entries.row[order])]
-    return entries.take(order[places(rank_in_run(cell[order]) < BAND)])
+    order = order[torch_run_starts(cell[order], entries.row[order])]
+    return entries.take(order[nonzero_indices(torch_rank_in_run(cell[order]) < BAND)])
 
 
 def hashed_order(entries: Entries, cell: Tensor, key: Tensor) -> Tensor:
@@ -181,11 +182,11 @@ def hashed_order(entries: Entries, cell: Tensor, key: Tensor) -> Tensor:
     # One sort of cell and as much of the hash as fits beside it is several times faster than four.
     width = bits_needed(cell)
     packed = cell << (63 - width) | (key >> (width + 1)) + (1 << (62 - width))
-    order = order_of(packed)
-    begin = run_starts(packed[order])
-    n = run_ends(begin, len(order)) - begin
+    order = argsort_distinct(packed)
+    begin = torch_run_starts(packed[order])
+    n = torch_run_ends(begin, len(order)) - begin
     # What agrees in so much is mostly a sample's own octaves in the lowest band.
-    tied = places((n > 1).repeat_interleave(n))
+    tied = nonzero_indices((n > 1).repeat_interleave(n))
     subset = order[tied]
     for column in (-bits_of(entries.value), entries.row, key, cell):
         subset = subset[column[subset].argsort(stable=True)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.collect import accumulators as acc
 from precompute.collect.collector import PRELUDE_FILE, THUMBS, Collector, thumb_path
@@ -25,9 +24,9 @@ from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, new_array
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 FAN = 8
 """Accumulators that become one in a node of the tree."""
 TOKENS = 1 << 20
@@ -328,7 +327,7 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def tidy(part: Path) -> None:
+def remove_temporary(part: Path) -> None:
     """Remove what only an interrupted pass needs."""
     for folder in (SHARDS, THUMBS):
         shutil.rmtree(part / folder, ignore_errors=True)

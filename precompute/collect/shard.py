@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.collect import accumulators as acc
@@ -19,13 +18,13 @@ from precompute.data import RejectedRow
 from precompute.model.mllm import IMAGE, TEXT
 from precompute.sae.encode import Encoded
 from precompute.utils.files import atomic_write
-from precompute.utils.runs import offsets
-from precompute.utils.tensors import exact, places
+from precompute.utils.ragged import offsets
+from precompute.utils.tensors import exact, nonzero_indices
+from precompute.utils.types import Array
 
 if TYPE_CHECKING:
     from precompute.collect.collector import Loaded
 
-Array = NDArray[Any]
 SHARDS = "shards"
 """Their folder in the unfinished store."""
 
@@ -81,8 +80,8 @@ def pair_events(encoded: Encoded, one: Loaded) -> Activations:
     n_t, feature_e, value_e = events.count_t, events.feature_e, events.value_e
     if not good.all():
         good_t = torch.from_numpy(good).to(n_t.device)
-        good_e = places(good_t.repeat_interleave(n_t))
-        n_t, feature_e, value_e = n_t[places(good_t)], feature_e[good_e], value_e[good_e]
+        good_e = nonzero_indices(good_t.repeat_interleave(n_t))
+        n_t, feature_e, value_e = n_t[nonzero_indices(good_t)], feature_e[good_e], value_e[good_e]
     row_s = torch.tensor([row.index for row in one.rows], device=n_t.device)
     sample_t, modality_t = by_token(pair_t), by_token(encoded.modality_t)
     return Activations(row_s, n_t, sample_t, modality_t, by_token(position_t), feature_e, value_e)

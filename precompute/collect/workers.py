@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precompute.collect.collector import Clock, Collector
 from precompute.collect.merge import tree, write_node
+from precompute.collect.session import Session
 from precompute.data import Data
 from precompute.data.batches import Plan
-from precompute.utils.progress import Progress
+from precompute.utils.progress import progress_bar
 from precompute.utils.ray_pool import pool
 
 if TYPE_CHECKING:
@@ -37,11 +38,7 @@ class Worker:
     """The pass over the planned batches, shard by shard."""
 
     def __init__(self, shared: Shared) -> None:
-        from precompute.pipeline import Run
-
-        run = Run(shared.options)
-        run.__dict__["data_and_plan"] = (shared.data, shared.plan)
-        self.job: Collector = run.collector()
+        self.job = Session(shared.options, planned=(shared.data, shared.plan)).collector()
 
     def shard(self, number: int) -> Done:
         """Write one shard."""
@@ -73,11 +70,11 @@ def collect(job: Collector, options: Options) -> dict[str, Any]:
     before = sum(n_samples) - sum(n_samples[i] for i in todo)
     n_workers = min(options.workers, len(todo))
     with pool(Worker, shared, options.ray, n_workers, gpu=device == "cuda") as workers:
-        with Progress("collect", sum(n_samples), "samples", before) as progress:
+        with progress_bar("collect", sum(n_samples), "samples", before) as progress:
             for done in workers.map("shard", todo):
                 job.clock.forward += done.forward
                 job.clock.tokens += done.tokens
-                progress.add(n_samples[done.number])
+                progress.update(n_samples[done.number])
         job.clock.wall += workers.seconds
         about = workers.about()
         for level, n in list(enumerate(tree(len(job.plan.shards))))[1:]:

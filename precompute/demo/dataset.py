@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from precompute.demo.scenes import COLOURS, NUMBERS, OBJECTS, SHAPES, SIZE, Scene, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import COLOURS, NUMBERS, OBJECTS, SHAPES, SIZE, Scene, make_scene
 
 N_DEMO = 1500
 # How many of 1,500 pairs are spoilt, and how.

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import combinations
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw
-
-from precompute.errors import SaevxError
 
 SIZE = 224  # pixels, what the vision encoder takes
 Split = Literal["train", "validation", "demo"]
 
-# noun → code points of its drawing; a second drawing, where there is one, is never shown in training.
+# noun → code points of its drawings; the second, where there is one, is never shown in training.
 OBJECTS: dict[str, list[str]] = {
     "dog": ["1f436", "1f415"],
     "cat": ["1f431", "1f408"],
@@ -128,9 +123,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "rectangle", "triangle", "star")
 PLACES = {(0, 0): "top left", (0, 1): "top right", (1, 0): "bottom left", (1, 1): "bottom right"}
 NUMBERS = {2: "two", 3: "three"}
-IN_WHEEL = Path(__file__).parent / "drawings"
-IN_CHECKOUT = Path(__file__).resolve().parents[2] / "frontend/node_modules/@lobehub/fluent-emoji-3d/assets"
-ASSETS = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,7 @@ class Entity:
 
 @dataclass
 class Scene:
-    """A picture's recipe and its caption; `truth` is for evaluation and never reaches the model."""
+    """What an image shows, and its caption; `truth` is for evaluation and never reaches the model."""
 
     split: str
     index: int
@@ -185,19 +177,6 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
-@lru_cache(maxsize=256)
-def drawing(code: str) -> Image.Image:
-    path = ASSETS / f"{code}.webp"
-    if not path.exists():
-        raise SaevxError(
-            "The demo's pictures come from the npm package @lobehub/fluent-emoji-3d, which is not installed: "
-            "run `make setup` in a checkout."
-        )
-    with Image.open(path) as image:
-        rgba = image.convert("RGBA")
-    return rgba.crop(rgba.getbbox())
-
-
 def seed_of(split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([{"train": 11, "validation": 23, "demo": 37}[split], index])
 
@@ -210,7 +189,7 @@ def dealt(index: int, slot: int, attempt: int) -> str:
 
 
 def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:
-    """The scene number `index` of a split; `second` draws unseen second pictures where there are any."""
+    """Scene number `index` of a split; `second` draws the second drawings, unseen in training, where there are any."""
     rng = seed_of(split, index)
     is_demo = split == "demo"
     attempt = 0
@@ -327,63 +306,3 @@ def ask(rng: np.random.Generator, scene: Scene) -> tuple[str, str]:
     if len(objects) == 1 and len(set(nouns)) == 1:
         options.append(("What is in the picture?", nouns[0]))
     return options[rng.integers(len(options))]
-
-
-def draw(scene: Scene) -> Image.Image:
-    """The picture, RGB, SIZE × SIZE."""
-    rng = np.random.default_rng(scene.seed)
-    base = np.array(COLOURS[scene.background], np.float32)
-    base = base + (255 - base) * rng.uniform(0, 0.25) if scene.background not in ("black", "white") else base
-    canvas = np.broadcast_to(base, (SIZE, SIZE, 3)).copy()
-    if rng.random() < 0.5:  # softly graded
-        slope = np.linspace(-1, 1, SIZE)[:, None] * rng.uniform(-14, 14) + np.linspace(-1, 1, SIZE)[
-            None
-        ] * rng.uniform(-14, 14)
-        canvas += slope[..., None]
-    image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    for e in scene.entities:
-        if e.colour:
-            draw_shape(image, e, rng)
-        else:
-            codes = OBJECTS[e.noun]
-            picture = drawing(codes[-1] if scene.second and len(codes) > 1 else codes[0])
-            side = e.box[2] - e.box[0]
-            picture = picture.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BICUBIC, expand=True)
-            picture = picture.crop(picture.getbbox())
-            scale = side / max(picture.size)
-            picture = picture.resize(
-                (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
-                Image.Resampling.LANCZOS,
-            )
-            image.paste(
-                picture,
-                (e.box[0] + (side - picture.width) // 2, e.box[1] + (side - picture.height) // 2),
-                picture,
-            )
-    return image
-
-
-def draw_shape(image: Image.Image, e: Entity, rng: np.random.Generator) -> None:
-    colour = tuple(
-        int(c) for c in np.clip(np.array(COLOURS[str(e.colour)]) + rng.integers(-10, 11, 3), 0, 255)
-    )
-    k = 4  # drawn four times as large, then reduced: smooth edges
-    side = (e.box[2] - e.box[0]) * k
-    mask = Image.new("L", (side, side), 0)
-    pen = ImageDraw.Draw(mask)
-    if e.noun == "circle":
-        pen.ellipse((0, 0, side - 1, side - 1), fill=255)
-    elif e.noun == "rectangle":
-        h = int(side * rng.uniform(0.55, 0.8))
-        pen.rectangle((0, (side - h) // 2, side - 1, (side + h) // 2), fill=255)
-    else:
-        n, inner = (3, 1.0) if e.noun == "triangle" else (5, 0.45)
-        turn = -np.pi / 2 + rng.uniform(-0.2, 0.2)
-        points = []
-        for i in range(n * (1 if n == 3 else 2)):
-            r = side / 2 * (1 if n == 3 or i % 2 == 0 else inner)
-            t = turn + 2 * np.pi * i / (n if n == 3 else 2 * n)
-            points.append((side / 2 + r * np.cos(t), side / 2 + r * np.sin(t)))
-        pen.polygon(points, fill=255)
-    mask = mask.resize((side // k, side // k), Image.Resampling.LANCZOS)
-    image.paste(Image.new("RGB", mask.size, colour), (e.box[0], e.box[1]), mask)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
+from precompute.collect.session import Session
 from precompute.errors import SaevxError
 from precompute.estimate import forecast
 from precompute.estimate.forecast import Forecast
@@ -17,9 +18,6 @@ from precompute.store.making import trim
 from precompute.store.making.unfinished import Collected
 from precompute.utils import memory
 from precompute.utils.progress import human, say
-
-if TYPE_CHECKING:
-    from precompute.pipeline import Run
 
 
 class Budget(NamedTuple):
@@ -46,47 +44,42 @@ class Budget(NamedTuple):
         return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
 
 
-def forecast_of(run: Run) -> Budget:
-    """Time, memory and bytes, from every step run for real on a few samples. Leaves the run's model loaded."""
-    o = run.options
+def estimate(options: Options) -> tuple[Budget, Session]:
+    """Time, memory and bytes, from every step run for real on a few samples.
+
+    Returns:
+        the estimate, and a session with the model and the data of the trial.
+    """
+    o = options
     sae, stride = narrow(o.sae, o.layer, o.device, o.sae_format)
     n_features = int((config_of(o.sae) or {}).get("d_sae") or 0) * (2 if sae.signed else 1)
     n_features = n_features if stride > 1 and n_features else sae.n_features * stride
-    run.sae = sae  # its few features stand for all while this lasts
-    try:
-        mllm = run.mllm
-        data, plan = run.data_and_plan
-        startup = time.time() - memory.begun()
-        given = {
-            **run.given(), "directions": lambda: sae.directions_fd.detach().cpu().numpy(), "labeller": None
-        }  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            found = rehearse(
-                mllm, sae, stride, data, plan, Path(folder), given, seed=o.seed, nll=o.nll, sinks=run.sinks, ds=o.ds
-            )
-    finally:
-        del run.sae
+    session = Session(o, sae=sae)
+    mllm = session.mllm
+    data, plan = session.planned
+    startup = time.time() - memory.begun()
+    with tempfile.TemporaryDirectory() as folder:
+        found = rehearse(
+            mllm, sae, stride, data, plan, Path(folder), {**session.step_options({}), "labeller": None}, seed=o.seed,
+            nll=o.nll, sinks=o.sink_multiple, ds=o.ds,
+        )  # fmt: skip
     vocab = int(mllm.model.get_input_embeddings().weight.shape[0])
     told = forecast.foretell(
         found, plan, ds=o.ds, n_features=n_features, vocab=vocab, d_model=mllm.d_model, startup=startup
     )
-    return Budget(told, found, data.n_rows, str(mllm.device))
+    return Budget(told, found, data.n_rows, str(mllm.device)), session.with_sae(None)
 
 
-def check(run: Run) -> Forecast | None:
-    """Before the pass: whether some store, or the one asked for, is foretold to fit. The forecast, where there is a
-    limit.
+def check(options: Options) -> tuple[Forecast, Session]:
+    """Before the pass: whether some store, or the one asked for, is estimated to fit.
 
     Raises:
         SaevxError: it is not.
     """
-    o = run.options
-    if o.max_store_gb is None:
-        return None
-    told = forecast_of(run).forecast
-    kept = trim.choose(o.events, o.max_store_gb, told.of)
-    say(f"events: {kept}, as foretold")
-    return told
+    o = options
+    budget, session = estimate(o)
+    say(f"events: {trim.choose(o.events, o.max_store_gb, budget.forecast.of)}, as foretold")
+    return budget.forecast, session
 
 
 def check_again(options: Options, foretold: Forecast, data: Collected) -> None:

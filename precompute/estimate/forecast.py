@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from precompute.collect.accumulators import MOST_WAITING
 from precompute.collect.shard import feature_type
@@ -22,15 +21,14 @@ from precompute.steps.cooccur import MAX_SAMPLES
 from precompute.steps.index import N_NEIGHBOURS
 from precompute.steps.omega import K_PAIRED, PIECE_BYTES
 from precompute.store import mapfile
-from precompute.store.base import NEIGHBOUR
 from precompute.store.cooccurrence import COLUMNS as PAIR_COLUMNS
+from precompute.store.features import NEIGHBOUR
 from precompute.store.making.trim import BYTES_A_CHECKSUM, KEPT, Kept
 from precompute.store.making.unfinished import BLOCK
 from precompute.store.making.verify import CHUNK_EVENTS
-from precompute.store.sample_vectors import WIDTH
 from precompute.store.schema import FLAGS, SHOWN, SPACES, TOP
-
-Array = NDArray[Any]
+from precompute.store.search import WIDTH
+from precompute.utils.types import Array
 
 # Bytes of a row with its part of every index over it. What a rehearsal's own database takes beside these decides.
 FEATURE_ROW = 1000

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from precompute.collect import accumulators as acc
@@ -44,8 +43,8 @@ from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.progress import say
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 SECONDS = 12.0
 """How long the model is run, one batch at least."""
 MOST_SAMPLES, FEW_DS = 1024, 64
@@ -362,6 +361,6 @@ def rows_made(part: Path, n_features: int) -> tuple[Array, int]:
         with store.engine.connect() as conn:
             for feature, modality, n in conn.execute(query):
                 examples_fm[feature, modality] = n
-        return examples_fm, sum(len(pairs) for pairs in store.pairs.values())
+        return examples_fm, sum(len(pairs) for pairs in store.cooccurrence.pairs.values())
     finally:
         store.close()

@@ -7,7 +7,7 @@ from pydantic_settings import CliApp, CliSubCommand
 
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.experiments.options import FilteringOptions
-from precompute.utils.files import exclusive
+from precompute.utils.ownership import exclusive
 
 
 class Filtering(FilteringOptions):

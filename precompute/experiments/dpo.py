@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from precompute.demo.assemble import assemble
 from precompute.demo.dataset import has_swappable_word, swap_one_word
-from precompute.demo.train_adapter import LINEAR, Projector
+from precompute.demo.training.train_adapter import LINEAR, Projector
 from precompute.errors import SaevxError
 from precompute.experiments.student import Bench, Student
 from precompute.utils.files import atomic_write

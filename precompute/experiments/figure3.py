@@ -24,7 +24,8 @@ from precompute.experiments.figure3_data import Data, make_base, make_data, mixe
 from precompute.experiments.figure3_language import language_model
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.mllm import Batch, Mllm
-from precompute.options.shared import EvaluateOptions, TrainOptions
+from precompute.options.evaluate import EvaluateOptions
+from precompute.options.train import TrainOptions
 from precompute.training.evaluate import Shared, evaluate
 from precompute.training.train import TRAINING, train
 from precompute.utils.progress import say

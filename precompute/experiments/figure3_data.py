@@ -16,7 +16,8 @@ import torch
 from precompute.data import Data as Rows
 from precompute.data import read
 from precompute.demo.assemble import base_lm
-from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
 from precompute.experiments.figure3_options import Figure3Options
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -83,8 +84,8 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
 
 def plain_texts(o: Figure3Options) -> tuple[list[str], list[str]]:
     """Texts that the unchanged language model writes: to learn from, and to be measured on."""
-    from precompute.demo.adapter_data import PLAIN_PROMPTS
-    from precompute.demo.train_sae import written_before
+    from precompute.demo.training.adapter_data import PLAIN_PROMPTS
+    from precompute.demo.training.train_sae import written_before
 
     with torch.random.fork_rng():
         torch.manual_seed(SEED_PLAIN)
@@ -102,7 +103,7 @@ def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     their pictures and once more alone; one of each at least."""
     from transformers import AutoTokenizer
 
-    from precompute.demo.adapter_data import N_PATCHES
+    from precompute.demo.training.adapter_data import N_PATCHES
 
     tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
 

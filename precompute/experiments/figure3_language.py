@@ -13,7 +13,7 @@ from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.loader import feed, load_model
-from precompute.options.shared import Place
+from precompute.options.shared import ModelLoading
 from precompute.training.evaluate import interval, losses
 
 
@@ -34,7 +34,7 @@ def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source
 
 def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple[float, float]]:
     """By sample id: summed cross-entropy in nats, and the number of tokens predicted."""
-    mllm = load_model(str(model), Place(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
+    mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), batch_tokens=4096, seed=0)
     found: dict[str, tuple[float, float]] = {}
     for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):

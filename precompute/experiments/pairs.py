@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.demo.dataset import strangers
-from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
 
 FIRST_PAIR = 50_000
 """The adapter was trained on train scenes below 11,000, the SAE-V on some of these."""

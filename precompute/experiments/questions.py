@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from precompute.demo.scenes import Scene, ask, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, ask, make_scene
 from precompute.errors import SaevxError
 
 FIRST = 500_000

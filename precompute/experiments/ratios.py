@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
+
 RESAMPLES = 2000
 SEED = 0
 Key = tuple[str, float]

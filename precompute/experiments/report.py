@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
 from precompute.experiments import report_features as features
 from precompute.experiments import report_tasks as tasks
-from precompute.utils.markdown import RESULTS, read, read_lines, splice
 
 PAGE = Path("docs/results.md")
 IMAGES = Path("docs/img")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from precompute.demo.evaluation.markdown import Row, image, interval, table
 from precompute.experiments import plots
-from precompute.utils.markdown import Row, image, interval, table
 
 QUANTITIES = {
     "omega": "ω (`paired`)",

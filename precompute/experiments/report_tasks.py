@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from precompute.demo.evaluation.markdown import Row, image, interval, table
 from precompute.experiments import plots, ratios
-from precompute.utils.markdown import Row, image, interval, table
 
 SAES = {"sae-base": "SAE of the text LM", "sae-mllm": "SAE of the MLLM's text", "sae-v": "SAE-V"}
 SETTINGS = {"base-text": "text LM, text", "mllm-text": "MLLM, text", "mllm-pairs": "MLLM, text & vision"}

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.demo.adapter_data import N_PATCHES, Picture, Sequences, vision_features
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
-from precompute.demo.scenes import Scene, draw, make_scene
-from precompute.demo.train_adapter import Log, Options, Projector, stage0, stage1
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.adapter_data import N_PATCHES, Picture, Sequences, vision_features
+from precompute.demo.training.train_adapter import Log, Options, Projector, stage0, stage1
 from precompute.experiments.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from precompute.demo.scenes import draw
+from precompute.demo.drawing import draw
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
@@ -28,8 +27,8 @@ from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
 from precompute.utils.arguments import parsed
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 BATCH = 16
 RIDGE = 1.0
 WAYS = {
@@ -88,7 +87,7 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     """Pairs through the model, several at a time, in their order."""
     sae = load_sae(demo / "store", store.manifest, str(demo / "sae"), "auto")
     mllm = Mllm.load(demo / "model", layer=sae.layer, full=True)
-    scale, p999 = Scale.of(store.manifest), np.maximum(store.feature_table["p999"], 1e-30)
+    scale, p999 = Scale.of(store.manifest), np.maximum(store.features.table["p999"], 1e-30)
     found = []
     for low in range(0, len(pairs), BATCH):
         batch = mllm.prepare(pairs[low : low + BATCH])
@@ -200,7 +199,7 @@ def run(o: Options) -> dict[str, Any]:
 
 def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Read]) -> dict[str, Any]:
     """The ways compared; `reads` are all right captions, then all wrong ones."""
-    p999 = store.feature_table["p999"]
+    p999 = store.features.table["p999"]
     text_sf, image_sf = (kept(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
     predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
     scores = compare(reads, Weights.of_store(store), rarity(text_sf), predicted)

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
-from precompute.demo.scenes import Scene, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
 from precompute.errors import SaevxError
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
@@ -30,8 +30,8 @@ from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
 from precompute.utils.arguments import parsed
 from precompute.utils.stats import auroc
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 ONE_WORD = tuple(dict.fromkeys(SWAP_KINDS))
 KINDS = ("whole", *ONE_WORD)
 BASELINES = {

@@ -12,9 +12,10 @@ from precompute.errors import PairError, SaevxError
 from precompute.model.identity import check_model
 from precompute.model.mllm import Mllm, Pair, View
 from precompute.options.shared import FromStore, SaeFormat
-from precompute.sae.encode import Array, Scale, encode_batch
+from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
-from precompute.store.run_info import located
+from precompute.store.opening import located
+from precompute.utils.types import Array
 
 
 class Encoded(NamedTuple):

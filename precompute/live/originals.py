@@ -19,8 +19,8 @@ from precompute.live.engine import encode_pair
 from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.events import SampleEvents
+from precompute.store.opening import run_path
 from precompute.store.reader import Store
-from precompute.store.run_info import run_path
 
 
 class Originals:
@@ -58,7 +58,7 @@ class Originals:
         Raises:
             SaevxError: with the reason as a clause: the data is gone, or is no longer what the store was made of.
         """
-        stored = self.store.original(row)
+        stored = self.store.samples.original(row)
         if not stored["sha256"]:
             return Pair(stored["text"])
         with self.lock:  # the data is read once, whoever asks first

@@ -6,12 +6,12 @@ modality, n_k = samples with an active token of that modality; with both, the sm
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
+
 MOST_DENSE = 0.10
 """Features denser than this in either modality answer every query: set apart."""
 
@@ -45,7 +45,7 @@ def rank(largest: Array, table: dict[str, Array], n_samples: int, asked: tuple[i
 
     Args:
         largest: [F, 2] max z of the query, from `maxima`.
-        table: `Store.feature_table`.
+        table: `Store.features.table`.
         asked: modalities of the query: (0,), (1,) or (0, 1).
     """
     p999 = np.nan_to_num(table["p999"])

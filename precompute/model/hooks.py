@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.model.mllm import IMAGE, Batch, Mllm
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 PROJECTOR = "multi_modal_projector"
 SOURCES = {
     "projector": f"norm of the feature that enters {PROJECTOR}",

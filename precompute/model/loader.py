@@ -10,21 +10,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import BadRow, Data, Picture, RejectedRow, Row, none_left, open_picture
 from precompute.data.batches import PRELUDE, Plan
 from precompute.errors import PairError, SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
-from precompute.options.shared import Place
+from precompute.options.shared import ModelLoading
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 AHEAD = 2
@@ -40,9 +39,9 @@ class Norms(NamedTuple):
     """Mean ‖h‖ of the tokens that are counted."""
 
 
-def load_model(source: str, place: Place, *, layer: int, full: bool = False) -> Mllm:
+def load_model(source: str, place: ModelLoading, *, layer: int, full: bool = False) -> Mllm:
     """The model where and how the options say."""
-    return Mllm.load(source, layer=layer, full=full, **place.model_dump(include=set(Place.model_fields)))
+    return Mllm.load(source, layer=layer, full=full, **place.model_dump(include=set(ModelLoading.model_fields)))
 
 
 def without_pictures(data: Data) -> Data:

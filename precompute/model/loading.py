@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from precompute.errors import SaevxError, first_line
 from precompute.geometry import Geometry, find
 from precompute.model.processor import load_processor
+from precompute.options.shared import Quantize
 from precompute.utils.progress import say
 from precompute.utils.reading import reading, refuse_pointers
 
@@ -29,7 +30,6 @@ from precompute.utils.reading import reading, refuse_pointers
 # whether to run code from the model's folder, for so many seconds: with none it refuses.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
-Quantize = Literal["8bit", "4bit"]
 ADVICE = "give a transformers folder or hub id"
 
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
-from precompute.model.loading import Parts, Quantize, entwined, load_parts
+from precompute.model.loading import Parts, entwined, load_parts
+from precompute.options.shared import Quantize
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
 from precompute.utils.token_text import text_of_token

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
-from precompute.options.shared import FromStore
+from precompute.options.shared import FromStore, Output
 from precompute.utils.command_line import Count, Percent, Seed
 
 
-class PatchesOptions(FromStore):
+class PatchesOptions(FromStore, Output):
     """Measure how much of a task a model can still do with the best patches of each picture alone."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: str
+    data: CliPositionalArg[str]
     """Questions about pictures, as rows that `saevx precompute` takes, with their answer in a field of its own."""
     out: Path
     """JSON file to write; it must not exist yet."""
@@ -29,7 +28,3 @@ class PatchesOptions(FromStore):
     """Bootstrap resamples of the questions, for the 95 % intervals."""
     seed: Seed = 0
     """Seed of the random control and of the resamples."""
-
-    @property
-    def part(self) -> Path:
-        return self.out.with_name(self.out.name + ".part")

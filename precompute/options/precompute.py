@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
-from precompute.options.shared import SaeFormat, Spread, TextOnly
-from precompute.utils.command_line import Count, Seed, SinkMultiple
+from precompute.options.shared import ModelLoading, Output, RayWorkers, SaeFile, Scoring, Sinks, TextOnly
+from precompute.utils.command_line import Count, Seed
 
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
 PASS_OPTIONS = {
@@ -22,20 +23,15 @@ LATER_OPTIONS = {
 }  # fmt: skip
 
 
-class Options(Spread, TextOnly):
+class Options(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWorkers, Output):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    data: str
+    data: CliPositionalArg[str]
     """Pairs: an imagefolder, JSONL, Parquet, WebDataset tars (a folder or a glob) or a data set of the hub."""
     model: str
     """Model: a transformers folder or hub id."""
     sae: str
     """SAE-V: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
-    sae_format: SaeFormat = "auto"
-    """How the SAE-V is stored: sae-lens (sparsify's folders too); dictionary-learning (config.json, ae.pt); plain (one
-    .safetensors file with W_enc, b_enc, W_dec, b_dec); auto tells them by their files."""
     out: Path
     """Folder of the finished store; it must not exist yet."""
     name: str | None = None
@@ -48,18 +44,12 @@ class Options(Spread, TextOnly):
     """What pages call the data."""
     layer: int | None = Field(default=None, ge=0)
     """Decoder layer L to read, counted from 0; default: the one in the SAE's own config."""
-    nll: bool = False
-    """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
     batch_tokens: Count | None = None
     """Most tokens in a batch, padding counted; default: 4096, and 1024 where the model runs on a CPU."""
-    shard_samples: Count = 1024
-    """Samples in a shard, after which a killed run can go on."""
     ds: Count = 1000
     """Samples in D_s, from which ω is computed."""
     delta: float | None = Field(default=None, ge=0)
     """Activation threshold δ for ω, in units of z; default: 10 % of each feature's 99.9th percentile."""
-    sinks: SinkMultiple = 4.0
-    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
     omega: Literal["paired", "all-pairs"] = "paired"
     """Which ω the scores use."""
     repeat_samples: bool = False
@@ -73,26 +63,12 @@ class Options(Spread, TextOnly):
     http://localhost:8000/v1. The key, where it wants one, is read from SAEVX_LABELLER_KEY."""
     labeller_model: str | None = None
     """Name of that model; default: the first that the URL lists."""
-    device: str = "auto"
-    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
-    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
-    geometry: str | None = None
-    """How image tokens lie in the picture, for a model family that is not known: square."""
     events: Literal["all", "examples", "none"] | None = None
     """Which samples' per-token activations the store keeps: all; examples, those that a feature's page or a flag shows;
-    none. A server with the model computes the others anew. Default: the first of these that fits --max-store-gb."""
+    none. A server with the model computes the others again. Default: the first of these that fits --max-store-gb."""
     max_store_gb: float | None = Field(default=None, gt=0)
-    """Most GB (10⁹ bytes) that the finished store may take, foretold before the pass; default: no limit."""
+    """Most GB (10⁹ bytes) that the finished store may take, estimated before the pass; default: no limit."""
     only: Step | None = None
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False
     """Say what it would take in time, memory and disk, from a few samples, and write nothing."""
-
-    @property
-    def part(self) -> Path:
-        return self.out.with_name(self.out.name + ".part")

@@ -1,42 +1,30 @@
-"""Options of `saevx train` and `saevx evaluate`, and what commands share, apart from what runs them, so that
-`--help` answers at once."""
+"""What the offline commands' options share: one class per concern, to inherit from, and each list of choices once.
+
+Nothing here imports what runs a command, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import model_validator
 
 from precompute.data import Columns, matching
-from precompute.utils.command_line import CommandOptions, Count, Seed, SinkMultiple, Texts
+from precompute.utils.command_line import CommandOptions, Count, SinkMultiple
 
-Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-batchtopk"]
-
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["8bit", "4bit"]
 SaeFormat = Literal["auto", "sae-lens", "dictionary-learning", "plain"]
 SAE_LENS: Final = "sae-lens"
 DICTIONARY_LEARNING: Final = "dictionary-learning"
 PLAIN_WEIGHTS: Final = "plain"
-
-PLAIN: dict[str, Any] = {
-    "architecture": "standard", "expansion": 16, "steps": 30_000, "batch_size": 4096, "lr": 3e-4,
-    "lr_warm_up": 0.0, "lr_decay": 0.2, "l1": 1.0, "l1_warm_up": 0.05, "k": 100,
-}  # fmt: skip
-"""SAELens' own defaults where it has any, the paper's lengths elsewhere."""
-PRESETS: dict[str, dict[str, Any]] = {
-    # The paper, appendix on training: 30,000 steps, λ reached over 1,500 of them, the rate falling over the last 6,000.
-    "sae-v": {"architecture": "standard", "lr": 5e-5, "l1": 5.0},
-}
-
-
 NAMED_COLUMNS = {"image_column", "text_column", "id_column", "text_side", "split"}
-"""What a result tells of the fields that were asked for; a folder would be a path of one machine."""
+"""Options of `DataFields` that results repeat. Not the image folder: it is a path of one machine."""
 
 
-class Fields(CommandOptions):
+class DataFields(CommandOptions):
     """Which fields of a row are what."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     image_column: str | None = None
     """Field with a row's image or images; default: image, images, file_name or the column that holds bytes."""
@@ -58,18 +46,18 @@ class Fields(CommandOptions):
         )
 
     def absolute(self) -> Self:
-        """The same with whole paths, as a process elsewhere must have them."""
+        """The same options with absolute paths, for processes on other machines."""
         changed: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Path):
                 changed[name] = value.resolve()
             elif name in ("data", "model", "sae") and value is not None:
-                changed[name] = where(value)
+                changed[name] = absolute_path(value)
         return self.model_copy(update=changed)
 
 
-class TextOnly(Fields):
+class TextOnly(DataFields):
     """Fields of rows whose images may be left out."""
 
     text_only: bool = False
@@ -80,10 +68,8 @@ class TextOnly(Fields):
         return super().columns._replace(text_only=self.text_only)
 
 
-class Spread(CommandOptions):
+class RayWorkers(CommandOptions):
     """Whether the work is done by several processes."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     ray: str | None = None
     """Run the shards on several workers through Ray: local for processes of this machine, or a cluster's address;
@@ -102,8 +88,68 @@ class Spread(CommandOptions):
         return self
 
 
-class FromStore(Fields):
-    """Other data run as a finished store's was: with its model and SAE, on its scale."""
+class Compute(CommandOptions):
+    """Where and in which numbers a model is computed."""
+
+    device: str = "auto"
+    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
+    dtype: Dtype = "auto"
+    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+
+
+class ModelLoading(Compute):
+    """How a model is loaded that no store describes yet."""
+
+    quantize: Quantize | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    geometry: str | None = None
+    """How image tokens lie in the picture, for a model family that is not known: square."""
+
+
+class SaeFile(CommandOptions):
+    """How an SAE is stored."""
+
+    sae_format: SaeFormat = "auto"
+    """How the SAE is stored: sae-lens (sparsify's folders too); dictionary-learning (config.json, ae.pt); plain (one
+    .safetensors file with W_enc, b_enc, W_dec, b_dec); auto tells them by their files."""
+
+
+class Sinks(CommandOptions):
+    """Which tokens count as attention sinks."""
+
+    sinks: SinkMultiple = 4.0
+    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
+
+    @property
+    def sink_multiple(self) -> float | None:
+        """None where no token is a sink."""
+        return None if self.sinks == "keep" else float(self.sinks)
+
+
+class Output(CommandOptions):
+    """A result that grows in OUT.part and is renamed when it is complete."""
+
+    if TYPE_CHECKING:  # each command declares it, with its own help
+        out: Path
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(self.out.name + ".part")
+
+
+class Scoring(CommandOptions):
+    """What `saevx precompute` and `saevx score` both measure and write."""
+
+    nll: bool = False
+    """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
+    shard_samples: Count = 1024
+    """Rows in a shard, after which a killed run can go on."""
+
+
+class FromStore(DataFields, Compute):
+    """Options to run other data as a finished store's data were run: with its model and SAE, on its scale."""
 
     store: Path
     """Folder of the store whose ω, scale and thresholds are used."""
@@ -115,149 +161,11 @@ class FromStore(Fields):
     """SAE folder; default: the one the store was made with."""
     sae_format: SaeFormat = "auto"
     """How the SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
-    device: str = "auto"
-    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Number type of the model; auto is the one the store was made with."""
-    device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
 
 
-class Place(CommandOptions):
-    """Where and how a model is run."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    device: str = "auto"
-    """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
-    quantize: Literal["8bit", "4bit"] | None = None
-    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
-    geometry: str | None = None
-    """How image tokens lie in the picture, for a model family that is not known: square."""
-
-
-class TrainOptions(Fields, Place):
-    """What a training run depends on."""
-
-    data: str
-    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
-    model: str
-    """Model: a transformers folder or hub id."""
-    out: Path
-    """SAELens folder to write; it must not exist yet."""
-    layer: int = Field(ge=0)
-    """Decoder layer L whose output is learnt, counted from 0."""
-    modality: Literal["all", "text"] = "all"
-    """all: image and text tokens alike, an SAE-V; text: images are left out and the text read alone, an SAE."""
-    text_only: bool = False
-    """The same as --modality text."""
-    preset: Literal["sae-v"] | None = None
-    """sae-v: as the paper trains (standard, λ = 5, rate 5e-5); options given beside it win."""
-    architecture: Architecture | None = None
-    """SAELens' architecture. Default: standard, that is ReLU and an L1 penalty."""
-    expansion: float | None = Field(default=None, gt=0)
-    """Features per dimension of the residual stream: F = expansion · d. Default: 16."""
-    steps: Count | None = None
-    """Training steps. Default: 30000."""
-    batch_size: Count | None = None
-    """Tokens in a step. Default: 4096."""
-    lr: float | None = Field(default=None, gt=0)
-    """Adam's learning rate. Default: 3e-4; sae-v: 5e-5."""
-    lr_warm_up: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the steps over which the rate rises. Default: 0."""
-    lr_decay: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the steps, the last ones, over which the rate falls to 0. Default: 0.2."""
-    l1: float | None = Field(default=None, ge=0)
-    """λ, weight of Σ z·‖W_dec‖ beside the squared error (standard). Default: 1; sae-v: 5."""
-    l1_warm_up: float | None = Field(default=None, ge=0, le=1)
-    """Share of the steps over which λ (in jumprelu the weight of L0) is reached. Default: 0.05."""
-    k: Count | None = None
-    """Features a token keeps (topk), or keeps on average (batchtopk, matryoshka-batchtopk). Default: 100."""
-    widths: list[Count] = Field(default_factory=list)
-    """Nested widths of matryoshka-batchtopk, given one by one. Default: F/8, F/4, F/2 and F."""
-    sae_option: Texts = Field(default_factory=list)
-    """Any other field of SAELens' training configuration, as NAME=VALUE; give it several times."""
-    dead_window: Count = 1000
-    """A feature that has not fired for so many steps is called dead."""
-    buffer_tokens: Count = 262_144
-    """Tokens in the shuffle buffer, from which batches are drawn."""
-    batch_tokens: Count = 4096
-    """Most tokens in a batch of the model, padding counted."""
-    context: int = Field(default=4096, ge=8)
-    """Longest sequence in tokens; a text that is longer is cut there."""
-    sinks: SinkMultiple = 4.0
-    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
-    seed: Seed = 0
-    """Seed of the weights, the order of the data and the buffer."""
-    log_every: Count = 50
-    """Steps between two lines of the log."""
-    checkpoint_every: Count = 1000
-    """Steps between two checkpoints, from which a killed run goes on."""
-    save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number type of the weights in the finished folder."""
-
-    @model_validator(mode="after")
-    def one_modality(self) -> Self:
-        if self.text_only:
-            self.modality = "text"
-        return self
-
-    @property
-    def part(self) -> Path:
-        return self.out.with_name(self.out.name + ".part")
-
-    def settled(self) -> dict[str, Any]:
-        """Every option that a preset may set: as given, else as the preset has it, else plain."""
-        preset = PRESETS[self.preset] if self.preset else {}
-        given = {name: getattr(self, name) for name in PLAIN if getattr(self, name) is not None}
-        return {**PLAIN, **preset, **given}
-
-
-class EvaluateOptions(Fields, Place):
-    """What an evaluation depends on."""
-
-    sae: str
-    """SAE: a SAELens folder, RELEASE:SAE_ID of SAELens' list, or a hub id."""
-    sae_format: SaeFormat = "auto"
-    """How the SAE is stored: sae-lens (sparsify's folders too); dictionary-learning (config.json, ae.pt); plain (one
-    .safetensors file with W_enc, b_enc, W_dec, b_dec); auto tells them by their files."""
-    data: str
-    """Pairs or texts, as `saevx precompute` takes them; rows without an image are text alone."""
-    model: str
-    """Model to put the SAE into; for transfer the text-only model that the other one was made from."""
-    layer: int | None = Field(default=None, ge=0)
-    """Decoder layer L, counted from 0; default: the one in the SAE's own config."""
-    text_alone: bool = False
-    """Leave the images out and run the text without them."""
-    text_only: bool = False
-    """The same as --text-alone."""
-    patch_special: bool = False
-    """Replace special tokens and attention sinks too; most models fail without their sink, whatever the SAE."""
-    sinks: SinkMultiple = 4.0
-    """Leave out as attention sinks tokens with a norm above this multiple of their modality's median; or keep."""
-    max_samples: Count | None = None
-    """Samples to use, those with the smallest SHA-256 of the sample id; default: all."""
-    resamples: Count = 1000
-    """Bootstrap resamples of the samples, for the 95 % intervals."""
-    batch_tokens: Count = 4096
-    """Most tokens in a batch, padding counted."""
-    seed: Seed = 0
-    """Seed of the resamples."""
-    out: Path | None = None
-    """JSON file to write; default: standard output. The page /sae shows SAE/evaluation.json."""
-
-    @model_validator(mode="after")
-    def one_name(self) -> Self:
-        if self.text_only:
-            self.text_alone = True
-        return self
-
-
-def where(source: str) -> str:
-    """The whole path of a file, a folder or a glob of files; a hub id as it is."""
+def absolute_path(source: str) -> str:
+    """The absolute path of a file, a folder or a glob of files; a hub id as it is."""
     path = Path(source)
     return str(path.resolve()) if path.exists() or matching(path) else source

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from precompute.geometry import View, patch_box
 from precompute.model.mllm import TEXT
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Variant = tuple[str, float]
 """A patch score and the percent of the patches kept by it."""
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_picture, read, summary_of
-from precompute.data.batches import OVERHEAD, fingerprint, make_plan, smallest_hashes, usable
+from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.live.engine import load_engine
@@ -33,13 +32,13 @@ from precompute.patches.result import Answered, Outcomes, closing, result, varia
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
 from precompute.steps.score import Weights
+from precompute.store.opening import located
 from precompute.store.reader import Store
-from precompute.store.run_info import located
-from precompute.utils.files import creating
-from precompute.utils.progress import Progress, say
-from precompute.utils.provenance import code_version, weights
+from precompute.utils.ownership import creating
+from precompute.utils.progress import progress_bar, say
+from precompute.utils.provenance import code_version, fingerprint, weights
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 GROUP = 64
 """Questions scored before they are answered: of each, its ranked patches stand in memory until then."""
 RUN_OPTIONS = {
@@ -182,13 +181,13 @@ class Job:
         self.rejected_rows = [*data.rejected_rows, *bad]
         known = self.outcomes.known
         n_known = sum(row.sample_id in known for row in rows)
-        with Progress("patches", len(rows), "questions", n_known) as progress:
+        with progress_bar("patches", len(rows), "questions", n_known) as progress:
             for begin in range(0, len(rows), GROUP):
                 new = [i for i in range(begin, min(begin + GROUP, len(rows))) if rows[i].sample_id not in known]
                 asked = {one.row.sample_id: one for one in self.score([rows[i] for i in new], length_n[new])}
                 for one in self.answer([asked[rows[i].sample_id] for i in new if rows[i].sample_id in asked]):
                     self.outcomes.add(one)
-                    progress.add(1)
+                    progress.update(1)
         answered = [known[row.sample_id] for row in rows if row.sample_id in known]
         if not answered:
             what = f"No question of {self.options.data} could be asked"

@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, View
 from precompute.sae.sae import SaeV
-from precompute.utils.runs import offsets
-from precompute.utils.tensors import exact, places
+from precompute.utils.ragged import offsets
+from precompute.utils.tensors import exact, nonzero_indices
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 CHUNK_ELEMENTS = 1 << 23
 """Largest dense z [tokens, F] in memory at a time: 32 MB of float32."""
 
@@ -99,7 +98,7 @@ def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
     counts, features, values = [none], [none], [none.float()]
     for part_td in chunks(sae, hidden_td):
         acts_tf = sae.encode(part_td)
-        at_e = places((acts_tf > 0).flatten())
+        at_e = nonzero_indices((acts_tf > 0).flatten())
         token_e = at_e // acts_tf.shape[1]
         features.append(at_e - token_e * acts_tf.shape[1])
         counts.append(torch.bincount(token_e, minlength=len(part_td)))

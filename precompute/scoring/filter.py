@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
@@ -19,8 +18,8 @@ from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
 from precompute.store.reader import Store
 from precompute.store.sql import fetch, fetch_plain, scalars
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Format = Literal["ids", "jsonl"]
 _CHUNK = 500
 
@@ -39,13 +38,13 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
         SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
     """
     _check_keep(keep)
-    score = store.score_values(by)
+    score = store.quality.score_values(by)
     if np.isnan(score).all():
         raise SaevxError(
             f"This store has no {by!r} score: run `saevx precompute` with it, or choose another."
         )
     allowed = np.ones(len(score), dtype=bool)
-    threshold = {flag["name"]: flag["threshold"] for flag in store.flags}
+    threshold = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
     for asked in flags:
         name, limit = _flag_and_limit(asked, threshold)
         column = s.samples.c[s.flag_column(name)]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
+
 NEAR = 8  # neighbours of either kind compared
 EXACT = 100_000  # samples up to which all are compared with all
 PROBED = 8  # cells looked into, beyond

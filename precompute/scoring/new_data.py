@@ -36,7 +36,7 @@ from precompute.data import (
     summary,
     survey,
 )
-from precompute.data.batches import fingerprint, make_plan, usable
+from precompute.data.batches import make_plan, usable
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
@@ -47,11 +47,12 @@ from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.score_file import as_line, check_suffix, closing, read_lines, write
 from precompute.scoring.score_pairs import Standard, as_items, measure
+from precompute.store.opening import located
 from precompute.store.reader import Store
-from precompute.store.run_info import located
-from precompute.utils.files import atomic_write, check_file, claim_folder, creating
-from precompute.utils.progress import Progress, say
-from precompute.utils.provenance import code_version, weights
+from precompute.utils.files import atomic_write, check_file
+from precompute.utils.ownership import claim_folder, creating
+from precompute.utils.progress import progress_bar, say
+from precompute.utils.provenance import code_version, fingerprint, weights
 from precompute.utils.ray_pool import check, pool
 
 PLAN = "plan.json"
@@ -114,10 +115,10 @@ class Job:
         view = self.survey()
         self.begin()
         n_good = n_bad = n_shards = 0
-        with Seen(self.part / "ids.sqlite") as seen, Progress("score", None, "rows") as progress:
+        with Seen(self.part / "ids.sqlite") as seen, progress_bar("score", None, "rows") as progress:
             for good, bad in self.shards(self.chunks(view, seen)):
                 n_good, n_bad, n_shards = n_good + good, n_bad + bad, n_shards + 1
-                progress.add(good + bad)
+                progress.update(good + bad)
         shards = [shard_path(self.part, i) for i in range(n_shards)]
         aside = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
@@ -22,8 +21,7 @@ from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.utils.text import has_letters, is_blank, repeated_share
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 
 def excess_of(events: SampleEvents, largest: Array, p999: Array, weights: Weights) -> Excess:
@@ -74,20 +72,20 @@ def flag_pair(
     found["repeated-text"] = repeated_share(text)
     if image is not None:
         found |= pixels_of(image)
-    middle = store.score_median("l0")
+    middle = store.quality.score_median("l0")
     if scores["l0"] is not None and middle > 0:
         found["few-features"] = float(1 - scores["l0"] / middle)
-    excess = excess_of(events, largest, store.feature_table["p999"], weights)
+    excess = excess_of(events, largest, store.features.table["p999"], weights)
     basis = str(store.manifest.get("mismatch_score", "pooled-cosine"))
     basis_value = scores.get(basis)
     if image is not None and largest[:, TEXT].any() and basis_value is not None:
         found["mismatch"] = 1 - basis_value
         found["unsupported"] = float(excess.share_t.max(initial=0.0))
     hits = []
-    for flag in store.flags:
+    for flag in store.quality.flags:
         value = found[flag["name"]]
         if value is not None and value > flag["threshold"]:
-            reason = store.reason(why(flag["name"], value, basis, excess, events, store))
+            reason = store.quality.reason(why(flag["name"], value, basis, excess, events, store))
             hits.append(
                 {**{k: flag[k] for k in ("name", "title", "threshold")}, "score": value, "reason": reason}
             )
@@ -100,7 +98,7 @@ def why(
     """The reason in one sentence, with the features and tokens behind it."""
 
     def text_of(position: int) -> str:
-        return store.whole_token(events.token_id_t, position)
+        return store.vocabulary.whole_token(events.token_id_t, position)
 
     against = name in ("mismatch", "unsupported")
     strong = worst(excess, np.arange(len(excess.row_t) if against else 0), text_of).tolist()

@@ -11,13 +11,11 @@ import contextlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 # cleanvision's issue → our flag, and 1 − its published threshold.
 ISSUES = {"low_information": ("blank", 0.7), "dark": ("dark", 0.68), "blurry": ("blurred", 0.71)}

@@ -6,15 +6,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.scoring.near_duplicates import Near
 from precompute.scoring.token_support import N_NAMED, over_p999, text_events, text_excess, worst
 from precompute.steps.score import Weights
 from precompute.store.making.unfinished import Collected
 from precompute.utils.text import is_blank, repeated_words
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 MAX_REASONS = 2000  # per flag, the worst first
 
 

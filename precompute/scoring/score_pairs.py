@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.collect.collector import thumb_path
@@ -21,10 +20,9 @@ from precompute.steps.flag import fvu_of
 from precompute.steps.score import Weights, chance, score_maxima
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
 from precompute.utils.text import has_letters, repeated_share
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 
 class Standard(NamedTuple):
@@ -43,16 +41,16 @@ class Standard(NamedTuple):
 
     @classmethod
     def of(cls, store: Store) -> Standard:
-        manifest, table = store.manifest, store.feature_table
+        manifest, table = store.manifest, store.features.table
         variance = manifest["quality"].get("variance", {})
         return cls(
             Weights.of_store(store),
             table["p999"],
             2.0**-store.scale_log2,
-            store.score_median("l0"),
+            store.quality.score_median("l0"),
             [variance.get("text"), variance.get("image")],
             str(manifest.get("mismatch_score", "pooled-cosine")),
-            {flag["name"]: float(flag["threshold"]) for flag in store.flags},
+            {flag["name"]: float(flag["threshold"]) for flag in store.quality.flags},
             int(manifest["options"].get("seed", 0)),
         )
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import TEXT
-from precompute.utils.runs import expand, run_starts
+from precompute.utils.ragged import expand, run_starts
 from precompute.utils.text import has_letters
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 N_NAMED = 4  # features and tokens a reason names
 LITTLE_WEIGHT = 0.5
 """Added to a token's weight before its share is taken, so that a token with hardly any (an article) has none to lack.

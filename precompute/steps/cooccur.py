@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from precompute.store.cooccurrence import npmi
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KINDS, TEXT
-from precompute.utils.runs import expand, kth_largest, offsets, rank_in_run
+from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run
 from precompute.utils.stats import derangement
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 MAX_SAMPLES = 100_000
 KEPT = 16  # strongest partners per feature, kind and side

@@ -6,17 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.steps.tsne import layout
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 FEWEST = 5  # living neighbours of a feature; one that has fewer is asked for again
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.scoring.near_duplicates import NEAR_LIMIT, near_duplicates
 from precompute.scoring.pixels import ISSUES, pixel_flags, pixel_hashes, tiny
@@ -24,11 +23,10 @@ from precompute.steps.index import all_sample_vectors
 from precompute.steps.score import Weights, shadow_pairs
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.schema import FLAGS, IMAGE, TEXT
-from precompute.utils.runs import run_starts
+from precompute.utils.ragged import run_starts
 from precompute.utils.stats import auroc, histogram
 from precompute.utils.text import has_letters, repeated_share
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 FALSE_ALARMS = 0.05
 MISMATCH_SCORES = ("pooled-cosine", "supported-share")  # those that work, METHOD's table

@@ -8,18 +8,17 @@ near-duplicates.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.collect.accumulators import MISSING
 from precompute.scoring.near_duplicates import near_in_lists
 from precompute.store.making.example_views import Files, number_files, views
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import BAND, IMAGE, SHOWN, TEXT
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 LISTS_AT_ONCE = 1 << 11
 
 

@@ -1,7 +1,7 @@
 """Step `index`: exact nearest neighbours of decoder directions and feature profiles, FAISS flat indexes of them and of
 sample vectors; and the logit lens.
 
-Sample vectors are store/sample_vectors.py's, which stored samples and live queries share.
+Sample vectors are made by store/search.py, for stored samples and live queries alike.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.steps import feature_map
 from precompute.store.making.unfinished import Collected, load_step, save_step
-from precompute.store.sample_vectors import PROJECTION_SEED, WIDTH, sample_vectors
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
+from precompute.store.search import PROJECTION_SEED, WIDTH, sample_vectors
 from precompute.utils.files import atomic_write
 from precompute.utils.stats import unit
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 N_NEIGHBOURS = 10
 N_LOGITS = 10

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.steps.cooccur import chosen_rows, feature_sets
@@ -23,11 +22,10 @@ from precompute.steps.label_words import Words, read_words
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.progress import say
-from precompute.utils.runs import expand, offsets, run_starts
+from precompute.utils.ragged import expand, offsets, run_starts
 from precompute.utils.text import has_letters, is_blank
 from precompute.utils.token_text import MARKS, join
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 WITNESSES = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5}  # weights of the log-odds
 PROMOTED_BONUS = 2.0  # for the first promoted token, less for the later

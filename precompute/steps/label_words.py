@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import regex
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.utils.text import Unit, is_unspaced, units, words_of
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Run = list[Unit]
 """Neighbouring characters of a script without spaces."""
 

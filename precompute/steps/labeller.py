@@ -25,7 +25,7 @@ from precompute.errors import SaevxError
 from precompute.store.events import patches
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, TEXT
-from precompute.utils.progress import Progress, say
+from precompute.utils.progress import progress_bar, say
 from precompute.utils.token_text import join
 
 Content = list[dict[str, Any]]
@@ -108,10 +108,10 @@ class Labeller:
             found = self.name(evidence(data, features[i], promoted[i]))
             with lock:
                 failed_in_row = 0 if found else failed_in_row + 1
-                progress.add(1)
+                progress.update(1)
             return found
 
-        with Progress("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
+        with progress_bar("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
             named = list(pool.map(work, range(len(features))))
         if failed_in_row >= GIVE_UP:
             say(f"labeller: {GIVE_UP} failures in a row, so the rest was not asked and keeps its keywords")
@@ -155,7 +155,7 @@ def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[
 
 def in_text(data: Collected, row: int, position: int) -> str:
     """The token among its neighbours, marked."""
-    sample = data.events.sample(row)
+    sample = data.events.of(row)
     near = range(max(0, position - AROUND), min(len(sample.token_id_t), position + AROUND + 1))
     own = [t for t in near if sample.modality_t[t] == TEXT]
     joined = join([data.vocabulary[int(sample.token_id_t[t])] for t in own])
@@ -166,7 +166,7 @@ def in_text(data: Collected, row: int, position: int) -> str:
 
 def in_picture(data: Collected, row: int, position: int) -> list[str]:
     """The picture with the patch in a red box, as a data URL; none where the patch cannot be placed."""
-    record, sample = data.samples[row], data.events.sample(row)
+    record, sample = data.samples[row], data.events.of(row)
     places = patches(sample, record["views"])
     at = np.flatnonzero(places.position == position)
     if not len(at):

@@ -6,10 +6,9 @@ Reads D_s's residuals from their scratch map by gathered rows, in blocks of feat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
@@ -17,10 +16,9 @@ from precompute.store.events import of_bits
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
 from precompute.utils import memory
-from precompute.utils.runs import rank_in_run, run_starts
+from precompute.utils.ragged import rank_in_run, run_starts
 from precompute.utils.stats import unit
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 K_PAIRED = 16
 K_ALL_PAIRS, TOP_ALL_PAIRS = 5, 30
@@ -63,7 +61,7 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
         low, high = int(bounds[i]), int(bounds[i + 1])
         if low == high:
             continue
-        sample = events.sample(row)
+        sample = events.of(row)
         n_e = np.diff(sample.offset_t)
         resid_t = np.full(len(n_e), -1, dtype=np.int64)
         resid_t[data.resid_pos[low:high]] = np.arange(low, high)

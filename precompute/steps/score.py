@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES
-from precompute.utils.runs import offsets, strongest
+from precompute.utils.ragged import offsets, strongest
 from precompute.utils.stats import auroc, derangement, histogram, length_rho, quantiles
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 TOP_WEIGHTED = 32
 N_SHADOW = 400
@@ -58,7 +56,7 @@ class Weights(NamedTuple):
     @classmethod
     def of_store(cls, store: Store) -> Weights:
         """The weights of a finished store: any number of new pairs can be scored with them."""
-        table = store.feature_table
+        table = store.features.table
         name = "omega_all_pairs" if store.manifest["omega"]["kind"] == "all-pairs" else "omega"
         return cls.of(table[name], table["omega_centred"], table["samples_text"], store.n_samples)
 

@@ -11,15 +11,12 @@ again, and were slower on a few thousand points, where a map must cost seconds.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.fft
 import scipy.linalg
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, triu
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 CELL = 0.4  # of the mesh, where w falls to a half at distance 1; forces are then 2 % off, and finer costs more
 SMALLEST_CELL = 0.05  # early on the map is far smaller than 1; a slope over less drowns in float32's rounding

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
@@ -15,9 +14,8 @@ from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS, TEXT, VERDICTS
 from precompute.utils.files import new_array
-from precompute.utils.runs import offsets, strongest
-
-Array = NDArray[Any]
+from precompute.utils.ragged import offsets, strongest
+from precompute.utils.types import Array
 
 FALSE_DISCOVERY = 0.05
 DELTA_SHARE = 0.1  # of p99.9

@@ -1,7 +1,7 @@
-"""`cooccurrence/`: pairs of features that share samples, as memory-mapped columns (docs/store.md).
+"""`store.cooccurrence` and the folder `cooccurrence/`: pairs of features that share samples, as memory-mapped columns.
 
 A table of a database would need an index for each order and each side, four times the pairs themselves; here an order
-is one uint32 a pair, and whatever follows from the counts (lift, NPMI) is computed when it is asked for.
+is one uint32 a pair, and lift and NPMI are computed from the counts when a query needs them (docs/store.md).
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from precompute.errors import SaevxError
+from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
-from precompute.store.schema import IMAGE, KINDS, TEXT
+from precompute.store.schema import IMAGE, KINDS, MODALITIES, TEXT
+from precompute.store.sql import Page, encode_cursor, page_start
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
+Item = dict[str, Any]
+Items = list[Item]
 
 FOLDER = "cooccurrence"
 COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift")
@@ -168,8 +172,84 @@ def load(store: Path, n: int) -> dict[str, Pairs]:
     """Every kind, mapped. Raises StoreUnreadable as `mapped`."""
     folder = store / FOLDER
     n_mf = np.array(mapped(folder / "n_samples.npy"))
-    found = {}
-    for kind in KINDS:
-        start = np.array(mapped(folder / f"{kind}_start.npy"))
-        found[kind] = Pairs(kind, start, mapped(folder / f"{kind}.npy"), n_mf, n)
-    return found
+    starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in KINDS}
+    return {kind: Pairs(kind, starts[kind], mapped(folder / f"{kind}.npy"), n_mf, n) for kind in KINDS}
+
+
+class Cooccurrence:
+    """Features that share samples: of each feature its strongest partners."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @cached_property
+    def pairs(self) -> dict[str, Pairs]:
+        """The stored pairs by kind, `text-image`, `text-text` and `image-image`, as arrays."""
+        return load(self._core.path, int(self._core.manifest["cooccurrence"]["n_samples"]))
+
+    def list(
+        self, *, kind: str = "text-image", sort: str = "npmi", min_support: int = 1,
+        feature: int | None = None, limit: int = 50, cursor: str | None = None,
+    ) -> Page:  # fmt: skip
+        """One page of the strongest pairs (`GET /cooccurrence`).
+
+        Args:
+            kind: "text-image" (a on text, b on the image), "text-text" or "image-image".
+            sort: "npmi", "lift" or "support", the largest first.
+            min_support: only pairs that share so many samples.
+            feature: only pairs with this feature.
+
+        Raises:
+            SaevxError: a kind or sort that does not exist, or the cursor of another list.
+        """
+        if sort not in SORTS:
+            raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use npmi, lift or support.")
+        if kind not in KINDS:
+            raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(KINDS)}.")
+        core, pairs = self._core, self.pairs[kind]
+        tag = core.list_tag("cooccurrence", kind=kind, sort=sort, min_support=min_support, feature=feature)
+        start = page_start(tag, cursor)
+        if feature is None:
+            at, total = pairs.page(sort, min_support, start, limit)
+        else:
+            at = np.union1d(pairs.of(feature, "a"), pairs.of(feature, "b"))
+            at = at[pairs.column("support")[at] >= max(min_support, 0)]
+            total, at = len(at), at[pairs.sorted(pairs.measured(at), sort)][start : start + limit]
+        page = pairs.measured(at)
+        refs = core.feature_refs([*page.a.tolist(), *page.b.tolist()])
+        rows = zip(*(column.tolist() for column in page), strict=True)
+        items = [{"kind": kind, **dict(zip(page._fields, row, strict=True))} for row in rows]
+        items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
+        return Page(items, total, encode_cursor(tag, None, start + limit) if start + limit < total else None)
+
+    def partners(self, feature: int, limit: int) -> dict[str, Items]:
+        """Other features that share samples with this one, strongest NPMI first.
+
+        The feature with itself is in `list`, and in its `same_sample_rate`.
+
+        Returns:
+            at most `limit` of `text_to_image`, `image_to_text` and `same` (both on text or both on the image), each
+            {id, support, lift, npmi, lift_shuffled, modality}.
+        """
+        parts = [
+            ("text_to_image", "text-image", "a", "image"),
+            ("image_to_text", "text-image", "b", "text"),
+            *(("same", f"{m}-{m}", side, m) for m in MODALITIES for side in ("a", "b")),
+        ]
+        # All parts together: with a few pairs each, it is the number of NumPy calls that takes the time.
+        counted = [self.pairs[kind].counted(self.pairs[kind].of(feature, side)) for _, kind, side, _ in parts]
+        others = [one.b if side == "a" else one.a for one, (_, _, side, _) in zip(counted, parts, strict=True)]
+        pairs = measured(Counted(*map(np.concatenate, zip(*counted, strict=True))), self.pairs["text-image"].n)
+        other = np.concatenate(others)
+        part_of = np.repeat(np.arange(len(parts)), [len(one) for one in others])
+        order = np.lexsort((other, -pairs.support, -pairs.npmi, part_of))
+        order = order[other[order] != feature]
+        ends = np.searchsorted(part_of[order], np.arange(len(parts) + 1))
+        columns = {"id": other} | {name: getattr(pairs, name) for name in ("support", "lift", "npmi", "lift_shuffled")}
+        groups: dict[str, Items] = {"text_to_image": [], "image_to_text": [], "same": []}
+        for i, (group, _, _, modality) in enumerate(parts):
+            first = order[ends[i] : min(ends[i + 1], ends[i] + limit)]
+            rows = zip(*(column[first].tolist() for column in columns.values()), strict=True)
+            groups[group] += [{**dict(zip(columns, row, strict=True)), "modality": modality} for row in rows]
+        groups["same"] = sorted(groups["same"], key=lambda x: (-x["npmi"], -x["support"], x["id"]))[:limit]
+        return groups

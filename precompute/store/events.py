@@ -6,18 +6,17 @@ there of every sample; a store may keep the events of some samples only (`trim.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
 from precompute.store.opening import damaged
 from precompute.store.schema import IMAGE, SINK
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 ARRAYS = (
     "sample_token", "token_id", "token_modality", "token_event", "event_feature", "event_value", "max_offset",
@@ -38,7 +37,7 @@ def mapped(path: Path) -> Array:
         raise damaged(path.parent.parent, f"{path.parent.name}/{path.name} is missing or cut off") from error
 
 
-class NotKept(SaevxError):  # noqa: N818 - a choice of whoever made the store
+class EventsNotStored(SaevxError):  # noqa: N818 - a choice of whoever made the store
     """The events of sample `row` are not in the store, and nobody has computed them anew."""
 
     def __init__(self, row: int) -> None:
@@ -145,17 +144,17 @@ class Events:
             np.zeros(0),
         )
 
-    def sample(self, row: int) -> SampleEvents:
+    def of(self, row: int) -> SampleEvents:
         """Everything that fires in sample `row`, z as float64.
 
         Raises:
-            NotKept: this store keeps the events of other samples only.
+            EventsNotStored: this store keeps the events of other samples only.
         """
         tokens = self.tokens(row)
         first = int(self.sample_token[row])
         if self.kept is not None:
             if not self.has(row):
-                raise NotKept(row)
+                raise EventsNotStored(row)
             first = int(self.kept_token[np.searchsorted(self.kept, row)])
         offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
         low, high = int(offset[0]), int(offset[-1])
@@ -232,7 +231,7 @@ def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
     return known_t
 
 
-def patches(sample: SampleEvents, views: list[Any]) -> Patches:
+def patches(sample: SampleEvents, views: Sequence[Any]) -> Patches:
     """Maps image tokens to (view, row, col) by walking the views row-major; `views` is [[rows, cols, box,
     image], …].
     """

@@ -1,39 +1,52 @@
-"""The reader's questions about features: lists, one feature, its partners."""
+"""`store.features`: the list of features, one feature, and all of them as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, select, text
+from sqlalchemy import ColumnElement, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.base import StoreBase, feature_ref
-from precompute.store.cooccurrence import SORTS, Counted, measured
+from precompute.store.cooccurrence import Cooccurrence
+from precompute.store.core import Core, feature_ref
+from precompute.store.events import mapped
 from precompute.store.histogram import EDGES, trimmed, unpack
-from precompute.store.sql import Columns, Page, encode_cursor, keyset_page, match_words, page_start
+from precompute.store.sql import Page, PlainQuery, fetch_plain, has_words, keyset_page
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
+Items = list[Item]
+
+NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])
+"""index/neighbours.npy [F, spaces, 10]: strongest first, `other` −1 beyond the end."""
 
 _FEATURE_ROW = [s.features.c[name] for name in (
     "id", "label", "label_score", "verdict", "density_text", "density_image", "max_activation", "p999",
     *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples",
 )]  # fmt: skip
 _COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
-_FEATURE = Columns(
+_FEATURE = PlainQuery(
     [*_FEATURE_ROW, *(s.features.c[name] for name in _COUNTS), s.feature_details.c.hist, s.feature_details.c.logits]
 )
-"""All that `FeatureQueries.feature` reads of the database."""
+"""All that `Features.get` reads of the database."""
+_TABLE = (
+    "samples_text", "samples_image", "density_text", "density_image", "max_text", "max_image", "p999", "omega",
+    "omega_centred", "omega_all_pairs",
+)  # fmt: skip
 
 
-class FeatureQueries(StoreBase):
-    """Answers about features."""
+class Features:
+    """The features of a store, numbered 0…F−1."""
 
-    def features(
+    def __init__(self, core: Core, cooccurrence: Cooccurrence) -> None:
+        self._core = core
+        self._cooccurrence = cooccurrence
+
+    def list(
         self,
         *,
         sort: str = "id",
@@ -48,65 +61,71 @@ class FeatureQueries(StoreBase):
         ids: Iterable[int] | None = None,
         has_label: bool | None = None,
     ) -> Page:
-        """One page of features; the filters are those of `GET /features` (docs/api.md)."""
+        """One page of features; the filters are those of `GET /features` (docs/api.md).
+
+        Args:
+            sort: one of `schema.FEATURE_SORTS`; features without that value come last.
+            order: "asc" or "desc".
+            limit: features on the page, at most 1000.
+            cursor: `next` of the page before, with the same order and filters.
+            verdict: one or several of `schema.VERDICTS`.
+            q: words of the label or of the promoted tokens.
+
+        Raises:
+            SaevxError: a sort, order or verdict that does not exist, or the cursor of another list.
+        """
+        core, c = self._core, s.features.c
         if sort not in s.FEATURE_SORTS:
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
-        c = s.features.c
+        verdicts = [verdict] if isinstance(verdict, str) else verdict
+        if unknown := set(verdicts or ()) - set(s.VERDICTS):
+            raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
+        numbers = None if ids is None else [*ids]
         where: list[ColumnElement[bool]] = []
-        if verdict:
-            wanted = [verdict] if isinstance(verdict, str) else list(verdict)
-            if unknown := set(wanted) - set(s.VERDICTS):
-                raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
-            where.append(c.verdict.in_(wanted))
+        if verdicts:
+            where.append(c.verdict.in_(verdicts))
         if min_omega is not None:
             where.append(c.omega >= min_omega)
         if min_lift is not None:
             where.append(c.lift >= min_lift)
         if max_density is not None:
             where.append(c.max_density <= max_density)
-        numbers = None if ids is None else list(ids)
         if numbers is not None:
             where.append(c.id.in_(numbers))
         if has_label is not None:
             where.append(c.label.is_not(None) if has_label else c.label.is_(None))
         if q and q.strip():
-            match = match_words(q)
-            found = text("SELECT rowid FROM feature_fts WHERE feature_fts MATCH :q").bindparams(q=match)
-            where.append(c.id.in_(found.columns(s.features.c.id).scalar_subquery()) if match else c.id < 0)
-        tag = self.list_tag(
-            "features", sort=sort, order=order, verdict=[verdict] if isinstance(verdict, str) else verdict,
-            bounds=[min_omega, min_lift, max_density], q=q, ids=numbers, has_label=has_label,
+            where.append(has_words(c.id, "feature_fts", q))
+        tag = core.list_tag(
+            "features", sort=sort, order=order, verdict=verdicts, bounds=[min_omega, min_lift, max_density], q=q,
+            ids=numbers, has_label=has_label,
         )  # fmt: skip
         rows, total, after = keyset_page(
-            self.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
-            cursor=cursor, tag=tag, where=where, n=self.n_features, total=None if where else self.n_features,
+            core.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
+            cursor=cursor, tag=tag, where=where, n=core.n_features, total=None if where else core.n_features,
         )  # fmt: skip
         return Page([dict(r._mapping) for r in rows], total, after)
 
-    def _check_feature(self, feature: int) -> None:
-        if not 0 <= feature < self.n_features:
-            raise SaevxError(f"No feature {feature}: this store has 0 to {self.n_features - 1}.")
-
-    def feature(self, feature: int) -> Item:
+    def get(self, feature: int) -> Item:
         """Everything known of a feature but its examples (`GET /features/{id}`).
 
         Raises:
             SaevxError: no such feature.
         """
-        self._check_feature(feature)
-        rest = "features JOIN feature_details ON feature_details.id = features.id WHERE features.id = ?"
-        item = _FEATURE.fetch(self.engine, rest, (int(feature),))[0]
+        core = self._core
+        core.check_feature(feature)
+        tables = "features JOIN feature_details ON feature_details.id = features.id WHERE features.id = ?"
+        item = _FEATURE.fetch(core.engine, tables, (int(feature),))[0]
         hist, logits = unpack(item.pop("hist")), item.pop("logits")
-        tops = (item["max_text"], item["max_image"])
-        unit = self.events.unit
-        near, partners = self.neighbour_table[feature], self._partners(feature, 8)
-        refs = self.feature_refs([
+        maxima, unit = (item["max_text"], item["max_image"]), core.events.unit
+        near, partners = self.neighbours[feature], self._cooccurrence.partners(feature, 8)
+        refs = core.feature_refs([
             *near["other"][near["other"] >= 0].tolist(), *(one["id"] for group in partners.values() for one in group)
         ])  # fmt: skip
         return {
             **item,
             "histogram": {name: trimmed(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
-            "bands": {name: _bands(hist[m], tops[m], unit) for m, name in enumerate(s.MODALITIES)},
+            "bands": {name: _bands(hist[m], maxima[m], unit) for m, name in enumerate(s.MODALITIES)},
             "logits": logits,
             "neighbours": {
                 space: [{**feature_ref(refs[k]), "cosine": cosine} for k, cosine in one.tolist() if k >= 0]
@@ -117,61 +136,59 @@ class FeatureQueries(StoreBase):
             },
         }
 
-    def _partners(self, feature: int, limit: int) -> dict[str, list[Item]]:
-        """Other features that share samples with this one, strongest NPMI first, by direction.
+    def refs(self, ids: Iterable[int]) -> dict[int, Item]:
+        """id → {id, label, verdict, max_text, max_image, p999} of these features."""
+        return self._core.feature_refs(ids)
 
-        The feature with itself is in `cooccurrence`, and in `same_sample_rate`.
+    @cached_property
+    def table(self) -> dict[str, Array]:
+        """Columns of all features, each float64 [F] in id order, NaN for null: for arithmetic over whole columns.
+
+        Numbers of samples (`samples_text`, `samples_image`), shares of tokens (`density_…`), activations in z
+        (`max_…`, `p999`), and three variants of ω.
         """
-        asked = [
-            ("text_to_image", "text-image", "a", "image"),
-            ("image_to_text", "text-image", "b", "text"),
-            *(("same", f"{m}-{m}", side, m) for m in s.MODALITIES for side in ("a", "b")),
+        rows = fetch_plain(self._core.engine, f"SELECT {', '.join(_TABLE)} FROM features ORDER BY id")
+        values = np.array(rows, dtype=np.float64).reshape(-1, len(_TABLE))
+        return {name: values[:, i] for i, name in enumerate(_TABLE)}
+
+    @cached_property
+    def max_by_modality(self) -> Array:
+        """float64 [F, 2]: largest z of each feature on text and on images."""
+        return np.stack([self.table["max_text"], self.table["max_image"]], axis=1)
+
+    @cached_property
+    def neighbours(self) -> Array:
+        """`NEIGHBOUR` [F, 2, 10]: nearest features by decoder direction and by profile, as `schema.SPACES`."""
+        return mapped(self._core.path / "index" / "neighbours.npy")
+
+    def strongest(self, feature_k: Array, z_k: Array, modality: int, n: int) -> Items:
+        """Of the features active in one modality those with the largest share of their own maximum there.
+
+        Args:
+            feature_k: int [k], features that are active. z_k: float64 [k], their activations (z).
+            modality: 0 text, 1 image.
+            n: at most so many.
+
+        Returns:
+            {id, label, verdict, activation, share}, the largest share first.
+        """
+        largest_k = self.max_by_modality[feature_k, modality]
+        share_k = np.divide(z_k, largest_k, out=np.zeros(len(z_k)), where=largest_k > 0)
+        order = np.lexsort((feature_k, -share_k))[:n]
+        refs = self.refs(feature_k[order])
+        return [
+            {**feature_ref(refs[int(k)]), "activation": float(z_k[i]), "share": float(min(share_k[i], 1.0))}
+            for i, k in zip(order, feature_k[order], strict=True)
         ]
-        # All together: with a few pairs each, it is the number of steps that takes the time.
-        parts = [self.pairs[kind].counted(self.pairs[kind].of(feature, side)) for _, kind, side, _ in asked]
-        others = [part.b if side == "a" else part.a for part, (_, _, side, _) in zip(parts, asked, strict=True)]
-        found = measured(Counted(*map(np.concatenate, zip(*parts, strict=True))), self.pairs["text-image"].n)
-        other = np.concatenate(others)
-        part_of = np.repeat(np.arange(len(asked)), [len(one) for one in others])
-        order = np.lexsort((other, -found.support, -found.npmi, part_of))
-        order = order[other[order] != feature]
-        ends = np.searchsorted(part_of[order], np.arange(len(asked) + 1))
-        columns = {"id": other} | {name: getattr(found, name) for name in ("support", "lift", "npmi", "lift_shuffled")}
-        groups: dict[str, list[Item]] = {"text_to_image": [], "image_to_text": [], "same": []}
-        for i, (group, _, _, modality) in enumerate(asked):
-            first = order[ends[i] : min(ends[i + 1], ends[i] + limit)]
-            rows = zip(*(column[first].tolist() for column in columns.values()), strict=True)
-            groups[group] += [{**dict(zip(columns, row, strict=True)), "modality": modality} for row in rows]
-        groups["same"] = sorted(groups["same"], key=lambda x: (-x["npmi"], -x["support"], x["id"]))[:limit]
-        return groups
-
-    def cooccurrence(
-        self, *, kind: str = "text-image", sort: str = "npmi", min_support: int = 1,
-        feature: int | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page:  # fmt: skip
-        """Strongest pairs of features that share samples (`GET /cooccurrence`)."""
-        if sort not in SORTS:
-            raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use npmi, lift or support.")
-        if kind not in s.KINDS:
-            raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(s.KINDS)}.")
-        tag = self.list_tag("cooccurrence", kind=kind, sort=sort, min_support=min_support, feature=feature)
-        pairs, start = self.pairs[kind], page_start(tag, cursor)
-        if feature is None:
-            at, total = pairs.page(sort, min_support, start, limit)
-        else:
-            at = np.union1d(pairs.of(feature, "a"), pairs.of(feature, "b"))
-            at = at[pairs.column("support")[at] >= max(min_support, 0)]
-            total, at = len(at), at[pairs.sorted(pairs.measured(at), sort)][start : start + limit]
-        found = pairs.measured(at)
-        refs = self.feature_refs([*found.a.tolist(), *found.b.tolist()])
-        rows = zip(*(column.tolist() for column in found), strict=True)
-        items = [{"kind": kind, **dict(zip(found._fields, row, strict=True))} for row in rows]
-        items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
-        return Page(items, total, encode_cursor(tag, None, start + limit) if start + limit < total else None)
 
 
-def _bands(counts: Array, largest: float, unit: float) -> list[Item]:
-    """Octaves down from the octave of the largest value; band 3 holds everything below the top three."""
+def _bands(count_b: Array, largest: float, unit: float) -> list[Item]:
+    """Octaves down from the octave of the largest value; band 3 holds everything below the top three.
+
+    Args:
+        count_b: int64 [256], values by histogram bin.
+        largest: the largest value (z). unit: one stored unit in z.
+    """
     if largest <= 0:
         return []
     octave = int(np.floor(np.log2(largest / unit)))
@@ -179,6 +196,6 @@ def _bands(counts: Array, largest: float, unit: float) -> list[Item]:
     for band in range(4):
         high = 2.0 ** (octave + 1 - band)
         low = high / 2 if band < 3 else 0.0
-        count = int(counts[(EDGES[:-1] >= low) & (EDGES[:-1] < high)].sum())
+        count = int(count_b[(EDGES[:-1] >= low) & (EDGES[:-1] < high)].sum())
         bands.append({"band": band, "low": low * unit, "high": high * unit, "count": count})
     return bands

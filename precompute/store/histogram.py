@@ -6,9 +6,9 @@ import zlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
+
 N_BINS = 256
 _SHIFT = 7  # 10 mantissa bits, 3 of which stay: 8 bins per octave
 _TOP = 0x7BFF  # bits of the largest finite float16

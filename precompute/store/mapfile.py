@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
 from precompute.utils.files import atomic_write
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 NAME = "map.bin"
 ABSENT = "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."

@@ -1,10 +1,11 @@
 """Looks at a store before it is opened: is it whole, is it of this version, and is it still the same one later?
 
-Nothing here reads a file's content but that of `manifest.json`; `saevx verify` does.
+Of all files only `manifest.json` and `run.json` are read here; `saevx verify` reads the others.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ class Stamp(NamedTuple):
     modified_ns: int
 
     @classmethod
-    def of(cls, path: Path | str) -> Stamp | None:
+    def from_file(cls, path: Path | str) -> Stamp | None:
         """None where there is no such file, or it cannot be looked at."""
         try:
             found = os.stat(path)  # noqa: PTH116 - each request asks, and making a Path takes longer than looking
@@ -144,7 +145,7 @@ def check_files(store: Path, manifest: Item) -> dict[str, Stamp]:
     stamps: dict[str, Stamp] = {}
     wrong: list[str] = []
     for i in [*others, *images[::step], *images[-1:]]:
-        stamp = Stamp.of(store / names[i])
+        stamp = Stamp.from_file(store / names[i])
         if stamp is None:
             wrong.append(f"{names[i]} is missing")
         elif sizes[i] is not None and stamp.size != sizes[i]:
@@ -175,3 +176,45 @@ def without_images(manifest: Item) -> Item:
         bare["sizes"] = [size for size, kept in zip(sizes, other, strict=True) if kept]
         bare["images"]["bytes"] = sum(sizes) - sum(bare["sizes"])
     return bare
+
+
+def read_run(store: Path) -> dict[str, Any]:
+    """The content of `run.json`: when, where and of what a store was made. No value depends on it; it may be missing.
+
+    Empty where the file is missing, cut off or no JSON object.
+    """
+    try:
+        run = json.loads((store / "run.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return run if isinstance(run, dict) else {}
+
+
+def run_path(store: Path, name: str) -> str | None:
+    """A path or name that `run.json` gives, such as `data` and `image_folder`; None where it gives none."""
+    value = read_run(store).get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def created(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
+    """When the store was made, in ISO 8601; None where neither says so readably."""
+    time = manifest.get("created") or run.get("created")
+    try:
+        dt.datetime.fromisoformat(time)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return str(time)
+
+
+def located(store: Path, manifest: Mapping[str, Any], kind: str) -> str:
+    """Where a store's model or SAE lies: the path in run.json if it still exists, else the folder next to the store (so
+    that a demo can be moved), else the manifest's name, which may be that of a hub.
+
+    Args:
+        kind: `model` or `sae`.
+    """
+    path = run_path(store, kind)
+    if path and Path(path).exists():
+        return path
+    sibling = store.resolve().parent / kind
+    return str(sibling) if sibling.is_dir() else str(manifest[kind]["name"])

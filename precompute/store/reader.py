@@ -1,44 +1,122 @@
-"""Opens a finished store and answers what pages and programs ask. Read-only; needs neither a GPU nor the
-model.
+"""Opens a finished store for reading; it needs neither a GPU nor the model. docs/python.md shows its use.
 
-Answers are plain dicts named as the public API names its fields. Features are integers 0…F−1, samples the
-user's own ids, activations real SAE units (z). The questions are grouped by noun: `features`, `samples`,
-`quality`, `places`, `rejected`; this module adds those about the whole store.
+Each noun has an object of its own: `store.features.list()`, `store.samples.get(sample_id)`, `store.events.of(row)`.
+Answers are plain dicts named as the public API names its fields, or NumPy arrays. Features are integers 0…F−1, samples
+have a row 0…N−1 and the user's own id, activations are real SAE units (z).
 """
 
 from __future__ import annotations
 
+import sqlite3
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import func, select
-
+from precompute.store import mapfile
 from precompute.store import schema as s
-from precompute.store.base import modality_code
-from precompute.store.examples import PlaceQueries
-from precompute.store.rejected import RejectedQueries
-from precompute.store.run_info import created, read_run
-from precompute.store.sql import Columns, Page, fetch_plain, marks, match_words
+from precompute.store.cooccurrence import Cooccurrence
+from precompute.store.core import Core, Vocabulary
+from precompute.store.examples import Examples
+from precompute.store.features import Features
+from precompute.store.opening import (
+    DATABASE,
+    Stamp,
+    StoreUnreadable,
+    check_files,
+    created,
+    damaged,
+    read_manifest,
+    read_run,
+    without_images,
+)
+from precompute.store.quality import Quality
+from precompute.store.rejected import Rejected
+from precompute.store.samples import Samples
+from precompute.store.search import Search
+from precompute.store.sql import TIME_LIMIT_S, Page, fetch_plain, open_engine
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 
 __all__ = ["Page", "Store"]
 
-LOOKED_AT = 1000
-_NAMED = Columns(
-    [
-        *(s.features.c[name] for name in ("id", "label", "verdict", "omega", "lift", "n_samples")),
-        s.feature_details.c.logits,
-    ]
-)
-"""What a search by words shows of a feature."""
 
-
-class Store(PlaceQueries, RejectedQueries):
+class Store:
     """A finished store, opened with `Store.open`."""
+
+    def __init__(self, core: Core) -> None:
+        self.path = core.path
+        self.manifest = core.manifest
+        """`manifest.json`, with `images` {n, bytes} in place of the entries of the image files."""
+        self.engine = core.engine
+        """Read-only SQLAlchemy engine over `store.sqlite`."""
+        self.stamps = core.stamps
+        """Inode, size and time of change of each file but the images, as they were when the store was opened."""
+        self.n_features = core.n_features
+        self.n_samples = core.n_samples
+        self.scale_log2 = core.scale_log2
+        """z = stored float16 value · 2^(−scale_log2)."""
+        self.events = core.events
+        """What fires on which token, as memory-mapped arrays: `events.Events`."""
+        self.vocabulary = Vocabulary(core)
+        self.quality = Quality(core)
+        self.cooccurrence = Cooccurrence(core)
+        self.features = Features(core, self.cooccurrence)
+        self.examples = Examples(core, self.vocabulary)
+        self.samples = Samples(core, self.vocabulary, self.features, self.quality)
+        self.rejected = Rejected(core)
+        self.search = Search(core, self.features, self.samples)
+        self.file = core.file
+        self.read = core.read
+
+    @classmethod
+    def open(cls, path: str | Path, time_limit_s: float = TIME_LIMIT_S) -> Self:
+        """Opens a finished store: checks its manifest, files and tables, and maps its arrays; FAISS indices are read
+        when first used.
+
+        Args:
+            time_limit_s: a query of the database that takes longer is stopped.
+
+        Raises:
+            SaevxError: not a store, unfinished, damaged, or made by another version.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        store = cls._open(path, manifest, check_files(path, manifest), time_limit_s)
+        try:
+            store._check_tables()
+            store.events.map_all()
+            store._check_shapes()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open_unchecked(cls, path: str | Path, time_limit_s: float = TIME_LIMIT_S) -> Self:
+        """As `open`, for `verify`, which looks at every file itself: only the manifest is read.
+
+        Raises:
+            SaevxError: not a store, unfinished, made by another version, or with a damaged manifest.
+        """
+        path = Path(path)
+        return cls._open(path, read_manifest(path), {}, time_limit_s)
+
+    @classmethod
+    def _open(cls, path: Path, manifest: Item, stamps: dict[str, Stamp], time_limit_s: float) -> Self:
+        return cls(Core(path, without_images(manifest), open_engine(path / DATABASE, time_limit_s), stamps))
+
+    def close(self) -> None:
+        """Closes the connections to the database."""
+        self.engine.dispose()
+
+    @cached_property
+    def map(self) -> mapfile.FeatureMap:
+        """Where each feature lies on the map of features, and its colours, as arrays [F].
+
+        Raises:
+            SaevxError: an older version made the store, without a map.
+        """
+        return mapfile.read_map(self.file(mapfile.NAME))
 
     @cached_property
     def summary(self) -> Item:
@@ -63,9 +141,7 @@ class Store(PlaceQueries, RejectedQueries):
     @cached_property
     def detail(self) -> Item:
         """`summary`, verdict counts, special and sink tokens, quality, and the manifest without its images."""
-        c = s.features.c
-        rows = self._all(select(c.verdict, func.count().label("n")).group_by(c.verdict))
-        counts = {row.verdict: int(row.n) for row in rows}
+        counts = dict(fetch_plain(self.engine, "SELECT verdict, count(*) FROM features GROUP BY verdict"))
         m = self.manifest
         return {
             **self.summary,
@@ -78,62 +154,28 @@ class Store(PlaceQueries, RejectedQueries):
             "manifest": m,
         }
 
-    def quarantine(self) -> list[Item]:
-        """All rejected rows of the data, with the reason."""
-        return [dict(r._mapping) for r in self._all(select(s.quarantine).order_by(s.quarantine.c.idx))]
+    def _check_tables(self) -> None:
+        """Every table has its columns. Raises StoreUnreadable where not, or where the file is no database."""
+        columns_of = "SELECT t.name, c.name FROM sqlite_master t LEFT JOIN pragma_table_info(t.name) c"
+        try:
+            columns = set(fetch_plain(self.engine, f"{columns_of} WHERE t.type = 'table'"))
+        except (StoreUnreadable, sqlite3.Error) as error:
+            raise damaged(self.path, f"{DATABASE} is cut off or no database") from error
+        for table in s.metadata.sorted_tables:
+            for column in table.columns:
+                if (table.name, column.name) not in columns:
+                    raise damaged(self.path, f"{DATABASE} has no column {column.name!r} in a table {table.name!r}")
+        if missing := {"feature_fts", "sample_fts"} - {table for table, _ in columns}:
+            raise damaged(self.path, f"{DATABASE} has no table {missing.pop()!r}")
 
-    def search_words(self, q: str, limit: int = 20) -> Item:
-        """Features by label and promoted tokens, samples by caption (`GET /search`)."""
-        if not match_words(q):
-            return {"q": q, "features": [], "samples": []}
-        # Features by that name come first, those with evidence on both sides and the best-fitting name ahead;
-        # then the ones that only promote the word (bm25 is lower for better matches).
-        named = (
-            "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH ? "
-            "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT ?"
-        )
-        ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
-        any_word = match_words(q, join=" OR ")
-        found = fetch_plain(self.engine, named, (f"label : ({any_word})", limit))
-        promoting = fetch_plain(self.engine, ranked, (any_word, limit))
-        ids = list(dict.fromkeys(id for (id,) in [*found, *promoting]))[:limit]
-        asked = f"feature_details ON feature_details.id = features.id WHERE features.id IN ({marks(len(ids))})"
-        rows = {r["id"]: r for r in _NAMED.fetch(self.engine, f"features JOIN {asked}", ids)}
-        features = []
-        for id in ids:
-            logits = rows[id].pop("logits")
-            features.append({**rows[id], "promoted": [t for t, _ in logits["promoted"]]})
-        order = self._captions(q, limit)
-        by_row = {r["row"]: self._sample_item(r) for r in self._sample_rows(order)}
-        return {"q": q, "features": features, "samples": [by_row[row] for row in order]}
-
-    def _captions(self, q: str, limit: int) -> list[int]:
-        """Rows of captions that have all the words, the last one whole or, failing that, as a beginning; the shortest
-        first, being most about them. Of many the first thousand are looked at: bm25 would count every caption first."""
-        query = (
-            "SELECT row FROM samples WHERE row IN "
-            f"(SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT {LOOKED_AT}) "
-            "ORDER BY length(text), row LIMIT ?"
-        )
-        whole = [row for (row,) in fetch_plain(self.engine, query, (match_words(q, prefix=False), limit))]
-        if len(whole) >= limit:
-            return whole
-        begun = [row for (row,) in fetch_plain(self.engine, query, (match_words(q), limit))]
-        return list(dict.fromkeys([*whole, *begun]))[:limit]
-
-    def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:
-        """Samples whose vector of that modality is nearest; `vector` as `sample_vectors.sample_vector` makes it."""
-        modality_code(modality)
-        if not np.any(vector):
-            return []
-        cosine, rows = self.index(f"sample_{modality}").search(np.asarray(vector, np.float32)[None], k)
-        kept = [(int(r), float(c)) for r, c in zip(rows[0], cosine[0], strict=True) if r >= 0]
-        by_row = {r["row"]: r for r in self._sample_rows([r for r, _ in kept])}
-        return [
-            {
-                **{k: by_row[r][k] for k in ("sample_id", "row", "text", "images")},
-                "modality": modality,
-                "cosine": min(c, 1.0),
-            }
-            for r, c in kept
+    def _check_shapes(self) -> None:
+        """The arrays are of this store's size. Raises StoreUnreadable where not, or where one cannot be mapped."""
+        arrays = [
+            ("events/sample_token.npy", self.events.sample_token, self.n_samples + 1),
+            ("index/neighbours.npy", self.features.neighbours, self.n_features),
         ]
+        for kind, pairs in self.cooccurrence.pairs.items():
+            arrays.append((f"cooccurrence/{kind}_start.npy", pairs.start, self.n_features + 1))
+        for name, array, n in arrays:
+            if len(array) != n:
+                raise damaged(self.path, f"{name} is of another store: it has {len(array)} entries, not {n}")

@@ -1,4 +1,4 @@
-"""The reader's questions about samples: lists, one pair with scores and strongest features, its picture."""
+"""`store.samples`: the list of samples, one sample, its image files, and what fires in it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, select, text
+from sqlalchemy import ColumnElement, select
 
 from precompute.errors import SaevxError
+from precompute.geometry import View, patch_box
 from precompute.store import schema as s
-from precompute.store.base import feature_ref
+from precompute.store.core import Core, Vocabulary
+from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.features import Features
 from precompute.store.opening import IMAGES
-from precompute.store.quality import QualityQueries
-from precompute.store.sql import Columns, Page, fetch_plain, keyset_page, marks, match_words
+from precompute.store.quality import Quality
+from precompute.store.sql import (
+    Page,
+    PlainQuery,
+    encode_cursor,
+    fetch_plain,
+    has_words,
+    in_chunks,
+    keyset_page,
+    marks,
+    page_start,
+)
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
+Items = list[Item]
+
+_SAMPLE = PlainQuery(s.samples.c)
 
 
-_SAMPLE = Columns(s.samples.c)
+class Samples:
+    """The samples of a store: a `row` 0…N−1 and the user's own `sample_id`."""
 
+    def __init__(self, core: Core, vocabulary: Vocabulary, features: Features, quality: Quality) -> None:
+        self._core = core
+        self._vocabulary = vocabulary
+        self._features = features
+        self._quality = quality
 
-class SampleQueries(QualityQueries):
-    """Answers about samples."""
-
-    def samples(
+    def list(
         self,
         *,
         sort: str = "row",
@@ -39,123 +57,249 @@ class SampleQueries(QualityQueries):
         q: str | None = None,
         ids: Iterable[str] | None = None,
     ) -> Page:
-        """One page of samples; `flag` keeps those above its threshold (or above `threshold`)."""
+        """One page of samples (`GET /samples`).
+
+        Args:
+            sort: "row", a score or a flag; samples without that value come last.
+            order: "asc" or "desc".
+            limit: samples on the page, at most 1000.
+            cursor: `next` of the page before, with the same order and filters.
+            flag: only samples whose score of this flag exceeds its threshold, or `threshold`.
+            q: words of the caption.
+
+        Raises:
+            SaevxError: a sort, order or flag that does not exist, or the cursor of another list.
+        """
         if sort not in s.SAMPLE_SORTS:
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
-        c = s.samples.c
+        core, c = self._core, s.samples.c
         where: list[ColumnElement[bool]] = []
-        total, over = self.n_samples, threshold
+        total, limit_of_flag = core.n_samples, threshold
         if flag is not None:
-            known = self._flag(flag)
-            total, over = known["count"], known["threshold"] if threshold is None else threshold
-            where.append(c[s.flag_column(flag)] > over)
-        wanted = None if ids is None else [str(i) for i in ids]
-        if wanted is not None:
-            where.append(c.sample_id.in_(wanted))
-        if q and q.strip():
-            match = match_words(q)
-            found = text("SELECT rowid FROM sample_fts WHERE sample_fts MATCH :q").bindparams(q=match)
-            where.append(c.row.in_(found.columns(c.row).scalar_subquery()) if match else c.row < 0)
-        is_known = threshold is None and ids is None and not (q and q.strip())
-        tag = self.list_tag("samples", sort=sort, order=order, flag=flag, over=over, q=q, ids=wanted)
+            known = self._quality.flag(flag)
+            total = known["count"]
+            limit_of_flag = known["threshold"] if threshold is None else threshold
+            where.append(c[s.flag_column(flag)] > limit_of_flag)
+        names = None if ids is None else [str(i) for i in ids]
+        if names is not None:
+            where.append(c.sample_id.in_(names))
+        if has_q := bool(q and q.strip()):
+            where.append(has_words(c.row, "sample_fts", str(q)))
+        total_is_known = threshold is None and ids is None and not has_q
+        tag = core.list_tag("samples", sort=sort, order=order, flag=flag, over=limit_of_flag, q=q, ids=names)
         rows, total, after = keyset_page(
-            self.engine, select(s.samples), by=_sample_sort(sort), key=c.row, order=order, limit=limit,
-            cursor=cursor, tag=tag, where=where, n=self.n_samples, total=total if is_known else None,
+            core.engine, select(s.samples), by=_sort_column(sort), key=c.row, order=order, limit=limit,
+            cursor=cursor, tag=tag, where=where, n=core.n_samples, total=total if total_is_known else None,
         )  # fmt: skip
-        return Page([self._sample_item(r._mapping) for r in rows], total, after)
+        return Page([self._item(r._mapping) for r in rows], total, after)
 
-    def _sample_rows(self, rows: Sequence[int]) -> list[Item]:
-        return _SAMPLE.fetch(self.engine, f"samples WHERE row IN ({marks(len(rows))})", [int(r) for r in rows])
+    def get(self, sample_id: str, top: int = 24) -> Item:
+        """One sample with scores, ranks, flags, reasons and its `top` strongest features (`GET /samples/{id}`).
 
-    def _sample_row(self, sample_id: str) -> Item:
-        found = _SAMPLE.fetch(self.engine, "samples WHERE sample_id = ?", (str(sample_id),))
-        if not found:
-            raise _no_sample(sample_id)
-        return found[0]
-
-    def _sample_item(self, values: Mapping[Any, Any]) -> Item:
-        thresholds = {f["name"]: f["threshold"] for f in self.flags}
-        raised = [n for n, limit in thresholds.items() if (values[s.flag_column(n)] or -np.inf) > limit]
-        return {
-            **{k: values[k] for k in ("sample_id", "row", "text", "images", "n_text", "n_image")},
-            "scores": {name: values[s.score_column(name)] for name in s.SCORES},
-            "flags": raised,
-        }
-
-    def sample(self, sample_id: str, top: int = 24) -> Item:
-        """One pair with scores, ranks, flags, reasons and strongest features (`GET /samples/{id}`)."""
-        values = self._sample_row(sample_id)
+        Raises:
+            SaevxError: no such sample.
+        """
+        values = self._values(sample_id)
         row, near_row = values["row"], values["near_row"]
-        item = self._sample_item(values)
+        item = self._item(values)
         flag_scores = {name: values[s.flag_column(name)] for name in s.FLAGS}
         others = (row - 1, row + 1, -1 if near_row is None else near_row)
-        id_of = dict(fetch_plain(self.engine, "SELECT row, sample_id FROM samples WHERE row IN (?, ?, ?)", others))
+        query = "SELECT row, sample_id FROM samples WHERE row IN (?, ?, ?)"
+        id_of = dict(fetch_plain(self._core.engine, query, others))
+        maxima = [self._core.events.maxima(row, m) for m in range(len(s.MODALITIES))]
         return {
             **item,
-            **{
-                k: values[k] for k in ("n_special", "n_sink", "fvu_text", "fvu_image", "extra", "near_cosine")
-            },
+            **{k: values[k] for k in ("n_special", "n_sink", "fvu_text", "fvu_image", "extra", "near_cosine")},
             "near_sample_id": None if near_row is None else id_of[near_row],
             "views": [_view(v) for v in values["views"]],
-            "score_ranks": self.rank_scores(item["scores"]),
-            "flags": [self._flag_hit(row, name, flag_scores[name]) for name in item["flags"]],
+            "score_ranks": self._quality.rank_scores(item["scores"]),
+            "flags": [self._quality.raised(row, name, flag_scores[name]) for name in item["flags"]],
             "flag_scores": flag_scores,
-            "top_features": {name: self._top(row, m, top) for m, name in enumerate(s.MODALITIES)},
+            "top_features": {
+                name: self._features.strongest(*maxima[m], m, top) for m, name in enumerate(s.MODALITIES)
+            },
             "previous": id_of.get(row - 1),
             "next": id_of.get(row + 1),
         }
 
+    def row(self, sample_id: str) -> int:
+        """The row of a sample. Raises SaevxError where there is no such sample."""
+        rows = fetch_plain(self._core.engine, "SELECT row FROM samples WHERE sample_id = ?", (str(sample_id),))
+        if not rows:
+            raise _no_sample(sample_id)
+        return int(rows[0][0])
+
     def sample_id(self, row: int) -> str:
-        return str(fetch_plain(self.engine, "SELECT sample_id FROM samples WHERE row = ?", (int(row),))[0][0])
+        """The id of the sample in that row, which must exist."""
+        return str(fetch_plain(self._core.engine, "SELECT sample_id FROM samples WHERE row = ?", (int(row),))[0][0])
+
+    def items(self, rows: Iterable[int]) -> dict[int, Item]:
+        """row → the sample as lists show it."""
+        return {values["row"]: self._item(values) for values in self._values_of_rows(rows)}
 
     def original(self, row: int) -> Item:
-        """By what a sample's pair is known again in the data: `sample_id`, `text`, `sha256` of each picture file."""
-        found = self._sample_rows([row])[0]
-        hashes = [one["sha256"] for one in found["images"]]
-        return {"sample_id": found["sample_id"], "text": found["text"], "sha256": hashes}
-
-    def row(self, sample_id: str) -> int:
-        found = fetch_plain(self.engine, "SELECT row FROM samples WHERE sample_id = ?", (str(sample_id),))
-        if not found:
-            raise _no_sample(sample_id)
-        return int(found[0][0])
-
-    def _top(self, row: int, modality: int, top: int) -> list[Item]:
-        return self.strongest(*self.events.maxima(row, modality), modality, top)
-
-    def strongest(self, feature: Array, z: Array, modality: int, top: int) -> list[Item]:
-        """The features with the largest share of their own maximum in that modality, as the pages list
-        them.
-        """
-        largest = self.max_by_modality[feature, modality]
-        share = np.divide(z, largest, out=np.zeros(len(z)), where=largest > 0)
-        order = np.lexsort((feature, -share))[:top]
-        refs = self.feature_refs(feature[order])
-        return [
-            {**feature_ref(refs[int(k)]), "activation": float(z[i]), "share": float(min(share[i], 1.0))}
-            for i, k in zip(order, feature[order], strict=True)
-        ]
+        """What identifies a sample's pair in the data: `sample_id`, `text`, `sha256` of each image file."""
+        values = self._values_of_rows([row])[0]
+        hashes = [image["sha256"] for image in values["images"]]
+        return {"sample_id": values["sample_id"], "text": values["text"], "sha256": hashes}
 
     def image_path(self, sample_id: str, image: int = 0) -> Path:
-        """WebP file of a sample's picture.
+        """The WebP file of one of a sample's images, at most 256 pixels a side.
 
         Raises:
-            SaevxError: no such sample or picture, or the store names a file outside its images.
+            SaevxError: no such sample or image, or the store names a file outside its images.
         """
-        images = self._sample_row(sample_id)["images"]
+        images = self._values(sample_id)["images"]
         if not 0 <= image < len(images):
-            raise SaevxError(f"Sample {sample_id!r} has {len(images)} pictures: choose one, counted from 0.")
+            raise SaevxError(f"Sample {sample_id!r} has {len(images)} images: choose one, counted from 0.")
         name = str(images[image]["path"])
         if not name.startswith(IMAGES) or ".." in Path(name).parts:  # whoever made the store may be a stranger
             raise SaevxError(f"The image of sample {sample_id!r} is not among the images of the store: {name!r}.")
-        return self.path / name
+        return self._core.path / name
+
+    def activations(self, sample_id: str, features: Sequence[int], computed: SampleEvents | None = None) -> Item:
+        """Values (z) of `features` on every token and patch of a sample (`GET /samples/{id}/activations`).
+
+        Args:
+            computed: the sample's events, where the store does not hold them.
+
+        Raises:
+            EventsNotStored: there are features to look up, and the store does not hold the sample's events.
+            SaevxError: no such sample or feature.
+        """
+        core, values = self._core, self._values(sample_id)
+        features = [int(f) for f in features]
+        for feature in features:
+            core.check_feature(feature)
+        events = computed or (core.events.of if features else core.events.tokens)(values["row"])
+        z_tk = dense_values(events, features)
+        refs = core.feature_refs(features)
+        blank = [None] * len(features)
+        return {
+            "sample_id": values["sample_id"],
+            "features": [{k: refs[f][k] for k in ("id", "label", "max_text", "max_image", "p999")} for f in features],
+            "tokens": [
+                {
+                    "text": text,
+                    "modality": s.TOKEN_KINDS[m],
+                    "position": t,
+                    "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else blank,
+                }
+                for t, (text, m) in enumerate(
+                    zip(self._vocabulary.texts(events.token_id_t), events.modality_t.tolist(), strict=True)
+                )
+            ],
+            "grids": _grids(events, values["views"], z_tk),
+            "recomputed": computed is not None,
+        }
+
+    def features_at(
+        self, sample_id: str, *, position: int | None = None, patch: tuple[int, int, int] | None = None,
+        limit: int = 50, cursor: str | None = None, computed: SampleEvents | None = None,
+    ) -> Item:  # fmt: skip
+        """The features active on one token, or on one patch (view, row, col), largest share of their maximum first.
+
+        Args:
+            position: the token's place in the sample's token list; ignored where `patch` is given.
+            computed: as in `activations`.
+
+        Raises:
+            EventsNotStored: as in `activations`.
+            SaevxError: no such sample, position or patch.
+        """
+        values = self._values(sample_id)
+        events = computed or self._core.events.tokens(values["row"])
+        places = patches(events, values["views"])
+        if patch is not None:
+            hit = np.flatnonzero((places.view == patch[0]) & (places.row == patch[1]) & (places.col == patch[2]))
+            if not len(hit):
+                raise SaevxError(
+                    f"Sample {sample_id!r} has no patch {','.join(map(str, patch))}: give the view,row,col of another."
+                )
+            position = int(places.position[hit[0]])
+        if position is None or not 0 <= position < len(events.token_id_t):
+            raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}: choose one.")
+        kind = int(events.modality_t[position])
+        if computed is None and kind in (s.TEXT, s.IMAGE):
+            events = self._core.events.of(values["row"])
+        low, high = events.offset_t[position : position + 2]
+        feature_k, z_k = events.feature_e[low:high], events.z_e[low:high]
+        items = self._features.strongest(feature_k, z_k, kind, len(z_k)) if kind in (s.TEXT, s.IMAGE) else []
+        tag = self._core.list_tag("features at", sample=values["sample_id"], position=position)
+        start = page_start(tag, cursor)
+        at = np.flatnonzero(places.position == position)
+        return {
+            "sample_id": values["sample_id"],
+            "position": position,
+            "modality": s.TOKEN_KINDS[kind],
+            "token": self._vocabulary.whole_token(events.token_id_t, position),
+            "patch": patch_item(values, *(int(column[at[0]]) for column in places[1:])) if len(at) else None,
+            "items": items[start : start + limit],
+            "total": len(items),
+            "next": encode_cursor(tag, None, start + limit) if start + limit < len(items) else None,
+            "recomputed": computed is not None,
+        }
+
+    def _values(self, sample_id: str) -> Item:
+        """The sample's row of the table `samples`, by column. Raises SaevxError where there is none."""
+        samples = _SAMPLE.fetch(self._core.engine, "samples WHERE sample_id = ?", (str(sample_id),))
+        if not samples:
+            raise _no_sample(sample_id)
+        return samples[0]
+
+    def _values_of_rows(self, rows: Iterable[int]) -> Items:
+        """Of samples their rows of the table `samples`, by column, ascending."""
+        return [
+            values
+            for chunk in in_chunks(rows)
+            for values in _SAMPLE.fetch(self._core.engine, f"samples WHERE row IN ({marks(len(chunk))})", chunk)
+        ]
+
+    def _item(self, values: Mapping[Any, Any]) -> Item:
+        """A sample as lists show it, from its row of the table `samples`."""
+        threshold_of = {flag["name"]: flag["threshold"] for flag in self._quality.flags}
+        return {
+            **{k: values[k] for k in ("sample_id", "row", "text", "images", "n_text", "n_image")},
+            "scores": {name: values[s.score_column(name)] for name in s.SCORES},
+            "flags": [n for n, limit in threshold_of.items() if (values[s.flag_column(n)] or -np.inf) > limit],
+        }
+
+
+def patch_item(sample: Item, view: int, row: int, col: int) -> Item:
+    """One patch of a sample: its place and its box in the original image, in pixels."""
+    grid = View(*sample["views"][view])
+    image = sample["images"][grid.image]
+    box = list(patch_box(grid, row, col, (image["width"], image["height"])))
+    return {"view": view, "row": row, "col": col, "box": box, "image": grid.image}
+
+
+def _grids(events: SampleEvents, views: Sequence[Any], z_tk: Array) -> Items:
+    """Each view with the values of some features, null where a patch has no value.
+
+    Args:
+        z_tk: float64 [t, k], values of k features on the sample's tokens.
+
+    Returns:
+        {view, rows, cols, box, image, values [k][rows][cols]} of each view.
+    """
+    places = patches(events, views)
+    grids = []
+    for index, (rows, cols, box, image) in enumerate(views):
+        here = places.view == index
+        position_p = places.position[here]
+        values_krc = np.full((z_tk.shape[1], rows, cols), np.nan)
+        is_image_p = (events.modality_t[position_p] == s.IMAGE)[:, None]  # a sink keeps its place, without a value
+        values_krc[:, places.row[here], places.col[here]] = np.where(is_image_p, z_tk[position_p], np.nan).T
+        values = [[[None if v != v else v for v in row] for row in k] for k in values_krc.tolist()]
+        grids.append({"view": index, "rows": rows, "cols": cols, "box": box, "image": image, "values": values})
+    return grids
 
 
 def _no_sample(sample_id: str) -> SaevxError:
     return SaevxError(f"No sample {sample_id!r} in this store: see the list of samples.")
 
 
-def _sample_sort(sort: str) -> Any:
+def _sort_column(sort: str) -> Any:
     if sort in s.SCORES:
         return s.samples.c[s.score_column(sort)]
     return s.samples.c[s.flag_column(sort)] if sort in s.FLAGS else s.samples.c.row

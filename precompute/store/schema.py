@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere

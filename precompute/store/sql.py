@@ -24,9 +24,11 @@ from sqlalchemy import (
     Select,
     create_engine,
     event,
+    false,
     func,
     literal_column,
     select,
+    text,
     tuple_,
 )
 from sqlalchemy.exc import DatabaseError
@@ -52,10 +54,10 @@ class Page(NamedTuple):
 def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
     """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted. Once the file is another one
     than now, no new connection is made to it."""
-    known = Stamp.of(path)
+    known = Stamp.from_file(path)
 
     def connect() -> sqlite3.Connection:
-        if known is None or Stamp.of(path) != known:
+        if known is None or Stamp.from_file(path) != known:
             raise changed(path)
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
@@ -137,18 +139,24 @@ def marks(n: int) -> str:
     return ", ".join("?" * n)
 
 
-class Columns:
-    """Columns that are asked for often, and by plain SQL."""
+def in_chunks(ids: Iterable[int], n: int = 900) -> Iterator[list[int]]:
+    """Different ids, ascending, so many at a time: older SQLite versions take at most 999 parameters."""
+    different = sorted({int(i) for i in ids})
+    return (different[low : low + n] for low in range(0, len(different), n))
+
+
+class PlainQuery:
+    """A SELECT of fixed columns that pages run often, as plain SQL; JSON columns come out parsed."""
 
     def __init__(self, columns: Iterable[Column[Any]]) -> None:
-        asked = list(columns)
-        self.names = [column.name for column in asked]
-        self.json = [column.name for column in asked if isinstance(column.type, JSON)]
-        self.sql = ", ".join(f"{column.table.name}.{column.name}" for column in asked)
+        columns = list(columns)
+        self.names = [column.name for column in columns]
+        self.json = [column.name for column in columns if isinstance(column.type, JSON)]
+        self.sql = ", ".join(f"{column.table.name}.{column.name}" for column in columns)
 
-    def fetch(self, engine: Engine, rest: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """The rows of `SELECT … FROM {rest}` by name."""
-        rows = fetch_plain(engine, f"SELECT {self.sql} FROM {rest}", parameters)
+    def fetch(self, engine: Engine, tables: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of `SELECT … FROM {tables}` as dicts; `tables` holds WHERE, ORDER BY and LIMIT too."""
+        rows = fetch_plain(engine, f"SELECT {self.sql} FROM {tables}", parameters)
         items = [dict(zip(self.names, row, strict=True)) for row in rows]
         for item in items:
             for name in self.json:
@@ -274,6 +282,15 @@ def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
     return join.join(one[0] if len(one) == 1 else f"({' OR '.join(one)})" for one in strings)
 
 
-def indexed_words(text: str) -> str:
+def has_words(key: Column[Any], table: str, q: str) -> ColumnElement[bool]:
+    """The condition that the row of `key` has these words in the full-text table; none has where `q` has no words."""
+    match = match_words(q)
+    if not match:
+        return false()
+    rowids = text(f"SELECT rowid FROM {table} WHERE {table} MATCH :q").bindparams(q=match)
+    return key.in_(rowids.columns(key).scalar_subquery())
+
+
+def indexed_words(words: str) -> str:
     """A text as the full-text tables take it, so that `match_words` finds it: its search units with blanks between."""
-    return " ".join(search_units(text))
+    return " ".join(search_units(words))

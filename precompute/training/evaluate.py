@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import RejectedRow, read, summary_of
@@ -22,15 +21,16 @@ from precompute.data.batches import plan_rows, smallest_hashes
 from precompute.errors import SaevxError
 from precompute.model.loader import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
-from precompute.options.shared import NAMED_COLUMNS, EvaluateOptions
+from precompute.options.evaluate import EvaluateOptions
+from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.sae.quality import sae_warning
 from precompute.sae.sae import SaeV
-from precompute.utils.progress import Progress, say
+from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}
 """Which tokens are replaced; `all` takes special tokens and sinks too with --patch-special."""
 RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
@@ -157,15 +157,15 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     data, plan = plan_rows(
         mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column
     )
-    sink = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks)).sink
+    sink = prelude(mllm, data, plan, o.sink_multiple).sink
     sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
     rejected_rows = list(data.rejected_rows)
-    with Progress("evaluate", len(data.rows), "samples") as progress:
+    with progress_bar("evaluate", len(data.rows), "samples") as progress:
         for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
             rejected_rows += one.rejected_rows
             if one.batch is not None:
                 rejected_rows += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
-            progress.add(len(one.rows) + len(one.rejected_rows))
+            progress.update(len(one.rows) + len(one.rejected_rows))
     if not sum(sums.n_target):
         raise SaevxError(
             "No text token stands behind another one, so there is no cross-entropy to measure: give longer texts."

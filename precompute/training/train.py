@@ -18,16 +18,17 @@ import torch
 from torch import Tensor
 
 from precompute.data import BadRow, Data, count_kinds, read, summary
-from precompute.data.batches import OVERHEAD, fingerprint, n_image_tokens, plan_rows
+from precompute.data.batches import OVERHEAD, n_image_tokens, plan_rows
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.model.loader import check_images, load_model, prelude, without_pictures
 from precompute.model.mllm import Mllm
-from precompute.options.shared import NAMED_COLUMNS, TrainOptions
+from precompute.options.shared import NAMED_COLUMNS
+from precompute.options.train import TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
-from precompute.utils.files import claim_folder, creating
-from precompute.utils.progress import Progress, human, say
-from precompute.utils.provenance import code_version, plain_name, weights
+from precompute.utils.ownership import claim_folder, creating
+from precompute.utils.progress import human, progress_bar, say
+from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 
@@ -125,7 +126,7 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
     Raises:
         SaevxError: wrong input, or a folder that exists already.
     """
-    o, s = options, options.settled()
+    o, s = options, options.resolved()
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
     with creating(o.out):
@@ -146,7 +147,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     check_images(mllm, data, "--modality text")
     batching: dict[str, Any] = {"batch_tokens": o.batch_tokens, "seed": o.seed, "id_column": o.id_column}
     data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, **batching)
-    norms = prelude(mllm, data, plan, None if o.sinks == "keep" else float(o.sinks))
+    norms = prelude(mllm, data, plan, o.sink_multiple)
     scale = mllm.d_model**0.5 / norms.mean
 
     d_sae = round(s["expansion"] * mllm.d_model)
@@ -179,7 +180,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
 def fit(trainer: Any, stream: Stream, meter: Meter, o: TrainOptions, steps: int) -> None:
     """SAELens' training loop through the seams that it opens for others, with our log and checkpoints between its
     steps: its own loop saves in the middle of a step's count."""
-    with Progress("train", steps, "steps", trainer.n_training_steps) as progress, (o.part / LOG).open("a") as log:
+    with progress_bar("train", steps, "steps", trainer.n_training_steps) as progress, (o.part / LOG).open("a") as log:
         while trainer.n_training_steps < steps:
             trainer.maybe_reset_sparsity()
             hidden_td, modality_t = next(stream)
@@ -187,7 +188,7 @@ def fit(trainer: Any, stream: Stream, meter: Meter, o: TrainOptions, steps: int)
             trainer.n_training_steps += 1
             step = trainer.n_training_steps
             meter.see(output, modality_t, step)
-            progress.add(1)
+            progress.update(1)
             if step % o.log_every == 0 or step == steps:
                 log.write(json.dumps(line(trainer, output, meter, o.dead_window)) + "\n")
                 log.flush()
@@ -297,7 +298,7 @@ def told_by(o: TrainOptions, data: Data) -> str:
     return fingerprint(
         rows=[[row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows],
         model=[o.model, stamps(weights(o.model))],
-        options={**o.model_dump(mode="json", exclude=apart), **o.settled()},
+        options={**o.model_dump(mode="json", exclude=apart), **o.resolved()},
         code=code_version(),
     )
 

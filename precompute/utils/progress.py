@@ -1,18 +1,18 @@
-"""A bar on a terminal, a plain line now and then elsewhere."""
+"""Lines of the running report, and progress: tqdm's bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
-import time
-from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
 EVERY_S = 10.0
+"""Between two lines of progress in a log, in seconds."""
 
 
 def say(line: str) -> None:
-    """A line of the running report, on standard error: standard output is for results."""
+    """Print a line of the running report on standard error: standard output is for results."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
 
@@ -25,37 +25,29 @@ def human(n_bytes: float) -> str:
     raise AssertionError
 
 
-class Progress:
-    """Counts `unit`s up to `total`, which may be unknown; `quiet` says nothing."""
+class _Report:
+    """A file for tqdm, which makes each state of its bar a line of the report."""
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int = 0, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.title, self.total, self.unit, self.done = title, total, unit, done
-        self.start = self.told = time.monotonic()
-        self.first = done
-        self.bar = (
-            tqdm(total=total, initial=done, desc=title, unit=f" {unit}", dynamic_ncols=True)
-            if sys.stderr.isatty() and not quiet
-            else None
-        )
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            say(line)
 
-    def add(self, n: int) -> None:
-        self.done += n
-        if self.bar is not None:
-            self.bar.update(n)
-        elif not self.quiet and time.monotonic() - self.told > EVERY_S:
-            self.told = time.monotonic()
-            rate = (self.done - self.first) / (self.told - self.start)
-            of = "" if self.total is None else f" of {self.total}"
-            say(f"{self.title}: {self.done}{of} {self.unit}, {rate:.1f} a second")
+    def flush(self) -> None:
+        """Nothing: `say` has flushed."""
 
-    def __enter__(self) -> Progress:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif kind is None and not self.quiet:
-            say(f"{self.title}: {self.done} {self.unit} in {time.monotonic() - self.start:.1f} s")
+class _Lines(tqdm):
+    monitor_interval = 0
+    """tqdm's thread, which would shorten the interval, is not started."""
+
+
+def progress_bar(title: str, total: int | None, unit: str, done: int = 0, *, quiet: bool = False) -> tqdm:
+    """A tqdm that counts `unit`s from `done` up to `total`, which may be unknown; silent where `quiet`."""
+    common: dict[str, Any] = {"total": total, "initial": done, "desc": title, "unit": f" {unit}", "disable": quiet}
+    if sys.stderr.isatty():
+        return tqdm(**common, dynamic_ncols=True)
+    line = f"{{desc}}: {{n_fmt}}{'' if total is None else ' of {total_fmt}'}{{unit}} in {{elapsed}}, {{rate_noinv_fmt}}"
+    # The delay suppresses the line that tqdm prints at the start; set to 0 afterwards, it leaves the last line alone.
+    bar = _Lines(**common, file=_Report(), bar_format=line, mininterval=EVERY_S, miniters=1, delay=1e-9)
+    bar.delay = 0
+    return bar

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 of all that a run depends on. An unfinished run is only continued by one with the same fingerprint."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def plain_name(source: str) -> str:
@@ -12,6 +20,7 @@ def plain_name(source: str) -> str:
 
 
 def weights(source: str) -> list[Path]:
+    """The files of a model's folder; none of a hub id."""
     folder = Path(source)
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 

@@ -1,6 +1,6 @@
-"""What is done otherwise on one device than on another.
+"""Operations on tensors that depend on the device: sorting, searching and float64; hashes in int64.
 
-Sorting and searching of flat tensors: NumPy's is several times faster than torch's on a CPU. float64: not everywhere.
+On a CPU, NumPy sorts and searches flat arrays several times faster than torch. Apple's GPUs have no float64.
 """
 
 from __future__ import annotations
@@ -11,55 +11,33 @@ from torch import Tensor
 
 
 def exact(x: Tensor) -> Tensor:
-    """x where float64 can be had: on the CPU where the device, as Apple's GPUs, has none."""
+    """x on a device that has float64: moved to the CPU where its own has none (Apple's GPUs)."""
     return x.cpu() if x.device.type == "mps" else x
 
 
 def sorted_numbers(number_n: Tensor) -> Tensor:
-    """int64, rising."""
+    """int64 [n], ascending."""
     if number_n.device.type == "cpu":
         return torch.from_numpy(np.sort(number_n.numpy()))
     return number_n.sort().values
 
 
-def order_of(number_n: Tensor) -> Tensor:
-    """int64: the places in rising order of distinct numbers."""
+def argsort_distinct(number_n: Tensor) -> Tensor:
+    """int64 [n]: indices that put distinct numbers in ascending order."""
     if number_n.device.type == "cpu":
         return torch.from_numpy(np.argsort(number_n.numpy()))
     return number_n.argsort()
 
 
-def places(mask_n: Tensor) -> Tensor:
-    """int64: where a mask holds."""
+def nonzero_indices(mask_n: Tensor) -> Tensor:
+    """int64: ascending indices at which a mask holds."""
     if mask_n.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask_n.numpy()))
     return mask_n.nonzero().squeeze(1)
 
 
-def run_starts(*keys: Tensor) -> Tensor:
-    """int64: where each run of equal keys begins; of several tensors, of entries equal in all."""
-    changed = torch.ones(len(keys[0]), dtype=torch.bool, device=keys[0].device)
-    if len(changed) > 1:
-        torch.ne(keys[0][1:], keys[0][:-1], out=changed[1:])
-        for key in keys[1:]:
-            changed[1:] |= key[1:] != key[:-1]
-    return places(changed)
-
-
-def run_ends(begin_r: Tensor, n: int) -> Tensor:
-    """int64: where each run ends, the last of them at n."""
-    return torch.cat([begin_r[1:], begin_r.new_full((min(1, len(begin_r)),), n)])
-
-
-def rank_in_run(key_n: Tensor) -> Tensor:
-    """0, 1, 2 … inside each run of equal keys."""
-    begin = run_starts(key_n)
-    length = run_ends(begin, len(key_n)) - begin
-    return torch.arange(len(key_n), device=key_n.device) - begin.repeat_interleave(length)
-
-
 def mix(x: Tensor, number: Tensor) -> Tensor:
-    """One more number in the hash: splitmix64's finaliser (Steele et al. 2014), in int64 that wraps around."""
+    """int64: a hash with one more number mixed in (splitmix64's finaliser, Steele et al. 2014). int64 wraps around."""
     mixed = x ^ number
     mixed += signed(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
@@ -69,5 +47,5 @@ def mix(x: Tensor, number: Tensor) -> Tensor:
 
 
 def signed(number: int) -> int:
-    """The same 64 bits as a number that int64 holds."""
+    """The int64 that has the same 64 bits as an unsigned number."""
     return number - (number >> 63 << 64)

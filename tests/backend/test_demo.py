@@ -35,12 +35,12 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
     mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
     monkeypatch.setattr("precompute.live.steer.Chooser", Kept)
-    one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
-    with Image.open(store.image_path(one["sample_id"])) as opened:
+    one = store.samples.list(sort="pooled-cosine", order="desc", limit=1).items[0]
+    with Image.open(store.samples.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")
     batch = mllm.prepare([Pair(prompt, [picture])], generate=True)
-    feature = int(store.features(sort="n_samples", order="desc", limit=1).items[0]["id"])
-    push = [Push(feature, "add", 0.0, float(store.feature_table["p999"][feature]))]
+    feature = int(store.features.list(sort="n_samples", order="desc", limit=1).items[0]["id"])
+    push = [Push(feature, "add", 0.0, float(store.features.table["p999"][feature]))]
 
     def run(hooked: bool) -> tuple[Done, list[Event], list[torch.Tensor]]:
         Kept.logits = []

@@ -9,11 +9,10 @@ from typing import Any
 
 
 def foretell(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
-    from precompute.estimate.budget import forecast_of
+    from precompute.estimate.budget import estimate
     from precompute.options.precompute import Options
-    from precompute.pipeline import Run
 
-    told = forecast_of(Run(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))).forecast
+    told = estimate(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))[0].forecast
     return {
         "seconds": told.total, "memory": told.memory, "bytes": told.of["all"], "steps": told.seconds,
         "parts": told.bytes,

@@ -15,7 +15,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.steps.index import flat_index
 from precompute.store import mapfile
@@ -26,8 +25,7 @@ from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.utils.files import new_array
 from precompute.utils.stats import histogram, quantiles
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 SIDE = 6
 PATCHES = SIDE * SIDE
@@ -47,7 +45,7 @@ class Wide:
         self.part, self.f, self.n = part, n_features, n_samples
         self.rng = np.random.Generator(np.random.PCG64(seed))
         model = Store.open(demo / "store")
-        self.like, self.vocabulary = model.manifest, list(model._tokens)
+        self.like, self.vocabulary = model.manifest, list(model.vocabulary.words)
         self.pictures = sorted((demo / "store" / "images").rglob("*.webp"))[:100]
         model.close()
         for folder in ("collect", "events", "index", "images/0"):

@@ -6,6 +6,7 @@ large map in it, as everything else on it (lists, names) comes from tables whose
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.steps import feature_map
 from precompute.steps.index import nearest
@@ -21,9 +21,8 @@ from precompute.store import mapfile
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
 from precompute.utils.stats import unit
+from precompute.utils.types import Array
 from tests.bench.common import Figure, Setup
-
-Array = NDArray[Any]
 
 FEATURES, WIDTH, VISITS = 65_536, 64, 7
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -34,7 +33,7 @@ def run(setup: Setup) -> dict[str, Any]:
     folder = setup.scratch / "store"
     shutil.copytree(setup.demo / "store", folder)
     store = Store.open(folder)
-    columns, index = weighed(store), store.index("decoder")
+    columns, index = weighed(store), store.search.index("decoder")
     demo = unit(np.stack([index.reconstruct(i) for i in range(index.ntotal)]).astype(np.float32))
     store.close()
 
@@ -42,6 +41,7 @@ def run(setup: Setup) -> dict[str, Any]:
     columns = {name: np.resize(values, (n, *values.shape[1:])) for name, values in columns.items()}
     large_seconds = laid_out(folder, directions(n), columns)
     size = (folder / mapfile.NAME).stat().st_size
+    note_size(folder, size)
     paints, why = first_paints(folder, setup.scratch, visits)
     figures: list[Figure] = [
         {
@@ -69,7 +69,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
 def weighed(store: Store) -> dict[str, Array]:
     """What step `weigh` said of the store's features."""
-    table, named = store.feature_table, store.feature_refs(range(store.n_features))
+    table, named = store.features.table, store.features.refs(range(store.n_features))
     return {
         "verdict": np.array([VERDICTS.index(named[i]["verdict"]) for i in range(store.n_features)]),
         "omega": table["omega"],
@@ -82,6 +82,14 @@ def directions(n: int) -> Array:
     group = rng.integers(0, n // 100, n)
     centre = rng.standard_normal((n // 100, WIDTH))[group] * (rng.random(n) < 0.7)[:, None]
     return unit((centre + 0.5 * rng.standard_normal((n, WIDTH))).astype(np.float32))
+
+
+def note_size(folder: Path, size: int) -> None:
+    """Put the larger map's size into the manifest: a store is opened only where every file has its own."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["sizes"][list(manifest["files"]).index(mapfile.NAME)] = size
+    path.write_text(json.dumps(manifest))
 
 
 def laid_out(folder: Path, vectors: Array, columns: dict[str, Array]) -> float:

@@ -35,12 +35,12 @@ def run(setup: Setup) -> dict[str, Any]:
 
     # What both are given: every sample's h, computed beforehand in the same batches.
     by_row = {}
-    for one in batches.values():
-        assert one.batch is not None
-        one.hidden = mllm.hidden(one.batch)
+    loaded = [(one, one.batch) for parts in batches.values() for one in parts if one.batch is not None]
+    for one, batch in loaded:
+        one.hidden = hidden_bsd = mllm.hidden(batch)
         for b, row in enumerate(one.rows):
-            length = int(one.batch.length_b[b])
-            by_row[row.index] = (one.hidden[b, :length], one.batch.modality_bs[b, :length])
+            length = int(batch.length_b[b])
+            by_row[row.index] = (hidden_bsd[b, :length], batch.modality_bs[b, :length])
     hidden, modality = (list(side) for side in zip(*(by_row[i] for i in sorted(by_row)), strict=True))
     omegas: dict[str, Any] = {}
 
@@ -58,9 +58,9 @@ def run(setup: Setup) -> dict[str, Any]:
         omegas["ours"] = load_step(part, "weigh")["omega"]
 
     def encoder() -> None:
-        for one in batches.values():
-            if one.batch is not None and one.hidden is not None:
-                encode_batch(one.hidden, one.batch, sae, scale)
+        for one, batch in loaded:
+            assert one.hidden is not None
+            encode_batch(one.hidden, batch, sae, scale)
 
     seconds = alternately({"paper": paper, "ours": ours, "encoder": encoder}, rounds)
     paper_f, ours_f = omegas["paper"], omegas["ours"]

@@ -15,11 +15,11 @@ from typing import Any
 from unittest.mock import patch
 
 from precompute.collect.collector import PRELUDE_FILE
+from precompute.collect.session import Session
 from precompute.collect.shard import SHARDS
 from precompute.collect.workers import Shared, Worker
 from precompute.model.mllm import Batch, Mllm
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
 from precompute.utils.ray_pool import Pool, pool
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
@@ -36,7 +36,7 @@ def run(setup: Setup) -> dict[str, Any]:
         data=str(pairs), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
         out=setup.scratch / "store", device="cpu", batch_tokens=1024, shard_samples=shard_samples,
     )  # fmt: skip
-    data, plan = Run(options).data_and_plan
+    data, plan = Session(options).planned
     plan = plan._replace(shards=plan.shards[:n_shards])
     batches = [b for shard in plan.shards for b in shard]
     n = sum(len(plan.batches[b]) for b in batches)
@@ -77,7 +77,7 @@ _loaded: tuple[Mllm, dict[int, Batch]]
 
 def _load(options: Options, batches: list[int]) -> None:
     global _loaded
-    job = Run(options).collector()
+    job = Session(options).collector()
     decoded = {b: job.load([job.data.rows[i] for i in job.plan.batches[b]])[0].batch for b in batches}
     _loaded = job.mllm, {b: batch for b, batch in decoded.items() if batch is not None}
 

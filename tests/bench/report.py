@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from precompute.utils.markdown import RESULTS, Row, command, splice, table
+from precompute.demo.evaluation.markdown import RESULTS, Row, command, splice, table
 from tests.bench.common import met
 from tests.bench.dashboard import WAYS, extrapolated, goal
 

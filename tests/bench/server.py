@@ -28,14 +28,14 @@ Ask = Callable[[np.random.Generator], str]
 def asks(store: Store) -> dict[str, tuple[Ask, float]]:
     """What is asked of the server, and the milliseconds within which 95 % should be answered."""
     f, n = store.n_features, store.n_samples
-    captions = [row["text"] for row in store._sample_rows(list(range(0, n, max(1, n // 500))))]
+    captions = [row["text"] for row in store.samples.items(range(0, n, max(1, n // 500))).values()]
     words = [word for caption in captions for word in caption.split()]
 
     def feature(rng: np.random.Generator) -> str:
         return f"/features/{rng.integers(f)}"
 
     def sample(rng: np.random.Generator) -> str:
-        return f"/samples/{quote(store.sample_id(int(rng.integers(n))))}"
+        return f"/samples/{quote(store.samples.sample_id(int(rng.integers(n))))}"
 
     def features(rng: np.random.Generator) -> str:
         given = [f"sort={rng.choice(SORTS)}", f"order={rng.choice(['asc', 'desc'])}"]

@@ -40,7 +40,7 @@ def sizes(path: Path) -> dict[str, float]:
         return sum(size for name, size in pages.items() if name.startswith(starts))
 
     f, n, e = store.n_features, store.n_samples, store.events
-    vectors = 2 * 2 * (f * store.index("decoder").d + n * store.index("sample_text").d)
+    vectors = 2 * 2 * (f * store.search.index("decoder").d + n * store.search.index("sample_text").d)
     found = {
         "event": files("events/event", "events/token", "events/sample_token") / len(e.event_feature),
         "feature": (tables(OF_FEATURES) + files("cooccurrence/") + file["index/neighbours.npy"]) / f,

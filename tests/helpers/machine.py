@@ -82,3 +82,22 @@ def closed(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["chattr", "-i", folder], check=True)
+
+
+HOLD = (
+    "import sys, pathlib\n"
+    "from precompute.utils.ownership import exclusive\n"
+    "with exclusive(pathlib.Path(sys.argv[1])):\n"
+)
+
+
+@contextmanager
+def another_owner(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns `out`."""
+    command = [sys.executable, "-c", HOLD + "    print('held', flush=True); sys.stdin.read()", str(out)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()

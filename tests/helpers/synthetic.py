@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from precompute.steps import cooccur, flag, index, label, score, weigh
 from precompute.store.histogram import N_BINS
 from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
-
-Array = NDArray[Any]
+from precompute.utils.types import Array
 
 COLOURS = {
     "red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "yellow": (240, 210, 40),

@@ -11,7 +11,7 @@ import torch
 
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
+from precompute.pipeline import Pipeline
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 
@@ -68,5 +68,4 @@ def options(tiny_files: Tiny, tmp_path: Path) -> Maker:
 
 def collected(options: Options) -> tuple[Path, dict[str, Any]]:
     """Run `collect` alone: STORE.part and its manifest."""
-    run = Run(options)
-    return run.part, run.collect()
+    return options.part, Pipeline(options).collect()

@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from precompute.store.events import Events, patches
 from precompute.store.schema import AROUND, TEXT
 from precompute.utils import memory
-from precompute.utils.runs import expand, offsets, run_starts
+from precompute.utils.ragged import expand, offsets, run_starts
 from precompute.utils.tensors import mix
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 TOKENS_AT_ONCE = 1 << 20
 
 

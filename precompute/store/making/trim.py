@@ -11,18 +11,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
 from precompute.store.events import Events
 from precompute.store.making.unfinished import Collected, load_json
 from precompute.utils import memory
 from precompute.utils.files import new_array
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Kept = Literal["all", "examples", "none"]
 KEPT: tuple[Kept, ...] = ("all", "examples", "none")
 """From the largest store to the smallest."""

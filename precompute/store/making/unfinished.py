@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
@@ -20,10 +19,10 @@ from precompute.store.events import Events
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, write_text
-from precompute.utils.runs import expand, offsets
+from precompute.utils.ragged import expand, offsets
 from precompute.utils.token_text import NEAR, whole_token
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 BLOCK = 1 << 20
 """Maxima at a time."""
 _READ = 1 << 26

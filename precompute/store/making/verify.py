@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select, text
 
 from precompute.errors import SaevxError, first_line
@@ -20,9 +19,8 @@ from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.utils import memory
-from precompute.utils.runs import expand
-
-Array = NDArray[Any]
+from precompute.utils.ragged import expand
+from precompute.utils.types import Array
 
 _TIME_LIMIT_S = 600.0
 CHUNK_EVENTS = 1 << 20
@@ -266,10 +264,9 @@ def _indices(store: Store) -> str:
     sizes = {"decoder": store.n_features, "profile": store.n_features}
     sizes |= {f"sample_{m}": store.n_samples for m in s.MODALITIES}
     for name, n in sizes.items():
-        need(
-            store.index(name).ntotal == n, f"index {name} holds {store.index(name).ntotal} vectors, not {n}"
-        )
-    shape = store.neighbour_table.shape
+        n_vectors = store.search.index(name).ntotal
+        need(n_vectors == n, f"index {name} holds {n_vectors} vectors, not {n}")
+    shape = store.features.neighbours.shape
     need(shape[0] == store.n_features, f"the table of neighbours holds {shape[0]} features, not {store.n_features}")
     return f"{len(sizes)} indices of the right size"
 
@@ -277,7 +274,7 @@ def _indices(store: Store) -> str:
 def _pairs(store: Store) -> str:
     """Pairs of features rise, their orders are permutations, and no support exceeds what either has."""
     n = 0
-    for kind, pairs in store.pairs.items():
+    for kind, pairs in store.cooccurrence.pairs.items():
         span = (int(pairs.start[0]), int(pairs.start[-1]), len(pairs.start))
         need(span == (0, len(pairs), store.n_features + 1), f"co-occurrence of {kind} has not one run per feature")
         a = np.repeat(np.arange(store.n_features), np.diff(pairs.start))

@@ -16,7 +16,7 @@ from precompute.store.making.example_views import number_files, views
 from precompute.store.reader import Store
 from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.store.sql import fetch_plain
-from precompute.utils.runs import rank_in_run, run_starts
+from precompute.utils.ragged import rank_in_run, run_starts
 
 Array = NDArray[np.int64]
 FEATURES_AT_ONCE = 1 << 12
@@ -75,7 +75,7 @@ class Examples:
         self.begin = run_starts(self.list)
         self.token = store.events.sample_token[self.row] + self.position
         self.by_row = np.argsort(self.row, kind="stable")
-        highest = (store.max_by_modality / store.events.unit).astype(np.float16)
+        highest = (store.features.max_by_modality / store.events.unit).astype(np.float16)
         self.octave_fm = octaves(highest)
         top = np.flatnonzero(self.band == -1)
         self.weakest_fm = np.full((self.n_features, 2), 1 << 16)

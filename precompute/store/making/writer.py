@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import JSON, URL, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from precompute.store import cooccurrence as pairs
 from precompute.store import schema as s
-from precompute.store.base import NEIGHBOUR
+from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.sql import indexed_words
 from precompute.utils.files import TEMPORARY, write_text
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 Item = dict[str, Any]
 Columns = dict[str, Sequence[Any]]
 """Rows as columns, by name."""

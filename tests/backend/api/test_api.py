@@ -128,7 +128,7 @@ def test_examples_show_both_sides_of_the_same_sample(client: TestClient, store_p
         assert len({e["sample_id"] for e in items}) == len(items)
         for example in items:
             row = get(client, f"/samples/{example['sample_id']}")["row"]
-            sample = events.sample(row)
+            sample = events.of(row)
             low, high = sample.offset_t[example["position"] : example["position"] + 2]
             at = low + list(sample.feature_e[low:high]).index(feature)
             assert example["activation"] == pytest.approx(float(sample.z_e[at]))

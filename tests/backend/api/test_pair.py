@@ -32,17 +32,17 @@ def test_scores_and_flags_of_a_stored_pair_come_out_the_same(store: Store) -> No
     raised = 0
     some = {*range(0, store.n_samples, 10)}
     for flag in ("mismatch", "unsupported", "empty-text", "blank"):
-        some |= {one["row"] for one in store.samples(flag=flag, limit=2).items}
+        some |= {one["row"] for one in store.samples.list(flag=flag, limit=2).items}
     for row in sorted(some):
-        item = store.sample(store.sample_id(row))
-        events = store.events.sample(row)
+        item = store.samples.get(store.samples.sample_id(row))
+        events = store.events.of(row)
         largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
         sides = [(k := np.flatnonzero(largest[:, m]), largest[k, m]) for m in (TEXT, IMAGE)]
         n_tokens = int((events.modality_t <= IMAGE).sum())
         scores = score_pair(*sides, weights, n_events=len(events.feature_e), n_tokens=n_tokens)
         for name in LIVE_SCORES:
             assert scores[name] == pytest.approx(item["scores"][name], rel=1e-6, abs=1e-9, nan_ok=True), name
-        with Image.open(store.image_path(item["sample_id"])) as picture:
+        with Image.open(store.samples.image_path(item["sample_id"])) as picture:
             found, hits = flag_pair(store, events, largest, scores, weights, item["text"], picture)
         for name in ("mismatch", "unsupported", "empty-text", "repeated-text", "few-features"):
             stored_score = item["flag_scores"][name]
@@ -62,10 +62,10 @@ def test_scores_and_flags_of_a_stored_pair_come_out_the_same(store: Store) -> No
 
 def test_the_ranking_is_the_methods(store: Store) -> None:
     """METHOD, *Search*, feature by feature in plain Python."""
-    row = next(r for r in range(80) if "dog" in store.sample(store.sample_id(r))["text"])
-    events = store.events.sample(row)
+    row = next(r for r in range(80) if "dog" in store.samples.get(store.samples.sample_id(r))["text"])
+    events = store.events.of(row)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
-    table, n = store.feature_table, store.n_samples
+    table, n = store.features.table, store.n_samples
     for asked in ((TEXT,), (IMAGE,), (TEXT, IMAGE)):
         ranked = rank(largest, table, n, asked)
         expected = {}

@@ -14,8 +14,9 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
+from precompute.options.evaluate import EvaluateOptions
 from precompute.options.precompute import Options
-from precompute.options.shared import EvaluateOptions, TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.pipeline import precompute
 from precompute.sae.quality import sae_warning
 from precompute.training.evaluate import evaluate

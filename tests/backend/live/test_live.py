@@ -65,8 +65,8 @@ def test_a_stored_picture_finds_itself(client: TestClient, made: Path, store: St
     assert found["samples"][0]["sample_id"] == "pair-5"
     assert found["samples"][0]["cosine"] == pytest.approx(1, abs=1e-2)
     assert found["samples"][0]["modality"] == "image"
-    stored = dict(zip(*[x.tolist() for x in store.events.maxima(store.row("pair-5"), 1)], strict=True))
-    p999 = store.feature_table["p999"]
+    stored = dict(zip(*[x.tolist() for x in store.events.maxima(store.samples.row("pair-5"), 1)], strict=True))
+    p999 = store.features.table["p999"]
     hits = [*found["features"], *found["dense"]]
     assert len(hits) > 5 and found["n_dense"] >= len(found["dense"])
     for hit in hits:

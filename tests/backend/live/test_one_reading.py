@@ -16,7 +16,7 @@ from precompute.errors import PairError
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import Mllm, Pair
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
+from precompute.pipeline import Pipeline
 from precompute.sae.sae import SaeV
 from precompute.scoring.pair import pixels_of
 from precompute.scoring.pixels import pixel_flags
@@ -49,7 +49,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
     """Tokens, features, values and boxes bit for bit; and what the one refuses the other refuses."""
     torch.set_num_threads(1)
     model = families.MULTIMODAL[family](tmp_path / "model")
-    run = Run(Options(
+    run = Pipeline(Options(
         data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu", batch_tokens=1,
         sinks="keep",
     ))  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
         except PairError as refused:
             assert refused.reason == reasons[name]
             continue
-        events = stored.events.sample(row_of[name])
+        events = stored.events.of(row_of[name])
         np.testing.assert_array_equal(live.token_id_t, events.token_id_t, name)
         np.testing.assert_array_equal(live.modality_t, events.modality_t, name)
         np.testing.assert_array_equal(live.offset, events.offset_t, name)
@@ -82,7 +82,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
 
 def test_the_pixel_flags_of_a_sent_image_are_the_stored_ones(tmp_path: Path, data: Path, sae: Path) -> None:
     model = tiny.make_llava(tmp_path / "model")
-    run = Run(Options(data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu"))
+    run = Pipeline(Options(data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu"))
     stored = Collected(run.part, run.collect())
     for record in stored.samples:
         (image,) = record["images"]

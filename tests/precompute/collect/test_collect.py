@@ -26,7 +26,7 @@ from precompute.data import open_picture
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
+from precompute.pipeline import Pipeline
 from precompute.sae.encode import OVERFLOW
 from precompute.sae.sae import SaeV
 from precompute.store.making.unfinished import Collected
@@ -35,25 +35,25 @@ from tests.helpers.tinies import Maker, Tiny, collected
 
 
 @pytest.fixture(scope="module")
-def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Collected, Run]:
+def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Collected, Pipeline]:
     out = tmp_path_factory.mktemp("collect") / "store"
     options = Options(
         data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=out,
         batch_tokens=150, shard_samples=8, ds=10, device="cpu", nll=True,
     )  # fmt: skip
-    job = Run(options)
+    job = Pipeline(options)
     manifest = job.collect()
     return Collected(job.part, manifest), job
 
 
-def hidden_by_row(job: Run) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndarray]]:
+def hidden_by_row(job: Pipeline) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndarray]]:
     """h, modality and token ids of every sample, from the planned batches."""
     found = {}
-    data, plan = job.data_and_plan
+    data, plan = job.session.planned
     for batch in plan.batches:
         rows = [data.rows[i] for i in batch]
-        made = job.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
-        hidden_bsd = job.mllm.hidden(made)
+        made = job.session.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
+        hidden_bsd = job.session.mllm.hidden(made)
         for b, row in enumerate(rows):
             n = int(made.length_b[b])
             found[row.index] = (
@@ -64,12 +64,12 @@ def hidden_by_row(job: Run) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndar
     return found
 
 
-def test_events_are_the_sae_in_float64(run: tuple[Collected, Run]) -> None:
+def test_events_are_the_sae_in_float64(run: tuple[Collected, Pipeline]) -> None:
     """Reference (b): an independent float64 encoder on the pass's own float32 h."""
     data, job = run
-    weights = {name: tensor.double() for name, tensor in job.sae.sae.state_dict().items()}
+    weights = {name: tensor.double() for name, tensor in job.session.sae.sae.state_dict().items()}
     for row, (hidden_td, modality_t, token_id_t) in hidden_by_row(job).items():
-        stored = data.events.sample(row)
+        stored = data.events.of(row)
         np.testing.assert_array_equal(stored.token_id_t, token_id_t)
         np.testing.assert_array_equal(stored.modality_t, modality_t)
         z_tf = torch.relu(
@@ -83,12 +83,12 @@ def test_events_are_the_sae_in_float64(run: tuple[Collected, Run]) -> None:
         np.testing.assert_allclose(dense, z_tf, rtol=1e-3, atol=1e-5)
 
 
-def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Run]) -> None:
+def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pipeline]) -> None:
     """Reference (a): the same stored events, all at once, by plain sorting."""
     data, _ = run
     parts = []
     for row in range(data.n_samples):
-        sample = data.events.sample(row)
+        sample = data.events.of(row)
         token_e = np.repeat(np.arange(len(sample.modality_t)), np.diff(sample.offset_t))
         value_e = (sample.z_e / data.unit).astype(np.float16)
         parts.append(
@@ -123,7 +123,7 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Ru
             assert list(top) == sorted(one_a_sample.values())[: acc.TOP]
 
 
-def test_the_prelude_sets_the_scale(run: tuple[Collected, Run]) -> None:
+def test_the_prelude_sets_the_scale(run: tuple[Collected, Pipeline]) -> None:
     """All samples are in the prelude here, so the largest stored value lies in [16, 32)."""
     data, job = run
     assert 16 <= float(data.accum["max"].max()) < 32
@@ -136,7 +136,7 @@ def test_the_prelude_sets_the_scale(run: tuple[Collected, Run]) -> None:
     assert told["image"] == pytest.approx(np.median(norms[IMAGE]), rel=1e-6)
 
 
-def test_residuals_of_ds(run: tuple[Collected, Run]) -> None:
+def test_residuals_of_ds(run: tuple[Collected, Pipeline]) -> None:
     data, job = run
     hidden = hidden_by_row(job)
     assert len(data.ds_rows) == 10
@@ -152,17 +152,16 @@ def test_residuals_of_ds(run: tuple[Collected, Run]) -> None:
     np.testing.assert_array_equal(data.resid_pos, positions)
 
 
-def test_reconstruction_and_caption_loss(run: tuple[Collected, Run], whole: Mllm) -> None:
+def test_reconstruction_and_caption_loss(run: tuple[Collected, Pipeline], whole: Mllm) -> None:
     data, job = run
     for row, (hidden_td, modality_t, _) in hidden_by_row(job).items():
         with torch.inference_mode():
-            error_t = (
-                (hidden_td - job.sae.decode(job.sae.encode(hidden_td))).double().square().sum(-1).numpy()
-            )
+            rebuilt_td = job.session.sae.decode(job.session.sae.encode(hidden_td))
+            error_t = (hidden_td - rebuilt_td).double().square().sum(-1).numpy()
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             assert data.sample[f"sse_{name}"][row] == pytest.approx(error_t[modality_t == m].sum(), rel=1e-4)
     sample = data.samples[3]
-    pair = Pair(sample["text"], [open_picture(p).image for p in job.data_and_plan[0].rows[3].images])
+    pair = Pair(sample["text"], [open_picture(p).image for p in job.session.planned[0].rows[3].images])
     nll = whole.hidden_and_nll(whole.prepare([pair]))[1][0]
     assert data.sample["caption_nll"][3] == pytest.approx(nll, rel=1e-2)  # the pass may round above layer L
     h = torch.cat([h[torch.from_numpy(kind == IMAGE)] for h, kind, _ in hidden_by_row(job).values()]).double()
@@ -194,9 +193,9 @@ def test_one_shard_or_many_give_the_same_bytes(options: Maker, tmp_path: Path) -
 
 KILLED = """
 import os, sys
-from precompute.collect import Collector
-from precompute.pass_options import Options
-from precompute.pipeline import Run
+from precompute.collect.collector import Collector
+from precompute.options.precompute import Options
+from precompute.pipeline import Pipeline
 import torch
 from transformers import LlavaProcessor
 torch.set_num_threads(1)
@@ -207,7 +206,7 @@ def shard(self, number, *rest):
     done.append(number)
     return whole(self, number, *rest)
 Collector.shard = shard
-Run(Options.model_validate_json(sys.argv[1])).collect()
+Pipeline(Options.model_validate_json(sys.argv[1])).collect()
 """
 
 
@@ -223,9 +222,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) 
     shards = sorted(path.name for path in (again.part / "shards").glob("*.npz"))
     assert len(shards) == 2 and not (again.part / "manifest.json").exists()
     before = [(again.part / "shards" / name).stat().st_mtime_ns for name in shards]
-    run = Run(again)
-    data, plan = run.data_and_plan
-    job = Collector(run.mllm, run.sae, data, plan, run.part, 0)
+    run = Pipeline(again)
+    data, plan = run.session.planned
+    job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
     job.run()
     assert before == [(again.part / "shards" / name).stat().st_mtime_ns for name in shards], "not done again"
     run.collect()
@@ -248,11 +247,11 @@ def test_written_while_the_next_is_computed_the_bytes_are_the_same(
             write(part, number, *rest, **more)
 
         patch.setattr(collect, "write_shard", full)
-        run = Run(options(shard_samples=4, out=tmp_path / "b" / "store"))
+        run = Pipeline(options(shard_samples=4, out=tmp_path / "b" / "store"))
         with pytest.raises(OSError, match="No space left"):
             run.collect()
         assert len(threads) == 1 and threading.current_thread().name not in threads
-        assert 1 in run.collector().missing() and 0 not in run.collector().missing()
+        assert 1 in run.session.collector().missing() and 0 not in run.session.collector().missing()
     again = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
     assert files_of(again) == files_of(right)
 
@@ -317,9 +316,9 @@ def test_what_the_processor_refuses_is_set_aside(
 
 
 def test_accumulators_merged_as_a_tree_give_the_same_file(options: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(options(shard_samples=1))
+    run = Pipeline(options(shard_samples=1))
     run.part.mkdir(parents=True)
-    job = run.collector()
+    job = run.session.collector()
     job.run()
     merge.merge(job, 10)
     path = run.part / "collect" / "accum.npz"
@@ -348,12 +347,12 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     extra = int(np.floor(np.log2(65504 / np.median(largest))))
     limit = 65504 / 2.0**extra
     assert 0 < (largest > limit).sum() < len(largest)
-    run = Run(options())
-    data, plan = run.data_and_plan
+    run = Pipeline(options())
+    data, plan = run.session.planned
     run.part.mkdir(parents=True)
     found = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
     (run.part / "prelude.json").write_text(json.dumps(found))
-    job = Collector(run.mllm, run.sae, data, plan, run.part, 0)
+    job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
     merged = merge.merge(job, 10) if job.run() else {}
     quarantine = [
         json.loads(line) for line in (run.part / "collect/quarantine.jsonl").read_text().splitlines()
@@ -395,7 +394,7 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
     """√d / mean‖h‖ over the prelude's tokens without sinks; in the manifest, and the same for whoever comes after."""
     sae = tiny.make_sae(tmp_path / "average", normalize_activations="expected_average_only_in")
     made = options(sae=str(sae))
-    job = Run(made)
+    job = Pipeline(made)
     told = job.collect()["input_factor"]
     norms = []
     for hidden_td, modality_t, _ in hidden_by_row(job).values():
@@ -403,18 +402,18 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
         for m in (TEXT, IMAGE):
             norms += norm_t[(modality_t == m) & (norm_t <= job_limit(job, m))].tolist()
     assert told == {"value": pytest.approx(tiny.D_MODEL**0.5 / np.mean(norms), rel=1e-6), "source": "estimated"}
-    again = Run(made)
+    again = Pipeline(made)
     manifest = again.collect()
     assert manifest["input_factor"] == told and manifest["sae"]["sha256"] == SaeV.load(sae).sha256
-    directions_fd = again.scaled_sae(manifest).directions_fd
-    assert torch.equal(directions_fd, job.sae.directions_fd)
+    directions_fd = torch.from_numpy(again.session.step_options(manifest)["directions"]())
+    assert torch.equal(directions_fd, job.session.sae.directions_fd)
     torch.testing.assert_close(directions_fd * told["value"], SaeV.load(sae).directions_fd)
     data = Collected(job.part, manifest)
     engine = load_engine(Settings(stores=[job.part], device="cpu"), Served("store", job.part, manifest), [])
     row = data.samples[5]
-    pair = Pair(row["text"], [open_picture(path).image for path in job.data_and_plan[0].rows[5].images])
+    pair = Pair(row["text"], [open_picture(path).image for path in job.session.planned[0].rows[5].images])
     live = encode_pair(engine.mllm, engine.sae, manifest, pair)
-    stored = data.events.sample(5)
+    stored = data.events.of(5)
     assert len(stored.feature_e) > 20
     np.testing.assert_array_equal(live.feature_e, stored.feature_e)
     np.testing.assert_allclose(live.value_e.astype(np.float64) * data.unit, stored.z_e, rtol=1e-3)
@@ -428,6 +427,6 @@ class Served(NamedTuple):
     manifest: dict[str, Any]
 
 
-def job_limit(job: Run, modality: int) -> float:
+def job_limit(job: Pipeline, modality: int) -> float:
     sinks = json.loads((job.part / "manifest.json").read_text())["sinks"]
     return float(sinks["multiple"] * sinks["median_norm"]["text" if modality == TEXT else "image"])

@@ -15,9 +15,10 @@ from precompute.data import Row, read
 from precompute.errors import PairError
 from precompute.model.loader import decode
 from precompute.model.mllm import Batch, Mllm, Pair
+from precompute.options.evaluate import EvaluateOptions
 from precompute.options.precompute import Options
 from precompute.options.score import ScoreOptions
-from precompute.options.shared import EvaluateOptions, TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.pipeline import precompute
 from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store

@@ -16,10 +16,9 @@ import pytest
 
 from precompute.store.making.verify import verify
 from tests.helpers import machine
-from tests.helpers.machine import begin, closed, refused, small_disk
+from tests.helpers.machine import another_owner, begin, closed, refused, small_disk
 from tests.helpers.tinies import Tiny
 from tests.precompute.commands.test_pipeline import Said, saevx, sums
-from tests.precompute.utils.test_files import another
 
 
 class World(NamedTuple):
@@ -73,7 +72,7 @@ def told(done: Said, *words: str) -> str:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_second_run_is_refused_before_it_begins(command: str, world: World, tmp_path: Path) -> None:
     out = tmp_path / NAMES.get(command, "out")
-    with another(out) as process:
+    with another_owner(out) as process:
         begun = time.monotonic()
         told(saevx(*COMMANDS[command](world), "--out", out), f"process {process.pid} on ", str(out))
         assert time.monotonic() - begun < 20 and not out.exists()
@@ -124,7 +123,7 @@ def test_after_kill_9_the_same_command_goes_on(world: World, tmp_path: Path) -> 
 
 
 def test_a_second_demo_is_refused(tmp_path: Path) -> None:
-    with another(tmp_path / "demo" / "demo") as process:
+    with another_owner(tmp_path / "demo" / "demo") as process:
         told(saevx("demo", "--dir", tmp_path / "demo", "--no-serve"), f"process {process.pid} ")
         assert [path.name for path in (tmp_path / "demo").iterdir()] == [".demo.lock"]
 

@@ -77,7 +77,7 @@ def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
     told = json.loads((finished / "run.json").read_text())
     assert told["model"] == str(tiny_files.model) and told["seconds"].keys() >= {"collect", "weigh", "label"}
     store = Store.open(finished)
-    assert store.sample("pair-3")["text"]
+    assert store.samples.get("pair-3")["text"]
     store.close()
 
 

@@ -13,16 +13,19 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ERRORS = {"SaevxError", "PlaceError", "NotKept"}
+ERRORS = {"SaevxError", "PlaceError", "EventsNotStored"}
 MADE_ELSEWHERE = {
     ("precompute/utils/files.py", "text"),
+    ("precompute/utils/ownership.py", "text"),
     ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
     ("precompute/utils/ray_pool.py", "str(cause)"),  # another process's SaevxError
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
     ("precompute/data/json_files.py", "{self.path} is {what}."),  # starts.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {what}."),
     ("precompute/live/steer.py", "reason"),  # test_sae.py: a feature without a direction
-    ("precompute/store/events.py", "row"),  # NotKept's own sentence
+    ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
+    ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
+    ("backend/commands.py", "checkout_only('saevx bench')"),
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
 MAKERS = {"none_left": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py"}

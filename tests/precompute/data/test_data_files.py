@@ -15,7 +15,7 @@ from precompute.data import Cell, Columns, Slice, header_size, open_picture, rea
 from precompute.data import arrow_tables as tables_module
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
-from precompute.pipeline import Run
+from precompute.pipeline import Pipeline
 from precompute.store.making.unfinished import Collected
 from tests.helpers import tiny
 from tests.helpers.tinies import Maker, collected
@@ -112,10 +112,10 @@ def test_a_store_from_tars_is_that_of_the_folder(options: Maker, tmp_path: Path)
     )
     assert one == other
     for row in range(12):
-        assert plain.events.sample(row).z_e.tolist() == packed.events.sample(row).z_e.tolist()
-    told = Run(made).fingerprint()
+        assert plain.events.of(row).z_e.tolist() == packed.events.of(row).z_e.tolist()
+    told = Pipeline(made).fingerprint()
     os.utime(tar, ns=(1, 1))
-    assert Run(made).fingerprint() != told
+    assert Pipeline(made).fingerprint() != told
 
 
 # ---- tables

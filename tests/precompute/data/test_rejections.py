@@ -115,18 +115,18 @@ def test_a_pass_says_at_its_beginning_and_at_its_end_what_it_rejects(odd_pairs: 
     assert all(part in last for part in WHOLE) and done.err.splitlines()[-1] == last
     store = Store.open(out)
     try:
-        assert store.rejected_counts == {"repeated-id": 6, "missing-image": 1, "no-text": 1, "unreadable-image": 1}
-        assert store.rejected_kinds[0]["sentence"] == "6 repeat the id of an earlier row"
-        page = store.rejected(limit=4)
+        assert store.rejected.counts == {"repeated-id": 6, "missing-image": 1, "no-text": 1, "unreadable-image": 1}
+        assert store.rejected.kinds[0]["sentence"] == "6 repeat the id of an earlier row"
+        page = store.rejected.list(limit=4)
         assert [one["row"] for one in page.items] == [12, 13, 14, 15] and page.total == 9
         assert page.items[0] == {
             "row": 12, "id": "pair-0", "reason": "its id 'pair-0' stands in an earlier row", "kind": "repeated-id"
         }  # fmt: skip
-        rest = store.rejected(limit=100, cursor=page.next)
+        rest = store.rejected.list(limit=100, cursor=page.next)
         assert len(rest.items) == 5 and rest.next is None
-        (one,) = store.rejected(kind="no-text").items
-        assert one["row"] == 20 and store.rejected(kind="no-text").total == 1
-        assert store.rejected(kind="processor").items == [] and len(store.quarantine()) == 9
+        (one,) = store.rejected.list(kind="no-text").items
+        assert one["row"] == 20 and store.rejected.list(kind="no-text").total == 1
+        assert store.rejected.list(kind="processor").items == [] and store.rejected.list().total == 9
     finally:
         store.close()
     done = saevx(*command[:-1], odd_pairs.parent / "numbered", "--device", "cpu", "--id-column", "row", "--ds", 5)

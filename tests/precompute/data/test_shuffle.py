@@ -39,7 +39,7 @@ def test_every_image_moves_and_nothing_else() -> None:
 
 
 def test_one_image_cannot_move() -> None:
-    with pytest.raises(SaevxError, match="two pairs with an image"):
+    with pytest.raises(SaevxError, match="give data with two pairs that have one"):
         shuffle_images(rows("a", ""), 0)
 
 
@@ -55,7 +55,7 @@ def test_a_control_store_says_so(tiny_files: Tiny, tmp_path: Path) -> None:
         made[name] = precompute(options)
     stores = {name: Store.open(path) for name, path in made.items()}
     true, control = (
-        {i["sample_id"]: i for i in stores[name].samples(limit=100).items} for name in ("true", "control")
+        {i["sample_id"]: i for i in stores[name].samples.list(limit=100).items} for name in ("true", "control")
     )
     own = {f"pair-{i}": hashlib.sha256((tiny_files.data / f"{i:03d}.png").read_bytes()).hexdigest() for i in range(40)}
     for sample_id, sha in own.items():

@@ -14,8 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import precompute  # noqa: F401  (registers the tower)
 from precompute.demo import assemble as A
-from precompute.demo.build import build, copy_sae, n_rows
-from precompute.demo.scenes import draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.make import build, copy_sae, n_rows
+from precompute.demo.scenes import make_scene
 from precompute.errors import SaevxError
 from tests.conftest import Demo
 

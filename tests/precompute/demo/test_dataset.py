@@ -14,7 +14,8 @@ from PIL import Image
 
 from precompute.data import read
 from precompute.demo import dataset as D
-from precompute.demo.scenes import SIZE, draw, make_scene
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import SIZE, make_scene
 
 N = 150
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from precompute.demo import scenes as S
-from precompute.demo.words import ALL_WORDS, WORDS, patches_of, scenes_with_words
+from precompute.demo.drawing import ASSETS, draw
+from precompute.demo.training.words import ALL_WORDS, WORDS, patches_of, scenes_with_words
 
 # Where people say something else than Unicode's own name of the drawing (unicode-emoji-json).
 OTHER_NAMES = {
@@ -47,7 +48,7 @@ def said(scene: S.Scene) -> set[str]:
 def test_a_scene_is_a_function_of_split_and_index(split: S.Split) -> None:
     once, again = S.make_scene(split, 17), S.make_scene(split, 17)
     assert once == again
-    assert S.draw(once).tobytes() == S.draw(again).tobytes()
+    assert draw(once).tobytes() == draw(again).tobytes()
     assert S.make_scene(split, 18) != once
 
 
@@ -57,7 +58,7 @@ def test_splits_share_no_scene() -> None:
 
 
 def test_objects_are_called_what_their_drawings_are() -> None:
-    names = S.ASSETS.parents[2] / "unicode-emoji-json" / "data-by-emoji.json"
+    names = ASSETS.parents[2] / "unicode-emoji-json" / "data-by-emoji.json"
     said_by_unicode = {
         "-".join(f"{ord(c):x}" for c in emoji if c != "\ufe0f"): entry["name"]
         for emoji, entry in json.loads(names.read_text(encoding="utf-8")).items()
@@ -101,7 +102,7 @@ def test_what_is_drawn_lies_in_its_box() -> None:
     for i in range(40):
         scene = S.make_scene("validation", i)
         bare = S.Scene(scene.split, i, [], scene.background, "", seed=scene.seed)
-        changed = np.abs(np.asarray(S.draw(scene), int) - np.asarray(S.draw(bare), int)).sum(2) > 0
+        changed = np.abs(np.asarray(draw(scene), int) - np.asarray(draw(bare), int)).sum(2) > 0
         for e in scene.entities:
             x0, y0, x1, y1 = e.box
             # A thing as pale as its background may hide, yet some of it always shows.
@@ -141,7 +142,7 @@ def test_second_drawings_differ_and_stay_out_of_training() -> None:
     scene = next(s for s in (S.make_scene("train", i) for i in range(500)) if nouns_of(s) & set(with_second))
     other = S.make_scene("train", scene.index, second=True)
     assert not scene.second and other.entities == scene.entities
-    assert S.draw(scene).tobytes() != S.draw(other).tobytes()
+    assert draw(scene).tobytes() != draw(other).tobytes()
 
 
 def test_each_word_is_in_enough_demo_captions() -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from precompute.data.batches import Plan
 from precompute.errors import SaevxError
 from precompute.estimate import forecast, rehearse
-from precompute.estimate.budget import Budget, forecast_of
+from precompute.estimate.budget import Budget, estimate
 from precompute.estimate.forecast import curve, foretell
 from precompute.options.precompute import Options
-from precompute.pipeline import Run, precompute
+from precompute.pipeline import precompute
 from precompute.sae import subset as narrow
 from precompute.sae.sae import SaeV
 from precompute.utils import memory
@@ -42,7 +42,7 @@ def told(many: dict[str, Any]) -> Budget:
     """From one batch of several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rehearse.rehearse, "__kwdefaults__", {"seconds": 0.0})
-        return forecast_of(Run(Options(**many, out=Path("nowhere"))))
+        return estimate(Options(**many, out=Path("nowhere")))[0]
 
 
 def test_every_part_of_the_store_is_foretold(told: Budget, many: dict[str, Any], tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_text_alone_is_foretold(options: Maker, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path.write_text("".join(json.dumps({"text": " ".join(rng.choice(tiny.WORDS, 6))}) + "\n" for _ in range(24)))
     made = options(data=str(path), model=str(tiny.make_llama(tmp_path / "llama")))
-    told = forecast_of(Run(made)).forecast
+    told = estimate(made)[0].forecast
     size = sum(file.stat().st_size for file in precompute(made).rglob("*") if file.is_file())
     assert told.bytes["thumbnails"] == 0 and told.of["all"] == pytest.approx(size, rel=0.1)
 
@@ -121,15 +121,15 @@ def test_a_million_features_start_and_say_what_they_need(
     tiny_files: Tiny, options: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sae = tiny.make_sae(tmp_path / "wide", d_sae=WIDE)
-    run = Run(options(sae=str(sae)))
+    made = options(sae=str(sae))
     memory.forget_peak()
     before = memory.resident()
-    told = forecast_of(run)
+    told = estimate(made)[0]
     assert memory.peak() - before < 2.5e9, "the SAE alone and the accumulators of all features would take 10 GB"
     assert told.rehearsal.stride == WIDE // narrow.MOST_FEATURES and told.forecast.n_features == WIDE
     assert told.forecast.memory > WIDE * forecast.HISTOGRAM
     assert told.forecast.bytes["vectors"] > WIDE * 2 * 2 * tiny.D_MODEL
-    assert "tried with one of every 128 features" in told.text(run.options)
+    assert "tried with one of every 128 features" in told.text(made)
 
 
 def test_a_million_features_times_a_million_samples(told: Budget) -> None:

@@ -16,7 +16,7 @@ from precompute.experiments.figure3_data import Data, make_base
 from precompute.experiments.figure3_language import change
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.mllm import TEXT, Mllm, Pair
-from precompute.options.shared import TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.training.train import train
 from tests.conftest import Demo
 from tests.helpers import tiny

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from precompute.demo.evaluation.markdown import splice
 from precompute.experiments import report
-from precompute.utils.markdown import splice
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "docs/results"

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from precompute.collect.session import Session
 from precompute.data import open_picture
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
-from precompute.pipeline import Run
 from precompute.sae.sae import SaeV
 from precompute.store.making.unfinished import Collected
 from tests.helpers import tiny
@@ -20,10 +20,10 @@ def test_a_live_pair_is_what_the_pass_stored(options: Maker, mllm: Mllm, whole: 
     """Bit for bit where the pass ran each sample by itself, with and without the upper layers in memory."""
     made = options(batch_tokens=1)
     part, manifest = collected(made)
-    data, rows = Collected(part, manifest), Run(made).read.rows
+    data, rows = Collected(part, manifest), Session(made).rows.rows
     for row in (0, 5, 17):
         pair = Pair(rows[row].text, [open_picture(path).image for path in rows[row].images])
-        stored = data.events.sample(row)
+        stored = data.events.of(row)
         for model in (mllm, whole):
             live = encode_pair(model, saev, manifest, pair, errors=True)
             np.testing.assert_array_equal(live.token_id_t, stored.token_id_t)

@@ -18,12 +18,12 @@ from tests.precompute.live.test_steer_rows import SCOPES, Run, same
 def test_sharing_changes_no_token_of_the_real_model(demo: Demo, scope: tuple[Scope, ...]) -> None:
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
     mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
-    one = store.samples(sort="pooled-cosine", order="desc", limit=1).items[0]
-    with Image.open(store.image_path(one["sample_id"])) as opened:
+    one = store.samples.list(sort="pooled-cosine", order="desc", limit=1).items[0]
+    with Image.open(store.samples.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")
     batch = mllm.prepare([Pair("What colour is it?", [picture])], generate=True)
-    feature = int(store.features(sort="n_samples", order="desc", limit=1).items[0]["id"])
-    push = [Push(feature, "set", 2.0, float(store.feature_table["p999"][feature]))]
+    feature = int(store.features.list(sort="n_samples", order="desc", limit=1).items[0]["id"])
+    push = [Push(feature, "set", 2.0, float(store.features.table["p999"][feature]))]
     shared, naive = (Run(mllm, sae, batch, push, scope=scope, share=share) for share in (True, False))
     same(shared, naive)
     with torch.inference_mode():

@@ -18,8 +18,8 @@ from torch import Tensor
 from backend.live.model_worker import load_engine
 from backend.settings import Settings
 from precompute.errors import SaevxError
+from precompute.options.evaluate import EvaluateOptions
 from precompute.options.score import ScoreOptions
-from precompute.options.shared import EvaluateOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
 from precompute.scoring.new_data import score_data

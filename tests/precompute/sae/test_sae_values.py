@@ -21,7 +21,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.live.steer import Push, Steer
-from precompute.options.shared import EvaluateOptions
+from precompute.options.evaluate import EvaluateOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
 from precompute.training.evaluate import evaluate

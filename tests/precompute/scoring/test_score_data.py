@@ -57,7 +57,7 @@ def asked(tiny_files: Tiny, store: Path, tmp_path: Path) -> Any:
 def stored(store: Path) -> dict[str, dict[str, Any]]:
     """What the store says of each sample, by id."""
     opened = Store.open(store)
-    found = {i["sample_id"]: opened.sample(i["sample_id"]) for i in opened.samples(limit=1000).items}
+    found = {i["sample_id"]: opened.samples.get(i["sample_id"]) for i in opened.samples.list(limit=1000).items}
     opened.close()
     return found
 
@@ -133,11 +133,11 @@ def test_closing_lines_show_the_correlation_with_length(
     score_data(asked())
     lines = {words[0]: words for line in capsys.readouterr().err.splitlines() if (words := line.split())}
     opened = Store.open(store)
-    for entry in opened.scores:
+    for entry in opened.quality.scores:
         shown = lines[entry["name"]][-1]
         assert shown == ("–" if entry["length_rho"] is None else f"{entry['length_rho']:+.2f}")
         assert float(lines[entry["name"]][1]) == pytest.approx(entry["mean"], rel=1e-3)
-    assert sum(entry["length_rho"] is not None for entry in opened.scores) >= 9
+    assert sum(entry["length_rho"] is not None for entry in opened.quality.scores) >= 9
     opened.close()
 
 

@@ -21,6 +21,7 @@ from precompute.steps import folding as examples
 from precompute.steps.index import all_sample_vectors
 from precompute.store import schema as s
 from precompute.store.events import Events
+from precompute.store.making import example_views
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, SHOWN, TEXT
@@ -63,17 +64,17 @@ def test_no_image_and_no_caption_fills_a_list(repeats: tuple[Path, Path]) -> Non
     n_white = n_again = 0
     for feature in range(store.n_features):
         for modality in s.MODALITIES:
-            ids = [str(one["sample_id"]) for one in store.examples(feature, modality=modality)]
+            ids = [str(one["sample_id"]) for one in store.examples.of(feature, modality=modality)]
             assert len(set(ids)) == len(ids)
-        seen = [one for one in store.examples(feature, modality="image") if one["sample_id"].startswith("white")]
+        seen = [one for one in store.examples.of(feature, modality="image") if one["sample_id"].startswith("white")]
         assert len(seen) <= 1
         n_white = max([n_white, *(1 + one["n_same"] for one in seen)])
-        text = [one for one in store.examples(feature, modality="text") if one["sample_id"].startswith("again")]
+        text = [one for one in store.examples.of(feature, modality="text") if one["sample_id"].startswith("again")]
         assert len({one["position"] for one in text}) == len(text)
         n_again = max(n_again, sum(1 + one["n_same"] for one in text))
         # The white images' captions differ, and so do the images of the one caption.
         for name, modality in (("white", "text"), ("again", "image")):
-            ones = [one for one in store.examples(feature, modality=modality) if one["sample_id"].startswith(name)]
+            ones = [one for one in store.examples.of(feature, modality=modality) if one["sample_id"].startswith(name)]
             assert all(one["n_same"] == 0 for one in ones)
     assert n_white == 8 and n_again == 12
 
@@ -163,9 +164,9 @@ def events(tmp_path: Path) -> Events:
 
 @pytest.mark.parametrize("at_once", [1, 1 << 20])
 def test_a_window_is_its_text_wherever_it_stands(events: Events, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(example_views, "TOKENS_AT_ONCE", at_once)
     places = [(1, 4), (0, 8), (0, 7), (2, 2), (2, 14), (2, 18), (2, 22), (2, 39), (0, 8)]
-    found = examples.windows(events, *map(np.array, zip(*places, strict=True))).tolist()
+    found = example_views.windows(events, *map(np.array, zip(*places, strict=True))).tolist()
     same = [[i for i, key in enumerate(found) if key == one] for one in dict.fromkeys(found)]
     # In the long text, only those windows are equal that neither end cuts short.
     assert same == [[0, 1, 8], [2], [3], [4, 5, 6], [7]]
@@ -174,7 +175,7 @@ def test_a_window_is_its_text_wherever_it_stands(events: Events, at_once: int, m
 def test_of_several_pictures_the_one_that_holds_the_patch_counts(events: Events) -> None:
     grids: list[list[Any]] = [[1, 2, [0, 0, 1, 1], 1], [2, 2, [0, 0, 1, 1], 0]]
     images = [{"sha256": "a"}, {"sha256": "b"}]
-    files = examples.number_files(3, [(0, images, grids), (1, images[1:], grids[:1]), (2, [], [])])
+    files = example_views.number_files(3, [(0, images, grids), (1, images[1:], grids[:1]), (2, [], [])])
     rows, positions = np.array([0, 0, 0, 0, 1, 0]), np.array([1, 2, 3, 6, 2, 5])
-    found = examples.image_files(events, files, rows, positions).tolist()
+    found = example_views.image_files(events, files, rows, positions).tolist()
     assert found == [1, 1, 0, 0, 1, 0]

@@ -199,10 +199,10 @@ def test_fvu_per_sample_and_overall(part: Part) -> None:
 
 
 def test_reader_shows_reasons_with_labels(made_up: Store) -> None:
-    worst = made_up.samples(flag="mismatch", sort="mismatch", order="desc", limit=5).items
+    worst = made_up.samples.list(flag="mismatch", sort="mismatch", order="desc", limit=5).items
     assert worst
     for item in worst:
-        hits = {h["name"]: h for h in made_up.sample(item["sample_id"])["flags"]}
+        hits = {h["name"]: h for h in made_up.samples.get(item["sample_id"])["flags"]}
         assert hits["mismatch"]["score"] > hits["mismatch"]["threshold"]
         assert hits["mismatch"]["reason"]["features"][0]["label"]
 

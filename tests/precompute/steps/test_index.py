@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from precompute.steps import index
-from precompute.store import sample_vectors
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
+from precompute.store.search import projection
 from tests.helpers.synthetic import CONCEPTS, VOCABULARY, word_feature
 from tests.precompute.conftest import Part
 
@@ -60,17 +60,17 @@ def test_sample_vector_formula(made_up: Store) -> None:
     """METHOD *Search*: log(1 + max z / p99.9) · log(N / n), normalised, projected, as a live query computes
     it.
     """
-    table, f = made_up.feature_table, made_up.n_features
+    table, f = made_up.features.table, made_up.n_features
     for m, name in enumerate(MODALITIES):
-        stored = made_up.index(f"sample_{name}")
+        stored = made_up.search.index(f"sample_{name}")
         for row in (0, 3, 50):
             k, z = made_up.events.maxima(row, m)
             n = table[f"samples_{name}"][k]
             weight = np.log(1 + z / table["p999"][k]) * np.log(made_up.n_samples / n)
             plain = np.zeros(f)
             plain[k] = weight
-            expected = unit(unit(plain) @ sample_vectors.projection(f).astype(np.float64))
-            live = sample_vectors.sample_vector(k, z, name, made_up)
+            expected = unit(unit(plain) @ projection(f).astype(np.float64))
+            live = made_up.search.sample_vector(k, z, name)
             np.testing.assert_allclose(live, expected, atol=1e-5)
             np.testing.assert_allclose(stored.reconstruct(row), live, atol=2e-3)  # float16 storage
             assert np.linalg.norm(live) == pytest.approx(1, abs=1e-5)
@@ -78,21 +78,21 @@ def test_sample_vector_formula(made_up: Store) -> None:
 
 def test_projection_is_a_constant_of_the_format() -> None:
     signs = np.random.Generator(np.random.PCG64(20250217)).integers(0, 2, (10, 256), dtype=np.int8)
-    assert np.array_equal(sample_vectors.projection(10), (signs * 2 - 1) / np.float32(16))
+    assert np.array_equal(projection(10), (signs * 2 - 1) / np.float32(16))
 
 
 def test_nearest_samples_share_the_things(made_up: Store) -> None:
-    row = next(r for r in range(40) if made_up.sample(f"s{r:05d}")["extra"]["drawn"])
-    me = made_up.sample(f"s{row:05d}")
-    hits = made_up.nearest_samples(
-        sample_vectors.sample_vector(*made_up.events.maxima(row, 1), "image", made_up), "image", 6
+    row = next(r for r in range(40) if made_up.samples.get(f"s{r:05d}")["extra"]["drawn"])
+    me = made_up.samples.get(f"s{row:05d}")
+    hits = made_up.search.nearest_samples(
+        made_up.search.sample_vector(*made_up.events.maxima(row, 1), "image"), "image", 6
     )
     assert hits[0]["row"] == row and hits[0]["cosine"] == pytest.approx(1, abs=2e-3)
     shared = [
-        set(made_up.sample(h["sample_id"])["extra"]["drawn"]) & set(me["extra"]["drawn"]) for h in hits[1:4]
+        set(made_up.samples.get(h["sample_id"])["extra"]["drawn"]) & set(me["extra"]["drawn"]) for h in hits[1:4]
     ]
     assert all(shared)
-    assert made_up.nearest_samples(np.zeros(256), "text") == []
+    assert made_up.search.nearest_samples(np.zeros(256), "text") == []
 
 
 def test_logit_lens_against_plain_numpy(part: Part) -> None:
@@ -109,6 +109,6 @@ def test_logit_lens_against_plain_numpy(part: Part) -> None:
 
 def test_planted_word_is_promoted(made_up: Store) -> None:
     hits = sum(
-        made_up.feature(word_feature(w))["logits"]["promoted"][0][0].strip() in (w, "umb") for w in CONCEPTS
+        made_up.features.get(word_feature(w))["logits"]["promoted"][0][0].strip() in (w, "umb") for w in CONCEPTS
     )
     assert hits >= len(CONCEPTS) - 1

@@ -140,9 +140,9 @@ def test_density_within_three_percent(values: list[float]) -> None:
 
 def test_the_file_says_what_the_tables_say(made_up: Store) -> None:
     found = mapfile.read_map(made_up.path / mapfile.NAME)
-    table = made_up.feature_table
+    table = made_up.features.table
     verdict = [VERDICTS[v] for v in found.verdict]
-    asked = made_up.feature_refs(range(made_up.n_features))
+    asked = made_up.features.refs(range(made_up.n_features))
     assert verdict == [asked[i]["verdict"] for i in range(made_up.n_features)]
     np.testing.assert_allclose(mapfile.omega_of(found.omega), table["omega"], atol=0.5 / 127 + 1e-9)
     density = np.maximum(table["density_text"], table["density_image"])

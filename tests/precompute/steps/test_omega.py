@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
+from precompute.pipeline import Pipeline
 from precompute.steps import weigh
 from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
@@ -108,13 +108,13 @@ def at_random(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def real(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """The tiny LLaVA over real pictures; every sample is in D_s."""
     root = tmp_path_factory.mktemp("omega")
-    run = Run(
+    run = Pipeline(
         Options(
             data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
             out=root / "store", batch_tokens=300, ds=40, device="cpu",
         )
     )  # fmt: skip
-    return case(run.part, run.collect(), run.sae.directions_fd.numpy(), 0)
+    return case(run.part, run.collect(), run.session.sae.directions_fd.numpy(), 0)
 
 
 @pytest.fixture(params=["at_random", "real"])

@@ -174,7 +174,7 @@ def test_counts_and_rates(part: Part) -> None:
     e = data.events
     active = np.zeros((data.n_samples, N_FEATURES, 2), bool)
     for row in range(data.n_samples):
-        sample = e.sample(row)
+        sample = e.of(row)
         for t in range(len(sample.token_id_t)):
             for i in range(int(sample.offset_t[t]), int(sample.offset_t[t + 1])):
                 active[row, sample.feature_e[i], sample.modality_t[t]] = True

@@ -7,10 +7,10 @@ import json
 import numpy as np
 from safetensors.torch import load_file
 
+from precompute.collect.session import Session
 from precompute.data import open_picture
 from precompute.model.mllm import IMAGE, Pair
 from precompute.options.precompute import Options
-from precompute.pipeline import Run
 from precompute.store.reader import Store
 from tests.conftest import Demo
 
@@ -25,13 +25,13 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     assert config["architecture"] == "standard" and config["normalize_activations"] == "none"
     weights = {name: w.double().numpy() for name, w in load_file(demo.sae / "sae_weights.safetensors").items()}
     told = store.manifest["options"]
-    run = Run(
+    run = Session(
         Options(
             data=str(demo.data), model=str(demo.model), sae=str(demo.sae), out=demo.root / "none",
             batch_tokens=told["batch_tokens"], ds=told["ds"], seed=told["seed"],
         )
     )  # fmt: skip
-    data, plan = run.data_and_plan
+    data, plan = run.planned
     row_of = {sample_id: row for row, sample_id in enumerate(ids_of(store))}
     p999_f = store_p999(store)
     n_compared = 0
@@ -40,7 +40,7 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
         made = run.mllm.prepare([Pair(r.text, [open_picture(p).image for p in r.images]) for r in rows])
         hidden_bsd = run.mllm.hidden(made).double().numpy()
         for b, row in enumerate(rows):
-            stored = store.events.sample(row_of[row.sample_id])
+            stored = store.events.of(row_of[row.sample_id])
             h_td = hidden_bsd[b, : made.length_b[b]]
             if config["apply_b_dec_to_input"]:
                 h_td = h_td - weights["b_dec"]
@@ -115,7 +115,7 @@ def test_scores_and_cooccurrence_follow_from_the_stored_events(demo: Demo) -> No
     feature_e = store.events.event_feature.astype(np.int64)
     z_e = np.asarray(store.events.event_value).astype(np.float64) * store.events.unit
     bounds = np.searchsorted(row_e, np.arange(n + 1))
-    omega_f = np.nan_to_num(store.feature_table["omega"])
+    omega_f = np.nan_to_num(store.features.table["omega"])
     p999_f = np.maximum(store_p999(store), 1e-30)
     sets = np.zeros((2, n, n_features), bool)
     for row in range(n):
@@ -132,12 +132,12 @@ def test_scores_and_cooccurrence_follow_from_the_stored_events(demo: Demo) -> No
             "pooled-cosine": text @ image / length if length else 0.0,
         }
         for name, value in expected.items():
-            np.testing.assert_allclose(store.score_values(name)[row], value, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(store.quality.score_values(name)[row], value, rtol=1e-9, atol=1e-12)
         for m in (0, 1):
             ratio = largest[m] / p999_f
             strongest = np.lexsort((np.arange(n_features), -ratio))[:256]
             sets[m, row, strongest[ratio[strongest] > 0]] = True
-    pairs = store.pairs["text-image"]
+    pairs = store.cooccurrence.pairs["text-image"]
     assert len(pairs) > 100
     for a, b, support, n_a, n_b in zip(*pairs.measured(np.arange(len(pairs)))[:5], strict=True):
         text, image = sets[0, :, a], sets[1, :, b]

@@ -72,16 +72,17 @@ def test_manifest_and_scratch(made_up: Store) -> None:
     assert {"name", "model", "layer", "d_model", "n_features", "n_samples", "n_text_tokens", "n_image_tokens",
             "sae", "dataset", "created", "version"} <= set(made_up.summary)  # fmt: skip
     assert sum(made_up.detail["verdicts"].values()) == N_FEATURES
-    assert made_up.quarantine() == [
-        {"idx": 200, "sample_id": "broken", "reason": "the image file is cut short"}
-    ]
+    (rejected,) = made_up.rejected.list().items
+    assert rejected | {"kind": ""} == {
+        "row": 200, "id": "broken", "reason": "the image file is cut short", "kind": ""
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("sort", s.FEATURE_SORTS)
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_feature_pages_lose_nothing(made_up: Store, sort: str, order: str) -> None:
     """Every feature once, in order, those without a value last."""
-    items = walk(made_up.features, sort=sort, order=order, limit=17)
+    items = walk(made_up.features.list, sort=sort, order=order, limit=17)
     assert sorted(f["id"] for f in items) == list(range(N_FEATURES))
     values = [f[sort] for f in items]
     known = [v for v in values if v is not None]
@@ -92,7 +93,7 @@ def test_feature_pages_lose_nothing(made_up: Store, sort: str, order: str) -> No
 @pytest.mark.parametrize("sort", ["row", "pooled-cosine", "cosine-mean", "mismatch", "tiny"])
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_sample_pages_lose_nothing(made_up: Store, sort: str, order: str) -> None:
-    items = walk(made_up.samples, sort=sort, order=order, limit=23)
+    items = walk(made_up.samples.list, sort=sort, order=order, limit=23)
     assert sorted(i["row"] for i in items) == list(range(200))
     if sort in s.SCORES:
         known = [i["scores"][sort] for i in items if i["scores"][sort] is not None]
@@ -100,7 +101,7 @@ def test_sample_pages_lose_nothing(made_up: Store, sort: str, order: str) -> Non
 
 
 def test_feature_filters(made_up: Store) -> None:
-    every = walk(made_up.features, limit=100)
+    every = walk(made_up.features.list, limit=100)
     cases: dict[str, tuple[dict[str, Any], Any]] = {
         "verdict": ({"verdict": "text-only"}, lambda f: f["verdict"] == "text-only"),
         "two": ({"verdict": ["dead", "image-only"]}, lambda f: f["verdict"] in ("dead", "image-only")),
@@ -111,19 +112,19 @@ def test_feature_filters(made_up: Store) -> None:
         "label": ({"has_label": False}, lambda f: f["label"] is None),
     }
     for name, (options, keeps) in cases.items():
-        got = walk(made_up.features, limit=9, sort="lift", order="desc", **options)
+        got = walk(made_up.features.list, limit=9, sort="lift", order="desc", **options)
         expected = {f["id"] for f in every if keeps(f)}
         assert {f["id"] for f in got} == expected and 0 < len(expected) < N_FEATURES, name
-    assert word_feature("dog") in {f["id"] for f in walk(made_up.features, limit=50, q="dog")}
-    assert made_up.features(q='"((').items == []
+    assert word_feature("dog") in {f["id"] for f in walk(made_up.features.list, limit=50, q="dog")}
+    assert made_up.features.list(q='"((').items == []
 
 
 def test_strongest_examples_are_the_first_of_each_feature(made_up: Store) -> None:
     """The two queries for a whole list against one feature's examples at a time, but for the tokens around them."""
     for modality in ("image", "text"):
-        found = made_up.strongest_examples([*range(made_up.n_features), 0], modality, 3)
+        found = made_up.examples.strongest([*range(made_up.n_features), 0], modality, 3)
         for feature in range(made_up.n_features):
-            first = made_up.examples(feature, modality=modality, limit=3)
+            first = made_up.examples.of(feature, modality=modality, limit=3)
             assert found[feature] == [one | {"tokens": []} for one in first]
 
 
@@ -131,7 +132,7 @@ def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -
     top = part.data.examples
     k = word_feature("red")
     for m, name in enumerate(s.MODALITIES):
-        found = made_up.examples(k, modality=name)
+        found = made_up.examples.of(k, modality=name)
         rows = [int(e["sample_id"][1:]) for e in found]
         kept = top["top_row"][k, m] >= 0
         assert rows == top["top_row"][k, m][kept].tolist()
@@ -152,14 +153,14 @@ def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -
                 assert e["grid"]["values"][p["row"]][p["col"]] == e["activation"]
                 assert max(map(max, e["grid"]["values"])) >= e["activation"]
                 assert p["box"][2] - p["box"][0] == e["images"][0]["width"] / 4
-    assert {e["band"] for e in made_up.examples(k, band=None, limit=200)} <= {-1, 0, 1, 2, 3}
-    assert made_up.examples(N_FEATURES - 1) == []  # dead
+    assert {e["band"] for e in made_up.examples.of(k, band=None, limit=200)} <= {-1, 0, 1, 2, 3}
+    assert made_up.examples.of(N_FEATURES - 1) == []  # dead
 
 
 def test_activations_are_the_events(made_up: Store) -> None:
     features = [word_feature("dog"), word_feature("red") + 2, 36 + 9]
     for row in (0, 5, 17):
-        got, sample = made_up.activations(f"s{row:05d}", features), made_up.events.sample(row)
+        got, sample = made_up.samples.activations(f"s{row:05d}", features), made_up.events.of(row)
         assert [f["id"] for f in got["features"]] == features
         plain = np.zeros((len(sample.token_id_t), N_FEATURES))
         for t in range(len(plain)):
@@ -180,10 +181,10 @@ def test_activations_are_the_events(made_up: Store) -> None:
 
 
 def test_features_at_token_and_patch(made_up: Store) -> None:
-    row = next(r for r in range(200) if made_up.sample(f"s{r:05d}")["extra"]["planted"] is None)
-    sample_id, sample = f"s{row:05d}", made_up.events.sample(row)
+    row = next(r for r in range(200) if made_up.samples.get(f"s{r:05d}")["extra"]["planted"] is None)
+    sample_id, sample = f"s{row:05d}", made_up.events.of(row)
     text_at = int(np.flatnonzero((sample.modality_t == s.TEXT) & (np.diff(sample.offset_t) > 1))[0])
-    got = made_up.features_at(sample_id, position=text_at)
+    got = made_up.samples.features_at(sample_id, position=text_at)
     assert got["modality"] == "text" and got["patch"] is None
     low, high = sample.offset_t[text_at : text_at + 2]
     assert {f["id"] for f in got["items"]} == set(sample.feature_e[low:high].tolist()) and got[
@@ -191,32 +192,32 @@ def test_features_at_token_and_patch(made_up: Store) -> None:
     ] == high - low
     shares = [f["share"] for f in got["items"]]
     assert shares == sorted(shares, reverse=True) and max(shares) <= 1
-    one = made_up.features_at(sample_id, position=text_at, limit=1)
-    two = made_up.features_at(sample_id, position=text_at, limit=1, cursor=one["next"])
+    one = made_up.samples.features_at(sample_id, position=text_at, limit=1)
+    two = made_up.samples.features_at(sample_id, position=text_at, limit=1, cursor=one["next"])
     assert [one["items"][0], two["items"][0]] == got["items"][:2]
-    here = made_up.features_at(sample_id, patch=(0, 2, 1))
+    here = made_up.samples.features_at(sample_id, patch=(0, 2, 1))
     assert here["patch"]["row"] == 2 and here["patch"]["col"] == 1 and here["position"] == 1 + 2 * 4 + 1
-    special = made_up.features_at(sample_id, position=0)
+    special = made_up.samples.features_at(sample_id, position=0)
     assert special["modality"] == "special" and special["items"] == []
 
 
 def test_sample_page(made_up: Store) -> None:
-    got = made_up.sample("s00003")
+    got = made_up.samples.get("s00003")
     assert set(got["scores"]) == set(s.SCORES) and set(got["flag_scores"]) == set(s.FLAGS)
     assert got["previous"] == "s00002" and got["next"] == "s00004"
-    assert made_up.sample("s00000")["previous"] is None and made_up.sample("s00199")["next"] is None
-    values = made_up.score_values("pooled-cosine")
+    assert made_up.samples.get("s00000")["previous"] is None and made_up.samples.get("s00199")["next"] is None
+    values = made_up.quality.score_values("pooled-cosine")
     assert got["score_ranks"]["pooled-cosine"] == (values < values[3]).mean()
     for name, m in (("text", 0), ("image", 1)):
         k, z = made_up.events.maxima(3, m)
         tops = {f["id"]: f["activation"] for f in got["top_features"][name]}
         assert tops.items() <= dict(zip(k.tolist(), z.tolist(), strict=True)).items()
-    assert made_up.image_path("s00003").is_file()
+    assert made_up.samples.image_path("s00003").is_file()
 
 
 def test_feature_page(made_up: Store, part: Part) -> None:
     k = word_feature("cat")
-    got = made_up.feature(k)
+    got = made_up.features.get(k)
     for m, name in enumerate(s.MODALITIES):
         histogram = got["histogram"][name]
         assert sum(histogram["counts"]) == part.data.accum["count"][k, m]
@@ -229,7 +230,7 @@ def test_feature_page(made_up: Store, part: Part) -> None:
     )
     assert {p["id"] for p in got["cooccurring"]["text_to_image"]} >= {k + 2}
     assert all(p["id"] != k for group in got["cooccurring"].values() for p in group)
-    dead = made_up.feature(N_FEATURES - 1)
+    dead = made_up.features.get(N_FEATURES - 1)
     assert dead["verdict"] == "dead" and dead["bands"] == {"text": [], "image": []}
     assert json.loads(json.dumps(got)) == got and not any(
         isinstance(v, float) and math.isnan(v) for v in dead.values()
@@ -238,41 +239,41 @@ def test_feature_page(made_up: Store, part: Part) -> None:
 
 def test_cooccurrence_pages(made_up: Store) -> None:
     for sort in ("npmi", "lift", "support"):
-        items = walk(made_up.cooccurrence, sort=sort, limit=200, min_support=8)
+        items = walk(made_up.cooccurrence.list, sort=sort, limit=200, min_support=8)
         assert len({(i["a"]["id"], i["b"]["id"]) for i in items}) == len(items) > 10
         assert [i[sort] for i in items] == sorted((i[sort] for i in items), reverse=True)
         assert all(i["support"] >= 8 for i in items)
-    mine = walk(made_up.cooccurrence, feature=word_feature("dog"), limit=50)
+    mine = walk(made_up.cooccurrence.list, feature=word_feature("dog"), limit=50)
     assert mine and all(word_feature("dog") in (i["a"]["id"], i["b"]["id"]) for i in mine)
 
 
 def test_search_by_words(made_up: Store) -> None:
-    got = made_up.search_words("dog")
+    got = made_up.search.words("dog")
     assert {word_feature("dog") + i for i in range(3)} <= {f["id"] for f in got["features"][:5]}
     assert got["samples"] and all("dog" in item["text"] for item in got["samples"])
-    assert made_up.search_words("  ") == {"q": "  ", "features": [], "samples": []}
-    assert made_up.search_words("um")["features"]  # the last word is a prefix
+    assert made_up.search.words("  ") == {"q": "  ", "features": [], "samples": []}
+    assert made_up.search.words("um")["features"]  # the last word is a prefix
     for odd in ('"', "a AND OR NOT", "x* ^y", "';--", "NEAR(a b)"):
-        made_up.search_words(odd)
+        made_up.search.words(odd)
 
 
 def test_unknown_things_are_clear_errors(made_up: Store, tmp_path: Path) -> None:
     cases = [
-        (lambda: made_up.feature(N_FEATURES), "No feature 128"),
-        (lambda: made_up.feature(-1), "No feature -1"),
-        (lambda: made_up.sample("nobody"), "No sample 'nobody'"),
-        (lambda: made_up.activations("s00000", [999]), "No feature 999"),
-        (lambda: made_up.features_at("s00000", position=10_000), "has positions 0 to"),
-        (lambda: made_up.features_at("s00000", patch=(0, 9, 9)), "no patch 0,9,9"),
-        (lambda: made_up.features(sort="colour"), "Cannot sort"),
-        (lambda: made_up.features(verdict="odd"), "Unknown verdict"),
-        (lambda: made_up.features(cursor="@@"), "cursor"),
-        (lambda: made_up.features(order="up"), "Unknown order"),
-        (lambda: made_up.samples(flag="nope"), "Unknown flag"),
-        (lambda: made_up.samples(sort="nope"), "Cannot sort"),
-        (lambda: made_up.cooccurrence(kind="x"), "Unknown kind"),
-        (lambda: made_up.examples(0, modality="sound"), "Unknown modality"),
-        (lambda: made_up.image_path("s00000", 3), "pictures"),
+        (lambda: made_up.features.get(N_FEATURES), "No feature 128"),
+        (lambda: made_up.features.get(-1), "No feature -1"),
+        (lambda: made_up.samples.get("nobody"), "No sample 'nobody'"),
+        (lambda: made_up.samples.activations("s00000", [999]), "No feature 999"),
+        (lambda: made_up.samples.features_at("s00000", position=10_000), "has positions 0 to"),
+        (lambda: made_up.samples.features_at("s00000", patch=(0, 9, 9)), "no patch 0,9,9"),
+        (lambda: made_up.features.list(sort="colour"), "Cannot sort"),
+        (lambda: made_up.features.list(verdict="odd"), "Unknown verdict"),
+        (lambda: made_up.features.list(cursor="@@"), "cursor"),
+        (lambda: made_up.features.list(order="up"), "Unknown order"),
+        (lambda: made_up.samples.list(flag="nope"), "Unknown flag"),
+        (lambda: made_up.samples.list(sort="nope"), "Cannot sort"),
+        (lambda: made_up.cooccurrence.list(kind="x"), "Unknown kind"),
+        (lambda: made_up.examples.of(0, modality="sound"), "Unknown modality"),
+        (lambda: made_up.samples.image_path("s00000", 3), "images: choose"),
         (lambda: Store.open(tmp_path), "is not a store"),
     ]
     for call, words in cases:
@@ -324,16 +325,16 @@ def test_a_list_is_the_same_sorted_or_walked(made_up: Store) -> None:
 
 
 def test_totals_known_beforehand_are_the_counted_ones(made_up: Store) -> None:
-    assert made_up.features(limit=3).total == made_up.n_features
-    assert made_up.samples(limit=3).total == made_up.n_samples
-    for flag in made_up.flags:
-        at_its_own = made_up.samples(flag=flag["name"], limit=3)
-        assert at_its_own == made_up.samples(flag=flag["name"], threshold=flag["threshold"], limit=3)
+    assert made_up.features.list(limit=3).total == made_up.n_features
+    assert made_up.samples.list(limit=3).total == made_up.n_samples
+    for flag in made_up.quality.flags:
+        at_its_own = made_up.samples.list(flag=flag["name"], limit=3)
+        assert at_its_own == made_up.samples.list(flag=flag["name"], threshold=flag["threshold"], limit=3)
 
 
 def test_one_feature_of_a_sample_is_read_alone(made_up: Store) -> None:
     for row in range(0, made_up.n_samples, 9):
-        whole = made_up.events.sample(row)
+        whole = made_up.events.of(row)
         for feature in {0, *whole.feature_e[:5].tolist()}:
             tokens, z_t = made_up.events.feature(row, feature)
             assert tokens.token_id_t.tolist() == whole.token_id_t.tolist()
@@ -342,9 +343,9 @@ def test_one_feature_of_a_sample_is_read_alone(made_up: Store) -> None:
 
 def test_partners_are_the_strongest_pairs(made_up: Store) -> None:
     for feature in range(0, made_up.n_features, 5):
-        told = made_up.feature(feature)["cooccurring"]
+        told = made_up.features.get(feature)["cooccurring"]
         for name, side in (("text_to_image", "a"), ("image_to_text", "b")):
-            pairs = made_up.pairs["text-image"]
+            pairs = made_up.cooccurrence.pairs["text-image"]
             found = pairs.measured(pairs.of(feature, side))
             other = found.b if side == "a" else found.a
             order = np.lexsort((other, -found.support, -found.npmi))
@@ -365,29 +366,30 @@ def test_cursor_round_trip() -> None:
 def test_a_cursor_belongs_to_its_list_order_filter_and_store(made_up: Store, tmp_path: Path) -> None:
     write_store(tmp_path / "other", 60, seed=7)
     other = Store.open(tmp_path / "other")
-    lists: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
-        (made_up.features, {}, {"sort": "lift"}),
-        (made_up.features, {}, {"order": "desc"}),
-        (made_up.features, {"verdict": ["cross-modal"]}, {"verdict": ["dead"]}),
-        (made_up.features, {"max_density": 0.5}, {"max_density": 0.4}),
-        (made_up.samples, {}, {"sort": "cosine"}),
-        (made_up.samples, {"q": "dog"}, {"q": "cat"}),
-        (made_up.cooccurrence, {}, {"kind": "image-image"}),
-        (made_up.cooccurrence, {}, {"min_support": 3}),
+    lists: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("features", {}, {"sort": "lift"}),
+        ("features", {}, {"order": "desc"}),
+        ("features", {"verdict": ["cross-modal"]}, {"verdict": ["dead"]}),
+        ("features", {"max_density": 0.5}, {"max_density": 0.4}),
+        ("samples", {}, {"sort": "cosine"}),
+        ("samples", {"q": "dog"}, {"q": "cat"}),
+        ("cooccurrence", {}, {"kind": "image-image"}),
+        ("cooccurrence", {}, {"min_support": 3}),
     ]
-    for ask, asked, changed in lists:
-        cursor = ask(**asked, limit=1).next
-        assert cursor and ask(**asked, limit=3, cursor=cursor).items, "the page's length may change"
-        for elsewhere, options in ((ask, asked | changed), (getattr(other, ask.__name__), asked)):
+    for noun, options, changed in lists:
+        ask, elsewhere = getattr(made_up, noun).list, getattr(other, noun).list
+        cursor = ask(**options, limit=1).next
+        assert cursor and ask(**options, limit=3, cursor=cursor).items, "the page's length may change"
+        for another, with_options in ((ask, options | changed), (elsewhere, options)):
             with pytest.raises(SaevxError, match="belongs to another list"):
-                elsewhere(**options, limit=1, cursor=cursor)
-    sample = made_up.events.sample(0)
+                another(**with_options, limit=1, cursor=cursor)
+    sample = made_up.events.of(0)
     first, second = np.flatnonzero((sample.modality_t <= s.IMAGE) & (np.diff(sample.offset_t) > 1))[:2].tolist()
-    cursor = made_up.features_at("s00000", position=first, limit=1)["next"]
+    cursor = made_up.samples.features_at("s00000", position=first, limit=1)["next"]
     with pytest.raises(SaevxError, match="belongs to another list"):
-        made_up.features_at("s00000", position=second, limit=1, cursor=cursor)
+        made_up.samples.features_at("s00000", position=second, limit=1, cursor=cursor)
     with pytest.raises(SaevxError, match="belongs to another list"):
-        made_up.features(cursor=made_up.samples(limit=1).next)
+        made_up.features.list(cursor=made_up.samples.list(limit=1).next)
 
 
 def test_words_as_query() -> None:
@@ -401,9 +403,9 @@ def test_words_as_query() -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters() | st.sampled_from("\"*()^+-:{}\0 ANDORT猫🙂")) | st.just("a " * 5000))
 def test_no_words_can_break_a_search(made_up: Store, q: str) -> None:
-    made_up.samples(q=q)
-    made_up.features(q=q)
-    made_up.search_words(q)
+    made_up.samples.list(q=q)
+    made_up.features.list(q=q)
+    made_up.search.words(q)
 
 
 def test_histogram_blob_and_edges() -> None:
@@ -424,11 +426,11 @@ def test_odd_data_still_makes_a_store(tmp_path: Path, n: int, pictures: bool) ->
     assert good, lines
     store = Store.open(tmp_path)
     assert store.detail["verdicts"]["cross-modal"] == 0
-    for item in walk(store.samples, limit=50):
-        sample = store.sample(item["sample_id"])
-        store.activations(item["sample_id"], [0, 1])
+    for item in walk(store.samples.list, limit=50):
+        sample = store.samples.get(item["sample_id"])
+        store.samples.activations(item["sample_id"], [0, 1])
         assert pictures or (sample["images"] == [] and sample["flag_scores"]["mismatch"] is None)
     for k in range(N_FEATURES):
-        store.feature(k)
-        store.examples(k, band=None)
-    assert json.loads(json.dumps([store.scores, store.flags], allow_nan=False))
+        store.features.get(k)
+        store.examples.of(k, band=None)
+    assert json.loads(json.dumps([store.quality.scores, store.quality.flags], allow_nan=False))

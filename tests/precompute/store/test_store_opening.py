@@ -141,7 +141,7 @@ def test_a_damaged_store_is_refused_in_one_sentence(copy: Path, what: str) -> No
 def test_an_index_that_is_none_is_told_where_it_is_asked_for(copy: Path) -> None:
     without_sizes(cut("index/decoder.faiss", 0.5))(copy)
     with pytest.raises(StoreUnreadable, match=r"index/decoder\.faiss is cut off"):
-        Store.open(copy).index("decoder")
+        Store.open(copy).search.index("decoder")
 
 
 def test_pages_of_the_database_that_are_damaged_are_told_where_they_are_read(copy: Path) -> None:
@@ -149,7 +149,7 @@ def test_pages_of_the_database_that_are_damaged_are_told_where_they_are_read(cop
     content[8192:] = b"\xff" * len(content[8192:])  # the first pages list the tables
     (copy / "store.sqlite").write_bytes(content)
     with pytest.raises(SaevxError, match=r"damaged|saevx verify"):
-        Store.open(copy).samples()
+        Store.open(copy).samples.list()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"created": 5, "model": 7}', '{"created": "soon"}', None])
@@ -173,7 +173,7 @@ def test_other_versions_say_which_way(copy: Path) -> None:
 def test_an_unfinished_store_is_told_from_a_damaged_one(copy: Path) -> None:
     part = copy.rename(copy.with_name("store.part"))
     edit(lambda m: [m.pop(name) for name in ("schema", "files", "sizes", "content_id")])(part)
-    with pytest.raises(SaevxError, match="unfinished: run `saevx precompute` again"):
+    with pytest.raises(SaevxError, match="unfinished, so run `saevx precompute` again"):
         Store.open(part)
 
 
@@ -189,8 +189,10 @@ def test_of_many_images_some_are_looked_at(copy: Path, monkeypatch: pytest.Monke
     images = [name for name in manifest["files"] if name.startswith(opening.IMAGES)]
     monkeypatch.setattr(opening, "CHECKED_IMAGES", 10)
     looked: list[str] = []
-    of = Stamp.of
-    monkeypatch.setattr(Stamp, "of", lambda path: looked.append(path.relative_to(copy).as_posix()) or of(path))
+    from_file = Stamp.from_file
+    monkeypatch.setattr(
+        Stamp, "from_file", lambda path: looked.append(path.relative_to(copy).as_posix()) or from_file(path)
+    )
     stamps = check_files(copy, manifest)
     seen = [name for name in looked if name in images]
     assert 10 <= len(seen) <= 12 and images[0] in seen and images[-1] in seen
@@ -214,24 +216,24 @@ def test_a_store_that_names_files_outside_itself_does_not_show_them(copy: Path) 
         for step in (*without, sql(f"UPDATE samples SET images = '{images}' WHERE row = 0")):
             step(copy)
         with pytest.raises(SaevxError, match="not among the images"):
-            Store.open(copy).image_path("s00000")
+            Store.open(copy).samples.image_path("s00000")
 
 
 def test_an_open_store_never_mixes_with_the_one_that_takes_its_place(copy: Path, tmp_path: Path) -> None:
     """What is mapped stays as it was; whatever is opened later is refused."""
     before, store = Store.open(copy), Store.open(copy)
-    before.index("decoder")
+    before.search.index("decoder")
     write_store(tmp_path / "new", 200, seed=9)
     shutil.rmtree(copy)
     for there in (False, True):
         if there:
             (tmp_path / "new").rename(copy)
         store.close()  # so that no connection is left of before
-        for ask in (store.samples, lambda: store.index("decoder"), lambda: store.file("map.bin")):
+        for ask in (store.samples.list, lambda: store.search.index("decoder"), lambda: store.file("map.bin")):
             with pytest.raises(StoreUnreadable, match="since the store was opened"):
                 ask()
-        assert store.events.sample(3).z_e.tolist() == before.events.sample(3).z_e.tolist()
-        assert len(store.pairs["text-image"]) and len(store.neighbour_table)
+        assert store.events.of(3).z_e.tolist() == before.events.of(3).z_e.tolist()
+        assert len(store.cooccurrence.pairs["text-image"]) and len(store.features.neighbours)
     assert Store.open(copy).manifest["content_id"] != store.manifest["content_id"]
 
 

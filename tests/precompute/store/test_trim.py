@@ -18,7 +18,7 @@ from sqlalchemy import select
 from precompute.errors import SaevxError
 from precompute.pipeline import precompute
 from precompute.store import schema
-from precompute.store.events import Events, NotKept
+from precompute.store.events import Events, EventsNotStored
 from precompute.store.making import trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
@@ -88,23 +88,23 @@ def test_samples_that_pages_show_are_kept_and_answer_as_in_the_full_store(stores
         shown |= {row for (row,) in conn.execute(select(schema.flag_reasons.c.row))}
     assert some.events.kept is not None and shown <= set(some.events.kept.tolist())
     for row in range(full.n_samples):
-        sample_id, features = full.sample_id(row), list(range(full.n_features))
-        assert none.sample(sample_id) == some.sample(sample_id) == full.sample(sample_id)
-        assert none.activations(sample_id, []) == full.activations(sample_id, [])
+        sample_id, features = full.samples.sample_id(row), list(range(full.n_features))
+        assert none.samples.get(sample_id) == some.samples.get(sample_id) == full.samples.get(sample_id)
+        assert none.samples.activations(sample_id, []) == full.samples.activations(sample_id, [])
         if some.events.has(row):
-            assert json.dumps(some.activations(sample_id, features)) == json.dumps(
-                full.activations(sample_id, features)
+            assert json.dumps(some.samples.activations(sample_id, features)) == json.dumps(
+                full.samples.activations(sample_id, features)
             )
-            assert some.features_at(sample_id, position=3) == full.features_at(sample_id, position=3)
+            assert some.samples.features_at(sample_id, position=3) == full.samples.features_at(sample_id, position=3)
         else:
-            with pytest.raises(NotKept, match="not kept"):
-                some.activations(sample_id, features)
+            with pytest.raises(EventsNotStored, match="not kept"):
+                some.samples.activations(sample_id, features)
         assert not none.events.has(row)
     for feature in range(full.n_features):
         asked = {"band": None, "limit": 200}
-        assert some.examples(feature, **asked) == full.examples(feature, **asked)
-        bare = none.examples(feature, **asked)
-        for without, one in zip(bare, full.examples(feature, **asked), strict=True):
+        assert some.examples.of(feature, **asked) == full.examples.of(feature, **asked)
+        bare = none.examples.of(feature, **asked)
+        for without, one in zip(bare, full.examples.of(feature, **asked), strict=True):
             places = ("sample_id", "band", "rank", "activation", "position", "token", "patch")
             assert {k: without[k] for k in places} == {k: one[k] for k in places}
             assert without["grid"] is None
@@ -123,7 +123,7 @@ def test_trimming_keeps_exactly_what_is_asked(part: Part, data: st.DataObject) -
     assert fresh.kept is not None and fresh.kept.tolist() == rows.tolist()
     for row in range(part.data.n_samples):
         assert fresh.has(row) == (row in rows)
-        mine, theirs = (e.sample(row) if fresh.has(row) else e.tokens(row) for e in (fresh, events))
+        mine, theirs = (e.of(row) if fresh.has(row) else e.tokens(row) for e in (fresh, events))
         assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
     told = sum((part.path / trim.FRESH / f"{name}.npy").stat().st_size - 128 for name in (*FULL, "kept", "kept_token"))
     assert trim.event_bytes(events, rows) == told

@@ -117,7 +117,7 @@ def swapped(_: Store) -> list[str]:
 def weaker(store: Store) -> list[str]:
     """In the last place, another patch of the same sample that is active too."""
     for k in range(store.n_features):
-        for one in store.examples(k, modality="image")[-1:]:
+        for one in store.examples.of(k, modality="image")[-1:]:
             tokens, z_t = store.events.feature(int(one["sample_id"][1:]), k)
             z_t = np.where((tokens.modality_t == s.IMAGE) & (z_t > 0), z_t, np.inf)
             if (position := int(z_t.argmin())) != one["position"]:
@@ -130,13 +130,13 @@ def weaker(store: Store) -> list[str]:
 def shown_twice(store: Store) -> list[str]:
     """A sample that was folded, in the place of one that was not and is about as strong."""
     for k in range(store.n_features):
-        shown = store.examples(k, modality="text")
+        shown = store.examples.of(k, modality="text")
         z = [np.inf, *(one["activation"] for one in shown), 0.0]
         windows = [[token["text"] for token in one["tokens"]] for one in shown]
         for row in range(store.n_samples):
             tokens, z_t = store.events.feature(row, k)
             z_t = np.where(tokens.modality_t == s.TEXT, z_t, 0.0)
-            text = [store.token_text(int(t)) for t in tokens.token_id_t[tokens.modality_t == s.TEXT]]
+            text = [store.vocabulary.text(int(t)) for t in tokens.token_id_t[tokens.modality_t == s.TEXT]]
             at = next((i for i in range(len(shown)) if z[i] > z_t.max() > z[i + 2]), None)
             if text in windows and at is not None and windows[at] != text and z_t.any():
                 bits = int(np.float16(z_t.max() / store.events.unit).view(np.uint16))

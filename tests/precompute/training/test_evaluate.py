@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from precompute.data import open_picture, read
 from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
-from precompute.options.shared import EvaluateOptions
+from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
 from precompute.training.evaluate import RUNS, Shared, evaluate
+from precompute.utils.types import Array
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
 from tests.precompute.commands.test_pipeline import saevx
 
-Array = NDArray[Any]
 Maker = Callable[..., EvaluateOptions]
 SINKS = 1.25
 """Low, so that the tiny model has sinks at all."""

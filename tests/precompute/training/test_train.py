@@ -18,7 +18,7 @@ from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
 from precompute.model.loader import load, prelude, without_pictures
 from precompute.model.mllm import IMAGE, TEXT, Mllm
-from precompute.options.shared import TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
 from precompute.training import train as training
 from precompute.training.activation_stream import Meter, Stream, batches

@@ -1,167 +1,19 @@
-"""Files are written whole or not at all, by one owner at a time, into room that is there."""
+"""Files are written whole or not at all, into space that is there."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from precompute.errors import PlaceError, SaevxError
-from precompute.utils import files
-from precompute.utils.files import atomic_write, check_file, claim_folder, creating, exclusive, new_array, unfinished
+from precompute.utils.files import atomic_write, check_file, new_array
+from precompute.utils.ownership import exclusive
 from tests.helpers.machine import environment, small_disk
-
-HOLD = "import sys, pathlib\nfrom precompute.utils.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):\n"
-
-
-@contextmanager
-def another(out: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns `out`."""
-    command = [sys.executable, "-c", HOLD + "    print('held', flush=True); sys.stdin.read()", str(out)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_one_owner_who_is_named(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "folder" / "store"
-    with another(out) as process:
-        with pytest.raises(SaevxError) as caught, exclusive(out):
-            pytest.fail("two owners")
-        text = str(caught.value)
-        assert f"process {process.pid} on {platform.node()}, since 2" in text and "\n" not in text
-        assert str(out) in text and text.endswith("choose another place.")
-        with exclusive(out.with_name("other")):  # another store in the same folder
-            pass
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(timeout=20)
-    assert not list(out.parent.iterdir()), "the lock goes with its owner"
-
-
-def test_a_dead_owner_keeps_nothing(tmp_path: Path) -> None:
-    out = tmp_path / "store"
-    with another(out) as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=20)
-        with exclusive(out):
-            assert len(list(tmp_path.iterdir())) == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_owner_that_fails_keeps_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "store"):
-        raise ZeroDivisionError
-    assert not list(tmp_path.iterdir())
-
-
-def test_who_waits_comes_next(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out, order = tmp_path / "model", []
-    with another(out) as process:
-        thread = threading.Thread(target=_append_when_free, args=(out, order))
-        thread.start()
-        thread.join(0.5)
-        assert not order and process.stdin is not None
-        process.stdin.close()
-        thread.join(20)
-    assert order == ["free"] and capfd.readouterr().err.count(f"process {process.pid}") == 1
-
-
-def _append_when_free(out: Path, order: list[str]) -> None:
-    with exclusive(out, wait=True):
-        order.append("free")
-
-
-def test_many_that_come_and_go_are_never_two_at_once(tmp_path: Path) -> None:
-    """The last owner removes the lock's file just as others open it."""
-    out, counter = tmp_path / "store", tmp_path / "counter"
-    counter.write_text("0")
-    loop = (
-        "import sys, pathlib\nfrom precompute.errors import SaevxError\nfrom precompute.utils.files import exclusive\n"
-        "out, n = pathlib.Path(sys.argv[1]), 0\ncounter = out.with_name('counter')\n"
-        "while n < 150:\n"
-        "    try:\n"
-        "        with exclusive(out):\n"
-        "            counter.write_text(str(int(counter.read_text()) + 1)); n += 1\n"
-        "    except SaevxError:\n"
-        "        pass\n"
-    )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", loop, str(out)], env=environment())
-        for _ in range(3)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    assert counter.read_text() == "450" and [path.name for path in tmp_path.iterdir()] == ["counter"]
-
-
-def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "link", "."):
-        with pytest.raises(SaevxError, match="exists already: choose another --out"), creating(tmp_path / name):
-            pytest.fail("it was made again")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("file/store", "a file where a folder is needed|leads through a file"),
-        ("file/below/store", "leads through a file"),
-        ("n" * 300, "The name n+….* is too long for this file system: choose a shorter one"),
-        ("ring/store", "lead in a circle|a file where a folder is needed"),
-    ],
-)
-def test_a_place_that_cannot_be_written_is_named_with_its_cause(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "ring").symlink_to(tmp_path / "ring")
-    with pytest.raises(PlaceError, match=message) as caught, creating(tmp_path / name):
-        pytest.fail("it can be written")
-    assert str(caught.value).endswith(".") and "Errno" not in str(caught.value)
-
-
-# ---- unfinished folders
-
-
-def test_an_unfinished_folder_is_taken_up_by_its_like_alone(tmp_path: Path) -> None:
-    part = tmp_path / "deep" / "store.part"
-    what = {"what": "store", "of": "data or options"}
-    assert not unfinished(part, "a", "plan.json", **what) and not part.exists()
-    assert not claim_folder(part, "a", "plan.json", **what)
-    assert claim_folder(part, "a", "plan.json", **what) and unfinished(part, "a", "plan.json", **what)
-    with pytest.raises(SaevxError, match="holds an unfinished store with other data or options: repeat"):
-        claim_folder(part, "b", "plan.json", **what)
-
-
-@pytest.mark.parametrize("plan", ["", "{", "[]", "{}", "7"])
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, plan: str) -> None:
-    what = {"what": "store", "of": "data or options"}
-    (tmp_path / "plan.json").write_text(plan)
-    with pytest.raises(SaevxError, match="is in the way and is no unfinished store: move or delete it"):
-        claim_folder(tmp_path, "a", "plan.json", **what)
-    assert (tmp_path / "plan.json").read_text() == plan
-    with pytest.raises(SaevxError, match="is in the way"):
-        claim_folder(tmp_path / "plan.json", "a", "plan.json", **what)
-
-
-def test_a_run_killed_before_it_began_stands_in_nobodys_way(tmp_path: Path) -> None:
-    (tmp_path / ("plan.json" + files.TEMPORARY)).write_text('{"finger')
-    assert not claim_folder(tmp_path, "a", "plan.json", what="run", of="data")
-    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
-
 
 # ---- whole files
 
@@ -242,9 +94,3 @@ def test_the_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert "PlaceError: A file as large as " in done.stderr and "ulimit -f" in done.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_owners_are_told_in_a_form_that_others_read(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "store"):
-        owner = json.loads(next(tmp_path.iterdir()).read_text())
-    assert owner.keys() == {"pid", "host", "since"} and owner["pid"] == os.getpid()

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.utils.tensors import order_of, places, rank_in_run, run_ends, run_starts, sorted_numbers
+from precompute.utils.ragged import torch_rank_in_run, torch_run_ends, torch_run_starts
+from precompute.utils.tensors import argsort_distinct, nonzero_indices, sorted_numbers
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -17,7 +18,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 def test_sorted(numbers: list[int], device: str) -> None:
     given_n = torch.tensor(numbers, dtype=torch.int64, device=device)
     assert sorted_numbers(given_n).tolist() == sorted(numbers)
-    assert order_of(given_n).tolist() == sorted(range(len(numbers)), key=numbers.__getitem__)
+    assert argsort_distinct(given_n).tolist() == sorted(range(len(numbers)), key=numbers.__getitem__)
     assert given_n.tolist() == numbers, "what was given has changed"
 
 
@@ -26,11 +27,11 @@ def test_sorted(numbers: list[int], device: str) -> None:
 def test_runs(pairs: list[tuple[int, int]], device: str) -> None:
     one, other = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 2).T
     start = [i for i in range(len(pairs)) if i == 0 or pairs[i] != pairs[i - 1]]
-    begin = run_starts(one, other)
+    begin = torch_run_starts(one, other)
     assert begin.tolist() == start
-    assert run_ends(begin, len(pairs)).tolist() == [*start[1:], len(pairs)][: len(start)]
+    assert torch_run_ends(begin, len(pairs)).tolist() == [*start[1:], len(pairs)][: len(start)]
     rank: list[int] = []
     for i, (key, _) in enumerate(pairs):
         rank.append(rank[-1] + 1 if i and key == pairs[i - 1][0] else 0)
-    assert rank_in_run(one).tolist() == rank
-    assert places(other == 1).tolist() == [i for i, (_, flag) in enumerate(pairs) if flag]
+    assert torch_rank_in_run(one).tolist() == rank
+    assert nonzero_indices(other == 1).tolist() == [i for i, (_, flag) in enumerate(pairs) if flag]

@@ -11,7 +11,7 @@ from backend.commands import Saevx, Serve
 from backend.settings import Settings
 from precompute.cli import run
 from precompute.options.precompute import Options
-from precompute.options.shared import TrainOptions
+from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, expanded, options_of
 from tests.precompute.commands.test_pipeline import saevx
 

@@ -1,6 +1,6 @@
 """Trains the demo's SAE-V through SAELens' own trainer.
 
-    python -m precompute.demo.train_sae --model demo/model --out precompute/demo/weights/sae
+    python -m precompute.demo.training.train_sae --model demo/model --out precompute/demo/weights/sae
 
 Activations come from train scenes with their captions, from captions alone and from plain text that the language
 model wrote before it was changed: image and text tokens alike, special tokens and sinks left out. Layer and λ are
@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.demo.adapter_data import plain_texts
 from precompute.demo.assemble import base_lm
-from precompute.demo.scenes import Scene, draw, make_scene
-from precompute.demo.words import ALL_WORDS, F1, f1, patches_of
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.adapter_data import plain_texts
+from precompute.demo.training.words import ALL_WORDS, F1, f1, patches_of
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.training.train import make_sae, make_trainer
 from precompute.utils.arguments import parsed

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from precompute.demo.scenes import SIZE, Scene, ask, write_caption
 
 if TYPE_CHECKING:
-    from precompute.demo.train_adapter import Options
+    from precompute.demo.training.train_adapter import Options
 
 N_PATCHES, N_PLACES = 49, 14
 PLAIN_PROMPTS = (

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from precompute.demo import report
+from precompute.demo.evaluation import report
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_the_page_is_not_stale() -> None:
     page = (ROOT / report.PAGE).read_text(encoding="utf-8")
-    assert report.rendered_page(page, ROOT / report.RESULTS) == page, "run python -m precompute.demo.report"
+    assert report.rendered_page(page, ROOT / report.RESULTS) == page, "run python -m precompute.demo.evaluation.report"
 
 
 def test_a_changed_result_changes_the_page(tmp_path: Path) -> None:

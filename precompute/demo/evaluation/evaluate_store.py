@@ -1,6 +1,6 @@
 """Measures the demo's finished store: planted pairs found, pictures found by word.
 
-    python -m precompute.demo.evaluate_store --demo demo
+    python -m precompute.demo.evaluation.evaluate_store --demo demo
 
 Each part writes its figures to docs/results/demo-store.json as it ends; `--only` reruns one.
 """
@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, strangers, swap_one_word
-from precompute.demo.scenes import Scene, draw, make_scene
-from precompute.demo.words import ALL_WORDS
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import Encoded, encode_pair
 from precompute.live.search import maxima, rank
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
@@ -38,8 +38,8 @@ from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
 from precompute.utils.arguments import parsed
 from precompute.utils.stats import auroc
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 N_FIRST = 10
 FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
 """The flag a planted kind should raise, where it has another name."""
@@ -69,14 +69,14 @@ def planted(store: Store, o: Options) -> dict[str, Any]:
     whole_n = kind_n == ""
     by_score = {}
     for name in SCORES:
-        value_n = store.score_values(name)
+        value_n = store.quality.score_values(name)
         by_score[name] = {
             bad: auroc(value_n[whole_n], value_n[kind_n == bad], o.seed) for bad in ("swapped", "one-word")
         }
     columns = [samples.c["flag_" + name.replace("-", "_")] for name in FLAGS]
     rows = fetch(store.engine, select(*columns).order_by(samples.c.row))
     value_nf = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
-    limit = {flag["name"]: flag["threshold"] for flag in store.flags}
+    limit = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
     found = {}
     for kind in PLANTED:
         flag = FLAG_OF.get(kind, kind)
@@ -178,9 +178,9 @@ def pictures(reader: Reader, o: Options) -> dict[str, Any]:
     labels: dict[str, list[str | None]] = {}
     for word in ALL_WORDS:
         _, largest = reader.largest("", draw(picture_of(word)))
-        ranked = rank(largest, store.feature_table, store.n_samples, (IMAGE,))
+        ranked = rank(largest, store.features.table, store.n_samples, (IMAGE,))
         first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
-        refs = store.feature_refs(first)
+        refs = store.features.refs(first)
         labels[word] = [refs[k]["label"] for k in first]
     found = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
     shift = [
@@ -247,7 +247,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
     store = Store.open(o.demo / "store")
     found["about"] = {
-        "command": "python -m precompute.demo.evaluate_store",
+        "command": "python -m precompute.demo.evaluation.evaluate_store",
         "options": {k: str(v) for k, v in vars(o).items() if k not in ("demo", "out", "only")},
         "content_id": store.manifest["content_id"],
         "torch": torch.__version__,

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.demo.adapter_data import easy_vqa
-from precompute.demo.scenes import COLOURS, OBJECTS, Scene, draw, make_scene, pair_is_held_out, plural
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_held_out, plural
+from precompute.demo.training.adapter_data import easy_vqa
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 
 Change = Callable[[Tensor, Tensor], Tensor]

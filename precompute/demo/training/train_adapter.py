@@ -1,6 +1,6 @@
 """Trains what ties the demo's two packages together: LLaVA's projector and a LoRA on the language model.
 
-    python -m precompute.demo.train_adapter --out precompute/demo/weights/adapter.safetensors
+    python -m precompute.demo.training.train_adapter --out precompute/demo/weights/adapter.safetensors
 
 The losses go to docs/results/demo-adapter-training.json as they come. `--resume ADAPTER` goes on from an adapter
 with other scenes, all patches shown.
@@ -28,7 +28,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.demo.adapter_data import (
+from precompute.demo.assemble import ADAPTER, LORA_SCALE, base_lm, make_processor, make_tower
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, make_scene
+from precompute.demo.training.adapter_data import (
     N_PATCHES,
     N_PLACES,
     Mixture,
@@ -38,8 +41,6 @@ from precompute.demo.adapter_data import (
     plain_texts,
     vision_features,
 )
-from precompute.demo.assemble import ADAPTER, LORA_SCALE, base_lm, make_processor, make_tower
-from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, draw, make_scene
 from precompute.utils.arguments import parsed
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -74,7 +75,7 @@ class Log:
     def __init__(self, o: Options) -> None:
         self.path, self.began = o.log, time.monotonic()
         self.told: dict[str, Any] = {
-            "command": "python -m precompute.demo.train_adapter",
+            "command": "python -m precompute.demo.training.train_adapter",
             "options": {k: v for k, v in vars(o).items() if k not in ("out", "log", "resume")},
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

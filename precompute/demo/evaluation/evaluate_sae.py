@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.demo.evaluate_model import Change, Options, answers, changing, ratio
-from precompute.demo.scenes import COLOURS, Scene, draw, make_scene
-from precompute.demo.train_sae import Options as SaeOptions
-from precompute.demo.train_sae import Tokens, gather, not_sinks
-from precompute.demo.words import ALL_WORDS, WORDS, f1, scenes_with_words
+from precompute.demo.drawing import draw
+from precompute.demo.evaluation.evaluate_model import Change, Options, answers, changing, ratio
+from precompute.demo.scenes import COLOURS, Scene, make_scene
+from precompute.demo.training.train_sae import Options as SaeOptions
+from precompute.demo.training.train_sae import Tokens, gather, not_sinks
+from precompute.demo.training.words import ALL_WORDS, WORDS, f1, scenes_with_words
 from precompute.live.steer import Push, Steer
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.sae.sae import SaeV

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.utils import runs as module
-from precompute.utils.runs import expand, kth_largest, offsets, rank_in_run, run_starts, strongest
+from precompute.utils import ragged as module
+from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run, run_starts, strongest
 
 RUNS = st.lists(st.lists(st.integers(0, 4).map(float), max_size=9), max_size=12)
 

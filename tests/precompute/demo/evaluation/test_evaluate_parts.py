@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.demo.evaluate_model import colour_hits, object_hits, redrawn_hits
-from precompute.demo.evaluate_sae import as_long, could_become, top_precision
-from precompute.demo.evaluate_store import weighed
+from precompute.demo.evaluation.evaluate_model import colour_hits, object_hits, redrawn_hits
+from precompute.demo.evaluation.evaluate_sae import as_long, could_become, top_precision
+from precompute.demo.evaluation.evaluate_store import weighed
 from precompute.demo.scenes import Entity, Scene
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
@@ -70,7 +70,7 @@ def test_no_answer_is_right_already() -> None:
 def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     store = Store.open(demo.store)
     told = weighed(store)
-    tested = [f for f in walk(store.features, limit=500) if f["p_value"] is not None]
+    tested = [f for f in walk(store.features.list, limit=500) if f["p_value"] is not None]
     assert told["tested"] == len(tested) > 100
     assert told["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
     assert sum(told["verdicts"].values()) == store.n_features

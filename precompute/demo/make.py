@@ -13,6 +13,7 @@ from typing import NamedTuple
 from precompute.demo.assemble import ADAPTER, SAE, assemble
 from precompute.demo.dataset import N_DEMO, build_dataset
 from precompute.errors import SaevxError
+from precompute.utils.files import atomic_folder
 
 
 class DemoPaths(NamedTuple):
@@ -24,20 +25,21 @@ class DemoPaths(NamedTuple):
 
 
 def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = print) -> DemoPaths:
-    """Leaves FOLDER/model, FOLDER/sae and FOLDER/data. What is whole and up to date stays untouched.
+    """Make FOLDER/model, FOLDER/sae and FOLDER/data. What is complete and up to date stays untouched.
 
-    Raises SaevxError where a package or the trained weights are missing.
+    Raises:
+        SaevxError: a package or the trained weights are missing.
     """
     if not ADAPTER.is_file() or not (SAE / "cfg.json").is_file():
         raise SaevxError(
-            "The demo's trained weights are not here: install the saevx wheel, or in a checkout run "
-            "`python -m precompute.demo.train_adapter` and then `python -m precompute.demo.train_sae`."
+            "The demo's trained weights are not here: install the saevx wheel, or in a checkout run first "
+            "`python -m precompute.demo.training.train_adapter`, then `python -m precompute.demo.training.train_sae`."
         )
     paths = DemoPaths(folder / "model", folder / "sae", folder / "data")
     folder.mkdir(parents=True, exist_ok=True)
     stop = Event()
-    with ThreadPoolExecutor(1) as beside:  # other processes draw while this one puts the model together
-        drawn = beside.submit(draw_data, paths.data, n_samples, say, stop)
+    with ThreadPoolExecutor(1) as background:  # other processes draw while this one assembles the model
+        drawn = background.submit(draw_data, paths.data, n_samples, say, stop)
         try:
             from precompute.model.loading import quiet  # torch takes seconds to import
 
@@ -52,32 +54,25 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
 
 
 def draw_data(folder: Path, n_samples: int, say: Callable[[str], None], stop: Event | None = None) -> None:
-    """Pictures and captions, drawn where there are not as many as asked for.
+    """Draw images and captions, unless the folder holds `n_samples` of them already.
 
     Args:
-        stop: as of `build_dataset`.
+        stop: as in `build_dataset`.
     """
     if n_rows(folder) == n_samples:
         return
     say(f"drawing {n_samples} scenes")
-    # The name appears only when everything is in it: a build cut short is begun again.
-    part = folder.with_name("data.part")
-    shutil.rmtree(part, ignore_errors=True)
-    build_dataset(part, n_samples, say, stop)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with atomic_folder(folder) as part:
+        build_dataset(part, n_samples, say, stop)
 
 
 def copy_sae(folder: Path) -> None:
-    """The shipped SAELens folder, copied where it differs."""
+    """Copy the shipped SAELens folder, unless it is there already."""
     shipped = sorted(path for path in SAE.iterdir() if path.is_file())
     if all((folder / p.name).is_file() and (folder / p.name).read_bytes() == p.read_bytes() for p in shipped):
         return
-    part = folder.with_name("sae.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(SAE, part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with atomic_folder(folder) as part:
+        shutil.copytree(SAE, part, dirs_exist_ok=True)
 
 
 def n_rows(data: Path) -> int:

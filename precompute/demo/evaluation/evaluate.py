@@ -1,6 +1,6 @@
 """Measures the demo's model and SAE-V on scenes that neither has seen.
 
-    python -m precompute.demo.evaluate --model demo/model --sae demo/sae
+    python -m precompute.demo.evaluation.evaluate --model demo/model --sae demo/sae
 
 Each part writes its figures to docs/results/demo-evaluation.json as it ends; `--only` reruns one.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from precompute.demo.evaluate_model import Options, captions, vqa
-from precompute.demo.evaluate_sae import quality, steering, words
+from precompute.demo.evaluation.evaluate_model import Options, captions, vqa
+from precompute.demo.evaluation.evaluate_sae import quality, steering, words
 from precompute.demo.scenes import OBJECTS, SHAPES
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -27,7 +27,7 @@ def main() -> None:
     o = parsed(Options, __doc__)
     found: dict[str, Any] = json.loads(o.out.read_text()) if o.out.exists() else {}
     found["about"] = {
-        "command": "python -m precompute.demo.evaluate",
+        "command": "python -m precompute.demo.evaluation.evaluate",
         "options": {k: str(v) for k, v in vars(o).items() if k not in ("model", "sae", "out", "only")},
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

@@ -1,7 +1,7 @@
 """Renders the demo's measured figures into docs/demo.md from the committed result files.
 
-    python -m precompute.demo.report          # rewrite
-    python -m precompute.demo.report --check  # exit 1 where the page is stale
+    python -m precompute.demo.evaluation.report          # rewrite
+    python -m precompute.demo.evaluation.report --check  # exit 1 where the page is stale
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from precompute.utils.markdown import RESULTS, Row, command, interval, read, share, splice, table
+from precompute.demo.evaluation.markdown import RESULTS, Row, command, interval, read, share, splice, table
 
 PAGE = Path("docs/demo.md")
 
@@ -132,4 +132,4 @@ def rendered_page(page: str, results: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    command(PAGE, rendered_page, "precompute.demo.report")
+    command(PAGE, rendered_page, "precompute.demo.evaluation.report")

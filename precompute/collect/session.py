@@ -1,0 +1,115 @@
+"""What one run of the pass is made of: the options, and the SAE, the model and the planned data that they name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from precompute.collect.collector import Collector
+from precompute.data import Data, read
+from precompute.data.batches import Plan, plan_rows, shuffle_images
+from precompute.model.identity import model_sha256
+from precompute.model.mllm import Mllm
+from precompute.sae.sae import SaeV
+from precompute.utils.progress import say
+
+if TYPE_CHECKING:
+    from precompute.options.precompute import Options
+
+
+class Session:
+    """Model, SAE and data of a run, each loaded when it is first needed, unless it is handed in.
+
+    Args:
+        rows: the data as it is read. planned: its usable rows, and the order in which they are run.
+    """
+
+    def __init__(
+        self, options: Options, *, sae: SaeV | None = None, mllm: Mllm | None = None, rows: Data | None = None,
+        planned: tuple[Data, Plan] | None = None,
+    ) -> None:  # fmt: skip
+        self.options, self.part = options, options.part
+        self._sae, self._mllm, self._rows, self._planned = sae, mllm, rows, planned
+
+    def with_sae(self, sae: SaeV | None) -> Session:
+        """The same model and data with another SAE; None is the SAE that the options name."""
+        return Session(self.options, sae=sae, mllm=self.mllm, rows=self.rows, planned=self.planned)
+
+    @cached_property
+    def sae(self) -> SaeV:
+        if self._sae is not None:
+            return self._sae
+        o = self.options
+        sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
+        if sae.other_hook is not None:
+            say(sae.other_hook)
+        return sae
+
+    @cached_property
+    def mllm(self) -> Mllm:
+        if self._mllm is not None:
+            return self._mllm
+        o = self.options
+        mllm = Mllm.load(
+            o.model, layer=self.sae.layer, full=o.nll, device=o.device, dtype=o.dtype, device_map=o.device_map,
+            quantize=o.quantize, geometry=o.geometry,
+        )  # fmt: skip
+        self.sae.check(mllm.d_model)
+        return mllm
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The fingerprint against which a server checks its live model."""
+        return model_sha256(self.options.model)
+
+    @cached_property
+    def rows(self) -> Data:
+        """The data as it is read, before it is known which rows the model can take."""
+        if self._rows is not None:
+            return self._rows
+        o = self.options
+        data = read(o.data, o.columns)
+        return data._replace(rows=shuffle_images(data.rows, o.seed)) if o.shuffle_images else data
+
+    @property
+    def batch_tokens(self) -> int:
+        """On a CPU a larger batch is slower: the output of a layer no longer fits its caches."""
+        return self.options.batch_tokens or (1024 if self.mllm.device.type == "cpu" else 4096)
+
+    @cached_property
+    def planned(self) -> tuple[Data, Plan]:
+        """The usable rows, and the order in which they are run."""
+        if self._planned is not None:
+            return self._planned
+        o = self.options
+        return plan_rows(
+            self.mllm, self.rows, o.data, batch_tokens=self.batch_tokens, shard_samples=o.shard_samples, ds=o.ds,
+            seed=o.seed, id_column=o.id_column,
+        )  # fmt: skip
+
+    def collector(self) -> Collector:
+        """The pass over the planned batches."""
+        o = self.options
+        return Collector(self.mllm, self.sae, *self.planned, self.part, o.seed, o.nll, o.sink_multiple)
+
+    def step_options(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """What the steps after `collect` are called with, besides the unfinished store and its manifest.
+
+        `directions` returns float32 [F, d], with the scale of the store in it; `logit_lens` the final norm's weight [d]
+        (or None) and the unembedding [V, d].
+        """
+        o = self.options
+
+        def directions() -> Any:
+            self.sae.scale_as(manifest)
+            return self.sae.directions_fd.detach().cpu().numpy()
+
+        def logit_lens() -> tuple[Any, Any]:
+            weight_d, unembed_vd = self.mllm.logit_lens_weights()
+            return (None if weight_d is None else weight_d.numpy()), unembed_vd.numpy()
+
+        return {
+            "seed": o.seed, "delta": o.delta, "omega": o.omega, "repeat_samples": o.repeat_samples,
+            "labeller": o.labeller, "labeller_model": o.labeller_model, "directions": directions,
+            "logit_lens": logit_lens,
+        }  # fmt: skip

@@ -1,0 +1,141 @@
+"""What the parts of an open store share: its folder, manifest, database connections and token texts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, Row
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.events import Events
+from precompute.store.opening import Stamp
+from precompute.store.sql import changed, fetch, fetch_plain, in_chunks, marks
+from precompute.utils.token_text import NEAR, join, whole_token
+from precompute.utils.types import Array
+
+Item = dict[str, Any]
+
+_REFERENCE = ("id", "label", "verdict", "max_text", "max_image", "p999")
+
+
+class Core:
+    """One open store, without its queries. Every part of `reader.Store` holds the same one."""
+
+    def __init__(self, path: Path, manifest: Item, engine: Engine, stamps: dict[str, Stamp]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.engine = engine
+        self.stamps = stamps
+        """Inode, size and time of change of each file but the images, as they were when the store was opened."""
+        self.scale_log2 = int(manifest["scale_log2"])
+        self.n_features = int(manifest["sae"]["n_features"])
+        self.n_samples = int(manifest["data"]["n_samples"])
+        self.events = Events(path / "events", self.scale_log2)
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the manifest, which must still be the file that the store was opened with.
+
+        Raises:
+            StoreUnreadable: it is another one, or missing.
+        """
+        path = self.path / name
+        if name in self.stamps and Stamp.from_file(path) != self.stamps[name]:
+            raise changed(path)
+        return path
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file of the manifest. Raises StoreUnreadable as `file`, or where it cannot be read."""
+        path = self.file(name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise changed(path) from error
+
+    def rows(self, query: Any, parameters: Any = None) -> Sequence[Row[Any]]:
+        """All rows of a query. Raises as `sql.fetch`."""
+        return fetch(self.engine, query, parameters)
+
+    def list_tag(self, noun: str, **options: Any) -> str:
+        """Twelve letters that stand for one list: the store's content, the noun, the order and the filters.
+
+        A cursor carries the tag of its list, so that the cursor of another list, order, filter or store is refused.
+        """
+        text = json.dumps([self.manifest["content_id"], noun, options], sort_keys=True, default=str)
+        return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:12].decode()
+
+    def check_feature(self, feature: int) -> None:
+        """Raises SaevxError where the store has no such feature."""
+        if not 0 <= feature < self.n_features:
+            raise SaevxError(f"No feature {feature}: this store has 0 to {self.n_features - 1}.")
+
+    def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
+        """id → {id, label, verdict, max_text, max_image, p999} of these features."""
+        refs: dict[int, Item] = {}
+        for chunk in in_chunks(ids):
+            query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN ({marks(len(chunk))})"
+            for row in fetch_plain(self.engine, query, chunk):
+                refs[row[0]] = dict(zip(_REFERENCE, row, strict=True))
+        return refs
+
+
+class Vocabulary:
+    """The texts of tokens: `store.vocabulary`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The text of each token id, in id order; "" for ids that the model's vocabulary leaves out."""
+        rows = fetch_plain(self._core.engine, "SELECT token_id, text FROM vocabulary ORDER BY token_id")
+        words = [""] * (rows[-1][0] + 1 if rows else 0)
+        for token_id, text in rows:
+            words[token_id] = text
+        return words
+
+    def text(self, token_id: int) -> str:
+        """The text of one token: a word's first piece starts with a space, bytes of a character are marks."""
+        return self.words[token_id] if token_id < len(self.words) else f"<{token_id}>"
+
+    def texts(self, token_id_t: Array, window: slice = slice(None)) -> list[str]:
+        """What each token of a sample, or of a window of it, shows.
+
+        Of several tokens that share one character the first shows it, and the others show marks for their bytes.
+
+        Args:
+            token_id_t: int [t], the token ids of the whole sample, or of all its text.
+            window: the part of it to return.
+        """
+        first, stop, _ = window.indices(len(token_id_t))
+        low = max(0, first - NEAR)  # the window may cut through a character
+        pieces = [self.text(token) for token in token_id_t[low : stop + NEAR].tolist()]
+        return join(pieces).shown[first - low : stop - low]
+
+    def whole_token(self, token_id_t: Array, position: int) -> str:
+        """The token at `position` of a sample, with all of a character that it shares with its neighbours.
+
+        Args:
+            token_id_t: int [t], the token ids of the sample.
+        """
+        first = max(0, position - NEAR)
+        near = token_id_t[first : position + NEAR + 1].tolist()
+        return whole_token([self.text(token) for token in near], position - first)
+
+
+def modality_code(name: str) -> int:
+    """0 for "text", 1 for "image". Raises SaevxError for another name."""
+    if name not in s.MODALITIES:
+        raise SaevxError(f"Unknown modality {name!r}: use text or image.")
+    return s.MODALITIES.index(name)
+
+
+def feature_ref(feature: Item) -> Item:
+    """What a list names a feature by: {id, label, verdict}."""
+    return {"id": feature["id"], "label": feature["label"], "verdict": feature["verdict"]}

@@ -1,0 +1,176 @@
+"""`store.search`: by words, and by sample vectors (METHOD, *Search*), which stored samples and live queries share."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import faiss
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.core import Core, modality_code
+from precompute.store.features import Features
+from precompute.store.opening import damaged
+from precompute.store.samples import Samples
+from precompute.store.sql import PlainQuery, fetch_plain, marks, match_words
+from precompute.utils.ragged import strongest
+from precompute.utils.stats import unit
+from precompute.utils.types import Array
+
+Item = dict[str, Any]
+
+WIDTH = 256
+"""Dimensions of a projected sample vector."""
+PROJECTION_SEED = 20250217
+"""A constant of the format: live queries must draw the same signs."""
+
+N_CAPTIONS = 1000
+"""Captions that have the words, of which the shortest are shown."""
+_NAMED = PlainQuery(
+    [
+        *(s.features.c[name] for name in ("id", "label", "verdict", "omega", "lift", "n_samples")),
+        s.feature_details.c.logits,
+    ]
+)
+"""What a search by words shows of a feature."""
+
+
+class Search:
+    """Searches over features and samples."""
+
+    def __init__(self, core: Core, features: Features, samples: Samples) -> None:
+        self._core = core
+        self._features = features
+        self._samples = samples
+        self._indices: dict[str, Any] = {}
+
+    def words(self, q: str, limit: int = 20) -> Item:
+        """Features by label and promoted tokens, samples by caption (`GET /search`): {q, features, samples}."""
+        if not match_words(q):
+            return {"q": q, "features": [], "samples": []}
+        # Features with the word in their name come first: cross-modal ones, then by how well the name fits. After
+        # them come features that only promote the word (bm25 is lower for better matches).
+        named = (
+            "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH ? "
+            "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT ?"
+        )
+        ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
+        engine, any_word = self._core.engine, match_words(q, join=" OR ")
+        matches = fetch_plain(engine, named, (f"label : ({any_word})", limit))
+        matches += fetch_plain(engine, ranked, (any_word, limit))
+        ids = list(dict.fromkeys(id for (id,) in matches))[:limit]
+        tables = (
+            "features JOIN feature_details ON feature_details.id = features.id "
+            f"WHERE features.id IN ({marks(len(ids))})"
+        )
+        rows = {r["id"]: r for r in _NAMED.fetch(engine, tables, ids)}
+        features = []
+        for id in ids:
+            logits = rows[id].pop("logits")
+            features.append({**rows[id], "promoted": [token for token, _ in logits["promoted"]]})
+        captions = self._captions(q, limit)
+        items = self._samples.items(captions)
+        return {"q": q, "features": features, "samples": [items[row] for row in captions]}
+
+    def _captions(self, q: str, limit: int) -> list[int]:
+        """Rows of captions that have all the words, the shortest first, being most about them. The last word may be the
+        beginning of a longer one where too few captions have it whole.
+
+        Of many captions the first thousand are looked at: bm25 would count every caption first."""
+        query = (
+            "SELECT row FROM samples WHERE row IN "
+            f"(SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT {N_CAPTIONS}) "
+            "ORDER BY length(text), row LIMIT ?"
+        )
+        engine = self._core.engine
+        rows = [row for (row,) in fetch_plain(engine, query, (match_words(q, prefix=False), limit))]
+        if len(rows) < limit:
+            rows += [row for (row,) in fetch_plain(engine, query, (match_words(q), limit))]
+        return list(dict.fromkeys(rows))[:limit]
+
+    def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:
+        """Samples whose vector of that modality is nearest: {sample_id, row, text, images, modality, cosine}.
+
+        Args:
+            vector: float32 [256], as `sample_vector` makes it.
+        """
+        modality_code(modality)
+        if not np.any(vector):
+            return []
+        cosines, rows = self.index(f"sample_{modality}").search(np.asarray(vector, np.float32)[None], k)
+        cosine_of = {int(r): float(c) for r, c in zip(rows[0], cosines[0], strict=True) if r >= 0}
+        items = self._samples.items(cosine_of)
+        return [
+            {
+                **{name: items[row][name] for name in ("sample_id", "row", "text", "images")},
+                "modality": modality,
+                "cosine": min(cosine, 1.0),
+            }
+            for row, cosine in cosine_of.items()
+        ]
+
+    def sample_vector(self, feature_k: Array, z_k: Array, modality: str) -> Array:
+        """float32 [256]: the vector of a live query, as the store's own samples have it.
+
+        Args:
+            feature_k: int [k], the features active on the query's tokens of `modality`, rising.
+            z_k: float [k], the largest activation (z) of each on these tokens.
+        """
+        n_features, table = self._core.n_features, self._features.table
+        maxima = csr_matrix((np.asarray(z_k, np.float64), feature_k, [0, len(feature_k)]), shape=(1, n_features))
+        n_with_f = table[f"samples_{modality}"]
+        return np.asarray(sample_vectors(maxima, table["p999"], n_with_f, self._core.n_samples)[0])
+
+    def index(self, name: str) -> Any:
+        """FAISS index `decoder`, `profile`, `sample_text` or `sample_image`, memory-mapped when first used.
+
+        Raises:
+            SaevxError: no such index, or it cannot be read.
+        """
+        file = f"index/{name}.faiss"
+        if name not in self._indices:
+            if not (self._core.path / file).is_file() and file not in self._core.stamps:
+                raise SaevxError(f"This store has no index {name!r}.")
+            path = self._core.file(file)
+            try:
+                self._indices[name] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            except RuntimeError as error:
+                raise damaged(self._core.path, f"{file} is cut off or no index") from error
+        return self._indices[name]
+
+
+@lru_cache(maxsize=2)
+def projection(n_features: int) -> Array:
+    """float32 [F, 256] of ±1/16: the signs are the bits of NumPy's PCG64(20250217), `integers(0, 2, (F, 256))`."""
+    rng = np.random.Generator(np.random.PCG64(PROJECTION_SEED))
+    signs = rng.integers(0, 2, (n_features, WIDTH), dtype=np.int8)
+    return (signs.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(WIDTH))
+
+
+def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: int) -> Array:
+    """Unit vectors float32 [n, 256] of samples in one modality; zero where nothing is active.
+
+    Of each sample the 256 maxima largest relative to p99.9 count. Their weight is log(1 + z / p99.9) ·
+    log(N / n), n the samples with an active token of that modality (n = 0 left out); scaled to length 1,
+    projected, scaled again.
+
+    Args:
+        maxima: float64 CSR [n, F], largest z of each feature in each sample, features rising in a row.
+        p999: float64 [F], the 99.9th percentile of each feature's activations (z).
+        n_with: int or float [F], samples with the feature active in this modality.
+        n_samples: N, samples of the store.
+    """
+    row = np.repeat(np.arange(maxima.shape[0]), np.diff(maxima.indptr))
+    k = maxima.indices
+    ratio = maxima.data / np.maximum(p999[k], 1e-30)
+    counts = strongest(ratio, maxima.indptr, s.KEPT_MAXIMA) & (n_with[k] > 0)
+    row, k, ratio = row[counts], k[counts], ratio[counts]
+    weight = np.log1p(ratio) * np.log(n_samples / np.maximum(n_with[k], 1))
+    length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))
+    weight = np.divide(weight, length[row], out=np.zeros_like(weight), where=length[row] > 0)
+    sparse = csr_matrix((weight.astype(np.float32), (row, k)), shape=maxima.shape)
+    vectors: Array = unit(np.asarray(sparse @ projection(maxima.shape[1]), dtype=np.float32))
+    return vectors
