@@ -117,7 +117,7 @@ async def get_activations(
 def activations(
     store: OpenStore, sample_id: str, features: list[int], computed: SampleEvents | None = None
 ) -> Activations:
-    """Activations on every token and patch. Raises EventsNotStored if neither the store nor `computed` has the events."""
+    """Activations on every token and patch. Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
     for one in features:
         check_feature(store, one)
@@ -163,7 +163,7 @@ def features_here(
     cursor: str | None = None,
     computed: SampleEvents | None = None,
 ) -> FeaturesHere:
-    """Features active at one place. Raises EventsNotStored if neither the store nor `computed` has the events."""
+    """Features active at one place. Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
     if (position is None) == (patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")

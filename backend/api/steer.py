@@ -26,8 +26,8 @@ from precompute.errors import SaevxError
 
 if TYPE_CHECKING:
     from backend.live.model_worker import Engine
+    from precompute.live.engine import Batch
     from precompute.live.steer import Push
-    from precompute.model.mllm import Batch
 
 router = APIRouter(tags=["steering"])
 log = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerReque
     Raises:
         HTTPException: 404 or 409 for a sample, 413 or 422 for an image, 422 for a request that cannot be carried out.
     """
+    from precompute.live.engine import Pair
     from precompute.live.steer import Steer, check_scope
-    from precompute.model.mllm import Pair
 
     if (reason := engine.sae.without_direction([feature.id for feature in steering.features])) is not None:
         raise HTTPException(422, reason)
@@ -133,8 +133,8 @@ def run(
     stop: Callable[[], bool],
 ) -> None:
     """Steer, in the worker thread, and emit the events."""
+    from precompute.live.engine import Scale
     from precompute.live.steer import KlEvent, TokenEvent, steer
-    from precompute.sae.encode import Scale
 
     def emit_event(event: TokenEvent | KlEvent) -> None:
         body: Any = SteerToken if isinstance(event, TokenEvent) else SteerKl

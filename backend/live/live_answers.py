@@ -46,8 +46,7 @@ N_NEAREST = 12
 
 def encode(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Encoded:
     """The pair's events, exactly as the pass would store them."""
-    from precompute.live.engine import encode_pair
-    from precompute.model.mllm import Pair
+    from precompute.live.engine import Pair, encode_pair
 
     return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)))
 
@@ -200,7 +199,7 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> di
 
 def caption_nll(engine: Engine, text: str, image: Image.Image) -> float | None:
     """METHOD's `caption-nll`: minus the mean cross-entropy of the caption after the image, in nats a token."""
-    from precompute.model.mllm import Pair
+    from precompute.live.engine import Pair
 
     if not text:
         return None

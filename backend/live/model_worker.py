@@ -21,8 +21,7 @@ from precompute.errors import SaevxError
 from precompute.store.opening import located
 
 if TYPE_CHECKING:
-    from precompute.model.mllm import Mllm
-    from precompute.sae.sae import SaeV
+    from precompute.live.engine import Mllm, SaeV
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -254,9 +253,7 @@ def load_engine(settings: Settings, store: ModelStore, others: list[Engine]) -> 
     Raises:
         SaevxError: model or SAE cannot be found or does not belong to the store.
     """
-    from precompute.live.engine import load_sae
-    from precompute.model.identity import check_model
-    from precompute.model.mllm import Mllm
+    from precompute.live.engine import Mllm, check_model, load_sae
 
     manifest = store.manifest
     model_source = settings.model or located(store.path, manifest, "model")

@@ -97,8 +97,8 @@ async def _compute(
 async def with_events(
     live: Live, open_store: OpenStore, sample_id: str, request: Request, answer: Callable[[SampleEvents | None], T]
 ) -> T:
-    """The result of `answer` in a thread. It is called with None first; if it raises EventsNotStored, it is called again
-    with the sample's events from the live model.
+    """The result of `answer` in a thread. It is called with None first; if it raises EventsNotStored, it is called
+    again with the sample's events from the live model.
 
     Raises:
         HTTPException, ClientLeft: as `recompute_events`.

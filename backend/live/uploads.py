@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend.settings import Settings
-from precompute.data import BadRow, TooManyPixels, open_picture
+from precompute.data.images import BadRow, TooManyPixels, open_picture
 
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:

@@ -51,7 +51,7 @@ def test_modules_keep_to_the_policy(module: Path) -> None:
 
 
 def imports(source: str) -> list[str]:
-    return re.findall(r'^(?:import|export)\b[^"\n]*"([^"]+)"', source, re.M)
+    return re.findall(r'^(?:import\b|export\b[^"=\n]*\bfrom\b)[^"\n]*"([^"]+)"', source, re.M)
 
 
 def resolve(module: Path, name: str) -> Path:
