@@ -12,6 +12,7 @@ from precompute.utils.ownership import exclusive
 
 
 def say(line: str) -> None:
+    """Print a line on standard error at once."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -115,6 +115,7 @@ LOOKUP_S = 2.0
 
 
 def is_address(name: str) -> bool:
+    """Whether the name is an IP address, in brackets or not."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:

@@ -39,16 +39,19 @@ templates.env.globals["verdict_help"] = VERDICT_HELP
 
 # A page has hundreds of numbers; filters cost a tenth of the time of macros.
 def format_number(value: float | None, digits: int = 3) -> str:
+    """The value with a fixed number of decimals; a dash for None and NaN."""
     if value is None or value != value:
         return "–"
     return "0" if value == 0 else f"{value:.{digits}f}"
 
 
 def format_count(value: int | None) -> str:
+    """A whole number with commas; a dash for None."""
     return "–" if value is None else f"{value:,}"
 
 
 def format_percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash for None."""
     if value is None:
         return "–"
     if value == 0:

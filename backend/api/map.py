@@ -19,6 +19,7 @@ MEDIA = "application/octet-stream"
 
 
 def has_map(store: OpenStore) -> bool:
+    """Whether the store has a map; stores of older versions have none."""
     return mapfile.NAME in store.manifest["files"]
 
 

@@ -59,6 +59,7 @@ async def stored_search(
 
 
 def as_live_search(request: Request, store: OpenStore, answer: dict[str, Any]) -> LiveSearch:
+    """The reply to a search, with addresses of the images."""
     samples = Links(request, store).all_images(answer["samples"])
     return LiveSearch.model_validate({**answer, "samples": samples})
 

@@ -117,10 +117,12 @@ async def events(
 
 
 def sse(name: str, body: BaseModel) -> bytes:
+    """A server-sent event as bytes."""
     return format_sse_event(event=name, data_str=body.model_dump_json())
 
 
 def failure(request: Request, status: int, detail: str) -> Problem:
+    """Problem details for the event `error`."""
     return Problem(title="Steering failed", status=status, detail=detail, instance=request.url.path)
 
 

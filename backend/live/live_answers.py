@@ -63,10 +63,12 @@ def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
 
 
 def views_of(encoded: Encoded) -> list[list[Any]]:
+    """Per view: rows, columns, box in pixels of the original, number of the image."""
     return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views]
 
 
 def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
+    """The views as `schemas.common.View` has them."""
     return [dict(zip(("rows", "cols", "box", "image"), view, strict=True)) for view in views]
 
 
@@ -160,6 +162,7 @@ def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
 
 
 def number(value: float) -> float | None:
+    """The value as JSON can carry it: None for NaN."""
     return None if np.isnan(value) else float(value)
 
 

@@ -40,6 +40,7 @@ def original_images(open_store: OpenStore, sample_id: str, row: int) -> list[Ima
 
 
 def not_stored(open_store: OpenStore, sample_id: str) -> str:
+    """The beginning of a sentence: which activations are missing, and why."""
     option = open_store.manifest.get("events", {}).get("kept", "all")
     return f"The activations of sample {sample_id} are not in this store, which was made with --events {option}"
 

@@ -64,6 +64,7 @@ def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int
 
 
 def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -> dict[int, Markup]:
+    """By feature id, a preview that is not in the cache."""
     by_patch = open_store.store.examples.strongest(ids, "image", n)
     images: dict[int, list[HeatImage]] = {}
     for id, items in by_patch.items():
@@ -99,8 +100,10 @@ def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, 
 
 
 def list_flags(open_store: OpenStore) -> list[Flag]:
+    """The flags of the store, with thresholds and counts."""
     return [Flag.model_validate(one) for one in open_store.store.quality.flags]
 
 
 def list_scores(open_store: OpenStore) -> list[Score]:
+    """The scores of the store, with their distributions."""
     return [Score.model_validate(one) for one in open_store.store.quality.scores]

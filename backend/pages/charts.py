@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 400, 120
 
 
 class Bar(NamedTuple):
+    """A bar of a histogram."""
+
     height: float
     """In percent of the tallest bar; at least 1 if anything was counted."""
     title: str
@@ -126,6 +128,8 @@ def curves(
 
 
 class Segment(NamedTuple):
+    """A part of a stacked bar, with place and width in its units."""
+
     verdict: str
     n: int
     x: float

@@ -27,6 +27,7 @@ def cooccurrence(
     feature: MaybeInt = None,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
+    """Pairs of features that share samples."""
     support = 5 if min_support is None else min_support
     page = cooccurrence_api.get_cooccurrence(open_store, min_support=support, sort=sort, feature=feature, cursor=cursor)
     return render_for(

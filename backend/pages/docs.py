@@ -55,6 +55,7 @@ def kind(schema: dict[str, Any]) -> str:
 
 @router.get("/docs")
 def docs(request: Request, state: StateDep) -> HTMLResponse:
+    """The reference of the API."""
     document = request.app.openapi()
     return render(
         request,

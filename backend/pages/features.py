@@ -76,6 +76,7 @@ def features(
     order: Order = "desc",
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
+    """The list of features."""
     query: dict[str, Any] = {
         "q": q,
         "verdict": verdict,
@@ -112,6 +113,7 @@ def feature(
     modality: Literal["text", "image"] | None = None,
     band: Annotated[int, Query(ge=-1, le=3)] = -1,
 ) -> HTMLResponse:
+    """The page of one feature."""
     detail = features_api.get_feature(open_store, id)
     side: Literal["text", "image"] = modality or ("image" if detail.density_image > 0 else "text")
     examples = features_api.examples(request, open_store, id, modality=side, band=band, limit=20).items

@@ -21,6 +21,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 @router.get("/")
 def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+    """The front page of a store."""
     store = get_store_detail(state, open_store)
     strongest = one_of_each(
         features_api.get_features(open_store, verdict=["cross-modal"], sort="lift", order="desc", limit=200).items, 12

@@ -50,6 +50,7 @@ class Heat:
 
 
 def rect(x0: float, y0: float, width: float, height: float) -> str:
+    """SVG path of a rectangle."""
     return f"M{x0:.5g} {y0:.5g}h{width:.5g}v{height:.5g}h{-width:.5g}z"
 
 

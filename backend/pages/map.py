@@ -76,6 +76,7 @@ def feature_map(
 
 
 def strongest(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
+    """The first features of a verdict, sorted by a figure."""
     return features_api.get_features(open_store, verdict=[verdict], sort=by, order="desc", limit=N_STRONGEST).items
 
 

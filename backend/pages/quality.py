@@ -36,6 +36,7 @@ def quality(
     clean: bool = False,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
+    """Flags and scores of the data, and a preview of a filter."""
     flags, scores = list_flags(open_store), list_scores(open_store)
     chosen = next((one for one in flags if one.name == flag), None) if flag else flags[0]
     score = next((one for one in scores if one.name == by), None) if by else headline(scores)
@@ -91,6 +92,8 @@ def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: 
 
 
 class Selection(NamedTuple):
+    """The samples that a filter keeps."""
+
     n: int
     cut: float | None
     """Smallest score among the kept samples."""

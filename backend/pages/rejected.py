@@ -25,6 +25,7 @@ def rejected(
     kind: Annotated[ReasonKind | None, Maybe] = None,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
+    """Rows of the data that are not in the store."""
     query: dict[str, Any] = {"kind": kind, "cursor": cursor}
     page = rejected_api.get_rejected(open_store, **query, limit=ROWS)
     return render_for(request, "rejected.html", state, open_store, section="/rejected", page=page, q=query)

@@ -16,6 +16,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 @router.get("/sae")
 def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+    """Figures of the SAE."""
     report = sae_api.get_sae(state, open_store)
     return render_for(
         request,

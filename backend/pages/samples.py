@@ -37,6 +37,7 @@ def samples(
     order: Order = "asc",
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
+    """The list of samples."""
     query: dict[str, Any] = {"q": q, "flag": flag, "sort": sort, "order": order, "cursor": cursor}
     page = samples_api.get_samples(request, open_store, **query, limit=60)
     sorts = [("row", "order of the data"), *((score.name, score.name) for score in list_scores(open_store))]
@@ -84,6 +85,7 @@ async def sample(
     row: MaybeInt = None,
     col: MaybeInt = None,
 ) -> HTMLResponse:
+    """The page of one sample, with its activations or the reason why they are not available."""
     draw = partial(sample_page, request, state, open_store, Selection(sample_id, feature, position, view, row, col))
     try:
         return await with_events(state.live, open_store, sample_id, request, draw)

@@ -71,6 +71,7 @@ async def search_image(
 
 
 async def answer(request: Request, state: State, open_store: OpenStore, form: SearchForm) -> HTMLResponse:
+    """The page with the results of the form, or with the reason of a refusal."""
     refusal: HTTPException | None = None
     results: dict[str, Any] | None = None
     image: ImageQuery | None = None
@@ -100,6 +101,7 @@ def search_page(
     results: dict[str, Any] | None,
     refusal: HTTPException | None,
 ) -> HTMLResponse:
+    """The page as HTML."""
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]] if results else []
     return render_for(
         request,
@@ -184,6 +186,7 @@ async def live_search(
 def live_results(
     request: Request, open_store: OpenStore, q: str | None, image: ImageQuery | None, reply: dict[str, Any]
 ) -> dict[str, Any]:
+    """The reply of the model as search.html shows it."""
     hits = search_api.as_live_search(request, open_store, reply)
     sides = [name for name, value in (("words", q), ("image", image)) if value]
     return {

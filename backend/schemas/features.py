@@ -56,6 +56,8 @@ class Band(Model):
 
 
 class TokenLogit(Model):
+    """A token and its logit."""
+
     token: str
     logit: float
 
@@ -74,11 +76,15 @@ class Logits(Model):
 
 
 class Neighbour(FeatureRef):
+    """A similar feature."""
+
     verdict: Verdict | None = None
     cosine: float
 
 
 class Neighbours(Model):
+    """Similar features, by two measures."""
+
     decoder: list[Neighbour]
     """Nearest decoder directions."""
     profile: list[Neighbour]
@@ -100,6 +106,8 @@ class Partner(FeatureRef):
 
 
 class Cooccurring(Model):
+    """Features that fire in the same samples, strongest first."""
+
     text_to_image: list[Partner]
     """This feature on text, the partner on the image."""
     image_to_text: list[Partner]
@@ -129,6 +137,8 @@ class FeatureDetail(Feature):
 
 
 class TokenActivation(Model):
+    """A token and the activation of a feature on it."""
+
     text: str
     position: int
     activation: float | None = None

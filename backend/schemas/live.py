@@ -12,6 +12,8 @@ from backend.schemas.samples import FlagHit, Sample, SampleFeature
 
 
 class WordFeature(FeatureRef):
+    """A feature that a search by words has matched."""
+
     verdict: Verdict
     omega: float | None = None
     lift: float | None = None
@@ -46,6 +48,8 @@ class FeatureHit(FeatureRef):
 
 
 class SampleHit(Model):
+    """A sample near the query."""
+
     sample_id: str
     text: str
     images: list[ImageRef]
@@ -77,12 +81,16 @@ class ScoredPair(Model):
 
 
 class PatchAt(NamedTuple):
+    """A patch: view, row and column, from 0."""
+
     view: int
     row: int
     col: int
 
 
 class SteerFeature(BaseModel):
+    """A feature to change, and how."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     id: int = Field(ge=0)

@@ -34,11 +34,15 @@ class Estimate(Model):
 
 
 class EvaluatedModel(Model):
+    """The model of an evaluation."""
+
     name: str
     layer: int
 
 
 class EvaluatedData(Model):
+    """The data of an evaluation."""
+
     name: str
     n_samples: int
 
@@ -71,6 +75,8 @@ class TrainingLine(Model):
 
 
 class TrainedOn(Model):
+    """The data of a training."""
+
     name: str
     n_samples: int
 

@@ -11,6 +11,8 @@ from backend.schemas.features import FeatureRef
 
 
 class SampleFeature(FeatureRef):
+    """A feature with its activation in a sample."""
+
     verdict: Verdict | None = None
     activation: float
     share: float
@@ -18,6 +20,8 @@ class SampleFeature(FeatureRef):
 
 
 class FlagReason(Model):
+    """Why a flag was raised: a sentence, and the features and tokens in it."""
+
     text: str
     features: list[FeatureRef] = Field(default_factory=list)
     tokens: list[str] = Field(default_factory=list)
@@ -79,6 +83,8 @@ class SampleDetail(Model):
 
 
 class TokenValues(Model):
+    """A token and its activations."""
+
     text: str
     modality: Literal["text", "image", "special", "sink"]
     position: int
@@ -87,18 +93,24 @@ class TokenValues(Model):
 
 
 class GridValues(View):
+    """A grid of patches and their activations."""
+
     view: int
     values: list[list[list[float | None]]]
     """Per requested feature: rows of columns; null if the patch is a sink."""
 
 
 class FeatureScale(FeatureRef):
+    """A feature with the largest activations of the whole store."""
+
     max_text: float
     max_image: float
     p999: float
 
 
 class Activations(Model):
+    """Activations of features on every token and patch of a sample."""
+
     sample_id: str
     features: list[FeatureScale]
     tokens: list[TokenValues]
@@ -123,6 +135,8 @@ class FeaturesHere(Model):
 
 
 class Score(Model):
+    """A score with its distribution over the store."""
+
     name: ScoreName
     description: str
     mean: float | None = None
@@ -134,6 +148,8 @@ class Score(Model):
 
 
 class Flag(Model):
+    """A flag with its threshold and the distribution of its score."""
+
     name: str
     title: str
     description: str
