@@ -71,7 +71,7 @@ def test_a_samples_picture_and_words_have_an_address(live: TestClient) -> None:
     assert by_picture.status_code == 200 and ranked(by_picture.text)
     by_words = live.get("/search?q=dog&model=1")
     assert by_words.status_code == 200
-    assert "Features that the query switches on" in by_words.text and "Features by name" in by_words.text
+    assert "Features that the query activates" in by_words.text and "Features by words" in by_words.text
 
 
 def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:

@@ -61,7 +61,7 @@ def test_an_odd_sample_opens_from_the_list(odd_page: Page, sample_id: str) -> No
         feature.hover()
     assert answer.value.ok and answer.value.json()["sample_id"] == sample_id
     odd_page.get_by_role("link", name="Steer", exact=True).last.click()
-    picture = odd_page.get_by_alt_text("The picture that the model is shown")
+    picture = odd_page.get_by_alt_text("Image that the model reads")
     expect(picture).to_have_js_property("naturalWidth", 40)
 
 
@@ -90,4 +90,4 @@ def test_the_steering_page_keeps_an_odd_sample(odd_page: Page) -> None:
     expect(odd_page.get_by_test_id("steer-sample")).to_have_value(" lead")
     odd_page.get_by_test_id("steer-find").fill("\u0000猫")
     odd_page.get_by_test_id("steer-find-button").click()
-    expect(odd_page.get_by_text("No feature has that word")).to_be_visible()
+    expect(odd_page.get_by_text("No feature has this word")).to_be_visible()

@@ -82,7 +82,7 @@ def test_an_example_says_how_much_of_it_fires_and_how_many_are_alike(client: Tes
         assert len(cards) == len(items) > 3
         for card, one in zip(cards, items, strict=True):
             assert (f"· {one['n_active']} {unit}" in card) == (one["n_active"] > 1)
-            assert (f"+{one['n_same']} alike" in card) == (one["n_same"] > 0)
+            assert (f"+{one['n_same']} similar" in card) == (one["n_same"] > 0)
     assert any(one["n_same"] for one in items)
 
 

@@ -215,6 +215,6 @@ def test_a_server_that_ends_says_so_to_whoever_waits(root: Path) -> None:
             streamed = people.submit(server.post, f"{API}/steer", json={"prompt": "x"})
             server.until(lambda: server.state.live.waiting == 2)
             server.state.live.stop()
-        assert asked.result().status_code == 503 and "shut down" in asked.result().json()["detail"]
-        assert "event: error" in streamed.result().text and "shut down" in streamed.result().text
+        assert asked.result().status_code == 503 and "shutting down" in asked.result().json()["detail"]
+        assert "event: error" in streamed.result().text and "shutting down" in streamed.result().text
         server.free()
