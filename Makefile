@@ -1,16 +1,29 @@
-# One word each: `make demo` and `make test` set up what they need themselves; a second call does no work twice.
+# One word each. Every target sets up what it needs; a second call does no work twice.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test bench setup lint wheel clean
+# Two processes share the test files, with one thread of torch each (tests/conftest.py).
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+WORKERS ?= 2
+
+.PHONY: demo check quick test bench setup lint wheel clean
 
 demo: setup
 	$(BIN)/saevx demo $(ARGS)
 
+# Before each commit: at most 90 seconds on two cores. The types are checked while the tests run.
+check: setup
+	$(MAKE) --no-print-directory -j2 --output-sync=target lint quick
+
+# A few fast tests of every room (tests/quick.txt).
+quick: setup
+	$(PYTEST) -q @tests/quick.txt
+
+# The whole suite.
 test: setup lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # Every benchmark, one after the other, into docs/results; about an hour on two cores that do nothing else.
 bench: setup

@@ -5,56 +5,44 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+from tests.helpers.commands import run_saevx
+from tests.helpers.demo import DEMO_SAMPLES, Demo
+from tests.helpers.servers import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: more threads only take turns
 
 # No test asserts a time, on however busy a machine.
 settings.register_profile("saevx", deadline=None)
 settings.load_profile("saevx")
 
-SAEVX = [sys.executable, "-m", "backend.cli"]
-DEMO_SAMPLES = 480  # enough for planted pairs of every kind and K = 16 samples of the commoner words
-
-
-class Demo(NamedTuple):
-    """The folders `saevx demo` leaves."""
-
-    root: Path
-    model: Path
-    sae: Path
-    data: Path
-    store: Path
-
-
-def run_saevx(*args: str | Path, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """The console command in a process of its own; on a failure the test shows what it printed."""
-    done = subprocess.run([*SAEVX, *map(str, args)], capture_output=True, text=True, timeout=timeout)
-    if check and done.returncode:
-        pytest.fail(f"saevx {' '.join(map(str, args))} → {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
-
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """`saevx demo --samples N --no-serve`; SAEVX_TEST_DEMO names a folder to keep it between runs."""
-    kept = os.environ.get("SAEVX_TEST_DEMO")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("demo")
-    run_saevx("demo", "--dir", root, "--samples", DEMO_SAMPLES, "--no-serve")
+
+    def make(root: Path) -> None:
+        run_saevx("demo", "--dir", root, "--samples", DEMO_SAMPLES, "--no-serve")
+
+    if own := os.environ.get("SAEVX_TEST_DEMO"):
+        root = Path(own)
+        make(root)
+    else:
+        from tests.helpers.shared import made_once
+
+        root = made_once(tmp_path_factory, "demo", make)
     return Demo(root, root / "model", root / "sae", root / "data", root / "store")
 
 
@@ -62,47 +50,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of samples with odd ids and captions."""
     from tests.helpers import odd
+    from tests.helpers.shared import made_once
 
-    return odd.make_store(tmp_path_factory.mktemp("odd"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """`saevx serve` in a process of its own, stopped with the block."""
-
-    def __init__(
-        self, *args: str | Path, log: Path, command: Sequence[str] = SAEVX, cwd: Path | None = None
-    ) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        whole = [*command, "serve", *map(str, args), "--port", str(port)]
-        self.process = subprocess.Popen(whole, stdout=log.open("w"), stderr=subprocess.STDOUT, cwd=cwd)
-
-    def wait(self, path: str, seconds: float) -> None:
-        """Until PATH answers 200; fails with the server's own words."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(self.url + path, timeout=2) as reply:
-                    if reply.status == 200:
-                        return
-            except OSError:
-                time.sleep(0.2)
-        pytest.fail(f"no 200 from {path} within {seconds} s\n{self.log.read_text()[-4000:]}")
-
-    def __enter__(self) -> Server:
-        self.wait("/healthz", 60)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
+    return made_once(tmp_path_factory, "odd", odd.make_store) / "store"
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Demo, Server
+from tests.helpers.demo import Demo
+from tests.helpers.servers import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("/", "/features", "/features/0", "/samples", "/search", "/cooccurrence", "/quality", "/steer", "/docs")

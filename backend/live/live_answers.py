@@ -4,6 +4,8 @@ sample, from the store alone."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ from backend.stores import OpenStore
 from precompute.live.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
-from precompute.store.schema import IMAGE, MODALITIES, SPECIAL, TEXT
+from precompute.store.schema import FLAGS, IMAGE, MODALITIES, SCORES, TEXT
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from backend.live.model_worker import Engine
     from precompute.live.engine import Encoded
-
 
 
 class Query(NamedTuple):
@@ -44,11 +45,13 @@ N_NEAREST = 12
 """Nearest samples for each modality of the query."""
 
 
-def encode(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Encoded:
-    """The pair's events, exactly as the pass would store them."""
+def encode(
+    engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], *, errors: bool = False
+) -> Encoded:
+    """The pair's events, exactly as the pass would store them; with `errors` also ‖h − ĥ‖² of each token."""
     from precompute.live.engine import Pair, encode_pair
 
-    return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)))
+    return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)), errors=errors)
 
 
 def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
@@ -166,45 +169,46 @@ def number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def n_counted(events: SampleEvents) -> int:
-    """Tokens that are neither special nor sinks."""
-    return int((events.modality_t < SPECIAL).sum())
-
-
 def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
-    """All scores of METHOD by the store's weights, its flags and the strongest features of each side."""
-    from precompute.scoring.pair import flag_pair
-    from precompute.steps.score import Weights, score_pair
+    """All scores of METHOD with the store's weights, the flags, and the strongest features of each modality. They equal
+    those of a stored pair, except `random` and `near-duplicate`, which a single pair does not have."""
+    from precompute.scoring.flags import Reference, flag_scores
+    from precompute.scoring.pairs import live_pair
+    from precompute.scoring.reasons import reasons
+    from precompute.scoring.scores import pair_scores
 
-    encoded = encode(engine, store, text, [image])
-    opened = store.store
-    events = events_of(encoded, opened.scale_log2)
-    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
-    sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
-    weights = Weights.of_store(opened)
-    scores = score_pair(
-        sides[TEXT],
-        sides[IMAGE],
-        weights,
-        n_events=len(events.feature_e),
-        n_tokens=n_counted(events),
-    )
-    scores["caption-nll"] = caption_nll(engine, text, image)
-    flag_scores, flags = flag_pair(opened, events, largest, scores, weights, text, image)
+    opened, nll = store.store, caption_nll(engine, text, image)
+    reference = Reference.from_store(opened)
+    encoded = encode(engine, store, text, [image], errors=True)
+    with TemporaryDirectory() as folder:
+        pair = live_pair(opened, encoded, text, [image], Path(folder), nll)
+        scores = pair_scores(pair, reference.weights)
+        flags = flag_scores(pair, scores, reference)
+    raised = []
+    for flag in opened.quality.flags:
+        name, value = flag["name"], flags[flag["name"]]
+        if value[0] > flag["threshold"]:
+            reason = opened.quality.reason(reasons(name, value, pair, reference)[0])
+            about = {key: flag[key] for key in ("name", "title", "threshold")}
+            raised.append({**about, "score": float(value[0]), "reason": reason})
+    numbers = {name: number(scores[name][0]) for name in SCORES}
+    strongest = zip(MODALITIES, pair.maxima, strict=True)
     return {
-        "scores": scores,
-        "flags": flags,
-        "flag_scores": flag_scores,
-        "score_ranks": opened.quality.rank_scores(scores),
-        "top_features": {name: opened.features.strongest(*sides[m], m, N_GRIDS) for m, name in enumerate(MODALITIES)},
+        "scores": numbers,
+        "flags": raised,
+        "flag_scores": {name: number(flags[name][0]) for name in FLAGS},
+        "score_ranks": opened.quality.rank_scores(numbers),
+        "top_features": {
+            name: opened.features.strongest(z.indices, z.data, m, N_GRIDS) for m, (name, z) in enumerate(strongest)
+        },
     }
 
 
-def caption_nll(engine: Engine, text: str, image: Image.Image) -> float | None:
-    """METHOD's `caption-nll`: minus the mean cross-entropy of the caption after the image, in nats a token."""
+def caption_nll(engine: Engine, text: str, image: Image.Image) -> float:
+    """The mean cross-entropy of the caption after the image, in nats per token; NaN for an empty caption."""
     from precompute.live.engine import Pair
 
     if not text:
-        return None
+        return np.nan
     batch = engine.mllm.prepare([Pair(text, [image])])
-    return number(-float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0]))
+    return float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0])

@@ -25,14 +25,15 @@ from precompute.errors import SaevxError
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import LATER
 from precompute.sae.sae import SaeV
+from precompute.scoring.pairs import StoredPairs
 from precompute.scoring.pixels import pixel_flags, pixel_hashes
+from precompute.scoring.scores import Weights, score_maxima
 from precompute.scoring.token_support import unsupported
 from precompute.steps.cooccur import feature_sets
 from precompute.steps.index import all_sample_vectors, nearest
 from precompute.steps.label_words import read_words
 from precompute.steps.omega import K_PAIRED, Firing, common_means, firing, paired
 from precompute.steps.registry import STEPS
-from precompute.steps.score import Weights, score_maxima
 from precompute.steps.weigh import cut_maxima, sample_counts
 from precompute.store import schema as s
 from precompute.store.making import trim
@@ -277,7 +278,7 @@ def sizes_of(data: Collected, manifest: dict[str, Any], shown: int) -> Sizes:
 def growing(job: Collector, data: Collected, manifest: dict[str, Any], stride: int) -> list[Piece]:
     """What of the steps grows with the data, each timed alone."""
     weigh = load_step(data.part, "weigh")
-    weights = Weights.of_step(weigh, manifest, data.n_samples)
+    weights = Weights.from_step(weigh, manifest, data.n_samples)
     took: dict[str, float] = {}
     head = merge.heads(job)
     with timed(took, "merge events"):
@@ -305,9 +306,8 @@ def growing(job: Collector, data: Collected, manifest: dict[str, Any], stride: i
     with timed(took, "flag maxima"):
         all_sample_vectors(data, weigh, IMAGE)
         for low, high in data.blocks():
-            unsupported(
-                data, np.arange(low, high), data.maxima(low, high)[1], weigh["p999"], weights.support_f
-            )
+            pairs = StoredPairs(data, np.arange(low, high))
+            unsupported(pairs.text_events, pairs.maxima[1], weigh["p999"], weights.support_f)
     text, image = feature_sets(data, np.arange(data.n_samples))
     with timed(took, "cooccur samples"):
         for first, second in ((text, image), (image, text), (text, text), (image, image)):

@@ -14,7 +14,8 @@ from precompute.errors import SaevxError
 from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.loader import feed, load_model
 from precompute.options.shared import ModelLoading
-from precompute.training.evaluate import interval, losses
+from precompute.training.evaluate import losses
+from precompute.utils.stats import bootstrap_rows, interval
 
 
 def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source: Path) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple
 def change(base_n2: NDArray[np.float64], mllm_n2: NDArray[np.float64], resamples: int) -> dict[str, Any]:
     """Mean cross-entropy a token before, after, and after less before; samples are resampled together."""
     n = len(base_n2)
-    picked_wn = np.random.default_rng(0).integers(0, n, (resamples, n))
+    picked_wn = np.concatenate(list(bootstrap_rows(n, resamples, seed=0)))
 
     def mean(nll_n2: NDArray[np.float64], at: Any) -> Any:
         total = nll_n2[at].sum(axis=-2)

@@ -25,7 +25,7 @@ from precompute.options.score import ScoreOptions
 from precompute.scoring.filter import best
 from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
-from precompute.steps.score import chance
+from precompute.scoring.scores import chance
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, score_column
 from precompute.utils.progress import say

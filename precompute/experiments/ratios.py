@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from precompute.utils.stats import interval
 from precompute.utils.types import Array
 
 RESAMPLES = 2000
@@ -66,14 +67,15 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
         found[key] = Arm(
             accuracy=float(np.mean([run["accuracy"] for run in told])),
             swapped_share=sum(run["n_swapped"] for run in told) / sum(run["n_kept"] for run in told),
-            ratio=interval(ratio[key]),
-            over_random=None if chance is None or key[0] == "random" else interval(ratio[key] - chance),
+            ratio=with_interval(ratio[key]),
+            over_random=None if chance is None or key[0] == "random" else with_interval(ratio[key] - chance),
             by_kind={kind: float(np.mean([run["by_kind"][kind] for run in told])) for kind in told[0]["by_kind"]},
         )
     return found
 
 
-def interval(values: Array) -> dict[str, float]:
-    """The first value, with the 95 % percentile interval of the others."""
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+def with_interval(values: Array) -> dict[str, float]:
+    """The first of float64 [1 + RESAMPLES] values, with the 95 % interval of the others."""
+    result = interval(values[0], values[1:])
+    assert result is not None
+    return result

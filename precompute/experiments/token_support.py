@@ -21,8 +21,8 @@ from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_ap
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import LITTLE_WEIGHT
-from precompute.steps.score import Weights
 from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
@@ -202,7 +202,7 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
     p999 = store.features.table["p999"]
     text_sf, image_sf = (kept(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
     predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
-    scores = compare(reads, Weights.of_store(store), rarity(text_sf), predicted)
+    scores = compare(reads, Weights.from_store(store), rarity(text_sf), predicted)
     n = len(cases)
     halves = [{name: value[at] for name, value in scores.items()} for at in (slice(n), slice(n, None))]
     return {

@@ -1,4 +1,4 @@
-"""What a model answers after a picture and a question, and when that counts as right (METHOD, *Patch filtering*)."""
+"""What a model answers after an image and a question, and when that counts as right (METHOD, *Patch filtering*)."""
 
 from __future__ import annotations
 

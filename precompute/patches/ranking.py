@@ -1,5 +1,5 @@
-"""Patch filtering (METHOD, *Patch filtering*): which image tokens of a sample matter, the picture that is left of the
-best of them, and what a model's answers say of that. Arithmetic only; patches_data.py runs the model.
+"""Patch filtering (METHOD, *Patch filtering*): which image tokens of a sample matter, the image that is left of the
+best of them, and what a model's answers say of that. Arithmetic only; run.py runs the model.
 
 A patch is an image token: p counts those of a sample, in the model's order.
 """
@@ -16,6 +16,7 @@ from PIL import Image
 
 from precompute.geometry import View, patch_box
 from precompute.model.mllm import TEXT
+from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.types import Array
 
 Variant = tuple[str, float]
@@ -33,7 +34,6 @@ CONTROLS = {
 }
 FULL: Variant = ("full", 100.0)
 NONE: Variant = ("none", 0.0)
-CHUNK_RESAMPLES = 256
 
 
 # ---- scores
@@ -72,13 +72,13 @@ def chances(sample_id: str, n: int, seed: int) -> Array:
 def best(score_p: Array, keep: float) -> Array:
     """bool [p]: the `keep` percent with the highest score, their number rounded to the nearest and at least one; ties
     go to the earlier token."""
-    n_kept = max(1, math.floor(len(score_p) * keep / 100 + 0.5))
-    kept_p = np.zeros(len(score_p), dtype=bool)
-    kept_p[np.argsort(-score_p, kind="stable")[:n_kept]] = True
-    return kept_p
+    n_best = max(1, math.floor(len(score_p) * keep / 100 + 0.5))
+    best_p = np.zeros(len(score_p), dtype=bool)
+    best_p[np.argsort(-score_p, kind="stable")[:n_best]] = True
+    return best_p
 
 
-# ---- pictures
+# ---- images
 
 
 class Region(NamedTuple):
@@ -95,19 +95,19 @@ def regions(views: Sequence[View], sizes: Sequence[tuple[int, int]]) -> list[Reg
     """Of every patch, in order.
 
     A pixel belongs to the patch whose box its middle lies in, so that neighbours share none; a patch smaller than a
-    pixel gets the one that it lies in, one beside the picture gets none.
+    pixel gets the one that it lies in, one outside the image gets none.
 
     Args:
         sizes: width and height of each image.
     """
-    found = []
+    result = []
     for view in views:
         width, height = sizes[view.image]
         for row in range(view.rows):
             for col in range(view.cols):
                 x0, y0, x1, y1 = patch_box(view, row, col, (width, height))
-                found.append(Region(view.image, *span(y0, y1, height), *span(x0, x1, width)))
-    return found
+                result.append(Region(view.image, *span(y0, y1, height), *span(x0, x1, width)))
+    return result
 
 
 def span(low: float, high: float, size: int) -> tuple[int, int]:
@@ -121,13 +121,13 @@ def span(low: float, high: float, size: int) -> tuple[int, int]:
     return max(first, 0), min(end, size)
 
 
-def left_over(where: Sequence[Region], kept_p: Array, sizes: Sequence[tuple[int, int]]) -> list[Array]:
-    """bool [height, width] of each image: the pixels of the patches kept. Where all are kept nothing is filtered, and
-    also the pixels that no patch shows stay."""
-    if kept_p.all():
+def visible_pixels(where: Sequence[Region], chosen_p: Array, sizes: Sequence[tuple[int, int]]) -> list[Array]:
+    """bool [height, width] of each image: the pixels of the chosen patches. Where all are chosen nothing is filtered:
+    then the pixels that no patch shows stay too."""
+    if chosen_p.all():
         return [np.ones((height, width), dtype=bool) for width, height in sizes]
     masks = [np.zeros((height, width), dtype=bool) for width, height in sizes]
-    for p in np.flatnonzero(kept_p).tolist():
+    for p in np.flatnonzero(chosen_p).tolist():
         image, top, bottom, left, right = where[p]
         masks[image][top:bottom, left:right] = True
     return masks
@@ -156,34 +156,36 @@ def figures(
     Args:
         hit: of `full`, `none` and every (score, keep), among them all of `random`: bool [n], which of the n questions
             are answered right.
-        pixels: share of the pictures' pixels that stayed, float64 [n].
-        kinds: [n] kind of each question, where its row tells.
+        pixels: share of the images' pixels that stayed, float64 [n].
+        kinds: [n] kind of each question, where its row has one.
         resamples: bootstrap resamples of the questions, the same for every variant, so that differences are paired.
     """
-    variants = list(hit)
-    drawn = dict(zip(variants, resampled(np.stack([hit[v] for v in variants], axis=1), resamples, seed).T, strict=True))
+    variants, n = list(hit), len(kinds)
+    hit_nv = np.stack([hit[v] for v in variants], axis=1).astype(np.float64)
+    draws_wv = np.concatenate([weight_wn @ hit_nv / n for weight_wn in bootstrap_weights(n, resamples, seed)])
+    draws = dict(zip(variants, draws_wv.T, strict=True))
     accuracy = {v: float(hit[v].mean()) for v in variants}
 
-    def about(v: Variant) -> dict[str, Any]:
-        found = {**counted(hit[v]), **bounds(drawn[v])}
+    def summary(v: Variant) -> dict[str, Any]:
+        limits = rounded_interval(accuracy[v], draws[v])
         by_kind = {
             kind: counted(hit[v][[i for i, one in enumerate(kinds) if one == kind]])
             for kind in sorted({kind for kind in kinds if kind is not None})
         }
-        return {**found, **({"kinds": by_kind} if by_kind else {})}
+        counts = {**counted(hit[v]), "low": limits["low"], "high": limits["high"]}
+        return {**counts, **({"kinds": by_kind} if by_kind else {})}
 
-    kept = []
+    items = []
     for v in variants:
         if v in (FULL, NONE):
             continue
         chance = ("random", v[1])
-        item = {"score": v[0], "keep": v[1], "pixels": rounded(pixels[v].mean()), **about(v)}
-        item["of_full"] = ratio(accuracy[v], accuracy[FULL], drawn[v], drawn[FULL])
+        item = {"score": v[0], "keep": v[1], "pixels": rounded(pixels[v].mean()), **summary(v)}
+        item["of_full"] = ratio(accuracy[v], accuracy[FULL], draws[v], draws[FULL])
         if v != chance:
-            gap = accuracy[v] - accuracy[chance]
-            item["over_random"] = {"value": rounded(gap), **bounds(drawn[v] - drawn[chance])}
-        kept.append(item)
-    return {"full": about(FULL), "none": about(NONE), "kept": kept}
+            item["over_random"] = rounded_interval(accuracy[v] - accuracy[chance], draws[v] - draws[chance])
+        items.append(item)
+    return {"full": summary(FULL), "none": summary(NONE), "kept": items}
 
 
 def counted(hit_n: Array) -> dict[str, Any]:
@@ -191,29 +193,18 @@ def counted(hit_n: Array) -> dict[str, Any]:
     return {"hits": hits, "n": n, "accuracy": rounded(hits / n)}
 
 
-def resampled(hit_nv: Array, resamples: int, seed: int) -> Array:
-    """float64 [resamples, v]: accuracies of draws of as many questions with replacement."""
-    n = len(hit_nv)
-    rng = np.random.default_rng(seed)
-    parts = []
-    for begin in range(0, resamples, CHUNK_RESAMPLES):
-        picked = rng.integers(0, n, (min(CHUNK_RESAMPLES, resamples - begin), n))
-        weight_wn = np.stack([np.bincount(row, minlength=n) for row in picked]).astype(np.float64)
-        parts.append(weight_wn @ hit_nv.astype(np.float64) / n)
-    return np.concatenate(parts)
-
-
-def bounds(drawn: Array) -> dict[str, float]:
-    """95 % percentile interval."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"low": rounded(low), "high": rounded(high)}
-
-
-def ratio(value: float, whole: float, drawn: Array, drawn_whole: Array) -> dict[str, float] | None:
-    """Value over whole with its 95 % interval; None where the whole, or a draw of it, is 0."""
-    if not whole or not drawn_whole.all():
+def ratio(value: float, full: float, draws: Array, full_draws: Array) -> dict[str, float] | None:
+    """Value over that of the full image, with its 95 % interval; None where the latter, or a draw of it, is 0."""
+    if not full or not full_draws.all():
         return None
-    return {"value": rounded(value / whole), **bounds(drawn / drawn_whole)}
+    return rounded_interval(value / full, draws / full_draws)
+
+
+def rounded_interval(value: float, draws: Array) -> dict[str, float]:
+    """A finite figure with the 95 % interval of its bootstrap draws, to four digits."""
+    limits = interval(value, draws)
+    assert limits is not None
+    return {name: rounded(number) for name, number in limits.items()}
 
 
 def rounded(value: Any) -> float:

@@ -26,8 +26,8 @@ from precompute.utils.files import write_text
 from precompute.utils.provenance import code_version, plain_name
 
 NAMED = 100
-"""Rows set aside that the result names; it counts all."""
-TOLD = {"answer_column", "keep", "max_samples", "resamples", "seed"}
+"""Rejected rows that the result names; it counts all."""
+REPEATED_OPTIONS = {"answer_column", "keep", "max_samples", "resamples", "seed"}
 """Options that the result repeats, besides the columns that were named; none is a path."""
 
 
@@ -44,7 +44,7 @@ class Answered(NamedTuple):
 
 
 def variants(keep: Sequence[float]) -> list[Variant]:
-    """All that is asked of a question."""
+    """Every way in which a question is put."""
     names = (*patches.SCORES, *patches.CONTROLS)
     return [FULL, NONE, *((name, k) for name in names for k in sorted(set(keep), reverse=True))]
 
@@ -52,26 +52,26 @@ def variants(keep: Sequence[float]) -> list[Variant]:
 class Outcomes:
     """The file of an unfinished run: its fingerprint, then a line for each question answered."""
 
-    def __init__(self, path: Path, told: str) -> None:
+    def __init__(self, path: Path, run_fingerprint: str) -> None:
         self.path = path
-        self.head = json.dumps({"fingerprint": told}).encode() + b"\n"
+        self.head = json.dumps({"fingerprint": run_fingerprint}).encode() + b"\n"
         self.known: dict[str, Answered] = {}
 
     def __enter__(self) -> Outcomes:
         wrong = SaevxError(
             f"{self.path} holds an unfinished run with other data, store or options: "
-            "repeat that command to go on with it, or delete the file to start anew."
+            "repeat that command to go on with it, or delete the file to start again."
         )
         if self.path.exists() and not self.path.is_file():
             raise wrong
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]  # one cut short goes
-        if lines and not (whole[0] == self.head if whole else self.head.startswith(lines[0])):
+        complete = [line for line in lines if line.endswith(b"\n")]  # a killed run may have cut the last one short
+        if lines and not (complete[0] == self.head if complete else self.head.startswith(lines[0])):
             raise wrong
-        self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in whole[1:])}
+        self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in complete[1:])}
         self.file = self.path.open("ab")
-        self.file.truncate(sum(map(len, whole)))
-        if not whole:
+        self.file.truncate(sum(map(len, complete)))
+        if not complete:
             self.file.write(self.head)
         return self
 
@@ -93,7 +93,7 @@ def result(
     hit_nv, pixels_nv = np.array([one.hit for one in answered]), np.array([one.pixels for one in answered])
     n_patches = [one.n_patches for one in answered]
     manifest, order = store.manifest, variants(o.keep)
-    found = patches.figures(
+    figures = patches.figures(
         dict(zip(order, hit_nv.T, strict=True)), dict(zip(order, pixels_nv.T, strict=True)),
         [one.kind for one in answered], o.resamples, o.seed,
     )  # fmt: skip
@@ -101,7 +101,7 @@ def result(
         "about": {
             "command": "saevx patches DATA --store STORE --out FILE",
             "options": {
-                **o.model_dump(mode="json", include=TOLD, exclude_none=True),
+                **o.model_dump(mode="json", include=REPEATED_OPTIONS, exclude_none=True),
                 **o.model_dump(mode="json", include=NAMED_COLUMNS, exclude_defaults=True),
             },
             "version": code_version(),
@@ -126,24 +126,24 @@ def result(
             source: {"what": SOURCES[source], "questions": n}
             for source, n in sorted(Counter(one.vision for one in answered).items())
         },
-        **found,
+        **figures,
     }
 
 
-def write(out: Path, told: dict[str, Any]) -> None:
+def write(out: Path, summary: dict[str, Any]) -> None:
     """Whole or not at all."""
-    write_text(out, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_text(out, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 
-def closing(told: dict[str, Any]) -> list[str]:
+def closing(summary: dict[str, Any]) -> list[str]:
     """Lines for a person."""
-    aside = told["data"]["set_aside"]["n"]
+    n_rejected = summary["data"]["set_aside"]["n"]
     lines = [
-        f"{told['data']['questions']} questions, {aside} rows rejected; right with the whole picture "
-        f"{told['full']['accuracy']:.3f}, with a black one {told['none']['accuracy']:.3f}",
+        f"{summary['data']['questions']} questions, {n_rejected} rows rejected; right with the whole image "
+        f"{summary['full']['accuracy']:.3f}, with a black one {summary['none']['accuracy']:.3f}",
         f"{'score':<16}{'kept':>6}  accuracy (95 %)          of full",
     ]
-    for item in told["kept"]:
+    for item in summary["kept"]:
         ratio = "–" if item["of_full"] is None else f"{item['of_full']['value']:.2f}"
         span = f"{item['accuracy']:.3f} ({item['low']:.3f} to {item['high']:.3f})"
         lines.append(f"{item['score']:<16}{item['keep']:>4g} %  {span:<24} {ratio}")

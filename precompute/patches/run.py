@@ -1,7 +1,7 @@
-"""`saevx patches`: how much of a task a model can still do with the best patches of each picture alone.
+"""`saevx patches`: how much of a task a model can still do with the best patches of each image alone.
 
 Every question is encoded as in a store, its patches are ranked by each score, and the model answers it again with the
-others painted black. Pictures are painted in their own pixels, so the model sees them the way it sees any.
+others painted black. Images are painted in their own pixels, so the model sees them the way it sees any.
 
 Questions are asked in the order of the SHA-256 of their ids and each outcome is written as it comes: a killed run goes
 on behind its last one, and the first n are those of `--max-samples n`.
@@ -31,7 +31,7 @@ from precompute.patches.ranking import FULL, NONE, Variant
 from precompute.patches.result import Answered, Outcomes, closing, result, variants, write
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
-from precompute.steps.score import Weights
+from precompute.scoring.scores import Weights
 from precompute.store.opening import located
 from precompute.store.reader import Store
 from precompute.utils.ownership import creating
@@ -54,8 +54,8 @@ class Question(NamedTuple):
     n_tokens: int
     """Of the pair in the model's template."""
     views: list[View]
-    kept: dict[Variant, Array]
-    """bool [p] of every variant."""
+    patches: dict[Variant, Array]
+    """Of every variant, the patches that stay visible: bool [p]."""
     vision: str
     """Which of the vision tower's norms was read."""
 
@@ -65,7 +65,7 @@ class Painted(NamedTuple):
 
     question: Question
     variants: list[list[Variant]]
-    """Of each pair of the batch: all that leave the same picture."""
+    """Of each pair of the batch: all that leave the same image."""
     pixels: list[float]
     """Of each: share of the pixels left."""
     batch: Batch
@@ -74,7 +74,7 @@ class Painted(NamedTuple):
 
 
 def patches_data(options: PatchesOptions) -> Path:
-    """Ask every question of DATA with its picture whole, painted and black, or go on with a run that was interrupted.
+    """Ask every question of DATA with its image whole, painted and black, or go on with a run that was interrupted.
     Returns the file.
 
     Raises:
@@ -94,12 +94,12 @@ def run(o: PatchesOptions) -> Path:
         with Outcomes(o.part, run_of(o, store)) as outcomes:
             job = Job(o, store, outcomes)
             answered, rejected_rows = job.run(data)
-        told = result(o, store, job.mllm, answered, rejected_rows)
+        summary = result(o, store, job.mllm, answered, rejected_rows)
     finally:
         store.close()
-    write(o.out, told)
+    write(o.out, summary)
     o.part.unlink()
-    for line in closing(told):
+    for line in closing(summary):
         say(line)
     if rejected_rows:
         say(summary_of(rejected_rows, o.id_column))
@@ -121,25 +121,25 @@ def run_of(o: PatchesOptions, store: Store) -> str:
 
 
 def questions(data: Data, o: PatchesOptions) -> Data:
-    """The rows that have a picture, a question and an answer, in the order of their hashes, and what the others lack.
+    """The rows that have an image, a question and an answer, in the order of their hashes, and what the others lack.
 
     Raises:
         SaevxError: there is none.
     """
-    kept, rejected_rows = [], list(data.rejected_rows)
+    usable_rows, rejected_rows = [], list(data.rejected_rows)
     for row in data.rows:
         reason = lacking(row, o.answer_column)
         if reason is None:
-            kept.append(row)
+            usable_rows.append(row)
         else:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
-    if not kept:
+    if not usable_rows:
         raise SaevxError(
             none_left(f"No row of {o.data} is a question about an image with its answer", rejected_rows, o.id_column)
             + " Name the fields with --image-column, --text-column and --answer-column."
         )
-    order = smallest_hashes([row.sample_id for row in kept], o.max_samples or len(kept))
-    return data._replace(rows=[kept[i] for i in order], rejected_rows=rejected_rows)
+    order = smallest_hashes([row.sample_id for row in usable_rows], o.max_samples or len(usable_rows))
+    return data._replace(rows=[usable_rows[i] for i in order], rejected_rows=rejected_rows)
 
 
 def lacking(row: Row, answer_column: str) -> str | None:
@@ -169,7 +169,7 @@ class Job:
 
     def __init__(self, options: PatchesOptions, store: Store, outcomes: Outcomes) -> None:
         self.options, self.outcomes = options, outcomes
-        self.scale, self.omega_f = Scale.of(store.manifest), Weights.of_store(store).omega_f
+        self.scale, self.omega_f = Scale.of(store.manifest), Weights.from_store(store).omega_f
         self.batch_tokens = options.batch_tokens or int(store.manifest["options"].get("batch_tokens", 4096))
         self.variants = variants(options.keep)
         self.mllm, self.sae = load_engine(options, store.manifest, full=True)
@@ -184,8 +184,8 @@ class Job:
         with progress_bar("patches", len(rows), "questions", n_known) as progress:
             for begin in range(0, len(rows), GROUP):
                 new = [i for i in range(begin, min(begin + GROUP, len(rows))) if rows[i].sample_id not in known]
-                asked = {one.row.sample_id: one for one in self.score([rows[i] for i in new], length_n[new])}
-                for one in self.answer([asked[rows[i].sample_id] for i in new if rows[i].sample_id in asked]):
+                scored = {one.row.sample_id: one for one in self.score([rows[i] for i in new], length_n[new])}
+                for one in self.answer([scored[rows[i].sample_id] for i in new if rows[i].sample_id in scored]):
                     self.outcomes.add(one)
                     progress.update(1)
         answered = [known[row.sample_id] for row in rows if row.sample_id in known]
@@ -195,7 +195,7 @@ class Job:
         return answered, sorted(self.rejected_rows)
 
     def score(self, rows: list[Row], length_n: Array) -> Iterator[Question]:
-        """Rows through the model to layer L and the SAE, their patches ranked by every score."""
+        """The rows go through the model to layer L and through the SAE, their patches ranked by every score."""
         ids, seed = [row.sample_id for row in rows], self.options.seed
         plan = make_plan(ids, length_n, batch_tokens=self.batch_tokens, shard_samples=GROUP, ds=0, seed=seed)
         for one in feed(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
@@ -226,16 +226,16 @@ class Job:
                 )
                 score["random"] = patches.chances(row.sample_id, len(patch_p), seed)
                 score["vision-norm"] = norm_bp[b]
-                yield Question(row, length, encoded.views[b], self.kept(score), vision)
+                yield Question(row, length, encoded.views[b], self.choose_patches(score), vision)
 
-    def kept(self, score: dict[str, Array]) -> dict[Variant, Array]:
-        """Of every variant, the patches kept."""
+    def choose_patches(self, score: dict[str, Array]) -> dict[Variant, Array]:
+        """Of every variant, the patches that stay visible, bool [p]."""
         everything = np.ones(len(score["random"]), dtype=bool)
         ends = {FULL: everything, NONE: ~everything}
         return {v: ends[v] if v in ends else patches.best(score[v[0]], v[1]) for v in self.variants}
 
     def answer(self, group: list[Question]) -> Iterator[Answered]:
-        """Every variant of every question; of those that leave the same picture, one for all."""
+        """Every variant of every question; of those that leave the same image, one answer for all."""
         current: Question | None = None
         hit: dict[Variant, bool] = {}
         pixels: dict[Variant, float] = {}
@@ -246,30 +246,30 @@ class Job:
             if painted.question is not current:  # of the one before some painted images may have been refused
                 current, hit, pixels = painted.question, {}, {}
             ids_bn = greedy(self.mllm, painted.batch, painted.n_answer)
-            said = [beginnings(self.mllm, ids) for ids in ids_bn]
+            answers = [beginnings(self.mllm, ids) for ids in ids_bn]
             question = painted.question
-            for same, share, texts in zip(painted.variants, painted.pixels, said, strict=True):
+            for same, share, texts in zip(painted.variants, painted.pixels, answers, strict=True):
                 hit |= dict.fromkeys(same, plain(self.answer_of(question.row)) in texts)
                 pixels |= dict.fromkeys(same, share)
-            if len(hit) == len(self.variants):  # all its pictures have been shown
+            if len(hit) == len(self.variants):  # the model has seen all its images
                 yield Answered(
-                    question.row.sample_id, kind_of(question.row), len(question.kept[FULL]), question.vision,
+                    question.row.sample_id, kind_of(question.row), len(question.patches[FULL]), question.vision,
                     [hit[v] for v in self.variants], [pixels[v] for v in self.variants],
                 )  # fmt: skip
 
     def batches(self, group: list[Question]) -> Iterator[tuple[Question, list[list[Variant]]]]:
-        """Distinct pictures of one question, as many as the batch holds: they have one length, so no padding."""
+        """Distinct images of one question, as many as the batch holds: they have one length, so no padding."""
         for question in group:
             same: dict[bytes, list[Variant]] = {}
-            for variant, kept_p in question.kept.items():
-                same.setdefault(kept_p.tobytes(), []).append(variant)
-            pictures = list(same.values())
+            for variant, visible_p in question.patches.items():
+                same.setdefault(visible_p.tobytes(), []).append(variant)
+            images = list(same.values())
             step = max(1, self.batch_tokens // (question.n_tokens + OVERHEAD))
-            for begin in range(0, len(pictures), step):
-                yield question, pictures[begin : begin + step]
+            for begin in range(0, len(images), step):
+                yield question, images[begin : begin + step]
 
-    def paint(self, some: tuple[Question, list[list[Variant]]]) -> Painted | RejectedRow:
-        question, variants = some
+    def paint(self, work: tuple[Question, list[list[Variant]]]) -> Painted | RejectedRow:
+        question, variants = work
         try:
             return self.painted(question, variants)
         except (BadRow, PairError) as error:  # it fits the model, and with room for an answer it does not
@@ -281,7 +281,7 @@ class Job:
         where = patches.regions(question.views, sizes)
         pairs, pixels = [], []
         for same in variants:
-            masks = patches.left_over(where, question.kept[same[0]], sizes)
+            masks = patches.visible_pixels(where, question.patches[same[0]], sizes)
             pairs.append(Pair(question.row.text, patches.paint(images, masks)))
             pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
         n_answer = answer_tokens(self.mllm, self.answer_of(question.row))

@@ -16,7 +16,7 @@ HASHED_BITS = 16
 NEAR_LIMIT = 0.7  # at most 9 of 64 hash bits differ, and the cosine is as high
 
 
-class Near(NamedTuple):
+class NearDuplicates(NamedTuple):
     """The nearest other sample of each, and the near-duplicate score of the later of each two."""
 
     score: Array
@@ -55,7 +55,7 @@ def nearest_hashes(packed: Array, k: int) -> Array:
     return found
 
 
-def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
+def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDuplicates:
     """Pairs close in feature space and to the eye.
 
     Score of a pair: min(cosine of the image vectors, 1 − differing hash bits / 32); only the later sample
@@ -70,7 +70,7 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     seen = np.any(vectors[row_of_hash], axis=1)
     live, bits = row_of_hash[seen], hashes[seen]
     if len(live) < 2:
-        return Near(score, row, cosine)
+        return NearDuplicates(score, row, cosine)
     some, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
     other = np.concatenate([nearest_vectors(some, k), nearest_hashes(packed, k)], axis=1)
@@ -86,7 +86,7 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> Near:
     cosine[live] = np.minimum(np.take_along_axis(value, nearest, 1)[:, 0], 1)
     score[live] = 0.0
     np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
-    return Near(score, row, cosine)
+    return NearDuplicates(score, row, cosine)
 
 
 def near_in_lists(vector_lcd: Array, sign_lcb: Array, pair_lcc: Array) -> Array:

@@ -8,6 +8,7 @@ store's own scores.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import sqlite3
 import tempfile
@@ -18,7 +19,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from precompute.collect.collector import Collector
+import numpy as np
+
+from precompute.collect.collector import Collector, thumb_path
 from precompute.collect.entries import by_sample
 from precompute.collect.shard import Sample, pair_events, split
 from precompute.data import (
@@ -45,10 +48,13 @@ from precompute.model.mllm import Mllm
 from precompute.options.score import ScoreOptions
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
+from precompute.scoring.flags import Reference, flag_scores
+from precompute.scoring.pairs import NewPairs, Thumbnails
 from precompute.scoring.score_file import as_line, check_suffix, closing, read_lines, write
-from precompute.scoring.score_pairs import Standard, as_items, measure
+from precompute.scoring.scores import pair_scores
 from precompute.store.opening import located
 from precompute.store.reader import Store
+from precompute.store.schema import FLAGS, IMAGE, SCORES, TEXT, flag_column, score_column
 from precompute.utils.files import atomic_write, check_file
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import progress_bar, say
@@ -106,7 +112,7 @@ class Job:
 
     def __init__(self, options: ScoreOptions, store: Store) -> None:
         self.options, self.store, self.part = options, store, options.part
-        self.standard = Standard.of(store)
+        self.reference, self.seed = Reference.from_store(store), int(store.manifest["options"].get("seed", 0))
         self.scale = Scale.of(store.manifest)
         self.loaded: tuple[Mllm, SaeV] | None = None
 
@@ -214,11 +220,11 @@ class Job:
             batch_tokens=o.batch_tokens or int(made.get("batch_tokens", 4096)),
             shard_samples=max(1, len(kept)),
             ds=0,
-            seed=self.standard.seed,
+            seed=self.seed,
         )
         samples: list[Sample] = []
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
-            job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.standard.seed, o.nll)
+            job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.seed, o.nll)
             for one in job.ahead(range(len(plan.batches))):
                 rejected_rows += one.rejected_rows
                 if one.batch is None:
@@ -232,8 +238,37 @@ class Job:
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in kept}
             ran = [by_index[sample.index] for sample in samples]
-            items = list(as_items(ran, samples, measure(self.standard, ran, samples, job.part))) if samples else []
+            items = self.measure(ran, samples, job.part) if samples else []
         return items, rejected_rows
+
+    def measure(self, rows: list[Row], samples: list[Sample], part: Path) -> list[dict[str, Any]]:
+        """Rows of the file: COLUMNS of score_file.py.
+
+        Args:
+            part: the folder in which the pass has left the thumbnails.
+        """
+        images = [(i, j) for i, sample in enumerate(samples) for j in range(len(sample.record["images"]))]
+        files = [thumb_path(part, samples[i].index, j) for i, j in images]
+        thumbnails = Thumbnails(files, np.array([i for i, _ in images], dtype=np.int64))
+        pairs = NewPairs(
+            self.store, samples, [row.text for row in rows], thumbnails, [row.sample_id for row in rows]
+        )
+        scores = pair_scores(pairs, self.reference.weights, self.seed)
+        flags = flag_scores(pairs, scores, self.reference)
+        raised = {flag["name"]: flags[flag["name"]] > flag["threshold"] for flag in self.store.quality.flags}
+        columns = {score_column(name): scores[name].tolist() for name in SCORES}
+        columns |= {flag_column(name): flags[name].tolist() for name in FLAGS}
+        return [
+            {
+                "id": row.sample_id,
+                "n_text": int(pairs.n_tokens_nm[i, TEXT]),
+                "n_image": int(pairs.n_tokens_nm[i, IMAGE]),
+                **{name: values[i] if math.isfinite(values[i]) else None for name, values in columns.items()},
+                "flags": [name for name in FLAGS if raised[name][i]],
+                "fields": {"text": row.text, **row.extra},
+            }
+            for i, row in enumerate(rows)
+        ]
 
 class Seen:
     """The ids met so far, on disk: memory must not grow with the data."""

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from precompute.store.making.unfinished import Collected
-from precompute.store.schema import TEXT
-from precompute.utils.ragged import expand, run_starts
+from precompute.scoring.pairs import TextEvents
+from precompute.utils.ragged import run_starts
 from precompute.utils.text import has_letters
 from precompute.utils.types import Array
 
@@ -20,100 +19,85 @@ LITTLE_WEIGHT = 0.5
 A token that names something weighs several times as much."""
 
 
-class Excess(NamedTuple):
-    """Per text token of a block: what share of its features' weight the image does not support."""
+class UnsupportedTokens(NamedTuple):
+    """What of each text token the image does not support; t tokens on which a feature is active."""
 
     row_t: Array
+    """int64: which of the n pairs."""
     position_t: Array
+    """int64: which token of the pair."""
     share_t: Array
-    feature_t: Array  # the feature that contributes most, −1 where none
+    """float64: share of the token's feature weight that no patch supports."""
+    feature_t: Array
+    """int64: the feature that contributes most to it, −1 where none does."""
 
 
-def text_excess(
-    row_e: Array,
-    position_e: Array,
-    feature_e: Array,
-    ratio_e: Array,
-    image_ratio: csr_matrix,
-    support_f: Array,
-) -> Excess:
+def unsupported_tokens(events: TextEvents, image: csr_matrix, p999_f: Array, support_f: Array) -> UnsupportedTokens:
     """Token-level support: share_t = Σ_k w_k · max(0, r_tk − r_image,k) / (LITTLE_WEIGHT + Σ_k w_k · r_tk) with
     r = z / p99.9 capped at 1.
 
-    A share and not the sum: a word with strong features lacks more of them beside its own picture than a word with
-    weak ones beside a wrong one.
+    A share and not the sum: a word with strong features lacks more of them beside its own image than a word with weak
+    ones beside a wrong one.
 
     Args:
-        row_e, position_e: sample (row of `image_ratio`) and token of each text event, ascending.
-        image_ratio: CSR [n, F] of the image's largest z over p99.9.
+        events: of n pairs. image: CSR [n, F] of the images' largest z.
         support_f: w_k of `supported-share`.
     """
-    image_e = _lookup(image_ratio, row_e, feature_e)
-    ratio_e = np.minimum(ratio_e, 1)
-    lack_e = support_f[feature_e] * np.maximum(ratio_e - np.minimum(image_e, 1), 0)
+    row_e, position_e, feature_e, z_e = events
     if not len(row_e):
-        return Excess(*(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
+        return UnsupportedTokens(*(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
+    ratio_e = np.minimum(z_e / np.maximum(p999_f[feature_e], 1e-30), 1)
+    image_e = _lookup(over_p999(image, p999_f), row_e, feature_e)
+    lack_e = support_f[feature_e] * np.maximum(ratio_e - np.minimum(image_e, 1), 0)
     first = run_starts(row_e, position_e)
     token_e = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(row_e)]))
     best = np.lexsort((feature_e, -lack_e, token_e))[first]  # sorted by token: the first entry of each is its largest
-    whole_t = LITTLE_WEIGHT + np.add.reduceat(support_f[feature_e] * ratio_e, first)
-    share_t = np.add.reduceat(lack_e, first) / whole_t
-    return Excess(row_e[first], position_e[first], share_t, np.where(lack_e[best] > 0, feature_e[best], -1))
+    weight_t = LITTLE_WEIGHT + np.add.reduceat(support_f[feature_e] * ratio_e, first)
+    share_t = np.add.reduceat(lack_e, first) / weight_t
+    return UnsupportedTokens(row_e[first], position_e[first], share_t, np.where(lack_e[best] > 0, feature_e[best], -1))
 
 
 def _lookup(matrix: csr_matrix, row: Array, column: Array) -> Array:
-    """Entries of a CSR matrix with ascending columns; 0 where there is none."""
+    """Entries of a CSR matrix with rising columns; 0 where there is none."""
     width = matrix.shape[1]
+    # One number for (row, column) rises along the stored entries, so a binary search finds all at once.
     keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * width + matrix.indices
-    asked = row * width + column
-    at = np.minimum(np.searchsorted(keys, asked), max(len(keys) - 1, 0))
     if not len(keys):
-        return np.zeros(len(asked))
-    return np.where(keys[at] == asked, matrix.data[at], 0.0)
+        return np.zeros(len(row))
+    wanted = row * width + column
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, matrix.data[at], 0.0)
 
 
-def text_events(data: Collected, rows: Array, p999: Array) -> tuple[Array, Array, Array, Array]:
-    """(index into rows, position, feature, z / p99.9) of every text event of the rows given, in token
-    order.
-    """
-    events = data.events
-    start, stop = np.asarray(events.sample_token[rows]), np.asarray(events.sample_token[rows + 1])
-    token = expand(start, stop - start)
-    row_t = np.repeat(np.arange(len(rows)), stop - start)
-    position_t = token - start[row_t]
-    is_text = np.asarray(events.token_modality[token]) == TEXT
-    token, row_t, position_t = token[is_text], row_t[is_text], position_t[is_text]
-    low, high = np.asarray(events.token_event[token]), np.asarray(events.token_event[token + 1])
-    repeat = high - low
-    event = expand(low, repeat)
-    feature = events.event_feature[event].astype(np.int64)
-    ratio = events.event_value[event].astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
-    return np.repeat(row_t, repeat), np.repeat(position_t, repeat), feature, ratio
-
-
-def worst(excess: Excess, some: Array, text_of: Callable[[int], str]) -> Array:
-    """Of a sample's tokens those that lack most: at most N_NAMED, the worst first, each at least half as bad as it.
-
-    Args:
-        some: the sample's entries of `excess`.
-        text_of: of a position; tokens without a letter or digit are named only where there are no others.
-    """
-    some = some[excess.feature_t[some] >= 0]
-    spelled = np.array([has_letters(text_of(int(p))) for p in excess.position_t[some]], dtype=bool)
-    some = some[spelled] if spelled.any() else some
-    some = some[np.argsort(-excess.share_t[some], kind="stable")]
-    return some[excess.share_t[some] >= 0.5 * excess.share_t[some].max(initial=0.0)][:N_NAMED]
-
-
-def over_p999(matrix: csr_matrix, p999: Array) -> csr_matrix:
+def over_p999(matrix: csr_matrix, p999_f: Array) -> csr_matrix:
     """Largest z [n, F] in units of each feature's p99.9."""
-    ratio = matrix.data / np.maximum(p999[matrix.indices], 1e-30)
+    ratio = matrix.data / np.maximum(p999_f[matrix.indices], 1e-30)
     return csr_matrix((ratio, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def unsupported(data: Collected, rows: Array, image: csr_matrix, p999: Array, support_f: Array) -> Array:
-    """Largest unsupported share of a token of each row; NaN without text."""
-    found = text_excess(*text_events(data, rows, p999), over_p999(image, p999), support_f)
-    score = np.full(len(rows), np.nan)
-    np.fmax.at(score, found.row_t, found.share_t)
+def unsupported(events: TextEvents, image: csr_matrix, p999_f: Array, support_f: Array) -> Array:
+    """Score of the flag, float64 [n]: the largest unsupported share of a pair's tokens; NaN without text.
+
+    Args: as of `unsupported_tokens`.
+    """
+    tokens = unsupported_tokens(events, image, p999_f, support_f)
+    score = np.full(image.shape[0], np.nan)
+    np.fmax.at(score, tokens.row_t, tokens.share_t)
     return score
+
+
+def most_unsupported(tokens: UnsupportedTokens, candidates: Array, text_of: Callable[[int], str]) -> Array:
+    """Of a pair's tokens those that lack most: at most N_NAMED, the worst first, each at least half as bad as it.
+
+    Args:
+        candidates: int64: the pair's entries of `tokens`.
+        text_of: text at a position; tokens without a letter or digit are named only where there are no others.
+
+    Returns:
+        int64: entries of `tokens`.
+    """
+    entries = candidates[tokens.feature_t[candidates] >= 0]
+    spelled = np.array([has_letters(text_of(int(p))) for p in tokens.position_t[entries]], dtype=bool)
+    entries = entries[spelled] if spelled.any() else entries
+    entries = entries[np.argsort(-tokens.share_t[entries], kind="stable")]
+    return entries[tokens.share_t[entries] >= 0.5 * tokens.share_t[entries].max(initial=0.0)][:N_NAMED]

@@ -1,8 +1,7 @@
-"""Step `flag`: what may be wrong with a sample. Each flag is a score (higher is worse), a threshold one can
-move, and a reason that names the features and tokens behind it. As it knows near-duplicates, it also folds the examples
-of features (examples.py).
+"""Step `flag`: every flag of scoring/flags.py over the unfinished store, with its threshold and the reasons in words.
+As it knows near-duplicates, it also folds the examples of features (folding.py).
 
-The mismatch flag rests on the scores that tell exchanged captions apart on the user's own data (METHOD
+The mismatch flag rests on the score that best tells exchanged captions apart on the user's own data (METHOD
 *Scoring*).
 """
 
@@ -14,175 +13,155 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from precompute.scoring.near_duplicates import NEAR_LIMIT, near_duplicates
-from precompute.scoring.pixels import ISSUES, pixel_flags, pixel_hashes, tiny
-from precompute.scoring.reasons import Reasons
+from precompute.scoring.flags import (
+    DESCRIPTIONS,
+    MISMATCH_SCORES,
+    UNITS,
+    Reference,
+    flag_scores,
+    fvu,
+    thresholds,
+)
+from precompute.scoring.near_duplicates import NearDuplicates, near_duplicates
+from precompute.scoring.pairs import StoredPairs
+from precompute.scoring.pixels import pixel_hashes
+from precompute.scoring.reasons import near_duplicate_reason, reasons, worst_rows
+from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import unsupported
 from precompute.steps.folding import Samples, fold
 from precompute.steps.index import all_sample_vectors
-from precompute.steps.score import Weights, shadow_pairs
+from precompute.steps.score import ShuffledPairs, shuffle_pairs
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
-from precompute.store.schema import FLAGS, IMAGE, TEXT
+from precompute.store.schema import FLAGS, IMAGE, MODALITIES, TEXT
 from precompute.utils.ragged import run_starts
 from precompute.utils.stats import auroc, histogram
-from precompute.utils.text import has_letters, repeated_share
 from precompute.utils.types import Array
 
-FALSE_ALARMS = 0.05
-MISMATCH_SCORES = ("pooled-cosine", "supported-share")  # those that work, METHOD's table
-
-DESCRIPTIONS = {
-    "mismatch": "1 minus the score that best tells the data's own captions from exchanged ones",
-    "unsupported": "Largest share of one caption token's feature weight that no patch supports",
-    "near-duplicate": "Smaller of feature-space cosine and pixel-hash likeness to an earlier sample",
-    "blank": "1 minus the larger of cleanvision's information score and the contrast",
-    "dark": "1 minus cleanvision's dark score",
-    "blurred": "Larger of 1 minus cleanvision's blurry score and 1 minus strongest edge over contrast",
-    "tiny": "64 pixels over the picture's shorter side",
-    "empty-text": "1 when the text has no letter or digit",
-    "repeated-text": "Share of the text's words that repeat an earlier run of two words",
-    "reconstruction": "Largest fraction of variance unexplained over the modalities",
-    "few-features": "1 minus active features per token over the data's median",
-}
-UNITS = {"tiny": "64 px / shorter side", "reconstruction": "FVU", "unsupported": "share of the token's weight"}
+Calibration = dict[str, dict[str, float] | None]
+"""By flag: AUROC for telling shuffled pairs from the data's own, with its interval."""
 
 
-class Fvu(NamedTuple):
-    """Fraction of variance unexplained."""
+class Variance(NamedTuple):
+    """Over all counted tokens of the data, by modality; None where there are none."""
 
-    text_n: Array  # per sample, NaN without such tokens
-    image_n: Array
-    overall: dict[str, float | None]
+    fvu: dict[str, float | None]
+    """Fraction of the variance that the SAE leaves unexplained."""
     variance: dict[str, float | None]
-    """By modality, mean over all counted tokens of ‖h − mean h‖²: with it other samples can be compared."""
+    """Mean of ‖h − mean h‖²: with it other samples can be compared."""
 
 
-def fvu(data: Collected) -> Fvu:
-    """FVU per sample and over all of D.
-
-    The variance is the data's, so that samples are comparable.
-    """
-    sample, per_sample, overall, variance = data.sample, [], {}, {}
-    for name in ("text", "image"):
-        n = sample[f"n_{name}"].astype(np.float64)
-        total = n.sum()
-        spread = sample[f"sq_{name}"].sum() - (sample[f"sum_{name}_d"] ** 2).sum() / total if total else 0.0
-        per_sample.append(fvu_of(sample[f"sse_{name}"], n, spread / max(total, 1)))
-        overall[name] = float(sample[f"sse_{name}"].sum() / spread) if spread > 0 else None
-        variance[name] = float(spread / total) if spread > 0 else None
-    return Fvu(per_sample[0], per_sample[1], overall, variance)
-
-
-def fvu_of(sse_n: Array, n_tokens_n: Array, variance: float | None) -> Array:
-    """FVU of samples against the data's variance; NaN without tokens."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(n_tokens_n > 0, sse_n / (n_tokens_n * (variance or np.nan)), np.nan)
-
-
-def robust_limit(values: Array, deviations: float) -> float:
-    """Median + deviations · 1.4826 · MAD of the finite values."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return 0.0
-    middle = float(np.median(values))
-    return middle + deviations * 1.4826 * float(np.median(np.abs(values - middle)))
-
-
-def _threshold(own: Array) -> float:
-    """The value that 5 % of the data's own pairs exceed."""
-    own = own[np.isfinite(own)]
-    return float(np.quantile(own, 1 - FALSE_ALARMS)) if len(own) else 1.0
+def variance_of(data: Collected) -> Variance:
+    result = Variance({}, {})
+    for name in MODALITIES:
+        n = float(data.sample[f"n_{name}"].sum())
+        total = data.sample[f"sq_{name}"].sum() - (data.sample[f"sum_{name}_d"] ** 2).sum() / n if n else 0.0
+        result.fvu[name] = float(data.sample[f"sse_{name}"].sum() / total) if total > 0 else None
+        result.variance[name] = float(total / n) if total > 0 else None
+    return result
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `seed`."""
     data, weigh, scores = Collected(part, manifest), load_step(part, "weigh"), load_step(part, "score")
-    seed, n, p999 = int(options.get("seed", 0)), data.n_samples, weigh["p999"]
-    weights = Weights.of_step(weigh, manifest, n)
-    records = data.samples
-    texts = [str(record["text"]) for record in records]
-    empty = np.array([not has_letters(text) for text in texts])
-    n_side = np.diff(data.max_offset).reshape(-1, 2)
-    has_both = (n_side[:, TEXT] > 0) & (data.sample["n_image"] > 0)
-    found: dict[str, Array] = {}
-    threshold: dict[str, float] = {}
-    calibration: dict[str, dict[str, float] | None] = dict.fromkeys(FLAGS)
+    seed, variance = int(options.get("seed", 0)), variance_of(data)
+    weights = Weights.from_step(weigh, manifest, data.n_samples)
+    shuffled = shuffle_pairs(data, weights, seed)
+    mismatch_score, calibration = calibrate_mismatch(shuffled, seed)
+    variance_m = (variance.variance["text"], variance.variance["image"])
+    median_l0 = float(np.nanmedian(scores["l0"]))
+    reference = Reference(weights, weigh["p999"], median_l0, variance_m, mismatch_score)
 
-    # Caption against image.
-    shadow = shadow_pairs(data, weights, seed)
-    tested = {s: auroc(shadow.own[s], shadow.swapped[s], seed) for s in MISMATCH_SCORES} if shadow else {}
-    best = max(MISMATCH_SCORES, key=lambda s: (tested.get(s) or {}).get("value", 0.0))
-    found["mismatch"] = np.where(has_both, 1 - scores[best], np.nan)
-    threshold["mismatch"] = _threshold(1 - shadow.own[best]) if shadow else _threshold(found["mismatch"])
-    calibration["mismatch"] = tested.get(best)
-
-    parts = []
-    for low, high in data.blocks():
-        parts.append(unsupported(data, np.arange(low, high), data.maxima(low, high)[1], p999, weights.support_f))
-    found["unsupported"] = np.where(has_both, np.concatenate(parts), np.nan)
-    threshold["unsupported"] = _threshold(found["unsupported"])
-    if shadow:
-        images = data.maxima_of(shadow.image_rows)[1]
-        wrong = unsupported(data, shadow.caption_rows, images, p999, weights.support_f)
-        calibration["unsupported"] = auroc(wrong, found["unsupported"][shadow.rows], seed)
-
-    # Pixels.
-    pictures = [(row, part / str(image["thumb"])) for row, record in enumerate(records) for image in record["images"]]
-    picture_row = np.array([row for row, _ in pictures], dtype=np.int64)
-    for name, values in pixel_flags([path for _, path in pictures]).items():
-        found[name] = np.full(n, np.nan)
-        np.fmax.at(found[name], picture_row, values)
-    threshold |= dict(ISSUES.values())
-    found["tiny"], threshold["tiny"] = tiny(data.sample["width"], data.sample["height"]), 1.0
-    firsts = run_starts(picture_row)
-    hashes = pixel_hashes([pictures[i][1] for i in firsts])
+    flags, images = score_blocks(data, scores, reference)
     vectors = all_sample_vectors(data, weigh, IMAGE)
-    near = near_duplicates(vectors, hashes, picture_row[firsts])
-    save_step(part, "examples", **fold(data, Samples.of(data, vectors, hashes, picture_row[firsts])))
-    found["near-duplicate"], threshold["near-duplicate"] = near.score, NEAR_LIMIT
+    near = near_duplicates(vectors, *images)
+    save_step(part, "examples", **fold(data, Samples.from_store(data, vectors, *images)))
+    flags["near-duplicate"] = near.score
+    own = flags["mismatch"] if shuffled is None else 1 - shuffled.own[mismatch_score]
+    limit = thresholds(flags, own)
+    if shuffled is not None:
+        image_maxima = data.maxima_of(shuffled.image_rows)[1]
+        events = StoredPairs(data, shuffled.caption_rows).text_events
+        wrong = unsupported(events, image_maxima, reference.p999_f, weights.support_f)
+        calibration["unsupported"] = auroc(wrong, flags["unsupported"][shuffled.rows], seed)
 
-    # Text, and the model's inside.
-    found["empty-text"], threshold["empty-text"] = empty.astype(np.float64), 0.5
-    found["repeated-text"] = np.array([repeated_share(text) for text in texts])
-    threshold["repeated-text"] = 0.3
-    unexplained = fvu(data)
-    found["reconstruction"] = np.fmax(unexplained.text_n, unexplained.image_n)
-    threshold["reconstruction"] = robust_limit(found["reconstruction"], 6)
-    middle = np.nanmedian(scores["l0"])
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing fires at all in some data
-        found["few-features"] = 1 - scores["l0"] / middle
-    threshold["few-features"] = max(0.5, robust_limit(found["few-features"], 6))
-
+    everyone = StoredPairs(data, np.arange(data.n_samples))
+    fvu_nm = fvu(everyone.error_nm, everyone.n_tokens_nm, variance_m)
     save_step(
-        part,
-        "flag",
-        **found,
-        fvu_text=unexplained.text_n,
-        fvu_image=unexplained.image_n,
-        near_row=near.row,
-        near_cosine=near.cosine,
-    )
-    table = []
-    for name, (title, source) in FLAGS.items():
-        fit = calibration[name] or {}
-        table.append(
-            {
-                "name": name,
-                "title": title,
-                "description": DESCRIPTIONS[name] + (f" ({best})" if name == "mismatch" else ""),
-                "source": source,
-                "unit": UNITS.get(name),
-                "threshold": threshold[name],
-                "count": int((found[name] > threshold[name]).sum()),
-                "hist": histogram(found[name]),
-                "auroc": fit.get("value"),
-                "auroc_low": fit.get("low"),
-                "auroc_high": fit.get("high"),
-            }
-        )
-    why = Reasons(data, weights, p999, found, near, best)
-    reasons = [entry for name in FLAGS for entry in why.of(name, threshold[name])]
-    save_json(part, "flag", {"flags": table, "reasons": reasons})
-    known = manifest.get("quality", {})
-    measured = {"fvu": {**known.get("fvu", {}), **unexplained.overall}, "variance": unexplained.variance}
-    return {"quality": {**known, **measured}, "mismatch_score": best}
+        part, "flag", **flags, fvu_text=fvu_nm[:, TEXT], fvu_image=fvu_nm[:, IMAGE],
+        near_row=near.row, near_cosine=near.cosine,
+    )  # fmt: skip
+    table = [flag_row(name, flags[name], limit[name], calibration, mismatch_score) for name in FLAGS]
+    sentences = [one for name in FLAGS for one in reasons_of(name, flags[name], limit[name], data, reference, near)]
+    save_json(part, "flag", {"flags": table, "reasons": sentences})
+    quality = manifest.get("quality", {})
+    measured = {"fvu": {**quality.get("fvu", {}), **variance.fvu}, "variance": variance.variance}
+    return {"quality": {**quality, **measured}, "mismatch_score": mismatch_score}
+
+
+def calibrate_mismatch(shuffled: ShuffledPairs | None, seed: int) -> tuple[str, Calibration]:
+    """The score that best tells shuffled captions from the data's own, and how well it does."""
+    tested: Calibration = {}
+    if shuffled is not None:
+        tested = {name: auroc(shuffled.own[name], shuffled.shuffled[name], seed) for name in MISMATCH_SCORES}
+    best = max(MISMATCH_SCORES, key=lambda name: (tested.get(name) or {}).get("value", 0.0))
+    return best, {"mismatch": tested.get(best)}
+
+
+class FirstImages(NamedTuple):
+    """What of the samples' first images tells whether two show the same."""
+
+    hashes: Array
+    """bool [n, 64]: of the n samples that have an image."""
+    rows: Array
+    """int64 [n]: their rows."""
+
+
+def score_blocks(
+    data: Collected, scores: Mapping[str, Array], reference: Reference
+) -> tuple[dict[str, Array], FirstImages]:
+    """Flag scores of all the store's pairs, float64 [N], and what their images look like; in blocks, as neither their
+    events nor their records need fit into the memory."""
+    blocks, hashes, rows = [], [], []
+    for low, high in data.blocks():
+        pairs = StoredPairs(data, np.arange(low, high))
+        blocks.append(flag_scores(pairs, {name: values[low:high] for name, values in scores.items()}, reference))
+        files, row = pairs.thumbnails
+        firsts = run_starts(row)
+        hashes.append(pixel_hashes([files[i] for i in firsts]))
+        rows.append(low + row[firsts])
+    flags = {name: np.concatenate([block[name] for block in blocks]) for name in FLAGS}
+    return flags, FirstImages(np.concatenate(hashes), np.concatenate(rows))
+
+
+def flag_row(
+    name: str, values: Array, threshold: float, calibration: Calibration, mismatch_score: str
+) -> dict[str, Any]:
+    """What the store says of a flag."""
+    title, source = FLAGS[name]
+    auroc_of = calibration.get(name) or {}
+    return {
+        "name": name,
+        "title": title,
+        "description": DESCRIPTIONS[name] + (f" ({mismatch_score})" if name == "mismatch" else ""),
+        "source": source,
+        "unit": UNITS.get(name),
+        "threshold": threshold,
+        "count": int((values > threshold).sum()),
+        "hist": histogram(values),
+        "auroc": auroc_of.get("value"),
+        "auroc_low": auroc_of.get("low"),
+        "auroc_high": auroc_of.get("high"),
+    }
+
+
+def reasons_of(
+    name: str, values: Array, threshold: float, data: Collected, reference: Reference, near: NearDuplicates
+) -> list[list[Any]]:
+    """[row, flag, {text, features, tokens}] of the worst samples above the threshold, by row."""
+    rows = worst_rows(values, threshold)
+    if name == "near-duplicate":
+        others = [data.samples[int(near.row[row])]["sample_id"] for row in rows]
+        why = [near_duplicate_reason(other, near.cosine[row]) for other, row in zip(others, rows, strict=True)]
+    else:
+        why = reasons(name, values[rows], StoredPairs(data, rows), reference)
+    return [[row, name, reason] for row, reason in zip(rows.tolist(), why, strict=True)]

@@ -34,7 +34,7 @@ class Samples(NamedTuple):
     files: Files
 
     @classmethod
-    def of(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> Samples:
+    def from_store(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> Samples:
         """
         Args:
             vectors: image sample vectors [N, 256].

@@ -17,7 +17,7 @@ from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
 from precompute.utils import memory
 from precompute.utils.ragged import rank_in_run, run_starts
-from precompute.utils.stats import unit
+from precompute.utils.stats import bootstrap_weights, unit
 from precompute.utils.types import Array
 
 K_PAIRED = 16
@@ -159,8 +159,7 @@ def paired(
         resamples: bootstrap draws of the ranks; one seeded set of draws serves all features.
     """
     k, d = K_PAIRED, data.resid.shape[1]
-    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, k, (resamples, k))
-    weight_bk = np.stack([np.bincount(draw, minlength=k) for draw in draws]) / k
+    weight_bk = np.concatenate(list(bootstrap_weights(k, resamples, seed))) / k
     found = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
     step = max(1, _BLOCK_BYTES // (8 * 8 * k * d))
     for low in tqdm(range(0, len(features), step), desc="weigh", unit="block", disable=None):

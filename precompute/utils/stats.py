@@ -1,7 +1,8 @@
-"""Statistics that several rooms need: unit vectors, shuffles, AUROC, histograms, quantiles."""
+"""Statistics that several rooms need: unit vectors, shuffles, the bootstrap, AUROC, histograms, quantiles."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 from precompute.utils.types import Array
 
 N_BINS = 40
+CHUNK_RESAMPLES = 256
 
 
 def unit(vectors: Array) -> Array:
@@ -24,6 +26,29 @@ def derangement(n: int, rng: np.random.Generator) -> Array:
     moved = np.empty(n, dtype=np.int64)
     moved[order] = np.roll(order, 1)
     return moved
+
+
+def bootstrap_rows(n: int, resamples: int, seed: int) -> Iterator[Array]:
+    """Seeded draws of n of n items with replacement, int64 [w, n] at a time, in all `resamples` of them. The same
+    arguments give the same draws, so figures of the same items can be compared draw by draw."""
+    rng = np.random.default_rng(seed)
+    for begin in range(0, resamples, CHUNK_RESAMPLES):
+        yield rng.integers(0, n, (min(CHUNK_RESAMPLES, resamples - begin), n))
+
+
+def bootstrap_weights(n: int, resamples: int, seed: int) -> Iterator[Array]:
+    """The draws of `bootstrap_rows` as how often each item counts in each: float64 [w, n]."""
+    for rows_wn in bootstrap_rows(n, resamples, seed):
+        yield np.stack([np.bincount(rows, minlength=n) for rows in rows_wn]).astype(np.float64)
+
+
+def interval(value: float, draws: Array) -> dict[str, float] | None:
+    """A figure with the 95 % percentile interval of its draws, of which NaN is left out; None where it is not
+    finite."""
+    if not np.isfinite(value):
+        return None
+    low, high = np.nanpercentile(draws, [2.5, 97.5]).tolist()
+    return {"value": float(value), "low": low, "high": high}
 
 
 def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500) -> dict[str, float] | None:
@@ -41,8 +66,7 @@ def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500)
         p = positive[rng.integers(0, len(positive), len(positive))]
         n = np.sort(negative[rng.integers(0, len(negative), len(negative))])
         draws.append(((np.searchsorted(n, p, "left") + np.searchsorted(n, p, "right")) / 2 / len(n)).mean())
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
+    return interval(value, np.array(draws))
 
 
 def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
@@ -57,6 +81,15 @@ def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
         low, high = low - around, high + around
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def robust_limit(values: Array, deviations: float) -> float:
+    """Median + deviations · 1.4826 · MAD of the finite values; 0 without any."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0
+    middle = float(np.median(values))
+    return middle + deviations * 1.4826 * float(np.median(np.abs(values - middle)))
 
 
 def quantiles(values: Array) -> list[float]:

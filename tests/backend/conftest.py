@@ -16,16 +16,13 @@ from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
-
-ODD_ID = "train/odd id ?#%é.jpg"
-"""A sample id as people have them: a path with all that an address must escape."""
+from tests.helpers.odd import ODD_ID
+from tests.helpers.shared import made_once
 
 
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("backend") / "store"
-    synthetic.write_store(out, 80, 0)
-    return out
+    return synthetic.small_store(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +40,11 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model, SAE, data and the store of them."""
+    return made_once(tmp_path_factory, "live", make_live)
+
+
+def make_live(root: Path) -> None:
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("live")
     data = tiny.make_data(root / "data", 40)
     rows = (data / "metadata.jsonl").read_text()
     (data / "metadata.jsonl").write_text(rows.replace('"pair-7"', json.dumps(ODD_ID)))
@@ -58,4 +58,3 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cpu",
     )
     precompute(options)
-    return root

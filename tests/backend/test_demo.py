@@ -14,7 +14,9 @@ from precompute.live.steer import Chooser, Done, Event, Push, steer
 from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from tests.conftest import DEMO_SAMPLES, Demo, Server, run_saevx
+from tests.helpers.commands import run_saevx
+from tests.helpers.demo import DEMO_SAMPLES, Demo
+from tests.helpers.servers import Server
 
 
 class Kept(Chooser):

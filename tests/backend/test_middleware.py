@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from backend.app import create_app
 from backend.middleware import own_names
 from backend.settings import Settings
-from tests.conftest import Server, run_saevx
+from tests.helpers.commands import run_saevx
+from tests.helpers.servers import Server
 
 API = "/api/v1"
 FOREIGN = (

@@ -17,7 +17,8 @@ import pytest
 
 from backend.serve import bind, cannot_listen
 from precompute.errors import SaevxError
-from tests.conftest import Server, run_saevx
+from tests.helpers.commands import run_saevx
+from tests.helpers.servers import Server
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,9 @@ from backend.stores import State
 from precompute.errors import SaevxError
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests.conftest import Server, run_saevx
 from tests.helpers import synthetic, tiny
+from tests.helpers.commands import run_saevx
+from tests.helpers.servers import Server
 
 API = "/api/v1"
 PAGES = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from precompute.store.histogram import N_BINS
 from precompute.store.making.unfinished import save_json, save_step
 from precompute.store.making.writer import finish
 from precompute.store.reader import Store
-from precompute.utils.files import new_array
 from precompute.utils.stats import histogram, quantiles
 from precompute.utils.types import Array
+from tests.bench._npy import as_npy, blocks
 
 SIDE = 6
 PATCHES = SIDE * SIDE
@@ -306,22 +305,6 @@ class Wide:
                 else:
                     index.add(drawn)
             faiss.write_index(index, str(self.part / "index" / f"{name}.faiss"))
-
-
-def blocks(n: int, step: int = 65_536) -> Iterator[slice]:
-    return (slice(low, min(low + step, n)) for low in range(0, n, step))
-
-
-def as_npy(raw: Path, path: Path, dtype: np.dtype[Any]) -> None:
-    """A file of plain numbers as a .npy file, without holding it."""
-    n = raw.stat().st_size // dtype.itemsize
-    target = new_array(path, dtype, (n,))
-    if n:
-        source = np.memmap(raw, dtype, "r")
-        for some in blocks(n, 1 << 26):
-            target[some] = source[some]
-    target.flush()
-    raw.unlink()
 
 
 def write(out: Path, demo: Path, n_features: int, n_samples: int) -> Path:

@@ -104,7 +104,7 @@ def first_paints(folder: Path, scratch: Path, visits: int) -> tuple[list[float],
     """Seconds from navigation to the drawn map in so many fresh browsers; why, where there is no Chromium."""
     from playwright.sync_api import sync_playwright
 
-    from tests.conftest import Server
+    from tests.helpers.servers import Server
 
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:

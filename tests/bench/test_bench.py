@@ -14,7 +14,8 @@ import pytest
 from tests.bench import _same_examples, dashboard, report
 from tests.bench.common import Figure, met
 from tests.bench.run import names
-from tests.conftest import Demo, run_saevx
+from tests.helpers.commands import run_saevx
+from tests.helpers.demo import Demo
 
 
 @pytest.mark.parametrize("name", names())

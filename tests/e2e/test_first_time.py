@@ -10,7 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.conftest import Demo, Server
+from tests.helpers.demo import Demo
+from tests.helpers.servers import Server
 
 
 @pytest.fixture(scope="module")

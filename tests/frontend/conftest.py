@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +14,8 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from tests.conftest import free_port
 from tests.helpers import synthetic
+from tests.helpers.servers import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def pages_app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    store: Path = tmp_path_factory.mktemp("frontend") / "store"
-    synthetic.write_store(store, 80, 0)
-    return create_app(Settings(stores=[store], live=False))
+    return create_app(Settings(stores=[synthetic.small_store(tmp_path_factory)], live=False))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import FRONTEND, MODULES
+from tests.helpers.colours import contrast, luminance, palette
 
 TEMPLATES = sorted((FRONTEND / "templates").rglob("*.html"))
 MODULES_OF_PAGES = sorted((FRONTEND / "static" / "js").rglob("*.js"))
@@ -104,28 +105,6 @@ def test_pages_send_nothing_inline(client: TestClient) -> None:
 
 
 # --- contrast (WCAG 2.2, 1.4.3) --------------------------------------------------------------------------
-
-
-def palette(theme: int) -> dict[str, str]:
-    """Custom properties of tokens.css in the light (0) or the dark (1) theme."""
-    source = (FRONTEND / "static" / "css" / "tokens.css").read_text()
-    found = {}
-    for name, value in re.findall(r"--([a-z0-9-]+):\s*([^;]+);", source):
-        colours = re.findall(r"#[0-9a-f]{6}", value)
-        if colours:
-            found[name] = colours[theme] if len(colours) == 2 else colours[0]
-    return found
-
-
-def luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 GROUNDS = ("page", "surface", "raised")

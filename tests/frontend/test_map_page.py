@@ -16,7 +16,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
-from tests.frontend.test_assets import contrast, palette
+from tests.helpers.colours import contrast, palette
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")

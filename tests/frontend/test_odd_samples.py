@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from backend.app import create_app
 from backend.links import sample_path
 from backend.settings import Settings
-from tests.conftest import free_port
+from tests.helpers.servers import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -5,21 +5,14 @@ Towers have one layer, so that a token's embedding is moved most by what lies in
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     ChameleonConfig,
     ChameleonProcessor,
-    CLIPVisionConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3Processor,
@@ -40,8 +33,6 @@ from transformers import (
     LlavaOnevisionProcessor,
     LlavaProcessor,
     MistralConfig,
-    PreTrainedConfig,
-    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLProcessor,
     Qwen2_5_VLTextConfig,
@@ -64,71 +55,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm import processing_smolvlm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from precompute.geometry import View, patch_box
-from precompute.model.mllm import IMAGE, Mllm, Pair
 from tests.helpers import tiny
-
-D_MODEL, N_LAYERS, SIDE, PATCH = 32, 4, 32, 8
-
-
-# Chameleon's encoder is a stack of 3 × 3 kernels. Random ones would smear a patch over its neighbours, so that which
-# token moves most would say nothing: the taps on neighbours are made faint. By stride; padding is on the right below.
-OWN = {
-    1: torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]),
-    2: torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]),
-}
-
-
-def text(config: type[PreTrainedConfig], vocab: int, **options: Any) -> Any:
-    given = {
-        "vocab_size": vocab, "hidden_size": D_MODEL, "intermediate_size": 48, "num_hidden_layers": N_LAYERS,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    }  # fmt: skip
-    return config(**{**given, **options})
-
-
-def save(folder: Path, config: Any, processor: Any, *, multimodal: bool = True) -> Path:
-    torch.manual_seed(0)
-    auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-    model = auto.from_config(config)
-    with torch.no_grad():
-        for name, weight in model.get_decoder().named_parameters():
-            if weight.ndim > 1 and "norm" not in name:
-                weight.mul_(4.0)  # so that layers do something
-        for weight in model.parameters():
-            if weight.ndim > 1 and not weight.any():  # Gemma 3's projection starts at zero
-                weight.normal_(std=0.2)
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.weight.copy_(module.weight * (OWN[module.stride[0]] * 0.97 + 0.03))
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-def save_parts(
-    folder: Path, config: Any, images: Any, words: Any, kind: type[ProcessorMixin], image: str, **settings: Any
-) -> Path:
-    """As `save`, of a family whose processor also takes videos, as such checkpoints lie on the hub; the video
-    part itself needs torchvision, which pictures do not."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings |= {"processor_class": kind.__name__, "image_processor": images.to_dict()}
-    (folder / "processor_config.json").write_text(json.dumps(settings))
-    (folder / "chat_template.jinja").write_text(template(image))
-    return save(folder, config, words)
-
-
-def template(image: str) -> str:
-    """A chat template in which a picture is `image`."""
-    return tiny.TEMPLATE.replace("<image>\n", image)
-
-
-def clip(**options: Any) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
-        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        image_size=SIDE, patch_size=PATCH, projection_dim=16, **options,
-    )  # fmt: skip
+from tests.helpers.family_parts import D_MODEL, PATCH, SIDE, clip, save, save_parts, template, text
 
 
 def llava(folder: Path) -> Path:
@@ -395,53 +323,3 @@ def text_only(folder: Path, family: str) -> Path:
 def picture(size: tuple[int, int]) -> Image.Image:
     """Coarse noise: no two places alike."""
     return tiny.picture(3, size)
-
-
-def noisy(image: Image.Image, box: Sequence[float], seed: int) -> Image.Image:
-    """The picture with noise inside the box, shrunk by a quarter: coarse and glaring, so that no resizing averages
-    it away."""
-    x0, y0, x1, y1 = box
-    trim_x, trim_y = (x1 - x0) / 8, (y1 - y0) / 8
-    left, top = round(x0 + trim_x), round(y0 + trim_y)
-    right, bottom = max(round(x1 - trim_x), left + 1), max(round(y1 - trim_y), top + 1)
-    grain = np.random.default_rng(seed).integers(0, 2, (3, 3, 3), dtype=np.uint8) * 255
-    noise = Image.fromarray(grain).resize((right - left, bottom - top), Image.Resampling.NEAREST)
-    changed = image.copy()
-    changed.paste(noise, (left, top))
-    return changed
-
-
-def patches(views: Sequence[View], size: tuple[int, int]) -> list[tuple[int, tuple[float, ...]]]:
-    """View and box of every image token, in token order."""
-    return [
-        (v, patch_box(view, row, col, size))
-        for v, view in enumerate(views)
-        for row in range(view.rows)
-        for col in range(view.cols)
-    ]
-
-
-def embeddings(mllm: Mllm, images: Sequence[Image.Image | list[Image.Image]]) -> Tensor:
-    """[n, p, d] what the language model is given at the IMAGE tokens of each picture, or list of pictures; all of
-    one size.
-
-    Chameleon is given codes, which noise moves by leaps or not at all: there, what its encoder makes of each
-    square before the nearest code is chosen."""
-    batch = mllm.prepare([Pair("", one if isinstance(one, list) else [one]) for one in images])
-    caught: list[Tensor] = []
-    if mllm.family == "chameleon":
-        handle = mllm.model.model.vqmodel.quant_conv.register_forward_hook(
-            lambda module, args, output: caught.append(output.flatten(2).mT)
-        )
-    else:
-        handle = mllm.decoder.register_forward_pre_hook(
-            lambda module, args, kwargs: caught.append(kwargs["inputs_embeds"]), with_kwargs=True
-        )
-    try:
-        mllm.hidden(batch)
-    finally:
-        handle.remove()
-    if mllm.family == "chameleon":
-        return caught[0]
-    at = torch.from_numpy(batch.modality_bs == IMAGE)
-    return caught[0][at].view(len(images), -1, caught[0].shape[-1])

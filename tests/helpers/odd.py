@@ -17,6 +17,9 @@ IDS = [
 ]  # fmt: skip
 """Sample ids; the encoded address of `a/image` is one of them."""
 
+ODD_ID = "train/odd id ?#%é.jpg"
+"""A sample id as people have them: a path with all that an address must escape."""
+
 CAPTIONS = {
     "zh": "一只猫坐在红色的垫子上。", "zh2": "两只狗和一个球", "zh3": "红色的猫和蓝色的狗",
     "th": "ลูกแมวสีแดงนั่งบนพรม", "ja": "犬が赤いボールで遊んでいる", "lo": "ແມວນັ່ງຢູ່ເທິງເສື່ອ",

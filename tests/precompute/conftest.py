@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
-
 import pytest
 
 from precompute.store.making.unfinished import Collected
 from precompute.store.reader import Store
 from tests.helpers.synthetic import run_steps, write_part, write_store
 from tests.helpers.tinies import mllm, options, saev, tiny_files, whole  # noqa: F401 (fixtures)
-
-
-class Part(NamedTuple):
-    """STORE.part with all steps run but not finished."""
-
-    path: Path
-    manifest: dict[str, Any]
-    options: dict[str, Any]
-    data: Collected
+from tests.helpers.unfinished import Part
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,12 @@ from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import Encoded, encode_pair
 from precompute.live.search import maxima, rank
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.model.mllm import IMAGE, Mllm, Pair
 from precompute.options.precompute import Options as PassOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
-from precompute.steps.score import Weights, score_pair
+from precompute.scoring.pairs import NewPairs, Thumbnails, sample_of
+from precompute.scoring.scores import Weights, pair_scores
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
@@ -100,7 +101,7 @@ class Reader:
 
     def __init__(self, store: Store, mllm: Mllm, sae: SaeV) -> None:
         self.store, self.mllm, self.sae = store, mllm, sae
-        self.weights = Weights.of_store(store)
+        self.weights = Weights.from_store(store)
 
     def largest(self, text: str, image: Image.Image | None) -> tuple[Encoded, Array]:
         """The pair encoded, and [F, 2] its largest z in each modality."""
@@ -111,16 +112,12 @@ class Reader:
         return one, maxima(one.modality_t, one.offset, feature_e, z_e, self.store.n_features)
 
     def scores(self, text: str, image: Image.Image) -> dict[str, float]:
-        one, largest = self.largest(text, image)
-        sides = [(active := np.flatnonzero(largest[:, m]), largest[active, m]) for m in (TEXT, IMAGE)]
-        n_tokens = int(((one.modality_t == TEXT) | (one.modality_t == IMAGE)).sum())
-        found = score_pair(
-            sides[TEXT], sides[IMAGE], self.weights, n_events=len(one.feature_e), n_tokens=n_tokens
-        )
+        one, _ = self.largest(text, image)
+        nll = np.nan
         if self.mllm.full:
-            _, nll = self.mllm.hidden_and_nll(self.mllm.prepare([Pair(text, [image])]))
-            found["caption-nll"] = -float(nll[0])
-        return {name: np.nan if value is None else value for name, value in found.items()}
+            nll = float(self.mllm.hidden_and_nll(self.mllm.prepare([Pair(text, [image])]))[1][0])
+        pair = NewPairs(self.store, [sample_of(one, [image], nll)], [text], Thumbnails([], np.zeros(0, np.int64)))
+        return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
 
 
 def headline(reader: Reader, o: Options) -> dict[str, Any]:

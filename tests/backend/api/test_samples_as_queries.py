@@ -19,8 +19,8 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
-from tests.backend.live.test_live import API, events, upload, wait_ready
 from tests.helpers import families, tiny
+from tests.helpers.live_api import API, events, upload, wait_ready
 
 PAGE = {"accept": "text/html"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -23,17 +22,9 @@ from backend.live.model_worker import Live
 from backend.settings import Settings
 from backend.stores import State
 from precompute.store.reader import Store
-from tests.backend.conftest import ODD_ID
 from tests.helpers import tiny
-
-API = "/api/v1"
-
-
-def wait_ready(client: TestClient) -> None:
-    end = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < end, client.get("/readyz").text
-        time.sleep(0.05)
+from tests.helpers.live_api import API, events, upload, wait_ready
+from tests.helpers.odd import ODD_ID
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +42,6 @@ def store(made: Path) -> Store:
 
 def original(made: Path, row: int) -> bytes:
     return (made / "data" / f"{row:03d}.png").read_bytes()
-
-
-def upload(data: bytes) -> dict[str, Any]:
-    return {"image": ("picture.png", data, "image/png")}
 
 
 def test_a_stored_picture_finds_itself(client: TestClient, made: Path, store: Store) -> None:
@@ -111,16 +98,6 @@ def test_scoring_a_stored_pair_gives_its_stored_scores(client: TestClient, made:
     assert scores["caption-nll"] < 0
     flags = reply.json()["flag_scores"]
     assert flags["mismatch"] == pytest.approx(wanted["flag_scores"]["mismatch"], abs=5e-3)
-
-
-def events(reply: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Server-sent events of a whole reply."""
-    blocks = [block for block in reply.text.split("\n\n") if block.strip()]
-    found = []
-    for block in blocks:
-        fields = dict(line.split(": ", 1) for line in block.splitlines())
-        found.append((fields["event"], json.loads(fields["data"])))
-    return found
 
 
 def active(client: TestClient) -> int:

@@ -24,8 +24,8 @@ from backend.stores import Recomputed
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
-from tests.conftest import Server
 from tests.helpers import tiny
+from tests.helpers.servers import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

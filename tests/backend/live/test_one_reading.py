@@ -12,13 +12,13 @@ from fastapi import HTTPException
 
 from backend.live.uploads import read_image
 from backend.settings import Settings
+from precompute.data import write_thumbnail
 from precompute.errors import PairError
 from precompute.live.engine import encode_pair
 from precompute.model.mllm import Mllm, Pair
 from precompute.options.precompute import Options
 from precompute.pipeline import Pipeline
 from precompute.sae.sae import SaeV
-from precompute.scoring.pair import pixels_of
 from precompute.scoring.pixels import pixel_flags
 from precompute.store.making.unfinished import Collected
 from tests.helpers import families, tiny
@@ -80,15 +80,20 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
         assert views == stored.samples[row_of[name]]["views"], name
 
 
-def test_the_pixel_flags_of_a_sent_image_are_the_stored_ones(tmp_path: Path, data: Path, sae: Path) -> None:
+def test_the_thumbnail_of_a_sent_image_is_the_stored_one(tmp_path: Path, data: Path, sae: Path) -> None:
+    """Byte for byte, and with it the pixel flags, which rest on it; and so is the size that `tiny` rests on."""
     model = tiny.make_llava(tmp_path / "model")
     run = Pipeline(Options(data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu"))
     stored = Collected(run.part, run.collect())
     for record in stored.samples:
         (image,) = record["images"]
-        live = pixels_of(read_image((data / record["sample_id"]).read_bytes(), Settings()))
-        flags = {name: float(values[0]) for name, values in pixel_flags([run.part / image["thumb"]]).items()}
-        assert {name: live[name] for name in flags} == flags, record["sample_id"]
+        sent = read_image((data / record["sample_id"]).read_bytes(), Settings())
+        write_thumbnail(sent, tmp_path / "sent.webp")
+        assert (tmp_path / "sent.webp").read_bytes() == (run.part / image["thumb"]).read_bytes(), record["sample_id"]
+        assert sent.size == (image["width"], image["height"]), record["sample_id"]
+    files = [run.part / record["images"][0]["thumb"] for record in stored.samples]
+    for values in pixel_flags(files).values():
+        assert ((values >= 0) & (values <= 1)).all()
 
 
 @pytest.mark.parametrize("name", ["16-bit.png", "float.tiff", "rgba.png", "bilevel.png"])

@@ -21,9 +21,9 @@ from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
 from precompute.scoring import new_data as score_data
 from precompute.utils.ray_pool import Pool, pool, threads_each
-from tests.conftest import free_port
+from tests.helpers.in_process import saevx, sums
+from tests.helpers.servers import free_port
 from tests.helpers.tinies import Tiny, tiny_files
-from tests.precompute.commands.test_pipeline import saevx, sums
 
 __all__ = ["tiny_files"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import tiny
+from tests.helpers.in_process import sums
 from tests.helpers.machine import begin, environment, saevx
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import sums
 
 
 def ended(process: subprocess.Popen[str], number: int) -> tuple[int, str]:

@@ -16,9 +16,9 @@ import pytest
 
 from precompute.store.making.verify import verify
 from tests.helpers import machine
+from tests.helpers.in_process import CommandResult, saevx, sums
 from tests.helpers.machine import another_owner, begin, closed, refused, small_disk
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import Said, saevx, sums
 
 
 class World(NamedTuple):
@@ -58,7 +58,7 @@ MAKES_NEW = ("precompute", "score", "train", "patches")
 """Commands whose --out must not exist yet; the others write a file anew."""
 
 
-def told(done: Said, *words: str) -> str:
+def told(done: CommandResult, *words: str) -> str:
     """The one sentence of a command that was refused."""
     lines = [line for line in done.err.splitlines() if line.startswith("saevx: ")]
     assert done.status == 1 and len(lines) == 1 and "Traceback" not in done.err, (done.status, done.err[-2000:])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -23,32 +21,8 @@ from precompute.pipeline import precompute
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.in_process import saevx, sums
 from tests.helpers.tinies import Maker, Tiny
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-def saevx(*args: object) -> Said:
-    """The console command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = run(Saevx, [str(arg) for arg in args])
-    return Said(status, out.getvalue(), err.getvalue())
-
-
-def sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but run.json."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "run.json"
-    }
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from precompute.data.records import RejectedRow
 from precompute.data.rejections import KINDS, count_kinds, kind_of
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import saevx
 
 REASONS = {
     "its id 'a\nb' stands in an earlier row": "repeated-id",

@@ -18,7 +18,7 @@ from precompute.demo.drawing import draw
 from precompute.demo.make import build, copy_sae, n_rows
 from precompute.demo.scenes import make_scene
 from precompute.errors import SaevxError
-from tests.conftest import Demo
+from tests.helpers.demo import Demo
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,8 +18,8 @@ from precompute.experiments.figure3_options import Figure3Options
 from precompute.model.mllm import TEXT, Mllm, Pair
 from precompute.options.train import TrainOptions
 from precompute.training.train import train
-from tests.conftest import Demo
 from tests.helpers import tiny
+from tests.helpers.demo import Demo
 from tests.helpers.tinies import Tiny
 
 

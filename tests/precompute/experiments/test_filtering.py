@@ -14,7 +14,8 @@ from precompute.experiments.filtering import Arm, Pool, arms, kept, lines, run
 from precompute.experiments.options import FilteringOptions
 from precompute.experiments.pairs import held_out, image_name, make_pairs
 from precompute.experiments.student import Bench
-from tests.conftest import Demo, run_saevx
+from tests.helpers.commands import run_saevx
+from tests.helpers.demo import Demo
 
 
 @pytest.fixture(scope="module")

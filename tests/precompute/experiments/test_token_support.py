@@ -11,9 +11,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.experiments import token_support as T
-from precompute.scoring.token_support import text_excess
-from precompute.steps.score import Weights
-from tests.conftest import Demo
+from precompute.scoring.pairs import TextEvents
+from precompute.scoring.scores import Weights
+from precompute.scoring.token_support import unsupported_tokens
+from tests.helpers.demo import Demo
 
 
 def some(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -29,7 +30,8 @@ def test_the_share_is_the_flags_own_arithmetic() -> None:
     for i, read in enumerate(reads):
         token, feature = np.nonzero(read.token_tf)
         image = csr_matrix(read.image_f[None])
-        flagged = text_excess(np.zeros(len(token), int), token, feature, read.token_tf[token, feature], image, support)
+        events = TextEvents(np.zeros(len(token), int), token, feature, read.token_tf[token, feature])
+        flagged = unsupported_tokens(events, image, np.ones(7), support)
         assert got["share"][i] == pytest.approx(-flagged.share_t.max())
         by_hand = [
             sum(support[k] * max(z - read.image_f[k], 0) for k, z in enumerate(z_f)) for z_f in read.token_tf

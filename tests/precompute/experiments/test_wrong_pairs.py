@@ -15,7 +15,7 @@ from precompute.errors import SaevxError
 from precompute.experiments import wrong_pairs as W
 from precompute.experiments.wrong_pairs import Case
 from precompute.store.schema import SCORES
-from tests.conftest import Demo
+from tests.helpers.demo import Demo
 
 
 def changed(case: Case) -> list[int]:

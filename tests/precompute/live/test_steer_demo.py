@@ -10,8 +10,8 @@ from precompute.live.steer import Push, Scope
 from precompute.model.mllm import Mllm, Pair
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from tests.conftest import Demo
-from tests.precompute.live.test_steer_rows import SCOPES, Run, same
+from tests.helpers.demo import Demo
+from tests.helpers.steering import SCOPES, Run, same
 
 
 @pytest.mark.parametrize("scope", [SCOPES["all"], SCOPES["prompt"], SCOPES["generated"]])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from precompute.errors import PairError
 from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Mllm, Pair
 from precompute.utils.token_text import join
-from tests.helpers import families
+from tests.helpers import families, family_images, family_parts
 
 SIZES = [(404, 161), (149, 362), (257, 230)]
 """Width and height: odd aspect ratios, lying, standing and nearly square."""
@@ -53,7 +53,7 @@ def test_as_many_tokens_as_the_processor_makes(first: Mllm, size: tuple[int, int
 @pytest.mark.parametrize("size", SIZES)
 def test_every_box_lies_in_the_image(first: Mllm, size: tuple[int, int]) -> None:
     (views,) = first.prepare([Pair("", [families.picture(size)])]).views
-    box_p4 = np.array([box for _, box in families.patches(views, size)])
+    box_p4 = np.array([box for _, box in family_images.patches(views, size)])
     assert (box_p4[:, :2] >= 0).all() and (box_p4[:, 2:] <= size).all()
     assert (box_p4[:, 2:] - box_p4[:, :2] >= 1).all()
 
@@ -63,13 +63,13 @@ def test_noise_in_a_box_moves_its_token_most(first: Mllm, size: tuple[int, int])
     """Of its view's tokens; and in every other view that covers the box, a token whose own box it touches."""
     image = families.picture(size)
     (views,) = first.prepare([Pair("", [image])]).views
-    patches = families.patches(views, size)
+    patches = family_images.patches(views, size)
     view_p = np.array([view for view, _ in patches])
     box_p4 = np.array([box for _, box in patches])
-    before_pd = families.embeddings(first, [image])[0]
+    before_pd = family_images.embeddings(first, [image])[0]
     for begin in range(0, len(patches), 32):
         chunk = range(begin, min(begin + 32, len(patches)))
-        after_npd = families.embeddings(first, [families.noisy(image, box_p4[p], 100 + p) for p in chunk])
+        after_npd = family_images.embeddings(first, [family_images.noisy(image, box_p4[p], 100 + p) for p in chunk])
         moved_np = (after_npd - before_pd).norm(dim=-1).numpy()
         for p, moved_p in zip(chunk, moved_np, strict=True):
             low, high = box_p4[p, :2], box_p4[p, 2:]
@@ -143,14 +143,14 @@ def test_early_stop_gives_the_layers_own_output(folder: Path, whole: Mllm, layer
     ]
     cut = Mllm.load(folder, layer=layer, device="cpu")
     assert len(cut.decoder.layers) == layer + 1
-    assert len(whole.decoder.layers) == families.N_LAYERS
+    assert len(whole.decoder.layers) == family_parts.N_LAYERS
     batch = cut.prepare(pairs)
     whole.layer = layer
     with whole._catch() as caught, torch.inference_mode():
         whole.model(**whole._causal(batch), use_cache=False)
         whole.model(**batch.inputs, use_cache=False)
     hidden_bsd = cut.hidden(batch)
-    assert hidden_bsd.shape == (3, batch.modality_bs.shape[1], families.D_MODEL)
+    assert hidden_bsd.shape == (3, batch.modality_bs.shape[1], family_parts.D_MODEL)
     assert torch.equal(hidden_bsd, caught[0])
     assert torch.equal(whole.hidden(batch), caught[0])
     for b, n in enumerate(batch.length_b):
@@ -180,9 +180,9 @@ def test_several_pictures_of_a_onevision_pair_lie_in_squares(tmp_path: Path) -> 
     image, other = families.picture(size), families.picture(SIZES[2])
     batch = mllm.prepare([Pair("", [image, other])])
     assert [(v.rows, v.cols, v.image) for v in batch.views[0]] == [(4, 2, 0), (4, 4, 1)]
-    patches = families.patches(batch.views[0][:1], size)
-    shown = [image, *(families.noisy(image, box, 100 + p) for p, (_, box) in enumerate(patches))]
-    seen_npd = families.embeddings(mllm, [[one, other] for one in shown])
+    patches = family_images.patches(batch.views[0][:1], size)
+    shown = [image, *(family_images.noisy(image, box, 100 + p) for p, (_, box) in enumerate(patches))]
+    seen_npd = family_images.embeddings(mllm, [[one, other] for one in shown])
     moved_np = (seen_npd[1:] - seen_npd[:1]).norm(dim=-1)
     assert moved_np.argmax(dim=-1).tolist() == list(range(len(patches)))
 
@@ -194,7 +194,7 @@ def test_early_stop_of_text_only_models(tmp_path: Path, family: str, layer: int)
     pairs = [Pair("the red dog"), Pair("a big blue cat on the left of two balls")]
     whole = Mllm.load(folder, layer=layer, full=True, device="cpu")
     cut = Mllm.load(folder, layer=layer, device="cpu")
-    assert (len(cut.decoder.layers), len(whole.decoder.layers)) == (layer + 1, families.N_LAYERS)
+    assert (len(cut.decoder.layers), len(whole.decoder.layers)) == (layer + 1, family_parts.N_LAYERS)
     batch = cut.prepare(pairs)
     with whole._catch() as caught, torch.inference_mode():
         whole.model(**whole._causal(batch), use_cache=False)

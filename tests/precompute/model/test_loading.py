@@ -118,7 +118,7 @@ import sys
 import torch
 torch.set_num_threads(1)
 from precompute.errors import SaevxError
-from precompute.model import Mllm
+from precompute.model.mllm import Mllm
 for folder in sys.argv[1:]:
     try:
         Mllm.load(folder, layer=2, device="cpu", full=True)

@@ -10,7 +10,7 @@ import torch
 
 from precompute.model.hooks import catching
 from precompute.model.mllm import IMAGE, Mllm, Pair
-from tests.helpers import families
+from tests.helpers import families, family_images
 
 TOWERS = {"llava": "projector", "llava_next": "embedding", "gemma3": "embedding", "qwen3_vl": "embedding"}
 """Which norm there is: LLaVA 1.5 alone has one feature for each image token in front of a projector."""
@@ -58,4 +58,4 @@ def test_embeddings_are_what_the_language_model_is_given(tmp_path: Path) -> None
     with catching(mllm) as caught:
         mllm.hidden(batch)
     ((norm_p,), _) = caught.of(batch)
-    np.testing.assert_allclose(norm_p, families.embeddings(mllm, [image])[0].norm(dim=-1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(norm_p, family_images.embeddings(mllm, [image])[0].norm(dim=-1).numpy(), rtol=1e-5)

@@ -8,37 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from precompute.geometry import View, patch_box
+from precompute.geometry import View
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
 from precompute.patches import ranking as patches
 from precompute.patches.ranking import FULL, NONE
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
+from tests.helpers.patch_reference import Array, naive, naive_masks
 from tests.helpers.tinies import Tiny
 
-Array = Any
 SCALE = Scale(2, (float("inf"), float("inf")))
 
 
 # ---- scores
-
-
-def naive(offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, omega_f: Array) -> dict[str, list[float]]:
-    """The four scores of every image token, feature by feature."""
-    events = [
-        [(int(feature_e[e]), float(z_e[e])) for e in range(offset_t[t], offset_t[t + 1])]
-        for t in range(len(modality_t))
-    ]
-    on_text = {k for t, own in enumerate(events) if modality_t[t] == TEXT for k, _ in own}
-    found: dict[str, list[float]] = {name: [] for name in patches.SCORES}
-    for t, own in enumerate(events):
-        if modality_t[t] in (IMAGE, SINK):
-            found["l0"].append(len(own))
-            found["l1"].append(sum(z for _, z in own))
-            found["cooccurring-l0"].append(sum(k in on_text for k, _ in own))
-            found["cosine"].append(sum(float(omega_f[k]) for k, _ in own if not np.isnan(omega_f[k])))
-    return found
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -120,26 +103,6 @@ def test_chance_is_the_ids_own() -> None:
 # ---- pictures
 
 
-def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) -> list[Array]:
-    """Pixel by pixel: does its middle lie in the box of a patch kept?"""
-    boxes: list[list[tuple[float, ...]]] = [[] for _ in sizes]
-    p = 0
-    for view in views:
-        for row in range(view.rows):
-            for col in range(view.cols):
-                if kept_p[p]:
-                    boxes[view.image].append(patch_box(view, row, col, sizes[view.image]))
-                p += 1
-    masks = []
-    for (width, height), own in zip(sizes, boxes, strict=True):
-        mask = np.zeros((height, width), dtype=bool)
-        for y in range(height):
-            for x in range(width):
-                mask[y, x] = any(x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1 for x0, y0, x1, y1 in own)
-        masks.append(mask)
-    return masks
-
-
 VIEWS = [
     View(3, 4, (0.0, 0.0, 50.0, 37.0), 0),
     View(2, 2, (10.0, 5.0, 40.0, 33.0), 0),  # over the first
@@ -155,7 +118,7 @@ def test_pixels_left_by_several_views_of_several_images(share: float) -> None:
     rng = np.random.default_rng(int(10 * share))
     kept_p = rng.random(N_PATCHES) < share
     images = [Image.fromarray(rng.integers(1, 255, (h, w, 3), dtype=np.uint8)) for w, h in SIZES]
-    masks = patches.left_over(patches.regions(VIEWS, SIZES), kept_p, SIZES)
+    masks = patches.visible_pixels(patches.regions(VIEWS, SIZES), kept_p, SIZES)
     for mask, expected in zip(masks, naive_masks(VIEWS, kept_p, SIZES), strict=True):
         assert np.array_equal(mask, expected)
     for image, painted, mask in zip(images, patches.paint(images, masks), masks, strict=True):
@@ -186,9 +149,9 @@ def test_with_all_patches_the_picture_is_untouched() -> None:
     """Also where no patch looks."""
     image = tiny.picture(0, (60, 40))
     where = patches.regions([View(4, 4, (10.0, 0.0, 50.0, 40.0), 0)], [image.size])
-    (same,) = patches.paint([image], patches.left_over(where, np.ones(16, dtype=bool), [image.size]))
+    (same,) = patches.paint([image], patches.visible_pixels(where, np.ones(16, dtype=bool), [image.size]))
     assert np.array_equal(np.asarray(same), np.asarray(image))
-    (fewer,) = patches.left_over(where, np.arange(16) > 0, [image.size])
+    (fewer,) = patches.visible_pixels(where, np.arange(16) > 0, [image.size])
     assert not fewer[:, :10].any() and not fewer[:, 50:].any() and fewer.sum() == 1500
 
 
@@ -201,7 +164,7 @@ def test_a_black_patch_changes_that_patch_of_the_models_input(mllm: Mllm) -> Non
     (black,) = mllm.prepare([Pair("a", [Image.new("RGB", image.size)])]).inputs["pixel_values"].numpy()
     where = patches.regions(batch.views[0], [image.size])
     for p in range(16):
-        masks = patches.left_over(where, np.arange(16) != p, [image.size])
+        masks = patches.visible_pixels(where, np.arange(16) != p, [image.size])
         after = mllm.prepare([Pair("a", patches.paint([image], masks))]).inputs["pixel_values"][0].numpy()
         row, col = divmod(p, 4)
         inner = np.zeros((tiny.SIDE, tiny.SIDE), dtype=bool)

@@ -23,13 +23,13 @@ from precompute.patches.answers import beginnings, greedy
 from precompute.patches.ranking import CONTROLS, SCORES, best, chances
 from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
-from precompute.steps.score import Weights
+from precompute.scoring.scores import Weights
 from precompute.store.reader import Store
-from tests.conftest import Demo
 from tests.helpers import tiny
+from tests.helpers.demo import Demo
+from tests.helpers.in_process import saevx
+from tests.helpers.patch_reference import naive, naive_masks
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import saevx
-from tests.precompute.patches.test_patches import naive, naive_masks
 
 KEEP = [100.0, 60.0, 25.0]
 N = 10
@@ -99,7 +99,7 @@ def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
     """Every variant of every question by itself, in the data's order."""
     store = Store.open(asked.store)
     sae = load_sae(asked.store, store.manifest, None, "cpu")
-    omega_f = Weights.of_store(store).omega_f
+    omega_f = Weights.from_store(store).omega_f
     assert 0 < np.isnan(omega_f).sum() < len(omega_f)
     hits: dict[Any, list[bool]] = {}
     for line in (asked.data / "metadata.jsonl").read_text().splitlines():

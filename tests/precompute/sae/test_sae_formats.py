@@ -4,7 +4,6 @@ for, never guessed."""
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from backend.live.model_worker import load_engine
 from backend.settings import Settings
@@ -26,170 +24,8 @@ from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
 from precompute.training.evaluate import evaluate
 from tests.helpers import tiny
+from tests.helpers.sae_formats import THRESHOLD, K, State, linear, saelens, same
 from tests.helpers.tinies import Maker
-
-HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
-State = dict[str, Tensor]
-
-
-def saelens(folder: Path, architecture: str, **options: object) -> tuple[SaeV, State]:
-    """A SAELens folder, loaded, and its tensors."""
-    if architecture == "topk":
-        options["rescale_acts_by_decoder_norm"] = False
-    tiny.make_sae(folder, architecture=architecture, **options)
-    sae = SaeV.load(folder)
-    return sae, {name: tensor.contiguous() for name, tensor in sae.sae.state_dict().items()}
-
-
-def same(sae: SaeV, right: SaeV) -> None:
-    acts_tf = right.encode(HIDDEN)
-    assert torch.equal(sae.encode(HIDDEN), acts_tf) and bool((acts_tf > 0).any())
-    assert torch.equal(sae.decode(acts_tf, HIDDEN), right.decode(acts_tf, HIDDEN))
-    assert (sae.layer, sae.architecture, sae.sha256) == (right.layer, right.architecture, right.sha256)
-
-
-# ---- dictionary_learning
-
-
-def linear(state: State, bias: str) -> State:
-    """Under the names of `torch.nn.Linear`."""
-    return {
-        "encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "decoder.weight": state["W_dec"].T,
-        bias: state["b_dec"],
-    }  # fmt: skip
-
-
-def gated(state: State) -> State:
-    return {
-        "encoder.weight": state["W_enc"].T, "decoder.weight": state["W_dec"].T, "decoder_bias": state["b_dec"],
-        "r_mag": state["r_mag"], "gate_bias": state["b_gate"], "mag_bias": state["b_mag"],
-    }  # fmt: skip
-
-
-K, THRESHOLD = torch.tensor(8, dtype=torch.int32), torch.tensor(0.7)
-CLASSES: dict[str, tuple[str, dict[str, object], Callable[[State], State]]] = {
-    "AutoEncoder": ("standard", {}, lambda s: linear(s, "bias")),
-    "AutoEncoderNew": ("standard", {"apply_b_dec_to_input": False}, lambda s: linear(s, "decoder.bias")),
-    "GatedAutoEncoder": ("gated", {}, gated),
-    "AutoEncoderTopK": ("topk", {}, lambda s: {**linear(s, "b_dec"), "k": K, "threshold": THRESHOLD}),
-    "BatchTopKSAE": ("jumprelu", {}, lambda s: {**linear(s, "b_dec"), "k": K, "threshold": THRESHOLD}),
-    "MatryoshkaBatchTopKSAE": (
-        "jumprelu", {}, lambda s: {**s, "k": K, "threshold": THRESHOLD, "group_sizes": torch.tensor([24, 72])},
-    ),
-    "JumpReluAutoEncoder": ("jumprelu", {"apply_b_dec_to_input": False}, dict),
-}  # fmt: skip
-
-
-def dictionary(folder: Path, kind: str, state: State, *, pickled: bool, **trainer: object) -> Path:
-    """A folder as dictionary_learning's `trainSAE` leaves it."""
-    folder.mkdir(parents=True)
-    told = {
-        "trainer_class": "Trainer", "dict_class": kind, "activation_dim": tiny.D_MODEL, "dict_size": tiny.N_FEATURES,
-        "layer": tiny.LAYER, "lm_name": "some/model", "wandb_name": "topk-run", "submodule_name": None,
-        "device": "cuda:0", **({"k": 8} if "TopK" in kind else {}), **trainer,
-    }  # fmt: skip
-    told = {name: value for name, value in told.items() if value != "absent"}
-    (folder / "config.json").write_text(json.dumps({"trainer": told, "buffer": {"d_submodule": 32, "io": "out"}}))
-    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    if pickled:
-        torch.save(tensors, folder / "ae.pt")
-    else:
-        save_file(tensors, folder / "ae.safetensors")
-    return folder
-
-
-@pytest.mark.parametrize("pickled", [True, False])
-@pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_of_dictionary_learning(kind: str, pickled: bool, tmp_path: Path) -> None:
-    architecture, options, renamed = CLASSES[kind]
-    right, state = saelens(tmp_path / "right", architecture, **options)
-    if architecture == "jumprelu" and "BatchTopK" in kind:
-        right.sae.threshold.data.fill_(0.7)
-        right = SaeV(right.sae, "right")
-    folder = dictionary(tmp_path / "sae", kind, renamed(state), pickled=pickled)
-    same(SaeV.load(folder), right)
-    same(SaeV.load(folder, format="dictionary-learning"), right)
-    same(SaeV.load(folder / ("ae.pt" if pickled else "ae.safetensors")), right)
-    assert SaeV.load(folder).format == "dictionary-learning"
-
-
-@pytest.mark.parametrize(
-    ("kind", "change", "reason"),
-    [
-        ("AutoEncoderTopK", {"k": "absent"}, "TopK.*does not say k"),
-        ("AutoEncoderTopK", {"k": None}, "TopK.*does not say k"),
-        ("AutoEncoder", {"dict_class": "CrossCoder"}, "CrossCoder"),
-        ("AutoEncoder", {"dict_class": "absent"}, "dict_class = None"),
-        ("AutoEncoder", {"layer": "absent"}, "--layer"),
-        ("AutoEncoder", {"submodule_name": "mlp_out"}, "residual stream"),
-        ("AutoEncoder", {"submodule_name": "attn_out_layer_2"}, "residual stream"),
-        ("GatedAutoEncoder", {}, "lacks"),
-    ],
-)
-def test_what_a_folder_of_dictionary_learning_does_not_say(
-    kind: str, change: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
-    _, state = saelens(tmp_path / "right", "topk" if "TopK" in kind else "standard")
-    folder = dictionary(tmp_path / "sae", kind, linear(state, "bias"), pickled=False, **change)
-    with pytest.raises(SaevxError, match=reason):
-        SaeV.load(folder)
-
-
-def test_ks_and_thresholds_that_contradict_or_were_never_learnt(tmp_path: Path) -> None:
-    _, state = saelens(tmp_path / "right", "topk")
-    two = dictionary(tmp_path / "two", "AutoEncoderTopK", {**linear(state, "b_dec"), "k": K + 1}, pickled=False)
-    with pytest.raises(SaevxError, match=r"k = 8 and weights\.k = 9"):
-        SaeV.load(two)
-    alone = {**linear(state, "b_dec"), "k": K}
-    own = dictionary(tmp_path / "own", "AutoEncoderTopK", alone, pickled=False, k="absent")
-    assert SaeV.load(own).sae.cfg.k == 8
-    for i, threshold in enumerate((None, -1.0, 0.0)):
-        more = {} if threshold is None else {"threshold": torch.tensor(threshold)}
-        folder = dictionary(tmp_path / str(i), "BatchTopKSAE", {**linear(state, "b_dec"), **more}, pickled=False)
-        with pytest.raises(SaevxError, match="never learnt"):
-            SaeV.load(folder)
-
-
-def test_the_hook_of_dictionary_learning(tmp_path: Path) -> None:
-    _, state = saelens(tmp_path / "right", "standard")
-    for module, layer in (("resid_post_layer_2", 2), ("resid_pre_layer_2", 1), ("model.layers.2", 2)):
-        place = tmp_path / module
-        folder = dictionary(place, "AutoEncoder", linear(state, "bias"), pickled=False, submodule_name=module)
-        assert SaeV.load(folder).layer == layer
-    config = json.loads((folder / "config.json").read_text())
-    del config["trainer"]["submodule_name"]
-    (folder / "config.json").write_text(json.dumps({**config, "buffer": {"io": "in"}}))
-    assert SaeV.load(folder).layer == 1, "what goes into layer 2 is what layer 1 gave"
-
-
-class Hostile:
-    """Runs a command where it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.marker), "w"))
-
-
-def test_no_code_in_a_pickle_is_run(tmp_path: Path) -> None:
-    _, state = saelens(tmp_path / "right", "standard")
-    folder = dictionary(tmp_path / "sae", "AutoEncoder", linear(state, "bias"), pickled=True)
-    torch.save({**linear(state, "bias"), "more": Hostile(tmp_path / "ran")}, folder / "ae.pt")
-    with pytest.raises(SaevxError, match="code in it is never run"):
-        SaeV.load(folder)
-    with (folder / "ae.pt").open("wb") as file:
-        pickle.dump(Hostile(tmp_path / "ran"), file)
-    with pytest.raises(SaevxError):
-        SaeV.load(folder)
-    torch.save({"encoder": linear(state, "bias")}, folder / "ae.pt")
-    with pytest.raises(SaevxError, match="more than tensors"):
-        SaeV.load(folder)
-    (folder / "ae.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n")
-    with pytest.raises(SaevxError, match="git-lfs"):
-        SaeV.load(folder)
-    assert not (tmp_path / "ran").exists()
-
 
 # ---- plain weights
 

@@ -24,7 +24,7 @@ LOAD = """
 import json, sys, torch
 torch.set_num_threads(1)
 from precompute.errors import SaevxError
-from precompute.sae import SaeV
+from precompute.sae.sae import SaeV
 found = {}
 for name in sys.argv[1:]:
     try:

@@ -26,8 +26,8 @@ from precompute.scoring.score_file import COLUMNS, rows_of
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
 from tests.helpers import tiny
+from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import saevx
 
 
 @pytest.fixture(scope="module")

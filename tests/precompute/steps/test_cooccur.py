@@ -14,7 +14,7 @@ from precompute.store.making.unfinished import load_step
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.stats import derangement
 from tests.helpers.synthetic import word_feature
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def dense_sets(part: Part) -> np.ndarray:

@@ -27,7 +27,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, SHOWN, TEXT
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 Array = np.ndarray
 

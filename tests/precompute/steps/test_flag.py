@@ -12,12 +12,14 @@ from scipy.sparse import csr_matrix
 from precompute.scoring import near_duplicates as duplicates
 from precompute.scoring import pixels
 from precompute.scoring import token_support as support
+from precompute.scoring.flags import fvu
+from precompute.scoring.pairs import StoredPairs, TextEvents
 from precompute.steps import flag
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS
 from precompute.utils.text import has_letters, repeated_share
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def planted(part: Part, kind: str) -> list[int]:
@@ -78,13 +80,13 @@ def test_false_alarm_rate_is_five_percent(part: Part) -> None:
     assert 0.03 <= rate <= 0.07
 
 
-def test_text_excess_against_loops() -> None:
+def test_unsupported_tokens_against_loops() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((3, 8)) * (rng.random((3, 8)) < 0.5)
     support_f = rng.random(8)
     events = [(r, p, k, rng.random() * 1.3) for r in range(3) for p in range(4) for k in range(8) if rng.random() < 0.4]
     columns = [np.array(x) for x in zip(*events, strict=True)]
-    got = support.text_excess(*columns, csr_matrix(image), support_f)
+    got = support.unsupported_tokens(TextEvents(*columns), csr_matrix(image), np.ones(8), support_f)
     for row, position, share, feature in zip(*got, strict=True):
         ratio = {k: min(v, 1) for r, p, k, v in events if (r, p) == (row, position)}
         lack = {k: support_f[k] * max(v - min(image[row, k], 1), 0) for k, v in ratio.items()}
@@ -99,20 +101,22 @@ def test_a_weak_word_that_the_picture_lacks_outweighs_a_strong_one_that_it_shows
     next to nothing, none on a patch."""
     image = csr_matrix(np.array([[0.75, 0.75, 0.0, 0.0]]))
     row, position, feature = np.zeros(4, int), np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])
-    got = support.text_excess(row, position, feature, np.ones(4), image, np.array([6.0, 6.0, 2.0, 0.01]))
+    events = TextEvents(row, position, feature, np.ones(4))
+    got = support.unsupported_tokens(events, image, np.ones(4), np.array([6.0, 6.0, 2.0, 0.01]))
     assert got.share_t[1] > got.share_t[0] > got.share_t[2]
     assert got.feature_t.tolist() == [0, 2, 3]
-    nothing = support.text_excess(row[:0], position[:0], feature[:0], np.zeros(0), image, np.ones(4))
+    none = TextEvents(row[:0], position[:0], feature[:0], np.zeros(0))
+    nothing = support.unsupported_tokens(none, image, np.ones(4), np.ones(4))
     assert not len(nothing.share_t)
 
 
 def test_the_worst_tokens_are_named_words_first() -> None:
     share, feature = np.array([0.9, 0.8, 0.3, 0.5, 0.85]), np.array([4, 1, 2, 3, -1])
-    excess = support.Excess(np.zeros(5, np.int64), np.arange(5) + 10, share, feature)
+    tokens = support.UnsupportedTokens(np.zeros(5, np.int64), np.arange(5) + 10, share, feature)
     pieces = {10: ",", 11: " dog", 12: " a", 13: " cat", 14: " of"}
 
-    def named(some: list[int]) -> list[int]:
-        return support.worst(excess, np.array(some, dtype=np.int64), pieces.__getitem__).tolist()
+    def named(candidates: list[int]) -> list[int]:
+        return support.most_unsupported(tokens, np.array(candidates, dtype=np.int64), pieces.__getitem__).tolist()
 
     assert named([0, 1, 2, 3, 4]) == [1, 3], "punctuation is left out, and what lacks less than half as much"
     assert named([0]) == [0], "but for want of anything else"
@@ -189,7 +193,9 @@ def test_empty_text() -> None:
 
 
 def test_fvu_per_sample_and_overall(part: Part) -> None:
-    text, image, overall, _ = flag.fvu(part.data)
+    overall, variance = flag.variance_of(part.data)
+    pairs = StoredPairs(part.data, np.arange(part.data.n_samples))
+    text, image = fvu(pairs.error_nm, pairs.n_tokens_nm, (variance["text"], variance["image"])).T
     s = part.data.sample
     for name, values in (("text", text), ("image", image)):
         n = s[f"n_{name}"]

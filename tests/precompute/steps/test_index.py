@@ -12,7 +12,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
 from precompute.store.search import projection
 from tests.helpers.synthetic import CONCEPTS, VOCABULARY, word_feature
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def unit(x: np.ndarray) -> np.ndarray:

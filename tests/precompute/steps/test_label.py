@@ -12,7 +12,7 @@ from precompute.store.making.unfinished import Collected, Lens, load_json, load_
 from precompute.store.schema import VERDICTS
 from precompute.utils.text import words_of
 from tests.helpers.synthetic import CONCEPTS, word_feature
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 
 def test_every_planted_feature_gets_its_word(part: Part) -> None:

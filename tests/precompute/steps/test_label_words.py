@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from precompute.steps import label
 from precompute.steps.label_words import LONGEST_HAN, read_words, recurring
 from precompute.store.making.unfinished import Collected
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 CHINESE = [
     "一只猫坐在红色的垫子上", "两只狗和一个球在草地上", "红色的猫和蓝色的狗", "孩子们在海边玩沙子",

@@ -28,9 +28,10 @@ from precompute.steps.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
 from precompute.store.making.unfinished import Collected, load_json, load_step
 from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, VERDICTS
-from tests.helpers.synthetic import CONCEPTS, GRID, word_feature
+from tests.helpers.synthetic import CONCEPTS, word_feature
+from tests.helpers.synthetic_scenes import GRID
 from tests.helpers.tinies import Maker
-from tests.precompute.conftest import Part
+from tests.helpers.unfinished import Part
 
 Reply = Callable[[dict[str, Any]], tuple[int, bytes]]
 

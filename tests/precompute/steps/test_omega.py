@@ -17,9 +17,10 @@ from precompute.steps import weigh
 from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
 from tests.helpers import tiny
-from tests.helpers.synthetic import N_FEATURES, accumulate, to_bf16
+from tests.helpers.accumulator_reference import accumulate
+from tests.helpers.omega_reference import K, Reference, unit
+from tests.helpers.synthetic import N_FEATURES, to_bf16
 from tests.helpers.tinies import Tiny
-from tests.precompute.steps.test_weigh import K, Reference, unit
 
 RESAMPLES = 200
 N, D, SCALE_LOG2 = 40, 24, 3
@@ -86,7 +87,7 @@ def write_random(path: Path, seed: int) -> tuple[dict[str, Any], np.ndarray]:
         np.save(path / f"{name}.npy", array)
     np.savez(
         path / "collect/accum.npz",
-        **accumulate(feature, kind_t[token], value, row_t[token], position_t[token]),
+        **accumulate(feature, kind_t[token], value, row_t[token], position_t[token], N_FEATURES),
     )
     np.savez(path / "collect/sample.npz", n_text=np.bincount(row_t[kind_t == TEXT], minlength=N))
     counts = np.bincount(kind_t, minlength=2)

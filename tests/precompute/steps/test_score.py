@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from precompute.steps import score
+from precompute.scoring.pairs import StoredPairs
+from precompute.scoring.scores import Weights, pair_scores
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import IMAGE, SCORES, TEXT
-from tests.precompute.conftest import Part
+from precompute.utils.stats import auroc, derangement, histogram
+from tests.helpers.unfinished import Part
 
 
 def maxima(part: Part, row: int) -> tuple[dict[int, float], dict[int, float], int, int]:
@@ -107,29 +109,27 @@ def test_calibration_tells_what_works(part: Part) -> None:
         assert entry["low"] <= entry["value"] <= entry["high"]
 
 
-def test_one_pair_is_scored_as_the_store_does(part: Part) -> None:
+def test_one_pair_is_scored_as_in_a_block(part: Part) -> None:
     found, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
-    weights = score.Weights.of_step(weigh, part.manifest, part.data.n_samples)
+    weights = Weights.from_step(weigh, part.manifest, part.data.n_samples)
     for row in (0, 7, 31):
-        text, image, n_events, n_tokens = maxima(part, row)
-        sides = [(np.array(sorted(x)), np.array([x[k] for k in sorted(x)])) for x in (text, image)]
-        alone = score.score_pair(sides[0], sides[1], weights, n_events=n_events, n_tokens=n_tokens)
-        for name in (*score.FROM_MAXIMA, "l0"):
-            assert alone[name] == found[name][row]
-        assert alone["random"] is None
+        alone = pair_scores(StoredPairs(part.data, np.array([row])), weights, int(part.options["seed"]))
+        assert set(alone) == set(SCORES)
+        for name in SCORES:
+            assert np.array_equal(alone[name], found[name][[row]], equal_nan=True), name
 
 
 def test_auroc_counts_ties_half() -> None:
-    got = score.auroc(np.array([1.0, 2, 3, np.nan]), np.array([0.0, 2, 5]))
+    got = auroc(np.array([1.0, 2, 3, np.nan]), np.array([0.0, 2, 5]))
     pairs = [(p, n) for p in (1, 2, 3) for n in (0, 2, 5)]
     assert got is not None
     assert got["value"] == pytest.approx(np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs]))
-    assert score.auroc(np.array([np.nan]), np.array([1.0])) is None
+    assert auroc(np.array([np.nan]), np.array([1.0])) is None
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 101])
 def test_derangement_moves_everything(n: int) -> None:
-    moved = score.derangement(n, np.random.default_rng(0))
+    moved = derangement(n, np.random.default_rng(0))
     assert sorted(moved) == list(range(n))
     assert (moved != np.arange(n)).all()
 
@@ -143,7 +143,7 @@ def test_derangement_moves_everything(n: int) -> None:
 def test_a_histogram_of_whatever_range(middle: float, steps: list[int], step: float, missing: bool) -> None:
     """Values that differ by next to nothing too, as the scores of equal samples do."""
     values = np.array([middle + i * step for i in steps] + [np.nan] * missing)
-    found = score.histogram(values)
+    found = histogram(values)
     assert sum(found["counts"]) == len(steps)
     if steps:
         edges = np.array(found["edges"])

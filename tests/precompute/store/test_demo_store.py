@@ -12,7 +12,7 @@ from precompute.data import open_picture
 from precompute.model.mllm import IMAGE, Pair
 from precompute.options.precompute import Options
 from precompute.store.reader import Store
-from tests.conftest import Demo
+from tests.helpers.demo import Demo
 
 N_BATCHES = 2
 

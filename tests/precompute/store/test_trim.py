@@ -23,9 +23,9 @@ from precompute.store.making import trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.store_damage import edit, seal
 from tests.helpers.tinies import Tiny
-from tests.precompute.conftest import Part
-from tests.precompute.store.test_verify import edit, seal
+from tests.helpers.unfinished import Part
 
 FULL = ("token_event", "event_feature", "event_value")
 

@@ -21,8 +21,8 @@ from precompute.training import evaluate as evaluation
 from precompute.training.evaluate import RUNS, Shared, evaluate
 from precompute.utils.types import Array
 from tests.helpers import tiny
+from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import saevx
 
 Maker = Callable[..., EvaluateOptions]
 SINKS = 1.25

@@ -24,8 +24,8 @@ from precompute.training import train as training
 from precompute.training.activation_stream import Meter, Stream, batches
 from precompute.training.train import cut, train
 from tests.helpers import tiny
+from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
-from tests.precompute.commands.test_pipeline import saevx
 
 Maker = Callable[..., TrainOptions]
 

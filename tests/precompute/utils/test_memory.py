@@ -64,7 +64,7 @@ ctypes.CDLL = Nothing
 os.__dict__.pop("posix_fallocate")
 mmap.__dict__.pop("MADV_DONTNEED")
 sys.platform = "win32"
-from precompute import failures, files, memory
+from precompute.utils import failures, files, memory
 memory.give_back()
 memory.forget_peak()
 assert memory.resident() > 0 and memory.total() > memory.available() > 0

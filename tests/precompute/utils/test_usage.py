@@ -13,7 +13,7 @@ from precompute.cli import run
 from precompute.options.precompute import Options
 from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, expanded, options_of
-from tests.precompute.commands.test_pipeline import saevx
+from tests.helpers.in_process import saevx
 
 PASS = ("precompute", "x", "--model", "m", "--sae", "s", "--out", "o")
 TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")

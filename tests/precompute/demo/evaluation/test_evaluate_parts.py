@@ -14,9 +14,9 @@ from precompute.demo.evaluation.evaluate_store import weighed
 from precompute.demo.scenes import Entity, Scene
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from tests.conftest import Demo
 from tests.helpers import tiny
-from tests.precompute.store.test_store import walk
+from tests.helpers.demo import Demo
+from tests.helpers.listing import walk
 
 BOX = (0, 0, 64, 64)
 

@@ -1,0 +1,142 @@
+"""Every score of METHOD *Scoring and ranking data*, by its name: one implementation for stored, new and live pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from precompute.scoring.pairs import Pairs
+from precompute.store.reader import Store
+from precompute.utils.ragged import offsets, strongest
+from precompute.utils.types import Array
+
+TOP_WEIGHTED = 32
+
+# Scores that a pair's two sets of maxima give; the others need tokens or the whole model.
+FROM_MAXIMA = (
+    "cosine",
+    "cosine-weighted",
+    "cosine-cooccurring",
+    "cosine-mean",
+    "pooled-cosine",
+    "supported-share",
+    "cooccurring-l0",
+)
+
+
+class Weights(NamedTuple):
+    """Per feature: ω and the weight of `supported-share`."""
+
+    omega_f: Array
+    """float64 [F], NaN where a feature has none."""
+    support_f: Array
+    """float64 [F] ≥ 0: rarity on text times centred ω."""
+
+    @classmethod
+    def from_features(cls, omega: Array, omega_centred: Array, samples_text: Array, n_samples: int) -> Weights:
+        """
+        Args:
+            omega, omega_centred: float64 [F]. samples_text: int [F] samples with the feature on text.
+        """
+        rarity_f = np.maximum(np.log(n_samples / (1 + samples_text)), 0)
+        return cls(omega, rarity_f * np.maximum(_zero(omega_centred), 0))
+
+    @classmethod
+    def from_step(cls, weigh: Mapping[str, Array], manifest: Mapping[str, Any], n_samples: int) -> Weights:
+        """The weights of a store in the making, from the arrays of step `weigh`."""
+        return cls.from_features(
+            weigh[_omega_name(manifest)], weigh["omega_centred"], weigh["samples"][:, 0], n_samples
+        )
+
+    @classmethod
+    def from_store(cls, store: Store) -> Weights:
+        """The weights of a finished store: any number of new pairs can be scored with them."""
+        table = store.features.table
+        return cls.from_features(
+            table[_omega_name(store.manifest)], table["omega_centred"], table["samples_text"], store.n_samples
+        )
+
+
+def _omega_name(manifest: Mapping[str, Any]) -> str:
+    return "omega_all_pairs" if manifest["omega"]["kind"] == "all-pairs" else "omega"
+
+
+def _zero(values: Array) -> Array:
+    return np.nan_to_num(values, nan=0.0)
+
+
+def pair_scores(pairs: Pairs, weights: Weights, seed: int = 0) -> dict[str, Array]:
+    """Every score by its name, float64 [n]; NaN where it does not apply, as `random` where pairs have no id."""
+    scores = score_maxima(*pairs.maxima, weights)
+    n_tokens_n = pairs.n_tokens_nm.sum(1).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores["l0"] = pairs.n_events_n / n_tokens_n
+    scores["caption-nll"] = -pairs.nll_n
+    ids = pairs.sample_ids
+    scores["random"] = np.full(len(n_tokens_n), np.nan) if ids is None else chance(ids, seed)
+    return scores
+
+
+def score_maxima(text: csr_matrix, image: csr_matrix, weights: Weights) -> dict[str, Array]:
+    """The scores that follow from maxima, float64 [n] each; NaN where a mean has no member.
+
+    Args:
+        text, image: largest z per feature, CSR [n, F] with features ascending in a row.
+    """
+    omega = _zero(weights.omega_f)
+    has_omega = (~np.isnan(weights.omega_f)).astype(np.float64)
+    any_nf = text.maximum(image).tocsr()
+    any_nf.sort_indices()
+    active, both = _ones(any_nf), _ones(text).multiply(_ones(image)).tocsr()
+    total = active @ omega
+    n_with = active @ has_omega
+    top = _strongest(any_nf, TOP_WEIGHTED)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "cosine": total,
+            "cosine-weighted": (top @ omega) / (top @ has_omega),
+            "cosine-cooccurring": both @ omega,
+            "cosine-mean": total / n_with,
+            "pooled-cosine": pooled_cosine(text, image),
+            "supported-share": supported_share(text, image, weights.support_f),
+            "cooccurring-l0": np.diff(both.indptr).astype(np.float64),
+        }
+
+
+def _ones(matrix: csr_matrix) -> csr_matrix:
+    return csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _strongest(matrix: csr_matrix, k: int) -> csr_matrix:
+    """Keeps each row's k largest values; ties go to the smaller feature."""
+    kept = strongest(matrix.data, matrix.indptr, k)
+    indptr = offsets(np.minimum(np.diff(matrix.indptr), k))
+    return csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def _squares(matrix: csr_matrix) -> Array:
+    squares: Array = matrix.power(2) @ np.ones(matrix.shape[1])
+    return squares
+
+
+def pooled_cosine(text: csr_matrix, image: csr_matrix) -> Array:
+    dot = text.multiply(image).tocsr() @ np.ones(text.shape[1])
+    length = np.sqrt(_squares(text) * _squares(image))
+    return np.divide(dot, length, out=np.zeros(len(dot)), where=length > 0)
+
+
+def supported_share(text: csr_matrix, image: csr_matrix, support_f: Array) -> Array:
+    text_on = _ones(text)
+    whole = text_on @ support_f
+    shared = text_on.multiply(_ones(image)).tocsr() @ support_f
+    return np.divide(shared, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+
+def chance(sample_ids: Sequence[str], seed: int) -> Array:
+    """Score `random`, float64 [n] in [0, 1): from the id alone, so that a pair has the same wherever it stands."""
+    digests = [hashlib.sha256(f"{seed} {sample_id}".encode()).digest()[:8] for sample_id in sample_ids]
+    return (np.frombuffer(b"".join(digests), ">u8") >> 11).astype(np.float64) / 2.0**53

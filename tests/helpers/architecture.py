@@ -1,0 +1,115 @@
+"""The rooms of the code, from the bottom floor to the top, and what imports what.
+
+`python -m tests.helpers.architecture` draws the picture in docs/architecture.md from the imports.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+ROOT = Path(__file__).parents[2]
+FLOORS = {
+    "precompute.errors": "the exceptions that end a command in one sentence",
+    "precompute.utils": "files, text, memory, processes, statistics",
+    "precompute.geometry": "which patch of which view an image token stands for",
+    "precompute.data": "the user's rows: formats, ids, texts, images, batches",
+    "precompute.options": "the options of every command",
+    "precompute.store": "the finished store: tables, readers, writer, checks",
+    "precompute.model": "the multimodal model, up to a layer",
+    "precompute.sae": "sparse autoencoders: formats, checks, encoding",
+    "precompute.collect": "the one pass over all pairs",
+    "precompute.live": "search, scores and steering for a running server",
+    "precompute.training": "saevx train, saevx evaluate",
+    "precompute.scoring": "scores, flags and their reasons",
+    "precompute.patches": "saevx patches",
+    "precompute.steps": "the steps after the pass: the words of --only",
+    "precompute.estimate": "time, memory and bytes of --dry-run",
+    "precompute.pipeline": "order of the steps, manifest",
+    "precompute.demo": "the demo's model, SAE-V and data",
+    "precompute.experiments": "the paper's experiments on the demo",
+    "precompute.cli": "the offline commands",
+    "backend": "the server: pages and JSON API",
+}
+"""Each floor and what it holds, from the bottom to the top. A module imports only from its own floor and from those
+before it in this list."""
+PICTURE = ROOT / "docs" / "img" / "architecture.svg"
+
+
+def floor_of(module: str) -> int | None:
+    """Index in FLOORS of the floor on which a module stands."""
+    for index, floor in enumerate(FLOORS):
+        if module == floor or module.startswith(f"{floor}."):
+            return index
+    return None
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Name and file of every module of `precompute` and `backend`."""
+    paths = sorted(path for top in ("precompute", "backend") for path in (ROOT / top).rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of all that a file imports, wherever in the file: a module, or a name in a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def floors_imported() -> set[tuple[int, int]]:
+    """Pairs of floors (importing, imported) with at least one import between them."""
+    pairs = set()
+    for module, path in modules().items():
+        here = floor_of(module)
+        for _, name in imports(path):
+            there = floor_of(name)
+            if here is not None and there is not None and here != there:
+                pairs.add((here, there))
+    return pairs
+
+
+def picture() -> str:
+    """An SVG: the floors from top to bottom, and a dot for each lower floor from which one imports.
+
+    Dots lie left of the stair alone, because no floor imports from one above it.
+    """
+    row, column, left, top = 26, 24, 500, 120
+    names = [floor.removeprefix("precompute.") for floor in FLOORS]
+    purposes = list(FLOORS.values())
+    n = len(names)
+    width, height = left + (n - 1) * column + 20, top + n * row + 12
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#1f2430">',
+        "<title>The rooms, from top to bottom, and from which lower rooms each imports</title>",
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        '<text x="16" y="28" font-size="15" font-weight="600">The rooms, top to bottom</text>',
+        '<text x="16" y="50" fill="#5b6270">● imports from the room of the column</text>',
+        '<text x="16" y="70" fill="#5b6270">A room imports only from rooms below it.</text>',
+    ]
+    for index in range(n - 1):
+        x = left + index * column + column // 2
+        out.append(f'<text transform="translate({x + 4} {top - 8}) rotate(-60)" font-size="12">{names[index]}</text>')
+    pairs = floors_imported()
+    for index in reversed(range(n)):
+        y = top + (n - 1 - index) * row
+        out.append(f'<rect x="8" y="{y}" width="{left - 16}" height="{row - 3}" rx="4" fill="#eef2f8"/>')
+        out.append(f'<text x="16" y="{y + 16}" font-weight="600">{names[index]}</text>')
+        out.append(f'<text x="116" y="{y + 16}" fill="#5b6270">{escape(purposes[index])}</text>')
+        for other in range(index):
+            x = left + other * column
+            out.append(f'<rect x="{x}" y="{y}" width="{column - 3}" height="{row - 3}" rx="4" fill="#f6f8fb"/>')
+            if (index, other) in pairs:
+                out.append(f'<circle cx="{x + column // 2 - 1}" cy="{y + row // 2 - 2}" r="4.5" fill="#2f6fde"/>')
+    return "\n".join([*out, "</svg>", ""])
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(picture(), encoding="utf-8")

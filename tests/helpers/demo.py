@@ -1,0 +1,18 @@
+"""The folders of the demo store that many tests read; the fixture `demo` makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+DEMO_SAMPLES = 480  # enough for planted pairs of every kind and K = 16 samples of the commoner words
+
+
+class Demo(NamedTuple):
+    """The folders `saevx demo` leaves."""
+
+    root: Path
+    model: Path
+    sae: Path
+    data: Path
+    store: Path

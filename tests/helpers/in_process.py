@@ -1,0 +1,37 @@
+"""The command `saevx` in this process, and the hashes of what it wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+from backend.commands import Saevx
+from precompute.cli import run
+
+
+class CommandResult(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+def saevx(*args: object) -> CommandResult:
+    """The console command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = run(Saevx, [str(arg) for arg in args])
+    return CommandResult(status, out.getvalue(), err.getvalue())
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but run.json."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }

@@ -1,0 +1,32 @@
+"""What users meet is documented: each score, flag and verdict in docs/method.md, each command in docs/commands.md."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from backend.commands import Saevx
+from precompute.store.schema import FLAGS, SCORES, VERDICTS
+from tests.helpers.architecture import ROOT
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("heading, names", [("Scoring", SCORES), ("Flags", FLAGS)])
+def test_every_score_and_flag_has_its_line(heading: str, names: dict[str, object]) -> None:
+    section = re.search(rf"^## {heading}.*?(?=^## )", page("method.md"), re.M | re.S)
+    assert section is not None
+    assert re.findall(r"^\| `([\w-]+)` \|", section[0], re.M) == list(names)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_is_defined(verdict: str) -> None:
+    assert f"`{verdict}`" in page("method.md") and f"`{verdict}`" in page("glossary.md")
+
+
+@pytest.mark.parametrize("command", Saevx.model_fields)
+def test_every_command_is_listed(command: str) -> None:
+    assert f"`saevx {command}" in page("commands.md")

@@ -1,0 +1,247 @@
+"""The rules of the code's layout, read from its source: what may import what, how long a module may be, which words are
+not used as names. A violation is printed as one line, `file:line: what is wrong`."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from tests.helpers.architecture import ROOT, floor_of, imports, modules
+
+MAX_MODULE_LINES = 330
+MAX_FUNCTION_LINES = 60
+MAX_MODULES_IN_A_FOLDER = 16
+MAX_MODULES_BESIDE_ROOMS = 6
+WORDS = {"found", "told", "said", "asked", "some", "kept", "settle", "beside", "anew"}
+ARRAYS = {"Array", "Tensor", "NDArray", "ndarray", "csr_matrix"}
+ONLY_OFFLINE = (
+    "collect", "training", "patches", "steps", "estimate", "pipeline", "demo", "experiments", "cli"
+)  # fmt: skip
+
+CODE = sorted(path for room in ("precompute", "backend") for path in (ROOT / room).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "frontend" / "static" / "js").rglob("*.js"))
+
+
+def none(violations: list[str]) -> None:
+    """Fails with one line per violation."""
+    assert not violations, "\n" + "\n".join(violations)
+
+
+def at(path: Path, line: int = 0) -> str:
+    return f"{path.relative_to(ROOT)}:{line}" if line else str(path.relative_to(ROOT))
+
+
+def test_no_test_imports_a_test() -> None:
+    """What tests share lies in tests/helpers or is a fixture of a conftest.py."""
+    none([
+        f"{at(path, line)}: imports {name}" for path in TESTS for line, name in imports(path)
+        if name.startswith("tests.") and any(part.startswith("test_") or part == "conftest" for part in name.split("."))
+    ])  # fmt: skip
+
+
+def test_quick_tests_cover_every_room() -> None:
+    """`make check` runs some tests of each folder of tests."""
+    quick = (ROOT / "tests" / "quick.txt").read_text().split()
+    files = [ROOT / name.partition("::")[0] for name in quick]
+    rooms = {path.parent for path in TESTS if path.name.startswith("test_")}
+    rooms -= {ROOT / "tests" / "e2e", ROOT / "tests" / "bench"}
+    covered = {parent for file in files for parent in (file, *file.parents)}
+    wrong = [f"tests/quick.txt: {at(file)} does not exist" for file in files if not file.exists()]
+    for name, _, test in (entry.partition("::") for entry in quick if "::" in entry):
+        if f"def {test}(" not in (ROOT / name).read_text():
+            wrong.append(f"tests/quick.txt: {name} has no {test}")
+    none([*wrong, *(f"tests/quick.txt: no test of {at(room)}" for room in sorted(rooms - covered))])
+
+
+# ---- imports
+
+
+def edges() -> Iterator[tuple[str, str, Path, int]]:
+    """(module, imported module, file, line), imports inside functions and under TYPE_CHECKING included.
+
+    The packages' own `__init__` modules are left out on the importing side of `precompute` alone: it only registers
+    the demo's vision tower with transformers, when transformers itself is imported.
+    """
+    known = modules()
+    for module, path in known.items():
+        for line, name in imports(path):
+            target = name if name in known else name.rpartition(".")[0]
+            if target in known and target != "precompute" and module not in ("precompute", target):
+                yield module, target, path, line
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    none([f"{at(path)}: no floor in tests/helpers/architecture.py" for module, path in modules().items()
+          if module != "precompute" and floor_of(module) is None])  # fmt: skip
+
+
+def test_no_import_of_a_floor_above() -> None:
+    wrong = []
+    for module, target, path, line in edges():
+        low, high = floor_of(module), floor_of(target)
+        if low is not None and high is not None and high > low:
+            wrong.append(f"{at(path, line)}: imports {target}, a floor above")
+    none(wrong)
+
+
+def test_the_server_imports_nothing_that_only_makes_stores() -> None:
+    """Its commands do: they run the offline stage."""
+    none([
+        f"{at(path, line)}: imports {target}, which a server does not need" for module, target, path, line in edges()
+        if module.startswith("backend.") and module not in ("backend.cli", "backend.commands", "backend.demo")
+        and target.startswith(tuple(f"precompute.{room}" for room in ONLY_OFFLINE))
+    ])  # fmt: skip
+
+
+def test_no_circle_of_imports() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, target, _, _ in edges():
+        graph.setdefault(module, set()).add(target)
+    none([" → ".join([*circle, circle[0]]) for circle in circles(graph)])
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """One circle through each module that lies on one, none twice."""
+    seen: dict[frozenset[str], list[str]] = {}
+    for start in sorted(graph):
+        before: dict[str, str] = {}
+        queue = [start]
+        for node in queue:
+            for target in sorted(graph.get(node, ())):
+                if target == start:
+                    way = [node]
+                    while way[-1] != start:
+                        way.append(before[way[-1]])
+                    seen.setdefault(frozenset(way), way[::-1])
+                    queue.clear()
+                    break
+                if target not in before:
+                    before[target] = node
+                    queue.append(target)
+    return list(seen.values())
+
+
+def test_circles_are_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_import_by_string() -> None:
+    none([
+        f"{at(path, node.lineno)}: {ast.unparse(node.func)}" for path in CODE for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("__import__", "import_module", "importlib.import_module", "import_string")
+    ])  # fmt: skip
+
+
+# ---- sizes
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in [*CODE, *TESTS, *SCRIPTS]}
+    none([f"{at(path)}: {length} lines, at most {MAX_MODULE_LINES}" for path, length in lengths.items()
+          if length > MAX_MODULE_LINES])  # fmt: skip
+
+
+def test_no_function_is_too_long() -> None:
+    none([f"{at(path, line)}: {name} has {length} lines, at most {MAX_FUNCTION_LINES}"
+          for path in [*CODE, *TESTS, *SCRIPTS]
+          for line, name, length in (functions if path.suffix == ".py" else script_functions)(path)
+          if length > MAX_FUNCTION_LINES])  # fmt: skip
+
+
+def functions(path: Path) -> Iterator[tuple[int, str, int]]:
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def script_functions(path: Path) -> Iterator[tuple[int, str, int]]:
+    """Functions of a JavaScript module that begin, and end with a brace, in the first column."""
+    start, name = 0, ""
+    for number, text in enumerate(path.read_text().splitlines(), 1):
+        begin = re.match(r"(?:export )?(?:async )?(?:function\*? |const )(\w+)\b.*\{$", text)
+        if begin:
+            start, name = number, begin[1]
+        elif text.startswith("}") and start:
+            yield start, name, number - start + 1
+            start = 0
+
+
+def test_no_folder_is_too_full() -> None:
+    folders = sorted({path.parent for path in CODE})
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in folders}
+    wrong = [f"{at(folder)}: {count} modules, at most {MAX_MODULES_IN_A_FOLDER}" for folder, count in counts.items()
+             if count > MAX_MODULES_IN_A_FOLDER]  # fmt: skip
+    if counts[ROOT / "precompute"] > MAX_MODULES_BESIDE_ROOMS:
+        wrong.append(f"precompute: {counts[ROOT / 'precompute']} modules beside its rooms, at most six")
+    none(wrong)
+
+
+# ---- words
+
+
+def test_names_say_what_a_thing_is() -> None:
+    wrong = []
+    for path in CODE:
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+            if token.type == tokenize.NAME and token.string in WORDS:
+                wrong.append(f"{at(path, token.start[0])}: {token.string}")
+    for path in SCRIPTS:
+        for number, text in enumerate(without_texts(path.read_text()).splitlines(), 1):
+            names = re.findall(r"[\w$]+", text.replace(".some(", "("))  # a method of JavaScript's arrays
+            wrong += [f"{at(path, number)}: {word}" for word in names if word in WORDS]
+    none(wrong)
+
+
+def without_texts(source: str) -> str:
+    """JavaScript without its comments and strings, line by line as before."""
+    texts = r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`"""
+    return re.sub(texts, lambda match: "\n" * match[0].count("\n"), source, flags=re.S)
+
+
+# ---- shapes
+
+
+def test_arrays_are_described() -> None:
+    """Public functions and fields of arrays have a docstring: the place for shape, dtype and unit."""
+    none([violation for path in CODE for violation in undescribed(path)])
+
+
+def undescribed(path: Path) -> Iterator[str]:
+    tree = parse(path)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    for owner in [tree, *classes]:
+        prefix = f"{owner.name}." if isinstance(owner, ast.ClassDef) else ""
+        for node in owner.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                annotations = [node.returns, *(argument.annotation for argument in arguments)]
+                stub = any("overload" in ast.unparse(decorator) for decorator in node.decorator_list)
+                if any(map(of_arrays, annotations)) and not stub and not ast.get_docstring(node):
+                    yield f"{at(path, node.lineno)}: {prefix}{node.name} takes or returns arrays and has no docstring"
+    for owner in classes:
+        for field, after in pairwise([*owner.body, None]):
+            if isinstance(field, ast.AnnAssign) and of_arrays(field.annotation) and not described(field, after, owner):
+                yield f"{at(path, field.lineno)}: {owner.name}.{ast.unparse(field.target)} has no docstring"
+
+
+def of_arrays(annotation: ast.expr | None) -> bool:
+    return annotation is not None and bool(ARRAYS & set(re.findall(r"\w+", ast.unparse(annotation))))
+
+
+def described(field: ast.AnnAssign, after: ast.stmt | None, owner: ast.ClassDef) -> bool:
+    """By a text below it, or by its name in the docstring of its class; private fields need none."""
+    name = ast.unparse(field.target)
+    below = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+    return below or name.startswith("_") or bool(re.search(rf"\b{name}\b", ast.get_docstring(owner) or ""))
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
