@@ -134,7 +134,7 @@ class Bench(CommandOptions):
         if not (self.demo / "store" / "manifest.json").is_file():
             raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
         sys.path.insert(0, str(ROOT))
-        from tests.bench.run import bench, names, said, write
+        from tests.bench.run import bench, names, summary_line, write
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
@@ -145,7 +145,7 @@ class Bench(CommandOptions):
                 self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
                 wide=self.wide and self.wide.resolve(),
             )  # fmt: skip
-            print(said(result))
+            print(summary_line(result))
             if out is not None:
                 write(result, out)
 

@@ -24,8 +24,8 @@ from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
+from precompute.sae.quality import sae_warning
 from precompute.sae.sae import SaeV
-from precompute.scoring.sae_warning import sae_warning
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
 from precompute.utils.tensors import exact

@@ -62,22 +62,49 @@ function Kl({ steps }) {
     </svg><figcaption class="tiny soft">KL divergence of the steered from the unsteered model on the same prefix, per step; maximum ${largest < 0.01 ? "below 0.01" : largest.toFixed(2)} nats</figcaption></figure>`;
 }
 
+/** The body of POST /api/v1/steer. */
+function requestBody(state, image) {
+  const { prompt, scope, max_tokens, temperature, seed, sample } = state;
+  const features = state.features.map(({ id, mode, strength }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength }));
+  return { prompt, scope, max_tokens, temperature, seed, features, ...(image ? { image } : sample ? { sample_id: sample } : {}) };
+}
+
+/** Stream the two answers into the state of a run; `setRun` takes a function from the old state to the new one. */
+async function generate(body, signal, setRun) {
+  try {
+    const response = await fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+    if (!response.ok) throw new Error(await problem(response));
+    for await (const { event: kind, data } of events(response.body)) {
+      if (kind === "token") setRun((old) => ({ ...old, [data.channel]: old[data.channel] + data.text }));
+      else if (kind === "kl") setRun((old) => ({ ...old, kl: [...old.kl, data.kl] }));
+      else if (kind === "done") setRun((old) => ({ ...old, phase: "done", done: data }));
+      else if (kind === "error") throw new Error(data.detail ?? data.message ?? "The model stopped with an error.");
+    }
+    setRun((old) => (old.phase === "running" ? { ...old, phase: "error", error: "The stream ended before the answer was complete." } : old));
+  } catch (error) {
+    setRun((old) => (error.name === "AbortError" ? { ...old, phase: "stopped" } : { ...old, phase: "error", error: errorMessage(error) }));
+  }
+}
+
+/** While the model loads in the background, ask for its state, and reload the page when it changes. */
+function reloadWhenLoaded() {
+  if (root.dataset.liveState !== "loading") return undefined;
+  const timer = setInterval(async () => {
+    try { const { state } = await api("/live"); if (state !== "loading") location.reload(); } catch { /* try again */ }
+  }, 3000);
+  return () => clearInterval(timer);
+}
+
 function App() {
   const [state, setState] = useState(start);
   const [image, setImage] = useState(null);
   const [run, setRun] = useState({ phase: "idle", default: "", steered: "", kl: [], done: null, error: "" });
-  const [live, setLive] = useState(root.dataset.ready === "yes");
+  const live = root.dataset.ready === "yes";
   const control = useRef(null);
   const set = (part) => setState((old) => ({ ...old, ...part }));
 
   useEffect(() => { history.replaceState(null, "", address(state)); }, [state]);
-  useEffect(() => { // a model that loads in the background is ready soon
-    if (live || root.dataset.liveState !== "loading") return undefined;
-    const timer = setInterval(async () => {
-      try { const { state } = await api("/live"); if (state !== "loading") location.reload(); } catch { /* try again */ }
-    }, 3000);
-    return () => clearInterval(timer);
-  }, [live]);
+  useEffect(reloadWhenLoaded, []);
 
   const stop = () => control.current?.abort();
   const go = async (event) => {
@@ -85,24 +112,7 @@ function App() {
     stop();
     control.current = new AbortController();
     setRun({ phase: "running", default: "", steered: "", kl: [], done: null, error: "" });
-    const body = {
-      prompt: state.prompt, scope: state.scope, max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
-      features: state.features.map(({ id, mode, strength }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength })),
-      ...(image ? { image } : state.sample ? { sample_id: state.sample } : {}),
-    };
-    try {
-      const response = await fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: control.current.signal });
-      if (!response.ok) throw new Error(await problem(response));
-      for await (const { event: kind, data } of events(response.body)) {
-        if (kind === "token") setRun((old) => ({ ...old, [data.channel]: old[data.channel] + data.text }));
-        else if (kind === "kl") setRun((old) => ({ ...old, kl: [...old.kl, data.kl] }));
-        else if (kind === "done") setRun((old) => ({ ...old, phase: "done", done: data }));
-        else if (kind === "error") throw new Error(data.detail ?? data.message ?? "The model stopped with an error.");
-      }
-      setRun((old) => (old.phase === "running" ? { ...old, phase: "error", error: "The stream ended before the answer was complete." } : old));
-    } catch (error) {
-      setRun((old) => (error.name === "AbortError" ? { ...old, phase: "stopped" } : { ...old, phase: "error", error: errorMessage(error) }));
-    }
+    await generate(requestBody(state, image), control.current.signal, setRun);
   };
   const pick = (event) => {
     const [file] = event.target.files;
@@ -135,13 +145,17 @@ function App() {
   <div class="stack">
     <${Features} features=${state.features} change=${(features) => set({ features })} />
     ${run.error && html`<p class="note error" role="alert" data-testid="steer-error">${run.error}</p>`}
-    <div class="cols even" aria-live="polite" aria-busy=${false}>
-      <section><h2>Default</h2><div class="out" data-testid="out-default">${run.default || html`<span class="soft">${busy ? "…" : "answer of the unchanged model"}</span>`}</div></section>
-      <section><h2>Steered</h2><div class="out steered" data-testid="out-steered">${run.steered || html`<span class="soft">${busy ? "…" : "answer with the features above"}</span>`}</div></section>
-    </div>
+    <${Answers} run=${run} busy=${busy} />
     <${Kl} steps=${run.kl} />
     ${run.done && html`<${Done} done=${run.done} />`}
   </div>`;
+}
+
+function Answers({ run, busy }) {
+  return html`<div class="cols even" aria-live="polite" aria-busy=${false}>
+      <section><h2>Default</h2><div class="out" data-testid="out-default">${run.default || html`<span class="soft">${busy ? "…" : "answer of the unchanged model"}</span>`}</div></section>
+      <section><h2>Steered</h2><div class="out steered" data-testid="out-steered">${run.steered || html`<span class="soft">${busy ? "…" : "answer with the features above"}</span>`}</div></section>
+    </div>`;
 }
 
 function Done({ done }) {
