@@ -1,4 +1,4 @@
-"""Stores that are damaged, deleted, moved or replaced while they are served: a sentence or the new store, never both."""
+"""Stores that are damaged, deleted, moved or replaced while they are served: a sentence or the new store, no mixture."""
 
 from __future__ import annotations
 
