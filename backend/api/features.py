@@ -48,14 +48,14 @@ Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 @router.get("/features", summary="List of features, filtered and sorted")
 def get_features(
     store: StoreDep,
-    sort: FeatureSort = "id",
+    sort: Annotated[FeatureSort, Query(description="Figure to sort by.")] = "id",
     order: Order = "asc",
     verdict: Annotated[list[Verdict] | None, Query(description="May be repeated.")] = None,
-    min_omega: Bound = None,
-    min_lift: Bound = None,
+    min_omega: Annotated[Bound, Query(description="Minimum ω.")] = None,
+    min_lift: Annotated[Bound, Query(description="Minimum lift.")] = None,
     max_density: Annotated[Bound, Query(description="Largest density, in the modality where it is denser.")] = None,
     q: Annotated[Words, Query(description="Words in the label or the promoted tokens.")] = None,
-    has_label: bool | None = None,
+    has_label: Annotated[bool | None, Query(description="Only features with, or without, a label.")] = None,
     ids: Annotated[str | None, Query(description="Feature numbers, separated by commas.", max_length=6000)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -93,7 +93,7 @@ async def get_examples(
     band: Annotated[
         int, Query(ge=-1, le=3, description="-1: the strongest examples; 0 to 3: octaves below the highest activation.")
     ] = -1,
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    limit: Annotated[int, Query(ge=1, le=200, description="Number of examples.")] = 20,
     recompute: Annotated[
         bool, Query(description="Let the live model, if it is ready, compute activations that the store does not hold.")
     ] = True,

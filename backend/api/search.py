@@ -27,8 +27,8 @@ router = APIRouter(tags=["search"])
 def get_search(
     request: Request,
     store: StoreDep,
-    q: Annotated[str, Query(min_length=1, max_length=500)],
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    q: Annotated[str, Query(min_length=1, max_length=500, description="Words to search for.")],
+    limit: Annotated[int, Query(ge=1, le=200, description="Number of features and of samples.")] = 20,
 ) -> WordSearch:
     answer = store.store.search.words(q, limit)
     answer["samples"] = Links(request, store).all_images(answer["samples"])

@@ -1,4 +1,4 @@
-"""Stores that are damaged, deleted, moved or replaced while they are served: a sentence or the new store, no mixture."""
+"""Stores that are damaged, deleted, moved or replaced while they are served: a sentence or the new store, not both."""
 
 from __future__ import annotations
 
