@@ -53,6 +53,8 @@ def test_each_question_is_answered_by_the_file_it_names() -> None:
         "ω": "omega", "`cross-modal`": '"cross-modal"', "EXIF": "exif", "`/quality`": "select(", "Foo-VL": "FAMILIES"
     }  # fmt: skip
     assert len(rows) == len(words)
+    for name, function in re.findall(r"\| `([^`]+)`, in `(\w+)`", table):
+        assert f"def {function}(" in (ROOT / name).read_text(encoding="utf-8"), (name, function)
     for question, name in rows.items():
         word = next(text for key, text in words.items() if key in question)
         assert word in (ROOT / name).read_text(encoding="utf-8"), (question, name)

@@ -152,7 +152,7 @@ def run(
         max_tokens=steering.max_tokens,
         temperature=steering.temperature,
         seed=steering.seed,
-        sink_norm=Scale.of(store.store.manifest).sink_norm,
+        sink_norm=Scale.from_manifest(store.store.manifest).sink_norm,
         emit=emit_event,
         stop=stop,
     )

@@ -19,13 +19,13 @@ from precompute.collect.entries import (
     band_cells,
     bits_of,
     entry_hash,
+    fixed_point,
     join,
-    none,
+    no_entries,
     octave,
     pick_bands,
     ranked,
     sample_hash,
-    whole,
 )
 from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.utils.ragged import torch_rank_in_run
@@ -35,14 +35,15 @@ from precompute.utils.types import Array
 N_BINS = 256
 SHIFT = 7
 """Bin of a float16 = its bits >> 7: 8 bins an octave."""
-MOST_WAITING = 1 << 20
-"""Entries that wait, or as many as are kept, before the lists are cut again."""
+MAX_PENDING = 1 << 20
+"""Candidates that are gathered, or as many as were chosen, before a list is cut again."""
 LAST_HASH = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Accum:
-    """What is kept of any set of samples, on the CPU; the histogram [2F, 256] as its few filled cells."""
+    """The accumulators of any set of samples, on the CPU; the histogram [2F, 256] as its few filled cells. A group is a
+    feature and a modality, feature · 2 + modality."""
 
     count: Tensor
     """int64 [2F]: active tokens."""
@@ -51,9 +52,9 @@ class Accum:
     max: Tensor
     """float16 [2F]."""
     hist_at: Tensor
-    """int64, rising."""
+    """int64, rising: the filled cells, group · 256 + bin."""
     hist_n: Tensor
-    """int64."""
+    """int64: active tokens in each of them."""
     top: Entries
     """At most TOP a group, each a sample by its largest value; value falling, then row."""
     band: Entries
@@ -61,11 +62,13 @@ class Accum:
 
 
 class Accumulator:
-    """Takes in samples, or what other accumulators have kept, in place: the memory it needs does not grow with either
-    (one dense histogram, and lists of at most a few entries per group).
+    """Takes in samples, or other accumulators, in place. Its memory does not grow with their number: it holds one dense
+    histogram, and lists of at most a few entries per group.
 
-    Most samples can neither be among a group's strongest nor among a band's smallest hashes: a gate per group and a
-    limit per cell keep them out before anything is sorted. Both only ever drop what could not have been kept.
+    Why gate and limit: most samples can be neither among a group's TOP strongest nor among a band's BAND smallest
+    hashes, and sorting all of them would take longer than the forward pass. The gate of a group is the value of its
+    TOP-th entry so far, the limit of a cell (a group's band) the hash of its BAND-th. Both only get stricter as more
+    samples come, so what they drop could never have been chosen, in whatever order the samples come.
 
     Args:
         device: of the activations that it is going to see.
@@ -77,11 +80,12 @@ class Accumulator:
         self.count, self.total = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
         self.max = torch.zeros(n, dtype=torch.float16, device=device)
         self.hist = torch.zeros(n * N_BINS, dtype=torch.int64, device=device)
-        self.top, self.band = Waiting(device), Waiting(device)
+        self.top, self.band = Candidates(device), Candidates(device)
         self.gate = torch.zeros(n, dtype=torch.int16, device=device)
         """Bits of the value that TOP entries of a group reach; 0 while there are fewer."""
         self.limit = torch.full((n * N_BANDS,), LAST_HASH, device=device)
-        """Hash of a cell's BAND-th entry, as the bands lay when `limit_octave` was the maximum's."""
+        """Hash of a cell's BAND-th entry. Bands are counted down from the group's maximum, so a limit holds only as
+        long as the maximum is in the octave in which it was when the limit was set, `limit_octave`."""
         self.limit_octave = torch.full((n,), -64, dtype=torch.int8, device=device)
 
     def update(self, events: Activations, samples: BySample) -> None:
@@ -92,16 +96,16 @@ class Accumulator:
         """
         group, bits = events.group_e, bits_of(events.value_e).long()
         self.count.index_add_(0, group, torch.ones_like(group))
-        self.total.index_add_(0, group, whole(bits))
+        self.total.index_add_(0, group, fixed_point(bits))
         self.hist.index_add_(0, group * N_BINS + (bits >> SHIFT), torch.ones_like(group))
         here, value = samples.group[samples.last], bits_of(samples.value[samples.last])
         bits_of(self.max).scatter_reduce_(0, here, value, "amax")
         self.top.add(samples.entries(samples.last[nonzero_indices(value >= self.gate[here])]))
         self.band.add(samples.entries(self._band_candidates(samples)))
-        self._settle()
+        self._compact()
 
     def _band_candidates(self, samples: BySample) -> Tensor:
-        """Places of what may be among a band's smallest hashes."""
+        """int64: places in `samples` of what may be among a band's smallest hashes."""
         group = samples.group
         largest = octave(self.max[group])
         cell = band_cells(group, samples.value, largest)
@@ -120,27 +124,28 @@ class Accumulator:
         self.hist[other.hist_at.to(self.device)] += other.hist_n.to(self.device)
         self.top.add(top.take(nonzero_indices(bits_of(top.value) >= self.gate[top.group])))
         self.band.add(band)
-        self._settle()
+        self._compact()
 
-    def _settle(self, most: int = MOST_WAITING) -> None:
-        """Cut the lists, once more waits than is kept."""
-        if self.top.n > max(most, len(self.top.kept.row)):
+    def _compact(self, max_pending: int = MAX_PENDING) -> None:
+        """Cut the lists, once more candidates are gathered than were chosen: so each sort is paid for by as many new
+        entries, and the work stays linear."""
+        if self.top.n > max(max_pending, len(self.top.chosen.row)):
             self._cut_top()
-        if self.band.n > max(most, len(self.band.kept.row)):
+        if self.band.n > max(max_pending, len(self.band.chosen.row)):
             self._cut_band()
 
     def _cut_top(self) -> None:
         top = self.top.joined()
         order = ranked(top)
         rank = torch_rank_in_run(top.group[order])
-        self.top.keep(top.take(order[nonzero_indices(rank < TOP)]))
+        self.top.replace_chosen(top.take(order[nonzero_indices(rank < TOP)]))
         last = order[nonzero_indices(rank == TOP - 1)]
         self.gate[top.group[last]] = bits_of(top.value[last])
 
     def _cut_band(self) -> None:
         octave_g = octave(self.max)
         band = pick_bands(self.band.joined(), octave_g, self.seed)
-        self.band.keep(band)
+        self.band.replace_chosen(band)
         cell = band_cells(band.group, band.value, octave_g[band.group])
         last = nonzero_indices(torch_rank_in_run(cell) == BAND - 1)
         self.limit.fill_(LAST_HASH)
@@ -148,21 +153,21 @@ class Accumulator:
         self.limit_octave = octave_g
 
     def accum(self) -> Accum:
-        """What has been taken in."""
+        """All samples taken in so far."""
         self._cut_top()
         self._cut_band()
         filled = nonzero_indices(self.hist > 0)
-        top, band = (Entries(*(column.cpu() for column in one.kept)) for one in (self.top, self.band))
+        top, band = (Entries(*(column.cpu() for column in one.chosen)) for one in (self.top, self.band))
         return Accum(
             self.count.cpu(), self.total.cpu(), self.max.cpu(), filled.cpu(), self.hist[filled].cpu(), top, band
         )  # fmt: skip
 
 
-class Waiting:
-    """A list that was cut to what is kept, and what came since."""
+class Candidates:
+    """A list that was cut to the chosen entries, and the candidates that came since."""
 
     def __init__(self, device: torch.device | str) -> None:
-        self.kept = none(device)
+        self.chosen = no_entries(device)
         self.parts: list[Entries] = []
         self.n = 0
         """Entries of the parts."""
@@ -173,10 +178,10 @@ class Waiting:
             self.n += len(part.row)
 
     def joined(self) -> Entries:
-        return join([self.kept, *self.parts])
+        return join([self.chosen, *self.parts])
 
-    def keep(self, kept: Entries) -> None:
-        self.kept, self.parts, self.n = kept, [], 0
+    def replace_chosen(self, chosen: Entries) -> None:
+        self.chosen, self.parts, self.n = chosen, [], 0
 
 
 def tables(accum: Accum) -> dict[str, Array]:

@@ -22,7 +22,7 @@ from precompute.utils.types import Array
 
 VALUE_BITS = 15
 """Of a float16 ≥ 0."""
-FIXED = 24
+FRACTION_BITS = 24
 """Sums are in units of 2^−24, float16's smallest step, so they are exact."""
 
 
@@ -65,6 +65,7 @@ class Entries(NamedTuple):
     """int32: tokens of the sample that are active in this group."""
 
     def take(self, at: Tensor) -> Entries:
+        """The entries at these places, int64."""
         return Entries(*(column[at] for column in self))
 
 
@@ -92,6 +93,7 @@ class BySample(NamedTuple):
     """int64: each token's place in its sample."""
 
     def entries(self, at: Tensor) -> Entries:
+        """Those at these places, int64, as entries."""
         row, position = self.row_s[self.sample[at]], self.position_t[self.token[at]].int()
         return Entries(self.group[at], self.value[at], row, position, self.n_active[at])
 
@@ -146,7 +148,7 @@ def join(parts: Sequence[Entries]) -> Entries:
     return Entries(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def none(device: torch.device | str) -> Entries:
+def no_entries(device: torch.device | str) -> Entries:
     kinds = (torch.int64, torch.float16, torch.int64, torch.int32, torch.int32)
     return Entries(*(torch.zeros(0, dtype=kind, device=device) for kind in kinds))
 
@@ -239,17 +241,17 @@ def octave_of(bits: Tensor) -> Tensor:
     return _table(_octave, bits.device)[bits]
 
 
-def whole(bits: Tensor) -> Tensor:
+def fixed_point(bits: Tensor) -> Tensor:
     """int64: values in units of 2^−FIXED, by their bits, int64."""
-    return _table(_whole, bits.device)[bits]
+    return _table(_fixed_point, bits.device)[bits]
 
 
 def _octave(value: Array) -> Array:
     return np.where(value > 0, np.frexp(value)[1] - 1, -64).astype(np.int8)
 
 
-def _whole(value: Array) -> Array:
-    return np.ldexp(value, FIXED).astype(np.int64)
+def _fixed_point(value: Array) -> Array:
+    return np.ldexp(value, FRACTION_BITS).astype(np.int64)
 
 
 @cache

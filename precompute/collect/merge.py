@@ -1,6 +1,6 @@
 """End of `collect`: the shards put together, samples in the data's order, as the later steps read them.
 
-Rows are numbered here, after everything that had to be set aside is known; the layout is in docs/store.md.
+Rows are numbered here, when it is known which samples are rejected; the layout is in docs/store.md.
 """
 
 from __future__ import annotations
@@ -17,43 +17,53 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.collect import accumulators as acc
-from precompute.collect.collector import PRELUDE_FILE, THUMBS, Collector, thumb_path
+from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector, thumb_path
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
 from precompute.data import RejectedRow, none_left
 from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
+from precompute.sae.quality import QualitySums
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, new_array
 from precompute.utils.ragged import expand, offsets
 from precompute.utils.types import Array
 
-FAN = 8
-"""Accumulators that become one in a node of the tree."""
+FAN_IN = 8
+"""Files of accumulators that are merged into one."""
 TOKENS = 1 << 20
-"""Looked at together."""
+"""Tokens in memory at a time."""
 KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
 
 
-class Heads(NamedTuple):
-    """What is small of all shards."""
+class SampleHeaders(NamedTuple):
+    """What is small of all shards; n counts the store's rows, which lie in the data's order."""
 
     index_n: Array
     """int64 [N], rising: the data's row number of each row of the store."""
     n_token: Array
+    """int64 [N]: tokens of each row."""
     n_event: Array
+    """int64 [N]: events of each row."""
     max_n2: Array
+    """int64 [N, 2]: features active on each row's text and image."""
     rejected_rows: list[RejectedRow]
     records: list[dict[str, Any]]
+    """Of each row: `index` of the data, `images`, `views`."""
 
 
 def shards(job: Collector) -> Iterator[tuple[int, Any]]:
+    """Number and open .npz file of every shard (shard.py writes them)."""
     for number in range(len(job.plan.shards)):
         with np.load(shard_path(job.part, number), allow_pickle=False) as file:
             yield number, file
 
 
-def heads(job: Collector) -> Heads:
-    """Row order of the store, from all shards."""
+def read_headers(job: Collector) -> SampleHeaders:
+    """Row order of the store, from all shards.
+
+    Raises:
+        SaevxError: every sample was rejected.
+    """
     parts: dict[str, list[Array]] = {name: [] for name in ("index", "n_token", "n_event", "max_n")}
     rejected_rows = list(job.data.rejected_rows)
     records: list[dict[str, Any]] = []
@@ -70,7 +80,7 @@ def heads(job: Collector) -> Heads:
     if not len(columns["index"]):
         raise SaevxError(none_left("No sample could be used", rejected_rows))
     order = np.argsort(columns["index"])
-    return Heads(
+    return SampleHeaders(
         columns["index"][order],
         columns["n_token"][order],
         columns["n_event"][order],
@@ -92,7 +102,7 @@ def merge(job: Collector, ds: int) -> dict[str, Any]:
     for folder in ("events", "collect", "images"):
         shutil.rmtree(job.part / folder, ignore_errors=True)
         (job.part / folder).mkdir(parents=True)
-    head = heads(job)
+    head = read_headers(job)
     write_events(job, head)
     write_maxima(job, head)
     write_residuals(job, head, ds)
@@ -113,7 +123,7 @@ def merge(job: Collector, ds: int) -> dict[str, Any]:
     }
 
 
-def write_events(job: Collector, head: Heads) -> None:
+def write_events(job: Collector, head: SampleHeaders) -> None:
     """events/: tokens and their features."""
     folder = job.part / "events"
     token_start, event_start = offsets(head.n_token), offsets(head.n_event)
@@ -136,14 +146,14 @@ def write_events(job: Collector, head: Heads) -> None:
             target[at_t if name.startswith("token") else at_e] = file[name]
         memory.release(token_event, *files.values())
     for low in range(0, n_tokens, TOKENS):  # counts become offsets
-        some = token_event[low : low + TOKENS + 1]
-        np.cumsum(some, out=some)
+        piece = token_event[low : low + TOKENS + 1]
+        np.cumsum(piece, out=piece)
         memory.release(token_event)
     for target in (token_event, *files.values()):
         target.flush()
 
 
-def write_maxima(job: Collector, head: Heads) -> None:
+def write_maxima(job: Collector, head: SampleHeaders) -> None:
     """collect/max_full_*: every feature's largest value in every (row, modality)."""
     folder = job.part / "collect"
     start = offsets(head.max_n2.reshape(-1))
@@ -160,18 +170,18 @@ def write_maxima(job: Collector, head: Heads) -> None:
     value.flush()
 
 
-def write_residuals(job: Collector, head: Heads, ds: int) -> None:
+def write_residuals(job: Collector, head: SampleHeaders, ds: int) -> None:
     """collect/resid*: h of D_s's counted tokens as bf16 bits, by row and position."""
     folder = job.part / "collect"
     wanted = np.array([job.data.rows[i].index for i in job.plan.ds], dtype=np.int64)
     members = np.sort(wanted[np.isin(wanted, head.index_n)][:ds])
     np.save(folder / "ds_rows.npy", np.searchsorted(head.index_n, members))
-    taken = []
+    chosen = []
     for number, file in shards(job):
-        keep = np.flatnonzero(np.isin(file["resid_index"], members))
-        taken.append((number, keep, file["resid_index"][keep], file["resid_pos"][keep]))
-    index = np.concatenate([part[2] for part in taken])
-    position = np.concatenate([part[3] for part in taken])
+        at = np.flatnonzero(np.isin(file["resid_index"], members))
+        chosen.append((number, at, file["resid_index"][at], file["resid_pos"][at]))
+    index = np.concatenate([part[2] for part in chosen])
+    position = np.concatenate([part[3] for part in chosen])
     order = np.lexsort((position, index))
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -179,17 +189,17 @@ def write_residuals(job: Collector, head: Heads, ds: int) -> None:
     np.save(folder / "resid_pos.npy", position[order])
     target = new_array(folder / "resid.npy", np.uint16, (len(order), job.mllm.d_model))
     begin = 0
-    for number, keep, *_ in taken:
+    for number, at, *_ in chosen:
         source = np.load(resid_path(job.part, number), mmap_mode="r", allow_pickle=False)
-        target[place[begin : begin + len(keep)]] = source[keep]
-        begin += len(keep)
+        target[place[begin : begin + len(at)]] = source[at]
+        begin += len(at)
         memory.release(target)
     target.flush()
 
 
-def write_accum(job: Collector, head: Heads) -> None:
+def write_accum(job: Collector, head: SampleHeaders) -> None:
     """collect/accum.npz: the accumulators of all data, with the store's own row numbers."""
-    widths = tree(len(job.plan.shards))
+    widths = merge_tree(len(job.plan.shards))
     top = [accum_path(job.part, len(widths) - 1, i) for i in range(widths[-1])]
     if not all(path.exists() for path in top):  # no workers to merge them beforehand
         top = [accum_path(job.part, 0, i) for i in range(widths[0])]
@@ -200,27 +210,27 @@ def write_accum(job: Collector, head: Heads) -> None:
     np.savez(job.part / "collect" / "accum.npz", **tables)  # type: ignore[arg-type]
 
 
-def tree(n: int) -> list[int]:
-    """Files in each level of the tree over n shards, from the shards themselves to the FAN or fewer that
-    `write_accum` reads."""
+def merge_tree(n: int) -> list[int]:
+    """Files in each level of the tree over n shards, from the shards themselves to the FAN_IN or fewer that
+    `write_accum` reads. Workers merge the levels in parallel, so that the command need not read every shard's file."""
     widths = [n]
-    while widths[-1] > FAN:
-        widths.append(-(-widths[-1] // FAN))
+    while widths[-1] > FAN_IN:
+        widths.append(-(-widths[-1] // FAN_IN))
     return widths
 
 
-def write_node(job: Collector, level: int, number: int) -> None:
-    """The accumulators of a node's FAN or fewer children, as one file. As merging is associative to the bit, the
+def merge_node(job: Collector, level: int, number: int) -> None:
+    """The accumulators of a node's FAN_IN or fewer children, as one file. As merging is associative to the bit, the
     tree changes no byte of the store."""
-    path, n = accum_path(job.part, level, number), tree(len(job.plan.shards))[level - 1]
+    path, n = accum_path(job.part, level, number), merge_tree(len(job.plan.shards))[level - 1]
     if not path.exists():
-        children = range(number * FAN, min((number + 1) * FAN, n))
+        children = range(number * FAN_IN, min((number + 1) * FAN_IN, n))
         accum = accum_of(job, [accum_path(job.part, level - 1, i) for i in children])
         write_arrays(path, {f"accum_{name}": array for name, array in acc.save(accum).items()})
 
 
 def accum_of(job: Collector, paths: Sequence[Path]) -> acc.Accum:
-    """Of all events behind the files."""
+    """The accumulators of several files as one."""
     accumulator = acc.Accumulator(job.sae.n_features, job.seed)
     for path in paths:
         with np.load(path, allow_pickle=False) as file:
@@ -234,17 +244,17 @@ def accum_path(part: Path, level: int, number: int) -> Path:
     return shard_path(part, number).with_suffix(f".level{level}.npz") if level else shard_path(part, number)
 
 
-def write_samples(job: Collector, head: Heads) -> dict[str, Any]:
+def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
     """collect/sample.npz: per-sample figures. Returns the manifest's `tokens` and `quality`."""
     n, d = len(head.index_n), job.mllm.d_model
-    found = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
+    sums = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
     nll = np.full(n, np.nan)
     kinds = np.zeros((n, 4), np.int64)
     sum_md = np.zeros((2, d))
     count = np.zeros(2, np.int64)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
-        for name, target in found.items():
+        for name, target in sums.items():
             target[row_n] = file[name]
         nll[row_n] = file["nll"]
         sample_t = np.repeat(np.arange(len(row_n)), file["n_token"])
@@ -258,35 +268,17 @@ def write_samples(job: Collector, head: Heads) -> dict[str, Any]:
     columns: dict[str, Any] = {name: kinds[:, kind] for name, kind in KINDS.items()}
     columns |= {"width": sizes[:, 0], "height": sizes[:, 1], "caption_nll": nll}
     for i, m in enumerate(("text", "image")):
-        columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in found.items()}
+        columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in sums.items()}
         columns[f"sum_{m}_d"] = sum_md[i]
     np.savez(job.part / "collect" / "sample.npz", **columns)
     tokens = kinds.sum(axis=0)
     return {
         "tokens": dict(zip(("text", "image", "special", "sink"), tokens.tolist(), strict=True)),
-        "quality": quality(found["sse"].sum(axis=0), found["sq"].sum(axis=0), sum_md, tokens[:2], count),
+        "quality": QualitySums(tokens[:2], count, sums["sse"].sum(axis=0), sums["sq"].sum(axis=0), sum_md).figures(),
     }
 
 
-def quality(sse_m: Array, sq_m: Array, sum_md: Array, tokens_m: Array, events_m: Array) -> dict[str, Any]:
-    """FVU = Σ‖h − ĥ‖² / Σ‖h − mean h‖² and L0, per modality and both together (METHOD, *Quality*)."""
-
-    def fvu(error: float, square: float, sum_d: Array, n: int) -> float | None:
-        spread = square - float(sum_d @ sum_d) / n if n else 0.0
-        return float(error / spread) if spread > 0 else None
-
-    result: dict[str, Any] = {"fvu": {}, "l0": {}}
-    for m, name in enumerate(("text", "image")):
-        n = int(tokens_m[m])
-        result["fvu"][name] = fvu(sse_m[m], sq_m[m], sum_md[m], n)
-        result["l0"][name] = float(events_m[m] / n) if n else None
-    n = int(tokens_m.sum())
-    result["fvu"]["both"] = fvu(sse_m.sum(), sq_m.sum(), sum_md.sum(axis=0), n)
-    result["l0"]["both"] = float(events_m.sum() / n) if n else None
-    return result
-
-
-def write_records(job: Collector, head: Heads) -> str:
+def write_records(job: Collector, head: SampleHeaders) -> str:
     """samples.jsonl, quarantine.jsonl and the thumbnails under their row numbers. Returns the data's SHA-256."""
     rows = {row.index: row for row in job.data.rows}
     digest = hashlib.sha256()
@@ -295,15 +287,15 @@ def write_records(job: Collector, head: Heads) -> str:
         for number, record in enumerate(head.records):
             row = rows[record["index"]]
             images = []
-            for i, picture in enumerate(record["images"]):
+            for i, image in enumerate(record["images"]):
                 thumb = Path("images") / str(number // 1000) / f"{number}_{i}.webp"
                 (job.part / thumb).parent.mkdir(exist_ok=True)
-                link(thumb_path(job.part, row.index, i), job.part / thumb)
-                images.append({**picture, "thumb": thumb.as_posix()})
+                hardlink(thumb_path(job.part, row.index, i), job.part / thumb)
+                images.append({**image, "thumb": thumb.as_posix()})
             meaning = [
                 row.sample_id,
                 row.text,
-                [picture["sha256"] for picture in record["images"]],
+                [image["sha256"] for image in record["images"]],
                 row.extra,
             ]
             digest.update(json.dumps(meaning, sort_keys=True, ensure_ascii=False).encode() + b"\n")
@@ -318,7 +310,7 @@ def write_records(job: Collector, head: Heads) -> str:
     return digest.hexdigest()
 
 
-def link(source: Path, target: Path) -> None:
+def hardlink(source: Path, target: Path) -> None:
     """The same file under another name, whatever had that name; a copy where the file system has no hard links."""
     target.unlink(missing_ok=True)
     try:
@@ -331,4 +323,4 @@ def remove_temporary(part: Path) -> None:
     """Remove what only an interrupted pass needs."""
     for folder in (SHARDS, THUMBS):
         shutil.rmtree(part / folder, ignore_errors=True)
-    (part / PRELUDE_FILE).unlink(missing_ok=True)
+    (part / CALIBRATION_FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A shard of the pass: what is kept of each of its samples, and the file that holds it until the merge."""
+"""A shard of the pass: what a store holds of each of its samples, and the file in which it lies until the merge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from precompute.collect import accumulators as acc
 from precompute.collect.entries import Activations, BySample
 from precompute.data import RejectedRow
+from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import IMAGE, TEXT
 from precompute.sae.encode import Encoded
 from precompute.utils.files import atomic_write
@@ -22,36 +23,41 @@ from precompute.utils.ragged import offsets
 from precompute.utils.tensors import exact, nonzero_indices
 from precompute.utils.types import Array
 
-if TYPE_CHECKING:
-    from precompute.collect.collector import Loaded
-
 SHARDS = "shards"
 """Their folder in the unfinished store."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """All that is kept of one sample."""
+    """All that a store holds of one sample: t counts its tokens, e its events."""
 
     index: int
+    """Number of its row in the data."""
     token_id_t: Array
+    """int32 [t]."""
     modality_t: Array
+    """uint8 [t]: TEXT, IMAGE, SPECIAL or SINK."""
     count_t: Array
+    """int64 [t]: events of each token."""
     feature_e: Array
+    """uint16 [e], uint32 beyond 65,536 features: ascending inside a token."""
     value_e: Array
+    """float16 [e], in stored units."""
     max_m: Array
     """int64 [2]: features active in each modality."""
     max_feature: Array
-    """Text's ascending, then the image's; of each its largest value."""
+    """As feature_e, [Σ max_m]: the text's features ascending, then the image's."""
     max_value: Array
+    """float16 [Σ max_m], in stored units: the largest value of each of them."""
     error_m: Array
     """float64 [2] Σ‖h − ĥ‖² by modality."""
     square_m: Array
     """float64 [2] Σ‖h‖²."""
     nll: float
+    """Mean cross-entropy of the caption in nats; NaN where it was not measured."""
     record: dict[str, Any]
     resid_td: Tensor | None
-    """bf16, counted tokens of a member of D_s."""
+    """bf16 [counted tokens, d] of a member of D_s; None of other samples."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Shard:
     accum: acc.Accum
 
 
-def pair_events(encoded: Encoded, one: Loaded) -> Activations:
-    """A batch's activations as the accumulators take them in; those of pairs that are set aside are left out."""
+def pair_events(encoded: Encoded, one: LoadedBatch) -> Activations:
+    """A batch's activations as the accumulators take them in; those of rejected pairs are left out."""
     events, length_b = encoded.events, np.diff(encoded.start_b)
     pair_t = np.repeat(np.arange(len(length_b)), length_b)
     position_t = np.arange(len(pair_t)) - encoded.start_b[pair_t]
@@ -100,9 +106,9 @@ def maxima(samples: BySample) -> tuple[Array, Array, Array]:
 
 
 def split(
-    encoded: Encoded, one: Loaded, by_sample: BySample, ds: set[int], n_features: int
+    encoded: Encoded, one: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int
 ) -> Iterator[Sample]:
-    """A batch's samples, those set aside left out.
+    """A batch's samples, the rejected ones left out.
 
     Args:
         by_sample: the batch's activations. ds: indices of the rows that are members of D_s.
@@ -112,7 +118,7 @@ def split(
     max_bm, max_feature, max_value = maxima(by_sample)
     feature_e, max_feature = encoded.feature_e.astype(kind), max_feature.astype(kind)
     max_start = offsets(max_bm.sum(axis=1))
-    for b, (row, pictures) in enumerate(zip(one.rows, one.pictures, strict=True)):
+    for b, (row, images) in enumerate(zip(one.rows, one.images, strict=True)):
         if encoded.reason_b[b] is not None:
             continue
         t = slice(int(encoded.start_b[b]), int(encoded.start_b[b + 1]))
@@ -139,7 +145,7 @@ def split(
             nll=float("nan") if one.nll_b is None else float(one.nll_b[b]),
             record={
                 "index": row.index,
-                "images": pictures,
+                "images": [image._asdict() for image in images],
                 "views": [list(view) for view in encoded.views[b]],
             },
             resid_td=resid_td,
@@ -158,7 +164,7 @@ def sums_of(encoded: Encoded, good_b: Array) -> Array:
 
 
 def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_model: int) -> None:
-    """One .npz, and D_s's residuals beside it as .npy; in place only when whole."""
+    """One .npz, and D_s's residuals next to it as .npy; each appears whole or not at all."""
     samples = shard.samples
     kind = feature_type(n_features)
     resid = [(s.index, s.modality_t, s.resid_td) for s in samples if s.resid_td is not None]
@@ -199,11 +205,12 @@ def _cat(parts: list[Array], dtype: Any) -> Array:
 
 
 def as_bytes(value: Any) -> Array:
+    """uint8: the value as JSON."""
     return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), dtype=np.uint8)
 
 
 def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
-    """A .npz, in place only when whole."""
+    """A .npz that appears whole or not at all."""
     with atomic_write(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from precompute.collect.collector import Clock, Collector
-from precompute.collect.merge import tree, write_node
+from precompute.collect.merge import merge_node, merge_tree
 from precompute.collect.session import Session
 from precompute.data import Data
 from precompute.data.batches import Plan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Shared(NamedTuple):
-    """What every worker is told."""
+    """What every worker starts with."""
 
     options: Options
     data: Data
@@ -26,7 +26,7 @@ class Shared(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A shard that stands."""
+    """A shard that is written."""
 
     number: int
     forward: float
@@ -42,13 +42,13 @@ class Worker:
 
     def shard(self, number: int) -> Done:
         """Write one shard."""
-        self.job.clock = Clock(prelude_samples=self.job.clock.prelude_samples)
+        self.job.clock = Clock(calibration_samples=self.job.clock.calibration_samples)
         self.job.run([number], quiet=True, wait=True)
         return Done(number, self.job.clock.forward, self.job.clock.tokens)
 
     def node(self, place: tuple[int, int]) -> None:
         """Merge the children of the node at (level, number)."""
-        write_node(self.job, *place)
+        merge_node(self.job, *place)
 
 
 def collect(job: Collector, options: Options) -> dict[str, Any]:
@@ -77,6 +77,6 @@ def collect(job: Collector, options: Options) -> dict[str, Any]:
                 progress.update(n_samples[done.number])
         job.clock.wall += workers.seconds
         about = workers.about()
-        for level, n in list(enumerate(tree(len(job.plan.shards))))[1:]:
+        for level, n in list(enumerate(merge_tree(len(job.plan.shards))))[1:]:
             list(workers.map("node", [(level, i) for i in range(n)]))
         return about

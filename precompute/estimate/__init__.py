@@ -1,1 +1,1 @@
-"""`saevx precompute --dry-run`: time, memory and bytes foretold."""
+"""`saevx precompute --dry-run`: time, memory and bytes of a run, estimated before it."""

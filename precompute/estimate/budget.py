@@ -1,94 +1,123 @@
-"""What a run will take, foretold, and whether some store fits --max-store-gb."""
+"""What a run will take, and whether some store fits --max-store-gb."""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import NamedTuple, cast
+
+import torch
 
 from precompute.collect.session import Session
 from precompute.errors import SaevxError
-from precompute.estimate import forecast
-from precompute.estimate.forecast import Forecast
-from precompute.estimate.rehearse import Rehearsal, rehearse
+from precompute.estimate.growth import Estimate, Width, estimated, widen
+from precompute.estimate.trial import SECONDS, measure_trial_run, measure_trials
 from precompute.options.precompute import Options
-from precompute.sae.subset import config_of, narrow
+from precompute.sae.subset import every_kth_feature, sae_subset
 from precompute.store.making import trim
 from precompute.store.making.unfinished import Collected
 from precompute.utils import memory
 from precompute.utils.progress import human, say
 
+NARROWER = 4
+"""Of a narrowed SAE, every so many features are tried alone too."""
+
 
 class Budget(NamedTuple):
-    """A forecast, with what it was made from."""
+    """An estimate, with what it was made from."""
 
-    forecast: Forecast
-    rehearsal: Rehearsal
+    estimate: Estimate
     n_rows: int
     device: str
+    stride: int
+    """Of the features that were tried."""
+    resident: int
+    """Bytes resident with model and SAE loaded."""
 
     def text(self, o: Options) -> str:
-        said = []
+        """A few lines for a person."""
+        e, remarks = self.estimate, []
         try:
-            kept = trim.choose(o.events, o.max_store_gb, self.forecast.of)
+            choice = trim.choose(o.events, o.max_store_gb, e.of)
         except SaevxError as error:
-            kept, said = o.events or "none", [str(error)]
-        has, need = memory.total(), self.forecast.memory
-        if need > has:
-            alone = self.forecast.sae
-            what = f"the SAE alone takes {human(alone)}" if alone > has else f"this run takes {human(need)}"
-            said.append(
-                f"This machine has {human(has)} of memory in all, and {what}: take a smaller SAE or a larger machine."
+            choice, remarks = o.events or "none", [str(error)]
+        total = memory.total()
+        if e.memory > total:
+            what = f"the SAE alone takes {human(e.sae)}" if e.sae > total else f"this run takes {human(e.memory)}"
+            remarks.append(
+                f"This machine has {human(total)} of memory in all, and {what}: take a smaller SAE or a larger machine."
             )
-        return "\n".join([forecast.said(self.forecast, kept, self.device, self.n_rows, self.rehearsal), *said])
+        parts = {**e.bytes, "events": e.bytes["events"] - (e.of["all"] - e.of[choice])}
+        n_samples, n_tokens, n_events = (e.counts[name] for name in ("samples", "tokens", "events"))
+        lines = [
+            f"{n_samples:.0f} samples of {self.n_rows} rows, about {n_tokens:.0f} tokens, {n_events:.0f} events "
+            f"({n_events / max(n_tokens, 1):.1f} features a token)",
+            f"time    {clock(e.total)}: " + ", ".join(f"{name} {clock(s)}" for name, s in e.seconds.items()),
+            f"memory  {human(e.memory)} at most, {human(self.resident)} of it with model and SAE loaded, on "
+            f"{self.device}",
+            f"disk    {human(e.of[choice])} for the store with --events {choice}: "
+            + ", ".join(f"{name} {human(n)}" for name, n in parts.items()),
+            "        " + ", ".join(f"--events {name} {human(e.of[name])}" for name in trim.KEPT)
+            + f"; {human(e.scratch)} more while it is made",
+        ]  # fmt: skip
+        if self.stride > 1:
+            tried = -(-e.n_features // self.stride)
+            lines.append(f"        tried with one of every {self.stride} features: {tried} of {e.n_features}")
+        if torch.cuda.is_available() and self.device.startswith("cuda"):
+            lines.append(f"GPU     {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most so far")
+        return "\n".join([*lines, *remarks])
 
 
-def estimate(options: Options) -> tuple[Budget, Session]:
+def clock(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def estimate(options: Options, seconds: float = SECONDS) -> tuple[Budget, Session]:
     """Time, memory and bytes, from every step run for real on a few samples.
 
+    Args:
+        seconds: how long the model is run in the largest trial, about.
+
     Returns:
-        the estimate, and a session with the model and the data of the trial.
+        the estimate, and a session with the model and the data of the trials.
     """
     o = options
-    sae, stride = narrow(o.sae, o.layer, o.device, o.sae_format)
-    n_features = int((config_of(o.sae) or {}).get("d_sae") or 0) * (2 if sae.signed else 1)
-    n_features = n_features if stride > 1 and n_features else sae.n_features * stride
+    sae, stride, n_features = sae_subset(o.sae, o.layer, o.device, o.sae_format)
     session = Session(o, sae=sae)
-    mllm = session.mllm
     data, plan = session.planned
-    startup = time.time() - memory.begun()
-    with tempfile.TemporaryDirectory() as folder:
-        found = rehearse(
-            mllm, sae, stride, data, plan, Path(folder), {**session.step_options({}), "labeller": None}, seed=o.seed,
-            nll=o.nll, sinks=o.sink_multiple, ds=o.ds,
-        )  # fmt: skip
-    vocab = int(mllm.model.get_input_embeddings().weight.shape[0])
-    told = forecast.foretell(
-        found, plan, ds=o.ds, n_features=n_features, vocab=vocab, d_model=mllm.d_model, startup=startup
-    )
-    return Budget(told, found, data.n_rows, str(mllm.device)), session.with_sae(None)
+    start, resident = time.time() - memory.begun(), memory.resident()
+    trials = measure_trials(session, seconds)
+    if stride > 1:
+        narrow = session.with_sae(every_kth_feature(sae, NARROWER))
+        share = narrow.sae.n_features / sae.n_features
+        trials = [
+            widen(one, measure_trial_run(narrow, int(one.n_samples)), share, stride) for one in trials
+        ]
+    width = Width(n_features, sae.n_features, session.mllm.d_model)
+    result = estimated(trials, plan, width, ds=o.ds, start=start)
+    return Budget(result, data.n_rows, str(session.mllm.device), stride, resident), session.with_sae(None)
 
 
-def check(options: Options) -> tuple[Forecast, Session]:
-    """Before the pass: whether some store, or the one asked for, is estimated to fit.
+def check(options: Options) -> tuple[Estimate, Session]:
+    """Before the pass: whether some store, or the one that the options name, is estimated to fit.
 
     Raises:
         SaevxError: it is not.
     """
-    o = options
-    budget, session = estimate(o)
-    say(f"events: {trim.choose(o.events, o.max_store_gb, budget.forecast.of)}, as foretold")
-    return budget.forecast, session
+    budget, session = estimate(options)
+    choice = trim.choose(options.events, options.max_store_gb, budget.estimate.of)
+    say(f"events: {choice}, as estimated")
+    return budget.estimate, session
 
 
-def check_again(options: Options, foretold: Forecast, data: Collected) -> None:
-    """After the pass, when the events are known: whether some store, or the one asked for, still fits.
+def check_again(options: Options, before: Estimate, data: Collected) -> None:
+    """After the pass, when the events are known: whether some store, or the one that the options name, still fits.
 
     Raises:
-        SaevxError: it does not; the pass is kept.
+        SaevxError: it does not; the pass is not lost.
     """
-    whole, examples, none = (foretold.of[kept] for kept in ("all", "examples", "none"))
+    whole, examples, none = (before.of[choice] for choice in ("all", "examples", "none"))
     events = trim.event_bytes(data.events, None)
     share = (examples - none) / max(whole - none, 1)
     grown = events - (whole - none)

@@ -12,7 +12,7 @@ from precompute.data import read
 from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
 from precompute.experiments.figure3_options import Figure3Options
-from precompute.model.loader import feed, load_model
+from precompute.model.loader import load_batches, load_model
 from precompute.options.shared import ModelLoading
 from precompute.training.evaluate import losses
 from precompute.utils.stats import bootstrap_rows, interval
@@ -38,7 +38,7 @@ def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple
     mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), batch_tokens=4096, seed=0)
     found: dict[str, tuple[float, float]] = {}
-    for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+    for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
         if one.batch is not None:
             _, nll_b, n_b = losses(mllm, one.batch)
             for row, nll, n in zip(one.rows, nll_b.tolist(), n_b.tolist(), strict=True):

@@ -87,7 +87,7 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     """Pairs through the model, several at a time, in their order."""
     sae = load_sae(demo / "store", store.manifest, str(demo / "sae"), "auto")
     mllm = Mllm.load(demo / "model", layer=sae.layer, full=True)
-    scale, p999 = Scale.of(store.manifest), np.maximum(store.features.table["p999"], 1e-30)
+    scale, p999 = Scale.from_manifest(store.manifest), np.maximum(store.features.table["p999"], 1e-30)
     found = []
     for low in range(0, len(pairs), BATCH):
         batch = mllm.prepare(pairs[low : low + BATCH])

@@ -1,4 +1,4 @@
-"""Geometry of a model family: the patch of a view that an image token stands for, and its box in the picture.
+"""Geometry of a model family: the patch of a view that an image token stands for, and its box in the image.
 
 One function per family, `(processor, config, sizes, n_tokens) -> Layout`; `FAMILIES` is the registry, keyed by
 `config.model_type`. To add a family, write such a function and register it: nothing else knows of families.
@@ -29,24 +29,24 @@ FAMILIES: dict[str, Geometry] = {
 }
 
 
-def find(model_type: str, *, multimodal: bool, asked: str | None = None) -> tuple[str, Geometry]:
+def find(model_type: str, *, multimodal: bool, requested: str | None = None) -> tuple[str, Geometry]:
     """Name and function of the family's geometry.
 
     Args:
-        asked: `--geometry`: "square", or the name of a family to treat this model as.
+        requested: `--geometry`: "square", or the name of a family to treat this model as.
 
     Raises:
         SaevxError: an unknown family, with how to add one.
     """
-    if asked is not None and asked != "square" and asked not in FAMILIES:
+    if requested is not None and requested != "square" and requested not in FAMILIES:
         raise SaevxError(
-            f"No geometry is called {asked!r}: choose from square, {', '.join(sorted(FAMILIES))}."
+            f"No geometry is called {requested!r}: choose from square, {', '.join(sorted(FAMILIES))}."
         )
     if not multimodal:
         return "text-only", text_only
-    if asked == "square":
+    if requested == "square":
         return "square", square
-    name = asked or model_type
+    name = requested or model_type
     if name not in FAMILIES:
         raise SaevxError(
             f"The geometry of model family {name!r} is not known (known: {', '.join(sorted(FAMILIES))}): if its "

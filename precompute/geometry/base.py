@@ -57,7 +57,7 @@ def join(layouts: Iterable[Layout]) -> Layout:
     )
 
 
-def whole(size: Size) -> Box:
+def full_image(size: Size) -> Box:
     return 0.0, 0.0, float(size[0]), float(size[1])
 
 
@@ -101,7 +101,7 @@ def resized(images: Any, size: Size) -> tuple[Size, Box]:
                 f"The image processor resizes by {dict(target)}, which the geometry of this model does not know: "
                 "run with --geometry square."
             )
-    box = whole(size)
+    box = full_image(size)
     if getattr(images, "do_center_crop", False):
         crop_w, crop_h = int(images.crop_size["width"]), int(images.crop_size["height"])
         left, top = (out_w - crop_w) // 2, (out_h - crop_h) // 2
@@ -119,7 +119,7 @@ def text_only(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int)
 
 
 def square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
-    """For an unknown family, on the user's word: each image one square grid over the whole picture.
+    """For an unknown family, on the user's word: each image one square grid over the full image.
 
     Raises:
         SaevxError: the number of image tokens is not that of equal squares.
@@ -132,4 +132,4 @@ def square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
             f"{n_tokens} image tokens for {len(sizes)} image(s) are no square grid, so --geometry square does "
             "not fit this model: add its geometry to precompute/geometry."
         )
-    return plain([View(side, side, whole(size), i) for i, size in enumerate(sizes)])
+    return plain([View(side, side, full_image(size), i) for i, size in enumerate(sizes)])

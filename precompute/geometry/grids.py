@@ -1,4 +1,4 @@
-"""Families that show the tower the whole picture once; neighbouring patches may be merged into one token."""
+"""Families that show the tower the full image once; neighbouring patches may be merged into one token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from precompute.geometry.base import Layout, Size, View, plain, resized, whole
+from precompute.geometry.base import Layout, Size, View, full_image, plain, resized
 
 
 def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -24,7 +24,7 @@ def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -
             out_h, out_w = smart_resize(height, width, merged, min_pixels=low, max_pixels=high)
         else:
             out_h, out_w = height, width
-        views.append(View(out_h // merged, out_w // merged, whole((width, height)), i))
+        views.append(View(out_h // merged, out_w // merged, full_image((width, height)), i))
     return plain(views)
 
 
@@ -51,12 +51,12 @@ def gemma4(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
             out_h, out_w = get_aspect_ratio_preserving_size(
                 height, width, int(images.patch_size), int(images.max_soft_tokens) * pool**2, pool
             )
-        views.append(View(out_h // pixels, out_w // pixels, whole((width, height)), i))
+        views.append(View(out_h // pixels, out_w // pixels, full_image((width, height)), i))
     return plain(views)
 
 
 def chameleon(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
-    """Chameleon: one code a square, over the middle of the picture."""
+    """Chameleon: one code a square, over the middle of the image."""
     side = math.isqrt(processor.image_seq_length)
     return plain(
         [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]

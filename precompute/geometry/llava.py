@@ -1,4 +1,4 @@
-"""The LLaVA line: 1.5 shows the tower one picture; NeXT and OneVision also a grid of tiles, put together again."""
+"""The LLaVA line: 1.5 shows the tower one image; NeXT and OneVision also a grid of tiles, put together again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from precompute.geometry.base import Box, Layout, Size, View, join, plain, resized, whole
+from precompute.geometry.base import Box, Layout, Size, View, full_image, join, plain, resized
 
 
 def llava(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -26,14 +26,14 @@ def llava(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> 
 
 
 def llava_next(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
-    """LLaVA-NeXT: the picture squeezed into a square, then the tiles as one unpadded grid; a newline ends its rows."""
+    """LLaVA-NeXT: the image squeezed into a square, then the tiles as one unpadded grid; a newline ends its rows."""
     tile = tile_size(processor.image_processor)
     side = tile // processor.patch_size
     return join(
         part
         for i, size in enumerate(sizes)
         for part in (
-            plain([View(side, side, whole(size), i)]),
+            plain([View(side, side, full_image(size), i)]),
             with_newlines(*unpadded(processor.image_processor, size, tile, side, processor.patch_size), i),
         )
     )
@@ -49,7 +49,7 @@ def tile_size(images: Any) -> int:
 def unpadded(images: Any, size: Size, tile: int, side: int, patch: int) -> tuple[int, int, Box]:
     """Rows, columns and box of the tiles' common grid, `side` patches to a tile, after its padding is cut away.
 
-    The picture is fitted into the best of the processor's resolutions, black bars beside it. The model cuts whole
+    The image is fitted into the best of the processor's resolutions, black bars beside it. The model cuts whole
     rows or columns of patches, so the outermost that are left may show a strip of the bars.
     """
     # Imported late, here and in the other families: who only reads a store needs no transformers.
@@ -100,20 +100,20 @@ def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens
     seen = side * patch / tile
     if len(sizes) > 1:
         return join(padded(size, side, seen, i) for i, size in enumerate(sizes))
-    most = int(processor.vision_aspect_ratio.removeprefix("anyres_max_"))
+    max_patches = int(processor.vision_aspect_ratio.removeprefix("anyres_max_"))
     parts = []
     for i, size in enumerate(sizes):
         parts.append(plain([View(side, side, (0.0, 0.0, size[0] * seen, size[1] * seen), i)]))
         rows, cols, box = unpadded(images, size, tile, side, patch)
-        thin = math.sqrt(rows * cols / (most * side**2))
-        if thin > 1.1:
-            rows, cols = int(rows // thin), int(cols // thin)
+        thinning = math.sqrt(rows * cols / (max_patches * side**2))
+        if thinning > 1.1:
+            rows, cols = int(rows // thinning), int(cols // thinning)
         parts.append(with_newlines(rows, cols, box, i))
     return join(parts)
 
 
 def padded(size: Size, side: int, seen: float, image: int) -> Layout:
-    """A picture in the middle of a square, followed by a newline. Patches whose middle lies beside the picture are
+    """An image in the middle of a square, followed by a newline. Patches whose middle lies beside the image are
     marks."""
     width, height = size
     edge = max(size)

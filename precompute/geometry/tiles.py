@@ -1,4 +1,4 @@
-"""Families that cut the picture into tiles, each a view of its own, and show the whole picture last."""
+"""Families that cut the image into tiles, each a view of its own, and show the full image last."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from precompute.geometry.base import Layout, Size, View, plain, setting, whole
+from precompute.geometry.base import Layout, Size, View, full_image, plain, setting
 
 
 def tiled(size: Size, image: int, rows: int, cols: int, side: int) -> list[View]:
-    """`rows` × `cols` equal tiles of side × side tokens, row by row, then the whole; only the whole if there is
-    nothing to cut."""
+    """`rows` × `cols` equal tiles of side × side tokens, row by row, then the full image; that alone if
+    there is nothing to cut."""
     width, height = size
     tiles = [
         View(side, side, (width * c / cols, height * r / rows, width * (c + 1) / cols, height * (r + 1) / rows), image)
         for r in range(rows)
         for c in range(cols)
     ]
-    return [*(tiles if rows * cols > 1 else []), View(side, side, whole(size), image)]
+    return [*(tiles if rows * cols > 1 else []), View(side, side, full_image(size), image)]
 
 
 def idefics3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -43,8 +43,12 @@ def idefics3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) 
     return plain(views)
 
 
+MAX_EDGE = 4096
+"""Pixels: Idefics3's own limit."""
+
+
 def scaled(images: Any, size: Size) -> Size:
-    """Idefics3's first resize: the longest edge to its target (at most 4,096), the other even."""
+    """Idefics3's first resize: the longest edge to its target (at most MAX_EDGE), the other even."""
     width, height = size
     if "longest_edge" not in images.size:
         return int(images.size["width"]), int(images.size["height"])
@@ -55,10 +59,9 @@ def scaled(images: Any, size: Size) -> Size:
     else:
         other = int(edge * ratio)
         width, height = max(other + other % 2, 1), edge
-    most = 4096
-    if max(width, height) > most:
+    if max(width, height) > MAX_EDGE:
         ratio = width / height
-        width, height = (most, int(most / ratio)) if width >= height else (int(most * ratio), most)
+        width, height = (MAX_EDGE, int(MAX_EDGE / ratio)) if width >= height else (int(MAX_EDGE * ratio), MAX_EDGE)
     return max(width, 1), max(height, 1)
 
 
@@ -68,13 +71,13 @@ def internvl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) 
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
     images = processor.image_processor
-    side, most = math.isqrt(processor.image_seq_length), int(setting(processor, "max_patches"))
+    side, max_patches = math.isqrt(processor.image_seq_length), int(setting(processor, "max_patches"))
     tile = int(images.size["height"]), int(images.size["width"])
     views: list[View] = []
     for i, size in enumerate(sizes):
         cols = rows = 1
-        if setting(processor, "crop_to_patches") and most > 1:
+        if setting(processor, "crop_to_patches") and max_patches > 1:
             fewest = int(setting(processor, "min_patches"))
-            cols, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, fewest, most)
+            cols, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, fewest, max_patches)
         views += tiled(size, i, rows, cols, side)
     return plain(views)

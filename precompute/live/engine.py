@@ -58,7 +58,7 @@ def encode_pair(
     if not pair.text and not pair.images:
         raise PairError("there is neither image nor text", "give one of the two or both")
     batch = mllm.prepare([pair])
-    one = encode_batch(mllm.hidden(batch), batch, sae, Scale.of(manifest), errors=errors)
+    one = encode_batch(mllm.hidden(batch), batch, sae, Scale.from_manifest(manifest), errors=errors)
     if one.reason_b[0] is not None:
         raise PairError(one.reason_b[0])
     return Encoded(

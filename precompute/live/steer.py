@@ -21,10 +21,11 @@ from transformers import GenerationConfig
 from precompute.errors import SaevxError
 from precompute.live.steer_rows import DEFAULT, SHADOW, STEERED, AllRows, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Chooser, Event, KlEvent, TokenEvent
-from precompute.model.loading import entwined
+from precompute.model.hooks import attached
+from precompute.model.loading import needs_all_layers
 from precompute.model.mllm import IMAGE, TEXT, Batch, Mllm
-from precompute.sae.columns import encoder_of
 from precompute.sae.sae import SaeV
+from precompute.sae.subset import encoder_of
 
 __all__ = [
     "DEFAULT", "SHADOW", "STEERED", "Chooser", "Done", "Event", "KlEvent", "Push", "Scope", "Steer", "TokenEvent",
@@ -278,7 +279,7 @@ def steer(
     inputs = rows.inputs(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
-    if entwined(mllm.model.config.get_text_config()):
+    if needs_all_layers(mllm.model.config.get_text_config()):
         # Asked for the last logits alone, such a model runs its upper layers on the last token alone, and the
         # prompt would pass the hook by.
         inputs["logits_to_keep"] = 0
@@ -298,11 +299,8 @@ def rows_in(mllm: Mllm, rows: AllRows, hook: Hook) -> Iterator[None]:
     if isinstance(rows, SharedRows):
         above = mllm.decoder.layers[mllm.layer + 1 :]
         handles += [layer.register_forward_pre_hook(rows.fit, with_kwargs=True) for layer in above]
-    try:
+    with attached(*handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass

@@ -21,7 +21,7 @@ TEXT_FILES = (
     "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json",
     "chat_template.jinja",
 )  # fmt: skip
-"""Beside the configuration and the weights, what decides which tokens and pixels the model is shown."""
+"""Beside the configuration and the weights, the files that decide which tokens and pixels reach the model."""
 OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json")
 """Where there is no tokenizer.json."""
 _VOLATILE = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "dtype", "torch_dtype"})

@@ -1,7 +1,5 @@
-"""Data into a model without making a store: what training and evaluation share.
-
-Which rows can be run, and in which batches, is settled as for the pass (plan.py).
-"""
+"""Rows of the data as batches of the model, decoded and tokenised ahead of it: what the pass, training and evaluation
+share. Which rows can be run, and in which batches, is planned before (data/batches.py)."""
 
 from __future__ import annotations
 
@@ -9,34 +7,62 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from precompute.data import BadRow, Data, Picture, RejectedRow, Row, none_left, open_picture
-from precompute.data.batches import PRELUDE, Plan
+from precompute.data import BadRow, Data, Picture, RejectedRow, Row, open_picture
 from precompute.errors import PairError, SaevxError
-from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
+from precompute.model.batch import Batch, Pair
+from precompute.model.mllm import Mllm
 from precompute.options.shared import ModelLoading
-from precompute.utils.tensors import exact
 from precompute.utils.types import Array
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
-AHEAD = 2
+Result = TypeVar("Result")
+SaveImage = Callable[[Row, int, Picture], None]
+"""Called with a row, the place of an image among the row's, and the decoded image."""
+PREFETCH = 2
 """Batches decoded ahead of the model."""
 
 
-class Norms(NamedTuple):
-    """What the first 64 planned samples tell of ‖h‖."""
+class ImageFacts(NamedTuple):
+    """What a store says about an image."""
 
-    sink: tuple[float, float]
-    """‖h‖ of a text and of an image token above which it is an attention sink; inf keeps all."""
-    mean: float
-    """Mean ‖h‖ of the tokens that are counted."""
+    width: int
+    height: int
+    sha256: str
+    """Of the file."""
+
+
+@dataclass
+class LoadedBatch:
+    """A batch that is decoded and tokenised, and the rows that could not be."""
+
+    rows: list[Row]
+    batch: Batch | None
+    """None when every row was rejected."""
+    images: list[list[ImageFacts]]
+    """Of each row."""
+    rejected_rows: list[RejectedRow]
+    ends_batch: bool = True
+    """False where another part of the same planned batch follows."""
+    hidden: Tensor | None = None
+    """[b, s, d] h in the model's dtype, once it is computed."""
+    nll_b: Array | None = None
+    """float64 [b]: cross-entropy of each caption, once it is computed."""
+
+
+class Readable(NamedTuple):
+    """A row whose images could be opened."""
+
+    row: Row
+    images: list[Picture]
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.row.text, [one.image for one in self.images])
 
 
 def load_model(source: str, place: ModelLoading, *, layer: int, full: bool = False) -> Mllm:
@@ -44,7 +70,7 @@ def load_model(source: str, place: ModelLoading, *, layer: int, full: bool = Fal
     return Mllm.load(source, layer=layer, full=full, **place.model_dump(include=set(ModelLoading.model_fields)))
 
 
-def without_pictures(data: Data) -> Data:
+def without_images(data: Data) -> Data:
     """The same rows as text alone."""
     return data._replace(rows=[replace(row, images=()) for row in data.rows], text_only=True)
 
@@ -55,91 +81,90 @@ def check_images(mllm: Mllm, data: Data, advice: str) -> None:
         raise SaevxError(f"{mllm.source} reads text only and {data.name} has images: {advice} leaves them out.")
 
 
-class Decoded(NamedTuple):
-    """A batch that came through decoding, and what did not."""
+def load_batch(mllm: Mllm, rows: Sequence[Row], save_image: SaveImage | None = None) -> list[LoadedBatch]:
+    """Open the images and tokenise. A row that cannot be read, or that the model's processor refuses, is rejected.
 
-    rows: list[Row]
-    batch: Batch | None
-    """None when every row was set aside."""
-    pictures: list[list[Picture]]
-    """Of each row, until they are let go of."""
-    rejected_rows: list[RejectedRow]
-
-
-def decode(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
-    """Open the images and tokenise; whatever cannot be read, or the model's processor refuses, is set aside.
+    Args:
+        save_image: called for every image of the rows that are not rejected; their pixels are then freed.
 
     Returns:
         one batch; several where the processor takes each of the rows, and not all of them together.
     """
-    kept: list[Row] = []
-    pictures: list[list[Picture]] = []
+    readable: list[Readable] = []
     rejected_rows: list[RejectedRow] = []
     for row in rows:
         try:
-            pictures.append([open_picture(path) for path in row.images])
-            kept.append(row)
+            readable.append(Readable(row, [open_picture(path) for path in row.images]))
         except BadRow as bad:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, str(bad)))
-    if not kept:
-        return [Decoded([], None, [], rejected_rows)]
-    pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(kept, pictures, strict=True)]
+    parts = _prepare(mllm, readable, rejected_rows)
+    loaded = []
+    for members, batch in parts:
+        if save_image is not None:
+            for row, images in members:
+                for i, image in enumerate(images):
+                    save_image(row, i, image)
+        facts = [[ImageFacts(*one.image.size, one.sha256) for one in images] for _, images in members]
+        loaded.append(LoadedBatch([one.row for one in members], batch, facts, [], ends_batch=False))
+    loaded = loaded or [LoadedBatch([], None, [], [])]
+    loaded[0].rejected_rows, loaded[-1].ends_batch = rejected_rows, True
+    return loaded
+
+
+def _prepare(
+    mllm: Mllm, readable: list[Readable], rejected_rows: list[RejectedRow]
+) -> list[tuple[list[Readable], Batch]]:
+    """The rows and their batch; where the processor refuses it, without those that it refuses alone too, which are
+    appended to `rejected_rows`; where it refuses that as well, one batch a row."""
+    if not readable:
+        return []
     try:
-        return [Decoded(kept, mllm.prepare(pairs), pictures, rejected_rows)]
+        return [(readable, mllm.prepare([one.pair for one in readable]))]
     except PairError:
-        alone: list[Decoded] = []
-        for row, pair, seen in zip(kept, pairs, pictures, strict=True):
+        single: list[tuple[list[Readable], Batch]] = []
+        for one in readable:
             try:
-                alone.append(Decoded([row], mllm.prepare([pair]), [seen], []))
+                single.append(([one], mllm.prepare([one.pair])))
             except PairError as error:
-                rejected_rows.append(RejectedRow(row.index, row.sample_id, error.reason))
-    if not alone:
-        return [Decoded([], None, [], rejected_rows)]
-    good, images = [one.rows[0] for one in alone], [one.pictures[0] for one in alone]
+                rejected_rows.append(RejectedRow(one.row.index, one.row.sample_id, error.reason))
+    accepted = [members[0] for members, _ in single]
     try:
-        pairs = [Pair(row.text, [one.image for one in seen]) for row, seen in zip(good, images, strict=True)]
-        return [Decoded(good, mllm.prepare(pairs), images, rejected_rows)]
+        return [(accepted, mllm.prepare([one.pair for one in accepted]))] if accepted else []
     except PairError:
-        alone[0] = alone[0]._replace(rejected_rows=rejected_rows)
-        return alone
+        return single
 
 
-def load(mllm: Mllm, rows: Sequence[Row]) -> list[Decoded]:
-    """`decode`, of which the images are let go."""
-    return [one._replace(pictures=[]) for one in decode(mllm, rows)]
-
-
-def feed(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[Decoded]:
+def load_batches(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[LoadedBatch]:
     """The batches in order, decoded by a thread of their own while the model computes."""
-    for parts in ahead(lambda rows: load(mllm, rows), batches):
+    for parts in prefetch(lambda rows: load_batch(mllm, rows), batches):
         yield from parts
 
 
-def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, wait: bool = False) -> Generator[Made]:
-    """`work(item)` of every item in order, up to AHEAD of them done before they are asked for.
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item], *, wait: bool = False) -> Generator[Result]:
+    """`work(item)` of every item in order, up to PREFETCH of them done in a thread before they are needed.
 
     Args:
-        wait: whoever closes this early wants the item that is being worked on to be done with.
+        wait: when this is closed early, wait until the item in work is done.
     """
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > AHEAD:
+            if len(waiting) > PREFETCH:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # Not waited for, unless asked to: whoever drops this early may be that very thread, collecting garbage.
+        # Without `wait` it is not waited for: the garbage collector may close this in that very thread.
         pool.shutdown(wait=wait, cancel_futures=True)
 
 
 @contextmanager
-def behind(apart: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Gives a function that does work one piece after the other in a thread of its own, or at once where not `apart`.
-    What fails there is raised by the next call, or at the end; all work is done with when this is left."""
-    if not apart:
+def write_in_background(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Yields a function that does one piece of work after the other in a thread of its own, or at once where not
+    `threaded`. An error of a piece is raised by the next call, or at the end; all work is done at the end."""
+    if not threaded:
         yield lambda work: work()
         return
     last: Future[None] | None = None
@@ -154,63 +179,3 @@ def behind(apart: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
         yield do
         if last is not None:
             last.result()
-
-
-def norms(hidden_bsd: Tensor) -> Array:
-    """float64 ‖h‖ [b, s]."""
-    found: Array = torch.linalg.vector_norm(exact(hidden_bsd.float()), dim=-1, dtype=torch.float64).cpu().numpy()
-    return found
-
-
-def with_sinks(modality_bs: Array, norm_bs: Array, sink: tuple[float, float]) -> Array:
-    """uint8 [b, s]: the modality, or SINK for tokens whose norm is above their modality's limit."""
-    kind_bs = modality_bs.copy()
-    for modality in (TEXT, IMAGE):
-        kind_bs[(modality_bs == modality) & (norm_bs > sink[modality])] = SINK
-    return kind_bs
-
-
-def prelude(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Norms:
-    """Norms over the first planned samples, as the pass takes them. Their forward passes are done again later:
-    they are few.
-
-    Args:
-        multiple: of the median norm of a modality, above which a token is a sink; None: there are none.
-    """
-    found: dict[int, list[Array]] = {TEXT: [], IMAGE: []}
-    left, n_tokens = PRELUDE, 0
-    reasons: list[RejectedRow] = []
-    for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-        reasons += one.rejected_rows
-        if one.batch is None:
-            continue
-        norm_bs, modality_bs = norms(mllm.hidden(one.batch)[:left]), one.batch.modality_bs[:left]
-        n_tokens += int((modality_bs <= IMAGE).sum())
-        for modality, parts in found.items():
-            parts.append(norm_bs[(modality_bs == modality) & np.isfinite(norm_bs)])
-        left -= len(norm_bs)
-        if left <= 0:
-            break
-    limits: list[float] = []
-    counted: list[Array] = []
-    for parts in found.values():
-        norm_t = np.concatenate(parts) if parts else np.zeros(0)
-        fixed = multiple is not None and len(norm_t) > 0
-        # In float32, as the pass takes it, so that both call the same tokens sinks.
-        median = float(np.median(norm_t.astype(np.float32))) if fixed else 0.0
-        limits.append(float((multiple or 0.0) * median) if fixed else float("inf"))
-        counted.append(norm_t[norm_t <= limits[-1]])
-    norm_t = np.concatenate(counted)
-    if not len(norm_t):
-        if reasons:
-            raise SaevxError(none_left(f"{data.name} gives no text or image token to work on", reasons))
-        raise SaevxError(no_finite(mllm.layer) if n_tokens else f"{data.name} gives no text or image token to work on.")
-    return Norms((limits[TEXT], limits[IMAGE]), float(norm_t.mean()))
-
-
-def no_finite(layer: int) -> str:
-    """A sentence for a model that gives no token a finite residual stream."""
-    return (
-        f"The model's residual stream behind layer {layer} is finite for no token: its weights are damaged, or too "
-        "large for the number type; download it again, or choose --dtype float32."
-    )

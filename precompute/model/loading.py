@@ -1,4 +1,4 @@
-"""A transformers model from a folder or the hub, with the layers that are needed, on the device asked for."""
+"""A transformers model from a folder or the hub, with the layers that are needed, on the device that is named."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def load_parts(
     with quiet(), reading(f"The model {source}", source, ADVICE):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        family, shape = find(config.model_type, multimodal=multimodal, asked=geometry)
+        family, shape = find(config.model_type, multimodal=multimodal, requested=geometry)
         text_config = config.get_text_config()
         n_layers = int(text_config.num_hidden_layers)
         if not 0 <= layer < n_layers:
             raise SaevxError(
                 f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
             )
-        if not full and not entwined(text_config):
-            cut(text_config, layer + 1)
+        if not full and not needs_all_layers(text_config):
+            truncate_layers(text_config, layer + 1)
         target = pick_device(device)
         options: dict[str, Any] = {"config": config, "dtype": pick_dtype(dtype, target)}
         if quantize is not None:
@@ -86,12 +86,12 @@ def load_parts(
             if multimodal
             else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         )
-    if not full:  # what an entwined model had to load goes now
+    if not full:  # a model that had to be loaded with all layers loses them now
         decoder = model.get_decoder()
         decoder.layers = decoder.layers[: layer + 1]
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    given = int(token) if multimodal and token is not None else None
-    return Parts(model.eval(), processor, multimodal, family, shape, given)
+    image_token_id = int(token) if multimodal and token is not None else None
+    return Parts(model.eval(), processor, multimodal, family, shape, image_token_id)
 
 
 def check_place(source: str) -> None:
@@ -127,7 +127,7 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
         say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")
 
 
-def entwined(text_config: Any) -> bool:
+def needs_all_layers(text_config: Any) -> bool:
     """Whether the lower layers' weights or wiring depend on how many there are above them, so that a shorter
     model cannot be built: inputs of its own for each layer in one table, shared keys and values (Gemma 3n and 4)."""
     return any(
@@ -136,7 +136,7 @@ def entwined(text_config: Any) -> bool:
     )
 
 
-def cut(text_config: Any, n_layers: int) -> None:
+def truncate_layers(text_config: Any, n_layers: int) -> None:
     """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
     before = int(text_config.num_hidden_layers)
     text_config.num_hidden_layers = n_layers
@@ -146,7 +146,7 @@ def cut(text_config: Any, n_layers: int) -> None:
 
 
 def pick_device(device: str) -> str:
-    """The device asked for; "auto" is a CUDA GPU if there is one, else the CPU. Apple's GPUs are for those who ask: the
+    """The device that is named; "auto" is a CUDA GPU if there is one, else the CPU. An Apple GPU must be named: the
     pass was never tried on one."""
     if device != "auto":
         try:

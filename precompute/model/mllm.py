@@ -7,22 +7,23 @@ model's folder is never run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout, View
-from precompute.model.loading import Parts, entwined, load_parts
+from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Batch, Pair
+from precompute.model.hooks import bfloat16_products, capture
+from precompute.model.loading import Parts, load_parts, needs_all_layers
+from precompute.model.processor import media_marks, process
 from precompute.options.shared import Quantize
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
@@ -30,34 +31,8 @@ from precompute.utils.token_text import text_of_token
 
 __all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
-TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 _MARK = "\u2983\u2984"
 """Stands in for the pair's text while the template is rendered; no template holds it."""
-
-
-@dataclass
-class Pair:
-    """What the model is shown: [images][text]."""
-
-    text: str
-    images: list[Image.Image] = field(default_factory=list)
-    """RGB, upright."""
-
-
-@dataclass
-class Batch:
-    """Pairs as the model takes them, padded on the right.
-
-    Right padding and causal attention together mean that no token of a pair ever sees padding."""
-
-    inputs: dict[str, Tensor]
-    """input_ids and attention_mask [b, s], pixel_values …"""
-    modality_bs: NDArray[np.uint8]
-    """TEXT, IMAGE or SPECIAL; padding is SPECIAL."""
-    views: list[list[View]]
-    """Per pair; its IMAGE tokens, in order, walk these row by row."""
-    length_b: NDArray[np.int64]
-    """Tokens of each pair without padding."""
 
 
 class Mllm:
@@ -171,8 +146,13 @@ class Mllm:
             self.check_text(pair.text)
         around = [self._around(len(pair.images), generate) for pair in pairs]
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
+        bos = self.tokenizer.bos_token
+        # A template may bring its own begin-of-sequence token. The texts, which may hold one, do not decide this.
+        special = not (bos and self.template.startswith(bos))
         with self.processing:
-            inputs, grown_b = self._processed(pairs, rendered)
+            inputs, grown_b = process(
+                self.processor, self.tokenizer, pairs, rendered, multimodal=self.multimodal, add_special_tokens=special
+            )
         offset_bs2 = inputs.pop("offset_mapping").numpy()
         ids_bs = inputs["input_ids"].numpy()
         length_b = inputs["attention_mask"].sum(dim=1).numpy().astype(np.int64)
@@ -192,46 +172,6 @@ class Mllm:
             modality_bs[b, at] = np.where(layout.mark_n, SPECIAL, IMAGE)
             views.append(layout.views)
         return Batch({k: v.to(self.device) for k, v in inputs.items()}, modality_bs, views, length_b)
-
-    def _processed(self, pairs: Sequence[Pair], rendered: list[str]) -> tuple[dict[str, Any], list[int]]:
-        """The processor's tensors, and by how many characters each pair's text before its own has grown when its
-        images' marks were replaced by one mark a token."""
-        bos = self.tokenizer.bos_token
-        options: dict[str, Any] = {
-            "padding": True,
-            "padding_side": "right",
-            "return_tensors": "pt",
-            "return_offsets_mapping": True,
-            # A template may bring its own begin-of-sequence token. The texts, which may hold one, do not decide this.
-            "add_special_tokens": not (bos and self.template.startswith(bos)),
-        }
-        if not any(pair.images for pair in pairs):
-            call = partial(self.processor, text=rendered) if self.multimodal else partial(self.tokenizer, rendered)
-            return self._refusing(call, **options), [0] * len(pairs)
-        # Some processors fail where the first pair has no image and a later one has.
-        order = sorted(range(len(pairs)), key=lambda i: not pairs[i].images)
-        inputs = self._refusing(
-            self.processor,
-            text=[rendered[i] for i in order],
-            # A list a pair: some families treat several images of one pair otherwise than one each.
-            images=[pairs[i].images for i in order],
-            return_text_replacement_offsets=True,
-            **options,
-        )
-        parts = list(inputs.pop("text_replacement_offsets"))
-        back = np.argsort(order).tolist()
-        for name in ("input_ids", "attention_mask", "offset_mapping", "token_type_ids", "mm_token_type_ids"):
-            if name in inputs:
-                inputs[name] = inputs[name][back]
-        grown = [sum(len(part["replacement"]) - len(part["text"]) for part in of_pair) for of_pair in parts]
-        return inputs, [grown[i] for i in back]
-
-    def _refusing(self, call: Callable[..., Any], **options: Any) -> dict[str, Any]:
-        """What the processor gives; it may choke on a pair in any way."""
-        try:
-            return dict(call(**options))
-        except Exception as error:
-            raise PairError(f"the model's processor refuses it ({first_line(error)})") from error
 
     def check_text(self, text: str) -> None:
         """Raises PairError where a text holds one of the model's own marks for images, videos or sound."""
@@ -262,8 +202,8 @@ class Mllm:
         except SaevxError:
             raise
         except Exception as error:  # the sizes that a family's own resizing does not take
-            shown = ", ".join(f"{width} × {height}" for width, height in sizes)
-            reason = f"the model's processor refuses its image of {shown} pixels ({first_line(error)})"
+            listing = ", ".join(f"{width} × {height}" for width, height in sizes)
+            reason = f"the model's processor refuses its image of {listing} pixels ({first_line(error)})"
             raise PairError(reason, "crop it or send another") from error
 
     def n_image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
@@ -278,7 +218,7 @@ class Mllm:
         return np.array([len(one) for one in ids], dtype=np.int64)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
-        """Tokens as one text, special ones left out. Safe beside `prepare` in another thread."""
+        """Tokens as one text, special ones left out. Safe while another thread is in `prepare`."""
         with self.processing:
             text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
@@ -297,16 +237,16 @@ class Mllm:
 
     def hidden(self, batch: Batch) -> Tensor:
         """h [b, s, d] in the model's dtype: layer L's own output, never after the final norm."""
-        with self._catch() as caught, self._only_to_layer(), torch.inference_mode():
-            self.model.base_model(**self._causal(batch), use_cache=False)
-        return caught[0]
+        with capture(self.decoder_layer()) as hidden, self._only_to_layer(), torch.inference_mode():
+            self.model.base_model(**self.causal_inputs(batch), use_cache=False)
+        return hidden[0]
 
     def hidden_and_nll(self, batch: Batch, *, quick: bool = False) -> tuple[Tensor, NDArray[np.float64]]:
         """`hidden`, and the mean cross-entropy in nats [b] of each pair's text tokens given what stands before
         them (METHOD, `caption-nll`); nan without text. Needs the whole model.
 
         Args:
-            quick: a float32 model on a CPU with bfloat16 units may use them above layer L; h stays bit for bit.
+            quick: a float32 model on a CPU with bfloat16 units may use them above layer L; h does not change by a bit.
         """
         if not self.full:
             raise SaevxError("The caption's cross-entropy needs the whole model: load it with full=True.")
@@ -316,11 +256,12 @@ class Mllm:
         first = int(columns[0]) if len(columns) else text_bs.shape[1]
         keep = text_bs.shape[1] - first + 1
         last: Any = keep
-        if entwined(self.model.config.get_text_config()):
-            # Told a number, such a model runs its upper layers on these tokens only; told places, on all.
+        if needs_all_layers(self.model.config.get_text_config()):
+            # With a number, such a model runs its upper layers on these tokens only; with places, on all.
             last = torch.arange(-keep, 0, device=self.device) + text_bs.shape[1]
-        with self._catch() as caught, self._rounded_above(quick), torch.inference_mode():
-            out = self.model(**self._causal(batch), use_cache=False, logits_to_keep=last)
+        rounding = self._rounded_above() if quick else nullcontext()
+        with capture(self.decoder_layer()) as hidden, rounding, torch.inference_mode():
+            out = self.model(**self.causal_inputs(batch), use_cache=False, logits_to_keep=last)
             logits_bsv = out.logits[:, -keep:-1]
             text_bs = text_bs[:, first:]
             target_n = batch.inputs["input_ids"][:, first:][text_bs]
@@ -330,9 +271,10 @@ class Mllm:
             total_b.index_add_(0, text_bs.nonzero()[:, 0], loss_n.double())
         n_b = text_bs.sum(dim=1).double()
         mean_b: NDArray[np.float64] = (total_b / n_b).cpu().numpy()
-        return caught[0], mean_b
+        return hidden[0], mean_b
 
-    def _causal(self, batch: Batch) -> dict[str, Tensor]:
+    def causal_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch's inputs as the model is called with them."""
         # Padding is on the right, so the causal mask alone already hides it; without an explicit mask SDPA
         # takes its fast path.
         inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
@@ -340,46 +282,13 @@ class Mllm:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return inputs
 
-    @contextmanager
-    def _catch(self) -> Iterator[list[Tensor]]:
-        caught: list[Tensor] = []
-
-        def keep(module: Any, args: Any, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
-
-        handle = self.decoder_layer().register_forward_hook(keep)
-        try:
-            yield caught
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def _rounded_above(self, wanted: bool) -> Iterator[None]:
-        """Above layer L, linear layers of float32 on a CPU may round what they multiply to bfloat16, where the
-        processor has units for it: twice to three times as fast, and a mean cross-entropy bears
-        it. It is what every GPU run does from the first layer on."""
-        products = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
-        if not wanted or products is None or self.device.type != "cpu" or self.dtype != torch.float32:
-            yield
-            return
-        before = products.fp32_precision
-
-        def begin(module: Any, args: Any) -> None:
-            products.fp32_precision = "bf16"
-
-        def end(module: Any, args: Any, output: Any) -> None:
-            products.fp32_precision = before
-
-        # Only in linear layers: attention's small products are several times slower that way.
+    def _rounded_above(self) -> AbstractContextManager[None]:
+        """Linear layers above layer L may round what they multiply to bfloat16, where this is a float32 model on a CPU.
+        It is what every GPU run does from the first layer on, and a mean cross-entropy bears it."""
+        if self.device.type != "cpu" or self.dtype != torch.float32:
+            return nullcontext()
         above = [self.model.get_output_embeddings(), *self.decoder.layers[self.layer + 1 :]]
-        linear = [module for part in above for module in part.modules() if isinstance(module, nn.Linear)]
-        handles = [module.register_forward_pre_hook(begin) for module in linear]
-        handles += [module.register_forward_hook(end, always_call=True) for module in linear]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return bfloat16_products(above)
 
     @contextmanager
     def _only_to_layer(self) -> Iterator[None]:
@@ -417,16 +326,5 @@ class Mllm:
             with torch.inference_mode():
                 own = norm.weight
                 ones = torch.ones_like(own, dtype=torch.float32)
-                weight_d = (
-                    (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
-                )
+                weight_d = (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
         return weight_d, unembed_vd.detach().float().cpu()
-
-
-def media_marks(processor: Any, image_token_id: int | None) -> dict[str, str]:
-    """Texts of the tokens that stand for images, videos and sound, with what each stands for."""
-    token = None if image_token_id is None else processor.tokenizer.convert_ids_to_tokens(image_token_id)
-    marks = {*getattr(processor, "all_special_multimodal_tokens", [processor.image_token]), *([token] if token else [])}
-    others = {getattr(processor, f"{name}_token", None): name for name in ("video", "audio")}
-    medium = {"video": "a video", "audio": "sound"}
-    return {mark: medium.get(others.get(mark, ""), "an image") for mark in sorted(marks)}

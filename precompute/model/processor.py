@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+from precompute.errors import PairError, first_line
+from precompute.model.batch import Pair
 
 PARTS = {
     "image_processor": AutoImageProcessor,
@@ -16,7 +22,7 @@ PARTS = {
 
 def load_processor(source: str, config: Any) -> Any:
     """`AutoProcessor`; where its video part cannot be made (it needs torchvision, and a file of its own), the
-    family's own class without it: pairs hold pictures and text only.
+    family's own class without it: pairs hold images and text only.
 
     Raises:
         ImportError, OSError: something else is missing.
@@ -45,11 +51,66 @@ class NoVideo(dict[str, Any]):
 def without_video(own: Any) -> Any:
     """The processor class, content with `NoVideo`."""
 
-    class Pictures(own):
+    class ImagesOnly(own):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             if isinstance(argument, NoVideo):
                 return NoVideo
             return super().check_argument_for_proper_class(argument_name, argument)
 
-    Pictures.__name__ = Pictures.__qualname__ = own.__name__
-    return Pictures
+    ImagesOnly.__name__ = ImagesOnly.__qualname__ = own.__name__
+    return ImagesOnly
+
+
+def process(
+    processor: Any, tokenizer: Any, pairs: Sequence[Pair], rendered: list[str], *, multimodal: bool,
+    add_special_tokens: bool,
+) -> tuple[dict[str, Any], list[int]]:  # fmt: skip
+    """The processor's tensors [b, …] on the CPU, and by how many characters each pair's text before its own has grown
+    when its images' marks were replaced by one mark a token.
+
+    Args:
+        rendered: each pair in the template.
+
+    Raises:
+        PairError: the processor fails on them, in whatever way.
+    """
+    options: dict[str, Any] = {
+        "padding": True, "padding_side": "right", "return_tensors": "pt", "return_offsets_mapping": True,
+        "add_special_tokens": add_special_tokens,
+    }  # fmt: skip
+    if not any(pair.images for pair in pairs):
+        call = partial(processor, text=rendered) if multimodal else partial(tokenizer, rendered)
+        return _pair_errors(call, **options), [0] * len(pairs)
+    # Some processors fail where the first pair has no image and a later one has.
+    order = sorted(range(len(pairs)), key=lambda i: not pairs[i].images)
+    inputs = _pair_errors(
+        processor,
+        text=[rendered[i] for i in order],
+        # A list a pair: some families treat several images of one pair otherwise than one each.
+        images=[pairs[i].images for i in order],
+        return_text_replacement_offsets=True,
+        **options,
+    )
+    parts = list(inputs.pop("text_replacement_offsets"))
+    back = np.argsort(order).tolist()
+    for name in ("input_ids", "attention_mask", "offset_mapping", "token_type_ids", "mm_token_type_ids"):
+        if name in inputs:
+            inputs[name] = inputs[name][back]
+    grown = [sum(len(part["replacement"]) - len(part["text"]) for part in of_pair) for of_pair in parts]
+    return inputs, [grown[i] for i in back]
+
+
+def _pair_errors(call: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    try:
+        return dict(call(**options))
+    except Exception as error:
+        raise PairError(f"the model's processor refuses it ({first_line(error)})") from error
+
+
+def media_marks(processor: Any, image_token_id: int | None) -> dict[str, str]:
+    """Texts of the tokens that stand for images, videos and sound, with what each stands for."""
+    token = None if image_token_id is None else processor.tokenizer.convert_ids_to_tokens(image_token_id)
+    marks = {*getattr(processor, "all_special_multimodal_tokens", [processor.image_token]), *([token] if token else [])}
+    others = {getattr(processor, f"{name}_token", None): name for name in ("video", "audio")}
+    medium = {"video": "a video", "audio": "sound"}
+    return {mark: medium.get(others.get(mark, ""), "an image") for mark in sorted(marks)}

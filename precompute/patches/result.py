@@ -15,8 +15,8 @@ import torch
 
 from precompute.data import RejectedRow
 from precompute.errors import SaevxError
-from precompute.model.hooks import SOURCES
 from precompute.model.mllm import Mllm
+from precompute.model.vision import SOURCES
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking as patches

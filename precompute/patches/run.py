@@ -20,9 +20,9 @@ from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.live.engine import load_engine
-from precompute.model.hooks import catching
-from precompute.model.loader import ahead, feed
+from precompute.model.loader import load_batches, prefetch
 from precompute.model.mllm import IMAGE, Batch, Pair, View
+from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking as patches
@@ -169,7 +169,7 @@ class Job:
 
     def __init__(self, options: PatchesOptions, store: Store, outcomes: Outcomes) -> None:
         self.options, self.outcomes = options, outcomes
-        self.scale, self.omega_f = Scale.of(store.manifest), Weights.from_store(store).omega_f
+        self.scale, self.omega_f = Scale.from_manifest(store.manifest), Weights.from_store(store).omega_f
         self.batch_tokens = options.batch_tokens or int(store.manifest["options"].get("batch_tokens", 4096))
         self.variants = variants(options.keep)
         self.mllm, self.sae = load_engine(options, store.manifest, full=True)
@@ -198,11 +198,11 @@ class Job:
         """The rows go through the model to layer L and through the SAE, their patches ranked by every score."""
         ids, seed = [row.sample_id for row in rows], self.options.seed
         plan = make_plan(ids, length_n, batch_tokens=self.batch_tokens, shard_samples=GROUP, ds=0, seed=seed)
-        for one in feed(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
+        for one in load_batches(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
             self.rejected_rows += one.rejected_rows
             if one.batch is None:
                 continue
-            with catching(self.mllm) as caught:
+            with capture_vision_norms(self.mllm) as caught:
                 hidden_bsd = self.mllm.hidden(one.batch)
             norm_bp, vision = caught.of(one.batch)
             encoded = encode_batch(hidden_bsd, one.batch, self.sae, self.scale)
@@ -239,7 +239,7 @@ class Job:
         current: Question | None = None
         hit: dict[Variant, bool] = {}
         pixels: dict[Variant, float] = {}
-        for painted in ahead(self.paint, self.batches(group)):
+        for painted in prefetch(self.paint, self.batches(group)):
             if isinstance(painted, RejectedRow):
                 self.rejected_rows += [painted] if painted not in self.rejected_rows else []
                 continue

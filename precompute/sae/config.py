@@ -1,8 +1,8 @@
 """What the configuration of an SAE says, held against the SAE that SAELens makes of it.
 
 Libraries and their versions name the same things differently and put them in different places, and SAELens passes over
-what it does not know: a TopK without its k runs as a ReLU. So no list of bad names is kept here. Whatever the file says
-of the activation function, of k, or under a name of SAELens' own configuration, wherever, must be so in the SAE.
+what it does not know: a TopK without its k runs as a ReLU. So there is no list of bad names here. Whatever the file
+says of the activation function, of k, or under a name of SAELens' own configuration, wherever, must be so in the SAE.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, View
+from precompute.geometry import View
+from precompute.model.batch import IMAGE, Batch
+from precompute.model.calibration import mark_sinks, sink_limits, token_norms
 from precompute.sae.sae import SaeV
 from precompute.utils.ragged import offsets
 from precompute.utils.tensors import exact, nonzero_indices
@@ -23,24 +25,17 @@ ERROR_NOT_FINITE = "the SAE's reconstruction of it is not finite"
 
 
 class Scale(NamedTuple):
-    """What the prelude fixed, for float16 storage and attention sinks. Stands in the manifest."""
+    """What the calibration fixed, for float16 storage and attention sinks. Stands in the manifest."""
 
     log2: int
     """Stored value = z · 2^log2."""
     sink_norm: tuple[float, float]
-    """‖h‖ of a text and of an image token above which it is an attention sink; inf keeps all."""
+    """‖h‖ of a text and of an image token above which it is an attention sink; inf where none is."""
 
     @classmethod
-    def of(cls, manifest: dict[str, Any]) -> Scale:
-        """As a store's manifest has it."""
+    def from_manifest(cls, manifest: dict[str, Any]) -> Scale:
         sinks = manifest["sinks"]
-        multiple, median = sinks["multiple"], sinks["median_norm"]
-        keep_all = float("inf")
-        text, image = (
-            keep_all if multiple is None or median[name] is None else float(multiple * median[name])
-            for name in ("text", "image")
-        )
-        return cls(int(manifest["scale_log2"]), (text, image))
+        return cls(int(manifest["scale_log2"]), sink_limits(sinks["multiple"], sinks["median_norm"]))
 
 
 class Encoded(NamedTuple):
@@ -61,10 +56,10 @@ class Encoded(NamedTuple):
     norm_t: Array
     """float64 ‖h‖."""
     error_t: Array
-    """float64 ‖h − ĥ‖² of the tokens counted, 0 elsewhere; zeros unless asked for."""
+    """float64 ‖h − ĥ‖² of the tokens counted, 0 elsewhere; zeros unless measured."""
     views: list[list[View]]
     reason_b: list[str | None]
-    """Why a pair must be set aside."""
+    """Why a pair is rejected; None where it is not."""
     hidden_td: Tensor
     """h of all tokens in the model's dtype, on its device."""
     events: Events
@@ -134,10 +129,8 @@ def encode_batch(
     real_bs = np.arange(batch.modality_bs.shape[1]) < length_b[:, None]
     hidden_td = hidden_bsd[torch.from_numpy(real_bs).to(hidden_bsd.device)]
     token_id_t = batch.inputs["input_ids"].cpu().numpy()[real_bs].astype(np.int32)
-    modality_t = batch.modality_bs[real_bs].copy()
-    norm_t = torch.linalg.vector_norm(exact(hidden_td.float()), dim=-1, dtype=torch.float64).cpu().numpy()
-    for modality in (TEXT, IMAGE):
-        modality_t[(modality_t == modality) & (norm_t > scale.sink_norm[modality])] = SINK
+    norm_t = token_norms(hidden_td)
+    modality_t = mark_sinks(batch.modality_bs[real_bs], norm_t, scale.sink_norm)
 
     counted = np.flatnonzero(modality_t <= IMAGE)
     counted_td = hidden_td[torch.from_numpy(counted).to(hidden_td.device)].float()
@@ -161,12 +154,12 @@ def encode_batch(
 
 def reasons(start_b: Array, offset_t: Array, norm_t: Array, value_e: Array, error_t: Array) -> list[str | None]:
     """Per pair, why it cannot be stored; None where it can."""
-    found: list[str | None] = [None] * (len(start_b) - 1)
+    reason_b: list[str | None] = [None] * (len(start_b) - 1)
     for what, at_t in (
         (ERROR_NOT_FINITE, np.flatnonzero(~np.isfinite(error_t))),
         (OVERFLOW, np.searchsorted(offset_t, np.flatnonzero(np.isinf(value_e)), "right") - 1),
         (NOT_FINITE, np.flatnonzero(~np.isfinite(norm_t))),
     ):
         for b in np.unique(np.searchsorted(start_b, at_t, "right") - 1).tolist():
-            found[b] = what
-    return found
+            reason_b[b] = what
+    return reason_b

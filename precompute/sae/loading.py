@@ -48,7 +48,7 @@ def load(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
 
     Raises:
         SaevxError: nothing there, or something that is not read as it was trained. SAELens and the hub raise
-            all kinds beside.
+            errors of all kinds besides.
     """
     path = Path(name)
     if path.is_dir() or path.is_file():
@@ -87,8 +87,8 @@ def from_hub(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
     file of a repository."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-    owner, _, rest = name.partition("/")
-    repo, _, sub = rest.partition("/")
+    owner, _, repo_and_folder = name.partition("/")
+    repo, _, sub = repo_and_folder.partition("/")
     if not owner or not repo:
         raise SaevxError(f"There is no folder {name}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
     if kind in ("auto", SAE_LENS):
@@ -227,12 +227,12 @@ def for_inference(trained: Any) -> Any:
 
 def stored_factor(folder: Path, config: dict[str, Any]) -> float | None:
     """√d / mean‖h‖ of the training data, wherever a version of SAELens left it; None where none did."""
-    found = [config.get("norm_scaling_factor"), config.get("scaling_factor")]
+    factors = [config.get("norm_scaling_factor"), config.get("scaling_factor")]
     if (folder / SCALER).is_file():
-        found.append(read_json(folder / SCALER).get("scaling_factor"))
+        factors.append(read_json(folder / SCALER).get("scaling_factor"))
     if (folder / STORE_STATE).is_file():
-        found.append(read_tensors(folder / STORE_STATE).get("estimated_norm_scaling_factor"))
-    for value in found:
+        factors.append(read_tensors(folder / STORE_STATE).get("estimated_norm_scaling_factor"))
+    for value in factors:
         if value is not None and math.isfinite(float(value)) and float(value) > 0:
             return float(value)
     return None

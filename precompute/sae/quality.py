@@ -1,12 +1,88 @@
-"""Whether the figures of an SAE on a store's data say that it should not be trusted there."""
+"""How well an SAE rebuilds h: FVU and L0 (METHOD, *Quality*), and whether they say that it should not be trusted."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+WHICH: dict[str, list[int]] = {"text": [0], "image": [1], "both": [0, 1]}
+"""Modalities behind each figure."""
 
 NOWHERE = 1.0
 """FVU at which ĥ explains nothing: the mean of h alone would do as well."""
+
+
+def variation(square: Array, total_d: Array, n: Array) -> Array:
+    """float64 [...]: Σ‖h − mean h‖² = Σ‖h‖² − ‖Σh‖² / n of some tokens; NaN without a token.
+
+    Args:
+        square: [...] Σ‖h‖². total_d: [..., d] Σh. n: [...] number of tokens.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: Array = square - np.square(total_d).sum(axis=-1) / n
+    return result
+
+
+def fvu(error: Array, square: Array, total_d: Array, n: Array) -> Array:
+    """float64 [...]: Σ‖h − ĥ‖² / Σ‖h − mean h‖², the mean over the tokens counted; NaN where h does not vary.
+
+    Args:
+        error: [...] Σ‖h − ĥ‖². The others as of `variation`.
+    """
+    varies = variation(square, total_d, n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(varies > 0, error / varies, np.nan)
+
+
+@dataclass
+class QualitySums:
+    """The sums from which FVU and L0 follow, of text (0) and image (1) tokens apart; they can be added up in parts."""
+
+    tokens_m: Array
+    """float64 [2]."""
+    active_m: Array
+    """float64 [2]: active features of these tokens."""
+    error_m: Array
+    """float64 [2]: Σ‖h − ĥ‖²."""
+    square_m: Array
+    """float64 [2]: Σ‖h‖²."""
+    total_md: Array
+    """float64 [2, d]: Σh."""
+
+    @classmethod
+    def zeros(cls, d_model: int) -> QualitySums:
+        return cls(np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2), np.zeros((2, d_model)))
+
+    def update(self, m: int, active: float, error: float, h_td: Array) -> None:
+        """Add tokens of one modality.
+
+        Args:
+            active: their active features. error: their Σ‖h − ĥ‖². h_td: float64 [t, d].
+        """
+        self.tokens_m[m] += len(h_td)
+        self.active_m[m] += active
+        self.error_m[m] += error
+        self.square_m[m] += np.square(h_td).sum()
+        self.total_md[m] += h_td.sum(axis=0)
+
+    def merge(self, other: QualitySums) -> None:
+        for name, array in vars(self).items():
+            array += getattr(other, name)
+
+    def figures(self) -> dict[str, dict[str, float | None]]:
+        """`fvu` and `l0`, each of text, image and both; None without a token, or where h does not vary."""
+        result: dict[str, dict[str, float | None]] = {"fvu": {}, "l0": {}}
+        for name, which in WHICH.items():
+            n = self.tokens_m[which].sum()
+            ratio = float(fvu(self.error_m[which].sum(), self.square_m[which].sum(), self.total_md[which].sum(0), n))
+            result["fvu"][name] = ratio if math.isfinite(ratio) else None
+            result["l0"][name] = float(self.active_m[which].sum() / n) if n else None
+        return result
 
 
 def sae_warning(quality: dict[str, Any]) -> str | None:
@@ -33,5 +109,5 @@ def sae_warning(quality: dict[str, Any]) -> str | None:
     beside_text = f", on text {text:.0%}" if text is not None else ""
     return (
         f"This SAE was not made for images: on image tokens it leaves {image:.0%} of the variance unexplained"
-        f"{beside_text}. Read what its features say about pictures with that in mind."
+        f"{beside_text}. Read what its features say about images with that in mind."
     )

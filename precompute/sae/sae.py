@@ -18,26 +18,12 @@ from precompute.sae import loading as sae_load
 from precompute.sae.hook_names import layer_of, other_hook
 from precompute.sae.values import check_values, has_direction
 from precompute.utils.reading import reading
-from precompute.utils.tensors import exact
 
 _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
 _CHANGES_Z = (
     "rescale_acts_by_decoder_norm", "residual_threshold", "max_iterations", "stop_on_duplicate_support",
 )  # fmt: skip
 _NO_SAE = {"temporal": "encodes a token by its context, so its features are not those of one token"}
-
-
-def average_factor(hidden: Sequence[Tensor]) -> float:
-    """√d / mean‖h‖ over all tokens of several h [t, d]: what makes the mean norm √d.
-
-    Raises:
-        SaevxError: there is no token, or all are zero.
-    """
-    norm_t = torch.cat([exact(hidden_td.float()).norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
-    total = float(norm_t.sum())
-    if total <= 0:
-        raise SaevxError("The SAE's input factor cannot be estimated: no token of the first samples has a norm.")
-    return hidden[0].shape[-1] ** 0.5 * len(norm_t) / total
 
 
 class SaeV:
@@ -123,10 +109,10 @@ class SaeV:
     def scale_as(self, manifest: dict[str, Any]) -> None:
         """As `scale`, with the factor of a store's manifest."""
         if self.lacks_factor:
-            told = manifest.get("input_factor")
-            if not told:
+            factor = manifest.get("input_factor")
+            if not factor:
                 raise SaevxError(f"The SAE {self.name} lacks its input factor, and so does the store: make it again.")
-            self.scale(float(told["value"]))
+            self.scale(float(factor["value"]))
 
     def check(self, d_model: int) -> None:
         """Raises SaevxError where the model's width is not the SAE's."""
@@ -155,7 +141,7 @@ class SaeV:
         """ĥ [t, d] of z [t, F]; decoder norms are not folded.
 
         Args:
-            hidden_td: the h that was encoded; asked only by an SAE that scales every token by itself.
+            hidden_td: the h that was encoded; needed only by an SAE that scales every token by itself.
         """
         if self.normalize in _PER_TOKEN:
             if hidden_td is None:
@@ -251,12 +237,12 @@ class SaeV:
     @torch.inference_mode()
     def _check_directions(self) -> None:
         """The decoder must be what the method takes it for: linear, with `directions_fd` as its rows."""
-        some = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
-        acts_tf = torch.zeros(len(some) + 1, self.n_features, device=self.device)
-        acts_tf[torch.arange(len(some)), some] = 1.0
+        probes = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
+        acts_tf = torch.zeros(len(probes) + 1, self.n_features, device=self.device)
+        acts_tf[torch.arange(len(probes)), probes] = 1.0
         decoded = self._decode_unscaled(acts_tf)
         rounding = 1e-4 + 1e-6 * float(decoded.abs().max())  # a large decoder bias leaves fewer digits to the rest
-        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[some], rtol=1e-3, atol=rounding):
+        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[probes], rtol=1e-3, atol=rounding):
             raise SaevxError(
                 f"The decoder of SAE {self.name} ({self.architecture}) is not linear in its features, "
                 "so its features have no directions: choose another architecture."

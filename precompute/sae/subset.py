@@ -1,100 +1,119 @@
-"""A narrower SAE, to try a wide one with: every `stride`-th feature.
-
-Of an SAE in a folder the others are not even read, so that one beyond the machine's memory can be asked about."""
+"""A part of an SAE: every k-th feature, to try a wide one with; or z of a few features alone, to steer with them."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 from precompute.errors import SaevxError
 from precompute.options.shared import SaeFormat
-from precompute.sae import loading as sae_load
+from precompute.sae import loading
 from precompute.sae.config import compare, resolve_config
 from precompute.sae.sae import SaeV
 from precompute.utils import memory
 from precompute.utils.reading import cause, read_json
 
-MOST_FEATURES = 8192
+MAX_FEATURES = 8192
+INDEPENDENT = {
+    "standard": ("W_enc", "b_enc"),
+    "jumprelu": ("W_enc", "b_enc", "threshold"),  # BatchTopK too, as SAELens saves it
+    "gated": ("W_enc", "b_gate", "r_mag", "b_mag"),
+}
+"""Architectures whose features are independent of each other: their parameters with features as the last dimension."""
 
 
-def config_of(source: str) -> dict[str, Any] | None:
-    """A folder's config, its sizes under SAELens' names; None of what is no folder."""
-    path = Path(source) / sae_load.CONFIG
-    return read_json(path) if path.is_file() else None
+# ---- every k-th feature
 
 
-def narrow(source: str, layer: int | None, device: str, format: SaeFormat = "auto") -> tuple[SaeV, int]:
-    """The SAE, or where it is wider than MOST_FEATURES one of every stride-th feature; and the stride.
+def sae_subset(source: str, layer: int | None, device: str, format: SaeFormat = "auto") -> tuple[SaeV, int, int]:
+    """An SAE with at most MAX_FEATURES features: every k-th one.
+
+    Of a SAELens folder the other features are not even read, so that an SAE beyond the machine's memory can be tried.
+
+    Returns:
+        the narrow SAE, k, and the number of features of the whole one.
 
     Raises:
         SaevxError: as `SaeV.load`.
     """
-    config = config_of(source)
+    config = _config_of(source)
     width = int((config or {}).get("d_sae") or 0)
-    weights = Path(source) / sae_load.WEIGHTS
-    if config is not None and width > MOST_FEATURES and weights.is_file():
+    weights = Path(source) / loading.WEIGHTS
+    if config is not None and width > MAX_FEATURES and weights.is_file():
         with suppress(SaevxError):  # what SAELens must first convert is read whole
-            stride = ceil(width / MOST_FEATURES)
-            check_meaning(config)
-            state = cut_weights(weights, width, stride)
-            return thin(resolve_config(config), state, stride, source, layer, device), stride
+            stride = ceil(width / MAX_FEATURES)
+            _check_config(config)
+            state = _read_every_kth(weights, width, stride)
+            sae = _build(resolve_config(config), state, stride, source, layer, device)
+            return sae, stride, width * (2 if sae.signed else 1)
         if (size := weights.stat().st_size) > memory.available():
             raise SaevxError(
                 f"The SAE {source} takes {size / 1e9:.1f} GB, more than this machine has free: take a larger one."
             )
     sae = SaeV.load(source, device, layer=layer, format=format)
-    stride = ceil(sae.n_features / MOST_FEATURES)
-    if stride == 1:
-        return sae, 1
+    stride = ceil(sae.n_features / MAX_FEATURES)
+    return (sae, 1, sae.n_features) if stride == 1 else (every_kth_feature(sae, stride), stride, sae.n_features)
+
+
+def every_kth_feature(sae: SaeV, k: int) -> SaeV:
+    """A narrower SAE of the same kind; of a TopK only one k-th as many features are active on a token."""
     inner = sae.sae
-    state = {name: strided(tensor, int(inner.cfg.d_sae), stride) for name, tensor in inner.state_dict().items()}
-    told = {**inner.cfg.to_dict(), "architecture": inner.cfg.architecture()}
-    return thin(told, state, stride, source, sae.layer, device), stride
+    width = int(inner.cfg.d_sae)
+    state = {name: tensor[_every_kth(tensor.shape, width, k)] for name, tensor in inner.state_dict().items()}
+    config = {**inner.cfg.to_dict(), "architecture": inner.cfg.architecture()}
+    return _build(config, state, k, sae.name, sae.layer, str(sae.device))
 
 
-def check_meaning(config: dict[str, Any]) -> None:
-    """Raises SaevxError where SAELens would not run the whole SAE as its configuration says."""
+def _config_of(source: str) -> dict[str, Any] | None:
+    """A SAELens folder's config, its sizes under SAELens' names; None of what is no such folder."""
+    path = Path(source) / loading.CONFIG
+    return read_json(path) if path.is_file() else None
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Raises SaevxError where SAELens would not run the SAE as its configuration says."""
     from sae_lens import SAE
 
     try:
-        whole = SAE.from_dict({**resolve_config(config), "device": "meta"})
+        sae = SAE.from_dict({**resolve_config(config), "device": "meta"})
     except SaevxError:
         raise
     except Exception as error:  # a configuration of another version: SAELens converts it where it reads the weights
         raise SaevxError(f"The SAE cannot be tried in part ({cause(error)}): run without --dry-run.") from error
-    compare(config, whole)
+    compare(config, sae)
 
 
-def strided(tensor: torch.Tensor, width: int, stride: int) -> torch.Tensor:
-    """Every stride-th entry along the axes of the features."""
-    return tensor[tuple(slice(None, None, stride) if n == width else slice(None) for n in tensor.shape)]
+def _every_kth(shape: Any, width: int, k: int) -> tuple[slice, ...]:
+    """The index of every k-th entry along the axes of the features, which are those of length `width`."""
+    return tuple(slice(None, None, k) if n == width else slice(None) for n in shape)
 
 
-def cut_weights(weights: Path, width: int, stride: int) -> dict[str, torch.Tensor]:
-    """As `strided`, of a file of which no more is read."""
+def _read_every_kth(weights: Path, width: int, k: int) -> dict[str, Tensor]:
+    """float32 tensors of every k-th feature; no more of the file is read."""
     from safetensors import safe_open
 
-    found = {}
+    state = {}
     with safe_open(weights, "pt") as file:
         for name in file.keys():  # noqa: SIM118 (it is no dict)
             part = file.get_slice(name)
-            at = tuple(slice(None, None, stride) if n == width else slice(None) for n in part.get_shape())
-            found[name] = part[at].float() if at else file.get_tensor(name).float()
-    return found
+            at = _every_kth(part.get_shape(), width, k)
+            state[name] = part[at].float() if at else file.get_tensor(name).float()
+    return state
 
 
-def thin(
-    config: dict[str, Any], state: dict[str, torch.Tensor], stride: int, source: str, layer: int | None, device: str
+def _build(
+    config: dict[str, Any], state: dict[str, Tensor], k: int, source: str, layer: int | None, device: str
 ) -> SaeV:
-    """An SAE of every stride-th feature; of a top-k one as many times fewer are active.
+    """The SAE of every k-th feature.
 
     Args:
-        state: of these features only.
+        config: of the whole SAE. state: of these features only.
 
     Raises:
         SaevxError: SAELens does not take it so.
@@ -103,16 +122,44 @@ def thin(
 
     from precompute.model.loading import pick_device
 
-    told = {
-        **config, "d_sae": ceil(int(config["d_sae"]) / stride), "device": pick_device(device), "dtype": "float32"
-    }  # fmt: skip
-    if told.get("k"):
-        told["k"] = max(1, round(int(told["k"]) / stride))
+    narrow = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
+    if narrow.get("k"):
+        narrow["k"] = max(1, round(int(narrow["k"]) / k))
     try:
-        inner = SAE.from_dict(told)
+        inner = SAE.from_dict(narrow)
         inner.load_state_dict(state)
     except Exception as error:
         raise SaevxError(
             f"The SAE {source} cannot be tried in part ({cause(error)}): run without --dry-run."
         ) from error
     return SaeV(inner, source, layer)
+
+
+# ---- z of a few features
+
+
+def encoder_of(sae: SaeV, ids: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function from h [t, d] to z [t, k] float32 of the features `ids` int64 [k], on the SAE's device.
+
+    Where the SAE decides on each feature by itself, a feature needs its own column of the encoder only, and SAELens'
+    own `encode` runs over these columns, so input scaling and activation are its own. Where a feature's z depends on
+    the others (TopK and what is derived from it, matching pursuit), all are encoded. The numbers are those of
+    `sae.encode(h)[:, ids]` up to the last bits, which depend on a matrix product's shape."""
+    names = INDEPENDENT.get(sae.architecture)
+    ids = ids.to(sae.device)
+    if names is None:
+        return lambda hidden_td: sae.encode(hidden_td)[:, ids]
+    subset = copy.copy(sae)
+    subset.sae = copy.copy(sae.sae)  # shallow: only the parameters that are replaced below are not shared
+    parameters = dict(sae.sae._parameters)
+    for name in names:
+        columns = parameters[name].detach().index_select(-1, ids).contiguous()
+        parameters[name] = nn.Parameter(columns, requires_grad=False)
+    subset.sae.__dict__["_parameters"] = parameters
+
+    def encode(hidden_td: Tensor) -> Tensor:
+        z_tk: Tensor = subset.encode(hidden_td)
+        sae._forget()  # SAELens' input scaling leaves its factors on the SAE that it was made for
+        return z_tk
+
+    return encode

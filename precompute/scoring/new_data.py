@@ -113,7 +113,7 @@ class Job:
     def __init__(self, options: ScoreOptions, store: Store) -> None:
         self.options, self.store, self.part = options, store, options.part
         self.reference, self.seed = Reference.from_store(store), int(store.manifest["options"].get("seed", 0))
-        self.scale = Scale.of(store.manifest)
+        self.scale = Scale.from_manifest(store.manifest)
         self.loaded: tuple[Mllm, SaeV] | None = None
 
     def run(self) -> tuple[int, int]:
@@ -225,7 +225,7 @@ class Job:
         samples: list[Sample] = []
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
             job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.seed, o.nll)
-            for one in job.ahead(range(len(plan.batches))):
+            for one in job.planned_batches(range(len(plan.batches))):
                 rejected_rows += one.rejected_rows
                 if one.batch is None:
                     continue

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from precompute.data import Data, Row
 from precompute.data.batches import Plan
-from precompute.model.loader import Decoded, ahead, load, norms, with_sinks
-from precompute.model.mllm import IMAGE, TEXT, Mllm
+from precompute.model.calibration import MODALITIES, mark_sinks, token_norms
+from precompute.model.loader import LoadedBatch, load_batch, prefetch
+from precompute.model.mllm import IMAGE, Mllm
+from precompute.sae.quality import WHICH, QualitySums
 from precompute.utils.tensors import exact
-
-MODALITIES = {"text": TEXT, "image": IMAGE}
 
 
 class Stream:
@@ -40,7 +40,7 @@ class Stream:
         self.hidden_td = torch.zeros(0, mllm.d_model, dtype=mllm.dtype)
         self.modality_t: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.served = 0
-        self.source: Iterator[list[Decoded]] | None = None
+        self.source: Iterator[list[LoadedBatch]] | None = None
         self.began: dict[str, Any] = {}
 
     def __iter__(self) -> Stream:
@@ -62,18 +62,18 @@ class Stream:
             "left_td": left_td.cpu().clone(), "left_t": torch.from_numpy(left_t.copy()),
         }  # fmt: skip
         if self.source is None:
-            self.source = ahead(
-                partial(load, self.mllm), batches(self.data.rows, self.plan, self.seed, self.epoch, self.at)
+            self.source = prefetch(
+                partial(load_batch, self.mllm), batches(self.data.rows, self.plan, self.seed, self.epoch, self.at)
             )
         parts_td, parts_t, n = [left_td], [left_t], len(left_t)
-        while n < self.size:  # the prelude has found a token in this data, so this ends
+        while n < self.size:  # the calibration has found a token in this data, so this ends
             for one in next(self.source):
                 self.rejected_rows |= {bad.index: bad.reason for bad in one.rejected_rows}
                 if one.batch is None:
                     continue
                 hidden_bsd = self.mllm.hidden(one.batch)
-                norm_bs = norms(hidden_bsd)
-                kind_bs = with_sinks(one.batch.modality_bs, norm_bs, self.sink)
+                norm_bs = token_norms(hidden_bsd)
+                kind_bs = mark_sinks(one.batch.modality_bs, norm_bs, self.sink)
                 keep_bs = (kind_bs <= IMAGE) & np.isfinite(norm_bs)
                 parts_td.append(hidden_bsd[torch.from_numpy(keep_bs).to(hidden_bsd.device)])
                 parts_t.append(kind_bs[keep_bs])
@@ -113,16 +113,12 @@ def batches(rows: list[Row], plan: Plan, seed: int, epoch: int, at: int) -> Iter
 
 
 class Meter:
-    """FVU and L0 since the last `take`, and dead features, per modality and of both together.
-
-    FVU = Σ‖h − ĥ‖² / Σ‖h − mean h‖², the mean over the tokens counted (METHOD, *Quality*)."""
+    """FVU and L0 since the last `take`, and dead features, per modality and of both together."""
 
     def __init__(self, n_features: int, d_model: int) -> None:
-        self.sums = torch.zeros(4, 2, dtype=torch.float64)
-        """By modality: tokens, active features, Σ‖h − ĥ‖², Σ‖h‖²."""
-        self.sum_md = torch.zeros(2, d_model, dtype=torch.float64)
+        self.sums = QualitySums.zeros(d_model)
         self.fired_mf = torch.zeros(2, n_features, dtype=torch.int64)
-        """The last step at which a feature fired on that modality; 0: never."""
+        """int64 [2, F]: the last step at which a feature fired on that modality; 0: never."""
 
     @torch.no_grad()
     def see(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
@@ -132,33 +128,25 @@ class Meter:
         error_t = (h_td - exact(output.sae_out.detach())).square().sum(-1)
         for m in MODALITIES.values():
             at = torch.from_numpy(np.flatnonzero(modality_t == m)).to(h_td.device)
-            if not len(at):
-                continue
-            own = h_td[at]
-            found = [len(at), int(active_tf[at].sum()), float(error_t[at].sum()), float(own.square().sum())]
-            self.sums[:, m] += torch.tensor(found, dtype=torch.float64)
-            self.sum_md[m] += own.sum(0).cpu()
-            self.fired_mf[m, active_tf[at].any(0).cpu()] = step
+            if len(at):
+                self.sums.update(m, int(active_tf[at].sum()), float(error_t[at].sum()), h_td[at].cpu().numpy())
+                self.fired_mf[m, active_tf[at].any(0).cpu()] = step
 
     def take(self, step: int, window: int) -> dict[str, Any]:
-        """The figures, and start anew. A feature is dead that has not fired in the last `window` steps."""
-        dead_mf = self.fired_mf <= max(0, step - window)
-        found: dict[str, Any] = {"fvu": {}, "l0": {}, "dead": {}}
-        for name, which in {"text": [TEXT], "image": [IMAGE], "both": [TEXT, IMAGE]}.items():
-            n, active, error, square = self.sums[:, which].sum(1).tolist()
-            spread = square - float(self.sum_md[which].sum(0).square().sum()) / n if n else 0.0
-            found["fvu"][name] = finite(error / spread) if spread > 0 else None
-            found["l0"][name] = active / n if n else None
-            found["dead"][name] = int(dead_mf[which].all(0).sum())
-        self.sums.zero_()
-        self.sum_md.zero_()
-        return found
+        """The figures; the next ones begin at zero. A feature is dead that has not fired in the last `window` steps."""
+        dead_mf = (self.fired_mf <= max(0, step - window)).numpy()
+        dead = {name: int(dead_mf[which].all(0).sum()) for name, which in WHICH.items()}
+        figures = self.sums.figures()
+        self.sums = QualitySums.zeros(self.sums.total_md.shape[1])
+        return {**figures, "dead": dead}
 
     def state(self) -> dict[str, Tensor]:
-        return {"sums": self.sums, "sum_md": self.sum_md, "fired_mf": self.fired_mf}
+        sums = {name: torch.from_numpy(array) for name, array in vars(self.sums).items()}
+        return {**sums, "fired_mf": self.fired_mf}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.sums, self.sum_md, self.fired_mf = state["sums"], state["sum_md"], state["fired_mf"]
+        self.sums = QualitySums(**{name: state[name].numpy() for name in vars(self.sums)})
+        self.fired_mf = state["fired_mf"]
 
 
 def finite(value: float) -> float | None:

@@ -6,8 +6,8 @@ intervals come from resampling samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,12 +19,14 @@ from torch import Tensor
 from precompute.data import RejectedRow, read, summary_of
 from precompute.data.batches import plan_rows, smallest_hashes
 from precompute.errors import SaevxError
-from precompute.model.loader import Decoded, check_images, feed, load_model, norms, prelude, with_sinks
+from precompute.model.calibration import calibrate_data, mark_sinks, token_norms
+from precompute.model.hooks import replace
+from precompute.model.loader import LoadedBatch, check_images, load_batches, load_model
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
-from precompute.sae.quality import sae_warning
+from precompute.sae.quality import fvu, sae_warning
 from precompute.sae.sae import SaeV
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
@@ -68,33 +70,19 @@ def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array) -> Rebuilt:
     return Rebuilt(torch.cat(parts), np.concatenate(active), fired_mf)
 
 
-@contextmanager
-def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> Iterator[None]:
+def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContextManager[None]:
     """While open, h after layer L is `by_td` at the tokens `at_bs`; zero where that is None.
 
     Raises:
         SaevxError: the model ran without passing through the layer.
     """
     mask_bs = torch.from_numpy(at_bs)
-    fired = False
 
-    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        nonlocal fired
-        fired = True
-        h_bsd = (output[0] if isinstance(output, tuple) else output).clone()
-        mask = mask_bs.to(h_bsd.device)
-        h_bsd[mask] = 0.0 if by_td is None else by_td.to(h_bsd)
-        return (h_bsd, *output[1:]) if isinstance(output, tuple) else h_bsd
+    def change(h_bsd: Tensor) -> Tensor:
+        h_bsd[mask_bs.to(h_bsd.device)] = 0.0 if by_td is None else by_td.to(h_bsd)
+        return h_bsd
 
-    handle = mllm.decoder_layer().register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if not fired:
-        raise SaevxError(
-            f"The model does not pass through its layer {mllm.layer}, so nothing was replaced: choose another --layer."
-        )
+    return replace(mllm.decoder_layer(), mllm.layer, change)
 
 
 @dataclass
@@ -157,11 +145,11 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     data, plan = plan_rows(
         mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column
     )
-    sink = prelude(mllm, data, plan, o.sink_multiple).sink
+    sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
     sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:
-        for one in feed(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+        for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
             rejected_rows += one.rejected_rows
             if one.batch is not None:
                 rejected_rows += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
@@ -198,7 +186,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
 def measure(
     mllm: Mllm,
     sae: SaeV,
-    one: Decoded,
+    one: LoadedBatch,
     sink: tuple[float, float],
     special: bool,
     sums: Sums,
@@ -213,10 +201,10 @@ def measure(
         return work() if shared is None else shared.once(run, rows, work)
 
     hidden_bsd, original_b, n_b = once("original", partial(losses, mllm, batch))
-    norm_bs = norms(hidden_bsd)
+    norm_bs = token_norms(hidden_bsd)
     real_bs = np.arange(norm_bs.shape[1]) < batch.length_b[:, None]
     good_b: Array = np.all(np.isfinite(norm_bs) | ~real_bs, axis=1)
-    kind_bs = with_sinks(batch.modality_bs, norm_bs, sink)
+    kind_bs = mark_sinks(batch.modality_bs, norm_bs, sink)
     own_bs = kind_bs <= IMAGE
     taken_bs = (real_bs if special else own_bs) & good_b[:, None]
     h_td = hidden_bsd[torch.from_numpy(taken_bs).to(hidden_bsd.device)]
@@ -307,9 +295,8 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str,
                 found[f"loss_recovered.{part}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
             for name, which in GROUPS.items():
                 n_w = weight_wn @ tokens_n4[:, which].sum(1)
-                spread_w = weight_wn @ square_nm[:, which].sum(1) - np.square(weight_wn @ total[name]).sum(1) / n_w
-                error_w = weight_wn @ error_nm[:, which].sum(1)
-                found[f"fvu.{name}"] = np.where(spread_w > 0, error_w / spread_w, np.nan)
+                error_w, square_w = (weight_wn @ sum_nm[:, which].sum(1) for sum_nm in (error_nm, square_nm))
+                found[f"fvu.{name}"] = fvu(error_w, square_w, weight_wn @ total[name], n_w)
                 found[f"l0.{name}"] = weight_wn @ active_nm[:, which].sum(1) / n_w
         return found
 

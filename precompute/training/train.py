@@ -21,7 +21,8 @@ from precompute.data import BadRow, Data, count_kinds, read, summary
 from precompute.data.batches import OVERHEAD, n_image_tokens, plan_rows
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
-from precompute.model.loader import check_images, load_model, prelude, without_pictures
+from precompute.model.calibration import average_factor, calibrate_data
+from precompute.model.loader import check_images, load_model, without_images
 from precompute.model.mllm import Mllm
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.options.train import TrainOptions
@@ -143,12 +144,13 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     data = data or read(o.data, o.columns._replace(mixed=True, text_only=o.modality == "text"))
     told = told_by(o, data)
     if o.modality == "text":
-        data = without_pictures(data)
+        data = without_images(data)
     check_images(mllm, data, "--modality text")
     batching: dict[str, Any] = {"batch_tokens": o.batch_tokens, "seed": o.seed, "id_column": o.id_column}
     data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, **batching)
-    norms = prelude(mllm, data, plan, o.sink_multiple)
-    scale = mllm.d_model**0.5 / norms.mean
+    calibration = calibrate_data(mllm, data, plan, o.sink_multiple)
+    scale, sink_norm = average_factor(calibration.counted), calibration.sink_norm
+    del calibration  # it holds h of its samples
 
     d_sae = round(s["expansion"] * mllm.d_model)
     torch.manual_seed(o.seed)
@@ -165,7 +167,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     )  # fmt: skip
     if sae.cfg.normalize_activations == "expected_average_only_in":
         trainer.activation_scaler.scaling_factor = scale
-    stream = Stream(mllm, data, plan, norms.sink, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
+    stream = Stream(mllm, data, plan, sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
     if claim_folder(o.part, told, STARTED, what="training", of="data, model or options"):
         resume(o.part, trainer, stream, meter)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from precompute.collect import merge
-from precompute.collect.collector import Collector, Loaded
+from precompute.collect.collector import Collector
 from precompute.data import Columns, Data, read
 from precompute.data.batches import Plan, plan_rows
+from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
@@ -32,10 +33,10 @@ SAMPLES, ROUNDS = 1500, 3
 class Ready(Collector):
     """The pass over batches that are decoded already."""
 
-    batches: dict[int, list[Loaded]]
+    batches: dict[int, list[LoadedBatch]]
     """Each planned batch in the parts that the processor takes it in."""
 
-    def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
+    def planned_batches(self, batches: Sequence[int]) -> Generator[LoadedBatch]:
         for number in batches:
             for part in self.batches[number]:
                 yield replace(part, hidden=None)
@@ -47,9 +48,9 @@ class Beside(Ready):
 
     bare = 0.0
 
-    def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
+    def planned_batches(self, batches: Sequence[int]) -> Generator[LoadedBatch]:
         last = sum(len(self.batches[number]) for number in batches) - 1
-        for n, one in enumerate(super().ahead(batches)):
+        for n, one in enumerate(super().planned_batches(batches)):
             first = n % 2 == 0 or n == last
             if first:
                 self.run_bare(one)
@@ -57,7 +58,7 @@ class Beside(Ready):
             if not first:
                 self.run_bare(one)
 
-    def run_bare(self, one: Loaded) -> None:
+    def run_bare(self, one: LoadedBatch) -> None:
         assert one.batch is not None
         begin = time.perf_counter()
         self.mllm.hidden(one.batch)
@@ -67,7 +68,7 @@ class Beside(Ready):
 class Known(Ready):
     """The pass over residuals that are computed already."""
 
-    def ahead(self, batches: Sequence[int]) -> Generator[Loaded]:
+    def planned_batches(self, batches: Sequence[int]) -> Generator[LoadedBatch]:
         for number in batches:
             yield from self.batches[number]
 
@@ -115,7 +116,7 @@ def run(setup: Setup) -> dict[str, Any]:
         one.hidden = mllm.hidden(batch)
     known = Known(mllm, sae, data, plan, part, 0)
     known.batches = batches
-    scale = Scale.of(known.known())
+    scale = Scale.from_manifest(known.saved_calibration())
 
     def encode() -> None:
         for one, batch in loaded:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench._foretell import foretell
+from tests.bench._estimate import measured_estimate
 from tests.bench.common import Figure, Setup, subset
 from tests.bench.shards import TREE, peak
 from tests.helpers import tiny
@@ -51,9 +51,9 @@ def one(setup: Setup, data: Path, model: Path, sae: Path) -> dict[str, Any]:
     """Foretold, then done."""
     asked = [str(data), str(model), str(sae), setup.device]
     if setup.small:  # here, where everything is imported already; no figure counts
-        told = foretell(*asked)
+        told = measured_estimate(*asked)
     else:
-        command = [sys.executable, "-m", "tests.bench._foretell", *asked]
+        command = [sys.executable, "-m", "tests.bench._estimate", *asked]
         done = subprocess.run(command, env=TREE, capture_output=True, text=True, check=True)
         told = json.loads(done.stdout.splitlines()[-1])
     out = setup.scratch / f"store-{data.name}"

@@ -31,7 +31,7 @@ def run(setup: Setup) -> dict[str, Any]:
     options = {"directions": lambda: sae.directions_fd.numpy(), "resamples": 1000}
     weigh.run(part, manifest, options)
     found = load_step(part, "weigh")
-    scale, unit = Scale.of(manifest), Collected(part, manifest).unit
+    scale, unit = Scale.from_manifest(manifest), Collected(part, manifest).unit
 
     # What both are given: every sample's h, computed beforehand in the same batches.
     by_row = {}

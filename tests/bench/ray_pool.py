@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
-from precompute.collect.collector import PRELUDE_FILE
+from precompute.collect.collector import CALIBRATION_FILE
 from precompute.collect.session import Session
 from precompute.collect.shard import SHARDS
 from precompute.collect.workers import Shared, Worker
@@ -43,7 +43,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
     def passed(workers: Pool) -> None:
         shutil.rmtree(options.part / SHARDS, ignore_errors=True)
-        (options.part / PRELUDE_FILE).unlink(missing_ok=True)
+        (options.part / CALIBRATION_FILE).unlink(missing_ok=True)
         list(workers.map("shard", range(len(plan.shards))))
 
     def forward(processes: ProcessPoolExecutor) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_held_out, plural
 from precompute.demo.training.adapter_data import easy_vqa
+from precompute.model.hooks import replace
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -110,24 +111,17 @@ def captions(mllm: Mllm, o: Options) -> dict[str, Any]:
     return out
 
 
-@contextmanager
-def changing(mllm: Mllm, modality_bs: NDArray[np.uint8], change: Change | None) -> Iterator[None]:
+def changing(mllm: Mllm, modality_bs: NDArray[np.uint8], change: Change | None) -> AbstractContextManager[None]:
     """While open, the residuals after layer L of text and image tokens go through `change`."""
     own_bs = torch.from_numpy((modality_bs == TEXT) | (modality_bs == IMAGE))
     modality_t = torch.from_numpy(modality_bs)[own_bs]
 
-    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+    def change_own(h_bsd: Tensor) -> Tensor:
         assert change is not None
-        h_bsd = (output[0] if isinstance(output, tuple) else output).clone()
         h_bsd[own_bs] = change(h_bsd[own_bs], modality_t)
-        return (h_bsd, *output[1:]) if isinstance(output, tuple) else h_bsd
+        return h_bsd
 
-    handle = mllm.decoder_layer().register_forward_hook(hook) if change is not None else None
-    try:
-        yield
-    finally:
-        if handle is not None:
-            handle.remove()
+    return nullcontext() if change is None else replace(mllm.decoder_layer(), mllm.layer, change_own)
 
 
 @torch.inference_mode()

@@ -209,7 +209,7 @@ def test_gates_only_drop_what_could_not_have_been_kept(
     accumulator = acc.Accumulator(N_FEATURES, seed)
     for low in range(0, N_ROWS, at_once):
         update(accumulator, events.of_rows(np.arange(low, low + at_once)))
-        accumulator._settle(waiting)
+        accumulator._compact(waiting)
     found, wanted = acc.tables(accumulator.accum()), naive(events, seed)
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)

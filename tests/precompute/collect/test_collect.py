@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +15,6 @@ from transformers import LlavaProcessor
 from backend.live.model_worker import load_engine
 from backend.settings import Settings
 from precompute.collect import accumulators as acc
-from precompute.collect import collector as collect
 from precompute.collect import merge
 from precompute.collect.collector import Collector
 from precompute.data import open_picture
@@ -123,8 +118,8 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pi
             assert list(top) == sorted(one_a_sample.values())[: acc.TOP]
 
 
-def test_the_prelude_sets_the_scale(run: tuple[Collected, Pipeline]) -> None:
-    """All samples are in the prelude here, so the largest stored value lies in [16, 32)."""
+def test_the_calibration_sets_the_scale(run: tuple[Collected, Pipeline]) -> None:
+    """The calibration sees all samples here, so the largest stored value lies in [16, 32)."""
     data, job = run
     assert 16 <= float(data.accum["max"].max()) < 32
     norms: dict[int, list[float]] = {TEXT: [], IMAGE: []}
@@ -167,93 +162,6 @@ def test_reconstruction_and_caption_loss(run: tuple[Collected, Pipeline], whole:
     h = torch.cat([h[torch.from_numpy(kind == IMAGE)] for h, kind, _ in hidden_by_row(job).values()]).double()
     fvu = data.sample["sse_image"].sum() / float((h - h.mean(0)).square().sum())
     assert data.manifest["quality"]["fvu"]["image"] == pytest.approx(fvu, rel=1e-4)
-
-
-def files_of(part: Path) -> dict[str, bytes]:
-    """Every byte that later steps read; .npz by content, as zip archives carry times."""
-    found = {}
-    for path in sorted(part.rglob("*")):
-        name = path.relative_to(part).as_posix()
-        if path.is_dir() or name in ("run.json", "plan.json"):
-            continue
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found |= {f"{name}/{key}": arrays[key].tobytes() for key in arrays.files}
-        else:
-            found[name] = path.read_bytes()
-    return found
-
-
-def test_one_shard_or_many_give_the_same_bytes(options: Maker, tmp_path: Path) -> None:
-    few = collected(options(shard_samples=1000, out=tmp_path / "a" / "store"))[0]
-    many = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
-    assert files_of(few) == files_of(many)
-    assert not (many / "shards").exists() and not (many / "thumbs").exists()
-
-
-KILLED = """
-import os, sys
-from precompute.collect.collector import Collector
-from precompute.options.precompute import Options
-from precompute.pipeline import Pipeline
-import torch
-from transformers import LlavaProcessor
-torch.set_num_threads(1)
-whole, done = Collector.shard, []
-def shard(self, number, *rest):
-    if len(done) == 2:
-        os._exit(9)
-    done.append(number)
-    return whole(self, number, *rest)
-Collector.shard = shard
-Pipeline(Options.model_validate_json(sys.argv[1])).collect()
-"""
-
-
-def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    right = collected(options(out=tmp_path / "a" / "store"))[0]
-    (tmp_path / "b").mkdir()
-    again = options(out=tmp_path / "b" / "store")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, again.model_dump_json()], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert killed.returncode == 9
-    shards = sorted(path.name for path in (again.part / "shards").glob("*.npz"))
-    assert len(shards) == 2 and not (again.part / "manifest.json").exists()
-    before = [(again.part / "shards" / name).stat().st_mtime_ns for name in shards]
-    run = Pipeline(again)
-    data, plan = run.session.planned
-    job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
-    job.run()
-    assert before == [(again.part / "shards" / name).stat().st_mtime_ns for name in shards], "not done again"
-    run.collect()
-    assert files_of(run.part) == files_of(right)
-
-
-def test_written_while_the_next_is_computed_the_bytes_are_the_same(
-    options: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the pass does with a GPU."""
-    right = collected(options(shard_samples=4, out=tmp_path / "a" / "store"))[0]
-    monkeypatch.setattr(Collector, "overlaps", True)
-    with monkeypatch.context() as patch:
-        write, threads = collect.write_shard, set()
-
-        def full(part: Path, number: int, *rest: Any, **more: Any) -> None:
-            threads.add(threading.current_thread().name)
-            if number == 1:
-                raise OSError("No space left on device")
-            write(part, number, *rest, **more)
-
-        patch.setattr(collect, "write_shard", full)
-        run = Pipeline(options(shard_samples=4, out=tmp_path / "b" / "store"))
-        with pytest.raises(OSError, match="No space left"):
-            run.collect()
-        assert len(threads) == 1 and threading.current_thread().name not in threads
-        assert 1 in run.session.collector().missing() and 0 not in run.session.collector().missing()
-    again = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
-    assert files_of(again) == files_of(right)
 
 
 def broken_data(folder: Path) -> Path:
@@ -315,27 +223,6 @@ def test_what_the_processor_refuses_is_set_aside(
     assert [one["sample_id"] for one in data.samples] == [f"pair-{i}" for i in range(12) if f"pair-{i}" not in bad]
 
 
-def test_accumulators_merged_as_a_tree_give_the_same_file(options: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Pipeline(options(shard_samples=1))
-    run.part.mkdir(parents=True)
-    job = run.session.collector()
-    job.run()
-    merge.merge(job, 10)
-    path = run.part / "collect" / "accum.npz"
-    whole, n = path.read_bytes(), len(job.plan.shards)
-    monkeypatch.setattr(merge, "FAN", 3)
-    assert merge.tree(9) == [9, 3] and merge.tree(10) == [10, 4, 2] and merge.tree(1) == [1]
-    for level, width in list(enumerate(merge.tree(n)))[1:]:
-        for number in range(width):
-            merge.write_node(job, level, number)
-    read: list[Path] = []
-    accum_of = merge.accum_of
-    monkeypatch.setattr(merge, "accum_of", lambda job, paths: read.extend(paths) or accum_of(job, paths))
-    merge.merge(job, 10)
-    assert path.read_bytes() == whole
-    assert n > 9 and 1 < len(read) <= 3 and all("level2" in one.name for one in read)
-
-
 def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     """Never inf: with a scale that is far too large the samples that overflow are named, the others kept."""
     probe, manifest = collected(options())
@@ -351,7 +238,7 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     data, plan = run.session.planned
     run.part.mkdir(parents=True)
     found = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
-    (run.part / "prelude.json").write_text(json.dumps(found))
+    (run.part / "calibration.json").write_text(json.dumps(found))
     job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
     merged = merge.merge(job, 10) if job.run() else {}
     quarantine = [
@@ -391,7 +278,7 @@ def test_a_topk_sae_keeps_k_a_token(options: Maker, tmp_path: Path, mllm: Mllm) 
 
 
 def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path: Path) -> None:
-    """√d / mean‖h‖ over the prelude's tokens without sinks; in the manifest, and the same for whoever comes after."""
+    """√d / mean‖h‖ over the calibration's tokens without sinks; in the manifest, and the same for all later steps."""
     sae = tiny.make_sae(tmp_path / "average", normalize_activations="expected_average_only_in")
     made = options(sae=str(sae))
     job = Pipeline(made)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from precompute.data import Row, read
 from precompute.errors import PairError
-from precompute.model.loader import decode
+from precompute.model.loader import load_batch
 from precompute.model.mllm import Batch, Mllm, Pair
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.precompute import Options
@@ -79,7 +79,7 @@ def test_a_batch_that_is_refused_as_a_whole_is_run_in_parts(tmp_path: Path) -> N
     mllm = PickyMllm.load(tiny.make_llava(tmp_path / "model"), layer=0, device="cpu")
     rows = read(tiny.make_data(tmp_path / "data", 4)).rows
     bad = Row(9, "bad", "two <image> here", rows[0].images, {}, "here")
-    parts = decode(mllm, [*rows, bad])
+    parts = load_batch(mllm, [*rows, bad])
     assert [one.rows for one in parts] == [[row] for row in rows]
     assert [one.sample_id for part in parts for one in part.rejected_rows] == ["bad"]
     assert all(one.batch is not None for one in parts)

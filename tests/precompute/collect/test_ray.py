@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from precompute.collect.merge import FAN
+from precompute.collect.merge import FAN_IN
 from precompute.errors import SaevxError
 from precompute.options.precompute import Options
 from precompute.options.score import ScoreOptions
@@ -90,7 +90,7 @@ def test_a_store_with_the_first_shards_worker_killed(
     with killing(after=2) as pools:
         out = precompute(given)
     told = json.loads((out / "run.json").read_text())["ray"]
-    assert sum(told["shards_by_process"].values()) > FAN and told["workers"] == 2
+    assert sum(told["shards_by_process"].values()) > FAN_IN and told["workers"] == 2
     assert len(pools) == 2, "the workers did not merge"
     assert set(told["shards_by_process"]) - set(map(str, pools[0].pids)), "no worker took the place of the killed one"
     assert sums(out) == sums(alone)

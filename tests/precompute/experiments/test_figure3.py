@@ -66,9 +66,18 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
     run(o)
     assert o.out.read_text(encoding="utf-8") == after and len(trained) == 3
 
+    assert str(tmp_path) not in after and str(demo.root) not in after
+    check_lines(o)
+    check_data(o)
+    for other in ({"out": tmp_path / "other.jsonl"}, {"work": tmp_path / "other"}):
+        with pytest.raises(SaevxError, match="other options"):
+            run(o.model_copy(update={"l1": 1.0, **other}))
+
+
+def check_lines(o: Figure3Options) -> None:
+    """What the lines of a finished file say agrees."""
     header, language, *lines = read(o.out)
     assert header["command"] == "saevx experiment figure3" and header["options"]["tokens"] == 600
-    assert str(tmp_path) not in after and str(demo.root) not in after
     for one in (language["all"], language["captions"], language["plain"]):
         assert one["change"]["value"] == pytest.approx(one["mllm"]["value"] - one["base"]["value"], abs=1e-3)
     assert language["all"]["n_texts"] == language["captions"]["n_texts"] + language["plain"]["n_texts"]
@@ -93,6 +102,9 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
         entropy["sae-v", "mllm-text"]["original"]["value"], abs=1e-3
     )
 
+
+def check_data(o: Figure3Options) -> None:
+    """Nothing that is measured was learnt from."""
     data = Data.at(o.work / "data")
     learnt = {row["text"] for path in (data.text, data.alone, data.pairs / "metadata.jsonl") for row in read(path)}
     measured = {row["text"] for path in (data.test_text, data.test_pairs / "metadata.jsonl") for row in read(path)}
@@ -101,10 +113,6 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
     n_pairs, n_alone = len(read(data.pairs / "metadata.jsonl")), len(read(data.alone))
     assert n_alone == n_pairs + o.n_plain
     assert (told["data"]["n_samples"], told["data"]["n_set_aside"]) == (n_pairs + n_alone, 0)
-
-    for other in ({"out": tmp_path / "other.jsonl"}, {"work": tmp_path / "other"}):
-        with pytest.raises(SaevxError, match="other options"):
-            run(o.model_copy(update={"l1": 1.0, **other}))
 
 
 def test_a_remembering_model_trains_the_same_saes(tiny_files: Tiny, tmp_path: Path) -> None:

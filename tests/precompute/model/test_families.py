@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from precompute.errors import PairError
+from precompute.model.hooks import capture
 from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Mllm, Pair
 from precompute.utils.token_text import join
 from tests.helpers import families, family_images, family_parts
@@ -146,8 +147,8 @@ def test_early_stop_gives_the_layers_own_output(folder: Path, whole: Mllm, layer
     assert len(whole.decoder.layers) == family_parts.N_LAYERS
     batch = cut.prepare(pairs)
     whole.layer = layer
-    with whole._catch() as caught, torch.inference_mode():
-        whole.model(**whole._causal(batch), use_cache=False)
+    with capture(whole.decoder_layer()) as caught, torch.inference_mode():
+        whole.model(**whole.causal_inputs(batch), use_cache=False)
         whole.model(**batch.inputs, use_cache=False)
     hidden_bsd = cut.hidden(batch)
     assert hidden_bsd.shape == (3, batch.modality_bs.shape[1], family_parts.D_MODEL)
@@ -165,7 +166,7 @@ def test_a_deepstack_feature_is_added_behind_the_layers_own_output(tmp_path: Pat
     batch = whole.prepare([Pair("the red dog", [families.picture(SIZES[0])])])
     taken: list[torch.Tensor] = []
     handle = whole.decoder.layers[1].register_forward_pre_hook(lambda module, args: taken.append(args[0]))
-    with whole._catch() as caught, torch.inference_mode():
+    with capture(whole.decoder_layer()) as caught, torch.inference_mode():
         whole.model(**batch.inputs)
     handle.remove()
     changed_bs = (taken[0] != caught[0]).any(dim=-1).numpy()
@@ -196,8 +197,8 @@ def test_early_stop_of_text_only_models(tmp_path: Path, family: str, layer: int)
     cut = Mllm.load(folder, layer=layer, device="cpu")
     assert (len(cut.decoder.layers), len(whole.decoder.layers)) == (layer + 1, family_parts.N_LAYERS)
     batch = cut.prepare(pairs)
-    with whole._catch() as caught, torch.inference_mode():
-        whole.model(**whole._causal(batch), use_cache=False)
+    with capture(whole.decoder_layer()) as caught, torch.inference_mode():
+        whole.model(**whole.causal_inputs(batch), use_cache=False)
         whole.model(**batch.inputs, use_cache=False)
     assert torch.equal(cut.hidden(batch), caught[0]) and torch.equal(whole.hidden(batch), caught[0])
     for b, n in enumerate(batch.length_b):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.model.hooks import catching
 from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.vision import capture_vision_norms
 from tests.helpers import families, family_images
 
 TOWERS = {"llava": "projector", "llava_next": "embedding", "gemma3": "embedding", "qwen3_vl": "embedding"}
@@ -25,13 +25,13 @@ def test_norms_of_a_batch_are_those_of_each_pair(family: str, tmp_path: Path) ->
         Pair("a cat", [families.picture((257, 230)), families.picture((149, 362))]),
     ]
     batch = mllm.prepare(pairs)
-    with catching(mllm) as caught:
+    with capture_vision_norms(mllm) as caught:
         mllm.hidden(batch)
     together, source = caught.of(batch)
     assert source == TOWERS[family]
     for b, pair in enumerate(pairs):
         alone_batch = mllm.prepare([pair])
-        with catching(mllm) as caught:
+        with capture_vision_norms(mllm) as caught:
             mllm.hidden(alone_batch)
         (alone,), _ = caught.of(alone_batch)
         assert len(alone) == (alone_batch.modality_bs == IMAGE).sum() and len(set(alone.tolist())) > 1
@@ -42,7 +42,7 @@ def test_norms_of_a_batch_are_those_of_each_pair(family: str, tmp_path: Path) ->
 def test_the_projectors_input_is_the_towers_output(tmp_path: Path) -> None:
     mllm = Mllm.load(families.llava(tmp_path / "llava"), layer=1, full=True, device="cpu")
     batch = mllm.prepare([Pair("a dog", [families.picture((257, 230))])])
-    with catching(mllm) as caught:
+    with capture_vision_norms(mllm) as caught:
         mllm.hidden(batch)
     ((norm_p,), _) = caught.of(batch)
     with torch.inference_mode():
@@ -55,7 +55,7 @@ def test_embeddings_are_what_the_language_model_is_given(tmp_path: Path) -> None
     mllm = Mllm.load(families.qwen3_vl(tmp_path / "qwen"), layer=1, full=True, device="cpu")
     image = families.picture((257, 230))
     batch = mllm.prepare([Pair("a dog", [image])])
-    with catching(mllm) as caught:
+    with capture_vision_norms(mllm) as caught:
         mllm.hidden(batch)
     ((norm_p,), _) = caught.of(batch)
     np.testing.assert_allclose(norm_p, family_images.embeddings(mllm, [image])[0].norm(dim=-1).numpy(), rtol=1e-5)

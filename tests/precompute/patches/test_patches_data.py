@@ -14,8 +14,8 @@ from PIL import Image
 from precompute.data import open_picture
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair, load_sae
-from precompute.model.hooks import catching
 from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import Options
 from precompute.patches import run as under_test
@@ -109,7 +109,7 @@ def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         pair = Pair(row["text"], images)
         one = encode_pair(mllm, sae, store.manifest, pair)
         batch = mllm.prepare([pair])
-        with catching(mllm) as caught:
+        with capture_vision_norms(mllm) as caught:
             mllm.hidden(batch)
         z_e = one.value_e.astype(np.float64) * 2.0**-store.scale_log2
         score: dict[str, Any] = naive(one.offset, one.feature_e, z_e, one.modality_t, omega_f)

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from precompute.errors import SaevxError
-from precompute.sae.sae import SaeV, average_factor
+from precompute.model.calibration import average_factor
+from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 
 HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from precompute.errors import SaevxError
-from precompute.sae import subset as narrow
+from precompute.sae import subset
 from precompute.sae.config import resolve_config
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
@@ -91,10 +91,10 @@ def test_a_topk_without_its_k_is_refused_by_name(place: str, tmp_path: Path) -> 
 
 def test_a_dry_run_of_a_wide_topk_asks_for_k_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads a part of the weights by code of its own."""
-    monkeypatch.setattr(narrow, "MOST_FEATURES", 20)  # so that a tiny SAE is a wide one
+    monkeypatch.setattr(subset, "MAX_FEATURES", 20)  # so that a tiny SAE is a wide one
     with pytest.raises(SaevxError, match="TopK"):
-        narrow.narrow(str(make(tmp_path / "lost", TOPK_WITHOUT_K["architecture alone"])), None, "cpu")
-    sae, stride = narrow.narrow(str(make(tmp_path / "elsewhere", TOPK_WITH_K["in the metadata"])), None, "cpu")
+        subset.sae_subset(str(make(tmp_path / "lost", TOPK_WITHOUT_K["architecture alone"])), None, "cpu")
+    sae, stride, _ = subset.sae_subset(str(make(tmp_path / "elsewhere", TOPK_WITH_K["in the metadata"])), None, "cpu")
     assert stride == 5 and sae.sae.cfg.k == 2
 
 
@@ -208,7 +208,7 @@ def test_a_configuration_that_is_none(text: str, reason: str, tmp_path: Path) ->
     with pytest.raises(SaevxError, match=reason):
         SaeV.load(folder)
     with pytest.raises(SaevxError, match=reason):
-        narrow.narrow(str(folder), None, "cpu")
+        subset.sae_subset(str(folder), None, "cpu")
 
 
 @pytest.mark.parametrize("how", ["pointer", "cut", "missing", "no safetensors"])

@@ -98,7 +98,7 @@ def test_settings_beside_plain_weights_are_kept(tmp_path: Path) -> None:
         (lambda s: s, {"architecture": "topk"}, "TopK.*does not say k"),
         (lambda s: {**s, "k": K}, {"architecture": "topk", "k": 9}, "k = 9 and weights.k = 8"),
         (lambda s: s, {"architecture": "batchtopk", "k": 8}, "never learnt"),
-        (lambda s: s, {"architecture": "matching_pursuit"}, "SAELens folders only"),
+        (lambda s: s, {"architecture": "matching_pursuit"}, "as a SAELens folder"),
         (lambda s: s, {"architecture": "jumprelu"}, "lacks threshold"),
         (lambda s: {**s, "scaling_factor": THRESHOLD}, {"architecture": "standard"}, "scaling_factor"),
         (lambda s: {**s, "bias": s["b_dec"].clone()}, {"architecture": "standard"}, "two names"),

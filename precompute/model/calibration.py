@@ -1,0 +1,145 @@
+"""What one pass over the data cannot know, from its first samples: which norm ‖h‖ makes a token an attention sink, and
+the mean norm of the others (METHOD, *Notation*)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from precompute.data import Data, RejectedRow, none_left
+from precompute.data.batches import PRELUDE, Plan
+from precompute.errors import SaevxError
+from precompute.model.batch import IMAGE, SINK, TEXT
+from precompute.model.loader import LoadedBatch, load_batches
+from precompute.model.mllm import Mllm
+from precompute.utils.tensors import exact
+
+Array = NDArray[Any]
+MODALITIES = {"text": TEXT, "image": IMAGE}
+
+
+class Calibration(NamedTuple):
+    """What the first 64 planned samples say about ‖h‖."""
+
+    multiple: float | None
+    """Of the median norm of a modality, above which a token is a sink; None: there are no sinks."""
+    median_norm: dict[str, float | None]
+    """Median ‖h‖ of the finite text and image tokens, rounded to float32; None without a token."""
+    counted: list[Tensor]
+    """float32 [t, d] h of the finite text tokens, then of the image tokens, that are no sinks."""
+    n_samples: int
+
+    @property
+    def sink_norm(self) -> tuple[float, float]:
+        return sink_limits(self.multiple, self.median_norm)
+
+
+def sink_limits(multiple: float | None, median_norm: dict[str, float | None]) -> tuple[float, float]:
+    """‖h‖ of a text and of an image token above which it is an attention sink; inf where none is."""
+    text, image = (median_norm[name] for name in MODALITIES)
+    return _limit(multiple, text), _limit(multiple, image)
+
+
+def _limit(multiple: float | None, median: float | None) -> float:
+    return float("inf") if multiple is None or median is None else float(multiple * median)
+
+
+def mark_sinks(modality: Array, norm: Array, sink_norm: tuple[float, float]) -> Array:
+    """uint8, of the shape of both: the modality, or SINK for tokens whose norm is above their modality's limit."""
+    kind = modality.copy()
+    for m in (TEXT, IMAGE):
+        kind[(modality == m) & (norm > sink_norm[m])] = SINK
+    return kind
+
+
+def token_norms(hidden: Tensor) -> Array:
+    """float64 ‖h‖ of h [..., d]."""
+    norm = torch.linalg.vector_norm(exact(hidden.float()), dim=-1, dtype=torch.float64)
+    return np.asarray(norm.cpu())
+
+
+def calibrate(
+    batches: Iterable[LoadedBatch], hidden_of: Callable[[LoadedBatch], Tensor], multiple: float | None, layer: int
+) -> Calibration:
+    """The calibration from the first samples of `batches`; no more batches are taken than it needs.
+
+    Args:
+        hidden_of: h [b, s, d] of a batch. layer: L, for the message.
+
+    Raises:
+        SaevxError: no sample can be used, or h is finite for none of their tokens.
+    """
+    hidden_m: dict[int, list[Tensor]] = {TEXT: [], IMAGE: []}
+    rejected_rows: list[RejectedRow] = []
+    n_samples = 0
+    for one in batches:
+        rejected_rows += one.rejected_rows
+        if one.batch is None:
+            continue
+        hidden_bsd = hidden_of(one)[: PRELUDE - n_samples]
+        for modality, parts in hidden_m.items():
+            mask_bs = torch.from_numpy(one.batch.modality_bs[: len(hidden_bsd)] == modality)
+            parts.append(hidden_bsd[mask_bs.to(hidden_bsd.device)].float())
+        n_samples += len(one.rows)
+        if n_samples >= PRELUDE:
+            break
+    if not n_samples:
+        raise SaevxError(none_left("No sample could be used", rejected_rows))
+    median: dict[str, float | None] = {}
+    counted: list[Tensor] = []
+    n_tokens = 0
+    for name, modality in MODALITIES.items():
+        hidden_td = torch.cat(hidden_m[modality])
+        n_tokens += len(hidden_td)
+        norm_t = hidden_td.norm(dim=-1)
+        finite_t = norm_t[torch.isfinite(norm_t)]
+        median[name] = float(np.median(finite_t.cpu().numpy())) if len(finite_t) else None
+        keep_t = torch.isfinite(hidden_td).all(dim=-1) & (norm_t <= _limit(multiple, median[name]))
+        counted.append(hidden_td[keep_t])
+    if n_tokens and set(median.values()) == {None}:
+        raise SaevxError(no_finite(layer))
+    return Calibration(multiple, median, counted, n_samples)
+
+
+def calibrate_data(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Calibration:
+    """`calibrate` with the first planned samples of the data. Their forward passes are done again later: they are few.
+
+    Raises:
+        SaevxError: as `calibrate`; the samples have no token that is counted.
+    """
+    batches = load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches))
+
+    def hidden_of(one: LoadedBatch) -> Tensor:
+        assert one.batch is not None
+        return mllm.hidden(one.batch)
+
+    calibration = calibrate(batches, hidden_of, multiple, mllm.layer)
+    if not any(map(len, calibration.counted)):
+        raise SaevxError(f"{data.name} gives no text or image token to work on.")
+    return calibration
+
+
+def average_factor(hidden: Sequence[Tensor]) -> float:
+    """√d / mean‖h‖ over all tokens of several h [t, d]: the factor that makes the mean norm √d.
+
+    Raises:
+        SaevxError: there is no token, or all are zero.
+    """
+    norm_t = torch.cat([exact(hidden_td.float()).norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
+    total = float(norm_t.sum())
+    if total <= 0:
+        raise SaevxError("The SAE's input factor cannot be estimated: no token of the first samples has a norm.")
+    return hidden[0].shape[-1] ** 0.5 * len(norm_t) / total
+
+
+def no_finite(layer: int) -> str:
+    """A sentence for a model that gives no token a finite residual stream."""
+    return (
+        f"The model's residual stream behind layer {layer} is finite for no token: its weights are damaged, or too "
+        "large for the number type; download it again, or choose --dtype float32."
+    )

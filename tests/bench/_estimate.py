@@ -1,0 +1,23 @@
+"""What `saevx precompute --dry-run` would print, as numbers: `python -m tests.bench._estimate DATA MODEL SAE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def measured_estimate(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
+    from precompute.estimate.budget import estimate
+    from precompute.options.precompute import Options
+
+    result = estimate(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))[0].estimate
+    return {
+        "seconds": result.total, "memory": result.memory, "bytes": result.of["all"], "steps": result.seconds,
+        "parts": result.bytes,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured_estimate(*sys.argv[1:])))
