@@ -1,4 +1,4 @@
-"""The web application: routers, static files, errors and headers around the stores it was given."""
+"""The web application: routers, static files, errors and headers around the stores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from backend.api import cooccurrence, features, health, quality, rejected, sae, samples, search, steer, stores
 from backend.api import map as map_api
-from backend.deps import VERSION, State
-from backend.hosts import Visitors
+from backend.deps import VERSION
 from backend.live.model_worker import Live
-from backend.middleware import BodyLimit, RootPath, SecurityHeaders
+from backend.middleware import BodyLimit, HostCheck, RootPath, SecurityHeaders
 from backend.pages import cooccurrence as cooccurrence_page
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
@@ -30,17 +29,17 @@ from backend.pages import samples as samples_page
 from backend.pages import search as search_page
 from backend.pages import steer as steer_page
 from backend.problems import MEDIA_TYPE, add_handlers
-from backend.schemas import Problem
+from backend.schemas.common import Problem
 from backend.settings import Settings
-from backend.stores import open_stores
+from backend.stores import State, open_stores
 from backend.templating import error_page
 
 THREADS = 3
-"""Requests worked on at once. Python runs one thread at a time: forty, anyio's default, take turns so often that fifty
-people's pages need ten times as long, where three leave two to wait for the disk."""
+"""Requests processed at once. Python runs one thread at a time; with 40 threads, the default of anyio, they take turns
+so often that pages for fifty users take ten times as long. With three, two can wait for the disk."""
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
 MODULES = ("htm",)
-"""What pages may load of frontend/node_modules, under /static/vendor."""
+"""Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
     stores, rejected, sae, features, map_api, samples, quality, cooccurrence, search,
@@ -51,21 +50,21 @@ PAGES = (
     sae_page, steer_page, docs_page,
 )  # fmt: skip
 
-DESCRIPTION = """What a multimodal language model sees, feature by feature.
+DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.
 
 Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass
-`next` as `cursor`. Every error is an RFC 9457 problem details object."""
+`next` as `cursor` to get the next page. Every error is an RFC 9457 problem details object."""
 
 
 def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     """The app over `settings.stores`.
 
     Args:
-        names: what this server is called beside `localhost`, its machine's name, its IP addresses and
-            `settings.allowed_host`; a request to another `Host` is refused.
+        names: names of this server besides `localhost`, the machine's name, IP addresses and `settings.allowed_host`;
+            a request with any other `Host` is refused.
 
     Raises:
-        SaevxError: none can be opened; those that cannot stand in `app.state.saevx.unavailable`.
+        SaevxError: no store can be opened. If only some cannot, `app.state.saevx.unavailable` names them.
     """
     slots = open_stores(settings.stores)
     opened = [slot.opened for slot in slots if slot.opened]
@@ -99,16 +98,16 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         app.include_router(module.router, include_in_schema=False)
     mount_static(app)
 
-    app.add_middleware(BodyLimit, most=int(settings.max_upload_mb * 1e6))
+    app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app.add_middleware(Visitors, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
+    app.add_middleware(HostCheck, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)
     return app
 
 
 def mount_static(app: FastAPI) -> None:
-    """Own files, and the third-party modules where `npm ci` or the wheel put them."""
+    """Serve our static files, and the third-party modules from where `npm ci` or the wheel has put them."""
     if not (FRONTEND / "static" / "vendor").is_dir():
         for module in MODULES:
             folder = FRONTEND / "node_modules" / module

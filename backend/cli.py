@@ -1,7 +1,7 @@
-"""The console command `saevx`: the entry, and what signals do to it.
+"""The console command `saevx`: its entry point and its answers to signals. The commands are in commands.py.
 
-Nothing is imported here before Ctrl-C is answered in one line: an exception out of the middle of an import is a
-traceback, and some imports swallow it. The commands are in commands.py.
+Nothing is imported here before Ctrl-C can be answered in one line: an exception in the middle of an import prints a
+traceback, and some imports swallow it.
 """
 
 from __future__ import annotations
@@ -11,55 +11,52 @@ import os
 import signal
 import sys
 
-TYPE_CHECKING = False  # the module of that name takes longer to import than all above
+TYPE_CHECKING = False  # importing it from typing takes longer than all imports above
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import Any, NoReturn
 
-    from backend.commands import Saevx as Saevx
-    from precompute.cli import run as run
-
 ENDINGS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
-"""Exit status, 128 and the signal's number as shells have it, and the word for it."""
+"""Exit status (128 + the signal's number, as in shells) and message."""
 
 
 def main() -> None:
-    """Entry of the console script: exit 0 done, 1 failed with one line on standard error, 2 wrong usage, 130
-    interrupted, 143 terminated."""
+    """Entry point of the console script. Exit status: 0 done, 1 failed with one line on standard error, 2 wrong usage,
+    130 interrupted, 143 terminated."""
     on_signals(end)
     from backend.commands import Saevx
     from precompute.cli import run
 
-    sys.unraisablehook = again
+    sys.unraisablehook = raise_again
     on_signals(interrupt)
     try:
         status = run(Saevx, sys.argv[1:] or ["--help"])
-    except KeyboardInterrupt:  # a second one, while the first was being answered
+    except KeyboardInterrupt:  # a second interrupt, during the answer to the first
         end(signal.SIGINT)
-    on_signals(end)  # from here on only threads are waited for
+    on_signals(end)  # only threads are waited for from now on
     if status in (130, 143):
         leave(status)
     sys.exit(status)
 
 
 def on_signals(handler: Callable[..., Any]) -> None:
-    """Let a handler answer both signals, but for one that was to be ignored, as in a shell's background job."""
+    """Let `handler` answer both signals, except a signal that is ignored, as in a shell's background job."""
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def end(number: int, _frame: object = None) -> NoReturn:
-    """End the process at once: nothing has been begun, or all is put away."""
+    """End the process at once, when there is nothing to clean up."""
     status, word = ENDINGS[signal.Signals(number)]
     os.write(2, f"saevx: {word}\n".encode())
     os._exit(status)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Let what runs be put away. Not in the middle of an import, where libraries in C++ abort at an exception: there
-    the process ends at once, or behind it where there are processes to be ended first."""
+    """Raise an exception, so that the running code can clean up. Libraries in C++ abort at an exception in the middle
+    of an import, so there the process ends at once or, if it has child processes to end first, after the import."""
     from precompute.errors import Terminated
     from precompute.utils import ownership
 
@@ -74,8 +71,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Exit as `sys.exit` does, but with this status: where an interrupt came in code that was run as a text, Python
-    would end by the signal instead."""
+    """Exit like `sys.exit`, but always with this status: after an interrupt in code that `exec` runs, Python would end
+    with the signal instead."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -85,8 +82,8 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def again(lost: Any) -> None:
-    """Raise an interrupt again that came in a destructor or a callback: Python would print it and go on."""
+def raise_again(lost: Any) -> None:
+    """Send an interrupt again that was raised in a destructor or callback, where Python prints it and continues."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         send_again(signal.SIGINT if type(lost.exc_value) is KeyboardInterrupt else signal.SIGTERM)
     else:
@@ -94,23 +91,10 @@ def again(lost: Any) -> None:
 
 
 def send_again(number: int) -> None:
-    """A moment later, from another thread: here it would be lost as well."""
+    """Send the signal a moment later, from another thread: here it would be lost as well."""
     import threading
 
     threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
-
-
-def __getattr__(name: str) -> Any:
-    """`Saevx` and `run`, where they are asked for."""
-    if name == "Saevx":
-        from backend import commands
-
-        return commands.Saevx
-    if name == "run":
-        from precompute import cli
-
-        return cli.run
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

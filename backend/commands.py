@@ -1,5 +1,5 @@
-"""The commands of `saevx`: the server's beside the offline ones. What is heavy is imported by the command that needs
-it, so that `--help` answers at once."""
+"""The commands of `saevx`: those of the server, and those of the offline part. Heavy modules are imported by the
+commands that need them, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if (ROOT / "precompute/experiments/cli.py").is_file():
 else:
 
     class Experiment(CommandOptions):  # type: ignore[no-redef]
-        """Rerun one of the paper's experiments; from a checkout, as experiments are not in the package."""
+        """Rerun one of the paper's experiments. Needs a checkout: experiments are not in the package."""
 
         arguments: CliUnknownArgs
 
@@ -44,32 +44,32 @@ class Serve(CommandOptions):
     stores: CliPositionalArg[Paths]
     """Folders of finished stores; the first is the default."""
     host: Host = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is every one of this machine. There is no login."""
+    """Address to listen on; 0.0.0.0 is every address of this machine. There is no login."""
     port: int = Port
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 takes a free port."""
     live: bool = True
-    """Load the model for search by picture, scoring and steering; without it everything else works."""
+    """Load the model, for search by image, scoring and steering; everything else works without it."""
     root_path: UrlPath = ""
     """Path under which a proxy shows this server, such as /saevx."""
     allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
-    """Name by which browsers may reach the server beside its own and its IP addresses, such as that of a proxy; give it
-    several times. *.DOMAIN is every name below, * any name at all."""
+    """Further name by which browsers may reach the server, such as the name of a proxy; may be given several times.
+    *.DOMAIN is every name below DOMAIN, * is any name. The machine's names and IP addresses always work."""
     model: str | None = None
     """Model folder or hub id for live requests; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
     sae_format: SaeFormat = "auto"
-    """How that SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
+    """File format of that SAE, as for `saevx precompute`; auto: as in the store, or recognised from its files."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Dtype = "auto"
     """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
     device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    """Device map of accelerate, such as auto, to spread the model over several devices."""
     quantize: Quantize | None = None
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
-    """Live requests that may wait; one more is answered 503."""
+    """Live requests that may wait; further requests are answered 503."""
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
 
@@ -77,24 +77,24 @@ class Serve(CommandOptions):
         from backend.serve import serve
         from backend.settings import Settings
 
-        options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the rest may stand in the environment
+        options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the environment may set others
         serve(from_environment(Settings, **options), self.host, self.port)
 
 
 class Demo(CommandOptions):
-    """Make the demo – a small real model, its SAE-V, pictures, a store – and open it. A second run makes
+    """Make the demo – a small real model, its SAE-V, images, a store – and open it. A second run makes
     nothing twice."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     dir: Path = Path("demo")
-    """Folder for model, sae, data and store."""
+    """Folder for the model, the SAE, the data and the store."""
     samples: int = Field(default=1500, ge=20)
-    """Pairs to draw; the first ones are the same whatever the number."""
+    """Number of pairs to draw; a larger number begins with the same pairs."""
     host: Host = "127.0.0.1"
     """Address to listen on."""
     port: int = Port
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 takes a free port."""
     serve: bool = True
     """Open the explorer at the end; --no-serve only makes the folder."""
 
@@ -103,28 +103,28 @@ class Demo(CommandOptions):
         from backend.serve import bind
 
         if self.serve:
-            bind(self.host, self.port).close()  # told now, not after the minutes that the demo takes
+            bind(self.host, self.port).close()  # so that a taken port is reported before the demo is made
         store = make(self.dir, self.samples)
         if self.serve:
             Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
 
 
 class Bench(CommandOptions):
-    """Measure one of the figures of docs/performance.md; from a checkout, as benchmarks are not in the package."""
+    """Measure one of the figures of docs/performance.md. Needs a checkout: benchmarks are not in the package."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     name: CliPositionalArg[str]
-    """Which benchmark: the name of a module in tests/bench, such as collect."""
+    """Name of a benchmark, a module in tests/bench such as collect."""
     demo: Path = Path("demo")
     """Folder that `saevx demo` made; it is only read."""
     out: Path | None = None
     """JSON file to write; default: docs/results/bench-NAME.json, nothing with --small."""
     wide: Path | None = None
-    """Folder for the made-up store of 65,536 features and a million pairs (9 GB) that some benchmarks need: made where
-    it is not there, and kept; default: a temporary folder."""
+    """Folder for the synthetic store of 65,536 features and a million pairs (9 GB) that some benchmarks need. It is
+    made if it does not exist, and is not deleted; default: a temporary folder."""
     small: bool = False
-    """Run the smallest size once, to see that it works; its figures mean nothing."""
+    """Run the smallest size once, as a check; its figures mean nothing."""
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
 
@@ -134,7 +134,7 @@ class Bench(CommandOptions):
         if not (self.demo / "store" / "manifest.json").is_file():
             raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
         sys.path.insert(0, str(ROOT))
-        from tests.bench.run import bench, names, said, write
+        from tests.bench.run import bench, names, summary_line, write
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
@@ -145,7 +145,7 @@ class Bench(CommandOptions):
                 self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
                 wide=self.wide and self.wide.resolve(),
             )  # fmt: skip
-            print(said(result))
+            print(summary_line(result))
             if out is not None:
                 write(result, out)
 
@@ -162,9 +162,9 @@ class Saevx(BaseSettings):
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
     score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
-    patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each picture.")
+    patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each image.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
-    bench: CliSubCommand[Bench] = Field(description="Measure how fast and how large this is, from a checkout.")
+    bench: CliSubCommand[Bench] = Field(description="Measure speed and size, in a checkout.")
     experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
 
     def cli_cmd(self) -> None:

@@ -1,4 +1,4 @@
-"""`saevx demo`: a folder with everything, made step by step; what is there already stays."""
+"""`saevx demo`: a folder with model, SAE, data and store, made step by step; existing parts are not made again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from precompute.utils.ownership import exclusive
 
 
 def say(line: str) -> None:
+    """Print a line on standard error at once."""
     print(line, file=sys.stderr, flush=True)
 
 
 def make(folder: Path, n_samples: int) -> Path:
-    """Leave FOLDER/model, sae, data and store. Returns the store.
+    """Make `model`, `sae`, `data` and `store` in the folder, and return the store's path.
 
-    Raises SaevxError where the store there was made of another number of samples, as a store never changes; or is
-    damaged, or of another version."""
+    Raises:
+        SaevxError: the folder's store has another number of samples (a store never changes), is damaged, or is of
+            another version.
+    """
     with exclusive(folder / "demo"):
         return _make(folder, n_samples)
 
@@ -32,14 +35,14 @@ def _make(folder: Path, n_samples: int) -> Path:
             raise SaevxError(
                 f"{store} holds {made} samples, not {n_samples}: choose another --dir, or delete {store}."
             )
-        say(f"{store} is there already: nothing to make.")
+        say(f"{store} already exists: nothing to make.")
         return store
     begin = time.monotonic()
     from precompute.demo.make import build
 
     build(folder, n_samples, say)
     from precompute.options.precompute import Options
-    from precompute.pipeline import precompute  # takes seconds, while the pictures are drawn
+    from precompute.pipeline import precompute  # takes seconds, while the images are drawn
 
     say(f"Reading {n_samples} pairs with the model and its SAE-V (the offline pass):")
     options = Options(

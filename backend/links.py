@@ -1,21 +1,91 @@
-"""Addresses that replies carry: they keep the proxy's prefix, the store, and the content id."""
+"""Addresses in replies, and sample ids in addresses.
+
+Addresses keep the proxy's prefix, the store, and the content id. A sample id is whatever the data has: a path, a URL,
+`..`, a line break, three thousand letters. Most ids stand in the path unchanged, `/samples/coco/17.jpg`. Clients,
+proxies or our own routes would read some ids differently; such an id is written as `~` and its UTF-8 in URL-safe base64
+without padding: `/samples/~YS9pbWFnZQ` for `a/image`. A query parameter can carry any id, so `/sample?id=…` takes every
+id unchanged.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterable
-from typing import Any
-from urllib.parse import urlencode
+from typing import Annotated, Any
+from urllib.parse import quote, unquote, urlencode
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Path, Query, Request
+from pydantic import AfterValidator
 
-from backend.deps import OpenStore, State, base_path
-from backend.sample_ids import sample_path
+from backend.stores import OpenStore, State
 from precompute.errors import SaevxError
 from precompute.store.opening import StoreUnreadable
 
+PARTS = ("activations", "features", "image")
+"""Last parts of the addresses below the address of a sample."""
+MAX_PLAIN_LENGTH = 500
+"""Characters of an id that stands in the path unchanged."""
+_MARK = "~"
+_MAX_LENGTH = 20_000  # more than a server accepts in an address
+
+
+def sample_key(sample_id: str) -> str:
+    """How addresses name a sample: its id if a path can carry it, otherwise the encoded id."""
+    return sample_id if _is_plain(sample_id) else _MARK + _encoded(sample_id)
+
+
+def sample_of(key: str) -> str:
+    """The id that an address names. A key that `sample_key` cannot have returned stands for itself."""
+    if not key.startswith(_MARK):
+        return key
+    try:
+        sample_id = base64.b64decode(key[1:] + "=" * (-len(key[1:]) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error):
+        return key
+    return sample_id if sample_id and sample_key(sample_id) == key else key
+
+
+def sample_path(sample_id: str) -> str:
+    """The path of a sample below the root of the server or the API: `/samples/…`."""
+    return f"/samples/{quote(sample_key(sample_id))}"
+
+
+def _encoded(sample_id: str) -> str:
+    return base64.urlsafe_b64encode(sample_id.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+
+
+def _is_plain(sample_id: str) -> bool:
+    parts = sample_id.split("/")
+    return (
+        sample_id.isprintable()  # some programs end a path at a line break, others drop it
+        and sample_id == sample_id.strip()
+        and not sample_id.startswith(_MARK)
+        and "\\" not in sample_id  # some programs read it as a slash
+        and unquote(sample_id) == sample_id  # some programs decode twice
+        and not {"", ".", ".."} & set(parts)  # resolved by clients, merged by proxies
+        and (len(parts) == 1 or parts[-1] not in PARTS)
+        and len(sample_id) <= MAX_PLAIN_LENGTH
+    )
+
+
+InPath = Annotated[
+    str,
+    Path(max_length=_MAX_LENGTH, description="The sample's id, encoded if a path cannot carry it (docs/api.md)."),
+    AfterValidator(sample_of),
+]
+InQuery = Annotated[
+    str, Query(alias="id", min_length=1, max_length=_MAX_LENGTH, description="The sample's id, unchanged.")
+]
+
+
+def base_path(request: Request) -> str:
+    """Prefix of every link: the path under which a proxy shows the server."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
 
 class Links:
-    """Links of one request to one store."""
+    """Addresses for one request and store."""
 
     def __init__(self, request: Request, store: OpenStore) -> None:
         state: State = request.app.state.saevx
@@ -25,28 +95,28 @@ class Links:
         self.of_store = f"&{urlencode({'store': self.store})}" if self.store else ""
 
     def image(self, sample_id: str, index: int) -> str:
-        """Address of a sample's picture; `&size=` and `&crop=` may be added to it."""
-        which = f"&image={index}" if index else ""
-        return f"{self.base}/api/v1{sample_path(sample_id)}/image?v={self.version}{which}{self.of_store}"
+        """Address of a sample's image; `&size=` and `&crop=` may be added to it."""
+        number = f"&image={index}" if index else ""
+        return f"{self.base}/api/v1{sample_path(sample_id)}/image?v={self.version}{number}{self.of_store}"
 
     def images(self, item: dict[str, Any]) -> dict[str, Any]:
-        """`item` with its stored `images` turned into `{url, width, height}`."""
+        """`item` with its stored `images` as `{url, width, height}`."""
         sample_id = item["sample_id"]
-        shown = [
+        images = [
             {"url": self.image(sample_id, index), "width": one["width"], "height": one["height"]}
             for index, one in enumerate(item["images"])
         ]
-        return {**item, "images": shown}
+        return {**item, "images": images}
 
     def all_images(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         return [self.images(item) for item in items]
 
 
 def check_feature(store: OpenStore, feature: int) -> None:
-    """HTTP 404 where the store has no such feature."""
+    """Raise HTTP 404 if the store has no such feature."""
     if not 0 <= feature < store.store.n_features:
         last = store.store.n_features - 1
-        raise HTTPException(404, f"No feature {feature}: store {store.name} has 0 to {last}.")
+        raise HTTPException(404, f"There is no feature {feature}: store {store.name} has features 0 to {last}.")
 
 
 def check_sample(store: OpenStore, sample_id: str) -> int:

@@ -1,14 +1,26 @@
-"""Small ASGI layers: the path prefix behind a proxy, security headers, and a ceiling on bodies."""
+"""ASGI layers around the application: names and origins, the path prefix of a proxy, security headers, body size.
+
+A request is answered if it names this server in `Host` and, where it changes or computes something, does not come from
+another site's page. The server has no login, so whoever can reach it may use it. The page of another site can make its
+visitor's browser reach this server too: under a name of its own that points to this machine (DNS rebinding), or by
+sending a form here. An IP address in `Host` cannot be such a name, and neither can the machine's own names.
+"""
 
 from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterable
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.problems import problem
+from backend.settings import EVERY, split_host
 
-# Everything comes from this server. `data:` is for the preview of a picture that the visitor chose.
+# Everything comes from this server. `data:` is for the preview of an image that the visitor chose.
 POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -30,7 +42,7 @@ SECURITY = {
 
 
 class SecurityHeaders:
-    """Adds SECURITY to every reply that does not set its own."""
+    """Adds SECURITY to every reply that does not set these headers itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -51,7 +63,7 @@ class SecurityHeaders:
 
 
 class RootPath:
-    """Works behind a proxy that strips the prefix and behind one that does not."""
+    """Sets the path prefix; works behind a proxy that removes the prefix and behind one that does not."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self.app = app
@@ -66,11 +78,11 @@ class RootPath:
 
 
 class BodyLimit:
-    """Refuses a body over `most` bytes: by its announced length, or while it comes."""
+    """Refuses a body over `max_bytes` bytes: by its announced length, or while it is received."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
-        self.words = f"The request is larger than {most / 1e6:g} MB: send a smaller picture."
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
+        self.refusal = f"The request is larger than {max_bytes / 1e6:g} MB: send a smaller image."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,17 +90,119 @@ class BodyLimit:
             return
         request = Request(scope)
         announced = request.headers.get("content-length", "0")
-        if not announced.isdigit() or int(announced) > self.most:
-            await problem(request, 413, self.words)(scope, receive, send)
+        if not announced.isdigit() or int(announced) > self.max_bytes:
+            await problem(request, 413, self.refusal)(scope, receive, send)
             return
-        came = 0
+        received = 0
 
-        async def receive_some() -> Message:
-            nonlocal came
+        async def receive_limited() -> Message:
+            nonlocal received
             message = await receive()
-            came += len(message.get("body", b""))
-            if came > self.most:
-                raise HTTPException(413, self.words)
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise HTTPException(413, self.refusal)
             return message
 
-        await self.app(scope, receive_some, send)
+        await self.app(scope, receive_limited, send)
+
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+TEST_CLIENT = "testserver"
+"""Name of every server in Starlette's TestClient. It has no dot, so nobody can register it."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+LOOKUP_S = 2.0
+"""Seconds to wait for the name server."""
+
+
+def is_address(name: str) -> bool:
+    """Whether the name is an IP address, in brackets or not."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def own_names(host: str) -> set[str]:
+    """Names of a server that listens on `host`: that name and, unless only this machine can reach the server, the
+    machine's full name and its name in local networks."""
+    names = {host, socket.gethostname()}
+    bare = host.strip("[]")
+    local = host == "localhost" or (is_address(bare) and ipaddress.ip_address(bare).is_loopback)
+    if not local:
+        names |= {_full_name(), f"{socket.gethostname().partition('.')[0]}.local"}
+    return {name.lower() for name in names if name}
+
+
+def _full_name() -> str:
+    """The machine's name with its domain, or without it if the name server does not answer within LOOKUP_S."""
+    names: list[str] = []
+    lookup = threading.Thread(target=lambda: names.append(socket.getfqdn()), daemon=True)
+    lookup.start()
+    lookup.join(LOOKUP_S)
+    return names[0] if names else socket.gethostname()
+
+
+class HostCheck:
+    """Refuses a `Host` that does not name this server (421), and an unsafe method from another site's page (403).
+
+    Args:
+        names: of this server; IP addresses and `localhost` are always accepted.
+        allowed: further names, as `AllowedHost`, such as a proxy's: pages at these addresses are this server's own.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str], allowed: Iterable[str]) -> None:
+        self.app = app
+        self.every = EVERY in allowed
+        single_names = [one for one in allowed if one != EVERY]
+        self.origins = {split for one in single_names if (split := split_host(one)) and not one.startswith("*.")}
+        domains = [split_host(one.removeprefix("*.")) for one in single_names if one.startswith("*.")]
+        self.domains = tuple(f".{split[0]}" for split in domains if split)
+        self.names = {"localhost", TEST_CLIENT, *names, *(name for name, _ in self.origins)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self.app(scope, receive, send)
+        else:
+            await problem(Request(scope), *refusal)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.lower(), []).append(value.decode("latin-1"))
+        hosts = headers.get(b"host", [])
+        if not hosts and scope.get("http_version") == "1.0":
+            hosts = ["localhost"]  # a health check of a load balancer; a browser always names its host
+        host = split_host(hosts[0]) if len(hosts) == 1 else None
+        if host is None:
+            return 400, "The request must name this server in one Host header."
+        if not self._is_ours(host[0]):
+            return 421, (
+                f"{host[0]!r} is not a name of this server: use its IP address or its own name, or start it with "
+                f"--allowed-host {host[0]}."
+            )
+        if scope["method"] in SAFE_METHODS:
+            return None
+        return self._foreign(host, headers.get(b"sec-fetch-site", []), headers.get(b"origin", []))
+
+    def _is_ours(self, name: str) -> bool:
+        return self.every or name in self.names or is_address(name) or name.endswith(self.domains or ("\0",))
+
+    def _foreign(self, host: tuple[str, int | None], site: list[str], origin: list[str]) -> tuple[int, str] | None:
+        """A browser states which site a request comes from. Other programs state nothing, and are answered."""
+        ours = set(site) <= {"same-origin", "none"} if site else all(self._is_own(one, host) for one in origin)
+        if ours:
+            return None
+        return 403, (
+            f"A page of another site ({(origin or site)[0]}) may not send this request: use this server's own pages. "
+            "If this is the address of its proxy, start the server with --allowed-host and that name."
+        )
+
+    def _is_own(self, origin: str, host: tuple[str, int | None]) -> bool:
+        scheme, _, host_and_port = origin.lower().partition("://")
+        split = split_host(host_and_port)
+        if split is None or scheme not in DEFAULT_PORTS:
+            return False
+        default = DEFAULT_PORTS[scheme]
+        return any((name, port or default) == (split[0], split[1] or default) for name, port in (host, *self.origins))

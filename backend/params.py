@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import HTTPException, Query
 from fastapi import Path as PathParam
 
-Limit = Annotated[int, Query(ge=1, le=500, description="Items a page.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
 Cursor = Annotated[
-    str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the page before.")
+    str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the previous page.")
 ]
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
 Words = Annotated[str | None, Query(max_length=500)]
@@ -21,25 +21,25 @@ def parse_patch(text: str) -> tuple[int, int, int]:
     if len(parts) != 3 or not all(
         part.strip().isascii() and part.strip().isdigit() and len(part) < 8 for part in parts
     ):
-        raise HTTPException(422, f"patch: {text!r} is not view,row,col, three whole numbers such as 0,2,3.")
+        raise HTTPException(422, f"patch: {text!r} is not view,row,col: give three whole numbers, such as 0,2,3.")
     view, row, col = map(int, parts)
     return view, row, col
 
 
-def parse_numbers(text: str, name: str, most: int = 500) -> list[int]:
-    """Whole numbers with commas between. Raises HTTP 422."""
+def parse_numbers(text: str, name: str, max_length: int = 500) -> list[int]:
+    """Whole numbers, separated by commas. Raises HTTP 422."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if len(parts) > most or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise HTTPException(422, f"{name}: give at most {most} whole numbers with commas between.")
+    if len(parts) > max_length or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise HTTPException(422, f"{name}: give at most {max_length} whole numbers, separated by commas.")
     return [int(part) for part in parts]
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """`x0,y0,x1,y1` in pixels, a box with an area. Raises HTTP 422."""
+    """`x0,y0,x1,y1` in pixels, a box that is not empty. Raises HTTP 422."""
     try:
         x0, y0, x1, y1 = (float(part) for part in text.split(","))
     except ValueError:
-        raise HTTPException(422, f"crop: {text!r} is not x0,y0,x1,y1, four numbers in pixels.") from None
+        raise HTTPException(422, f"crop: {text!r} is not x0,y0,x1,y1: give four numbers in pixels.") from None
     if not (abs(x0) < 1e7 and abs(y0) < 1e7 and x0 < x1 < 1e7 and y0 < y1 < 1e7):
         raise HTTPException(422, "crop: x0 must be below x1 and y0 below y1, in pixels of the image.")
     return x0, y0, x1, y1

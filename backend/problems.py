@@ -1,4 +1,4 @@
-"""Every error as RFC 9457 problem details; a browser on a page gets the same sentence as HTML."""
+"""Every error as RFC 9457 problem details; a browser that opens a page gets the same sentence as HTML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from backend.live.model_worker import ClientLeft
-from backend.schemas import Problem
+from backend.schemas.common import Problem
 from precompute.errors import PairError, SaevxError
 from precompute.store.opening import StoreUnreadable
 
@@ -50,21 +50,22 @@ def problem(
 
 
 def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
-    """What is wrong in which place; a value that none of several lists of choices has is wrong once, not for each."""
-    found: list[dict[str, Any]] = []
+    """What is wrong with which parameter. A value that is in none of several lists of choices gives one error, not one
+    for each list."""
+    reasons: list[dict[str, Any]] = []
     choices: dict[str, list[str]] = {}
     for one in error.errors():
         place = [str(part) for part in one["loc"][1:]]
         chosen_from = one["type"] == "literal_error"
         where = ".".join(part for part in place if not (chosen_from and part.startswith("literal["))) or "body"
         if not chosen_from:
-            found.append({"where": where, "reason": one["msg"]})
+            reasons.append({"where": where, "reason": one["msg"]})
             continue
         if where not in choices:
             choices[where] = []
-            found.append({"where": where})
+            reasons.append({"where": where})
         choices[where] += one["ctx"]["expected"].replace(" or ", ", ").split(", ")
-    return [{**one, "reason": one.get("reason") or f"choose {_either(choices[one['where']])}"} for one in found]
+    return [{**one, "reason": one.get("reason") or f"choose {_either(choices[one['where']])}"} for one in reasons]
 
 
 def _either(choices: list[str]) -> str:
@@ -134,4 +135,4 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)
-        return await answer(request, 500, "The server met an error of its own; its log has the details.")
+        return await answer(request, 500, "The server failed with an internal error; its log has the details.")

@@ -1,4 +1,4 @@
-"""Runs the server: what `saevx serve` and the end of `saevx demo` do."""
+"""Run the server, for `saevx serve` and `saevx demo`."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from backend.settings import Settings
 from precompute.errors import SaevxError, Terminated, first_line
 
 if TYPE_CHECKING:
-    from backend.deps import State
+    from backend.stores import State
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until interrupted. Raises SaevxError where no store can be opened or the port is taken."""
+    """Serve until interrupted. Raises SaevxError if no store can be opened or the port is taken."""
     import uvicorn
 
     from backend.app import create_app
-    from backend.hosts import own_names
+    from backend.middleware import own_names
 
     app = create_app(settings, own_names(host))
     state: State = app.state.saevx
     for reason in state.unavailable.values():
         print(f"saevx: {reason} The other stores are served.", file=sys.stderr)
-    # Longer than proxies keep theirs: whoever closes first may do so on a request that is already on its way.
+    # Longer than the timeout of proxies: whoever closes first may cut off a request that is already on its way.
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75
     )
     server = uvicorn.Server(config)
     listening = bind(host, port)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    address = f"[{shown}]" if ":" in shown else shown
+    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    address = f"[{shown_host}]" if ":" in shown_host else shown_host
     path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
     print(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}", file=sys.stderr)
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
-    settle()
-    with contextlib.suppress(Terminated):  # which is how a service is stopped
-        server.run(sockets=[listening])  # on uvloop, where it is installed
+    freeze_garbage_collector()
+    with contextlib.suppress(Terminated):  # services are stopped with SIGTERM
+        server.run(sockets=[listening])  # on uvloop, if it is installed
 
 
-def settle() -> None:
-    """Takes what start-up made from the garbage collector, and lets it look less often: to go through half a million
-    objects of libraries again and again is a third of the time of the longer pages."""
+def freeze_garbage_collector() -> None:
+    """Exclude the objects of start-up from garbage collection, and collect less often. Otherwise the collector walks
+    half a million objects of libraries again and again, which takes a third of the time of the longer pages."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything is announced; port 0 takes any free one.
+    """The listening socket, opened before the address is printed; port 0 takes any free port.
 
     Raises:
-        SaevxError: there is no such host, it is not this machine, or the port is taken or may not be used.
+        SaevxError: the host does not exist or is not this machine, or the port is taken or not allowed.
     """
     name = host.removeprefix("[").removesuffix("]")
     try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise SaevxError(
             f"There is no host {host!r} ({first_line(error)}): choose another --host, such as 127.0.0.1 or 0.0.0.0."
         ) from error
-    for last, (family, kind, protocol, _, address) in enumerate(found, 1 - len(found)):
+    for last, (family, kind, protocol, _, address) in enumerate(addresses, 1 - len(addresses)):
         listening = socket.socket(family, kind, protocol)
         try:
-            if sys.platform != "win32":  # there it would share the port with whoever has it
+            if sys.platform != "win32":  # on Windows this would share a port that is in use
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-            listening.listen(2048)  # from here on a browser waits for the page instead of being refused
+            listening.listen(2048)  # from now on a browser waits instead of being refused
             return listening
         except OSError as error:
             listening.close()
@@ -80,10 +80,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> SaevxError:
-    """With what helps against the cause."""
+    """The error with advice that fits its cause."""
     if error.errno == errno.EADDRNOTAVAIL:
         return SaevxError(f"{host} is no address of this machine: choose another --host, such as 127.0.0.1 or 0.0.0.0.")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return SaevxError(f"This user may not listen on port {port}: choose another --port, from 1024 on.")
-    why = "another program does already" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        return SaevxError(f"This user may not listen on port {port}: choose another --port, 1024 or higher.")
+    why = "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
     return SaevxError(f"Cannot listen on {host}:{port} ({why}): choose another --port, or 0 for a free one.")

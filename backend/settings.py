@@ -1,5 +1,5 @@
-"""All settings of the server in one place. `saevx serve` fills them from its options; each can also be set by
-an environment variable of the same name with the prefix SAEVX_."""
+"""All settings of the server. `saevx serve` fills them from its options; each can also be set by an environment
+variable of the same name with the prefix SAEVX_."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IG
 def _checked(name: str) -> str:
     bare = name.strip().lower()
     if bare != EVERY and split_host(bare.removeprefix("*.")) is None:
-        raise ValueError(f"{name!r} is no host name: give the name alone, such as explorer.example.org")
+        raise ValueError(f"{name!r} is not a host name: give the name alone, such as explorer.example.org")
     return bare
 
 
 AllowedHost = Annotated[str, AfterValidator(_checked)]
-"""A name, a name with a port, `*.DOMAIN` for every name below, or `*` for any."""
+"""A name, a name with a port, `*.DOMAIN` for every name below DOMAIN, or `*` for any name."""
 
 
 def split_host(text: str) -> tuple[str, int | None] | None:
-    """Name in lower case, without the dot at its end, and port; None where it is no `Host`."""
-    found = _HOST.fullmatch(text)
-    if found is None:
+    """Name in lower case, without a final dot, and port; None if it is not a valid `Host`."""
+    match = _HOST.fullmatch(text)
+    if match is None:
         return None
-    return found[1].lower().rstrip("."), int(found[2]) if found[2] else None
+    return match[1].lower().rstrip("."), int(match[2]) if match[2] else None
 
 
 class Settings(BaseSettings):
-    """What a running server is made of."""
+    """Settings of a running server."""
 
     model_config = SettingsConfigDict(
         env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
@@ -50,30 +50,30 @@ class Settings(BaseSettings):
     root_path: UrlPath = ""
     """Path under which a proxy shows this server, such as /saevx."""
     allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
-    """Names by which browsers may reach this server beside its own, such as a proxy's; `*.DOMAIN` is every name below,
-    `*` any name at all. In the environment with commas between."""
+    """Further names by which browsers may reach this server, such as a proxy's; `*.DOMAIN` is every name below DOMAIN,
+    `*` is any name. In the environment, separated by commas."""
 
     model: str | None = None
     """Model folder or hub name for live requests; default: the one the store was made with."""
     sae: str | None = None
     """SAE folder for live requests; default: the one the store was made with."""
     sae_format: SaeFormat = "auto"
-    """How that SAE is stored; auto: as the store was made, or as its files tell."""
+    """File format of that SAE; auto: as in the store, or recognised from its files."""
     device: str = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: str = "auto"
     """Number type of the live model: auto, float32, bfloat16, float16."""
     device_map: str | None = None
-    """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
+    """Device map of accelerate, such as auto, to spread the model over several devices."""
     quantize: Quantize | None = None
-    """8bit or 4bit."""
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
-    """Live requests that may wait; one more is answered 503."""
+    """Live requests that may wait; further requests are answered 503."""
 
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
     max_megapixels: float = Field(default=64, gt=0)
-    """Largest image, in millions of pixels once unpacked; the pass takes up to 64."""
+    """Largest image, in millions of unpacked pixels; the pass takes up to 64."""
 
     @field_validator("allowed_host", mode="before")
     @classmethod

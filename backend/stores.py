@@ -1,49 +1,118 @@
-"""The stores of a running server. A finished store never changes, but its folder may be deleted, moved or made again
-while it is served: each request looks whether its files are the same; a store that took its place is opened anew."""
+"""The stores of a running server and what lives as long as it does.
+
+A finished store never changes, but its folder may be deleted, moved or replaced while the server runs. Each request
+checks whether the files are still the same; if another store took the place, that store is opened.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
-from backend.live.recompute import Recomputed
+from backend.live.model_worker import Engine, Live
+from backend.settings import Settings
 from precompute.errors import SaevxError
+from precompute.store.events import SampleEvents
 from precompute.store.opening import DATABASE, MANIFEST, Stamp
 from precompute.store.reader import Store
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from precompute.live.originals import Originals
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 2.0
-"""A store that could not be opened is tried again after so many seconds, or at once when its manifest changes."""
+"""Seconds after which a store that could not be opened is tried again; at once when its manifest changes."""
 
 
 class Watch:
-    """Tells at the cost of a few looks at the file system whether the files of a store but its images are still those
-    that were opened. A file takes another's place by renaming, which its folder shows: only then is each looked at."""
+    """Checks with a few calls to the file system whether the files of a store, except its images, are still those that
+    were opened. A file replaces another by renaming, which changes its folder's stamp: only then are all checked."""
 
     def __init__(self, path: Path, stamps: Mapping[str, Stamp | None]) -> None:
         self.files = [(str(path / name), stamp) for name, stamp in stamps.items()]
         folders = {str((path / name).parent) for name in stamps}
-        self.looked_at = [str(path / MANIFEST), str(path / DATABASE), *sorted(folders)]
-        self.seen: list[Stamp | None] = []
+        self.watched = [str(path / MANIFEST), str(path / DATABASE), *sorted(folders)]
+        self.last_stamps: list[Stamp | None] = []
 
     def unchanged(self) -> bool:
-        now = [Stamp.from_file(path) for path in self.looked_at]
-        if now != self.seen:
+        now = [Stamp.from_file(path) for path in self.watched]
+        if now != self.last_stamps:
             if None in now or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
                 return False
-            self.seen = now
+            self.last_stamps = now
         return True
+
+
+MAX_CACHED_SAMPLES = 256
+"""Samples whose events are cached: hovering over one feature after the other computes a sample once."""
+MAX_CACHED_EVENTS = 4_000_000
+"""Events cached in all, at 16 bytes each."""
+
+
+class Recomputed:
+    """Cache of events that the live model computed for samples of one store, the most recently used ones."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.events_by_row: OrderedDict[int, SampleEvents] = OrderedDict()
+        self.lock = threading.Lock()
+        self.originals: Originals | None = None
+
+    def get(self, row: int) -> SampleEvents | None:
+        with self.lock:
+            if row in self.events_by_row:
+                self.events_by_row.move_to_end(row)
+            return self.events_by_row.get(row)
+
+    def missing_events(self, row: int) -> SampleEvents | None:
+        """As `get`, but None if the store itself holds the events."""
+        return None if self.store.events.has(row) else self.get(row)
+
+    def original_images(self, row: int) -> list[Image.Image]:
+        """The images of a sample as the model read them in the pass: from the data, not the store's thumbnails.
+
+        Raises:
+            SaevxError: with the reason as a clause: the data is missing, or is no longer the data of the store.
+        """
+        return list(self._originals().pair(row).images)
+
+    def _originals(self) -> Originals:
+        from precompute.live.originals import Originals
+
+        with self.lock:
+            self.originals = self.originals or Originals(self.store)
+        return self.originals
+
+    def compute(self, row: int, engine: Engine) -> SampleEvents:
+        """In the live model's one worker. Raises SaevxError with the reason as a clause."""
+        if (cached := self.get(row)) is not None:  # another request computed it while this one waited
+            return cached
+        events = self._originals().events(row, engine.mllm, engine.sae)
+        with self.lock:
+            self.events_by_row[row] = events
+            while len(self.events_by_row) > 1 and self._is_over_capacity():
+                self.events_by_row.popitem(last=False)
+        return events
+
+    def _is_over_capacity(self) -> bool:
+        n_events = sum(len(events.z_e) for events in self.events_by_row.values())
+        return len(self.events_by_row) > MAX_CACHED_SAMPLES or n_events > MAX_CACHED_EVENTS
 
 
 @dataclass(frozen=True)
@@ -54,19 +123,19 @@ class OpenStore:
     path: Path
     store: Store
     recomputed: Recomputed
-    """What the live model has computed anew of samples whose events the store has not kept."""
+    """Events of samples that the store does not hold, computed by the live model."""
     watch: Watch
 
     @classmethod
     def at(cls, path: Path, name: str | None = None) -> OpenStore:
-        """The store there, under `name` or that of its manifest. Raises SaevxError as `Store.open`."""
-        manifest = Stamp.from_file(path / MANIFEST)  # before it is read: what is written later is another one
+        """The store at `path`, under `name` or the name in its manifest. Raises SaevxError as `Store.open`."""
+        manifest = Stamp.from_file(path / MANIFEST)  # before it is read, so that a manifest written later is noticed
         store = Store.open(path)
         watch = Watch(path, {MANIFEST: manifest, **store.stamps})
         return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch)
 
     def is_current(self) -> bool:
-        """Whether it still lies there, and no other store, or part of one, in its place."""
+        """Whether it is still there, and not another store or part of one in its place."""
         return self.watch.unchanged()
 
     @property
@@ -79,7 +148,7 @@ class OpenStore:
 
 
 class StoreSlot:
-    """The place of one store: what is open there, or in `reason` one sentence why nothing is."""
+    """The place of one store: the open store, or in `reason` one sentence why there is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,9 +156,9 @@ class StoreSlot:
         self.opened: OpenStore | None = None
         self.reason: str | None = None
         self.on_change: Callable[[OpenStore], None] = lambda opened: None
-        """Called on the event loop with a store of another content that was opened in place of the last one."""
+        """Called on the event loop with a store of different content that was opened in place of the previous one."""
         self.failed: Stamp | None = None
-        """Of the manifest of what could not be opened, and when that was."""
+        """Of the manifest of a store that could not be opened."""
         self.failed_at = 0.0
         self.lock = asyncio.Lock()
 
@@ -106,14 +175,14 @@ class StoreSlot:
             self.opened = dataclasses.replace(self.opened, name=name)
 
     async def current(self) -> OpenStore:
-        """The store that lies there now; where another took its place, that one, opened anew.
+        """The store that is there now, opened first if it replaced the previous one.
 
         Raises:
-            HTTPException: 503 with the sentence why there is none.
+            HTTPException: 503 with one sentence why there is none.
         """
         if self.opened is not None and self.reason is None and self.opened.is_current():
             return self.opened
-        async with self.lock:  # one request opens it, whoever else asks waits
+        async with self.lock:  # one request opens it, the others wait
             await self._renew()
         if self.reason is not None or self.opened is None:
             raise HTTPException(503, self.reason, {"Retry-After": "5"})
@@ -122,11 +191,12 @@ class StoreSlot:
     async def _renew(self) -> None:
         before, stamp = self.opened, Stamp.from_file(self.path / MANIFEST)
         if before is not None and before.is_current():
-            self.reason = None  # it lay elsewhere for a while, or another request has opened it
+            self.reason = None  # it was moved away for a while, or another request has opened it
             return
         if before is not None and stamp is None:
-            gone = f"Store {self.name} is no longer at {self.path}"
-            self.reason = f"{gone}: bring it back, or start the server without it."
+            self.reason = (
+                f"Store {self.name} is no longer at {self.path}: put it back, or start the server without it."
+            )
             return
         if self.reason is not None and stamp == self.failed and time.monotonic() - self.failed_at < RETRY_S:
             return
@@ -140,25 +210,25 @@ class StoreSlot:
             return
         self.reason = None
         if before is None or before.content_id != self.opened.content_id:
-            log.warning("Store %s was made again at %s: it was opened anew.", self.name, self.path)
+            log.warning("Store %s at %s was replaced by another store, which is now open.", self.name, self.path)
             self.on_change(self.opened)
 
 
 def open_stores(paths: list[Path]) -> list[StoreSlot]:
-    """The stores in their order, each under the name in its manifest or, where it cannot be opened, of its folder; a
-    second of the same name gets a number.
+    """The stores in their order, each under the name in its manifest or, if it cannot be opened, that of its folder; a
+    second store of the same name gets a number.
 
     Raises:
-        SaevxError: none was named, or none can be opened.
+        SaevxError: there is no path, or no store can be opened.
     """
     if not paths:
         raise SaevxError("No store was named: give at least one finished store, as in `saevx serve demo/store`.")
-    taken: set[str] = set()
+    used: set[str] = set()
 
     def unused(name: str) -> str:
         numbered = (f"{name or 'store'}{f'-{number}' if number > 1 else ''}" for number in count(1))
-        free = next(one for one in numbered if one not in taken)
-        taken.add(free)
+        free = next(one for one in numbered if one not in used)
+        used.add(free)
         return free
 
     slots = [StoreSlot(path) for path in paths]
@@ -167,6 +237,38 @@ def open_stores(paths: list[Path]) -> list[StoreSlot]:
     damaged = [slot for slot in slots if slot.opened is None]
     if len(damaged) == len(slots):
         raise SaevxError(" ".join(str(slot.reason) for slot in slots))
-    for slot in [*(slot for slot in slots if slot.opened), *damaged]:  # a damaged one takes no name from another
+    # Damaged stores come last, so that they never take the name of a good one.
+    for slot in [*(slot for slot in slots if slot.opened), *damaged]:
         slot.rename(unused(slot.opened.name if slot.opened else slot.name))
     return slots
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that lives as long as the server; `app.state.saevx`."""
+
+    settings: Settings
+    slots: list[StoreSlot]
+    live: Live
+    default_name: str
+    """Name of the store for requests without `store=`: the first that could be opened when the server started."""
+
+    @property
+    def default(self) -> OpenStore:
+        return self.stores[self.default_name]
+
+    @property
+    def stores(self) -> dict[str, OpenStore]:
+        """The stores that could be opened at their last request, by name."""
+        return {slot.name: slot.opened for slot in self.slots if slot.opened and not slot.reason}
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """The other stores, each with one sentence why."""
+        return {slot.name: slot.reason for slot in self.slots if slot.reason}
+
+    async def check_stores(self) -> None:
+        """Check every store now, so that `stores` and `unavailable` are up to date."""
+        for slot in self.slots:
+            with contextlib.suppress(HTTPException):
+                await slot.current()

@@ -1,8 +1,8 @@
-"""How a page is rendered: the Jinja environment, addresses, and what every page's frame needs."""
+"""How a page is rendered: the Jinja environment, addresses, and the values that every page needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,27 +11,25 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
-from markupsafe import Markup
 from pydantic import AfterValidator, BeforeValidator
 
 from backend.api.stores import get_store_detail
-from backend.deps import OpenStore, State, get_state
-from backend.pages.heat import Picture
-from backend.pages.text import shown_caption, visible
-from backend.sample_ids import sample_key, sample_of, sample_path
+from backend.links import sample_key, sample_of, sample_path
+from backend.pages.text import display_caption, visible
+from backend.stores import OpenStore, State
 from precompute.store.opening import StoreUnreadable
 
 FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
 
 VERDICT_HELP = {
-    "cross-modal": "Its text and image tokens are more alike than those samples' tokens are anyway.",
-    "unaligned": "It fires on both sides, but they are no more alike than chance.",
-    "text-only": "In the weighed sample it fires strongly on text alone.",
-    "image-only": "In the weighed sample it fires strongly on image patches alone.",
-    "too-rare": "Too few samples switch it on strongly for ω to be computed.",
+    "cross-modal": "Its text and image tokens are more alike than random tokens of the same samples.",
+    "unaligned": "It fires on text and on images, but these tokens are no more alike than random tokens.",
+    "text-only": "In the samples used for ω it fires strongly on text only.",
+    "image-only": "In the samples used for ω it fires strongly on image patches only.",
+    "too-rare": "Too few samples activate it strongly enough to compute ω.",
     "dead": "It is active on no token of this data.",
 }
-"""Every verdict in the order that the pages list them, with what it says."""
+"""Every verdict in the order of the pages, with its meaning."""
 
 templates = Jinja2Templates(directory=FRONTEND / "templates")
 templates.env.undefined = StrictUndefined
@@ -39,18 +37,21 @@ templates.env.trim_blocks = templates.env.lstrip_blocks = True
 templates.env.globals["verdict_help"] = VERDICT_HELP
 
 
-# Numbers stand a hundred times on a page: as filters they cost a tenth of what macros would.
-def shown_number(value: float | None, digits: int = 3) -> str:
+# A page has hundreds of numbers; filters cost a tenth of the time of macros.
+def format_number(value: float | None, digits: int = 3) -> str:
+    """The value with a fixed number of decimals; a dash for None and NaN."""
     if value is None or value != value:
         return "–"
     return "0" if value == 0 else f"{value:.{digits}f}"
 
 
-def shown_count(value: int | None) -> str:
+def format_count(value: int | None) -> str:
+    """A whole number with commas; a dash for None."""
     return "–" if value is None else f"{value:,}"
 
 
-def shown_percent(value: float | None, digits: int = 1) -> str:
+def format_percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash for None."""
     if value is None:
         return "–"
     if value == 0:
@@ -59,38 +60,31 @@ def shown_percent(value: float | None, digits: int = 1) -> str:
 
 
 def width_of(value: float | None) -> str:
-    """The length of a bar of 100 for a share of 1."""
+    """Length of a bar for a share: 100 for 1."""
     return f"{100 * max(0, min(1, value or 0)):.1f}"
 
 
 templates.env.filters |= {
-    "n": shown_number, "big": shown_count, "pct": shown_percent, "width": width_of,
-    "visible": visible, "caption": shown_caption, "sample_path": sample_path, "sample_key": sample_key,
+    "n": format_number, "big": format_count, "pct": format_percent, "width": width_of,
+    "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
-
-
-def drawn_glimpse(pictures: Sequence[Picture], words: Sequence[str]) -> Markup:
-    """What a list shows of a feature: its strongest patches or, where no patch activates it, its words."""
-    macros: Any = templates.env.get_template("macros.html").module
-    drawn: Markup = macros.glimpse(pictures, words)
-    return drawn
 
 
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
-# A form without JavaScript sends its empty fields too.
+# Without JavaScript, a form also sends its empty fields.
 Maybe = BeforeValidator(_none_if_empty)
 MaybeStr = Annotated[str | None, Maybe]
 MaybeInt = Annotated[int | None, Maybe]
 MaybeFloat = Annotated[float | None, Maybe]
 SampleKey = Annotated[str | None, Maybe, AfterValidator(lambda key: key and sample_of(key))]
-"""A sample as `sample_key` names it: in a form's field the line breaks of a bare id would be changed."""
+"""A sample as `sample_key` names it, because form fields change the line breaks of an unencoded id."""
 
 
 def address(path: str, pairs: list[tuple[str, Any]]) -> str:
-    """`path` with the pairs whose value is neither None nor empty; a list gives one pair an element."""
+    """`path` with those pairs whose value is not None and not empty; a list gives one pair per element."""
     flat: list[tuple[str, str]] = []
     for name, value in pairs:
         for one in value if isinstance(value, list | tuple) else [value]:
@@ -100,7 +94,7 @@ def address(path: str, pairs: list[tuple[str, Any]]) -> str:
 
 
 class Addresses:
-    """Links of one request: they carry the root path, and the store unless it is the default one."""
+    """Addresses for one request: with the root path and, unless it is the default, the store."""
 
     def __init__(self, request: Request, store: str) -> None:
         self.base: str = request.scope.get("root_path", "").rstrip("/")
@@ -117,10 +111,10 @@ class Addresses:
         return self.page(f"/api/v1{path}", **params)
 
     def again(self, **changes: Any) -> str:
-        """This page with some parameters changed; a new filter or order starts at its first page."""
+        """This page with changed parameters; a new filter or order begins at its first page."""
         drop = set(changes) | (set() if "cursor" in changes else {"cursor"})
-        kept = [(k, v) for k, v in self.query if k not in drop]
-        return address(self.base + self.path, [*kept, *changes.items(), ("store", self.store)])
+        unchanged = [(k, v) for k, v in self.query if k not in drop]
+        return address(self.base + self.path, [*unchanged, *changes.items(), ("store", self.store)])
 
     def api_again(self, path: str) -> str:
         return address(f"{self.base}/api/v1{path}", [*self.query, ("store", self.store)])
@@ -143,9 +137,9 @@ def render(
     """The page `template` in its frame.
 
     Args:
-        store: None where none is shown or can be read (error pages).
-        stores: those of the switcher.
-        default: name of the store that addresses without `store=` mean.
+        store: None if the page shows no store or it cannot be read (error pages).
+        stores: for the menu of stores.
+        default: name of the store for addresses without `store=`.
     """
     links = Addresses(request, store.name if store and store.name != default else "")
     shared: dict[str, Any | Callable[..., str]] = {
@@ -164,26 +158,26 @@ def render(
 
 
 def render_for(
-    request: Request, template: str, state: State, served: OpenStore, *, section: str, **values: Any
+    request: Request, template: str, state: State, open_store: OpenStore, *, section: str, **values: Any
 ) -> HTMLResponse:
     """`render` for a page about one open store."""
-    store = get_store_detail(state, served)
+    store = get_store_detail(state, open_store)
     return render(request, template, section=section, store=store, **frame(state), **values)
 
 
 def frame(state: State) -> dict[str, Any]:
-    """What every page says of the server's stores."""
+    """The stores of the server, for every page."""
     return {"stores": list(state.stores.values()), "default": state.default_name}
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
-    """The designed page of an error; `problems.add_handlers` calls it for browsers outside the API."""
-    state = get_state(request)
+    """The page of an error, for browsers outside the API; see `problems.add_handlers`."""
+    state: State = request.app.state.saevx
     values: dict[str, Any] = {"section": "", "status": status, "code": status, "title": title, "detail": detail}
-    asked = state.stores.get(request.query_params.get("store") or state.default_name)
-    if status >= 500 or asked is None:  # it may be the store that cannot be read
+    requested = state.stores.get(request.query_params.get("store") or state.default_name)
+    if status >= 500 or requested is None:  # the store itself may be unreadable
         return render(request, "error.html", store=None, **frame(state), **values)
     try:
-        return render_for(request, "error.html", state, asked, **values)
+        return render_for(request, "error.html", state, requested, **values)
     except StoreUnreadable:
         return render(request, "error.html", store=None, **frame(state), **values)

@@ -1,4 +1,4 @@
-"""Features: the list, one of them, and where it fires."""
+"""Features: the list, one feature, and where it fires."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from backend.deps import Cached, OpenStore, StateDep, StoreDep
+from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
 from backend.replies import json_reply
-from backend.schemas import Example, Feature, FeatureDetail, Modality, Order, Page, Verdict
+from backend.schemas.common import Modality, Order, Page, Verdict
+from backend.schemas.features import Example, Feature, FeatureDetail
+from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
@@ -43,18 +45,18 @@ FeatureSort = Literal[
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
 
-@router.get("/features", summary="The feature list, filtered and sorted")
+@router.get("/features", summary="List of features, filtered and sorted")
 def get_features(
     store: StoreDep,
-    sort: FeatureSort = "id",
+    sort: Annotated[FeatureSort, Query(description="Figure to sort by.")] = "id",
     order: Order = "asc",
-    verdict: Annotated[list[Verdict] | None, Query(description="Once or several times.")] = None,
-    min_omega: Bound = None,
-    min_lift: Bound = None,
-    max_density: Annotated[Bound, Query(description="Of the modality in which it is denser.")] = None,
-    q: Annotated[Words, Query(description="Words in label or promoted tokens.")] = None,
-    has_label: bool | None = None,
-    ids: Annotated[str | None, Query(description="Numbers with commas between.", max_length=6000)] = None,
+    verdict: Annotated[list[Verdict] | None, Query(description="May be repeated.")] = None,
+    min_omega: Annotated[Bound, Query(description="Minimum ω.")] = None,
+    min_lift: Annotated[Bound, Query(description="Minimum lift.")] = None,
+    max_density: Annotated[Bound, Query(description="Largest density, in the modality where it is denser.")] = None,
+    q: Annotated[Words, Query(description="Words in the label or the promoted tokens.")] = None,
+    has_label: Annotated[bool | None, Query(description="Only features with, or without, a label.")] = None,
+    ids: Annotated[str | None, Query(description="Feature numbers, separated by commas.", max_length=6000)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[Feature]:
@@ -74,7 +76,7 @@ def get_features(
     return Page[Feature].model_validate(page._asdict())
 
 
-@router.get("/features/{feature}", summary="Everything known of one feature")
+@router.get("/features/{feature}", summary="One feature with all its figures")
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
     return FeatureDetail.model_validate(store.store.features.get(feature))
@@ -89,20 +91,20 @@ async def get_examples(
     feature: FeatureId,
     modality: Annotated[Modality | None, Query(description="Default: both.")] = None,
     band: Annotated[
-        int, Query(ge=-1, le=3, description="-1: the strongest of all; 0 to 3: octaves down.")
+        int, Query(ge=-1, le=3, description="-1: the strongest examples; 0 to 3: octaves below the highest activation.")
     ] = -1,
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    limit: Annotated[int, Query(ge=1, le=200, description="Number of examples.")] = 20,
     recompute: Annotated[
-        bool, Query(description="Let the live model, where it is ready, compute what the store has not kept.")
+        bool, Query(description="Let the live model, if it is ready, compute activations that the store does not hold.")
     ] = True,
 ) -> Response:
-    ask = partial(examples, request, store, feature, modality=modality, band=band, limit=limit)
+    read = partial(examples, request, store, feature, modality=modality, band=band, limit=limit)
     computed: dict[int, SampleEvents] = {}
     if recompute and store.store.events.kept is not None and state.live.status(store.name).state == "ready":
         missing: list[int] = []
-        await run_in_threadpool(ask, missing=missing)
+        await run_in_threadpool(read, missing=missing)
         computed = await events_if_ready(state.live, store, missing, request)
-    return await json_reply(partial(ask, computed=computed), response)
+    return await json_reply(partial(read, computed=computed), response)
 
 
 def examples(
@@ -119,8 +121,8 @@ def examples(
     """Where the feature fires.
 
     Args:
-        computed: by row, the events of samples whose events the store has not kept.
-        missing: is filled with the rows of the examples' samples whose events the store has not kept.
+        computed: by row, the events of samples whose events the store does not hold.
+        missing: is filled with the rows of the examples' samples whose events the store does not hold.
     """
 
     def compute(row: int) -> SampleEvents | None:
@@ -130,5 +132,5 @@ def examples(
 
     check_feature(store, feature)
     items = store.store.examples.of(feature, modality=modality, band=band, limit=limit, compute=compute)
-    shown = Links(request, store).all_images(items)
-    return Page[Example].model_validate({"items": shown, "total": len(shown)})
+    linked = Links(request, store).all_images(items)
+    return Page[Example].model_validate({"items": linked, "total": len(linked)})

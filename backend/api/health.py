@@ -1,16 +1,16 @@
-"""Is the process up, and is everything loaded."""
+"""Whether the process answers, and whether everything is loaded."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
 from backend.deps import VERSION, StateDep
-from backend.schemas import Health, LiveStatus, Ready
+from backend.schemas.common import Health, Ready
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="The process answers")
+@router.get("/healthz", summary="Whether the process answers")
 async def healthz(state: StateDep, response: Response) -> Health:
     response.headers["Cache-Control"] = "no-store"
     default = state.live.status(state.default_name)
@@ -18,20 +18,15 @@ async def healthz(state: StateDep, response: Response) -> Health:
 
 
 @router.get(
-    "/readyz", summary="Stores are open and no model is still loading", responses={503: {"model": Ready}}
+    "/readyz", summary="Whether all stores are open and no model is loading", responses={503: {"model": Ready}}
 )
 async def readyz(state: StateDep, response: Response) -> Ready:
-    """503 while a model loads, when one could not be loaded, or when a store cannot be read."""
-    await state.look()
-    live = {name: state.live.status(name) for name in state.stores}
-    waited_for = [one for one in live.values() if not rests(one)]
-    ready = not waited_for and not state.unavailable
+    """503 while a model loads, if a model could not be loaded, or if a store cannot be read."""
+    await state.check_stores()
+    statuses = [state.live.status(name) for name in state.stores]
+    not_ready = [one for one in statuses if one.state not in ("ready", "off")]
+    ready = not not_ready and not state.unavailable
     response.status_code = 200 if ready else 503
     response.headers["Cache-Control"] = "no-store"
-    shown = waited_for[0] if waited_for else state.live.status(state.default_name)
-    return Ready(ready=ready, stores=list(state.stores), unavailable=state.unavailable, live=shown)
-
-
-def rests(status: LiveStatus) -> bool:
-    """Whether nothing more is to be waited for."""
-    return status.state in ("ready", "off")
+    live = not_ready[0] if not_ready else state.live.status(state.default_name)
+    return Ready(ready=ready, stores=list(state.stores), unavailable=state.unavailable, live=live)

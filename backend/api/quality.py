@@ -1,4 +1,4 @@
-"""What is bad in the data: flags, scores, and the ids worth keeping."""
+"""Quality of the data: flags, scores, and the ids that a filter keeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
 from backend.deps import Cached, StoreDep
-from backend.schemas import Flag, Page, Score, ScoreName
+from backend.schemas.common import Page, ScoreName
+from backend.schemas.samples import Flag, Score
 from precompute.errors import SaevxError
 from precompute.scoring.filter import filter_store, kept_rows
 from precompute.store.opening import StoreUnreadable
@@ -17,44 +18,47 @@ from precompute.store.schema import FLAGS
 router = APIRouter(tags=["quality"], dependencies=[Cached])
 
 
-@router.get("/scores", summary="Each score with its distribution and calibration")
+@router.get("/scores", summary="Scores, each with its distribution and calibration")
 def get_scores(store: StoreDep) -> Page[Score]:
     return Page[Score].model_validate({"items": store.store.quality.scores, "total": len(store.store.quality.scores)})
 
 
-@router.get("/flags", summary="Each flag with its threshold, count and calibration")
+@router.get("/flags", summary="Flags, each with its threshold, count and calibration")
 def get_flags(store: StoreDep) -> Page[Flag]:
     return Page[Flag].model_validate({"items": store.store.quality.flags, "total": len(store.store.quality.flags)})
 
 
-def flag_names(asked: list[str]) -> list[str]:
-    """Flags given once, several times or with commas between, each as NAME or NAME:THRESHOLD; `all` is every
-    one at its own threshold."""
-    names = [name.strip() for part in asked for name in part.split(",") if name.strip()]
-    moved = {name.partition(":")[0] for name in names if ":" in name}
+def flag_names(values: list[str]) -> list[str]:
+    """Flags from repeated parameters or lists separated by commas, each as NAME or NAME:THRESHOLD; `all` stands for
+    every flag at its own threshold."""
+    names = [name.strip() for part in values for name in part.split(",") if name.strip()]
+    changed = {name.partition(":")[0] for name in names if ":" in name}
     if "all" in names:
-        names += [name for name in FLAGS if name not in moved]
+        names += [name for name in FLAGS if name not in changed]
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 
 @router.get(
     "/filter",
-    summary="The ids worth keeping, streamed",
+    summary="Ids of the best samples, streamed",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One object a line."}},
+    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One object per line."}},
 )
 def get_filter(
     store: StoreDep,
     by: Annotated[ScoreName, Query(description="Score that ranks the samples.")],
-    keep: Annotated[float, Query(ge=0, le=100, description="Percent of the unflagged samples.")] = 50,
+    keep: Annotated[float, Query(ge=0, le=100, description="Percent of the remaining samples.")] = 50,
     flags: Annotated[
-        list[str], Query(max_length=50, description="Leave out what these mark: NAME, NAME:VALUE or `all`.")
+        list[str],
+        Query(max_length=50, description="Leave out samples with these flags: NAME, NAME:THRESHOLD or `all`."),
     ] = [],  # noqa: B006 - FastAPI copies it
-    format: Annotated[Literal["jsonl", "ids"], Query(description="Objects, or bare ids.")] = "jsonl",
+    format: Annotated[
+        Literal["jsonl", "ids"], Query(description="`jsonl`: one object per line; `ids`: one id per line.")
+    ] = "jsonl",
 ) -> StreamingResponse:
     names = flag_names(flags)
     try:
-        kept = len(kept_rows(store.store, by=by, keep=keep, flags=names))
+        n_kept = len(kept_rows(store.store, by=by, keep=keep, flags=names))
         lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
     except StoreUnreadable:
         raise
@@ -63,7 +67,7 @@ def get_filter(
     suffix = "jsonl" if format == "jsonl" else "txt"
     headers = {
         "X-Total-Count": str(store.store.n_samples),
-        "X-Kept-Count": str(kept),
+        "X-Kept-Count": str(n_kept),
         "Content-Disposition": f'attachment; filename="kept-{by}-{keep:g}.{suffix}"',
     }
     media_type = "application/x-ndjson" if format == "jsonl" else "text/plain; charset=utf-8"

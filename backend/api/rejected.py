@@ -1,4 +1,4 @@
-"""Rows of the data that are not in the store, and why."""
+"""Rows of the data that are not in the store, with the reasons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from backend.deps import Cached, StoreDep
 from backend.params import Cursor, Limit
-from backend.schemas import ReasonKind, RejectedPage
+from backend.schemas.rejected import ReasonKind, RejectedPage
 
 router = APIRouter(tags=["stores"])
 

@@ -1,4 +1,4 @@
-"""Samples: the list, one pair, what fires in it and where, and its picture."""
+"""Samples: the list, one pair, what fires in it and where, and its images."""
 
 from __future__ import annotations
 
@@ -11,25 +11,15 @@ from typing import Annotated, Any, Literal, get_type_hints
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from PIL import Image
 
-from backend.deps import Cached, OpenStore, StateDep, StoreDep
-from backend.images import render_webp
-from backend.links import Links, check_feature, check_sample
+from backend.deps import Cached, StateDep, StoreDep
+from backend.links import InPath, InQuery, Links, check_feature, check_sample
 from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
-from backend.replies import as_json
-from backend.sample_ids import InPath, InQuery
-from backend.schemas import (
-    Activations,
-    FeaturesHere,
-    FlagName,
-    Order,
-    Page,
-    Problem,
-    Sample,
-    SampleDetail,
-    ScoreName,
-)
+from backend.replies import as_json, render_webp
+from backend.schemas.common import FlagName, Order, Page, Problem, ScoreName
+from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
+from backend.stores import OpenStore
 from precompute.errors import SaevxError
 from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
@@ -37,11 +27,11 @@ from precompute.store.opening import StoreUnreadable
 router = APIRouter(tags=["samples"])
 
 SampleSort = Literal["row"] | ScoreName | FlagName
-NOT_KEPT: dict[int | str, dict[str, Any]] = {
+NO_EVENTS: dict[int | str, dict[str, Any]] = {
     503: {
         "model": Problem,
         "content": {MEDIA_TYPE: {}},
-        "description": "The store keeps no activations of this sample, and the live model rests.",
+        "description": "The store has no activations of this sample, and the live model is not available.",
     }
 }
 ADVICE = "check the store with `saevx verify`"
@@ -49,12 +39,12 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 def at_sample(part: str, summary: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Serves an endpoint about one sample at both of its addresses, `/samples/{sample_id}` and `/sample?id=…`, each
-    followed by `part`. The endpoint's parameter `sample_id` is the id."""
+    """Serve an endpoint about one sample at two addresses, `/samples/{sample_id}` and `/sample?id=…`, each followed by
+    `part`. The endpoint's parameter `sample_id` is the id."""
 
     def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         router.get(f"/samples/{{sample_id:path}}{part}", summary=summary, **options)(endpoint)
-        router.get(f"/sample{part}", summary=f"{summary}, by any id", **options)(with_query_id(endpoint))
+        router.get(f"/sample{part}", summary=f"{summary}, by query parameter", **options)(with_query_id(endpoint))
         return endpoint
 
     return add
@@ -82,15 +72,15 @@ def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return by_id
 
 
-@router.get("/samples", summary="The sample list", dependencies=[Cached])
+@router.get("/samples", summary="List of samples", dependencies=[Cached])
 def get_samples(
     request: Request,
     store: StoreDep,
-    flag: Annotated[FlagName | None, Query(description="Only samples over this flag's threshold.")] = None,
+    flag: Annotated[FlagName | None, Query(description="Only samples above the threshold of this flag.")] = None,
     threshold: Annotated[
-        float | None, Query(description="Instead of the flag's own.", allow_inf_nan=False)
+        float | None, Query(description="Threshold to use instead of the flag's own.", allow_inf_nan=False)
     ] = None,
-    q: Annotated[Words, Query(description="Words of the text.")] = None,
+    q: Annotated[Words, Query(description="Words in the text.")] = None,
     sort: Annotated[SampleSort, Query(description="`row`, a score or a flag.")] = "row",
     order: Order = "asc",
     limit: Limit = 50,
@@ -105,10 +95,10 @@ def get_samples(
 
 @at_sample(
     "/activations",
-    "Features on every token and patch",
+    "Activations of features on every token and patch",
     dependencies=[Cached],
     response_model=Activations,
-    responses=NOT_KEPT,
+    responses=NO_EVENTS,
 )
 async def get_activations(
     request: Request,
@@ -116,7 +106,7 @@ async def get_activations(
     state: StateDep,
     store: StoreDep,
     sample_id: InPath,
-    feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Once or several times.")],
+    feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")],
 ) -> Response:
     def answer(computed: SampleEvents | None) -> Response:
         return as_json(activations(store, sample_id, feature, computed), response)
@@ -127,22 +117,20 @@ async def get_activations(
 def activations(
     store: OpenStore, sample_id: str, features: list[int], computed: SampleEvents | None = None
 ) -> Activations:
-    """Features on every token and patch.
-
-    Raises EventsNotStored where the events are neither in the store nor `computed`."""
+    """Activations on every token and patch. Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
     for one in features:
         check_feature(store, one)
-    known = (computed or store.recomputed.known(row)) if features else None
-    return Activations.model_validate(store.store.samples.activations(sample_id, features, known))
+    events = (computed or store.recomputed.missing_events(row)) if features else None
+    return Activations.model_validate(store.store.samples.activations(sample_id, features, events))
 
 
 @at_sample(
     "/features",
-    "What fires at one token or patch",
+    "Features active at one token or patch",
     dependencies=[Cached],
     response_model=FeaturesHere,
-    responses=NOT_KEPT,
+    responses=NO_EVENTS,
 )
 async def get_features_here(
     request: Request,
@@ -150,17 +138,17 @@ async def get_features_here(
     state: StateDep,
     store: StoreDep,
     sample_id: InPath,
-    position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the token list.")] = None,
+    position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the sample's token list.")] = None,
     patch: Annotated[str | None, Query(description="view,row,col", max_length=40)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    ask = partial(
+    read = partial(
         features_here, store, sample_id, position=position, patch=patch, limit=limit, cursor=cursor
     )
 
     def answer(computed: SampleEvents | None) -> Response:
-        return as_json(ask(computed=computed), response)
+        return as_json(read(computed=computed), response)
 
     return await with_events(state.live, store, sample_id, request, answer)
 
@@ -175,29 +163,29 @@ def features_here(
     cursor: str | None = None,
     computed: SampleEvents | None = None,
 ) -> FeaturesHere:
-    """What fires at one place. Raises EventsNotStored where the events are neither in the store nor `computed`."""
+    """Features active at one place. Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
     if (position is None) == (patch is None):
-        raise HTTPException(422, "Name one place: `position`, or `patch` as view,row,col.")
+        raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(patch) if patch is not None else None
-    ask = partial(store.store.samples.features_at, sample_id, position=position, patch=at)
-    known: SampleEvents | None = None
+    read = partial(store.store.samples.features_at, sample_id, position=position, patch=at)
+    events: SampleEvents | None = None
     try:
-        ask(limit=1)
+        read(limit=1)
     except StoreUnreadable:
         raise
-    except EventsNotStored:  # the place is there, what fires on it is not
-        known = computed or store.recomputed.known(row)
-        if known is None:
+    except EventsNotStored:  # the place exists, but the store has no activations there
+        events = computed or store.recomputed.missing_events(row)
+        if events is None:
             raise
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error
-    return FeaturesHere.model_validate(ask(limit=limit, cursor=cursor, computed=known))
+    return FeaturesHere.model_validate(read(limit=limit, cursor=cursor, computed=events))
 
 
 @at_sample(
     "/image",
-    "Its picture as WebP",
+    "Image of a sample, as WebP",
     response_class=Response,
     responses={200: {"content": {"image/webp": {}}}, 304: {"description": "The client's copy is current."}},
 )
@@ -205,51 +193,51 @@ def get_image(
     request: Request,
     store: StoreDep,
     sample_id: InPath,
-    image: Annotated[int, Query(ge=0, le=10_000, description="Which of its images.")] = 0,
+    image: Annotated[int, Query(ge=0, le=10_000, description="Number of the image within the sample.")] = 0,
     size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None,
     crop: Annotated[
-        str | None, Query(description="x0,y0,x1,y1 in pixels of the original.", max_length=100)
+        str | None, Query(description="x0,y0,x1,y1 in pixels of the original image.", max_length=100)
     ] = None,
     v: Annotated[
-        str | None, Query(description="Content id; only makes the address unique.", max_length=80)
+        str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
     ] = None,
 ) -> Response:
     box = parse_box(crop) if crop is not None else None
-    shape = "whole" if box is None else "x".join(f"{edge:g}" for edge in box)
+    shape = "full" if box is None else "x".join(f"{edge:g}" for edge in box)
     etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
-    lasting = v == Links(request, store).version  # else the address may be of the store that was there before
-    headers = {"Cache-Control": IMMUTABLE if lasting else "no-cache", "ETag": etag}
-    found = store.store.samples.list(ids=[sample_id], limit=1).items
-    if not found:
-        raise HTTPException(404, f"No sample {sample_id!r} in this store.")
+    is_immutable = v == Links(request, store).version  # otherwise the address may be of a store that was replaced
+    headers = {"Cache-Control": IMMUTABLE if is_immutable else "no-cache", "ETag": etag}
+    matches = store.store.samples.list(ids=[sample_id], limit=1).items
+    if not matches:
+        raise HTTPException(404, f"There is no sample {sample_id!r} in this store.")
     if etag in request.headers.get("if-none-match", ""):
         raise NotModified(headers)
-    pictures = found[0]["images"]
-    if image >= len(pictures):
-        raise HTTPException(404, f"Sample {sample_id!r} has {len(pictures)} pictures, counted from 0.")
+    images = matches[0]["images"]
+    if image >= len(images):
+        raise HTTPException(404, f"Sample {sample_id!r} has {len(images)} images, counted from 0.")
     path = store.store.samples.image_path(sample_id, image)
     try:
         if size is None and box is None:
             data = path.read_bytes()
         else:
-            one = pictures[image]
+            one = images[image]
             data = cached_webp(store.content_id, path, (one["width"], one["height"]), size, box)
     except FileNotFoundError as error:
-        raise HTTPException(404, f"The picture of sample {sample_id!r} is not in the store.") from error
+        raise HTTPException(404, f"The image of sample {sample_id!r} is not in the store.") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise HTTPException(503, f"The picture of sample {sample_id!r} in the store is damaged: {ADVICE}.") from error
-    if not store.is_current():  # it may be the picture of the store that has taken its place
-        raise HTTPException(503, "The store was made again while this was read: ask again.", {"Retry-After": "1"})
+        raise HTTPException(503, f"The image of sample {sample_id!r} in the store is damaged: {ADVICE}.") from error
+    if not store.is_current():  # it may be an image of the store that replaced it
+        raise HTTPException(503, "The store was replaced while the image was read: try again.", {"Retry-After": "1"})
     return Response(data, media_type="image/webp", headers=headers)
 
 
-# Ids may hold slashes, so the paths with a last part of their own stand before this one.
-@at_sample("", "One pair with its scores, flags and features", dependencies=[Cached])
+# Ids may contain slashes, so the longer paths are registered before this one.
+@at_sample("", "One pair with its scores, flags and strongest features", dependencies=[Cached])
 def get_sample(
     request: Request,
     store: StoreDep,
     sample_id: InPath,
-    top: Annotated[int, Query(ge=1, le=256, description="Features per modality.")] = 24,
+    top: Annotated[int, Query(ge=1, le=256, description="Number of features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)
     return SampleDetail.model_validate(Links(request, store).images(store.store.samples.get(sample_id, top)))
@@ -263,5 +251,5 @@ def cached_webp(
     size: int | None,
     box: tuple[float, float, float, float] | None,
 ) -> bytes:
-    """`content_id` only tells the images of a store from those of one that took its place."""
+    """`content_id` is part of the key, because another store may replace this one at the same path."""
     return render_webp(path, original, size, box)

@@ -1,4 +1,4 @@
-"""Questions about one pair: with the live model, in its worker, by the offline pass's own code; or, for a stored
+"""Search and scores for one pair: with the live model, in its worker, by the offline pass's own code; or, for a stored
 sample, from the store alone."""
 
 from __future__ import annotations
@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backend.deps import OpenStore
+from backend.stores import OpenStore
 from precompute.live.search import maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
@@ -23,24 +23,39 @@ if TYPE_CHECKING:
     from backend.live.model_worker import Engine
     from precompute.live.engine import Encoded
 
+
+class Query(NamedTuple):
+    """What a search ranks."""
+
+    largest: Array
+    """float64 [n_features, 2]: its largest activation on text and on images, in the SAE's units."""
+    modalities: tuple[int, ...]
+    """TEXT, IMAGE or both."""
+    events: SampleEvents | None
+    """For the places where its features fire; None if they are not available."""
+    views: list[list[Any]]
+    """Grids of patches: rows, columns, box in pixels of the original, image."""
+    row: int | None = None
+    """Of a stored sample that is the query, and is therefore not listed among the nearest."""
+
+
 N_GRIDS = 24
-"""Features of an image whose grids come with the reply."""
+"""Features whose grids over the image are in the reply."""
 N_NEAREST = 12
-"""Nearest samples of each modality that was asked for."""
+"""Nearest samples for each modality of the query."""
 
 
 def encode(
     engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], *, errors: bool = False
 ) -> Encoded:
-    """The pair's events, exactly as the pass would have stored them; with `errors` also ‖h − ĥ‖² of each token."""
-    from precompute.live.engine import encode_pair
-    from precompute.model.mllm import Pair
+    """The pair's events, exactly as the pass would store them; with `errors` also ‖h − ĥ‖² of each token."""
+    from precompute.live.engine import Pair, encode_pair
 
     return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)), errors=errors)
 
 
 def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
-    """The same shape as a stored sample's events, z in real units."""
+    """The events in the form of a stored sample's, z in the SAE's units."""
     return SampleEvents(
         np.asarray(encoded.token_id_t),
         np.asarray(encoded.modality_t),
@@ -51,45 +66,47 @@ def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
 
 
 def views_of(encoded: Encoded) -> list[list[Any]]:
+    """Per view: rows, columns, box in pixels of the original, number of the image."""
     return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views]
 
 
 def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
+    """The views as `schemas.common.View` has them."""
     return [dict(zip(("rows", "cols", "box", "image"), view, strict=True)) for view in views]
 
 
 def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> list[list[dict[str, Any]]]:
-    """Per feature, per view: the view and its values, rows of columns."""
+    """Per feature and view: the view and its activations, rows of columns."""
     z_tk = dense_values(events, features)
     where = patches(events, views)
-    found: list[list[dict[str, Any]]] = [[] for _ in features]
+    grids_k: list[list[dict[str, Any]]] = [[] for _ in features]
     for index, view in enumerate(as_views(views)):
         here = where.view == index
         values_krc = np.zeros((len(features), view["rows"], view["cols"]))
         values_krc[:, where.row[here], where.col[here]] = z_tk[where.position[here]].T
         for column, values_rc in enumerate(values_krc.tolist()):
-            found[column].append({**view, "view": index, "values": values_rc})
-    return found
+            grids_k[column].append({**view, "view": index, "values": values_rc})
+    return grids_k
 
 
 def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], limit: int) -> dict[str, Any]:
-    """METHOD, *Search*: ranked features, those too dense, and the nearest samples of each modality."""
+    """METHOD, *Search*: ranked features, dense features, and the nearest samples of each modality."""
     encoded = encode(engine, store, text, images)
     opened = store.store
     events = events_of(encoded, opened.scale_log2)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
-    asked = tuple(m for m, given in ((TEXT, bool(text)), (IMAGE, bool(images))) if given)
-    result = answer(opened, largest, asked, events, views_of(encoded), limit)
+    modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
+    result = answer(opened, Query(largest, modalities, events, views_of(encoded)), limit)
     return {**result, "tokens": opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])}
 
 
 def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:
-    """The same for the image of a stored sample, or for its text where it has no image: without the model, from what
-    the pass has stored.
+    """The same for the image of a stored sample, or for its text if it has no image: without the model, from what the
+    pass has stored.
 
     Args:
-        computed: the sample's events where the store has not kept them; without either the maxima that are kept of
-            every sample are ranked, and nothing says where on the image the features fire.
+        computed: the sample's events, if the store does not hold them. Without either, the stored maxima of the sample
+            are ranked, and the reply does not say where on the image the features fire.
     """
     opened = store.store
     item = opened.samples.get(opened.samples.sample_id(row), 1)
@@ -101,37 +118,24 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
         for m in (TEXT, IMAGE):
             feature, z = opened.events.maxima(row, m)
             largest[feature, m] = z
-    asked = (IMAGE,) if item["images"] else (TEXT,)
+    modalities = (IMAGE,) if item["images"] else (TEXT,)
     views = [[view["rows"], view["cols"], view["box"], view["image"]] for view in item["views"]]
-    result = answer(opened, largest, asked, events, views, limit, itself=row)
+    result = answer(opened, Query(largest, modalities, events, views, row), limit)
     return {**result, "tokens": []}
 
 
-def answer(
-    opened: Store,
-    largest: Array,
-    asked: tuple[int, ...],
-    events: SampleEvents | None,
-    views: list[list[Any]],
-    limit: int,
-    itself: int | None = None,
-) -> dict[str, Any]:
-    """What a search answers, but for the query's tokens.
+def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
+    """The reply to a search, without the query's tokens."""
+    largest, modalities, events, views, row = query
+    ranked = rank(largest, opened.features.table, opened.n_samples, modalities)
 
-    Args:
-        largest: [F, 2] the query's max z on text and on images.
-        asked: modalities of the query.
-        events: of the query, for the places where its features fire; None where they are not known.
-        itself: row of a stored sample that is the query, and so is not named among the nearest.
-    """
-    ranked = rank(largest, opened.features.table, opened.n_samples, asked)
-
-    def hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
+    def feature_hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(chosen)[:limit]
         ids = [int(k) for k in ranked.feature[places]]
         refs = opened.features.refs(ids)
         table = opened.features.table
-        drawn = grids(events, views, ids[:N_GRIDS]) if with_grids and events is not None and IMAGE in asked else []
+        drawn_ids = ids[:N_GRIDS] if with_grids and IMAGE in modalities else []
+        grids_k = grids(events, views, drawn_ids) if events is not None and drawn_ids else []
         return [
             {
                 **refs[k],
@@ -140,20 +144,20 @@ def answer(
                 **{f"score_{name}": number(ranked.score_by[at, m]) for m, name in enumerate(MODALITIES)},
                 "density_text": float(table["density_text"][k]),
                 "density_image": float(table["density_image"][k]),
-                "grids": drawn[place] if place < len(drawn) else None,
+                "grids": grids_k[place] if place < len(grids_k) else None,
             }
             for place, (at, k) in enumerate(zip(places, ids, strict=True))
         ]
 
     samples: list[dict[str, Any]] = []
-    for modality in asked:
+    for modality in modalities:
         active = np.flatnonzero(largest[:, modality])
         vector = opened.search.sample_vector(active, largest[active, modality], MODALITIES[modality])
-        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (itself is not None))
-        samples += [one for one in near if one["row"] != itself][:N_NEAREST]
+        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (row is not None))
+        samples += [one for one in near if one["row"] != row][:N_NEAREST]
     return {
-        "features": hits(~ranked.dense, True),
-        "dense": hits(ranked.dense, False),
+        "features": feature_hits(~ranked.dense, True),
+        "dense": feature_hits(ranked.dense, False),
         "n_dense": int(ranked.dense.sum()),
         "samples": samples,
         "views": as_views(views),
@@ -161,12 +165,13 @@ def answer(
 
 
 def number(value: float) -> float | None:
+    """The value as JSON can carry it: None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
 def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
-    """All scores of METHOD by the store's weights, its flags and the strongest features of each side; as the store has
-    them of its own pairs, but for `random` and `near-duplicate`, which a pair alone has not."""
+    """All scores of METHOD with the store's weights, the flags, and the strongest features of each modality. They equal
+    those of a stored pair, except `random` and `near-duplicate`, which a single pair does not have."""
     from precompute.scoring.flags import Reference, flag_scores
     from precompute.scoring.pairs import live_pair
     from precompute.scoring.reasons import reasons
@@ -200,8 +205,8 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> di
 
 
 def caption_nll(engine: Engine, text: str, image: Image.Image) -> float:
-    """The caption's mean cross-entropy given the image; NaN where there is none."""
-    from precompute.model.mllm import Pair
+    """The mean cross-entropy of the caption after the image, in nats per token; NaN for an empty caption."""
+    from precompute.live.engine import Pair
 
     if not text:
         return np.nan

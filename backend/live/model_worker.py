@@ -1,4 +1,4 @@
-"""The live model: one worker beside the event loop, loaded in the background, one request at a time."""
+"""The live model: loaded in the background by one worker thread, which answers one request at a time."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fastapi import HTTPException, Request
 
-from backend.schemas import LiveStatus
+from backend.schemas.common import LiveStatus
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.store.opening import located
 
 if TYPE_CHECKING:
-    from precompute.model.mllm import Mllm
-    from precompute.sae.sae import SaeV
+    from precompute.live.engine import Mllm, SaeV
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-OFF = "The server was started without the live model (--no-live): browsing works, live requests rest."
-LOADING = "The model is still being loaded; try again in a few seconds."
-CHANGED = "The store was made again while this request waited for the model; try again in a few seconds."
-CLOSING = "The server is being shut down."
+OFF = "The model is off (started with --no-live)."
+LOADING = "The model is still loading; try again in a few seconds."
+CHANGED = "The store was replaced while this request waited for the model; try again in a few seconds."
+CLOSING = "The server is shutting down."
 
 
-class Served(Protocol):
+class ModelStore(Protocol):
     """What this module needs of an open store."""
 
     @property
@@ -46,45 +45,45 @@ class Served(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """The whole model and the SAE of one store."""
+    """The model with all its layers, and the SAE, of one store."""
 
     mllm: Mllm
     sae: SaeV
 
 
 class ClientLeft(Exception):  # noqa: N818 - no error
-    """Whoever asked has closed the connection: there is nobody to answer."""
+    """The client has closed the connection: there is nobody to answer."""
 
 
 class Live:
-    """Engines by store name, and the queue in front of the one worker.
+    """Engines by store name, and the queue of the one worker.
 
-    Counters are touched on the event loop only; the worker fills `engines` and `states`."""
+    Only the event loop changes the counters; the worker fills `engines` and `states`."""
 
-    def __init__(self, settings: Settings, stores: Iterable[Served]) -> None:
+    def __init__(self, settings: Settings, stores: Iterable[ModelStore]) -> None:
         self.settings = settings
-        self.served: dict[str, Served] = {}
+        self.stores: dict[str, ModelStore] = {}
         self.engines: dict[str, Engine] = {}
         self.states: dict[str, LiveStatus] = {}
         self.waiting = 0
-        """Reservations that are held."""
+        """Reservations that are not released yet."""
         self.closing = threading.Event()
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-model")
         for store in stores:
             self._announce(store)
 
     def start(self) -> None:
-        """Load every store's engine in the worker, in order; stores of one model and layer share it."""
-        for store in self.served.values():
+        """Load every store's engine in the worker, in order; stores of the same model share its weights."""
+        for store in self.stores.values():
             self._submit(store)
 
     def stop(self) -> None:
         self.closing.set()
         self.worker.shutdown(wait=False, cancel_futures=True)
 
-    def replace(self, store: Served) -> None:
-        """Another store was opened under this name: the model is loaded anew, as it may be another one, and nothing is
-        answered until it is there."""
+    def replace(self, store: ModelStore) -> None:
+        """Load the model for a store that was opened in place of another of this name. The model may be a different
+        one, so live requests are refused until it is ready."""
         self.engines.pop(store.name, None)
         self._announce(store)
         self._submit(store)
@@ -93,7 +92,7 @@ class Live:
         return self.states[name].model_copy(update={"waiting": self.waiting})
 
     def reserve(self, name: str) -> Reservation:
-        """A place in the queue, to be released; or HTTP 503 with why and, where it helps, when to ask again."""
+        """A place in the queue, which the caller releases; or HTTP 503 with the reason and when to try again."""
         status = self.states[name]
         if status.state == "loading":
             raise HTTPException(503, LOADING, {"Retry-After": "5"})
@@ -102,44 +101,44 @@ class Live:
         if self.waiting > self.settings.queue:
             raise HTTPException(
                 503,
-                f"{self.waiting} requests wait for the model already; try again soon.",
+                f"{self.waiting} requests are already waiting for the model; try again in a few seconds.",
                 {"Retry-After": "10"},
             )
         return Reservation(self, name, self.engines[name])
 
-    def _announce(self, store: Served) -> None:
-        self.served[store.name] = store
+    def _announce(self, store: ModelStore) -> None:
+        self.stores[store.name] = store
         off = LiveStatus(state="off", reason=OFF)
         self.states[store.name] = LiveStatus(state="loading", reason=LOADING) if self.settings.live else off
 
-    def _submit(self, store: Served) -> None:
+    def _submit(self, store: ModelStore) -> None:
         if self.settings.live and not self.closing.is_set():
             self.worker.submit(self._load, store)
 
-    def _load(self, store: Served) -> None:
+    def _load(self, store: ModelStore) -> None:
         name = store.name
-        if self.closing.is_set() or self.served[name] is not store:
+        if self.closing.is_set() or self.stores[name] is not store:
             return
         try:
             engine = load_engine(self.settings, store, list(self.engines.values()))
-            if self.served[name] is store:
+            if self.stores[name] is store:
                 self.engines[name] = engine
             state = LiveStatus(state="ready")
             log.info("The live model of store %s is ready.", name)
         except SaevxError as error:
             state = LiveStatus(state="failed", reason=str(error))
-            log.warning("The live model of store %s rests: %s", name, error)
+            log.warning("The live model of store %s is not available: %s", name, error)
         except Exception as error:
-            # Browsing must go on whatever a model's files hold.
+            # Browsing must work whatever a model's files contain.
             state = LiveStatus(state="failed", reason=f"The model could not be loaded: {error}")
             log.exception("The live model of store %s could not be loaded.", name)
-        if self.served[name] is store:  # else its successor is loaded next
+        if self.stores[name] is store:  # otherwise the store that replaced it is loaded next
             self.states[name] = state
 
 
 class Reservation:
-    """A place in the queue of the live model, held from the check that there is one until the request has been
-    answered: whatever was admitted also runs. On the event loop only."""
+    """A place in the queue of the live model, from admission until the request has been answered: a request that was
+    admitted is never refused later. To be used on the event loop only."""
 
     def __init__(self, live: Live, name: str, engine: Engine) -> None:
         self.live, self.name, self.engine = live, name, engine
@@ -155,7 +154,7 @@ class Reservation:
         self.release()
 
     def release(self) -> None:
-        """Give the place back, once: at once, or as soon as the worker has done what it has begun."""
+        """Give the place back, once: now, or when the worker finishes the job if it has already begun."""
         if self.released:
             return
         self.released = True
@@ -170,7 +169,7 @@ class Reservation:
     def _on_loop(self, call: Callable[..., None], *values: Any) -> None:
         try:
             self.loop.call_soon_threadsafe(call, *values)
-        except RuntimeError:  # the loop was closed: nobody else counts
+        except RuntimeError:  # the loop is closed: no other code changes the counter now
             call(*values)
 
     def _submit(self, work: Callable[[Engine], T]) -> Future[T]:
@@ -186,15 +185,16 @@ class Reservation:
         return job
 
     async def call(self, work: Callable[[Engine], T], request: Request | None = None) -> T:
-        """`work` in the worker thread. It is not begun any more when the client of `request`, whose body has been read,
-        leaves before its turn.
+        """The result of `work` in the worker thread. The job is dropped if the client of `request`, whose body has been
+        read, closes the connection before its turn.
 
         Raises:
-            ClientLeft: the client left.
+            ClientLeft: the client closed the connection.
         """
         job = self._submit(work)
         answer = asyncio.wrap_future(job)
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
+        # Otherwise asyncio warns of an exception that nobody reads.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         gone = None if request is None else asyncio.ensure_future(until_gone(request))
         try:
             await asyncio.wait([one for one in (answer, gone) if one is not None], return_when=asyncio.FIRST_COMPLETED)
@@ -209,8 +209,8 @@ class Reservation:
                 gone.cancel()
 
     async def stream(self, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]) -> AsyncIterator[T]:
-        """What `work(engine, emit, stop)` emits, as it comes. `stop()` turns true when the consumer has left
-        or the server closes; an exception of `work` is raised here after everything emitted before it."""
+        """The events that `work(engine, emit, stop)` emits, as they come. `stop()` becomes true when the consumer has
+        left or the server closes. An exception of `work` is raised here, after everything emitted before it."""
         events: asyncio.Queue[T | None] = asyncio.Queue()
         left = threading.Event()
 
@@ -218,7 +218,7 @@ class Reservation:
             return left.is_set() or self.live.closing.is_set()
 
         def emit(event: T | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads the events
                 self.loop.call_soon_threadsafe(events.put_nowait, event)
 
         def run(engine: Engine) -> None:
@@ -239,31 +239,34 @@ class Reservation:
 
 
 async def until_gone(request: Request) -> None:
-    """Until the client of a request whose body has been read closes the connection."""
+    """Return when the client of a request, whose body has been read, closes the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def load_engine(settings: Settings, served: Served, others: list[Engine]) -> Engine:
-    """The store's model, whole, and its SAE, where the options or the store say they lie.
+def load_engine(settings: Settings, store: ModelStore, others: list[Engine]) -> Engine:
+    """The store's model with all its layers, and its SAE, from where the options or the store say.
 
-    Raises SaevxError where either is not found or does not fit the store."""
-    from precompute.live.engine import load_sae
-    from precompute.model.identity import check_model
-    from precompute.model.mllm import Mllm
+    Args:
+        others: engines already loaded; an engine of the same model shares its weights.
 
-    manifest = served.manifest
-    model_at = settings.model or located(served.path, manifest, "model")
+    Raises:
+        SaevxError: model or SAE cannot be found or does not belong to the store.
+    """
+    from precompute.live.engine import Mllm, check_model, load_sae
+
+    manifest = store.manifest
+    model_source = settings.model or located(store.path, manifest, "model")
     layer = int(manifest["model"]["layer"])
-    sae = load_sae(served.path, manifest, settings.sae, settings.device, settings.sae_format)
+    sae = load_sae(store.path, manifest, settings.sae, settings.device, settings.sae_format)
     for other in others:
-        if other.mllm.source == model_at:
+        if other.mllm.source == model_source:
             shared = copy.copy(other.mllm)  # the same weights, read at another layer
             shared.layer = layer
             check_model(shared, manifest)
             return Engine(shared, sae)
     mllm = Mllm.load(
-        model_at,
+        model_source,
         layer=layer,
         full=True,
         device=settings.device,

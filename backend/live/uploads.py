@@ -1,4 +1,4 @@
-"""Images that visitors send: read as the pass reads a row's, refused with one sentence where that refuses them."""
+"""Images in requests: read exactly as the pass reads the images of the data, or refused with one sentence."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend.settings import Settings
-from precompute.data import BadRow, TooManyPixels, open_image
+from precompute.data.images import BadRow, TooManyPixels, open_image
 
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:
     """The image in `data`, upright, RGB.
 
     Raises:
-        HTTPException: 413 where it unpacks to more pixels than the limit (read from its header, before anything is
-            unpacked), 422 where it cannot be read or is too long a strip.
+        HTTPException: 413 if it unpacks to more pixels than the limit (from its header, before it is unpacked), 422 if
+            it cannot be read or its aspect ratio is too large.
     """
     try:
         return open_image(data, max_pixels=int(settings.max_megapixels * 1e6)).image
     except TooManyPixels as bad:
-        raise HTTPException(413, f"{sentence(bad)}: send a smaller one.") from bad
+        raise HTTPException(413, f"{sentence(bad)}: send a smaller image.") from bad
     except BadRow as bad:
-        raise HTTPException(422, f"{sentence(bad)}: send another.") from bad
+        raise HTTPException(422, f"{sentence(bad)}: send another image.") from bad
 
 
 def sentence(bad: BadRow) -> str:
-    """What is wrong with "its image", as the beginning of a sentence about "the image"."""
+    """The reason, which begins with "its image", as the beginning of a sentence: "The image …"."""
     return f"The{str(bad).removeprefix('its')}"
 
 

@@ -1,5 +1,5 @@
-"""Histograms, curves over steps and the scale of ω as plain SVG geometry, so that pages are whole without JavaScript
-and under a policy that allows no inline style."""
+"""Histograms, curves over steps and the scale of ω as SVG geometry, so that pages are complete without JavaScript and
+inline styles."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from backend.schemas import FloatHistogram, Histogram
+from backend.schemas.common import Histogram
 
 WIDTH, HEIGHT = 400, 120
 
 
 class Bar(NamedTuple):
+    """A bar of a histogram."""
+
     height: float
-    """0 … 100, of the tallest bar; never below 1 where anything was counted."""
+    """In percent of the tallest bar; at least 1 if anything was counted."""
     title: str
     over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars between `low` and `high`; `mark` is a value's place in the units of the drawing (4 a bar)."""
+    """Bars between `low` and `high`; `mark` is the place of a value in units of the drawing (4 per bar)."""
 
     bars: list[Bar]
     low: float
@@ -31,14 +33,14 @@ class Chart:
 
 
 def chart(
-    histogram: Histogram | FloatHistogram,
+    histogram: Histogram,
     *,
     mark: float | None = None,
     over: str = "above",
     log: bool = False,
-    most: int = 64,
+    max_bars: int = 64,
 ) -> Chart:
-    """A histogram as bars. Empty ends are cut, neighbouring bins joined until at most `most` are left.
+    """A histogram as bars. Empty ends are cut, and neighbouring bins are joined until at most `max_bars` are left.
 
     `mark` splits it: bars on its `over` side ("above" or "below") get the second colour. With `log` the mark
     is placed on a logarithmic axis, as the activation histograms' edges are.
@@ -49,7 +51,7 @@ def chart(
         return Chart([], 0.0, 0.0)
     first, last = filled[0], filled[-1] + 1
     edges, counts = edges[first : last + 1], counts[first:last]
-    step = math.ceil(len(counts) / most)
+    step = math.ceil(len(counts) / max_bars)
     starts = range(0, len(counts), step)
     joined = [sum(counts[i : i + step]) for i in starts]
     cuts = [edges[i] for i in starts] + [edges[-1]]
@@ -71,7 +73,7 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
 
 
 class Curve(NamedTuple):
-    """One line of a drawing of WIDTH × HEIGHT units."""
+    """One line of a chart of WIDTH × HEIGHT units."""
 
     name: str
     cls: str
@@ -91,13 +93,17 @@ class Curves:
 
 
 def curves(
-    x: Sequence[float], series: Sequence[tuple[str, str, Sequence[float | None]]], *, log: bool = False, most: int = 300
+    x: Sequence[float],
+    series: Sequence[tuple[str, str, Sequence[float | None]]],
+    *,
+    log: bool = False,
+    max_points: int = 300,
 ) -> Curves:
-    """Lines of (name, class, values at `x`), broken where a value is missing; at most `most` points each.
+    """Lines of (name, class, values at `x`), broken where a value is missing; at most `max_points` points each.
 
-    The axis begins at 0; with `log` at the smallest value above 0, and values at or under 0 are missing."""
-    keep = range(0, len(x), math.ceil(len(x) / most) or 1)
-    at = sorted({*keep, len(x) - 1}) if x else []
+    The axis begins at 0. With `log` it begins at the smallest positive value, and values up to 0 count as missing."""
+    thinned = range(0, len(x), math.ceil(len(x) / max_points) or 1)
+    at = sorted({*thinned, len(x) - 1}) if x else []
     series = [
         (name, cls, [v if v is not None and (v > 0 or not log) else None for v in (values[i] for i in at)])
         for name, cls, values in series
@@ -122,6 +128,8 @@ def curves(
 
 
 class Segment(NamedTuple):
+    """A part of a stacked bar, with place and width in its units."""
+
     verdict: str
     n: int
     x: float
@@ -130,17 +138,17 @@ class Segment(NamedTuple):
 
 def split(verdicts: dict[str, int]) -> list[Segment]:
     """One stacked bar, 1,000 units long, of the features by verdict."""
-    whole = sum(verdicts.values()) or 1
+    total = sum(verdicts.values()) or 1
     at, segments = 0.0, []
     for verdict, count in verdicts.items():
-        width = 1000 * count / whole
+        width = 1000 * count / total
         segments.append(Segment(verdict, count, round(at, 2), round(width, 2)))
         at += width
     return segments
 
 
 class OmegaScale(NamedTuple):
-    """Places on the interval drawing, 10 … 310 for ω from -1 to 1 (or 0 to 1 where nothing is below 0)."""
+    """Places on the scale, 10 … 310 for ω from -1 to 1, or from 0 to 1 if no value is below 0."""
 
     zero: float
     omega: float

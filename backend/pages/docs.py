@@ -1,4 +1,4 @@
-"""/docs: the API's reference as a page of our own, rendered from the OpenAPI document; nothing from a CDN."""
+"""/docs: the reference of the API, rendered from the OpenAPI document without files from a CDN."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ router = APIRouter()
 
 
 def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """One entry an endpoint: method, path, words, parameters, and the names of its bodies."""
-    found = []
+    """One entry per endpoint: method, path, descriptions, parameters, and the names of its bodies."""
+    entries = []
     for path, methods in document["paths"].items():
         for method, one in methods.items():
             content = one["responses"].get("200", {}).get("content", {})
             body = one.get("requestBody", {}).get("content", {})
-            found.append(
+            entries.append(
                 {
                     "method": method.upper(),
                     "path": path,
@@ -35,11 +35,11 @@ def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
                     "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},
                 }
             )
-    return found
+    return entries
 
 
 def kind(schema: dict[str, Any]) -> str:
-    """A schema in a few words: `integer`, `a | b`, `array of X`, or a model's name."""
+    """A short name of a schema: `integer`, `a | b`, `array of X`, or the name of a model."""
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     if "anyOf" in schema:
@@ -55,6 +55,7 @@ def kind(schema: dict[str, Any]) -> str:
 
 @router.get("/docs")
 def docs(request: Request, state: StateDep) -> HTMLResponse:
+    """The reference of the API."""
     document = request.app.openapi()
     return render(
         request,

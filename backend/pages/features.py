@@ -1,4 +1,4 @@
-"""The list of features, and one feature."""
+"""The list of features, and the page of one feature."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from backend.api import features as features_api
 from backend.api.features import FeatureSort
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
-from backend.pages.cards import glimpses
+from backend.pages.cards import previews
 from backend.pages.charts import chart, omega_scale
-from backend.pages.heat import drawn_tokens, example_picture
+from backend.pages.heat import example_image, token_runs
 from backend.pages.text import visible
-from backend.schemas import Order, Verdict
+from backend.schemas.common import Histogram, Order, Verdict
+from backend.schemas.features import Example, FeatureDetail
 from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -37,27 +38,27 @@ FEATURE_COLUMNS = [
     (
         "omega",
         "ω (baseline)",
-        "Cosine of its strongest text and image residuals, beside that of random tokens",
+        "Cosine of its strongest text and image residual vectors; in brackets the baseline, from random tokens",
     ),
     ("lift", "Lift", "ω minus its baseline"),
-    ("density_text", "Text", "Share of text tokens on which it is active"),
-    ("density_image", "Image", "Share of image patches on which it is active"),
-    ("modality_share", "Share", "0: fires on text only, 1: on image only"),
+    ("density_text", "Text", "Share of text tokens that activate it"),
+    ("density_image", "Image", "Share of image patches that activate it"),
+    ("modality_share", "Share", "Modality share. 0: fires on text only, 1: fires on images only"),
     ("max_activation", "Max", "Largest activation, in the SAE's units"),
-    ("n_samples", "Samples", "Samples in which any token switches it on"),
+    ("n_samples", "Samples", "Number of samples in which any token activates it"),
 ]
 LIST_ROWS = 30
 BANDS = {
-    -1: ("top", "The samples in which it is strongest, each by its strongest token."),
-    0: ("high", "Samples drawn at random from the feature's highest octave of activation."),
-    1: ("½", "Samples drawn at random from the octave below the highest."),
-    2: ("¼", "Samples drawn at random from the second octave below the highest."),
-    3: ("low", "Samples drawn at random from everything weaker: is it still the same feature?"),
+    -1: ("top", "The samples with the highest activations, one token each."),
+    0: ("high", "Random samples from the highest octave of its activations."),
+    1: ("½", "Random samples from one octave below the highest."),
+    2: ("¼", "Random samples from two octaves below the highest."),
+    3: ("low", "Random samples from all weaker activations, to check whether they show the same thing."),
 }
 UNITS = {"text": "tokens", "image": "patches"}
-ALIKE = {
-    "text": "Further samples with the same words around the token, or with nearly the same image and the same caption",
-    "image": "Further samples with the same image file or nearly the same image",
+FOLDED_HELP = {
+    "text": "Further samples with the same words around the token, or with a near-duplicate image and the same caption",
+    "image": "Further samples with the same image file or a near-duplicate image",
 }
 
 
@@ -65,7 +66,7 @@ ALIKE = {
 def features(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     q: MaybeStr = None,
     verdict: Annotated[Verdict | None, Maybe] = None,
     min_omega: MaybeFloat = None,
@@ -75,7 +76,8 @@ def features(
     order: Order = "desc",
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
-    asked: dict[str, Any] = {
+    """The list of features."""
+    query: dict[str, Any] = {
         "q": q,
         "verdict": verdict,
         "min_omega": min_omega,
@@ -85,20 +87,20 @@ def features(
         "order": order,
         "cursor": cursor,
     }
-    given = {**asked, "verdict": [verdict] if verdict else None}
-    page = features_api.get_features(served, **given, limit=LIST_ROWS)
+    filters = {**query, "verdict": [verdict] if verdict else None}
+    page = features_api.get_features(open_store, **filters, limit=LIST_ROWS)
     return render_for(
         request,
         "features.html",
         state,
-        served,
+        open_store,
         section="/features",
         page=page,
-        q=asked,
+        q=query,
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
-        verdicts=get_store_detail(state, served).verdicts,
-        glimpses=glimpses(request, served, [f.id for f in page.items]),
+        verdicts=get_store_detail(state, open_store).verdicts,
+        previews=previews(request, open_store, [f.id for f in page.items]),
     )
 
 
@@ -106,76 +108,78 @@ def features(
 def feature(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     id: int,
     modality: Literal["text", "image"] | None = None,
     band: Annotated[int, Query(ge=-1, le=3)] = -1,
 ) -> HTMLResponse:
-    found = features_api.get_feature(served, id)
-    side: Literal["text", "image"] = modality or ("image" if found.density_image > 0 else "text")
-    shown = features_api.examples(request, served, id, modality=side, band=band, limit=20).items
-    tops = {"text": found.max_text, "image": found.max_image}
-    cards = []
-    for one in shown:
-        picture = example_picture(one, tops["image"])
-        where = f"“{visible(one.token)}”" if one.token else ""
-        if one.patch:
-            where = f"row {one.patch.row}, column {one.patch.col}"
-        if one.n_active > 1:
-            where += f" · {one.n_active:,} {UNITS[one.modality]}"
-        cards.append(
-            {
-                "sample_id": one.sample_id,
-                "activation": one.activation,
-                "where": where,
-                "n_same": one.n_same,
-                "peak": one.position if one.modality == "text" else None,
-                "pictures": [picture] if picture else [],
-                "tokens": drawn_tokens(one.tokens, tops["text"]),
-            }
-        )
-    histograms = []
-    for kind, css, name in (("text", "t", "text tokens"), ("image", "p", "image patches")):
-        counted = getattr(found.histogram, kind)
-        drawn = chart(counted, mark=found.p999, log=True)
-        histograms.append(
-            {
-                "kind": kind,
-                "cls": css,
-                "name": name,
-                "total": sum(counted.counts),
-                "bars": drawn.bars,
-                "mark": drawn.mark,
-                "low": f"{drawn.low:.3g}",
-                "high": f"{drawn.high:.3g}",
-            }
-        )
-    partners = found.cooccurring
+    """The page of one feature."""
+    detail = features_api.get_feature(open_store, id)
+    side: Literal["text", "image"] = modality or ("image" if detail.density_image > 0 else "text")
+    examples = features_api.examples(request, open_store, id, modality=side, band=band, limit=20).items
+    partners = detail.cooccurring
     return render_for(
         request,
         "feature.html",
         state,
-        served,
+        open_store,
         section="/features",
-        f=found,
+        f=detail,
         modality=side,
         band=band,
         bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
         band_help=BANDS[band][1],
-        alike=ALIKE[side],
-        bare=served.manifest.get("events", {}).get("kept") == "none",
-        examples=cards,
-        om=omega_scale(found.omega, found.omega_baseline, found.lift_low, found.lift_high),
-        histograms=histograms,
-        promoted=[(visible(one.token), one.logit) for one in found.logits.promoted],
-        suppressed=[(visible(one.token), one.logit) for one in found.logits.suppressed],
+        folded_help=FOLDED_HELP[side],
+        has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
+        examples=[example_card(one, detail) for one in examples],
+        om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
+        histograms=[
+            histogram(detail.histogram.text, detail.p999, "text", "text tokens"),
+            histogram(detail.histogram.image, detail.p999, "image", "image patches"),
+        ],
+        promoted=[(visible(one.token), one.logit) for one in detail.logits.promoted],
+        suppressed=[(visible(one.token), one.logit) for one in detail.logits.suppressed],
         neighbours=[
-            ("by decoder direction", found.neighbours.decoder),
-            ("by what they fire on", found.neighbours.profile),
+            ("by decoder direction", detail.neighbours.decoder),
+            ("by the tokens that activate them", detail.neighbours.profile),
         ],
         cooccurring=[
-            ("text → image", partners.text_to_image, "this one in the caption, that one in the picture"),
-            ("image → text", partners.image_to_text, "this one in the picture, that one in the caption"),
-            ("same side", partners.same, "both in the caption, or both in the picture"),
+            ("text → image", partners.text_to_image, "this feature on the text, the other on the image"),
+            ("image → text", partners.image_to_text, "this feature on the image, the other on the text"),
+            ("same modality", partners.same, "both on the text, or both on the image"),
         ],
     )
+
+
+def example_card(example: Example, feature: FeatureDetail) -> dict[str, Any]:
+    """An example as feature.html draws it."""
+    image = example_image(example, feature.max_image)
+    where = f"“{visible(example.token)}”" if example.token else ""
+    if example.patch:
+        where = f"row {example.patch.row}, column {example.patch.col}"
+    if example.n_active > 1:
+        where += f" · {example.n_active:,} {UNITS[example.modality]}"
+    return {
+        "sample_id": example.sample_id,
+        "activation": example.activation,
+        "where": where,
+        "n_same": example.n_same,
+        "peak": example.position if example.modality == "text" else None,
+        "images": [image] if image else [],
+        "tokens": token_runs(example.tokens, feature.max_text),
+    }
+
+
+def histogram(counts: Histogram, p999: float, modality: str, name: str) -> dict[str, Any]:
+    """Activations in one modality as feature.html draws them, with a mark at the 99.9th percentile."""
+    bars = chart(counts, mark=p999, log=True)
+    return {
+        "kind": modality,
+        "cls": {"text": "t", "image": "p"}[modality],
+        "name": name,
+        "total": sum(counts.counts),
+        "bars": bars.bars,
+        "mark": bars.mark,
+        "low": f"{bars.low:.3g}",
+        "high": f"{bars.high:.3g}",
+    }

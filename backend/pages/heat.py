@@ -1,5 +1,4 @@
-"""Activations over images and tokens, as levels and SVG paths. `frontend/static/js/heatmap.js` draws by the same
-rule."""
+"""Activations over images and tokens, as levels and SVG paths; `frontend/static/js/heatmap.js` has the same rule."""
 
 from __future__ import annotations
 
@@ -8,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from backend.pages.text import drawn_token, running_text
-from backend.schemas import Example, TokenActivation, View
+from backend.pages.text import display_token, running_text
+from backend.schemas.common import View
+from backend.schemas.features import Example, TokenActivation
 
 LEVELS = 8
 """Steps of the colour scale, `--t1 … --t8` and `--p1 … --p8` in tokens.css."""
@@ -18,29 +18,30 @@ GridT = TypeVar("GridT", bound=View)
 
 
 def level(value: float | None, top: float) -> int:
-    """0 where inactive, else 1 … LEVELS as a share of `top`, the value of the last step."""
+    """0 if inactive, otherwise 1 … LEVELS in proportion to `top`, the value of the last step."""
     if value is None or not value > 0 or not top > 0:
         return 0
     return min(LEVELS, max(1, math.ceil(value / top * LEVELS)))
 
 
 def finest(grids: Sequence[GridT]) -> GridT | None:
-    """Of one image's views with the values of one feature, the one with the smallest patches where it fires; where it
-    fires nowhere, of those that have patches at all: a long thin image leaves some families a view without any."""
+    """Of one image's views with the values of one feature, the view with the smallest patches in which it fires. If it
+    fires in none, the view with the smallest patches; views without patches, which processors of some model families
+    make of a long thin image, are left out."""
     filled = [grid for grid in grids if grid.rows and grid.cols]
     firing = [grid for grid in filled if any(value for row in first_values(grid) for value in row)]
     return min(firing or filled, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
 
 
 def first_values(grid: GridT) -> Sequence[Sequence[float | None]]:
-    """Rows of a grid's values, of the first feature where it has several."""
+    """Rows of a grid's values; of the first feature, if the grid has several."""
     values: Any = grid.values  # type: ignore[attr-defined]
     return values[0] if values and values[0] and isinstance(values[0][0], list) else values
 
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Activations over one picture: one path per level, in the picture's own pixels."""
+    """Activations over one image: one path per level, in the pixels of the image."""
 
     width: float
     height: float
@@ -49,6 +50,7 @@ class Heat:
 
 
 def rect(x0: float, y0: float, width: float, height: float) -> str:
+    """SVG path of a rectangle."""
     return f"M{x0:.5g} {y0:.5g}h{width:.5g}v{height:.5g}h{-width:.5g}z"
 
 
@@ -67,9 +69,14 @@ def heat(
     size: tuple[float, float],
     peak: Sequence[float] | None = None,
 ) -> Heat:
-    """Heat of one view over its picture of `size` (width, height); `peak` is the box of the patch to outline.
+    """Heat of one view over its image of `size` (width, height) pixels.
 
-    One path per level keeps a picture at nine elements however many patches it has."""
+    One path per level keeps an image at nine elements, however many patches it has.
+
+    Args:
+        values: rows of columns, activations in the SAE's units.
+        peak: box x0, y0, x1, y1 of the patch to outline.
+    """
     paths = [""] * (LEVELS + 1)
     for row, columns in enumerate(values):
         for col, value in enumerate(columns):
@@ -79,11 +86,11 @@ def heat(
     return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], outline)
 
 
-class Tok(NamedTuple):
-    """Text as the macro `tokens` draws it: one active token, or all those between two of them."""
+class TokenRun(NamedTuple):
+    """Text as the macro `tokens` draws it: one active token, or all inactive tokens between two active ones."""
 
     spaced: bool
-    """Whether it begins with a space, which then stands before it and not in `text`."""
+    """Whether it begins with a space, which is then drawn before it and is not in `text`."""
     text: str
     position: int
     """Of its first token."""
@@ -91,36 +98,38 @@ class Tok(NamedTuple):
     level: int
 
 
-def drawn_tokens(tokens: Sequence[TokenActivation], top: float) -> list[Tok]:
-    """The tokens of a window as steps of `top`; inactive ones side by side are one, as nothing tells them apart."""
-    drawn: list[Tok] = []
+def token_runs(tokens: Sequence[TokenActivation], top: float) -> list[TokenRun]:
+    """The tokens of a window with their levels, relative to `top`; inactive neighbours become one run."""
+    runs: list[TokenRun] = []
     for t in tokens:
         step = level(t.activation, top)
         if step:
-            drawn.append(Tok(*drawn_token(t.text), t.position, t.activation, step))
-        elif drawn and not drawn[-1].level:
-            drawn[-1] = drawn[-1]._replace(text=drawn[-1].text + running_text(t.text))
+            runs.append(TokenRun(*display_token(t.text), t.position, t.activation, step))
+        elif runs and not runs[-1].level:
+            runs[-1] = runs[-1]._replace(text=runs[-1].text + running_text(t.text))
         else:
             spaced = t.text[:1] == " "
-            drawn.append(Tok(spaced, running_text(t.text[spaced:]), t.position, None, 0))
-    return drawn
+            runs.append(TokenRun(spaced, running_text(t.text[spaced:]), t.position, None, 0))
+    return runs
 
 
-class Picture(NamedTuple):
+class HeatImage(NamedTuple):
+    """An image's address and the activations over it."""
+
     url: str
     heat: Heat | None
 
 
-def example_picture(example: Example, top: float, query: str = "") -> Picture | None:
-    """The picture of an example with its grid over it; None for text alone. `query` ends its address."""
+def example_image(example: Example, top: float, query: str = "") -> HeatImage | None:
+    """The image of an example with its grid over it; None for a text without images. `query` ends its address."""
     if not example.images:
         return None
     grid, patch = example.grid, example.patch
-    shown = example.images[grid.image if grid else patch.image if patch else 0]
+    image = example.images[grid.image if grid else patch.image if patch else 0]
     box = patch.box if patch else None
-    drawn = None
+    image_heat = None
     if grid:
-        drawn = heat(grid, grid.values, top=top, size=(shown.width, shown.height), peak=box)
-    elif box:  # a store that keeps no activations still knows the place
-        drawn = Heat(shown.width, shown.height, [], rect(box[0], box[1], box[2] - box[0], box[3] - box[1]))
-    return Picture(shown.url + query, drawn)
+        image_heat = heat(grid, grid.values, top=top, size=(image.width, image.height), peak=box)
+    elif box:  # a store without activations still knows the place
+        image_heat = Heat(image.width, image.height, [], rect(box[0], box[1], box[2] - box[0], box[3] - box[1]))
+    return HeatImage(image.url + query, image_heat)

@@ -9,24 +9,26 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import quality as quality_api
 from backend.api import samples as samples_api
-from backend.deps import OpenStore, StateDep, StoreDep
+from backend.deps import StateDep, StoreDep
 from backend.pages.cards import card, list_flags, list_scores
 from backend.pages.charts import chart
-from backend.schemas import FlagName, Score, ScoreName
+from backend.schemas.common import FlagName, ScoreName
+from backend.schemas.samples import Score
+from backend.stores import OpenStore
 from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
 from precompute.scoring.filter import kept_rows
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 SUMS = {"cosine", "cosine-cooccurring", "cooccurring-l0"}
-"""Scores that add up over features, so that longer samples get more (METHOD: scoring and ranking data)."""
+"""Scores that are sums over features, so that longer samples score higher (METHOD: scoring and ranking data)."""
 
 
 @router.get("/quality")
 def quality(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     flag: Annotated[FlagName | None, Maybe] = None,
     threshold: MaybeFloat = None,
     by: Annotated[ScoreName | None, Maybe] = None,
@@ -34,7 +36,8 @@ def quality(
     clean: bool = False,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
-    flags, scores = list_flags(served), list_scores(served)
+    """Flags and scores of the data, and a preview of a filter."""
+    flags, scores = list_flags(open_store), list_scores(open_store)
     chosen = next((one for one in flags if one.name == flag), None) if flag else flags[0]
     score = next((one for one in scores if one.name == by), None) if by else headline(scores)
     if chosen is None or score is None:
@@ -42,33 +45,33 @@ def quality(
         raise HTTPException(404, f"This store has no {unknown}.")
     limit = chosen.threshold if threshold is None else threshold
     worst: dict[str, Any] = {"flag": chosen.name, "threshold": limit, "sort": chosen.name, "order": "desc"}
-    offenders = samples_api.get_samples(request, served, **worst, cursor=cursor, limit=24)
+    flagged = samples_api.get_samples(request, open_store, **worst, cursor=cursor, limit=24)
     moved = threshold is not None and threshold != chosen.threshold
     over = f"{chosen.name}:{limit:.6g}" if moved else chosen.name
     dropped = ["all", *([over] if moved else [])] if clean else []
-    selection = selected(served, score.name, keep, dropped)
+    selection = selected(open_store, score.name, keep, dropped)
     return render_for(
         request,
         "quality.html",
         state,
-        served,
+        open_store,
         section="/quality",
         flags=flags,
         flag=chosen,
         threshold=limit,
         moved=moved,
         chart=chart(chosen.histogram, mark=limit),
-        offenders={
-            "items": [flagged_card(request, served, one.sample_id, chosen.name) for one in offenders.items],
-            "total": offenders.total,
-            "next": offenders.next,
+        flagged={
+            "items": [flagged_card(request, open_store, one.sample_id, chosen.name) for one in flagged.items],
+            "total": flagged.total,
+            "next": flagged.next,
         },
         scores=scores,
         by=score,
         grows=score.name in SUMS,
         keep=f"{keep:g}",
         clean=clean,
-        kept=selection.n,
+        n_kept=selection.n,
         keep_chart=chart(score.histogram, mark=selection.cut),
         keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped},
         clean_params={"by": "random", "keep": 100, "flags": over},
@@ -76,26 +79,28 @@ def quality(
 
 
 def headline(scores: list[Score]) -> Score:
-    """The score to show first: the one whose calibration on this data is best, else the first of the list."""
+    """The score to show first: the one with the best calibration on this data, otherwise the first of the list."""
     known = [one for one in scores if one.auroc is not None]
     return max(known, key=lambda one: one.auroc.value if one.auroc else 0.0) if known else scores[0]
 
 
-def flagged_card(request: Request, served: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
-    """A flagged sample's card with its flag score and, where the store keeps one, the reason."""
-    found = samples_api.get_sample(request, served, sample_id, 1)
-    reasons = [hit.reason.text for hit in found.flags if hit.name == flag and hit.reason]
-    return card(found, found.flag_scores.get(flag), reasons[0] if reasons else "")
+def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
+    """A flagged sample's card with its flag score and, if the store has one, the reason."""
+    sample = samples_api.get_sample(request, open_store, sample_id, 1)
+    reasons = [hit.reason.text for hit in sample.flags if hit.name == flag and hit.reason]
+    return card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else "")
 
 
 class Selection(NamedTuple):
+    """The samples that a filter keeps."""
+
     n: int
     cut: float | None
-    """Smallest score that is kept."""
+    """Smallest score among the kept samples."""
 
 
-def selected(served: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
+def selected(open_store: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
     """How many samples `GET /filter` would stream, and the score at the cut."""
-    rows = kept_rows(served.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
-    values = served.store.quality.score_values(by)[rows]
+    rows = kept_rows(open_store.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
+    values = open_store.store.quality.score_values(by)[rows]
     return Selection(len(rows), float(values.min()) if len(rows) else None)

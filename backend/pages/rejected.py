@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import rejected as rejected_api
 from backend.deps import StateDep, StoreDep
-from backend.schemas import ReasonKind
+from backend.schemas.rejected import ReasonKind
 from backend.templating import Maybe, MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -21,10 +21,11 @@ ROWS = 100
 def rejected(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     kind: Annotated[ReasonKind | None, Maybe] = None,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
-    asked: dict[str, Any] = {"kind": kind, "cursor": cursor}
-    page = rejected_api.get_rejected(served, **asked, limit=ROWS)
-    return render_for(request, "rejected.html", state, served, section="/rejected", page=page, q=asked)
+    """Rows of the data that are not in the store."""
+    query: dict[str, Any] = {"kind": kind, "cursor": cursor}
+    page = rejected_api.get_rejected(open_store, **query, limit=ROWS)
+    return render_for(request, "rejected.html", state, open_store, section="/rejected", page=page, q=query)

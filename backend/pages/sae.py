@@ -1,4 +1,4 @@
-"""The SAE: its training, and its figures on this data."""
+"""The page of the SAE: its figures on this data, its evaluation and its training."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from fastapi.responses import HTMLResponse
 from backend.api import sae as sae_api
 from backend.deps import StateDep, StoreDep
 from backend.pages.charts import Curves, curves
-from backend.schemas import SaeTraining
+from backend.schemas.sae import SaeTraining
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 
-
-
 @router.get("/sae")
-def sae(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
-    report = sae_api.get_sae(state, served)
+def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+    """Figures of the SAE."""
+    report = sae_api.get_sae(state, open_store)
     return render_for(
         request,
         "sae.html",
         state,
-        served,
+        open_store,
         section="/sae",
         sae=report,
         figures=[
-            ("FVU", "Fraction of the residual stream's variance that ĥ leaves unexplained", report.fvu, 3),
-            ("L0", "Active features a token", report.l0, 1),
-            ("dead", "Features active on no such token", report.dead, 0),
+            ("FVU", "Fraction of variance unexplained, of the residual stream by its reconstruction ĥ", report.fvu, 3),
+            ("L0", "Mean number of active features per token", report.l0, 1),
+            ("dead", "Features that no such token activates", report.dead, 0),
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
         charts=training_charts(report.training) if report.training else [],
@@ -37,15 +36,15 @@ def sae(request: Request, state: StateDep, served: StoreDep) -> HTMLResponse:
 
 
 def training_charts(training: SaeTraining) -> list[tuple[str, str, Curves]]:
-    """Title, what it says, and its lines over the steps."""
+    """Title, subtitle and lines over the steps, one tuple per chart."""
     steps = [float(one.step) for one in training.log]
     sides = [("text", "t"), ("image", "p"), ("both", "b")]
     losses = [("loss", "b", [one.loss for one in training.log])]
-    charts = [("Loss", "of one batch; logarithmic", curves(steps, losses, log=True))]
+    charts = [("Loss", "per batch, log scale", curves(steps, losses, log=True))]
     for title, help, name in (
-        ("FVU", "variance unexplained", "fvu"),
-        ("L0", "active features a token", "l0"),
-        ("Dead features", "silent for the last steps on such tokens", "dead"),
+        ("FVU", "fraction of variance unexplained", "fvu"),
+        ("L0", "active features per token", "l0"),
+        ("Dead features", "not active on such tokens in the last steps", "dead"),
     ):
         lines = [(side, cls, [getattr(getattr(one, name), side) for one in training.log]) for side, cls in sides]
         charts.append((title, help, curves(steps, lines)))

@@ -14,107 +14,115 @@ from PIL import Image
 
 from backend.api import samples as samples_api
 from backend.api import search as search_api
-from backend.deps import OpenStore, State, StateDep, StoreDep
+from backend.deps import StateDep, StoreDep
 from backend.live.model_worker import Reservation
 from backend.live.uploads import read_upload
-from backend.pages.cards import card, glimpses
-from backend.pages.heat import Picture, finest, heat
-from backend.schemas import FeatureHit
+from backend.pages.cards import card, previews
+from backend.pages.heat import HeatImage, finest, heat
+from backend.schemas.live import FeatureHit
+from backend.stores import OpenStore, State
 from backend.templating import MaybeStr, SampleKey, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-NOTHING: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}}
-"""A search result with no part filled in."""
+NO_RESULTS: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}}
+"""The parts of a search result, each empty."""
+
+
+class SearchForm(NamedTuple):
+    """The fields of the page's form."""
+
+    q: str | None
+    model: bool
+    """Whether the words go through the model."""
+    sample: str | None
+    """Id of a stored sample, whose image is searched for."""
+    image: UploadFile | None
 
 
 @router.get("/search")
 async def search(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     q: MaybeStr = None,
     model: bool = False,
     sample: MaybeStr = None,
     sample_key: SampleKey = None,
 ) -> HTMLResponse:
-    """By words; through the model if `model` asks for it; with the picture of `sample` if that is given."""
-    return await found(request, state, served, q, model, sample or sample_key, None)
+    """By words, through the model if `model` is set; or by the image of `sample`."""
+    return await answer(request, state, open_store, SearchForm(q, model, sample or sample_key, None))
 
 
 @router.post("/search")
-async def search_picture(
+async def search_image(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     q: Annotated[str, Form()] = "",
     model: Annotated[bool, Form()] = False,
     sample: Annotated[str, Form()] = "",
     sample_key: Annotated[SampleKey, Form()] = None,
     image: Annotated[UploadFile | None, File()] = None,
 ) -> HTMLResponse:
-    """The same with a picture's bytes, which have no address."""
+    """The same with an uploaded image, which an address cannot carry."""
     upload = image if image is not None and image.size else None
-    return await found(request, state, served, q or None, model, sample or sample_key, upload)
+    return await answer(request, state, open_store, SearchForm(q or None, model, sample or sample_key, upload))
 
 
-async def found(
-    request: Request,
-    state: StateDep,
-    served: StoreDep,
-    q: str | None,
-    model: bool,
-    sample: str | None,
-    image: UploadFile | None,
-) -> HTMLResponse:
-    refused: HTTPException | None = None
+async def answer(request: Request, state: State, open_store: OpenStore, form: SearchForm) -> HTMLResponse:
+    """The page with the results of the form, or with the reason of a refusal."""
+    refusal: HTTPException | None = None
     results: dict[str, Any] | None = None
-    picture: ImageQuery | None = None
+    image: ImageQuery | None = None
+    q, model, sample, upload = form
     try:
-        if image is not None or sample or (q and model):
-            told = image is None and sample is not None and not (q or "").strip()  # by the pass
-            with contextlib.nullcontext() if told else state.live.reserve(served.name) as place:
-                picture = await query_image(request, state, served, sample, image)
-                results = await live_search(request, state, served, place, q, picture)
+        if upload is not None or sample or (q and model):
+            # The pass has stored all that a search by a sample without words needs.
+            from_store = upload is None and sample is not None and not (q or "").strip()
+            with contextlib.nullcontext() if from_store else state.live.reserve(open_store.name) as reservation:
+                image = await query_image(request, state, open_store, sample, upload)
+                results = await live_search(request, state, open_store, reservation, q, image)
         elif q:
-            results = await run_in_threadpool(word_search, request, served, q)
-    except HTTPException as error:  # shown in its place on the page, not instead of it
-        refused = error
-    asked = {"q": q or "", "through_model": model, "sample_id": sample or "", "picture": picture and picture.url}
-    page = await run_in_threadpool(search_page, request, state, served, asked, results, refused)
-    page.headers.update((refused.headers if refused else None) or {})
+            results = await run_in_threadpool(word_search, request, open_store, q)
+    except HTTPException as error:  # shown on the page instead of the results
+        refusal = error
+    fields = {"q": q or "", "through_model": model, "sample_id": sample or "", "image": image and image.url}
+    page = await run_in_threadpool(search_page, request, state, open_store, fields, results, refusal)
+    page.headers.update((refusal.headers if refusal else None) or {})
     return page
 
 
 def search_page(
     request: Request,
     state: State,
-    served: OpenStore,
-    asked: dict[str, Any],
+    open_store: OpenStore,
+    fields: dict[str, Any],
     results: dict[str, Any] | None,
-    refused: HTTPException | None,
+    refusal: HTTPException | None,
 ) -> HTMLResponse:
+    """The page as HTML."""
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]] if results else []
     return render_for(
         request,
         "search.html",
         state,
-        served,
+        open_store,
         section="/search",
-        status=refused.status_code if refused else 200,
-        live=state.live.status(served.name),
-        error=str(refused.detail) if refused else None,
+        status=refusal.status_code if refusal else 200,
+        live=state.live.status(open_store.name),
+        error=str(refusal.detail) if refusal else None,
         results=results,
-        glimpses=glimpses(request, served, ids),
-        **asked,
+        previews=previews(request, open_store, ids),
+        **fields,
     )
 
 
-def word_search(request: Request, served: OpenStore, q: str) -> dict[str, Any]:
-    """Features and captions that have the words."""
-    hits = search_api.get_search(request, served, q)
+def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, Any]:
+    """Features and captions with the words."""
+    hits = search_api.get_search(request, open_store, q)
     return {
-        **NOTHING,
+        **NO_RESULTS,
         "words": hits.features,
         "nearest": [("Captions with these words", [card(one) for one in hits.samples])],
         "n": len(hits.features),
@@ -131,7 +139,7 @@ class ImageQuery(NamedTuple):
 
 
 async def query_image(
-    request: Request, state: State, served: OpenStore, sample: str | None, upload: UploadFile | None
+    request: Request, state: State, open_store: OpenStore, sample: str | None, upload: UploadFile | None
 ) -> ImageQuery | None:
     """The uploaded image, else that of `sample`, else None."""
     if upload is not None:
@@ -139,15 +147,15 @@ async def query_image(
         return ImageQuery(image.size, await run_in_threadpool(data_url, image), image, None)
     if sample is None:
         return None
-    images = (await run_in_threadpool(samples_api.get_sample, request, served, sample, 1)).images
+    images = (await run_in_threadpool(samples_api.get_sample, request, open_store, sample, 1)).images
     if not images:
         raise HTTPException(422, f"Sample {sample!r} has no image to search with.")
     return ImageQuery((images[0].width, images[0].height), images[0].url, None, sample)
 
 
-def data_url(picture: Image.Image, edge: int = 160) -> str:
-    """A small copy inside the page: an upload is kept nowhere, so it has no address to show it from."""
-    small = picture.copy()
+def data_url(image: Image.Image, edge: int = 160) -> str:
+    """A small copy of the image inside the page: uploads are not stored, so they have no address."""
+    small = image.copy()
     small.thumbnail((edge, edge))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80)
@@ -157,50 +165,51 @@ def data_url(picture: Image.Image, edge: int = 160) -> str:
 async def live_search(
     request: Request,
     state: State,
-    served: OpenStore,
-    place: Reservation | None,
+    open_store: OpenStore,
+    reservation: Reservation | None,
     q: str | None,
     image: ImageQuery | None,
 ) -> dict[str, Any]:
-    """What the model makes of an image, words or both, each feature with its heat on the image. Of a stored sample
-    without words the pass has told already: then no `place` is needed."""
-    if place is None:
+    """Results of a search by an image, words or both through the model, each feature with its heat on the image. A
+    search by a stored sample without words needs no `reservation`: the pass has stored its activations."""
+    if reservation is None:
         assert image is not None and image.sample_id is not None
-        answer = await search_api.stored_search(request, state, served, image.sample_id)
+        reply = await search_api.stored_search(request, state, open_store, image.sample_id)
     else:
         images = [] if image is None or image.upload is None else [image.upload]
         if image is not None and image.sample_id is not None:
-            images = await search_api.sample_images(served, image.sample_id)
-        answer = await search_api.live_search(request, place, served, images, q)
-    return await run_in_threadpool(live_results, request, served, q, image, answer)
+            images = await search_api.sample_images(open_store, image.sample_id)
+        reply = await search_api.live_search(request, reservation, open_store, images, q)
+    return await run_in_threadpool(live_results, request, open_store, q, image, reply)
 
 
 def live_results(
-    request: Request, served: OpenStore, q: str | None, image: ImageQuery | None, answer: dict[str, Any]
+    request: Request, open_store: OpenStore, q: str | None, image: ImageQuery | None, reply: dict[str, Any]
 ) -> dict[str, Any]:
-    found = search_api.as_live_search(request, served, answer)
-    sides = [name for name, given in (("words", q), ("image", image)) if given]
+    """The reply of the model as search.html shows it."""
+    hits = search_api.as_live_search(request, open_store, reply)
+    sides = [name for name, value in (("words", q), ("image", image)) if value]
     return {
-        **NOTHING,
-        "ranked": found.features,
-        "heats": {hit.id: heat_on(hit, image) for hit in found.features} if image else {},
-        "dense": found.dense,
-        "n_dense": found.n_dense,
-        "how": f"strongest on the {' and the '.join(sides)}, times how few samples have them",
-        "words": search_api.get_search(request, served, q).features if q else None,
+        **NO_RESULTS,
+        "ranked": hits.features,
+        "heats": {hit.id: heat_on(hit, image) for hit in hits.features} if image else {},
+        "dense": hits.dense,
+        "n_dense": hits.n_dense,
+        "how": f"ranked by activation on the {' and the '.join(sides)} × specificity",
+        "words": search_api.get_search(request, open_store, q).features if q else None,
         "nearest": [
-            (title, [card(one, one.cosine) for one in found.samples if one.modality == side])
+            (title, [card(one, one.cosine) for one in hits.samples if one.modality == side])
             for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
-            if any(one.modality == side for one in found.samples)
+            if any(one.modality == side for one in hits.samples)
         ],
-        "n": len(found.features),
+        "n": len(hits.features),
     }
 
 
-def heat_on(hit: FeatureHit, image: ImageQuery) -> Picture:
-    """The query's image with this feature's values over it, in the finest view where it fires."""
+def heat_on(hit: FeatureHit, image: ImageQuery) -> HeatImage:
+    """The query's image with this feature's activations over it, in the finest view in which it fires."""
     grid = finest([grid for grid in hit.grids or [] if grid.image == 0])
     if grid is None:
-        return Picture(image.url, None)
+        return HeatImage(image.url, None)
     top = max((value for row in grid.values for value in row), default=0.0)
-    return Picture(image.url, heat(grid, grid.values, top=top, size=image.size))
+    return HeatImage(image.url, heat(grid, grid.values, top=top, size=image.size))

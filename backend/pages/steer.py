@@ -21,7 +21,7 @@ SCOPES = ("image", "prompt", "generated")
 def steer(
     request: Request,
     state: StateDep,
-    served: StoreDep,
+    open_store: StoreDep,
     sample: MaybeStr = None,
     prompt: str | None = None,
     feature: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
@@ -30,13 +30,13 @@ def steer(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> HTMLResponse:
-    """`feature` is id:mode:strength, several times."""
+    """`feature` is id:mode:strength and may be repeated."""
     start: dict[str, Any] = {
         "sample": sample
         if sample is not None
-        else samples_api.get_samples(request, served, limit=1).items[0].sample_id,
-        "prompt": prompt if prompt is not None else "What is in the picture?",
-        "features": [one for text in feature if (one := asked_feature(served, text))],
+        else samples_api.get_samples(request, open_store, limit=1).items[0].sample_id,
+        "prompt": prompt if prompt is not None else "What is in the image?",
+        "features": [one for text in feature if (one := parse_feature(open_store, text))],
         "scope": [one for one in scope.split(",") if one in SCOPES],
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -46,19 +46,19 @@ def steer(
         request,
         "steer.html",
         state,
-        served,
+        open_store,
         section="/steer",
-        live=state.live.status(served.name),
+        live=state.live.status(open_store.name),
         start=start,
     )
 
 
-def asked_feature(served: StoreDep, text: str) -> dict[str, Any] | None:
-    """One `feature=` of the address with its label; None where it cannot be read: old links still open."""
-    number, _, rest = text.partition(":")
-    mode, _, strength = rest.partition(":")
+def parse_feature(open_store: StoreDep, text: str) -> dict[str, Any] | None:
+    """One `feature=` of the address with its label; None if it cannot be read, so that old links still open."""
+    number, _, tail = text.partition(":")
+    mode, _, strength = tail.partition(":")
     try:
-        named = features_api.get_feature(served, int(number))
+        named = features_api.get_feature(open_store, int(number))
         return {
             "id": named.id,
             "label": named.label,

@@ -1,6 +1,6 @@
-"""How pages show text that would be invisible or would garble what stands around it: tokens, captions, ids.
+"""How pages show tokens, captions and ids that would be invisible or would garble the text around them.
 
-The API gives text as it is; these are signs for people's eyes."""
+The API returns text unchanged; the signs here are only for display."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from precompute.utils.text import is_blank
 from precompute.utils.token_text import MARKS
 
 _ACCENT = regex.compile(r"[\p{M}--\p{Default_Ignorable_Code_Point}]", regex.V1)
-"""Of a letter that is not there."""
-_BREAKING = regex.compile(r"[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]")  # lines, and the direction of what follows
+"""A combining accent without a letter."""
+_BREAKING = regex.compile(r"[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]")  # line breaks, writing direction
 _CONTROL = regex.compile(r"[\p{Cc}--[\n\t\r]]", regex.V1)
 _SIGNS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡", " ": "␣"}
 
 
 def visible(text: str) -> str:
-    """A token or an id with signs for line breaks and control characters and, where there is nothing else to see, for
-    each character."""
+    """A token or id with signs for line breaks and control characters; if it has only invisible characters, with a sign
+    for each."""
     if not is_blank(text):
         return _BREAKING.sub(lambda match: _sign(match[0]), text)
     if _ACCENT.match(text.lstrip(" ")):
@@ -32,20 +32,20 @@ def _sign(character: str) -> str:
     return _SIGNS.get(character) or f"⟨U+{ord(character):04X}⟩"
 
 
-def drawn_token(text: str) -> tuple[bool, str]:
-    """(whether a space stands before it, what is drawn) of a token in running text; a dot stands for bytes of a
-    character that an earlier token shows."""
+def display_token(text: str) -> tuple[bool, str]:
+    """(whether a space precedes it, its text) of a token in running text; a dot stands for bytes of a character that an
+    earlier token shows."""
     spaced = len(text) > 1 and text[0] == " " and not is_blank(text)
     return spaced, MARKS.sub("·", visible(text[spaced:]))
 
 
 def running_text(text: str) -> str:
-    """Tokens in a row where nothing tells them apart: without such bytes."""
+    """Text of consecutive tokens that are drawn as one: without the marks of such bytes."""
     return MARKS.sub("", text)
 
 
-def shown_caption(text: str) -> str:
-    """A caption with its control characters as signs, or that there is nothing to read in it."""
+def display_caption(text: str) -> str:
+    """A caption with signs for control characters, or a note that it has no visible text."""
     if not is_blank(text):
         return _CONTROL.sub(lambda match: _sign(match[0]), text)
     return f"(only {visible(text)})" if text else "(no caption)"

@@ -1,4 +1,4 @@
-"""What every part of the API shares, and stores."""
+"""Models that every part of the API shares, and stores."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Page(Model, Generic[T]):
 
     items: list[T]
     total: int
-    """Length of the whole list under the same filters."""
+    """Number of items of the whole list, with the same filters."""
     next: str | None = None
     """Pass as `cursor` for the next page; null on the last one."""
 
@@ -61,11 +61,11 @@ class Problem(Model):
     title: str
     status: int
     detail: str
-    """One sentence that says what is wrong and, where there is one, the way out."""
+    """One sentence that says what is wrong and, if possible, what to do."""
     instance: str
     """Path of the request."""
     errors: list[dict[str, Any]] | None = None
-    """For 422: each wrong parameter with its place and reason."""
+    """For 422: each wrong parameter, with its name in `where` and the `reason`."""
 
 
 class LiveStatus(Model):
@@ -73,27 +73,27 @@ class LiveStatus(Model):
 
     state: Literal["off", "loading", "ready", "failed"]
     reason: str | None = None
-    """Why it rests, when it is not ready."""
+    """Why it is not ready."""
     waiting: int = 0
-    """Requests queued."""
+    """Number of requests in the queue."""
 
 
 class Modal(Model, Generic[T]):
-    """The same figure for each modality."""
+    """A figure for each modality."""
 
     text: T
     image: T
 
 
 class Histogram(Model):
-    """Counts between edges; len(edges) = len(counts) + 1."""
+    """Counts between consecutive edges; len(edges) = len(counts) + 1."""
 
     edges: list[float]
     counts: list[int]
 
 
 class Auroc(Model):
-    """How well a score tells pairs with a swapped caption from the data's own."""
+    """How well a score separates the data's own pairs from pairs with a swapped caption, with a 95 % interval."""
 
     value: float
     low: float | None = None
@@ -109,7 +109,7 @@ class ImageRef(Model):
 
 
 class View(Model):
-    """A grid of patches over a box of an image."""
+    """A grid of patches over a part of an image."""
 
     rows: int
     cols: int
@@ -127,23 +127,25 @@ class Patch(Model):
     box: list[float]
     """x0, y0, x1, y1 in pixels of the original image."""
     image: int = 0
-    """Which image of the sample."""
+    """Number of the image within the sample, from 0."""
 
 
 class Grid(View):
+    """The activations of a feature on the patches of one view."""
+
     view: int
     values: list[list[float]]
-    """Activation per patch: rows of columns, 0 where inactive."""
+    """Activation per patch: rows of columns; 0 if inactive."""
 
 
 class StoreSummary(Model):
-    """A finished store, as its manifest states it."""
+    """A finished store, from its manifest."""
 
     name: str
-    """What `store=` takes."""
+    """Value for `store=`."""
     model: str
     layer: int
-    """Decoder layer of the residual stream, counted from 0."""
+    """Decoder layer whose residual stream is read, counted from 0."""
     d_model: int
     n_features: int
     n_samples: int
@@ -155,11 +157,11 @@ class StoreSummary(Model):
     version: str
     """Code version that wrote the store."""
     content_id: str
-    """Hash of the store's content: what caches may key on."""
+    """Hash of the store's content, for use as a cache key."""
 
 
 class StoreDetail(StoreSummary):
-    """One store with its whole manifest and what the live model says."""
+    """One store with its whole manifest and the state of its live model."""
 
     verdicts: dict[str, int]
     """Number of features per verdict."""
@@ -168,30 +170,30 @@ class StoreDetail(StoreSummary):
     n_quarantined: int
     """Rejected rows of the data: `GET /rejected` lists them with their reasons."""
     delta: dict[str, Any]
-    """Activation threshold of ω: its kind and value."""
+    """Activation threshold δ of ω: its kind and value."""
     quality: dict[str, Any]
     """FVU, L0 and dead features per modality."""
     live: LiveStatus
     manifest: dict[str, Any]
-    """The store's manifest; in place of the checksums and sizes of its images `images`, their number and bytes."""
+    """The store's manifest. Its images have no checksums and sizes here; `images` gives their number and bytes."""
 
 
 class Health(Model):
-    """The process answers; browsing works whatever `live` says."""
+    """The process answers. Browsing works in every state of `live`."""
 
     status: Literal["ok"]
     version: str
     stores: list[str]
     live: LiveStatus
-    """Of the default store's model."""
+    """State of the default store's model."""
 
 
 class Ready(Model):
-    """Stores are open; the live model is ready, or rests by choice."""
+    """Whether all stores are open and every live model is ready or off."""
 
     ready: bool
     stores: list[str]
-    """Those that can be read."""
+    """Stores that can be read."""
     unavailable: dict[str, str]
-    """Those that cannot, each with one sentence why."""
+    """Stores that cannot be read, each with one sentence why."""
     live: LiveStatus

@@ -1,4 +1,4 @@
-"""Features, where they fire, and with whom."""
+"""Features, where they fire, and which features share their samples."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from backend.schemas.common import Grid, Histogram, ImageRef, Modal, Modality, M
 
 
 class FeatureRef(Model):
-    """A feature where it is only named."""
+    """A feature, by number and label."""
 
     id: int
     label: str | None = None
 
 
 class Feature(FeatureRef):
-    """A row of the feature list. Null where METHOD gives no value (see the verdict)."""
+    """A row of the feature list. A figure is null if it could not be computed; the verdict says why."""
 
     verdict: Verdict
     label_score: float | None = None
-    """How well the label's word tells where it fires on text from where it does not."""
+    """How well the label's word separates texts in which it fires from other texts."""
     density_text: float
-    """Share of text tokens on which it is active."""
+    """Share of text tokens that activate it."""
     density_image: float
-    """Share of image tokens on which it is active."""
+    """Share of image tokens that activate it."""
     max_activation: float
     p999: float
     """99.9th percentile of its positive activations: the unit of steering strength."""
@@ -40,14 +40,14 @@ class Feature(FeatureRef):
     lift_without_self: float | None = None
     p_value: float | None = None
     modality_share: float | None = None
-    """Firing rate per image token over the sum of that and its rate per text token."""
+    """density_image / (density_image + density_text): 0 is text only, 1 is image only."""
     same_sample_rate: float | None = None
     n_samples: int
-    """Samples in which any token activates it."""
+    """Number of samples in which any token activates it."""
 
 
 class Band(Model):
-    """An octave of activation: band 0 holds the feature's highest, 3 everything below the top three."""
+    """An octave of activation: band 0 holds the highest activations, 3 everything below the top three octaves."""
 
     band: int
     low: float
@@ -56,33 +56,39 @@ class Band(Model):
 
 
 class TokenLogit(Model):
+    """A token and its logit."""
+
     token: str
     logit: float
 
     @model_validator(mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
-        """Stores keep `[token, logit]`."""
+        """Stores hold `[token, logit]`."""
         return {"token": value[0], "logit": value[1]} if isinstance(value, list | tuple) else value
 
 
 class Logits(Model):
-    """Logit lens: the direction through the final norm's weight and the unembedding."""
+    """Logit lens: the decoder direction through the weight of the final norm and the unembedding."""
 
     promoted: list[TokenLogit]
     suppressed: list[TokenLogit]
 
 
 class Neighbour(FeatureRef):
+    """A similar feature."""
+
     verdict: Verdict | None = None
     cosine: float
 
 
 class Neighbours(Model):
+    """Similar features, by two measures."""
+
     decoder: list[Neighbour]
     """Nearest decoder directions."""
     profile: list[Neighbour]
-    """Similar features: nearest modality-centred means of their top residuals."""
+    """Features that fire on similar tokens: nearest modality-centred means of their strongest residual vectors."""
 
 
 class Partner(FeatureRef):
@@ -90,32 +96,37 @@ class Partner(FeatureRef):
 
     verdict: Verdict | None = None
     modality: Modality
-    """Of the partner."""
+    """Modality on which the partner fires."""
     support: int
+    """Number of samples in which both fire."""
     lift: float
     npmi: float
     lift_shuffled: float | None = None
-    """The lift under one seeded derangement of the captions."""
+    """The lift after one seeded derangement of the captions."""
 
 
 class Cooccurring(Model):
+    """Features that fire in the same samples, strongest first."""
+
     text_to_image: list[Partner]
-    """This feature on text with the partner on the image."""
+    """This feature on text, the partner on the image."""
     image_to_text: list[Partner]
-    """This feature on the image with the partner on text."""
+    """This feature on the image, the partner on text."""
     same: list[Partner]
-    """Both on the same modality, named by `modality`."""
+    """Both on the same modality, which `modality` names."""
 
 
 class FeatureDetail(Feature):
-    """Everything known of one feature but its examples."""
+    """One feature with all its figures; its examples have their own endpoint."""
 
     n_text: int
-    """Text tokens that activate it."""
+    """Number of text tokens that activate it."""
     n_image: int
+    """Number of image tokens that activate it."""
     samples_text: int
-    """Samples with such a text token."""
+    """Number of samples with such a text token."""
     samples_image: int
+    """Number of samples with such an image token."""
     max_text: float
     max_image: float
     histogram: Modal[Histogram]
@@ -126,53 +137,57 @@ class FeatureDetail(Feature):
 
 
 class TokenActivation(Model):
+    """A token and the activation of a feature on it."""
+
     text: str
     position: int
     activation: float | None = None
-    """Null where the store keeps no activations of the sample and none were computed anew."""
+    """Null if the store has no activations of the sample and the live model did not compute them."""
 
 
 class Example(Model):
-    """A sample in which the feature fires, by its strongest token there, with the same sample's other side."""
+    """A sample in which the feature fires: its strongest token there, and the other modality of the same sample."""
 
     sample_id: str
     text: str
     images: list[ImageRef]
     modality: Modality
     band: int
-    """-1: the strongest of all; 0–3: bands."""
+    """-1: the strongest examples; 0–3: bands."""
     rank: int
     activation: float
-    """Of the token at `position`: the sample's strongest of this modality, in a band its strongest there."""
+    """Of the token at `position`: the strongest of the sample in this modality and, if one is asked for, band."""
     n_active: int
-    """Tokens of this sample that activate the feature in this modality."""
+    """Number of tokens of this sample and modality that activate the feature."""
     n_same: int
-    """Further samples of the list that show the same and are therefore not listed: on text the same words around the
-    token, or a near-duplicate with the same caption; on images the same file or a near-duplicate."""
+    """Number of further samples that are folded into this one because they show the same: on text the same words around
+    the token, or a near-duplicate image with the same caption; on images the same file or a near-duplicate."""
     position: int
-    """Place in the sample's token list."""
+    """Place in the sample's token list, from 0."""
     token: str | None = None
-    """Set for text."""
+    """For text examples."""
     patch: Patch | None = None
-    """Set for image."""
+    """For image examples."""
     tokens: list[TokenActivation]
-    """The window of text tokens around a text token; for a patch the text's first tokens."""
+    """The text tokens around a text token; for a patch, the first tokens of the text."""
     grid: Grid | None = None
-    """The patch's view; for a text token the first view of the sample. Null without a picture, and where the store
-    keeps no activations of the sample and none were computed anew."""
+    """The view with the patch; for a text token, the first view of the sample. Null if the sample has no image, or if
+    the store has no activations of the sample and the live model did not compute them."""
     recomputed: bool = False
-    """Whether the live model computed the window anew: the store keeps no activations of the sample."""
+    """Whether the live model computed these activations, because the store does not hold them."""
 
 
 class CooccurrencePair(Model):
-    """Two features that share samples."""
+    """Two features that fire in the same samples."""
 
     kind: Literal["text-image", "text-text", "image-image"]
     a: FeatureRef
-    """For `text-image` the one on text."""
+    """For `text-image`, the feature on text."""
     b: FeatureRef
     support: int
+    """Number of samples in which both fire."""
     n_a: int
+    """Number of samples in which `a` fires."""
     n_b: int
     lift: float
     npmi: float

@@ -12,16 +12,18 @@ from backend.schemas.samples import FlagHit, Sample, SampleFeature
 
 
 class WordFeature(FeatureRef):
+    """A feature that a search by words has matched."""
+
     verdict: Verdict
     omega: float | None = None
     lift: float | None = None
     n_samples: int
     promoted: list[str]
-    """Its promoted tokens."""
+    """Tokens that its logit lens promotes."""
 
 
 class WordSearch(Model):
-    """Hits of a search by words."""
+    """Results of a search by words."""
 
     q: str
     features: list[WordFeature]
@@ -29,37 +31,39 @@ class WordSearch(Model):
 
 
 class FeatureHit(FeatureRef):
-    """A feature of the query, ranked by strength × log(N / n)."""
+    """A feature that the query activates, ranked by strength × log(N / n)."""
 
     verdict: Verdict
     score: float
-    """With both modalities asked, the smaller of the two."""
+    """For a query with both modalities, the smaller of the two scores."""
     strength_text: float | None = None
-    """Largest activation on the query's text over p99.9."""
+    """Largest activation on the query's text, divided by the feature's 99.9th percentile."""
     strength_image: float | None = None
     score_text: float | None = None
     score_image: float | None = None
     density_text: float
     density_image: float
     grids: list[Grid] | None = None
-    """Where it fires on the query's image."""
+    """Activations on the query's image; null if not available."""
 
 
 class SampleHit(Model):
+    """A sample near the query."""
+
     sample_id: str
     text: str
     images: list[ImageRef]
     modality: Modality
-    """Which side of the query and of the sample was compared."""
+    """The modality of query and sample that was compared."""
     cosine: float
 
 
 class LiveSearch(Model):
-    """A picture, words or both, seen by the model."""
+    """Results of a search by an image, words or both."""
 
     features: list[FeatureHit]
     dense: list[FeatureHit]
-    """Features denser than 10 % in either modality, set apart."""
+    """Features with a density over 10 % in either modality, listed separately."""
     n_dense: int
     samples: list[SampleHit]
     tokens: list[str]
@@ -67,7 +71,7 @@ class LiveSearch(Model):
 
 
 class ScoredPair(Model):
-    """All scores and flags of a pair that is not in the store."""
+    """Scores and flags of a pair that is not in the store."""
 
     scores: dict[ScoreName, float | None]
     score_ranks: dict[ScoreName, float | None]
@@ -77,65 +81,69 @@ class ScoredPair(Model):
 
 
 class PatchAt(NamedTuple):
+    """A patch: view, row and column, from 0."""
+
     view: int
     row: int
     col: int
 
 
 class SteerFeature(BaseModel):
+    """A feature to change, and how."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     id: int = Field(ge=0)
     mode: Literal["set", "add", "ablate"] = "add"
     strength: float = Field(default=1.0, ge=-100, le=100, allow_inf_nan=False)
-    """In units of the feature's own 99.9th percentile; `ablate` takes none."""
+    """In units of the feature's own 99.9th percentile; ignored by `ablate`."""
 
 
 Scope = Literal["image", "prompt", "generated"]
 
 
 class SteerRequest(BaseModel):
-    """One image and a question; the default and the steered answer side by side."""
+    """An image, a prompt, and the features to change."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     sample_id: str | None = Field(default=None, min_length=1)  # a bare `str` lets half a character through
-    """A sample whose first image is used; or give `image`; or neither for words alone."""
+    """A sample whose image the model reads; or give `image`; or neither, for a prompt without an image."""
     image: str | None = None
-    """A picture as base64 or a data: URL."""
+    """An image as base64 or a data: URL."""
     prompt: str = Field(default="", max_length=4000)
     features: list[SteerFeature] = Field(default_factory=list, max_length=32)
-    """None: the two texts are the same."""
+    """If empty, both texts are the same."""
     scope: list[Scope] = Field(default=["image", "prompt", "generated"], min_length=1)
     mask: list[PatchAt] | None = Field(default=None, max_length=20000)
-    """Patches (view, row, col) that scope `image` is narrowed to; null: all."""
+    """Patches (view, row, col) to which scope `image` is limited; null: all patches."""
     max_tokens: int = Field(default=48, ge=1, le=512)
     temperature: float = Field(default=0.0, ge=0, le=5, allow_inf_nan=False)
-    """0 is greedy."""
+    """0 is greedy decoding."""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class SteerToken(Model):
-    """Event `token`."""
+    """Data of the event `token`."""
 
     channel: Literal["default", "steered"]
     text: str
     logprob: float
-    """Under the model that wrote it."""
+    """Log-probability under the model that wrote it."""
     step: int
 
 
 class SteerKl(Model):
-    """Event `kl`: steered against unsteered model on the steered prefix, in nats."""
+    """Data of the event `kl`: KL divergence of the steered from the unsteered model on the steered prefix, in nats."""
 
     step: int
     kl: float
     logprob_default: float
-    """What the unsteered model gives the steered token."""
+    """Log-probability of the steered token under the unsteered model."""
 
 
 class SteerDone(Model):
-    """Event `done`."""
+    """Data of the event `done`."""
 
     text: dict[Literal["default", "steered"], str]
     mean_kl: float | None = None
@@ -144,7 +152,7 @@ class SteerDone(Model):
     delta_ratio_mean: float
     warning: str | None = None
     capped: bool
-    """Δ was scaled down to ‖h‖ on some token."""
+    """Whether Δ was scaled down to ‖h‖ on at least one token."""
     n_steered: int
-    """Tokens on which Δ was added."""
+    """Number of tokens to which Δ was added."""
     seconds: float

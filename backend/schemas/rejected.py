@@ -32,24 +32,24 @@ class RejectedRow(Model):
     row: int
     """Its number in the data, counted from 0 over all rows."""
     id: str | None
-    """Its own id; null where none was read."""
+    """Its own id; null if none could be read."""
     reason: str
     kind: ReasonKind
 
 
 class ReasonCount(Model):
-    """How many rows were rejected for one kind of reason."""
+    """Number of rows rejected for one kind of reason."""
 
     kind: ReasonKind
     count: int
     sentence: str
     """The number in words, such as `12 repeat the id of an earlier row`."""
     advice: str
-    """What to do about it; empty where nothing is known to help."""
+    """What to do about it; may be empty."""
 
 
 class RejectedPage(Page[RejectedRow]):
-    """One page of the rejected rows, and all of them by kind of reason."""
+    """One page of the rejected rows, and the counts of all rejected rows by kind of reason."""
 
     kinds: list[ReasonCount]
-    """The most frequent first, whatever the filter."""
+    """The most frequent first; not affected by the filter."""

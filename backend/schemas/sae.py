@@ -1,4 +1,4 @@
-"""The SAE itself: what it keeps of the residual stream, what it is worth inside a model, how it was trained."""
+"""The SAE: how well it reconstructs the residual stream, alone and inside its model, and how it was trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backend.schemas.common import Model
 
 
 class Sides(Model):
-    """A figure for text tokens, for image tokens, and for both together; null where there are none."""
+    """A figure for text tokens, for image tokens, and for both together; null if there are no such tokens."""
 
     text: FiniteFloat | None = None
     image: FiniteFloat | None = None
@@ -18,7 +18,7 @@ class Sides(Model):
 
 
 class Counts(Model):
-    """Numbers of features, likewise."""
+    """Numbers of features for text tokens, for image tokens, and for both together."""
 
     text: int | None = None
     image: int | None = None
@@ -34,23 +34,27 @@ class Estimate(Model):
 
 
 class EvaluatedModel(Model):
+    """The model of an evaluation."""
+
     name: str
     layer: int
 
 
 class EvaluatedData(Model):
+    """The data of an evaluation."""
+
     name: str
     n_samples: int
 
 
 class SaeEvaluation(Model):
-    """What `saevx evaluate` found."""
+    """Results of `saevx evaluate`."""
 
     model: EvaluatedModel
     data: EvaluatedData
     options: dict[str, Any] = Field(default_factory=dict)
     cross_entropy: dict[str, Estimate | None]
-    """Nats a text token: original, zero and patched; the latter two also for text or image tokens only."""
+    """In nats per text token: original, zero and patched; the latter two also for text or image tokens only."""
     loss_recovered: dict[str, Estimate | None]
     """(zero − patched) / (zero − original) for all, text and image."""
     fvu: dict[str, Estimate | None]
@@ -60,7 +64,7 @@ class SaeEvaluation(Model):
 
 
 class TrainingLine(Model):
-    """A line of the training's log: figures since the line before."""
+    """A line of the training log: figures since the previous line."""
 
     step: int
     tokens: int
@@ -71,12 +75,14 @@ class TrainingLine(Model):
 
 
 class TrainedOn(Model):
+    """The data of a training."""
+
     name: str
     n_samples: int
 
 
 class SaeTraining(Model):
-    """What `saevx train` logged."""
+    """The log of `saevx train`."""
 
     data: TrainedOn
     options: dict[str, Any] = Field(default_factory=dict)
@@ -95,14 +101,14 @@ class SaeReport(Model):
     fvu: Sides
     """Fraction of variance unexplained on this store's data: Σ‖h − ĥ‖² / Σ‖h − mean h‖²."""
     l0: Sides
-    """Mean number of active features a token."""
+    """Mean number of active features per token."""
     dead: Counts
-    """Features active on no token of this store."""
+    """Number of features that are active on no token of this store."""
     warning: str | None = None
-    """Why this SAE should not be trusted on this data, or on its images, where it should not."""
+    """Why this SAE should not be trusted on this data, or on its images; null if there is no reason."""
     evaluation: SaeEvaluation | None = None
-    """From evaluation.json beside the SAE."""
+    """From evaluation.json in the SAE's folder."""
     training: SaeTraining | None = None
-    """From training.json beside the SAE."""
+    """From training.json in the SAE's folder."""
     notes: list[str] = Field(default_factory=list)
-    """Files beside the SAE that are not shown, and why."""
+    """Files in the SAE's folder that are not shown, and why."""

@@ -11,20 +11,24 @@ from backend.schemas.features import FeatureRef
 
 
 class SampleFeature(FeatureRef):
+    """A feature with its activation in a sample."""
+
     verdict: Verdict | None = None
     activation: float
     share: float
-    """Of its largest activation in that modality over the whole store."""
+    """Activation divided by the feature's largest activation in that modality over the whole store."""
 
 
 class FlagReason(Model):
+    """Why a flag was raised: a sentence, and the features and tokens in it."""
+
     text: str
     features: list[FeatureRef] = Field(default_factory=list)
     tokens: list[str] = Field(default_factory=list)
 
 
 class FlagHit(Model):
-    """A flag raised on a sample."""
+    """A flag of a sample, with its score and the reason."""
 
     name: str
     title: str
@@ -44,7 +48,7 @@ class Sample(Model):
     n_image: int
     scores: dict[ScoreName, float | None]
     flags: list[str]
-    """Names of the flags at or over their threshold."""
+    """Names of the flags at or above their threshold."""
 
 
 class SampleDetail(Model):
@@ -62,53 +66,61 @@ class SampleDetail(Model):
     fvu_text: float | None = None
     fvu_image: float | None = None
     extra: dict[str, Any]
-    """The row's other fields in the data."""
+    """Other fields of the row in the data."""
     scores: dict[ScoreName, float | None]
     score_ranks: dict[ScoreName, float | None]
-    """Share of the store's samples with a lower score."""
+    """Share of the store's samples with a lower score, by score."""
     flags: list[FlagHit]
     flag_scores: dict[str, float | None]
     near_sample_id: str | None = None
-    """The sample most like it."""
+    """The most similar sample."""
     near_cosine: float | None = None
     top_features: Modal[list[SampleFeature]]
     previous: str | None = None
-    """`sample_id` of the row before."""
+    """`sample_id` of the previous row."""
     next: str | None = None
-    """`sample_id` of the row after."""
+    """`sample_id` of the next row."""
 
 
 class TokenValues(Model):
+    """A token and its activations."""
+
     text: str
     modality: Literal["text", "image", "special", "sink"]
     position: int
     values: list[float | None]
-    """One per asked feature, in the order asked; null on special tokens and sinks."""
+    """One activation per requested feature, in the order of the request; null on special tokens and sinks."""
 
 
 class GridValues(View):
+    """A grid of patches and their activations."""
+
     view: int
     values: list[list[list[float | None]]]
-    """Per asked feature: rows of columns; null where the patch is a sink."""
+    """Per requested feature: rows of columns; null if the patch is a sink."""
 
 
 class FeatureScale(FeatureRef):
+    """A feature with the largest activations of the whole store."""
+
     max_text: float
     max_image: float
     p999: float
 
 
 class Activations(Model):
+    """Activations of features on every token and patch of a sample."""
+
     sample_id: str
     features: list[FeatureScale]
     tokens: list[TokenValues]
     grids: list[GridValues]
     recomputed: bool = False
-    """Whether the live model computed them anew: the store keeps no activations of the sample."""
+    """Whether the live model computed these activations, because the store does not hold them."""
 
 
 class FeaturesHere(Model):
-    """The features active at one token or patch, strongest share first."""
+    """The features active at one token or patch, largest share first."""
 
     sample_id: str
     position: int
@@ -119,10 +131,12 @@ class FeaturesHere(Model):
     total: int
     next: str | None = None
     recomputed: bool = False
-    """Whether the live model computed them anew: the store keeps no activations of the sample."""
+    """Whether the live model computed these activations, because the store does not hold them."""
 
 
 class Score(Model):
+    """A score with its distribution over the store."""
+
     name: ScoreName
     description: str
     mean: float | None = None
@@ -134,13 +148,15 @@ class Score(Model):
 
 
 class Flag(Model):
+    """A flag with its threshold and the distribution of its score."""
+
     name: str
     title: str
     description: str
     source: Literal["pixels", "model", "text"]
     unit: str | None = None
     threshold: float
-    """Flagged above it: a higher flag score is worse."""
+    """Samples above it are flagged: a higher flag score is worse."""
     count: int
     histogram: Histogram
     auroc: Auroc | None = None

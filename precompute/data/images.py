@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from precompute.data.records import BadRow, Source
+from precompute.data.records import BadRow as BadRow
+from precompute.data.records import Source
 from precompute.utils.reading import POINTER
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

@@ -10,12 +10,17 @@ from torch import Tensor
 
 from precompute.errors import PairError, SaevxError
 from precompute.model.identity import check_model
-from precompute.model.mllm import Mllm, Pair, View
+from precompute.model.mllm import Batch, Mllm, Pair, View
 from precompute.options.shared import FromStore, SaeFormat
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.store.opening import located
 from precompute.utils.types import Array
+
+# The server gets everything of model and SAE from here.
+__all__ = [
+    "Batch", "Encoded", "Mllm", "Pair", "SaeV", "Scale", "check_model", "encode_pair", "load_engine", "load_sae",
+]  # fmt: skip
 
 
 class Encoded(NamedTuple):

@@ -101,7 +101,7 @@ def test_a_host_that_cannot_be_listened_on(host: str, message: str) -> None:
 def test_a_port_that_cannot_be_listened_on() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SaevxError, match=r"another program does already\): choose another --port, or 0"):
+        with pytest.raises(SaevxError, match=r"another program uses it\): choose another --port, or 0"):
             bind("127.0.0.1", port)
     assert "choose another --port, from 1024 on" in str(cannot_listen("", 80, OSError(errno.EACCES, "denied")))
 

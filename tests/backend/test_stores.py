@@ -1,5 +1,4 @@
-"""Stores that are damaged, deleted, moved or made again while they are served: a sentence, or the new store, never old
-figures beside new ones."""
+"""Stores that are damaged, deleted, moved or replaced while they are served: a sentence or the new store, not both."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ from sqlalchemy import event
 
 from backend import stores
 from backend.app import create_app
-from backend.deps import State
 from backend.settings import Settings
+from backend.stores import State
 from precompute.errors import SaevxError
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
@@ -211,13 +210,12 @@ def test_damaged_stores_among_others_are_named_and_the_rest_is_served(place: Pat
     assert list(state.stores) == ["synthetic", "synthetic-2"] and state.default_name == "synthetic"
     assert list(state.unavailable) == ["store"]
     with TestClient(app, raise_server_exceptions=False) as client:
-        front = client.get("/", headers={"Accept": "text/html"})
-        assert front.status_code == 200 and "map.bin is missing" in front.text
+        assert "map.bin is missing" in client.get("/", headers={"Accept": "text/html"}).text
         check_served(client)
         check_served(client, "store=synthetic-2")
         check_refused(client, "map.bin is missing", "store=store")
-        assert "there are synthetic, synthetic-2, store" not in client.get(f"{API}/store?store=no").json()["detail"]
-        assert client.get(f"{API}/store?store=no").status_code == 404
+        missing = client.get(f"{API}/store?store=no")
+        assert missing.status_code == 404 and "has store, synthetic, synthetic-2." in missing.json()["detail"]
         shutil.copy(others[0] / "map.bin", place / "map.bin")
         (place / "manifest.json").touch()
         check_served(client, "store=store")
@@ -320,13 +318,13 @@ def test_the_live_model_is_loaded_anew_with_the_store(remade: tuple[Path, Path])
                 await state.slots[0].current()
                 return await place.call(lambda engine: engine)
 
-        with ThreadPoolExecutor(1) as beside, pytest.raises(HTTPException, match="made again while"):
+        with ThreadPoolExecutor(1) as beside, pytest.raises(HTTPException, match="replaced while"):
             beside.submit(asyncio.run, reserve()).result(60)
         assert state.live.waiting == 0
         wait_ready(client)
         assert state.live.engines["store"] is not old
-        told = client.get(f"{API}/live").json()
-        assert told["state"] == "ready" and client.get(f"{API}/store").json()["content_id"] == content_id(store)
+        assert client.get(f"{API}/live").json()["state"] == "ready"
+        assert client.get(f"{API}/store").json()["content_id"] == content_id(store)
         image = (store.parent / "data" / "003.png").read_bytes()
         reply = client.post(f"{API}/score", files={"image": ("a.png", image)}, data={"text": "a"})
         assert reply.status_code == 200, reply.text

@@ -38,7 +38,7 @@ def bench(name: str, *, demo: Path, small: bool, device: str, command: str, wide
     return {"name": name, "command": command, "machine": machine(), "took_s": round(seconds, 1), **found}
 
 
-def said(result: dict[str, Any]) -> str:
+def summary_line(result: dict[str, Any]) -> str:
     """A line for each figure."""
     marks = {True: "reached", False: "missed", None: "not measured"}
     return "\n".join(

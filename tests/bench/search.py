@@ -6,11 +6,11 @@ import json
 from types import SimpleNamespace
 from typing import Any, cast
 
-from backend.deps import OpenStore
 from backend.live import live_answers as query
 from backend.live.model_worker import Engine
 from backend.live.model_worker import load_engine as load
 from backend.settings import Settings
+from backend.stores import OpenStore
 from precompute.data import open_image
 from precompute.model.mllm import Pair
 from precompute.store.reader import Store

@@ -125,17 +125,17 @@ def test_a_dropped_picture_finds_features(page: Page, demo: Demo, truth: dict[st
     assert page.get_by_test_id("nearest-samples").locator("li").count() >= 1
 
 
-def test_a_moved_threshold_changes_the_offenders_and_the_export(page: Page, server: Server) -> None:
+def test_a_moved_threshold_changes_the_flagged_samples_and_the_export(page: Page, server: Server) -> None:
     page.goto("/quality?flag=blank")
-    before = int(page.get_by_test_id("offender-count").inner_text().replace(",", ""))
+    before = int(page.get_by_test_id("flagged-count").inner_text().replace(",", ""))
     assert before >= 4, "the demo has planted blank pictures"
     page.get_by_test_id("threshold").fill("1000000")
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id("offender-count")).to_have_text("0")
+    expect(page.get_by_test_id("flagged-count")).to_have_text("0")
     page.get_by_test_id("threshold").fill("0.5")
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id("offender-count")).not_to_have_text("0")
-    over = int(page.get_by_test_id("offender-count").inner_text().replace(",", ""))
+    expect(page.get_by_test_id("flagged-count")).not_to_have_text("0")
+    over = int(page.get_by_test_id("flagged-count").inner_text().replace(",", ""))
     assert over >= before, "a lower threshold flags no fewer"
     n = httpx.get(f"{server.url}/api/v1/store").json()["n_samples"]
     assert len(exported(page, "export-flag")) == n - over

@@ -109,7 +109,7 @@ def test_keys_walk_the_list_one_came_from(context: BrowserContext) -> None:
 def test_the_threshold_is_dragged(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/quality?flag=mismatch")
-    before = page.get_by_test_id("offender-count").inner_text()
+    before = page.get_by_test_id("flagged-count").inner_text()
     area = page.locator("[data-drag]").bounding_box()
     assert area
     page.mouse.move(area["x"] + area["width"] * 0.8, area["y"] + 30)
@@ -117,7 +117,7 @@ def test_the_threshold_is_dragged(context: BrowserContext) -> None:
     page.mouse.move(area["x"] + area["width"] * 0.05, area["y"] + 30, steps=4)
     page.mouse.up()
     expect(page).to_have_url(re.compile("threshold="))
-    expect(page.get_by_test_id("offender-count")).not_to_have_text(before)
+    expect(page.get_by_test_id("flagged-count")).not_to_have_text(before)
 
 
 def test_the_theme_is_kept(context: BrowserContext) -> None:
@@ -138,7 +138,7 @@ def test_steering_page_keeps_its_state_in_the_address(context: BrowserContext) -
     expect(page).to_have_url(re.compile(r"feature=\d+%3Aadd%3A2"))
     page.reload()
     expect(page.get_by_test_id("steer-feature")).to_have_count(1)
-    expect(page.get_by_test_id("steer-go")).to_be_disabled()  # the model rests
+    expect(page.get_by_test_id("steer-go")).to_be_disabled()  # the model is off
 
 
 def test_a_server_that_is_gone_is_told_in_the_same_words_everywhere(browser: Browser, base_url: str) -> None:

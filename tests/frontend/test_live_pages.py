@@ -71,7 +71,7 @@ def test_a_samples_picture_and_words_have_an_address(live: TestClient) -> None:
     assert by_picture.status_code == 200 and ranked(by_picture.text)
     by_words = live.get("/search?q=dog&model=1")
     assert by_words.status_code == 200
-    assert "Features that the query switches on" in by_words.text and "Features by name" in by_words.text
+    assert "Features that the query activates" in by_words.text and "Features by words" in by_words.text
 
 
 def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:
@@ -82,7 +82,7 @@ def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:
 
 def test_steering_page_is_ready(live: TestClient) -> None:
     page = live.get("/steer?feature=3:set:1&feature=9999:add:1&feature=x").text
-    assert 'data-ready="yes"' in page and 'data-testid="live-rests"' not in page
+    assert 'data-ready="yes"' in page and 'data-testid="model-unavailable"' not in page
     state = re.search(r'data-state="([^"]+)"', page)
     assert state and state[1].count("&#34;id&#34;") == 1
 

@@ -53,7 +53,7 @@ def painted(page: Page) -> set[str]:
 
 
 def place(page: Page, columns: mapfile.FeatureMap, feature: int) -> tuple[float, float]:
-    """Where a feature lies in the window, with the whole map in view: mapplot.js has the same rule."""
+    """Where a feature lies in the window, with the whole map in view: map/points.js has the same rule."""
     box = page.get_by_test_id("map-canvas").bounding_box()
     assert box
     scale = 0.94 * min(box["width"], box["height"]) / mapfile.LAST
@@ -101,7 +101,7 @@ def test_a_store_without_a_map_says_so(pages_app: FastAPI, tmp_path: Path) -> No
     (old / "manifest.json").write_text(json.dumps(manifest))
     with TestClient(create_app(Settings(stores=[old], live=False)), headers={"Accept": "text/html"}) as client:
         page = client.get("/map").text
-    assert 'data-testid="map-absent"' in page and "map.js" not in page and 'data-testid="map-strongest"' in page
+    assert 'data-testid="map-absent"' in page and "map/index.js" not in page and 'data-testid="map-strongest"' in page
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])

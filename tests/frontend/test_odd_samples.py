@@ -14,7 +14,7 @@ import uvicorn
 from playwright.sync_api import expect
 
 from backend.app import create_app
-from backend.sample_ids import sample_path
+from backend.links import sample_path
 from backend.settings import Settings
 from tests.helpers.servers import free_port
 
@@ -55,13 +55,13 @@ def test_an_odd_sample_opens_from_the_list(odd_page: Page, sample_id: str) -> No
     expect(odd_page).to_have_url(re.compile(re.escape(sample_path(sample_id)) + "$"))
     stage = odd_page.get_by_test_id("sample")
     expect(stage).to_have_attribute("data-path", sample_path(sample_id))
-    assert odd_page.evaluate("document.querySelector('[data-testid=stage-picture] img').naturalWidth") > 0
+    assert odd_page.evaluate("document.querySelector('[data-testid=stage-image] img').naturalWidth") > 0
     feature = odd_page.get_by_test_id("sample-feature").first.locator("[data-feature]").first
     with odd_page.expect_response(re.compile(r"/activations\?feature=\d+")) as answer:
         feature.hover()
     assert answer.value.ok and answer.value.json()["sample_id"] == sample_id
     odd_page.get_by_role("link", name="Steer", exact=True).last.click()
-    picture = odd_page.get_by_alt_text("The picture that the model is shown")
+    picture = odd_page.get_by_alt_text("Image that the model reads")
     expect(picture).to_have_js_property("naturalWidth", 40)
 
 
@@ -90,4 +90,4 @@ def test_the_steering_page_keeps_an_odd_sample(odd_page: Page) -> None:
     expect(odd_page.get_by_test_id("steer-sample")).to_have_value(" lead")
     odd_page.get_by_test_id("steer-find").fill("\u0000猫")
     odd_page.get_by_test_id("steer-find-button").click()
-    expect(odd_page.get_by_text("No feature has that word")).to_be_visible()
+    expect(odd_page.get_by_text("No feature has this word")).to_be_visible()

@@ -11,10 +11,11 @@ from fastapi.testclient import TestClient
 from markupsafe import Markup
 
 from backend.app import create_app
+from backend.pages.cards import draw_preview
 from backend.pages.features import LIST_ROWS
-from backend.pages.heat import Picture
+from backend.pages.heat import HeatImage
 from backend.settings import Settings
-from backend.templating import drawn_glimpse, templates
+from backend.templating import templates
 from tests.helpers import synthetic
 from tests.helpers.synthetic import word_feature
 
@@ -32,14 +33,14 @@ CONTENT = {
     "/rejected?kind=no-text": ["empty", "reason-kinds"],
     "/samples": ["sample-grid", "sample-card"],
     "/samples?flag=mismatch&sort=pooled-cosine": ["sample-card"],
-    "/search": ["search-form", "drop", "live-rests"],
+    "/search": ["search-form", "drop", "model-unavailable"],
     "/search?q=red": ["word-features", "feature-card", "nearest-samples"],
-    "/quality": ["flag-list", "threshold", "calibration", "offenders", "keep-panel", "score-table"],
+    "/quality": ["flag-list", "threshold", "calibration", "flagged-samples", "keep-panel", "score-table"],
     "/quality?flag=blank&threshold=0.1&by=cosine&keep=20": ["flag-panel", "length-warning"],
     "/sae": ["sae-table", "sae-facts", "evaluation-empty", "training-empty"],
     "/cooccurrence": ["pair-table", "pair-row"],
     "/cooccurrence?min_support=1&sort=support": ["pair-row"],
-    f"/steer?feature={RED}:add:2": ["steer", "live-rests"],
+    f"/steer?feature={RED}:add:2": ["steer", "model-unavailable"],
     "/docs": ["operation"],
 }  # fmt: skip
 
@@ -54,7 +55,7 @@ def test_page_has_its_content(client: TestClient, path: str) -> None:
 
 def test_sample_page(client: TestClient, sample_id: str) -> None:
     plain = client.get(f"/samples/{sample_id}").text
-    for name in ("stage-picture", "caption", "token", "scores", "top-text", "top-image"):
+    for name in ("stage-image", "caption", "token", "scores", "top-text", "top-image"):
         assert f'data-testid="{name}"' in plain
     at_patch = client.get(f"/samples/{sample_id}?view=0&row=1&col=2").text
     assert "Here: row 1, column 2" in at_patch
@@ -81,7 +82,7 @@ def test_an_example_says_how_much_of_it_fires_and_how_many_are_alike(client: Tes
         assert len(cards) == len(items) > 3
         for card, one in zip(cards, items, strict=True):
             assert (f"· {one['n_active']} {unit}" in card) == (one["n_active"] > 1)
-            assert (f"+{one['n_same']} alike" in card) == (one["n_same"] > 0)
+            assert (f"+{one['n_same']} similar" in card) == (one["n_same"] > 0)
     assert any(one["n_same"] for one in items)
 
 
@@ -110,14 +111,14 @@ def test_empty_form_fields_are_no_filter(client: TestClient) -> None:
     assert page.status_code == 200 and 'data-testid="feature-row"' in page.text
 
 
-def test_moving_the_threshold_changes_the_offenders(client: TestClient) -> None:
-    def offenders(threshold: float) -> int:
+def test_moving_the_threshold_changes_the_flagged_samples(client: TestClient) -> None:
+    def n_flagged(threshold: float) -> int:
         page = client.get(f"/quality?flag=mismatch&threshold={threshold}").text
-        found = re.search(r'data-testid="offender-count">([\d,]+)<', page)
+        found = re.search(r'data-testid="flagged-count">([\d,]+)<', page)
         assert found
         return int(found[1].replace(",", ""))
 
-    counts = [offenders(t) for t in (0.0, 0.5, 0.9, 2.0)]
+    counts = [n_flagged(t) for t in (0.0, 0.5, 0.9, 2.0)]
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[1] and counts[-1] == 0
 
 
@@ -133,7 +134,7 @@ def test_keep_share_matches_the_export(client: TestClient) -> None:
 def test_export_follows_the_moved_threshold(client: TestClient) -> None:
     for query in ("", "&threshold=0.5", "&threshold=0.5&clean=1&keep=50"):
         page = client.get(f"/quality?flag=mismatch{query}").text
-        over = re.search(r'data-testid="offender-count">([\d,]+)<', page)
+        over = re.search(r'data-testid="flagged-count">([\d,]+)<', page)
         link = re.search(r'href="([^"]+)" data-testid="export-flag"', page)
         keep = re.search(r'href="([^"]+)" data-testid="export-keep"', page)
         kept = re.search(r'data-testid="kept">([\d,]+)<', page)
@@ -180,9 +181,9 @@ def test_stores_and_prefix_stay_in_every_link(pages_app: FastAPI) -> None:
         assert client.get("/tool/static/js/app.js").status_code == 200
 
 
-def test_words_of_a_glimpse_are_hostile_text() -> None:
+def test_words_of_a_preview_are_hostile_text() -> None:
     attack = '"><script>alert(1)</script>'
-    for drawn in (drawn_glimpse([], [attack]), drawn_glimpse([Picture(attack, None)], [])):
+    for drawn in (draw_preview([], [attack]), draw_preview([HeatImage(attack, None)], [])):
         assert isinstance(drawn, Markup) and "<script" not in drawn and "alert(1)" in drawn
 
 
@@ -196,7 +197,7 @@ def test_captions_are_hostile_text() -> None:
         "sample_id": "a/b?c",
         "text": attack,
         "url": None,
-        "shown": None,
+        "value": None,
         "flags": [attack],
         "reason": "",
     }

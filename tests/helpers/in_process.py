@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
-from backend.cli import Saevx
+from backend.commands import Saevx
 from precompute.cli import run
 
 

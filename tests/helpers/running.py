@@ -12,9 +12,9 @@ import httpx
 import uvicorn
 
 from backend.app import create_app
-from backend.deps import State
 from backend.serve import bind
 from backend.settings import Settings
+from backend.stores import State
 
 
 class Running:

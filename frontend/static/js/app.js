@@ -1,13 +1,13 @@
-// On every page: partial updates, keys, panels that fill the window. Each page works without it.
-import { $, $$, said, say, url } from "./dom.js";
+// On every page: partial updates, keys, panels that fill the window. Pages work without it.
+import { $, $$, errorMessage, say, url } from "./dom.js";
 
 for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
 
 /**
- * Fetch a page of this server and put the element with this id in place of ours. The address bar keeps up.
- * Runs "swap" on the new element, so that a page's module can wire it.
+ * Fetch a page of this server, replace the element with this id by the one of that page, and update the address bar.
+ * Dispatches "swap" on the new element, so that a page's module can add its handlers.
  */
-let running = null;
+let running = null; // the request of the last swap
 export async function swap(address, id, { push = true, init = {} } = {}) {
   const here = document.getElementById(id);
   running?.abort();
@@ -17,7 +17,7 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.getElementById(id);
-    if (!fresh) { // an error page: say its sentence in place
+    if (!fresh) { // an error page: show its sentence here
       const detail = page.querySelector("[data-error]")?.textContent ?? `The server answered ${response.status}.`;
       here.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
       return;
@@ -27,18 +27,18 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
     if (push) history.replaceState(null, "", response.url || address);
     ready(fresh);
     fresh.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
-    if (focused) refocus(focused, fresh); // after the page's module has shown what it adds
+    if (focused) refocus(focused, fresh); // after the page's module has added its elements
     if (fresh.dataset.say) say(fresh.dataset.say);
   } catch (error) {
     if (error.name === "AbortError") return;
     $(":scope > .note.error", here)?.remove();
-    here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: said(error) }));
+    here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: errorMessage(error) }));
   } finally {
     document.getElementById(id)?.removeAttribute("aria-busy");
   }
 }
 
-/** The part that held the focus is gone: give it to the same control in the new one. */
+/** Move the focus from a control that was replaced to the same control in the new part. */
 function refocus(old, fresh) {
   const { testid, feature, position } = old.dataset;
   const selector = old.id ? `#${CSS.escape(old.id)}` : testid ? `[data-testid="${testid}"]` : old.name ? `[name="${old.name}"]` : "";
@@ -46,7 +46,7 @@ function refocus(old, fresh) {
   if (selector || extra) fresh.querySelector(selector + extra)?.focus({ preventScroll: true });
 }
 
-/** What must be set up in any part of a page, also one that has just arrived. */
+/** Set up a part of a page, also a part that has just been fetched. */
 function ready(part) {
   for (const button of $$("[data-max]", part)) button.hidden = false;
 }
@@ -69,15 +69,15 @@ document.addEventListener("submit", (event) => {
   swap(`${form.action}?${query(form)}`, form.dataset.swap);
 });
 
-/** A form's query string without its empty fields: short addresses, and one address per state. */
+/** A form's query string without empty fields, so that addresses are short and unique. */
 export function query(form) {
   const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string" && value !== "");
   return new URLSearchParams(fields).toString();
 }
 
-/** The list that a feature is opened from: j and k walk it (feature.js). */
+/** Store the list from which a feature is opened: j and k follow it (feature.js). */
 function remember(ids) {
-  try { sessionStorage.setItem("trail", JSON.stringify(ids)); } catch { /* a private window: the keys walk the numbers */ }
+  try { sessionStorage.setItem("trail", JSON.stringify(ids)); } catch { /* a private window: the keys follow the feature numbers */ }
 }
 
 let waiting;
@@ -96,7 +96,7 @@ function fill(panel) {
   panel.querySelector("[data-max]").setAttribute("aria-pressed", on);
 }
 
-// Keys: j or → next, k or ← previous, h hides the heat, / goes to the words, Esc closes a panel.
+// Keys: j or → next, k or ← previous, h hides the heat, / moves to the search field, Esc closes a panel.
 document.addEventListener("keydown", (event) => {
   if (event.metaKey || event.ctrlKey || event.altKey) return;
   if (event.key === "Escape") { const open = $(".panel.max"); if (open) fill(open); return; }

@@ -1,8 +1,8 @@
-// The few helpers that every module shares. Text always goes in as text, never as markup.
+// Helpers of all modules. Text is always inserted as text, never as markup.
 
 const root = document.documentElement;
 
-/** Build an element: h("p", {class: "x", onclick: f, data-a: 1}, "text", child …). */
+/** Create an element: h("p", {class: "x", onclick: f, data-a: 1}, "text", child …). */
 export function h(tag, attributes = {}, ...children) {
   const svg = ["svg", "path", "rect", "line", "title", "g"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
@@ -18,7 +18,7 @@ export function h(tag, attributes = {}, ...children) {
 export const $ = (selector, within = document) => within.querySelector(selector);
 export const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-/** Address of a page or endpoint of this server, with the store that this page shows. */
+/** Address of a page or endpoint of this server, with the store of this page. */
 export function url(path, params = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(params)) {
@@ -29,7 +29,7 @@ export function url(path, params = {}) {
   return root.dataset.base + path + (text ? `?${text}` : "");
 }
 
-/** An API answer as JSON; a problem-details answer becomes an Error with its own sentence. */
+/** A reply of the API as JSON; problem details become an Error with their sentence. */
 export async function api(path, params = {}, init = {}) {
   const response = await fetch(url(`/api/v1${path}`, params), init);
   if (response.ok) return response.json();
@@ -45,13 +45,13 @@ export async function problem(response) {
   }
 }
 
-/** What to tell of something that failed: `fetch` itself fails with a TypeError, in words that differ by browser. */
-export function said(error) {
+/** The message for an error. `fetch` fails with a TypeError, whose words differ between browsers. */
+export function errorMessage(error) {
   return error instanceof TypeError ? "The server cannot be reached. Is it still running?" : error.message;
 }
 
 let region;
-/** Say a sentence to screen readers. */
+/** Announce a sentence to screen readers. */
 export function say(text) {
   region ??= document.body.appendChild(h("p", { class: "sr", role: "status", "aria-live": "polite" }));
   region.textContent = text;

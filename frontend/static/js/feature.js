@@ -1,9 +1,9 @@
-// The feature page: walk the list one came from. j and k then follow that list instead of the bare numbers.
+// The feature page: j and k follow the list from which the feature was opened, instead of the feature numbers.
 import { $, $$, url } from "./dom.js";
 
 const id = Number($("[data-testid=feature-head]").dataset.feature);
 
-/** The features page and every card list leave the ids they showed; a stale or foreign list is ignored. */
+/** The ids of the list from which this feature was opened; null if the stored list does not contain it. */
 function trail() {
   try {
     const ids = JSON.parse(sessionStorage.getItem("trail") ?? "[]");
@@ -25,11 +25,11 @@ if (ids) {
   }
 }
 
-// Keep modality and band while walking: someone who compares top text tokens wants to go on doing so.
-const keep = new URLSearchParams(location.search);
-keep.delete("store");
+// Keep modality and band when moving on, so that one can compare features.
+const parameters = new URLSearchParams(location.search);
+parameters.delete("store");
 for (const link of $$("a[rel=prev], a[rel=next]")) {
   const to = new URL(link.href);
-  for (const [name, value] of keep) to.searchParams.set(name, value);
+  for (const [name, value] of parameters) to.searchParams.set(name, value);
   link.href = to.href;
 }

@@ -1,4 +1,4 @@
-// The quality page: drag the line in the histogram instead of typing the threshold.
+// The quality page: drag the line in the histogram to set the threshold.
 import { $ } from "./dom.js";
 
 document.addEventListener("pointerdown", (event) => {

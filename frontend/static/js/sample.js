@@ -1,12 +1,12 @@
-// The sample page: point at a patch, a token or a feature. The server renders every chosen state; this module adds
-// pointing, walking with the arrow keys, and the heat of a feature while one hovers over its name.
+// The sample page. The server renders every selected state; this module adds pointing at patches, arrow keys, and the heat
+// of a feature while the pointer is over its name.
 import { swap } from "./app.js";
-import { $, $$, api, said, say } from "./dom.js";
+import { $, $$, api, errorMessage, say } from "./dom.js";
 import { drawHeat, drawMark, level } from "./heatmap.js";
 
 const cache = new Map();
 
-/** @param {string} path the sample's, as the server writes it: an id need not fit into an address as it is. */
+/** @param {string} path of the sample, as the server writes it: some ids are encoded in addresses. */
 function activations(path, feature) {
   const key = `${path}\n${feature}`;
   if (!cache.has(key)) {
@@ -23,18 +23,18 @@ function wire() {
   const base = snapshot(stage);
   let hovered = null;
 
-  for (const picture of $$("[data-image]", stage)) wirePad(picture, views);
+  for (const frame of $$("[data-image]", stage)) wirePad(frame, views);
 
   const show = async (event) => {
     const name = event.target.closest?.("[data-feature]");
-    if (!name || name.dataset.feature === hovered || stage.dataset.resting) return;
+    if (!name || name.dataset.feature === hovered || stage.dataset.unavailable) return;
     hovered = name.dataset.feature;
     const wanted = hovered;
     try {
       const answer = await activations(stage.dataset.path, wanted);
       if (hovered === wanted) paint(stage, views, answer);
     } catch (error) {
-      say(said(error));
+      say(errorMessage(error));
     }
   };
   const hide = (event) => {
@@ -46,7 +46,7 @@ function wire() {
   for (const name of ["pointerout", "focusout"]) stage.addEventListener(name, hide);
 }
 
-/** What the server drew, to go back to when the pointer leaves. */
+/** The server's drawing, restored when the pointer leaves. */
 function snapshot(stage) {
   const heats = $$(".heat:not(.marks)", stage).map((svg) => [svg, [...svg.childNodes]]);
   const tokens = $$("[data-position]", stage).map((token) => [token, token.className]);
@@ -60,9 +60,9 @@ function snapshot(stage) {
 
 function paint(stage, views, answer) {
   const [scale] = answer.features;
-  for (const picture of $$("[data-image]", stage)) {
-    const grid = finest(answer.grids.filter((one) => one.image === Number(picture.dataset.image)));
-    if (grid) drawHeat($(".heat:not(.marks)", picture), grid, grid.values[0], scale.max_image);
+  for (const frame of $$("[data-image]", stage)) {
+    const grid = finest(answer.grids.filter((one) => one.image === Number(frame.dataset.image)));
+    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], scale.max_image);
   }
   for (const token of $$("[data-position]", stage)) {
     const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
@@ -71,7 +71,7 @@ function paint(stage, views, answer) {
   }
 }
 
-/** The view with the smallest patches where the feature fires, as `finest` of backend/pages/heat.py. */
+/** The view with the smallest patches in which the feature fires, as `finest` of backend/pages/heat.py. */
 function finest(grids) {
   const filled = grids.filter((one) => one.rows && one.cols);
   const firing = filled.filter((one) => one.values[0].some((row) => row.some((value) => value > 0)));
@@ -79,16 +79,17 @@ function finest(grids) {
   return (firing.length ? firing : filled).reduce((best, one) => (best && edge(best) <= edge(one) ? best : one), null);
 }
 
-function wirePad(picture, views) {
-  const pad = $(".pad", picture);
-  const marks = $(".marks", picture);
-  const image = Number(picture.dataset.image); // a long thin image leaves some families a view without a patch
+/** Let the pointer and the arrow keys select a patch. @param {Element} frame the image with its layers */
+function wirePad(frame, views) {
+  const pad = $(".pad", frame);
+  const marks = $(".marks", frame);
+  const image = Number(frame.dataset.image); // processors of some families make a view without patches of a long thin image
   const mine = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
   if (!mine.length) return;
   const [, , width, height] = marks.getAttribute("viewBox").split(" ").map(Number);
   const chosen = [...marks.childNodes];
-  const asked = new URLSearchParams(location.search);
-  let at = asked.has("row") ? [Number(asked.get("view") ?? 0), Number(asked.get("row")), Number(asked.get("col"))] : null;
+  const params = new URLSearchParams(location.search);
+  let at = params.has("row") ? [Number(params.get("view") ?? 0), Number(params.get("row")), Number(params.get("col"))] : null;
   pad.hidden = false;
 
   const under = (event) => {

@@ -1,4 +1,4 @@
-// The search page: drop or paste a picture, keep the page while the model works.
+// The search page: drop or paste an image, and keep the page while the model works.
 import { query, swap } from "./app.js";
 import { $, h, say } from "./dom.js";
 
@@ -7,23 +7,23 @@ const drop = $("[data-drop]");
 const file = $("#image");
 
 function take(files) {
-  const picture = [...files].find((one) => one.type.startsWith("image/"));
-  if (!picture) { say("That is not a picture."); return; }
+  const image = [...files].find((one) => one.type.startsWith("image/"));
+  if (!image) { say("This file is not an image."); return; }
   const data = new DataTransfer();
-  data.items.add(picture);
+  data.items.add(image);
   file.files = data.files;
   preview();
   form.requestSubmit();
 }
 
-/** Show the chosen picture from its bytes: a data URL, since the policy of this server allows no other local address. */
+/** Show the selected image as a data URL: the server's policy allows no other local address. */
 function preview() {
-  const [picture] = file.files;
+  const [image] = file.files;
   drop.querySelectorAll("img, input[name=sample_key], p").forEach((old) => old.remove());
-  if (!picture) return;
+  if (!image) return;
   const reader = new FileReader();
-  reader.onload = () => drop.prepend(h("img", { src: reader.result, alt: `Chosen picture ${picture.name}` }));
-  reader.readAsDataURL(picture);
+  reader.onload = () => drop.prepend(h("img", { src: reader.result, alt: `Selected image ${image.name}` }));
+  reader.readAsDataURL(image);
 }
 
 for (const name of ["dragenter", "dragover"]) {
@@ -36,11 +36,11 @@ file.addEventListener("change", () => { preview(); if (file.files.length) form.r
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const [picture] = file.files;
-  if (picture) { // bytes have no address: post them, and leave the words in the address bar
+  const [image] = file.files;
+  if (image) { // an image has no address: post it, and leave the address bar unchanged
     await swap(form.action, "results", { push: false, init: { method: "POST", body: new FormData(form) } });
   } else {
-    const asked = query(form);
-    await swap(`${form.action.split("?")[0]}?${asked}`, "results");
+    const parameters = query(form);
+    await swap(`${form.action.split("?")[0]}?${parameters}`, "results");
   }
 });

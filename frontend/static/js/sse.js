@@ -1,4 +1,4 @@
-// Server-sent events from a POST answer: EventSource can only GET.
+// Server-sent events in the reply to a POST; EventSource can only use GET.
 
 /** @yields {{event: string, data: any}} */
 export async function* events(body) {

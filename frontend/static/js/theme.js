@@ -1,4 +1,4 @@
-// Runs before the first paint, so that a chosen theme never flashes. Classic script: modules run too late for that.
+// Runs before the first paint, so that the wrong theme never flashes. A classic script, because modules run too late.
 (() => {
   const root = document.documentElement;
   const read = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
@@ -10,6 +10,6 @@
     if (!event.target.closest("[data-theme-toggle]")) return;
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* a private window: the choice lasts for the page */ }
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* a private window: the choice holds for this page */ }
   });
 })();

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.schemas import ReasonKind
+from backend.schemas.rejected import ReasonKind
 from backend.settings import Settings
 from precompute.data.rejections import KINDS
 from tests.helpers import synthetic

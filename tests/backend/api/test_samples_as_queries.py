@@ -116,7 +116,7 @@ def test_an_image_that_is_gone_or_changed_is_a_sentence(root: Path, tmp_path: Pa
         for _ in range(2):
             reply = client.post(f"{API}/steer", json={"sample_id": "long", "prompt": "a"})
             assert reply.status_code == 409, reply.text
-            assert reply.json()["detail"].endswith("bring the data back, or send the image itself.")
+            assert reply.json()["detail"].endswith("restore the data, or send the image itself.")
             (tmp_path / "data" / "long.png").unlink(missing_ok=True)
         assert client.post(f"{API}/search", data={"sample_id": "long"}).status_code == 200
 

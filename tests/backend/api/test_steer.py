@@ -275,7 +275,7 @@ def test_a_hook_that_did_not_fire_is_an_error(
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ([Intervention(96, "add", 1.0, 1.0)], "one from 0 to 95"),
+        ([Intervention(96, "add", 1.0, 1.0)], "from 0 to 95"),
         ([Intervention(3, "add", 1.0, 0.0)], "never active"),
         ([Intervention(3, "add", 1.0, 1.0), Intervention(3, "set", 1.0, 1.0)], "twice"),
     ],

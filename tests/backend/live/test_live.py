@@ -18,9 +18,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from backend.app import create_app
-from backend.deps import State
 from backend.live.model_worker import Live
 from backend.settings import Settings
+from backend.stores import State
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.live_api import API, events, upload, wait_ready

@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.app import THREADS, create_app
-from backend.live.recompute import Recomputed
 from backend.settings import Settings
+from backend.stores import Recomputed
 from precompute.options.precompute import Options
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
@@ -228,12 +228,12 @@ def test_text_alone_needs_no_data(tmp_path: Path) -> None:
 
 def test_many_at_once_are_computed_once_each(live: TestClient, root: Root) -> None:
     state = live.app.state.saevx  # type: ignore[attr-defined]
-    before = len(state.stores["none"].recomputed.found)
+    before = len(state.stores["none"].recomputed.events_by_row)
     rows = [f"pair-{row}" for row in range(20, 24)]
     for _ in range(2):
         for sample_id in rows:
             assert live.get(f"{API}/samples/{sample_id}/activations?feature=0&store=none").status_code == 200
-    assert len(state.stores["none"].recomputed.found) <= before + len(rows)
+    assert len(state.stores["none"].recomputed.events_by_row) <= before + len(rows)
 
 
 def fresh_page(browser: Browser, url: str) -> Page:

@@ -65,7 +65,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
             live = encode_pair(mllm, saev, manifest, Pair(TEXT, [image]))
         except HTTPException as refused:
             assert refused.status_code == 422 and refused.detail.endswith("."), name
-            assert refused.detail == f"The{reasons[name][3:]}: send another."
+            assert refused.detail == f"The{reasons[name][3:]}: send another image."
             continue
         except PairError as refused:
             assert refused.reason == reasons[name]

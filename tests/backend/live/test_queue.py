@@ -85,7 +85,7 @@ def test_a_full_queue_is_refused_before_anything_starts(running: Running, root: 
     for reply in refused:
         assert reply.status_code == 503 and int(reply.headers["retry-after"]) > 0, reply.text[:200]
         assert "event-stream" not in reply.headers["content-type"]
-        assert "requests wait for the model already" in reply.text
+        assert "requests are already waiting for the model" in reply.text
     for reply in admitted:
         assert reply.status_code == 200 and "event: error" not in reply.text, reply.text[:200]
         assert "event-stream" not in reply.headers["content-type"] or "event: done" in reply.text
@@ -215,6 +215,6 @@ def test_a_server_that_ends_says_so_to_whoever_waits(root: Path) -> None:
             streamed = people.submit(server.post, f"{API}/steer", json={"prompt": "x"})
             server.until(lambda: server.state.live.waiting == 2)
             server.state.live.stop()
-        assert asked.result().status_code == 503 and "shut down" in asked.result().json()["detail"]
-        assert "event: error" in streamed.result().text and "shut down" in streamed.result().text
+        assert asked.result().status_code == 503 and "shutting down" in asked.result().json()["detail"]
+        assert "event: error" in streamed.result().text and "shutting down" in streamed.result().text
         server.free()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.cli import Saevx
+from backend.commands import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
 from precompute.options.precompute import Options

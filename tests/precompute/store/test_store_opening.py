@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backend.cli import Saevx
+from backend.commands import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
 from precompute.store import opening

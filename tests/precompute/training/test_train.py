@@ -63,7 +63,7 @@ def test_a_killed_run_gives_the_same_bytes(
     assert set(whole) == {"cfg.json", "sae_weights.safetensors", "training.json"}
 
     killed = options(out=tmp_path / "killed", **more)
-    see = Meter.see
+    see = Meter.update
 
     def die(self: Meter, output: Any, modality_t: Any, step: int) -> None:
         see(self, output, modality_t, step)

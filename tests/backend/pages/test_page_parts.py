@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.pages.charts import HEIGHT, WIDTH, chart, curves, omega_scale, split
-from backend.pages.heat import LEVELS, drawn_tokens, heat, level
-from backend.pages.text import shown_caption, visible
-from backend.schemas import FloatHistogram, TokenActivation, View
+from backend.pages.heat import LEVELS, heat, level, token_runs
+from backend.pages.text import display_caption, visible
+from backend.schemas.common import Histogram, View
+from backend.schemas.features import TokenActivation
 from backend.templating import address, templates
 
 
@@ -29,7 +30,7 @@ def test_level_of_nothing() -> None:
 
 def test_tokens_of_a_window_carry_their_space_apart() -> None:
     words = [TokenActivation(text=one, position=i, activation=i) for i, one in enumerate((" red", "dish", "", " "))]
-    drawn = drawn_tokens(words, 3.0)
+    drawn = token_runs(words, 3.0)
     assert [(one.spaced, one.text, one.level > 0) for one in drawn] == [
         (True, "red", False), (False, "dish", True), (False, "∅", True), (False, "␣", True)
     ]  # fmt: skip
@@ -48,7 +49,7 @@ letters = st.characters(categories=["L", "N", "P", "S"])
 )
 def test_tokens_of_a_window_keep_the_text_and_every_active_token(words: list[tuple[str, float | None]]) -> None:
     given = [TokenActivation(text=text, position=i, activation=z) for i, (text, z) in enumerate(words)]
-    drawn = drawn_tokens(given, 9.0)
+    drawn = token_runs(given, 9.0)
     assert "".join(" " * one.spaced + one.text for one in drawn) == "".join(text for text, _ in words)
     assert [(one.position, one.value) for one in drawn if one.level] == [(i, z) for i, (_, z) in enumerate(words) if z]
     assert not any(not one.level and not after.level for one, after in pairwise(drawn))
@@ -56,7 +57,7 @@ def test_tokens_of_a_window_keep_the_text_and_every_active_token(words: list[tup
 
 def test_tokens_of_a_character_are_drawn_once_where_nothing_tells_them_apart() -> None:
     words = [("红", 0.0), ("⟨BA⟩", 0.0), ("⟨A2⟩", 3.0), ("色", None), ("⟨89⟩⟨B2⟩ a", 3.0)]
-    drawn = drawn_tokens([TokenActivation(text=t, position=i, activation=z) for i, (t, z) in enumerate(words)], 3.0)
+    drawn = token_runs([TokenActivation(text=t, position=i, activation=z) for i, (t, z) in enumerate(words)], 3.0)
     assert [one.text for one in drawn] == ["红", "·", "色", "· a"]
 
 
@@ -74,9 +75,9 @@ def test_every_token_has_something_to_see(text: str, drawn: str) -> None:
 
 
 def test_a_caption_without_anything_to_read_says_so() -> None:
-    assert shown_caption("") == "(no caption)"
-    assert shown_caption(" \n") == "(only ␣⏎)"
-    assert shown_caption("a\nb") == "a\nb"
+    assert display_caption("") == "(no caption)"
+    assert display_caption(" \n") == "(only ␣⏎)"
+    assert display_caption("a\nb") == "a\nb"
 
 
 def test_numbers_as_pages_show_them() -> None:
@@ -107,14 +108,14 @@ def test_heat_puts_each_patch_where_it_lies() -> None:
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=300), st.integers(1, 64))
 def test_chart_loses_no_count(counts: list[int], most: int) -> None:
     edges = [float(i) for i in range(len(counts) + 1)]
-    drawn = chart(FloatHistogram(edges=edges, counts=counts), mark=edges[len(counts) // 2], most=most)
+    drawn = chart(Histogram(edges=edges, counts=counts), mark=edges[len(counts) // 2], max_bars=most)
     shown = sum(int(bar.title.rsplit(": ", 1)[1].replace(",", "")) for bar in drawn.bars)
     assert shown == sum(counts) and len(drawn.bars) <= most
     assert all((bar.height >= 1) == (not bar.title.endswith(": 0")) for bar in drawn.bars)
 
 
 def test_chart_splits_at_the_mark() -> None:
-    drawn = chart(FloatHistogram(edges=[0, 1, 2, 3, 4], counts=[1, 2, 3, 4]), mark=2)
+    drawn = chart(Histogram(edges=[0, 1, 2, 3, 4], counts=[1, 2, 3, 4]), mark=2)
     assert [bar.over for bar in drawn.bars] == [False, False, True, True]
     assert drawn.mark == pytest.approx(8)
 
@@ -154,7 +155,7 @@ def test_curves_share_an_axis_and_break_where_nothing_was_measured() -> None:
 
 def test_long_curves_are_thinned_but_keep_their_end() -> None:
     n = 10_001
-    drawn = curves(list(range(n)), [("a", "b", [float(i) for i in range(n)])], most=100)
+    drawn = curves(list(range(n)), [("a", "b", [float(i) for i in range(n)])], max_points=100)
     found = points(drawn.lines[0].path)
     assert 100 <= len(found) <= 102 and found[-1] == (WIDTH, 0) and drawn.lines[0].last == n - 1
     assert curves([], [("a", "b", [])]).lines == [] == curves([1], [("a", "b", [None])]).lines

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.app import create_app
-from backend.sample_ids import PARTS, sample_key, sample_of, sample_path
+from backend.links import PARTS, sample_key, sample_of, sample_path
 from backend.settings import Settings
 from tests.helpers.odd import IDS
 

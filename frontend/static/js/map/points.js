@@ -1,5 +1,5 @@
-// The map's points: read from the store's file, drawn pixel by pixel into one image, found again under the pointer.
-// Typed arrays all the way: no object or element per point, so that 262,144 of them move as one drags.
+// The map's points: read from the store's file, drawn pixel by pixel into one image, and searched under the pointer.
+// Typed arrays only, without an object or element per point, so that 262,144 points can be dragged smoothly.
 
 const HEADER = 16;
 const NOWHERE = 65535;
@@ -8,14 +8,14 @@ export const LAST = 65534;
 /** Columns of map.bin (docs/store.md), without a copy. */
 export function parse(buffer) {
   const head = new DataView(buffer);
-  if (buffer.byteLength < HEADER || head.getUint32(0) !== 0x53584d31) throw new Error("The server sent something that is no map.");
+  if (buffer.byteLength < HEADER || head.getUint32(0) !== 0x53584d31) throw new Error("The server's reply is not a map.");
   const n = head.getUint32(4, true);
-  if (buffer.byteLength !== HEADER + 7 * n) throw new Error("The map came cut off.");
+  if (buffer.byteLength !== HEADER + 7 * n) throw new Error("The map is incomplete.");
   const byte = (column) => new Uint8Array(buffer, HEADER + 4 * n + column * n, n);
   return { n, x: new Uint16Array(buffer, HEADER, n), y: new Uint16Array(buffer, HEADER + 2 * n, n), verdict: byte(0), omega: byte(1), density: byte(2) };
 }
 
-/** Values below which `share` of the known ones (not 0) lie. */
+/** The value below which `share` of the values other than 0 lie; 0 means none. */
 export function quantile(values, share) {
   const counts = new Uint32Array(256);
   for (const value of values) counts[value]++;
@@ -24,32 +24,32 @@ export function quantile(values, share) {
   return 255;
 }
 
-const EDGE = 24; // pixels around what is seen, so that points leave it smoothly
+const EDGE = 24; // pixels around the visible part, so that points leave it smoothly
 
 export class Plot {
   /** @param {HTMLCanvasElement} canvas @param {ReturnType<typeof parse>} data */
   constructor(canvas, data) {
     Object.assign(this, { canvas, data, cx: 0.5, cy: 0.5, zoom: 1, ratio: 1 });
     this.context = canvas.getContext("2d", { alpha: false });
-    this.shade = new Uint8Array(data.n); // of each point, its place in `table`
+    this.shade = new Uint8Array(data.n); // per point, its index in `table`
     this.table = new Uint32Array(256);
-    this.marked = null; // Uint8Array [n], 1 for the points that stand out; null where none does
-    this.order = new Uint32Array(0); // points that are shown, in the order they are drawn
+    this.marked = null; // Uint8Array [n], 1 for highlighted points; null if there are none
+    this.order = new Uint32Array(0); // visible points, in drawing order
     this.#bucket();
   }
 
-  /** Show the points that `keep(i)` lets through, later those with a higher `level[i]` (0 … 255). */
-  select(keep, level) {
+  /** Show the points for which `isVisible(i)`, those with a higher `level[i]` (0 … 255) on top. */
+  select(isVisible, level) {
     const { n, x } = this.data;
     const start = new Uint32Array(257);
-    const shown = (this.shown = new Uint8Array(n));
-    for (let i = 0; i < n; i++) if (x[i] !== NOWHERE && keep(i)) { shown[i] = 1; start[level[i] + 1]++; }
+    const visible = (this.visible = new Uint8Array(n));
+    for (let i = 0; i < n; i++) if (x[i] !== NOWHERE && isVisible(i)) { visible[i] = 1; start[level[i] + 1]++; }
     for (let k = 0; k < 256; k++) start[k + 1] += start[k];
     this.order = new Uint32Array(start[256]);
-    for (let i = 0; i < n; i++) if (shown[i]) this.order[start[level[i]]++] = i;
+    for (let i = 0; i < n; i++) if (visible[i]) this.order[start[level[i]]++] = i;
   }
 
-  /** The canvas has this size on the page now, in CSS pixels. */
+  /** Set the size of the canvas on the page, in CSS pixels. */
   resize(width, height) {
     this.ratio = Math.min(3, globalThis.devicePixelRatio || 1);
     this.width = this.canvas.width = Math.max(1, Math.round(width * this.ratio));
@@ -61,13 +61,13 @@ export class Plot {
   /** Device pixels of one unit of x and y. */
   get scale() { return (0.94 * Math.min(this.width, this.height) * this.zoom) / LAST; }
 
-  /** Where a point lies on the canvas, in device pixels. */
+  /** Position of a point on the canvas, in device pixels. */
   at(i) {
     const k = this.scale;
     return [(this.data.x[i] - this.cx * LAST) * k + this.width / 2, (this.data.y[i] - this.cy * LAST) * k + this.height / 2];
   }
 
-  /** Radius in device pixels: as the distance between points allows, and growing slower than the map as one zooms. */
+  /** Radius in device pixels: depends on the distance between points, and grows more slowly than the map at zooming. */
   get radius() {
     const between = Math.min(this.width, this.height) / this.ratio / Math.sqrt(Math.max(1, this.data.n));
     return this.ratio * Math.min(7, Math.max(0.75, 0.24 * between * this.zoom ** 0.55));
@@ -111,25 +111,25 @@ export class Plot {
     }
   }
 
-  /** The shown point nearest to a place on the canvas (device pixels), at most `reach` away; −1 for none. */
+  /** The visible point nearest to a place on the canvas, at most `reach` away, all in device pixels; −1 for none. */
   nearest(px, py, reach) {
-    const { data: { x, y }, shown, start, sorted } = this;
+    const { data: { x, y }, visible, start, sorted } = this;
     const k = this.scale;
     const ux = (px - this.width / 2) / k + this.cx * LAST;
     const uy = (py - this.height / 2) / k + this.cy * LAST;
     const far = reach / k;
     const cell = (u) => Math.min(255, Math.max(0, u >> 8));
-    let found = -1;
+    let nearest = -1;
     let best = far * far;
     for (let row = cell(uy - far); row <= cell(uy + far); row++) for (let col = cell(ux - far); col <= cell(ux + far); col++) {
       for (let s = start[row * 256 + col]; s < start[row * 256 + col + 1]; s++) {
         const i = sorted[s];
-        if (!shown[i]) continue;
+        if (!visible[i]) continue;
         const apart = (x[i] - ux) ** 2 + (y[i] - uy) ** 2;
-        if (apart < best) { best = apart; found = i; }
+        if (apart < best) { best = apart; nearest = i; }
       }
     }
-    return found;
+    return nearest;
   }
 
   /** Points sorted into 256 × 256 cells, for `nearest`. */
@@ -144,7 +144,7 @@ export class Plot {
     for (let i = 0; i < n; i++) this.sorted[next[cell(i)]++] = i;
   }
 
-  /** In each tile of the canvas the shown point with the highest level: the ones worth a name. */
+  /** Per tile of the canvas the visible point with the highest level, which gets a name. */
   prominent(level, across) {
     const { order, marked, width, height, data: { x, y } } = this;
     const down = Math.max(1, Math.round((across * height) / width));
@@ -165,7 +165,7 @@ export class Plot {
   }
 }
 
-/** A pixel as ImageData holds it on every machine that runs a browser: little-endian RGBA. */
+/** A pixel of ImageData as a number: little-endian RGBA, as on every machine that runs a browser. */
 export const rgba = (r, g, b) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 /** `share` of one colour over another. */

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from backend.app import create_app
-from backend.hosts import own_names
+from backend.middleware import own_names
 from backend.settings import Settings
 from tests.helpers.commands import run_saevx
 from tests.helpers.servers import Server
