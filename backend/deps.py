@@ -104,7 +104,7 @@ def base_path(request: Request) -> str:
 async def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
     """A finished store never changes, so its content id and the code's version validate every reply; and whether the
     model is there, where a store leaves something to it."""
-    live = "" if store.store.events.kept is None else f"-{state.live.status(store.name).state}"
+    live = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
     headers = {
         "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}"',
         "Cache-Control": "no-cache",

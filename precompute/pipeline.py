@@ -161,7 +161,7 @@ class Run:
                     f"{self.part} was nearly finished with other options: repeat that command to finish it, "
                     "or delete the folder to start anew."
                 )
-            trim.settle(self.part)
+            trim.publish(self.part)
             with self.timed("seal"):
                 manifest = seal(self.part, {name: value for name, value in manifest.items() if name != WRITTEN})
         with self.timed("verify"):
@@ -278,7 +278,7 @@ class Run:
         o = self.options
         trim.forget(self.part)
         data, other = Collected(self.part, manifest), trim.other_bytes(self.part)
-        possible = trim.KEPT if o.max_store_gb is not None else (o.events or "all",)
+        possible = trim.EVENT_CHOICES if o.max_store_gb is not None else (o.events or "all",)
         rows = {kept: trim.rows_of(data, kept) for kept in possible}
         sizes = {kept: other + trim.event_bytes(data.events, some) for kept, some in rows.items()}
         kept = trim.choose(o.events, o.max_store_gb, sizes)

@@ -100,4 +100,4 @@ def check_again(options: Options, foretold: Forecast, data: Collected) -> None:
     share = (examples - none) / max(whole - none, 1)
     grown = events - (whole - none)
     sizes = {"all": whole + grown, "examples": examples + grown * share, "none": none}
-    trim.choose(options.events, options.max_store_gb, cast("dict[trim.Kept, float]", sizes))
+    trim.choose(options.events, options.max_store_gb, cast("dict[trim.EventChoice, float]", sizes))

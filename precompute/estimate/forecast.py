@@ -24,7 +24,7 @@ from precompute.steps.omega import K_PAIRED, PIECE_BYTES
 from precompute.store import mapfile
 from precompute.store.cooccurrence import COLUMNS as PAIR_COLUMNS
 from precompute.store.features import NEIGHBOUR
-from precompute.store.making.trim import BYTES_A_CHECKSUM, KEPT, Kept
+from precompute.store.making.trim import BYTES_A_CHECKSUM, EVENT_CHOICES, EventChoice
 from precompute.store.making.unfinished import BLOCK
 from precompute.store.making.verify import CHUNK_EVENTS
 from precompute.store.schema import FLAGS, SHOWN, SPACES, TOP
@@ -84,7 +84,7 @@ class Forecast(NamedTuple):
     """Bytes of its weights in memory."""
     bytes: dict[str, float]
     """Of the store with all events, by part."""
-    of: dict[Kept, float]
+    of: dict[EventChoice, float]
     """Of the store with each choice of `--events`."""
     scratch: float
     """More, while it is made."""
@@ -207,11 +207,11 @@ def store_bytes(z: Sizes, r: Rehearsal, n_features: int, vocab: int, d_model: in
     }
 
 
-def by_choice(parts: dict[str, float], z: Sizes) -> dict[Kept, float]:
+def by_choice(parts: dict[str, float], z: Sizes) -> dict[EventChoice, float]:
     """Bytes of the store with each choice of `--events`."""
     other = sum(parts.values()) - parts["events"]
     share = {"all": 1.0, "examples": min(1.0, z.shown / max(z.samples, 1.0)), "none": 0.0}
-    return {kept: other + parts["events"] * share[kept] for kept in KEPT}
+    return {kept: other + parts["events"] * share[kept] for kept in EVENT_CHOICES}
 
 
 # ---- time
@@ -336,7 +336,7 @@ def foretell(
 # ---- words
 
 
-def said(f: Forecast, kept: Kept, device: str, n_rows: int, r: Rehearsal) -> str:
+def said(f: Forecast, kept: EventChoice, device: str, n_rows: int, r: Rehearsal) -> str:
     """A few lines for a person."""
     from precompute.utils.progress import human
 
@@ -349,7 +349,7 @@ def said(f: Forecast, kept: Kept, device: str, n_rows: int, r: Rehearsal) -> str
         f"memory  {human(f.memory)} at most, {human(r.loaded)} of it with model and SAE loaded, on {device}",
         f"disk    {human(f.of[kept])} for the store with --events {kept}: "
         + ", ".join(f"{name} {human(n)}" for name, n in parts.items()),
-        "        " + ", ".join(f"--events {name} {human(f.of[name])}" for name in KEPT)
+        "        " + ", ".join(f"--events {name} {human(f.of[name])}" for name in EVENT_CHOICES)
         + f"; {human(f.scratch)} more while it is made",
     ]  # fmt: skip
     if r.stride > 1:

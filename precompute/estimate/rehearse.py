@@ -217,7 +217,7 @@ def rehearse(
         "samples_fm": load_step(part, "weigh")["samples"],
         "samples_ds_fm": load_step(part, "weigh")["samples_ds"],
     }
-    shown = trim.shown_rows(data_read)
+    shown = trim.example_rows(data_read)
     a_feature, a_vector_pair = a_feature_of_omega(data_read), a_comparison()
     sizes = sizes_of(data_read, manifest, len(shown))
     with step("trim"):

@@ -101,8 +101,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     data, weigh, scores = Collected(part, manifest), load_step(part, "weigh"), load_step(part, "score")
     seed, n, p999 = int(options.get("seed", 0)), data.n_samples, weigh["p999"]
     weights = Weights.of_step(weigh, manifest, n)
-    records = data.samples
-    texts = [str(record["text"]) for record in records]
+    texts = list(data.samples.column("text"))
     empty = np.array([not has_letters(text) for text in texts])
     n_side = np.diff(data.max_offset).reshape(-1, 2)
     has_both = (n_side[:, TEXT] > 0) & (data.sample["n_image"] > 0)
@@ -129,7 +128,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         calibration["unsupported"] = auroc(wrong, found["unsupported"][shadow.rows], seed)
 
     # Pixels.
-    pictures = [(row, part / str(image["thumb"])) for row, record in enumerate(records) for image in record["images"]]
+    pictures = [(row, part / thumb) for row, thumbs in enumerate(data.samples.column("thumb")) for thumb in thumbs]
     picture_row = np.array([row for row, _ in pictures], dtype=np.int64)
     for name, values in pixel_flags([path for _, path in pictures]).items():
         found[name] = np.full(n, np.nan)

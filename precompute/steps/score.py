@@ -170,8 +170,9 @@ def shadow_pairs(data: Collected, weights: Weights, seed: int) -> Shadow | None:
     rng = np.random.Generator(np.random.PCG64(seed + 1))
     rows = np.sort(rng.choice(usable, min(N_SHADOW, len(usable)), replace=False))
     caption_rows = rows[derangement(len(rows), rng)]
-    texts = np.array([record["text"].strip() for record in data.samples], dtype=object)
-    differs = texts[rows] != texts[caption_rows]  # the same words are no wrong caption
+    own_texts, other_texts = (data.samples.column("text", one) for one in (rows, caption_rows))
+    # A caption of the same words is no wrong caption.
+    differs = np.array([own.strip() != other.strip() for own, other in zip(own_texts, other_texts, strict=True)])
     (own_text, own_image), (other_text, _) = data.maxima_of(rows), data.maxima_of(caption_rows[differs])
     own = score_maxima(own_text, own_image, weights)
     swapped = score_maxima(other_text, own_image[differs], weights)
@@ -191,7 +192,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         found["l0"] = np.diff(event_n) / n_tokens
     found["caption-nll"] = -data.sample["caption_nll"]
     seed = int(options.get("seed", 0))
-    found["random"] = chance([str(record["sample_id"]) for record in data.samples], seed)
+    found["random"] = chance(list(data.samples.column("sample_id")), seed)
 
     shadow = shadow_pairs(data, weights, seed)
     described = []

@@ -117,9 +117,9 @@ class Pairs:
         return measured(self.counted(at), self.n)
 
     @staticmethod
-    def sorted(found: Measured, sort: str) -> Array:
+    def sorted(pairs: Measured, sort: str) -> Array:
         """Order of pairs: largest `sort` first, then larger support, then smaller a and b."""
-        return np.lexsort((found.b, found.a, -found.support, -getattr(found, sort)))
+        return np.lexsort((pairs.b, pairs.a, -pairs.support, -getattr(pairs, sort)))
 
     def of(self, feature: int, side: str) -> Array:
         """Numbers of the pairs that have `feature` on that side, "a" or "b"."""
@@ -147,16 +147,16 @@ class Pairs:
         support = self.column("support")
         order = self.by_support if sort == "support" else self.column(f"by_{sort}")
         total = int(np.count_nonzero(support >= max(min_support, 0)))
-        found: list[Array] = []
+        blocks: list[Array] = []
         passed, end = 0, min(start + limit, total)
         for low in range(0, len(order), _WALK):
             if passed >= end:
                 break
             block = order[low : low + _WALK]
             block = block[support[block] >= max(min_support, 0)]
-            found.append(block[max(0, start - passed) : max(0, end - passed)])
+            blocks.append(block[max(0, start - passed) : max(0, end - passed)])
             passed += len(block)
-        return (np.concatenate(found) if found else np.zeros(0, np.uint32)).astype(np.int64), total
+        return (np.concatenate(blocks) if blocks else np.zeros(0, np.uint32)).astype(np.int64), total
 
 
 def save(part: Path, pairs: list[Pairs]) -> None:

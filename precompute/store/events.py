@@ -1,7 +1,7 @@
-"""The event arrays of a store, memory-mapped: which features fire on which token, and how strongly.
+"""`store.events`: which features fire on which token, and how strongly, as memory-mapped arrays.
 
 Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2). Token lists and maxima are
-there of every sample; a store may keep the events of some samples only (`trim.py`).
+stored of every sample; a store may hold the events of a part of the samples only (`making/trim.py`).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def mapped(path: Path) -> Array:
 
 
 class EventsNotStored(SaevxError):  # noqa: N818 - a choice of whoever made the store
-    """The events of sample `row` are not in the store, and nobody has computed them anew."""
+    """The store does not hold the events of sample `row`, and no model has computed them again."""
 
     def __init__(self, row: int) -> None:
         super().__init__(
-            f"The activations of sample row {row} are not kept in this store: "
+            f"The activations of sample row {row} are not in this store: "
             "open it in a server with the model, or make one with --events all."
         )
         self.row = row
@@ -76,11 +76,11 @@ class Events:
         Raises:
             StoreUnreadable: an array is missing or cut off.
         """
-        for name in ARRAYS if self.kept is None else (*ARRAYS, "kept_token"):
+        for name in ARRAYS if self.kept_rows is None else (*ARRAYS, "kept_token"):
             getattr(self, name)
 
     @cached_property
-    def kept(self) -> Array | None:
+    def kept_rows(self) -> Array | None:
         """int64 [K], rising: the rows whose events are kept; None where all are."""
         return self._map("kept") if (self.folder / "kept.npy").is_file() else None
 
@@ -130,10 +130,10 @@ class Events:
 
     def has(self, row: int) -> bool:
         """Whether the events of sample `row` are kept."""
-        if self.kept is None:
+        if self.kept_rows is None:
             return True
-        at = int(np.searchsorted(self.kept, row))
-        return at < len(self.kept) and int(self.kept[at]) == row
+        at = int(np.searchsorted(self.kept_rows, row))
+        return at < len(self.kept_rows) and int(self.kept_rows[at]) == row
 
     def tokens(self, row: int) -> SampleEvents:
         """The tokens of sample `row`, kept of every sample, without anything that fires."""
@@ -154,10 +154,10 @@ class Events:
         """
         tokens = self.tokens(row)
         first = int(self.sample_token[row])
-        if self.kept is not None:
+        if self.kept_rows is not None:
             if not self.has(row):
                 raise EventsNotStored(row)
-            first = int(self.kept_token[np.searchsorted(self.kept, row)])
+            first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
         offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
         low, high = int(offset[0]), int(offset[-1])
         return SampleEvents(
@@ -172,8 +172,8 @@ class Events:
         """`tokens` of sample `row`, whose events must be kept, and one feature's z on each, 0 where inactive."""
         tokens = self.tokens(row)
         first = int(self.sample_token[row])
-        if self.kept is not None:
-            first = int(self.kept_token[np.searchsorted(self.kept, row)])
+        if self.kept_rows is not None:
+            first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
         n = len(tokens.token_id_t)
         offset = self.token_event[first : first + n + 1]
         low = int(offset[0])

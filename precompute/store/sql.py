@@ -94,7 +94,7 @@ def in_sentences() -> Iterator[None]:
         yield
     except (sqlite3.DatabaseError, DatabaseError) as error:
         raw = error.orig if isinstance(error, DatabaseError) else error
-        code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits tell more than is asked
+        code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
         if code == sqlite3.SQLITE_INTERRUPT:
             raise SaevxError(STOPPED) from error
         if code in UNREADABLE:
@@ -168,11 +168,11 @@ class PlainQuery:
 def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
     """The one column of many rows, as the driver gives them: a row object each would take longer than SQLite does."""
     with in_sentences(), engine.connect() as conn:
-        told = query.compile(engine, compile_kwargs={"literal_binds": True})
+        compiled = query.compile(engine, compile_kwargs={"literal_binds": True})
         raw = conn.connection.driver_connection
         assert raw is not None
         raw.set_progress_handler(None, 0)
-        yield from (value for (value,) in raw.execute(str(told)))
+        yield from (value for (value,) in raw.execute(str(compiled)))
 
 
 def encode_cursor(tag: str, value: Any, key: int) -> str:
@@ -241,7 +241,7 @@ def keyset_page(
     start = decode_cursor(tag, cursor) if cursor else None
     if total == 0:  # an index would be walked to its end
         return [], 0, None
-    found: list[Row[Any]] = []
+    rows: list[Row[Any]] = []
     down = order == "desc"
     if start is None or start[0] is not None:
         after: list[ColumnElement[bool]] = []
@@ -257,17 +257,16 @@ def keyset_page(
         sparse = bool(where) and not bounded and total * total < n * limit
         first: Any = literal_column(f"+{by.table.name}.{by.name}") if sparse else by
         ordering = [key.desc() if down else key] if by is key else [first.desc(), key.desc()] if down else [first, key]
-        found += fetch(
+        rows += fetch(
             engine, query.where(by.is_not(None), *where, *after).order_by(*ordering).limit(limit + 1)
         )
-    if len(found) <= limit and by is not key:
+    if len(rows) <= limit and by is not key:
         past = [key > start[1]] if start is not None and start[0] is None else []
-        rest = query.where(by.is_(None), *where, *past).order_by(key).limit(limit + 1 - len(found))
-        found += fetch(engine, rest)
-    more = len(found) > limit
-    found = found[:limit]
-    last = found[-1]._mapping if found else None
-    return found, total, encode_cursor(tag, last[by], last[key]) if more and last is not None else None
+        rows += fetch(engine, query.where(by.is_(None), *where, *past).order_by(key).limit(limit + 1 - len(rows)))
+    more = len(rows) > limit
+    rows = rows[:limit]
+    last = rows[-1]._mapping if rows else None
+    return rows, total, encode_cursor(tag, last[by], last[key]) if more and last is not None else None
 
 
 def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:

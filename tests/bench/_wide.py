@@ -22,10 +22,10 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.histogram import N_BINS
 from precompute.store.making.unfinished import save_json, save_step
-from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.utils.files import new_array
 from precompute.utils.stats import histogram, quantiles
+from tests.helpers.synthetic import finish
 
 Array = NDArray[Any]
 

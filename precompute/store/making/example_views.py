@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,20 +29,23 @@ class Files(NamedTuple):
     """Of the rows with several images their views, and the number of each view's file."""
 
 
-def number_files(n: int, records: Iterable[tuple[int, list[Any], list[Any]]]) -> Files:
-    """
+def number_files(n: int, images: Iterable[tuple[Sequence[str], str]]) -> Files:
+    """Numbers the image files of all samples by their content.
+
     Args:
         n: samples.
-        records: row, images and views of samples.
+        images: of each sample, in row order, the SHA-256 of its image files and its views as JSON.
     """
     numbers: dict[str, int] = {}
     first_n = np.full(n, -1, np.int64)
     several = {}
-    for row, images, grids in records:
-        own = np.array([numbers.setdefault(str(image["sha256"]), len(numbers)) for image in images], np.int64)
-        first_n[row] = own[0] if len(own) else -1
+    for row, (hashes, views) in enumerate(images):
+        own = [numbers.setdefault(sha256, len(numbers)) for sha256 in hashes]
+        if own:
+            first_n[row] = own[0]
         if len(own) > 1:
-            several[row] = (grids, own[[int(grid[3]) for grid in grids]])
+            grids = json.loads(views)
+            several[row] = (grids, np.array(own)[[int(grid[3]) for grid in grids]])
     return Files(first_n, several)
 
 

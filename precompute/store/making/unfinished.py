@@ -26,7 +26,10 @@ from precompute.utils.token_text import NEAR, whole_token
 Array = NDArray[Any]
 BLOCK = 1 << 20
 """Maxima at a time."""
-_READ = 1 << 26
+_READ = 1 << 22
+"""Bytes of a JSONL file that are searched for line ends at a time."""
+_ROWS = 4000
+"""Samples parsed at a time."""
 
 
 class Collected:
@@ -68,12 +71,13 @@ class Collected:
         return len(self.sample["n_text"])
 
     @cached_property
-    def samples(self) -> Records:
+    def samples(self) -> SampleRecords:
         """One record per sample, in row order: sample_id, text, images, views, extra, source."""
-        return Records(self.part / "collect" / "samples.jsonl")
+        return SampleRecords(self.part / "collect" / "samples.jsonl")
 
     @cached_property
-    def quarantine(self) -> Records:
+    def rejected_rows(self) -> Records:
+        """One record per rejected row of the data: index, sample_id, reason."""
         return Records(self.part / "collect" / "quarantine.jsonl")
 
     @cached_property
@@ -162,11 +166,19 @@ class Records(Sequence[dict[str, Any]]):
     """The lines of a JSONL file, each read when it is asked for: a million of them would fill the memory."""
 
     def __init__(self, path: Path) -> None:
-        raw = np.memmap(path, np.uint8, "r") if path.exists() and path.stat().st_size else np.zeros(0, np.uint8)
+        self.path = path
+        self.raw: Array = np.zeros(0, np.uint8)
+        """uint8: the bytes of the file, memory-mapped."""
+        if path.exists() and path.stat().st_size:
+            self.raw = np.memmap(path, np.uint8, "r")
+
+    @cached_property
+    def offset(self) -> Array:
+        """int64 [n+1]: where each line begins and, last, where all end."""
         ends = [np.zeros(1, np.int64)]
-        for low in range(0, len(raw), _READ):
-            ends.append(np.flatnonzero(raw[low : low + _READ] == ord("\n")) + low + 1)
-        self.raw, self.offset = raw, np.concatenate(ends)
+        for low in range(0, len(self.raw), _READ):
+            ends.append(np.flatnonzero(self.raw[low : low + _READ] == ord("\n")) + low + 1)
+        return np.concatenate(ends)
 
     def __len__(self) -> int:
         return len(self.offset) - 1
@@ -183,6 +195,55 @@ class Records(Sequence[dict[str, Any]]):
         return record
 
 
+class SampleRecords(Records):
+    """The records of samples, and what the steps read of all of them as columns.
+
+    The first use of a column parses the lines once, some thousand at a time, into `samples.arrow`, which is then
+    memory-mapped: a step holds Python objects of one batch at a time.
+    """
+
+    COLUMNS = ("sample_id", "text", "views", "sha256", "thumb")
+    """Strings; `views` is JSON, `sha256` and `thumb` are lists with an entry for each image."""
+
+    def column(self, name: str, rows: Array | None = None) -> Iterator[Any]:
+        """The values of one of `COLUMNS` in row order, or of these rows alone.
+
+        Args:
+            rows: int64 [n].
+        """
+        column = self._table[name]
+        if rows is not None:  # `take` would copy the whole column
+            yield from (column[int(row)].as_py() for row in rows)
+            return
+        for chunk in column.chunks:
+            yield from chunk.to_pylist()
+
+    @cached_property
+    def _table(self) -> Any:
+        """A memory-mapped `pyarrow.Table`."""
+        import pyarrow as pa
+
+        path = self.path.with_suffix(".arrow")
+        if not path.is_file():
+            string = pa.string()
+            types = {"sha256": pa.list_(string), "thumb": pa.list_(string)}
+            schema = pa.schema([(name, types.get(name, string)) for name in self.COLUMNS])
+            with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
+                for low in range(0, len(self), _ROWS):
+                    lines = [_columns_of(record) for record in self[low : low + _ROWS]]
+                    writer.write_batch(pa.RecordBatch.from_pylist(lines, schema))
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _columns_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "sample_id": str(record["sample_id"]),
+        "text": str(record["text"]),
+        "views": json.dumps(record["views"]),
+        **{name: [str(image[name]) for image in record["images"]] for name in ("sha256", "thumb")},
+    }
+
+
 class Lens(Sequence[dict[str, list[list[Any]]]]):
     """Of each feature the tokens it promotes and suppresses: {"promoted": [[token, logit], …], "suppressed": …}.
 
@@ -196,7 +257,7 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
         self.step, self.vocabulary, self.n_features = step, vocabulary, n_features
 
     @classmethod
-    def of(cls, data: Collected) -> Lens:
+    def from_steps(cls, data: Collected) -> Lens:
         return cls(load_step(data.part, "logits"), data.vocabulary, data.n_features)
 
     def __len__(self) -> int:
@@ -219,13 +280,13 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
             columns.append([list(map(list, zip(*one, strict=True))) for one in both])
         return [dict(zip(self.SIDES, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def tokens(self, side: str, some: slice = slice(None)) -> list[list[str]]:
+    def tokens(self, side: str, features: slice = slice(None)) -> list[list[str]]:
         """Of some features, or all, the tokens of one side alone, the strongest first."""
         if not self.step:
-            return [[] for _ in range(*some.indices(len(self)))]
+            return [[] for _ in range(*features.indices(len(self)))]
         words = self.vocabulary
         return [
-            [words[t] if t < len(words) else f"<{t}>" for t in tokens] for tokens in self.step[side][some].tolist()
+            [words[t] if t < len(words) else f"<{t}>" for t in tokens] for tokens in self.step[side][features].tolist()
         ]
 
 

@@ -104,19 +104,20 @@ class Examples:
         """No two examples of a list show the same, and all samples that were kept are shown or counted."""
         for m in (s.TEXT, s.IMAGE):
             mine = np.flatnonzero(self.modality == m)
-            records = fetch_plain(self.store.engine, "SELECT row, images, views FROM samples") if m == s.IMAGE else []
-            files = number_files(
-                self.store.n_samples, ((row, json.loads(images), json.loads(grids)) for row, images, grids in records)
-            )
+            query = "SELECT images, views FROM samples ORDER BY row"
+            records = fetch_plain(self.store.engine, query) if m == s.IMAGE else []
+            hashes = ([image["sha256"] for image in json.loads(images)] for images, _ in records)
+            files = number_files(self.store.n_samples, zip(hashes, (grids for _, grids in records), strict=True))
             view = views(self.store.events, files, m, self.row[mine], self.position[mine])
             need(distinct(self.list[mine], view), f"two {s.MODALITIES[m]} examples of a list show the same")
         listed, n = np.diff(np.append(self.begin, len(self))), self.counted()
         of_list = (self.feature[self.begin], self.modality[self.begin])
         samples_fm = table(self.store, "SELECT samples_text, samples_image FROM features ORDER BY id", 2)
         top = self.band[self.begin] == -1
-        kept = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
-        whole = top & (listed < s.SHOWN)
-        need(bool((n <= kept).all() and (n[whole] == kept[whole]).all()), "examples that were folded are miscounted")
+        n_passed = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
+        short = top & (listed < s.SHOWN)
+        good = (n <= n_passed).all() and (n[short] == n_passed[short]).all()
+        need(bool(good), "examples that were folded are miscounted")
         need(bool(samples_fm.astype(bool).sum() == top.sum()), "a feature that fires has no example")
 
     def counted(self) -> Array:

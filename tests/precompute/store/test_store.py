@@ -19,11 +19,10 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import dense_values
 from precompute.store.histogram import EDGES, N_BINS, pack, unpack
-from precompute.store.making.verify import report
-from precompute.store.making.writer import finish
+from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, keyset_page, match_words, open_engine
-from tests.helpers.synthetic import N_FEATURES, run_steps, word_feature, write_part, write_store
+from tests.helpers.synthetic import N_FEATURES, finish, run_steps, word_feature, write_part, write_store
 from tests.precompute.conftest import Part
 
 
@@ -422,8 +421,8 @@ def test_odd_data_still_makes_a_store(tmp_path: Path, n: int, pictures: bool) ->
     """Text alone, and fewer samples than any statistic wants."""
     manifest, options = write_part(tmp_path, n=n, seed=3, pictures=pictures)
     manifest = finish(tmp_path, run_steps(tmp_path, manifest, options))
-    lines, good = report(tmp_path)
-    assert good, lines
+    checks = verify(tmp_path)
+    assert all(check.ok for check in checks), checks
     store = Store.open(tmp_path)
     assert store.detail["verdicts"]["cross-modal"] == 0
     for item in walk(store.samples.list, limit=50):

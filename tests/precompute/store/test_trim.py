@@ -56,7 +56,7 @@ def stores(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Stores
     for i, path in enumerate(sorted((root / "data").glob("*.png"))):
         tiny.picture(i, (72 + 4 * (i % 3), 72)).save(path)
     tiny.make_sae(root / "sae", d_sae=2)
-    return Stores(*(made(tiny_files, root, out=root / kept, events=kept) for kept in trim.KEPT))
+    return Stores(*(made(tiny_files, root, out=root / kept, events=kept) for kept in trim.EVENT_CHOICES))
 
 
 def test_each_store_is_sound_and_says_what_it_keeps(stores: Stores) -> None:
@@ -86,7 +86,7 @@ def test_samples_that_pages_show_are_kept_and_answer_as_in_the_full_store(stores
     with full.engine.connect() as conn:
         shown = {row for (row,) in conn.execute(select(schema.examples.c.row).distinct())}
         shown |= {row for (row,) in conn.execute(select(schema.flag_reasons.c.row))}
-    assert some.events.kept is not None and shown <= set(some.events.kept.tolist())
+    assert some.events.kept_rows is not None and shown <= set(some.events.kept_rows.tolist())
     for row in range(full.n_samples):
         sample_id, features = full.samples.sample_id(row), list(range(full.n_features))
         assert none.samples.get(sample_id) == some.samples.get(sample_id) == full.samples.get(sample_id)
@@ -120,7 +120,7 @@ def test_trimming_keeps_exactly_what_is_asked(part: Part, data: st.DataObject) -
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, part.data.n_samples - 1), max_size=40))), dtype=np.int64)
     trim.write(part.path, part.data.scale_log2, rows)
     fresh = Events(part.path / trim.FRESH, part.data.scale_log2)
-    assert fresh.kept is not None and fresh.kept.tolist() == rows.tolist()
+    assert fresh.kept_rows is not None and fresh.kept_rows.tolist() == rows.tolist()
     for row in range(part.data.n_samples):
         assert fresh.has(row) == (row in rows)
         mine, theirs = (e.of(row) if fresh.has(row) else e.tokens(row) for e in (fresh, events))
@@ -209,11 +209,11 @@ def test_the_size_said_is_the_size(stores: Stores) -> None:
 @pytest.mark.parametrize(
     ("damage", "check"),
     [
-        (edit("kept", lambda a: a[:-1]), "kept"),
-        (edit("kept", lambda a: a[::-1].copy()), "kept"),
+        (edit("kept", lambda a: a[:-1]), "events"),
+        (edit("kept", lambda a: a[::-1].copy()), "events"),
         (edit("kept_token", lambda a: a + 1), "offsets"),
         (edit("event_value", lambda a: a * 2), "arrays"),
-        (lambda store: [(store / "events" / f"{n}.npy").unlink() for n in ("kept", "kept_token")], "kept"),
+        (lambda store: [(store / "events" / f"{n}.npy").unlink() for n in ("kept", "kept_token")], "events"),
     ],
 )
 def test_damage_to_a_trimmed_store_is_found(

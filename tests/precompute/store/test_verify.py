@@ -14,7 +14,7 @@ import pytest
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.making import verify as verify_module
-from precompute.store.making.verify import report, verify, verify_or_raise
+from precompute.store.making.verify import verify, verify_or_raise
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.reader import Store
 
@@ -58,16 +58,16 @@ def bump(at: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def test_a_sound_store(copy: Path) -> None:
-    lines, good = report(copy)
-    assert good and all(line.startswith("ok") for line in lines) and len(lines) == 10
+    checks = verify(copy)
+    assert all(check.ok and str(check).startswith("ok") for check in checks) and len(checks) == 10
     assert verify_or_raise(copy)
 
 
 @pytest.mark.parametrize("at_once", [1, 100])
 def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = report(copy)
+    whole = verify(copy)
     monkeypatch.setattr(verify_module, "CHUNK_EVENTS", at_once)
-    assert report(copy) == whole
+    assert verify(copy) == whole
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         (sql("UPDATE examples SET row = 100000 WHERE feature = 0 AND rank = 1"), "database"),
         (sql("UPDATE features SET n_text = n_text + 1 WHERE id = 2"), "arrays"),
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
-        (lambda store: (store / "images/0/4_0.webp").unlink(), "pictures"),
+        (lambda store: (store / "images/0/4_0.webp").unlink(), "images"),
         (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),
         (edit("text-text", lambda t: np.where(np.arange(6)[:, None] == 4, 0, t), "cooccurrence"), "pairs"),
         (edit("neighbours", lambda a: a[1:], "index"), "indices"),
