@@ -1,4 +1,4 @@
-"""What `collect` left in STORE.part, as the later steps read it: accumulators, per-sample maxima, residuals.
+"""What `collect` and the steps leave in STORE.part, as later steps read it: accumulators, maxima, residuals, samples.
 
 Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unless a name says z.
 """
@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.store.events import Events
+from precompute.store.making.sample_records import Records, SampleRecords
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, write_text
@@ -26,10 +27,6 @@ from precompute.utils.token_text import NEAR, whole_token
 Array = NDArray[Any]
 BLOCK = 1 << 20
 """Maxima at a time."""
-_READ = 1 << 22
-"""Bytes of a JSONL file that are searched for line ends at a time."""
-_ROWS = 4000
-"""Samples parsed at a time."""
 
 
 class Collected:
@@ -57,7 +54,8 @@ class Collected:
 
     @cached_property
     def examples(self) -> dict[str, Array]:
-        """top_*, band_* as they are shown, those that show the same folded (examples.fold); left by step `flag`."""
+        """top_*, band_* as pages show them, with examples that show the same folded (steps/folding.py); step `flag`
+        writes them."""
         return load_step(self.part, "examples")
 
     @cached_property
@@ -87,7 +85,7 @@ class Collected:
         return words
 
     def token(self, row: int, position: int) -> str:
-        """The text of a sample's token, with the rest of a character that it shares with its neighbours."""
+        """The text of a sample's token, with all of a character that it shares with its neighbours."""
         low, high = (int(x) for x in self.events.sample_token[row : row + 2])
         near = range(max(low, low + position - NEAR), min(high, low + position + NEAR + 1))
         pieces = [self.vocabulary[int(token)] for token in self.events.token_id[near.start : near.stop]]
@@ -95,14 +93,17 @@ class Collected:
 
     @cached_property
     def max_offset(self) -> Array:
+        """int64 [2N+1]: maxima of (row, modality) at row·2+modality, of every feature that is active there."""
         return self._map("max_full_offset")
 
     @cached_property
     def max_feature(self) -> Array:
+        """uint16 or uint32; features rise inside a (row, modality)."""
         return self._map("max_full_feature")
 
     @cached_property
     def max_value(self) -> Array:
+        """float16, in stored units."""
         return self._map("max_full_value")
 
     @cached_property
@@ -112,15 +113,17 @@ class Collected:
 
     @cached_property
     def resid_row(self) -> Array:
+        """int64 [R]: the sample of each."""
         return np.asarray(self._map("resid_row"))
 
     @cached_property
     def resid_pos(self) -> Array:
+        """int32 [R]: the place in the sample's token list."""
         return np.asarray(self._map("resid_pos"))
 
     @cached_property
     def resid_modality(self) -> Array:
-        """uint8 [R]."""
+        """uint8 [R]: 0 text, 1 image."""
         return np.asarray(
             self.events.token_modality[self.events.sample_token[self.resid_row] + self.resid_pos]
         )
@@ -150,8 +153,10 @@ class Collected:
         return csr_matrix((data, self.max_feature[take].astype(np.int64), offsets(stop - start)), shape=shape)
 
     def blocks(self, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
-        """Runs of rows with about `entries` maxima each, at least one row a run; when the next is asked for, what was
-        read for the last one no longer counts as resident."""
+        """Runs of rows (low, high) with about `entries` maxima each, at least one row a run.
+
+        Before the next run the pages that were read for the last one are given back to the system: mapped pages would
+        otherwise stay resident, up to the size of all arrays."""
         ends = np.asarray(self.max_offset[2::2])
         low = 0
         while low < self.n_samples:
@@ -160,88 +165,6 @@ class Collected:
             yield low, high
             memory.release(*vars(self).values(), *vars(self.events).values())
             low = high
-
-
-class Records(Sequence[dict[str, Any]]):
-    """The lines of a JSONL file, each read when it is asked for: a million of them would fill the memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.raw: Array = np.zeros(0, np.uint8)
-        """uint8: the bytes of the file, memory-mapped."""
-        if path.exists() and path.stat().st_size:
-            self.raw = np.memmap(path, np.uint8, "r")
-
-    @cached_property
-    def offset(self) -> Array:
-        """int64 [n+1]: where each line begins and, last, where all end."""
-        ends = [np.zeros(1, np.int64)]
-        for low in range(0, len(self.raw), _READ):
-            ends.append(np.flatnonzero(self.raw[low : low + _READ] == ord("\n")) + low + 1)
-        return np.concatenate(ends)
-
-    def __len__(self) -> int:
-        return len(self.offset) - 1
-
-    @overload
-    def __getitem__(self, at: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        at = range(len(self))[at]
-        record: dict[str, Any] = json.loads(self.raw[self.offset[at] : self.offset[at + 1]].tobytes())
-        return record
-
-
-class SampleRecords(Records):
-    """The records of samples, and what the steps read of all of them as columns.
-
-    The first use of a column parses the lines once, some thousand at a time, into `samples.arrow`, which is then
-    memory-mapped: a step holds Python objects of one batch at a time.
-    """
-
-    COLUMNS = ("sample_id", "text", "views", "sha256", "thumb")
-    """Strings; `views` is JSON, `sha256` and `thumb` are lists with an entry for each image."""
-
-    def column(self, name: str, rows: Array | None = None) -> Iterator[Any]:
-        """The values of one of `COLUMNS` in row order, or of these rows alone.
-
-        Args:
-            rows: int64 [n].
-        """
-        column = self._table[name]
-        if rows is not None:  # `take` would copy the whole column
-            yield from (column[int(row)].as_py() for row in rows)
-            return
-        for chunk in column.chunks:
-            yield from chunk.to_pylist()
-
-    @cached_property
-    def _table(self) -> Any:
-        """A memory-mapped `pyarrow.Table`."""
-        import pyarrow as pa
-
-        path = self.path.with_suffix(".arrow")
-        if not path.is_file():
-            string = pa.string()
-            types = {"sha256": pa.list_(string), "thumb": pa.list_(string)}
-            schema = pa.schema([(name, types.get(name, string)) for name in self.COLUMNS])
-            with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
-                for low in range(0, len(self), _ROWS):
-                    lines = [_columns_of(record) for record in self[low : low + _ROWS]]
-                    writer.write_batch(pa.RecordBatch.from_pylist(lines, schema))
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _columns_of(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "sample_id": str(record["sample_id"]),
-        "text": str(record["text"]),
-        "views": json.dumps(record["views"]),
-        **{name: [str(image[name]) for image in record["images"]] for name in ("sha256", "thumb")},
-    }
 
 
 class Lens(Sequence[dict[str, list[list[Any]]]]):
@@ -281,7 +204,7 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
         return [dict(zip(self.SIDES, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def tokens(self, side: str, features: slice = slice(None)) -> list[list[str]]:
-        """Of some features, or all, the tokens of one side alone, the strongest first."""
+        """The tokens of one side alone, the strongest first, of all features or of a range of them."""
         if not self.step:
             return [[] for _ in range(*features.indices(len(self)))]
         words = self.vocabulary
@@ -312,6 +235,7 @@ def load_step(part: Path, name: str) -> dict[str, Array]:
 
 
 def save_step(part: Path, name: str, **arrays: Array) -> None:
+    """Writes the arrays that a step leaves, of any shape, for `load_step`."""
     with atomic_write(steps_folder(part) / f"{name}.npz") as file:
         np.savez(file, allow_pickle=False, **arrays)
 

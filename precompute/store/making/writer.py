@@ -20,7 +20,7 @@ from sqlalchemy import JSON, URL, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from precompute.store import cooccurrence as pairs
+from precompute.store import cooccurrence
 from precompute.store import schema as s
 from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
@@ -30,8 +30,8 @@ from precompute.utils.files import TEMPORARY, write_text
 
 Array = NDArray[Any]
 Item = dict[str, Any]
-Columns = dict[str, Sequence[Any]]
-"""Rows as columns, by name."""
+RowChunk = dict[str, Sequence[Any]]
+"""Some thousand rows of a table, as a list of values for each column."""
 
 _CHUNK = 5000
 EXAMPLE_COLUMNS = ("row", "position", "value", "n_active", "n_same")
@@ -65,7 +65,7 @@ def seal(part: Path, manifest: Item) -> Item:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the manifest and what tells of the run, by path."""
+    """SHA-256 of every file by path, but of the manifest and of files about the run."""
     sha256_of = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -76,7 +76,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def content_id(manifest: Item, files: dict[str, str]) -> str:
-    """Hash of all files and of the manifest but its times: what annotations and caches key on."""
+    """Hash of all files and of the manifest without name and times: annotations and caches are keyed by it."""
     stable = {k: v for k, v in manifest.items() if k not in _UNSTABLE}
     text = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -124,8 +124,8 @@ def write_database(part: Path, manifest: Item) -> None:
     engine.dispose()
 
 
-def _fill(conn: Connection, table: Table, chunks: Iterable[Columns]) -> None:
-    """Rows given as columns of some thousand, by the driver itself: SQLAlchemy would look at every value."""
+def _fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
+    """Inserts rows by the driver itself, which is faster: SQLAlchemy would look at every value."""
     names = [column.name for column in table.columns]
     packed = {column.name for column in table.columns if isinstance(column.type, JSON)}
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
@@ -139,13 +139,14 @@ def _dumped(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _of_rows(table: Table, rows: Iterable[Item]) -> list[Columns]:
+def _of_rows(table: Table, rows: Iterable[Item]) -> list[RowChunk]:
     """A small table's rows as one chunk of columns."""
     items = list(rows)
     return [{column.name: [item[column.name] for item in items] for column in table.columns}]
 
 
 def batched(rows: Iterable[Any], n: int) -> Iterator[list[Any]]:
+    """Lists of `n` rows, the last one shorter."""
     iterator = iter(rows)
     while chunk := list(islice(iterator, n)):
         yield chunk
@@ -158,10 +159,12 @@ def _plain(values: Array) -> list[Any]:
 
 
 def _chunks(n: int) -> Iterator[slice]:
+    """Slices of some thousand that cover `n` rows."""
     return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
 
 
-def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Columns]:
+def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[RowChunk]:
+    """The table `features`."""
     weigh, accum = load_step(data.part, "weigh"), data.accum
     largest = accum["max"].astype(np.float64) * data.unit
     columns = {
@@ -184,19 +187,21 @@ def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Columns]
         },
     }
     for chunk in _chunks(data.n_features):
-        ready: Columns = {name: _plain(values[chunk]) for name, values in columns.items()}
+        ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
         ready["label"] = labels[chunk]
         ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
         yield ready
 
 
-def detail_rows(data: Collected, logits: Lens) -> Iterator[Columns]:
+def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
+    """The table `feature_details`."""
     for chunk in _chunks(data.n_features):
         hist = [pack(one) for one in data.accum["hist"][chunk]]
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk]}
 
 
-def sample_rows(data: Collected) -> Iterator[Columns]:
+def sample_rows(data: Collected) -> Iterator[RowChunk]:
+    """The table `samples`."""
     score, flag = load_step(data.part, "score"), load_step(data.part, "flag")
     sample = data.sample
     arrays = {
@@ -232,12 +237,13 @@ def _image(image: Item) -> Item:
     }
 
 
-def reason_rows(reasons: list[list[Any]]) -> Iterator[Columns]:
+def reason_rows(reasons: list[list[Any]]) -> Iterator[RowChunk]:
+    """The table `flag_reasons`, from [row, flag, reason] of each."""
     ordered = sorted(reasons, key=lambda r: (r[0], r[1]))
     yield {name: [one[i] for one in ordered] for i, name in enumerate(("row", "flag", "reason"))}
 
 
-def example_rows(data: Collected) -> Iterator[Columns]:
+def example_rows(data: Collected) -> Iterator[RowChunk]:
     """Strongest samples (band −1) and bands, in primary-key order."""
     for chunk in _chunks(data.n_features):
         listed = {name: _top_and_bands(data.examples, name, chunk) for name in EXAMPLE_COLUMNS}
@@ -249,7 +255,7 @@ def example_rows(data: Collected) -> Iterator[Columns]:
 
 
 def _top_and_bands(examples: dict[str, Array], name: str, chunk: slice) -> Array:
-    """[features, 2, 5, 20]: the overall list, then four bands widened to its length with −1 for nothing."""
+    """[f, 2, 5, 20] of f features: the overall list, then four bands widened to its length with −1 for nothing."""
     top, bands = examples[f"top_{name}"][chunk], examples[f"band_{name}"][chunk]
     wide = np.full((*bands.shape[:3], top.shape[2]), -1 if name == "row" else 0, dtype=bands.dtype)
     wide[..., : bands.shape[3]] = bands
@@ -260,8 +266,8 @@ def write_pairs(part: Path, manifest: Item) -> None:
     """cooccurrence/ and index/neighbours.npy."""
     step, n = load_step(part, "cooccur"), int(manifest["cooccurrence"]["n_samples"])
     n_mf = step["n_samples"].astype(np.uint32)
-    made = (pairs.Pairs.made(kind, (step[f"{kind}/{name}"] for name in pairs.COUNTED), n_mf, n) for kind in s.KINDS)
-    pairs.save(part, list(made))
+    counts = {kind: [step[f"{kind}/{name}"] for name in cooccurrence.COUNTED] for kind in s.KINDS}
+    cooccurrence.save(part, [cooccurrence.Pairs.from_counts(kind, counts[kind], n_mf, n) for kind in s.KINDS])
     step = load_step(part, "index")
     near = np.zeros((len(step["decoder_other"]), len(s.SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
     for i, space in enumerate(s.SPACES):
@@ -270,6 +276,7 @@ def write_pairs(part: Path, manifest: Item) -> None:
 
 
 def rejected_rows(data: Collected) -> Iterator[Item]:
+    """The table `quarantine`: the rows of the data that were rejected."""
     for entry in sorted(data.rejected_rows, key=lambda e: int(e["index"])):
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 

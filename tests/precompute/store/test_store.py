@@ -22,21 +22,9 @@ from precompute.store.histogram import EDGES, N_BINS, pack, unpack
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, keyset_page, match_words, open_engine
+from tests.helpers.stores import walk
 from tests.helpers.synthetic import N_FEATURES, finish, run_steps, word_feature, write_part, write_store
 from tests.precompute.conftest import Part
-
-
-def walk(ask: Any, **options: Any) -> list[dict[str, Any]]:
-    """All pages of a list."""
-    items, cursor = [], None
-    while True:
-        page = ask(cursor=cursor, **options)
-        items += page.items
-        if page.next is None:
-            assert page.total == len(items)
-            return items
-        assert page.items
-        cursor = page.next
 
 
 def test_same_inputs_same_bytes(tmp_path: Path, made_up: Store) -> None:

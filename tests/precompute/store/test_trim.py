@@ -23,9 +23,9 @@ from precompute.store.making import trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.stores import edit, seal
 from tests.helpers.tinies import Tiny
 from tests.precompute.conftest import Part
-from tests.precompute.store.test_verify import edit, seal
 
 FULL = ("token_event", "event_feature", "event_value")
 
@@ -158,7 +158,7 @@ class Killed(BaseException):
 PLACES: dict[str, tuple[object, str]] = {
     "while the tables are written": (writer, "_fill"),
     "while arrays are trimmed": (trim, "new_array"),
-    "before they are put in place": (trim, "settle"),
+    "before they are put in place": (trim, "publish"),
     "when the full ones are gone": (Path, "rename"),
     "before the checksums": (writer, "checksums"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,46 +14,13 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.making import verify as verify_module
 from precompute.store.making.verify import verify, verify_or_raise
-from precompute.store.making.writer import checksums, content_id
 from precompute.store.reader import Store
+from tests.helpers.stores import bump, edit, seal, sql
 
 
 @pytest.fixture
 def copy(made_up: Store, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_up.path, tmp_path / "store"))
-
-
-def seal(store: Path) -> None:
-    """Makes the checksums right again, so that only the deeper checks can see a change."""
-    manifest = json.loads((store / "manifest.json").read_text())
-    files = checksums(store)
-    sizes = [(store / name).stat().st_size for name in files]
-    manifest |= {"files": files, "sizes": sizes, "content_id": content_id(manifest, files)}
-    (store / "manifest.json").write_text(json.dumps(manifest))
-
-
-def edit(name: str, change: Callable[[np.ndarray], np.ndarray], folder: str = "events") -> Callable[[Path], None]:
-    def apply(store: Path) -> None:
-        path = store / folder / f"{name}.npy"
-        np.save(path, change(np.load(path)))
-
-    return apply
-
-
-def sql(statement: str) -> Callable[[Path], None]:
-    def apply(store: Path) -> None:
-        with sqlite3.connect(store / "store.sqlite") as conn:
-            conn.execute(statement)
-
-    return apply
-
-
-def bump(at: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
-    def change(array: np.ndarray) -> np.ndarray:
-        array[at] += by
-        return array
-
-    return change
 
 
 def test_a_sound_store(copy: Path) -> None:
