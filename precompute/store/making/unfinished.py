@@ -48,7 +48,7 @@ class Collected:
 
     @cached_property
     def accum(self) -> dict[str, Array]:
-        """count, total, max, hist, top_*, band_* per feature and modality (accumulate.tables)."""
+        """count, total, max, hist, top_*, band_* per feature and modality (collect/accumulators.py)."""
         with np.load(self.part / "collect" / "accum.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
@@ -80,7 +80,7 @@ class Collected:
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Each token's text: a word's first piece starts with a space, bytes of a character are marks (pieces.py)."""
+        """Each token's text: a word's first piece starts with a space, bytes of a character are marks (utils/token_text)."""
         words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text("utf-8"))
         return words
 
