@@ -236,8 +236,8 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
 )
 
-# Full text: rowid = features.id and samples.row; only the index is stored (`content=''`). SQLAlchemy has no construct for
-# FTS5. SQLite's tokenizers know neither languages without spaces nor the characters that Unicode gained since 2012, so
+# Full text: rowid = features.id and samples.row; only the index is stored (`content=''`). SQLAlchemy has no construct
+# for FTS5. SQLite's tokenizers know neither languages without spaces nor characters that Unicode gained since 2012, so
 # utils/text.py splits texts into units: the tables are given units with blanks between (`sql.indexed_words`), and to
 # the tokenizer everything but a blank is part of a unit.
 _SIGNS = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum()).replace("'", "''").replace('"', '""')

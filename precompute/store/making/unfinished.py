@@ -80,7 +80,7 @@ class Collected:
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Each token's text: a word's first piece starts with a space, bytes of a character are marks (utils/token_text)."""
+        """Each token's text: a word's first piece starts with a space, bytes of a character are marks."""
         words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text("utf-8"))
         return words
 

@@ -1,4 +1,4 @@
-"""`saevx verify STORE`: does a finished store agree with itself? Every file, every count, every example."""
+"""`saevx verify STORE`: checks that a finished store agrees with itself: every file, every count, every example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.cooccurrence import COLUMNS
 from precompute.store.events import of_bits
-from precompute.store.making.verify_examples import ByGroup, Examples, Run, need, table
+from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
@@ -190,8 +190,8 @@ def _events(store: Store) -> str:
     return f"the events of {len(rows)} of {store.n_samples} samples"
 
 
-def _runs(store: Store) -> Iterator[Run]:
-    """The events that are kept, in runs of samples."""
+def _runs(store: Store) -> Iterator[EventRun]:
+    """The events that the store holds, in runs of samples."""
     e = store.events
     rows = np.arange(store.n_samples) if e.kept_rows is None else np.asarray(e.kept_rows)
     starts = np.asarray(e.sample_token if e.kept_rows is None else e.kept_token)
@@ -202,10 +202,10 @@ def _runs(store: Store) -> Iterator[Run]:
         first, last = int(starts[low]), int(starts[high])
         n_t = np.diff(e.token_event[first : last + 1])
         at = slice(int(ends[low]), int(ends[high]))
-        # Where a sample's tokens lie among all, less where they lie among the kept.
+        # What to add to a token's place in `token_event` for its place among the tokens of all samples.
         shift_t = np.repeat(e.sample_token[rows[low:high]] - starts[low:high], np.diff(starts[low : high + 1]))
         token_e = np.repeat(np.arange(first, last) + shift_t, n_t)
-        yield Run(rows[low:high], token_e, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
+        yield EventRun(rows[low:high], token_e, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
         memory.release(*vars(e).values())
         low = high
 
@@ -214,7 +214,7 @@ def _arrays(store: Store) -> str:
     """Events are well formed, and counts, examples and maxima follow from them."""
     e, n_features = store.events, store.n_features
     count_of_table = table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
-    examples = Examples(store)
+    examples = ExampleTable(store)
     examples.check_lists()
     count = np.zeros((n_features, 2), np.int64)
     for run in _runs(store):
@@ -237,17 +237,18 @@ def _arrays(store: Store) -> str:
     return f"{len(e.event_value)} events, {len(examples)} examples, {len(e.max_value)} maxima agree"
 
 
-def _by_group(store: Store, run: Run, kind_e: Array) -> ByGroup:
+def _by_group(store: Store, run: EventRun, kind_e: Array) -> ByGroup:
+    """Sorts the events of a run; `kind_e` is the modality of each, uint8 [e]."""
     row = np.searchsorted(store.events.sample_token, run.token_e, "right") - 1 - run.rows[0]
     key = (row * 2 + kind_e) * store.n_features + run.feature_e
-    # A positive float16's bits rise with it, so one sort of numbers orders by key and then by value.
+    # The bits of a positive float16 order as the values do, so one sort of int64 orders by key and then by value.
     packed = np.sort(key << 16 | run.value_e.view(np.uint16))
     key = packed >> 16
     last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
     return ByGroup(key, packed & 0xFFFF, last)
 
 
-def _maxima_agree(store: Store, run: Run, by_group: ByGroup) -> None:
+def _maxima_agree(store: Store, run: EventRun, by_group: ByGroup) -> None:
     e = store.events
     group = (2 * run.rows[:, None] + np.arange(2)).ravel()
     start = np.asarray(e.max_offset[group])
