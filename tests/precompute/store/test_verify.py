@@ -31,9 +31,9 @@ def test_a_sound_store(copy: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 100])
 def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = verify(copy)
+    checks = verify(copy)
     monkeypatch.setattr(verify_module, "CHUNK_EVENTS", at_once)
-    assert verify(copy) == whole
+    assert verify(copy) == checks
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def weaker(store: Store) -> list[str]:
 def shown_twice(store: Store) -> list[str]:
     """A sample that was folded, in the place of one that was not and is about as strong."""
     for k in range(store.n_features):
-        shown = store.examples.of(k, modality="text")
-        z = [np.inf, *(one["activation"] for one in shown), 0.0]
-        windows = [[token["text"] for token in one["tokens"]] for one in shown]
+        examples = store.examples.of(k, modality="text")
+        z = [np.inf, *(one["activation"] for one in examples), 0.0]
+        windows = [[token["text"] for token in one["tokens"]] for one in examples]
         for row in range(store.n_samples):
             tokens, z_t = store.events.feature(row, k)
             z_t = np.where(tokens.modality_t == s.TEXT, z_t, 0.0)
             text = [store.vocabulary.text(int(t)) for t in tokens.token_id_t[tokens.modality_t == s.TEXT]]
-            at = next((i for i in range(len(shown)) if z[i] > z_t.max() > z[i + 2]), None)
+            at = next((i for i in range(len(examples)) if z[i] > z_t.max() > z[i + 2]), None)
             if text in windows and at is not None and windows[at] != text and z_t.any():
                 bits = int(np.float16(z_t.max() / store.events.unit).view(np.uint16))
                 new = (row, int(z_t.argmax()), bits, int((z_t > 0).sum()))
@@ -137,9 +137,9 @@ def test_examples_that_are_not_what_they_say(
     copy: Path, statements: list[str] | Callable[[Store], list[str]], reason: str
 ) -> None:
     store = Store.open(copy)
-    said = statements if isinstance(statements, list) else statements(store)
+    queries = statements if isinstance(statements, list) else statements(store)
     store.close()
-    for statement in said:
+    for statement in queries:
         sql(statement)(copy)
     seal(copy)
     failed = {c.name: c.detail for c in verify(copy) if not c.ok}
