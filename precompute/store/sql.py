@@ -238,9 +238,9 @@ def keyset_page(
     limit = max(1, min(int(limit), 1000))
     if total is None:
         total = int(fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0])
+    start = decode_cursor(tag, cursor) if cursor else None
     if total == 0:  # an index would be walked to its end
         return [], 0, None
-    start = decode_cursor(tag, cursor) if cursor else None
     rows: list[Row[Any]] = []
     # Rows with a value, then those without: in each of the two SQLite walks an index instead of sorting.
     if start is None or start[0] is not None:
