@@ -55,7 +55,7 @@ AnsweredDep = Annotated[ExitStack, Depends(request_stack)]
 async def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
     """Set the validators, or answer 304. A finished store never changes, so its content id and the code's version
     validate every reply; so does the state of the model, if the store leaves events to it."""
-    live = "" if store.store.events.kept is None else f"-{state.live.status(store.name).state}"
+    live = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
     headers = {
         "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}"',
         "Cache-Control": "no-cache",

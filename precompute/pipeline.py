@@ -99,7 +99,7 @@ class Pipeline:
             if estimate is not None:
                 budget.check_again(o, estimate, Collected(self.part, manifest))
             manifest = self.finish_steps(manifest)
-            trim.settle(self.part)
+            trim.publish(self.part)
             with self.timed("seal"):
                 manifest = seal(self.part, {name: value for name, value in manifest.items() if name != WRITTEN})
         with self.timed("verify"):
@@ -205,7 +205,7 @@ class Pipeline:
         o = self.options
         trim.forget(self.part)
         data, other = Collected(self.part, manifest), trim.other_bytes(self.part)
-        choices = trim.KEPT if o.max_store_gb is not None else (o.events or "all",)
+        choices = trim.EVENT_CHOICES if o.max_store_gb is not None else (o.events or "all",)
         rows = {choice: trim.rows_of(data, choice) for choice in choices}
         sizes = {choice: other + trim.event_bytes(data.events, chosen) for choice, chosen in rows.items()}
         events = trim.choose(o.events, o.max_store_gb, sizes)

@@ -100,7 +100,7 @@ async def get_examples(
 ) -> Response:
     read = partial(examples, request, store, feature, modality=modality, band=band, limit=limit)
     computed: dict[int, SampleEvents] = {}
-    if recompute and store.store.events.kept is not None and state.live.status(store.name).state == "ready":
+    if recompute and store.store.events.kept_rows is not None and state.live.status(store.name).state == "ready":
         missing: list[int] = []
         await run_in_threadpool(read, missing=missing)
         computed = await events_if_ready(state.live, store, missing, request)

@@ -56,7 +56,7 @@ class Budget(NamedTuple):
             f"{self.device}",
             f"disk    {human(e.of[choice])} for the store with --events {choice}: "
             + ", ".join(f"{name} {human(n)}" for name, n in parts.items()),
-            "        " + ", ".join(f"--events {name} {human(e.of[name])}" for name in trim.KEPT)
+            "        " + ", ".join(f"--events {name} {human(e.of[name])}" for name in trim.EVENT_CHOICES)
             + f"; {human(e.scratch)} more while it is made",
         ]  # fmt: skip
         if self.stride > 1:
@@ -122,4 +122,4 @@ def check_again(options: Options, before: Estimate, data: Collected) -> None:
     share = (examples - none) / max(whole - none, 1)
     grown = events - (whole - none)
     sizes = {"all": whole + grown, "examples": examples + grown * share, "none": none}
-    trim.choose(options.events, options.max_store_gb, cast("dict[trim.Kept, float]", sizes))
+    trim.choose(options.events, options.max_store_gb, cast("dict[trim.EventChoice, float]", sizes))

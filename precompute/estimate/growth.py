@@ -13,7 +13,7 @@ import numpy as np
 
 from precompute.data.batches import Plan
 from precompute.estimate.trial import Trial
-from precompute.store.making.trim import KEPT, Kept
+from precompute.store.making.trim import EVENT_CHOICES, EventChoice
 
 BY_TOKENS = {"collect", "merge", "events", "tokens", "tokens and maxima"}
 """Seconds, bytes and counts that grow with the tokens; the others grow with the samples."""
@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
     """Bytes of its weights in memory."""
     bytes: dict[str, float]
     """Of the store with all events, by part."""
-    of: dict[Kept, float]
+    of: dict[EventChoice, float]
     """Bytes of the store with each choice of `--events`."""
     scratch: float
     """More bytes on the disk while it is made."""
@@ -152,5 +152,5 @@ def estimated(
     sae, tried = width.bytes(width.n_features), width.bytes(width.n_tried)
     return Estimate(
         width.n_features, counts, seconds, trials[-1].resident + sae - tried + max(peaks.values()), sae, parts,
-        {choice: other + events[choice] for choice in KEPT}, counts.pop("scratch"),
+        {choice: other + events[choice] for choice in EVENT_CHOICES}, counts.pop("scratch"),
     )  # fmt: skip

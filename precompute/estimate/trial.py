@@ -152,7 +152,8 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     n_tokens, n_events = len(collected.events.token_id), len(collected.events.event_feature)
     n_samples = collected.n_samples
     events: dict[str, float] = {
-        choice: float(trim.event_bytes(collected.events, trim.rows_of(collected, choice))) for choice in trim.KEPT
+        choice: float(trim.event_bytes(collected.events, trim.rows_of(collected, choice)))
+        for choice in trim.EVENT_CHOICES
     }
     del collected
     largest = max(largest, sum(_bytes_of(part).values()))

@@ -4,11 +4,10 @@ the mean norm of the others (METHOD, *Notation*)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.data import Data, RejectedRow, none_left
@@ -18,8 +17,8 @@ from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.model.loader import LoadedBatch, load_batches
 from precompute.model.mllm import Mllm
 from precompute.utils.tensors import exact
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 MODALITIES = {"text": TEXT, "image": IMAGE}
 
 

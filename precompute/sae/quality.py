@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from precompute.utils.types import Array
+
 WHICH: dict[str, list[int]] = {"text": [0], "image": [1], "both": [0, 1]}
 """Modalities behind each figure."""
 

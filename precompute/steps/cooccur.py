@@ -120,7 +120,7 @@ def pairs(
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `seed`."""
     data = Collected(part, manifest)
-    rows = chosen_rows([str(record["sample_id"]) for record in data.samples])
+    rows = chosen_rows(list(data.samples.column("sample_id")))
     text, image = feature_sets(data, rows)
     rng = np.random.Generator(np.random.PCG64(int(options.get("seed", 0)) + 3))
     order = derangement(len(rows), rng)

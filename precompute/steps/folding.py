@@ -41,12 +41,12 @@ class Samples(NamedTuple):
             hashes: bool [n, 64] of the samples in `row_of_hash`.
         """
         captions: dict[str, int] = {}
-        caption = (captions.setdefault(str(record["text"]), len(captions)) for record in data.samples)
+        caption = (captions.setdefault(text, len(captions)) for text in data.samples.column("text"))
         caption_n = np.fromiter(caption, np.int64, data.n_samples)
         sign_nb = np.zeros((data.n_samples, hashes.shape[1]), np.int8)
         sign_nb[row_of_hash] = np.where(hashes, 1, -1)
-        records = ((row, record["images"], record["views"]) for row, record in enumerate(data.samples))
-        return cls(vectors, sign_nb, caption_n, number_files(data.n_samples, records))
+        images = zip(data.samples.column("sha256"), data.samples.column("views"), strict=True)
+        return cls(vectors, sign_nb, caption_n, number_files(data.n_samples, images))
 
 
 def fold(data: Collected, samples: Samples) -> dict[str, Array]:

@@ -169,7 +169,7 @@ def detection(data: Collected, words: Words, names: list[Name | None], p999: Arr
     Held out: samples that gave the feature no evidence. Activating: a kept maximum over a quarter of p99.9;
     the others: none at all. NaN where either kind is missing, or the name has no word of a caption.
     """
-    rows = chosen_rows([str(record["sample_id"]) for record in data.samples], HELD_OUT)
+    rows = chosen_rows(list(data.samples.column("sample_id")), HELD_OUT)
     texts, images = feature_sets(data, rows)
     any_nf = (texts + images).astype(bool).astype(np.int64).tocsr()
     maxima = data.maxima_of(rows)
@@ -235,8 +235,8 @@ def written_name(words: Words, text: str) -> Name:
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `labeller` (a URL) and `labeller_model`."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
-    logits = Lens.of(data)
-    words = read_words([str(record["text"]) for record in data.samples])
+    logits = Lens.from_steps(data)
+    words = read_words(list(data.samples.column("text")))
     best, second = choose(evidence(data, words, logits), words)
     names: list[Name | None] = [None] * data.n_features
     promoted = logits.tokens("promoted")

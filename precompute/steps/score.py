@@ -50,9 +50,9 @@ def shuffle_pairs(data: Collected, weights: Weights, seed: int) -> ShuffledPairs
     rng = np.random.Generator(np.random.PCG64(seed + 1))
     rows = np.sort(rng.choice(usable, min(N_SHUFFLED, len(usable)), replace=False))
     caption_rows = rows[derangement(len(rows), rng)]
-    text_of = {row: data.samples[row]["text"].strip() for row in rows.tolist()}
-    # The same words are no wrong caption.
-    differs = np.array([text_of[a] != text_of[b] for a, b in zip(rows.tolist(), caption_rows.tolist(), strict=True)])
+    own_texts, other_texts = (data.samples.column("text", one) for one in (rows, caption_rows))
+    # A caption of the same words is no wrong caption.
+    differs = np.array([own.strip() != other.strip() for own, other in zip(own_texts, other_texts, strict=True)])
     (own_text, own_image), (other_text, _) = data.maxima_of(rows), data.maxima_of(caption_rows[differs])
     own = score_maxima(own_text, own_image, weights)
     shuffled = score_maxima(other_text, own_image[differs], weights)

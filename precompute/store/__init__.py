@@ -1,1 +1,1 @@
-"""The store: a folder that never changes. `schema` names its tables, `writer` makes it, `reader` opens it."""
+"""The store: a folder that never changes. `reader.Store` opens it, `schema` names its tables, `making` writes it."""

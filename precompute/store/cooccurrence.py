@@ -32,18 +32,24 @@ _WALK = 1 << 16
 
 
 class Counted(NamedTuple):
-    """Pairs and their counts, arrays of one length, int64."""
+    """Pairs and their counts, each int64 [p]."""
 
     a: Array
+    """The first feature."""
     b: Array
+    """The second feature."""
     support: Array
+    """Samples that have both."""
     n_a: Array
+    """Samples that have a on its side."""
     n_b: Array
+    """Samples that have b on its side."""
     shuffled: Array
+    """`support` after one derangement of the first side's samples."""
 
 
 class Measured(NamedTuple):
-    """Pairs and all that follows from their counts, arrays of one length."""
+    """Pairs and all that follows from their counts, each [p]: the first five as in `Counted`."""
 
     a: Array
     b: Array
@@ -51,13 +57,20 @@ class Measured(NamedTuple):
     n_a: Array
     n_b: Array
     lift: Array
+    """float64: N · support / (n_a · n_b)."""
     npmi: Array
+    """float64, −1 to 1."""
     lift_shuffled: Array
+    """float64: `lift` of the shuffled samples, the control."""
 
 
 def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
-    """(lift, NPMI): lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 1 when n_ab = N
-    (METHOD *Co-occurrence*)."""
+    """(lift, NPMI), float64 [p]: lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 1 when n_ab = N
+    (METHOD *Co-occurrence*).
+
+    Args:
+        n_ab, n_a, n_b: int64 [p], samples that have both, a, and b. n: samples looked at.
+    """
     lift = n * n_ab / (n_a.astype(np.float64) * n_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.where(n_ab == n, 1.0, np.log(lift) / -np.log(n_ab / n))
@@ -85,8 +98,12 @@ class Pairs:
         self.kind, self.start, self.table, self.n_mf, self.n = kind, start, table, n_mf, n
 
     @classmethod
-    def made(cls, kind: str, counted: Iterable[Array], n_mf: Array, n: int) -> Pairs:
-        """With every order worked out, from `COUNTED` ascending by (a, b)."""
+    def from_counts(cls, kind: str, counted: Iterable[Array], n_mf: Array, n: int) -> Pairs:
+        """Pairs with every order computed.
+
+        Args:
+            counted: int [p] of each of `COUNTED`, ascending by (a, b).
+        """
         a, b, support, shuffled = counted
         table = np.zeros((len(COLUMNS), len(a)), np.uint32)
         table[:3] = b, support, shuffled
@@ -101,11 +118,12 @@ class Pairs:
         return int(self.table.shape[1])
 
     def column(self, name: str) -> Array:
+        """uint32 [P]: one of `COLUMNS`."""
         column: Array = self.table[COLUMNS.index(name)]
         return column
 
     def counted(self, at: Array) -> Counted:
-        """The pairs numbered `at`."""
+        """The pairs with these numbers, int [p]."""
         a = np.searchsorted(self.start, at, "right") - 1
         b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
         first, second = SIDES[self.kind]
@@ -113,15 +131,16 @@ class Pairs:
         return Counted(a, b, support, n_a, n_b, shuffled)
 
     def measured(self, at: Array) -> Measured:
+        """As `counted`, with lift and NPMI."""
         return measured(self.counted(at), self.n)
 
     @staticmethod
-    def sorted(found: Measured, sort: str) -> Array:
-        """Order of pairs: largest `sort` first, then larger support, then smaller a and b."""
-        return np.lexsort((found.b, found.a, -found.support, -getattr(found, sort)))
+    def sorted(pairs: Measured, sort: str) -> Array:
+        """int64 [p], the order of pairs: largest `sort` first, then larger support, then smaller a and b."""
+        return np.lexsort((pairs.b, pairs.a, -pairs.support, -getattr(pairs, sort)))
 
     def of(self, feature: int, side: str) -> Array:
-        """Numbers of the pairs that have `feature` on that side, "a" or "b"."""
+        """int64 [p], the numbers of the pairs that have `feature` on that side, "a" or "b"."""
         if side == "a":
             return np.arange(self.start[feature], self.start[feature + 1])
         by_b = self.column("by_b")
@@ -131,7 +150,7 @@ class Pairs:
 
     @cached_property
     def by_support(self) -> Array:
-        """Numbers of all pairs, largest support first: counts sort too fast for the order to be kept."""
+        """int64 [P], the numbers of all pairs, largest support first. Counts sort fast, so no file holds this order."""
         return np.argsort(-self.column("support").astype(np.int64), kind="stable")
 
     @cached_property
@@ -141,25 +160,27 @@ class Pairs:
         return b
 
     def page(self, sort: str, min_support: int, start: int, limit: int) -> tuple[Array, int]:
-        """Numbers of the pairs start…start+limit−1 in that order among those with the support, and how many these
-        are."""
+        """One page of the pairs with that support: the numbers, int64 [≤ limit], of those at start…start+limit−1 in the
+        order, and how many pairs have the support.
+
+        The order is walked block by block until the page is full, so that a deep filter does not sort all pairs."""
         support = self.column("support")
         order = self.by_support if sort == "support" else self.column(f"by_{sort}")
         total = int(np.count_nonzero(support >= max(min_support, 0)))
-        found: list[Array] = []
+        blocks: list[Array] = []
         passed, end = 0, min(start + limit, total)
         for low in range(0, len(order), _WALK):
             if passed >= end:
                 break
             block = order[low : low + _WALK]
             block = block[support[block] >= max(min_support, 0)]
-            found.append(block[max(0, start - passed) : max(0, end - passed)])
+            blocks.append(block[max(0, start - passed) : max(0, end - passed)])
             passed += len(block)
-        return (np.concatenate(found) if found else np.zeros(0, np.uint32)).astype(np.int64), total
+        return (np.concatenate(blocks) if blocks else np.zeros(0, np.uint32)).astype(np.int64), total
 
 
 def save(part: Path, pairs: list[Pairs]) -> None:
-    """Writes the folder, one file a kind and the samples per feature."""
+    """Writes the folder: two files for each kind, and the samples per feature."""
     folder = part / FOLDER
     folder.mkdir(exist_ok=True)
     for one in pairs:
@@ -169,7 +190,7 @@ def save(part: Path, pairs: list[Pairs]) -> None:
 
 
 def load(store: Path, n: int) -> dict[str, Pairs]:
-    """Every kind, mapped. Raises StoreUnreadable as `mapped`."""
+    """Every kind, memory-mapped. Raises StoreUnreadable as `mapped`."""
     folder = store / FOLDER
     n_mf = np.array(mapped(folder / "n_samples.npy"))
     starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in KINDS}

@@ -1,7 +1,7 @@
-"""The event arrays of a store, memory-mapped: which features fire on which token, and how strongly.
+"""`store.events`: which features fire on which token, and how strongly, as memory-mapped arrays.
 
 Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2). Token lists and maxima are
-there of every sample; a store may keep the events of some samples only (`trim.py`).
+stored of every sample; a store may hold the events of a part of the samples only (`making/trim.py`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mapped(path: Path) -> Array:
 
 
 class EventsNotStored(SaevxError):  # noqa: N818 - a choice of whoever made the store
-    """The events of sample `row` are not in the store, and nobody has computed them anew."""
+    """The store does not hold the events of sample `row`, and no model has computed them again."""
 
     def __init__(self, row: int) -> None:
         super().__init__(
@@ -49,13 +49,18 @@ class EventsNotStored(SaevxError):  # noqa: N818 - a choice of whoever made the 
 
 
 class SampleEvents(NamedTuple):
-    """The tokens of one sample: `offset_t` [t+1] bounds each token's run of `feature_e`, `z_e`."""
+    """The tokens of one sample and what fires on them: token i has the events offset_t[i]…offset_t[i+1]−1."""
 
     token_id_t: Array
+    """int32 [t]."""
     modality_t: Array
+    """uint8 [t]: 0 text, 1 image, 2 special, 3 attention sink."""
     offset_t: Array
+    """int64 [t+1]."""
     feature_e: Array
+    """int64 [e]; features rise inside a token."""
     z_e: Array
+    """float64 [e]: activations."""
 
 
 class Events:
@@ -74,17 +79,17 @@ class Events:
         Raises:
             StoreUnreadable: an array is missing or cut off.
         """
-        for name in ARRAYS if self.kept is None else (*ARRAYS, "kept_token"):
+        for name in ARRAYS if self.kept_rows is None else (*ARRAYS, "kept_token"):
             getattr(self, name)
 
     @cached_property
-    def kept(self) -> Array | None:
-        """int64 [K], rising: the rows whose events are kept; None where all are."""
+    def kept_rows(self) -> Array | None:
+        """int64 [K], rising: the rows whose events the store holds; None where it holds all."""
         return self._map("kept") if (self.folder / "kept.npy").is_file() else None
 
     @cached_property
     def kept_token(self) -> Array:
-        """int64 [K+1]: tokens of the i-th kept row in `token_event`; only where not all are kept."""
+        """int64 [K+1]: tokens of the i-th of `kept_rows` in `token_event`; only where not all events are there."""
         return self._map("kept_token")
 
     @cached_property
@@ -94,47 +99,54 @@ class Events:
 
     @cached_property
     def token_id(self) -> Array:
+        """int32 [T]: the model's token."""
         return self._map("token_id")
 
     @cached_property
     def token_modality(self) -> Array:
+        """uint8 [T]: 0 text, 1 image, 2 special, 3 attention sink."""
         return self._map("token_modality")
 
     @cached_property
     def token_event(self) -> Array:
-        """int64 [T+1]; of the kept samples' tokens only, where not all are kept."""
+        """int64 [T+1]: events of token t are token_event[t]…token_event[t+1]−1. Where not all events are there, it
+        has the tokens of `kept_rows` only."""
         return self._map("token_event")
 
     @cached_property
     def event_feature(self) -> Array:
+        """uint16 or uint32 [E]."""
         return self._map("event_feature")
 
     @cached_property
     def event_value(self) -> Array:
+        """float16 [E], in stored units."""
         return self._map("event_value")
 
     @cached_property
     def max_offset(self) -> Array:
-        """int64 [2N+1]: kept maxima of (row, modality) at row·2+modality."""
+        """int64 [2N+1]: stored maxima of (row, modality) at row·2+modality."""
         return self._map("max_offset")
 
     @cached_property
     def max_feature(self) -> Array:
+        """uint16 or uint32; features rise inside a (row, modality)."""
         return self._map("max_feature")
 
     @cached_property
     def max_value(self) -> Array:
+        """float16, in stored units."""
         return self._map("max_value")
 
     def has(self, row: int) -> bool:
-        """Whether the events of sample `row` are kept."""
-        if self.kept is None:
+        """Whether the store holds the events of sample `row`."""
+        if self.kept_rows is None:
             return True
-        at = int(np.searchsorted(self.kept, row))
-        return at < len(self.kept) and int(self.kept[at]) == row
+        at = int(np.searchsorted(self.kept_rows, row))
+        return at < len(self.kept_rows) and int(self.kept_rows[at]) == row
 
     def tokens(self, row: int) -> SampleEvents:
-        """The tokens of sample `row`, kept of every sample, without anything that fires."""
+        """The tokens of sample `row`, which every store has, without events."""
         first, last = self.sample_token[row : row + 2].tolist()
         return SampleEvents(
             self.token_id[first:last],
@@ -145,17 +157,17 @@ class Events:
         )
 
     def of(self, row: int) -> SampleEvents:
-        """Everything that fires in sample `row`, z as float64.
+        """Everything that fires in sample `row`.
 
         Raises:
-            EventsNotStored: this store keeps the events of other samples only.
+            EventsNotStored: this store holds the events of other samples only.
         """
         tokens = self.tokens(row)
         first = int(self.sample_token[row])
-        if self.kept is not None:
+        if self.kept_rows is not None:
             if not self.has(row):
                 raise EventsNotStored(row)
-            first = int(self.kept_token[np.searchsorted(self.kept, row)])
+            first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
         offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
         low, high = int(offset[0]), int(offset[-1])
         return SampleEvents(
@@ -167,11 +179,13 @@ class Events:
         )
 
     def feature(self, row: int, feature: int) -> tuple[SampleEvents, Array]:
-        """`tokens` of sample `row`, whose events must be kept, and one feature's z on each, 0 where inactive."""
+        """`tokens` of sample `row`, and one feature's z on each, float64 [t], 0 where inactive.
+
+        The store must hold the sample's events."""
         tokens = self.tokens(row)
         first = int(self.sample_token[row])
-        if self.kept is not None:
-            first = int(self.kept_token[np.searchsorted(self.kept, row)])
+        if self.kept_rows is not None:
+            first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
         n = len(tokens.token_id_t)
         offset = self.token_event[first : first + n + 1]
         low = int(offset[0])
@@ -182,7 +196,12 @@ class Events:
         return tokens, z_t
 
     def maxima(self, row: int, modality: int) -> tuple[Array, Array]:
-        """(features ascending, z): the sample's largest activations in one modality, up to 256 kept."""
+        """(feature, z), int64 [k] rising and float64 [k]: each feature's largest activation on the sample's tokens of
+        one modality, for the up to 256 features that the store holds.
+
+        Args:
+            modality: 0 text, 1 image.
+        """
         low, high = (int(x) for x in self.max_offset[row * 2 + modality : row * 2 + modality + 2])
         return (
             np.asarray(self.max_feature[low:high]).astype(np.int64),
@@ -191,12 +210,14 @@ class Events:
 
 
 def of_bits(bits: Any) -> Array:
-    """The float16 numbers, in stored units, whose bits these integers are."""
+    """float16 of the same shape, in stored units: the numbers whose bits these integers are.
+
+    The table of examples holds these bits, as SQLite has no float16 and the integers order as the values do."""
     return np.asarray(bits, np.uint16).view(np.float16)
 
 
 def dense_values(sample: SampleEvents, features: list[int]) -> Array:
-    """z of `features` on every token of the sample, [t, len(features)]; 0 where inactive."""
+    """float64 [t, k]: z of k features on every token of the sample, 0 where inactive."""
     values_tk = np.zeros((len(sample.token_id_t), len(features)))
     token_e = np.repeat(np.arange(len(sample.token_id_t)), np.diff(sample.offset_t))
     for column, feature in enumerate(features):
@@ -206,16 +227,17 @@ def dense_values(sample: SampleEvents, features: list[int]) -> Array:
 
 
 class Patches(NamedTuple):
-    """Where the image tokens of a sample lie: one entry per image token, in token order."""
+    """Where the image tokens of a sample lie, each int64 [p] with one entry per image token, in token order."""
 
-    position: Array  # in the sample's token list
+    position: Array
+    """In the sample's token list."""
     view: Array
     row: Array
     col: Array
 
 
 def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
-    """bool [t]: the sample's patches, with those that are attention sinks, so that the grid stays whole.
+    """bool [t]: the sample's patches, with those that are attention sinks, so that the grid has no gaps.
 
     The token list says only "sink", not of which modality. A sink is a patch when it carries the id of an
     image token, and failing that when it stands between image tokens while patches are missing.
@@ -232,8 +254,10 @@ def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
 
 
 def patches(sample: SampleEvents, views: Sequence[Any]) -> Patches:
-    """Maps image tokens to (view, row, col) by walking the views row-major; `views` is [[rows, cols, box,
-    image], …].
+    """Maps image tokens to (view, row, col): the i-th image token is the i-th patch, read row by row, view after view.
+
+    Args:
+        views: [rows, cols, box, image] of each view.
     """
     sizes = np.array([int(v[0]) * int(v[1]) for v in views], dtype=np.int64)
     position = np.flatnonzero(image_tokens(sample, int(sizes.sum())))

@@ -83,8 +83,8 @@ class Examples:
     def _item(
         self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = s.AROUND
     ) -> Item:
-        """One example with `around` text tokens on either side, or without any for 0. Where the sample's events are
-        neither kept nor `computed`, its place alone: no grid, and null on the tokens around it."""
+        """One example with `around` text tokens on either side. Where the store does not hold the sample's events, and
+        they are not `computed` either, its place alone: no grid, and null on the tokens around it."""
         position, text = example["position"], example["modality"] == s.TEXT
         known = computed is not None or self._core.events.has(sample["row"])
         if computed is not None:
@@ -101,11 +101,11 @@ class Examples:
         if text:
             centre = int(np.searchsorted(text_at, position))
             window = slice(max(0, centre - around), centre + around + 1)
-            patch, shown = None, 0
+            patch, view = None, 0
         else:
             window = slice(0, 2 * around + 1)
             patch = patch_item(sample, *_place(views, int(np.searchsorted(patch_at, position))))
-            shown = patch["view"]
+            view = patch["view"]
         texts = self._vocabulary.texts(events.token_id_t[text_at], window)
         return {
             "sample_id": sample["sample_id"],
@@ -125,7 +125,7 @@ class Examples:
                 for token, t in zip(texts, text_at[window].tolist(), strict=True)
             ],
             "recomputed": computed is not None,
-            "grid": _grid(events, z_t, views, patch_at, shown) if known and views else None,
+            "grid": _grid(events, z_t, views, patch_at, view) if known and views else None,
         }
 
 

@@ -1,4 +1,9 @@
-"""Activation histograms: 8 bins an octave, the bin of a positive float16 being its top bits (bits >> 7)."""
+"""Activation histograms: eight bins an octave over the positive float16 numbers.
+
+The bits of a positive float16, read as an integer, rise with its value: five bits of exponent, then ten of mantissa. So
+the bin is `bits >> 7`: all of the exponent and the three highest mantissa bits. Binning needs no logarithm, and the
+same value falls into the same bin on every device.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,15 @@ import numpy as np
 from precompute.utils.types import Array
 
 N_BINS = 256
-_SHIFT = 7  # 10 mantissa bits, 3 of which stay: 8 bins per octave
-_TOP = 0x7BFF  # bits of the largest finite float16
+_SHIFT = 7
+"""Mantissa bits that are dropped: three of ten stay, eight bins an octave."""
+_LARGEST = 0x7BFF
+"""Bits of the largest finite float16."""
 
-# Edges in stored units: bin b holds [EDGES[b], EDGES[b + 1]).
 EDGES: Array = (
-    np.minimum(np.arange(N_BINS + 1) << _SHIFT, _TOP).astype(np.uint16).view(np.float16).astype(np.float64)
+    np.minimum(np.arange(N_BINS + 1) << _SHIFT, _LARGEST).astype(np.uint16).view(np.float16).astype(np.float64)
 )
+"""float64 [257], in stored units: bin b holds [EDGES[b], EDGES[b + 1])."""
 
 
 def percentile(hist: Array, quantile: float, largest: Array) -> Array:
@@ -42,18 +49,25 @@ def percentile(hist: Array, quantile: float, largest: Array) -> Array:
 
 
 def pack(hist: Array) -> bytes:
-    """int64 [2, 256] as a small blob: zlib over planes of bytes, all lowest ones first."""
+    """int64 [2, 256] as a small blob: zlib over the lowest bytes of all counts, then over the second ones, and so on.
+
+    Most counts are small, so the planes of the higher bytes are zeros and take next to nothing."""
     planes = np.ascontiguousarray(hist.astype("<i8").reshape(-1, 1).view(np.uint8).T)
     return zlib.compress(planes.tobytes(), 6)
 
 
 def unpack(blob: bytes) -> Array:
+    """int64 [2, 256]: what `pack` was given."""
     planes = np.frombuffer(zlib.decompress(blob), np.uint8).reshape(8, -1)
     return np.ascontiguousarray(planes.T).view("<i8").reshape(2, N_BINS)
 
 
 def trimmed(counts: Array, unit: float) -> dict[str, list[Any]]:
-    """Counts between edges in z, without the empty bins at both ends."""
+    """{edges, counts} without the empty bins at both ends, edges in z.
+
+    Args:
+        counts: int64 [256]. unit: one stored unit in z.
+    """
     used = np.flatnonzero(counts)
     if not len(used):
         return {"edges": [], "counts": []}

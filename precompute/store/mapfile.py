@@ -1,4 +1,4 @@
-"""`map.bin`: where every feature lies on the map, and what colours it, as columns a page reads without parsing.
+"""`map.bin`: where every feature lies on the map, and its colours, as columns that a page reads without parsing.
 
 Little-endian. 16 bytes of header: `SXM1`, the number of features F as uint32, 8 zero bytes. Then F values of each
 column, one column after the other, in the order of FIELDS; entry i is feature i. Seven bytes a feature.
@@ -28,66 +28,64 @@ DECADES = 6  # of density: 10^-6 and all below is 1, everywhere is 255
 
 
 class FeatureMap(NamedTuple):
-    """The columns as stored [F]; `omega_of` and `density_of` turn the small numbers back."""
+    """The columns of all features as stored, each [F]."""
 
     x: Array
+    """uint16: place from left to right; `NOWHERE` for a dead feature."""
     y: Array
+    """uint16: place from top to bottom; `NOWHERE` for a dead feature."""
     verdict: Array
-    """Place in schema.VERDICTS."""
+    """uint8: place in schema.VERDICTS."""
     omega: Array
-    """0 for none; else 1 … 255 for −1 … 1."""
+    """uint8: 0 for none; else 1 … 255 for ω = −1 … 1, (v − 128) / 127."""
     density: Array
-    """Of the denser modality: 0 for never active; else 1 … 255 for 10^-6 … 1, logarithmic."""
+    """uint8: share of tokens, of the denser modality. 0 for never active; else 1 … 255 for 10^-6 … 1, logarithmic."""
 
 
 def quantise_places(place_n2: Array) -> Array:
-    """uint16 [n, 2]: the map scaled to 0 … LAST by its larger side."""
+    """uint16 [n, 2]: places scaled to 0 … LAST by the longer side of the map.
+
+    Args:
+        place_n2: float64 [n, 2].
+    """
     if not len(place_n2):
         return np.zeros((0, 2), dtype=np.uint16)
     low, high = place_n2.min(0), place_n2.max(0)
     span = max(float((high - low).max()), 1e-30)
     middle = (low + high) / 2
-    found: Array = np.rint(((place_n2 - middle) / span + 0.5) * LAST).astype(np.uint16)
-    return found
+    return np.rint(((place_n2 - middle) / span + 0.5) * LAST).astype(np.uint16)
 
 
 def quantise_omega(omega: Array) -> Array:
+    """uint8 [F] of float64 [F]: 0 for NaN, else ω in 255 steps."""
     known = ~np.isnan(omega)
     steps = np.rint(np.clip(np.where(known, omega, 0), -1, 1) * 127) + 128
-    found: Array = np.where(known, steps, 0).astype(np.uint8)
-    return found
-
-
-def omega_of(stored: Array) -> Array:
-    return np.where(stored > 0, (stored.astype(np.float64) - 128) / 127, np.nan)
+    return np.where(known, steps, 0).astype(np.uint8)
 
 
 def quantise_density(density: Array) -> Array:
+    """uint8 [F] of float64 [F], shares of tokens: 0 for 0, else their logarithm in 255 steps."""
     steps = 1 + np.rint(254 * np.clip(1 + np.log10(np.maximum(density, 1e-30)) / DECADES, 0, 1))
-    found: Array = np.where(density > 0, steps, 0).astype(np.uint8)
-    return found
-
-
-def density_of(stored: Array) -> Array:
-    return np.where(stored > 0, 10 ** (DECADES * ((stored.astype(np.float64) - 1) / 254 - 1)), 0.0)
+    return np.where(density > 0, steps, 0).astype(np.uint8)
 
 
 def write_map(path: Path, columns: FeatureMap) -> None:
+    """Writes `map.bin`."""
     parts = [np.ascontiguousarray(values, dtype=FIELDS[name]) for name, values in columns._asdict().items()]
     with atomic_write(path) as file:
         file.write(b"".join([HEADER.pack(MAGIC, len(columns.x)), *(part.tobytes() for part in parts)]))
 
 
 def read_map(path: Path) -> FeatureMap:
-    """Raises SaevxError: absent (an older store), or not such a file."""
+    """Reads `map.bin`. Raises SaevxError where it is missing (an older store), or no such file."""
     if not path.is_file():
         raise SaevxError(ABSENT)
     data = path.read_bytes()
     magic, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
     if magic != MAGIC or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in FIELDS.values()):
         raise SaevxError(f"{path.name} is no map of features, or is cut off.")
-    at, found = HEADER.size, []
+    at, columns = HEADER.size, []
     for kind in FIELDS.values():
-        found.append(np.frombuffer(data, kind, n, at))
-        at += found[-1].nbytes
-    return FeatureMap(*found)
+        columns.append(np.frombuffer(data, kind, n, at))
+        at += columns[-1].nbytes
+    return FeatureMap(*columns)

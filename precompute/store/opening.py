@@ -62,10 +62,10 @@ class Stamp(NamedTuple):
     def from_file(cls, path: Path | str) -> Stamp | None:
         """None where there is no such file, or it cannot be looked at."""
         try:
-            found = os.stat(path)  # noqa: PTH116 - each request asks, and making a Path takes longer than looking
+            status = os.stat(path)  # noqa: PTH116 - each request asks, and making a Path takes longer than looking
         except (OSError, ValueError):
             return None
-        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def read_manifest(store: Path) -> Item:
@@ -114,10 +114,10 @@ def _check_version(store: Path, version: object) -> None:
     )
 
 
-def _misshapen(found: Mapping[str, Any], shape: Item) -> str | None:
+def _misshapen(values: Mapping[str, Any], shape: Item) -> str | None:
     """The first name whose value is missing or of another kind."""
     for name, kind in shape.items():
-        value = found.get(name)
+        value = values.get(name)
         if not isinstance(value, dict if isinstance(kind, dict) else kind) or isinstance(value, bool):
             return name
         if isinstance(kind, dict) and (inner := _misshapen(value, kind)):
@@ -173,7 +173,7 @@ def without_images(manifest: Item) -> Item:
         "images": {"n": len(names) - sum(other), "bytes": None},
     }
     if sizes is not None:
-        bare["sizes"] = [size for size, kept in zip(sizes, other, strict=True) if kept]
+        bare["sizes"] = [size for size, is_other in zip(sizes, other, strict=True) if is_other]
         bare["images"]["bytes"] = sum(sizes) - sum(bare["sizes"])
     return bare
 

@@ -27,13 +27,13 @@ MODALITIES = ("text", "image")  # axis order everywhere
 TOKEN_KINDS = ("text", "image", "special", "sink")
 
 SHOWN, AROUND = 20, 12
-"""Examples of a feature's strongest; text tokens shown on either side of one."""
+"""Listed examples of a feature and modality; text tokens of an example on either side of the strongest one."""
 TOP = 40
-"""Strongest samples that the pass keeps of a feature and modality: twice what is shown, as some are folded."""
+"""Strongest samples that the pass collects of a feature and modality: twice `SHOWN`, as some are folded."""
 N_BANDS, BAND = 4, 8
 """Octaves of activation below the maximum, the last open below; samples drawn from each."""
 KEPT_MAXIMA = 256
-"""Of a sample and modality, the features whose maxima are kept: those with the largest relative to their p99.9."""
+"""Stored maxima of a sample and modality: the features with the largest relative to their p99.9."""
 
 VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
 KINDS = ("text-image", "text-text", "image-image")
@@ -236,10 +236,10 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
 )
 
-# Full text: rowid = features.id and samples.row; nothing but the index is stored (`content=''`). SQLAlchemy has no
-# construct for FTS5. What a word is, texts.py says: SQLite's tokenizers know neither languages without spaces nor the
-# characters that Unicode gained since 2012. The tables are given units with blanks between (`query.indexed_words`), and
-# to the tokenizer everything but a blank is part of a unit.
+# Full text: rowid = features.id and samples.row; only the index is stored (`content=''`). SQLAlchemy has no construct
+# for FTS5. SQLite's tokenizers know neither languages without spaces nor characters that Unicode gained since 2012, so
+# utils/text.py splits texts into units: the tables are given units with blanks between (`sql.indexed_words`), and to
+# the tokenizer everything but a blank is part of a unit.
 _SIGNS = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum()).replace("'", "''").replace('"', '""')
 _TOKENIZE = f"tokenize=\"porter ascii tokenchars '{_SIGNS}'\""
 FTS = (

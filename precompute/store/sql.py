@@ -1,6 +1,4 @@
-"""How the reader asks SQLite: read-only, immutable, with a time limit; and keyset pages that stay fast at
-any depth.
-"""
+"""How the reader queries SQLite: read-only, immutable, with a time limit; keyset pages are fast at any depth."""
 
 from __future__ import annotations
 
@@ -52,8 +50,8 @@ class Page(NamedTuple):
 
 
 def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
-    """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted. Once the file is another one
-    than now, no new connection is made to it."""
+    """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted. When another file has taken
+    its place, no new connection is made."""
     known = Stamp.from_file(path)
 
     def connect() -> sqlite3.Connection:
@@ -75,7 +73,7 @@ def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
 
 
 def _limit(raw: Any, seconds: float) -> None:
-    """Interrupts what this connection of the driver runs from now on longer than that."""
+    """From now on, interrupts any statement on this driver's connection that runs longer than that."""
     end = time.monotonic() + seconds
     raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
 
@@ -89,12 +87,12 @@ def changed(path: Path) -> StoreUnreadable:
 
 @contextmanager
 def in_sentences() -> Iterator[None]:
-    """What SQLite says of a file that it cannot read, and of a query that took too long, as a SaevxError."""
+    """Turns SQLite's errors about a file that it cannot read, or a query that took too long, into a SaevxError."""
     try:
         yield
     except (sqlite3.DatabaseError, DatabaseError) as error:
         raw = error.orig if isinstance(error, DatabaseError) else error
-        code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits tell more than is asked
+        code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
         if code == sqlite3.SQLITE_INTERRUPT:
             raise SaevxError(STOPPED) from error
         if code in UNREADABLE:
@@ -116,8 +114,8 @@ def fetch(engine: Engine, query: Executable, parameters: Any = None) -> Sequence
 
 
 def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """All rows of a statement, as the driver's tuples, JSON as text: for what every page asks, where building the query
-    and a row object each would take several times what SQLite does.
+    """All rows of a statement, as the driver's tuples, JSON as text: for the queries of every page, where SQLAlchemy's
+    query and row objects would take several times as long as SQLite itself.
 
     Raises:
         SaevxError, StoreUnreadable: as `fetch`.
@@ -166,17 +164,17 @@ class PlainQuery:
 
 
 def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
-    """The one column of many rows, as the driver gives them: a row object each would take longer than SQLite does."""
+    """The one column of many rows, as the driver gives them: row objects would take longer than SQLite itself."""
     with in_sentences(), engine.connect() as conn:
-        told = query.compile(engine, compile_kwargs={"literal_binds": True})
+        compiled = query.compile(engine, compile_kwargs={"literal_binds": True})
         raw = conn.connection.driver_connection
         assert raw is not None
         raw.set_progress_handler(None, 0)
-        yield from (value for (value,) in raw.execute(str(told)))
+        yield from (value for (value,) in raw.execute(str(compiled)))
 
 
 def encode_cursor(tag: str, value: Any, key: int) -> str:
-    """The place after (value, key) in the list that `tag` stands for; see `StoreBase.list_tag`."""
+    """The place after (value, key) in the list that `tag` stands for; see `Core.list_tag`."""
     return base64.urlsafe_b64encode(json.dumps([tag, value, key]).encode()).decode().rstrip("=")
 
 
@@ -222,6 +220,9 @@ def keyset_page(
 ) -> tuple[Sequence[Row[Any]], int, str | None]:
     """Rows of `query` in the order (by, key); rows where `by` is null come last in either order.
 
+    A page begins after the last row of the page before, whose (by, key) is in the cursor. SQLite finds that place in an
+    index, so a page deep in a list is as fast as the first one; OFFSET would read all rows before it.
+
     Args:
         order: "asc" or "desc".
         cursor: as a former page returned it.
@@ -237,44 +238,41 @@ def keyset_page(
     limit = max(1, min(int(limit), 1000))
     if total is None:
         total = int(fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0])
-    # Two index-ordered runs, values then nulls, so that SQLite walks an index instead of sorting.
     start = decode_cursor(tag, cursor) if cursor else None
     if total == 0:  # an index would be walked to its end
         return [], 0, None
-    found: list[Row[Any]] = []
-    down = order == "desc"
+    rows: list[Row[Any]] = []
+    # Rows with a value, then those without: in each of the two SQLite walks an index instead of sorting.
     if start is None or start[0] is not None:
-        after: list[ColumnElement[bool]] = []
-        if start is not None:
-            if by is key:
-                after = [key < start[1] if down else key > start[1]]
-            else:
-                edge = tuple_(by, key)
-                after = [edge < start if down else edge > start]
+        down = order == "desc"
+        after = [] if start is None else [_is_after(start, by, key, down)]
         # That walk passes n · limit / total rows, unless a filter bounds it. Where sorting the whole list reads fewer,
-        # the plus keeps SQLite from it.
+        # the plus keeps SQLite from walking the index.
         bounded = any(getattr(one, "left", None) is by for one in where)
         sparse = bool(where) and not bounded and total * total < n * limit
         first: Any = literal_column(f"+{by.table.name}.{by.name}") if sparse else by
-        ordering = [key.desc() if down else key] if by is key else [first.desc(), key.desc()] if down else [first, key]
-        found += fetch(
-            engine, query.where(by.is_not(None), *where, *after).order_by(*ordering).limit(limit + 1)
-        )
-    if len(found) <= limit and by is not key:
+        ordering = [key] if by is key else [first, key]
+        in_order = query.where(by.is_not(None), *where, *after).order_by(*(c.desc() if down else c for c in ordering))
+        rows += fetch(engine, in_order.limit(limit + 1))
+    if len(rows) <= limit and by is not key:
         past = [key > start[1]] if start is not None and start[0] is None else []
-        rest = query.where(by.is_(None), *where, *past).order_by(key).limit(limit + 1 - len(found))
-        found += fetch(engine, rest)
-    more = len(found) > limit
-    found = found[:limit]
-    last = found[-1]._mapping if found else None
-    return found, total, encode_cursor(tag, last[by], last[key]) if more and last is not None else None
+        rows += fetch(engine, query.where(by.is_(None), *where, *past).order_by(key).limit(limit + 1 - len(rows)))
+    last = rows[limit - 1]._mapping if len(rows) > limit else None
+    return rows[:limit], total, encode_cursor(tag, last[by], last[key]) if last is not None else None
+
+
+def _is_after(start: tuple[Any, int], by: Column[Any], key: Column[Any], down: bool) -> ColumnElement[bool]:
+    """Whether a row comes after (value, key) in the order (by, key)."""
+    if by is key:
+        return key < start[1] if down else key > start[1]
+    return tuple_(by, key) < start if down else tuple_(by, key) > start
 
 
 def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
-    """A person's words as an FTS5 query, whatever characters they hold; "" where nothing of them can be searched for.
+    """The words of a search as an FTS5 query, whatever characters they hold; "" where there is nothing to search for.
 
-    Each word is a quoted string of search units, or several with OR between; the last one is a prefix unless told
-    otherwise. `join` is " AND " where all words must be there, " OR " where one is enough."""
+    Each word is a quoted string of search units, or several with OR between; the last one is a prefix where
+    `prefix`. `join` is " AND " where all words must be there, " OR " where one is enough."""
     words = query_words(q)
     strings = [[f'"{" ".join(one).replace(chr(34), chr(34) * 2)}"' for one in word] for word in words]
     if strings and prefix:
@@ -292,5 +290,5 @@ def has_words(key: Column[Any], table: str, q: str) -> ColumnElement[bool]:
 
 
 def indexed_words(words: str) -> str:
-    """A text as the full-text tables take it, so that `match_words` finds it: its search units with blanks between."""
+    """A text as the full-text tables store it, for `match_words`: its search units with blanks between."""
     return " ".join(search_units(words))

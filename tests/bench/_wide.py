@@ -20,11 +20,11 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.histogram import N_BINS
 from precompute.store.making.unfinished import save_json, save_step
-from precompute.store.making.writer import finish
 from precompute.store.reader import Store
 from precompute.utils.stats import histogram, quantiles
 from precompute.utils.types import Array
 from tests.bench._npy import as_npy, blocks
+from tests.helpers.synthetic import finish
 
 SIDE = 6
 PATCHES = SIDE * SIDE

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precompute.store.histogram import N_BINS
+from precompute.utils.types import Array
 
-Array = NDArray[Any]
 TOP = 40
 BAND = 8
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from precompute.steps import cooccur, flag, index, label, score, weigh
-from precompute.store.making.writer import finish
+from precompute.store.making.writer import seal, write_database, write_pairs
 from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
 from precompute.utils.types import Array
 from tests.helpers.accumulator_reference import accumulate
@@ -273,6 +273,13 @@ def run_steps(part: Path, manifest: dict[str, Any], options: dict[str, Any]) -> 
     for step in (weigh, score, flag, cooccur, index, label):
         manifest = {**manifest, **step.run(part, manifest, options)}
     return manifest
+
+
+def finish(part: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Turns STORE.part with all steps done into a finished store in its place, and returns its manifest."""
+    write_database(part, manifest)
+    write_pairs(part, manifest)
+    return seal(part, manifest)
 
 
 def write_store(out: Path, n: int = 240, seed: int = 0) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""What an example shows of its side, as one number: the window of text around its token, or its image file."""
+"""What an example shows of its side, as one number: the window of text around its token, or its image file.
+
+Two examples with the same number show the same, so only one of them is listed (steps/folding.py, `saevx verify`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,28 +23,31 @@ TOKENS_AT_ONCE = 1 << 20
 
 
 class Files(NamedTuple):
-    """Which samples have which image files, by a number a file."""
+    """Which samples have which image files; files of the same content have the same number."""
 
     first_n: Array
-    """int64: the sample's first; −1 where it has none."""
+    """int64 [N]: the number of the sample's first file; −1 where it has none."""
     several: dict[int, tuple[list[Any], Array]]
-    """Of the rows with several images their views, and the number of each view's file."""
+    """row → views, and the number of each view's file, int64 [views]: of the samples with several images alone."""
 
 
-def number_files(n: int, records: Iterable[tuple[int, list[Any], list[Any]]]) -> Files:
-    """
+def number_files(n: int, images: Iterable[tuple[Sequence[str], str]]) -> Files:
+    """Numbers the image files of all samples by their content.
+
     Args:
         n: samples.
-        records: row, images and views of samples.
+        images: of each sample, in row order, the SHA-256 of its image files and its views as JSON.
     """
     numbers: dict[str, int] = {}
     first_n = np.full(n, -1, np.int64)
     several = {}
-    for row, images, grids in records:
-        own = np.array([numbers.setdefault(str(image["sha256"]), len(numbers)) for image in images], np.int64)
-        first_n[row] = own[0] if len(own) else -1
+    for row, (hashes, views) in enumerate(images):
+        own = [numbers.setdefault(sha256, len(numbers)) for sha256 in hashes]
+        if own:
+            first_n[row] = own[0]
         if len(own) > 1:
-            several[row] = (grids, own[[int(grid[3]) for grid in grids]])
+            grids = json.loads(views)
+            several[row] = (grids, np.array(own)[[int(grid[3]) for grid in grids]])
     return Files(first_n, several)
 
 
@@ -48,7 +55,9 @@ def views(events: Events, files: Files, modality: int, row_lc: Array, position_l
     """int64 [l, c]: one number for all that an example shows of its side: the window of text, or the image file.
 
     Args:
-        row_lc: −1 where there is none; the number is then without meaning.
+        modality: 0 text, 1 image.
+        row_lc: int [l, c], the samples of l lists; −1 where a list has ended, and the number is then meaningless.
+        position_lc: int [l, c], the example's place in the sample's token list.
     """
     view_lc = np.full(row_lc.shape, -1)
     valid = row_lc >= 0
@@ -59,7 +68,7 @@ def views(events: Events, files: Files, modality: int, row_lc: Array, position_l
 
 
 def image_files(events: Events, files: Files, row_e: Array, position_e: Array) -> Array:
-    """int64 [e]: the number of the image file that holds each patch."""
+    """int64 [e]: the number of the image file that holds the patch at `position_e` of sample `row_e`, both int [e]."""
     file_e: Array = files.first_n[row_e]
     several = np.flatnonzero(np.isin(row_e, list(files.several)))
     order = several[np.argsort(row_e[several], kind="stable")]
@@ -74,7 +83,11 @@ def image_files(events: Events, files: Files, row_e: Array, position_e: Array) -
 
 
 def windows(events: Events, row_e: Array, position_e: Array) -> Array:
-    """int64 [e]: a hash of the text tokens around each in their places, as far as an example shows them."""
+    """int64 [e]: a hash of the text tokens that an example shows around position `position_e` of sample `row_e`.
+
+    The tokens are hashed in order, and places beyond the sample's ends as −1: windows agree where they have the same
+    tokens and the same place in them. Samples are read some million tokens at a time.
+    """
     order = np.argsort(row_e, kind="stable")
     rows, first = np.unique(row_e[order], return_index=True)
     first = np.append(first, len(order))

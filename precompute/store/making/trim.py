@@ -1,9 +1,11 @@
-"""Which samples' events a store keeps (`--events all|examples|none`), and the rewriting of `events/` to these.
+"""Whose events a store holds (`--events all|examples|none`), and the rewriting of `events/` to these samples.
 
-Token lists, maxima and every table stay of all samples: lists, scores, search and captions need no more. What is left
-out are `token_event`, `event_feature` and `event_value` of the other samples, which a server with the model can compute
-anew. Runs when all steps are done, as these read all events. Nothing of the full arrays is touched until the trimmed
-ones are whole: `write` may be killed and repeated, and so may `settle`, which puts them in place.
+Token lists, maxima and every table stay of all samples: lists, scores, search and captions need no more. Of the other
+samples `token_event`, `event_feature` and `event_value` are left out; a server with the model can compute them again.
+
+This runs when all steps are done, as steps read all events. The full arrays stay as they are until the trimmed ones are
+complete (marked by the file `whole`), so `write` may be stopped and repeated, and so may `publish`, which puts the
+trimmed arrays in place of the full ones by renaming one folder.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from precompute.utils import memory
 from precompute.utils.files import new_array
 from precompute.utils.types import Array
 
-Kept = Literal["all", "examples", "none"]
-KEPT: tuple[Kept, ...] = ("all", "examples", "none")
+EventChoice = Literal["all", "examples", "none"]
+EVENT_CHOICES: tuple[EventChoice, ...] = ("all", "examples", "none")
 """From the largest store to the smallest."""
 
 EVENTS, FRESH, WHOLE = "events", "events.kept", "whole"
@@ -35,30 +37,30 @@ BYTES_A_CHECKSUM = 110
 _FEATURES_AT_ONCE = 1 << 14
 
 
-def shown_rows(data: Collected) -> Array:
+def example_rows(data: Collected) -> Array:
     """int64, rising: the rows that a feature's page or a flag's list shows: every example, and every sample whose flag
     has a reason, with the sample that it nearly repeats."""
-    shown = np.zeros(data.n_samples, dtype=bool)
+    is_shown = np.zeros(data.n_samples, dtype=bool)
     for name in ("top_row", "band_row"):
         rows = data.examples[name]
         for low in range(0, len(rows), _FEATURES_AT_ONCE):
-            some = rows[low : low + _FEATURES_AT_ONCE].ravel()
-            shown[some[some >= 0]] = True
+            block = rows[low : low + _FEATURES_AT_ONCE].ravel()
+            is_shown[block[block >= 0]] = True
     flagged = load_json(data.part, "flag")["reasons"]
-    shown[[int(row) for row, _, _ in flagged]] = True
+    is_shown[[int(row) for row, _, _ in flagged]] = True
     repeats = [int(row) for row, flag, _ in flagged if flag == "near-duplicate"]
     if repeats:
         with np.load(data.part / "steps" / "flag.npz", allow_pickle=False) as file:
             near = file["near_row"][repeats]
-        shown[near[near >= 0]] = True
-    return np.flatnonzero(shown)
+        is_shown[near[near >= 0]] = True
+    return np.flatnonzero(is_shown)
 
 
-def rows_of(data: Collected, kept: Kept) -> Array | None:
-    """The rows whose events are kept; None for all."""
-    if kept == "all":
+def rows_of(data: Collected, choice: EventChoice) -> Array | None:
+    """int64, rising: the rows whose events stay in the store; None for all."""
+    if choice == "all":
         return None
-    return shown_rows(data) if kept == "examples" else np.zeros(0, np.int64)
+    return example_rows(data) if choice == "examples" else np.zeros(0, np.int64)
 
 
 def event_bytes(events: Events, rows: Array | None) -> int:
@@ -67,8 +69,8 @@ def event_bytes(events: Events, rows: Array | None) -> int:
     if rows is None:
         return len(events.event_feature) * one + len(events.token_event) * 8
     tokens = events.sample_token[rows + 1] - events.sample_token[rows]
-    found = events.token_event[events.sample_token[rows + 1]] - events.token_event[events.sample_token[rows]]
-    return int(found.sum()) * one + (int(tokens.sum()) + 1 + 2 * len(rows) + 1) * 8
+    n_events = events.token_event[events.sample_token[rows + 1]] - events.token_event[events.sample_token[rows]]
+    return int(n_events.sum()) * one + (int(tokens.sum()) + 1 + 2 * len(rows) + 1) * 8
 
 
 def other_bytes(part: Path) -> int:
@@ -83,21 +85,25 @@ def other_bytes(part: Path) -> int:
     return sum(path.stat().st_size for path in stays) + BYTES_A_CHECKSUM * len(stays)
 
 
-def choose(asked: Kept | None, most_gb: float | None, bytes_of: Mapping[Kept, float]) -> Kept:
-    """What is kept: what is asked for, else the most that fits.
+def choose(choice: EventChoice | None, most_gb: float | None, bytes_of: Mapping[EventChoice, float]) -> EventChoice:
+    """Whose events stay: `choice` where there is one, else the most that fits.
+
+    Args:
+        most_gb: limit of the store's size, None for no limit.
+        bytes_of: size of the store by choice.
 
     Raises:
-        SaevxError: it does not fit, or nothing does.
+        SaevxError: the choice does not fit, or nothing does.
     """
     if most_gb is None:
-        return asked or "all"
-    tried = KEPT if asked is None else (asked,)
-    for kept in tried:
-        if bytes_of[kept] <= most_gb * 1e9:
-            return kept
-    least, need = tried[-1], bytes_of[tried[-1]] / 1e9
-    smaller = [kept for kept in KEPT if bytes_of[kept] <= most_gb * 1e9]
-    way = f"take --events {smaller[0]} or " if smaller else ""
+        return choice or "all"
+    candidates = EVENT_CHOICES if choice is None else (choice,)
+    fitting = [one for one in EVENT_CHOICES if bytes_of[one] <= most_gb * 1e9]
+    for one in candidates:
+        if one in fitting:
+            return one
+    least, need = candidates[-1], bytes_of[candidates[-1]] / 1e9
+    way = f"take --events {fitting[0]} or " if fitting else ""
     raise SaevxError(
         f"With --events {least} this store needs {need:.3g} GB, more than --max-store-gb {most_gb:g}: "
         f"{way}raise --max-store-gb to {np.ceil(need * 1000) / 1000:.10g} or give fewer pairs."
@@ -105,10 +111,10 @@ def choose(asked: Kept | None, most_gb: float | None, bytes_of: Mapping[Kept, fl
 
 
 def write(part: Path, scale_log2: int, rows: Array) -> None:
-    """The trimmed arrays, beside the full ones.
+    """Writes the trimmed arrays to a folder next to the full ones.
 
     Args:
-        rows: int64, rising.
+        rows: int64 [K], rising: the samples whose events stay.
     """
     fresh = part / FRESH
     shutil.rmtree(fresh, ignore_errors=True)
@@ -142,8 +148,8 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
     (fresh / WHOLE).touch()
 
 
-def settle(part: Path) -> None:
-    """Puts the trimmed arrays, where there are whole ones, in the place of the full ones; repeatable."""
+def publish(part: Path) -> None:
+    """Puts the trimmed arrays, where they are complete, in place of the full ones. It may be repeated."""
     fresh, place = part / FRESH, part / EVENTS
     if (fresh / WHOLE).is_file():
         shutil.rmtree(place, ignore_errors=True)
@@ -152,12 +158,16 @@ def settle(part: Path) -> None:
 
 
 def forget(part: Path) -> None:
-    """Removes what an earlier run trimmed and did not put in place."""
+    """Removes trimmed arrays that an earlier run did not put in place."""
     shutil.rmtree(part / FRESH, ignore_errors=True)
 
 
 def _runs(low: Array, high: Array, most: int) -> Iterator[slice]:
-    """Slices of at most `most` entries that cover the runs low…high−1; runs that touch are joined."""
+    """Slices of at most `most` entries that cover the runs low…high−1; runs that touch are joined.
+
+    Args:
+        low, high: int64 [n], rising.
+    """
     if not len(low):
         return
     begins = np.flatnonzero(np.r_[True, low[1:] != high[:-1]])

@@ -1,4 +1,4 @@
-"""What `collect` left in STORE.part, as the later steps read it: accumulators, per-sample maxima, residuals.
+"""What `collect` and the steps leave in STORE.part, as later steps read it: accumulators, maxima, residuals, samples.
 
 Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unless a name says z.
 """
@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.store.events import Events
+from precompute.store.making.sample_records import Records, SampleRecords
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, write_text
@@ -25,7 +26,6 @@ from precompute.utils.types import Array
 
 BLOCK = 1 << 20
 """Maxima at a time."""
-_READ = 1 << 26
 
 
 class Collected:
@@ -47,13 +47,14 @@ class Collected:
 
     @cached_property
     def accum(self) -> dict[str, Array]:
-        """count, total, max, hist, top_*, band_* per feature and modality (accumulate.tables)."""
+        """count, total, max, hist, top_*, band_* per feature and modality (collect/accumulators.py)."""
         with np.load(self.part / "collect" / "accum.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
     @cached_property
     def examples(self) -> dict[str, Array]:
-        """top_*, band_* as they are shown, those that show the same folded (examples.fold); left by step `flag`."""
+        """top_*, band_* as pages show them, with examples that show the same folded (steps/folding.py); step `flag`
+        writes them."""
         return load_step(self.part, "examples")
 
     @cached_property
@@ -67,22 +68,23 @@ class Collected:
         return len(self.sample["n_text"])
 
     @cached_property
-    def samples(self) -> Records:
+    def samples(self) -> SampleRecords:
         """One record per sample, in row order: sample_id, text, images, views, extra, source."""
-        return Records(self.part / "collect" / "samples.jsonl")
+        return SampleRecords(self.part / "collect" / "samples.jsonl")
 
     @cached_property
-    def quarantine(self) -> Records:
+    def rejected_rows(self) -> Records:
+        """One record per rejected row of the data: index, sample_id, reason."""
         return Records(self.part / "collect" / "quarantine.jsonl")
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Each token's text: a word's first piece starts with a space, bytes of a character are marks (pieces.py)."""
+        """Each token's text: a word's first piece starts with a space, bytes of a character are marks."""
         words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text("utf-8"))
         return words
 
     def token(self, row: int, position: int) -> str:
-        """The text of a sample's token, with the rest of a character that it shares with its neighbours."""
+        """The text of a sample's token, with all of a character that it shares with its neighbours."""
         low, high = (int(x) for x in self.events.sample_token[row : row + 2])
         near = range(max(low, low + position - NEAR), min(high, low + position + NEAR + 1))
         pieces = [self.vocabulary[int(token)] for token in self.events.token_id[near.start : near.stop]]
@@ -90,14 +92,17 @@ class Collected:
 
     @cached_property
     def max_offset(self) -> Array:
+        """int64 [2N+1]: maxima of (row, modality) at row·2+modality, of every feature that is active there."""
         return self._map("max_full_offset")
 
     @cached_property
     def max_feature(self) -> Array:
+        """uint16 or uint32; features rise inside a (row, modality)."""
         return self._map("max_full_feature")
 
     @cached_property
     def max_value(self) -> Array:
+        """float16, in stored units."""
         return self._map("max_full_value")
 
     @cached_property
@@ -107,15 +112,17 @@ class Collected:
 
     @cached_property
     def resid_row(self) -> Array:
+        """int64 [R]: the sample of each."""
         return np.asarray(self._map("resid_row"))
 
     @cached_property
     def resid_pos(self) -> Array:
+        """int32 [R]: the place in the sample's token list."""
         return np.asarray(self._map("resid_pos"))
 
     @cached_property
     def resid_modality(self) -> Array:
-        """uint8 [R]."""
+        """uint8 [R]: 0 text, 1 image."""
         return np.asarray(
             self.events.token_modality[self.events.sample_token[self.resid_row] + self.resid_pos]
         )
@@ -145,8 +152,10 @@ class Collected:
         return csr_matrix((data, self.max_feature[take].astype(np.int64), offsets(stop - start)), shape=shape)
 
     def blocks(self, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
-        """Runs of rows with about `entries` maxima each, at least one row a run; when the next is asked for, what was
-        read for the last one no longer counts as resident."""
+        """Runs of rows (low, high) with about `entries` maxima each, at least one row a run.
+
+        Before the next run the pages that were read for the last one are given back to the system: mapped pages would
+        otherwise stay resident, up to the size of all arrays."""
         ends = np.asarray(self.max_offset[2::2])
         low = 0
         while low < self.n_samples:
@@ -155,31 +164,6 @@ class Collected:
             yield low, high
             memory.release(*vars(self).values(), *vars(self.events).values())
             low = high
-
-
-class Records(Sequence[dict[str, Any]]):
-    """The lines of a JSONL file, each read when it is asked for: a million of them would fill the memory."""
-
-    def __init__(self, path: Path) -> None:
-        raw = np.memmap(path, np.uint8, "r") if path.exists() and path.stat().st_size else np.zeros(0, np.uint8)
-        ends = [np.zeros(1, np.int64)]
-        for low in range(0, len(raw), _READ):
-            ends.append(np.flatnonzero(raw[low : low + _READ] == ord("\n")) + low + 1)
-        self.raw, self.offset = raw, np.concatenate(ends)
-
-    def __len__(self) -> int:
-        return len(self.offset) - 1
-
-    @overload
-    def __getitem__(self, at: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        at = range(len(self))[at]
-        record: dict[str, Any] = json.loads(self.raw[self.offset[at] : self.offset[at + 1]].tobytes())
-        return record
 
 
 class Lens(Sequence[dict[str, list[list[Any]]]]):
@@ -195,7 +179,7 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
         self.step, self.vocabulary, self.n_features = step, vocabulary, n_features
 
     @classmethod
-    def of(cls, data: Collected) -> Lens:
+    def from_steps(cls, data: Collected) -> Lens:
         return cls(load_step(data.part, "logits"), data.vocabulary, data.n_features)
 
     def __len__(self) -> int:
@@ -218,13 +202,13 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
             columns.append([list(map(list, zip(*one, strict=True))) for one in both])
         return [dict(zip(self.SIDES, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def tokens(self, side: str, some: slice = slice(None)) -> list[list[str]]:
-        """Of some features, or all, the tokens of one side alone, the strongest first."""
+    def tokens(self, side: str, features: slice = slice(None)) -> list[list[str]]:
+        """The tokens of one side alone, the strongest first, of all features or of a range of them."""
         if not self.step:
-            return [[] for _ in range(*some.indices(len(self)))]
+            return [[] for _ in range(*features.indices(len(self)))]
         words = self.vocabulary
         return [
-            [words[t] if t < len(words) else f"<{t}>" for t in tokens] for tokens in self.step[side][some].tolist()
+            [words[t] if t < len(words) else f"<{t}>" for t in tokens] for tokens in self.step[side][features].tolist()
         ]
 
 
@@ -250,6 +234,7 @@ def load_step(part: Path, name: str) -> dict[str, Array]:
 
 
 def save_step(part: Path, name: str, **arrays: Array) -> None:
+    """Writes the arrays that a step leaves, of any shape, for `load_step`."""
     with atomic_write(steps_folder(part) / f"{name}.npz") as file:
         np.savez(file, allow_pickle=False, **arrays)
 

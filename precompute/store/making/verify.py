@@ -1,4 +1,4 @@
-"""`saevx verify STORE`: does a finished store agree with itself? Every file, every count, every example."""
+"""`saevx verify STORE`: checks that a finished store agrees with itself: every file, every count, every example."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.cooccurrence import COLUMNS
 from precompute.store.events import of_bits
-from precompute.store.making.verify_examples import ByGroup, Examples, Run, need, table
+from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
@@ -51,11 +51,11 @@ def verify(path: Path) -> list[Check]:
             _database,
             _counts,
             _offsets,
-            _kept,
+            _events,
             _arrays,
             _indices,
             _pairs,
-            _pictures,
+            _images,
             _map,
         ]
         return [_run(check, store) for check in checks]
@@ -69,13 +69,13 @@ def verify_or_raise(path: Path) -> list[Check]:
     Raises:
         SaevxError: naming the first thing that is wrong.
     """
-    found = verify(path)
-    for check in found:
+    checks = verify(path)
+    for check in checks:
         if not check.ok:
             raise SaevxError(
                 f"{path} is damaged ({check.name}: {check.detail}): run `saevx precompute` again."
             )
-    return found
+    return checks
 
 
 def _run(check: Callable[[Store], str], store: Store) -> Check:
@@ -89,13 +89,13 @@ def _run(check: Callable[[Store], str], store: Store) -> Check:
 def _files(store: Store) -> str:
     """Checksums in the manifest against the files."""
     manifest = read_manifest(store.path)  # the store's own has no images
-    listed, found = manifest["files"], checksums(store.path)
-    missing, extra = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
-    changed = sorted(name for name in set(listed) & set(found) if listed[name] != found[name])
+    listed, actual = manifest["files"], checksums(store.path)
+    missing, extra = sorted(set(listed) - set(actual)), sorted(set(actual) - set(listed))
+    changed = sorted(name for name in set(listed) & set(actual) if listed[name] != actual[name])
     for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
         need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
-    told, right = manifest["content_id"], content_id(manifest, listed)
-    need(told == right, f"the manifest was changed (content id {told}, should be {right})")
+    stored, right = manifest["content_id"], content_id(manifest, listed)
+    need(stored == right, f"the manifest was changed (content id {stored}, should be {right})")
     sizes = [(store.path / name).stat().st_size for name in listed]
     need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
     return f"{len(listed)} files with their checksums"
@@ -127,15 +127,16 @@ def _counts(store: Store) -> str:
         s.flags: len(s.FLAGS),
     }
     for counted, n in expected.items():
-        found = _count(store, counted)
-        need(found == n, f"{counted.name} has {found} rows, the manifest says {n}")
+        n_rows = _count(store, counted)
+        need(n_rows == n, f"{counted.name} has {n_rows} rows, the manifest says {n}")
     need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
     kinds = np.zeros(256, np.int64)
-    for some in _pieces(events.token_modality):
-        kinds += np.bincount(some, minlength=256)
-    told = [m["tokens"][name] for name in s.TOKEN_KINDS]
-    known = kinds[: len(told)].tolist()
-    need(known == told and not kinds[len(told) :].any(), f"tokens by kind are {known}, the manifest says {told}")
+    for chunk in _pieces(events.token_modality):
+        kinds += np.bincount(chunk, minlength=256)
+    stated = [m["tokens"][name] for name in s.TOKEN_KINDS]
+    counted_kinds = kinds[: len(stated)].tolist()
+    good = counted_kinds == stated and not kinds[len(stated) :].any()
+    need(good, f"tokens by kind are {counted_kinds}, the manifest says {stated}")
     return f"{store.n_features} features, {store.n_samples} samples, {int(kinds.sum())} tokens"
 
 
@@ -151,47 +152,47 @@ def _offsets(store: Store) -> str:
     runs = {
         "sample_token": (e.sample_token, len(e.token_id)),
         "token_event": (e.token_event, len(e.event_feature)),
-        **({} if e.kept is None else {"kept_token": (e.kept_token, len(e.token_event) - 1)}),
+        **({} if e.kept_rows is None else {"kept_token": (e.kept_token, len(e.token_event) - 1)}),
         "max_offset": (e.max_offset, len(e.max_feature)),
     }
     for name, (offset, length) in runs.items():
         need(offset[0] == 0 and offset[-1] == length, f"{name} does not span its array")
-        need(all(bool((np.diff(some) >= 0).all()) for some in _pieces(offset, 1)), f"{name} falls")
+        need(all(bool((np.diff(chunk) >= 0).all()) for chunk in _pieces(offset, 1)), f"{name} falls")
     need(len(e.token_modality) == len(e.token_id), "token arrays differ in length")
-    need(e.kept is not None or len(e.token_event) == len(e.token_id) + 1, "token arrays differ in length")
+    need(e.kept_rows is not None or len(e.token_event) == len(e.token_id) + 1, "token arrays differ in length")
     need(len(e.event_value) == len(e.event_feature), "event arrays differ in length")
     need(len(e.max_value) == len(e.max_feature), "maxima arrays differ in length")
     return f"{len(runs)} offset arrays rise and span their arrays"
 
 
-def _kept(store: Store) -> str:
-    """Whose events are kept, as the manifest says."""
-    e, told = store.events, store.manifest.get("events", {"kept": "all", "n": store.n_samples})
-    if e.kept is None:
-        need(told == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {told}")
+def _events(store: Store) -> str:
+    """The store holds the events of the samples that the manifest says."""
+    e, stated = store.events, store.manifest.get("events", {"kept": "all", "n": store.n_samples})
+    if e.kept_rows is None:
+        need(stated == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {stated}")
         return f"the events of all {store.n_samples} samples"
-    kept = np.asarray(e.kept)
-    need(told["kept"] in ("examples", "none"), f"some events were left out, the manifest says {told}")
-    need(len(kept) == told["n"], f"the events of {len(kept)} samples are there, the manifest says {told['n']}")
-    need(told["kept"] != "none" or not len(kept), "events are kept, the manifest says none")
-    need(bool((np.diff(kept) > 0).all()), "the kept rows do not rise")
-    need(not len(kept) or (kept[0] >= 0 and kept[-1] < store.n_samples), "a kept row is no sample")
-    length_n = np.diff(e.sample_token)[kept]
-    need(len(e.kept_token) == len(kept) + 1, "kept_token has not one run per kept sample")
+    rows = np.asarray(e.kept_rows)
+    need(stated["kept"] in ("examples", "none"), f"some events were left out, the manifest says {stated}")
+    need(len(rows) == stated["n"], f"the events of {len(rows)} samples are there, the manifest says {stated['n']}")
+    need(stated["kept"] != "none" or not len(rows), "events are kept, the manifest says none")
+    need(bool((np.diff(rows) > 0).all()), "the kept rows do not rise")
+    need(not len(rows) or (rows[0] >= 0 and rows[-1] < store.n_samples), "a kept row is no sample")
+    length_n = np.diff(e.sample_token)[rows]
+    need(len(e.kept_token) == len(rows) + 1, "kept_token has not one run per kept sample")
     need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")
-    if told["kept"] == "examples":
+    if stated["kept"] == "examples":
         with store.engine.connect() as conn:
-            shown = {row for (row,) in conn.execute(select(s.examples.c.row).distinct())}
-            shown |= {row for (row,) in conn.execute(select(s.flag_reasons.c.row).distinct())}
-        need(shown <= set(kept.tolist()), "the events of a sample that a page shows are missing")
-    return f"the events of {len(kept)} of {store.n_samples} samples"
+            on_pages = {row for (row,) in conn.execute(select(s.examples.c.row).distinct())}
+            on_pages |= {row for (row,) in conn.execute(select(s.flag_reasons.c.row).distinct())}
+        need(on_pages <= set(rows.tolist()), "the events of a sample that a page shows are missing")
+    return f"the events of {len(rows)} of {store.n_samples} samples"
 
 
-def _runs(store: Store) -> Iterator[Run]:
-    """The events that are kept, in runs of samples."""
+def _runs(store: Store) -> Iterator[EventRun]:
+    """The events that the store holds, in runs of samples."""
     e = store.events
-    rows = np.arange(store.n_samples) if e.kept is None else np.asarray(e.kept)
-    starts = np.asarray(e.sample_token if e.kept is None else e.kept_token)
+    rows = np.arange(store.n_samples) if e.kept_rows is None else np.asarray(e.kept_rows)
+    starts = np.asarray(e.sample_token if e.kept_rows is None else e.kept_token)
     ends = np.asarray(e.token_event[starts])
     low = 0
     while low < len(rows):
@@ -199,10 +200,10 @@ def _runs(store: Store) -> Iterator[Run]:
         first, last = int(starts[low]), int(starts[high])
         n_t = np.diff(e.token_event[first : last + 1])
         at = slice(int(ends[low]), int(ends[high]))
-        # Where a sample's tokens lie among all, less where they lie among the kept.
+        # What to add to a token's place in `token_event` for its place among the tokens of all samples.
         shift_t = np.repeat(e.sample_token[rows[low:high]] - starts[low:high], np.diff(starts[low : high + 1]))
         token_e = np.repeat(np.arange(first, last) + shift_t, n_t)
-        yield Run(rows[low:high], token_e, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
+        yield EventRun(rows[low:high], token_e, e.event_feature[at].astype(np.int64), np.asarray(e.event_value[at]))
         memory.release(*vars(e).values())
         low = high
 
@@ -210,8 +211,8 @@ def _runs(store: Store) -> Iterator[Run]:
 def _arrays(store: Store) -> str:
     """Events are well formed, and counts, examples and maxima follow from them."""
     e, n_features = store.events, store.n_features
-    told = table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
-    examples = Examples(store)
+    count_of_table = table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
+    examples = ExampleTable(store)
     examples.check_lists()
     count = np.zeros((n_features, 2), np.int64)
     for run in _runs(store):
@@ -226,36 +227,37 @@ def _arrays(store: Store) -> str:
         by_group = _by_group(store, run, kind)
         examples.check_events(run, by_group)
         _maxima_agree(store, run, by_group)
-    if e.kept is None:
-        need(bool((count == told).all()), "token counts of features differ from the events")
+    if e.kept_rows is None:
+        need(bool((count == count_of_table).all()), "token counts of features differ from the events")
         examples.check_strongest()
     else:
-        need(bool((count <= told).all()), "features have more events than active tokens")
+        need(bool((count <= count_of_table).all()), "features have more events than active tokens")
     return f"{len(e.event_value)} events, {len(examples)} examples, {len(e.max_value)} maxima agree"
 
 
-def _by_group(store: Store, run: Run, kind_e: Array) -> ByGroup:
+def _by_group(store: Store, run: EventRun, kind_e: Array) -> ByGroup:
+    """Sorts the events of a run; `kind_e` is the modality of each, uint8 [e]."""
     row = np.searchsorted(store.events.sample_token, run.token_e, "right") - 1 - run.rows[0]
     key = (row * 2 + kind_e) * store.n_features + run.feature_e
-    # A positive float16's bits rise with it, so one sort of numbers orders by key and then by value.
+    # The bits of a positive float16 order as the values do, so one sort of int64 orders by key and then by value.
     packed = np.sort(key << 16 | run.value_e.view(np.uint16))
     key = packed >> 16
     last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
     return ByGroup(key, packed & 0xFFFF, last)
 
 
-def _maxima_agree(store: Store, run: Run, by_group: ByGroup) -> None:
+def _maxima_agree(store: Store, run: EventRun, by_group: ByGroup) -> None:
     e = store.events
     group = (2 * run.rows[:, None] + np.arange(2)).ravel()
     start = np.asarray(e.max_offset[group])
     length = e.max_offset[group + 1] - start
     at = expand(start, length)
-    asked = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
-    need(bool((np.diff(asked) > 0).all()), "features do not rise among a sample's maxima")
+    wanted = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
+    need(bool((np.diff(wanted) > 0).all()), "features do not rise among a sample's maxima")
     key, value = by_group.group[by_group.last], of_bits(by_group.bits[by_group.last])
-    found = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
-    good = len(asked) == 0 or (
-        len(key) > 0 and (key[found] == asked).all() and (value[found] == e.max_value[at]).all()
+    at_key = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+    good = len(wanted) == 0 or (
+        len(key) > 0 and (key[at_key] == wanted).all() and (value[at_key] == e.max_value[at]).all()
     )
     need(bool(good), "a sample's maximum is not that of its events")
 
@@ -283,35 +285,31 @@ def _pairs(store: Store) -> str:
         for name in COLUMNS[3:]:
             seen = np.bincount(pairs.column(name), minlength=len(pairs))
             need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
-        found = pairs.measured(np.arange(len(pairs)))
-        need(bool((found.support <= np.minimum(found.n_a, found.n_b)).all()), f"a support of {kind} is too large")
+        counts = pairs.counted(np.arange(len(pairs)))
+        possible = counts.support <= np.minimum(counts.n_a, counts.n_b)
+        need(bool(possible.all()), f"a support of {kind} is too large")
         n += len(pairs)
     return f"{n} pairs of features"
 
 
-def _pictures(store: Store) -> str:
+def _images(store: Store) -> str:
     with store.engine.connect() as conn:
         listed = [image["path"] for (images,) in conn.execute(select(s.samples.c.images)) for image in images]
     missing = [name for name in listed if not (store.path / name).is_file()]
-    need(not missing, f"{len(missing)} pictures missing, the first {missing[0] if missing else ''}")
-    return f"{len(listed)} pictures"
+    need(not missing, f"{len(missing)} images missing, the first {missing[0] if missing else ''}")
+    return f"{len(listed)} images"
 
 
 def _map(store: Store) -> str:
     """Stores made by older versions have none."""
     if not (store.path / mapfile.NAME).is_file():
         return "none"
-    found = mapfile.read_map(store.path / mapfile.NAME)
+    stored = mapfile.read_map(store.path / mapfile.NAME)
     with store.engine.connect() as conn:
-        told = [s.VERDICTS.index(v) for (v,) in conn.execute(select(s.features.c.verdict).order_by(s.features.c.id))]
-    need(found.verdict.tolist() == told, "the map's verdicts are not the features'")
-    nowhere = (found.x == mapfile.NOWHERE) | (found.y == mapfile.NOWHERE)
-    dead = found.verdict == s.VERDICTS.index("dead")
+        rows = conn.execute(select(s.features.c.verdict).order_by(s.features.c.id))
+        verdicts = [s.VERDICTS.index(verdict) for (verdict,) in rows]
+    need(stored.verdict.tolist() == verdicts, "the map's verdicts are not the features'")
+    nowhere = (stored.x == mapfile.NOWHERE) | (stored.y == mapfile.NOWHERE)
+    dead = stored.verdict == s.VERDICTS.index("dead")
     need(bool((nowhere == dead).all()), "the map leaves out other features than the dead ones")
     return f"{int((~nowhere).sum())} places"
-
-
-def report(path: Path) -> tuple[list[str], bool]:
-    """Lines for a person, and whether all is well."""
-    found = verify(path)
-    return [str(check) for check in found], all(check.ok for check in found)

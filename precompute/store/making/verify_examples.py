@@ -34,35 +34,36 @@ def table(store: Store, sql: str, width: int) -> Array:
     return np.fromiter(itertools.chain.from_iterable(rows), np.int64, width * len(rows)).reshape(-1, width)
 
 
-class Run(NamedTuple):
-    """The events of some samples."""
+class EventRun(NamedTuple):
+    """The events of a run of samples."""
 
     rows: Array
-    """int64, rising: all whose events are kept between two rows."""
+    """int64 [n], rising: all samples between two rows whose events the store holds."""
     token_e: Array
-    """Rising, counted over all samples' tokens."""
+    """int64 [e], rising: the token, counted over the tokens of all samples."""
     feature_e: Array
+    """int64 [e]."""
     value_e: Array
-    """float16."""
+    """float16 [e], in stored units."""
 
 
 class ByGroup(NamedTuple):
-    """The events of a run by sample, modality and feature, then value."""
+    """The events of a run, sorted by sample, modality and feature, then value."""
 
     group: Array
-    """((row − first row) · 2 + modality) · F + feature."""
+    """int64 [e]: ((row − first row) · 2 + modality) · F + feature."""
     bits: Array
-    """Of the values."""
+    """int64 [e]: the 16 bits of the float16 value; for positive values they order as the values do."""
     last: Array
-    """Places of each group's largest."""
+    """int64 [g]: the index of each group's largest value."""
 
 
-class Examples:
-    """All examples of a store, in the table's order."""
+class ExampleTable:
+    """All examples of a store as columns, each int64 [n] in the table's order; names with _fm are [F, 2]."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.n_features = store, store.n_features
-        # Some features at a time: the driver makes an object of every number.
+        # In chunks of features: the driver makes a Python object of every number.
         query = f"SELECT {', '.join(COLUMNS)} FROM examples WHERE feature BETWEEN {{}} AND {{}} ORDER BY 1, 2, 3, 4"
         blocks = [
             table(store, query.format(low, low + FEATURES_AT_ONCE - 1), len(COLUMNS))
@@ -86,7 +87,7 @@ class Examples:
         return len(self.row)
 
     def check_lists(self) -> None:
-        """What the table alone and the lists of tokens tell: no events are needed."""
+        """Checks that need the table and the lists of tokens only, and no events."""
         e = self.store.events
         need(bool((self.token < e.sample_token[self.row + 1]).all()), "an example lies beyond its sample")
         need(bool((e.token_modality[self.token] == self.modality).all()), "an example has the wrong modality")
@@ -101,30 +102,31 @@ class Examples:
         self._check_folding()
 
     def _check_folding(self) -> None:
-        """No two examples of a list show the same, and all samples that were kept are shown or counted."""
+        """Checks that a list shows nothing twice, and that every sample of the pass is listed or counted."""
         for m in (s.TEXT, s.IMAGE):
             mine = np.flatnonzero(self.modality == m)
-            records = fetch_plain(self.store.engine, "SELECT row, images, views FROM samples") if m == s.IMAGE else []
-            files = number_files(
-                self.store.n_samples, ((row, json.loads(images), json.loads(grids)) for row, images, grids in records)
-            )
+            query = "SELECT images, views FROM samples ORDER BY row"
+            records = fetch_plain(self.store.engine, query) if m == s.IMAGE else []
+            hashes = ([image["sha256"] for image in json.loads(images)] for images, _ in records)
+            files = number_files(self.store.n_samples, zip(hashes, (grids for _, grids in records), strict=True))
             view = views(self.store.events, files, m, self.row[mine], self.position[mine])
             need(distinct(self.list[mine], view), f"two {s.MODALITIES[m]} examples of a list show the same")
         listed, n = np.diff(np.append(self.begin, len(self))), self.counted()
         of_list = (self.feature[self.begin], self.modality[self.begin])
         samples_fm = table(self.store, "SELECT samples_text, samples_image FROM features ORDER BY id", 2)
         top = self.band[self.begin] == -1
-        kept = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
-        whole = top & (listed < s.SHOWN)
-        need(bool((n <= kept).all() and (n[whole] == kept[whole]).all()), "examples that were folded are miscounted")
+        n_passed = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
+        short = top & (listed < s.SHOWN)
+        good = (n <= n_passed).all() and (n[short] == n_passed[short]).all()
+        need(bool(good), "examples that were folded are miscounted")
         need(bool(samples_fm.astype(bool).sum() == top.sum()), "a feature that fires has no example")
 
     def counted(self) -> Array:
-        """Of each list the samples that it shows or counts."""
+        """int64, of each list: the samples that it shows or counts."""
         return np.add.reduceat(1 + self.n_same, self.begin) if len(self) else np.zeros(0, np.int64)
 
-    def check_events(self, run: Run, by_group: ByGroup) -> None:
-        """The examples of some samples against their events."""
+    def check_events(self, run: EventRun, by_group: ByGroup) -> None:
+        """Checks the examples of a run of samples against their events."""
         near = self.by_row[slice(*np.searchsorted(self.row[self.by_row], [run.rows[0], run.rows[-1] + 1]))]
         at = near[np.isin(self.row[near], run.rows)]
         group, bits, last = by_group
@@ -164,5 +166,5 @@ def distinct(*keys: Array) -> bool:
 
 
 def octaves(value: NDArray[np.float16]) -> Array:
-    """⌊log2⌋; of 0 something below all others."""
+    """int64 of the same shape: ⌊log2⌋, and −64 for 0, which is below all others."""
     return np.where(value > 0, np.frexp(value.astype(np.float64))[1] - 1, -64)

@@ -19,7 +19,7 @@ from sqlalchemy import JSON, URL, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from precompute.store import cooccurrence as pairs
+from precompute.store import cooccurrence
 from precompute.store import schema as s
 from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
@@ -29,8 +29,8 @@ from precompute.utils.files import TEMPORARY, write_text
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
-Columns = dict[str, Sequence[Any]]
-"""Rows as columns, by name."""
+RowChunk = dict[str, Sequence[Any]]
+"""Some thousand rows of a table, as a list of values for each column."""
 
 _CHUNK = 5000
 EXAMPLE_COLUMNS = ("row", "position", "value", "n_active", "n_same")
@@ -38,22 +38,15 @@ _UNHASHED = ("manifest.json", "run.json", "plan.json")
 _UNSTABLE = ("schema", "created", "files", "sizes", "content_id", "name")
 
 
-def finish(part: Path, manifest: Item) -> Item:
-    """Turns STORE.part with all steps done into a finished store; the caller checks and renames it.
+def seal(part: Path, manifest: Item) -> Item:
+    """Makes STORE.part a finished store once store.sqlite and the arrays are written; the caller checks and renames it.
 
-    Writes store.sqlite, cooccurrence/, index/neighbours.npy and manifest.json (with `schema`, `files`, `sizes` and
-    `content_id`), deletes `collect/` and `steps/`.
+    Deletes `collect/` and `steps/` and writes manifest.json with `schema`, `files`, `sizes` and `content_id`. It may be
+    stopped and repeated.
 
     Returns:
         the finished manifest.
     """
-    write_database(part, manifest)
-    write_pairs(part, manifest)
-    return seal(part, manifest)
-
-
-def seal(part: Path, manifest: Item) -> Item:
-    """The end of `finish`, once store.sqlite is written; repeatable."""
     for scratch in ("collect", "steps"):
         shutil.rmtree(part / scratch, ignore_errors=True)
     for path in part.glob(f"*{TEMPORARY}"):  # of a run that was killed
@@ -71,21 +64,21 @@ def seal(part: Path, manifest: Item) -> Item:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the manifest and what tells of the run, by path."""
-    found = {}
+    """SHA-256 of every file by path, but of the manifest and of files about the run."""
+    sha256_of = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in _UNHASHED:
             with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+                sha256_of[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of
 
 
 def content_id(manifest: Item, files: dict[str, str]) -> str:
-    """Hash of all files and of the manifest but its times: what annotations and caches key on."""
+    """Hash of all files and of the manifest without name and times: annotations and caches are keyed by it."""
     stable = {k: v for k, v in manifest.items() if k not in _UNSTABLE}
-    said = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    text = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def write_database(part: Path, manifest: Item) -> None:
@@ -103,7 +96,7 @@ def write_database(part: Path, manifest: Item) -> None:
             conn.execute(CreateTable(table))
         for statement in s.FTS:
             conn.exec_driver_sql(statement)
-        labels, logits = load_json(part, "label"), Lens.of(data)
+        labels, logits = load_json(part, "label"), Lens.from_steps(data)
         flags = load_json(part, "flag")
         _fill(conn, s.features, feature_rows(data, labels))
         _fill(conn, s.feature_details, detail_rows(data, logits))
@@ -113,7 +106,7 @@ def write_database(part: Path, manifest: Item) -> None:
         _fill(conn, s.examples, example_rows(data))
         _fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
         _fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
-        _fill(conn, s.quarantine, _of_rows(s.quarantine, quarantine_rows(data)))
+        _fill(conn, s.quarantine, _of_rows(s.quarantine, rejected_rows(data)))
         for chunk in batched(feature_words(labels, logits), _CHUNK):
             conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", chunk)
         for chunk in batched(sample_words(data), _CHUNK):
@@ -130,8 +123,8 @@ def write_database(part: Path, manifest: Item) -> None:
     engine.dispose()
 
 
-def _fill(conn: Connection, table: Table, chunks: Iterable[Columns]) -> None:
-    """Rows given as columns of some thousand, by the driver itself: SQLAlchemy would look at every value."""
+def _fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
+    """Inserts rows by the driver itself, which is faster: SQLAlchemy would look at every value."""
     names = [column.name for column in table.columns]
     packed = {column.name for column in table.columns if isinstance(column.type, JSON)}
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
@@ -145,15 +138,16 @@ def _dumped(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _of_rows(table: Table, rows: Iterable[Item]) -> list[Columns]:
+def _of_rows(table: Table, rows: Iterable[Item]) -> list[RowChunk]:
     """A small table's rows as one chunk of columns."""
     items = list(rows)
     return [{column.name: [item[column.name] for item in items] for column in table.columns}]
 
 
 def batched(rows: Iterable[Any], n: int) -> Iterator[list[Any]]:
-    rest = iter(rows)
-    while chunk := list(islice(rest, n)):
+    """Lists of `n` rows, the last one shorter."""
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, n)):
         yield chunk
 
 
@@ -164,10 +158,12 @@ def _plain(values: Array) -> list[Any]:
 
 
 def _chunks(n: int) -> Iterator[slice]:
+    """Slices of some thousand that cover `n` rows."""
     return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
 
 
-def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Columns]:
+def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[RowChunk]:
+    """The table `features`."""
     weigh, accum = load_step(data.part, "weigh"), data.accum
     largest = accum["max"].astype(np.float64) * data.unit
     columns = {
@@ -189,20 +185,22 @@ def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[Columns]
             for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
         },
     }
-    for some in _chunks(data.n_features):
-        ready: Columns = {name: _plain(values[some]) for name, values in columns.items()}
-        ready["label"] = labels[some]
-        ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][some]]
+    for chunk in _chunks(data.n_features):
+        ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
+        ready["label"] = labels[chunk]
+        ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
         yield ready
 
 
-def detail_rows(data: Collected, logits: Lens) -> Iterator[Columns]:
-    for some in _chunks(data.n_features):
-        hist = [pack(one) for one in data.accum["hist"][some]]
-        yield {"id": range(some.start, some.stop), "hist": hist, "logits": logits[some]}
+def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
+    """The table `feature_details`."""
+    for chunk in _chunks(data.n_features):
+        hist = [pack(one) for one in data.accum["hist"][chunk]]
+        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk]}
 
 
-def sample_rows(data: Collected) -> Iterator[Columns]:
+def sample_rows(data: Collected) -> Iterator[RowChunk]:
+    """The table `samples`."""
     score, flag = load_step(data.part, "score"), load_step(data.part, "flag")
     sample = data.sample
     arrays = {
@@ -213,19 +211,19 @@ def sample_rows(data: Collected) -> Iterator[Columns]:
         **{s.flag_column(name): flag[name] for name in s.FLAGS},
         "near_cosine": flag["near_cosine"],
     }
-    for some in _chunks(data.n_samples):
-        records = data.samples[some]
+    for chunk in _chunks(data.n_samples):
+        records = data.samples[chunk]
         yield {
-            "row": range(some.start, some.stop),
+            "row": range(chunk.start, chunk.stop),
             "sample_id": [str(r["sample_id"]) for r in records],
             "text": [str(r["text"]) for r in records],
-            **{name: _plain(values[some]) for name, values in arrays.items()},
-            **{name: [int(v) or None for v in sample[name][some]] for name in ("width", "height")},
+            **{name: _plain(values[chunk]) for name, values in arrays.items()},
+            **{name: [int(v) or None for v in sample[name][chunk]] for name in ("width", "height")},
             "n_images": [len(r["images"]) for r in records],
             "images": [[_image(image) for image in r["images"]] for r in records],
             "views": [r["views"] for r in records],
             "extra": [r.get("extra", {}) for r in records],
-            "near_row": [None if v < 0 else v for v in flag["near_row"][some].tolist()],
+            "near_row": [None if v < 0 else v for v in flag["near_row"][chunk].tolist()],
         }  # fmt: skip
 
 
@@ -238,25 +236,26 @@ def _image(image: Item) -> Item:
     }
 
 
-def reason_rows(reasons: list[list[Any]]) -> Iterator[Columns]:
+def reason_rows(reasons: list[list[Any]]) -> Iterator[RowChunk]:
+    """The table `flag_reasons`, from [row, flag, reason] of each."""
     ordered = sorted(reasons, key=lambda r: (r[0], r[1]))
     yield {name: [one[i] for one in ordered] for i, name in enumerate(("row", "flag", "reason"))}
 
 
-def example_rows(data: Collected) -> Iterator[Columns]:
+def example_rows(data: Collected) -> Iterator[RowChunk]:
     """Strongest samples (band −1) and bands, in primary-key order."""
-    for some in _chunks(data.n_features):
-        listed = {name: _top_and_bands(data.examples, name, some) for name in EXAMPLE_COLUMNS}
+    for chunk in _chunks(data.n_features):
+        listed = {name: _top_and_bands(data.examples, name, chunk) for name in EXAMPLE_COLUMNS}
         feature, modality, band, rank = at = np.nonzero(listed["row"] >= 0)
-        columns = {"feature": feature + some.start, "modality": modality, "band": band - 1, "rank": rank}
+        columns = {"feature": feature + chunk.start, "modality": modality, "band": band - 1, "rank": rank}
         columns |= {name: values[at] for name, values in listed.items()}
         columns["value"] = columns["value"].view(np.uint16)
         yield {name: column.tolist() for name, column in columns.items()}
 
 
-def _top_and_bands(examples: dict[str, Array], name: str, some: slice) -> Array:
-    """[features, 2, 5, 20]: the overall list, then four bands widened to its length with −1 for nothing."""
-    top, bands = examples[f"top_{name}"][some], examples[f"band_{name}"][some]
+def _top_and_bands(examples: dict[str, Array], name: str, chunk: slice) -> Array:
+    """[f, 2, 5, 20] of f features: the overall list, then four bands widened to its length with −1 for nothing."""
+    top, bands = examples[f"top_{name}"][chunk], examples[f"band_{name}"][chunk]
     wide = np.full((*bands.shape[:3], top.shape[2]), -1 if name == "row" else 0, dtype=bands.dtype)
     wide[..., : bands.shape[3]] = bands
     return np.concatenate([top[:, :, None], wide], axis=2)
@@ -266,8 +265,8 @@ def write_pairs(part: Path, manifest: Item) -> None:
     """cooccurrence/ and index/neighbours.npy."""
     step, n = load_step(part, "cooccur"), int(manifest["cooccurrence"]["n_samples"])
     n_mf = step["n_samples"].astype(np.uint32)
-    made = (pairs.Pairs.made(kind, (step[f"{kind}/{name}"] for name in pairs.COUNTED), n_mf, n) for kind in s.KINDS)
-    pairs.save(part, list(made))
+    counts = {kind: [step[f"{kind}/{name}"] for name in cooccurrence.COUNTED] for kind in s.KINDS}
+    cooccurrence.save(part, [cooccurrence.Pairs.from_counts(kind, counts[kind], n_mf, n) for kind in s.KINDS])
     step = load_step(part, "index")
     near = np.zeros((len(step["decoder_other"]), len(s.SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
     for i, space in enumerate(s.SPACES):
@@ -275,8 +274,9 @@ def write_pairs(part: Path, manifest: Item) -> None:
     np.save(part / "index" / "neighbours.npy", near)
 
 
-def quarantine_rows(data: Collected) -> Iterator[Item]:
-    for entry in sorted(data.quarantine, key=lambda e: int(e["index"])):
+def rejected_rows(data: Collected) -> Iterator[Item]:
+    """The table `quarantine`: the rows of the data that were rejected."""
+    for entry in sorted(data.rejected_rows, key=lambda e: int(e["index"])):
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 
 
@@ -290,4 +290,4 @@ def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int,
 
 def sample_words(data: Collected) -> Iterator[tuple[int, str]]:
     """(row, caption) of each sample, for full-text search."""
-    return ((row, indexed_words(str(record["text"]))) for row, record in enumerate(data.samples))
+    return ((row, indexed_words(text)) for row, text in enumerate(data.samples.column("text")))

@@ -55,7 +55,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
     ))  # fmt: skip
     manifest = run.collect()
     stored = Collected(run.part, manifest)
-    reasons = {bad["sample_id"]: bad["reason"] for bad in stored.quarantine}
+    reasons = {bad["sample_id"]: bad["reason"] for bad in stored.rejected_rows}
     row_of = {record["sample_id"]: row for row, record in enumerate(stored.samples)}
     assert len(row_of) > 25 and {*reasons, *row_of} == set(FILES)
     mllm, saev = Mllm.load(model, layer=tiny.LAYER, device="cpu"), SaeV.load(sae)

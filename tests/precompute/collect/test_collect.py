@@ -178,7 +178,7 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
     assert manifest["data"] | {"sha256": ""} == {
         "name": "data", "sha256": "", "n_rows": 20, "n_samples": 18, "n_quarantined": 2
     }  # fmt: skip
-    assert [(bad["index"], bad["sample_id"]) for bad in data.quarantine] == [(7, "pair-7"), (11, "pair-11")]
+    assert [(bad["index"], bad["sample_id"]) for bad in data.rejected_rows] == [(7, "pair-7"), (11, "pair-11")]
     ids = [f"pair-{i}" for i in range(20) if i not in (7, 11)]
     assert [sample["sample_id"] for sample in data.samples] == ids
     assert [sample["row"] for sample in data.samples] == list(range(18))
@@ -218,8 +218,8 @@ def test_what_the_processor_refuses_is_set_aside(
     texts = [json.loads(line)["text"] for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
     bad = [f"pair-{i}" for i, text in enumerate(texts) if word in text]
     data = Collected(part, manifest)
-    assert 0 < len(bad) < 12 and sorted(one["sample_id"] for one in data.quarantine) == sorted(bad)
-    assert {one["reason"] for one in data.quarantine} == {"the model's processor refuses it (not this word)"}
+    assert 0 < len(bad) < 12 and sorted(one["sample_id"] for one in data.rejected_rows) == sorted(bad)
+    assert {one["reason"] for one in data.rejected_rows} == {"the model's processor refuses it (not this word)"}
     assert [one["sample_id"] for one in data.samples] == [f"pair-{i}" for i in range(12) if f"pair-{i}" not in bad]
 
 

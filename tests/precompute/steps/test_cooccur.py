@@ -39,7 +39,7 @@ def test_counts_lift_npmi_and_control(part: Part) -> None:
         assert (found[f"{kind}/support"] == support[a, b]).all()
         assert (found[f"{kind}/shuffled"] == shuffled[a, b]).all()
         counts = (found[f"{kind}/{name}"] for name in COUNTED)
-        pairs = Pairs.made(kind, counts, found["n_samples"].astype(np.uint32), n)
+        pairs = Pairs.from_counts(kind, counts, found["n_samples"].astype(np.uint32), n)
         told = pairs.measured(np.arange(len(a)))
         assert (told.n_a == n_a[a]).all() and (told.n_b == n_b[b]).all()
         lift = n * support[a, b] / (n_a[a] * n_b[b])
@@ -106,7 +106,7 @@ def test_pages_of_pairs_in_every_order(part: Part, sort: str) -> None:
     found, n = load_step(part.path, "cooccur"), part.data.n_samples
     for kind in ("text-image", "image-image"):
         counts = (found[f"{kind}/{name}"] for name in COUNTED)
-        pairs = Pairs.made(kind, counts, found["n_samples"].astype(np.uint32), n)
+        pairs = Pairs.from_counts(kind, counts, found["n_samples"].astype(np.uint32), n)
         told = pairs.measured(np.arange(len(pairs)))
         for support in (0, 7, 12, n):
             kept = [i for i in range(len(pairs)) if told.support[i] >= support]

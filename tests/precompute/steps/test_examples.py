@@ -174,8 +174,8 @@ def test_a_window_is_its_text_wherever_it_stands(events: Events, at_once: int, m
 
 def test_of_several_pictures_the_one_that_holds_the_patch_counts(events: Events) -> None:
     grids: list[list[Any]] = [[1, 2, [0, 0, 1, 1], 1], [2, 2, [0, 0, 1, 1], 0]]
-    images = [{"sha256": "a"}, {"sha256": "b"}]
-    files = example_views.number_files(3, [(0, images, grids), (1, images[1:], grids[:1]), (2, [], [])])
+    images = [("ab", json.dumps(grids)), ("b", json.dumps(grids[:1])), ("", "[]")]
+    files = example_views.number_files(3, images)
     rows, positions = np.array([0, 0, 0, 0, 1, 0]), np.array([1, 2, 3, 6, 2, 5])
     found = example_views.image_files(events, files, rows, positions).tolist()
     assert found == [1, 1, 0, 0, 1, 0]

@@ -26,9 +26,8 @@ from precompute.steps import label, labeller
 from precompute.steps.label_words import read_words
 from precompute.steps.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
 from precompute.store.making.unfinished import Collected, load_json, load_step
-from precompute.store.making.writer import finish
 from precompute.store.schema import IMAGE, VERDICTS
-from tests.helpers.synthetic import CONCEPTS, word_feature
+from tests.helpers.synthetic import CONCEPTS, finish, word_feature
 from tests.helpers.synthetic_scenes import GRID
 from tests.helpers.tinies import Maker
 from tests.helpers.unfinished import Part

@@ -24,11 +24,11 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     config = json.loads((demo.sae / "cfg.json").read_text())
     assert config["architecture"] == "standard" and config["normalize_activations"] == "none"
     weights = {name: w.double().numpy() for name, w in load_file(demo.sae / "sae_weights.safetensors").items()}
-    told = store.manifest["options"]
+    options = store.manifest["options"]
     run = Session(
         Options(
             data=str(demo.data), model=str(demo.model), sae=str(demo.sae), out=demo.root / "none",
-            batch_tokens=told["batch_tokens"], ds=told["ds"], seed=told["seed"],
+            batch_tokens=options["batch_tokens"], ds=options["ds"], seed=options["seed"],
         )
     )  # fmt: skip
     data, plan = run.planned
@@ -82,27 +82,27 @@ def test_counts_and_top_lists_follow_from_the_stored_events(demo: Demo) -> None:
     feature_e, value_e = store.events.event_feature.astype(np.int64), np.asarray(store.events.event_value)
     count = np.zeros((store.n_features, 2), np.int64)
     np.add.at(count, (feature_e, modality_e), 1)
-    told = rows(store, "SELECT n_text, n_image FROM features ORDER BY id")
-    assert np.array_equal(np.array(told), count)
+    counts = rows(store, "SELECT n_text, n_image FROM features ORDER BY id")
+    assert np.array_equal(np.array(counts), count)
     order = np.lexsort((position_e, row_e, -value_e.astype(np.float64), modality_e, feature_e))
     columns = (feature_e * 2 + modality_e, row_e, position_e)
     strongest: dict[int, dict[int, int]] = {}
     for group, row, position in zip(*(column[order].tolist() for column in columns), strict=True):
         strongest.setdefault(group, {}).setdefault(row, position)
     listed: dict[int, list[tuple[int, ...]]] = {}
-    asked = "SELECT feature * 2 + modality, row, position, n_same FROM examples WHERE band = -1"
-    for group, *example in rows(store, f"{asked} ORDER BY feature, modality, rank"):
+    query = "SELECT feature * 2 + modality, row, position, n_same FROM examples WHERE band = -1"
+    for group, *example in rows(store, f"{query} ORDER BY feature, modality, rank"):
         listed.setdefault(group, []).append(tuple(example))
     assert listed.keys() == strongest.keys()
     n_folded = 0
-    for group, found in listed.items():
-        kept = list(strongest[group].items())[:40]
-        at = [kept.index((row, position)) for row, position, _ in found]
-        assert at[0] == 0 and at == sorted(at) and len(found) <= 20
-        counted = sum(1 + n_same for _, _, n_same in found)
+    for group, examples in listed.items():
+        collected = list(strongest[group].items())[:40]
+        at = [collected.index((row, position)) for row, position, _ in examples]
+        assert at[0] == 0 and at == sorted(at) and len(examples) <= 20
+        counted = sum(1 + n_same for _, _, n_same in examples)
         # Whoever stands before the last of them is listed or counted, and of a short list everybody.
-        assert at[-1] < counted <= len(kept) and (len(found) == 20 or counted == len(kept))
-        n_folded += counted - len(found)
+        assert at[-1] < counted <= len(collected) and (len(examples) == 20 or counted == len(collected))
+        n_folded += counted - len(examples)
     assert n_folded > 100  # captions are made of a few patterns
     store.close()
 

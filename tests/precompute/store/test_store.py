@@ -19,12 +19,11 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import dense_values
 from precompute.store.histogram import EDGES, N_BINS, pack, unpack
-from precompute.store.making.verify import report
-from precompute.store.making.writer import finish
+from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, keyset_page, match_words, open_engine
-from tests.helpers.listing import walk
-from tests.helpers.synthetic import N_FEATURES, run_steps, word_feature, write_part, write_store
+from tests.helpers.stores import walk
+from tests.helpers.synthetic import N_FEATURES, finish, run_steps, word_feature, write_part, write_store
 from tests.helpers.unfinished import Part
 
 
@@ -110,27 +109,27 @@ def test_feature_filters(made_up: Store) -> None:
 def test_strongest_examples_are_the_first_of_each_feature(made_up: Store) -> None:
     """The two queries for a whole list against one feature's examples at a time, but for the tokens around them."""
     for modality in ("image", "text"):
-        found = made_up.examples.strongest([*range(made_up.n_features), 0], modality, 3)
+        examples = made_up.examples.strongest([*range(made_up.n_features), 0], modality, 3)
         for feature in range(made_up.n_features):
             first = made_up.examples.of(feature, modality=modality, limit=3)
-            assert found[feature] == [one | {"tokens": []} for one in first]
+            assert examples[feature] == [one | {"tokens": []} for one in first]
 
 
 def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -> None:
     top = part.data.examples
     k = word_feature("red")
     for m, name in enumerate(s.MODALITIES):
-        found = made_up.examples.of(k, modality=name)
-        rows = [int(e["sample_id"][1:]) for e in found]
-        kept = top["top_row"][k, m] >= 0
-        assert rows == top["top_row"][k, m][kept].tolist()
-        assert [e["activation"] for e in found] == (
-            top["top_value"][k, m][kept] * made_up.events.unit
+        examples = made_up.examples.of(k, modality=name)
+        rows = [int(e["sample_id"][1:]) for e in examples]
+        listed = top["top_row"][k, m] >= 0
+        assert rows == top["top_row"][k, m][listed].tolist()
+        assert [e["activation"] for e in examples] == (
+            top["top_value"][k, m][listed] * made_up.events.unit
         ).tolist()
-        assert [(e["n_active"], e["n_same"]) for e in found] == list(
-            zip(*(top[f"top_{counted}"][k, m][kept].tolist() for counted in ("n_active", "n_same")), strict=True)
+        assert [(e["n_active"], e["n_same"]) for e in examples] == list(
+            zip(*(top[f"top_{counted}"][k, m][listed].tolist() for counted in ("n_active", "n_same")), strict=True)
         )
-        for e in found:
+        for e in examples:
             assert e["modality"] == name and e["band"] == -1
             if name == "text":
                 assert e["token"] == " red" and e["patch"] is None
@@ -298,17 +297,17 @@ def test_a_list_is_the_same_sorted_or_walked(made_up: Store) -> None:
     for column, order in itertools.product((c.lift, c.label, c.label_score, c.n_samples), ("asc", "desc")):
         pages = []
         for n in (1, 10**9):
-            cursor, found = None, []
+            cursor, ids = None, []
             while True:
                 rows, total, cursor = keyset_page(
                     made_up.engine, select(c.id, column), by=column, key=c.id, order=order, limit=7, cursor=cursor,
                     tag="", where=[c.verdict == "cross-modal"], n=n,
                 )  # fmt: skip
-                found += [row.id for row in rows]
+                ids += [row.id for row in rows]
                 if cursor is None:
                     break
-            assert len(found) == total > 7
-            pages.append(found)
+            assert len(ids) == total > 7
+            pages.append(ids)
         assert pages[0] == pages[1], (column.name, order)
 
 
@@ -322,25 +321,25 @@ def test_totals_known_beforehand_are_the_counted_ones(made_up: Store) -> None:
 
 def test_one_feature_of_a_sample_is_read_alone(made_up: Store) -> None:
     for row in range(0, made_up.n_samples, 9):
-        whole = made_up.events.of(row)
-        for feature in {0, *whole.feature_e[:5].tolist()}:
+        events = made_up.events.of(row)
+        for feature in {0, *events.feature_e[:5].tolist()}:
             tokens, z_t = made_up.events.feature(row, feature)
-            assert tokens.token_id_t.tolist() == whole.token_id_t.tolist()
-            assert z_t.tolist() == dense_values(whole, [feature])[:, 0].tolist()
+            assert tokens.token_id_t.tolist() == events.token_id_t.tolist()
+            assert z_t.tolist() == dense_values(events, [feature])[:, 0].tolist()
 
 
 def test_partners_are_the_strongest_pairs(made_up: Store) -> None:
     for feature in range(0, made_up.n_features, 5):
-        told = made_up.features.get(feature)["cooccurring"]
+        partners = made_up.features.get(feature)["cooccurring"]
         for name, side in (("text_to_image", "a"), ("image_to_text", "b")):
             pairs = made_up.cooccurrence.pairs["text-image"]
-            found = pairs.measured(pairs.of(feature, side))
-            other = found.b if side == "a" else found.a
-            order = np.lexsort((other, -found.support, -found.npmi))
+            measured = pairs.measured(pairs.of(feature, side))
+            other = measured.b if side == "a" else measured.a
+            order = np.lexsort((other, -measured.support, -measured.npmi))
             order = order[other[order] != feature][:8]
-            assert [one["id"] for one in told[name]] == other[order].tolist()
-            assert [one["npmi"] for one in told[name]] == found.npmi[order].tolist()
-            assert [one["lift_shuffled"] for one in told[name]] == found.lift_shuffled[order].tolist()
+            assert [one["id"] for one in partners[name]] == other[order].tolist()
+            assert [one["npmi"] for one in partners[name]] == measured.npmi[order].tolist()
+            assert [one["lift_shuffled"] for one in partners[name]] == measured.lift_shuffled[order].tolist()
 
 
 def test_cursor_round_trip() -> None:
@@ -410,8 +409,8 @@ def test_odd_data_still_makes_a_store(tmp_path: Path, n: int, pictures: bool) ->
     """Text alone, and fewer samples than any statistic wants."""
     manifest, options = write_part(tmp_path, n=n, seed=3, pictures=pictures)
     manifest = finish(tmp_path, run_steps(tmp_path, manifest, options))
-    lines, good = report(tmp_path)
-    assert good, lines
+    checks = verify(tmp_path)
+    assert all(check.ok for check in checks), checks
     store = Store.open(tmp_path)
     assert store.detail["verdicts"]["cross-modal"] == 0
     for item in walk(store.samples.list, limit=50):

@@ -133,9 +133,9 @@ def test_a_damaged_store_is_refused_in_one_sentence(copy: Path, what: str) -> No
     damage(copy)
     with pytest.raises(SaevxError) as refused:
         Store.open(copy)
-    told = str(refused.value)
-    assert words in told and str(copy) in told and told.endswith(".") and "\n" not in told
-    assert "run `saevx precompute` again" in told and told.count(". ") == 0
+    message = str(refused.value)
+    assert words in message and str(copy) in message and message.endswith(".") and "\n" not in message
+    assert "run `saevx precompute` again" in message and message.count(". ") == 0
 
 
 def test_an_index_that_is_none_is_told_where_it_is_asked_for(copy: Path) -> None:
@@ -256,7 +256,7 @@ def test_every_command_refuses_a_damaged_store_in_one_line(copy: Path, tmp_path:
         ("score", rows, "--store", copy, "--out", tmp_path / "scores.jsonl"),
         ("patches", rows, "--store", copy, "--out", tmp_path / "patches.json"),
     ):
-        status, told = saevx(*command)
-        assert status == 1 and told.count("\n") == 1 and "is damaged" in told, (command, told)
-    status, told = saevx("verify", copy)
-    assert status == 1 and ("FAIL" in told or "is damaged" in told)
+        status, output = saevx(*command)
+        assert status == 1 and output.count("\n") == 1 and "is damaged" in output, (command, output)
+    status, output = saevx("verify", copy)
+    assert status == 1 and ("FAIL" in output or "is damaged" in output)

@@ -23,7 +23,7 @@ from precompute.store.making import trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
-from tests.helpers.store_damage import edit, seal
+from tests.helpers.stores import edit, seal
 from tests.helpers.tinies import Tiny
 from tests.helpers.unfinished import Part
 
@@ -41,11 +41,11 @@ class Stores(NamedTuple):
 def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
     from precompute.options.precompute import Options
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "data": str(root / "data"), "model": str(tiny_files.model), "sae": str(root / "sae"), "out": root / "store",
         "name": "few", "ds": 10, "device": "cpu",
     }  # fmt: skip
-    return precompute(Options(**{**given, **changed}))
+    return precompute(Options(**{**options, **changed}))
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +56,15 @@ def stores(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Stores
     for i, path in enumerate(sorted((root / "data").glob("*.png"))):
         tiny.picture(i, (72 + 4 * (i % 3), 72)).save(path)
     tiny.make_sae(root / "sae", d_sae=2)
-    return Stores(*(made(tiny_files, root, out=root / kept, events=kept) for kept in trim.KEPT))
+    return Stores(*(made(tiny_files, root, out=root / choice, events=choice) for choice in trim.EVENT_CHOICES))
 
 
 def test_each_store_is_sound_and_says_what_it_keeps(stores: Stores) -> None:
-    for kept, path in stores._asdict().items():
+    for choice, path in stores._asdict().items():
         assert all(check.ok for check in verify(path)), [str(check) for check in verify(path)]
-        told = json.loads((path / "manifest.json").read_text())["events"]
-        assert told["kept"] == kept
-        assert (path / "events" / "kept.npy").exists() == (kept != "all")
+        stated = json.loads((path / "manifest.json").read_text())["events"]
+        assert stated["kept"] == choice
+        assert (path / "events" / "kept.npy").exists() == (choice != "all")
         assert not (path / "plan.json").exists() and not (path / "events" / trim.WHOLE).exists()
     n = [json.loads((path / "manifest.json").read_text())["events"]["n"] for path in stores]
     assert n[0] == 160 and 0 < n[1] < 160 and n[2] == 0
@@ -82,35 +82,35 @@ def test_all_is_the_default_and_tables_do_not_depend_on_it(stores: Stores, tiny_
 
 
 def test_samples_that_pages_show_are_kept_and_answer_as_in_the_full_store(stores: Stores) -> None:
-    full, some, none = (Store.open(path) for path in stores)
+    full, trimmed, none = (Store.open(path) for path in stores)
     with full.engine.connect() as conn:
-        shown = {row for (row,) in conn.execute(select(schema.examples.c.row).distinct())}
-        shown |= {row for (row,) in conn.execute(select(schema.flag_reasons.c.row))}
-    assert some.events.kept is not None and shown <= set(some.events.kept.tolist())
+        on_pages = {row for (row,) in conn.execute(select(schema.examples.c.row).distinct())}
+        on_pages |= {row for (row,) in conn.execute(select(schema.flag_reasons.c.row))}
+    assert trimmed.events.kept_rows is not None and on_pages <= set(trimmed.events.kept_rows.tolist())
     for row in range(full.n_samples):
         sample_id, features = full.samples.sample_id(row), list(range(full.n_features))
-        assert none.samples.get(sample_id) == some.samples.get(sample_id) == full.samples.get(sample_id)
+        assert none.samples.get(sample_id) == trimmed.samples.get(sample_id) == full.samples.get(sample_id)
         assert none.samples.activations(sample_id, []) == full.samples.activations(sample_id, [])
-        if some.events.has(row):
-            assert json.dumps(some.samples.activations(sample_id, features)) == json.dumps(
+        if trimmed.events.has(row):
+            assert json.dumps(trimmed.samples.activations(sample_id, features)) == json.dumps(
                 full.samples.activations(sample_id, features)
             )
-            assert some.samples.features_at(sample_id, position=3) == full.samples.features_at(sample_id, position=3)
+            assert trimmed.samples.features_at(sample_id, position=3) == full.samples.features_at(sample_id, position=3)
         else:
             with pytest.raises(EventsNotStored, match="not kept"):
-                some.samples.activations(sample_id, features)
+                trimmed.samples.activations(sample_id, features)
         assert not none.events.has(row)
     for feature in range(full.n_features):
-        asked = {"band": None, "limit": 200}
-        assert some.examples.of(feature, **asked) == full.examples.of(feature, **asked)
-        bare = none.examples.of(feature, **asked)
-        for without, one in zip(bare, full.examples.of(feature, **asked), strict=True):
+        options = {"band": None, "limit": 200}
+        assert trimmed.examples.of(feature, **options) == full.examples.of(feature, **options)
+        bare = none.examples.of(feature, **options)
+        for without, one in zip(bare, full.examples.of(feature, **options), strict=True):
             places = ("sample_id", "band", "rank", "activation", "position", "token", "patch")
             assert {k: without[k] for k in places} == {k: one[k] for k in places}
             assert without["grid"] is None
             for token, known in zip(without["tokens"], one["tokens"], strict=True):
                 assert token["activation"] in (None, known["activation"])
-    for store in (full, some, none):
+    for store in (full, trimmed, none):
         store.close()
 
 
@@ -120,13 +120,14 @@ def test_trimming_keeps_exactly_what_is_asked(part: Part, data: st.DataObject) -
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, part.data.n_samples - 1), max_size=40))), dtype=np.int64)
     trim.write(part.path, part.data.scale_log2, rows)
     fresh = Events(part.path / trim.FRESH, part.data.scale_log2)
-    assert fresh.kept is not None and fresh.kept.tolist() == rows.tolist()
+    assert fresh.kept_rows is not None and fresh.kept_rows.tolist() == rows.tolist()
     for row in range(part.data.n_samples):
         assert fresh.has(row) == (row in rows)
         mine, theirs = (e.of(row) if fresh.has(row) else e.tokens(row) for e in (fresh, events))
         assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
-    told = sum((part.path / trim.FRESH / f"{name}.npy").stat().st_size - 128 for name in (*FULL, "kept", "kept_token"))
-    assert trim.event_bytes(events, rows) == told
+    files = [part.path / trim.FRESH / f"{name}.npy" for name in (*FULL, "kept", "kept_token")]
+    n_bytes = sum(file.stat().st_size - 128 for file in files)
+    assert trim.event_bytes(events, rows) == n_bytes
     trim.forget(part.path)
 
 
@@ -137,9 +138,9 @@ def test_small_steps_give_the_same(part: Part, monkeypatch: pytest.MonkeyPatch) 
         trim.write(part.path, part.data.scale_log2, rows)
         return [path.read_bytes() for path in sorted((part.path / trim.FRESH).glob("*.npy"))]
 
-    whole = bytes_of()
+    first = bytes_of()
     monkeypatch.setattr(trim, "BYTES_AT_ONCE", 256)
-    assert bytes_of() == whole
+    assert bytes_of() == first
     trim.forget(part.path)
 
 
@@ -158,7 +159,7 @@ class Killed(BaseException):
 PLACES: dict[str, tuple[object, str]] = {
     "while the tables are written": (writer, "_fill"),
     "while arrays are trimmed": (trim, "new_array"),
-    "before they are put in place": (trim, "settle"),
+    "before they are put in place": (trim, "publish"),
     "when the full ones are gone": (Path, "rename"),
     "before the checksums": (writer, "checksums"),
 }
@@ -209,11 +210,11 @@ def test_the_size_said_is_the_size(stores: Stores) -> None:
 @pytest.mark.parametrize(
     ("damage", "check"),
     [
-        (edit("kept", lambda a: a[:-1]), "kept"),
-        (edit("kept", lambda a: a[::-1].copy()), "kept"),
+        (edit("kept", lambda a: a[:-1]), "events"),
+        (edit("kept", lambda a: a[::-1].copy()), "events"),
         (edit("kept_token", lambda a: a + 1), "offsets"),
         (edit("event_value", lambda a: a * 2), "arrays"),
-        (lambda store: [(store / "events" / f"{n}.npy").unlink() for n in ("kept", "kept_token")], "kept"),
+        (lambda store: [(store / "events" / f"{n}.npy").unlink() for n in ("kept", "kept_token")], "events"),
     ],
 )
 def test_damage_to_a_trimmed_store_is_found(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import pytest
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.making import verify as verify_module
-from precompute.store.making.verify import report, verify, verify_or_raise
+from precompute.store.making.verify import verify, verify_or_raise
 from precompute.store.reader import Store
-from tests.helpers.store_damage import edit, seal
+from tests.helpers.stores import bump, edit, seal, sql
 
 
 @pytest.fixture
@@ -24,33 +23,17 @@ def copy(made_up: Store, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_up.path, tmp_path / "store"))
 
 
-def sql(statement: str) -> Callable[[Path], None]:
-    def apply(store: Path) -> None:
-        with sqlite3.connect(store / "store.sqlite") as conn:
-            conn.execute(statement)
-
-    return apply
-
-
-def bump(at: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
-    def change(array: np.ndarray) -> np.ndarray:
-        array[at] += by
-        return array
-
-    return change
-
-
 def test_a_sound_store(copy: Path) -> None:
-    lines, good = report(copy)
-    assert good and all(line.startswith("ok") for line in lines) and len(lines) == 10
+    checks = verify(copy)
+    assert all(check.ok and str(check).startswith("ok") for check in checks) and len(checks) == 10
     assert verify_or_raise(copy)
 
 
 @pytest.mark.parametrize("at_once", [1, 100])
 def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = report(copy)
+    checks = verify(copy)
     monkeypatch.setattr(verify_module, "CHUNK_EVENTS", at_once)
-    assert report(copy) == whole
+    assert verify(copy) == checks
 
 
 @pytest.mark.parametrize(
@@ -66,7 +49,7 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         (sql("UPDATE examples SET row = 100000 WHERE feature = 0 AND rank = 1"), "database"),
         (sql("UPDATE features SET n_text = n_text + 1 WHERE id = 2"), "arrays"),
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
-        (lambda store: (store / "images/0/4_0.webp").unlink(), "pictures"),
+        (lambda store: (store / "images/0/4_0.webp").unlink(), "images"),
         (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),
         (edit("text-text", lambda t: np.where(np.arange(6)[:, None] == 4, 0, t), "cooccurrence"), "pairs"),
         (edit("neighbours", lambda a: a[1:], "index"), "indices"),
@@ -113,14 +96,14 @@ def weaker(store: Store) -> list[str]:
 def shown_twice(store: Store) -> list[str]:
     """A sample that was folded, in the place of one that was not and is about as strong."""
     for k in range(store.n_features):
-        shown = store.examples.of(k, modality="text")
-        z = [np.inf, *(one["activation"] for one in shown), 0.0]
-        windows = [[token["text"] for token in one["tokens"]] for one in shown]
+        examples = store.examples.of(k, modality="text")
+        z = [np.inf, *(one["activation"] for one in examples), 0.0]
+        windows = [[token["text"] for token in one["tokens"]] for one in examples]
         for row in range(store.n_samples):
             tokens, z_t = store.events.feature(row, k)
             z_t = np.where(tokens.modality_t == s.TEXT, z_t, 0.0)
             text = [store.vocabulary.text(int(t)) for t in tokens.token_id_t[tokens.modality_t == s.TEXT]]
-            at = next((i for i in range(len(shown)) if z[i] > z_t.max() > z[i + 2]), None)
+            at = next((i for i in range(len(examples)) if z[i] > z_t.max() > z[i + 2]), None)
             if text in windows and at is not None and windows[at] != text and z_t.any():
                 bits = int(np.float16(z_t.max() / store.events.unit).view(np.uint16))
                 new = (row, int(z_t.argmax()), bits, int((z_t > 0).sum()))
@@ -154,9 +137,9 @@ def test_examples_that_are_not_what_they_say(
     copy: Path, statements: list[str] | Callable[[Store], list[str]], reason: str
 ) -> None:
     store = Store.open(copy)
-    said = statements if isinstance(statements, list) else statements(store)
+    queries = statements if isinstance(statements, list) else statements(store)
     store.close()
-    for statement in said:
+    for statement in queries:
         sql(statement)(copy)
     seal(copy)
     failed = {c.name: c.detail for c in verify(copy) if not c.ok}

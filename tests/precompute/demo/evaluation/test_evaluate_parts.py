@@ -16,7 +16,7 @@ from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
-from tests.helpers.listing import walk
+from tests.helpers.stores import walk
 
 BOX = (0, 0, 64, 64)
 

@@ -1,10 +1,12 @@
-"""Changes of the files of a store, with the checksums made right again."""
+"""Ways to damage a store on disk, and `walk`, which reads all pages of a list."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,3 +28,32 @@ def edit(name: str, change: Callable[[np.ndarray], np.ndarray], folder: str = "e
         np.save(path, change(np.load(path)))
 
     return apply
+
+
+def sql(statement: str) -> Callable[[Path], None]:
+    def apply(store: Path) -> None:
+        with sqlite3.connect(store / "store.sqlite") as conn:
+            conn.execute(statement)
+
+    return apply
+
+
+def bump(at: int, by: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array[at] += by
+        return array
+
+    return change
+
+
+def walk(ask: Any, **options: Any) -> list[dict[str, Any]]:
+    """All pages of a list."""
+    items, cursor = [], None
+    while True:
+        page = ask(cursor=cursor, **options)
+        items += page.items
+        if page.next is None:
+            assert page.total == len(items)
+            return items
+        assert page.items
+        cursor = page.next

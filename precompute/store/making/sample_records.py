@@ -1,0 +1,101 @@
+"""Samples and rejected rows of an unfinished store: JSON lines, and the columns of all samples as an Arrow file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from precompute.utils.files import atomic_write
+from precompute.utils.types import Array
+
+_READ = 1 << 22
+"""Bytes of a JSONL file that are searched for line ends at a time."""
+_ROWS = 4000
+"""Samples parsed at a time."""
+
+
+class Records(Sequence[dict[str, Any]]):
+    """The lines of a JSONL file, each parsed when it is read: a million of them would fill the memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.raw: Array = np.zeros(0, np.uint8)
+        """uint8: the bytes of the file, memory-mapped."""
+        if path.exists() and path.stat().st_size:
+            self.raw = np.memmap(path, np.uint8, "r")
+
+    @cached_property
+    def offset(self) -> Array:
+        """int64 [n+1]: where each line begins and, last, where all end."""
+        ends = [np.zeros(1, np.int64)]
+        for low in range(0, len(self.raw), _READ):
+            ends.append(np.flatnonzero(self.raw[low : low + _READ] == ord("\n")) + low + 1)
+        return np.concatenate(ends)
+
+    def __len__(self) -> int:
+        return len(self.offset) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        at = range(len(self))[at]
+        record: dict[str, Any] = json.loads(self.raw[self.offset[at] : self.offset[at + 1]].tobytes())
+        return record
+
+
+class SampleRecords(Records):
+    """The records of samples, and what the steps read of all of them as columns.
+
+    The first use of a column parses the lines once, some thousand at a time, into `samples.arrow`, which is then
+    memory-mapped: a step holds Python objects of one batch at a time.
+    """
+
+    COLUMNS = ("sample_id", "text", "views", "sha256", "thumb")
+    """Strings; `views` is JSON, `sha256` and `thumb` are lists with an entry for each image."""
+
+    def column(self, name: str, rows: Array | None = None) -> Iterator[Any]:
+        """The values of one of `COLUMNS` in row order, or of these rows alone.
+
+        Args:
+            rows: int64 [n].
+        """
+        column = self._table[name]
+        if rows is not None:  # `take` would copy the whole column
+            yield from (column[int(row)].as_py() for row in rows)
+            return
+        for chunk in column.chunks:
+            yield from chunk.to_pylist()
+
+    @cached_property
+    def _table(self) -> Any:
+        """A memory-mapped `pyarrow.Table`."""
+        import pyarrow as pa
+
+        path = self.path.with_suffix(".arrow")
+        if not path.is_file():
+            string = pa.string()
+            types = {"sha256": pa.list_(string), "thumb": pa.list_(string)}
+            schema = pa.schema([(name, types.get(name, string)) for name in self.COLUMNS])
+            with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
+                for low in range(0, len(self), _ROWS):
+                    lines = [_columns_of(record) for record in self[low : low + _ROWS]]
+                    writer.write_batch(pa.RecordBatch.from_pylist(lines, schema))
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _columns_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "sample_id": str(record["sample_id"]),
+        "text": str(record["text"]),
+        "views": json.dumps(record["views"]),
+        **{name: [str(image[name]) for image in record["images"]] for name in ("sha256", "thumb")},
+    }
