@@ -67,7 +67,7 @@ def test_one_shard_in_another_process_gives_the_same_store(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "store")
-    assert "collect: 40 samples" in done.stderr and "\r" not in done.stderr
+    assert "collect: 40 of 40 samples" in done.stderr and "\r" not in done.stderr
     assert sums(tmp_path / "store") == sums(finished)
 
 
