@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from precompute.live import steer as steering
-from precompute.live.intervention import Intervention
+from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import Done, steer
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent, TokenSampler
 from precompute.model.mllm import Batch, Mllm
@@ -17,7 +17,7 @@ from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 
 STEPS = 6
-SCOPES: dict[str, tuple[steering.Scope, ...]] = {
+SCOPES: dict[str, tuple[Scope, ...]] = {
     "all": ("image", "prompt", "generated"),
     "image": ("image",),
     "prompt": ("prompt",),

@@ -10,7 +10,7 @@ import torch
 
 from precompute.errors import SaevxError
 from precompute.live import steer as steering
-from precompute.live.intervention import Intervention, Steer
+from precompute.live.intervention import Intervention, Scope, Steer
 from precompute.live.steer import Done, steer
 from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent
@@ -153,7 +153,7 @@ def test_a_topk_sae_steers_with_its_full_output(tmp_path: Path, mllm: Mllm, batc
     [("image",), ("prompt",), ("generated",), ("image", "generated"), ("image", "prompt", "generated")],
 )
 def test_only_the_scope_of_the_steered_row_changes(
-    mllm: Mllm, sae: SaeV, batch: Batch, scope: tuple[steering.Scope, ...]
+    mllm: Mllm, sae: SaeV, batch: Batch, scope: tuple[Scope, ...]
 ) -> None:
     run = Run(mllm, sae, batch, [Intervention(5, "add", 0.5, 1.0)], scope=scope)
     changed = run.changed
