@@ -62,15 +62,15 @@ def test_a_killed_run_gives_the_same_bytes(
     assert set(whole) == {"cfg.json", "sae_weights.safetensors", "training.json"}
 
     killed = options(out=tmp_path / "killed", **more)
-    see = Meter.see
+    update = Meter.update
 
     def die(self: Meter, output: Any, modality_t: Any, step: int) -> None:
-        see(self, output, modality_t, step)
+        update(self, output, modality_t, step)
         if step > after:
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Meter, "see", die)
+        patch.setattr(Meter, "update", die)
         train(killed)
     saved = training.checkpoints(killed.part)
     assert [path.name for path in saved] == ([f"checkpoint-{after // 5 * 5:08d}"] if after > 5 else [])
@@ -229,7 +229,7 @@ def test_other_options_do_not_go_on_with_an_unfinished_run(options: Maker, monke
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Meter, "see", die)
+        patch.setattr(Meter, "update", die)
         train(options())
     with pytest.raises(SaevxError, match="other data, model or options"):
         train(options(seed=1))
