@@ -22,7 +22,7 @@ MADE_ELSEWHERE = {
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
     ("precompute/data/json_files.py", "{self.path} is {what}."),  # starts.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {what}."),
-    ("precompute/live/steer.py", "reason"),  # test_sae.py: a feature without a direction
+    ("precompute/live/intervention.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
     ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
     ("backend/commands.py", "checkout_only('saevx bench')"),
