@@ -58,6 +58,7 @@ def feature_map(
         section="/map",
         there=has_map(served),
         absent=mapfile.ABSENT,
+        layout=served.manifest.get("map"),
         version=Links(request, served).version,
         colours=COLOURS,
         q={"colour": colour, "hide": hide, "q": q, "feature": feature, "view": view},
