@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from backend.deps import Cached, StoreDep
 from backend.schemas import Flag, Page, Score, ScoreName
 from precompute.errors import SaevxError
-from precompute.scoring.filter import filter_store, kept_rows
+from precompute.scoring.filter import best_rows, filter_store
 from precompute.store.opening import StoreUnreadable
 from precompute.store.schema import FLAGS
 
@@ -54,7 +54,7 @@ def get_filter(
 ) -> StreamingResponse:
     names = flag_names(flags)
     try:
-        kept = len(kept_rows(store.store, by=by, keep=keep, flags=names))
+        kept = len(best_rows(store.store, by=by, keep=keep, flags=names))
         lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
     except StoreUnreadable:
         raise

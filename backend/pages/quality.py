@@ -14,7 +14,7 @@ from backend.pages.cards import card, list_flags, list_scores
 from backend.pages.charts import chart
 from backend.schemas import FlagName, Score, ScoreName
 from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
-from precompute.scoring.filter import kept_rows
+from precompute.scoring.filter import best_rows
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -96,6 +96,6 @@ class Selection(NamedTuple):
 
 def selected(served: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
     """How many samples `GET /filter` would stream, and the score at the cut."""
-    rows = kept_rows(served.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
+    rows = best_rows(served.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
     values = served.store.score_values(by)[rows]
     return Selection(len(rows), float(values.min()) if len(rows) else None)

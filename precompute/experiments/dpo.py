@@ -70,7 +70,7 @@ def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: in
     rng = np.random.default_rng([seed, 29])
     end = bench.tokenizer.eos_token
     prompt = f"{bench.tokenizer.bos_token}{bench.image_token}\n"
-    told = [
+    summary = [
         {
             "images": [str(images[i])],
             "prompt": prompt,
@@ -82,7 +82,7 @@ def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: in
     ]
     text = Value("string")
     return Dataset.from_list(
-        told, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text)
+        summary, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text)
     )
 
 

@@ -138,11 +138,11 @@ def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def write_pairs(folder: Path, shown: list[Scene]) -> None:
+def write_pairs(folder: Path, scenes: list[Scene]) -> None:
     """An imagefolder of scenes."""
     (folder / "images").mkdir(parents=True)
     rows = []
-    for scene in shown:
+    for scene in scenes:
         name = f"images/{scene.index:05d}.png"
         draw(scene).save(folder / name, compress_level=1)
         rows.append({"file_name": name, **text_row(f"{scene.split}-{scene.index}", scene.caption)})

@@ -49,18 +49,18 @@ def questions(n: int) -> list[Asked]:
     """The first n that have one sure answer, as many of each kind (of the first kinds one more where n is no multiple
     of four): asked as they come, most would be about the background, which most patches answer."""
     wanted = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
-    found: list[Asked] = []
+    result: list[Asked] = []
     had: Counter[str] = Counter()
     index = FIRST
-    while len(found) < n:
+    while len(result) < n:
         scene = make_scene("validation", index)
         text, answer = ask(np.random.default_rng([67, index]), scene)
         kind = kind_of(text)
         if is_sure(scene, kind) and had[kind] < wanted[kind]:
-            found.append(Asked(scene, text, answer, kind))
+            result.append(Asked(scene, text, answer, kind))
             had[kind] += 1
         index += 1
-    return found
+    return result
 
 
 def write(folder: Path, n: int) -> None:
@@ -85,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write; it must be empty or not exist")
     parser.add_argument("--n", type=int, default=300, help="questions to write (default: 300)")
-    asked = parser.parse_args()
-    if asked.n < 1:
+    question = parser.parse_args()
+    if question.n < 1:
         parser.error("--n must be at least 1")
     try:
-        write(asked.folder, asked.n)
+        write(question.folder, question.n)
     except SaevxError as error:
         parser.exit(1, f"saevx: {error}\n")
-    print(asked.folder)
+    print(question.folder)
 
 
 if __name__ == "__main__":

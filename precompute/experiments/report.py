@@ -31,14 +31,14 @@ def render(results: Path = RESULTS) -> dict[str, str]:
 
 def plot(results: Path = RESULTS) -> dict[str, bytes]:
     """SVG by file name."""
-    found = {
+    figures = {
         "omega": features.omega_plot(read("demo-store", results)),
         "wrong-pairs": features.pairs_plot(read("wrong-pairs", results)),
         "patches": tasks.patches_plot(read("patches", results)),
         "filtering": tasks.filtering_plot(read_lines("filtering", results)[1:]),
         "figure3": tasks.figure3_plot(read_lines("figure3", results)),
     }
-    return {f"results-{name}.svg": svg for name, svg in found.items()}
+    return {f"results-{name}.svg": svg for name, svg in figures.items()}
 
 
 def main() -> None:

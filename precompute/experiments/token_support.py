@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.demo.scenes import draw
-from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
+from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, separability
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.sae.encode import Encoded, Scale, encode_batch
@@ -89,13 +89,13 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     sae = load_sae(demo / "store", store.manifest, str(demo / "sae"), "auto")
     mllm = Mllm.load(demo / "model", layer=sae.layer, full=True)
     scale, p999 = Scale.of(store.manifest), np.maximum(store.feature_table["p999"], 1e-30)
-    found = []
+    result = []
     for low in range(0, len(pairs), BATCH):
         batch = mllm.prepare(pairs[low : low + BATCH])
         hidden, nll = mllm.hidden_and_nll(batch)
         one = encode_batch(hidden, batch, sae, scale)
-        found += [Read(*ratios(one, b, scale, p999), float(nll[b])) for b in range(len(nll))]
-    return found
+        result += [Read(*ratios(one, b, scale, p999), float(nll[b])) for b in range(len(nll))]
+    return result
 
 
 def ratios(one: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
@@ -141,7 +141,7 @@ def strongest(ratio_nf: Array) -> Array:
     return np.where(ratio_nf >= least_n[:, None], ratio_nf, 0)
 
 
-def kept(events: Events, n: int, modality: int, p999_f: Array) -> Array:
+def stored_ratios(events: Events, n: int, modality: int, p999_f: Array) -> Array:
     """The store's kept maxima as capped ratios [n, F]."""
     ratio_nf = np.zeros((n, len(p999_f)), np.float32)
     for row in range(n):
@@ -156,11 +156,11 @@ def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, predicted:
 
     def over(reduce: Callable[[Array, Array], float], w_f: Array, image_nf: Sequence[Array] | Array) -> Array:
         """Minus `reduce` of each caption's (Σ w·lack, Σ w·r) by token."""
-        found = []
+        result = []
         for read, image_f in zip(reads, image_nf, strict=True):
             lack_t = np.maximum(read.token_tf - image_f, 0) @ w_f
-            found.append(-reduce(lack_t, read.token_tf @ w_f) if len(lack_t) else np.nan)
-        return np.array(found)
+            result.append(-reduce(lack_t, read.token_tf @ w_f) if len(lack_t) else np.nan)
+        return np.array(result)
 
     def share(little: float) -> Callable[[Array, Array], float]:
         return lambda lack_t, whole_t: float((lack_t / (little + whole_t)).max())
@@ -193,15 +193,15 @@ def run(o: Options) -> dict[str, Any]:
     pictures = [draw(case.scene) for case in cases]
     texts = [*(case.right for case in cases), *(case.wrong for case in cases)]
     pairs = [Pair(text, [picture]) for text, picture in zip(texts, pictures * 2, strict=True)]
-    found = measure(o, store, cases, read_pairs(o.demo, store, pairs))
+    result = measure(o, store, cases, read_pairs(o.demo, store, pairs))
     store.close()
-    return found
+    return result
 
 
 def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Read]) -> dict[str, Any]:
     """The ways compared; `reads` are all right captions, then all wrong ones."""
     p999 = store.feature_table["p999"]
-    text_sf, image_sf = (kept(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
+    text_sf, image_sf = (stored_ratios(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
     predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
     scores = compare(reads, Weights.from_store(store), rarity(text_sf), predicted)
     n = len(cases)
@@ -215,16 +215,16 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
             "r = z / p99.9 capped at 1",
         },
         "ways": WAYS,
-        "kinds": told_apart(cases, halves, o.seed),
+        "kinds": separability(cases, halves, o.seed),
     }
 
 
 def main() -> None:
     o = parsed(Options, __doc__)
-    found = json.loads(o.out.read_text()) if o.out.exists() else {}
-    found["development"] = run(o)
+    result = json.loads(o.out.read_text()) if o.out.exists() else {}
+    result["development"] = run(o)
     o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(json.dumps(found, indent=1) + "\n")
+    o.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

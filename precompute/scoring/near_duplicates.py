@@ -38,8 +38,8 @@ def nearest_vectors(vectors: Array, k: int) -> Array:
     cells.train(vectors[:: max(1, n // (64 * n_cells))])
     cells.add(vectors)
     cells.nprobe = PROBED
-    found: Array = cells.search(vectors, k)[1]
-    return found
+    nearest: Array = cells.search(vectors, k)[1]
+    return nearest
 
 
 def nearest_hashes(packed: Array, k: int) -> Array:
@@ -51,8 +51,8 @@ def nearest_hashes(packed: Array, k: int) -> Array:
         table = faiss.IndexBinaryHash(8 * n_bytes, HASHED_BITS)
         table.nflip = 1
     table.add(packed)
-    found: Array = table.search(packed, k)[1]
-    return found
+    nearest: Array = table.search(packed, k)[1]
+    return nearest
 
 
 def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDuplicates:
@@ -71,12 +71,12 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDu
     live, bits = row_of_hash[seen], hashes[seen]
     if len(live) < 2:
         return NearDuplicates(score, row, cosine)
-    some, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
+    own_vectors, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
-    other = np.concatenate([nearest_vectors(some, k), nearest_hashes(packed, k)], axis=1)
+    other = np.concatenate([nearest_vectors(own_vectors, k), nearest_hashes(packed, k)], axis=1)
     other = np.where(other < 0, np.arange(len(live))[:, None], other)  # an inverted list may hold fewer than k
     mine = np.arange(len(live))[:, None]
-    value = np.einsum("nd,nkd->nk", some, some[other]).astype(np.float64)
+    value = np.einsum("nd,nkd->nk", own_vectors, own_vectors[other]).astype(np.float64)
     likeness = 1 - (bits[:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
     pair = np.minimum(value, np.maximum(likeness, 0))
     itself = other == mine

@@ -60,8 +60,8 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
     parts = [part for part in (distinct[::2], distinct[1::2]) if part]
     scores: dict[str, dict[Path, float]] = {issue: {} for issue in ISSUES}
     with contextlib.redirect_stderr(io.StringIO()), ThreadPoolExecutor(2) as pool:  # its bar knows no off switch
-        for found in pool.map(scores_of, parts):
-            for issue, of_path in found.items():
+        for of_part in pool.map(scores_of, parts):
+            for issue, of_path in of_part.items():
                 scores[issue] |= of_path
     return {
         flag: 1 - np.array([scores[issue][path] for path in files], dtype=np.float64)
@@ -90,12 +90,12 @@ def pixel_flags(files: list[Path]) -> dict[str, Array]:
         return {flag: np.zeros(0) for flag, _ in ISSUES.values()}
     with ThreadPoolExecutor() as pool:  # decoding and sorting let other threads run
         seen = pool.map(contrast_and_edge, files)
-        found = cleanvision_scores(files)
+        scores = cleanvision_scores(files)
         contrast, edge = np.array(list(seen)).T
-    found["blank"] = np.fmin(found["blank"], 1 - contrast)
+    scores["blank"] = np.fmin(scores["blank"], 1 - contrast)
     softness = np.where(contrast > _LEAST_CONTRAST, 1 - np.minimum(edge / np.maximum(contrast, 1e-9), 1), 0.0)
-    found["blurred"] = np.fmax(found["blurred"], softness)
-    return found
+    scores["blurred"] = np.fmax(scores["blurred"], softness)
+    return scores
 
 
 def pixel_hashes(files: list[Path]) -> Array:

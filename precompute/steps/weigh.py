@@ -77,9 +77,9 @@ def cut_maxima(data: Collected, p999: Array) -> None:
         first, last = int(data.max_offset[2 * low]), int(data.max_offset[2 * high])
         feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])
         ratio = value.astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
-        kept = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
+        is_top = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
         out = slice(int(offset[2 * low]), int(offset[2 * high]))
-        feature_out[out], value_out[out] = feature[kept], value[kept]
+        feature_out[out], value_out[out] = feature[is_top], value[is_top]
     for array in (feature_out, value_out):
         array.flush()
 
@@ -101,14 +101,14 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     samples_ds = np.diff(once.start).reshape(-1, 2)
     enough = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
     seed = int(options.get("seed", 0))
-    found = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
+    result = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
     means = common_means(data)
     if len(enough):
         directions = np.asarray(options["directions"](), dtype=np.float32)
         resamples = int(options.get("resamples", 1000))
-        some = paired(data, fire, means, directions, enough, resamples=resamples, seed=seed)
-        for name, values in some.items():
-            found[name][enough] = values
+        of_features = paired(data, fire, means, directions, enough, resamples=resamples, seed=seed)
+        for name, values in of_features.items():
+            result[name][enough] = values
     kind = str(options.get("omega", "paired"))
     everything = np.full(data.n_features, np.nan)
     if kind == "all-pairs":
@@ -128,13 +128,13 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     save_step(
         part,
         "weigh",
-        **found,
+        **result,
         top_resid=tops.reshape(-1, 2, K_PAIRED),
         mu=means.mu_md,
         omega_all_pairs=everything,
         p999=p999,
         delta=delta,
-        verdict=give_verdicts(count_fm, samples_ds, found["p_value"]),
+        verdict=give_verdicts(count_fm, samples_ds, result["p_value"]),
         samples=n_fm,
         n_samples=either,
         density=density_fm,
