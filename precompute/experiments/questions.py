@@ -7,16 +7,18 @@ writes DIR/images/*.png and DIR/metadata.jsonl: `file_name`, `text` (the questio
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic_settings import CliPositionalArg
 
 from precompute.demo.scenes import Scene, ask, draw, make_scene
 from precompute.errors import SaevxError
+from precompute.experiments.script import run_script
+from precompute.utils.command_line import CommandOptions, Count
 
 FIRST = 500_000
 """Number of the first validation scene: no other measurement of the demo looks there."""
@@ -81,18 +83,21 @@ def write(folder: Path, n: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+class Options(CommandOptions):
+    """Which questions are written."""
+
+    folder: CliPositionalArg[Path]
+    """Folder to write; it must be empty or not exist."""
+    n: Count = 300
+    """Questions to write."""
+
+    def cli_cmd(self) -> None:
+        write(self.folder, self.n)
+        print(self.folder)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write; it must be empty or not exist")
-    parser.add_argument("--n", type=int, default=300, help="questions to write (default: 300)")
-    question = parser.parse_args()
-    if question.n < 1:
-        parser.error("--n must be at least 1")
-    try:
-        write(question.folder, question.n)
-    except SaevxError as error:
-        parser.exit(1, f"saevx: {error}\n")
-    print(question.folder)
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":

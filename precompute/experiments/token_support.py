@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.demo.scenes import draw
+from precompute.experiments.script import run_script
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, separability
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
@@ -27,7 +27,7 @@ from precompute.scoring.token_support import LITTLE_WEIGHT
 from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions
 
 Array = NDArray[Any]
 BATCH = 16
@@ -50,8 +50,7 @@ WAYS = {
 }
 
 
-@dataclass
-class Options:
+class Options(CommandOptions):
     """What the comparison depends on; every field is an option of the command."""
 
     demo: Path = Path("demo")
@@ -61,6 +60,12 @@ class Options:
     first_whole: int = 750_000
     """Of the scenes whose whole captions are exchanged."""
     seed: int = 700_000
+
+    def cli_cmd(self) -> None:
+        result = json.loads(self.out.read_text()) if self.out.exists() else {}
+        result["development"] = run(self)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 class Read(NamedTuple):
@@ -209,7 +214,7 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
     return {
         "about": {
             "command": "python -m precompute.experiments.token_support",
-            "options": {k: v for k, v in vars(o).items() if k not in ("demo", "out")},
+            "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": store.manifest["content_id"],
             "what": "scenes for choosing the arithmetic of `unsupported` only; lack = max(0, r_token − r_image), "
             "r = z / p99.9 capped at 1",
@@ -220,11 +225,7 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    result = json.loads(o.out.read_text()) if o.out.exists() else {}
-    result["development"] = run(o)
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(json.dumps(result, indent=1) + "\n")
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.errors import SaevxError
+from precompute.experiments.script import run_script
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions
 from precompute.utils.stats import auroc
 
 Array = NDArray[Any]
@@ -43,8 +43,7 @@ UNSUPPORTED = {"unsupported": "minus the flag's score: token-level support"}
 FROM_SAE = (*(name for name in SCORES if name not in ("caption-nll", "random")), *UNSUPPORTED)
 
 
-@dataclass
-class Options:
+class Options(CommandOptions):
     """What the measurement depends on; every field is an option of the command."""
 
     demo: Path = Path("demo")
@@ -57,6 +56,12 @@ class Options:
     """Scenes of each kind that the headline score is chosen on."""
     first_choice: int = 500_000
     seed: int = 0
+
+    def cli_cmd(self) -> None:
+        before = json.loads(self.out.read_text()) if self.out.exists() else {}
+        result = {**before, **run(self)}  # what token_support wrote stays
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 class Case(NamedTuple):
@@ -167,7 +172,7 @@ def run(o: Options) -> dict[str, Any]:
     return {
         "about": {
             "command": "python -m precompute.experiments.wrong_pairs",
-            "options": {k: v for k, v in vars(o).items() if k not in ("demo", "out")},
+            "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": content_id,
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -185,11 +190,7 @@ def run(o: Options) -> dict[str, Any]:
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    before = json.loads(o.out.read_text()) if o.out.exists() else {}
-    result = {**before, **run(o)}  # what token_support wrote stays
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(json.dumps(result, indent=1) + "\n")
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":
