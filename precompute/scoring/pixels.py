@@ -1,7 +1,7 @@
-"""What the pictures alone say: blank, dark, blurred, tiny, and a hash for near-duplicates.
+"""What the images alone say: blank, dark, blurred, tiny, and a hash for near-duplicates.
 
 `cleanvision` scores 1 = good; here higher is worse, as in every flag score. Thresholds are its published
-defaults. Two of its scores misread pictures with plain backgrounds (little entropy, yet a subject; strong
+defaults. Two of its scores misread images with plain backgrounds (little entropy, yet a subject; strong
 contrast, yet no edge), so each has a second witness here.
 """
 
@@ -40,13 +40,13 @@ class Opened:
         return len(self.files)
 
     def __getitem__(self, at: int) -> dict[str, Image.Image]:
-        with Image.open(self.files[at]) as picture:
-            return {self.KEY: picture.copy()}
+        with Image.open(self.files[at]) as image:
+            return {self.KEY: image.copy()}
 
 
 def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
-    """1 − cleanvision's score per flag, float64 [n] in [0, 1], NaN where it cannot read the picture."""
-    from cleanvision import Imagelab  # pandas and matplotlib: only where pictures are looked at
+    """1 − cleanvision's score per flag, float64 [n] in [0, 1], NaN where it cannot read the image."""
+    from cleanvision import Imagelab  # pandas and matplotlib: only where images are looked at
 
     def scores_of(part: list[Path]) -> dict[str, dict[Path, float]]:
         lab = Imagelab(hf_dataset=Opened(part), image_key=Opened.KEY, verbose=False)
@@ -55,7 +55,7 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
         return {issue: {path: column[i] for i, path in enumerate(part)} for issue, column in columns.items()}
 
     distinct = list(dict.fromkeys(files))
-    # It scores each picture alone. Its own processes are forks, which a program with torch's threads should not make;
+    # It scores each image alone. Its own processes are forks, which a program with torch's threads should not make;
     # and of more threads than two the Python in between leaves nothing to win.
     parts = [part for part in (distinct[::2], distinct[1::2]) if part]
     scores: dict[str, dict[Path, float]] = {issue: {} for issue in ISSUES}
@@ -71,8 +71,8 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
 
 def contrast_and_edge(path: Path) -> tuple[float, float]:
     """(range of the middle 99 % of a channel, strongest Laplacian), both in units of full brightness."""
-    with Image.open(path) as picture:
-        level = np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        level = np.asarray(image.convert("RGB"))
     low, high = np.quantile(level, [0.005, 0.995], axis=(0, 1))
     wide = level.astype(np.int16)
     centre = wide[1:-1, 1:-1]
@@ -81,7 +81,7 @@ def contrast_and_edge(path: Path) -> tuple[float, float]:
 
 
 def pixel_flags(files: list[Path]) -> dict[str, Array]:
-    """blank, dark and blurred of each picture, float64 [n] in [0, 1]; higher is worse.
+    """blank, dark and blurred of each image, float64 [n] in [0, 1]; higher is worse.
 
     blank: 1 − the larger of cleanvision's information and the contrast.
     blurred: the larger of 1 − cleanvision's score and 1 − strongest edge / contrast.
@@ -103,8 +103,8 @@ def pixel_hashes(files: list[Path]) -> Array:
     import imagehash
 
     def one(path: Path) -> Array:
-        with Image.open(path) as picture:
-            bits: Array = imagehash.phash(picture.convert("RGB")).hash.ravel()
+        with Image.open(path) as image:
+            bits: Array = imagehash.phash(image.convert("RGB")).hash.ravel()
         return bits
 
     with ThreadPoolExecutor() as pool:
@@ -113,6 +113,6 @@ def pixel_hashes(files: list[Path]) -> Array:
 
 
 def tiny(width: Array, height: Array) -> Array:
-    """64 px over the shorter side; NaN without a picture."""
+    """64 px over the shorter side; NaN without an image."""
     shorter = np.minimum(width, height).astype(np.float64)
     return np.divide(TINY_SIDE, shorter, out=np.full(len(shorter), np.nan), where=shorter > 0)

@@ -137,17 +137,17 @@ def clean(text: str, most: int = MAX_LABEL) -> str:
 def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
     """What the model is shown of a feature: one text, then images as data URLs."""
     lines = [f"- {in_text(data, row, position)}" for row, position in tops(data, feature, TEXT, N_TOKENS)]
-    lines_shown = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
-    pictures: Content = []
+    prompt_lines = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
+    marked_images: Content = []
     captions = []
     for row, position in tops(data, feature, IMAGE, N_PICTURES):
         captions.append(f"- {data.samples[row]['text'][:300]}")
-        pictures += [{"type": "image_url", "image_url": {"url": url}} for url in in_picture(data, row, position)]
+        marked_images += [{"type": "image_url", "image_url": {"url": url}} for url in in_image(data, row, position)]
     if captions:
-        lines_shown += ["It fires inside the red box of the images below. Their captions:", *captions]
+        prompt_lines += ["It fires inside the red box of the images below. Their captions:", *captions]
     if promoted:
-        lines_shown.append(f"It makes the model say: {', '.join(promoted)}")
-    return [{"type": "text", "text": "\n".join(lines_shown) or "There is no example."}, *pictures]
+        prompt_lines.append(f"It makes the model say: {', '.join(promoted)}")
+    return [{"type": "text", "text": "\n".join(prompt_lines) or "There is no example."}, *marked_images]
 
 
 def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[int, int]]:
@@ -167,7 +167,7 @@ def in_text(data: Collected, row: int, position: int) -> str:
     return " ".join(f"{joined.text[:before]}[[{token.lstrip()}]]{joined.text[after:]}".split())
 
 
-def in_picture(data: Collected, row: int, position: int) -> list[str]:
+def in_image(data: Collected, row: int, position: int) -> list[str]:
     """The image with the patch in a red box, as a data URL; none where the patch cannot be placed."""
     record, sample = data.samples[row], data.events.sample(row)
     places = patches(sample, record["views"])
@@ -178,11 +178,11 @@ def in_picture(data: Collected, row: int, position: int) -> list[str]:
     n_rows, n_cols, (x0, y0, x1, y1), number = record["views"][view]
     image = record["images"][int(number)]
     with Image.open(data.part / image["thumb"]) as opened:
-        picture = opened.convert("RGB")
-    wide, high = picture.width / image["width"], picture.height / image["height"]
+        thumbnail = opened.convert("RGB")
+    wide, high = thumbnail.width / image["width"], thumbnail.height / image["height"]
     step_x, step_y = (x1 - x0) / n_cols * wide, (y1 - y0) / n_rows * high
     left, top = x0 * wide + c * step_x, y0 * high + r * step_y
-    ImageDraw.Draw(picture).rectangle((left, top, left + step_x, top + step_y), outline=(255, 0, 0), width=2)
+    ImageDraw.Draw(thumbnail).rectangle((left, top, left + step_x, top + step_y), outline=(255, 0, 0), width=2)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85, subsampling=0)
+    thumbnail.save(buffer, "JPEG", quality=85, subsampling=0)
     return ["data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
+from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, Firing, all_pairs, common_means, firing, paired
 from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS, TEXT, VERDICTS
@@ -84,6 +84,38 @@ def cut_maxima(data: Collected, p999: Array) -> None:
         array.flush()
 
 
+def frequencies(data: Collected, count_fm: Array, n_tokens: Mapping[str, int]) -> dict[str, Array]:
+    """How often each feature fires, by the names of the store's columns.
+
+    Args:
+        count_fm: int64 [F, 2]: active tokens. n_tokens: of the data, by modality.
+    """
+    n_fm, both_f = sample_counts(data)
+    tokens_m = np.array([n_tokens["text"], n_tokens["image"]], dtype=np.float64)
+    density_fm = count_fm / np.maximum(tokens_m, 1)
+    either = n_fm.sum(1) - both_f
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = density_fm[:, IMAGE] / density_fm.sum(1)
+        together = both_f / either
+    return {
+        "samples": n_fm, "n_samples": either, "density": density_fm, "modality_share": share,
+        "same_sample_rate": together,
+    }  # fmt: skip
+
+
+def profile_tokens(fire: Firing) -> Array:
+    """The tokens behind each feature's profile (step `index`): int64 [F, 2, K_PAIRED], its strongest of D_s as rows of
+    the residual map, −1 where there are fewer.
+
+    Args:
+        fire: with one token a sample.
+    """
+    entry = fire.start[:-1, None] + np.arange(K_PAIRED)
+    known = entry < fire.start[1:, None]
+    tops = np.where(known, np.append(fire.resid, -1)[np.minimum(entry, len(fire.resid))], -1)
+    return tops.reshape(-1, 2, K_PAIRED)
+
+
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `delta` (z, None = 10 % of p99.9), `omega`, `repeat_samples`, `resamples`, `seed`,
     `directions` (callable → float [F, d])."""
@@ -114,32 +146,17 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     if kind == "all-pairs":
         everything = all_pairs(data, firing(data, delta, per_sample=TOP_ALL_PAIRS))
 
-    n_fm, both_f = sample_counts(data)
-    tokens_m = np.array([manifest["tokens"]["text"], manifest["tokens"]["image"]], dtype=np.float64)
-    density_fm = count_fm / np.maximum(tokens_m, 1)
-    either = n_fm.sum(1) - both_f
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = density_fm[:, IMAGE] / density_fm.sum(1)
-        together = both_f / either
-    # The tokens behind each feature's profile (step `index`): its strongest of D_s, −1 where there are fewer.
-    entry = once.start[:-1, None] + np.arange(K_PAIRED)
-    known = entry < once.start[1:, None]
-    tops = np.where(known, np.append(once.resid, -1)[np.minimum(entry, len(once.resid))], -1)
     save_step(
         part,
         "weigh",
         **result,
-        top_resid=tops.reshape(-1, 2, K_PAIRED),
+        top_resid=profile_tokens(once),
         mu=means.mu_md,
         omega_all_pairs=everything,
         p999=p999,
         delta=delta,
         verdict=give_verdicts(count_fm, samples_ds, result["p_value"]),
-        samples=n_fm,
-        n_samples=either,
-        density=density_fm,
-        modality_share=share,
-        same_sample_rate=together,
+        **frequencies(data, count_fm, manifest["tokens"]),
         samples_ds=samples_ds,
     )
     default = {"kind": "share-of-p999", "value": DELTA_SHARE}
