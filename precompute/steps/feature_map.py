@@ -124,10 +124,11 @@ def layout(vectors_nd: Array, other_nk: Array) -> Array:
 
 def run_steps(places: Any, n_steps: int, *, exaggeration: float, momentum: float) -> None:
     """Moves a TSNEEmbedding by so many steps of gradient descent."""
-    places.optimize(
-        n_steps, exaggeration=exaggeration, momentum=momentum, learning_rate=len(places) / exaggeration,
-        inplace=True, n_jobs=1,
-    )  # fmt: skip
+    rate = len(places) / exaggeration
+    with np.errstate(invalid="ignore"):  # of the loss, which it only reports
+        places.optimize(
+            n_steps, exaggeration=exaggeration, momentum=momentum, learning_rate=rate, inplace=True, n_jobs=1
+        )
 
 
 def principal(vectors_nd: Array) -> Array:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from precompute.experiments import report
+from precompute.experiments.report import __main__ as report
 from precompute.utils.markdown import splice
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from precompute.errors import SaevxError
-from precompute.experiments.dpo import prefer
-from precompute.experiments.options import FilteringOptions
-from precompute.experiments.pairs import held_out, image_name, make_pairs, write_pairs
-from precompute.experiments.student import ORDER, Bench
+from precompute.experiments.filtering.dpo import prefer
+from precompute.experiments.filtering.options import FilteringOptions
+from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs, write_pairs
+from precompute.experiments.filtering.student import ORDER, Bench
 from precompute.options.score import ScoreOptions
 from precompute.scoring.filter import best
 from precompute.scoring.new_data import score_data

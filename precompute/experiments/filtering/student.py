@@ -18,7 +18,7 @@ from precompute.demo.adapter_data import N_PATCHES, Picture, Sequences, vision_f
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
 from precompute.demo.scenes import Scene, draw, make_scene
 from precompute.demo.train_adapter import Log, Options, Projector, stage0, stage1
-from precompute.experiments.cloze import KINDS, Words
+from precompute.experiments.filtering.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 
 TEST_BATCH = 32

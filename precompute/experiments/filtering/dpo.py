@@ -15,7 +15,7 @@ from precompute.demo.assemble import assemble
 from precompute.demo.dataset import has_swappable_word, swap_one_word
 from precompute.demo.train_adapter import LINEAR, Projector
 from precompute.errors import SaevxError
-from precompute.experiments.student import Bench, Student
+from precompute.experiments.filtering.student import Bench, Student
 from precompute.utils.files import atomic_write
 
 BATCH, LR, BETA, RANK = 8, 2e-4, 0.1, 8

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from precompute.errors import SaevxError
-from precompute.experiments.figure3_data import Data, make_base, make_data, mixed
-from precompute.experiments.figure3_language import language_model
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3.data import Data, make_base, make_data, mixed
+from precompute.experiments.figure3.language import language_model
+from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.mllm import Batch, Mllm
 from precompute.options.shared import EvaluateOptions, TrainOptions
 from precompute.training.evaluate import Shared, evaluate

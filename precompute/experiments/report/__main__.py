@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from precompute.errors import SaevxError
-from precompute.experiments import report_features as features
-from precompute.experiments import report_tasks as tasks
+from precompute.experiments.report import features as features
+from precompute.experiments.report import tasks as tasks
 from precompute.experiments.script import run_script
 from precompute.utils.command_line import CommandOptions
 from precompute.utils.markdown import RESULTS, read, read_lines, splice

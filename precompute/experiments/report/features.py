@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from precompute.experiments import plots
+from precompute.experiments.report import plots
 from precompute.utils.markdown import Row, image, interval, table
 
 QUANTITIES = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from precompute.experiments import plots, ratios
+from precompute.experiments.filtering import ratios
+from precompute.experiments.report import plots
 from precompute.utils.markdown import Row, image, interval, table
 
 SAES = {"sae-base": "SAE of the text LM", "sae-mllm": "SAE of the MLLM's text", "sae-v": "SAE-V"}

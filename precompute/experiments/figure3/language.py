@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from precompute.data import read
 from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.loader import feed, load_model
 from precompute.options.shared import Place
 from precompute.training.evaluate import losses

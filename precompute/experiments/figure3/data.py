@@ -17,7 +17,7 @@ from precompute.data import Data as Rows
 from precompute.data import read
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, draw, make_scene
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3.options import Figure3Options
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """What the demo's model puts around a text without a picture."""
