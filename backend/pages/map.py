@@ -62,6 +62,7 @@ def feature_map(
         section="/map",
         there=has_map(open_store),
         absent=mapfile.ABSENT,
+        layout=open_store.manifest.get("map"),
         version=Links(request, open_store).version,
         colours=COLOURS,
         q={"colour": colour, "hide": hide, "q": q, "feature": feature, "view": view},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliApp, CliSubCommand
 
-from precompute.experiments.figure3_options import Figure3Options
-from precompute.experiments.options import FilteringOptions
+from precompute.experiments.figure3.options import Figure3Options
+from precompute.experiments.filtering.options import FilteringOptions
 from precompute.utils.ownership import exclusive
 
 
@@ -16,7 +16,7 @@ class Filtering(FilteringOptions):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     def cli_cmd(self) -> None:
-        from precompute.experiments.filtering import run
+        from precompute.experiments.filtering.run import run
 
         with exclusive(self.work), exclusive(self.out):
             run(self)
@@ -28,7 +28,7 @@ class Figure3(Figure3Options):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     def cli_cmd(self) -> None:
-        from precompute.experiments.figure3 import run
+        from precompute.experiments.figure3.run import run
 
         with exclusive(self.work), exclusive(self.out):
             run(self)

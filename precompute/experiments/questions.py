@@ -7,17 +7,19 @@ writes DIR/images/*.png and DIR/metadata.jsonl: `file_name`, `text` (the questio
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic_settings import CliPositionalArg
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, ask, make_scene
 from precompute.errors import SaevxError
+from precompute.experiments.script import run_script
+from precompute.utils.command_line import CommandOptions, Count
 
 FIRST = 500_000
 """Number of the first validation scene: no other measurement of the demo looks there."""
@@ -50,18 +52,18 @@ def questions(n: int) -> list[Asked]:
     """The first n that have one sure answer, as many of each kind (of the first kinds one more where n is no multiple
     of four): asked as they come, most would be about the background, which most patches answer."""
     wanted = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
-    found: list[Asked] = []
+    result: list[Asked] = []
     had: Counter[str] = Counter()
     index = FIRST
-    while len(found) < n:
+    while len(result) < n:
         scene = make_scene("validation", index)
         text, answer = ask(np.random.default_rng([67, index]), scene)
         kind = kind_of(text)
         if is_sure(scene, kind) and had[kind] < wanted[kind]:
-            found.append(Asked(scene, text, answer, kind))
+            result.append(Asked(scene, text, answer, kind))
             had[kind] += 1
         index += 1
-    return found
+    return result
 
 
 def write(folder: Path, n: int) -> None:
@@ -82,18 +84,21 @@ def write(folder: Path, n: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+class Options(CommandOptions):
+    """Which questions are written."""
+
+    folder: CliPositionalArg[Path]
+    """Folder to write; it must be empty or not exist."""
+    n: Count = 300
+    """Questions to write."""
+
+    def cli_cmd(self) -> None:
+        write(self.folder, self.n)
+        print(self.folder)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write; it must be empty or not exist")
-    parser.add_argument("--n", type=int, default=300, help="questions to write (default: 300)")
-    asked = parser.parse_args()
-    if asked.n < 1:
-        parser.error("--n must be at least 1")
-    try:
-        write(asked.folder, asked.n)
-    except SaevxError as error:
-        parser.exit(1, f"saevx: {error}\n")
-    print(asked.folder)
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from precompute.demo.drawing import draw
-from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, told_apart
+from precompute.experiments.script import run_script
+from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, separability
 from precompute.live.engine import load_sae
 from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
 from precompute.sae.encode import Encoded, Scale, encode_batch
@@ -26,7 +26,7 @@ from precompute.scoring.token_support import LITTLE_WEIGHT
 from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions
 from precompute.utils.types import Array
 
 BATCH = 16
@@ -49,8 +49,7 @@ WAYS = {
 }
 
 
-@dataclass
-class Options:
+class Options(CommandOptions):
     """What the comparison depends on; every field is an option of the command."""
 
     demo: Path = Path("demo")
@@ -60,6 +59,12 @@ class Options:
     first_whole: int = 750_000
     """Of the scenes whose whole captions are exchanged."""
     seed: int = 700_000
+
+    def cli_cmd(self) -> None:
+        result = json.loads(self.out.read_text()) if self.out.exists() else {}
+        result["development"] = run(self)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 class Read(NamedTuple):
@@ -88,13 +93,13 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     sae = load_sae(demo / "store", store.manifest, str(demo / "sae"), "auto")
     mllm = Mllm.load(demo / "model", layer=sae.layer, full=True)
     scale, p999 = Scale.from_manifest(store.manifest), np.maximum(store.features.table["p999"], 1e-30)
-    found = []
+    result = []
     for low in range(0, len(pairs), BATCH):
         batch = mllm.prepare(pairs[low : low + BATCH])
         hidden, nll = mllm.hidden_and_nll(batch)
         one = encode_batch(hidden, batch, sae, scale)
-        found += [Read(*ratios(one, b, scale, p999), float(nll[b])) for b in range(len(nll))]
-    return found
+        result += [Read(*ratios(one, b, scale, p999), float(nll[b])) for b in range(len(nll))]
+    return result
 
 
 def ratios(one: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
@@ -140,7 +145,7 @@ def strongest(ratio_nf: Array) -> Array:
     return np.where(ratio_nf >= least_n[:, None], ratio_nf, 0)
 
 
-def kept(events: Events, n: int, modality: int, p999_f: Array) -> Array:
+def stored_ratios(events: Events, n: int, modality: int, p999_f: Array) -> Array:
     """The store's kept maxima as capped ratios [n, F]."""
     ratio_nf = np.zeros((n, len(p999_f)), np.float32)
     for row in range(n):
@@ -155,11 +160,11 @@ def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, predicted:
 
     def over(reduce: Callable[[Array, Array], float], w_f: Array, image_nf: Sequence[Array] | Array) -> Array:
         """Minus `reduce` of each caption's (Σ w·lack, Σ w·r) by token."""
-        found = []
+        result = []
         for read, image_f in zip(reads, image_nf, strict=True):
             lack_t = np.maximum(read.token_tf - image_f, 0) @ w_f
-            found.append(-reduce(lack_t, read.token_tf @ w_f) if len(lack_t) else np.nan)
-        return np.array(found)
+            result.append(-reduce(lack_t, read.token_tf @ w_f) if len(lack_t) else np.nan)
+        return np.array(result)
 
     def share(little: float) -> Callable[[Array, Array], float]:
         return lambda lack_t, whole_t: float((lack_t / (little + whole_t)).max())
@@ -192,15 +197,15 @@ def run(o: Options) -> dict[str, Any]:
     pictures = [draw(case.scene) for case in cases]
     texts = [*(case.right for case in cases), *(case.wrong for case in cases)]
     pairs = [Pair(text, [picture]) for text, picture in zip(texts, pictures * 2, strict=True)]
-    found = measure(o, store, cases, read_pairs(o.demo, store, pairs))
+    result = measure(o, store, cases, read_pairs(o.demo, store, pairs))
     store.close()
-    return found
+    return result
 
 
 def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Read]) -> dict[str, Any]:
     """The ways compared; `reads` are all right captions, then all wrong ones."""
     p999 = store.features.table["p999"]
-    text_sf, image_sf = (kept(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
+    text_sf, image_sf = (stored_ratios(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
     predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
     scores = compare(reads, Weights.from_store(store), rarity(text_sf), predicted)
     n = len(cases)
@@ -208,22 +213,18 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
     return {
         "about": {
             "command": "python -m precompute.experiments.token_support",
-            "options": {k: v for k, v in vars(o).items() if k not in ("demo", "out")},
+            "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": store.manifest["content_id"],
             "what": "scenes for choosing the arithmetic of `unsupported` only; lack = max(0, r_token − r_image), "
             "r = z / p99.9 capped at 1",
         },
         "ways": WAYS,
-        "kinds": told_apart(cases, halves, o.seed),
+        "kinds": separability(cases, halves, o.seed),
     }
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    found = json.loads(o.out.read_text()) if o.out.exists() else {}
-    found["development"] = run(o)
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(json.dumps(found, indent=1) + "\n")
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +23,12 @@ from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, s
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.errors import SaevxError
+from precompute.experiments.script import run_script
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
-from precompute.utils.arguments import parsed
+from precompute.utils.command_line import CommandOptions
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
 
@@ -43,8 +43,7 @@ UNSUPPORTED = {"unsupported": "minus the flag's score: token-level support"}
 FROM_SAE = (*(name for name in SCORES if name not in ("caption-nll", "random")), *UNSUPPORTED)
 
 
-@dataclass
-class Options:
+class Options(CommandOptions):
     """What the measurement depends on; every field is an option of the command."""
 
     demo: Path = Path("demo")
@@ -57,6 +56,12 @@ class Options:
     """Scenes of each kind that the headline score is chosen on."""
     first_choice: int = 500_000
     seed: int = 0
+
+    def cli_cmd(self) -> None:
+        before = json.loads(self.out.read_text()) if self.out.exists() else {}
+        result = {**before, **run(self)}  # what token_support wrote stays
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 class Case(NamedTuple):
@@ -91,26 +96,26 @@ def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "images").mkdir()
-        beside, alone = [], []
+        with_image_rows, alone = [], []
         for i, case in enumerate(cases):
             name = f"images/{i:05d}.png"
             draw(case.scene).save(folder / name, compress_level=1)
             for side, text in (("right", case.right), ("wrong", case.wrong)):
                 alone.append({"id": f"{i}-{side}", "text": text})
-                beside.append({**alone[-1], "file_name": name})
-        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in beside))
+                with_image_rows.append({**alone[-1], "file_name": name})
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in with_image_rows))
         (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alone))
         with_image = scores_of(folder, folder / "beside.jsonl", demo)
         without = scores_of(folder / "captions.jsonl", folder / "alone.jsonl", demo)
-    found = []
+    result = []
     for side in ("right", "wrong"):
         ids = [f"{i}-{side}" for i in range(len(cases))]
         one = {name: values_of(with_image, ids, score_column(name)) for name in SCORES}
         one["caption-nll-alone"] = values_of(without, ids, score_column("caption-nll"))
         one["image-gain"] = one["caption-nll"] - one["caption-nll-alone"]
         one["unsupported"] = -values_of(with_image, ids, flag_column("unsupported"))
-        found.append(one)
-    return found
+        result.append(one)
+    return result
 
 
 def scores_of(data: Path, out: Path, demo: Path) -> dict[str, dict[str, Any]]:
@@ -126,20 +131,20 @@ def values_of(rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str], column:
     return np.array([np.nan if rows[i][column] is None else rows[i][column] for i in ids], dtype=np.float64)
 
 
-def told_apart(cases: Sequence[Case], scores: list[dict[str, Array]], seed: int) -> dict[str, dict[str, Any]]:
+def separability(cases: Sequence[Case], scores: list[dict[str, Array]], seed: int) -> dict[str, dict[str, Any]]:
     """For each kind, and for all one-word kinds together: the AUROC of every score for "this caption is right"."""
     kind_n = np.array([case.kind for case in cases])
     right, wrong = scores
-    found = {}
+    result = {}
     for kind in (*KINDS, "one-word"):
         chosen = np.isin(kind_n, ONE_WORD) if kind == "one-word" else kind_n == kind
         first = cases[int(np.flatnonzero(chosen)[0])]
-        found[kind] = {
+        result[kind] = {
             "n_scenes": int(chosen.sum()),
             "example": {"right": first.right, "wrong": first.wrong},
             "auroc": {name: auroc(right[name][chosen], wrong[name][chosen], seed) for name in right},
         }
-    return found
+    return result
 
 
 def headline(measured: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
@@ -162,12 +167,12 @@ def run(o: Options) -> dict[str, Any]:
     content_id = store.manifest["content_id"]
     store.close()
     choice = all_cases(o.n_choice, o.first_choice, o.seed)
-    chosen, mean = headline(told_apart(choice, scored(choice, o.demo), o.seed))
+    chosen, mean = headline(separability(choice, scored(choice, o.demo), o.seed))
     cases = all_cases(o.n_scenes, o.first_index, o.seed)
     return {
         "about": {
             "command": "python -m precompute.experiments.wrong_pairs",
-            "options": {k: v for k, v in vars(o).items() if k not in ("demo", "out")},
+            "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": content_id,
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -180,16 +185,12 @@ def run(o: Options) -> dict[str, Any]:
             "chosen_by": "highest mean AUROC over the five kinds, on other scenes than those reported",
             "mean_auroc": mean,
         },
-        "kinds": told_apart(cases, scored(cases, o.demo), o.seed),
+        "kinds": separability(cases, scored(cases, o.demo), o.seed),
     }
 
 
 def main() -> None:
-    o = parsed(Options, __doc__)
-    before = json.loads(o.out.read_text()) if o.out.exists() else {}
-    found = {**before, **run(o)}  # what token_support wrote stays
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(json.dumps(found, indent=1) + "\n")
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def span(low: float, high: float, size: int) -> tuple[int, int]:
 
 
 def visible_pixels(where: Sequence[Region], chosen_p: Array, sizes: Sequence[tuple[int, int]]) -> list[Array]:
-    """bool [height, width] of each image: the pixels of the chosen patches. Where all are chosen nothing is filtered:
-    then the pixels that no patch shows stay too."""
+    """bool [height, width] of each image: the pixels of the chosen patches. Where all are chosen nothing is
+    filtered: then the pixels that no patch shows stay too."""
     if chosen_p.all():
         return [np.ones((height, width), dtype=bool) for width, height in sizes]
     masks = [np.zeros((height, width), dtype=bool) for width, height in sizes]

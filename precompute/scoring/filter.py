@@ -24,7 +24,7 @@ Format = Literal["ids", "jsonl"]
 _CHUNK = 500
 
 
-def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
+def best_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
     """Rows kept, ascending: of the samples that none of `flags` raises, the `keep` percent with the highest
     score.
 
@@ -45,8 +45,8 @@ def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) 
         )
     allowed = np.ones(len(score), dtype=bool)
     threshold = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
-    for asked in flags:
-        name, limit = _flag_and_limit(asked, threshold)
+    for flag_option in flags:
+        name, limit = _flag_and_limit(flag_option, threshold)
         column = s.samples.c[s.flag_column(name)]
         raised = scalars(store.engine, select(s.samples.c.row).where(column > limit))
         allowed[np.fromiter(raised, np.int64)] = False
@@ -70,18 +70,18 @@ def best(score: Array, allowed: Array, keep: float) -> Array:
     above = value > cut
     level = np.flatnonzero(value == cut)[: n - int(above.sum())]
     above[level] = True
-    kept: Array = rows[above]
-    return kept
+    chosen: Array = rows[above]
+    return chosen
 
 
-def _flag_and_limit(asked: str, threshold: dict[str, float]) -> tuple[str, float]:
-    name, colon, value = asked.partition(":")
+def _flag_and_limit(flag_option: str, threshold: dict[str, float]) -> tuple[str, float]:
+    name, colon, value = flag_option.partition(":")
     if name not in threshold:
         raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
     try:
         return name, float(value) if colon else threshold[name]
     except ValueError:
-        raise SaevxError(f"{asked!r} is no flag with a threshold: write {name}:0.9, say.") from None
+        raise SaevxError(f"{flag_option!r} is no flag with a threshold: write {name}:0.9, say.") from None
 
 
 def filter_store(
@@ -97,7 +97,7 @@ def filter_store(
     Raises:
         SaevxError: as `kept_rows`, or an id with a line break is kept and `format` is "ids".
     """
-    rows = kept_rows(store, by=by, keep=keep, flags=flags)
+    rows = best_rows(store, by=by, keep=keep, flags=flags)
     if format == "ids":
         broken = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
         for _, sample_id in (one for one in broken if one[0] in rows):
@@ -134,7 +134,7 @@ def filter_file(
     if by not in s.SCORES:
         raise SaevxError(f"Unknown score {by!r}: use one of {', '.join(s.SCORES)}.")
     column = s.score_column(by)
-    limits = [_flag_and_limit(asked, dict.fromkeys(s.FLAGS, np.nan)) for asked in flags]
+    limits = [_flag_and_limit(flag_option, dict.fromkeys(s.FLAGS, np.nan)) for flag_option in flags]
     scores, allowed = array("d"), bytearray()
     for item in rows_of(path, (column, "flags", *(s.flag_column(name) for name, _ in limits))):
         scores.append(np.nan if item[column] is None else item[column])
@@ -142,9 +142,9 @@ def filter_file(
     score = np.asarray(scores)
     if np.isnan(score).all():
         raise SaevxError(f"{path} has no {by!r} score: run `saevx score` with it, or choose another.")
-    kept = np.zeros(len(score), dtype=bool)
-    kept[best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
-    for wanted, item in zip(kept, rows_of(path, ("id", "fields", column)), strict=True):
+    chosen = np.zeros(len(score), dtype=bool)
+    chosen[best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
+    for wanted, item in zip(chosen, rows_of(path, ("id", "fields", column)), strict=True):
         if wanted and format == "ids":
             if "\n" in item["id"]:
                 raise SaevxError(_broken(item["id"]))

@@ -1,4 +1,4 @@
-"""Samples that are nearly another one: pictures alike inside the model and to the eye."""
+"""Samples that are nearly another one: images alike inside the model and to the eye."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from precompute.utils.types import Array
 
-NEAR = 8  # neighbours of either kind compared
+N_COMPARED = 8  # neighbours of either kind compared
 EXACT = 100_000  # samples up to which all are compared with all
 PROBED = 8  # cells looked into, beyond
 HASHED_BITS = 16
@@ -38,8 +38,8 @@ def nearest_vectors(vectors: Array, k: int) -> Array:
     cells.train(vectors[:: max(1, n // (64 * n_cells))])
     cells.add(vectors)
     cells.nprobe = PROBED
-    found: Array = cells.search(vectors, k)[1]
-    return found
+    nearest: Array = cells.search(vectors, k)[1]
+    return nearest
 
 
 def nearest_hashes(packed: Array, k: int) -> Array:
@@ -51,8 +51,8 @@ def nearest_hashes(packed: Array, k: int) -> Array:
         table = faiss.IndexBinaryHash(8 * n_bytes, HASHED_BITS)
         table.nflip = 1
     table.add(packed)
-    found: Array = table.search(packed, k)[1]
-    return found
+    nearest: Array = table.search(packed, k)[1]
+    return nearest
 
 
 def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDuplicates:
@@ -71,12 +71,13 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDu
     live, bits = row_of_hash[seen], hashes[seen]
     if len(live) < 2:
         return NearDuplicates(score, row, cosine)
-    some, packed, k = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1), min(NEAR + 1, len(live))
+    own_vectors, packed = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1)
+    k = min(N_COMPARED + 1, len(live))
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
-    other = np.concatenate([nearest_vectors(some, k), nearest_hashes(packed, k)], axis=1)
+    other = np.concatenate([nearest_vectors(own_vectors, k), nearest_hashes(packed, k)], axis=1)
     other = np.where(other < 0, np.arange(len(live))[:, None], other)  # an inverted list may hold fewer than k
     mine = np.arange(len(live))[:, None]
-    value = np.einsum("nd,nkd->nk", some, some[other]).astype(np.float64)
+    value = np.einsum("nd,nkd->nk", own_vectors, own_vectors[other]).astype(np.float64)
     likeness = 1 - (bits[:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
     pair = np.minimum(value, np.maximum(likeness, 0))
     itself = other == mine
@@ -95,7 +96,7 @@ def near_in_lists(vector_lcd: Array, sign_lcb: Array, pair_lcc: Array) -> Array:
 
     Args:
         vector_lcd: image sample vectors, float32.
-        sign_lcb: hash bits as ±1, 0 for samples without a picture, float32.
+        sign_lcb: hash bits as ±1, 0 for samples without an image, float32.
     """
     likeness = sign_lcb @ sign_lcb.transpose(0, 2, 1) / sign_lcb.shape[2]  # 1 − differing bits / 32
     near: Array = pair_lcc & (likeness > NEAR_LIMIT)

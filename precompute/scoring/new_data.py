@@ -149,14 +149,14 @@ class Job:
     def begin(self) -> None:
         """Make the scratch folder, or take up the one of the same run."""
         o, manifest = self.options.absolute(), self.store.manifest
-        told = fingerprint(
+        run_fingerprint = fingerprint(
             data=[o.data, stamps(listing(o.data))],
             store=manifest["content_id"],
             model=[o.model, stamps(weights(o.model or located(o.store, manifest, "model")))],
             options=o.model_dump(mode="json", include=RUN_OPTIONS),
             code=code_version(),
         )
-        claim_folder(self.part, told, PLAN, what="run", of="data, store or options")
+        claim_folder(self.part, run_fingerprint, PLAN, what="run", of="data, store or options")
 
     def engine(self) -> tuple[Mllm, SaeV]:
         """Model and SAE, as the store had them."""
@@ -192,8 +192,8 @@ class Job:
             yield from map(self.shard, chunks)
             return
         device = pick_device(o.device).partition(":")[0]
-        given = o.absolute().model_copy(update={"ray": None, "workers": None, "device": device})
-        with pool(worker, given, o.ray, o.workers, gpu=device == "cuda") as workers:
+        worker_options = o.absolute().model_copy(update={"ray": None, "workers": None, "device": device})
+        with pool(worker, worker_options, o.ray, o.workers, gpu=device == "cuda") as workers:
             yield from workers.map("shard", chunks)
 
     def shard(self, chunk: Chunk) -> tuple[int, int]:
@@ -212,19 +212,19 @@ class Job:
     def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[RejectedRow]]:
         """Rows through the model: what is written of each, in the data's order, and what could not be run."""
         mllm, sae = self.engine()
-        kept, lengths, rejected_rows = usable(rows, mllm)
+        usable_rows, lengths, rejected_rows = usable(rows, mllm)
         o, made = self.options, self.store.manifest["options"]
         plan = make_plan(
-            [row.sample_id for row in kept],
+            [row.sample_id for row in usable_rows],
             lengths,
             batch_tokens=o.batch_tokens or int(made.get("batch_tokens", 4096)),
-            shard_samples=max(1, len(kept)),
+            shard_samples=max(1, len(usable_rows)),
             ds=0,
             seed=self.seed,
         )
         samples: list[Sample] = []
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
-            job = Collector(mllm, sae, Data("", kept, [], False), plan, Path(scratch), self.seed, o.nll)
+            job = Collector(mllm, sae, Data("", usable_rows, [], False), plan, Path(scratch), self.seed, o.nll)
             for one in job.planned_batches(range(len(plan.batches))):
                 rejected_rows += one.rejected_rows
                 if one.batch is None:
@@ -236,7 +236,7 @@ class Job:
                 maxima = by_sample(pair_events(encoded, one), sae.n_features)
                 samples += split(encoded, one, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
-            by_index = {row.index: row for row in kept}
+            by_index = {row.index: row for row in usable_rows}
             ran = [by_index[sample.index] for sample in samples]
             items = self.measure(ran, samples, job.part) if samples else []
         return items, rejected_rows
@@ -301,7 +301,7 @@ class Seen:
 def listing(source: str) -> list[Path]:
     """The file that names the pairs, where DATA is local."""
     path = Path(source)
-    return [found for found in ([path / METADATA] if path.is_dir() else [path]) if found.is_file()]
+    return [path for path in ([path / METADATA] if path.is_dir() else [path]) if path.is_file()]
 
 
 def shard_path(part: Path, number: int) -> Path:

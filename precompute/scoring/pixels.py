@@ -1,7 +1,7 @@
-"""What the pictures alone say: blank, dark, blurred, tiny, and a hash for near-duplicates.
+"""What the images alone say: blank, dark, blurred, tiny, and a hash for near-duplicates.
 
 `cleanvision` scores 1 = good; here higher is worse, as in every flag score. Thresholds are its published
-defaults. Two of its scores misread pictures with plain backgrounds (little entropy, yet a subject; strong
+defaults. Two of its scores misread images with plain backgrounds (little entropy, yet a subject; strong
 contrast, yet no edge), so each has a second witness here.
 """
 
@@ -38,13 +38,13 @@ class Opened:
         return len(self.files)
 
     def __getitem__(self, at: int) -> dict[str, Image.Image]:
-        with Image.open(self.files[at]) as picture:
-            return {self.KEY: picture.copy()}
+        with Image.open(self.files[at]) as image:
+            return {self.KEY: image.copy()}
 
 
 def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
-    """1 − cleanvision's score per flag, float64 [n] in [0, 1], NaN where it cannot read the picture."""
-    from cleanvision import Imagelab  # pandas and matplotlib: only where pictures are looked at
+    """1 − cleanvision's score per flag, float64 [n] in [0, 1], NaN where it cannot read the image."""
+    from cleanvision import Imagelab  # pandas and matplotlib: only where images are looked at
 
     def scores_of(part: list[Path]) -> dict[str, dict[Path, float]]:
         lab = Imagelab(hf_dataset=Opened(part), image_key=Opened.KEY, verbose=False)
@@ -53,13 +53,13 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
         return {issue: {path: column[i] for i, path in enumerate(part)} for issue, column in columns.items()}
 
     distinct = list(dict.fromkeys(files))
-    # It scores each picture alone. Its own processes are forks, which a program with torch's threads should not make;
+    # It scores each image alone. Its own processes are forks, which a program with torch's threads should not make;
     # and of more threads than two the Python in between leaves nothing to win.
     parts = [part for part in (distinct[::2], distinct[1::2]) if part]
     scores: dict[str, dict[Path, float]] = {issue: {} for issue in ISSUES}
     with contextlib.redirect_stderr(io.StringIO()), ThreadPoolExecutor(2) as pool:  # its bar knows no off switch
-        for found in pool.map(scores_of, parts):
-            for issue, of_path in found.items():
+        for of_part in pool.map(scores_of, parts):
+            for issue, of_path in of_part.items():
                 scores[issue] |= of_path
     return {
         flag: 1 - np.array([scores[issue][path] for path in files], dtype=np.float64)
@@ -69,8 +69,8 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
 
 def contrast_and_edge(path: Path) -> tuple[float, float]:
     """(range of the middle 99 % of a channel, strongest Laplacian), both in units of full brightness."""
-    with Image.open(path) as picture:
-        level = np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        level = np.asarray(image.convert("RGB"))
     low, high = np.quantile(level, [0.005, 0.995], axis=(0, 1))
     wide = level.astype(np.int16)
     centre = wide[1:-1, 1:-1]
@@ -79,7 +79,7 @@ def contrast_and_edge(path: Path) -> tuple[float, float]:
 
 
 def pixel_flags(files: list[Path]) -> dict[str, Array]:
-    """blank, dark and blurred of each picture, float64 [n] in [0, 1]; higher is worse.
+    """blank, dark and blurred of each image, float64 [n] in [0, 1]; higher is worse.
 
     blank: 1 − the larger of cleanvision's information and the contrast.
     blurred: the larger of 1 − cleanvision's score and 1 − strongest edge / contrast.
@@ -88,12 +88,12 @@ def pixel_flags(files: list[Path]) -> dict[str, Array]:
         return {flag: np.zeros(0) for flag, _ in ISSUES.values()}
     with ThreadPoolExecutor() as pool:  # decoding and sorting let other threads run
         seen = pool.map(contrast_and_edge, files)
-        found = cleanvision_scores(files)
+        scores = cleanvision_scores(files)
         contrast, edge = np.array(list(seen)).T
-    found["blank"] = np.fmin(found["blank"], 1 - contrast)
+    scores["blank"] = np.fmin(scores["blank"], 1 - contrast)
     softness = np.where(contrast > _LEAST_CONTRAST, 1 - np.minimum(edge / np.maximum(contrast, 1e-9), 1), 0.0)
-    found["blurred"] = np.fmax(found["blurred"], softness)
-    return found
+    scores["blurred"] = np.fmax(scores["blurred"], softness)
+    return scores
 
 
 def pixel_hashes(files: list[Path]) -> Array:
@@ -101,8 +101,8 @@ def pixel_hashes(files: list[Path]) -> Array:
     import imagehash
 
     def one(path: Path) -> Array:
-        with Image.open(path) as picture:
-            bits: Array = imagehash.phash(picture.convert("RGB")).hash.ravel()
+        with Image.open(path) as image:
+            bits: Array = imagehash.phash(image.convert("RGB")).hash.ravel()
         return bits
 
     with ThreadPoolExecutor() as pool:
@@ -111,6 +111,6 @@ def pixel_hashes(files: list[Path]) -> Array:
 
 
 def tiny(width: Array, height: Array) -> Array:
-    """64 px over the shorter side; NaN without a picture."""
+    """64 px over the shorter side; NaN without an image."""
     shorter = np.minimum(width, height).astype(np.float64)
     return np.divide(TINY_SIDE, shorter, out=np.full(len(shorter), np.nan), where=shorter > 0)

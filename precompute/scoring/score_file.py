@@ -111,7 +111,7 @@ def closing(path: Path) -> list[str]:
     names = tuple(map(s.score_column, s.SCORES))
     total, count = np.zeros(len(names)), np.zeros(len(names), np.int64)
     raised = dict.fromkeys(s.FLAGS, 0)
-    kept: list[tuple[int, int, tuple[float, ...]]] = []  # a heap, the largest hash first
+    sampled: list[tuple[int, int, tuple[float, ...]]] = []  # a heap, the largest hash first
     n = 0
     for n, item in enumerate(rows_of(path, ("id", *COUNTS, *names, "flags")), 1):
         values = np.array([np.nan if item[name] is None else item[name] for name in names])
@@ -122,8 +122,8 @@ def closing(path: Path) -> list[str]:
             raised[name] += 1
         digest = -int.from_bytes(hashlib.sha256(item["id"].encode()).digest()[:8])
         entry = (digest, -n, (*values.tolist(), item["n_text"] + item["n_image"]))
-        (heapq.heappush if len(kept) < FOR_LENGTH else heapq.heappushpop)(kept, entry)
-    table = np.array([entry[2] for entry in kept])
+        (heapq.heappush if len(sampled) < FOR_LENGTH else heapq.heappushpop)(sampled, entry)
+    table = np.array([entry[2] for entry in sampled])
     whose = "" if n <= FOR_LENGTH else f" (of {FOR_LENGTH} pairs)"
     lines = [f"{'score':<20}{'mean':>12}  rank correlation with length{whose}"]
     for i, name in enumerate(s.SCORES):

@@ -113,9 +113,9 @@ def _ones(matrix: csr_matrix) -> csr_matrix:
 
 def _strongest(matrix: csr_matrix, k: int) -> csr_matrix:
     """Keeps each row's k largest values; ties go to the smaller feature."""
-    kept = strongest(matrix.data, matrix.indptr, k)
+    is_top = strongest(matrix.data, matrix.indptr, k)
     indptr = offsets(np.minimum(np.diff(matrix.indptr), k))
-    return csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+    return csr_matrix((matrix.data[is_top], matrix.indices[is_top], indptr), shape=matrix.shape)
 
 
 def _squares(matrix: csr_matrix) -> Array:

@@ -68,13 +68,13 @@ def strongest(
     n, width = first.shape
     n_a, n_b = (np.asarray(x.sum(0)).ravel() for x in (first, second))
     columns = first.T.tocsr()
-    found = []
+    parts = []
     step = max(1, _BLOCK_ENTRIES // width)
     for low in tqdm(range(0, width, step), desc="cooccur", unit="block", disable=None):
         product = (columns[low : low + step] @ second).tocsr()
-        kept = np.flatnonzero(product.data >= min_support)
-        row = np.searchsorted(product.indptr, kept, "right") - 1
-        b, n_ab = product.indices[kept].astype(np.int64), product.data[kept]
+        supported = np.flatnonzero(product.data >= min_support)
+        row = np.searchsorted(product.indptr, supported, "right") - 1
+        b, n_ab = product.indices[supported].astype(np.int64), product.data[supported]
         if same:
             other = row + low != b
             row, b, n_ab = row[other], b[other], n_ab[other]
@@ -86,8 +86,8 @@ def strongest(
         order = np.lexsort((b, -n_ab, -value, row))
         row, b, n_ab = row[order], b[order], n_ab[order]
         best = rank_in_run(row) < KEPT
-        found.append((row[best] + low, b[best], n_ab[best]))
-    a, b, n_ab = (np.concatenate(x) for x in zip(*found, strict=True))
+        parts.append((row[best] + low, b[best], n_ab[best]))
+    a, b, n_ab = (np.concatenate(x) for x in zip(*parts, strict=True))
     return a, b, n_ab
 
 
@@ -125,11 +125,11 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     rng = np.random.Generator(np.random.PCG64(int(options.get("seed", 0)) + 3))
     order = derangement(len(rows), rng)
     sides = {"text-image": (text, image), "text-text": (text, text), "image-image": (image, image)}
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for kind in KINDS:
         first, second = sides[kind]
-        kept = pairs(first, second, same=kind != "text-image", order=order)
-        found |= {f"{kind}/{name}": values for name, values in kept._asdict().items()}
-    found["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in (text, image)])
-    save_step(part, "cooccur", **found)
+        partners = pairs(first, second, same=kind != "text-image", order=order)
+        arrays |= {f"{kind}/{name}": values for name, values in partners._asdict().items()}
+    arrays["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in (text, image)])
+    save_step(part, "cooccur", **arrays)
     return {"cooccurrence": {"n_samples": len(rows), "kept": KEPT, "min_support": MIN_SUPPORT}}

@@ -1,33 +1,54 @@
 """The map of features: the last part of step `index`. Every feature that is not dead gets a place on a plane, so that
-features with similar decoder directions lie together (`tsne.py`); the file is `store/mapfile.py`'s.
+features with similar decoder directions lie together; the file is `store/mapfile.py`'s.
+
+The layout is t-SNE by openTSNE over the graph of nearest neighbours that the step has anyway. Attraction is the graph's
+own, every edge the same (Böhm, Berens and Kobak, 2022: as good as calibrated weights). Nothing is drawn by chance: the
+start is the first two principal components, and one thread adds up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
+import scipy.linalg
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
-from precompute.steps.tsne import layout
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from precompute.utils.types import Array
 
-FEWEST = 5  # living neighbours of a feature; one that has fewer is asked for again
+FEWEST = 5  # alive neighbours of a feature; one that has fewer gets others by another search
+START = 1e-4  # standard deviation of the first axis at the start
+EXAGGERATED_STEPS, PLAIN_STEPS = 100, 250  # with exaggerated attraction, then without
+EXAGGERATION = 12.0
+FEWEST_EXAGGERATED = 50
+CHECKED_STEPS, COLLAPSED = 25, 1e-6
+"""Where every feature is near every other one, exaggerated attraction draws the whole map into one point, on which the
+library crashes: after so many steps it ends where the map is smaller than this."""
+MANY = 20_000
+"""From so many points on the map takes twice the steps, on a mesh twice as fine: both cost seconds, and few notice
+where a small map is a few percent worse."""
+FEW = 2_000
+"""Below so many points repulsion is added up on a coarser mesh, or a small store would wait seconds for its map."""
 
 
-def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array]) -> None:
-    """`map.bin` in STORE.part.
+def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array]) -> dict[str, Any]:
+    """`map.bin` in STORE.part. Returns what the manifest says of it: `preserved_neighbours`, the share of `k` nearest
+    neighbours that are also among the nearest on the map; null where fewer than two features are alive.
 
     Args:
-        directions: unit decoder directions [F, d]. other: their nearest neighbours [F, k], −1 for none.
+        directions: unit decoder directions, float32 [F, d]. other: their nearest neighbours, int64 [F, k], −1 for none.
         weigh: what step `weigh` left: verdict, omega, density.
     """
     alive = weigh["verdict"] != VERDICTS.index("dead")
+    neighbours = alive_neighbours(directions, other, alive)
     place = np.full((len(alive), 2), mapfile.NOWHERE, dtype=np.uint16)
-    place[alive] = mapfile.quantise_places(layout(directions[alive], living(directions, other, alive)))
+    place[alive] = mapfile.quantise_places(layout(directions[alive], neighbours))
     columns = mapfile.FeatureMap(
         x=place[:, 0],
         y=place[:, 1],
@@ -36,21 +57,111 @@ def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array
         density=mapfile.quantise_density(weigh["density"].max(1)),
     )
     mapfile.write_map(part / mapfile.NAME, columns)
+    return {"k": other.shape[1], "preserved_neighbours": preserved_neighbours(place[alive], neighbours)}
 
 
-def living(directions: Array, other: Array, alive: Array) -> Array:
-    """Neighbours [n, k] among the n features that are alive, as places among them.
+def alive_neighbours(directions: Array, other: Array, alive: Array) -> Array:
+    """Neighbours int64 [n, k] among the n features that are alive, as row numbers among them, −1 for none.
 
-    Dead neighbours are dropped; who is left with fewer than FEWEST gets its k nearest living ones by another search.
+    Dead neighbours are dropped; a feature that is left with fewer than FEWEST gets its k nearest alive ones by another
+    search.
+
+    Args: as of `write`; alive: bool [F].
     """
     known = (other >= 0) & alive[other]
-    found = np.where(known, (np.cumsum(alive) - 1)[other], -1)[alive]
+    neighbours = np.where(known, (np.cumsum(alive) - 1)[other], -1)[alive]
     lonely = np.flatnonzero(known[alive].sum(1) < FEWEST)
-    k = min(other.shape[1], len(found) - 1)
+    k = min(other.shape[1], len(neighbours) - 1)
     if len(lonely) and k > 0:
-        some = np.ascontiguousarray(directions[alive], dtype=np.float32)
-        _, nearest = faiss.knn(some[lonely], some, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-        itself = nearest == lonely[:, None]
-        itself[~itself.any(1), -1] = True  # an exact twin came first
-        found[lonely, :k] = nearest[~itself].reshape(len(lonely), k)
-    return found
+        vectors = np.ascontiguousarray(directions[alive], dtype=np.float32)
+        _, nearest = faiss.knn(vectors[lonely], vectors, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        neighbours[lonely, :k] = without_itself(nearest, lonely)
+    return neighbours
+
+
+def without_itself(nearest: Array, row: Array) -> Array:
+    """int64 [n, k] of [n, k + 1]: the nearest of each row but itself; the last where its exact twins came first."""
+    itself = nearest == row[:, None]
+    itself[~itself.any(1), -1] = True
+    return nearest[~itself].reshape(len(row), nearest.shape[1] - 1)
+
+
+def layout(vectors_nd: Array, other_nk: Array) -> Array:
+    """Places float64 [n, 2] such that neighbours lie together.
+
+    Args:
+        vectors_nd: unit vectors; only their first two principal components count, as the start.
+        other_nk: nearest neighbours of each as row numbers, −1 for none.
+    """
+    n = len(vectors_nd)
+    known = other_nk >= 0
+    if n < 3 or not known.any():
+        return np.stack([np.arange(n), np.zeros(n)], 1).astype(np.float64)
+    from openTSNE import TSNEEmbedding, affinity  # brings scikit-learn: only where a map is drawn
+
+    rows = np.repeat(np.arange(n), known.sum(1))
+    one_way = csr_matrix((np.ones(len(rows)), (rows, other_nk[known])), shape=(n, n))
+    places = TSNEEmbedding(
+        principal(vectors_nd),
+        affinity.PrecomputedAffinities((one_way + one_way.T).tocsr(), normalize=True),
+        negative_gradient_method="fft",  # the library's other one, a tree, crashes where two directions are the same
+        min_num_intervals=20 if n < FEW else 50,
+        ints_in_interval=1 if n >= MANY else 2,
+        n_jobs=1,  # threads would add up in another order each time
+        random_state=0,
+    )
+    step_factor = 1 + (n >= MANY)
+    if n >= FEWEST_EXAGGERATED:
+        for _ in range(step_factor * EXAGGERATED_STEPS // CHECKED_STEPS):
+            run_steps(places, CHECKED_STEPS, exaggeration=EXAGGERATION, momentum=0.5)
+            if np.ptp(np.asarray(places), axis=0).max() < COLLAPSED:
+                break
+    run_steps(places, step_factor * PLAIN_STEPS, exaggeration=1.0, momentum=0.8)
+    return np.asarray(places, dtype=np.float64)
+
+
+def run_steps(places: Any, n_steps: int, *, exaggeration: float, momentum: float) -> None:
+    """Moves a TSNEEmbedding by so many steps of gradient descent."""
+    rate = len(places) / exaggeration
+    with np.errstate(invalid="ignore"):  # of the loss, which it only reports
+        places.optimize(
+            n_steps, exaggeration=exaggeration, momentum=momentum, learning_rate=rate, inplace=True, n_jobs=1
+        )
+
+
+def principal(vectors_nd: Array) -> Array:
+    """The first two principal components, float64 [n, 2], small: where a layout starts, so that it keeps the large
+    view."""
+    centred = vectors_nd - vectors_nd.mean(0)
+    d = centred.shape[1]
+    _, axes = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[max(d - 2, 0), d - 1])
+    axes = axes[:, ::-1] * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])[::-1]
+    y = np.zeros((len(centred), 2))
+    y[:, : axes.shape[1]] = centred @ axes
+    y *= START / max(float(y[:, 0].std()), START)
+    # Rounded, so that sums in another order start from the same place.
+    return np.round(y, 10) + spiral(len(y)) * (START / 100)
+
+
+def spiral(n: int) -> Array:
+    """float64 [n, 2]: n distinct points in the unit circle, by the golden angle, for what is the same to lie apart."""
+    angle, radius = np.arange(n) * np.pi * (3 - np.sqrt(5)), np.sqrt((np.arange(n) + 0.5) / max(n, 1))
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+
+
+def preserved_neighbours(place_n2: Array, other_nk: Array) -> float | None:
+    """Share of the nearest neighbours that are also among each point's k nearest on the map; None without any.
+
+    Args:
+        other_nk: int64, −1 for none.
+    """
+    n, k = len(place_n2), min(other_nk.shape[1], len(place_n2) - 1)
+    known = other_nk >= 0
+    if n < 2 or not known.any():
+        return None
+    row = np.arange(n)
+    on_map = cKDTree(place_n2.astype(np.float64)).query(place_n2, k + 1)[1]
+    on_map = without_itself(on_map, row)
+    # One number for (point, neighbour), so that both lists are compared at once.
+    number, on_map_number = (row[:, None] * n + others for others in (other_nk, on_map))
+    return round(float(np.isin(number[known], on_map_number).mean()), 4)

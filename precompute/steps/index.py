@@ -1,5 +1,5 @@
 """Step `index`: exact nearest neighbours of decoder directions and feature profiles, FAISS flat indexes of them and of
-sample vectors; and the logit lens.
+sample vectors; and with them the map (feature_map.py) and the logit lens (logit_lens.py).
 
 Sample vectors are made by store/search.py, for stored samples and live queries alike.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from torch import Tensor
 
 from precompute.steps import feature_map
+from precompute.steps.logit_lens import BLOCK_BYTES, largest, logit_lens
 from precompute.store.making.unfinished import Collected, load_step, save_step
 from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
 from precompute.store.search import PROJECTION_SEED, WIDTH, sample_vectors
@@ -25,9 +25,6 @@ from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
 N_NEIGHBOURS = 10
-N_LOGITS = 10
-_BLOCK_BYTES = 1 << 27
-_BLOCK = 128
 
 
 def all_sample_vectors(data: Collected, weigh: Mapping[str, Array], modality: int) -> Array:
@@ -62,8 +59,8 @@ def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
     """
     d = data.resid.shape[1]
     top = weigh["top_resid"]
-    found = np.zeros((data.n_features, d), dtype=np.float32)
-    step = max(1, _BLOCK_BYTES // (4 * top.shape[2] * d))
+    vectors = np.zeros((data.n_features, d), dtype=np.float32)
+    step = max(1, BLOCK_BYTES // (4 * top.shape[2] * d))
     live = np.flatnonzero((top >= 0).any((1, 2)))
     for low in range(0, len(live), step):
         block = live[low : low + step]
@@ -73,8 +70,8 @@ def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
             h_fkd = torch.from_numpy(data.resid[np.maximum(top[block, m], 0)]).view(torch.bfloat16).float()
             sum_fd = torch.einsum("fkd,fk->fd", h_fkd, torch.from_numpy(known_fk).float()).numpy()
             total_fd += sum_fd - known_fk.sum(1)[:, None] * weigh["mu"][m]
-        found[block] = unit(total_fd)
-    return found
+        vectors[block] = unit(total_fd)
+    return vectors
 
 
 def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
@@ -87,63 +84,16 @@ def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
     n = min(k, len(live) - 1)
     if n < 1:
         return other, cosine
-    some = torch.from_numpy(vectors[live])
-    step = max(1, _BLOCK_BYTES // (4 * len(live)))
+    nonzero = torch.from_numpy(vectors[live])
+    step = max(1, BLOCK_BYTES // (4 * len(live)))
     for low in range(0, len(live), step):
-        cosine_rn = some[low : low + step] @ some.T
+        cosine_rn = nonzero[low : low + step] @ nonzero.T
         row_r = torch.arange(len(cosine_rn))
         cosine_rn[row_r, low + row_r] = -torch.inf
         value, at = largest(cosine_rn, n)
         other[live[low : low + step], :n] = live[at.numpy()]
         cosine[live[low : low + step], :n] = value.numpy()
     return other, cosine
-
-
-def largest(value_rn: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(values [r, k] falling, their columns [r, k]) of each row's k largest; among equal ones any.
-
-    Only the k blocks of columns with the largest maxima can hold them, so the rest is looked at once and no more:
-    of 49,152 columns that is four times as fast as `topk`."""
-    n_blocks = value_rn.shape[1] // _BLOCK
-    if n_blocks <= k:
-        value_rk, at_rk = value_rn.topk(k)
-        return value_rk, at_rk
-    end = n_blocks * _BLOCK
-    blocks_rbc = value_rn[:, :end].unflatten(1, (n_blocks, _BLOCK))
-    which_rb1 = blocks_rbc.amax(2).topk(k).indices[..., None]
-    left = torch.arange(end, value_rn.shape[1]).expand(len(value_rn), -1)
-    column = torch.cat([(which_rb1 * _BLOCK + torch.arange(_BLOCK)).flatten(1), left], dim=1)
-    value_rk, at_rk = value_rn.gather(1, column).topk(k)
-    return value_rk, column.gather(1, at_rk)
-
-
-def logit_lens(
-    directions_fd: Array, norm_weight_d: Array | None, unembed_vd: Array, k: int = N_LOGITS
-) -> dict[str, Array]:
-    """The tokens a feature's direction promotes and suppresses most.
-
-    Logit = unembedding · (final norm's weight ⊙ d_k / ‖d_k‖), minus its mean over the vocabulary.
-
-    Returns:
-        promoted, suppressed: int64 [F, k] token ids; promoted_logit, suppressed_logit: float32 [F, k].
-    """
-    k = min(k, len(unembed_vd))
-    scaled_vd = unembed_vd if norm_weight_d is None else unembed_vd * norm_weight_d
-    scaled_vd = np.ascontiguousarray(scaled_vd, dtype=np.float32)
-    scaled_vd -= scaled_vd.mean(0)
-    directions = torch.from_numpy(unit(directions_fd.astype(np.float32)))
-    unembed = torch.from_numpy(scaled_vd)
-    found: dict[str, list[Array]] = {
-        n: [] for n in ("promoted", "promoted_logit", "suppressed", "suppressed_logit")
-    }
-    step = max(1, _BLOCK_BYTES // (4 * len(scaled_vd)))
-    for low in range(0, len(directions), step):
-        logit_fv = directions[low : low + step] @ unembed.T
-        for name, sign in (("promoted", 1), ("suppressed", -1)):
-            value, at = largest(logit_fv if sign == 1 else logit_fv.neg_(), k)
-            found[name].append(at.numpy())
-            found[f"{name}_logit"].append(sign * value.numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +106,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
     decoder = unit(directions)
     others, cosines = nearest(decoder)
-    with ThreadPoolExecutor(1) as beside:  # the map runs on one core, the rest on all
-        drawn = beside.submit(feature_map.write, part, decoder, others, weigh)
+    with ThreadPoolExecutor(1) as one_thread:  # the map runs on one core, all else on all
+        map_summary = one_thread.submit(feature_map.write, part, decoder, others, weigh)
         profile = profiles(data, weigh)
         profile_others, profile_cosines = nearest(profile)
         save_step(
@@ -171,5 +121,4 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         for m, name in enumerate(MODALITIES):
             vectors = all_sample_vectors(data, weigh, m)
             write_index(vectors, folder / f"sample_{name}.faiss")
-        drawn.result()
-    return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}
+        return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}, "map": map_summary.result()}

@@ -92,12 +92,12 @@ def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: f
     matrix = count.tocoo()
     share = background_w[matrix.col] / n_background
     a, b = PRIOR * share, PRIOR * (1 - share)
-    here, rest = matrix.data + a, np.maximum(n_f[matrix.row] - matrix.data, 0) + b
+    here, not_here = matrix.data + a, np.maximum(n_f[matrix.row] - matrix.data, 0) + b
     elsewhere = background_w[matrix.col] + a
-    other_rest = np.maximum(n_background - background_w[matrix.col], 0) + b
+    not_elsewhere = np.maximum(n_background - background_w[matrix.col], 0) + b
     with np.errstate(divide="ignore", invalid="ignore"):
-        delta = np.log(here / rest) - np.log(elsewhere / other_rest)
-        z = delta / np.sqrt(1 / here + 1 / rest + 1 / elsewhere + 1 / other_rest)
+        delta = np.log(here / not_here) - np.log(elsewhere / not_elsewhere)
+        z = delta / np.sqrt(1 / here + 1 / not_here + 1 / elsewhere + 1 / not_elsewhere)
     return csr_matrix((np.nan_to_num(z, nan=0.0, posinf=0.0), (matrix.row, matrix.col)), shape=count.shape)
 
 
@@ -117,31 +117,31 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
 def evidence(data: Collected, words: Words, logits: Lens) -> csr_matrix:
     """Sum of the witnesses, CSR [F, W]."""
     tokens, n_f = top_words(data, words)
-    found = WITNESSES["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
+    evidence_fw = WITNESSES["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
     df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
     for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
         tops = top_samples(data, modality)
         count = (tops @ words.in_caption).tocsr()
-        found = found + WITNESSES[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
+        evidence_fw = evidence_fw + WITNESSES[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
     # Promoted tokens speak for a word only beside another witness: the lens alone is noise for early layers.
     promoted = promoted_words(logits, words)
-    return (found + promoted.multiply(found > 0)).tocsr()
+    return (evidence_fw + promoted.multiply(evidence_fw > 0)).tocsr()
 
 
 def _strong(z: csr_matrix) -> csr_matrix:
-    kept = z.copy()
-    kept.data[kept.data < MIN_EVIDENCE] = 0
-    kept.eliminate_zeros()
-    return kept
+    strong = z.copy()
+    strong.data[strong.data < MIN_EVIDENCE] = 0
+    strong.eliminate_zeros()
+    return strong
 
 
-def choose(found: csr_matrix, words: Words | None = None) -> tuple[Array, Array]:
+def choose(evidence_fw: csr_matrix, words: Words | None = None) -> tuple[Array, Array]:
     """(best, second) word per feature, −1 where there is none; second only when nearly as good, and none of `words`
     that overlaps the best."""
-    matrix = found.tocoo()
+    matrix = evidence_fw.tocoo()
     order = np.lexsort((matrix.col, -matrix.data, matrix.row))
     row, column, value = matrix.row[order], matrix.col[order], matrix.data[order]
-    best, second = np.full(found.shape[0], -1), np.full(found.shape[0], -1)
+    best, second = np.full(evidence_fw.shape[0], -1), np.full(evidence_fw.shape[0], -1)
     first = run_starts(row)
     best[row[first]] = column[first]
     follows = first[(first + 1 < len(row))]
@@ -247,7 +247,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
             if best[k] >= 0
             else fallback(data, words, k, promoted[k])
         )
-    told: dict[str, Any] = {"method": "keywords"}
+    summary: dict[str, Any] = {"method": "keywords"}
     if options.get("labeller"):
         from precompute.steps.labeller import Labeller, clean
 
@@ -256,8 +256,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         for k, text in zip(live, written, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)
         n_failed = sum(text is None for text in written)
-        told = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
+        summary = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
         say(f"labeller: {len(live) - n_failed} names written, {n_failed} failed and keep their keywords")
     save_json(part, "label", [name and name.text for name in names])
     save_step(part, "label", score=detection(data, words, names, weigh["p999"]))
-    return {"labels": {**told, "n": len(live)}}
+    return {"labels": {**summary, "n": len(live)}}

@@ -1,6 +1,6 @@
 """`--labeller URL`: names of features written by a model behind an OpenAI-compatible API; off by default.
 
-It is shown the evidence that the keyword labels rest on: marked tokens, pictures with the patch marked, their
+It is shown the evidence that the keyword labels rest on: marked tokens, images with the patch marked, their
 captions, promoted tokens. What it replies is untrusted text: cleaned, shortened and never markup.
 """
 
@@ -54,6 +54,9 @@ def check_url(url: str) -> None:
 class Labeller:
     """A model that names features.
 
+    Plain HTTP and not huggingface_hub's InferenceClient: that sends the user's Hugging Face token to whatever address
+    is named, reads replies of any length, and refuses even a server on this machine where HF_HUB_OFFLINE is set.
+
     Attributes:
         model: its name, for the manifest.
     """
@@ -77,10 +80,10 @@ class Labeller:
         raw = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", raw, headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-            found = reply.read(MAX_REPLY + 1)
-        if len(found) > MAX_REPLY:
+            body_read = reply.read(MAX_REPLY + 1)
+        if len(body_read) > MAX_REPLY:
             raise ValueError("the reply is too long")
-        return json.loads(found)
+        return json.loads(body_read)
 
     def name(self, content: Content) -> str | None:
         """A name, or None where the server failed or said nothing of use."""
@@ -105,16 +108,16 @@ class Labeller:
             nonlocal failed_in_row
             if failed_in_row >= GIVE_UP:
                 return None
-            found = self.name(evidence(data, features[i], promoted[i]))
+            name = self.name(evidence(data, features[i], promoted[i]))
             with lock:
-                failed_in_row = 0 if found else failed_in_row + 1
+                failed_in_row = 0 if name else failed_in_row + 1
                 progress.update(1)
-            return found
+            return name
 
         with progress_bar("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
             named = list(pool.map(work, range(len(features))))
         if failed_in_row >= GIVE_UP:
-            say(f"labeller: {GIVE_UP} failures in a row, so the rest was not asked and keeps its keywords")
+            say(f"labeller: {GIVE_UP} failures in a row: no more was asked, the other features keep their keywords")
         return named
 
 
@@ -132,19 +135,19 @@ def clean(text: str, most: int = MAX_LABEL) -> str:
 
 
 def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
-    """What the model is shown of a feature: one text, then pictures as data URLs."""
+    """What the model is shown of a feature: one text, then images as data URLs."""
     lines = [f"- {in_text(data, row, position)}" for row, position in tops(data, feature, TEXT, N_TOKENS)]
-    said = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
-    pictures: Content = []
+    prompt_lines = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
+    marked_images: Content = []
     captions = []
     for row, position in tops(data, feature, IMAGE, N_PICTURES):
         captions.append(f"- {data.samples[row]['text'][:300]}")
-        pictures += [{"type": "image_url", "image_url": {"url": url}} for url in in_picture(data, row, position)]
+        marked_images += [{"type": "image_url", "image_url": {"url": url}} for url in in_image(data, row, position)]
     if captions:
-        said += ["It fires inside the red box of the pictures below. Their captions:", *captions]
+        prompt_lines += ["It fires inside the red box of the images below. Their captions:", *captions]
     if promoted:
-        said.append(f"It makes the model say: {', '.join(promoted)}")
-    return [{"type": "text", "text": "\n".join(said) or "There is no example."}, *pictures]
+        prompt_lines.append(f"It makes the model say: {', '.join(promoted)}")
+    return [{"type": "text", "text": "\n".join(prompt_lines) or "There is no example."}, *marked_images]
 
 
 def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[int, int]]:
@@ -164,8 +167,8 @@ def in_text(data: Collected, row: int, position: int) -> str:
     return " ".join(f"{joined.text[:before]}[[{token.lstrip()}]]{joined.text[after:]}".split())
 
 
-def in_picture(data: Collected, row: int, position: int) -> list[str]:
-    """The picture with the patch in a red box, as a data URL; none where the patch cannot be placed."""
+def in_image(data: Collected, row: int, position: int) -> list[str]:
+    """The image with the patch in a red box, as a data URL; none where the patch cannot be placed."""
     record, sample = data.samples[row], data.events.of(row)
     places = patches(sample, record["views"])
     at = np.flatnonzero(places.position == position)
@@ -175,11 +178,11 @@ def in_picture(data: Collected, row: int, position: int) -> list[str]:
     n_rows, n_cols, (x0, y0, x1, y1), number = record["views"][view]
     image = record["images"][int(number)]
     with Image.open(data.part / image["thumb"]) as opened:
-        picture = opened.convert("RGB")
-    wide, high = picture.width / image["width"], picture.height / image["height"]
+        thumbnail = opened.convert("RGB")
+    wide, high = thumbnail.width / image["width"], thumbnail.height / image["height"]
     step_x, step_y = (x1 - x0) / n_cols * wide, (y1 - y0) / n_rows * high
     left, top = x0 * wide + c * step_x, y0 * high + r * step_y
-    ImageDraw.Draw(picture).rectangle((left, top, left + step_x, top + step_y), outline=(255, 0, 0), width=2)
+    ImageDraw.Draw(thumbnail).rectangle((left, top, left + step_x, top + step_y), outline=(255, 0, 0), width=2)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85, subsampling=0)
+    thumbnail.save(buffer, "JPEG", quality=85, subsampling=0)
     return ["data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()]

@@ -114,10 +114,10 @@ def common_means(data: Collected) -> Means:
     total_md = np.zeros((2, d))
     for block in blocks(data):
         part_md = np.zeros((2, d))
-        for some in block:
-            h_td = to_float(data.resid[some])
+        for piece in block:
+            h_td = to_float(data.resid[piece])
             for m in (TEXT, IMAGE):  # row after row, wherever it is cut
-                part_md[m] = np.concatenate([part_md[m : m + 1], h_td[modality[some] == m]]).sum(0)
+                part_md[m] = np.concatenate([part_md[m : m + 1], h_td[modality[piece] == m]]).sum(0)
             memory.release(data.resid)
         total_md += part_md
     n_m = np.bincount(modality, minlength=2)[:2]
@@ -126,12 +126,12 @@ def common_means(data: Collected) -> Means:
     n_rows = len(data.ds_rows)
     pooled = np.zeros((2, n_rows * 2, d))  # raw, centred
     group = np.searchsorted(data.ds_rows, data.resid_row) * 2 + modality
-    for some in (piece for block in blocks(data) for piece in block):
-        h_td = to_float(data.resid[some])
-        here = group[some]
+    for piece in (piece for block in blocks(data) for piece in block):
+        h_td = to_float(data.resid[piece])
+        here = group[piece]
         order = np.argsort(here, kind="stable")
         first = run_starts(here[order])
-        mu = mu_md[modality[some]]
+        mu = mu_md[modality[piece]]
         for which, shift in enumerate((0.0, mu)):
             pooled[which][here[order][first]] += np.add.reduceat(unit(h_td - shift)[order], first, axis=0)
         memory.release(data.resid)
@@ -160,7 +160,7 @@ def paired(
     """
     k, d = K_PAIRED, data.resid.shape[1]
     weight_bk = np.concatenate(list(bootstrap_weights(k, resamples, seed))) / k
-    found = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
+    result = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
     step = max(1, _BLOCK_BYTES // (8 * 8 * k * d))
     for low in tqdm(range(0, len(features), step), desc="weigh", unit="block", disable=None):
         block = features[low : low + step]
@@ -187,16 +187,16 @@ def paired(
         low_f, high_f = np.percentile(lift_fk @ weight_bk.T, [2.5, 97.5], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             p_f = stats.ttest_1samp(lift_alone_fk, 0.0, axis=1, alternative="greater").pvalue
-        found["omega"][at] = cosine_fk.mean(1)
-        found["omega_baseline"][at] = base_fk.mean(1)
-        found["omega_centred"][at] = dot(unit(c_t), unit(c_i)).mean(1)
-        found["omega_without_self"][at] = alone_fk.mean(1)
-        found["lift"][at] = lift_fk.mean(1)
-        found["lift_low"][at], found["lift_high"][at] = low_f, high_f
-        found["lift_without_self"][at] = lift_alone_fk.mean(1)
+        result["omega"][at] = cosine_fk.mean(1)
+        result["omega_baseline"][at] = base_fk.mean(1)
+        result["omega_centred"][at] = dot(unit(c_t), unit(c_i)).mean(1)
+        result["omega_without_self"][at] = alone_fk.mean(1)
+        result["lift"][at] = lift_fk.mean(1)
+        result["lift_low"][at], result["lift_high"][at] = low_f, high_f
+        result["lift_without_self"][at] = lift_alone_fk.mean(1)
         # No spread at all gives no t: certain if the mean is above 0, else no evidence.
-        found["p_value"][at] = np.where(np.isnan(p_f), np.where(lift_alone_fk.mean(1) > 0, 0.0, 1.0), p_f)
-    return found
+        result["p_value"][at] = np.where(np.isnan(p_f), np.where(lift_alone_fk.mean(1) > 0, 0.0, 1.0), p_f)
+    return result
 
 
 def all_pairs(data: Collected, fire: Firing) -> Array:
@@ -210,8 +210,8 @@ def all_pairs(data: Collected, fire: Firing) -> Array:
     group = fire.feature[order] * 2 + fire.modality[order]
     by_group = np.argsort(group, kind="stable")  # keeps the order of strength
     order, group = order[by_group], group[by_group]
-    kept = rank_in_run(group) < K_ALL_PAIRS
-    order, group = order[kept], group[kept]
+    is_chosen = rank_in_run(group) < K_ALL_PAIRS
+    order, group = order[is_chosen], group[is_chosen]
     omega = np.full(data.n_features, np.nan)
     count = np.bincount(group, minlength=2 * data.n_features).reshape(-1, 2)
     features = np.flatnonzero(count.all(1))

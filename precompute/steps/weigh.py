@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, all_pairs, common_means, firing, paired
+from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, Firing, all_pairs, common_means, firing, paired
 from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS, TEXT, VERDICTS
@@ -75,11 +75,43 @@ def cut_maxima(data: Collected, p999: Array) -> None:
         first, last = int(data.max_offset[2 * low]), int(data.max_offset[2 * high])
         feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])
         ratio = value.astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
-        kept = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
+        is_top = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
         out = slice(int(offset[2 * low]), int(offset[2 * high]))
-        feature_out[out], value_out[out] = feature[kept], value[kept]
+        feature_out[out], value_out[out] = feature[is_top], value[is_top]
     for array in (feature_out, value_out):
         array.flush()
+
+
+def frequencies(data: Collected, count_fm: Array, n_tokens: Mapping[str, int]) -> dict[str, Array]:
+    """How often each feature fires, by the names of the store's columns.
+
+    Args:
+        count_fm: int64 [F, 2]: active tokens. n_tokens: of the data, by modality.
+    """
+    n_fm, both_f = sample_counts(data)
+    tokens_m = np.array([n_tokens["text"], n_tokens["image"]], dtype=np.float64)
+    density_fm = count_fm / np.maximum(tokens_m, 1)
+    either = n_fm.sum(1) - both_f
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = density_fm[:, IMAGE] / density_fm.sum(1)
+        together = both_f / either
+    return {
+        "samples": n_fm, "n_samples": either, "density": density_fm, "modality_share": share,
+        "same_sample_rate": together,
+    }  # fmt: skip
+
+
+def profile_tokens(fire: Firing) -> Array:
+    """The tokens behind each feature's profile (step `index`): int64 [F, 2, K_PAIRED], its strongest of D_s as rows of
+    the residual map, −1 where there are fewer.
+
+    Args:
+        fire: with one token a sample.
+    """
+    entry = fire.start[:-1, None] + np.arange(K_PAIRED)
+    known = entry < fire.start[1:, None]
+    tops = np.where(known, np.append(fire.resid, -1)[np.minimum(entry, len(fire.resid))], -1)
+    return tops.reshape(-1, 2, K_PAIRED)
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,45 +131,30 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     samples_ds = np.diff(once.start).reshape(-1, 2)
     enough = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
     seed = int(options.get("seed", 0))
-    found = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
+    result = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
     means = common_means(data)
     if len(enough):
         directions = np.asarray(options["directions"](), dtype=np.float32)
         resamples = int(options.get("resamples", 1000))
-        some = paired(data, fire, means, directions, enough, resamples=resamples, seed=seed)
-        for name, values in some.items():
-            found[name][enough] = values
+        of_features = paired(data, fire, means, directions, enough, resamples=resamples, seed=seed)
+        for name, values in of_features.items():
+            result[name][enough] = values
     kind = str(options.get("omega", "paired"))
     everything = np.full(data.n_features, np.nan)
     if kind == "all-pairs":
         everything = all_pairs(data, firing(data, delta, per_sample=TOP_ALL_PAIRS))
 
-    n_fm, both_f = sample_counts(data)
-    tokens_m = np.array([manifest["tokens"]["text"], manifest["tokens"]["image"]], dtype=np.float64)
-    density_fm = count_fm / np.maximum(tokens_m, 1)
-    either = n_fm.sum(1) - both_f
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = density_fm[:, IMAGE] / density_fm.sum(1)
-        together = both_f / either
-    # The tokens behind each feature's profile (step `index`): its strongest of D_s, −1 where there are fewer.
-    entry = once.start[:-1, None] + np.arange(K_PAIRED)
-    known = entry < once.start[1:, None]
-    tops = np.where(known, np.append(once.resid, -1)[np.minimum(entry, len(once.resid))], -1)
     save_step(
         part,
         "weigh",
-        **found,
-        top_resid=tops.reshape(-1, 2, K_PAIRED),
+        **result,
+        top_resid=profile_tokens(once),
         mu=means.mu_md,
         omega_all_pairs=everything,
         p999=p999,
         delta=delta,
-        verdict=give_verdicts(count_fm, samples_ds, found["p_value"]),
-        samples=n_fm,
-        n_samples=either,
-        density=density_fm,
-        modality_share=share,
-        same_sample_rate=together,
+        verdict=give_verdicts(count_fm, samples_ds, result["p_value"]),
+        **frequencies(data, count_fm, manifest["tokens"]),
         samples_ds=samples_ds,
     )
     default = {"kind": "share-of-p999", "value": DELTA_SHARE}

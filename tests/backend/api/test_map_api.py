@@ -42,3 +42,11 @@ def test_an_older_store_says_so(store_path: Path, tmp_path: Path) -> None:
         assert "older version" in reply.json()["detail"]
         page = client.get("/map", headers={"Accept": "text/html"})
         assert page.status_code == 200 and "older version" in page.text and "<canvas" not in page.text
+
+
+def test_the_page_says_how_many_neighbours_the_map_preserves(client: TestClient) -> None:
+    summary = client.get("/api/v1/store").json()["manifest"]["map"]
+    assert summary["k"] == 10 and 0 < summary["preserved_neighbours"] <= 1
+    page = client.get("/map").text
+    assert f"Of each feature's {summary['k']} nearest directions" in page.replace("&#39;", "'")
+    assert f"directions, {100 * summary['preserved_neighbours']:.1f} % on average" in page

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from precompute.demo.assemble import base_lm
 from precompute.demo.dataset import SWAP_GROUPS
 from precompute.demo.scenes import Entity, Scene, make_scene
-from precompute.experiments.cloze import Blank, Words, right_words
-from precompute.experiments.pairs import held_out, make_pairs
+from precompute.experiments.filtering.cloze import Blank, Words, right_words
+from precompute.experiments.filtering.pairs import held_out, make_pairs
 
 BOX = (0, 0, 80, 80)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.experiments import figure3
-from precompute.experiments.figure3 import SAES, SETTINGS, Remembering, Results, run
-from precompute.experiments.figure3_data import Data, make_base
-from precompute.experiments.figure3_language import change
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3 import run as figure3
+from precompute.experiments.figure3.data import Data, make_base
+from precompute.experiments.figure3.language import change
+from precompute.experiments.figure3.options import Figure3Options
+from precompute.experiments.figure3.run import SAES, SETTINGS, Remembering, Results, run
 from precompute.model.mllm import TEXT, Mllm, Pair
 from precompute.options.train import TrainOptions
 from precompute.training.train import train

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.experiments.dpo import preferences
-from precompute.experiments.filtering import Arm, Pool, arms, kept, lines, run
-from precompute.experiments.options import FilteringOptions
-from precompute.experiments.pairs import held_out, image_name, make_pairs
-from precompute.experiments.student import Bench
+from precompute.experiments.filtering.dpo import preferences
+from precompute.experiments.filtering.options import FilteringOptions
+from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs
+from precompute.experiments.filtering.run import Arm, Pool, arms, chosen_rows, lines, run
+from precompute.experiments.filtering.student import Bench
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import Demo
 
@@ -26,18 +26,18 @@ def pool() -> Pool:
 
 
 def test_each_arm_keeps_what_its_score_says(pool: Pool) -> None:
-    assert kept(pool, Arm("full", 100.0), 0).tolist() == list(range(50))
-    best = kept(pool, Arm("cosine", 20.0), 0)
+    assert chosen_rows(pool, Arm("full", 100.0), 0).tolist() == list(range(50))
+    best = chosen_rows(pool, Arm("cosine", 20.0), 0)
     rest = np.setdiff1d(np.arange(50), best)
     assert len(best) == 10 and pool.value_n["cosine"][best].min() > pool.value_n["cosine"][rest].max()
-    assert (kept(pool, Arm("cosine", 20.0), 1) == best).all(), "a score does not depend on the seed"
+    assert (chosen_rows(pool, Arm("cosine", 20.0), 1) == best).all(), "a score does not depend on the seed"
 
 
 def test_the_oracle_keeps_true_pairs_and_chance_draws_anew(pool: Pool) -> None:
-    assert not pool.swapped_n[kept(pool, Arm("oracle", 50.0), 0)].any()
-    assert (kept(pool, Arm("random", 50.0), 0) != kept(pool, Arm("random", 50.0), 1)).any()
+    assert not pool.swapped_n[chosen_rows(pool, Arm("oracle", 50.0), 0)].any()
+    assert (chosen_rows(pool, Arm("random", 50.0), 0) != chosen_rows(pool, Arm("random", 50.0), 1)).any()
     # More than there are true pairs: all of them, and some others.
-    most = kept(pool, Arm("oracle", 80.0), 0)
+    most = chosen_rows(pool, Arm("oracle", 80.0), 0)
     assert set(np.flatnonzero(~pool.swapped_n)) < set(most.tolist())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from precompute.experiments.ratios import arms
+from precompute.experiments.filtering.ratios import arms
 
 KINDS = ("noun", "colour")
 

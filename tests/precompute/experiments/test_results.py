@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from precompute.demo.evaluation.markdown import splice
-from precompute.experiments import report
+from precompute.experiments.report import __main__ as report
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "docs/results"

@@ -80,7 +80,7 @@ def test_told_apart_against_loops() -> None:
     cases = [case for kind in W.KINDS for case in W.cases_of(kind, 4, 800_000, np.random.default_rng(0))]
     right, wrong = ({name: rng.integers(0, 5, len(cases)).astype(float) for name in ("l0", "random")} for _ in range(2))
     wrong["l0"][0] = np.nan
-    found = W.told_apart(cases, [right, wrong], 0)
+    found = W.separability(cases, [right, wrong], 0)
     assert set(found) == {*W.KINDS, "one-word"} and found["one-word"]["n_scenes"] == 16
     for kind in found:
         rows = [i for i, c in enumerate(cases) if c.kind == kind or (kind == "one-word" and c.kind != "whole")]

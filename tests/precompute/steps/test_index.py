@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.steps import index
+from precompute.steps import index, logit_lens
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
@@ -50,7 +50,7 @@ def test_largest_is_what_sorting_finds() -> None:
     value[0, 300:320] = 9.0  # all in one block
     value[1, -3:] = 9.0  # beyond the last whole block
     for k in (1, 10, 40):
-        found, at = index.largest(value, k)
+        found, at = logit_lens.largest(value, k)
         assert torch.equal(found, value.sort(dim=1, descending=True).values[:, :k])
         assert torch.equal(value.gather(1, at), found)
         assert all(len(set(row.tolist())) == k for row in at)
@@ -98,7 +98,7 @@ def test_nearest_samples_share_the_things(made_up: Store) -> None:
 def test_logit_lens_against_plain_numpy(part: Part) -> None:
     directions, (norm, unembed) = part.options["directions"](), part.options["logit_lens"]()
     scale = np.random.default_rng(0).uniform(0.5, 2, len(norm)).astype(np.float32)
-    found = index.logit_lens(directions, scale, unembed, k=3)
+    found = logit_lens.logit_lens(directions, scale, unembed, k=3)
     logit = unit(directions.astype(np.float64)) @ (unembed * scale).astype(np.float64).T
     logit -= logit.mean(1, keepdims=True)
     for k in range(0, len(directions), 7):

@@ -1,4 +1,4 @@
-"""The map of features: the layout against plain sums and against chance, and the file read back."""
+"""The map of features: the layout against chance, what it says of itself against loops, and the file read back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
-from precompute.steps import tsne
-from precompute.steps.feature_map import living
+from precompute.steps.feature_map import alive_neighbours, layout, preserved_neighbours
 from precompute.steps.index import nearest
 from precompute.store import mapfile
 from precompute.store.making.verify import verify
@@ -38,7 +37,7 @@ def clustered(n: int, d: int = 32, groups: int = 8, seed: int = 0) -> tuple[Arra
 
 def places(vectors: Array) -> Array:
     everyone = np.ones(len(vectors), dtype=bool)
-    return tsne.layout(vectors, living(vectors, nearest(vectors.astype(np.float32))[0], everyone))
+    return layout(vectors, alive_neighbours(vectors, nearest(vectors.astype(np.float32))[0], everyone))
 
 
 def kept_neighbours(vectors: Array, place: Array, k: int = 10) -> float:
@@ -50,27 +49,41 @@ def kept_neighbours(vectors: Array, place: Array, k: int = 10) -> float:
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(near.tolist(), on_map.tolist(), strict=True)]))
 
 
-@pytest.mark.parametrize("spread", [1e-4, 1e-2, 1.0, 10.0, 40.0])
-def test_repulsion_against_plain_sums(spread: float) -> None:
-    y = np.random.default_rng(1).standard_normal((600, 2)) * spread
-    force, total = tsne.Mesh().repulsion(y)
-    expected, expected_total = tsne.naive_repulsion(y)
-    error = np.sqrt(((force - expected) ** 2).mean() / (expected**2).mean())
-    assert error < 0.1 and total == pytest.approx(expected_total, rel=0.02)
-
-
-def test_attraction_against_plain_sums() -> None:
+@pytest.mark.parametrize("k", [3, 10])
+def test_the_share_of_preserved_neighbours_against_loops(k: int) -> None:
     rng = np.random.default_rng(2)
-    other = np.array([rng.permutation(np.delete(np.arange(30), i))[:4] for i in range(30)])
+    other = np.array([rng.permutation(np.delete(np.arange(60), i))[:k] for i in range(60)])
     other[3, 1:] = -1
-    y = rng.standard_normal((30, 2))
-    p = np.zeros((30, 30))
-    for i, row in enumerate(other):
-        p[i, row[row >= 0]] += 1
-    p = (p + p.T) / (2 * p.sum())
-    apart = y[:, None] - y[None]
-    expected = ((p / (1 + (apart**2).sum(2)))[:, :, None] * apart).sum(1)
-    np.testing.assert_allclose(tsne.attraction(y, *tsne.edges(other)), expected, atol=1e-12)
+    place = rng.standard_normal((60, 2))
+    place[7] = place[8]  # twins: each is the other's nearest, and none its own
+    hits = []
+    for i in range(60):
+        apart = ((place - place[i]) ** 2).sum(1)
+        apart[i] = np.inf
+        near = set(np.argsort(apart)[:k].tolist())
+        hits += [one in near for one in other[i].tolist() if one >= 0]
+    assert preserved_neighbours(place, other) == pytest.approx(np.mean(hits), abs=1e-4)
+    assert preserved_neighbours(place[:1], other[:1]) is None
+    assert preserved_neighbours(place, np.full((60, k), -1)) is None
+
+
+def test_it_tells_a_map_from_chance() -> None:
+    vectors, _ = clustered(700)
+    other = nearest(vectors.astype(np.float32))[0]
+    place = places(vectors)
+    assert preserved_neighbours(place, other) == pytest.approx(kept_neighbours(vectors, place), abs=0.01)
+    assert preserved_neighbours(np.random.default_rng(0).standard_normal((700, 2)), other) < 0.05
+
+
+@pytest.mark.parametrize("n", [100, 2500])
+def test_a_graph_without_structure_does_not_collapse(n: int) -> None:
+    """Exaggerated attraction draws such a map into a point, on which the library would crash."""
+    rng = np.random.default_rng(5)
+    place = layout(unit(rng.standard_normal((n, 4))), rng.integers(0, n, (n, 10)))
+    assert np.isfinite(place).all() and np.ptp(place) > 1
+    star = np.full((n, 10), -1)
+    star[:, 0] = 0
+    assert np.isfinite(layout(np.ones((n, 4)) / 2, star)).all()
 
 
 def test_neighbours_stay_together_and_groups_apart() -> None:
@@ -88,7 +101,7 @@ def test_neighbours_among_the_living() -> None:
     vectors, _ = clustered(120, seed=4)
     alive = np.random.default_rng(4).random(120) < 0.45
     other = nearest(vectors.astype(np.float32))[0]
-    found = living(vectors, other, alive)
+    found = alive_neighbours(vectors, other, alive)
     cosine = vectors[alive] @ vectors[alive].T
     np.fill_diagonal(cosine, -np.inf)
     exact = np.argsort(-cosine, axis=1)[:, : other.shape[1]]
@@ -163,6 +176,7 @@ def test_the_file_says_what_the_tables_say(made_up: Store) -> None:
         assert ((axis == mapfile.NOWHERE) == nowhere).all()
     assert (made_up.path / mapfile.NAME).stat().st_size == 16 + 7 * made_up.n_features
     assert mapfile.NAME in made_up.manifest["files"]
+    assert made_up.manifest["map"]["k"] == 10 and 0.1 < made_up.manifest["map"]["preserved_neighbours"] <= 1
 
 
 def test_the_file_goes_round(tmp_path: Path) -> None:

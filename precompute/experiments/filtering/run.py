@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from precompute.errors import SaevxError
-from precompute.experiments.dpo import prefer
-from precompute.experiments.options import FilteringOptions
-from precompute.experiments.pairs import held_out, image_name, make_pairs, write_pairs
-from precompute.experiments.student import ORDER, Bench
+from precompute.experiments.filtering.dpo import prefer
+from precompute.experiments.filtering.options import FilteringOptions
+from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs, write_pairs
+from precompute.experiments.filtering.student import ORDER, Bench
 from precompute.options.score import ScoreOptions
 from precompute.scoring.filter import best
 from precompute.scoring.new_data import score_data
@@ -70,8 +70,7 @@ def run(options: FilteringOptions) -> None:
     if not (work / "data" / "metadata.jsonl").exists():
         write_pairs(work / "data", pairs)
     if not (work / "scores.jsonl").exists():
-        asked = ScoreOptions(data=str(work / "data"), store=o.demo / "store", out=work / "scores.jsonl", nll=True)
-        score_data(asked)
+        score_data(ScoreOptions(data=str(work / "data"), store=o.demo / "store", out=work / "scores.jsonl", nll=True))
     pool = read_pool(work / "scores.jsonl", [pair.swapped for pair in pairs])
     captions = [pair.caption for pair in pairs]
     bench = Bench(work, [pair.scene for pair in pairs], captions, held_out(o.n_test), o.n_start)
@@ -128,7 +127,7 @@ def arms(o: FilteringOptions) -> Iterator[Arm]:
         yield from (Arm(score, keep) for keep in o.keep)
 
 
-def kept(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
+def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     """Rows that an arm keeps. `random` draws anew for each seed; the oracle draws among the true pairs first."""
     everything = np.ones(len(pool.ids), dtype=bool)
     if arm.score == "full":
@@ -143,24 +142,24 @@ def kept(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
 def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions, data: Path) -> dict[str, Any]:
     """One run."""
     began = time.monotonic()
-    rows = kept(pool, arm, seed)
+    rows = chosen_rows(pool, arm, seed)
     if o.method == "dpo":
         images = [data / image_name(sample_id) for sample_id in pool.ids]
         student = prefer(bench, images, rows, o.steps, seed)
     else:
         student = bench.tune(rows, o.steps, seed)
-    found = bench.answer(student)
-    asked_k, right_k = found.asked_nk.sum(0), found.right_nk.sum(0)
+    answers = bench.answer(student)
+    expected_k, right_k = answers.expected_nk.sum(0), answers.right_nk.sum(0)
     line = {
         **arm._asdict(),
         "seed": seed,
         "n_kept": len(rows),
         "n_swapped": int(pool.swapped_n[rows].sum()),
-        "accuracy": float(right_k.sum() / asked_k.sum()),
-        "by_kind": {name: float(right_k[k] / max(asked_k[k], 1)) for k, name in enumerate(ORDER)},
+        "accuracy": float(right_k.sum() / expected_k.sum()),
+        "by_kind": {name: float(right_k[k] / max(expected_k[k], 1)) for k, name in enumerate(ORDER)},
         # Of each held-out scene, so that intervals can pair runs by scene.
-        "right": found.right_nk.sum(1).tolist(),
-        "asked": found.asked_nk.sum(1).tolist(),
+        "right": answers.right_nk.sum(1).tolist(),
+        "asked": answers.expected_nk.sum(1).tolist(),
         "seconds": round(time.monotonic() - began),
     }
     say(f"{arm.score} {arm.keep:g} %, seed {seed}: accuracy {line['accuracy']:.3f}, {line['seconds']} s")

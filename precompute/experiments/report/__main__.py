@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
-from precompute.experiments import report_features as features
-from precompute.experiments import report_tasks as tasks
+from precompute.errors import SaevxError
+from precompute.experiments.report import features as features
+from precompute.experiments.report import tasks as tasks
+from precompute.experiments.script import run_script
+from precompute.utils.command_line import CommandOptions
 
 PAGE = Path("docs/results.md")
 IMAGES = Path("docs/img")
@@ -31,26 +33,38 @@ def render(results: Path = RESULTS) -> dict[str, str]:
 
 def plot(results: Path = RESULTS) -> dict[str, bytes]:
     """SVG by file name."""
-    found = {
+    figures = {
         "omega": features.omega_plot(read("demo-store", results)),
         "wrong-pairs": features.pairs_plot(read("wrong-pairs", results)),
         "patches": tasks.patches_plot(read("patches", results)),
         "filtering": tasks.filtering_plot(read_lines("filtering", results)[1:]),
         "figure3": tasks.figure3_plot(read_lines("figure3", results)),
     }
-    return {f"results-{name}.svg": svg for name, svg in found.items()}
+    return {f"results-{name}.svg": svg for name, svg in figures.items()}
+
+
+class Options(CommandOptions):
+    """Whether the page is written or only checked."""
+
+    check: bool = False
+    """Write nothing; exit with 1 where the page or a plot is stale."""
+
+    def cli_cmd(self) -> None:
+        before = PAGE.read_text(encoding="utf-8")
+        after, plots = splice(before, render(), PAGE), plot()
+        if self.check:
+            stale = [PAGE] * (before != after)
+            stale += [p for name, svg in plots.items() if not (p := IMAGES / name).exists() or p.read_bytes() != svg]
+            if stale:
+                raise SaevxError(f"{stale[0]} is stale: run python -m precompute.experiments.report")
+            return
+        PAGE.write_text(after, encoding="utf-8")
+        for name, svg in plots.items():
+            (IMAGES / name).write_bytes(svg)
 
 
 def main() -> None:
-    before = PAGE.read_text(encoding="utf-8")
-    after, drawn = splice(before, render(), PAGE), plot()
-    if "--check" in sys.argv[1:]:
-        stale = [PAGE] * (before != after)
-        stale += [p for name, svg in drawn.items() if not (p := IMAGES / name).exists() or p.read_bytes() != svg]
-        sys.exit(f"{stale[0]} is stale: run python -m precompute.experiments.report" if stale else 0)
-    PAGE.write_text(after, encoding="utf-8")
-    for name, svg in drawn.items():
-        (IMAGES / name).write_bytes(svg)
+    run_script(Options, __doc__)
 
 
 if __name__ == "__main__":

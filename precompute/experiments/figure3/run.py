@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from precompute.errors import SaevxError
-from precompute.experiments.figure3_data import Data, make_base, make_data, mixed
-from precompute.experiments.figure3_language import language_model
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3.data import Data, make_base, make_data, mixed
+from precompute.experiments.figure3.language import language_model
+from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.mllm import Batch, Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions
@@ -49,14 +49,15 @@ def run(o: Figure3Options) -> None:
     mark = mllm / "assembled.sha256"
     if not mark.is_file():
         raise SaevxError(f"{o.demo} holds no demo: run `saevx demo --dir {o.demo} --no-serve`, or name its folder.")
-    told = {"options": o.model_dump(mode="json", exclude={"demo", "work", "out", "seeds"}), "model": mark.read_text()}
-    claim(o.work, told)
-    results = Results(o.out, told)
+    options = o.model_dump(mode="json", exclude={"demo", "work", "out", "seeds"})
+    run_settings = {"options": options, "model": mark.read_text()}
+    claim(o.work, run_settings)
+    results = Results(o.out, run_settings)
     bench = Bench(o, make_base(o.work / "base"), mllm, make_data(o.work / "data", o))
     if not results.has(line="language-model"):
         start = time.monotonic()
-        found = language_model(o, bench.base, bench.mllm, bench.data.test_text)
-        results.add(line="language-model", **found, minutes=since(start))
+        figures = language_model(o, bench.base, bench.mllm, bench.data.test_text)
+        results.add(line="language-model", **figures, minutes=since(start))
     for seed in o.seeds:
         for sae in SAES:
             folder, minutes = o.work / f"{sae}-{seed}", None
@@ -67,8 +68,8 @@ def run(o: Figure3Options) -> None:
             for setting in SETTINGS:
                 if not results.has(line="evaluation", sae=sae, setting=setting, seed=seed):
                     say(f"measuring {sae}, seed {seed}, in {setting}")
-                    found = bench.evaluate(folder, setting)
-                    results.add(line="evaluation", sae=sae, setting=setting, seed=seed, **found)
+                    figures = bench.evaluate(folder, setting)
+                    results.add(line="evaluation", sae=sae, setting=setting, seed=seed, **figures)
 
 
 class Remembering(Mllm):
@@ -79,10 +80,10 @@ class Remembering(Mllm):
         return {}
 
     def hidden(self, batch: Batch) -> Tensor:
-        shown = hashlib.sha256()
+        digest = hashlib.sha256()
         for name in sorted(batch.inputs):
-            shown.update(batch.inputs[name].cpu().numpy().tobytes())
-        key = shown.digest()
+            digest.update(batch.inputs[name].cpu().numpy().tobytes())
+        key = digest.digest()
         if key not in self.known:
             self.known[key] = super().hidden(batch)
         return self.known[key]
@@ -127,9 +128,9 @@ class Bench:
             data=str(self.data.test_pairs if setting == "mllm-pairs" else self.data.test_text),
             resamples=o.resamples, device=o.device, dtype=o.dtype,
         )  # fmt: skip
-        found = evaluate(options, self.shared[setting])
-        kept = {name: found[name] for name in ("cross_entropy", "loss_recovered", "fvu", "l0", "dead", "tokens")}
-        return {"n_samples": found["data"]["n_samples"], **kept, "minutes": since(start)}
+        figures = evaluate(options, self.shared[setting])
+        chosen = {name: figures[name] for name in ("cross_entropy", "loss_recovered", "fvu", "l0", "dead", "tokens")}
+        return {"n_samples": figures["data"]["n_samples"], **chosen, "minutes": since(start)}
 
 
 def trained(folder: Path) -> Line:
@@ -144,7 +145,7 @@ def trained(folder: Path) -> Line:
 class Results:
     """The result file: a first line that says what was run, then a line for each thing measured."""
 
-    def __init__(self, path: Path, told: Line) -> None:
+    def __init__(self, path: Path, run_settings: Line) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -157,8 +158,10 @@ class Results:
             raise SaevxError(f"{path} is no result file of this experiment: choose another --out.") from error
         if not self.lines:
             machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
-            self.add(line="run", command="saevx experiment figure3", **told, torch=torch.__version__, machine=machine)
-        elif any(self.lines[0].get(name) != value for name, value in rounded(told).items()):
+            self.add(
+                line="run", command="saevx experiment figure3", **run_settings, torch=torch.__version__, machine=machine
+            )
+        elif any(self.lines[0].get(name) != value for name, value in rounded(run_settings).items()):
             raise SaevxError(f"{path} holds lines of a run with other options or another model: choose another --out.")
 
     def has(self, **which: Any) -> bool:
@@ -170,13 +173,13 @@ class Results:
         self.lines.append(line)
 
 
-def claim(work: Path, told: Line) -> None:
+def claim(work: Path, run_settings: Line) -> None:
     """Data and SAEs in a work folder are those of one set of options and one model."""
     started = work / STARTED
     if not started.exists():
         work.mkdir(parents=True, exist_ok=True)
-        started.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    elif json.loads(started.read_text(encoding="utf-8")) != told:
+        started.write_text(json.dumps(run_settings, indent=1) + "\n", encoding="utf-8")
+    elif json.loads(started.read_text(encoding="utf-8")) != run_settings:
         raise SaevxError(
             f"{work} holds data and SAEs of a run with other options or another model: choose another --work."
         )

@@ -40,11 +40,11 @@ def points(
         ticks, at = [], 0.0
         for row, of in groups.items():
             begin = at
-            for name, found in of.items():
-                low, high = found["value"] - found["low"], found["high"] - found["value"]
+            for name, figures in of.items():
+                low, high = figures["value"] - figures["low"], figures["high"] - figures["value"]
                 colour = COLOURS[series.index(name) % len(COLOURS)]
-                shown = {"fmt": "o", "ms": 4, "capsize": 2, "lw": 1.2, "color": colour}
-                axes.errorbar(found["value"], at, xerr=[[max(low, 0)], [max(high, 0)]], **shown)
+                style = {"fmt": "o", "ms": 4, "capsize": 2, "lw": 1.2, "color": colour}
+                axes.errorbar(figures["value"], at, xerr=[[max(low, 0)], [max(high, 0)]], **style)
                 at += 1
             if marks and row in marks:
                 axes.plot(marks[row], (begin + at - 1) / 2, "x", color="#24292f", ms=7)

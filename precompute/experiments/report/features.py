@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from precompute.demo.evaluation.markdown import Row, image, interval, table
-from precompute.experiments import plots
+from precompute.experiments.report import plots
 
 QUANTITIES = {
     "omega": "ω (`paired`)",
@@ -64,8 +64,8 @@ def omega_plot(s: Found) -> bytes:
 
 def words_part(e: Found) -> str:
     failing = [(word, f"#{r['feature']}", why(r)) for word, r in e["words"].items() if not r["passes"]]
-    said = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 26)."
-    return f"{said} Those that fail:\n\n{table(('word', 'best feature', 'why'), failing)}"
+    sentence = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 26)."
+    return f"{sentence} Those that fail:\n\n{table(('word', 'best feature', 'why'), failing)}"
 
 
 def why(r: Found) -> str:
@@ -106,8 +106,8 @@ def pairs_part(w: Found) -> str:
 
 
 def pairs_plot(w: Found) -> bytes:
-    shown = dict.fromkeys([w["headline"]["name"], "unsupported", "supported-share", "pooled-cosine", "caption-nll"])
+    names = dict.fromkeys([w["headline"]["name"], "unsupported", "supported-share", "pooled-cosine", "caption-nll"])
     groups = {
-        kind: {name: of["auroc"][name] for name in shown if of["auroc"].get(name)} for kind, of in w["kinds"].items()
+        kind: {name: of["auroc"][name] for name in names if of["auroc"].get(name)} for kind, of in w["kinds"].items()
     }
     return plots.points(groups, label="AUROC, right against wrong caption", line=(0.5, "chance"))

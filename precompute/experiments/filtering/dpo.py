@@ -15,7 +15,7 @@ from precompute.demo.assemble import assemble
 from precompute.demo.dataset import has_swappable_word, swap_one_word
 from precompute.demo.training.train_adapter import LINEAR, Projector
 from precompute.errors import SaevxError
-from precompute.experiments.student import Bench, Student
+from precompute.experiments.filtering.student import Bench, Student
 from precompute.utils.files import atomic_write
 
 BATCH, LR, BETA, RANK = 8, 2e-4, 0.1, 8
@@ -70,7 +70,7 @@ def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: in
     rng = np.random.default_rng([seed, 29])
     end = bench.tokenizer.eos_token
     prompt = f"{bench.tokenizer.bos_token}{bench.image_token}\n"
-    told = [
+    summary = [
         {
             "images": [str(images[i])],
             "prompt": prompt,
@@ -82,7 +82,7 @@ def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: in
     ]
     text = Value("string")
     return Dataset.from_list(
-        told, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text)
+        summary, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text)
     )
 
 

@@ -62,7 +62,7 @@ class Words:
         """All places of a scene's own caption where a word of one token is asked for."""
         ids = self.tokenizer(scene.caption).input_ids
         texts = [self.tokenizer.decode([i]) for i in ids]
-        found = []
+        result = []
         for t, text in enumerate(texts):
             word, spaced = text.strip(), text.startswith(" ")
             before = "".join(texts[:t]).replace(",", " ").split()
@@ -70,8 +70,8 @@ class Words:
             for group in range(len(SWAP_GROUPS)):
                 if word in self.ids[group, spaced][0]:
                     right = right_words(scene, group, word, before, after)
-                    found.append(Blank(t, group, right, spaced))
-        return found
+                    result.append(Blank(t, group, right, spaced))
+        return result
 
     def is_right(self, blank: Blank, logits_v: Tensor) -> bool:
         """Is the likeliest word of the group a true one?"""

@@ -39,7 +39,7 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
         by_key.setdefault((run["score"], run["keep"]), {})[run["seed"]] = run
     full = by_key[("full", 100.0)]
     seeds = sorted(full)
-    asked_n = np.array(full[seeds[0]]["asked"], dtype=np.float64)
+    expected_n = np.array(full[seeds[0]]["asked"], dtype=np.float64)
     right = {
         key: np.array([of[seed]["right"] for seed in seeds], dtype=np.float64)
         for key, of in by_key.items()
@@ -47,31 +47,34 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
     }
     rng = np.random.default_rng(SEED)
     drawn = [
-        (rng.integers(0, len(seeds), len(seeds)), rng.integers(0, len(asked_n), len(asked_n)))
+        (rng.integers(0, len(seeds), len(seeds)), rng.integers(0, len(expected_n), len(expected_n)))
         for _ in range(RESAMPLES)
     ]
 
     def accuracies(right_sn: Array) -> Array:
         """[1 + RESAMPLES]: of the whole, then of each resample."""
-        found = [right_sn.sum() / (asked_n.sum() * len(seeds))]
+        result = [right_sn.sum() / (expected_n.sum() * len(seeds))]
         for s, n in drawn:
-            found.append(right_sn[np.ix_(s, n)].sum() / (asked_n[n].sum() * len(seeds)))
-        return np.array(found)
+            result.append(right_sn[np.ix_(s, n)].sum() / (expected_n[n].sum() * len(seeds)))
+        return np.array(result)
 
     of_all = accuracies(right["full", 100.0])
     ratio = {key: accuracies(of) / of_all for key, of in right.items()}
-    found = {}
+    result = {}
     for key in right:
-        told = [by_key[key][seed] for seed in seeds]
+        runs_of_arm = [by_key[key][seed] for seed in seeds]
         chance = ratio.get(("random", key[1]))
-        found[key] = Arm(
-            accuracy=float(np.mean([run["accuracy"] for run in told])),
-            swapped_share=sum(run["n_swapped"] for run in told) / sum(run["n_kept"] for run in told),
+        result[key] = Arm(
+            accuracy=float(np.mean([run["accuracy"] for run in runs_of_arm])),
+            swapped_share=sum(run["n_swapped"] for run in runs_of_arm) / sum(run["n_kept"] for run in runs_of_arm),
             ratio=with_interval(ratio[key]),
             over_random=None if chance is None or key[0] == "random" else with_interval(ratio[key] - chance),
-            by_kind={kind: float(np.mean([run["by_kind"][kind] for run in told])) for kind in told[0]["by_kind"]},
+            by_kind={
+                kind: float(np.mean([run["by_kind"][kind] for run in runs_of_arm]))
+                for kind in runs_of_arm[0]["by_kind"]
+            },
         )
-    return found
+    return result
 
 
 def with_interval(values: Array) -> dict[str, float]:

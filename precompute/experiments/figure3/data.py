@@ -18,7 +18,7 @@ from precompute.data import read
 from precompute.demo.assemble import base_lm
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3.options import Figure3Options
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """What the demo's model puts around a text without a picture."""
@@ -139,11 +139,11 @@ def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def write_pairs(folder: Path, shown: list[Scene]) -> None:
+def write_pairs(folder: Path, scenes: list[Scene]) -> None:
     """An imagefolder of scenes."""
     (folder / "images").mkdir(parents=True)
     rows = []
-    for scene in shown:
+    for scene in scenes:
         name = f"images/{scene.index:05d}.png"
         draw(scene).save(folder / name, compress_level=1)
         rows.append({"file_name": name, **text_row(f"{scene.split}-{scene.index}", scene.caption)})

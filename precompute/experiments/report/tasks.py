@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from precompute.demo.evaluation.markdown import Row, image, interval, table
-from precompute.experiments import plots, ratios
+from precompute.experiments.filtering import ratios
+from precompute.experiments.report import plots
 
 SAES = {"sae-base": "SAE of the text LM", "sae-mllm": "SAE of the MLLM's text", "sae-v": "SAE-V"}
 SETTINGS = {"base-text": "text LM, text", "mllm-text": "MLLM, text", "mllm-pairs": "MLLM, text & vision"}
@@ -162,22 +163,22 @@ def language_part(change: Found) -> str:
         for key, name in (("captions", "captions alone"), ("plain", "plain text"), ("all", "both"))
         if (of := change.get(key))
     ]
-    said = "The multimodal model's language model is not the text LM any more; cross-entropy of both on the same text:"
-    return f"{said}\n\n{table(('text', 'texts', 'text LM', 'MLLM', 'change'), rows)}"
+    why = "The multimodal model's language model is not the text LM any more; cross-entropy of both on the same text:"
+    return f"{why}\n\n{table(('text', 'texts', 'text LM', 'MLLM', 'change'), rows)}"
 
 
 def figure3_plot(lines: Sequence[Found]) -> bytes:
     groups: dict[str, dict[str, Any]] = {}
     for setting, where in SETTINGS.items():
         for sae, name in SAES.items():
-            found = [
+            figures = [
                 line["cross_entropy"]["patched"]
                 for line in lines
                 if line["line"] == "evaluation" and (line["sae"], line["setting"]) == (sae, setting)
             ]
             groups.setdefault(where, {})[name] = {
-                "value": sum(one["value"] for one in found) / len(found),
-                "low": min(one["low"] for one in found),
-                "high": max(one["high"] for one in found),
+                "value": sum(one["value"] for one in figures) / len(figures),
+                "low": min(one["low"] for one in figures),
+                "high": max(one["high"] for one in figures),
             }
     return plots.points(groups, label="cross-entropy in nats; bars hold the intervals of all seeds")

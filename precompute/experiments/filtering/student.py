@@ -20,7 +20,7 @@ from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.adapter_data import N_PATCHES, SeenImage, Sequences, vision_features
 from precompute.demo.training.adapter_options import AdapterTraining
 from precompute.demo.training.train_adapter import Log, Projector, stage0, stage1
-from precompute.experiments.cloze import KINDS, Words
+from precompute.experiments.filtering.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 
 TEST_BATCH = 32
@@ -29,7 +29,7 @@ TEST_BATCH = 32
 class Answered(NamedTuple):
     """Of every held-out scene: words asked for and words right, [n, kinds] in the order of ORDER."""
 
-    asked_nk: np.ndarray
+    expected_nk: np.ndarray
     right_nk: np.ndarray
 
 
@@ -84,9 +84,9 @@ class Bench:
         path = self.work / f"{name}-{len(scenes)}.safetensors"
         if not path.exists():
             with torch.autocast("cpu", torch.bfloat16):
-                found = vision_features(map(draw, scenes), make_processor(self.tokenizer), make_tower())
+                image_features = vision_features(map(draw, scenes), make_processor(self.tokenizer), make_tower())
             with atomic_write(path) as file:
-                file.write(save({"features": found}))
+                file.write(save({"features": image_features}))
         return load_file(path)["features"]
 
     def base(self) -> Any:
@@ -136,7 +136,7 @@ class Bench:
     def answer(self, student: Student) -> Answered:
         """Every attribute word of the held-out captions, asked for with the words before it given."""
         n = len(self.test)
-        asked_nk, right_nk = np.zeros((n, len(ORDER)), np.int64), np.zeros((n, len(ORDER)), np.int64)
+        expected_nk, right_nk = np.zeros((n, len(ORDER)), np.int64), np.zeros((n, len(ORDER)), np.int64)
         head = 1 + N_PATCHES + len(self.tokenizer("\n").input_ids)
         for begin in range(0, n, TEST_BATCH):
             scenes = self.test[begin : begin + TEST_BATCH]
@@ -144,9 +144,9 @@ class Bench:
             for b, scene in enumerate(scenes):
                 for blank in self.words.blanks(scene):
                     k = ORDER.index(KINDS[blank.group])
-                    asked_nk[begin + b, k] += 1
+                    expected_nk[begin + b, k] += 1
                     right_nk[begin + b, k] += self.words.is_right(blank, logits_bsv[b, head + blank.token - 1])
-        return Answered(asked_nk, right_nk)
+        return Answered(expected_nk, right_nk)
 
     def logits(self, student: Student, rows: range) -> Tensor:
         """Of held-out scenes with their own captions, all patches shown."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from precompute.data import read
 from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
-from precompute.experiments.figure3_options import Figure3Options
+from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.loader import load_batches, load_model
 from precompute.options.shared import ModelLoading
 from precompute.training.evaluate import losses
@@ -26,24 +26,24 @@ def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source
     if ids != sorted(mllm):
         raise SaevxError("The two models do not take the same held-out texts: name another layer or data.")
     kinds = {"all": "", "captions": "validation-", "plain": "test-plain-"}
-    told = {}
+    changes = {}
     for kind, begin in kinds.items():
         chosen = [sample_id for sample_id in ids if sample_id.startswith(begin)]
-        told[kind] = change(np.array([base[i] for i in chosen]), np.array([mllm[i] for i in chosen]), o.resamples)
-    return told
+        changes[kind] = change(np.array([base[i] for i in chosen]), np.array([mllm[i] for i in chosen]), o.resamples)
+    return changes
 
 
 def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple[float, float]]:
     """By sample id: summed cross-entropy in nats, and the number of tokens predicted."""
     mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), batch_tokens=4096, seed=0)
-    found: dict[str, tuple[float, float]] = {}
+    losses_by_id: dict[str, tuple[float, float]] = {}
     for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
         if one.batch is not None:
             _, nll_b, n_b = losses(mllm, one.batch)
             for row, nll, n in zip(one.rows, nll_b.tolist(), n_b.tolist(), strict=True):
-                found[row.sample_id] = (nll, float(n))
-    return found
+                losses_by_id[row.sample_id] = (nll, float(n))
+    return losses_by_id
 
 
 def change(base_n2: NDArray[np.float64], mllm_n2: NDArray[np.float64], resamples: int) -> dict[str, Any]:

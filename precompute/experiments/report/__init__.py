@@ -1,0 +1,1 @@
+"""docs/results.md from the committed result files (`python -m precompute.experiments.report`)."""
