@@ -56,7 +56,7 @@ class Options(CommandOptions):
             stale = [PAGE] * (before != after)
             stale += [p for name, svg in plots.items() if not (p := IMAGES / name).exists() or p.read_bytes() != svg]
             if stale:
-                raise SaevxError(f"{stale[0]} is stale: run python -m precompute.experiments.report")
+                raise SaevxError(f"{stale[0]} is stale: run python -m precompute.experiments.report.")
             return
         PAGE.write_text(after, encoding="utf-8")
         for name, svg in plots.items():

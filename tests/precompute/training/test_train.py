@@ -16,7 +16,8 @@ import torch
 from precompute.data import read
 from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
-from precompute.model.loader import load, prelude, without_pictures
+from precompute.model.calibration import calibrate_data
+from precompute.model.loader import load_batch, without_images
 from precompute.model.mllm import IMAGE, TEXT, Mllm
 from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
@@ -131,10 +132,10 @@ def test_training_learns_and_logs_both_modalities(options: Maker) -> None:
 
 
 def make_stream(mllm: Mllm, tiny_files: Tiny, *, multiple: float | None, pictures: bool = True) -> Stream:
-    data = read(tiny_files.data) if pictures else without_pictures(read(tiny_files.data))
+    data = read(tiny_files.data) if pictures else without_images(read(tiny_files.data))
     data, plan = plan_rows(mllm, data, "data", batch_tokens=150, seed=0)
-    norms = prelude(mllm, data, plan, multiple)
-    return Stream(mllm, data, plan, norms.sink, size=200, batch_size=50, seed=0)
+    sink_norm = calibrate_data(mllm, data, plan, multiple).sink_norm
+    return Stream(mllm, data, plan, sink_norm, size=200, batch_size=50, seed=0)
 
 
 def test_rows_without_a_picture_are_learnt_as_text(options: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_the_buffer_holds_every_counted_token_once_an_epoch(mllm: Mllm, tiny_fil
     right: list[tuple[int, bytes]] = []
     n_sinks = 0
     for row in stream.data.rows:
-        (one,) = load(mllm, [row])
+        (one,) = load_batch(mllm, [row])
         assert one.batch is not None
         h_sd = mllm.hidden(one.batch)[0]
         for h_d, kind in zip(h_sd, one.batch.modality_bs[0].tolist(), strict=True):
@@ -219,7 +220,7 @@ def test_long_texts_are_cut_to_the_context(mllm: Mllm, tmp_path: Path) -> None:
         kept, _ = plan_rows(mllm, short, "data", batch_tokens=500, seed=0)
         assert len(kept.rows) == 3 and short.rows[2] == data.rows[2]
         assert data.rows[0].text.startswith(short.rows[0].text) and " dog" in short.rows[0].text
-        (one,) = load(mllm, kept.rows)
+        (one,) = load_batch(mllm, kept.rows)
         assert one.batch is not None
         assert min(context, 256) - 30 < one.batch.length_b[0] <= min(context, 256)
 
