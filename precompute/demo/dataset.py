@@ -95,7 +95,7 @@ def strangers(a: Scene, b: Scene) -> bool:
 
 
 def spoil(kind: str, scene: Scene, image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, str]:
-    """Picture and caption of a pair of one of the kinds that need no other pair."""
+    """Image and caption of a pair of one of the kinds that need no other pair."""
     caption = scene.caption
     if kind == "blank":
         image = Image.new("RGB", (SIZE, SIZE), COLOURS[scene.background])
@@ -162,7 +162,7 @@ def _end_with_parent() -> None:
 
 
 def make_pair(folder: Path, n_samples: int, i: int) -> dict[str, Any]:
-    """Writes the picture of pair i of n_samples and returns its row."""
+    """Writes the image of pair i of n_samples and returns its row."""
     kinds = planted_kinds(n_samples)
     kind, scene = kinds[i], scene_of(i)
     rng = np.random.default_rng([41, i])

@@ -68,18 +68,22 @@ class Options(CommandOptions):
 
 
 class Read(NamedTuple):
-    """One caption beside one picture: z / p99.9, capped at 1."""
+    """One caption beside one image: z / p99.9, capped at 1."""
 
     token_tf: Array
+    """float32, of the text tokens."""
     image_f: Array
+    """float32, the largest of the patches."""
     nll: float
 
 
 class Predicted(NamedTuple):
-    """Text features that a picture leads one to expect."""
+    """Text features that an image leads one to expect."""
 
     ratio_nf: Array
+    """float64, z / p99.9 capped at 1."""
     weight_f: Array
+    """float64: how rare a feature is times how well it is predicted."""
 
 
 def development_cases(o: Options) -> list[Case]:
@@ -116,7 +120,7 @@ def ratios(one: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Ar
 
 def predict(text_sf: Array, image_sf: Array, image_nf: Array) -> Predicted:
     """Kernel ridge regression of the store's text features on its image features, both capped ratios [s, F], and
-    what it expects beside other pictures [n, F]; R² is of predictions for pairs left out."""
+    what it expects beside other images [n, F]; R² is of predictions for pairs left out."""
     rarity_f = rarity(image_sf)
     known, new = (unit(x * rarity_f) for x in (image_sf, strongest(image_nf)))
     inverse_ss = np.linalg.inv(known @ known.T + RIDGE * np.eye(len(known)))
@@ -130,17 +134,19 @@ def predict(text_sf: Array, image_sf: Array, image_nf: Array) -> Predicted:
 
 
 def rarity(ratio_nf: Array) -> Array:
+    """float64 [F]: ln(n / (1 + rows with the feature)), at least 0."""
     weight: Array = np.maximum(np.log(len(ratio_nf) / (1 + (ratio_nf > 0).sum(0))), 0)
     return weight
 
 
 def unit(x_nf: Array) -> Array:
+    """Rows [n, F] scaled to length 1."""
     scaled: Array = x_nf / np.maximum(np.linalg.norm(x_nf, axis=1, keepdims=True), 1e-12)
     return scaled
 
 
 def strongest(ratio_nf: Array) -> Array:
-    """The rows' KEPT_MAXIMA largest, all that a store keeps of a picture; ties stay."""
+    """The rows' KEPT_MAXIMA largest, all that a store keeps of an image; ties stay."""
     least_n = np.sort(ratio_nf, axis=1)[:, -min(KEPT_MAXIMA, ratio_nf.shape[1])]
     return np.where(ratio_nf >= least_n[:, None], ratio_nf, 0)
 
@@ -194,9 +200,9 @@ def run(o: Options) -> dict[str, Any]:
     """What goes under `development`."""
     cases = development_cases(o)
     store = Store.open(o.demo / "store")
-    pictures = [draw(case.scene) for case in cases]
+    images = [draw(case.scene) for case in cases]
     texts = [*(case.right for case in cases), *(case.wrong for case in cases)]
-    pairs = [Pair(text, [picture]) for text, picture in zip(texts, pictures * 2, strict=True)]
+    pairs = [Pair(text, [image]) for text, image in zip(texts, images * 2, strict=True)]
     result = measure(o, store, cases, read_pairs(o.demo, store, pairs))
     store.close()
     return result

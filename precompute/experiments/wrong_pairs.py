@@ -3,7 +3,7 @@
     python -m precompute.experiments.wrong_pairs --demo demo
 
 The pairs are validation scenes that neither model, SAE-V nor store has seen; every caption, right or wrong, goes
-through the model beside its picture, by `saevx score`. The headline score is chosen on other scenes than those
+through the model beside its image, by `saevx score`. The headline score is chosen on other scenes than those
 reported.
 """
 
@@ -128,6 +128,7 @@ def scores_of(data: Path, out: Path, demo: Path) -> dict[str, dict[str, Any]]:
 
 
 def values_of(rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str], column: str) -> Array:
+    """A column of the rows with these ids, float64 [n]; NaN for null."""
     return np.array([np.nan if rows[i][column] is None else rows[i][column] for i in ids], dtype=np.float64)
 
 
@@ -176,7 +177,7 @@ def run(o: Options) -> dict[str, Any]:
             "content_id": content_id,
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "measure": "AUROC for 'the caption is right', right against wrong captions beside the same pictures; "
+            "measure": "AUROC for 'the caption is right', right against wrong captions beside the same images; "
             "95 % interval of a seeded bootstrap",
         },
         "scores": {**SCORES, **UNSUPPORTED, **BASELINES},

@@ -70,7 +70,7 @@ class Originals:
         except BadRow as bad:
             raise SaevxError(str(bad)) from bad
         if row_of_data.text != stored["text"] or [one.sha256 for one in images] != stored["sha256"]:
-            raise SaevxError("its text or picture is no longer the one that the store was made of")
+            raise SaevxError("its text or image is no longer the one that the store was made of")
         return Pair(row_of_data.text, [one.image for one in images])
 
     def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:

@@ -189,6 +189,7 @@ def figures(
 
 
 def counted(hit_n: Array) -> dict[str, Any]:
+    """Right answers of bool [n], with their share."""
     hits, n = int(hit_n.sum()), len(hit_n)
     return {"hits": hits, "n": n, "accuracy": rounded(hits / n)}
 

@@ -20,8 +20,11 @@ class NearDuplicates(NamedTuple):
     """The nearest other sample of each, and the near-duplicate score of the later of each two."""
 
     score: Array
-    row: Array  # −1 where there is none
+    """float64 [N], NaN where there is no image."""
+    row: Array
+    """int64 [N], −1 where there is none."""
     cosine: Array
+    """float32 [N]: of the two samples' image vectors."""
 
 
 def nearest_vectors(vectors: Array, k: int) -> Array:

@@ -25,7 +25,7 @@ _LEAST_CONTRAST = 0.05  # below it there is nothing whose edge could be sharp
 
 
 class Opened:
-    """Pictures as a data set that cleanvision takes. Paths it would take for URLs, so that a folder's `~` or `::` would
+    """Images as a data set that cleanvision takes. Paths it would take for URLs, so that a folder's `~` or `::` would
     lead it elsewhere."""
 
     KEY = "image"

@@ -124,12 +124,18 @@ def _squares(matrix: csr_matrix) -> Array:
 
 
 def pooled_cosine(text: csr_matrix, image: csr_matrix) -> Array:
+    """Cosine of the two sides' maxima, float64 [n], of CSR [n, F] each; 0 where a side is empty."""
     dot = text.multiply(image).tocsr() @ np.ones(text.shape[1])
     length = np.sqrt(_squares(text) * _squares(image))
     return np.divide(dot, length, out=np.zeros(len(dot)), where=length > 0)
 
 
 def supported_share(text: csr_matrix, image: csr_matrix, support_f: Array) -> Array:
+    """Σ w_k over the features of both sides over Σ w_k over the text's, float64 [n]; 0 where the latter is 0.
+
+    Args:
+        text, image: maxima, CSR [n, F]. support_f: w_k, float64.
+    """
     text_on = _ones(text)
     whole = text_on @ support_f
     shared = text_on.multiply(_ones(image)).tocsr() @ support_f

@@ -29,11 +29,14 @@ _BLOCK_ENTRIES = 1 << 24
 
 
 class Counted(NamedTuple):
-    """Pairs of features (a, b) in ascending order, one entry each."""
+    """Pairs of features (a, b) in ascending order, each int64 [p]."""
 
     a: Array
+    """Feature of the first side."""
     b: Array
+    """Feature of the second side."""
     support: Array
+    """Samples that have both."""
     shuffled: Array
     """The support once `first`'s samples are exchanged."""
 

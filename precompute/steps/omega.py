@@ -31,11 +31,17 @@ class Firing(NamedTuple):
     """Tokens of D_s with z > δ, ordered by feature, modality, value falling, row, position."""
 
     feature: Array
+    """int64 [e]."""
     modality: Array
-    value: Array  # stored units
+    """int64 [e]: 0 text, 1 image."""
+    value: Array
+    """float64 [e], in stored units."""
     row: Array
-    resid: Array  # row of the residual map
-    start: Array  # int64 [2F + 1]: entries of (feature, modality) at feature·2+modality
+    """int64 [e]: the sample."""
+    resid: Array
+    """int64 [e]: row of the residual map."""
+    start: Array
+    """int64 [2F + 1]: entries of (feature, modality) begin at feature · 2 + modality."""
 
 
 def to_float(bits: Array) -> Array:
@@ -85,9 +91,12 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
 class Means(NamedTuple):
     """D_s's common directions. Axis 0 of the pooled arrays follows `ds_rows`."""
 
-    mu_md: Array  # mean h per modality
-    unit_smd: Array  # mean unit vector of a sample's tokens per modality
-    unit_centred_smd: Array  # the same on h − μ
+    mu_md: Array
+    """float64: mean h per modality."""
+    unit_smd: Array
+    """float64: mean unit vector of a sample's tokens per modality."""
+    unit_centred_smd: Array
+    """float64: the same on h − μ."""
 
 
 def blocks(data: Collected) -> Iterator[list[slice]]:

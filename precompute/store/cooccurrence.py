@@ -52,10 +52,15 @@ class Measured(NamedTuple):
     """Pairs and all that follows from their counts, each [p]: the first five as in `Counted`."""
 
     a: Array
+    """int64: feature of the first side."""
     b: Array
+    """int64: feature of the second side."""
     support: Array
+    """int64: samples with both."""
     n_a: Array
+    """int64: samples with a on its side."""
     n_b: Array
+    """int64: samples with b on its side."""
     lift: Array
     """float64: N · support / (n_a · n_b)."""
     npmi: Array

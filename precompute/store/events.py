@@ -232,8 +232,11 @@ class Patches(NamedTuple):
     position: Array
     """In the sample's token list."""
     view: Array
+    """Index into the sample's views."""
     row: Array
+    """Of the view's grid."""
     col: Array
+    """Of the view's grid."""
 
 
 def image_tokens(sample: SampleEvents, n_patches: int) -> Array:

@@ -55,7 +55,7 @@ SCORES = {
 # name → (title, source); all scores are higher = worse, and a sample is flagged above the threshold.
 FLAGS = {
     "mismatch": ("Caption does not fit", "model"),
-    "unsupported": ("Word without picture", "model"),
+    "unsupported": ("Word without image", "model"),
     "near-duplicate": ("Near-duplicate", "model"),
     "blank": ("Blank image", "pixels"),
     "dark": ("Dark image", "pixels"),

@@ -30,6 +30,7 @@ from precompute.sae.quality import fvu, sae_warning
 from precompute.sae.sae import SaeV
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
+from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.tensors import exact
 from precompute.utils.types import Array
 
@@ -37,7 +38,6 @@ PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "ima
 """Which tokens are replaced; `all` takes special tokens and sinks too with --patch-special."""
 RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
 GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
-CHUNK_RESAMPLES = 64
 RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
 """Options that the result repeats, besides the columns that were named."""
 
@@ -145,9 +145,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if o.max_samples is not None:
         chosen = sorted(smallest_hashes([row.sample_id for row in data.rows], o.max_samples))
         data = data._replace(rows=[data.rows[i] for i in chosen])
-    data, plan = plan_rows(
-        mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column
-    )
+    data, plan = plan_rows(mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
     sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
     rejected_rows = list(data.rejected_rows)
@@ -295,26 +293,23 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str,
         """Figures [w] where sample i counts weight_wn[:, i] times."""
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy_wr = weight_wn @ nll_nr / (weight_wn @ target_n)[:, None]
-            found = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(RUNS)}
+            figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(RUNS)}
             for part in PARTS:
                 suffix = "" if part == "all" else f"_{part}"
-                zero, patched = (found[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
-                gap = zero - found["cross_entropy.original"]
-                found[f"loss_recovered.{part}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
+                zero, patched = (figures_w[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
+                gap = zero - figures_w["cross_entropy.original"]
+                figures_w[f"loss_recovered.{part}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
             for name, which in GROUPS.items():
                 n_w = weight_wn @ tokens_n4[:, which].sum(1)
                 error_w, square_w = (weight_wn @ sum_nm[:, which].sum(1) for sum_nm in (error_nm, square_nm))
-                found[f"fvu.{name}"] = fvu(error_w, square_w, weight_wn @ total[name], n_w)
-                found[f"l0.{name}"] = weight_wn @ active_nm[:, which].sum(1) / n_w
-        return found
+                figures_w[f"fvu.{name}"] = fvu(error_w, square_w, weight_wn @ total[name], n_w)
+                figures_w[f"l0.{name}"] = weight_wn @ active_nm[:, which].sum(1) / n_w
+        return figures_w
 
     n = len(target_n)
     whole = of(np.ones((1, n)))
-    rng = np.random.default_rng(seed)
     drawn: dict[str, list[Array]] = {name: [] for name in whole}
-    for begin in range(0, resamples, CHUNK_RESAMPLES):
-        picked = rng.integers(0, n, (min(CHUNK_RESAMPLES, resamples - begin), n))
-        weight_wn = np.stack([np.bincount(row, minlength=n) for row in picked]).astype(np.float64)
+    for weight_wn in bootstrap_weights(n, resamples, seed, chunk=64):
         for name, values in of(weight_wn).items():
             drawn[name].append(values)
     result: dict[str, Any] = {}
@@ -333,11 +328,3 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str,
         **{name: int((~fired_mf[m]).sum()) for name, m in (("text", TEXT), ("image", IMAGE))},
     }
     return result
-
-
-def interval(value: float, drawn: Array) -> dict[str, float] | None:
-    """The figure with its 95 % percentile interval; None where there is none."""
-    if not np.isfinite(value):
-        return None
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    return {"value": value, "low": low, "high": high}

@@ -226,14 +226,14 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
 
 
 def cut(data: Data, mllm: Mllm, context: int) -> Data:
-    """Texts cut so that, with template and pictures, none is longer than `context` or the model's own."""
+    """Texts cut so that, with template and images, none is longer than `context` or the model's own."""
     from dataclasses import replace
 
     template = len(mllm.tokenizer(mllm.template)["input_ids"])
     own = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
     limit = min(context, own) - max(template, len(mllm.template) // 4) - OVERHEAD
     rows = list(data.rows)
-    # A token has one character at least: shorter texts cannot be too long, unless by their picture.
+    # A token has one character at least: shorter texts cannot be too long, unless by their image.
     long = [i for i, row in enumerate(rows) if len(row.text) > (limit // 2 if row.images else limit)]
     for i in long:
         try:

@@ -28,17 +28,17 @@ def derangement(n: int, rng: np.random.Generator) -> Array:
     return moved
 
 
-def bootstrap_rows(n: int, resamples: int, seed: int) -> Iterator[Array]:
+def bootstrap_rows(n: int, resamples: int, seed: int, chunk: int = CHUNK_RESAMPLES) -> Iterator[Array]:
     """Seeded draws of n of n items with replacement, int64 [w, n] at a time, in all `resamples` of them. The same
     arguments give the same draws, so figures of the same items can be compared draw by draw."""
     rng = np.random.default_rng(seed)
-    for begin in range(0, resamples, CHUNK_RESAMPLES):
-        yield rng.integers(0, n, (min(CHUNK_RESAMPLES, resamples - begin), n))
+    for begin in range(0, resamples, chunk):
+        yield rng.integers(0, n, (min(chunk, resamples - begin), n))
 
 
-def bootstrap_weights(n: int, resamples: int, seed: int) -> Iterator[Array]:
+def bootstrap_weights(n: int, resamples: int, seed: int, chunk: int = CHUNK_RESAMPLES) -> Iterator[Array]:
     """The draws of `bootstrap_rows` as how often each item counts in each: float64 [w, n]."""
-    for rows_wn in bootstrap_rows(n, resamples, seed):
+    for rows_wn in bootstrap_rows(n, resamples, seed, chunk):
         yield np.stack([np.bincount(rows, minlength=n) for rows in rows_wn]).astype(np.float64)
 
 
@@ -96,8 +96,8 @@ def quantiles(values: Array) -> list[float]:
     """The values themselves at shares 0, 1/1000, …, 1, so that any score's rank is known to a thousandth."""
     if not len(values):
         return []
-    found: list[float] = np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
-    return found
+    per_mille: list[float] = np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
+    return per_mille
 
 
 def length_rho(values: Array, length: Array) -> float | None:

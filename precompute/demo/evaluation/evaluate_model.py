@@ -1,4 +1,4 @@
-"""What the demo's model says of scenes and pictures that it has not seen, beside the same held against others."""
+"""What the demo's model says of scenes and images that it has not seen, beside the same held against others."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
 
 def captions(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """Object recall on combinations of objects that training never showed and on drawings that it never showed,
-    and the colour of shapes; beside each, the same captions held against the scenes of other pictures."""
+    and the colour of shapes; beside each, the same captions held against the scenes of other images."""
     unseen: list[Scene] = []
     shaped: list[Scene] = []
     index = 0
@@ -149,7 +149,7 @@ def answers(mllm: Mllm, pairs: list[Pair], change: Change | None = None) -> list
 
 
 def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
-    """easy-VQA's held-out pictures, free next token; beside it the answers for other pictures."""
+    """easy-VQA's held-out images, free next token; beside it the answers for other images."""
     images, questions = easy_vqa("test", o.n_vqa)
     rng = np.random.default_rng(o.seed)
     items_of: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}

@@ -1,4 +1,4 @@
-"""Measures the demo's finished store: planted pairs found, pictures found by word.
+"""Measures the demo's finished store: planted pairs found, images found by word.
 
     python -m precompute.demo.evaluation.evaluate_store --demo demo
 
@@ -51,7 +51,7 @@ class StoreEvaluation(CommandOptions):
     out: Path = Path("docs/results/demo-store.json")
     """File for the figures."""
     only: Texts = Field(default_factory=list)
-    """Parts to measure again: planted, exchanged, pictures, headline; default: all."""
+    """Parts to measure again: planted, exchanged, images, headline; default: all."""
     n_validation: Count = 150
     """Validation scenes for the headline score."""
     seed: Seed = 0
@@ -65,7 +65,7 @@ def planted_of(store: Store) -> Array:
 
 
 def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
-    """AUROC of every score for "this caption belongs to this picture", whole captions and one word; and for
+    """AUROC of every score for "this caption belongs to this image", whole captions and one word; and for
     each planted kind the share its flag finds, beside the flag's alarms among the whole pairs."""
     kind_n = planted_of(store)
     whole_n = kind_n == ""
@@ -122,7 +122,7 @@ class Reader:
 
 
 def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
-    """The same AUROC on validation scenes, whose wrong captions the model really reads beside the picture.
+    """The same AUROC on validation scenes, whose wrong captions the model really reads beside the image.
     The headline score is the best on these; the demo's planted pairs have no say in it."""
     scenes = [make_scene("validation", 200_000 + i) for i in range(o.n_validation)]
     rng = np.random.default_rng(o.seed)
@@ -169,8 +169,8 @@ def names(label: str | None, word: str) -> bool:
 
 
 def image_search(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
-    """Search by a picture of each of the thirty words: is a feature labelled with the word among the first
-    ten? Beside it, the answers to the other words' pictures. Features too dense are set apart, as in the
+    """Search by an image of each of the thirty words: is a feature labelled with the word among the first
+    ten? Beside it, the answers to the other words' images. Features too dense are set apart, as in the
     app."""
     store = reader.store
     labels: dict[str, list[str | None]] = {}

@@ -74,7 +74,7 @@ def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
 
 
 def store_part(s: dict[str, Any]) -> str:
-    """Planted pairs and pictures found by word, on the finished store."""
+    """Planted pairs and images found by word, on the finished store."""
     whole, validation = s["planted_auroc"], s["validation_auroc"]
     rows = [
         (f"**`{name}`**" if name == s["headline"] else f"`{name}`", *(
@@ -95,7 +95,7 @@ def store_part(s: dict[str, Any]) -> str:
     search, shuffled = s["picture_search"], s["picture_search_shuffled"]
     return "\n\n".join(
         (
-            "AUROC of every score for \"this caption belongs to this picture\", 95 % interval; the headline, in bold, "
+            "AUROC of every score for \"this caption belongs to this image\", 95 % interval; the headline, in bold, "
             "is the best on validation scenes (goal on planted whole captions: ≥ .95).",
             table(head, rows),
             "What the flags find at their own thresholds:",
@@ -103,8 +103,8 @@ def store_part(s: dict[str, Any]) -> str:
             "The same pass with the images exchanged among the pairs (`--shuffle-images`), a control that ought to "
             "fail and does not (docs/method.md says why):",
             table(("images", "`cross-modal` of the tested", "mean `same_sample_rate`"), control),
-            f"A picture of each word brings a feature labelled with it among the first ten for **{search['found']} of "
-            f"{search['of']}** words (goal: ≥ 20); the answers to the other words' pictures do for "
+            f"An image of each word brings a feature labelled with it among the first ten for **{search['found']} of "
+            f"{search['of']}** words (goal: ≥ 20); the answers to the other words' images do for "
             f"{shuffled['mean_found']:g} on average, {shuffled['most']} at most.",
         )
     )
@@ -117,7 +117,7 @@ def render(results: Path = RESULTS) -> str:
     return "\n\n".join(
         (
             f"Measured on {machine}, torch {e['about']['torch']}. Each stands beside its control: captions of other "
-            "pictures, exchanged boxes, random features.",
+            "images, exchanged boxes, random features.",
             model_part(e),
             words_part(e),
             sae_part(e, read("demo-sae-training", results)),

@@ -1,4 +1,4 @@
-"""What the demo's adapter is trained on: pictures as patch features, and sequences of patches and words."""
+"""What the demo's adapter is trained on: images as patch features, and sequences of patches and words."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SeenImage:
 
 
 def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str, str]]]]:
-    """The first n pictures of easy-VQA (MIT), enlarged, with their questions and answers."""
+    """The first n images of easy-VQA (MIT), enlarged, with their questions and answers."""
     import easy_vqa as package
 
     folder = Path(str(package.__file__)).parent / "data" / split
@@ -98,7 +98,7 @@ class Sequences(ABC):
 
     @abstractmethod
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
-        """Picture, tokens that are only read, tokens that are learnt."""
+        """Image, tokens that are only read, tokens that are learnt."""
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """Endless batches; few patches of each image in the first 85 % of the steps, then all."""

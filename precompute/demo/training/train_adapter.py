@@ -8,7 +8,7 @@ with other scenes, all patches shown.
 Stage 0, without the language model: the projector learns to place a patch at the input embedding of what
 it shows (an object's noun; a shape's noun and colour; the background's colour). Part of the agreement between
 the two modalities is thereby built in, and the docs say so. Stage 1, through the language model: captions,
-questions about scenes and easy-VQA pictures, and some plain text that the model wrote itself, so that it
+questions about scenes and easy-VQA images, and some plain text that the model wrote itself, so that it
 still writes.
 """
 

@@ -21,7 +21,7 @@ from precompute.demo.scenes import Scene, make_scene
 from precompute.experiments.figure3.options import Figure3Options
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
-"""What the demo's model puts around a text without a picture."""
+"""What the demo's model puts around a text without an image."""
 SEED_PLAIN = 3
 
 
@@ -100,7 +100,7 @@ def scenes(split: Any) -> Iterator[Scene]:
 
 def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
-    their pictures and once more alone; one of each at least."""
+    their images and once more alone; one of each at least."""
     from transformers import AutoTokenizer
 
     from precompute.demo.training.adapter_data import N_PATCHES

@@ -28,7 +28,7 @@ class Figure3Options(CommandOptions):
     n_plain: Count = 240
     """Plain texts to learn from, which the unchanged language model writes from 24 beginnings."""
     n_test: int = Field(default=48, ge=2)
-    """Held-out pairs, and held-out captions without their pictures."""
+    """Held-out pairs, and held-out captions without their images."""
     n_test_plain: Count = 48
     """Held-out plain texts."""
     layer: int = Field(default=16, ge=0)

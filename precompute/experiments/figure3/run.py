@@ -33,7 +33,7 @@ from precompute.utils.progress import say
 SAES = ("sae-base", "sae-mllm", "sae-v")
 """Trained on text in the base model, on the same text in the multimodal model, on its image and text."""
 SETTINGS = ("base-text", "mllm-text", "mllm-pairs")
-"""Measured in the base model on text, in the multimodal model on the same text, and on text after its picture."""
+"""Measured in the base model on text, in the multimodal model on the same text, and on text after its image."""
 STARTED = "options.json"
 MAX_BUFFER = 262_144
 Line = dict[str, Any]
@@ -77,9 +77,11 @@ class Remembering(Mllm):
 
     @cached_property
     def known(self) -> dict[bytes, Tensor]:
+        """Residual streams [b, s, d] by the SHA-256 of the inputs."""
         return {}
 
     def hidden(self, batch: Batch) -> Tensor:
+        """As `Mllm.hidden`, [b, s, d]."""
         digest = hashlib.sha256()
         for name in sorted(batch.inputs):
             digest.update(batch.inputs[name].cpu().numpy().tobytes())

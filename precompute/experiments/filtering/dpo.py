@@ -25,7 +25,7 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     """DPO on the pairs kept, from the model that SFT on all pairs gave with the same seed.
 
     Args:
-        images: picture of every pair.
+        images: image of every pair.
 
     Raises:
         SaevxError: `trl` is not installed.

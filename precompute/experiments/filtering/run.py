@@ -48,7 +48,9 @@ class Pool(NamedTuple):
 
     ids: list[str]
     swapped_n: np.ndarray
+    """bool: whether the caption is another image's."""
     value_n: dict[str, np.ndarray]
+    """float64: each score, by name."""
 
 
 def run(options: FilteringOptions) -> None:

@@ -27,10 +27,12 @@ TEST_BATCH = 32
 
 
 class Answered(NamedTuple):
-    """Of every held-out scene: words asked for and words right, [n, kinds] in the order of ORDER."""
+    """Of every held-out scene, int64 [n, kinds] in the order of ORDER."""
 
     expected_nk: np.ndarray
+    """Words that the caption has."""
     right_nk: np.ndarray
+    """Words that the model gave."""
 
 
 ORDER = tuple(dict.fromkeys(KINDS))
@@ -46,7 +48,7 @@ class Student(NamedTuple):
 
 
 class Captions(Sequences):
-    """Pictures with the captions that were kept, epoch after epoch, each in a new order."""
+    """Images with the captions that were kept, epoch after epoch, each in a new order."""
 
     def __init__(
         self, features: Tensor, captions: Sequence[str], rows: np.ndarray, tokenizer: Any, o: AdapterTraining
@@ -60,6 +62,7 @@ class Captions(Sequences):
             yield from self.rng.permutation(self.rows).tolist()
 
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+        """The next pair: the image's features [p, d], tokens before the caption (none), the caption's tokens."""
         i = next(self.order)
         return self.features[i], [], [*self.tokenizer(self.captions[i]).input_ids, self.tokenizer.eos_token_id]
 
@@ -107,9 +110,9 @@ class Bench:
             lm = self.base()
             sample = features[:2000].float()
             projector = Projector(sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3), lm.config.hidden_size)
-            pictures = [SeenImage(f, s, []) for f, s in zip(features, scenes, strict=True)]
+            images = [SeenImage(f, s, []) for f, s in zip(features, scenes, strict=True)]
             embedding_vd = lm.get_input_embeddings().weight.detach().float()
-            stage0(projector, pictures, embedding_vd, self.tokenizer, o, Log(o))
+            stage0(projector, images, embedding_vd, self.tokenizer, o, Log(o))
             state = {**projector.exported(), "mean": projector.mean_d, "std": projector.std_d}
             with atomic_write(path) as file:
                 file.write(save({k: v.detach().float().contiguous() for k, v in state.items()}))
