@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.architecture import PICTURE, ROOT, picture
+from tests.helpers.architecture import PAGE, PICTURE, ROOT, picture
+from tests.helpers.architecture import page as rendered_page
 
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -15,6 +16,7 @@ DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").gl
 def test_the_picture_is_drawn_from_the_imports() -> None:
     stale = "docs/img/architecture.svg is stale: run python -m tests.helpers.architecture"
     assert PICTURE.read_text(encoding="utf-8") == picture(), stale
+    assert PAGE.read_text(encoding="utf-8") == rendered_page(), "docs/architecture.md is stale: run the same command"
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

@@ -1,6 +1,6 @@
 """The rooms of the code, from the bottom floor to the top, and what imports what.
 
-`python -m tests.helpers.architecture` draws the picture in docs/architecture.md from the imports.
+`python -m tests.helpers.architecture` draws the rooms in docs/architecture.md from the imports, and their table.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ FLOORS = {
 """Each floor and what it holds, from the bottom to the top. A module imports only from its own floor and from those
 before it in this list."""
 PICTURE = ROOT / "docs" / "img" / "architecture.svg"
+PAGE = ROOT / "docs" / "architecture.md"
+MARK = "<!-- rooms: rendered by python -m tests.helpers.architecture -->"
 
 
 def floor_of(module: str) -> int | None:
@@ -111,5 +113,19 @@ def picture() -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
+def rooms_table() -> str:
+    """The floors from top to bottom and what each holds, as Markdown."""
+    rows = [f"| `{floor.replace('.', '/')}` | {what} |" for floor, what in reversed(FLOORS.items())]
+    return "\n".join(["| room | what it holds |", "|---|---|", *rows])
+
+
+def page() -> str:
+    """docs/architecture.md with the table of rooms in its place."""
+    text = PAGE.read_text(encoding="utf-8")
+    begin, end = text.index(MARK) + len(MARK), text.index("<!-- /rooms -->")
+    return f"{text[:begin]}\n{rooms_table()}\n{text[end:]}"
+
+
 if __name__ == "__main__":
     PICTURE.write_text(picture(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
