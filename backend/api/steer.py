@@ -65,7 +65,7 @@ def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerReque
     from precompute.live.engine import Pair
     from precompute.live.intervention import Steer, check_scope
 
-    if (reason := engine.sae.without_direction([feature.id for feature in steering.features])) is not None:
+    if (reason := engine.sae.missing_direction_reason([feature.id for feature in steering.features])) is not None:
         raise HTTPException(422, reason)
     images = get_images(state, store, steering)
     try:

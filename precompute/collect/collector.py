@@ -23,7 +23,7 @@ from precompute.collect.accumulators import Accumulator
 from precompute.collect.entries import by_sample
 from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
 from precompute.data import Data, DecodedImage, RejectedRow, Row, write_thumbnail
-from precompute.data.batches import PRELUDE, Plan
+from precompute.data.batches import CALIBRATION_SAMPLES, Plan
 from precompute.errors import SaevxError
 from precompute.model.calibration import average_factor, calibrate
 from precompute.model.loader import LoadedBatch, load_batch, prefetch, write_in_background
@@ -153,7 +153,7 @@ class Collector:
     def saved_calibration(self) -> dict[str, Any]:
         """The calibration of an earlier run, by which the SAE is scaled."""
         saved: dict[str, Any] = json.loads(calibration_path(self.part).read_text())
-        self.sae.scale_as(saved)
+        self.sae.fold_factor_of_store(saved)
         return saved
 
     def calibration(
@@ -197,7 +197,7 @@ class Collector:
         about as many samples as the calibration itself needs."""
         held: list[LoadedBatch] = []
         while not calibration_path(self.part).exists():
-            enough = sum(len(one.rows) for one in held) >= PRELUDE
+            enough = sum(len(one.rows) for one in held) >= CALIBRATION_SAMPLES
             one = None if enough else next(loaded, None)
             if one is None:
                 time.sleep(0.1)

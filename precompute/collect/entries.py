@@ -99,7 +99,7 @@ class BySample(NamedTuple):
 
 
 def by_sample(events: Activations, n_features: int) -> BySample:
-    """What the activations of a batch come to: all that ever comes of its samples, as none goes on in another batch."""
+    """The entries of a batch: complete, because no sample continues in another batch."""
     side_t = events.sample_t * 2 + events.modality_t
     key, token = by_place(side_t * n_features, len(events.row_s) * 2 * n_features, events)
     levels = torch_run_starts(key >> 10)

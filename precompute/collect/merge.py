@@ -19,7 +19,7 @@ import numpy as np
 from precompute.collect import accumulators as acc
 from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector, thumb_path
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
-from precompute.data import RejectedRow, none_left
+from precompute.data import RejectedRow, all_rejected_message
 from precompute.errors import SaevxError
 from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.quality import QualitySums
@@ -78,7 +78,7 @@ def read_headers(job: Collector) -> SampleHeaders:
         rejected_rows += [RejectedRow(*bad) for bad in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
-        raise SaevxError(none_left("No sample could be used", rejected_rows))
+        raise SaevxError(all_rejected_message("No sample could be used", rejected_rows))
     order = np.argsort(columns["index"])
     return SampleHeaders(
         columns["index"][order],

@@ -41,8 +41,8 @@ class Session:
             return self._sae
         o = self.options
         sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
-        if sae.other_hook is not None:
-            say(sae.other_hook)
+        if sae.layer_warning is not None:
+            say(sae.layer_warning)
         return sae
 
     @cached_property
@@ -101,7 +101,7 @@ class Session:
         o = self.options
 
         def directions() -> Any:
-            self.sae.scale_as(manifest)
+            self.sae.fold_factor_of_store(manifest)
             return self.sae.directions_fd.detach().cpu().numpy()
 
         def logit_lens() -> tuple[Any, Any]:

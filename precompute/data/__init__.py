@@ -1,5 +1,5 @@
-"""The user's pairs, from whatever they are kept in: sources.py says what DATA can be, records.py, tars.py and tables.py
-read its records, survey.py finds out which field is what, rows.py makes rows, images.py opens an image.
+"""The user's pairs, from whatever they are kept in: sources.py says what DATA can be, json_files.py, tars.py and
+table_files.py read its records, survey.py finds out which field is what, rows.py makes rows, images.py opens an image.
 
 A row that cannot be used is rejected with its reason (rejections.py), never a crash and never silent. Pixels are read
 in the pass; here only the rows are.
@@ -19,7 +19,7 @@ from precompute.data.images import (
     write_thumbnail,
 )
 from precompute.data.records import BadRow, Columns, Data, RejectedRow, Row, Slice, Source, empty
-from precompute.data.rejections import count_kinds, none_left, summary, summary_of
+from precompute.data.rejections import all_rejected_message, count_kinds, summary, summary_of
 from precompute.data.rows import ALL_REJECTED, guess_line, read, refuse_no_image, stream
 from precompute.data.sources import METADATA, matching
 from precompute.data.survey import Survey, survey
@@ -41,13 +41,13 @@ __all__ = [
     "Source",
     "Survey",
     "TooManyPixels",
+    "all_rejected_message",
     "check_size",
     "count_kinds",
     "empty",
     "guess_line",
     "header_size",
     "matching",
-    "none_left",
     "open_image",
     "read",
     "refuse_no_image",

@@ -20,17 +20,18 @@ from precompute.data import (
     Data,
     RejectedRow,
     Row,
+    all_rejected_message,
     check_size,
     guess_line,
     header_size,
-    none_left,
     refuse_no_image,
     summary_of,
 )
 from precompute.errors import PairError, SaevxError
 from precompute.utils.progress import say
 
-PRELUDE = 64
+CALIBRATION_SAMPLES = 64
+"""Samples from which norms, the scale of activations and the SAE's input factor are measured."""
 SHARD_TOKENS = 1 << 19
 """Most tokens in a shard, one batch apart: a shard's events stand in memory until it is written."""
 OVERHEAD = 8
@@ -148,7 +149,7 @@ def plan_rows(
     good, length_n, bad = usable(data.rows, mllm)
     rejected_rows = sorted([*data.rejected_rows, *bad])
     if not good:
-        raise SaevxError(none_left(f"No row of {source} can be used", rejected_rows, id_column))
+        raise SaevxError(all_rejected_message(f"No row of {source} can be used", rejected_rows, id_column))
     if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in good):
         refuse_no_image(source, mllm.source, ALL_REJECTED)
     if data.guess:

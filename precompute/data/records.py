@@ -11,21 +11,21 @@ from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_ch
 from precompute.errors import SaevxError
 
 Stamp = list[str | int]
-"""What changes when a file does, without reading it."""
+"""Path, size and time of a file, or an image's place in it: shows a change without reading the file."""
 
 
 @runtime_checkable
-class Place(Protocol):
+class EmbeddedImage(Protocol):
     """An image inside a larger file, not read yet."""
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
 
     def stamp(self) -> Stamp:
-        """Inside its file; the file's own is in `Data.files`."""
+        """Its place inside its file, whose own stamp is in `Data.files`."""
         ...
 
 
-Source: TypeAlias = Path | Place
+Source: TypeAlias = Path | EmbeddedImage
 
 
 class Window(io.RawIOBase):

@@ -152,7 +152,7 @@ def summary_of(rejected: Iterable[RejectedRow], id_column: str | None = None) ->
     return summary(count_kinds(one.reason for one in rejected), id_column)
 
 
-def none_left(what: str, rejected: Sequence[RejectedRow], id_column: str | None = None) -> str:
+def all_rejected_message(what: str, rejected: Sequence[RejectedRow], id_column: str | None = None) -> str:
     """One sentence for data of which every row is rejected.
 
     Args:

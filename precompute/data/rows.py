@@ -8,7 +8,7 @@ from typing import Any
 
 from precompute.data.paths import image_file
 from precompute.data.records import BadRow, Columns, Data, Place, RejectedRow, Row, Source, empty, key_of
-from precompute.data.rejections import kind_of, none_left
+from precompute.data.rejections import all_rejected_message, kind_of
 from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError
 
@@ -45,7 +45,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
         raise empty(source)
     if not rows:
         fields = f" ({list_fields(view.fields)})" if view.fields else ""
-        raise SaevxError(none_left(f"{source} holds no usable row{fields}", rejected, columns.id))
+        raise SaevxError(all_rejected_message(f"{source} holds no usable row{fields}", rejected, columns.id))
     guess = view.image if view.guess and view.image else ""
     no_image = _no_image(view, rows, rejected)
     return Data(view.listing.name, rows, rejected, view.image is None, view.listing.files, no_image, guess)

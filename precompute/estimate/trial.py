@@ -17,7 +17,7 @@ from precompute.collect import merge
 from precompute.collect.collector import Collector
 from precompute.collect.session import Session
 from precompute.collect.shard import SHARDS
-from precompute.data import Data, none_left
+from precompute.data import Data, all_rejected_message
 from precompute.data.batches import Plan
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER
@@ -101,7 +101,7 @@ def largest_trial(session: Session, seconds: float) -> int:
                 per_sample = max(time.monotonic() - begin, 1e-3) / len(one.rows)
                 n = max(round(seconds / per_sample), min(FEW_SAMPLES, round(PATIENCE * seconds / per_sample)))
                 return min(max(len(one.rows), min(MAX_SAMPLES, n)), len(plan.length_n))
-    raise SaevxError(none_left("No sample could be tried", rejected))
+    raise SaevxError(all_rejected_message("No sample could be tried", rejected))
 
 
 def measure_trial_run(session: Session, n: int) -> Trial:

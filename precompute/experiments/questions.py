@@ -26,7 +26,7 @@ FIRST = 500_000
 KINDS = ("object", "shape", "shape-colour", "background")
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """A scene and what is asked about it."""
 
     scene: Scene
@@ -48,20 +48,20 @@ def is_sure(scene: Scene, kind: str) -> bool:
     return kind != "object" or len(scene.entities) == 1
 
 
-def questions(n: int) -> list[Asked]:
+def questions(n: int) -> list[Question]:
     """The first n that have one sure answer, as many of each kind (of the first kinds one more where n is no multiple
     of four): asked as they come, most would be about the background, which most patches answer."""
     wanted = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
-    result: list[Asked] = []
-    had: Counter[str] = Counter()
+    result: list[Question] = []
+    n_of_kind: Counter[str] = Counter()
     index = FIRST
     while len(result) < n:
         scene = make_scene("validation", index)
         text, answer = ask(np.random.default_rng([67, index]), scene)
         kind = kind_of(text)
-        if is_sure(scene, kind) and had[kind] < wanted[kind]:
-            result.append(Asked(scene, text, answer, kind))
-            had[kind] += 1
+        if is_sure(scene, kind) and n_of_kind[kind] < wanted[kind]:
+            result.append(Question(scene, text, answer, kind))
+            n_of_kind[kind] += 1
         index += 1
     return result
 

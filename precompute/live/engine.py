@@ -88,7 +88,7 @@ def load_sae(
         raise SaevxError(
             f"The SAE found is not the one of store {manifest['name']}: name the right one with --sae."
         )
-    sae.scale_as(dict(manifest))
+    sae.fold_factor_of_store(dict(manifest))
     return sae
 
 

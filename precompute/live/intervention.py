@@ -55,7 +55,7 @@ class Steer:
                     f"Feature {one.feature} is never active here, so strength has no unit: choose another."
                 )
         ids = [one.feature for one in self.interventions]
-        if (reason := self.sae.without_direction(ids)) is not None:
+        if (reason := self.sae.missing_direction_reason(ids)) is not None:
             raise SaevxError(reason)
         if len(set(ids)) < len(ids):
             raise SaevxError("A feature stands twice in the list: name each feature once.")

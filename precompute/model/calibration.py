@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.data import Data, RejectedRow, none_left
-from precompute.data.batches import PRELUDE, Plan
+from precompute.data import Data, RejectedRow, all_rejected_message
+from precompute.data.batches import CALIBRATION_SAMPLES, Plan
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.model.loader import LoadedBatch, load_batches
@@ -80,15 +80,15 @@ def calibrate(
         rejected_rows += one.rejected_rows
         if one.batch is None:
             continue
-        hidden_bsd = hidden_of(one)[: PRELUDE - n_samples]
+        hidden_bsd = hidden_of(one)[: CALIBRATION_SAMPLES - n_samples]
         for modality, parts in hidden_m.items():
             mask_bs = torch.from_numpy(one.batch.modality_bs[: len(hidden_bsd)] == modality)
             parts.append(hidden_bsd[mask_bs.to(hidden_bsd.device)].float())
         n_samples += len(one.rows)
-        if n_samples >= PRELUDE:
+        if n_samples >= CALIBRATION_SAMPLES:
             break
     if not n_samples:
-        raise SaevxError(none_left("No sample could be used", rejected_rows))
+        raise SaevxError(all_rejected_message("No sample could be used", rejected_rows))
     median: dict[str, float | None] = {}
     counted: list[Tensor] = []
     n_tokens = 0

@@ -58,7 +58,7 @@ class Mllm:
         """A tokenizer serves one thread at a time, and a server tokenises while the model writes."""
         self.media_marks: dict[str, str] = media_marks(processor, image_token_id) if multimodal else {}
         self.special_ids = np.array(sorted(set(self.tokenizer.all_special_ids)), dtype=np.int64)
-        before, after = self._around(1 if multimodal else 0, False)
+        before, after = self._template_parts(1 if multimodal else 0, False)
         self.template = f"{before}{{text}}{after}"
 
     @classmethod
@@ -106,7 +106,7 @@ class Mllm:
     # ---- pairs → tensors
 
     @lru_cache(maxsize=16)  # noqa: B019 (one or two models a process)
-    def _around(self, n_images: int, generate: bool) -> tuple[str, str]:
+    def _template_parts(self, n_images: int, generate: bool) -> tuple[str, str]:
         """Template before and after the text. Rendered once with a mark in the text's place, so that the text
         can neither be mistaken for the template nor change it."""
         source = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
@@ -144,7 +144,7 @@ class Mllm:
             raise PairError("its image cannot be read: this model reads text only", "choose a multimodal model")
         for pair in pairs:
             self.check_text(pair.text)
-        around = [self._around(len(pair.images), generate) for pair in pairs]
+        around = [self._template_parts(len(pair.images), generate) for pair in pairs]
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
         bos = self.tokenizer.bos_token
         # A template may bring its own begin-of-sequence token. The texts, which may hold one, do not decide this.
@@ -304,7 +304,7 @@ class Mllm:
     # ---- words
 
     def token_text(self, token_id: int) -> str:
-        """The token as text: a word's first piece keeps its space, bytes of a character are marks (pieces.py)."""
+        """The token as text: a word's first piece keeps its space, bytes of a character are marks (token_text.py)."""
         return self._piece(self.tokenizer.convert_ids_to_tokens(int(token_id)))
 
     def vocabulary(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""How strong the vision tower says that an image token is: a control that needs no SAE (METHOD, *Patch filtering*)."""
+"""The norm of each image token before the language model: a control that needs no SAE (METHOD, *Patch filtering*)."""
 
 from __future__ import annotations
 

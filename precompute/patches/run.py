@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from precompute.data import BadRow, Data, RejectedRow, Row, none_left, open_image, read, summary_of
+from precompute.data import BadRow, Data, RejectedRow, Row, all_rejected_message, open_image, read, summary_of
 from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
@@ -25,7 +25,7 @@ from precompute.model.mllm import IMAGE, Batch, Pair, View
 from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
-from precompute.patches import ranking as patches
+from precompute.patches import ranking
 from precompute.patches.answers import answer_tokens, beginnings, greedy, plain
 from precompute.patches.ranking import FULL, NONE, Variant
 from precompute.patches.result import Answered, Outcomes, closing, result, variants, write
@@ -88,7 +88,7 @@ def run(o: PatchesOptions) -> Path:
     """`patches_data`, by the one owner of its files."""
     store = Store.open(o.store)
     try:
-        data = questions(read(o.data, o.columns), o)
+        data = select_questions(read(o.data, o.columns), o)
         if data.rejected_rows:
             say(summary_of(data.rejected_rows, o.id_column))
         with Outcomes(o.part, run_of(o, store)) as outcomes:
@@ -120,7 +120,7 @@ def run_of(o: PatchesOptions, store: Store) -> str:
 # ---- questions
 
 
-def questions(data: Data, o: PatchesOptions) -> Data:
+def select_questions(data: Data, o: PatchesOptions) -> Data:
     """The rows that have an image, a question and an answer, in the order of their hashes, and what the others lack.
 
     Raises:
@@ -128,21 +128,23 @@ def questions(data: Data, o: PatchesOptions) -> Data:
     """
     usable_rows, rejected_rows = [], list(data.rejected_rows)
     for row in data.rows:
-        reason = lacking(row, o.answer_column)
+        reason = missing_field_reason(row, o.answer_column)
         if reason is None:
             usable_rows.append(row)
         else:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
     if not usable_rows:
         raise SaevxError(
-            none_left(f"No row of {o.data} is a question about an image with its answer", rejected_rows, o.id_column)
+            all_rejected_message(
+                f"No row of {o.data} is a question about an image with its answer", rejected_rows, o.id_column
+            )
             + " Name the fields with --image-column, --text-column and --answer-column."
         )
     order = smallest_hashes([row.sample_id for row in usable_rows], o.max_samples or len(usable_rows))
     return data._replace(rows=[usable_rows[i] for i in order], rejected_rows=rejected_rows)
 
 
-def lacking(row: Row, answer_column: str) -> str | None:
+def missing_field_reason(row: Row, answer_column: str) -> str | None:
     """Why a row cannot be asked."""
     if not row.images:
         return "it has no image"
@@ -191,7 +193,7 @@ class Job:
         answered = [known[row.sample_id] for row in rows if row.sample_id in known]
         if not answered:
             what = f"No question of {self.options.data} could be asked"
-            raise SaevxError(none_left(what, self.rejected_rows, self.options.id_column))
+            raise SaevxError(all_rejected_message(what, self.rejected_rows, self.options.id_column))
         return answered, sorted(self.rejected_rows)
 
     def score(self, rows: list[Row], length_n: Array) -> Iterator[Question]:
@@ -216,7 +218,7 @@ class Job:
                 begin, end = encoded.start_b[b], encoded.start_b[b] + length
                 offset_t = encoded.offset_t[begin : end + 1]
                 low, high = offset_t[0], offset_t[-1]
-                score = patches.patch_scores(
+                score = ranking.patch_scores(
                     offset_t - low,
                     encoded.feature_e[low:high],
                     np.ldexp(encoded.value_e[low:high].astype(np.float64), -self.scale.log2),
@@ -224,7 +226,7 @@ class Job:
                     patch_p,
                     self.omega_f,
                 )
-                score["random"] = patches.chances(row.sample_id, len(patch_p), seed)
+                score["random"] = ranking.chances(row.sample_id, len(patch_p), seed)
                 score["vision-norm"] = norm_bp[b]
                 yield Question(row, length, encoded.views[b], self.choose_patches(score), vision)
 
@@ -232,7 +234,7 @@ class Job:
         """Of every variant, the patches that stay visible, bool [p]."""
         everything = np.ones(len(score["random"]), dtype=bool)
         ends = {FULL: everything, NONE: ~everything}
-        return {v: ends[v] if v in ends else patches.best(score[v[0]], v[1]) for v in self.variants}
+        return {v: ends[v] if v in ends else ranking.best(score[v[0]], v[1]) for v in self.variants}
 
     def answer(self, group: list[Question]) -> Iterator[Answered]:
         """Every variant of every question; of those that leave the same image, one answer for all."""
@@ -278,11 +280,11 @@ class Job:
     def painted(self, question: Question, variants: list[list[Variant]]) -> Painted:
         images = [open_image(image).image for image in question.row.images]
         sizes = [image.size for image in images]
-        where = patches.regions(question.views, sizes)
+        where = ranking.regions(question.views, sizes)
         pairs, pixels = [], []
         for same in variants:
-            masks = patches.visible_pixels(where, question.patches[same[0]], sizes)
-            pairs.append(Pair(question.row.text, patches.paint(images, masks)))
+            masks = ranking.visible_pixels(where, question.patches[same[0]], sizes)
+            pairs.append(Pair(question.row.text, ranking.paint(images, masks)))
             pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
         n_answer = answer_tokens(self.mllm, self.answer_of(question.row))
         return Painted(question, variants, pixels, self.mllm.prepare(pairs, generate=True), n_answer)

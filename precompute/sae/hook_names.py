@@ -58,7 +58,7 @@ def refuse_two_layers(hook: str, layer: object) -> None:
         )
 
 
-def other_hook(hook: str, layer: int) -> str | None:
+def layer_warning(hook: str, layer: int) -> str | None:
     """A sentence where an SAE is read at a layer that is not its own hook's; None where it is, or names no hook."""
     if not hook:
         return None

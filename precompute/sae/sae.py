@@ -15,7 +15,7 @@ from torch import Tensor
 from precompute.errors import SaevxError
 from precompute.options.shared import SAE_LENS, SaeFormat
 from precompute.sae import loading as sae_load
-from precompute.sae.hook_names import layer_of, other_hook
+from precompute.sae.hook_names import layer_of, layer_warning
 from precompute.sae.values import check_values, has_direction
 from precompute.utils.reading import reading
 
@@ -84,9 +84,9 @@ class SaeV:
         return cls(loaded.sae, name, layer, loaded.factor, loaded.format)
 
     @property
-    def other_hook(self) -> str | None:
+    def layer_warning(self) -> str | None:
         """A sentence where it is read at a layer that is not its own hook's."""
-        return other_hook(self.hook, self.layer)
+        return layer_warning(self.hook, self.layer)
 
     # ---- input scaling that is no run-time norm of SAELens'
 
@@ -106,7 +106,7 @@ class SaeV:
         for cached in ("directions_fd", "decode_zero_d"):
             self.__dict__.pop(cached, None)
 
-    def scale_as(self, manifest: dict[str, Any]) -> None:
+    def fold_factor_of_store(self, manifest: dict[str, Any]) -> None:
         """As `scale`, with the factor of a store's manifest."""
         if self.lacks_factor:
             factor = manifest.get("input_factor")
@@ -133,7 +133,7 @@ class SaeV:
         if self.lacks_factor:
             raise SaevxError(f"The SAE {self.name} expects scaled inputs and its factor is not known yet.")
         acts_tf: Tensor = self.sae.encode(hidden_td.to(self.device, torch.float32))
-        self._forget()
+        self._clear_token_scales()
         return torch.cat([acts_tf.relu(), (-acts_tf).relu()], dim=-1) if self.signed else acts_tf
 
     @torch.inference_mode()
@@ -168,7 +168,7 @@ class SaeV:
     def _has_zero_row(self) -> bool:
         return not bool(has_direction(self.sae.W_dec).all())
 
-    def _forget(self) -> None:
+    def _clear_token_scales(self) -> None:
         """SAELens keeps the last token scales on the SAE until it decodes."""
         for name in ("x_norm_coeff", "ln_mu", "ln_std"):
             self.sae.__dict__.pop(name, None)
@@ -183,7 +183,7 @@ class SaeV:
             directions_fd = directions_fd / self.sae.get_W_dec_norm().detach()[:, None]
         return torch.cat([directions_fd, -directions_fd]) if self.signed else directions_fd
 
-    def without_direction(self, features: Sequence[int]) -> str | None:
+    def missing_direction_reason(self, features: Sequence[int]) -> str | None:
         """A sentence where one of the features has a decoder row of zeros, so that steering with it does nothing."""
         width = int(self.sae.cfg.d_sae)
         idle = [k for k in features if 0 <= k < self.n_features and not bool(self.sae.W_dec[k % width].any())]
@@ -202,7 +202,7 @@ class SaeV:
         self.sae.x_norm_coeff = self.sae.ln_std = torch.ones(1, device=self.device)
         self.sae.ln_mu = torch.zeros(1, device=self.device)
         hidden_td = self._decode(acts_tf)
-        self._forget()
+        self._clear_token_scales()
         return hidden_td
 
     def token_scale(self, hidden_td: Tensor) -> Tensor | None:

@@ -159,7 +159,7 @@ def encoder_of(sae: SaeV, ids: Tensor) -> Callable[[Tensor], Tensor]:
 
     def encode(hidden_td: Tensor) -> Tensor:
         z_tk: Tensor = subset.encode(hidden_td)
-        sae._forget()  # SAELens' input scaling leaves its factors on the SAE that it was made for
+        sae._clear_token_scales()  # SAELens' input scaling leaves its factors on the SAE that it was made for
         return z_tk
 
     return encode

@@ -30,10 +30,10 @@ from precompute.data import (
     RejectedRow,
     Row,
     Survey,
+    all_rejected_message,
     count_kinds,
     empty,
     guess_line,
-    none_left,
     refuse_no_image,
     stream,
     summary,
@@ -133,7 +133,7 @@ class Job:
             if not rejected:
                 raise empty(self.options.data)
             what = f"No row of {self.options.data} can be scored"
-            raise SaevxError(none_left(what, rejected, self.options.id_column))
+            raise SaevxError(all_rejected_message(what, rejected, self.options.id_column))
         manifest, whole = self.store.manifest, self.part / self.options.out.name
         about = {"store": manifest["name"], "content_id": manifest["content_id"], "version": code_version()}
         write(whole, shards, about)

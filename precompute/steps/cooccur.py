@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from precompute.store.cooccurrence import npmi
 from precompute.store.making.unfinished import Collected, save_step
-from precompute.store.schema import IMAGE, KINDS, TEXT
+from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
 from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run
 from precompute.utils.stats import derangement
 from precompute.utils.types import Array
@@ -129,7 +129,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     order = derangement(len(rows), rng)
     sides = {"text-image": (text, image), "text-text": (text, text), "image-image": (image, image)}
     arrays: dict[str, Array] = {}
-    for kind in KINDS:
+    for kind in COOCCURRENCE_KINDS:
         first, second = sides[kind]
         partners = pairs(first, second, same=kind != "text-image", order=order)
         arrays |= {f"{kind}/{name}": values for name, values in partners._asdict().items()}

@@ -28,7 +28,7 @@ from precompute.scoring.pixels import pixel_hashes
 from precompute.scoring.reasons import near_duplicate_reason, reasons, worst_rows
 from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import unsupported
-from precompute.steps.folding import Samples, fold
+from precompute.steps.folding import SimilarityKeys, fold
 from precompute.steps.index import all_sample_vectors
 from precompute.steps.score import ShuffledPairs, shuffle_pairs
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
@@ -74,7 +74,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     flags, images = score_blocks(data, scores, reference)
     vectors = all_sample_vectors(data, weigh, IMAGE)
     near = near_duplicates(vectors, *images)
-    save_step(part, "examples", **fold(data, Samples.from_store(data, vectors, *images)))
+    save_step(part, "examples", **fold(data, SimilarityKeys.from_store(data, vectors, *images)))
     flags["near-duplicate"] = near.score
     own = flags["mismatch"] if shuffled is None else 1 - shuffled.own[mismatch_score]
     limit = thresholds(flags, own)

@@ -22,7 +22,7 @@ from precompute.utils.types import Array
 LISTS_AT_ONCE = 1 << 11
 
 
-class Samples(NamedTuple):
+class SimilarityKeys(NamedTuple):
     """What of the samples tells whether two show the same."""
 
     vector_nd: Array
@@ -34,7 +34,7 @@ class Samples(NamedTuple):
     files: Files
 
     @classmethod
-    def from_store(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> Samples:
+    def from_store(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> SimilarityKeys:
         """
         Args:
             vectors: image sample vectors [N, 256].
@@ -49,9 +49,9 @@ class Samples(NamedTuple):
         return cls(vectors, sign_nb, caption_n, number_files(data.n_samples, images))
 
 
-def fold(data: Collected, samples: Samples) -> dict[str, Array]:
+def fold(data: Collected, samples: SimilarityKeys) -> dict[str, Array]:
     """What is shown of the accumulators' lists: `top_*` [F, 2, SHOWN] and `band_*` [F, 2, bands, samples], as they are
-    there, with `n_same`, uint8: how many samples of the list show the same as this one, which stands before them."""
+    there, with `n_same`, uint8: how many later samples of the list are folded under this one."""
     tables = {}
     for name, most in (("top", SHOWN), ("band", BAND)):
         columns = {field: data.accum[f"{name}_{field}"] for field in MISSING}
@@ -65,7 +65,7 @@ def fold(data: Collected, samples: Samples) -> dict[str, Array]:
             for low in range(0, len(lists), LISTS_AT_ONCE):
                 block = lists[low : low + LISTS_AT_ONCE]
                 alike = show_the_same(samples, m, rows[block], view_lc[low : low + LISTS_AT_ONCE])
-                head[block], n_same[block] = heads(alike, rows[block] >= 0)
+                head[block], n_same[block] = unfolded_entries(alike, rows[block] >= 0)
         columns["n_same"] = n_same.reshape(shape)
         for field, values in columns.items():
             heads_only = moved_up(values.reshape(rows.shape), head, MISSING.get(field, 0), most)
@@ -73,7 +73,7 @@ def fold(data: Collected, samples: Samples) -> dict[str, Array]:
     return tables
 
 
-def heads(alike_lcc: Array, valid_lc: Array) -> tuple[Array, Array]:
+def unfolded_entries(alike_lcc: Array, valid_lc: Array) -> tuple[Array, Array]:
     """Of lists in order, each entry is folded under the first that it is like and that is not folded itself.
 
     Args:
@@ -103,7 +103,7 @@ def moved_up(value_lc: Array, head_lc: Array, missing: int, most: int) -> Array:
     return column
 
 
-def show_the_same(samples: Samples, modality: int, row_lc: Array, view_lc: Array) -> Array:
+def show_the_same(samples: SimilarityKeys, modality: int, row_lc: Array, view_lc: Array) -> Array:
     """bool [l, c, c]: whether an entry of a list (middle axis) shows the same as a later one (last axis).
 
     Args:

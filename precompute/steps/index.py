@@ -18,7 +18,7 @@ import torch
 from precompute.steps import feature_map
 from precompute.steps.logit_lens import BLOCK_BYTES, largest, logit_lens
 from precompute.store.making.unfinished import Collected, load_step, save_step
-from precompute.store.schema import IMAGE, MODALITIES, SPACES, TEXT
+from precompute.store.schema import IMAGE, MODALITIES, NEIGHBOUR_SPACES, TEXT
 from precompute.store.search import PROJECTION_SEED, WIDTH, sample_vectors
 from precompute.utils.files import atomic_write
 from precompute.utils.stats import unit
@@ -116,7 +116,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
             profile_other=profile_others, profile_cosine=profile_cosines,
         )  # fmt: skip
         save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
-        for name, vectors in zip(SPACES, (decoder, profile), strict=True):
+        for name, vectors in zip(NEIGHBOUR_SPACES, (decoder, profile), strict=True):
             write_index(vectors, folder / f"{name}.faiss")
         for m, name in enumerate(MODALITIES):
             vectors = all_sample_vectors(data, weigh, m)

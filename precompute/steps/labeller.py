@@ -38,7 +38,7 @@ TIMEOUT_S = 60.0
 WORKERS = 8
 GIVE_UP = 20
 """Failures in a row after which the rest is not asked any more."""
-N_TOKENS, N_PICTURES, AROUND = 10, 4, 8
+N_TOKENS, N_PICTURES, CONTEXT_TOKENS = 10, 4, 8
 ASKED = (
     "You name features of a sparse autoencoder inside a multimodal language model. Reply with the name alone: "
     "what the examples share, in one to six words, no sentence, no explanation."
@@ -159,7 +159,7 @@ def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[
 def in_text(data: Collected, row: int, position: int) -> str:
     """The token among its neighbours, marked."""
     sample = data.events.of(row)
-    near = range(max(0, position - AROUND), min(len(sample.token_id_t), position + AROUND + 1))
+    near = range(max(0, position - CONTEXT_TOKENS), min(len(sample.token_id_t), position + CONTEXT_TOKENS + 1))
     own = [t for t in near if sample.modality_t[t] == TEXT]
     joined = join([data.vocabulary[int(sample.token_id_t[t])] for t in own])
     token, after = joined.whole(own.index(position)), joined.stop[own.index(position)]

@@ -7,45 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, Firing, all_pairs, common_means, firing, paired
+from precompute.steps.verdicts import give_verdicts
 from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
-from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS, TEXT, VERDICTS
+from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS
 from precompute.utils.files import new_array
 from precompute.utils.ragged import offsets, strongest
 from precompute.utils.types import Array
 
-FALSE_DISCOVERY = 0.05
 DELTA_SHARE = 0.1  # of p99.9
-
-
-def give_verdicts(count_fm: Array, samples_fm: Array, p_value: Array) -> Array:
-    """Index into VERDICTS per feature, the first that fits (METHOD).
-
-    Args:
-        count_fm: active tokens of D per modality.
-        samples_fm: samples of D_s with z > δ per modality.
-        p_value: NaN where the test did not run.
-    """
-    text, image = samples_fm[:, TEXT], samples_fm[:, IMAGE]
-    enough = (text >= K_PAIRED) & (image >= K_PAIRED)
-    cross = np.zeros(len(text), dtype=bool)
-    if enough.any():
-        cross[enough] = stats.false_discovery_control(p_value[enough]) <= FALSE_DISCOVERY
-    # A feature silent in all of D_s is neither side's: too rare to say.
-    conditions = {
-        "dead": count_fm.sum(1) == 0,
-        "text-only": (image == 0) & (text > 0),
-        "image-only": (text == 0) & (image > 0),
-        "too-rare": ~enough,
-        "cross-modal": cross,
-    }
-    chosen: Array = np.select(
-        list(conditions.values()), [VERDICTS.index(v) for v in conditions], VERDICTS.index("unaligned")
-    )
-    return chosen
 
 
 def sample_counts(data: Collected) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ import numpy as np
 from precompute.errors import SaevxError
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
-from precompute.store.schema import IMAGE, KINDS, MODALITIES, TEXT
+from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, MODALITIES, TEXT
 from precompute.store.sql import Page, encode_cursor, page_start
 from precompute.utils.types import Array
 
@@ -198,8 +198,8 @@ def load(store: Path, n: int) -> dict[str, Pairs]:
     """Every kind, memory-mapped. Raises StoreUnreadable as `mapped`."""
     folder = store / FOLDER
     n_mf = np.array(mapped(folder / "n_samples.npy"))
-    starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in KINDS}
-    return {kind: Pairs(kind, starts[kind], mapped(folder / f"{kind}.npy"), n_mf, n) for kind in KINDS}
+    starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in COOCCURRENCE_KINDS}
+    return {kind: Pairs(kind, starts[kind], mapped(folder / f"{kind}.npy"), n_mf, n) for kind in COOCCURRENCE_KINDS}
 
 
 class Cooccurrence:
@@ -230,8 +230,8 @@ class Cooccurrence:
         """
         if sort not in SORTS:
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use npmi, lift or support.")
-        if kind not in KINDS:
-            raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(KINDS)}.")
+        if kind not in COOCCURRENCE_KINDS:
+            raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(COOCCURRENCE_KINDS)}.")
         core, pairs = self._core, self.pairs[kind]
         tag = core.list_tag("cooccurrence", kind=kind, sort=sort, min_support=min_support, feature=feature)
         start = page_start(tag, cursor)

@@ -181,10 +181,14 @@ class Events:
     def feature(self, row: int, feature: int) -> tuple[SampleEvents, Array]:
         """`tokens` of sample `row`, and one feature's z on each, float64 [t], 0 where inactive.
 
-        The store must hold the sample's events."""
+        Raises:
+            EventsNotStored: this store holds the events of other samples only.
+        """
         tokens = self.tokens(row)
         first = int(self.sample_token[row])
         if self.kept_rows is not None:
+            if not self.has(row):
+                raise EventsNotStored(row)
             first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
         n = len(tokens.token_id_t)
         offset = self.token_event[first : first + n + 1]

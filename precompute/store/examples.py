@@ -81,7 +81,7 @@ class Examples:
         }
 
     def _item(
-        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = s.AROUND
+        self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = s.CONTEXT_TOKENS
     ) -> Item:
         """One example with `around` text tokens on either side. Where the store does not hold the sample's events, and
         they are not `computed` either, its place alone: no grid, and null on the tokens around it."""

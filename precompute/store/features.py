@@ -129,7 +129,7 @@ class Features:
             "logits": logits,
             "neighbours": {
                 space: [{**feature_ref(refs[k]), "cosine": cosine} for k, cosine in one.tolist() if k >= 0]
-                for space, one in zip(s.SPACES, near, strict=True)
+                for space, one in zip(s.NEIGHBOUR_SPACES, near, strict=True)
             },
             "cooccurring": {
                 name: [{**feature_ref(refs[one["id"]]), **one} for one in group] for name, group in partners.items()

@@ -19,7 +19,7 @@ Item = dict[str, Any]
 
 
 class Quality:
-    """Scores and flags; every score is higher for worse."""
+    """Scores (higher is better) and flags (higher is worse)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

@@ -26,7 +26,7 @@ TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere
 TOKEN_KINDS = ("text", "image", "special", "sink")
 
-SHOWN, AROUND = 20, 12
+SHOWN, CONTEXT_TOKENS = 20, 12
 """Listed examples of a feature and modality; text tokens of an example on either side of the strongest one."""
 TOP = 40
 """Strongest samples that the pass collects of a feature and modality: twice `SHOWN`, as some are folded."""
@@ -36,8 +36,8 @@ KEPT_MAXIMA = 256
 """Stored maxima of a sample and modality: the features with the largest relative to their p99.9."""
 
 VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
-KINDS = ("text-image", "text-text", "image-image")
-SPACES = ("decoder", "profile")
+COOCCURRENCE_KINDS = ("text-image", "text-text", "image-image")
+NEIGHBOUR_SPACES = ("decoder", "profile")
 
 SCORES = {
     "cosine": "Sum of ω over the features that any token of the sample activates (Algorithm 1)",
@@ -52,7 +52,7 @@ SCORES = {
     "random": "Seeded control",
 }
 
-# name → (title, source); all scores are higher = worse, and a sample is flagged above the threshold.
+# name → (title, source); all flag scores are higher = worse, and a sample is flagged above the threshold.
 FLAGS = {
     "mismatch": ("Caption does not fit", "model"),
     "unsupported": ("Word without image", "model"),

@@ -132,8 +132,8 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     """
     o = options
     sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
-    if sae.other_hook is not None:
-        say(sae.other_hook)
+    if sae.layer_warning is not None:
+        say(sae.layer_warning)
     mllm = shared.mllm if shared is not None else None
     if mllm is None:
         mllm = load_model(o.model, o, layer=sae.layer, full=True)

@@ -53,7 +53,7 @@ def make_trainer(
     dead_window: int,
     **options: Any,
 ) -> Any:
-    """SAELens' trainer: Adam, a constant rate that rises first and falls last."""
+    """SAELens' trainer: Adam, a constant learning rate with warm-up and decay."""
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.store.schema import AROUND
+from precompute.store.schema import CONTEXT_TOKENS
 
 Places = dict[tuple[int, int], float]
 """Activations by document and position."""
@@ -29,7 +29,7 @@ def by_document(mine: Places, other: Places, tokens: NDArray[np.int64]) -> tuple
 
     def window(place: tuple[int, int]) -> bytes:
         document, position = place
-        at = np.arange(position - AROUND, position + AROUND + 1)
+        at = np.arange(position - CONTEXT_TOKENS, position + CONTEXT_TOKENS + 1)
         inside = (at > 0) & (at < tokens.shape[1])  # the first token is no text
         return np.where(inside, tokens[document][np.where(inside, at, 0)], -1).tobytes()
 

@@ -271,7 +271,7 @@ class Wide:
         """Pairs of features: 16 for each, kind and side."""
         n_mf = self.rng.integers(500, 5000, (2, self.f))
         found: dict[str, Array] = {"n_samples": n_mf}
-        for kind in s.KINDS:
+        for kind in s.COOCCURRENCE_KINDS:
             a, b = np.repeat(np.arange(self.f), 16), self.rng.integers(0, self.f, 16 * self.f)
             if kind == "text-image":
                 a, b = np.r_[a, self.rng.integers(0, self.f, 16 * self.f)], np.r_[b, np.repeat(np.arange(self.f), 16)]
@@ -286,7 +286,7 @@ class Wide:
                 found[f"{kind}/{name}"] = values
         save_step(self.part, "cooccur", **found)
         near: dict[str, Array] = {}
-        for space in s.SPACES:
+        for space in s.NEIGHBOUR_SPACES:
             near[f"{space}_other"] = self.rng.integers(0, self.f, (self.f, 10))
             near[f"{space}_cosine"] = -np.sort(-self.rng.random((self.f, 10)).astype(np.float32), axis=1)
         save_step(self.part, "index", **near)

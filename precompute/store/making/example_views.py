@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from precompute.store.events import Events, patches
-from precompute.store.schema import AROUND, TEXT
+from precompute.store.schema import CONTEXT_TOKENS, TEXT
 from precompute.utils import memory
 from precompute.utils.ragged import expand, offsets, run_starts
 from precompute.utils.tensors import mix
@@ -106,7 +106,7 @@ def windows(events: Events, row_e: Array, position_e: Array) -> Array:
         begin = token[which] - token[low]
         least, most = text_before[begin], text_before[begin + length[which]]
         key = torch.zeros(len(entries), dtype=torch.int64)
-        for step in range(-AROUND, AROUND + 1):
+        for step in range(-CONTEXT_TOKENS, CONTEXT_TOKENS + 1):
             x = text_before[begin + position_e[entries]] + step
             inside = (x >= least) & (x < most)
             key = mix(key, torch.from_numpy(np.where(inside, id_x[np.where(inside, x, 0)], -1)))

@@ -28,11 +28,11 @@ EventChoice = Literal["all", "examples", "none"]
 EVENT_CHOICES: tuple[EventChoice, ...] = ("all", "examples", "none")
 """From the largest store to the smallest."""
 
-EVENTS, FRESH, WHOLE = "events", "events.kept", "whole"
-OF_ALL = ("sample_token", "token_id", "token_modality", "max_offset", "max_feature", "max_value")
+EVENTS, TRIMMED, WHOLE = "events", "events.kept", "whole"
+ARRAYS_OF_ALL_SAMPLES = ("sample_token", "token_id", "token_modality", "max_offset", "max_feature", "max_value")
 """Arrays that every store has of all samples."""
 BYTES_AT_ONCE = 1 << 26
-BYTES_A_CHECKSUM = 110
+MANIFEST_BYTES_PER_FILE = 110
 """What a file takes in the manifest: its path and its SHA-256."""
 _FEATURES_AT_ONCE = 1 << 14
 
@@ -79,10 +79,10 @@ def other_bytes(part: Path) -> int:
     stays = [
         path
         for path in files
-        if (top := path.relative_to(part).parts[0]) not in ("collect", "steps", FRESH)
-        and not (top == EVENTS and path.stem not in OF_ALL)
+        if (top := path.relative_to(part).parts[0]) not in ("collect", "steps", TRIMMED)
+        and not (top == EVENTS and path.stem not in ARRAYS_OF_ALL_SAMPLES)
     ]
-    return sum(path.stat().st_size for path in stays) + BYTES_A_CHECKSUM * len(stays)
+    return sum(path.stat().st_size for path in stays) + MANIFEST_BYTES_PER_FILE * len(stays)
 
 
 def choose(choice: EventChoice | None, most_gb: float | None, bytes_of: Mapping[EventChoice, float]) -> EventChoice:
@@ -116,11 +116,11 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
     Args:
         rows: int64 [K], rising: the samples whose events stay.
     """
-    fresh = part / FRESH
+    fresh = part / TRIMMED
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     events = Events(part / EVENTS, scale_log2)
-    for name in OF_ALL:
+    for name in ARRAYS_OF_ALL_SAMPLES:
         shutil.copyfile(part / EVENTS / f"{name}.npy", fresh / f"{name}.npy")
     first, last = np.asarray(events.sample_token[rows]), np.asarray(events.sample_token[rows + 1])
     low, high = np.asarray(events.token_event[first]), np.asarray(events.token_event[last])
@@ -150,7 +150,7 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
 
 def publish(part: Path) -> None:
     """Puts the trimmed arrays, where they are complete, in place of the full ones. It may be repeated."""
-    fresh, place = part / FRESH, part / EVENTS
+    fresh, place = part / TRIMMED, part / EVENTS
     if (fresh / WHOLE).is_file():
         shutil.rmtree(place, ignore_errors=True)
         fresh.rename(place)
@@ -159,7 +159,7 @@ def publish(part: Path) -> None:
 
 def forget(part: Path) -> None:
     """Removes trimmed arrays that an earlier run did not put in place."""
-    shutil.rmtree(part / FRESH, ignore_errors=True)
+    shutil.rmtree(part / TRIMMED, ignore_errors=True)
 
 
 def _runs(low: Array, high: Array, most: int) -> Iterator[slice]:

@@ -265,11 +265,12 @@ def write_pairs(part: Path, manifest: Item) -> None:
     """cooccurrence/ and index/neighbours.npy."""
     step, n = load_step(part, "cooccur"), int(manifest["cooccurrence"]["n_samples"])
     n_mf = step["n_samples"].astype(np.uint32)
-    counts = {kind: [step[f"{kind}/{name}"] for name in cooccurrence.COUNTED] for kind in s.KINDS}
-    cooccurrence.save(part, [cooccurrence.Pairs.from_counts(kind, counts[kind], n_mf, n) for kind in s.KINDS])
+    counts = {kind: [step[f"{kind}/{name}"] for name in cooccurrence.COUNTED] for kind in s.COOCCURRENCE_KINDS}
+    pairs = [cooccurrence.Pairs.from_counts(kind, columns, n_mf, n) for kind, columns in counts.items()]
+    cooccurrence.save(part, pairs)
     step = load_step(part, "index")
-    near = np.zeros((len(step["decoder_other"]), len(s.SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
-    for i, space in enumerate(s.SPACES):
+    near = np.zeros((len(step["decoder_other"]), len(s.NEIGHBOUR_SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
+    for i, space in enumerate(s.NEIGHBOUR_SPACES):
         near["other"][:, i], near["cosine"][:, i] = step[f"{space}_other"], np.minimum(step[f"{space}_cosine"], 1)
     np.save(part / "index" / "neighbours.npy", near)
 

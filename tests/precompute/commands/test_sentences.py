@@ -28,7 +28,7 @@ MADE_ELSEWHERE = {
     ("backend/commands.py", "checkout_only('saevx bench')"),
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
-MAKERS = {"none_left": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py"}
+MAKERS = {"all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py"}
 """Functions that make a sentence, and where it is tested."""
 REASONS = {"precompute/live/originals.py"}
 """Modules whose errors are clauses of a sentence that their callers make."""

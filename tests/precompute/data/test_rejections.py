@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Columns, none_left, read, summary, summary_of
+from precompute.data import Columns, all_rejected_message, read, summary, summary_of
 from precompute.data.records import RejectedRow
 from precompute.data.rejections import KINDS, count_kinds, kind_of
 from precompute.store.reader import Store
@@ -77,7 +77,7 @@ def test_the_summary_counts_the_most_frequent_first_and_says_what_helps() -> Non
     assert summary({"no-text": 1}).startswith("1 row rejected: 1 has no text")
     rows = [RejectedRow(i, str(i), reason) for i, reason in enumerate(reversed(reasons))]
     assert summary_of(rows) == told
-    assert none_left("No row of X can be used", rows) == f"No row of X can be used: {told}; the first: odd."
+    assert all_rejected_message("No row of X can be used", rows) == f"No row of X can be used: {told}; the first: odd."
 
 
 # ---- whole runs

@@ -146,9 +146,9 @@ def test_a_missing_input_factor_is_asked_for(tmp_path: Path, architecture: str) 
     with pytest.raises(SaevxError, match="factor is not known"):
         sae.encode(HIDDEN)
     with pytest.raises(SaevxError, match="so does the store"):
-        sae.scale_as({"input_factor": None})
+        sae.fold_factor_of_store({"input_factor": None})
     name, before_fd = sae.sha256, sae.directions_fd.clone()
-    sae.scale_as({"input_factor": {"value": 0.25, "source": "estimated"}})
+    sae.fold_factor_of_store({"input_factor": {"value": 0.25, "source": "estimated"}})
     assert sae.sha256 == name and sae.input_factor == {"value": 0.25, "source": "estimated"}
     rebuilt = sae.decode(sae.encode(HIDDEN))
     torch.testing.assert_close(rebuilt, plain.decode(plain.encode(HIDDEN * 0.25)) / 0.25, rtol=1e-4, atol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 
 from precompute.errors import SaevxError
 from precompute.model.mllm import Mllm
-from precompute.sae.hook_names import layer_of, other_hook
+from precompute.sae.hook_names import layer_of, layer_warning
 from precompute.sae.sae import SaeV
 from tests.helpers import families, tiny
 
@@ -79,11 +79,11 @@ def test_the_layers_of_every_familys_decoder_by_their_names_in_the_model(tmp_pat
 
 def test_an_sae_that_is_read_elsewhere_than_at_its_own_hook_says_so(tmp_path: Path) -> None:
     folder = tiny.make_sae(tmp_path)
-    assert SaeV.load(folder).other_hook is None and SaeV.load(folder, layer=tiny.LAYER).other_hook is None
-    assert "is layer 2, and it is read after layer 3" in str(SaeV.load(folder, layer=3).other_hook)
-    assert other_hook("", 3) is None
-    assert "'vision_tower.layers.2', no decoder layer" in str(other_hook("vision_tower.layers.2", 2))
-    assert "is layer 1" in str(other_hook("blocks.2.hook_resid_pre", 2))
+    assert SaeV.load(folder).layer_warning is None and SaeV.load(folder, layer=tiny.LAYER).layer_warning is None
+    assert "is layer 2, and it is read after layer 3" in str(SaeV.load(folder, layer=3).layer_warning)
+    assert layer_warning("", 3) is None
+    assert "'vision_tower.layers.2', no decoder layer" in str(layer_warning("vision_tower.layers.2", 2))
+    assert "is layer 1" in str(layer_warning("blocks.2.hook_resid_pre", 2))
 
 
 def test_layer_can_be_named(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_feature_without_direction_steers_nothing_and_says_so(tmp_path: Path) 
     for feature in (5, 5 + tiny.N_FEATURES):  # both its sides
         with pytest.raises(SaevxError, match=f"Feature {feature} has no direction"):
             Steer(sae, [Intervention(1, "add", 1.0, 1.0), Intervention(feature, "add", 1.0, 1.0)])
-    assert sae.without_direction([0, 4, 6]) is None
+    assert sae.missing_direction_reason([0, 4, 6]) is None
 
 
 def test_a_request_to_steer_with_it_is_refused_before_it_runs(options: Maker, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from precompute.steps import omega, weigh
+from precompute.steps.verdicts import give_verdicts
 from precompute.store.histogram import EDGES, percentile
 from precompute.store.making.unfinished import Collected, load_step
 from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
@@ -92,7 +93,7 @@ def test_verdict_order() -> None:
     count = np.array([[0, 0], [5, 5], [5, 0], [5, 5], [99, 99], [99, 99], [9, 9]])
     samples = np.array([[0, 0], [3, 0], [0, 2], [20, 15], [16, 16], [16, 16], [0, 0]])
     p = np.array([np.nan, np.nan, np.nan, np.nan, 0.001, 0.9, np.nan])
-    names = [VERDICTS[v] for v in weigh.give_verdicts(count, samples, p)]
+    names = [VERDICTS[v] for v in give_verdicts(count, samples, p)]
     assert names == ["dead", "text-only", "image-only", "too-rare", "cross-modal", "unaligned", "too-rare"]
 
 

@@ -77,7 +77,7 @@ def test_all_is_the_default_and_tables_do_not_depend_on_it(stores: Stores, tiny_
         if name.name != "run.json":
             assert (stores.all / name).read_bytes() == data, name
     for path in (stores.examples, stores.none):
-        for file in ("store.sqlite", *(f"events/{name}.npy" for name in trim.OF_ALL)):
+        for file in ("store.sqlite", *(f"events/{name}.npy" for name in trim.ARRAYS_OF_ALL_SAMPLES)):
             assert (path / file).read_bytes() == (stores.all / file).read_bytes(), file
 
 
@@ -119,13 +119,13 @@ def test_trimming_keeps_exactly_what_is_asked(part: Part, data: st.DataObject) -
     events = Events(part.path / "events", part.data.scale_log2)
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, part.data.n_samples - 1), max_size=40))), dtype=np.int64)
     trim.write(part.path, part.data.scale_log2, rows)
-    fresh = Events(part.path / trim.FRESH, part.data.scale_log2)
+    fresh = Events(part.path / trim.TRIMMED, part.data.scale_log2)
     assert fresh.kept_rows is not None and fresh.kept_rows.tolist() == rows.tolist()
     for row in range(part.data.n_samples):
         assert fresh.has(row) == (row in rows)
         mine, theirs = (e.of(row) if fresh.has(row) else e.tokens(row) for e in (fresh, events))
         assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
-    files = [part.path / trim.FRESH / f"{name}.npy" for name in (*FULL, "kept", "kept_token")]
+    files = [part.path / trim.TRIMMED / f"{name}.npy" for name in (*FULL, "kept", "kept_token")]
     n_bytes = sum(file.stat().st_size - 128 for file in files)
     assert trim.event_bytes(events, rows) == n_bytes
     trim.forget(part.path)
@@ -136,7 +136,7 @@ def test_small_steps_give_the_same(part: Part, monkeypatch: pytest.MonkeyPatch) 
 
     def bytes_of() -> list[bytes]:
         trim.write(part.path, part.data.scale_log2, rows)
-        return [path.read_bytes() for path in sorted((part.path / trim.FRESH).glob("*.npy"))]
+        return [path.read_bytes() for path in sorted((part.path / trim.TRIMMED).glob("*.npy"))]
 
     first = bytes_of()
     monkeypatch.setattr(trim, "BYTES_AT_ONCE", 256)
