@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data.paths import image_file
-from precompute.data.records import BadRow, Columns, Data, Place, RejectedRow, Row, Source, empty, key_of
+from precompute.data.records import BadRow, Columns, Data, EmbeddedImage, RejectedRow, Row, Source, empty, key_of
 from precompute.data.rejections import all_rejected_message, kind_of
 from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError
@@ -220,7 +220,7 @@ def _images(record: dict[str, Any], field: str, folder: Path, mixed: bool) -> tu
 def _image(one: Any, field: str, folder: Path) -> Source:
     if isinstance(one, BadRow):
         raise one
-    if isinstance(one, Place):
+    if isinstance(one, EmbeddedImage):
         return one
     if isinstance(one, dict):  # as `datasets` writes an image whose bytes stand in a file
         one = one.get("path")

@@ -137,7 +137,7 @@ def test_each_is_folded_under_the_first_it_is_like(n: int, width: int, seed: int
     rng = np.random.default_rng(seed)
     alike = rng.random((n, width, width)) < share
     valid = np.arange(width) < rng.integers(0, width + 1, (n, 1))
-    head, n_same = examples.heads(alike & valid[:, None] & valid[:, :, None], valid)
+    head, n_same = examples.unfolded_entries(alike & valid[:, None] & valid[:, :, None], valid)
     for i in range(n):
         under: dict[int, int] = {}
         for at in np.flatnonzero(valid[i]).tolist():
