@@ -25,7 +25,11 @@ def test_every_file_of_the_code_that_a_page_names_exists(page: Path) -> None:
     names = re.findall(r"`((?:precompute|backend|frontend|tests|docs)/[\w./-]*)`", text)
     missing = [name for name in names if "NAME" not in name and not (ROOT / name).exists()]
     programs = re.findall(r"python -m ((?:precompute|tests)[\w.]*)", text)
-    missing += [name for name in programs if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
+    files = {name: ROOT / name.replace(".", "/") for name in programs}
+    missing += [
+        name for name, path in files.items()
+        if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists()
+    ]
     assert not missing, missing
 
 

@@ -115,7 +115,9 @@ def picture() -> str:
 
 def rooms_table() -> str:
     """The floors from top to bottom and what each holds, as Markdown."""
-    rows = [f"| `{floor.replace('.', '/')}` | {what} |" for floor, what in reversed(FLOORS.items())]
+    paths = {floor: floor.replace(".", "/") for floor in FLOORS}
+    paths |= {floor: f"{path}.py" for floor, path in paths.items() if (ROOT / f"{path}.py").is_file()}
+    rows = [f"| `{paths[floor]}` | {what} |" for floor, what in reversed(FLOORS.items())]
     return "\n".join(["| room | what it holds |", "|---|---|", *rows])
 
 
