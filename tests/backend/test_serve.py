@@ -103,7 +103,7 @@ def test_a_port_that_cannot_be_listened_on() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SaevxError, match=r"another program uses it\): choose another --port, or 0"):
             bind("127.0.0.1", port)
-    assert "choose another --port, from 1024 on" in str(cannot_listen("", 80, OSError(errno.EACCES, "denied")))
+    assert "choose another --port, 1024 or higher" in str(cannot_listen("", 80, OSError(errno.EACCES, "denied")))
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0.0.0.0", "[::1]", "::1"])
