@@ -18,8 +18,8 @@ ASKED = [Requirement(one) for one in PROJECT["dependencies"]] + [
     Requirement(one) for extra in PROJECT["optional-dependencies"].values() for one in extra
 ]
 LOCKED = {
-    canonicalize_name(name): found
-    for name, found in re.findall(r"^([\w.-]+)==([\w.+!-]+)", (ROOT / "requirements.lock").read_text("utf-8"), re.M)
+    canonicalize_name(name): result
+    for name, result in re.findall(r"^([\w.-]+)==([\w.+!-]+)", (ROOT / "requirements.lock").read_text("utf-8"), re.M)
 }
 SAFE = {
     "torch": "2.10",
@@ -40,8 +40,8 @@ SAFE = {
 
 
 def floor(name: str) -> Version:
-    asked = next(one for one in ASKED if canonicalize_name(one.name) == name)
-    return max(Version(part.version) for part in asked.specifier if part.operator in (">=", "=="))
+    requirement = next(one for one in ASKED if canonicalize_name(one.name) == name)
+    return max(Version(part.version) for part in requirement.specifier if part.operator in (">=", "=="))
 
 
 @pytest.mark.parametrize("name", SAFE)
@@ -49,12 +49,12 @@ def test_no_version_with_a_known_hole_is_allowed(name: str) -> None:
     assert floor(name) >= Version(SAFE[name])
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=lambda one: one.name)
-def test_the_lock_satisfies_what_is_asked_for(asked: Requirement) -> None:
-    if asked.marker is not None and not asked.marker.evaluate():
+@pytest.mark.parametrize("requirement", ASKED, ids=lambda one: one.name)
+def test_the_lock_satisfies_what_is_asked_for(requirement: Requirement) -> None:
+    if requirement.marker is not None and not requirement.marker.evaluate():
         pytest.skip("not for this system")
-    locked = LOCKED[canonicalize_name(asked.name)]
-    assert asked.specifier.contains(locked, prereleases=True), f"{asked} and {asked.name}=={locked}"
+    locked = LOCKED[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(locked, prereleases=True), f"{requirement} and {requirement.name}=={locked}"
 
 
 @pytest.mark.parametrize("name", SAFE)

@@ -45,9 +45,9 @@ def without_node(monkeypatch: pytest.MonkeyPatch, installed: Path) -> None:
 
 
 def test_every_page_is_served_by_the_wheel(installed: Path, demo: Demo, tmp_path: Path, without_node: None) -> None:
-    asked = "import precompute, backend.app; print(precompute.__file__, backend.app.FRONTEND)"
-    told = subprocess.run([installed, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert all(Path(part).is_relative_to(installed.parents[1]) for part in told.stdout.split())
+    query = "import precompute, backend.app; print(precompute.__file__, backend.app.FRONTEND)"
+    report = subprocess.run([installed, "-c", query], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert all(Path(part).is_relative_to(installed.parents[1]) for part in report.stdout.split())
     command = [str(installed.with_name("saevx"))]
     with Server(demo.store, "--no-live", log=tmp_path / "log.txt", command=command, cwd=tmp_path) as server:
         for path in (*PAGES, "/static/vendor/htm/preact/standalone.module.js", "/static/css/app.css"):

@@ -62,9 +62,9 @@ def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
     files = [demo.model / "model.safetensors", demo.sae / "cfg.json", demo.store / "manifest.json"]
     before = [path.stat().st_mtime_ns for path in files]
     begin = time.monotonic()
-    told = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES, "--no-serve")
+    report = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES, "--no-serve")
     assert time.monotonic() - begin < 15
-    assert "already" in told.stderr
+    assert "already" in report.stderr
     assert [path.stat().st_mtime_ns for path in files] == before
 
 
@@ -74,6 +74,6 @@ def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
 
 
 def test_the_demo_shows_what_its_sae_costs_the_model(server: Server) -> None:
-    found = httpx.get(f"{server.url}/api/v1/sae").raise_for_status().json()
-    assert found["notes"] == []
-    assert found["evaluation"]["loss_recovered"]["all"]["value"] > 0.9
+    result = httpx.get(f"{server.url}/api/v1/sae").raise_for_status().json()
+    assert result["notes"] == []
+    assert result["evaluation"]["loss_recovered"]["all"]["value"] > 0.9

@@ -60,14 +60,14 @@ def test_its_own_links_open_it(client: TestClient, listed: dict[str, Any], sampl
 
 @pytest.mark.parametrize("sample_id", IDS, ids=NAMES)
 def test_an_id_as_a_query_parameter_opens_it(client: TestClient, listed: dict[str, Any], sample_id: str) -> None:
-    asked = {"id": sample_id}
+    request_args = {"id": sample_id}
     url = listed[sample_id]["images"][0]["url"]
-    assert client.get(f"{API}/sample", params=asked).json() == client.get(url.partition("/image?")[0]).json()
-    assert client.get(f"{API}/sample/image", params=asked).content == client.get(url).content
-    lit = client.get(f"{API}/sample/activations", params={**asked, "feature": [1, 2]}).json()
+    assert client.get(f"{API}/sample", params=request_args).json() == client.get(url.partition("/image?")[0]).json()
+    assert client.get(f"{API}/sample/image", params=request_args).content == client.get(url).content
+    lit = client.get(f"{API}/sample/activations", params={**request_args, "feature": [1, 2]}).json()
     assert lit["sample_id"] == sample_id and [one["id"] for one in lit["features"]] == [1, 2]
-    assert client.get(f"{API}/sample/features", params={**asked, "position": 1}).json()["sample_id"] == sample_id
-    page = client.get("/sample", params={**asked, "feature": 3}, headers={"accept": "text/html"})
+    assert client.get(f"{API}/sample/features", params={**request_args, "position": 1}).json()["sample_id"] == sample_id
+    page = client.get("/sample", params={**request_args, "feature": 3}, headers={"accept": "text/html"})
     assert page.status_code == 200 and page.url.path + "?" + page.url.query.decode() == f"{page.url.path}?feature=3"
     assert sample_of(page.url.path.removeprefix("/samples/")) == sample_id
 

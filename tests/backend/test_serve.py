@@ -127,8 +127,8 @@ def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 10  # well under one second on an idle machine
     for command in ("demo", "precompute", "serve", "filter", "patches", "verify"):
         assert command in whole
-        told = run_saevx(command, "--help").stdout
-        for line in told.splitlines():
+        report = run_saevx(command, "--help").stdout
+        for line in report.splitlines():
             if line.strip().startswith("--") and "]" not in line:
                 assert len(line.split()) > 1, line
     assert "--no-live" in run_saevx("serve", "--help").stdout

@@ -318,8 +318,8 @@ def test_the_live_model_is_loaded_anew_with_the_store(remade: tuple[Path, Path])
                 await state.slots[0].current()
                 return await place.call(lambda engine: engine)
 
-        with ThreadPoolExecutor(1) as beside, pytest.raises(HTTPException, match="replaced while"):
-            beside.submit(asyncio.run, reserve()).result(60)
+        with ThreadPoolExecutor(1) as reference, pytest.raises(HTTPException, match="replaced while"):
+            reference.submit(asyncio.run, reserve()).result(60)
         assert state.live.waiting == 0
         wait_ready(client)
         assert state.live.engines["store"] is not old

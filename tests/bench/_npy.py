@@ -21,7 +21,7 @@ def as_npy(raw: Path, path: Path, dtype: np.dtype[Any]) -> None:
     target = new_array(path, dtype, (n,))
     if n:
         source = np.memmap(raw, dtype, "r")
-        for some in blocks(n, 1 << 26):
-            target[some] = source[some]
+        for subset in blocks(n, 1 << 26):
+            target[subset] = source[subset]
     target.flush()
     raw.unlink()

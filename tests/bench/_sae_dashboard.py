@@ -75,14 +75,14 @@ def config_of(job: dict[str, Any], features: list[int], cache: Path | None) -> S
 
 def top(data: SaeVisData) -> dict[int, list[tuple[int, int, float]]]:
     """Of each feature (sequence, position, activation) of the strongest tokens, none without activation."""
-    found = {}
+    result = {}
     for feature, of in data.feature_data_dict.items():
         group = of.sequence_data.seq_group_data[0].seq_data
         # The activations it keeps of a whole sequence begin at the second token.
         places = [(one, one.qualifying_token_index) for one in group if one.qualifying_token_index > 0]
         valued = [(one.original_index, at, one.feat_acts[at - 1]) for one, at in places]
-        found[feature] = [place for place in valued if place[2] > 0]
-    return found
+        result[feature] = [place for place in valued if place[2] > 0]
+    return result
 
 
 def main() -> None:

@@ -97,20 +97,20 @@ class Wide:
         largest = np.zeros(place.size, np.float16)
         np.maximum.at(largest, inverse.reshape(-1), value.reshape(-1))
         value = largest[inverse].reshape(row.shape)
-        found: dict[str, Array] = {}
+        result: dict[str, Array] = {}
         n_active = self.rng.integers(1, 9, row.shape).astype(np.int32)
         n_same = np.minimum(self.rng.geometric(0.8, row.shape) - 1, TOP).astype(np.uint8)
         columns = {"row": row, "position": at, "value": value, "n_active": n_active, "n_same": n_same}
         for name, array in columns.items():
-            found[f"top_{name}"] = array[..., :TOP]
-            found[f"band_{name}"] = array[..., TOP:].reshape(self.f, 2, BANDS, BAND)
+            result[f"top_{name}"] = array[..., :TOP]
+            result[f"band_{name}"] = array[..., TOP:].reshape(self.f, 2, BANDS, BAND)
         order = np.argsort(row, axis=None, kind="stable")
         self.planted = [array.reshape(-1)[order] for array in (row, at, feature, value)]
         peak = self.rng.integers(130, 150, (self.f, 2, 1))
         bins = np.arange(N_BINS)
         hist = (3e4 * np.exp(-(((bins - peak) / 14.0) ** 2)) * self.rng.random((self.f, 2, 1))).astype(np.int64)
         self.count = hist.sum(-1)
-        save_step(self.part, "examples", **found)
+        save_step(self.part, "examples", **result)
         np.savez(
             self.part / "collect" / "accum.npz",
             allow_pickle=False, hist=hist, count=self.count, max=value.max(-1), total=self.count << 24,
@@ -186,8 +186,8 @@ class Wide:
         group = place // self.f
         order = np.lexsort((-value, group))
         rank = np.arange(len(order)) - np.searchsorted(group, group)
-        kept = np.sort(order[rank < KEPT])
-        return group[kept], place[kept] % self.f, value[kept].astype(np.uint16).view(np.float16)
+        remaining = np.sort(order[rank < KEPT])
+        return group[remaining], place[remaining] % self.f, value[remaining].astype(np.uint16).view(np.float16)
 
     def samples(self) -> None:
         """Captions, pictures, scores and flags."""
@@ -270,7 +270,7 @@ class Wide:
     def partners(self) -> None:
         """Pairs of features: 16 for each, kind and side."""
         n_mf = self.rng.integers(500, 5000, (2, self.f))
-        found: dict[str, Array] = {"n_samples": n_mf}
+        result: dict[str, Array] = {"n_samples": n_mf}
         for kind in s.COOCCURRENCE_KINDS:
             a, b = np.repeat(np.arange(self.f), 16), self.rng.integers(0, self.f, 16 * self.f)
             if kind == "text-image":
@@ -283,8 +283,8 @@ class Wide:
             for name, values in zip(
                 ("a", "b", "support", "shuffled"), (key // self.f, key % self.f, support, shuffled), strict=True
             ):
-                found[f"{kind}/{name}"] = values
-        save_step(self.part, "cooccur", **found)
+                result[f"{kind}/{name}"] = values
+        save_step(self.part, "cooccur", **result)
         near: dict[str, Array] = {}
         for space in s.NEIGHBOUR_SPACES:
             near[f"{space}_other"] = self.rng.integers(0, self.f, (self.f, 10))
@@ -297,8 +297,8 @@ class Wide:
             ("decoder", self.f, D), ("profile", self.f, D), ("sample_text", self.n, 256), ("sample_image", self.n, 256)
         ):  # fmt: skip
             index: Any = None
-            for some in blocks(n):
-                drawn = self.rng.normal(size=(some.stop - some.start, width)).astype(np.float32)
+            for subset in blocks(n):
+                drawn = self.rng.normal(size=(subset.stop - subset.start, width)).astype(np.float32)
                 faiss.normalize_L2(drawn)
                 if index is None:
                     index = flat_index(drawn)

@@ -61,14 +61,14 @@ def met(figure: Figure) -> bool | None:
 
 def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each way in every round, the ways taking turns; one round before them warms up."""
-    found: dict[str, list[float]] = {name: [] for name in works}
+    result: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
             begin = time.perf_counter()
             work()
             if number:
-                found[name].append(time.perf_counter() - begin)
-    return found
+                result[name].append(time.perf_counter() - begin)
+    return result
 
 
 def ratio(over: list[float], under: list[float]) -> float:

@@ -89,15 +89,15 @@ def run(setup: Setup) -> dict[str, Any]:
             sae = random_sae(setup.scratch / f"sae-{name}", hidden_td, size.layer, n_features, architecture)
             if not setup.small:
                 ours(setup, few, sae)  # whatever a library does once is not what is measured
-            told, bare = [], []
+            report, bare = [], []
             for _ in range(size.rounds):
-                told.append(ours(setup, documents, sae))
+                report.append(ours(setup, documents, sae))
                 bare.append(products(int(tokens.size), n_features, mllm))
             theirs = None if python is None else dashboard(setup, python, size, mllm, sae)
             seconds[name] = {
-                "ours": [one["seconds_total"] for one in told],
-                "forward": [one["collect"]["forward_seconds"] for one in told],
-                "products": bare, "steps": [one["seconds"] for one in told],
+                "ours": [one["seconds_total"] for one in report],
+                "forward": [one["collect"]["forward_seconds"] for one in report],
+                "products": bare, "steps": [one["seconds"] for one in report],
             }  # fmt: skip
             if theirs is not None:
                 seconds[name] |= theirs["seconds"]
@@ -125,8 +125,8 @@ def without() -> str:
 def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> list[Figure]:
     """Seconds that SAEDashboard takes for all features over ours, by default and with its cache."""
     mine = float(np.median(seconds["ours"]))
-    found: list[Figure] = []
-    for way, said in WAYS.items():
+    result: list[Figure] = []
+    for way, message in WAYS.items():
         value, note = None, without()
         if way in seconds:
             theirs = extrapolated(seconds[way], n_features // size.batch, once=way == "cache")
@@ -135,11 +135,11 @@ def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> l
                 f"{theirs:.0f} s, reckoned from {size.run} features, over {mine:.1f} s, all of `saevx precompute`, "
                 f"{np.median(seconds['forward']):.1f} s of them the model's forward"
             )
-        found.append({
-            "what": f"{said} over the pass, {name} features", "value": value, "unit": "×",
+        result.append({
+            "what": f"{message} over the pass, {name} features", "value": value, "unit": "×",
             "goal": goal(n_features, way), "sense": "≥", "note": note,
         })  # fmt: skip
-    return found
+    return result
 
 
 def goal(n_features: int, way: str) -> float:
@@ -167,8 +167,8 @@ def ours(setup: Setup, documents: Path, sae: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     precompute(options)
     seconds = time.perf_counter() - begin
-    told: dict[str, Any] = json.loads((store / "run.json").read_text())
-    return told | {"seconds_total": seconds}
+    report: dict[str, Any] = json.loads((store / "run.json").read_text())
+    return report | {"seconds_total": seconds}
 
 
 def products(n_tokens: int, n_features: int, mllm: Mllm) -> float:
@@ -182,8 +182,8 @@ def products(n_tokens: int, n_features: int, mllm: Mllm) -> float:
     decoder_fd = torch.randn(n_features, mllm.d_model, generator=rng)
     begin = time.perf_counter()
     for left, right in ((hidden_td, encoder_df), (decoder_fd, vocabulary_vd.T)):
-        for some in left.split((1 << 23) // right.shape[1]):
-            some @ right
+        for subset in left.split((1 << 23) // right.shape[1]):
+            subset @ right
     return time.perf_counter() - begin
 
 
@@ -197,13 +197,13 @@ def strongest(setup: Setup, n_features: int) -> Examples:
         .join(schema.samples, sample.row == e.row)
         .where(e.band == -1, e.modality == TEXT, e.feature < n_features)
     )
-    found: Examples = {}
+    result: Examples = {}
     with store.engine.connect() as connection:
         for feature, sample_id, position, value in connection.execute(query):
             z = float(of_bits(value)) * store.events.unit
-            found.setdefault(feature, {})[int(sample_id), position] = z
+            result.setdefault(feature, {})[int(sample_id), position] = z
     store.close()
-    return found
+    return result
 
 
 def dashboard(setup: Setup, python: str, size: Size, mllm: Mllm, sae: Path) -> dict[str, Any]:
@@ -225,13 +225,13 @@ def dashboard(setup: Setup, python: str, size: Size, mllm: Mllm, sae: Path) -> d
     )  # fmt: skip
     if done.returncode:
         raise SaevxError(f"SAEDashboard did not run in {python}: {(done.stderr.strip() or '?').splitlines()[-1]}")
-    found = json.loads((scratch / "result.json").read_text())
+    result = json.loads((scratch / "result.json").read_text())
     shutil.rmtree(scratch)
     examples = {
         int(feature): {(document, position): value for document, position, value in places}
-        for feature, places in found["examples"].items()
+        for feature, places in result["examples"].items()
     }
-    return {"seconds": found["seconds"], "examples": examples}
+    return {"seconds": result["seconds"], "examples": examples}
 
 
 def dashboard_python(setup: Setup) -> str | None:

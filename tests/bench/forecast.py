@@ -31,15 +31,16 @@ def run(setup: Setup) -> dict[str, Any]:
             data = setup.demo / "data" if n is None else subset(setup, n)
             runs["all" if n is None else str(n)] = one(setup, data, setup.demo / "model", setup.demo / "sae")
     worst = {
-        kind: max(abs(found["foretold"][kind] / found["actual"][kind] - 1) for found in runs.values()) for kind in KINDS
+        kind: max(abs(result["foretold"][kind] / result["actual"][kind] - 1) for result in runs.values())
+        for kind in KINDS
     }
     figures: list[Figure] = [
         {
             "what": f"largest error of the {title} that --dry-run foretells",
             "value": worst[kind], "unit": "", "goal": GOAL, "sense": "≤",
             "note": "share of what then happened; " + "; ".join(
-                f"{name} pairs: {found['foretold'][kind]:.4g} foretold, {found['actual'][kind]:.4g} taken"
-                for name, found in runs.items()
+                f"{name} pairs: {result['foretold'][kind]:.4g} foretold, {result['actual'][kind]:.4g} taken"
+                for name, result in runs.items()
             ),
         }
         for kind, title in KINDS.items()
@@ -49,13 +50,13 @@ def run(setup: Setup) -> dict[str, Any]:
 
 def one(setup: Setup, data: Path, model: Path, sae: Path) -> dict[str, Any]:
     """Foretold, then done."""
-    asked = [str(data), str(model), str(sae), setup.device]
+    query = [str(data), str(model), str(sae), setup.device]
     if setup.small:  # here, where everything is imported already; no figure counts
-        told = measured_estimate(*asked)
+        report = measured_estimate(*query)
     else:
-        command = [sys.executable, "-m", "tests.bench._estimate", *asked]
+        command = [sys.executable, "-m", "tests.bench._estimate", *query]
         done = subprocess.run(command, env=TREE, capture_output=True, text=True, check=True)
-        told = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(done.stdout.splitlines()[-1])
     out = setup.scratch / f"store-{data.name}"
     begin = time.perf_counter()
     most = peak(
@@ -66,6 +67,6 @@ def one(setup: Setup, data: Path, model: Path, sae: Path) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     steps = json.loads((out / "run.json").read_text())["seconds"]
     return {
-        "foretold": told,
+        "foretold": report,
         "actual": {"seconds": seconds, "memory": most, "bytes": size, "steps": steps},
     }

@@ -33,7 +33,7 @@ def tokens(sae: SaeV, hidden: list[Tensor], modality: list[NDArray[np.uint8]], s
     Args:
         hidden: h [s, d] of each sample. modality: [s] of each.
     """
-    found = []
+    results = []
     for row, (hidden_sd, kind_s) in enumerate(zip(hidden, modality, strict=True)):
         for position in range(len(kind_s)):
             kind = int(kind_s[position])
@@ -41,11 +41,11 @@ def tokens(sae: SaeV, hidden: list[Tensor], modality: list[NDArray[np.uint8]], s
             if kind not in (TEXT, IMAGE) or float(hidden_d.norm()) > scale.sink_norm[kind]:
                 continue
             stored = (sae.encode(hidden_d[None])[0] * 2.0**scale.log2).half().tolist()
-            found.append(Token(row, position, kind, hidden_d.to(torch.bfloat16).double().tolist(), stored))
-    return found
+            results.append(Token(row, position, kind, hidden_d.to(torch.bfloat16).double().tolist(), stored))
+    return results
 
 
-def omega(found: list[Token], delta: NDArray[np.float64], unit: float, k: int) -> NDArray[np.float64]:
+def omega(results: list[Token], delta: NDArray[np.float64], unit: float, k: int) -> NDArray[np.float64]:
     """ω `paired` of every feature: of all tokens above δ the best of each sample and modality, k of each, mean cosine.
 
     Args:
@@ -54,7 +54,7 @@ def omega(found: list[Token], delta: NDArray[np.float64], unit: float, k: int) -
     result = np.full(len(delta), np.nan)
     for feature, limit in enumerate(delta.tolist()):
         sides: dict[int, dict[int, Token]] = {TEXT: {}, IMAGE: {}}
-        firing = [token for token in found if token.stored[feature] * unit > limit]
+        firing = [token for token in results if token.stored[feature] * unit > limit]
         for token in sorted(firing, key=lambda t, f=feature: (-t.stored[f], t.row, t.position)):
             sides[token.modality].setdefault(token.row, token)
         text, image = (list(side.values())[:k] for side in sides.values())

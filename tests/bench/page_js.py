@@ -24,7 +24,7 @@ def run(setup: Setup) -> dict[str, Any]:
     command = [sys.executable, "-m", "backend.cli", "serve", store, "--port", str(port), "--no-live"]
     server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    found: dict[str, dict[str, int]] = {}
+    result: dict[str, dict[str, int]] = {}
     try:
         until_ready(server, url)
         with sync_playwright() as playwright:
@@ -35,16 +35,16 @@ def run(setup: Setup) -> dict[str, Any]:
                 tab.on("response", lambda r, s=scripts: s.update({r.url: len(gzip.compress(r.body()))})
                        if r.request.resource_type == "script" else None)  # fmt: skip
                 tab.goto(url + page, wait_until="networkidle")
-                found[page] = {name.removeprefix(url): size for name, size in scripts.items()}
+                result[page] = {name.removeprefix(url): size for name, size in scripts.items()}
                 tab.context.close()
             browser.close()
     finally:
         server.terminate()
         server.wait()
-    size = {page: sum(scripts.values()) for page, scripts in found.items()}
+    size = {page: sum(scripts.values()) for page, scripts in result.items()}
     most = max(size, key=lambda page: size[page])
     figure: Figure = {
         "what": "JavaScript of a page, compressed", "value": size[most] / 1000, "unit": "KB", "goal": 30.0,
         "sense": "≤", "note": f"gzip, every module that the page asks for; the largest of {len(pages)} pages is {most}",
     }  # fmt: skip
-    return {"options": {"pages": len(pages)}, "figures": [figure], "bytes": found}
+    return {"options": {"pages": len(pages)}, "figures": [figure], "bytes": result}

@@ -13,7 +13,7 @@ from precompute.steps import weigh
 from precompute.steps.omega import K_PAIRED
 from precompute.store.making.unfinished import Collected, load_step
 from tests.bench import naive
-from tests.bench.collect import Known, Ready, some
+from tests.bench.collect import Known, Ready, subset
 from tests.bench.common import Figure, Setup, alternately, ratio
 
 SAMPLES, ROUNDS, SAME = 200, 3, 1e-5
@@ -21,7 +21,7 @@ SAMPLES, ROUNDS, SAME = 200, 3, 1e-5
 
 def run(setup: Setup) -> dict[str, Any]:
     n, rounds = (40, 1) if setup.small else (SAMPLES, ROUNDS)
-    mllm, sae, data, plan = some(setup, n)
+    mllm, sae, data, plan = subset(setup, n)
     part = setup.scratch / "part"
     decoder = Collector(mllm, sae, data, plan, part, 0)
     batches = {i: decoder.load([data.rows[at] for at in batch]) for i, batch in enumerate(plan.batches)}
@@ -30,7 +30,7 @@ def run(setup: Setup) -> dict[str, Any]:
     manifest = {**job.run(), **merge.merge(job, n), "sae": {"n_features": sae.n_features}}
     options = {"directions": lambda: sae.directions_fd.numpy(), "resamples": 1000}
     weigh.run(part, manifest, options)
-    found = load_step(part, "weigh")
+    result = load_step(part, "weigh")
     scale, unit = Scale.from_manifest(manifest), Collected(part, manifest).unit
 
     # What both are given: every sample's h, computed beforehand in the same batches.
@@ -45,7 +45,7 @@ def run(setup: Setup) -> dict[str, Any]:
     omegas: dict[str, Any] = {}
 
     def paper() -> None:
-        omegas["paper"] = naive.omega(naive.tokens(sae, hidden, modality, scale), found["delta"], unit, K_PAIRED)
+        omegas["paper"] = naive.omega(naive.tokens(sae, hidden, modality, scale), result["delta"], unit, K_PAIRED)
 
     def ours() -> None:
         for path in (part / "shards").glob("*"):

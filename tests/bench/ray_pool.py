@@ -62,8 +62,8 @@ def run(setup: Setup) -> dict[str, Any]:
         "note": f"{n} pairs in {len(plan.shards)} shards; the scale, which the first finds out, waited for; "
         f"plain processes that do the forward alone: {bare:.2f} ×",
     }  # fmt: skip
-    told = {"samples": n, "shards": len(plan.shards), "rounds": rounds}
-    return {"options": told, "figures": [figure], "seconds": seconds}
+    report = {"samples": n, "shards": len(plan.shards), "rounds": rounds}
+    return {"options": report, "figures": [figure], "seconds": seconds}
 
 
 @contextmanager

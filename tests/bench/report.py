@@ -31,19 +31,19 @@ def number(value: float | None, unit: str) -> str:
     return f"{digits} {unit}".strip()
 
 
-def figures(found: list[dict[str, Any]]) -> str:
+def figures(actual: list[dict[str, Any]]) -> str:
     rows: list[Row] = [
         (f["what"], number(f["value"], f["unit"]), f"{f['sense']} {number(f['goal'], f['unit'])}", SAID[met(f)],
          f["note"], f"`{result['name']}`")
-        for result in found for f in result["figures"]
+        for result in actual for f in result["figures"]
     ]  # fmt: skip
     return table(("what", "measured", "goal", "reached", "how", "benchmark"), rows)
 
 
-def runs(found: list[dict[str, Any]]) -> str:
+def runs(actual: list[dict[str, Any]]) -> str:
     """How each result was made, and on what."""
     rows: list[Row] = []
-    for result in found:
+    for result in actual:
         m = result["machine"]
         options = ", ".join(f"{name} {value}" for name, value in result["options"].items())
         torch = m["versions"]["torch"]
@@ -53,49 +53,50 @@ def runs(found: list[dict[str, Any]]) -> str:
     return table(("command", "options", "machine", "took"), rows)
 
 
-def steps(found: list[dict[str, Any]]) -> str:
+def steps(actual: list[dict[str, Any]]) -> str:
     """Where the wall time of a whole run goes."""
-    for result in found:
+    for result in actual:
         if result["name"] == "collect":
-            told = dict(result["steps"])
-            total = told.pop("total")
-            rows: list[Row] = [(f"`{name}`", f"{seconds / total:.1%}") for name, seconds in told.items()]
+            report = dict(result["steps"])
+            total = report.pop("total")
+            rows: list[Row] = [(f"`{name}`", f"{seconds / total:.1%}") for name, seconds in report.items()]
             return table(("step", "share of the whole run"), rows)
     return "Not measured."
 
 
-def beside(found: list[dict[str, Any]]) -> str:
+def reference(actual: list[dict[str, Any]]) -> str:
     """What `collect` does beside the forward."""
-    told = {
+    report = {
         "forward": "the model to layer L", "encode": "encoder, and ‖h − ĥ‖² over active features",
         "shards": "accumulators, the shards' files, and the scale from the first 64 samples",
         "merge": "merge: lists, maxima, residuals of D_s, records, vocabulary",
     }  # fmt: skip
-    for result in found:
+    for result in actual:
         if "profile" in result:
             whole = sum(result["profile"].values())
             rows: list[Row] = [
-                (told[name], f"{seconds:.2f}", f"{seconds / whole:.1%}") for name, seconds in result["profile"].items()
+                (report[name], f"{seconds:.2f}", f"{seconds / whole:.1%}")
+                for name, seconds in result["profile"].items()
             ]
             return table(("piece", "seconds", "share"), rows)
     return "Not measured."
 
 
-def floor(found: list[dict[str, Any]]) -> str:
+def floor(actual: list[dict[str, Any]]) -> str:
     """Beside SAEDashboard: where our seconds go, and the ratio if only what nobody goes without were left of them."""
     rows: list[Row] = []
-    for result in found:
+    for result in actual:
         if result["name"] != "dashboard":
             continue
-        for name, told in result["seconds"].items():
-            ours, forward, products = (float(np.median(told[kind])) for kind in ("ours", "forward", "products"))
-            steps = {step: float(np.median([one[step] for one in told["steps"]])) for step in told["steps"][0]}
+        for name, report in result["seconds"].items():
+            ours, forward, products = (float(np.median(report[kind])) for kind in ("ours", "forward", "products"))
+            steps = {step: float(np.median([one[step] for one in report["steps"]])) for step in report["steps"][0]}
             n_features, limits = int(name.split()[1]), []
             for way in WAYS:
                 theirs = None
-                if way in told:
+                if way in report:
                     n_batches = n_features // result["options"]["batch"]
-                    theirs = extrapolated(told[way], n_batches, once=way == "cache") / (forward + products)
+                    theirs = extrapolated(report[way], n_batches, once=way == "cache") / (forward + products)
                 limits.append("–" if theirs is None else f"{theirs:.0f} × of {goal(n_features, way):.0f}")
             rest = ours - steps["collect"] - steps["index"] - steps["write"] - steps["verify"]
             rows.append(
@@ -109,9 +110,9 @@ def floor(found: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
-def encoder(found: list[dict[str, Any]]) -> str:
+def encoder(actual: list[dict[str, Any]]) -> str:
     """Beside the paper's way: the ratio if only the SAE's encoder were left of ours."""
-    for result in found:
+    for result in actual:
         if result["name"] == "paper":
             paper, ours, alone = (float(np.median(result["seconds"][way])) for way in ("paper", "ours", "encoder"))
             row = (f"{paper:.1f}", f"{ours:.2f}", f"{alone:.2f}", f"{paper / ours:.0f} ×", f"{paper / alone:.0f} ×")
@@ -120,11 +121,11 @@ def encoder(found: list[dict[str, Any]]) -> str:
 
 
 def rendered(page: str) -> str:
-    found = results()
+    actual = results()
     parts = {
-        "figures": figures(found), "steps": steps(found), "beside": beside(found), "floor": floor(found),
-        "encoder": encoder(found),
-        "runs": runs(found),
+        "figures": figures(actual), "steps": steps(actual), "beside": reference(actual), "floor": floor(actual),
+        "encoder": encoder(actual),
+        "runs": runs(actual),
     }  # fmt: skip
     return splice(page, parts, PAGE)
 

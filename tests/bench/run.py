@@ -22,9 +22,9 @@ NOT_BENCHMARKS = ("common", "run", "report")
 
 def names() -> list[str]:
     """Every benchmark there is."""
-    found = (path.stem for path in HERE.glob("*.py"))
+    results = (path.stem for path in HERE.glob("*.py"))
     return sorted(
-        name for name in found if name not in NOT_BENCHMARKS and not name.startswith(("test_", "_", "naive"))
+        name for name in results if name not in NOT_BENCHMARKS and not name.startswith(("test_", "_", "naive"))
     )
 
 
@@ -33,9 +33,9 @@ def bench(name: str, *, demo: Path, small: bool, device: str, command: str, wide
     module = importlib.import_module(f"tests.bench.{name}")
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        found = module.run(Setup(demo, Path(folder), small, device, wide or Path(folder) / "wide"))
+        results = module.run(Setup(demo, Path(folder), small, device, wide or Path(folder) / "wide"))
         seconds = time.monotonic() - begin
-    return {"name": name, "command": command, "machine": machine(), "took_s": round(seconds, 1), **found}
+    return {"name": name, "command": command, "machine": machine(), "took_s": round(seconds, 1), **results}
 
 
 def summary_line(result: dict[str, Any]) -> str:

@@ -28,14 +28,14 @@ def run(setup: Setup) -> dict[str, Any]:
     lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:n]
     rows = [json.loads(line) for line in lines]
     pictures = [open_image(setup.demo / "data" / row["file_name"]).image for row in rows]
-    asked = {
+    request_args = {
         "a picture": [("", [picture]) for picture in pictures],
         "words": [(row["text"], []) for row in rows],
         "both": [(row["text"], [picture]) for row, picture in zip(rows, pictures, strict=True)],
     }
     figures: list[Figure] = []
-    told = {}
-    for name, pairs in asked.items():
+    report = {}
+    for name, pairs in request_args.items():
         batches = [engine.mllm.prepare([Pair(text, images)]) for text, images in pairs]
 
         def bare(batches: list[Any] = batches) -> None:
@@ -47,11 +47,11 @@ def run(setup: Setup) -> dict[str, Any]:
                 query.search(engine, served, text, images, 24)
 
         seconds = alternately({"forward": bare, "search": search}, rounds)
-        told[name] = seconds
+        report[name] = seconds
         figures.append({
             "what": f"a search by {name} over its forward pass", "value": ratio(seconds["search"], seconds["forward"]),
             "unit": "×", "goal": 1.3, "sense": "≤",
             "note": f"the demo's model to layer L, {n} queries; preparing, encoding, ranking, nearest samples included",
         })  # fmt: skip
     store.close()
-    return {"options": {"queries": n, "rounds": rounds}, "figures": figures, "seconds": told}
+    return {"options": {"queries": n, "rounds": rounds}, "figures": figures, "seconds": report}

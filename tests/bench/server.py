@@ -74,16 +74,16 @@ def asks(store: Store) -> dict[str, tuple[Ask, float]]:
 
 async def client(http: httpx.AsyncClient, ask: Ask, seed: int, end: float) -> list[tuple[float, int]]:
     """(seconds, bytes) of one request a second, at a place in the second of its own."""
-    rng, found = np.random.Generator(np.random.PCG64(seed)), []
+    rng, result = np.random.Generator(np.random.PCG64(seed)), []
     due = time.perf_counter() + float(rng.random())
     while due < end:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         begin = time.perf_counter()
         reply = await http.get(ask(rng))
-        found.append((time.perf_counter() - begin, len(reply.content)))
+        result.append((time.perf_counter() - begin, len(reply.content)))
         reply.raise_for_status()
         due += 1
-    return found
+    return result
 
 
 async def crowd(url: str, ask: Ask, seconds: float) -> np.ndarray:
@@ -92,8 +92,8 @@ async def crowd(url: str, ask: Ask, seconds: float) -> np.ndarray:
         warm = time.perf_counter() + min(2, seconds)  # the first to ask opens files and connections
         await asyncio.gather(*(client(http, ask, 1000 + i, warm) for i in range(CLIENTS)))
         end = time.perf_counter() + seconds
-        found = await asyncio.gather(*(client(http, ask, i, end) for i in range(CLIENTS)))
-    return np.array([one for many in found for one in many])
+        result = await asyncio.gather(*(client(http, ask, i, end) for i in range(CLIENTS)))
+    return np.array([one for many in result for one in many])
 
 
 def run(setup: Setup) -> dict[str, Any]:
@@ -103,18 +103,18 @@ def run(setup: Setup) -> dict[str, Any]:
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     store = Store.open(path)
-    told: dict[str, dict[str, float]] = {}
+    report: dict[str, dict[str, float]] = {}
     try:
         begin = time.perf_counter()
         until_ready(server, url)
         start = time.perf_counter() - begin
         wanted = asks(store)
         for name, (ask, _) in wanted.items():
-            found = asyncio.run(crowd(url, ask, seconds))
-            ms = found[:, 0] * 1000
-            told[name] = {
+            result = asyncio.run(crowd(url, ask, seconds))
+            ms = result[:, 0] * 1000
+            report[name] = {
                 "requests": len(ms), "p50_ms": float(np.median(ms)), "p95_ms": float(np.quantile(ms, 0.95)),
-                "max_ms": float(ms.max()), "bytes": float(found[:, 1].mean()),
+                "max_ms": float(ms.max()), "bytes": float(result[:, 1].mean()),
             }  # fmt: skip
     finally:
         server.terminate()
@@ -123,17 +123,18 @@ def run(setup: Setup) -> dict[str, Any]:
     f, n = store.n_features, store.n_samples
     figures: list[Figure] = [
         {
-            "what": f"{name}: 95 % within", "value": told[name]["p95_ms"], "unit": "ms", "goal": float(goal),
+            "what": f"{name}: 95 % within", "value": report[name]["p95_ms"], "unit": "ms", "goal": float(goal),
             "sense": "≤",
-            "note": f"{f} features, {n} pairs; {CLIENTS} clients on these cores, {told[name]['requests']:.0f} requests",
+            "note": f"{f} features, {n} pairs; {CLIENTS} clients on these cores, "
+            f"{report[name]['requests']:.0f} requests",
         }
         for name, (_, goal) in wanted.items()
     ]  # fmt: skip
     figures.append({
-        "what": "JSON of a feature", "value": told["a feature"]["bytes"] / 1000, "unit": "KB", "goal": 20.0,
+        "what": "JSON of a feature", "value": report["a feature"]["bytes"] / 1000, "unit": "KB", "goal": 20.0,
         "sense": "≤", "note": "mean, before compression",
     })  # fmt: skip
     return {
         "options": {"features": f, "samples": n, "clients": CLIENTS, "seconds": seconds}, "figures": figures,
-        "seconds_to_start": start, "latency": told,
+        "seconds_to_start": start, "latency": report,
     }  # fmt: skip

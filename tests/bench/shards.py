@@ -59,18 +59,18 @@ def run(setup: Setup) -> dict[str, Any]:
     ways: dict[str, tuple[str, ...]] = {"1 shard": cut}
     if not setup.small:
         ways["8 shards"] = (*cut, *eighth)
-    found = {}
+    result = {}
     for name, more in ways.items():
         out = setup.scratch / name.replace(" ", "-")
         peak(command(setup, data, out, *more))
-        found[name] = hashes(out)
+        result[name] = hashes(out)
     out = setup.scratch / "killed"
     killed_once(command(setup, data, out, *cut, *eighth), out)
-    found["killed and resumed"] = hashes(out)
+    result["killed and resumed"] = hashes(out)
     if not setup.small:  # tests/precompute/collect/test_ray.py does it there
-        found |= with_ray(setup, data, (*cut, *eighth))
-    one = found["1 shard"]
-    differ = {way: sorted(k for k in one | files if one.get(k) != files.get(k)) for way, files in found.items()}
+        result |= with_ray(setup, data, (*cut, *eighth))
+    one = result["1 shard"]
+    differ = {way: sorted(k for k in one | files if one.get(k) != files.get(k)) for way, files in result.items()}
 
     few, many = (subset(setup, count) for count in (n_memory, 4 * n_memory))
     full = ("--shard-samples", str(n_memory // 2))  # until one shard is full, more pairs fill it
@@ -82,7 +82,7 @@ def run(setup: Setup) -> dict[str, Any]:
         {
             "what": "ways of cutting a run that give other bytes than one shard",
             "value": float(sum(map(bool, differ.values()))), "unit": "", "goal": 0.0, "sense": "=",
-            "note": f"{', '.join(found)}; SHA-256 of {len(one)} files, all but run.json; {n} pairs, one thread",
+            "note": f"{', '.join(result)}; SHA-256 of {len(one)} files, all but run.json; {n} pairs, one thread",
         },
         {
             "what": "peak memory of the pass over 4 N pairs over that over N",

@@ -74,23 +74,23 @@ class Kept(TokenSampler):
 
 def differing(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Intervention]) -> int:
     """Steps whose tokens or logits, bit for bit, are not those of the same batch without the hook."""
-    found = []
+    result = []
     own, steering.TokenSampler = steering.TokenSampler, Kept  # type: ignore[misc]
     try:
         for hooked in (True, False):
             Kept.steps = []
             both(mllm, sae, batch, n, changes, hooked=hooked)
-            found.append(Kept.steps)
+            result.append(Kept.steps)
     finally:
         steering.TokenSampler = own  # type: ignore[misc]
-    return sum(a[0] != b[0] or not all(map(torch.equal, a[1], b[1])) for a, b in zip(*found, strict=True))
+    return sum(a[0] != b[0] or not all(map(torch.equal, a[1], b[1])) for a, b in zip(*result, strict=True))
 
 
 def timed(ways: Mapping[str, Way], n: int, rounds: int) -> dict[str, list[list[float]]]:
     """What each way told in every round, the ways taking turns."""
-    told: dict[str, list[list[float]]] = {name: [] for name in ways}
-    alternately({name: lambda name=name: told[name].append(ways[name](n)) for name in ways}, rounds)  # type: ignore[misc]
-    return {name: runs[1:] for name, runs in told.items()}  # the first warms up
+    report: dict[str, list[list[float]]] = {name: [] for name in ways}
+    alternately({name: lambda name=name: report[name].append(ways[name](n)) for name in ways}, rounds)  # type: ignore[misc]
+    return {name: runs[1:] for name, runs in report.items()}  # the first warms up
 
 
 def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Intervention]) -> int:

@@ -41,7 +41,7 @@ def sizes(path: Path) -> dict[str, float]:
 
     f, n, e = store.n_features, store.n_samples, store.events
     vectors = 2 * 2 * (f * store.search.index("decoder").d + n * store.search.index("sample_text").d)
-    found = {
+    result = {
         "event": files("events/event", "events/token", "events/sample_token") / len(e.event_feature),
         "feature": (tables(OF_FEATURES) + files("cooccurrence/") + file["index/neighbours.npy"]) / f,
         "vectors": sum(size for name, size in file.items() if name.endswith(".faiss")) / vectors,
@@ -51,7 +51,7 @@ def sizes(path: Path) -> dict[str, float]:
     known = (*OF_FEATURES, *OF_SAMPLES, "vocabulary", "sqlite_", "scores", "flags", "quarantine")
     assert not [name for name in pages if not name.startswith(known)], pages
     store.close()
-    return found
+    return result
 
 
 def run(setup: Setup) -> dict[str, Any]:
@@ -68,10 +68,11 @@ def run(setup: Setup) -> dict[str, Any]:
     }
     figures: list[Figure] = []
     for key, (what, goal, note) in goals.items():
-        for title, found in ((f"{f} features, {n} pairs", big), ("the demo", demo)):
+        for title, result in ((f"{f} features, {n} pairs", big), ("the demo", demo)):
             unit = "×" if key == "vectors" else "bytes"
             figures.append({
-                "what": f"{what}: {title}", "value": found[key], "unit": unit, "goal": goal, "sense": "≤", "note": note,
+                "what": f"{what}: {title}", "value": result[key], "unit": unit, "goal": goal, "sense": "≤",
+                "note": note,
             })  # fmt: skip
     apart = max(abs(half_f["feature"] / big["feature"] - 1), abs(half_n["sample"] / half_f["sample"] - 1))
     figures.append({

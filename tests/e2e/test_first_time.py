@@ -49,20 +49,20 @@ def a_thing(server: Server, truth: dict[str, dict[str, Any]]) -> tuple[str, int]
 
 
 def found_by_word(server: Server, word: str) -> list[int]:
-    found = httpx.get(f"{server.url}/api/v1/search", params={"q": word}).raise_for_status().json()
-    return [feature["id"] for feature in found["features"]]
+    result = httpx.get(f"{server.url}/api/v1/search", params={"q": word}).raise_for_status().json()
+    return [feature["id"] for feature in result["features"]]
 
 
 def share_inside(server: Server, truth: dict[str, dict[str, Any]], feature: int, noun: str) -> float:
     """Of the feature's strongest patches, the share that the true box of such a thing covers by 40 % or more."""
-    found = strongest(server, feature)
-    inside = [is_inside(one["patch"]["box"], truth[one["sample_id"]], noun) for one in found]
+    result = strongest(server, feature)
+    inside = [is_inside(one["patch"]["box"], truth[one["sample_id"]], noun) for one in result]
     return sum(inside) / max(1, len(inside))
 
 
 def strongest(server: Server, feature: int) -> list[dict[str, Any]]:
-    asked = {"modality": "image", "limit": 8}
-    reply = httpx.get(f"{server.url}/api/v1/features/{feature}/examples", params=asked)
+    query = {"modality": "image", "limit": 8}
+    reply = httpx.get(f"{server.url}/api/v1/features/{feature}/examples", params=query)
     return list(reply.raise_for_status().json()["items"])
 
 
@@ -141,8 +141,8 @@ def test_a_moved_threshold_changes_the_flagged_samples_and_the_export(page: Page
     assert len(exported(page, "export-flag")) == n - over
 
     page.goto("/quality?by=pooled-cosine&keep=20")
-    kept = int(page.get_by_test_id("kept").inner_text().replace(",", ""))
-    assert len(exported(page, "export-keep")) == kept == round(0.2 * n)
+    remaining = int(page.get_by_test_id("kept").inner_text().replace(",", ""))
+    assert len(exported(page, "export-keep")) == remaining == round(0.2 * n)
 
 
 def exported(page: Page, link: str) -> list[str]:

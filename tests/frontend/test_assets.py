@@ -88,14 +88,14 @@ def test_javascript_of_a_page_is_small(client: TestClient, sample_id: str, path:
 
 def test_packages_from_npm_are_those_in_use() -> None:
     """What pages load, and what the demo draws and names its things with: nothing else is installed."""
-    asked = set(json.loads((FRONTEND / "package.json").read_text())["dependencies"])
+    query = set(json.loads((FRONTEND / "package.json").read_text())["dependencies"])
     vendored = {
         name.split("/")[2] for m in MODULES_OF_PAGES for name in imports(m.read_text()) if "/vendor/" in name
     }
     assert vendored == set(MODULES)
-    assert asked == vendored | {"@lobehub/fluent-emoji-3d", "unicode-emoji-json"}
+    assert query == vendored | {"@lobehub/fluent-emoji-3d", "unicode-emoji-json"}
     locked = json.loads((FRONTEND / "package-lock.json").read_text())["packages"]
-    assert set(locked) == {"", *(f"node_modules/{name}" for name in asked)}
+    assert set(locked) == {"", *(f"node_modules/{name}" for name in query)}
 
 
 def test_pages_send_nothing_inline(client: TestClient) -> None:

@@ -92,10 +92,10 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
     from playwright.sync_api import expect
 
     server = Running(Settings(stores=[made / "store"], device="cpu"), ready=False)
-    asked: list[str] = []
+    query: list[str] = []
     with server.held_up(), server:
         page = browser.new_context(base_url=server.url).new_page()
-        page.on("request", lambda request: asked.append(request.url.removeprefix(server.url)))
+        page.on("request", lambda request: query.append(request.url.removeprefix(server.url)))
         page.goto("/steer")
         with page.expect_response("**/api/v1/live*", timeout=20_000) as reply:
             pass
@@ -104,4 +104,4 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
         server.let_go()
         expect(page.locator("#steer")).to_have_attribute("data-ready", "yes", timeout=60_000)
         page.context.close()
-    assert not any(path.startswith("/api/v1/store") for path in asked), asked
+    assert not any(path.startswith("/api/v1/store") for path in query), query

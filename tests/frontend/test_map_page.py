@@ -37,7 +37,7 @@ def opened(context: BrowserContext, address: str = "/map") -> Page:
 def painted(page: Page) -> set[str]:
     """Colours of the pixels on the canvas, but for its ground and blends."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    found: list[list[int]] = page.evaluate(
+    result: list[list[int]] = page.evaluate(
         """() => {
           const canvas = document.getElementById("map");
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -49,7 +49,7 @@ def painted(page: Page) -> set[str]:
           return [...counts];
         }"""
     )
-    return {f"#{colour:06x}" for colour, _ in found}
+    return {f"#{colour:06x}" for colour, _ in result}
 
 
 def place(page: Page, columns: mapfile.FeatureMap, feature: int) -> tuple[float, float]:
@@ -87,8 +87,8 @@ def test_what_is_found_and_chosen_stands_in_the_page(client: TestClient) -> None
     expected = client.get("/api/v1/features?q=red&limit=500").json()["items"]
     assert ids and sorted(map(int, ids[1].split(","))) == [one["id"] for one in expected]
     neighbours = client.get(f"/api/v1/features/{RED}").json()["neighbours"]["decoder"]
-    told = ",".join(str(one["id"]) for one in neighbours)
-    assert f'data-feature="{RED}" data-neighbours="{told}"' in page
+    report = ",".join(str(one["id"]) for one in neighbours)
+    assert f'data-feature="{RED}" data-neighbours="{report}"' in page
     assert "no feature 99999" in client.get("/map?feature=99999").text
 
 

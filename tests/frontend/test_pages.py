@@ -114,9 +114,9 @@ def test_empty_form_fields_are_no_filter(client: TestClient) -> None:
 def test_moving_the_threshold_changes_the_flagged_samples(client: TestClient) -> None:
     def n_flagged(threshold: float) -> int:
         page = client.get(f"/quality?flag=mismatch&threshold={threshold}").text
-        found = re.search(r'data-testid="flagged-count">([\d,]+)<', page)
-        assert found
-        return int(found[1].replace(",", ""))
+        result = re.search(r'data-testid="flagged-count">([\d,]+)<', page)
+        assert result
+        return int(result[1].replace(",", ""))
 
     counts = [n_flagged(t) for t in (0.0, 0.5, 0.9, 2.0)]
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[1] and counts[-1] == 0
@@ -124,11 +124,11 @@ def test_moving_the_threshold_changes_the_flagged_samples(client: TestClient) ->
 
 def test_keep_share_matches_the_export(client: TestClient) -> None:
     page = client.get("/quality?by=pooled-cosine&keep=25").text
-    kept = re.search(r'data-testid="kept">([\d,]+)<', page)
+    remaining = re.search(r'data-testid="kept">([\d,]+)<', page)
     link = re.search(r'href="([^"]+)" data-testid="export-keep"', page)
-    assert kept and link
+    assert remaining and link
     lines = client.get(link[1].replace("&amp;", "&")).text.splitlines()
-    assert len(lines) == int(kept[1]) > 0
+    assert len(lines) == int(remaining[1]) > 0
 
 
 def test_export_follows_the_moved_threshold(client: TestClient) -> None:
@@ -137,12 +137,12 @@ def test_export_follows_the_moved_threshold(client: TestClient) -> None:
         over = re.search(r'data-testid="flagged-count">([\d,]+)<', page)
         link = re.search(r'href="([^"]+)" data-testid="export-flag"', page)
         keep = re.search(r'href="([^"]+)" data-testid="export-keep"', page)
-        kept = re.search(r'data-testid="kept">([\d,]+)<', page)
-        assert over and link and keep and kept
+        remaining = re.search(r'data-testid="kept">([\d,]+)<', page)
+        assert over and link and keep and remaining
         total = client.get("/api/v1/samples?limit=1").json()["total"]
         lines = client.get(link[1].replace("&amp;", "&")).text.splitlines()
         assert len(lines) == total - int(over[1])
-        assert len(client.get(keep[1].replace("&amp;", "&")).text.splitlines()) == int(kept[1])
+        assert len(client.get(keep[1].replace("&amp;", "&")).text.splitlines()) == int(remaining[1])
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/features/999999", "/samples/no-such-sample"])
@@ -154,10 +154,10 @@ def test_missing_pages_are_designed(client: TestClient, path: str) -> None:
 def test_wrong_parameters_get_a_page_with_the_reason(client: TestClient) -> None:
     reply = client.get("/features?sort=nonsense")
     assert reply.status_code == 422 and "data-error" in reply.text and "sort" in reply.text
-    told = client.get("/api/v1/samples?sort=nonsense&order=up").json()
-    assert [error["where"] for error in told["errors"]] == ["sort", "order"], "several lists of choices are one"
-    assert told["detail"].startswith("sort: choose 'row', 'cosine',") and " or 'few-features'; " in told["detail"]
-    assert told["detail"].endswith("order: choose 'asc' or 'desc'")
+    report = client.get("/api/v1/samples?sort=nonsense&order=up").json()
+    assert [error["where"] for error in report["errors"]] == ["sort", "order"], "several lists of choices are one"
+    assert report["detail"].startswith("sort: choose 'row', 'cosine',") and " or 'few-features'; " in report["detail"]
+    assert report["detail"].endswith("order: choose 'asc' or 'desc'")
 
 
 def test_search_without_the_model_says_why(client: TestClient) -> None:

@@ -19,13 +19,13 @@ def accumulate(
 ) -> dict[str, Array]:
     """The accumulators of the pass, one event at a time: slow, plain, and so a reference."""
     shape = (n_features, 2)
-    found: dict[str, Array] = {
+    result: dict[str, Array] = {
         "count": np.zeros(shape, np.int64), "total": np.zeros(shape, np.int64),
         "max": np.zeros(shape, np.float16),
         "hist": np.zeros((*shape, N_BINS), np.int64),
     }  # fmt: skip
     for name, extra in (("top", (TOP,)), ("band", (4, BAND))):
-        found |= {
+        result |= {
             f"{name}_row": np.full((*shape, *extra), -1, np.int64),
             f"{name}_position": np.full((*shape, *extra), -1, np.int32),
             f"{name}_value": np.zeros((*shape, *extra), np.float16),
@@ -35,10 +35,10 @@ def accumulate(
     for k, m, v, r, p in zip(
         feature.tolist(), modality.tolist(), value, row.tolist(), position.tolist(), strict=True
     ):
-        found["count"][k, m] += 1
-        found["total"][k, m] += int(float(v) * 2**24)
-        found["max"][k, m] = max(found["max"][k, m], v)
-        found["hist"][k, m, int(v.view(np.uint16)) >> 7] += 1
+        result["count"][k, m] += 1
+        result["total"][k, m] += int(float(v) * 2**24)
+        result["max"][k, m] = max(result["max"][k, m], v)
+        result["hist"][k, m, int(v.view(np.uint16)) >> 7] += 1
         lists.setdefault((k, m), []).append((float(v), r, p))
 
     def one_a_sample(tokens: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
@@ -52,8 +52,8 @@ def accumulate(
 
         def put(name: str, at: tuple[int, ...], entries: list[tuple[float, int, int]], n: Counter[int]) -> None:
             for i, (v, r, p) in enumerate(entries):
-                found[f"{name}_row"][(*at, i)], found[f"{name}_position"][(*at, i)] = r, p
-                found[f"{name}_value"][(*at, i)], found[f"{name}_n_active"][(*at, i)] = v, n[r]
+                result[f"{name}_row"][(*at, i)], result[f"{name}_position"][(*at, i)] = r, p
+                result[f"{name}_value"][(*at, i)], result[f"{name}_n_active"][(*at, i)] = v, n[r]
 
         put("top", (k, m), one_a_sample(tokens)[:TOP], n_active)
         octave = np.floor(np.log2(max(e[0] for e in tokens)))
@@ -61,4 +61,4 @@ def accumulate(
             inside = one_a_sample([e for e in tokens if min(3, octave - np.floor(np.log2(e[0]))) == band])
             inside.sort(key=lambda e: hashlib.sha256(f"0,{k},{e[1]}".encode()).digest())
             put("band", (k, m, band), inside[:BAND], n_active)
-    return found
+    return result

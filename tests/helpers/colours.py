@@ -10,12 +10,12 @@ from backend.app import FRONTEND
 def palette(theme: int) -> dict[str, str]:
     """Custom properties of tokens.css in the light (0) or the dark (1) theme."""
     source = (FRONTEND / "static" / "css" / "tokens.css").read_text()
-    found = {}
+    result = {}
     for name, value in re.findall(r"--([a-z0-9-]+):\s*([^;]+);", source):
         colours = re.findall(r"#[0-9a-f]{6}", value)
         if colours:
-            found[name] = colours[theme] if len(colours) == 2 else colours[0]
-    return found
+            result[name] = colours[theme] if len(colours) == 2 else colours[0]
+    return result
 
 
 def luminance(colour: str) -> float:

@@ -17,7 +17,7 @@ class Hub:
     """Serves ROOT/OWNER/REPO/… until the block ends; `asked` lists the files that were fetched."""
 
     def __init__(self, root: Path) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,16 +43,16 @@ class Hub:
                     names = sorted(one.name for one in (root / listed[1] / listed[2]).glob("*"))
                     body = json.dumps([{"type": "file", "path": f"{listed[2]}/{name}", "oid": ""} for name in names])
                     return self.answer(200, body.encode(), Content_Type="application/json")
-                found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
-                if found is None or not (root / found[1] / found[2]).is_file():
-                    known = found is not None and (root / found[1]).is_dir()
+                result = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
+                if result is None or not (root / result[1] / result[2]).is_file():
+                    known = result is not None and (root / result[1]).is_dir()
                     return self.answer(404, X_Error_Code="EntryNotFound" if known else "RepoNotFound")
-                body = (root / found[1] / found[2]).read_bytes()
+                body = (root / result[1] / result[2]).read_bytes()
                 tag = f'"{hashlib.sha256(body).hexdigest()}"'
                 if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
                     return self.answer(206, body[int(part[1]) : int(part[2]) + 1], ETag=tag)
                 if self.command == "GET":
-                    hub.asked.append(f"{found[1]}/{found[2]}")
+                    hub.requests.append(f"{result[1]}/{result[2]}")
                 return self.answer(200, body, ETag=tag)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

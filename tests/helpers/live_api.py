@@ -25,8 +25,8 @@ def upload(data: bytes) -> dict[str, Any]:
 def events(reply: Any) -> list[tuple[str, dict[str, Any]]]:
     """Server-sent events of a whole reply."""
     blocks = [block for block in reply.text.split("\n\n") if block.strip()]
-    found = []
+    result = []
     for block in blocks:
         fields = dict(line.split(": ", 1) for line in block.splitlines())
-        found.append((fields["event"], json.loads(fields["data"])))
-    return found
+        result.append((fields["event"], json.loads(fields["data"])))
+    return result

@@ -49,14 +49,14 @@ class Reference:
                     self.unit_centred[r, m] = np.mean([unit(self.h[i] - self.mu[m]) for i in mine], axis=0)
 
     def firing(self, k: int, delta: float, modality: int, *, once: bool) -> list[int]:
-        found = [
+        result = [
             i for i in range(len(self.row)) if self.kind[i] == modality and self.z[i].get(k, 0.0) > delta
         ]
-        found.sort(key=lambda i: (-self.z[i][k], self.row[i], self.pos[i]))
+        result.sort(key=lambda i: (-self.z[i][k], self.row[i], self.pos[i]))
         if not once:
-            return found
+            return result
         seen: set[int] = set()
-        return [i for i in found if not (self.row[i] in seen or seen.add(self.row[i]))]  # type: ignore[func-returns-value]
+        return [i for i in result if not (self.row[i] in seen or seen.add(self.row[i]))]  # type: ignore[func-returns-value]
 
     def paired(self, k: int, delta: float, d_k: np.ndarray, draws: np.ndarray) -> dict[str, float] | None:
         sides = {m: self.firing(k, delta, m, once=True) for m in (TEXT, IMAGE)}

@@ -20,14 +20,14 @@ def naive(offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, omeg
         for t in range(len(modality_t))
     ]
     on_text = {k for t, own in enumerate(events) if modality_t[t] == TEXT for k, _ in own}
-    found: dict[str, list[float]] = {name: [] for name in patches.SCORES}
+    result: dict[str, list[float]] = {name: [] for name in patches.SCORES}
     for t, own in enumerate(events):
         if modality_t[t] in (IMAGE, SINK):
-            found["l0"].append(len(own))
-            found["l1"].append(sum(z for _, z in own))
-            found["cooccurring-l0"].append(sum(k in on_text for k, _ in own))
-            found["cosine"].append(sum(float(omega_f[k]) for k, _ in own if not np.isnan(omega_f[k])))
-    return found
+            result["l0"].append(len(own))
+            result["l1"].append(sum(z for _, z in own))
+            result["cooccurring-l0"].append(sum(k in on_text for k, _ in own))
+            result["cosine"].append(sum(float(omega_f[k]) for k, _ in own if not np.isnan(omega_f[k])))
+    return result
 
 
 def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) -> list[Array]:

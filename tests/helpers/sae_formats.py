@@ -65,13 +65,13 @@ CLASSES: dict[str, tuple[str, dict[str, object], Callable[[State], State]]] = {
 def dictionary(folder: Path, kind: str, state: State, *, pickled: bool, **trainer: object) -> Path:
     """A folder as dictionary_learning's `trainSAE` leaves it."""
     folder.mkdir(parents=True)
-    told = {
+    report = {
         "trainer_class": "Trainer", "dict_class": kind, "activation_dim": tiny.D_MODEL, "dict_size": tiny.N_FEATURES,
         "layer": tiny.LAYER, "lm_name": "some/model", "wandb_name": "topk-run", "submodule_name": None,
         "device": "cuda:0", **({"k": 8} if "TopK" in kind else {}), **trainer,
     }  # fmt: skip
-    told = {name: value for name, value in told.items() if value != "absent"}
-    (folder / "config.json").write_text(json.dumps({"trainer": told, "buffer": {"d_submodule": 32, "io": "out"}}))
+    report = {name: value for name, value in report.items() if value != "absent"}
+    (folder / "config.json").write_text(json.dumps({"trainer": report, "buffer": {"d_submodule": 32, "io": "out"}}))
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     if pickled:
         torch.save(tensors, folder / "ae.pt")

@@ -49,11 +49,11 @@ def word_feature(word: str) -> int:
 
 def tokenise(text: str) -> list[tuple[int, str]]:
     """(token id, its word) of a caption."""
-    found = []
+    result = []
     for word in text.split():
         for piece in PIECES.get(word, [" " + word if word != "." else "."]):
-            found.append((TOKEN[piece], word))
-    return found
+            result.append((TOKEN[piece], word))
+    return result
 
 
 class World(NamedTuple):
@@ -158,8 +158,8 @@ class Collecting:
         self._add_sides(modality, stored, h_td)
         for name, code in (("n_text", TEXT), ("n_image", IMAGE), ("n_special", SPECIAL), ("n_sink", SINK)):
             self.sample[name].append(int((modality == code).sum()))
-        likelihood = rng.uniform(1, 2) + 2 * (scene.said != scene.drawn) if scene.said else float("nan")
-        self.sample["caption_nll"].append(likelihood)
+        words = scene.caption_words
+        self.sample["caption_nll"].append(rng.uniform(1, 2) + 2 * (words != scene.drawn) if words else float("nan"))
         counted = np.flatnonzero(modality <= IMAGE)
         self.resid.append(to_bf16(h_td[counted]))
         self.resid_row.append(np.full(len(counted), row))

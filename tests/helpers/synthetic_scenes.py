@@ -21,7 +21,7 @@ class Scene(NamedTuple):
 
     sample_id: str
     text: str
-    said: tuple[str, ...]
+    caption_words: tuple[str, ...]
     drawn: tuple[str, ...]  # colour, thing
     cells: tuple[tuple[int, int], ...]
     planted: str | None
@@ -49,13 +49,13 @@ def make_scenes(n: int, rng: np.random.Generator) -> list[Scene]:
         colour, thing = str(rng.choice(list(COLOURS))), str(rng.choice(THINGS))
         top, left = int(rng.integers(0, GRID - 1)), int(rng.integers(0, GRID - 1))
         cells = tuple((top + r, left + c) for r in (0, 1) for c in (0, 1))
-        said, drawn = (colour, thing), (colour, thing)
+        caption_words, drawn = (colour, thing), (colour, thing)
         jitter = int(rng.integers(0, 1000))
         if kind == "near-duplicate":
-            drawn, said, cells, jitter = scenes[0].drawn, scenes[0].drawn, scenes[0].cells, scenes[0].jitter
+            drawn, caption_words, cells, jitter = scenes[0].drawn, scenes[0].drawn, scenes[0].cells, scenes[0].jitter
         if kind == "caption":
             others = [c for c in COLOURS if c != colour], [t for t in THINGS if t != thing]
-            said = (str(rng.choice(others[0])), str(rng.choice(others[1])))
+            caption_words = (str(rng.choice(others[0])), str(rng.choice(others[1])))
         if kind in ("blank", "dark"):
             drawn = ()
         forms = (
@@ -63,12 +63,12 @@ def make_scenes(n: int, rng: np.random.Generator) -> list[Scene]:
             "there is one {} {} on plain ground .",
             "the {} {} with the ground .",
         )
-        text = str(rng.choice(forms)).format(*said)
+        text = str(rng.choice(forms)).format(*caption_words)
         if kind == "empty":
-            text, said = "", ()
+            text, caption_words = "", ()
         if kind == "repeated":
-            text = " ".join([f"a {said[0]} {said[1]}"] * 4)
-        scenes.append(Scene(f"s{i:05d}", text, said, drawn, cells, kind, jitter))
+            text = " ".join([f"a {caption_words[0]} {caption_words[1]}"] * 4)
+        scenes.append(Scene(f"s{i:05d}", text, caption_words, drawn, cells, kind, jitter))
     return scenes
 
 

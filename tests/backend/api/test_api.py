@@ -226,9 +226,9 @@ def test_cooccurrence(client: TestClient) -> None:
 
 
 def test_search_by_words(client: TestClient) -> None:
-    found = get(client, "/search", q="dog")
-    assert found["features"][0]["label"] == "dog"
-    assert found["samples"] and all("dog" in s["text"] for s in found["samples"])
+    result = get(client, "/search", q="dog")
+    assert result["features"][0]["label"] == "dog"
+    assert result["samples"] and all("dog" in s["text"] for s in result["samples"])
     assert get(client, "/search", q='"*()&')["features"] == []
 
 
@@ -264,9 +264,9 @@ def test_filter_streams_the_best(client: TestClient) -> None:
     clean = [s for s in walk(client, "/samples") if s["sample_id"] not in bad]
     assert len(rows) == round(len(clean) / 4) == int(reply.headers["x-kept-count"])
     cut = min(row["pooled-cosine"] for row in rows)
-    kept = {row["id"] for row in rows}
-    assert not kept & bad
-    assert all(s["scores"]["pooled-cosine"] <= cut for s in clean if s["sample_id"] not in kept)
+    remaining = {row["id"] for row in rows}
+    assert not remaining & bad
+    assert all(s["scores"]["pooled-cosine"] <= cut for s in clean if s["sample_id"] not in remaining)
     ids = client.get(f"{API}/filter", params={"by": "pooled-cosine", "keep": 100, "format": "ids"}).text.split()
     assert ids == [s["sample_id"] for s in walk(client, "/samples")]
 

@@ -23,8 +23,8 @@ def test_clients_keep_it(client: TestClient) -> None:
     content_id = client.get("/api/v1/store").json()["content_id"]
     fresh = client.get("/api/v1/map")
     assert fresh.headers["cache-control"] == "no-cache"
-    kept = client.get("/api/v1/map", headers={"If-None-Match": fresh.headers["etag"]})
-    assert kept.status_code == 304 and not kept.content and kept.headers["etag"] == fresh.headers["etag"]
+    remaining = client.get("/api/v1/map", headers={"If-None-Match": fresh.headers["etag"]})
+    assert remaining.status_code == 304 and not remaining.content and remaining.headers["etag"] == fresh.headers["etag"]
     assert "immutable" in client.get("/api/v1/map", params={"v": content_id[:12]}).headers["cache-control"]
     assert client.get("/api/v1/map", params={"v": "another"}).headers["cache-control"] == "no-cache"
 

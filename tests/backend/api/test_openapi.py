@@ -83,8 +83,8 @@ values = st.one_of(
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_odd_parameters_give_problem_details_never_a_500(client: TestClient, app: FastAPI, data: Any) -> None:
-    asked = [(path, one) for method, path, one in operations(app.openapi()) if method == "get"]
-    path, one = data.draw(st.sampled_from(asked))
+    query = [(path, one) for method, path, one in operations(app.openapi()) if method == "get"]
+    path, one = data.draw(st.sampled_from(query))
     params: list[tuple[str, str]] = []
     for parameter in one.get("parameters", []):
         if parameter["in"] == "path":

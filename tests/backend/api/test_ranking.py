@@ -25,13 +25,13 @@ def test_the_ranking_is_the_methods(store: Store) -> None:
     events = store.events.of(row)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
     table, n = store.features.table, store.n_samples
-    for asked in ((TEXT,), (IMAGE,), (TEXT, IMAGE)):
-        ranked = rank(largest, table, n, asked)
+    for query in ((TEXT,), (IMAGE,), (TEXT, IMAGE)):
+        ranked = rank(largest, table, n, query)
         expected = {}
         for k in range(store.n_features):
             products = []
             for m, side in enumerate(("text", "image")):
-                if m not in asked:
+                if m not in query:
                     continue
                 with_k = int(table[f"samples_{side}"][k])
                 best = 0.0

@@ -25,16 +25,16 @@ from tests.helpers import tiny
 
 
 def test_the_stores_own_figures(client: TestClient, store_path: Path) -> None:
-    found = client.get("/api/v1/sae").json()
+    result = client.get("/api/v1/sae").json()
     manifest = json.loads((store_path / "manifest.json").read_text())
     features = client.get("/api/v1/features", params={"limit": 500}).json()["items"]
     dead = {side: sum(f[f"density_{side}"] == 0 for f in features) for side in ("text", "image")}
     both = sum(f["density_text"] == f["density_image"] == 0 for f in features)
-    assert found["dead"] == {**dead, "both": both} and both > 0
+    assert result["dead"] == {**dead, "both": both} and both > 0
     assert both == client.get("/api/v1/store").json()["verdicts"]["dead"]
-    assert client.get("/api/v1/store").json()["quality"]["dead"] == found["dead"]
-    assert found["sha256"] == manifest["sae"]["sha256"] and found["n_features"] == len(features)
-    assert found["evaluation"] is None and found["training"] is None and found["notes"] == []
+    assert client.get("/api/v1/store").json()["quality"]["dead"] == result["dead"]
+    assert result["sha256"] == manifest["sae"]["sha256"] and result["n_features"] == len(features)
+    assert result["evaluation"] is None and result["training"] is None and result["notes"] == []
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         buffer_tokens=300, log_every=2,
     )  # fmt: skip
     train(made)
-    told = evaluate(EvaluateOptions(**options, sae=str(root / "sae"), resamples=20, max_samples=12))
-    (root / "sae" / "evaluation.json").write_text(json.dumps(told))
+    details = evaluate(EvaluateOptions(**options, sae=str(root / "sae"), resamples=20, max_samples=12))
+    (root / "sae" / "evaluation.json").write_text(json.dumps(details))
     precompute(Options(**options, sae=str(root / "sae"), out=root / "store"))
     return root
 
@@ -136,14 +136,14 @@ def browser_like(trained: Path) -> Iterator[TestClient]:
 
 
 def test_what_lies_beside_the_sae_is_shown(browser_like: TestClient, trained: Path) -> None:
-    found = browser_like.get("/api/v1/sae").json()
-    told = json.loads((trained / "sae" / "evaluation.json").read_text())
+    result = browser_like.get("/api/v1/sae").json()
+    details = json.loads((trained / "sae" / "evaluation.json").read_text())
     log = json.loads((trained / "sae" / "training.json").read_text())["log"]
-    assert found["notes"] == []
-    assert found["evaluation"]["cross_entropy"] == told["cross_entropy"]
-    assert [one["step"] for one in found["training"]["log"]] == list(range(2, 21, 2))
-    assert found["training"]["log"][-1]["fvu"] == log[-1]["fvu"]
-    assert found["fvu"]["text"] > 0 and found["l0"]["image"] > 0
+    assert result["notes"] == []
+    assert result["evaluation"]["cross_entropy"] == details["cross_entropy"]
+    assert [one["step"] for one in result["training"]["log"]] == list(range(2, 21, 2))
+    assert result["training"]["log"][-1]["fvu"] == log[-1]["fvu"]
+    assert result["fvu"]["text"] > 0 and result["l0"]["image"] > 0
 
     page = browser_like.get("/sae").text
     for name in ("sae-table", "evaluation-table", "evaluation-facts", "training-options"):
@@ -153,7 +153,7 @@ def test_what_lies_beside_the_sae_is_shown(browser_like: TestClient, trained: Pa
     assert len(charts) == 4
     assert all(re.search(r'<path class="[tpb]" d="M[\d. L]+"', one) for one in charts)
     assert [re.findall(r'<path class="(.)"', one) for one in charts] == [["b"], *[["t", "p", "b"]] * 3]
-    assert f"{told['cross_entropy']['original']['value']:.3f}" in page
+    assert f"{details['cross_entropy']['original']['value']:.3f}" in page
     assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]*\ssrc=)", page)
 
 
@@ -173,19 +173,19 @@ def test_both_pages_say_when_it_was_not_made_for_images(trained: Path, tmp_path:
 def test_files_of_another_sae_or_none_at_all(trained: Path, tmp_path: Path) -> None:
     """They are told of, not shown, and never an error."""
     folder = shutil.copytree(trained / "sae", tmp_path / "sae")
-    told = json.loads((folder / "evaluation.json").read_text())
-    other = json.dumps({**told, "sae": {**told["sae"], "sha256": "f" * 64}})
+    details = json.loads((folder / "evaluation.json").read_text())
+    other = json.dumps({**details, "sae": {**details["sae"], "sha256": "f" * 64}})
     for text, note in (
         (other, "another SAE"),
         ("{", "cannot be read"),
         ("[1]", "cannot be read"),
-        (json.dumps({"sae": told["sae"]}), "cannot be read"),
-        (json.dumps({**told, "dead": {"text": None}}), "cannot be read"),
+        (json.dumps({"sae": details["sae"]}), "cannot be read"),
+        (json.dumps({**details, "dead": {"text": None}}), "cannot be read"),
     ):
         (folder / "evaluation.json").write_text(text)
         with TestClient(create_app(Settings(stores=[trained / "store"], live=False, sae=str(folder)))) as client:
-            found = client.get("/api/v1/sae").json()
-            assert found["evaluation"] is None and found["training"] is not None
-            assert len(found["notes"]) == 1 and note in found["notes"][0]
+            result = client.get("/api/v1/sae").json()
+            assert result["evaluation"] is None and result["training"] is not None
+            assert len(result["notes"]) == 1 and note in result["notes"][0]
             page = client.get("/sae").text
             assert 'data-testid="sae-note"' in page and 'data-testid="evaluation-empty"' in page

@@ -53,9 +53,9 @@ def client(root: Path) -> Iterator[TestClient]:
         yield running
 
 
-def steered(client: TestClient, **asked: Any) -> list[Any]:
+def steered(client: TestClient, **query: Any) -> list[Any]:
     """Channel, text and log probability of every token."""
-    reply = client.post(f"{API}/steer", json={"prompt": "a", "max_tokens": 3, **asked})
+    reply = client.post(f"{API}/steer", json={"prompt": "a", "max_tokens": 3, **query})
     assert reply.status_code == 200, reply.text
     return [(one["channel"], one["text"], one["logprob"]) for name, one in events(reply) if name == "token"]
 
@@ -64,12 +64,12 @@ def test_steering_a_sample_is_steering_its_image(client: TestClient, root: Path)
     detail = client.get(f"{API}/samples/long").json()
     (view,) = detail["views"]
     assert (view["rows"], view["cols"]) == (5, 25)
-    asked = {
+    query = {
         "features": [{"id": detail["top_features"]["image"][0]["id"], "strength": 3}], "scope": ["image"],
         "mask": [[0, 4, 24]],
     }  # fmt: skip
     image = base64.b64encode((root / "data" / "long.png").read_bytes()).decode()
-    assert steered(client, sample_id="long", **asked) == steered(client, image=image, **asked)
+    assert steered(client, sample_id="long", **query) == steered(client, image=image, **query)
 
 
 @pytest.mark.parametrize("store", ["all", "none"])

@@ -253,11 +253,11 @@ def test_greedy_is_what_generate_writes(mllm: Mllm, sae: SaeV, batch: Batch) -> 
 
 def test_it_stops_when_nobody_listens(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
     run_events: list[Event] = []
-    asked = []
+    query = []
 
     def stop() -> bool:
-        asked.append(1)
-        return len(asked) >= 3
+        query.append(1)
+        return len(query) >= 3
 
     steer(mllm, sae, batch, [], max_tokens=100, emit=run_events.append, stop=stop)
     assert max(e.step for e in run_events) == 2

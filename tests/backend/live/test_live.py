@@ -48,28 +48,28 @@ def test_a_stored_picture_finds_itself(client: TestClient, made: Path, store: St
     """The live path is the offline path: the same picture has the same activations and is its own nearest."""
     reply = client.post(f"{API}/search", files=upload(original(made, 5)), params={"limit": 100})
     assert reply.status_code == 200, reply.text
-    found = reply.json()
-    assert found["samples"][0]["sample_id"] == "pair-5"
-    assert found["samples"][0]["cosine"] == pytest.approx(1, abs=1e-2)
-    assert found["samples"][0]["modality"] == "image"
+    results = reply.json()
+    assert results["samples"][0]["sample_id"] == "pair-5"
+    assert results["samples"][0]["cosine"] == pytest.approx(1, abs=1e-2)
+    assert results["samples"][0]["modality"] == "image"
     stored = dict(zip(*[x.tolist() for x in store.events.maxima(store.samples.row("pair-5"), 1)], strict=True))
     p999 = store.features.table["p999"]
-    hits = [*found["features"], *found["dense"]]
-    assert len(hits) > 5 and found["n_dense"] >= len(found["dense"])
+    hits = [*results["features"], *results["dense"]]
+    assert len(hits) > 5 and results["n_dense"] >= len(results["dense"])
     for hit in hits:
         assert hit["strength_image"] * p999[hit["id"]] == pytest.approx(stored[hit["id"]], rel=2e-3)
         assert hit["strength_text"] is None and hit["score"] == hit["score_image"]
-    order = [hit["score"] for hit in found["features"]]
+    order = [hit["score"] for hit in results["features"]]
     assert order == sorted(order, reverse=True)
 
 
 def test_grids_of_a_live_picture_are_those_of_the_store(client: TestClient, made: Path) -> None:
-    found = client.post(f"{API}/search", files=upload(original(made, 3)), data={"text": ""}).json()
-    hit = (found["features"] or found["dense"])[0]
+    results = client.post(f"{API}/search", files=upload(original(made, 3)), data={"text": ""}).json()
+    hit = (results["features"] or results["dense"])[0]
     stored = client.get(f"{API}/samples/pair-3/activations", params={"feature": hit["id"]}).json()["grids"][0]
     if hit["grids"]:
         np.testing.assert_allclose(hit["grids"][0]["values"], stored["values"][0], rtol=2e-3)
-    assert (found["views"][0]["rows"], found["views"][0]["cols"]) == (4, 4)
+    assert (results["views"][0]["rows"], results["views"][0]["cols"]) == (4, 4)
 
 
 def test_words_and_picture_take_the_smaller_product(client: TestClient, made: Path) -> None:
@@ -116,14 +116,14 @@ def test_steering_streams_both_texts(client: TestClient) -> None:
     reply = client.post(f"{API}/steer", json=body)
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert "content-encoding" not in reply.headers
-    told = events(reply)
-    kinds = [name for name, _ in told]
+    report = events(reply)
+    kinds = [name for name, _ in report]
     assert kinds[-1] == "done" and set(kinds) == {"token", "kl", "done"}
-    assert {d["channel"] for name, d in told if name == "token"} == {"default", "steered"}
-    done = told[-1][1]
+    assert {d["channel"] for name, d in report if name == "token"} == {"default", "steered"}
+    done = report[-1][1]
     assert done["n_steered"] > 0 and done["delta_ratio"] > 0
     for channel in ("default", "steered"):
-        text = "".join(d["text"] for name, d in told if name == "token" and d["channel"] == channel)
+        text = "".join(d["text"] for name, d in report if name == "token" and d["channel"] == channel)
         assert done["text"][channel].startswith(text)
     assert client.post(f"{API}/steer", json=body).text.split("event: done")[0] == reply.text.split("event: done")[0]
 
@@ -131,9 +131,9 @@ def test_steering_streams_both_texts(client: TestClient) -> None:
 def test_steering_takes_a_picture_or_none(client: TestClient, made: Path) -> None:
     picture = base64.b64encode(original(made, 2)).decode()
     for extra in ({"image": picture}, {"image": f"data:image/png;base64,{picture}"}, {}):
-        told = events(client.post(f"{API}/steer", json={"prompt": "a dog", "max_tokens": 2, **extra}))
-        done = told[-1][1]
-        assert told[-1][0] == "done" and done["text"]["default"] == done["text"]["steered"]
+        report = events(client.post(f"{API}/steer", json={"prompt": "a dog", "max_tokens": 2, **extra}))
+        done = report[-1][1]
+        assert report[-1][0] == "done" and done["text"]["default"] == done["text"]["steered"]
         # Rows of one batch may differ in their last bits.
         assert done["mean_kl"] == pytest.approx(0, abs=1e-5) and done["delta_ratio"] == 0
 
@@ -192,8 +192,8 @@ def test_any_text_can_be_a_sample_id(client: TestClient) -> None:
     assert client.get(path + "/features", params={"position": 1}).json()["sample_id"] == ODD_ID
     assert client.get(path + "/activations", params={"feature": 1}).json()["sample_id"] == ODD_ID
     assert client.get(f"/samples/{quote(ODD_ID, safe='')}").status_code == 200
-    told = events(client.post(f"{API}/steer", json={"sample_id": ODD_ID, "prompt": "a", "max_tokens": 1}))
-    assert told[-1][0] == "done"
+    report = events(client.post(f"{API}/steer", json={"sample_id": ODD_ID, "prompt": "a", "max_tokens": 1}))
+    assert report[-1][0] == "done"
 
 
 def live_of(client: TestClient) -> Live:
@@ -273,8 +273,8 @@ def test_the_generation_stops_when_the_client_leaves(client: TestClient) -> None
         await stream.aclose()
         place.release()
 
-    with ThreadPoolExecutor(1) as beside:  # a browser's test may have left a loop in this thread
-        beside.submit(asyncio.run, leave()).result(60)
+    with ThreadPoolExecutor(1) as reference:  # a browser's test may have left a loop in this thread
+        reference.submit(asyncio.run, leave()).result(60)
     live.worker.submit(lambda: None).result(10)
     assert seen == [True]
     assert live.waiting == 0

@@ -39,7 +39,7 @@ class Root(NamedTuple):
 
     path: Path
     missing: int
-    kept: int
+    stored: int
 
 
 @pytest.fixture(scope="session")
@@ -53,16 +53,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
         "data": str(data), "model": str(tiny.make_llava(path / "model")),
         "sae": str(tiny.make_sae(path / "sae", d_sae=2)), "ds": 10, "device": "cpu", "sinks": "keep",
     }  # fmt: skip
-    for kept in ("all", "examples", "none"):
-        precompute(Options(**given, out=path / kept, name=kept, events=kept))
+    for remaining in ("all", "examples", "none"):
+        precompute(Options(**given, out=path / remaining, name=remaining, events=remaining))
     events = Store.open(path / "examples").events
-    by_kept = [[row for row in range(N) if events.has(row) == kept] for kept in (False, True)]
+    by_kept = [[row for row in range(N) if events.has(row) == remaining] for remaining in (False, True)]
     assert all(by_kept)
     return Root(path, by_kept[0][0], by_kept[1][0])
 
 
 def served(root: Path, **settings: Any) -> TestClient:
-    stores = [root / kept for kept in ("examples", "none", "all")]
+    stores = [root / remaining for remaining in ("examples", "none", "all")]
     return TestClient(create_app(Settings(stores=stores, device="cpu", **settings)))
 
 
@@ -117,9 +117,9 @@ def test_who_waits_for_the_model_takes_no_thread_from_others(
 
     monkeypatch.setattr(Recomputed, "compute", slow)
     state = cast(FastAPI, live.app).state.saevx
-    asked = [f"{API}/samples/pair-{row}/activations?feature=0&store=none" for row in range(100, 101 + THREADS)]
-    with ThreadPoolExecutor(len(asked) + 1) as people:
-        waiting = [people.submit(live.get, one) for one in asked]
+    query = [f"{API}/samples/pair-{row}/activations?feature=0&store=none" for row in range(100, 101 + THREADS)]
+    with ThreadPoolExecutor(len(query) + 1) as people:
+        waiting = [people.submit(live.get, one) for one in query]
         try:
             end = time.monotonic() + 20
             while state.live.waiting < THREADS and time.monotonic() < end:
@@ -127,39 +127,39 @@ def test_who_waits_for_the_model_takes_no_thread_from_others(
             assert people.submit(live.get, f"{API}/flags").result(timeout=20).status_code == 200
         finally:
             go.set()
-        assert [one.result().status_code for one in waiting] == [200] * len(asked)
+        assert [one.result().status_code for one in waiting] == [200] * len(query)
 
 
 @pytest.mark.parametrize(
-    "asked", ["activations?feature=0&feature=1", "features?position=2", "features?patch=0,1,1", "features?patch=0,0,0"]
+    "query", ["activations?feature=0&feature=1", "features?position=2", "features?patch=0,1,1", "features?patch=0,0,0"]
 )
-def test_the_live_model_gives_what_the_full_store_has(live: TestClient, root: Root, asked: str) -> None:
-    for row in (root.missing, root.kept):
-        full = live.get(f"{API}/samples/pair-{row}/{asked}&store=all")
+def test_the_live_model_gives_what_the_full_store_has(live: TestClient, root: Root, query: str) -> None:
+    for row in (root.missing, root.stored):
+        full = live.get(f"{API}/samples/pair-{row}/{query}&store=all")
         for name in ("examples", "none"):
-            reply = live.get(f"{API}/samples/pair-{row}/{asked}&store={name}")
+            reply = live.get(f"{API}/samples/pair-{row}/{query}&store={name}")
             assert reply.status_code == 200, reply.text
-            kept = name == "examples" and row == root.kept
-            special = asked == "features?position=2" and reply.json()["modality"] == "special"
-            assert reply.json()["recomputed"] == (not kept and not special)
-            if kept:
+            remaining = name == "examples" and row == root.stored
+            special = query == "features?position=2" and reply.json()["modality"] == "special"
+            assert reply.json()["recomputed"] == (not remaining and not special)
+            if remaining:
                 assert reply.content == full.content
             else:
                 same(reply.json(), full.json())
 
 
 def test_examples_get_their_windows_from_the_model(live: TestClient, off: TestClient) -> None:
-    asked = f"{API}/features/1/examples?limit=6"
-    full = live.get(f"{asked}&store=all").json()["items"]
-    anew = live.get(f"{asked}&store=none").json()["items"]
-    assert full and all(one["recomputed"] for one in anew)
-    same(anew, full)
-    for reply in (live.get(f"{asked}&store=none&recompute=false"), off.get(f"{asked}&store=none")):
+    query = f"{API}/features/1/examples?limit=6"
+    full = live.get(f"{query}&store=all").json()["items"]
+    again = live.get(f"{query}&store=none").json()["items"]
+    assert full and all(one["recomputed"] for one in again)
+    same(again, full)
+    for reply in (live.get(f"{query}&store=none&recompute=false"), off.get(f"{query}&store=none")):
         for one, known in zip(reply.json()["items"], full, strict=True):
             assert one["grid"] is None and not one["recomputed"]
             assert all(one[key] == known[key] for key in ("sample_id", "activation", "position", "token", "patch"))
-    kept = live.get(f"{asked}&store=examples").json()["items"]
-    assert [{**one, "images": 0} for one in kept] == [{**one, "images": 0} for one in full]
+    remaining = live.get(f"{query}&store=examples").json()["items"]
+    assert [{**one, "images": 0} for one in remaining] == [{**one, "images": 0} for one in full]
 
 
 def test_without_the_model_one_sentence_says_how(off: TestClient, root: Root) -> None:
@@ -167,7 +167,7 @@ def test_without_the_model_one_sentence_says_how(off: TestClient, root: Root) ->
         reply = off.get(f"{API}/samples/pair-{root.missing}/{place}")
         assert reply.status_code == 503 and reply.headers["content-type"] == "application/problem+json"
         assert "made with --events examples: run `saevx serve` with the live model" in reply.json()["detail"]
-        assert off.get(f"{API}/samples/pair-{root.kept}/{place}").status_code == 200
+        assert off.get(f"{API}/samples/pair-{root.stored}/{place}").status_code == 200
         assert off.get(f"{API}/samples/pair-{root.missing}/{place}&store=all").status_code == 200
     assert off.get(f"{API}/samples/pair-{root.missing}/features?position=9999").status_code == 404
 
@@ -188,13 +188,13 @@ def test_a_pair_that_is_not_the_stores_is_not_taken_for_it(root: Root, tmp_path:
     """The data beside a moved store: gone, changed, with other tokens in the text."""
     for name in ("examples", "none", "all"):
         shutil.copytree(root.path / name, tmp_path / name)
-        told = json.loads((tmp_path / name / "run.json").read_text())
-        told["data"] = "/no/such/place"
-        (tmp_path / name / "run.json").write_text(json.dumps(told))
-    asked = f"{API}/samples/pair-{root.missing}/activations?feature=0"
+        report = json.loads((tmp_path / name / "run.json").read_text())
+        report["data"] = "/no/such/place"
+        (tmp_path / name / "run.json").write_text(json.dumps(report))
+    query = f"{API}/samples/pair-{root.missing}/activations?feature=0"
     with served(tmp_path, model=str(root.path / "model"), sae=str(root.path / "sae")) as client:
         wait_ready(client)
-        gone = client.get(asked)
+        gone = client.get(query)
         assert gone.status_code == 409 and "its data is no longer at /no/such/place" in gone.json()["detail"]
         page = client.get(f"/samples/pair-{root.missing}?feature=1", headers={"Accept": "text/html"})
         assert page.status_code == 200 and "its data is no longer at" in page.text
@@ -202,11 +202,11 @@ def test_a_pair_that_is_not_the_stores_is_not_taken_for_it(root: Root, tmp_path:
         picture = tmp_path / "data" / f"{root.missing:03d}.png"
         original = picture.read_bytes()
         tiny.picture(12345).save(picture)
-        assert "no longer the one that the store was made of" in client.get(asked).json()["detail"]
+        assert "no longer the one that the store was made of" in client.get(query).json()["detail"]
         picture.unlink()
-        assert client.get(asked).status_code == 409
+        assert client.get(query).status_code == 409
         picture.write_bytes(original)
-        assert client.get(asked).status_code == 200
+        assert client.get(query).status_code == 200
 
 
 def test_text_alone_needs_no_data(tmp_path: Path) -> None:
@@ -215,15 +215,15 @@ def test_text_alone_needs_no_data(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"text": " ".join(rng.choice(tiny.WORDS, 6))}) + "\n" for _ in range(24)))
     given = {"data": str(path), "model": str(tiny.make_llama(tmp_path / "llama")), "device": "cpu"}
     sae = str(tiny.make_sae(tmp_path / "sae"))
-    for kept in ("all", "none"):
-        precompute(Options(**given, sae=sae, out=tmp_path / kept, name=kept, events=kept, ds=5))
+    for remaining in ("all", "none"):
+        precompute(Options(**given, sae=sae, out=tmp_path / remaining, name=remaining, events=remaining, ds=5))
     path.unlink()
     app = create_app(Settings(stores=[tmp_path / "none", tmp_path / "all"], device="cpu"))
     with TestClient(app) as client:
         while client.get("/readyz").status_code != 200:
             time.sleep(0.05)
-        asked = f"{API}/samples/3/activations?feature=5"
-        same(client.get(asked).json(), client.get(f"{asked}&store=all").json())
+        query = f"{API}/samples/3/activations?feature=5"
+        same(client.get(query).json(), client.get(f"{query}&store=all").json())
 
 
 def test_many_at_once_are_computed_once_each(live: TestClient, root: Root) -> None:

@@ -72,11 +72,11 @@ def requests(root: Path) -> list[Any]:
 
 def test_a_full_queue_is_refused_before_anything_starts(running: Running, root: Path) -> None:
     """Of forty requests at once exactly those that fit are admitted, and every one of these is answered in full."""
-    asked = requests(root) * 5
-    with ThreadPoolExecutor(len(asked)) as people:
+    query = requests(root) * 5
+    with ThreadPoolExecutor(len(query)) as people:
         with running.held_up():
-            waiting = [people.submit(ask, running) for ask in asked]
-            running.until(lambda: sum(one.done() for one in waiting) == len(asked) - PLACES)
+            waiting = [people.submit(ask, running) for ask in query]
+            running.until(lambda: sum(one.done() for one in waiting) == len(query) - PLACES)
             assert running.state.live.waiting == PLACES
             refused = [one.result() for one in waiting if one.done()]
             assert running.get(f"{API}/live").json()["waiting"] == PLACES
@@ -158,8 +158,8 @@ def test_whoever_leaves_while_their_text_is_written_stops_it(running: Running) -
     with begin(running, "POST", f"{API}/steer", body) as wire:
         begun = b""
         while b"event: " not in begun:
-            begun += (some := wire.recv(4096))
-            assert some, begun
+            begun += (subset := wire.recv(4096))
+            assert subset, begun
         assert running.state.live.waiting == 1
     running.free()
     running.state.live.worker.submit(lambda: None).result(20)
@@ -169,19 +169,19 @@ def test_fifty_who_wait_hold_up_no_page(root: Path) -> None:
     """More than there are threads for pages: none of them holds one, and the number of threads stays as it is."""
     settings = Settings(stores=[root / "none"], device="cpu", queue=60)
     rows = [row for row in range(40) if row != 7]  # which has an id of its own
-    asked = [f"{API}/samples/pair-{row}/activations?feature=0" for row in rows]
-    asked += [f"/samples/pair-{row}?feature=0" for row in rows[:7]]
+    query = [f"{API}/samples/pair-{row}/activations?feature=0" for row in rows]
+    query += [f"/samples/pair-{row}?feature=0" for row in rows[:7]]
     with Running(settings) as server, ThreadPoolExecutor(50) as people:
         active = server.get(f"{API}/features?sort=n_samples&order=desc&limit=1").json()["items"][0]["id"]
-        asked += [f"{API}/features/{active}/examples"] * 4
-        assert len(asked) == 50 > THREADS
+        query += [f"{API}/features/{active}/examples"] * 4
+        assert len(query) == 50 > THREADS
         with server.held_up():
-            waiting = [people.submit(server.get, path) for path in asked]
-            server.until(lambda: server.state.live.waiting == len(asked))
+            waiting = [people.submit(server.get, path) for path in query]
+            server.until(lambda: server.state.live.waiting == len(query))
             for path in ("/", "/features", "/features/3", "/samples", f"{API}/flags", "/static/css/app.css"):
                 assert server.get(path).status_code == 200, path
             assert not any(one.done() for one in waiting)
-        assert [one.result().status_code for one in waiting] == [200] * len(asked)
+        assert [one.result().status_code for one in waiting] == [200] * len(query)
         server.free()
 
 
@@ -211,10 +211,10 @@ def test_the_server_answers_while_searches_run(running: Running, root: Path) -> 
 def test_a_server_that_ends_says_so_to_whoever_waits(root: Path) -> None:
     with Running(Settings(stores=[root / "none"], device="cpu")) as server, ThreadPoolExecutor(2) as people:
         with server.held_up():
-            asked = people.submit(server.post, f"{API}/search", data={"text": "a dog"})
+            query = people.submit(server.post, f"{API}/search", data={"text": "a dog"})
             streamed = people.submit(server.post, f"{API}/steer", json={"prompt": "x"})
             server.until(lambda: server.state.live.waiting == 2)
             server.state.live.stop()
-        assert asked.result().status_code == 503 and "shutting down" in asked.result().json()["detail"]
+        assert query.result().status_code == 503 and "shutting down" in query.result().json()["detail"]
         assert "event: error" in streamed.result().text and "shutting down" in streamed.result().text
         server.free()

@@ -84,8 +84,8 @@ def test_numbers_as_pages_show_them() -> None:
     shown = templates.env.from_string(
         "{{ a|n }} {{ a|n(1) }} {{ b|n }} {{ c|n }} {{ d|big }} {{ b|big }} {{ e|pct }} {{ f|pct }}"
     )
-    told = shown.render(a=1.23456, b=None, c=float("nan"), d=1234567, e=0.00012, f=0.5)
-    assert told == "1.235 1.2 – – 1,234,567 – 0.012 % 50.0 %"
+    report = shown.render(a=1.23456, b=None, c=float("nan"), d=1234567, e=0.00012, f=0.5)
+    assert report == "1.235 1.2 – – 1,234,567 – 0.012 % 50.0 %"
     assert templates.env.from_string("{{ 0.0|n }} {{ 0|pct }} {{ none|pct }}").render() == "0 0 % –"
     assert templates.env.from_string("{{ 0.251|width }} {{ -1|width }} {{ 7|width }} {{ none|width }}").render() == (
         "25.1 0.0 100.0 0.0"
@@ -134,8 +134,8 @@ def test_omega_scale_goes_below_zero_only_where_needed() -> None:
 
 
 def test_address_leaves_out_what_is_empty() -> None:
-    found = address("/features", [("q", ""), ("sort", "lift"), ("min", None), ("f", [1, 2]), ("x", 0.5)])
-    assert found == "/features?sort=lift&f=1&f=2&x=0.5"
+    result = address("/features", [("q", ""), ("sort", "lift"), ("min", None), ("f", [1, 2]), ("x", 0.5)])
+    assert result == "/features?sort=lift&f=1&f=2&x=0.5"
 
 
 def points(path: str) -> list[tuple[float, float]]:
@@ -156,6 +156,6 @@ def test_curves_share_an_axis_and_break_where_nothing_was_measured() -> None:
 def test_long_curves_are_thinned_but_keep_their_end() -> None:
     n = 10_001
     drawn = curves(list(range(n)), [("a", "b", [float(i) for i in range(n)])], max_points=100)
-    found = points(drawn.lines[0].path)
-    assert 100 <= len(found) <= 102 and found[-1] == (WIDTH, 0) and drawn.lines[0].last == n - 1
+    result = points(drawn.lines[0].path)
+    assert 100 <= len(result) <= 102 and result[-1] == (WIDTH, 0) and drawn.lines[0].last == n - 1
     assert curves([], [("a", "b", [])]).lines == [] == curves([1], [("a", "b", [None])]).lines

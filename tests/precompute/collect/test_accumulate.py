@@ -60,8 +60,8 @@ def activations(events: Events, device: str = "cpu") -> Activations:
 
 
 def update(accumulator: acc.Accumulator, events: Events, n_features: int = N_FEATURES) -> None:
-    found = activations(events, str(accumulator.device))
-    accumulator.update(found, by_sample(found, n_features))
+    result = activations(events, str(accumulator.device))
+    accumulator.update(result, by_sample(result, n_features))
 
 
 def accumulate(events: Events, seed: int, n_features: int = N_FEATURES, device: str = "cpu") -> Accum:
@@ -91,28 +91,28 @@ def naive_hash(seed: int, feature: int, row: int) -> int:
 
 def naive(events: Events, seed: int) -> dict[str, Array]:
     """What is kept of a feature and modality, one group at a time."""
-    found = acc.tables(acc.Accumulator(N_FEATURES, seed).accum())
+    result = acc.tables(acc.Accumulator(N_FEATURES, seed).accum())
     for group in range(2 * N_FEATURES):
         k, m = divmod(group, 2)
         mine = np.flatnonzero(events.group == group)
         tokens = [(float(events.value[i]), int(events.row[i]), int(events.position[i])) for i in mine]
         if not tokens:
             continue
-        found["count"][k, m] = len(tokens)
-        found["total"][k, m] = sum(int(v * 2**24) for v, _, _ in tokens)
-        found["max"][k, m] = max(v for v, _, _ in tokens)
+        result["count"][k, m] = len(tokens)
+        result["total"][k, m] = sum(int(v * 2**24) for v, _, _ in tokens)
+        result["max"][k, m] = max(v for v, _, _ in tokens)
         for v, _, _ in tokens:
-            found["hist"][k, m, int(np.float16(v).view(np.uint16)) // 128] += 1
+            result["hist"][k, m, int(np.float16(v).view(np.uint16)) // 128] += 1
         n_active = Counter(row for _, row, _ in tokens)
 
         strongest = sorted(one_a_sample(tokens), key=lambda e: (-e[0], e[1]))[: acc.TOP]
-        put(found, "top", (k, m), strongest, n_active)
+        put(result, "top", (k, m), strongest, n_active)
         highest = int(np.floor(np.log2(max(v for v, _, _ in tokens))))
         for band in range(4):
             inside = one_a_sample([e for e in tokens if min(3, highest - int(np.floor(np.log2(e[0])))) == band])
             inside.sort(key=lambda e, k=k: naive_hash(seed, k, e[1]))
-            put(found, "band", (k, m, band), inside[:8], n_active)
-    return found
+            put(result, "band", (k, m, band), inside[:8], n_active)
+    return result
 
 
 def one_a_sample(tokens: list[Token]) -> list[Token]:
@@ -121,10 +121,10 @@ def one_a_sample(tokens: list[Token]) -> list[Token]:
     return list({row: (value, row, position) for value, row, position in ordered}.values())
 
 
-def put(found: dict[str, Array], name: str, at: tuple[int, ...], tokens: list[Token], n_active: Counter[int]) -> None:
+def put(result: dict[str, Array], name: str, at: tuple[int, ...], tokens: list[Token], n_active: Counter[int]) -> None:
     for i, (value, row, position) in enumerate(tokens):
-        found[f"{name}_value"][(*at, i)], found[f"{name}_row"][(*at, i)] = value, row
-        found[f"{name}_position"][(*at, i)], found[f"{name}_n_active"][(*at, i)] = position, n_active[row]
+        result[f"{name}_value"][(*at, i)], result[f"{name}_row"][(*at, i)] = value, row
+        result[f"{name}_position"][(*at, i)], result[f"{name}_n_active"][(*at, i)] = position, n_active[row]
 
 
 def same(a: Accum, b: Accum) -> None:
@@ -138,11 +138,11 @@ def same(a: Accum, b: Accum) -> None:
 @pytest.mark.parametrize(("n", "spread"), [(0, 1.0), (1, 1.0), (40, 4.0), (6000, 0.3), (6000, 3.0)])
 def test_naive_reference(n: int, spread: float, device: str) -> None:
     events = random_events(n, seed=n, spread=spread)
-    found, right = acc.tables(accumulate(events, 3, device=device)), naive(events, 3)
-    assert found.keys() == right.keys()
+    result, right = acc.tables(accumulate(events, 3, device=device)), naive(events, 3)
+    assert result.keys() == right.keys()
     for name in right:
-        np.testing.assert_array_equal(found[name], right[name], err_msg=name)
-        assert found[name].dtype == right[name].dtype, name
+        np.testing.assert_array_equal(result[name], right[name], err_msg=name)
+        assert result[name].dtype == right[name].dtype, name
 
 
 def test_one_sample_is_one_example() -> None:
@@ -210,9 +210,9 @@ def test_gates_only_drop_what_could_not_have_been_kept(
     for low in range(0, N_ROWS, at_once):
         update(accumulator, events.of_rows(np.arange(low, low + at_once)))
         accumulator._compact(waiting)
-    found, wanted = acc.tables(accumulator.accum()), naive(events, seed)
+    result, wanted = acc.tables(accumulator.accum()), naive(events, seed)
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(result[name], value, err_msg=name)
 
 
 @given(st.integers(1, 60), st.integers(0, 1000))
@@ -231,10 +231,10 @@ def test_the_packed_order_is_that_of_all_four_keys(n: int, hashes: int, rows: in
     cell, row, bits = rng.integers(0, 3, n), rng.integers(0, rows, n), rng.permutation(n)
     value = torch.from_numpy(bits.astype(np.int16)).view(torch.float16)
     column = torch.zeros(n, dtype=torch.int64)
-    some = ent.Entries(column, value, torch.from_numpy(row), column.int(), column.int())
-    for key in (torch.from_numpy(rng.integers(0, hashes, n)), ent.entry_hash(seed, some)):
+    subset = ent.Entries(column, value, torch.from_numpy(row), column.int(), column.int())
+    for key in (torch.from_numpy(rng.integers(0, hashes, n)), ent.entry_hash(seed, subset)):
         expected = np.lexsort((-bits, row, key, cell))
-        np.testing.assert_array_equal(ent.hashed_order(some, torch.from_numpy(cell), key), expected)
+        np.testing.assert_array_equal(ent.hashed_order(subset, torch.from_numpy(cell), key), expected)
 
 
 @given(st.integers(0, 60), st.sampled_from([1, 1 << 40]), st.integers(0, 1000))

@@ -43,7 +43,7 @@ def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Col
 
 def hidden_by_row(job: Pipeline) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndarray]]:
     """h, modality and token ids of every sample, from the planned batches."""
-    found = {}
+    result = {}
     data, plan = job.session.planned
     for batch in plan.batches:
         rows = [data.rows[i] for i in batch]
@@ -51,12 +51,12 @@ def hidden_by_row(job: Pipeline) -> dict[int, tuple[torch.Tensor, np.ndarray, np
         hidden_bsd = job.session.mllm.hidden(made)
         for b, row in enumerate(rows):
             n = int(made.length_b[b])
-            found[row.index] = (
+            result[row.index] = (
                 hidden_bsd[b, :n],
                 made.modality_bs[b, :n],
                 made.inputs["input_ids"][b, :n].numpy(),
             )
-    return found
+    return result
 
 
 def test_events_are_the_sae_in_float64(run: tuple[Collected, Pipeline]) -> None:
@@ -109,10 +109,10 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pi
             assert data.accum["total"][k, m] == sum(int(-v * 2**24) for v, _, _ in entries)
             rows = [r for _, r, _ in entries]
             one_a_sample = {r: (v, r, t, rows.count(r)) for v, r, t in reversed(entries)}
-            kept = data.accum["top_row"][k, m] >= 0
+            remaining = data.accum["top_row"][k, m] >= 0
             top = zip(
-                (-data.accum["top_value"][k, m][kept]).tolist(),
-                *(data.accum[f"top_{name}"][k, m][kept].tolist() for name in ("row", "position", "n_active")),
+                (-data.accum["top_value"][k, m][remaining]).tolist(),
+                *(data.accum[f"top_{name}"][k, m][remaining].tolist() for name in ("row", "position", "n_active")),
                 strict=True,
             )
             assert list(top) == sorted(one_a_sample.values())[: acc.TOP]
@@ -124,11 +124,11 @@ def test_the_calibration_sets_the_scale(run: tuple[Collected, Pipeline]) -> None
     assert 16 <= float(data.accum["max"].max()) < 32
     norms: dict[int, list[float]] = {TEXT: [], IMAGE: []}
     for hidden_td, modality_t, _ in hidden_by_row(job).values():
-        for m, found in norms.items():
-            found += hidden_td.norm(dim=-1)[torch.from_numpy(modality_t == m)].tolist()
-    told = data.manifest["sinks"]["median_norm"]
-    assert told["text"] == pytest.approx(np.median(norms[TEXT]), rel=1e-6)
-    assert told["image"] == pytest.approx(np.median(norms[IMAGE]), rel=1e-6)
+        for m, result in norms.items():
+            result += hidden_td.norm(dim=-1)[torch.from_numpy(modality_t == m)].tolist()
+    report = data.manifest["sinks"]["median_norm"]
+    assert report["text"] == pytest.approx(np.median(norms[TEXT]), rel=1e-6)
+    assert report["image"] == pytest.approx(np.median(norms[IMAGE]), rel=1e-6)
 
 
 def test_residuals_of_ds(run: tuple[Collected, Pipeline]) -> None:
@@ -187,8 +187,8 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
         assert thumb.size == (sample["images"][0]["width"], sample["images"][0]["height"])
     # A sample behind the gap is the same as in data without the bad rows.
     rows = [json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
-    kept = [row for row in rows if row["id"] in ids]
-    (tmp_path / "data/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    remaining = [row for row in rows if row["id"] in ids]
+    (tmp_path / "data/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in remaining))
     clean, _ = collected(options(data=str(tmp_path / "data"), out=tmp_path / "clean", batch_tokens=1))
     gap, _ = collected(
         options(data=str(broken_data(tmp_path / "again")), out=tmp_path / "gap", batch_tokens=1)
@@ -237,8 +237,8 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     run = Pipeline(options())
     data, plan = run.session.planned
     run.part.mkdir(parents=True)
-    found = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
-    (run.part / "calibration.json").write_text(json.dumps(found))
+    result = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
+    (run.part / "calibration.json").write_text(json.dumps(result))
     job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
     merged = merge.merge(job, 10) if job.run() else {}
     quarantine = [
@@ -282,19 +282,19 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
     sae = tiny.make_sae(tmp_path / "average", normalize_activations="expected_average_only_in")
     made = options(sae=str(sae))
     job = Pipeline(made)
-    told = job.collect()["input_factor"]
+    report = job.collect()["input_factor"]
     norms = []
     for hidden_td, modality_t, _ in hidden_by_row(job).values():
         norm_t = hidden_td.double().norm(dim=-1).numpy()
         for m in (TEXT, IMAGE):
             norms += norm_t[(modality_t == m) & (norm_t <= job_limit(job, m))].tolist()
-    assert told == {"value": pytest.approx(tiny.D_MODEL**0.5 / np.mean(norms), rel=1e-6), "source": "estimated"}
+    assert report == {"value": pytest.approx(tiny.D_MODEL**0.5 / np.mean(norms), rel=1e-6), "source": "estimated"}
     again = Pipeline(made)
     manifest = again.collect()
-    assert manifest["input_factor"] == told and manifest["sae"]["sha256"] == SaeV.load(sae).sha256
+    assert manifest["input_factor"] == report and manifest["sae"]["sha256"] == SaeV.load(sae).sha256
     directions_fd = torch.from_numpy(again.session.step_options(manifest)["directions"]())
     assert torch.equal(directions_fd, job.session.sae.directions_fd)
-    torch.testing.assert_close(directions_fd * told["value"], SaeV.load(sae).directions_fd)
+    torch.testing.assert_close(directions_fd * report["value"], SaeV.load(sae).directions_fd)
     data = Collected(job.part, manifest)
     engine = load_engine(Settings(stores=[job.part], device="cpu"), Served("store", job.part, manifest), [])
     row = data.samples[5]

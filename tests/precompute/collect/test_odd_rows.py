@@ -60,8 +60,8 @@ def test_a_strip_ends_no_command(tmp_path: Path, data: Path, sae: Path, family: 
     assert len(scored.read_text().splitlines()) == 12
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "scores.quarantine.jsonl").read_text().splitlines()]
     assert len(reasons) == 2 and all("strip" in reason for reason in reasons)
-    found = evaluate(EvaluateOptions(**given, sae=str(sae)))
-    assert (found["data"]["n_samples"], found["data"]["n_set_aside"]) == (12, 2)
+    result = evaluate(EvaluateOptions(**given, sae=str(sae)))
+    assert (result["data"]["n_samples"], result["data"]["n_set_aside"]) == (12, 2)
     out = train(TrainOptions(**given, layer=2, out=tmp_path / "trained", steps=2, batch_size=32, expansion=2))
     assert (out / "cfg.json").is_file()
 

@@ -89,10 +89,10 @@ def test_a_store_with_the_first_shards_worker_killed(
     given = options(tiny_files, tmp_path / "store", ray=cluster, workers=2).model_copy(update={"data": "data"})
     with killing(after=2) as pools:
         out = precompute(given)
-    told = json.loads((out / "run.json").read_text())["ray"]
-    assert sum(told["shards_by_process"].values()) > FAN_IN and told["workers"] == 2
+    report = json.loads((out / "run.json").read_text())["ray"]
+    assert sum(report["shards_by_process"].values()) > FAN_IN and report["workers"] == 2
     assert len(pools) == 2, "the workers did not merge"
-    assert set(told["shards_by_process"]) - set(map(str, pools[0].pids)), "no worker took the place of the killed one"
+    assert set(report["shards_by_process"]) - set(map(str, pools[0].pids)), "no worker took the place of the killed one"
     assert sums(out) == sums(alone)
 
 
@@ -164,11 +164,11 @@ def test_any_number_of_items_and_what_a_worker_raises(cluster: str) -> None:
         pytest.raises(SaevxError, match=r"worker failed \(ZeroDivisionError.*repeat the command"),
         pool(int, "7", cluster, 2, gpu=False) as workers,
     ):
-        found = []
+        result = []
         for value in workers.map("__add__", items()):
-            found.append(value)
-            assert len(given_out) <= len(found) + 2, "more than the workers can do stands in memory"
-        assert sorted(found) == list(range(8, 48))
+            result.append(value)
+            assert len(given_out) <= len(result) + 2, "more than the workers can do stands in memory"
+        assert sorted(result) == list(range(8, 48))
         list(workers.map("__floordiv__", [0]))
     with pytest.raises(SaevxError, match=r"worker failed \(ValueError"), pool(int, "x", cluster, 1, gpu=False):
         pytest.fail("a worker is ready that cannot be made")

@@ -22,17 +22,17 @@ from tests.helpers.tinies import Maker, collected
 
 def files_of(part: Path) -> dict[str, bytes]:
     """Every byte that later steps read; .npz by content, as zip archives carry times."""
-    found = {}
+    result = {}
     for path in sorted(part.rglob("*")):
         name = path.relative_to(part).as_posix()
         if path.is_dir() or name in ("run.json", "plan.json"):
             continue
         if path.suffix == ".npz":
             with np.load(path) as arrays:
-                found |= {f"{name}/{key}": arrays[key].tobytes() for key in arrays.files}
+                result |= {f"{name}/{key}": arrays[key].tobytes() for key in arrays.files}
         else:
-            found[name] = path.read_bytes()
-    return found
+            result[name] = path.read_bytes()
+    return result
 
 
 def test_one_shard_or_many_give_the_same_bytes(options: Maker, tmp_path: Path) -> None:

@@ -138,11 +138,11 @@ def members(group: int) -> list[int]:
     """Processes of a group."""
     import psutil
 
-    found = []
+    result = []
     for process in psutil.process_iter():
         try:
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+                result.append(process.pid)
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
-    return found
+    return result

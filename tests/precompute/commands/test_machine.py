@@ -58,7 +58,7 @@ MAKES_NEW = ("precompute", "score", "train", "patches")
 """Commands whose --out must not exist yet; the others write a file anew."""
 
 
-def told(done: CommandResult, *words: str) -> str:
+def report(done: CommandResult, *words: str) -> str:
     """The one sentence of a command that was refused."""
     lines = [line for line in done.err.splitlines() if line.startswith("saevx: ")]
     assert done.status == 1 and len(lines) == 1 and "Traceback" not in done.err, (done.status, done.err[-2000:])
@@ -74,7 +74,7 @@ def test_a_second_run_is_refused_before_it_begins(command: str, world: World, tm
     out = tmp_path / NAMES.get(command, "out")
     with another_owner(out) as process:
         begun = time.monotonic()
-        told(saevx(*COMMANDS[command](world), "--out", out), f"process {process.pid} on ", str(out))
+        report(saevx(*COMMANDS[command](world), "--out", out), f"process {process.pid} on ", str(out))
         assert time.monotonic() - begun < 20 and not out.exists()
     assert not out.with_name(out.name + ".part").exists()
 
@@ -89,12 +89,12 @@ def test_two_passes_and_single_steps_at_the_same_time(world: World, tmp_path: Pa
     try:
         assert first.poll() is None
         for more in ([], ["--only", "weigh"], ["--seed", 3], ["--only", "collect"]):
-            told(saevx(*pass_of(world.files), "--out", out, *more), f"process {first.pid} ")
+            report(saevx(*pass_of(world.files), "--out", out, *more), f"process {first.pid} ")
     finally:
         first.send_signal(signal.SIGCONT)
     assert first.wait(timeout=120) == 0 and sums(out) == sums(world.store)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
-    told(saevx(*pass_of(world.files), "--out", out), "exists already and a store never changes")
+    report(saevx(*pass_of(world.files), "--out", out), "exists already and a store never changes")
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.3])
@@ -124,7 +124,7 @@ def test_after_kill_9_the_same_command_goes_on(world: World, tmp_path: Path) -> 
 
 def test_a_second_demo_is_refused(tmp_path: Path) -> None:
     with another_owner(tmp_path / "demo" / "demo") as process:
-        told(saevx("demo", "--dir", tmp_path / "demo", "--no-serve"), f"process {process.pid} ")
+        report(saevx("demo", "--dir", tmp_path / "demo", "--no-serve"), f"process {process.pid} ")
         assert [path.name for path in (tmp_path / "demo").iterdir()] == [".demo.lock"]
 
 
@@ -152,7 +152,7 @@ def test_every_command_on_a_full_disk(command: str, size: str, world: World, tmp
     with small_disk(tmp_path / "disk") as resize:
         out = resize(size) / NAMES.get(command, "out")
         args = (*COMMANDS[command](world), "--out", out)
-        told(saevx(*args), "No space is left in", "make room and run the same command again")
+        report(saevx(*args), "No space is left in", "make room and run the same command again")
         assert not out.exists() and not out.with_name(f".{out.name}.lock").exists()
         resize("20m")
         again = saevx(*args)
@@ -164,7 +164,7 @@ def test_an_evaluation_that_cannot_be_written_is_printed(world: World, tmp_path:
     with small_disk(tmp_path / "disk") as resize:
         disk = resize("4k")
         done = saevx(*COMMANDS["evaluate"](world), "--out", disk / "e.json")
-        told(done, "No space is left in")
+        report(done, "No space is left in")
         assert '"loss_recovered"' in done.out and not list(disk.iterdir())
 
 
@@ -182,7 +182,7 @@ def test_a_limit_on_the_size_of_files(world: World, tmp_path: Path) -> None:
 def test_below_a_file(command: str, world: World, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file" / "out.jsonl", tmp_path / "file" / "deep" / "out.jsonl"):
-        told(saevx(*COMMANDS[command](world), "--out", out), str(tmp_path / "file"))
+        report(saevx(*COMMANDS[command](world), "--out", out), str(tmp_path / "file"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -198,7 +198,7 @@ def test_onto_a_folder(command: str, world: World, tmp_path: Path) -> None:
     out = tmp_path / NAMES.get(command, "out")
     out.mkdir()
     word = "exists already" if command in MAKES_NEW else "is a folder, where a file is to be written"
-    told(saevx(*COMMANDS[command](world), "--out", out), word)
+    report(saevx(*COMMANDS[command](world), "--out", out), word)
     assert list(tmp_path.iterdir()) == [out] and not list(out.iterdir())
 
 
@@ -210,7 +210,7 @@ def test_where_the_unfinished_result_is_something_else(command: str, world: Worl
         part.mkdir()
     else:
         part.write_text("mine")
-    told(saevx(*COMMANDS[command](world), "--out", out), str(part))
+    report(saevx(*COMMANDS[command](world), "--out", out), str(part))
     assert list(tmp_path.iterdir()) == [part]
 
 
@@ -218,26 +218,26 @@ def test_where_the_unfinished_result_is_something_else(command: str, world: Worl
 def test_a_file_system_that_can_only_be_read(command: str, world: World, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as resize:
         disk = resize("1m,ro")
-        told(saevx(*COMMANDS[command](world), "--out", disk / "out.jsonl"), "can only be read: choose another place")
+        report(saevx(*COMMANDS[command](world), "--out", disk / "out.jsonl"), "can only be read: choose another place")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_name_that_is_too_long(command: str, world: World, tmp_path: Path) -> None:
-    told(saevx(*COMMANDS[command](world), "--out", tmp_path / ("n" * 300 + ".jsonl")), "too long", "choose a shorter")
+    report(saevx(*COMMANDS[command](world), "--out", tmp_path / ("n" * 300 + ".jsonl")), "too long", "choose a shorter")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_second_file_of_score_is_looked_at_before_the_work(world: World, tmp_path: Path) -> None:
     out = tmp_path / ("n" * 240 + ".jsonl")  # itself short enough, .quarantine.jsonl beside it is not
-    told(saevx(*COMMANDS["score"](world), "--out", out), "too long")
+    report(saevx(*COMMANDS["score"](world), "--out", out), "too long")
     (tmp_path / "s.quarantine.jsonl").mkdir()
-    told(saevx(*COMMANDS["score"](world), "--out", tmp_path / "s.jsonl"), "s.quarantine.jsonl is a folder")
+    report(saevx(*COMMANDS["score"](world), "--out", tmp_path / "s.jsonl"), "s.quarantine.jsonl is a folder")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_the_right_to_write(command: str, world: World, tmp_path: Path) -> None:
     with closed(tmp_path / "closed") as folder:
-        told(saevx(*COMMANDS[command](world), "--out", folder / "out.jsonl"), "This user may not write")
+        report(saevx(*COMMANDS[command](world), "--out", folder / "out.jsonl"), "This user may not write")
 
 
 def test_a_cache_that_cannot_be_written(world: World, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_tilde_that_the_shell_has_left_is_the_home_folder(world: World, at_hom
     assert saevx("verify", "~/store").status == 0
     assert saevx("filter", "~/store", "--by", "l0", "--out", "~/kept.jsonl").status == 0
     assert (at_home / "kept.jsonl").is_file()
-    told(saevx("serve", "~/nothing", "~nobody-of-that-name/store"), f"{at_home / 'nothing'} is not a store")
+    report(saevx("serve", "~/nothing", "~nobody-of-that-name/store"), f"{at_home / 'nothing'} is not a store")
     assert not list(Path.cwd().iterdir())
 
 
@@ -324,6 +324,6 @@ STORES = ["a,b", "[x] *", "[x]", "it's \"so\"", "{a}", "null", "1", " a ", "a\\b
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_store_of_any_name_can_be_served(name: str, tmp_path: Path) -> None:
-    told(saevx("serve", tmp_path / name, tmp_path / "other"), " ".join(f"{tmp_path / name} is not a store".split()))
+    report(saevx("serve", tmp_path / name, tmp_path / "other"), " ".join(f"{tmp_path / name} is not a store".split()))
     with contextlib.chdir(tmp_path):
-        told(saevx("serve", f"./{name}"), " ".join(f"{name} is not a store".split()))
+        report(saevx("serve", f"./{name}"), " ".join(f"{name} is not a store".split()))

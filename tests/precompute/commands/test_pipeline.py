@@ -48,8 +48,8 @@ def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
         and manifest["model"]["template"] == "<s>USER: <image>\n{text}"
     )
     assert str(tiny_files.model.parent) not in json.dumps(manifest), "no path of this machine"
-    told = json.loads((finished / "run.json").read_text())
-    assert told["model"] == str(tiny_files.model) and told["seconds"].keys() >= {"collect", "weigh", "label"}
+    report = json.loads((finished / "run.json").read_text())
+    assert report["model"] == str(tiny_files.model) and report["seconds"].keys() >= {"collect", "weigh", "label"}
     store = Store.open(finished)
     assert store.samples.get("pair-3")["text"]
     store.close()
@@ -100,8 +100,8 @@ def test_step_by_step_is_the_whole(options: Maker, tmp_path: Path) -> None:
 def test_dry_run_writes_nothing(options: Maker, capsys: pytest.CaptureFixture[str]) -> None:
     made = options(dry_run=True)
     precompute(made)
-    told = capsys.readouterr().out
-    assert all(word in told for word in ("time", "memory", "disk", "40 samples"))
+    report = capsys.readouterr().out
+    assert all(word in report for word in ("time", "memory", "disk", "40 samples"))
     assert not made.part.exists() and not made.out.exists()
 
 
@@ -180,7 +180,7 @@ def test_help_tells_every_option() -> None:
     with redirect_stdout(out), pytest.raises(SystemExit) as ended:
         run(Saevx, ["precompute", "--help"])
     assert ended.value.code == 0
-    told = " ".join(out.getvalue().split())
+    report = " ".join(out.getvalue().split())
     for name in (
         "--batch-tokens",
         "--shard-samples",
@@ -191,8 +191,8 @@ def test_help_tells_every_option() -> None:
         "--only",
         "--dtype",
     ):
-        assert name in told
-    assert "10 % of each feature's 99.9th percentile" in told and "default: 4096" in told
+        assert name in report
+    assert "10 % of each feature's 99.9th percentile" in report and "default: 4096" in report
 
 
 def test_verify_and_filter(finished: Path, tmp_path: Path) -> None:

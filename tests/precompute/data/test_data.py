@@ -142,10 +142,10 @@ def test_columns_are_named(tmp_path: Path) -> None:
 def test_conversations_of_llava(tmp_path: Path, name: str) -> None:
     """One JSON list, as LLaVA's files are, or lines; two images in one row; the marks are no text."""
     folder_of(tmp_path / "pictures")
-    said = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]
+    message = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]
     both = [{"from": "human", "value": "Is <image> like <image>?"}, {"from": "gpt", "value": "No."}]
     records = [
-        {"id": "one", "image": "pictures/a.png", "conversations": said},
+        {"id": "one", "image": "pictures/a.png", "conversations": message},
         {"id": "two", "image": ["pictures/a.png", "pictures/b.png"], "conversations": both},
         {"id": "three", "conversations": [{"from": "human", "value": "Hello"}]},
     ]
@@ -157,7 +157,7 @@ def test_conversations_of_llava(tmp_path: Path, name: str) -> None:
         ("one", "What is it?\nA dog.", 1),
         ("two", "Is like?\nNo.", 2),
     ]
-    assert data.rows[0].extra == {"conversations": said, "image": "pictures/a.png"}
+    assert data.rows[0].extra == {"conversations": message, "image": "pictures/a.png"}
     reasons = [(bad.sample_id, bad.reason) for bad in data.rejected_rows]
     assert reasons[0] == ("three", "it has no field 'image'")
     assert reasons[1:] == ([(None, "it is not a JSON object")] if path.suffix == ".json" else [])

@@ -28,8 +28,8 @@ def png(seed: int) -> bytes:
 
 
 def pixels(image: Any) -> bytes:
-    found: bytes = open_image(image).image.tobytes()
-    return found
+    result: bytes = open_image(image).image.tobytes()
+    return result
 
 
 def shard(path: Path, members: dict[str, bytes | str]) -> Path:
@@ -113,9 +113,9 @@ def test_a_store_from_tars_is_that_of_the_folder(options: Maker, tmp_path: Path)
     assert one == other
     for row in range(12):
         assert plain.events.of(row).z_e.tolist() == packed.events.of(row).z_e.tolist()
-    told = Pipeline(made).fingerprint()
+    report = Pipeline(made).fingerprint()
     os.utime(tar, ns=(1, 1))
-    assert Pipeline(made).fingerprint() != told
+    assert Pipeline(made).fingerprint() != report
 
 
 # ---- tables
@@ -169,8 +169,8 @@ def test_parquet_with_lists_bytes_and_paths(tmp_path: Path) -> None:
     parquet(folder / "1.parquet", text=["one", None], image=["a.png", "a.png"], note=[1.5, float("nan")])
     parquet(folder / "2.parquet", text=["three", "four"], image=["gone.png", None], note=[2.5, None])
     data = read(folder)
-    kept = {"image": ["a.png"], "note": 1.5}
-    assert [(row.text, row.images, row.extra) for row in data.rows] == [("one", (folder / "a.png",), kept)]
+    remaining = {"image": ["a.png"], "note": 1.5}
+    assert [(row.text, row.images, row.extra) for row in data.rows] == [("one", (folder / "a.png",), remaining)]
     assert [bad.reason for bad in data.rejected_rows] == [
         "it has no field 'text'", "there is no image gone.png", "it has no field 'image'"
     ]  # fmt: skip
@@ -213,7 +213,7 @@ def test_a_folder_that_datasets_knows_and_a_name_that_nobody_has(tmp_path: Path)
         tiny.picture(ord(name)).save(folder / f"{name}.png")
     (folder / "metadata.csv").write_text("file_name,text\na.png,one\nb.png,two\n")
     data = read(folder)
-    found = {row.text: Path(str(row.images[0])).name for row in data.rows}
-    assert found == {"one": "a.png", "two": "b.png"}
+    result = {row.text: Path(str(row.images[0])).name for row in data.rows}
+    assert result == {"one": "a.png", "two": "b.png"}
     with pytest.raises(SaevxError, match="no data at nobody/has-this"):
         read("nobody/has-this")

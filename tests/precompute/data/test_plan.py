@@ -43,7 +43,7 @@ def test_the_order_of_batches_is_mixed() -> None:
 
 def test_ds_are_the_smallest_hashes() -> None:
     ids = [f"pair-{i}" for i in range(200)]
-    found = smallest_hashes(ids, 7)
-    assert [ids[i] for i in found] == sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:7]
+    result = smallest_hashes(ids, 7)
+    assert [ids[i] for i in result] == sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:7]
     plan = make_plan(ids, np.ones(200, np.int64), batch_tokens=10, shard_samples=9, ds=7, seed=0)
-    assert plan.ds[:7] == found and len(plan.ds) == 7 + DS_SPARE
+    assert plan.ds[:7] == result and len(plan.ds) == 7 + DS_SPARE

@@ -68,16 +68,17 @@ def test_every_reason_of_the_readers_has_a_kind_of_its_own() -> None:
 
 def test_the_summary_counts_the_most_frequent_first_and_says_what_helps() -> None:
     reasons = ["its id 'a' stands in an earlier row"] * 1000 + ["its image cannot be read (no)"] * 200 + ["odd"]
-    told = summary(count_kinds(reasons))
-    assert told == (
+    report = summary(count_kinds(reasons))
+    assert report == (
         "1201 rows rejected: 1000 repeat the id of an earlier row (use --id-column row to number them), "
         "200 have no readable image, 1 has other reasons"
     )
     assert "--id-column" not in summary(count_kinds(reasons), "row") and summary({}) == ""
     assert summary({"no-text": 1}).startswith("1 row rejected: 1 has no text")
     rows = [RejectedRow(i, str(i), reason) for i, reason in enumerate(reversed(reasons))]
-    assert summary_of(rows) == told
-    assert all_rejected_message("No row of X can be used", rows) == f"No row of X can be used: {told}; the first: odd."
+    assert summary_of(rows) == report
+    message = all_rejected_message("No row of X can be used", rows)
+    assert message == f"No row of X can be used: {report}; the first: odd."
 
 
 # ---- whole runs
@@ -150,9 +151,9 @@ def test_the_other_commands_say_it_too(
     }[command]  # fmt: skip
     done = saevx(command, *own, "--device", "cpu")
     assert done.status == 0, done.err
-    told = lines_with(done.err, "rows rejected: ")
-    assert len(told) == (1 if command == "score" else 2), "score cannot know before it has read the data"
-    assert told[-1].startswith("9 rows rejected: ") and all(part in told[-1] for part in WHOLE)
+    report = lines_with(done.err, "rows rejected: ")
+    assert len(report) == (1 if command == "score" else 2), "score cannot know before it has read the data"
+    assert report[-1].startswith("9 rows rejected: ") and all(part in report[-1] for part in WHOLE)
 
 
 @pytest.fixture(scope="module")

@@ -103,8 +103,8 @@ def test_images_in_the_last_rows_alone_are_found_or_missed(tmp_path: Path) -> No
 
 
 def test_texts_that_speak_of_images_miss_them(tmp_path: Path) -> None:
-    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
-    data = read(folder_of(tmp_path / "d", {"text": "a"}, {"conversations": said}, {"conversations": said}))
+    message = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+    data = read(folder_of(tmp_path / "d", {"text": "a"}, {"conversations": message}, {"conversations": message}))
     assert data.no_image == "the texts of 2 rows speak of images" and len(data.rows) == 1
 
 
@@ -118,8 +118,8 @@ def test_data_in_the_home_folder_that_the_shell_left(tmp_path: Path, monkeypatch
 
 
 def test_text_only_leaves_images_out_and_needs_none(tmp_path: Path) -> None:
-    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
-    rows = [{"image": "gone.png", "text": "one"}, {"image": "0.png", "conversations": said}, {"text": "three"}]
+    message = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+    rows = [{"image": "gone.png", "text": "one"}, {"image": "0.png", "conversations": message}, {"text": "three"}]
     data = read(folder_of(tmp_path / "d", *rows), Columns(text_only=True))
     assert [(row.text, row.images) for row in data.rows] == [("one", ()), ("What?\nA dog.", ()), ("three", ())]
     assert data.text_only and not data.no_image and data.rows[0].extra == {"image": "gone.png"}
@@ -167,8 +167,8 @@ def test_paths_as_other_systems_and_programs_write_them(tmp_path: Path, monkeypa
         {"path": "1.png", "bytes": None},
     ]  # fmt: skip
     data = read(folder_of(folder, *rows_of("image", paths)))
-    found = [row.images[0] for row in data.rows]
-    assert [Path(str(image)).resolve().name for image in found] == [f"{i}.png" for i in (0, 1, 2, 3, 0, 1)]
+    result = [row.images[0] for row in data.rows]
+    assert [Path(str(image)).resolve().name for image in result] == [f"{i}.png" for i in (0, 1, 2, 3, 0, 1)]
 
 
 def test_what_is_no_image_file_is_rejected(tmp_path: Path) -> None:

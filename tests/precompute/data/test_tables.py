@@ -27,8 +27,8 @@ def png(seed: int) -> bytes:
 
 
 def pixels(image: Any) -> bytes:
-    found: bytes = open_image(image).image.tobytes()
-    return found
+    result: bytes = open_image(image).image.tobytes()
+    return result
 
 
 def parquet(path: Path, **columns: Any) -> Path:

@@ -79,14 +79,14 @@ def test_kinds_of_members_are_named_in_any_case(tmp_path: Path) -> None:
         ("key-0", "text 0", 1), ("key-1", "text 1", 1)
     ]  # fmt: skip
     assert open_image(data.rows[1].images[0]).image.tobytes() == open_image(png(1)).image.tobytes()
-    told = refusal(path, Columns("middle.png"))
-    assert "--image-column" in told and "left.png" in told and "right.png" in told
+    report = refusal(path, Columns("middle.png"))
+    assert "--image-column" in report and "left.png" in report and "right.png" in report
     assert "--text-column" in refusal(path, Columns(text="caption"))
 
 
 def test_samples_that_differ_behind_the_first_dot_alone(tmp_path: Path) -> None:
-    told = refusal(tar_of(tmp_path / "x.tar", [(f"a.{name}", raw) for name, raw in pairs()]))
-    assert "ends at the first dot" in told and "a.0.png" in told
+    report = refusal(tar_of(tmp_path / "x.tar", [(f"a.{name}", raw) for name, raw in pairs()]))
+    assert "ends at the first dot" in report and "a.0.png" in report
 
 
 def test_a_tar_without_samples(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_tar_without_samples(tmp_path: Path) -> None:
     assert "is empty: there is no row" in refusal(tmp_path / "b.tar")
     hidden = refusal(tar_of(tmp_path / "c.tar", [("." + name, raw) for name, raw in pairs()]))
     assert "the names of all 8 begin with a dot" in hidden and "0 set aside" not in hidden
-    beside = [*pairs(), *(("._" + name, b"what macOS adds") for name, _ in pairs())]
-    assert len(read(tar_of(tmp_path / "d.tar", beside)).rows) == 4
+    reference = [*pairs(), *(("._" + name, b"what macOS adds") for name, _ in pairs())]
+    assert len(read(tar_of(tmp_path / "d.tar", reference)).rows) == 4
 
 
 @pytest.mark.parametrize("n_bytes", [1, 600, 1400, 2048, 2060, 2600, 3000, 3072, 3600, 4096, 5000])

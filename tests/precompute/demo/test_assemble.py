@@ -119,17 +119,17 @@ def test_a_missing_package_is_named() -> None:
 
 def test_build_leaves_everything_and_rebuilds_only_what_lacks(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(folder)
-    said: list[str] = []
-    paths = build(tmp_path, 60, said.append)
+    message: list[str] = []
+    paths = build(tmp_path, 60, message.append)
     assert n_rows(paths.data) == 60
     assert (paths.sae / "cfg.json").is_file()
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
-    said.clear()
-    assert build(tmp_path, 60, said.append) == paths
-    assert not said
+    message.clear()
+    assert build(tmp_path, 60, message.append) == paths
+    assert not message
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
     (paths.sae / "cfg.json").unlink()
     copy_sae(paths.sae)
     assert (paths.sae / "cfg.json").is_file()
-    build(tmp_path, 64, said.append)
+    build(tmp_path, 64, message.append)
     assert n_rows(paths.data) == 64

@@ -40,7 +40,7 @@ def nouns_of(scene: S.Scene) -> set[str]:
     return {e.noun for e in scene.entities if e.colour is None}
 
 
-def said(scene: S.Scene) -> set[str]:
+def message(scene: S.Scene) -> set[str]:
     return set(re.findall(r"[a-z]+", scene.caption))
 
 
@@ -114,7 +114,7 @@ def test_what_is_drawn_lies_in_its_box() -> None:
 def test_captions_name_everything_and_nothing_else() -> None:
     for i in range(400):
         scene = S.make_scene("validation", i)
-        words = said(scene)
+        words = message(scene)
         for e in scene.entities:
             assert {e.noun, S.plural(e.noun)} & words
             assert e.colour is None or e.colour in words
@@ -127,10 +127,10 @@ def test_places_in_captions_are_true() -> None:
     checked = 0
     for i in range(600):
         scene = S.make_scene("validation", i)
-        found = re.search(r"to the (left|right) of", scene.caption)
-        if found:
+        result = re.search(r"to the (left|right) of", scene.caption)
+        if result:
             (ax, _), (bx, _) = (S.centre(e) for e in scene.entities)
-            assert (ax < bx) == (found[1] == "left")
+            assert (ax < bx) == (result[1] == "left")
             checked += 1
     assert checked > 20
 
@@ -150,7 +150,7 @@ def test_each_word_is_in_enough_demo_captions() -> None:
     counts: Counter[str] = Counter()
     for i in range(1500):
         scene = S.make_scene("demo", i)
-        counts.update({e.noun for e in scene.entities} | (said(scene) & set(S.COLOURS)))
+        counts.update({e.noun for e in scene.entities} | (message(scene) & set(S.COLOURS)))
     assert min(counts[w] for w in [*S.OBJECTS, *S.SHAPES, *S.COLOURS]) >= 25
 
 
@@ -188,4 +188,4 @@ def test_patches_of_a_word() -> None:
 def test_scenes_with_words_brings_each_word_often_enough() -> None:
     chosen = scenes_with_words("validation", 3)
     for word in ALL_WORDS:
-        assert sum(word in said(s) for s in chosen) >= 3
+        assert sum(word in message(s) for s in chosen) >= 3

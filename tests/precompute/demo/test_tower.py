@@ -59,9 +59,9 @@ def test_folding_the_batch_norms_is_exact(tower: LiteVisionModel) -> None:
     state = torch.load(package_file(ENCODER), map_location="cpu", weights_only=True)
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     expected = unfolded(state, pixels).flatten(2).transpose(1, 2)
-    found = tower(pixels).last_hidden_state[..., :-14]
+    result = tower(pixels).last_hidden_state[..., :-14]
     assert expected.std() > 0.01
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 @torch.inference_mode()

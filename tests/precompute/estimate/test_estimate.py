@@ -71,15 +71,15 @@ def test_every_part_of_the_store_is_estimated(budget: Budget, many: dict[str, An
 
 def test_an_estimate_from_all_of_the_data_is_what_is_made(many: dict[str, Any], tmp_path: Path) -> None:
     made = Options(**many, out=tmp_path / "store")
-    found = estimate(made, seconds=1e6)[0].estimate
+    result = estimate(made, seconds=1e6)[0].estimate
     sizes = sizes_of(precompute(made))
     parts = {"index": "vectors", "images": "thumbnails", "cooccurrence": "pairs", "map.bin": "map"}
     # The trial's D_s is of other samples, so not every list is the same.
-    assert {part: found.bytes[part] for part in parts.values()} == {
+    assert {part: result.bytes[part] for part in parts.values()} == {
         part: pytest.approx(sizes[name], rel=0.01) for name, part in parts.items()
     }
-    assert found.of["all"] == pytest.approx(sum(sizes.values()), rel=0.02)
-    assert found.counts["samples"] == 240 and set(found.seconds) >= {"start", "collect", "verify"}
+    assert result.of["all"] == pytest.approx(sum(sizes.values()), rel=0.02)
+    assert result.counts["samples"] == 240 and set(result.seconds) >= {"start", "collect", "verify"}
 
 
 def test_what_is_printed(budget: Budget, many: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +131,9 @@ def test_text_alone_is_estimated(options: Maker, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path.write_text("".join(json.dumps({"text": " ".join(rng.choice(tiny.WORDS, 6))}) + "\n" for _ in range(24)))
     made = options(data=str(path), model=str(tiny.make_llama(tmp_path / "llama")))
-    found = estimate(made)[0].estimate
+    result = estimate(made)[0].estimate
     size = sum(file.stat().st_size for file in precompute(made).rglob("*") if file.is_file())
-    assert found.bytes["thumbnails"] == 0 and found.of["all"] == pytest.approx(size, rel=0.1)
+    assert result.bytes["thumbnails"] == 0 and result.of["all"] == pytest.approx(size, rel=0.1)
 
 
 def test_features_by_the_stride(tiny_files: Tiny, many: dict[str, Any], tmp_path: Path) -> None:
@@ -184,14 +184,14 @@ def test_a_million_features_times_a_million_samples(growth: float) -> None:
     trials = [trial(m, growth) for m in (256, 512, 1024)]
     memory.forget_peak()
     before = memory.resident()
-    found = estimated(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
+    result = estimated(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
     assert memory.peak() - before < 1e9
-    assert found.of["all"] == pytest.approx(3 * n**growth, rel=0.01)
-    assert found.of["all"] >= found.of["examples"] > found.of["none"] == pytest.approx(n**growth, rel=0.01)
-    assert found.sae == WIDE * 4096 * 8 and found.counts["events"] == pytest.approx(n**growth, rel=0.01)
-    assert found.memory == pytest.approx(1e9 + 2e8), "a shard has fewer samples than the trial"
-    assert np.isfinite(list(found.seconds.values())).all() and min(found.seconds.values()) >= 0
-    assert found.seconds["weigh"] == pytest.approx(1024**growth), "ω is computed from D_s alone"
+    assert result.of["all"] == pytest.approx(3 * n**growth, rel=0.01)
+    assert result.of["all"] >= result.of["examples"] > result.of["none"] == pytest.approx(n**growth, rel=0.01)
+    assert result.sae == WIDE * 4096 * 8 and result.counts["events"] == pytest.approx(n**growth, rel=0.01)
+    assert result.memory == pytest.approx(1e9 + 2e8), "a shard has fewer samples than the trial"
+    assert np.isfinite(list(result.seconds.values())).all() and min(result.seconds.values()) >= 0
+    assert result.seconds["weigh"] == pytest.approx(1024**growth), "ω is computed from D_s alone"
 
 
 AMOUNTS = st.lists(st.floats(0, 1e9), min_size=3, max_size=3)

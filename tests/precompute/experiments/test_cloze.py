@@ -26,7 +26,7 @@ def scene(caption: str, *entities: Entity, background: str = "blue") -> Scene:
     return Scene("validation", 0, list(entities), background, caption)
 
 
-def asked(words: Words, of: Scene) -> list[tuple[str, frozenset[str]]]:
+def query(words: Words, of: Scene) -> list[tuple[str, frozenset[str]]]:
     ids = words.tokenizer(of.caption).input_ids
     return [(words.tokenizer.decode([ids[b.token]]).strip(), b.right) for b in words.blanks(of)]
 
@@ -38,7 +38,7 @@ def test_any_thing_not_yet_named_is_right(words: Words) -> None:
         Entity("circle", "red", BOX),
         Entity("cat", None, BOX),
     )
-    assert asked(words, of) == [
+    assert query(words, of) == [
         ("dog", frozenset({"dog", "cat"})),
         ("red", frozenset({"red"})),
         ("circle", frozenset({"circle"})),
@@ -49,20 +49,20 @@ def test_any_thing_not_yet_named_is_right(words: Words) -> None:
 
 def test_numbers_with_and_without_a_space_and_places(words: Words) -> None:
     three = [Entity("star", "pink", BOX)] * 3
-    assert asked(words, scene("three pink stars", *three)) == [
+    assert query(words, scene("three pink stars", *three)) == [
         ("three", frozenset({"three"})),
         ("pink", frozenset({"pink"})),
     ]
-    assert asked(words, scene("there are three pink stars", *three))[0] == ("three", frozenset({"three"}))
+    assert query(words, scene("there are three pink stars", *three))[0] == ("three", frozenset({"three"}))
     placed = scene("a dog in the top left", Entity("dog", None, BOX))
-    assert [right for _, right in asked(words, placed)][1:] == [frozenset({"top"}), frozenset({"left"})]
+    assert [right for _, right in query(words, placed)][1:] == [frozenset({"top"}), frozenset({"left"})]
 
 
 def test_every_own_caption_is_right_and_a_wrong_scene_is_not(words: Words) -> None:
     """On 200 real scenes each blank's own word is among the right ones, and another scene's things are not."""
     n = 0
     for of in held_out(200):
-        for word, right in asked(words, of):
+        for word, right in query(words, of):
             assert word in right, (of.caption, word, right)
             n += 1
     assert n > 400
@@ -90,9 +90,9 @@ def test_swapped_pairs_carry_a_strangers_caption() -> None:
     assert make_pairs(40, 0.3) == pairs
     for pair in pairs:
         nouns: set[Any] = {e.noun for e in pair.scene.entities}
-        said = set(pair.caption.replace(",", " ").split())
+        message = set(pair.caption.replace(",", " ").split())
         assert (pair.caption == pair.scene.caption) != pair.swapped
         if pair.swapped:
-            assert not nouns & said
+            assert not nouns & message
     assert not any(pair.swapped for pair in make_pairs(10, 0.0))
     assert make_scene("train", 50_000) == pairs[0].scene

@@ -89,12 +89,12 @@ def check_lines(o: Figure3Options) -> None:
         (sae, setting) for sae in SAES for setting in SETTINGS
     ]
     entropy = {(one["sae"], one["setting"]): one["cross_entropy"] for one in lines if one["line"] == "evaluation"}
-    for (sae, setting), found in entropy.items():
-        assert found["zero"]["value"] > found["original"]["value"] > 0
+    for (sae, setting), result in entropy.items():
+        assert result["zero"]["value"] > result["original"]["value"] > 0
         # Neither depends on the SAE: the same models, layer and texts stand behind all lines of a setting.
         for name in ("zero", "original"):
-            assert found[name] == entropy["sae-base", setting][name], (sae, setting)
-        assert (found["patched_image"] is None) == (setting != "mllm-pairs")
+            assert result[name] == entropy["sae-base", setting][name], (sae, setting)
+        assert (result["patched_image"] is None) == (setting != "mllm-pairs")
     assert language["all"]["base"]["value"] == pytest.approx(
         entropy["sae-v", "base-text"]["original"]["value"], abs=1e-3
     )
@@ -109,10 +109,10 @@ def check_data(o: Figure3Options) -> None:
     learnt = {row["text"] for path in (data.text, data.alone, data.pairs / "metadata.jsonl") for row in read(path)}
     measured = {row["text"] for path in (data.test_text, data.test_pairs / "metadata.jsonl") for row in read(path)}
     assert len(measured) == 5 and not learnt & measured
-    told = json.loads((o.work / "sae-v-0" / "training.json").read_text(encoding="utf-8"))
+    report = json.loads((o.work / "sae-v-0" / "training.json").read_text(encoding="utf-8"))
     n_pairs, n_alone = len(read(data.pairs / "metadata.jsonl")), len(read(data.alone))
     assert n_alone == n_pairs + o.n_plain
-    assert (told["data"]["n_samples"], told["data"]["n_set_aside"]) == (n_pairs + n_alone, 0)
+    assert (report["data"]["n_samples"], report["data"]["n_set_aside"]) == (n_pairs + n_alone, 0)
 
 
 def test_a_remembering_model_trains_the_same_saes(tiny_files: Tiny, tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ def test_the_change_is_paired_by_text() -> None:
     n_tokens = rng.integers(3, 30, 40).astype(float)
     base_n2 = np.stack([rng.uniform(0, 9, 40) * n_tokens, n_tokens], 1)
     mllm_n2 = base_n2 + np.array([0.5, 0.0]) * n_tokens[:, None]
-    found = change(base_n2, mllm_n2, 200)
-    assert found["base"]["value"] == pytest.approx(sum(nll for nll, _ in base_n2) / sum(n_tokens))
+    result = change(base_n2, mllm_n2, 200)
+    assert result["base"]["value"] == pytest.approx(sum(nll for nll, _ in base_n2) / sum(n_tokens))
     for name in ("value", "low", "high"):
-        assert found["change"][name] == pytest.approx(0.5)
-    assert found["base"]["high"] - found["base"]["low"] > 0.5
+        assert result["change"][name] == pytest.approx(0.5)
+    assert result["base"]["high"] - result["base"]["low"] > 0.5
     drawn = []
     for picked in np.random.default_rng(0).integers(0, 40, (200, 40)):
         drawn.append(sum(base_n2[i][0] for i in picked) / sum(base_n2[i][1] for i in picked))
-    assert [found["base"]["low"], found["base"]["high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
+    assert [result["base"]["low"], result["base"]["high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
 
 
 def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def test_the_oracle_keeps_true_pairs_and_chance_draws_anew(pool: Pool) -> None:
 
 
 def test_the_grid_begins_with_all_data() -> None:
-    told = list(arms(FilteringOptions(scores=["cosine", "cosine"], keep=[20, 50])))
-    assert told[0] == Arm("full", 100.0)
-    assert told[1:3] == [Arm("cosine", 20.0), Arm("cosine", 50.0)]
-    assert [arm.score for arm in told[3:]] == ["caption-nll", "caption-nll", "oracle", "oracle"]
+    report = list(arms(FilteringOptions(scores=["cosine", "cosine"], keep=[20, 50])))
+    assert report[0] == Arm("full", 100.0)
+    assert report[1:3] == [Arm("cosine", 20.0), Arm("cosine", 50.0)]
+    assert [arm.score for arm in report[3:]] == ["caption-nll", "caption-nll", "oracle", "oracle"]
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def small(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> FilteringOpti
 
 def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
     run(small)
-    told: list[dict[str, Any]] = lines(small.out)
-    assert [(line["score"], line["keep"]) for line in told[1:]] == [("full", 100.0), ("pooled-cosine", 50.0)]
-    assert told[1]["n_kept"] == 16 and told[2]["n_kept"] == 8
-    assert told[1]["n_swapped"] == 5
-    for line in told[1:]:
+    report: list[dict[str, Any]] = lines(small.out)
+    assert [(line["score"], line["keep"]) for line in report[1:]] == [("full", 100.0), ("pooled-cosine", 50.0)]
+    assert report[1]["n_kept"] == 16 and report[2]["n_kept"] == 8
+    assert report[1]["n_swapped"] == 5
+    for line in report[1:]:
         assert sum(line["right"]) / sum(line["asked"]) == line["accuracy"] <= 1
         assert len(line["right"]) == 6 and all(r <= a for r, a in zip(line["right"], line["asked"], strict=True))
 
@@ -71,7 +71,7 @@ def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
     small.out.write_text("".join(line + "\n" for line in whole.splitlines()[:2]))
     run(small)
     again = lines(small.out)
-    for one, other in zip(told[1:], again[1:], strict=True):  # the same figures, whatever the time they took
+    for one, other in zip(report[1:], again[1:], strict=True):  # the same figures, whatever the time they took
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
@@ -96,10 +96,10 @@ def test_preferences_are_tuned_by_trl(small: FilteringOptions) -> None:
     with pytest.raises(SaevxError, match="Unknown score"):
         run(o)  # the oracle is a baseline, not a score
     run(o.model_copy(update={"scores": ["cooccurring-l0"]}))
-    told = lines(o.out)
-    assert told[0]["about"]["options"]["method"] == "dpo"
-    assert [line["n_kept"] for line in told[1:]] == [16, 8]
-    assert all(0 <= line["accuracy"] <= 1 for line in told[1:])
+    report = lines(o.out)
+    assert report[0]["about"]["options"]["method"] == "dpo"
+    assert [line["n_kept"] for line in report[1:]] == [16, 8]
+    assert all(0 <= line["accuracy"] <= 1 for line in report[1:])
 
 
 def test_a_rejected_caption_is_the_chosen_with_one_word_changed(small: FilteringOptions) -> None:
@@ -107,9 +107,9 @@ def test_a_rejected_caption_is_the_chosen_with_one_word_changed(small: Filtering
     captions = [pair.caption for pair in pairs]
     bench = Bench(small.work / "16-30", [pair.scene for pair in pairs], captions, held_out(6), 64)
     images = [small.work / "16-30" / "data" / image_name(pair.sample_id) for pair in pairs]
-    told = preferences(bench, images, np.arange(16), 0)
-    assert told.column_names == ["images", "prompt", "chosen", "rejected"]
-    for row in told:
+    report = preferences(bench, images, np.arange(16), 0)
+    assert report.column_names == ["images", "prompt", "chosen", "rejected"]
+    for row in report:
         end = bench.tokenizer.eos_token
         chosen, rejected = (row[side].removesuffix(end).split() for side in ("chosen", "rejected"))
         changed = [(a, b) for a, b in zip(chosen, rejected, strict=True) if a != b and {a, b} != {"a", "an"}]

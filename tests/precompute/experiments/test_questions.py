@@ -19,9 +19,9 @@ from precompute.experiments.questions import FIRST, KINDS, questions, write
 
 def test_answers_are_true_and_sure() -> None:
     """Against the scene's own truth, told anew."""
-    asked = questions(80)
-    assert Counter(one.kind for one in asked) == dict.fromkeys(KINDS, 20)
-    for one in asked:
+    query = questions(80)
+    assert Counter(one.kind for one in query) == dict.fromkeys(KINDS, 20)
+    for one in query:
         assert one.scene.index >= FIRST and one.scene == make_scene("validation", one.scene.index)
         shapes = [e for e in one.scene.entities if e.colour]
         if one.kind == "background":

@@ -17,13 +17,13 @@ from precompute.scoring.token_support import unsupported_tokens
 from tests.helpers.demo import Demo
 
 
-def some(rng: np.random.Generator, *shape: int) -> np.ndarray:
+def subset(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.random(shape) * (rng.random(shape) < 0.6)
 
 
 def test_the_share_is_the_flags_own_arithmetic() -> None:
     rng = np.random.default_rng(0)
-    reads = [T.Read(some(rng, 5, 7), some(rng, 7), 1.0) for _ in range(4)]
+    reads = [T.Read(subset(rng, 5, 7), subset(rng, 7), 1.0) for _ in range(4)]
     support, rarity = rng.random(7), rng.random(7)
     got = T.compare(reads, Weights(support, support), rarity, T.Predicted(rng.random((4, 7)), rng.random(7)))
     assert set(got) == set(T.WAYS)
@@ -41,7 +41,7 @@ def test_the_share_is_the_flags_own_arithmetic() -> None:
 
 def test_prediction_against_fits_without_the_pair() -> None:
     rng = np.random.default_rng(0)
-    text, image, new = some(rng, 12, 6), some(rng, 12, 6), some(rng, 3, 6)
+    text, image, new = subset(rng, 12, 6), subset(rng, 12, 6), subset(rng, 3, 6)
     got = T.predict(text, image, new)
     rarity = T.rarity(image)
     known, unknown = T.unit(image * rarity), T.unit(new * rarity)
@@ -62,9 +62,9 @@ def test_prediction_against_fits_without_the_pair() -> None:
 def test_the_strongest_are_kept() -> None:
     rng = np.random.default_rng(0)
     ratio = rng.random((2, T.KEPT_MAXIMA + 50))
-    kept = T.strongest(ratio)
-    assert ((kept > 0).sum(1) == T.KEPT_MAXIMA).all()
-    assert kept.max() == ratio.max() and kept[kept > 0].min() > ratio[kept == 0].min()
+    remaining = T.strongest(ratio)
+    assert ((remaining > 0).sum(1) == T.KEPT_MAXIMA).all()
+    assert remaining.max() == ratio.max() and remaining[remaining > 0].min() > ratio[remaining == 0].min()
 
 
 def test_the_command_keeps_what_is_reported(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,8 +73,8 @@ def test_the_command_keeps_what_is_reported(demo: Demo, tmp_path: Path, monkeypa
     options = ["--demo", demo.root, "--out", out, "--n-scenes", 6]
     monkeypatch.setattr(sys, "argv", ["token_support", *map(str, options)])
     T.main()
-    found = json.loads(out.read_text())
-    assert found["kinds"] == 1 and str(demo.root) not in out.read_text()
-    whole = found["development"]["kinds"]["whole"]["auroc"]
-    assert set(whole) == set(found["development"]["ways"]) == set(T.WAYS)
+    result = json.loads(out.read_text())
+    assert result["kinds"] == 1 and str(demo.root) not in out.read_text()
+    whole = result["development"]["kinds"]["whole"]["auroc"]
+    assert set(whole) == set(result["development"]["ways"]) == set(T.WAYS)
     assert whole["share"]["value"] > 0.9 and whole["caption-nll"]["value"] > 0.9

@@ -32,10 +32,10 @@ def is_true(case: Case, place: int) -> bool:
     if case.kind == "noun":
         return word in {e.noun for e in things}
     if case.kind == "colour":
-        said = words[place + 1]
-        if said == "background":
+        message = words[place + 1]
+        if message == "background":
             return word == case.scene.background
-        return any(said.removesuffix("s") == e.noun and word == e.colour for e in things)
+        return any(message.removesuffix("s") == e.noun and word == e.colour for e in things)
     if case.kind == "number":
         return NUMBERS.get(len(things)) == word
     if len(things) == 1:
@@ -62,8 +62,8 @@ def test_one_word_of_the_kind_makes_the_caption_false(kind: str) -> None:
 def test_whole_swaps_share_no_thing_with_the_scene() -> None:
     cases = W.cases_of("whole", 30, 800_000, np.random.default_rng(0))
     for case in cases:
-        said = {w.removesuffix("s") for w in case.wrong.replace(",", "").split()}
-        assert not said & {e.noun for e in case.scene.entities}
+        message = {w.removesuffix("s") for w in case.wrong.replace(",", "").split()}
+        assert not message & {e.noun for e in case.scene.entities}
         assert case.wrong in {other.scene.caption for other in cases} and case.wrong != case.right
     with pytest.raises(SaevxError, match="more scenes"):
         W.cases_of("whole", 1, 800_000, np.random.default_rng(0))
@@ -80,9 +80,9 @@ def test_told_apart_against_loops() -> None:
     cases = [case for kind in W.KINDS for case in W.cases_of(kind, 4, 800_000, np.random.default_rng(0))]
     right, wrong = ({name: rng.integers(0, 5, len(cases)).astype(float) for name in ("l0", "random")} for _ in range(2))
     wrong["l0"][0] = np.nan
-    found = W.separability(cases, [right, wrong], 0)
-    assert set(found) == {*W.KINDS, "one-word"} and found["one-word"]["n_scenes"] == 16
-    for kind in found:
+    result = W.separability(cases, [right, wrong], 0)
+    assert set(result) == {*W.KINDS, "one-word"} and result["one-word"]["n_scenes"] == 16
+    for kind in result:
         rows = [i for i, c in enumerate(cases) if c.kind == kind or (kind == "one-word" and c.kind != "whole")]
         for name in right:
             below = [
@@ -91,7 +91,7 @@ def test_told_apart_against_loops() -> None:
                 for b in wrong[name][rows]
                 if not np.isnan(b)
             ]
-            measured = found[kind]["auroc"][name]
+            measured = result[kind]["auroc"][name]
             assert measured["value"] == pytest.approx(np.mean(below))
             assert measured["low"] <= measured["value"] <= measured["high"]
 
@@ -111,12 +111,12 @@ def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
     W.main()
     text = out.read_text()
-    found = json.loads(text)
-    assert str(demo.root) not in text and found["about"]["options"]["n_scenes"] == 6
-    assert set(found["kinds"]) == {*W.KINDS, "one-word"} and found["headline"]["name"] in W.FROM_SAE
-    whole = found["kinds"]["whole"]["auroc"]
-    assert set(whole) == set(found["scores"]) == {*SCORES, "caption-nll-alone", "image-gain", "unsupported"}
+    result = json.loads(text)
+    assert str(demo.root) not in text and result["about"]["options"]["n_scenes"] == 6
+    assert set(result["kinds"]) == {*W.KINDS, "one-word"} and result["headline"]["name"] in W.FROM_SAE
+    whole = result["kinds"]["whole"]["auroc"]
+    assert set(whole) == set(result["scores"]) == {*SCORES, "caption-nll-alone", "image-gain", "unsupported"}
     assert whole["pooled-cosine"]["value"] > 0.9 and whole["caption-nll"]["value"] > 0.9
     for kind in W.ONE_WORD:
-        example = found["kinds"][kind]["example"]
+        example = result["kinds"][kind]["example"]
         assert example["right"] != example["wrong"]

@@ -39,10 +39,10 @@ def test_scores_of_random_events(seed: int) -> None:
     z_e = rng.exponential(3, len(feature_e))
     omega_f = np.where(rng.random(n_features) < 0.3, np.nan, rng.normal(0.3, 0.3, n_features))
     patch_p = np.flatnonzero((modality_t == IMAGE) | (modality_t == SINK))
-    found = patches.patch_scores(offset_t, feature_e, z_e, modality_t, patch_p, omega_f)
+    result = patches.patch_scores(offset_t, feature_e, z_e, modality_t, patch_p, omega_f)
     for name, values in naive(offset_t, feature_e, z_e, modality_t, omega_f).items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
-    assert found["l0"].any() and (seed == 0) == (not found["cooccurring-l0"].any())
+        np.testing.assert_allclose(result[name], values, rtol=1e-12, err_msg=name)
+    assert result["l0"].any() and (seed == 0) == (not result["cooccurring-l0"].any())
 
 
 def encoded(mllm: Mllm, sae: SaeV, pair: Pair) -> Encoded:
@@ -57,11 +57,11 @@ def test_scores_of_a_models_own_events(mllm: Mllm, tiny_files: Tiny) -> None:
     one = encoded(mllm, sae, Pair("the red dog is on the left of a big ball", [tiny.picture(3)]))
     z_e = np.ldexp(one.value_e.astype(np.float64), -SCALE.log2)
     patch_p = np.flatnonzero(one.modality_t == IMAGE)
-    found = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, omega_f)
+    result = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, omega_f)
     for name, values in naive(one.offset_t, one.feature_e, z_e, one.modality_t, omega_f).items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(result[name], values, rtol=1e-12, err_msg=name)
         assert len(set(values)) > 1, name
-    assert (found["cooccurring-l0"] <= found["l0"]).all()
+    assert (result["cooccurring-l0"] <= result["l0"]).all()
 
 
 def test_sinks_have_no_feature(mllm: Mllm, tiny_files: Tiny) -> None:
@@ -74,12 +74,12 @@ def test_sinks_have_no_feature(mllm: Mllm, tiny_files: Tiny) -> None:
     one = encode_batch(hidden_bsd, batch, sae, Scale(2, (float("inf"), limit)))
     patch_p = np.flatnonzero(image_s)
     z_e = one.value_e.astype(np.float64)
-    found = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, np.ones(sae.n_features))
+    result = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, np.ones(sae.n_features))
     sink_p = one.modality_t[patch_p] == SINK
     assert sink_p.sum() == len(patch_p) // 2
     for name in patches.SCORES:
-        assert not found[name][sink_p].any()
-    assert found["l0"][~sink_p].all()
+        assert not result[name][sink_p].any()
+    assert result["l0"][~sink_p].all()
 
 
 @pytest.mark.parametrize("keep", [0.1, 25, 50, 75, 99, 100])
@@ -96,8 +96,8 @@ def test_chance_is_the_ids_own() -> None:
     assert np.array_equal(first, patches.chances("a", 50, 0)) and first.min() >= 0 and first.max() < 1
     others = [patches.chances("b", 50, 0), patches.chances("a", 50, 1)]
     assert all(not np.array_equal(first, other) for other in others)
-    kept = np.mean([patches.best(patches.chances(str(i), 49, 0), 25) for i in range(2000)], axis=0)
-    assert np.abs(kept - 12 / 49).max() < 0.05  # no place is preferred
+    remaining = np.mean([patches.best(patches.chances(str(i), 49, 0), 25) for i in range(2000)], axis=0)
+    assert np.abs(remaining - 12 / 49).max() < 0.05  # no place is preferred
 
 
 # ---- pictures
@@ -193,17 +193,17 @@ def outcome(n: int = 60) -> tuple[dict[Any, Array], dict[Any, Array], list[str |
 
 def test_figures_beside_a_plain_bootstrap() -> None:
     hit, pixels, kinds = outcome()
-    found = patches.figures(hit, pixels, kinds, 700, 3)
+    result = patches.figures(hit, pixels, kinds, 700, 3)
     rng = np.random.default_rng(3)
     picked = np.concatenate([rng.integers(0, 60, (size, 60)) for size in (256, 256, 188)])
-    for item in [found["full"], found["none"], *found["kept"]]:
-        own = hit[item["score"], item["keep"]] if "score" in item else hit[FULL if item is found["full"] else NONE]
+    for item in [result["full"], result["none"], *result["kept"]]:
+        own = hit[item["score"], item["keep"]] if "score" in item else hit[FULL if item is result["full"] else NONE]
         assert (item["hits"], item["n"]) == (own.sum(), 60) and item["accuracy"] == pytest.approx(own.mean(), abs=1e-4)
         low, high = np.percentile([own[rows].mean() for rows in picked], [2.5, 97.5])
         assert (item["low"], item["high"]) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
         assert set(item["kinds"]) == {"shape", "colour"} and item["kinds"]["shape"]["n"] == 20
         assert item["kinds"]["shape"]["hits"] == own[0::3].sum() and item["kinds"]["colour"]["hits"] == own[1::3].sum()
-    for item in found["kept"]:
+    for item in result["kept"]:
         own, chance = hit[item["score"], item["keep"]], hit["random", item["keep"]]
         ratio = [own[rows].mean() / hit[FULL][rows].mean() for rows in picked]
         assert item["of_full"]["value"] == pytest.approx(own.mean() / hit[FULL].mean(), abs=1e-4)
@@ -223,8 +223,8 @@ def test_the_same_answers_differ_by_nothing() -> None:
     """Paired: the difference of a score that answers as chance does has no width."""
     hit, pixels, _ = outcome()
     hit["l0", 25.0] = hit["random", 25.0]
-    found = patches.figures(hit, pixels, [None] * 60, 300, 0)
-    item = next(one for one in found["kept"] if (one["score"], one["keep"]) == ("l0", 25.0))
+    result = patches.figures(hit, pixels, [None] * 60, 300, 0)
+    item = next(one for one in result["kept"] if (one["score"], one["keep"]) == ("l0", 25.0))
     assert item["over_random"] == {"value": 0.0, "low": 0.0, "high": 0.0} and "kinds" not in item
 
 

@@ -57,7 +57,7 @@ def spoken(mllm: Mllm, pair: Pair, n_tokens: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_files: Tiny, whole: Mllm, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def query(tiny_files: Tiny, whole: Mllm, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     root = tmp_path_factory.mktemp("asked")
     sae = tiny.make_sae(root / "sae", bias=-0.2)
     store = precompute(
@@ -76,18 +76,18 @@ def asked(tiny_files: Tiny, whole: Mllm, tmp_path_factory: pytest.TempPathFactor
         for name, image in zip(names, images, strict=True):
             image.save(data / name)
         text = " ".join(rng.choice(tiny.WORDS, size=2 + i % 4))
-        said = spoken(whole, Pair(text, images), 1 + i % 3)[-1]
-        answer = said.upper() if said and i % 5 else "something else"
+        sentence = spoken(whole, Pair(text, images), 1 + i % 3)[-1]
+        answer = sentence.upper() if sentence and i % 5 else "something else"
         rows.append({"file_names": names, "text": text, "id": f"q{i}", "answer": answer, "kind": ["one", "two"][i % 2]})
     (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Asked(data, store, tiny_files.model, sae)
 
 
 @pytest.fixture
-def options(asked: Asked, tmp_path: Path) -> Any:
+def options(query: Asked, tmp_path: Path) -> Any:
     def make(**changed: Any) -> PatchesOptions:
         given: dict[str, Any] = {
-            "data": str(asked.data), "store": asked.store, "out": tmp_path / "patches.json", "keep": KEEP,
+            "data": str(query.data), "store": query.store, "out": tmp_path / "patches.json", "keep": KEEP,
             "device": "cpu", "resamples": 200,
         }  # fmt: skip
         return PatchesOptions(**{**given, **changed})
@@ -95,16 +95,16 @@ def options(asked: Asked, tmp_path: Path) -> Any:
     return make
 
 
-def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
+def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
     """Every variant of every question by itself, in the data's order."""
-    store = Store.open(asked.store)
-    sae = load_sae(asked.store, store.manifest, None, "cpu")
+    store = Store.open(query.store)
+    sae = load_sae(query.store, store.manifest, None, "cpu")
     omega_f = Weights.from_store(store).omega_f
     assert 0 < np.isnan(omega_f).sum() < len(omega_f)
     hits: dict[Any, list[bool]] = {}
-    for line in (asked.data / "metadata.jsonl").read_text().splitlines():
+    for line in (query.data / "metadata.jsonl").read_text().splitlines():
         row = json.loads(line)
-        images = [open_image(asked.data / name).image for name in row["file_names"]]
+        images = [open_image(query.data / name).image for name in row["file_names"]]
         sizes = [image.size for image in images]
         pair = Pair(row["text"], images)
         one = encode_pair(mllm, sae, store.manifest, pair)
@@ -129,43 +129,43 @@ def naive_hits(asked: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
                     for image, mask in zip(images, masks, strict=True)
                 ]
         for variant, painted in pictures.items():
-            said = spoken(mllm, Pair(row["text"], painted), 4)
-            hits.setdefault(variant, []).append(row["answer"].lower() in said)
+            sentence = spoken(mllm, Pair(row["text"], painted), 4)
+            hits.setdefault(variant, []).append(row["answer"].lower() in sentence)
     store.close()
     return hits
 
 
-def found_in(told: dict[str, Any]) -> dict[Any, dict[str, Any]]:
-    kept = {(item["score"], item["keep"]): item for item in told["kept"]}
-    return {("full", 100.0): told["full"], ("none", 0.0): told["none"], **kept}
+def found_in(report: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+    remaining = {(item["score"], item["keep"]): item for item in report["kept"]}
+    return {("full", 100.0): report["full"], ("none", 0.0): report["none"], **remaining}
 
 
-def test_as_a_naive_run_counts(options: Any, asked: Asked, whole: Mllm) -> None:
-    told = json.loads(patches_data(options()).read_text())
-    found, expected = found_in(told), naive_hits(asked, whole)
-    assert set(found) == set(expected) and len(found) == 2 + 6 * len(KEEP)
+def test_as_a_naive_run_counts(options: Any, query: Asked, whole: Mllm) -> None:
+    report = json.loads(patches_data(options()).read_text())
+    result, expected = found_in(report), naive_hits(query, whole)
+    assert set(result) == set(expected) and len(result) == 2 + 6 * len(KEEP)
     for variant, hits in expected.items():
-        item = found[variant]
+        item = result[variant]
         assert (item["hits"], item["n"]) == (sum(hits), N), variant
         assert item["kinds"]["one"]["hits"] == sum(hits[0::2]) and item["kinds"]["two"]["hits"] == sum(hits[1::2])
         assert item["low"] <= item["accuracy"] <= item["high"]
-    assert 0 < told["none"]["hits"] + 1 < told["full"]["hits"] < N  # the picture matters, and so do the answers
-    assert len({item["hits"] for item in told["kept"]}) > 2
-    assert told["data"]["patches"] == {"mean": 24.0, "least": 16, "most": 32}
-    assert told["vision_norm"]["projector"]["questions"] == N
-    assert told["store"]["content_id"] == Store.open(asked.store).manifest["content_id"]
-    assert set(told["scores"]) == {*SCORES, *CONTROLS} == {item["score"] for item in told["kept"]}
-    for path in (asked.data, asked.store, asked.model):
-        assert str(path.parent) not in json.dumps(told)
+    assert 0 < report["none"]["hits"] + 1 < report["full"]["hits"] < N  # the picture matters, and so do the answers
+    assert len({item["hits"] for item in report["kept"]}) > 2
+    assert report["data"]["patches"] == {"mean": 24.0, "least": 16, "most": 32}
+    assert report["vision_norm"]["projector"]["questions"] == N
+    assert report["store"]["content_id"] == Store.open(query.store).manifest["content_id"]
+    assert set(report["scores"]) == {*SCORES, *CONTROLS} == {item["score"] for item in report["kept"]}
+    for path in (query.data, query.store, query.model):
+        assert str(path.parent) not in json.dumps(report)
 
 
 def test_with_all_patches_nothing_changes(options: Any) -> None:
     """Every score, bit for bit."""
-    told = json.loads(patches_data(options(keep=[100])).read_text())
-    for item in told["kept"]:
+    report = json.loads(patches_data(options(keep=[100])).read_text())
+    for item in report["kept"]:
         assert item.pop("pixels") == 1.0 and item.pop("of_full") == {"value": 1.0, "low": 1.0, "high": 1.0}
         assert item.pop("over_random", {"value": 0.0, "low": 0.0, "high": 0.0})["value"] == 0.0
-        assert {name: item[name] for name in told["full"]} == told["full"]
+        assert {name: item[name] for name in report["full"]} == report["full"]
 
 
 def test_the_same_bytes_again_and_other_batches_the_same_hits(options: Any, tmp_path: Path) -> None:
@@ -205,18 +205,18 @@ def test_a_killed_run_goes_on(options: Any, tmp_path: Path, monkeypatch: pytest.
     assert answered[0] == before[-1] and len(answered) == N - 5 and not part.exists()
 
 
-def test_what_cannot_be_asked_is_set_aside_and_counted(options: Any, asked: Asked, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_is_set_aside_and_counted(options: Any, query: Asked, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
-    good = {"image": str(asked.data / "0-0.png"), "text": "a red dog", "answer": "cat"}
+    good = {"image": str(query.data / "0-0.png"), "text": "a red dog", "answer": "cat"}
     rows = [
         {**good, "id": "fine"}, {**good, "answer": 3}, {"text": "no picture", "answer": "cat"},
         {"image": good["image"], "text": "no answer"}, {**good, "answer": "  "}, {**good, "answer": ["a", "b"]},
         {**good, "text": " "}, {**good, "text": "an <image> mark"}, {**good, "image": "missing.png"},
     ]  # fmt: skip
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = json.loads(patches_data(options(data=str(data))).read_text())
-    assert told["data"]["questions"] == 2 and "kinds" not in told["full"]
-    aside = told["data"]["set_aside"]
+    report = json.loads(patches_data(options(data=str(data))).read_text())
+    assert report["data"]["questions"] == 2 and "kinds" not in report["full"]
+    aside = report["data"]["set_aside"]
     assert aside["n"] == sum(aside["reasons"].values()) == 7
     assert [one["index"] for one in aside["first"]] == [2, 3, 4, 5, 6, 7, 8]
     reasons = (
@@ -231,10 +231,10 @@ def test_max_samples_takes_those_with_the_smallest_hash(options: Any, tmp_path: 
     from precompute.data.batches import smallest_hashes
 
     ids = [f"q{i}" for i in range(N)]
-    told = json.loads(patches_data(options(max_samples=4)).read_text())
+    report = json.loads(patches_data(options(max_samples=4)).read_text())
     chosen = smallest_hashes(ids, 4)
-    assert told["data"]["questions"] == 4
-    assert told["full"]["kinds"]["one"]["n"] == sum(i % 2 == 0 for i in chosen)
+    assert report["data"]["questions"] == 4
+    assert report["full"]["kinds"]["one"]["n"] == sum(i % 2 == 0 for i in chosen)
 
 
 @pytest.mark.parametrize("n_tokens", [2, 5])
@@ -272,9 +272,9 @@ def test_data_without_pictures_or_answers(options: Any, tiny_files: Tiny, tmp_pa
         patches_data(options(data=str(texts)))
 
 
-def test_the_command(asked: Asked, tmp_path: Path) -> None:
+def test_the_command(query: Asked, tmp_path: Path) -> None:
     out = tmp_path / "new" / "patches.json"
-    command = ["patches", asked.data, "--store", asked.store, "--out", out, "--device", "cpu", "--resamples", 50]
+    command = ["patches", query.data, "--store", query.store, "--out", out, "--device", "cpu", "--resamples", 50]
     done = saevx(*command, "--keep", "50,25", "--max-samples", 3)
     assert done.status == 0 and done.out.strip() == str(out), done.err
     assert "3 questions, 0 rows rejected" in done.err
@@ -302,7 +302,7 @@ def test_the_demos_patches_matter(demo: Demo, tmp_path: Path) -> None:
         "patches", tmp_path / "questions", "--store", demo.store, "--out", out, "--keep", 25, "--resamples", 50
     )
     assert done.status == 0, done.err
-    told = json.loads(out.read_text())
-    assert told["full"]["hits"] >= 7 and told["none"]["hits"] <= 3
-    assert set(told["full"]["kinds"]) == {"object", "shape", "shape-colour", "background"}
-    assert all(item["pixels"] == pytest.approx(12 / 49, abs=1e-4) for item in told["kept"])
+    report = json.loads(out.read_text())
+    assert report["full"]["hits"] >= 7 and report["none"]["hits"] <= 3
+    assert set(report["full"]["kinds"]) == {"object", "shape", "shape-colour", "background"}
+    assert all(item["pixels"] == pytest.approx(12 / 49, abs=1e-4) for item in report["kept"])

@@ -254,8 +254,8 @@ def test_a_folder_of_sparsify(tmp_path: Path) -> None:
     plain = SaeV.load(tiny.make_sae(tmp_path / "plain", architecture="topk", k=6))
     folder = tmp_path / "model.layers.24"
     folder.mkdir()
-    told = {"d_in": tiny.D_MODEL, "num_latents": tiny.N_FEATURES, "k": 6, "normalize_decoder": False}
-    (folder / "cfg.json").write_text(json.dumps(told))
+    report = {"d_in": tiny.D_MODEL, "num_latents": tiny.N_FEATURES, "k": 6, "normalize_decoder": False}
+    (folder / "cfg.json").write_text(json.dumps(report))
     state = plain.sae.state_dict()
     tensors = {
         "encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"],

@@ -30,11 +30,11 @@ from tests.helpers.tinies import Maker
 # ---- plain weights
 
 
-def plain(path: Path, state: State, metadata: dict[str, str] | None = None, **beside: object) -> Path:
+def plain(path: Path, state: State, metadata: dict[str, str] | None = None, **in_sidecar: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path, metadata)
-    if beside:
-        path.with_suffix(".json").write_text(json.dumps(beside))
+    if in_sidecar:
+        path.with_suffix(".json").write_text(json.dumps(in_sidecar))
     return path
 
 
@@ -55,7 +55,7 @@ def test_four_tensors_are_a_relu_where_the_user_says_so(lie: Callable[[State], S
 
 
 @pytest.mark.parametrize(
-    ("architecture", "said"),
+    ("architecture", "config"),
     [
         ("standard", {"architecture": "standard"}),
         ("standard", {"activation": "relu"}),
@@ -67,32 +67,32 @@ def test_four_tensors_are_a_relu_where_the_user_says_so(lie: Callable[[State], S
         ("gated", {}),
     ],
 )
-@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("in_sidecar", [True, False])
 def test_an_architecture_that_is_said_or_proven(
-    architecture: str, said: dict[str, Any], beside: bool, tmp_path: Path
+    architecture: str, config: dict[str, Any], in_sidecar: bool, tmp_path: Path
 ) -> None:
     """In a `.json` beside the file, or in the file's own metadata."""
     right, state = saelens(tmp_path / "right", architecture)
-    said = {**said, "hook_name": f"model.layers.{tiny.LAYER}"}
+    config = {**config, "hook_name": f"model.layers.{tiny.LAYER}"}
     path = tmp_path / "sae" / "weights.safetensors"
-    if beside:
-        plain(path, state, **said)
+    if in_sidecar:
+        plain(path, state, **config)
     else:
-        words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+        words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
         plain(path, state, words)
     same(SaeV.load(path), right)
     same(SaeV.load(path.parent), right)
 
 
 def test_settings_beside_plain_weights_are_kept(tmp_path: Path) -> None:
-    told = {"apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}
-    right, state = saelens(tmp_path / "right", "standard", **told)
-    path = plain(tmp_path / "sae" / "w.safetensors", state, architecture="standard", hook_layer=tiny.LAYER, **told)
+    details = {"apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}
+    right, state = saelens(tmp_path / "right", "standard", **details)
+    path = plain(tmp_path / "sae" / "w.safetensors", state, architecture="standard", hook_layer=tiny.LAYER, **details)
     same(SaeV.load(path), right)
 
 
 @pytest.mark.parametrize(
-    ("change", "said", "reason"),
+    ("change", "config", "reason"),
     [
         (lambda s: {**s, "k": K, "threshold": THRESHOLD}, {}, "does not say its architecture"),
         (lambda s: s, {"architecture": "topk"}, "TopK.*does not say k"),
@@ -110,10 +110,10 @@ def test_settings_beside_plain_weights_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_what_plain_weights_do_not_say(
-    change: Callable[[State], State], said: dict[str, Any], reason: str, tmp_path: Path
+    change: Callable[[State], State], config: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     _, state = saelens(tmp_path / "right", "standard")
-    path = plain(tmp_path / "sae.safetensors", change(state), **said)
+    path = plain(tmp_path / "sae.safetensors", change(state), **config)
     with pytest.raises(SaevxError, match=reason):
         SaeV.load(path, layer=tiny.LAYER, format="plain")
 
@@ -131,8 +131,10 @@ def test_square_matrices_lie_as_their_names_say(tmp_path: Path) -> None:
 def sparsify(folder: Path, state: State, **changed: object) -> Path:
     """As sparsify saves it: the encoder a Linear, W_dec with features first."""
     folder.mkdir(parents=True)
-    told = {"d_in": tiny.D_MODEL, "expansion_factor": 3, "num_latents": 0, "k": 8, "normalize_decoder": True, **changed}
-    (folder / "cfg.json").write_text(json.dumps({name: value for name, value in told.items() if value != "absent"}))
+    details = {
+        "d_in": tiny.D_MODEL, "expansion_factor": 3, "num_latents": 0, "k": 8, "normalize_decoder": True, **changed,
+    }  # fmt: skip
+    (folder / "cfg.json").write_text(json.dumps({name: value for name, value in details.items() if value != "absent"}))
     tensors = {"encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "W_dec": state["W_dec"]}
     save_file({n: t.contiguous() for n, t in {**tensors, "b_dec": state["b_dec"]}.items()}, folder / "sae.safetensors")
     return folder

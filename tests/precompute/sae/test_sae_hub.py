@@ -50,16 +50,16 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], li
         folder.mkdir(parents=True)
         save_file(state, folder / "params.safetensors")
         hook = "model.layers.17.output"
-        told = {"architecture": "jump_relu", "model_name": "gemma-v3-4b-it", "hf_hook_point_in": hook}
-        (folder / "config.json").write_text(json.dumps(told))
+        report = {"architecture": "jump_relu", "model_name": "gemma-v3-4b-it", "hf_hook_point_in": hook}
+        (folder / "config.json").write_text(json.dumps(report))
     dictionary = root / "someone/dictionaries/layer_2/trainer_0"
     dictionary.mkdir(parents=True)
     trainer = {"dict_class": "JumpReluAutoEncoder", "layer": tiny.LAYER}
     (dictionary / "config.json").write_text(json.dumps({"trainer": trainer}))
     tensors = {name: value.contiguous() for name, value in plain.sae.state_dict().items()}
     torch.save(tensors, dictionary / "ae.pt")
-    said = {"hook_name": f"model.layers.{tiny.LAYER}", "apply_b_dec_to_input": "true"}
-    save_file(tensors, root / "someone/saes/plain.safetensors", said)
+    message = {"hook_name": f"model.layers.{tiny.LAYER}", "apply_b_dec_to_input": "true"}
+    save_file(tensors, root / "someone/saes/plain.safetensors", message)
     names = [
         "someone/dictionaries/layer_2/trainer_0", "someone/saes/plain.safetensors",
         f"gemma-scope-2-4b-it-res:{GEMMA}", f"google/gemma-scope-2-4b-it/resid_post/{GEMMA}",
@@ -73,41 +73,41 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], li
             [sys.executable, "-c", LOAD, *names], env=env, capture_output=True, text=True, timeout=300
         )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), hub.asked, plain
+    return json.loads(done.stdout.splitlines()[-1]), hub.requests, plain
 
 
 def test_a_release_and_the_same_place_by_its_repository(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
-    found, _, plain = loaded
+    result, _, plain = loaded
     z = float(plain.encode(torch.ones(1, tiny.D_MODEL)).sum())
     for name in (f"gemma-scope-2-4b-it-res:{GEMMA}", f"google/gemma-scope-2-4b-it/resid_post/{GEMMA}"):
-        layer, architecture, n_features, got = found[name]
+        layer, architecture, n_features, got = result[name]
         assert (layer, architecture, n_features) == (17, "jumprelu", tiny.N_FEATURES)
         assert got != z, "Gemma Scope does not take the decoder's bias off its input"
 
 
 def test_a_repository_with_and_without_a_folder(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
-    found, asked, plain = loaded
+    result, query, plain = loaded
     right = [tiny.LAYER, "jumprelu", tiny.N_FEATURES, float(plain.encode(torch.ones(1, tiny.D_MODEL)).sum())]
     for name in ("someone/saes/layer 2/run", "someone/saes:layer 2/run", "someone/saes"):
-        assert found[name] == right
-    assert not [file for file in asked if file.endswith("huge.bin")], "only the SAE is fetched"
+        assert result[name] == right
+    assert not [file for file in query if file.endswith("huge.bin")], "only the SAE is fetched"
 
 
 def test_other_formats_of_a_repository(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
-    found, _, plain = loaded
+    result, _, plain = loaded
     z = float(plain.encode(torch.ones(1, tiny.D_MODEL)).sum())
-    layer, architecture, n_features, got = found["someone/dictionaries/layer_2/trainer_0"]
+    layer, architecture, n_features, got = result["someone/dictionaries/layer_2/trainer_0"]
     assert (layer, architecture, n_features) == (tiny.LAYER, "jumprelu", tiny.N_FEATURES)
     assert got != z, "this class does not take the decoder's bias off its input"
-    assert found["someone/saes/plain.safetensors"] == [tiny.LAYER, "jumprelu", tiny.N_FEATURES, z]
+    assert result["someone/saes/plain.safetensors"] == [tiny.LAYER, "jumprelu", tiny.N_FEATURES, z]
 
 
 def test_wrong_names_are_told(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
-    found = loaded[0]
-    assert "someone/nothing/here" in found["someone/nothing/here"]
-    assert "no SAE at someone/saes/layer 3" in found["someone/saes/layer 3"]
-    assert "residual stream" in found[f"gemma-scope-2-4b-it-mlp:{GEMMA}"]
-    assert "layer_99 not found" in found["gemma-scope-2-4b-it-res:layer_99"]
+    result = loaded[0]
+    assert "someone/nothing/here" in result["someone/nothing/here"]
+    assert "no SAE at someone/saes/layer 3" in result["someone/saes/layer 3"]
+    assert "residual stream" in result[f"gemma-scope-2-4b-it-mlp:{GEMMA}"]
+    assert "layer_99 not found" in result["gemma-scope-2-4b-it-res:layer_99"]
 
 
 def test_the_layers_of_every_listed_release_of_the_residual_stream() -> None:
@@ -119,11 +119,11 @@ def test_the_layers_of_every_listed_release_of_the_residual_stream() -> None:
     for release in get_pretrained_saes_directory().values():
         for sae_id, place in release.saes_map.items():
             if release.conversion_func == "gemma_3" and "resid_post" in place:
-                told = loaders._infer_gemma_3_raw_cfg_dict(release.repo_id, place)
-                hooks, kind = [told["hf_hook_point_in"]], "gemma_3"
+                report = loaders._infer_gemma_3_raw_cfg_dict(release.repo_id, place)
+                hooks, kind = [report["hf_hook_point_in"]], "gemma_3"
             elif release.conversion_func == "gemma_2" and "-res" in release.repo_id and "layer_" in place:
-                told = loaders.get_gemma_2_config_from_hf(release.repo_id, place, "cpu")
-                hooks, kind = [told["hook_name"]], "gemma_2"
+                report = loaders.get_gemma_2_config_from_hf(release.repo_id, place, "cpu")
+                hooks, kind = [report["hook_name"]], "gemma_2"
             elif "hook_resid_post" in sae_id:  # the id is the hook's name, a trainer's number behind it at most
                 hooks, kind = [re.split("__", sae_id)[0]], "named"
             else:

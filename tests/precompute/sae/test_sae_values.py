@@ -111,8 +111,8 @@ def test_a_request_to_steer_with_it_is_refused_before_it_runs(options: Maker, tm
         end = time.monotonic() + 60
         while client.get("/readyz").status_code != 200 and time.monotonic() < end:
             time.sleep(0.05)
-        asked = {"sample_id": "pair-0", "prompt": "a", "features": [{"id": 5, "strength": 5}], "max_tokens": 2}
-        reply = client.post("/api/v1/steer", json=asked)
+        query = {"sample_id": "pair-0", "prompt": "a", "features": [{"id": 5, "strength": 5}], "max_tokens": 2}
+        reply = client.post("/api/v1/steer", json=query)
     assert reply.status_code == 422 and "has no direction" in reply.json()["detail"]
 
 
@@ -133,7 +133,7 @@ def not_finite(value: Any, place: str = "") -> list[str]:
     if isinstance(value, float):
         return [] if math.isfinite(value) else [place]
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [found for key, part in parts for found in not_finite(part, f"{place}.{key}")]
+    return [result for key, part in parts for result in not_finite(part, f"{place}.{key}")]
 
 
 @pytest.mark.parametrize(("name", "at"), [("W_dec", 5), ("W_enc", COLUMN)])

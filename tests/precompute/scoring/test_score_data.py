@@ -43,7 +43,7 @@ def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(tiny_files: Tiny, store: Path, tmp_path: Path) -> Any:
+def query(tiny_files: Tiny, store: Path, tmp_path: Path) -> Any:
     def make(**changed: Any) -> ScoreOptions:
         given: dict[str, Any] = {
             "data": str(tiny_files.data), "store": store, "out": tmp_path / "scores.jsonl", "nll": True,
@@ -57,14 +57,14 @@ def asked(tiny_files: Tiny, store: Path, tmp_path: Path) -> Any:
 def stored(store: Path) -> dict[str, dict[str, Any]]:
     """What the store says of each sample, by id."""
     opened = Store.open(store)
-    found = {i["sample_id"]: opened.samples.get(i["sample_id"]) for i in opened.samples.list(limit=1000).items}
+    result = {i["sample_id"]: opened.samples.get(i["sample_id"]) for i in opened.samples.list(limit=1000).items}
     opened.close()
-    return found
+    return result
 
 
-def test_stored_pairs_get_their_stored_scores(asked: Any, store: Path) -> None:
+def test_stored_pairs_get_their_stored_scores(query: Any, store: Path) -> None:
     """In batches cut as the store's were: the very numbers, flags and thresholds."""
-    rows, known = list(rows_of(score_data(asked()))), stored(store)
+    rows, known = list(rows_of(score_data(query()))), stored(store)
     assert [row["id"] for row in rows] == [f"pair-{i}" for i in range(40)]
     informative = 0
     for row in rows:
@@ -79,31 +79,31 @@ def test_stored_pairs_get_their_stored_scores(asked: Any, store: Path) -> None:
     assert informative > 9 * len(rows) and any(row["flags"] for row in rows)
 
 
-def test_other_batches_change_only_the_last_digits(asked: Any, store: Path) -> None:
-    rows, known = list(rows_of(score_data(asked(batch_tokens=30, shard_samples=7)))), stored(store)
+def test_other_batches_change_only_the_last_digits(query: Any, store: Path) -> None:
+    rows, known = list(rows_of(score_data(query(batch_tokens=30, shard_samples=7)))), stored(store)
     for row in rows:
         for name, value in known[row["id"]]["scores"].items():
             assert row[score_column(name)] == pytest.approx(value, rel=5e-3, abs=5e-3), name
 
 
-def test_without_nll_that_score_is_null(asked: Any, store: Path) -> None:
-    rows, known = list(rows_of(score_data(asked(nll=False)))), stored(store)
+def test_without_nll_that_score_is_null(query: Any, store: Path) -> None:
+    rows, known = list(rows_of(score_data(query(nll=False)))), stored(store)
     assert all(row["score_caption_nll"] is None for row in rows)
     assert all(row["score_cosine"] == known[row["id"]]["scores"]["cosine"] for row in rows)
 
 
-def test_parquet_holds_the_same(asked: Any, tmp_path: Path, store: Path) -> None:
+def test_parquet_holds_the_same(query: Any, tmp_path: Path, store: Path) -> None:
     from pyarrow import parquet
 
-    rows = list(rows_of(score_data(asked(shard_samples=16))))
-    out = score_data(asked(out=tmp_path / "scores.parquet", shard_samples=16))
+    rows = list(rows_of(score_data(query(shard_samples=16))))
+    out = score_data(query(out=tmp_path / "scores.parquet", shard_samples=16))
     assert list(rows_of(out)) == rows
-    told = json.loads(parquet.read_schema(out).metadata[b"saevx"])
-    assert told["content_id"] == Store.open(store).manifest["content_id"]
+    report = json.loads(parquet.read_schema(out).metadata[b"saevx"])
+    assert report["content_id"] == Store.open(store).manifest["content_id"]
 
 
 def test_bad_rows_are_set_aside_and_counted(
-    asked: Any, tiny_files: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    query: Any, tiny_files: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_files.data, data)
@@ -115,22 +115,22 @@ def test_bad_rows_are_set_aside_and_counted(
         '{"file_name": "002.png", "text": "a <image>", "id": "mark"}',
     ]  # fmt: skip
     (data / "metadata.jsonl").write_text("\n".join([*listing[:20], *bad, *listing[20:]]) + "\n")
-    out = score_data(asked(data=str(data), shard_samples=8))
+    out = score_data(query(data=str(data), shard_samples=8))
     assert [row["id"] for row in rows_of(out)] == [f"pair-{i}" for i in range(40)]
     aside = [json.loads(line) for line in (tmp_path / "scores.quarantine.jsonl").read_text().splitlines()]
     assert [one["index"] for one in aside] == [20, 21, 22, 23]
     reasons = ("cannot be read", "not valid JSON", "'pair-0' stands in an earlier row", "mark for an image")
     for one, words in zip(aside, reasons, strict=True):
         assert words in one["reason"]
-    told = capsys.readouterr().err
-    assert "40 pairs, 4 rows rejected" in told and "scores.quarantine.jsonl" in told
+    report = capsys.readouterr().err
+    assert "40 pairs, 4 rows rejected" in report and "scores.quarantine.jsonl" in report
 
 
 def test_closing_lines_show_the_correlation_with_length(
-    asked: Any, store: Path, capsys: pytest.CaptureFixture[str]
+    query: Any, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same pairs, so the same figures as the store's own."""
-    score_data(asked())
+    score_data(query())
     lines = {words[0]: words for line in capsys.readouterr().err.splitlines() if (words := line.split())}
     opened = Store.open(store)
     for entry in opened.quality.scores:
@@ -141,11 +141,11 @@ def test_closing_lines_show_the_correlation_with_length(
     opened.close()
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(asked: Any, store: Path, tmp_path: Path) -> None:
-    whole = score_data(asked(shard_samples=4)).read_bytes()
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(query: Any, store: Path, tmp_path: Path) -> None:
+    whole = score_data(query(shard_samples=4)).read_bytes()
     out = tmp_path / "killed.jsonl"
     command = [
-        sys.executable, "-m", "backend.cli", "score", asked().data, "--store", store, "--out", out, "--nll",
+        sys.executable, "-m", "backend.cli", "score", query().data, "--store", store, "--out", out, "--nll",
         "--device", "cpu", "--shard-samples", "4",
     ]  # fmt: skip
     job = subprocess.Popen(
@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(asked: Any, store: Path, 
     done = sorted(path.name for path in part.glob("*.jsonl"))
     stamps = {name: (part / name).stat().st_mtime_ns for name in done}
     with pytest.raises(SaevxError, match="other data, store or options"):
-        score_data(asked(out=out, shard_samples=5))
+        score_data(query(out=out, shard_samples=5))
     ran: list[int] = []
     scored = under_test.Job.score
 
@@ -172,13 +172,13 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(asked: Any, store: Path, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(under_test.Job, "score", count)
-        score_data(asked(out=out, shard_samples=4))
+        score_data(query(out=out, shard_samples=4))
     assert out.read_bytes() == whole and not part.exists()
     assert len(done) >= 2 and len(ran) == 10 - len(done)
 
 
 def test_memory_does_not_grow_with_the_data(
-    asked: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    query: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight times the rows, and the same peak; the model is left out, as a shard costs it the same."""
     monkeypatch.setattr(under_test.Job, "score", lambda _, rows: ([{"id": row.sample_id} for row in rows], []))
@@ -186,7 +186,7 @@ def test_memory_does_not_grow_with_the_data(
     for n in (1000, 8000):
         path = tmp_path / f"{n}.jsonl"
         path.write_text("".join(json.dumps({"text": f"pair {i} " * 20}) + "\n" for i in range(n)))
-        job = under_test.Job(asked(data=str(path), out=tmp_path / f"{n}-scores.jsonl", shard_samples=500), opened)
+        job = under_test.Job(query(data=str(path), out=tmp_path / f"{n}-scores.jsonl", shard_samples=500), opened)
         tracemalloc.start()
         assert job.run() == (n, 0)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -218,25 +218,25 @@ def test_ids_are_remembered_on_disk(tmp_path: Path) -> None:
         ({"sae": "/no/such/place"}, "cannot be loaded|no folder"),
     ],
 )
-def test_wrong_input_is_one_sentence(asked: Any, changed: dict[str, Any], message: str) -> None:
+def test_wrong_input_is_one_sentence(query: Any, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(SaevxError, match=message) as caught:
-        score_data(asked(**changed))
+        score_data(query(**changed))
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_to_score(asked: Any, tmp_path: Path) -> None:
+def test_nothing_to_score(query: Any, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": 3}\n')
-    made = asked(data=str(path))
+    made = query(data=str(path))
     with pytest.raises(SaevxError, match="the first: its field 'text' is not a string"):
         score_data(made)
     assert not made.part.exists()
 
 
-def test_another_sae_is_refused(asked: Any, tmp_path: Path) -> None:
+def test_another_sae_is_refused(query: Any, tmp_path: Path) -> None:
     other = tiny.make_sae(tmp_path / "other", architecture="topk", k=4)
     with pytest.raises(SaevxError, match="not the one of store"):
-        score_data(asked(sae=str(other)))
+        score_data(query(sae=str(other)))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -248,9 +248,9 @@ def test_the_command_and_its_filter(store: Path, tiny_files: Tiny, tmp_path: Pat
     assert done.status == 0 and done.out.strip() == str(out), done.err
     for more in ([], ["--drop-flags", "few-features:0.01"], ["--drop-flags", "unsupported"]):
         command = ["--by", "pooled-cosine", "--keep", 40, *more]
-        kept = saevx("filter", out, *command)
-        assert kept.status == 0, kept.err
-        assert kept.out == saevx("filter", store, *command).out
+        remaining = saevx("filter", out, *command)
+        assert remaining.status == 0, remaining.err
+        assert remaining.out == saevx("filter", store, *command).out
     ids = saevx("filter", out, "--by", "l0", "--keep", 25, "--format", "ids").out.split()
     assert len(ids) == 10
     file = tmp_path / "kept.jsonl"

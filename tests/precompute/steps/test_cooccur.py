@@ -27,32 +27,32 @@ def dense_sets(part: Part) -> np.ndarray:
 
 
 def test_counts_lift_npmi_and_control(part: Part) -> None:
-    found, sets, n = load_step(part.path, "cooccur"), dense_sets(part), part.data.n_samples
+    result, sets, n = load_step(part.path, "cooccur"), dense_sets(part), part.data.n_samples
     order = derangement(n, np.random.Generator(np.random.PCG64(part.options["seed"] + 3)))
     sides = {"text-image": (0, 1), "text-text": (0, 0), "image-image": (1, 1)}
     for kind, (x, y) in sides.items():
         first, second = sets[x], sets[y]
         support, shuffled = first.T @ second, first[order].T @ second
         n_a, n_b = first.sum(0), second.sum(0)
-        a, b = found[f"{kind}/a"], found[f"{kind}/b"]
+        a, b = result[f"{kind}/a"], result[f"{kind}/b"]
         assert len(a) > 20
-        assert (found[f"{kind}/support"] == support[a, b]).all()
-        assert (found[f"{kind}/shuffled"] == shuffled[a, b]).all()
-        counts = (found[f"{kind}/{name}"] for name in COUNTED)
-        pairs = Pairs.from_counts(kind, counts, found["n_samples"].astype(np.uint32), n)
-        told = pairs.measured(np.arange(len(a)))
-        assert (told.n_a == n_a[a]).all() and (told.n_b == n_b[b]).all()
+        assert (result[f"{kind}/support"] == support[a, b]).all()
+        assert (result[f"{kind}/shuffled"] == shuffled[a, b]).all()
+        counts = (result[f"{kind}/{name}"] for name in COUNTED)
+        pairs = Pairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
+        report = pairs.measured(np.arange(len(a)))
+        assert (report.n_a == n_a[a]).all() and (report.n_b == n_b[b]).all()
         lift = n * support[a, b] / (n_a[a] * n_b[b])
-        np.testing.assert_allclose(told.lift, lift, rtol=1e-12)
-        np.testing.assert_allclose(told.npmi, np.log(lift) / -np.log(support[a, b] / n), rtol=1e-12)
-        np.testing.assert_allclose(told.lift_shuffled, n * shuffled[a, b] / (n_a[a] * n_b[b]), rtol=1e-12)
+        np.testing.assert_allclose(report.lift, lift, rtol=1e-12)
+        np.testing.assert_allclose(report.npmi, np.log(lift) / -np.log(support[a, b] / n), rtol=1e-12)
+        np.testing.assert_allclose(report.lift_shuffled, n * shuffled[a, b] / (n_a[a] * n_b[b]), rtol=1e-12)
         if x == y:
             assert (a < b).all()
 
 
 def test_the_strongest_partners_are_kept(part: Part) -> None:
     """Each feature keeps its 16 best of all features, not of a batch of them; both sides choose."""
-    found, sets, n = load_step(part.path, "cooccur"), dense_sets(part), part.data.n_samples
+    result, sets, n = load_step(part.path, "cooccur"), dense_sets(part), part.data.n_samples
     support = sets[0].T @ sets[1]
     n_a, n_b = sets[0].sum(0), sets[1].sum(0)
     expected = set()
@@ -65,7 +65,7 @@ def test_the_strongest_partners_are_kept(part: Part) -> None:
             }
             best = sorted(partners, key=lambda j: (-value[j], -matrix[k, j], j))[: cooccur.KEPT]
             expected |= {(j, k) if turn else (k, j) for j in best}
-    got = set(zip(found["text-image/a"].tolist(), found["text-image/b"].tolist(), strict=True))
+    got = set(zip(result["text-image/a"].tolist(), result["text-image/b"].tolist(), strict=True))
     assert got == expected
 
 
@@ -81,11 +81,11 @@ def test_feature_blocks_change_nothing(part: Part, entries: int, monkeypatch: py
 
 def test_planted_partners(part: Part) -> None:
     """A word's text-only feature goes with its image-only one, well above the control."""
-    found = load_step(part.path, "cooccur")
+    result = load_step(part.path, "cooccur")
     k = word_feature("dog")
-    hit = (found["text-image/a"] == k + 1) & (found["text-image/b"] == k + 2)
+    hit = (result["text-image/a"] == k + 1) & (result["text-image/b"] == k + 2)
     assert hit.sum() == 1
-    assert found["text-image/support"][hit][0] > 3 * found["text-image/shuffled"][hit][0]
+    assert result["text-image/support"][hit][0] > 3 * result["text-image/shuffled"][hit][0]
 
 
 def test_npmi_of_always_together_is_one() -> None:
@@ -103,15 +103,15 @@ def test_rows_with_the_smallest_hash() -> None:
 @pytest.mark.parametrize("sort", SORTS)
 def test_pages_of_pairs_in_every_order(part: Part, sort: str) -> None:
     """The ready orders, walked in pages, against sorting all pairs in Python; a feature's pairs from both sides."""
-    found, n = load_step(part.path, "cooccur"), part.data.n_samples
+    result, n = load_step(part.path, "cooccur"), part.data.n_samples
     for kind in ("text-image", "image-image"):
-        counts = (found[f"{kind}/{name}"] for name in COUNTED)
-        pairs = Pairs.from_counts(kind, counts, found["n_samples"].astype(np.uint32), n)
-        told = pairs.measured(np.arange(len(pairs)))
+        counts = (result[f"{kind}/{name}"] for name in COUNTED)
+        pairs = Pairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
+        report = pairs.measured(np.arange(len(pairs)))
         for support in (0, 7, 12, n):
-            kept = [i for i in range(len(pairs)) if told.support[i] >= support]
-            key = getattr(told, sort)
-            expected = sorted(kept, key=lambda i: (-key[i], -told.support[i], told.a[i], told.b[i]))
+            remaining = [i for i in range(len(pairs)) if report.support[i] >= support]
+            key = getattr(report, sort)
+            expected = sorted(remaining, key=lambda i: (-key[i], -report.support[i], report.a[i], report.b[i]))
             got: list[int] = []
             while True:
                 at, total = pairs.page(sort, support, len(got), 7)
@@ -120,6 +120,6 @@ def test_pages_of_pairs_in_every_order(part: Part, sort: str) -> None:
                     break
                 got += at.tolist()
             assert got == expected
-        feature = int(told.b[0])
-        assert pairs.of(feature, "a").tolist() == np.flatnonzero(told.a == feature).tolist()
-        assert pairs.of(feature, "b").tolist() == np.flatnonzero(told.b == feature).tolist()
+        feature = int(report.b[0])
+        assert pairs.of(feature, "a").tolist() == np.flatnonzero(report.a == feature).tolist()
+        assert pairs.of(feature, "b").tolist() == np.flatnonzero(report.b == feature).tolist()

@@ -122,12 +122,12 @@ def test_lists_are_folded_as_a_few_plain_lines_would(part: Part) -> None:
                 else:
                     first.append(i)
                     n_folded[name][at[1]] += 1
-            kept = [head[0] for head in heads[:most]]
-            assert (shown[f"{name}_row"][at] >= 0).sum() == len(kept)
+            remaining = [head[0] for head in heads[:most]]
+            assert (shown[f"{name}_row"][at] >= 0).sum() == len(remaining)
             for field in ("row", "position", "value", "n_active"):
-                listed = shown[f"{name}_{field}"][at][: len(kept)]
-                np.testing.assert_array_equal(listed, accum[f"{name}_{field}"][at][kept], err_msg=field)
-            assert shown[f"{name}_n_same"][at].tolist()[: len(kept)] == [len(head) - 1 for head in heads[:most]]
+                listed = shown[f"{name}_{field}"][at][: len(remaining)]
+                np.testing.assert_array_equal(listed, accum[f"{name}_{field}"][at][remaining], err_msg=field)
+            assert shown[f"{name}_n_same"][at].tolist()[: len(remaining)] == [len(head) - 1 for head in heads[:most]]
     assert min(min(pair) for pair in n_folded.values()) > 0  # some of each kind
 
 
@@ -166,8 +166,8 @@ def events(tmp_path: Path) -> Events:
 def test_a_window_is_its_text_wherever_it_stands(events: Events, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(example_views, "TOKENS_AT_ONCE", at_once)
     places = [(1, 4), (0, 8), (0, 7), (2, 2), (2, 14), (2, 18), (2, 22), (2, 39), (0, 8)]
-    found = example_views.windows(events, *map(np.array, zip(*places, strict=True))).tolist()
-    same = [[i for i, key in enumerate(found) if key == one] for one in dict.fromkeys(found)]
+    result = example_views.windows(events, *map(np.array, zip(*places, strict=True))).tolist()
+    same = [[i for i, key in enumerate(result) if key == one] for one in dict.fromkeys(result)]
     # In the long text, only those windows are equal that neither end cuts short.
     assert same == [[0, 1, 8], [2], [3], [4, 5, 6], [7]]
 
@@ -177,5 +177,5 @@ def test_of_several_pictures_the_one_that_holds_the_patch_counts(events: Events)
     images = [("ab", json.dumps(grids)), ("b", json.dumps(grids[:1])), ("", "[]")]
     files = example_views.number_files(3, images)
     rows, positions = np.array([0, 0, 0, 0, 1, 0]), np.array([1, 2, 3, 6, 2, 5])
-    found = example_views.image_files(events, files, rows, positions).tolist()
-    assert found == [1, 1, 0, 0, 1, 0]
+    result = example_views.image_files(events, files, rows, positions).tolist()
+    assert result == [1, 1, 0, 0, 1, 0]

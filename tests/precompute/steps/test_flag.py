@@ -47,30 +47,30 @@ def test_planted_faults_are_flagged(part: Part, kind: str, name: str) -> None:
 
 
 def test_wrong_captions_are_flagged_with_their_words(part: Part) -> None:
-    found, saved = load_step(part.path, "flag"), load_json(part.path, "flag")
+    result, saved = load_step(part.path, "flag"), load_json(part.path, "flag")
     table = {f["name"]: f for f in saved["flags"]}
     rows, sound = planted(part, "caption"), planted(part, None)  # type: ignore[arg-type]
     for name in ("mismatch", "unsupported"):
-        above = found[name] > table[name]["threshold"]
+        above = result[name] > table[name]["threshold"]
         assert above[rows].mean() > 0.5 and above[sound].mean() < 0.08
         assert table[name]["auroc_low"] <= table[name]["auroc"] <= table[name]["auroc_high"]
         assert table[name]["auroc"] > 0.85
     why = {row: reason for row, name, reason in saved["reasons"] if name == "mismatch"}
     both_wrong = [r for r in rows if r in why]
     for row in both_wrong:
-        said = set(part.data.samples[row]["text"].split())
+        message = set(part.data.samples[row]["text"].split())
         assert why[row]["features"]
-        assert {token.strip() for token in why[row]["tokens"]} & {*said, "umb"}
+        assert {token.strip() for token in why[row]["tokens"]} & {*message, "umb"}
 
 
 def test_counts_and_reasons_follow_the_threshold(part: Part) -> None:
-    found, saved = load_step(part.path, "flag"), load_json(part.path, "flag")
+    result, saved = load_step(part.path, "flag"), load_json(part.path, "flag")
     assert [f["name"] for f in saved["flags"]] == list(FLAGS)
     for f in saved["flags"]:
-        over = np.flatnonzero(found[f["name"]] > f["threshold"])
+        over = np.flatnonzero(result[f["name"]] > f["threshold"])
         assert f["count"] == len(over)
         assert sorted(row for row, name, _ in saved["reasons"] if name == f["name"]) == over.tolist()
-        assert sum(f["hist"]["counts"]) == np.isfinite(found[f["name"]]).sum()
+        assert sum(f["hist"]["counts"]) == np.isfinite(result[f["name"]]).sum()
 
 
 def test_false_alarm_rate_is_five_percent(part: Part) -> None:
@@ -160,9 +160,9 @@ def test_pixel_flags_of_real_pictures(tmp_path: Path) -> None:
     for name, (picture, _) in cases.items():
         files.append(tmp_path / f"{name}.png")
         picture.save(files[-1])
-    found, limits = pixels.pixel_flags(files), dict(pixels.ISSUES.values())
+    result, limits = pixels.pixel_flags(files), dict(pixels.ISSUES.values())
     for i, (name, (_, expected)) in enumerate(cases.items()):
-        assert {f for f in limits if found[f][i] > limits[f]} == expected, name
+        assert {f for f in limits if result[f][i] > limits[f]} == expected, name
 
 
 def test_pixel_hash_is_near_for_a_brighter_copy(tmp_path: Path) -> None:
@@ -228,5 +228,5 @@ def test_many_are_compared_through_cells(monkeypatch: pytest.MonkeyPatch) -> Non
     raised, expected = (set(np.flatnonzero(near.score > duplicates.NEAR_LIMIT)) for near in (many, exact))
     assert expected == set(range(n - copies, n))
     assert raised <= expected and len(raised) > 0.98 * copies
-    found = sorted(raised)
-    assert (many.row[found] == exact.row[found]).all()
+    result = sorted(raised)
+    assert (many.row[result] == exact.row[result]).all()

@@ -20,21 +20,21 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def test_neighbours_are_exact(part: Part) -> None:
-    found, directions = load_step(part.path, "index"), unit(part.options["directions"]())
+    result, directions = load_step(part.path, "index"), unit(part.options["directions"]())
     cosine = directions @ directions.T
     np.fill_diagonal(cosine, -np.inf)
     expected = np.sort(cosine, axis=1)[:, ::-1][:, : index.N_NEIGHBOURS]
-    np.testing.assert_allclose(found["decoder_cosine"], expected, atol=1e-5)
-    assert (found["decoder_other"] != np.arange(len(directions))[:, None]).all()
+    np.testing.assert_allclose(result["decoder_cosine"], expected, atol=1e-5)
+    assert (result["decoder_other"] != np.arange(len(directions))[:, None]).all()
 
 
 def test_a_words_features_have_similar_profiles(part: Part) -> None:
-    found = load_step(part.path, "index")
+    result = load_step(part.path, "index")
     for word in ("dog", "red", "house"):
         k = word_feature(word)
-        assert {k + 1, k + 2} <= set(found["profile_other"][k, :4].tolist())
+        assert {k + 1, k + 2} <= set(result["profile_other"][k, :4].tolist())
     dead = len(VOCABULARY) * 0 + 120
-    assert (found["profile_other"][dead] == -1).all()
+    assert (result["profile_other"][dead] == -1).all()
 
 
 def test_nearest_handles_twins_zeros_and_few() -> None:
@@ -50,9 +50,9 @@ def test_largest_is_what_sorting_finds() -> None:
     value[0, 300:320] = 9.0  # all in one block
     value[1, -3:] = 9.0  # beyond the last whole block
     for k in (1, 10, 40):
-        found, at = logit_lens.largest(value, k)
-        assert torch.equal(found, value.sort(dim=1, descending=True).values[:, :k])
-        assert torch.equal(value.gather(1, at), found)
+        result, at = logit_lens.largest(value, k)
+        assert torch.equal(result, value.sort(dim=1, descending=True).values[:, :k])
+        assert torch.equal(value.gather(1, at), result)
         assert all(len(set(row.tolist())) == k for row in at)
 
 
@@ -98,13 +98,13 @@ def test_nearest_samples_share_the_things(made_up: Store) -> None:
 def test_logit_lens_against_plain_numpy(part: Part) -> None:
     directions, (norm, unembed) = part.options["directions"](), part.options["logit_lens"]()
     scale = np.random.default_rng(0).uniform(0.5, 2, len(norm)).astype(np.float32)
-    found = logit_lens.logit_lens(directions, scale, unembed, k=3)
+    result = logit_lens.logit_lens(directions, scale, unembed, k=3)
     logit = unit(directions.astype(np.float64)) @ (unembed * scale).astype(np.float64).T
     logit -= logit.mean(1, keepdims=True)
     for k in range(0, len(directions), 7):
-        np.testing.assert_allclose(found["promoted_logit"][k], np.sort(logit[k])[::-1][:3], atol=1e-4)
-        np.testing.assert_allclose(found["suppressed_logit"][k], np.sort(logit[k])[:3], atol=1e-4)
-        np.testing.assert_allclose(logit[k, found["promoted"][k]], found["promoted_logit"][k], atol=1e-4)
+        np.testing.assert_allclose(result["promoted_logit"][k], np.sort(logit[k])[::-1][:3], atol=1e-4)
+        np.testing.assert_allclose(result["suppressed_logit"][k], np.sort(logit[k])[:3], atol=1e-4)
+        np.testing.assert_allclose(logit[k, result["promoted"][k]], result["promoted_logit"][k], atol=1e-4)
 
 
 def test_planted_word_is_promoted(made_up: Store) -> None:

@@ -68,11 +68,11 @@ def test_a_promoted_word_counts_once_by_its_best_rank() -> None:
     words = read_words(["a dog", "red boat"])
     step = {"promoted": np.array([[2, 0, 1], [3, 9, 3]]), "promoted_logit": np.zeros((2, 3))}
     lens = Lens(step, [" Dog", "red", "dog", "boat"], 2)
-    found = label.promoted_words(lens, words).toarray()
-    expected = np.zeros_like(found)
+    result = label.promoted_words(lens, words).toarray()
+    expected = np.zeros_like(result)
     expected[0, words.id_of["dog"]], expected[0, words.id_of["red"]] = 2, 2 / 3
     expected[1, words.id_of["boat"]] = 2
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(result, expected)
 
 
 def test_plurals_count_with_their_singular() -> None:
@@ -92,8 +92,8 @@ def test_common_words_are_no_evidence() -> None:
 
 
 def test_second_word_only_when_nearly_as_good() -> None:
-    found = csr_matrix(np.array([[0, 5.0, 4.9], [5.0, 1.0, 0], [0, 0, 0]]))
-    best, second = label.choose(found)
+    result = csr_matrix(np.array([[0, 5.0, 4.9], [5.0, 1.0, 0], [0, 0, 0]]))
+    best, second = label.choose(result)
     assert best.tolist() == [1, 0, -1] and second.tolist() == [2, -1, -1]
 
 
@@ -108,13 +108,13 @@ def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
     assert np.isnan(np.delete(got, k)).all()
     strong, silent = [], []
     for row in range(data.n_samples):
-        kept = [z for m in (0, 1) for f, z in zip(*data.events.maxima(row, m), strict=True) if f == k]
+        remaining = [z for m in (0, 1) for f, z in zip(*data.events.maxima(row, m), strict=True) if f == k]
         if row in data.examples["top_row"][k]:
             continue
         has = bool({"dog", "red"} & set(words_of(data.samples[row]["text"])))
-        if max(kept, default=0) > label.STRONG * p999[k]:
+        if max(remaining, default=0) > label.STRONG * p999[k]:
             strong.append(has)
-        if not kept:
+        if not remaining:
             silent.append(has)
     assert strong and got[k] == pytest.approx((np.mean(strong) + 1 - np.mean(silent)) / 2)
 

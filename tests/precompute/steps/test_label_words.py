@@ -26,9 +26,9 @@ def test_words_are_rejoined_from_pieces(part: Part) -> None:
     row = next(row for row, one in enumerate(data.samples) if "umbrella" in one["text"].split())
     low, high = data.events.sample_token[row : row + 2]
     positions = np.flatnonzero(data.events.token_modality[low:high] == 0).tolist()
-    found = label.words_at(data, words, row, positions)
+    result = label.words_at(data, words, row, positions)
     pieces = [data.vocabulary[t] for t in data.events.token_id[low:high][positions]]
-    named = [[words.name[word] for word in one] for one in found]
+    named = [[words.name[word] for word in one] for one in result]
     assert named[pieces.index(" umb")] == named[pieces.index("rella")] == ["umbrella"]
     assert all(one == [] for piece, one in zip(pieces, named, strict=True) if piece == ".")
     expected = [[piece.strip()] for piece in pieces if piece not in (" umb", "rella", ".")]
@@ -36,10 +36,10 @@ def test_words_are_rejoined_from_pieces(part: Part) -> None:
 
 
 def test_strings_that_recur_are_words_and_whole_captions_are_not() -> None:
-    found = recurring(CHINESE)
-    assert {"猫", "狗", "红色的", "只", "草"} <= set(found)
-    assert "红" not in found and "红色" not in found, "they occur only in 红色的"
-    assert all(n <= LONGEST_HAN and n == len(one) for one, n in found.items())
+    result = recurring(CHINESE)
+    assert {"猫", "狗", "红色的", "只", "草"} <= set(result)
+    assert "红" not in result and "红色" not in result, "they occur only in 红色的"
+    assert all(n <= LONGEST_HAN and n == len(one) for one, n in result.items())
     words = read_words(CHINESE * 12)
     assert not set(words.name) & set(CHINESE)
     assert words.in_caption.shape == (60, len(words.name))

@@ -43,7 +43,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, reply: Reply) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.reply = reply
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
+        self.server.requests.append(body)
         self.server.keys.add(self.headers["Authorization"])
         self.answer(*(self.server.reply(body) if self.path == "/v1/chat/completions" else (404, b"")))
 
@@ -103,8 +103,8 @@ def copy(part: Part, tmp_path: Path) -> Path:
 
 
 def run(copy: Path, part: Part, url: str, **more: Any) -> tuple[list[str | None], dict[str, Any]]:
-    told = label.run(copy, part.manifest, {"labeller": url, **more})["labels"]
-    return load_json(copy, "label"), told
+    report = label.run(copy, part.manifest, {"labeller": url, **more})["labels"]
+    return load_json(copy, "label"), report
 
 
 def test_it_is_shown_tokens_captions_and_pictures(
@@ -112,17 +112,17 @@ def test_it_is_shown_tokens_captions_and_pictures(
 ) -> None:
     monkeypatch.setenv(labeller.KEY, "secret")
     with serving(lambda body: says("a name")) as server:
-        labels, told = run(copy, part, server.url)
+        labels, report = run(copy, part, server.url)
     live = load_step(part.path, "weigh")["verdict"] != VERDICTS.index("dead")
     assert labels == ["a name" if alive else None for alive in live]
-    assert told == {"method": "labeller", "labeller": "tiny-namer", "n_failed": 0, "n": int(live.sum())}
-    assert len(server.asked) == live.sum() and server.keys == {"Bearer secret"}
-    assert "secret" not in json.dumps([told, server.asked])
+    assert report == {"method": "labeller", "labeller": "tiny-namer", "n_failed": 0, "n": int(live.sum())}
+    assert len(server.requests) == live.sum() and server.keys == {"Bearer secret"}
+    assert "secret" not in json.dumps([report, server.requests])
     data = part.data
     places = labeller.tops(data, word_feature("dog"), IMAGE, labeller.N_PICTURES)
     captions = [f"- {data.samples[row]['text']}" for row, _ in places]
     (dog,) = (
-        body for body in server.asked
+        body for body in server.requests
         if shown_text(body).partition("captions:\n")[2].split("\n")[: len(captions)] == captions
         and "[[dog]]" in shown_text(body)
     )  # fmt: skip
@@ -148,8 +148,8 @@ def test_it_is_shown_tokens_captions_and_pictures(
 
 def test_its_replies_are_untrusted(part: Part, copy: Path, tmp_path: Path) -> None:
     """Cleaned on the way in, and escaped on the page."""
-    said = '<think>hm</think><b onclick="x()">dog</b> & &lt;script&gt; "co"\x07\u202e' + "y" * 400 + "\nsecond line"
-    with serving(lambda body: says(said)) as server:
+    message = '<think>hm</think><b onclick="x()">dog</b> & &lt;script&gt; "co"\x07\u202e' + "y" * 400 + "\nsecond line"
+    with serving(lambda body: says(message)) as server:
         labels, _ = run(copy, part, server.url)
     (name,) = set(labels) - {None}
     assert name == 'dog & &lt;script&gt; "co"'
@@ -176,20 +176,20 @@ def test_a_failure_leaves_the_keyword_and_is_counted(part: Part, copy: Path) -> 
         return says("fine") if n % 2 else bad[n // 2 % len(bad)]
 
     with serving(reply) as server:
-        labels, told = run(copy, part, server.url, labeller_model="mine")
-        n_live = len(server.asked)
-    assert told == {"method": "labeller", "labeller": "mine", "n_failed": (n_live + 1) // 2, "n": n_live}
+        labels, report = run(copy, part, server.url, labeller_model="mine")
+        n_live = len(server.requests)
+    assert report == {"method": "labeller", "labeller": "mine", "n_failed": (n_live + 1) // 2, "n": n_live}
     assert sum(now == "fine" for now in labels) == n_live // 2
     assert all(now == before for now, before in zip(labels, keywords, strict=True) if now != "fine")
 
 
 def test_a_server_that_is_gone_is_not_asked_for_ever(part: Part, copy: Path) -> None:
     with serving(lambda body: (503, b"")) as server:
-        labels, told = run(copy, part, server.url)
-        assert GIVE_UP <= len(server.asked) < GIVE_UP + WORKERS < told["n"]
+        labels, report = run(copy, part, server.url)
+        assert GIVE_UP <= len(server.requests) < GIVE_UP + WORKERS < report["n"]
         gone = server.url
-    assert labels == load_json(part.path, "label") and told["n_failed"] == told["n"]
-    assert run(copy, part, gone)[1] == {**told, "labeller": ""}
+    assert labels == load_json(part.path, "label") and report["n_failed"] == report["n"]
+    assert run(copy, part, gone)[1] == {**report, "labeller": ""}
 
 
 def test_a_written_name_is_tested_like_a_keyword(part: Part, copy: Path) -> None:

@@ -101,15 +101,15 @@ def test_neighbours_among_the_living() -> None:
     vectors, _ = clustered(120, seed=4)
     alive = np.random.default_rng(4).random(120) < 0.45
     other = nearest(vectors.astype(np.float32))[0]
-    found = alive_neighbours(vectors, other, alive)
+    result = alive_neighbours(vectors, other, alive)
     cosine = vectors[alive] @ vectors[alive].T
     np.fill_diagonal(cosine, -np.inf)
     exact = np.argsort(-cosine, axis=1)[:, : other.shape[1]]
     left = (alive[other] & (other >= 0))[alive].sum(1)
     assert (left < 5).any() and (left >= 5).any()
-    for mine, all_of_them, n in zip(found.tolist(), exact.tolist(), left.tolist(), strict=True):
-        kept = [one for one in mine if one >= 0]
-        assert kept == all_of_them[: n if n >= 5 else len(all_of_them)]
+    for mine, all_of_them, n in zip(result.tolist(), exact.tolist(), left.tolist(), strict=True):
+        remaining = [one for one in mine if one >= 0]
+        assert remaining == all_of_them[: n if n >= 5 else len(all_of_them)]
 
 
 def test_the_same_places_twice() -> None:
@@ -162,17 +162,17 @@ def test_density_within_three_percent(values: list[float]) -> None:
 
 
 def test_the_file_says_what_the_tables_say(made_up: Store) -> None:
-    found = mapfile.read_map(made_up.path / mapfile.NAME)
+    result = mapfile.read_map(made_up.path / mapfile.NAME)
     table = made_up.features.table
-    verdict = [VERDICTS[v] for v in found.verdict]
-    asked = made_up.features.refs(range(made_up.n_features))
-    assert verdict == [asked[i]["verdict"] for i in range(made_up.n_features)]
-    np.testing.assert_allclose(omega_of(found.omega), table["omega"], atol=0.5 / 127 + 1e-9)
+    verdict = [VERDICTS[v] for v in result.verdict]
+    query = made_up.features.refs(range(made_up.n_features))
+    assert verdict == [query[i]["verdict"] for i in range(made_up.n_features)]
+    np.testing.assert_allclose(omega_of(result.omega), table["omega"], atol=0.5 / 127 + 1e-9)
     density = np.maximum(table["density_text"], table["density_image"])
-    np.testing.assert_allclose(density_of(found.density), density, rtol=0.03)
+    np.testing.assert_allclose(density_of(result.density), density, rtol=0.03)
     nowhere = np.array([v == "dead" for v in verdict])
     assert nowhere.any() and (~nowhere).any()
-    for axis in (found.x, found.y):
+    for axis in (result.x, result.y):
         assert ((axis == mapfile.NOWHERE) == nowhere).all()
     assert (made_up.path / mapfile.NAME).stat().st_size == 16 + 7 * made_up.n_features
     assert mapfile.NAME in made_up.manifest["files"]
@@ -221,5 +221,5 @@ def test_verify_finds_a_map_of_other_features(made_up: Store, tmp_path: Path) ->
     shutil.copytree(made_up.path, copy)
     columns = mapfile.read_map(copy / mapfile.NAME)
     mapfile.write_map(copy / mapfile.NAME, columns._replace(verdict=columns.verdict[::-1]))
-    told = {check.name: check for check in verify(copy)}
-    assert not told["map"].ok and "verdict" in told["map"].detail
+    report = {check.name: check for check in verify(copy)}
+    assert not report["map"].ok and "verdict" in report["map"].detail

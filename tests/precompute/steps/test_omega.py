@@ -35,7 +35,7 @@ class Case(NamedTuple):
     seed: int
     data: Collected
     reference: Reference
-    found: dict[str, np.ndarray]
+    result: dict[str, np.ndarray]
 
 
 def case(path: Path, manifest: dict[str, Any], directions_fd: np.ndarray, seed: int, **options: Any) -> Case:
@@ -67,7 +67,7 @@ def write_random(path: Path, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     row_t = np.repeat(np.arange(N), n_n)
     position_t = np.arange(len(kind_t)) - np.repeat(np.cumsum(n_n) - n_n, n_n)
     ds = np.sort(rng.choice(N, 32, replace=False))
-    kept = np.flatnonzero(counted & np.isin(row_t, ds))
+    remaining = np.flatnonzero(counted & np.isin(row_t, ds))
     largest = np.zeros((N, 2, N_FEATURES), np.float16)
     np.maximum.at(largest, (row_t[token], kind_t[token], feature), value)
     group = largest.reshape(2 * N, N_FEATURES)
@@ -78,8 +78,8 @@ def write_random(path: Path, seed: int) -> tuple[dict[str, Any], np.ndarray]:
         "events/event_feature": feature.astype(np.uint16), "events/event_value": value,
         "collect/max_full_offset": np.r_[0, np.cumsum((group > 0).sum(1))],
         "collect/max_full_feature": of.astype(np.uint16), "collect/max_full_value": group[at, of],
-        "collect/resid": to_bf16(h_td[kept]), "collect/resid_row": row_t[kept],
-        "collect/resid_pos": position_t[kept].astype(np.int32), "collect/ds_rows": ds,
+        "collect/resid": to_bf16(h_td[remaining]), "collect/resid_row": row_t[remaining],
+        "collect/resid_pos": position_t[remaining].astype(np.int32), "collect/ds_rows": ds,
     }  # fmt: skip
     for folder in ("events", "collect"):
         (path / folder).mkdir(parents=True)
@@ -120,8 +120,8 @@ def real(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(params=["at_random", "real"])
 def any_case(request: pytest.FixtureRequest) -> Case:
-    found: Case = request.getfixturevalue(request.param)
-    return found
+    result: Case = request.getfixturevalue(request.param)
+    return result
 
 
 def test_paired_and_its_controls(any_case: Case) -> None:
@@ -129,28 +129,28 @@ def test_paired_and_its_controls(any_case: Case) -> None:
     draws = np.random.Generator(np.random.PCG64(c.seed)).integers(0, K, (RESAMPLES, K))
     tested = []
     for k in range(c.data.n_features):
-        expected = c.reference.paired(k, c.found["delta"][k], c.directions_fd[k].astype(np.float64), draws)
+        expected = c.reference.paired(k, c.result["delta"][k], c.directions_fd[k].astype(np.float64), draws)
         if expected is None:
-            assert all(np.isnan(c.found[name][k]) for name in OMEGA_FIELDS)
+            assert all(np.isnan(c.result[name][k]) for name in OMEGA_FIELDS)
             continue
         tested.append(k)
         for name in OMEGA_FIELDS:
-            assert c.found[name][k] == pytest.approx(expected[name], abs=1e-5), (k, name)
+            assert c.result[name][k] == pytest.approx(expected[name], abs=1e-5), (k, name)
     assert len(tested) > 15 and len(tested) < c.data.n_features
 
 
 def test_all_pairs(any_case: Case) -> None:
     c, known = any_case, 0
     for k in range(c.data.n_features):
-        both = [(i, m) for m in (TEXT, IMAGE) for i in c.reference.firing(k, c.found["delta"][k], m, once=False)]
+        both = [(i, m) for m in (TEXT, IMAGE) for i in c.reference.firing(k, c.result["delta"][k], m, once=False)]
         both.sort(key=lambda x: (-c.reference.z[x[0]][k], c.reference.row[x[0]], c.reference.pos[x[0]]))
         sides = {m: [i for i, kind in both[:30] if kind == m][:5] for m in (TEXT, IMAGE)}
         if not all(sides.values()):
-            assert np.isnan(c.found["omega_all_pairs"][k])
+            assert np.isnan(c.result["omega_all_pairs"][k])
             continue
         known += 1
         cosines = [unit(c.reference.h[a]) @ unit(c.reference.h[b]) for a in sides[TEXT] for b in sides[IMAGE]]
-        assert c.found["omega_all_pairs"][k] == pytest.approx(np.mean(cosines), abs=1e-5), k
+        assert c.result["omega_all_pairs"][k] == pytest.approx(np.mean(cosines), abs=1e-5), k
     assert known > 4  # few of the tiny model's features have both modalities among their thirty strongest
 
 
@@ -172,27 +172,27 @@ def test_modality_share_and_same_sample_rate(any_case: Case) -> None:
                 samples[k][m].add(row)
     for k, (text, image) in enumerate(samples):
         if not text | image:
-            assert np.isnan(c.found["modality_share"][k]) and np.isnan(c.found["same_sample_rate"][k])
+            assert np.isnan(c.result["modality_share"][k]) and np.isnan(c.result["same_sample_rate"][k])
             continue
         per_text, per_image = fired[k, TEXT] / tokens[TEXT], fired[k, IMAGE] / tokens[IMAGE]
-        assert c.found["modality_share"][k] == pytest.approx(per_image / (per_image + per_text))
-        assert c.found["same_sample_rate"][k] == pytest.approx(len(text & image) / len(text | image))
+        assert c.result["modality_share"][k] == pytest.approx(per_image / (per_image + per_text))
+        assert c.result["same_sample_rate"][k] == pytest.approx(len(text & image) / len(text | image))
 
 
 def test_cross_modal_is_benjamini_and_hochberg(any_case: Case) -> None:
     """Step up: the largest i with p₍ᵢ₎ ≤ 5 % · i / m, and every feature up to it."""
-    p = any_case.found["p_value"]
+    p = any_case.result["p_value"]
     order = sorted(np.flatnonzero(~np.isnan(p)).tolist(), key=lambda k: p[k])
     last = max((i for i, k in enumerate(order, 1) if p[k] <= 0.05 * i / len(order)), default=0)
-    cross = np.flatnonzero(any_case.found["verdict"] == VERDICTS.index("cross-modal"))
+    cross = np.flatnonzero(any_case.result["verdict"] == VERDICTS.index("cross-modal"))
     assert sorted(order[:last]) == cross.tolist()
 
 
 def test_features_that_mean_nothing_are_not_called_cross_modal(at_random: Case) -> None:
     """Whatever their raw ω, which a shared direction lifts."""
-    tested = ~np.isnan(at_random.found["p_value"])
-    cross = at_random.found["verdict"][tested] == VERDICTS.index("cross-modal")
-    assert at_random.found["omega"][tested].mean() > 0.3
+    tested = ~np.isnan(at_random.result["p_value"])
+    cross = at_random.result["verdict"][tested] == VERDICTS.index("cross-modal")
+    assert at_random.result["omega"][tested].mean() > 0.3
     assert cross.mean() <= 0.1
 
 
@@ -200,11 +200,11 @@ def test_authors_repeated_samples(at_random: Case, tmp_path: Path) -> None:
     """`--repeat-samples`: the sixteen strongest tokens, whichever samples they come from."""
     manifest, directions_fd = write_random(tmp_path / "part", 3)
     c = case(tmp_path / "part", manifest, directions_fd, 3, delta=0.3, repeat_samples=True)
-    once = ~np.isnan(at_random.found["omega"])
-    assert (~np.isnan(c.found["omega"]) == once).all()  # who is tested does not change
+    once = ~np.isnan(at_random.result["omega"])
+    assert (~np.isnan(c.result["omega"]) == once).all()  # who is tested does not change
     for k in np.flatnonzero(once):
         sides = [c.reference.firing(int(k), 0.3, m, once=False)[:K] for m in (TEXT, IMAGE)]
         cosines = [unit(c.reference.h[a]) @ unit(c.reference.h[b]) for a, b in zip(*sides, strict=True)]
-        assert c.found["omega"][k] == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert not np.allclose(c.found["omega"][once], at_random.found["omega"][once])
+        assert c.result["omega"][k] == pytest.approx(np.mean(cosines), abs=1e-5)
+    assert not np.allclose(c.result["omega"][once], at_random.result["omega"][once])
     assert json.loads(json.dumps(c.manifest["omega"]))["repeat_samples"] is True

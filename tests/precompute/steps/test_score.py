@@ -18,7 +18,7 @@ from tests.helpers.unfinished import Part
 
 def maxima(part: Part, row: int) -> tuple[dict[int, float], dict[int, float], int, int]:
     """Largest z per feature on text and on the image, events and counted tokens, read event by event."""
-    e, found = part.data.events, ({}, {})
+    e, result = part.data.events, ({}, {})
     n_events = n_tokens = 0
     for t in range(int(e.sample_token[row]), int(e.sample_token[row + 1])):
         kind = int(e.token_modality[t])
@@ -27,13 +27,13 @@ def maxima(part: Part, row: int) -> tuple[dict[int, float], dict[int, float], in
         n_tokens += 1
         for i in range(int(e.token_event[t]), int(e.token_event[t + 1])):
             k, z = int(e.event_feature[i]), float(e.event_value[i]) * part.data.unit
-            found[kind][k] = max(found[kind].get(k, 0.0), z)
+            result[kind][k] = max(result[kind].get(k, 0.0), z)
             n_events += 1
-    return found[0], found[1], n_events, n_tokens
+    return result[0], result[1], n_events, n_tokens
 
 
 def test_scores_are_exactly_those_of_the_events(part: Part) -> None:
-    found, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
+    result, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
     omega, n = weigh["omega"], part.data.n_samples
     n_text = np.zeros(part.data.n_features, int)
     samples = [maxima(part, row) for row in range(n)]
@@ -48,26 +48,26 @@ def test_scores_are_exactly_those_of_the_events(part: Part) -> None:
         total = 0.0
         for k in with_omega:
             total += omega[k]
-        assert found["cosine"][row] == total
+        assert result["cosine"][row] == total
         if with_omega:
-            assert found["cosine-mean"][row] == total / len(with_omega)
+            assert result["cosine-mean"][row] == total / len(with_omega)
         else:
-            assert np.isnan(found["cosine-mean"][row])
+            assert np.isnan(result["cosine-mean"][row])
         top = sorted(sorted(every, key=lambda k: (-every[k], k))[:32])
         up = down = 0.0
         for k in top:
             if not np.isnan(omega[k]):
                 up, down = up + omega[k] * every[k], down + every[k]
         assert (
-            np.isnan(found["cosine-weighted"][row])
+            np.isnan(result["cosine-weighted"][row])
             if down == 0
-            else found["cosine-weighted"][row] == up / down
+            else result["cosine-weighted"][row] == up / down
         )
         shared = 0.0
         for k in both:
             shared += np.nan_to_num(omega[k])
-        assert found["cosine-cooccurring"][row] == shared
-        assert found["cooccurring-l0"][row] == len(both)
+        assert result["cosine-cooccurring"][row] == shared
+        assert result["cooccurring-l0"][row] == len(both)
         dot = a = b = 0.0
         for k in both:
             dot += text[k] * image[k]
@@ -75,24 +75,24 @@ def test_scores_are_exactly_those_of_the_events(part: Part) -> None:
             a += text[k] ** 2
         for k in sorted(image):
             b += image[k] ** 2
-        assert found["pooled-cosine"][row] == (dot / np.sqrt(a * b) if a and b else 0.0)
+        assert result["pooled-cosine"][row] == (dot / np.sqrt(a * b) if a and b else 0.0)
         whole = part_ = 0.0
         for k in sorted(text):
             whole += w[k]
         for k in both:
             part_ += w[k]
-        assert found["supported-share"][row] == (part_ / whole if whole else 0.0)
-        assert found["l0"][row] == n_events / n_tokens
+        assert result["supported-share"][row] == (part_ / whole if whole else 0.0)
+        assert result["l0"][row] == n_events / n_tokens
 
 
 def test_every_name_is_scored_and_described(part: Part) -> None:
-    found, described = load_step(part.path, "score"), load_json(part.path, "score")
-    assert set(found) == set(SCORES) == {d["name"] for d in described}
+    result, described = load_step(part.path, "score"), load_json(part.path, "score")
+    assert set(result) == set(SCORES) == {d["name"] for d in described}
     nll = part.data.sample["caption_nll"]
-    assert np.array_equal(found["caption-nll"], -nll, equal_nan=True)
+    assert np.array_equal(result["caption-nll"], -nll, equal_nan=True)
     length = part.data.sample["n_text"] + part.data.sample["n_image"]
     for entry in described:
-        values = found[entry["name"]]
+        values = result[entry["name"]]
         finite = np.isfinite(values)
         assert entry["length_rho"] == pytest.approx(stats.spearmanr(values[finite], length[finite]).statistic)
         assert sum(entry["hist"]["counts"]) == finite.sum()
@@ -100,23 +100,23 @@ def test_every_name_is_scored_and_described(part: Part) -> None:
 
 def test_calibration_tells_what_works(part: Part) -> None:
     """METHOD's table: the sums are reversed, the pooled cosine and supported share work."""
-    found = {d["name"]: d["auroc"] for d in load_json(part.path, "score")}
-    assert found["pooled-cosine"]["value"] > 0.9
-    assert found["supported-share"]["value"] > 0.9
-    assert found["cosine"]["value"] < 0.5
-    assert found["random"] is None and found["caption-nll"] is None
-    for entry in (e for e in found.values() if e):
+    result = {d["name"]: d["auroc"] for d in load_json(part.path, "score")}
+    assert result["pooled-cosine"]["value"] > 0.9
+    assert result["supported-share"]["value"] > 0.9
+    assert result["cosine"]["value"] < 0.5
+    assert result["random"] is None and result["caption-nll"] is None
+    for entry in (e for e in result.values() if e):
         assert entry["low"] <= entry["value"] <= entry["high"]
 
 
 def test_one_pair_is_scored_as_in_a_block(part: Part) -> None:
-    found, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
+    result, weigh = load_step(part.path, "score"), load_step(part.path, "weigh")
     weights = Weights.from_step(weigh, part.manifest, part.data.n_samples)
     for row in (0, 7, 31):
         alone = pair_scores(StoredPairs(part.data, np.array([row])), weights, int(part.options["seed"]))
         assert set(alone) == set(SCORES)
         for name in SCORES:
-            assert np.array_equal(alone[name], found[name][[row]], equal_nan=True), name
+            assert np.array_equal(alone[name], result[name][[row]], equal_nan=True), name
 
 
 def test_auroc_counts_ties_half() -> None:
@@ -143,9 +143,9 @@ def test_derangement_moves_everything(n: int) -> None:
 def test_a_histogram_of_whatever_range(middle: float, steps: list[int], step: float, missing: bool) -> None:
     """Values that differ by next to nothing too, as the scores of equal samples do."""
     values = np.array([middle + i * step for i in steps] + [np.nan] * missing)
-    found = histogram(values)
-    assert sum(found["counts"]) == len(steps)
+    result = histogram(values)
+    assert sum(result["counts"]) == len(steps)
     if steps:
-        edges = np.array(found["edges"])
-        assert len(edges) == len(found["counts"]) + 1 and (np.diff(edges) > 0).all()
+        edges = np.array(result["edges"])
+        assert len(edges) == len(result["counts"]) + 1 and (np.diff(edges) > 0).all()
         assert edges[0] <= np.nanmin(values) and np.nanmax(values) <= edges[-1]

@@ -23,17 +23,17 @@ def reference(part: Part) -> Reference:
 
 
 def test_paired_agrees_with_reference(part: Part, reference: Reference) -> None:
-    found, directions = load_step(part.path, "weigh"), part.options["directions"]().astype(np.float64)
+    result, directions = load_step(part.path, "weigh"), part.options["directions"]().astype(np.float64)
     draws = np.random.Generator(np.random.PCG64(part.options["seed"])).integers(0, K, (1000, K))
     tested = 0
     for k in range(N_FEATURES):
-        expected = reference.paired(k, found["delta"][k], directions[k], draws)
+        expected = reference.paired(k, result["delta"][k], directions[k], draws)
         if expected is None:
-            assert all(np.isnan(found[name][k]) for name in OMEGA_FIELDS)
+            assert all(np.isnan(result[name][k]) for name in OMEGA_FIELDS)
             continue
         tested += 1
         for name in OMEGA_FIELDS:
-            assert found[name][k] == pytest.approx(expected[name], abs=1e-5), (k, name)
+            assert result[name][k] == pytest.approx(expected[name], abs=1e-5), (k, name)
     assert tested > 20
 
 
@@ -48,22 +48,22 @@ def test_the_means_do_not_hang_on_the_pieces(
     whole = omega.common_means(data)  # a block is one piece
     monkeypatch.setattr(omega, "PIECE_BYTES", n_piece * a_token)
     assert max(map(len, omega.blocks(data))) > 1
-    for found, wanted in zip(omega.common_means(data), whole, strict=True):
-        assert np.array_equal(found, wanted)
+    for result, wanted in zip(omega.common_means(data), whole, strict=True):
+        assert np.array_equal(result, wanted)
 
 
 def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> None:
     delta = load_step(part.path, "weigh")["delta"]
-    found = omega.all_pairs(part.data, omega.firing(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
+    result = omega.all_pairs(part.data, omega.firing(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
     for k in range(N_FEATURES):
         both = [(i, m) for m in (TEXT, IMAGE) for i in reference.firing(k, delta[k], m, once=False)]
         both.sort(key=lambda x: (-reference.z[x[0]][k], reference.row[x[0]], reference.pos[x[0]]))
         sides = {m: [i for i, kind in both[:30] if kind == m][:5] for m in (TEXT, IMAGE)}
         if not all(sides.values()):
-            assert np.isnan(found[k])
+            assert np.isnan(result[k])
             continue
         cosines = [unit(reference.h[a]) @ unit(reference.h[b]) for a in sides[TEXT] for b in sides[IMAGE]]
-        assert found[k] == pytest.approx(np.mean(cosines), abs=1e-5)
+        assert result[k] == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
 def test_planted_verdicts(part: Part) -> None:
@@ -83,10 +83,10 @@ def test_planted_verdicts(part: Part) -> None:
 
 
 def test_raw_omega_alone_would_not_tell(part: Part) -> None:
-    found = load_step(part.path, "weigh")
+    result = load_step(part.path, "weigh")
     loose = slice(FIRST_LOOSE, FIRST_LOOSE + N_LOOSE)
-    assert np.nanmedian(found["omega"][loose]) > 0.3  # a shared direction lifts every cosine
-    assert abs(np.nanmedian(found["lift_without_self"][loose])) < 0.1
+    assert np.nanmedian(result["omega"][loose]) > 0.3  # a shared direction lifts every cosine
+    assert abs(np.nanmedian(result["lift_without_self"][loose])) < 0.1
 
 
 def test_verdict_order() -> None:
@@ -98,7 +98,7 @@ def test_verdict_order() -> None:
 
 
 def test_counts_and_rates(part: Part) -> None:
-    found, data = load_step(part.path, "weigh"), part.data
+    result, data = load_step(part.path, "weigh"), part.data
     e = data.events
     active = np.zeros((data.n_samples, N_FEATURES, 2), bool)
     for row in range(data.n_samples):
@@ -106,13 +106,13 @@ def test_counts_and_rates(part: Part) -> None:
         for t in range(len(sample.token_id_t)):
             for i in range(int(sample.offset_t[t]), int(sample.offset_t[t + 1])):
                 active[row, sample.feature_e[i], sample.modality_t[t]] = True
-    assert (found["samples"] == active.sum(0)).all()
-    assert (found["n_samples"] == active.any(2).sum(0)).all()
+    assert (result["samples"] == active.sum(0)).all()
+    assert (result["n_samples"] == active.any(2).sum(0)).all()
     either, both = active.any(2).sum(0), active.all(2).sum(0)
     live = either > 0
-    np.testing.assert_allclose(found["same_sample_rate"][live], both[live] / either[live])
+    np.testing.assert_allclose(result["same_sample_rate"][live], both[live] / either[live])
     rate = data.accum["count"][live] / [part.manifest["tokens"]["text"], part.manifest["tokens"]["image"]]
-    np.testing.assert_allclose(found["modality_share"][live], rate[:, 1] / rate.sum(1))
+    np.testing.assert_allclose(result["modality_share"][live], rate[:, 1] / rate.sum(1))
 
 
 def test_p999_is_the_nearest_rank_edge() -> None:

@@ -102,40 +102,40 @@ def naive(mllm: Mllm, sae: SaeV, source: Path, special: bool) -> list[dict[str, 
 def plain_figures(samples: list[dict[str, Any]]) -> dict[str, float]:
     """Every figure, from the samples as given (some perhaps several times)."""
     n = sum(len(s["targets"]) for s in samples)
-    found = {f"cross_entropy.{run}": sum(s["nll"][run] for s in samples) / n for run in RUNS}
+    result = {f"cross_entropy.{run}": sum(s["nll"][run] for s in samples) / n for run in RUNS}
     for part, suffix in (("all", ""), ("text", "_text"), ("image", "_image")):
-        zero, patched = (found[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
-        gap = zero - found["cross_entropy.original"]
-        found[f"loss_recovered.{part}"] = (zero - patched) / gap if gap > 0 else float("nan")
+        zero, patched = (result[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
+        gap = zero - result["cross_entropy.original"]
+        result[f"loss_recovered.{part}"] = (zero - patched) / gap if gap > 0 else float("nan")
     for name, which in (("both", (TEXT, IMAGE)), ("text", (TEXT,)), ("image", (IMAGE,))):
         own = [(s, t) for s in samples for t, kind in enumerate(s["kinds"]) if kind in which]
         h = np.stack([s["h"][t] for s, t in own])
         error = sum(float(((s["h"][t] - s["rebuilt"][t]) ** 2).sum()) for s, t in own)
-        found[f"fvu.{name}"] = error / float(((h - h.mean(0)) ** 2).sum())
-        found[f"l0.{name}"] = sum(int((s["z"][t] > 0).sum()) for s, t in own) / len(own)
-    return found
+        result[f"fvu.{name}"] = error / float(((h - h.mean(0)) ** 2).sum())
+        result[f"l0.{name}"] = sum(int((s["z"][t] > 0).sum()) for s, t in own) / len(own)
+    return result
 
 
 @pytest.mark.parametrize("special", [False, True])
 def test_every_figure_is_the_references(
     options: Maker, tiny_files: Tiny, whole: Mllm, saev: SaeV, special: bool
 ) -> None:
-    found = evaluate(options(patch_special=special))
+    result = evaluate(options(patch_special=special))
     samples = naive(whole, saev, tiny_files.data, special)
     right = plain_figures(samples)
-    assert found["tokens"]["sink"] == sum(s["kinds"].count(SINK) for s in samples) > 0
-    assert found["tokens"]["targets"] == sum(len(s["targets"]) for s in samples)
+    assert result["tokens"]["sink"] == sum(s["kinds"].count(SINK) for s in samples) > 0
+    assert result["tokens"]["targets"] == sum(len(s["targets"]) for s in samples)
     for name, value in right.items():
         group, _, key = name.partition(".")
-        got = found[group][key]
+        got = result[group][key]
         assert (got is None) == bool(np.isnan(value)), name
         if got is not None:
             assert got["value"] == pytest.approx(value, rel=1e-4), name
     for m, name in ((TEXT, "text"), (IMAGE, "image")):
         fired = np.any([z > 0 for s in samples for z, k in zip(s["z"], s["kinds"], strict=True) if k == m], axis=0)
-        assert found["dead"][name] == int((~fired).sum())
-    assert any(found["loss_recovered"].values()), "zeros do harm somewhere, so there is something to recover"
-    entropy = found["cross_entropy"]
+        assert result["dead"][name] == int((~fired).sum())
+    assert any(result["loss_recovered"].values()), "zeros do harm somewhere, so there is something to recover"
+    entropy = result["cross_entropy"]
     assert len({round(one["value"], 6) for one in entropy.values()}) == len(RUNS), "each run replaces other tokens"
 
     # The samples in the order of the pass are another one than the data's: compare the spread, not each draw.
@@ -144,7 +144,7 @@ def test_every_figure_is_the_references(
     for name in ("cross_entropy.patched", "fvu.image", "l0.text"):
         group, _, key = name.partition(".")
         low, high = np.percentile([one[name] for one in drawn], [2.5, 97.5])
-        got = found[group][key]
+        got = result[group][key]
         assert got["low"] < got["value"] < got["high"]
         assert (got["high"] - got["low"]) / (high - low) == pytest.approx(1, abs=0.5)
 
@@ -169,16 +169,16 @@ def make_perfect(folder: Path) -> Path:
 
 
 def test_a_perfect_sae_recovers_everything(options: Maker, tmp_path: Path) -> None:
-    found = evaluate(options(sae=str(make_perfect(tmp_path / "perfect")), patch_special=True))
-    entropy = {name: one["value"] for name, one in found["cross_entropy"].items()}
+    result = evaluate(options(sae=str(make_perfect(tmp_path / "perfect")), patch_special=True))
+    entropy = {name: one["value"] for name, one in result["cross_entropy"].items()}
     for name in ("patched", "patched_text", "patched_image"):
         assert entropy[name] == pytest.approx(entropy["original"], abs=1e-5)
     assert abs(entropy["zero"] - entropy["original"]) > 0.01
-    assert all(one["value"] < 1e-9 for one in found["fvu"].values())
+    assert all(one["value"] < 1e-9 for one in result["fvu"].values())
     for part in ("all", "text", "image"):
         suffix = "" if part == "all" else f"_{part}"
         better = entropy[f"zero{suffix}"] > entropy["original"]
-        one = found["loss_recovered"][part]
+        one = result["loss_recovered"][part]
         assert (one is not None) == better
         assert not better or one["value"] == pytest.approx(1, abs=1e-3)
 
@@ -208,36 +208,36 @@ def test_saes_may_share_what_does_not_depend_on_them(
 def test_transfer_into_the_text_model(options: Maker, tmp_path: Path) -> None:
     """An SAE of the multimodal model, put into a text-only one: data without images, or with them left out."""
     llama = str(tiny.make_llama(tmp_path / "llama"))
-    found = evaluate(options(model=llama, text_alone=True))
-    assert found["model"]["family"] == "text-only" and found["tokens"]["image"] == 0
-    assert found["cross_entropy"]["zero"] == found["cross_entropy"]["zero_text"]
-    assert found["cross_entropy"]["zero_image"] is None and found["cross_entropy"]["patched_image"] is None
-    assert all(found[group]["image"] is None for group in ("loss_recovered", "fvu", "l0"))
+    result = evaluate(options(model=llama, text_alone=True))
+    assert result["model"]["family"] == "text-only" and result["tokens"]["image"] == 0
+    assert result["cross_entropy"]["zero"] == result["cross_entropy"]["zero_text"]
+    assert result["cross_entropy"]["zero_image"] is None and result["cross_entropy"]["patched_image"] is None
+    assert all(result[group]["image"] is None for group in ("loss_recovered", "fvu", "l0"))
     rows = [{"id": row.sample_id, "text": row.text} for row in read(options().data).rows]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = evaluate(options(model=llama, data=str(tmp_path / "text.jsonl")))
-    assert again["cross_entropy"] == found["cross_entropy"] and again["fvu"] == found["fvu"]
+    assert again["cross_entropy"] == result["cross_entropy"] and again["fvu"] == result["fvu"]
     with pytest.raises(SaevxError, match="--text-alone leaves them out"):
         evaluate(options(model=llama))
 
 
 def test_the_smallest_hashes_are_taken(options: Maker) -> None:
-    some = evaluate(options(max_samples=7))
-    assert some["data"]["n_samples"] == 7
+    subset = evaluate(options(max_samples=7))
+    assert subset["data"]["n_samples"] == 7
     assert evaluate(options(max_samples=7, batch_tokens=400))["cross_entropy"]["original"]["value"] == pytest.approx(
-        some["cross_entropy"]["original"]["value"], rel=1e-5
+        subset["cross_entropy"]["original"]["value"], rel=1e-5
     )
 
 
 def test_the_command(tiny_files: Tiny, tmp_path: Path) -> None:
-    told = [tiny_files.sae, tiny_files.data, "--model", tiny_files.model, "--device", "cpu", "--max-samples", 6]
-    printed = saevx("evaluate", *told)
+    report = [tiny_files.sae, tiny_files.data, "--model", tiny_files.model, "--device", "cpu", "--max-samples", 6]
+    printed = saevx("evaluate", *report)
     assert printed.status == 0, printed.err
-    saved = saevx("evaluate", *told, "--out", tmp_path / "evaluation.json")
+    saved = saevx("evaluate", *report, "--out", tmp_path / "evaluation.json")
     assert saved.status == 0 and saved.out == ""
     assert (tmp_path / "evaluation.json").read_text() == printed.out
-    found = json.loads(printed.out)
-    assert found["sae"]["n_features"] == tiny.N_FEATURES and found["data"]["n_samples"] == 6
+    result = json.loads(printed.out)
+    assert result["sae"]["n_features"] == tiny.N_FEATURES and result["data"]["n_samples"] == 6
     assert str(tiny_files.model.parent) not in printed.out, "no path of this machine"
-    wrong = saevx("evaluate", *told, "--layer", 9)
+    wrong = saevx("evaluate", *report, "--layer", 9)
     assert wrong.status == 1 and "layers 0 to 3" in wrong.err

@@ -112,15 +112,15 @@ def test_every_architecture_leaves_a_folder_that_loads(options: Maker, architect
     made = train(options(architecture=architecture, k=4, steps=6, save_dtype="bfloat16"))
     loaded = SaeV.load(made)
     assert loaded.n_features == 2 * tiny.D_MODEL
-    told = json.loads((made / "training.json").read_text())
-    assert told["sae"]["sha256"] == loaded.sha256
-    assert [one["step"] for one in told["log"]] == [4, 6]
+    report = json.loads((made / "training.json").read_text())
+    assert report["sae"]["sha256"] == loaded.sha256
+    assert [one["step"] for one in report["log"]] == [4, 6]
 
 
 def test_training_learns_and_logs_both_modalities(options: Maker) -> None:
-    told = json.loads((train(options(steps=60, preset="sae-v", l1=0.5, log_every=1)) / "training.json").read_text())
-    log = told["log"]
-    assert told["options"]["architecture"] == "standard" and told["options"]["preset"] == "sae-v"
+    report = json.loads((train(options(steps=60, preset="sae-v", l1=0.5, log_every=1)) / "training.json").read_text())
+    log = report["log"]
+    assert report["options"]["architecture"] == "standard" and report["options"]["preset"] == "sae-v"
     assert [one["tokens"] for one in log] == [64 * step for step in range(1, 61)]
     for name in ("text", "image", "both"):
         first, last = (np.mean([one["fvu"][name] for one in part]) for part in (log[:10], log[-10:]))
@@ -144,8 +144,8 @@ def test_rows_without_a_picture_are_learnt_as_text(options: Maker, tiny_files: T
     shutil.copytree(tiny_files.data, folder)
     alone = [json.dumps({"id": f"text-{i}", "text": f"a red dog and {i} balls"}) for i in range(20)]
     (folder / "metadata.jsonl").write_text("\n".join([*lines, *alone]) + "\n")
-    told = json.loads((train(options(data=str(folder))) / "training.json").read_text())
-    assert told["data"]["n_samples"] == len(lines) + 20 and told["data"]["n_set_aside"] == 0
+    report = json.loads((train(options(data=str(folder))) / "training.json").read_text())
+    assert report["data"]["n_samples"] == len(lines) + 20 and report["data"]["n_set_aside"] == 0
 
 
 def test_the_buffer_holds_every_counted_token_once_an_epoch(mllm: Mllm, tiny_files: Tiny) -> None:
@@ -172,8 +172,8 @@ def test_the_buffer_holds_every_counted_token_once_an_epoch(mllm: Mllm, tiny_fil
     assert {kind for kind, _ in served[:50]} == {TEXT, IMAGE}
 
     # Padding moves the last bits, so compare by the numbers; a fill may run into the next epoch.
-    def rows(found: list[tuple[int, bytes]]) -> np.ndarray:
-        return np.stack([np.r_[kind, np.frombuffer(raw, np.float32)] for kind, raw in found])
+    def rows(result: list[tuple[int, bytes]]) -> np.ndarray:
+        return np.stack([np.r_[kind, np.frombuffer(raw, np.float32)] for kind, raw in result])
 
     distance = np.abs(rows(served)[:, None] - rows(right)[None]).max(axis=2)
     assert (distance.min(axis=1) < 0.01).all(), "only counted tokens"
@@ -217,10 +217,10 @@ def test_long_texts_are_cut_to_the_context(mllm: Mllm, tmp_path: Path) -> None:
     assert planned.rejected_rows, "longer than the model's own context"
     for context in (60, 4096):
         short = cut(data, mllm, context)
-        kept, _ = plan_rows(mllm, short, "data", batch_tokens=500, seed=0)
-        assert len(kept.rows) == 3 and short.rows[2] == data.rows[2]
+        remaining, _ = plan_rows(mllm, short, "data", batch_tokens=500, seed=0)
+        assert len(remaining.rows) == 3 and short.rows[2] == data.rows[2]
         assert data.rows[0].text.startswith(short.rows[0].text) and " dog" in short.rows[0].text
-        (one,) = load_batch(mllm, kept.rows)
+        (one,) = load_batch(mllm, remaining.rows)
         assert one.batch is not None
         assert min(context, 256) - 30 < one.batch.length_b[0] <= min(context, 256)
 
@@ -266,9 +266,9 @@ def test_the_command(tiny_files: Tiny, tmp_path: Path) -> None:
     )  # fmt: skip
     assert made.status == 0, made.err
     assert made.out.strip() == str(tmp_path / "sae")
-    told = json.loads((tmp_path / "sae" / "training.json").read_text())
-    assert told["options"] | {"l1": 5.0, "lr": 5e-5, "modality": "text", "steps": 5} == told["options"]
-    assert told["log"][-1]["fvu"]["image"] is None and told["log"][-1]["dead"]["image"] == 2 * tiny.D_MODEL
-    assert str(tiny_files.model.parent) not in json.dumps(told), "no path of this machine"
+    report = json.loads((tmp_path / "sae" / "training.json").read_text())
+    assert report["options"] | {"l1": 5.0, "lr": 5e-5, "modality": "text", "steps": 5} == report["options"]
+    assert report["log"][-1]["fvu"]["image"] is None and report["log"][-1]["dead"]["image"] == 2 * tiny.D_MODEL
+    assert str(tiny_files.model.parent) not in json.dumps(report), "no path of this machine"
     again = saevx("train", tiny_files.data, "--model", tiny_files.model, "--out", tmp_path / "sae", "--layer", 1)
     assert again.status == 1 and "exists already" in again.err

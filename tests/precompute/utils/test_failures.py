@@ -163,21 +163,21 @@ def test_whatever_comes_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("SAEVX_LABELLER_KEY", SECRET)
-    said = []
+    message = []
     for number in range(len(ERRORS)):
         status = run(Failing, ["--batch-tokens", str(number)])
-        said.append((status, capsys.readouterr().err))
-    assert [status for status, _ in said] == [1, 1, 1, 130, 143, 1, 1, 0]
-    assert all(err.count("\n") == (status != 0) and "Traceback" not in err for status, err in said)
+        message.append((status, capsys.readouterr().err))
+    assert [status for status, _ in message] == [1, 1, 1, 130, 143, 1, 1, 0]
+    assert all(err.count("\n") == (status != 0) and "Traceback" not in err for status, err in message)
     first = r"saevx: The command failed \(KeyError: 'foo\\nbar'\)\. The details are in (.*)\.\n"
-    found = re.fullmatch(first, said[0][1])
-    assert found is not None
-    details = Path(found[1]).read_text()
+    result = re.fullmatch(first, message[0][1])
+    assert result is not None
+    details = Path(result[1]).read_text()
     assert all(word in details for word in ("KeyError", "Traceback", "--batch-tokens 0", "torch "))
-    assert SECRET not in said[1][1]
-    assert said[2][1] == "saevx: A sentence: do this.\n" and said[3][1] == "saevx: interrupted\n"
-    assert said[4][1] == "saevx: terminated\n" and "memory is too small" in said[5][1]
-    assert "No space is left" in said[6][1]
+    assert SECRET not in message[1][1]
+    assert message[2][1] == "saevx: A sentence: do this.\n" and message[3][1] == "saevx: interrupted\n"
+    assert message[4][1] == "saevx: terminated\n" and "memory is too small" in message[5][1]
+    assert "No space is left" in message[6][1]
     logs = sorted((tmp_path / "state" / "saevx").iterdir())
     assert logs and all(SECRET not in log.read_text() and "hf_aaa" not in log.read_text() for log in logs)
 

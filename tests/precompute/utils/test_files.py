@@ -66,8 +66,8 @@ def test_a_mapped_array_has_numpys_bytes_and_no_holes(tmp_path: Path, shape: tup
     array = new_array(tmp_path / "ours.npy", kind, shape)
     assert array.shape == shape and array.dtype == kind and not array.any()
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-    found = (tmp_path / "ours.npy").stat()
-    assert found.st_blocks * 512 >= found.st_size
+    result = (tmp_path / "ours.npy").stat()
+    assert result.st_blocks * 512 >= result.st_size
     array[...] = 1
     array.flush()
     assert bool((np.load(tmp_path / "ours.npy") == 1).all())

@@ -39,15 +39,15 @@ def test_a_mapped_file_let_go_of(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(memory._TRIM is None, reason="not glibc")
 def test_what_was_freed_is_given_back() -> None:
-    kept, freed = [], []
+    remaining, freed = [], []
     for _ in range(1000):  # what lives on lies between what does not, as in the pass
         freed.append(np.ones(1 << 16, np.uint8))
-        kept.append(np.ones(1 << 10, np.uint8))
+        remaining.append(np.ones(1 << 10, np.uint8))
     freed.clear()
     full = memory.resident()
     memory.give_back()
     assert memory.resident() < full - (1000 << 16) / 2
-    assert all(some.all() for some in kept)
+    assert all(subset.all() for subset in remaining)
 
 
 def test_it_is_imported_where_the_system_has_less(tmp_path: Path) -> None:

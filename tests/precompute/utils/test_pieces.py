@@ -64,12 +64,12 @@ def test_the_first_token_shows_the_character_and_the_others_their_bytes() -> Non
 def test_every_token_of_a_byte_level_vocabulary_is_itself() -> None:
     words = tokenizer()
     entries = words.convert_ids_to_tokens(list(range(len(words))))
-    found = [text_of_token(one, words.convert_tokens_to_string) for one in entries]
-    assert len(set(found)) == len(found) and not any("\ufffd" in one for one in found)
-    assert " dog" in found and "<image>" in found and mark(b"\xe7") in found
+    result = [text_of_token(one, words.convert_tokens_to_string) for one in entries]
+    assert len(set(result)) == len(result) and not any("\ufffd" in one for one in result)
+    assert " dog" in result and "<image>" in result and mark(b"\xe7") in result
     for text in ("a red dog\n\n", "一只猫 🙂", "café", "\ufffd"):
         ids = words(text, add_special_tokens=False)["input_ids"]
-        assert join([found[i] for i in ids]).text == text
+        assert join([result[i] for i in ids]).text == text
 
 
 def test_byte_fallback_of_sentencepiece() -> None:

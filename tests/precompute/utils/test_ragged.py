@@ -14,11 +14,11 @@ RUNS = st.lists(st.lists(st.integers(0, 4).map(float), max_size=9), max_size=12)
 
 
 def naive(runs: list[list[float]], k: int) -> list[bool]:
-    kept = []
+    remaining = []
     for run in runs:
         best = sorted(range(len(run)), key=lambda i: (-run[i], i))[:k]
-        kept += [i in best for i in range(len(run))]
-    return kept
+        remaining += [i in best for i in range(len(run))]
+    return remaining
 
 
 @given(runs=RUNS, k=st.integers(1, 6))

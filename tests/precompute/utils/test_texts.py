@@ -35,10 +35,10 @@ def test_words(text: str, words: list[str]) -> None:
 
 @given(st.text())
 def test_units_stand_where_they_say(text: str) -> None:
-    found = list(units(text))
-    assert words_of(text) == [unit.text for unit in found]
-    assert all(before.stop <= after.start for before, after in pairwise(found))
-    assert all(unit.start < unit.stop <= len(text) for unit in found)
+    result = list(units(text))
+    assert words_of(text) == [unit.text for unit in result]
+    assert all(before.stop <= after.start for before, after in pairwise(result))
+    assert all(unit.start < unit.stop <= len(text) for unit in result)
 
 
 @given(st.text(st.sampled_from("abX 12-,'")))
@@ -100,10 +100,10 @@ def test_a_query_looks_for_what_it_says(query: str, words: list[list[str]]) -> N
 
 @given(st.text(st.characters()))
 def test_search_units_have_no_blank_and_no_control_character(text: str) -> None:
-    found = search_units(text)
-    assert all(unit and unit.split() == [unit] and unit.isascii() <= unit.isprintable() for unit in found)
-    assert search_units(" ".join(found)) == found
-    "".join(found).encode()
+    result = search_units(text)
+    assert all(unit and unit.split() == [unit] and unit.isascii() <= unit.isprintable() for unit in result)
+    assert search_units(" ".join(result)) == result
+    "".join(result).encode()
 
 
 def test_what_cannot_be_seen_is_blank() -> None:

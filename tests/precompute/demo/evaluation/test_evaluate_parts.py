@@ -69,12 +69,12 @@ def test_no_answer_is_right_already() -> None:
 
 def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     store = Store.open(demo.store)
-    told = weighed(store)
+    report = weighed(store)
     tested = [f for f in walk(store.features.list, limit=500) if f["p_value"] is not None]
-    assert told["tested"] == len(tested) > 100
-    assert told["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
-    assert sum(told["verdicts"].values()) == store.n_features
-    assert told["quantiles"]["omega"]["median"] == pytest.approx(np.median([f["omega"] for f in tested]), abs=6e-4)
-    assert all(sum(of) == len(tested) for of in told["counts"].values())
-    assert told["quantiles"]["omega"]["median"] > told["quantiles"]["omega_baseline"]["median"]
+    assert report["tested"] == len(tested) > 100
+    assert report["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
+    assert sum(report["verdicts"].values()) == store.n_features
+    assert report["quantiles"]["omega"]["median"] == pytest.approx(np.median([f["omega"] for f in tested]), abs=6e-4)
+    assert all(sum(of) == len(tested) for of in report["counts"].values())
+    assert report["quantiles"]["omega"]["median"] > report["quantiles"]["omega_baseline"]["median"]
     store.close()
