@@ -97,5 +97,18 @@ def send_again(number: int) -> None:
     threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
 
 
+def __getattr__(name: str) -> Any:
+    """`Saevx` and `run` for programs that call a command in their own process: `run(Saevx, ["verify", "STORE"])`."""
+    if name == "Saevx":
+        from backend import commands
+
+        return commands.Saevx
+    if name == "run":
+        from precompute import cli
+
+        return cli.run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 if __name__ == "__main__":
     main()
