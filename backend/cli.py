@@ -62,7 +62,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            if "multiprocessing" in sys.modules and sys.modules["multiprocessing"].active_children():
+            running = getattr(sys.modules.get("multiprocessing"), "active_children", None)  # it may be half imported
+            if running is not None and running():
                 return send_again(number)
             ownership.abandon()
             end(number)

@@ -73,7 +73,7 @@ class Known(Ready):
             yield from self.batches[number]
 
 
-def chosen(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
+def demo_pairs(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
     """Model, SAE and the first n pairs of the demo."""
     sae = SaeV.load(str(setup.demo / "sae"), setup.device)
     mllm = Mllm.load(setup.demo / "model", layer=sae.layer, device=setup.device)
@@ -89,7 +89,7 @@ def batch_tokens(setup: Setup) -> int:
 
 def run(setup: Setup) -> dict[str, Any]:
     n, rounds = (20, 1) if setup.small else (SAMPLES, ROUNDS)
-    mllm, sae, data, plan = chosen(setup, n)
+    mllm, sae, data, plan = demo_pairs(setup, n)
     decoder = Collector(mllm, sae, data, plan, setup.scratch / "decoded", 0)
     batches = {i: decoder.load([data.rows[at] for at in batch]) for i, batch in enumerate(plan.batches)}
     loaded = [(one, one.batch) for parts in batches.values() for one in parts if one.batch is not None]

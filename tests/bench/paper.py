@@ -13,7 +13,7 @@ from precompute.steps import weigh
 from precompute.steps.omega import K_PAIRED
 from precompute.store.making.unfinished import Collected, load_step
 from tests.bench import naive
-from tests.bench.collect import Known, Ready, subset
+from tests.bench.collect import Known, Ready, demo_pairs
 from tests.bench.common import Figure, Setup, alternately, ratio
 
 SAMPLES, ROUNDS, SAME = 200, 3, 1e-5
@@ -21,7 +21,7 @@ SAMPLES, ROUNDS, SAME = 200, 3, 1e-5
 
 def run(setup: Setup) -> dict[str, Any]:
     n, rounds = (40, 1) if setup.small else (SAMPLES, ROUNDS)
-    mllm, sae, data, plan = subset(setup, n)
+    mllm, sae, data, plan = demo_pairs(setup, n)
     part = setup.scratch / "part"
     decoder = Collector(mllm, sae, data, plan, part, 0)
     batches = {i: decoder.load([data.rows[at] for at in batch]) for i, batch in enumerate(plan.batches)}

@@ -55,7 +55,12 @@ def test_an_odd_sample_opens_from_the_list(odd_page: Page, sample_id: str) -> No
     expect(odd_page).to_have_url(re.compile(re.escape(sample_path(sample_id)) + "$"))
     stage = odd_page.get_by_test_id("sample")
     expect(stage).to_have_attribute("data-path", sample_path(sample_id))
-    odd_page.wait_for_function("document.querySelector('[data-testid=stage-image] img').naturalWidth > 0")
+    for _ in range(100):  # the image may come a moment after the page
+        width = odd_page.evaluate("document.querySelector('[data-testid=stage-image] img').naturalWidth")
+        if width:
+            break
+        odd_page.wait_for_timeout(100)
+    assert width > 0
     feature = odd_page.get_by_test_id("sample-feature").first.locator("[data-feature]").first
     with odd_page.expect_response(re.compile(r"/activations\?feature=\d+")) as answer:
         feature.hover()

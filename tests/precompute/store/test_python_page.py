@@ -31,7 +31,7 @@ def names(made_up: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def test_the_blocks_run_and_read_something(names: dict[str, Any]) -> None:
     assert len(names["items"]) == 200 and names["page"].next is None
-    lists = [names[name] for name in ("flagged", "dogs", "frequent", "pairs", "rejected")]
+    lists = [names[name] for name in ("flagged", "dogs", "not_dense", "pairs", "rejected")]
     assert all(0 < len(one.items) <= one.total for one in lists)
     assert len(names["chosen"]) and len(names["worst"]) == 10
     assert names["heat"].max() == pytest.approx(names["example"]["activation"])
