@@ -80,7 +80,8 @@ function hover(i, announce = false) {
   if (i < 0) { hideTip(); return; }
   let text = showTip(i);
   hovering = setTimeout(async () => {
-    if (await fetchLabels([i]) && state.hover === i) text = showTip(i);
+    await fetchLabels([i]); // or the names drawn on the map have brought it meanwhile
+    if (state.hover === i) text = showTip(i);
     if (announce && state.hover === i) say(text);
   }, 80);
   if (!announce) selecting = setTimeout(() => select(i), 450);
