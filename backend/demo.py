@@ -41,11 +41,11 @@ def _make(folder: Path, n_samples: int) -> Path:
     from precompute.demo.make import build
 
     build(folder, n_samples, say)
-    from precompute.options.precompute import Options
+    from precompute.options.precompute import PrecomputeOptions
     from precompute.pipeline import precompute  # takes seconds, while the images are drawn
 
     say(f"Reading {n_samples} pairs with the model and its SAE-V (the offline pass):")
-    options = Options(
+    options = PrecomputeOptions(
         data=str(folder / "data"),
         model=str(folder / "model"),
         sae=str(folder / "sae"),

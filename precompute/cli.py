@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 from precompute.errors import SaevxError, Terminated, first_line
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.patches import PatchesOptions
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
@@ -38,7 +38,7 @@ CLI_CONFIG = SettingsConfigDict(
 )
 
 
-class Precompute(Options):
+class Precompute(PrecomputeOptions):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     def cli_cmd(self) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from precompute.data import summary
 from precompute.data.records import stamps
 from precompute.errors import SaevxError
-from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, Options, Step
+from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, PrecomputeOptions, Step
 from precompute.options.shared import SAE_LENS, absolute_path
 from precompute.sae.quality import sae_warning
 from precompute.utils import memory
@@ -37,7 +37,7 @@ WRITTEN = "written"
 """In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""
 
 
-def precompute(options: Options) -> Path:
+def precompute(options: PrecomputeOptions) -> Path:
     """Run the pass, or continue one that was interrupted.
 
     Returns:
@@ -71,7 +71,7 @@ class Pipeline:
         session: model, SAE and data, where they are loaded already.
     """
 
-    def __init__(self, options: Options, session: Session | None = None) -> None:
+    def __init__(self, options: PrecomputeOptions, session: Session | None = None) -> None:
         from precompute.collect.session import Session
 
         self.options, self.part = options, options.part

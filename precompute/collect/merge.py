@@ -21,7 +21,7 @@ from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector, th
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
 from precompute.data import RejectedRow, all_rejected_message
 from precompute.errors import SaevxError
-from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT
+from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.quality import QualitySums
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, new_array

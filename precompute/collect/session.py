@@ -14,7 +14,7 @@ from precompute.sae.sae import SaeV
 from precompute.utils.progress import say
 
 if TYPE_CHECKING:
-    from precompute.options.precompute import Options
+    from precompute.options.precompute import PrecomputeOptions
 
 
 class Session:
@@ -25,8 +25,8 @@ class Session:
     """
 
     def __init__(
-        self, options: Options, *, sae: SaeV | None = None, mllm: Mllm | None = None, rows: Data | None = None,
-        planned: tuple[Data, Plan] | None = None,
+        self, options: PrecomputeOptions, *, sae: SaeV | None = None, mllm: Mllm | None = None,
+        rows: Data | None = None, planned: tuple[Data, Plan] | None = None,
     ) -> None:  # fmt: skip
         self.options, self.part = options, options.part
         self._sae, self._mllm, self._rows, self._planned = sae, mllm, rows, planned

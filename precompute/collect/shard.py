@@ -15,8 +15,8 @@ from torch import Tensor
 from precompute.collect import accumulators as acc
 from precompute.collect.entries import Activations, BySample
 from precompute.data import RejectedRow
+from precompute.model.batch import IMAGE, TEXT
 from precompute.model.loader import LoadedBatch
-from precompute.model.mllm import IMAGE, TEXT
 from precompute.sae.encode import Encoded
 from precompute.utils.files import atomic_write
 from precompute.utils.ragged import offsets

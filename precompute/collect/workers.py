@@ -14,13 +14,13 @@ from precompute.utils.progress import progress_bar
 from precompute.utils.ray_pool import pool
 
 if TYPE_CHECKING:
-    from precompute.options.precompute import Options
+    from precompute.options.precompute import PrecomputeOptions
 
 
 class Shared(NamedTuple):
     """What every worker starts with."""
 
-    options: Options
+    options: PrecomputeOptions
     data: Data
     plan: Plan
 
@@ -51,7 +51,7 @@ class Worker:
         merge_node(self.job, *place)
 
 
-def collect(job: Collector, options: Options) -> dict[str, Any]:
+def collect(job: Collector, options: PrecomputeOptions) -> dict[str, Any]:
     """Every shard that is not there yet. Returns what run.json tells of the workers.
 
     Args:

@@ -11,7 +11,7 @@ from precompute.collect.session import Session
 from precompute.errors import SaevxError
 from precompute.estimate.growth import Estimate, Width, estimated, widen
 from precompute.estimate.trial import SECONDS, measure_trial_run, measure_trials
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.sae.subset import every_kth_feature, sae_subset
 from precompute.store.making import trim
 from precompute.store.making.unfinished import Collected
@@ -33,7 +33,7 @@ class Budget(NamedTuple):
     resident: int
     """Bytes resident with model and SAE loaded."""
 
-    def text(self, o: Options) -> str:
+    def text(self, o: PrecomputeOptions) -> str:
         """A few lines for a person."""
         e, remarks = self.estimate, []
         try:
@@ -73,7 +73,7 @@ def clock(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(options: Options, seconds: float = SECONDS) -> tuple[Budget, Session]:
+def estimate(options: PrecomputeOptions, seconds: float = SECONDS) -> tuple[Budget, Session]:
     """Time, memory and bytes, from every step run for real on a few samples.
 
     Args:
@@ -99,7 +99,7 @@ def estimate(options: Options, seconds: float = SECONDS) -> tuple[Budget, Sessio
     return Budget(result, data.n_rows, str(session.mllm.device), stride, resident), session.with_sae(None)
 
 
-def check(options: Options) -> tuple[Estimate, Session]:
+def check(options: PrecomputeOptions) -> tuple[Estimate, Session]:
     """Before the pass: whether some store, or the one that the options name, is estimated to fit.
 
     Raises:
@@ -111,7 +111,7 @@ def check(options: Options) -> tuple[Estimate, Session]:
     return budget.estimate, session
 
 
-def check_again(options: Options, before: Estimate, data: Collected) -> None:
+def check_again(options: PrecomputeOptions, before: Estimate, data: Collected) -> None:
     """After the pass, when the events are known: whether some store, or the one that the options name, still fits.
 
     Raises:

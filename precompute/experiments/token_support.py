@@ -19,7 +19,8 @@ from precompute.demo.drawing import draw
 from precompute.experiments.script import run_script
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, separability
 from precompute.live.engine import load_sae
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import LITTLE_WEIGHT

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from precompute.errors import PairError, SaevxError
+from precompute.geometry import View
+from precompute.model.batch import Batch, Pair
 from precompute.model.identity import check_model
-from precompute.model.mllm import Batch, Mllm, Pair, View
+from precompute.model.mllm import Mllm
 from precompute.options.shared import FromStore, SaeFormat
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precompute.errors import SaevxError
-from precompute.model.mllm import IMAGE, TEXT, Batch
+from precompute.model.batch import IMAGE, TEXT, Batch
 from precompute.sae.sae import SaeV
 from precompute.sae.subset import encoder_of
 

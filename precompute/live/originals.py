@@ -16,7 +16,8 @@ from precompute.data import BadRow, Columns, Row, open_image, read
 from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
-from precompute.model.mllm import Mllm, Pair
+from precompute.model.batch import Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.events import SampleEvents
 from precompute.store.opening import run_path

@@ -23,9 +23,10 @@ from precompute.errors import SaevxError
 from precompute.live.intervention import Intervention, Scope, Steer, prompt_scope
 from precompute.live.steer_rows import DEFAULT, STEERED, AllRows, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Event, TokenSampler
+from precompute.model.batch import IMAGE, TEXT, Batch
 from precompute.model.hooks import attached
 from precompute.model.loading import needs_all_layers
-from precompute.model.mllm import IMAGE, TEXT, Batch, Mllm
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 
 WARN_RATIO = 0.5

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from precompute.errors import PairError, SaevxError, first_line
-from precompute.geometry import Layout, View
-from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Batch, Pair
+from precompute.geometry import Layout
+from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.hooks import bfloat16_products, capture
 from precompute.model.loading import Parts, load_parts, needs_all_layers
 from precompute.model.processor import media_marks, process
@@ -28,8 +28,6 @@ from precompute.options.shared import Quantize
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
 from precompute.utils.token_text import text_of_token
-
-__all__ = ["IMAGE", "SINK", "SPECIAL", "TEXT", "Batch", "Mllm", "Pair", "View"]
 
 _MARK = "\u2983\u2984"
 """Stands in for the pair's text while the template is rendered; no template holds it."""

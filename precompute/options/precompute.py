@@ -23,7 +23,7 @@ LATER_OPTIONS = {
 }  # fmt: skip
 
 
-class Options(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWorkers, Output):
+class PrecomputeOptions(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWorkers, Output):
     """Make a store: every pair through the model and the SAE-V once, and from it all that pages show."""
 
     data: CliPositionalArg[str]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from precompute.model.batch import Batch
 from precompute.model.loading import quiet
-from precompute.model.mllm import Batch, Mllm
+from precompute.model.mllm import Mllm
 
 
 def plain(text: str) -> str:

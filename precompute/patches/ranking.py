@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from precompute.geometry import View, patch_box
-from precompute.model.mllm import TEXT
+from precompute.model.batch import TEXT
 from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.types import Array
 

@@ -19,9 +19,10 @@ from precompute.data import BadRow, Data, RejectedRow, Row, all_rejected_message
 from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
+from precompute.geometry import View
 from precompute.live.engine import load_engine
+from precompute.model.batch import IMAGE, Batch, Pair
 from precompute.model.loader import load_batches, prefetch
-from precompute.model.mllm import IMAGE, Batch, Pair, View
 from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from precompute.data import Data, Row
 from precompute.data.batches import Plan
+from precompute.model.batch import IMAGE
 from precompute.model.calibration import MODALITIES, mark_sinks, token_norms
 from precompute.model.loader import LoadedBatch, load_batch, prefetch
-from precompute.model.mllm import IMAGE, Mllm
+from precompute.model.mllm import Mllm
 from precompute.sae.quality import WHICH, QualitySums
 from precompute.utils.tensors import exact
 

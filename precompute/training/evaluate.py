@@ -19,10 +19,11 @@ from torch import Tensor
 from precompute.data import RejectedRow, read, summary_of
 from precompute.data.batches import plan_rows, smallest_hashes
 from precompute.errors import SaevxError
+from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Batch
 from precompute.model.calibration import calibrate_data, mark_sinks, token_norms
 from precompute.model.hooks import replace
 from precompute.model.loader import LoadedBatch, check_images, load_batches, load_model
-from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Batch, Mllm
+from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE

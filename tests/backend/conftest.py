@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
 from tests.helpers.odd import ODD_ID
@@ -48,7 +48,7 @@ def make_live(root: Path) -> None:
     data = tiny.make_data(root / "data", 40)
     rows = (data / "metadata.jsonl").read_text()
     (data / "metadata.jsonl").write_text(rows.replace('"pair-7"', json.dumps(ODD_ID)))
-    options = Options(
+    options = PrecomputeOptions(
         data=str(data),
         model=str(tiny.make_llava(root / "model")),
         sae=str(tiny.make_sae(root / "sae")),

@@ -13,7 +13,8 @@ from PIL import Image
 from precompute.live.intervention import Intervention
 from precompute.live.steer import Done, steer
 from precompute.live.steer_sampling import Event, TokenSampler
-from precompute.model.mllm import Mllm, Pair
+from precompute.model.batch import Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers.commands import run_saevx

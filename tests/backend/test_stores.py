@@ -23,7 +23,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from backend.stores import State
 from precompute.errors import SaevxError
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
 from tests.helpers.commands import run_saevx
@@ -290,7 +290,7 @@ def remade(made: Path, tmp_path: Path) -> tuple[Path, Path]:
         (tmp_path / name).symlink_to(made / name)
     store = Path(shutil.copytree(made / "store", tmp_path / "store"))
     sae = tiny.make_sae(tmp_path / "other-sae", bias=-0.5)
-    options = Options(
+    options = PrecomputeOptions(
         data=str(made / "data"), model=str(made / "model"), sae=str(sae), out=tmp_path / "new", sinks="keep",
         device="cpu", nll=True,
     )  # fmt: skip

@@ -14,8 +14,9 @@ from sae_lens import SAE
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from precompute.model.batch import TEXT, Pair
 from precompute.model.loading import quiet
-from precompute.model.mllm import TEXT, Mllm, Pair
+from precompute.model.mllm import Mllm
 from tests.bench.common import Setup
 
 LENGTH, ACTIVE, CALIBRATION = 128, 45, 16

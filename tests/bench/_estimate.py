@@ -10,9 +10,10 @@ from typing import Any
 
 def measured_estimate(data: str, model: str, sae: str, device: str) -> dict[str, Any]:
     from precompute.estimate.budget import estimate
-    from precompute.options.precompute import Options
+    from precompute.options.precompute import PrecomputeOptions
 
-    result = estimate(Options(data=data, model=model, sae=sae, out=Path("nowhere"), device=device))[0].estimate
+    options = PrecomputeOptions(data=data, model=model, sae=sae, out=Path("nowhere"), device=device)
+    result = estimate(options)[0].estimate
     return {
         "seconds": result.total, "memory": result.memory, "bytes": result.of["all"], "steps": result.seconds,
         "parts": result.bytes,

@@ -21,7 +21,7 @@ from precompute.data import Columns, Data, read
 from precompute.data.batches import Plan, plan_rows
 from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import Mllm
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
@@ -151,7 +151,7 @@ def run(setup: Setup) -> dict[str, Any]:
 def shares(setup: Setup, n: int) -> dict[str, float]:
     """Each step's seconds in one whole run, as run.json has them."""
     folder = subset(setup, n)
-    options = Options(
+    options = PrecomputeOptions(
         data=str(folder), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"), out=setup.scratch / "store",
         device=setup.device,
     )  # fmt: skip

@@ -34,8 +34,9 @@ import torch
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
-from precompute.model.mllm import TEXT, Mllm
-from precompute.options.precompute import Options
+from precompute.model.batch import TEXT
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store import schema
 from precompute.store.events import of_bits
@@ -160,7 +161,7 @@ def ours(setup: Setup, documents: Path, sae: Path) -> dict[str, Any]:
     """run.json of a whole run, its store left in scratch; `seconds_total` with loading and verifying."""
     store = setup.scratch / "store"
     shutil.rmtree(store, ignore_errors=True)
-    options = Options(
+    options = PrecomputeOptions(
         data=str(documents), model=str(setup.scratch / "lm"), sae=str(sae), out=store, name="bench", sinks="keep",
         device=setup.device, dtype="float32",
     )  # fmt: skip

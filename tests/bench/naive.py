@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.model.mllm import IMAGE, TEXT
+from precompute.model.batch import IMAGE, TEXT
 from precompute.sae.encode import Scale
 from precompute.sae.sae import SaeV
 

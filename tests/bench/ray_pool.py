@@ -18,8 +18,9 @@ from precompute.collect.collector import CALIBRATION_FILE
 from precompute.collect.session import Session
 from precompute.collect.shard import SHARDS
 from precompute.collect.workers import Shared, Worker
-from precompute.model.mllm import Batch, Mllm
-from precompute.options.precompute import Options
+from precompute.model.batch import Batch
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import PrecomputeOptions
 from precompute.utils.ray_pool import Pool, pool
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
@@ -32,7 +33,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
     n_shards, shard_samples, rounds = (2, 4, 1) if setup.small else (SHARDS_RUN, SHARD, ROUNDS)
     pairs = subset(setup, 2 * n_shards * shard_samples)
-    options = Options(
+    options = PrecomputeOptions(
         data=str(pairs), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
         out=setup.scratch / "store", device="cpu", batch_tokens=1024, shard_samples=shard_samples,
     )  # fmt: skip
@@ -67,7 +68,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
 
 @contextmanager
-def _processes(n: int, options: Options, batches: list[int]) -> Iterator[ProcessPoolExecutor]:
+def _processes(n: int, options: PrecomputeOptions, batches: list[int]) -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(n, get_context("spawn"), _load, (options, batches)) as processes:
         yield processes
 
@@ -75,7 +76,7 @@ def _processes(n: int, options: Options, batches: list[int]) -> Iterator[Process
 _loaded: tuple[Mllm, dict[int, Batch]]
 
 
-def _load(options: Options, batches: list[int]) -> None:
+def _load(options: PrecomputeOptions, batches: list[int]) -> None:
     global _loaded
     job = Session(options).collector()
     decoded = {b: job.load([job.data.rows[i] for i in job.plan.batches[b]])[0].batch for b in batches}

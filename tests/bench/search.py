@@ -12,7 +12,7 @@ from backend.live.model_worker import load_engine as load
 from backend.settings import Settings
 from backend.stores import OpenStore
 from precompute.data import open_image
-from precompute.model.mllm import Pair
+from precompute.model.batch import Pair
 from precompute.store.reader import Store
 from tests.bench.common import Figure, Setup, alternately, ratio
 

@@ -16,7 +16,8 @@ from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import steer
 from precompute.live.steer_rows import DEFAULT, STEERED
 from precompute.live.steer_sampling import Event, TokenEvent, TokenSampler
-from precompute.model.mllm import Batch, Mllm, Pair
+from precompute.model.batch import Batch, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio
 

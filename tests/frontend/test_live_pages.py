@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import tiny
 from tests.helpers.running import Running
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("live-pages")
     precompute(
-        Options(
+        PrecomputeOptions(
             data=str(tiny.make_data(root / "data", 24)),
             model=str(tiny.make_llava(root / "model")),
             sae=str(tiny.make_sae(root / "sae")),

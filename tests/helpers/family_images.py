@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from precompute.geometry import View, patch_box
-from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.batch import IMAGE, Pair
+from precompute.model.mllm import Mllm
 
 
 def noisy(image: Image.Image, box: Sequence[float], seed: int) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import tiny
 
@@ -44,6 +44,8 @@ def make_store(root: Path, captions: dict[str, str] = CAPTIONS, ids: list[str] =
         rows.append({"file_name": f"odd{i}.png", "text": text, "id": sample_id})
     (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model, sae = tiny.make_llava(root / "model"), tiny.make_sae(root / "sae")
-    options = Options(data=str(data), model=str(model), sae=str(sae), out=root / "store", sinks="keep", device="cpu")
+    options = PrecomputeOptions(
+        data=str(data), model=str(model), sae=str(sae), out=root / "store", sinks="keep", device="cpu"
+    )
     precompute(options)
     return root / "store"

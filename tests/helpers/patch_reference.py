@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from precompute.geometry import View, patch_box
-from precompute.model.mllm import IMAGE, SINK, TEXT
+from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.patches import ranking as patches
 
 Array = Any

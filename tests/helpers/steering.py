@@ -12,7 +12,8 @@ from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import Done, steer
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent, TokenSampler
-from precompute.model.mllm import Batch, Mllm
+from precompute.model.batch import Batch
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from precompute.model.mllm import Mllm
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
@@ -49,23 +49,23 @@ def saev(tiny_files: Tiny) -> SaeV:
     return SaeV.load(tiny_files.sae)
 
 
-Maker = Callable[..., Options]
+Maker = Callable[..., PrecomputeOptions]
 
 
 @pytest.fixture
 def options(tiny_files: Tiny, tmp_path: Path) -> Maker:
     """Options of a small run; each call may change some."""
 
-    def make(**changed: Any) -> Options:
+    def make(**changed: Any) -> PrecomputeOptions:
         given: dict[str, Any] = {
             "data": str(tiny_files.data), "model": str(tiny_files.model), "sae": str(tiny_files.sae),
             "out": tmp_path / "store", "batch_tokens": 150, "shard_samples": 8, "ds": 10, "device": "cpu",
         }  # fmt: skip
-        return Options(**{**given, **changed})
+        return PrecomputeOptions(**{**given, **changed})
 
     return make
 
 
-def collected(options: Options) -> tuple[Path, dict[str, Any]]:
+def collected(options: PrecomputeOptions) -> tuple[Path, dict[str, Any]]:
     """Run `collect` alone: STORE.part and its manifest."""
     return options.part, Pipeline(options).collect()

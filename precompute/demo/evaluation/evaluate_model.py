@@ -17,8 +17,9 @@ from torch import Tensor
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_held_out, plural
 from precompute.demo.training.adapter_data import easy_vqa
+from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.hooks import replace
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.model.mllm import Mllm
 from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 
 Change = Callable[[Tensor, Tensor], Tensor]

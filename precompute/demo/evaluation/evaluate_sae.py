@@ -21,7 +21,8 @@ from precompute.demo.training.scene_data import write_pairs
 from precompute.demo.training.word_tokens import Tokens, activations, gather, word_f1
 from precompute.demo.training.words import ALL_WORDS, F1, WORDS, scenes_with_words
 from precompute.live.intervention import Intervention, Steer
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training.evaluate import evaluate

@@ -25,8 +25,9 @@ from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import Encoded, encode_pair
 from precompute.live.search import maxima, rank
-from precompute.model.mllm import IMAGE, Mllm, Pair
-from precompute.options.precompute import Options as PassOptions
+from precompute.model.batch import IMAGE, Pair
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
 from precompute.scoring.pairs import NewPairs, Thumbnails, sample_of
@@ -200,7 +201,7 @@ def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     manifest = store.manifest
     with tempfile.TemporaryDirectory() as scratch:
         made = precompute(
-            PassOptions(
+            PrecomputeOptions(
                 data=str(o.demo / "data"), model=str(o.demo / "model"), sae=str(o.demo / "sae"),
                 out=Path(scratch) / "store", shuffle_images=True, seed=manifest["options"]["seed"],
             )

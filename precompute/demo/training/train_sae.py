@@ -28,7 +28,8 @@ from precompute.demo.training.adapter_data import plain_texts
 from precompute.demo.training.scene_data import pairs_and_texts, write_pairs, write_rows
 from precompute.demo.training.word_tokens import Tokens, gather, word_f1
 from precompute.demo.training.words import ALL_WORDS, F1
-from precompute.model.mllm import IMAGE, TEXT, Mllm
+from precompute.model.batch import IMAGE, TEXT
+from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
 from precompute.training.train import TRAINING, train

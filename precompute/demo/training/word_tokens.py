@@ -13,7 +13,8 @@ from torch import Tensor
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene
 from precompute.demo.training.words import ALL_WORDS, f1, patches_of
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 
 BATCH_SCENES, BATCH_TOKENS = 16, 4096

@@ -23,7 +23,8 @@ from precompute.errors import SaevxError
 from precompute.experiments.figure3.data import Data, make_base, make_data, mixed
 from precompute.experiments.figure3.language import language_model
 from precompute.experiments.figure3.options import Figure3Options
-from precompute.model.mllm import Batch, Mllm
+from precompute.model.batch import Batch
+from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions
 from precompute.training.evaluate import Shared, evaluate

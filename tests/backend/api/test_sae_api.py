@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.evaluate import EvaluateOptions
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.train import TrainOptions
 from precompute.pipeline import precompute
 from precompute.sae.quality import sae_warning
@@ -85,7 +85,7 @@ def test_it_is_said_at_the_end_of_the_pass_and_on_the_pages(
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sae = tiny.make_sae(tmp_path / "sae", bias=0.0)
     store = precompute(
-        Options(
+        PrecomputeOptions(
             data=str(tmp_path / "rows.jsonl"), model=str(tiny.make_llama(tmp_path / "llama")), sae=str(sae),
             out=tmp_path / "store", device="cpu", layer=1,
         )
@@ -124,7 +124,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(made)
     details = evaluate(EvaluateOptions(**options, sae=str(root / "sae"), resamples=20, max_samples=12))
     (root / "sae" / "evaluation.json").write_text(json.dumps(details))
-    precompute(Options(**options, sae=str(root / "sae"), out=root / "store"))
+    precompute(PrecomputeOptions(**options, sae=str(root / "sae"), out=root / "store"))
     return root
 
 

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import families, tiny
 from tests.helpers.live_api import API, events, upload, wait_ready
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (data / "metadata.jsonl").open("a") as file:
         file.write(json.dumps({"file_name": "long.png", "text": "a red dog", "id": "long"}) + "\n")
     for events_kept in ("all", "none"):
-        precompute(Options(
+        precompute(PrecomputeOptions(
             data=str(data), model=str(model), sae=str(tiny.make_sae(folder / "sae")), out=folder / events_kept,
             name=events_kept, events=events_kept, device="cpu", sinks="keep", ds=10,
         ))  # fmt: skip
@@ -133,7 +133,7 @@ def test_a_view_without_a_patch_breaks_no_page(tmp_path: Path, family: str) -> N
         rows.append(json.dumps({"file_name": f"{name}.png", "text": "a red dog", "id": name}))
     with (data / "metadata.jsonl").open("a") as file:
         file.write("\n".join(rows) + "\n")
-    out = precompute(Options(
+    out = precompute(PrecomputeOptions(
         data=str(data), model=str(model), sae=str(tiny.make_sae(tmp_path / "sae")), out=tmp_path / "store",
         device="cpu", sinks="keep", ds=10,
     ))  # fmt: skip

@@ -14,7 +14,8 @@ from precompute.live.intervention import Intervention, Scope, Steer
 from precompute.live.steer import Done, steer
 from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent
-from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
+from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 

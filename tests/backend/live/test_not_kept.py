@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from backend.app import THREADS, create_app
 from backend.settings import Settings
 from backend.stores import Recomputed
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -54,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
         "sae": str(tiny.make_sae(path / "sae", d_sae=2)), "ds": 10, "device": "cpu", "sinks": "keep",
     }  # fmt: skip
     for remaining in ("all", "examples", "none"):
-        precompute(Options(**given, out=path / remaining, name=remaining, events=remaining))
+        precompute(PrecomputeOptions(**given, out=path / remaining, name=remaining, events=remaining))
     events = Store.open(path / "examples").events
     by_kept = [[row for row in range(N) if events.has(row) == remaining] for remaining in (False, True)]
     assert all(by_kept)
@@ -216,7 +216,8 @@ def test_text_alone_needs_no_data(tmp_path: Path) -> None:
     given = {"data": str(path), "model": str(tiny.make_llama(tmp_path / "llama")), "device": "cpu"}
     sae = str(tiny.make_sae(tmp_path / "sae"))
     for remaining in ("all", "none"):
-        precompute(Options(**given, sae=sae, out=tmp_path / remaining, name=remaining, events=remaining, ds=5))
+        out = tmp_path / remaining
+        precompute(PrecomputeOptions(**given, sae=sae, out=out, name=remaining, events=remaining, ds=5))
     path.unlink()
     app = create_app(Settings(stores=[tmp_path / "none", tmp_path / "all"], device="cpu"))
     with TestClient(app) as client:

@@ -15,8 +15,9 @@ from backend.settings import Settings
 from precompute.data import write_thumbnail
 from precompute.errors import PairError
 from precompute.live.engine import encode_pair
-from precompute.model.mllm import Mllm, Pair
-from precompute.options.precompute import Options
+from precompute.model.batch import Pair
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 from precompute.sae.sae import SaeV
 from precompute.scoring.pixels import pixel_flags
@@ -49,7 +50,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
     """Tokens, features, values and boxes bit for bit; and what the one refuses the other refuses."""
     torch.set_num_threads(1)
     model = families.MULTIMODAL[family](tmp_path / "model")
-    run = Pipeline(Options(
+    run = Pipeline(PrecomputeOptions(
         data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu", batch_tokens=1,
         sinks="keep",
     ))  # fmt: skip
@@ -83,7 +84,9 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
 def test_the_thumbnail_of_a_sent_image_is_the_stored_one(tmp_path: Path, data: Path, sae: Path) -> None:
     """Byte for byte, and with it the pixel flags, which rest on it; and so is the size that `tiny` rests on."""
     model = tiny.make_llava(tmp_path / "model")
-    run = Pipeline(Options(data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu"))
+    run = Pipeline(
+        PrecomputeOptions(data=str(data), model=str(model), sae=str(sae), out=tmp_path / "store", device="cpu")
+    )
     stored = Collected(run.part, run.collect())
     for record in stored.samples:
         (image,) = record["images"]

@@ -17,7 +17,7 @@ import pytest
 
 from backend.app import THREADS
 from backend.settings import Settings
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers.running import Running
 
@@ -33,7 +33,7 @@ def root(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("queue")
     for name in ("model", "sae", "data", "store"):
         (root / name).symlink_to(made / name)
-    options = Options(
+    options = PrecomputeOptions(
         data=str(made / "data"), model=str(made / "model"), sae=str(made / "sae"), out=root / "none", name="none",
         events="none", sinks="keep", device="cpu",
     )  # fmt: skip

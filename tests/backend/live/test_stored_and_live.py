@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
 from precompute.scoring.new_data import score_data
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image.save(data / f"fault-{i}.png")
             file.write(json.dumps({"file_name": f"fault-{i}.png", "text": text, "id": f"fault-{i}"}) + "\n")
     precompute(
-        Options(
+        PrecomputeOptions(
             data=str(data), model=str(tiny.make_llava(root / "model")), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
             out=root / "store", nll=True, batch_tokens=1, device="cpu",
         )

@@ -19,8 +19,9 @@ from precompute.collect import merge
 from precompute.collect.collector import Collector
 from precompute.data import open_image
 from precompute.live.engine import encode_pair
-from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
-from precompute.options.precompute import Options
+from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Pair
+from precompute.model.mllm import Mllm
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 from precompute.sae.encode import OVERFLOW
 from precompute.sae.sae import SaeV
@@ -32,7 +33,7 @@ from tests.helpers.tinies import Maker, Tiny, collected
 @pytest.fixture(scope="module")
 def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Collected, Pipeline]:
     out = tmp_path_factory.mktemp("collect") / "store"
-    options = Options(
+    options = PrecomputeOptions(
         data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=out,
         batch_tokens=150, shard_samples=8, ds=10, device="cpu", nll=True,
     )  # fmt: skip

@@ -13,10 +13,11 @@ from PIL import Image
 
 from precompute.data import Row, read
 from precompute.errors import PairError
+from precompute.model.batch import Batch, Pair
 from precompute.model.loader import load_batch
-from precompute.model.mllm import Batch, Mllm, Pair
+from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.options.train import TrainOptions
 from precompute.pipeline import precompute
@@ -52,7 +53,7 @@ def test_a_strip_ends_no_command(tmp_path: Path, data: Path, sae: Path, family: 
     torch.set_num_threads(1)
     model = families.MULTIMODAL[family](tmp_path / "model")
     given: dict[str, Any] = {"data": str(data), "model": str(model), "device": "cpu"}
-    store = Store.open(precompute(Options(**given, sae=str(sae), out=tmp_path / "store", ds=10)))
+    store = Store.open(precompute(PrecomputeOptions(**given, sae=str(sae), out=tmp_path / "store", ds=10)))
     assert store.manifest["data"]["n_samples"] == 12 and store.manifest["data"]["n_quarantined"] == 2
     scored = score_data(
         ScoreOptions(data=str(data), store=tmp_path / "store", out=tmp_path / "scores.jsonl", device="cpu")

@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from precompute.collect.merge import FAN_IN
 from precompute.errors import SaevxError
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
 from precompute.scoring import new_data as score_data
@@ -47,8 +47,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     running.shutdown()
 
 
-def options(files: Tiny, out: Path, **more: Any) -> Options:
-    return Options(
+def options(files: Tiny, out: Path, **more: Any) -> PrecomputeOptions:
+    return PrecomputeOptions(
         data=str(files.data), model=str(files.model), sae=str(files.sae), out=out, name="tiny", batch_tokens=150,
         shard_samples=1, ds=10, device="cpu", **more,
     )  # fmt: skip

@@ -45,7 +45,7 @@ def test_one_shard_or_many_give_the_same_bytes(options: Maker, tmp_path: Path) -
 KILLED = """
 import os, sys
 from precompute.collect.collector import Collector
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 import torch
 from transformers import LlavaProcessor
@@ -57,7 +57,7 @@ def shard(self, number, *rest):
     done.append(number)
     return whole(self, number, *rest)
 Collector.shard = shard
-Pipeline(Options.model_validate_json(sys.argv[1])).collect()
+Pipeline(PrecomputeOptions.model_validate_json(sys.argv[1])).collect()
 """
 
 

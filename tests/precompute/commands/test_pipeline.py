@@ -16,7 +16,7 @@ import pytest
 from backend.commands import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
@@ -169,7 +169,9 @@ def test_whole_paths_for_processes_elsewhere(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "sae").mkdir()
     (tmp_path / "a.tar").touch()
     monkeypatch.chdir(tmp_path)
-    given = Options(data="*.tar", model="owner/name", sae="sae", out=Path("store"), image_folder=Path("pictures"))
+    given = PrecomputeOptions(
+        data="*.tar", model="owner/name", sae="sae", out=Path("store"), image_folder=Path("pictures")
+    )
     whole, at = given.absolute(), tmp_path.resolve()
     assert (whole.data, whole.model, whole.sae) == (str(at / "*.tar"), "owner/name", str(at / "sae"))
     assert (whole.out, whole.image_folder) == (at / "store", at / "pictures")

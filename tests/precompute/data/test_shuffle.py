@@ -14,7 +14,7 @@ from backend.settings import Settings
 from precompute.data import Row
 from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -48,7 +48,7 @@ def test_a_control_store_says_so(tiny_files: Tiny, tmp_path: Path) -> None:
     made = {}
     sae = tiny.make_sae(tmp_path / "sae", bias=-0.2)
     for name, shuffled in (("true", False), ("control", True)):
-        options = Options(
+        options = PrecomputeOptions(
             data=str(tiny_files.data), model=str(tiny_files.model), sae=str(sae), out=tmp_path / name,
             batch_tokens=300, ds=40, device="cpu", shuffle_images=shuffled,
         )  # fmt: skip

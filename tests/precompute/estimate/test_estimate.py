@@ -18,7 +18,7 @@ from precompute.errors import SaevxError
 from precompute.estimate.budget import Budget, estimate
 from precompute.estimate.growth import Width, curve, estimated, line, widen
 from precompute.estimate.trial import Trial, measure_trial_run
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.sae import subset
 from precompute.sae.sae import SaeV
@@ -41,7 +41,7 @@ def many(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.fixture(scope="module")
 def budget(many: dict[str, Any]) -> Budget:
     """From one batch of several, and parts of it."""
-    return estimate(Options(**many, out=Path("nowhere")), seconds=0.0)[0]
+    return estimate(PrecomputeOptions(**many, out=Path("nowhere")), seconds=0.0)[0]
 
 
 def sizes_of(store: Path) -> dict[str, int]:
@@ -55,7 +55,7 @@ def sizes_of(store: Path) -> dict[str, int]:
 
 
 def test_every_part_of_the_store_is_estimated(budget: Budget, many: dict[str, Any], tmp_path: Path) -> None:
-    sizes = sizes_of(precompute(Options(**many, out=tmp_path / "store")))
+    sizes = sizes_of(precompute(PrecomputeOptions(**many, out=tmp_path / "store")))
     parts = {
         "events": ("events", "tokens and maxima"), "index": ("vectors",), "store.sqlite": ("tables",),
         "images": ("thumbnails",), "cooccurrence": ("pairs",), "map.bin": ("map",), "manifest.json": ("manifest",),
@@ -70,7 +70,7 @@ def test_every_part_of_the_store_is_estimated(budget: Budget, many: dict[str, An
 
 
 def test_an_estimate_from_all_of_the_data_is_what_is_made(many: dict[str, Any], tmp_path: Path) -> None:
-    made = Options(**many, out=tmp_path / "store")
+    made = PrecomputeOptions(**many, out=tmp_path / "store")
     result = estimate(made, seconds=1e6)[0].estimate
     sizes = sizes_of(precompute(made))
     parts = {"index": "vectors", "images": "thumbnails", "cooccurrence": "pairs", "map.bin": "map"}
@@ -83,18 +83,19 @@ def test_an_estimate_from_all_of_the_data_is_what_is_made(many: dict[str, Any], 
 
 
 def test_what_is_printed(budget: Budget, many: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = budget.text(Options(**many, out=Path("nowhere")))
+    text = budget.text(PrecomputeOptions(**many, out=Path("nowhere")))
     for word in ("time", "memory", "disk", "240 samples", "collect", "verify", "--events examples", "thumbnails"):
         assert word in text
     monkeypatch.setattr(memory, "total", lambda: 1000)
     assert "This machine has 1.0 KB of memory in all, and the SAE alone takes 24.6 KB" in budget.text(
-        Options(**many, out=Path("nowhere"))
+        PrecomputeOptions(**many, out=Path("nowhere"))
     )
-    assert "more than --max-store-gb 1e-06" in budget.text(Options(**many, out=Path("nowhere"), max_store_gb=1e-6))
+    limited = PrecomputeOptions(**many, out=Path("nowhere"), max_store_gb=1e-6)
+    assert "more than --max-store-gb 1e-06" in budget.text(limited)
 
 
 def test_where_no_store_fits_nothing_is_begun(many: dict[str, Any], tmp_path: Path) -> None:
-    options = Options(**many, out=tmp_path / "store", max_store_gb=0.0001)
+    options = PrecomputeOptions(**many, out=tmp_path / "store", max_store_gb=0.0001)
     with pytest.raises(SaevxError, match=r"With --events none this store needs 0\.00\d* GB, more than") as caught:
         precompute(options)
     assert "\n" not in str(caught.value) and not options.part.exists()
@@ -102,7 +103,7 @@ def test_where_no_store_fits_nothing_is_begun(many: dict[str, Any], tmp_path: Pa
 
 def test_the_limit_chooses_what_is_kept(budget: Budget, many: dict[str, Any], tmp_path: Path) -> None:
     between = (budget.estimate.of["none"] + budget.estimate.of["all"]) / 2e9
-    out = precompute(Options(**many, out=tmp_path / "store", max_store_gb=between))
+    out = precompute(PrecomputeOptions(**many, out=tmp_path / "store", max_store_gb=between))
     assert (out / "events" / "kept.npy").exists()
     assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) <= between * 1e9
 
@@ -138,7 +139,7 @@ def test_text_alone_is_estimated(options: Maker, tmp_path: Path) -> None:
 
 def test_features_by_the_stride(tiny_files: Tiny, many: dict[str, Any], tmp_path: Path) -> None:
     """From every second and every eighth of the features: as many bytes as of all of them."""
-    made = Options(**many, out=tmp_path / "store")
+    made = PrecomputeOptions(**many, out=tmp_path / "store")
     sae = SaeV.load(tiny_files.sae)
     session = Session(made, sae=sae)
     trials = [

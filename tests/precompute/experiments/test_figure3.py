@@ -15,7 +15,8 @@ from precompute.experiments.figure3.data import Data, make_base
 from precompute.experiments.figure3.language import change
 from precompute.experiments.figure3.options import Figure3Options
 from precompute.experiments.figure3.run import SAES, SETTINGS, Remembering, Results, run
-from precompute.model.mllm import TEXT, Mllm, Pair
+from precompute.model.batch import TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions
 from precompute.training.train import train
 from tests.helpers import tiny

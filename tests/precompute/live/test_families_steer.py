@@ -9,7 +9,8 @@ import torch
 
 from precompute.live.intervention import Intervention
 from precompute.live.steer import Done, steer
-from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.batch import IMAGE, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from tests.helpers import families, tiny
 

@@ -9,7 +9,8 @@ from precompute.collect.session import Session
 from precompute.data import open_image
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
-from precompute.model.mllm import IMAGE, TEXT, Mllm, Pair
+from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.making.unfinished import Collected
 from tests.helpers import tiny

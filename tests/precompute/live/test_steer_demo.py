@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from precompute.live.intervention import Intervention, Scope
-from precompute.model.mllm import Mllm, Pair
+from precompute.model.batch import Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers.demo import Demo

@@ -14,7 +14,8 @@ from precompute.live.intervention import Intervention
 from precompute.live.steer import steer
 from precompute.live.steer_rows import DEFAULT, ROLES, STEERED, AllRows, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Event, TokenEvent
-from precompute.model.mllm import IMAGE, Batch, Mllm, Pair
+from precompute.model.batch import IMAGE, Batch, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from tests.helpers import families, tiny
 from tests.helpers.steering import SCOPES, STEPS, Run, same

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from precompute.errors import PairError
+from precompute.model.batch import IMAGE, SPECIAL, TEXT, Pair
 from precompute.model.hooks import capture
-from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Mllm, Pair
+from precompute.model.mllm import Mllm
 from precompute.utils.token_text import join
 from tests.helpers import families, family_images, family_parts
 

@@ -154,12 +154,11 @@ def test_weights_that_are_no_safetensors_are_told_apart_too(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from precompute.options.precompute import Options
+    from precompute.options.precompute import PrecomputeOptions
 
     out = tmp_path_factory.mktemp("identity") / "store"
-    return precompute(
-        Options(data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=out, device="cpu")
-    )
+    files = {name: str(getattr(tiny_files, name)) for name in ("data", "model", "sae")}
+    return precompute(PrecomputeOptions(**files, out=out, device="cpu"))
 
 
 def engine(store: Path, manifest: dict[str, Any], model: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig
 
 from precompute.errors import PairError, SaevxError
+from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.loading import pick_device
-from precompute.model.mllm import IMAGE, SPECIAL, TEXT, Batch, Mllm, Pair
+from precompute.model.mllm import Mllm
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
 

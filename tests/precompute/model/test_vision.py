@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.batch import IMAGE, Pair
+from precompute.model.mllm import Mllm
 from precompute.model.vision import capture_vision_norms
 from tests.helpers import families, family_images
 

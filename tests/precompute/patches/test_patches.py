@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from precompute.geometry import View
-from precompute.model.mllm import IMAGE, SINK, SPECIAL, TEXT, Mllm, Pair
+from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.patches import ranking as patches
 from precompute.patches.ranking import FULL, NONE
 from precompute.sae.encode import Encoded, Scale, encode_batch

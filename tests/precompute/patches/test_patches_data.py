@@ -14,10 +14,11 @@ from PIL import Image
 from precompute.data import open_image
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair, load_sae
-from precompute.model.mllm import IMAGE, Mllm, Pair
+from precompute.model.batch import IMAGE, Pair
+from precompute.model.mllm import Mllm
 from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.patches import run as under_test
 from precompute.patches.answers import beginnings, greedy
 from precompute.patches.ranking import CONTROLS, SCORES, best, chances
@@ -61,7 +62,7 @@ def query(tiny_files: Tiny, whole: Mllm, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("asked")
     sae = tiny.make_sae(root / "sae", bias=-0.2)
     store = precompute(
-        Options(
+        PrecomputeOptions(
             data=str(tiny_files.data), model=str(tiny_files.model), sae=str(sae), out=root / "store",
             batch_tokens=150, shard_samples=8, ds=40, device="cpu",
         )

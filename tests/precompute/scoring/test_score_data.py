@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
 from precompute.scoring import new_data as under_test
@@ -35,7 +35,7 @@ def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With caption-nll, and an SAE-V that gives a fifth of its features an ω."""
     root = tmp_path_factory.mktemp("scored")
     return precompute(
-        Options(
+        PrecomputeOptions(
             data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
             out=root / "store", batch_tokens=150, shard_samples=8, ds=40, device="cpu", nll=True,
         )

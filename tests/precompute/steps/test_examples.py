@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.scoring.near_duplicates import NEAR_LIMIT
 from precompute.scoring.pixels import pixel_hashes
@@ -51,7 +51,7 @@ def repeats(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple
     (folder / "metadata.jsonl").write_text(lines + "".join(json.dumps(row) + "\n" for row in rows))
 
     def made(name: str, shard_samples: int) -> Path:
-        return precompute(Options(
+        return precompute(PrecomputeOptions(
             data=str(folder), model=str(tiny_files.model), sae=str(tiny_files.sae), out=root / name / "store", ds=10,
             device="cpu", sinks="keep", batch_tokens=150, shard_samples=shard_samples, name="repeats",
         ))  # fmt: skip

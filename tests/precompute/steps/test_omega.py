@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 from precompute.steps import weigh
 from precompute.store.making.unfinished import Collected, load_step
@@ -110,7 +110,7 @@ def real(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """The tiny LLaVA over real pictures; every sample is in D_s."""
     root = tmp_path_factory.mktemp("omega")
     run = Pipeline(
-        Options(
+        PrecomputeOptions(
             data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
             out=root / "store", batch_tokens=300, ds=40, device="cpu",
         )

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from precompute.collect.session import Session
 from precompute.data import open_image
-from precompute.model.mllm import IMAGE, Pair
-from precompute.options.precompute import Options
+from precompute.model.batch import IMAGE, Pair
+from precompute.options.precompute import PrecomputeOptions
 from precompute.store.reader import Store
 from tests.helpers.demo import Demo
 
@@ -26,7 +26,7 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     weights = {name: w.double().numpy() for name, w in load_file(demo.sae / "sae_weights.safetensors").items()}
     options = store.manifest["options"]
     run = Session(
-        Options(
+        PrecomputeOptions(
             data=str(demo.data), model=str(demo.model), sae=str(demo.sae), out=demo.root / "none",
             batch_tokens=options["batch_tokens"], ds=options["ds"], seed=options["seed"],
         )

@@ -39,13 +39,13 @@ class Stores(NamedTuple):
 
 
 def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
-    from precompute.options.precompute import Options
+    from precompute.options.precompute import PrecomputeOptions
 
     options: dict[str, Any] = {
         "data": str(root / "data"), "model": str(tiny_files.model), "sae": str(root / "sae"), "out": root / "store",
         "name": "few", "ds": 10, "device": "cpu",
     }  # fmt: skip
-    return precompute(Options(**{**options, **changed}))
+    return precompute(PrecomputeOptions(**{**options, **changed}))
 
 
 @pytest.fixture(scope="module")

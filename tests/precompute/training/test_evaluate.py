@@ -14,7 +14,8 @@ import torch
 
 from precompute.data import open_image, read
 from precompute.errors import SaevxError
-from precompute.model.mllm import IMAGE, SINK, TEXT, Batch, Mllm, Pair
+from precompute.model.batch import IMAGE, SINK, TEXT, Batch, Pair
+from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation

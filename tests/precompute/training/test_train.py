@@ -16,9 +16,10 @@ import torch
 from precompute.data import read
 from precompute.data.batches import plan_rows
 from precompute.errors import SaevxError
+from precompute.model.batch import IMAGE, TEXT
 from precompute.model.calibration import calibrate_data
 from precompute.model.loader import load_batch, without_images
-from precompute.model.mllm import IMAGE, TEXT, Mllm
+from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
 from precompute.training import train as training

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from backend.commands import Saevx, Serve
 from backend.settings import Settings
 from precompute.cli import run
-from precompute.options.precompute import Options
+from precompute.options.precompute import PrecomputeOptions
 from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, expanded, options_of
 from tests.helpers.in_process import saevx
@@ -113,7 +113,9 @@ def test_lists_are_taken_as_they_are() -> None:
 
 def test_a_tilde_is_expanded_everywhere_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    options = Options(data="~/pairs/*.tar", model="~/m", sae="~", out=Path("~/o"), image_folder=Path("~/i"), name="~")
+    options = PrecomputeOptions(
+        data="~/pairs/*.tar", model="~/m", sae="~", out=Path("~/o"), image_folder=Path("~/i"), name="~"
+    )
     assert (options.data, options.model, options.sae) == (f"{tmp_path}/pairs/*.tar", f"{tmp_path}/m", str(tmp_path))
     assert (options.out, options.image_folder, options.name) == (tmp_path / "o", tmp_path / "i", "~")
     assert Serve(stores=[Path("~/a"), Path("b")]).stores == [tmp_path / "a", Path("b")]
