@@ -20,7 +20,7 @@ from precompute.data.records import stamps
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, PrecomputeOptions, Step
 from precompute.options.shared import SAE_LENS, absolute_path
-from precompute.sae.quality import sae_warning
+from precompute.sae.reconstruction import sae_warning
 from precompute.utils import memory
 from precompute.utils.files import write_text
 from precompute.utils.ownership import claim_folder, creating, refuse_existing, unfinished

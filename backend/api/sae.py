@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from backend.deps import StateDep, StoreDep
 from backend.schemas.common import Model
 from backend.schemas.sae import SaeEvaluation, SaeReport, SaeTraining
-from precompute.sae.quality import sae_warning
+from precompute.sae.reconstruction import sae_warning
 from precompute.store.opening import located
 
 router = APIRouter(tags=["sae"])

@@ -14,7 +14,7 @@ from backend.pages.cards import list_flags, previews
 from backend.pages.charts import split
 from backend.schemas.features import Feature
 from backend.templating import render_for
-from precompute.sae.quality import sae_warning
+from precompute.sae.reconstruction import sae_warning
 
 router = APIRouter(default_response_class=HTMLResponse)
 

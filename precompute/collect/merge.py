@@ -22,7 +22,7 @@ from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_pat
 from precompute.data import RejectedRow, all_rejected_message
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
-from precompute.sae.quality import QualitySums
+from precompute.sae.reconstruction import QualitySums
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, new_array
 from precompute.utils.ragged import expand, offsets

@@ -18,7 +18,7 @@ from precompute.model.batch import IMAGE
 from precompute.model.calibration import MODALITIES, mark_sinks, token_norms
 from precompute.model.loader import LoadedBatch, load_batch, prefetch
 from precompute.model.mllm import Mllm
-from precompute.sae.quality import WHICH, QualitySums
+from precompute.sae.reconstruction import WHICH, QualitySums
 from precompute.utils.tensors import exact
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from precompute.data import RejectedRow, read, summary_of
 from precompute.data.batches import plan_rows, smallest_hashes
 from precompute.errors import SaevxError
-from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Batch
+from precompute.model.batch import IMAGE, TEXT, Batch
 from precompute.model.calibration import calibrate_data, mark_sinks, token_norms
 from precompute.model.hooks import replace
 from precompute.model.loader import LoadedBatch, check_images, load_batches, load_model
@@ -27,18 +27,14 @@ from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
-from precompute.sae.quality import fvu, sae_warning
+from precompute.sae.reconstruction import sae_warning
 from precompute.sae.sae import SaeV
+from precompute.training.figures import PARTS, RUNS, Sums, figures
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
-from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.tensors import exact
 from precompute.utils.types import Array
 
-PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}
-"""Which tokens are replaced; `all` takes special tokens and sinks too with --patch-special."""
-RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
-GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
 RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
 """Options that the result repeats, besides the columns that were named."""
 
@@ -88,26 +84,6 @@ def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContext
 
 
 @dataclass
-class Sums:
-    """Of every sample, in the order they were run."""
-
-    n_target: list[float] = field(default_factory=list)
-    """Text tokens that something predicts."""
-    nll: list[list[float]] = field(default_factory=list)
-    """Summed cross-entropy in nats, a column for each of RUNS."""
-    tokens: list[Array] = field(default_factory=list)
-    """int64 [4]: tokens by kind."""
-    active: list[Array] = field(default_factory=list)
-    """int64 [2]: active features of counted tokens, by modality; so too below."""
-    error: list[Array] = field(default_factory=list)
-    """float64 [2]: Σ‖h − ĥ‖²."""
-    square: list[Array] = field(default_factory=list)
-    """float64 [2]: Σ‖h‖²."""
-    total_md: list[Array] = field(default_factory=list)
-    """float64 [2, d]: Σh."""
-
-
-@dataclass
 class Shared:
     """What evaluations that differ in the SAE alone share: the model, loaded once, and what it loses without an SAE.
     Give each of them the same one, empty at first."""
@@ -148,21 +124,22 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         data = data._replace(rows=[data.rows[i] for i in chosen])
     data, plan = plan_rows(mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
-    sums, fired_mf = Sums(), np.zeros((2, sae.n_features), dtype=bool)
+    evaluation = Evaluation(mllm, sae, sink, o.patch_special, shared)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:
         for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
             rejected_rows += one.rejected_rows
             if one.batch is not None:
-                rejected_rows += measure(mllm, sae, one, sink, o.patch_special, sums, fired_mf, shared)
+                rejected_rows += evaluation.add(one)
             progress.update(len(one.rows) + len(one.rejected_rows))
+    sums = evaluation.sums
     if not sum(sums.n_target):
         raise SaevxError(
             "No text token stands behind another one, so there is no cross-entropy to measure: give longer texts."
         )
     if rejected_rows:
         say(summary_of(rejected_rows, o.id_column))
-    result = figures(sums, fired_mf, o.resamples, o.seed)
+    result = figures(sums, evaluation.fired_mf, o.resamples, o.seed)
     warning = sae_warning({"fvu": {name: figure and figure["value"] for name, figure in result["fvu"].items()}})
     if warning is not None:
         say(warning)
@@ -190,53 +167,94 @@ def provenance(o: EvaluateOptions, sae: SaeV, mllm: Mllm, data: dict[str, Any]) 
     }  # fmt: skip
 
 
-def measure(
-    mllm: Mllm,
-    sae: SaeV,
-    one: LoadedBatch,
-    sink: tuple[float, float],
-    special: bool,
-    sums: Sums,
-    fired_mf: Array,
-    shared: Shared | None,
-) -> list[RejectedRow]:
-    """Add a batch to `sums` and `fired_mf`. Returns the rows that had to be set aside."""
-    batch, rows = one.batch, tuple(row.index for row in one.rows)
-    assert batch is not None
+class TokenKinds(NamedTuple):
+    """What the tokens of a batch are."""
 
-    def once(run: str, work: Callable[[], Any]) -> Any:
-        return work() if shared is None else shared.once(run, rows, work)
+    kind_bs: Array
+    """uint8 [b, s]: TEXT, IMAGE, SPECIAL or SINK."""
+    real_bs: Array
+    """bool [b, s]: not padding."""
+    taken_bs: Array
+    """bool [b, s]: h is replaced there in the run `all`."""
 
-    hidden_bsd, original_b, n_b = once("original", partial(losses, mllm, batch))
-    norm_bs = token_norms(hidden_bsd)
-    real_bs = np.arange(norm_bs.shape[1]) < batch.length_b[:, None]
-    good_b: Array = np.all(np.isfinite(norm_bs) | ~real_bs, axis=1)
-    kind_bs = mark_sinks(batch.modality_bs, norm_bs, sink)
-    own_bs = kind_bs <= IMAGE
-    taken_bs = (real_bs if special else own_bs) & good_b[:, None]
-    h_td = hidden_bsd[torch.from_numpy(taken_bs).to(hidden_bsd.device)]
-    rebuilt = rebuild(sae, h_td, kind_bs[taken_bs])
-    fired_mf |= rebuilt.fired_mf
 
-    nll_rb = {"original": original_b}
-    for part, which in PARTS.items():
-        at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, which)
-        suffix = "" if part == "all" else f"_{part}"
-        by_td = rebuilt.hidden_td[torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)]
-        for what, value in (("zero", None), ("patched", by_td)):
-            work = partial(losses_with, mllm, batch, at_bs, value)
-            if not at_bs.any():  # nothing to replace
-                nll_rb[what + suffix] = original_b
-            elif suffix and np.array_equal(at_bs, taken_bs):  # the same tokens as all
-                nll_rb[what + suffix] = nll_rb[what]
-            else:
-                nll_rb[what + suffix] = once(what + suffix, work) if value is None else work()
-    add(sums, good_b, n_b, nll_rb, kind_bs, real_bs, taken_bs, h_td, rebuilt)
-    return [
-        RejectedRow(row.index, row.sample_id, NOT_FINITE)
-        for row, good in zip(one.rows, good_b, strict=True)
-        if not good
-    ]
+class Evaluation:
+    """An SAE measured in its model, batch after batch.
+
+    Args:
+        sink: norms above which a text, an image token is a sink. patch_special: replace special tokens and sinks too.
+    """
+
+    def __init__(
+        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], patch_special: bool, shared: Shared | None
+    ) -> None:
+        self.mllm, self.sae, self.sink, self.patch_special, self.shared = mllm, sae, sink, patch_special, shared
+        self.sums = Sums()
+        self.fired_mf: Array = np.zeros((2, sae.n_features), dtype=bool)
+        """bool [2, F]: active on a text token, on an image token."""
+
+    def add(self, one: LoadedBatch) -> list[RejectedRow]:
+        """Measure a batch. Returns the rows that had to be rejected."""
+        batch, rows = one.batch, tuple(row.index for row in one.rows)
+        assert batch is not None
+
+        def once(run: str, work: Callable[[], Any]) -> Any:
+            return work() if self.shared is None else self.shared.once(run, rows, work)
+
+        hidden_bsd, original_b, n_b = once("original", partial(losses, self.mllm, batch))
+        norm_bs = token_norms(hidden_bsd)
+        real_bs = np.arange(norm_bs.shape[1]) < batch.length_b[:, None]
+        good_b: Array = np.all(np.isfinite(norm_bs) | ~real_bs, axis=1)
+        kind_bs = mark_sinks(batch.modality_bs, norm_bs, self.sink)
+        own_bs = kind_bs <= IMAGE
+        taken_bs = (real_bs if self.patch_special else own_bs) & good_b[:, None]
+        h_td = hidden_bsd[torch.from_numpy(taken_bs).to(hidden_bsd.device)]
+        rebuilt = rebuild(self.sae, h_td, kind_bs[taken_bs])
+        self.fired_mf |= rebuilt.fired_mf
+
+        nll_rb = {"original": original_b}
+        for part, which in PARTS.items():
+            at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, which)
+            suffix = "" if part == "all" else f"_{part}"
+            by_td = rebuilt.hidden_td[torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)]
+            for what, value in (("zero", None), ("patched", by_td)):
+                work = partial(losses_with, self.mllm, batch, at_bs, value)
+                if not at_bs.any():  # nothing to replace
+                    nll_rb[what + suffix] = original_b
+                elif suffix and np.array_equal(at_bs, taken_bs):  # the same tokens as all
+                    nll_rb[what + suffix] = nll_rb[what]
+                else:
+                    nll_rb[what + suffix] = once(what + suffix, work) if value is None else work()
+        self.add_sums(good_b, n_b, nll_rb, TokenKinds(kind_bs, real_bs, taken_bs), h_td, rebuilt)
+        return [
+            RejectedRow(row.index, row.sample_id, NOT_FINITE)
+            for row, good in zip(one.rows, good_b, strict=True)
+            if not good
+        ]
+
+    def add_sums(
+        self, good_b: Array, n_b: Array, nll_rb: dict[str, Array], tokens: TokenKinds, h_td: Tensor, rebuilt: Rebuilt
+    ) -> None:
+        """One entry of `sums` a good pair.
+
+        Args:
+            good_b: bool [b]. n_b: int64 [b] predicted text tokens. nll_rb: by run, float64 [b]: their cross-entropy.
+            h_td: [t, d] of the taken tokens. rebuilt: what the SAE makes of them.
+        """
+        rebuilt_td = exact(rebuilt.hidden_td)
+        h_td = h_td.to(rebuilt_td.device).double()
+        error_t = (h_td - rebuilt_td).square().sum(1).cpu().numpy()
+        square_t = h_td.square().sum(1).cpu().numpy()
+        pair_t, kind_t = np.nonzero(tokens.taken_bs)[0], tokens.kind_bs[tokens.taken_bs]
+        for b in np.flatnonzero(good_b).tolist():
+            masks = [(pair_t == b) & (kind_t == m) for m in (TEXT, IMAGE)]
+            self.sums.n_target.append(float(n_b[b]))
+            self.sums.nll.append([float(nll_rb[run][b]) for run in RUNS])
+            self.sums.tokens.append(np.bincount(tokens.kind_bs[b][tokens.real_bs[b]], minlength=4)[:4])
+            self.sums.active.append(np.array([rebuilt.active_t[mask].sum() for mask in masks]))
+            self.sums.error.append(np.array([error_t[mask].sum() for mask in masks]))
+            self.sums.square.append(np.array([square_t[mask].sum() for mask in masks]))
+            self.sums.total_md.append(np.stack([h_td[torch.from_numpy(mask)].sum(0).cpu().numpy() for mask in masks]))
 
 
 def losses(mllm: Mllm, batch: Batch) -> tuple[Tensor, Array, Array]:
@@ -250,82 +268,3 @@ def losses_with(mllm: Mllm, batch: Batch, at_bs: Array, by_td: Tensor | None) ->
     """Summed cross-entropy of each pair, h replaced."""
     with replacing(mllm, at_bs, by_td):
         return losses(mllm, batch)[1]
-
-
-def add(
-    sums: Sums,
-    good_b: Array,
-    n_b: Array,
-    nll_rb: dict[str, Array],
-    kind_bs: Array,
-    real_bs: Array,
-    taken_bs: Array,
-    h_td: Tensor,
-    rebuilt: Rebuilt,
-) -> None:
-    """One entry of `sums` a good pair."""
-    rebuilt_td = exact(rebuilt.hidden_td)
-    h_td = h_td.to(rebuilt_td.device).double()
-    error_t = (h_td - rebuilt_td).square().sum(1).cpu().numpy()
-    square_t = h_td.square().sum(1).cpu().numpy()
-    pair_t, kind_t = np.nonzero(taken_bs)[0], kind_bs[taken_bs]
-    for b in np.flatnonzero(good_b).tolist():
-        masks = [(pair_t == b) & (kind_t == m) for m in (TEXT, IMAGE)]
-        sums.n_target.append(float(n_b[b]))
-        sums.nll.append([float(nll_rb[run][b]) for run in RUNS])
-        sums.tokens.append(np.bincount(kind_bs[b][real_bs[b]], minlength=4)[:4])
-        sums.active.append(np.array([rebuilt.active_t[mask].sum() for mask in masks]))
-        sums.error.append(np.array([error_t[mask].sum() for mask in masks]))
-        sums.square.append(np.array([square_t[mask].sum() for mask in masks]))
-        sums.total_md.append(np.stack([h_td[torch.from_numpy(mask)].sum(0).cpu().numpy() for mask in masks]))
-
-
-# ---- from sums to figures
-
-
-def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str, Any]:
-    """Every figure of the whole, and of `resamples` draws of as many samples with replacement."""
-    target_n, nll_nr = np.array(sums.n_target), np.array(sums.nll)
-    tokens_n4, active_nm = np.array(sums.tokens), np.array(sums.active)
-    error_nm, square_nm, total_nmd = np.array(sums.error), np.array(sums.square), np.array(sums.total_md)
-    total = {name: total_nmd[:, which].sum(1) for name, which in GROUPS.items()}
-
-    def of(weight_wn: Array) -> dict[str, Array]:
-        """Figures [w] where sample i counts weight_wn[:, i] times."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entropy_wr = weight_wn @ nll_nr / (weight_wn @ target_n)[:, None]
-            figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(RUNS)}
-            for part in PARTS:
-                suffix = "" if part == "all" else f"_{part}"
-                zero, patched = (figures_w[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
-                gap = zero - figures_w["cross_entropy.original"]
-                figures_w[f"loss_recovered.{part}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
-            for name, which in GROUPS.items():
-                n_w = weight_wn @ tokens_n4[:, which].sum(1)
-                error_w, square_w = (weight_wn @ sum_nm[:, which].sum(1) for sum_nm in (error_nm, square_nm))
-                figures_w[f"fvu.{name}"] = fvu(error_w, square_w, weight_wn @ total[name], n_w)
-                figures_w[f"l0.{name}"] = weight_wn @ active_nm[:, which].sum(1) / n_w
-        return figures_w
-
-    n = len(target_n)
-    whole = of(np.ones((1, n)))
-    drawn: dict[str, list[Array]] = {name: [] for name in whole}
-    for weight_wn in bootstrap_weights(n, resamples, seed, chunk=64):
-        for name, values in of(weight_wn).items():
-            drawn[name].append(values)
-    result: dict[str, Any] = {}
-    for name, value in whole.items():
-        group, _, key = name.partition(".")
-        result.setdefault(group, {})[key] = interval(float(value[0]), np.concatenate(drawn[name]))
-    tokens = tokens_n4.sum(axis=0).tolist()
-    if not tokens[IMAGE]:  # without image tokens nothing was replaced there
-        for group, keys in {"cross_entropy": ("zero_image", "patched_image"), "loss_recovered": ("image",)}.items():
-            result[group] |= dict.fromkeys(keys)
-    kinds = {"text": TEXT, "image": IMAGE, "special": SPECIAL, "sink": SINK}
-    result["tokens"] = {**{name: tokens[kind] for name, kind in kinds.items()}, "targets": int(target_n.sum())}
-    # Resampling can only lose features, so a bootstrap interval of these would lie above the figure itself.
-    result["dead"] = {
-        "both": int((~fired_mf.any(axis=0)).sum()),
-        **{name: int((~fired_mf[m]).sum()) for name, m in (("text", TEXT), ("image", IMAGE))},
-    }
-    return result

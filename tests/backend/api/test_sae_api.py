@@ -18,7 +18,7 @@ from precompute.options.evaluate import EvaluateOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.options.train import TrainOptions
 from precompute.pipeline import precompute
-from precompute.sae.quality import sae_warning
+from precompute.sae.reconstruction import sae_warning
 from precompute.training.evaluate import evaluate
 from precompute.training.train import train
 from tests.helpers import tiny

@@ -19,7 +19,8 @@ from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
-from precompute.training.evaluate import RUNS, Shared, evaluate
+from precompute.training.evaluate import Shared, evaluate
+from precompute.training.figures import RUNS
 from precompute.utils.types import Array
 from tests.helpers import tiny
 from tests.helpers.in_process import saevx

@@ -1,0 +1,86 @@
+"""From sums over samples to the figures of `saevx evaluate` and their intervals (METHOD, *Quality of an SAE-V*)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
+from precompute.sae.reconstruction import fvu
+from precompute.utils.stats import bootstrap_weights, interval
+from precompute.utils.types import Array
+
+PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}
+"""Which tokens are replaced; `all` takes special tokens and sinks too with --patch-special."""
+RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
+GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
+
+
+@dataclass
+class Sums:
+    """Of every sample, in the order they were run."""
+
+    n_target: list[float] = field(default_factory=list)
+    """Text tokens that something predicts."""
+    nll: list[list[float]] = field(default_factory=list)
+    """Summed cross-entropy in nats, a column for each of RUNS."""
+    tokens: list[Array] = field(default_factory=list)
+    """int64 [4]: tokens by kind."""
+    active: list[Array] = field(default_factory=list)
+    """int64 [2]: active features of counted tokens, by modality; so too below."""
+    error: list[Array] = field(default_factory=list)
+    """float64 [2]: Σ‖h − ĥ‖²."""
+    square: list[Array] = field(default_factory=list)
+    """float64 [2]: Σ‖h‖²."""
+    total_md: list[Array] = field(default_factory=list)
+    """float64 [2, d]: Σh."""
+
+
+def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str, Any]:
+    """Every figure of the whole, and of `resamples` draws of as many samples with replacement."""
+    target_n, nll_nr = np.array(sums.n_target), np.array(sums.nll)
+    tokens_n4, active_nm = np.array(sums.tokens), np.array(sums.active)
+    error_nm, square_nm, total_nmd = np.array(sums.error), np.array(sums.square), np.array(sums.total_md)
+    total = {name: total_nmd[:, which].sum(1) for name, which in GROUPS.items()}
+
+    def of(weight_wn: Array) -> dict[str, Array]:
+        """Figures [w] where sample i counts weight_wn[:, i] times."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy_wr = weight_wn @ nll_nr / (weight_wn @ target_n)[:, None]
+            figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(RUNS)}
+            for part in PARTS:
+                suffix = "" if part == "all" else f"_{part}"
+                zero, patched = (figures_w[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
+                gap = zero - figures_w["cross_entropy.original"]
+                figures_w[f"loss_recovered.{part}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
+            for name, which in GROUPS.items():
+                n_w = weight_wn @ tokens_n4[:, which].sum(1)
+                error_w, square_w = (weight_wn @ sum_nm[:, which].sum(1) for sum_nm in (error_nm, square_nm))
+                figures_w[f"fvu.{name}"] = fvu(error_w, square_w, weight_wn @ total[name], n_w)
+                figures_w[f"l0.{name}"] = weight_wn @ active_nm[:, which].sum(1) / n_w
+        return figures_w
+
+    n = len(target_n)
+    whole = of(np.ones((1, n)))
+    drawn: dict[str, list[Array]] = {name: [] for name in whole}
+    for weight_wn in bootstrap_weights(n, resamples, seed, chunk=64):
+        for name, values in of(weight_wn).items():
+            drawn[name].append(values)
+    result: dict[str, Any] = {}
+    for name, value in whole.items():
+        group, _, key = name.partition(".")
+        result.setdefault(group, {})[key] = interval(float(value[0]), np.concatenate(drawn[name]))
+    tokens = tokens_n4.sum(axis=0).tolist()
+    if not tokens[IMAGE]:  # without image tokens nothing was replaced there
+        for group, keys in {"cross_entropy": ("zero_image", "patched_image"), "loss_recovered": ("image",)}.items():
+            result[group] |= dict.fromkeys(keys)
+    kinds = {"text": TEXT, "image": IMAGE, "special": SPECIAL, "sink": SINK}
+    result["tokens"] = {**{name: tokens[kind] for name, kind in kinds.items()}, "targets": int(target_n.sum())}
+    # Resampling can only lose features, so a bootstrap interval of these would lie above the figure itself.
+    result["dead"] = {
+        "both": int((~fired_mf.any(axis=0)).sum()),
+        **{name: int((~fired_mf[m]).sum()) for name, m in (("text", TEXT), ("image", IMAGE))},
+    }
+    return result
