@@ -16,8 +16,9 @@ Architecture = Literal["standard", "topk", "batchtopk", "jumprelu", "matryoshka-
 DEFAULTS: dict[str, Any] = {
     "architecture": "standard", "expansion": 16, "steps": 30_000, "batch_size": 4096, "lr": 3e-4,
     "lr_warm_up": 0.0, "lr_decay": 0.2, "l1": 1.0, "l1_warm_up": 0.05, "k": 100,
+    "decoder_bias": "mean",
 }  # fmt: skip
-"""Values without a preset: SAELens' own defaults where it has any, the paper's lengths elsewhere."""
+"""Values without a preset: SAELens' own defaults where it has any, b_dec apart; the paper's lengths elsewhere."""
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper, appendix on training: 30,000 steps, λ reached over 1,500 of them, the rate falling over the last 6,000.
     "sae-v": {"architecture": "standard", "lr": 5e-5, "l1": 5.0},
@@ -59,6 +60,9 @@ class TrainOptions(DataFields, ModelLoading, Sinks, Output):
     """λ, weight of Σ z·‖W_dec‖, added to the squared error (standard). Default: 1; sae-v: 5."""
     l1_warm_up: float | None = Field(default=None, ge=0, le=1)
     """Share of the steps over which λ (in jumprelu the weight of L0) is reached. Default: 0.05."""
+    decoder_bias: Literal["mean", "zero"] | None = None
+    """Where b_dec starts: at the mean of the input, over the first filling of the buffer; or at 0, as SAELens has it.
+    Default: mean."""
     k: Count | None = None
     """Features a token keeps (topk), or keeps on average (batchtopk, matryoshka-batchtopk). Default: 100."""
     widths: list[Count] = Field(default_factory=list)

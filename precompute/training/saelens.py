@@ -41,6 +41,20 @@ def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name:
         raise SaevxError(f"SAELens refuses these options of {architecture}: {error}.") from error
 
 
+@torch.no_grad()
+def start_at_mean(sae: Any, hidden_td: Tensor, scale: float | None) -> None:
+    """Set a fresh SAE's b_dec to the mean of its input, in the units in which the SAE sees it.
+
+    Args:
+        hidden_td: h [t, d] as the model gives it.
+        scale: what the trainer multiplies it by; None: nothing.
+    """
+    total_d = torch.zeros(sae.cfg.d_in, dtype=torch.float64, device=hidden_td.device)
+    for part_td in hidden_td.split(4096):
+        total_d += sae.run_time_activation_norm_fn_in(part_td.float() * (scale or 1.0)).double().sum(0)
+    sae.b_dec.copy_(total_d / len(hidden_td))
+
+
 def make_trainer(
     sae: Any,
     provider: Iterator[Tensor],

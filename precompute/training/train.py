@@ -24,7 +24,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.options.train import TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
-from precompute.training.saelens import make_sae, make_trainer, save_sae
+from precompute.training.saelens import make_sae, make_trainer, save_sae, start_at_mean
 from precompute.utils.files import write_json
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
@@ -92,6 +92,9 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     meter = Meter(d_sae, mllm.d_model)
     if claim_folder(o.part, digest, STARTED, what="training", of="data, model or options"):
         resume(o.part, trainer, stream, meter)
+    if s["decoder_bias"] == "mean" and not trainer.n_training_steps:
+        stream.fill(stream.hidden_td, stream.modality_t)
+        start_at_mean(sae, stream.hidden_td, trainer.activation_scaler.scaling_factor)
     say(
         f"{s['architecture']} with {d_sae} features on layer {o.layer} ({mllm.d_model} wide), {len(data.rows)} rows; "
         f"buffer {human(o.buffer_tokens * mllm.d_model * mllm.dtype.itemsize)}"

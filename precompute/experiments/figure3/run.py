@@ -116,6 +116,7 @@ class Bench:
             data=str(self.data.pairs if sae == "sae-v" else self.data.text), model=str(model), out=out, layer=o.layer,
             modality="all" if sae == "sae-v" else "text", architecture="standard", expansion=o.expansion,
             steps=steps, batch_size=o.batch_size, lr=o.lr, lr_warm_up=0.05, lr_decay=0.2, l1=o.l1, l1_warm_up=0.2,
+            decoder_bias="zero",  # as in the committed figures
             buffer_tokens=min(MAX_BUFFER, steps * o.batch_size), log_every=max(1, steps // 10),
             dead_window=max(1, steps // 5), seed=seed, device=o.device, dtype=o.dtype,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -130,6 +131,44 @@ def test_training_learns_and_logs_both_modalities(options: Maker) -> None:
     assert all(one["dead"]["both"] <= min(one["dead"]["text"], one["dead"]["image"]) for one in log)
     assert log[0]["lr"] == pytest.approx(3e-3) and log[-1]["lr"] < 1e-3, "it falls over the last fifth"
     assert log[0]["losses"]["l1_loss"] < log[20]["losses"]["l1_loss"], "λ is reached over the first steps"
+
+
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+@pytest.mark.parametrize("scaling", ["expected_average_only_in", "none", "layer_norm"])
+def test_training_starts_at_the_mean_of_what_the_sae_sees(
+    options: Maker, monkeypatch: pytest.MonkeyPatch, architecture: str, scaling: str
+) -> None:
+    """b_dec against the mean over the buffer token by token, and the encoder is the decoder's transpose."""
+    starts: dict[str, tuple[Any, Stream, float]] = {}
+
+    def look(trainer: Any, stream: Stream, *_: Any) -> None:
+        starts[bias] = (copy.deepcopy(trainer.sae), stream, trainer.activation_scaler.scaling_factor or 1.0)
+        raise Killed
+
+    monkeypatch.setattr(training, "fit", look)
+    for bias in ("mean", "zero"):
+        with pytest.raises(Killed):
+            train(options(architecture=architecture, k=8, decoder_bias=bias, out=options().out.with_name(bias),
+                          sae_option=[f"normalize_activations={scaling}"]))  # fmt: skip
+    sae, stream, scale = starts["mean"]
+    assert (scale != 1) == (scaling == "expected_average_only_in")
+    seen_td = stream.hidden_td.double().numpy() * scale
+    if scaling == "layer_norm":
+        seen_td = (seen_td - seen_td.mean(1, keepdims=True)) / seen_td.std(1, ddof=1, keepdims=True)
+    np.testing.assert_allclose(sae.b_dec.detach().numpy(), seen_td.mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(sae.W_enc, sae.W_dec.T, rtol=0, atol=0)
+    assert not starts["zero"][0].b_dec.any()
+
+
+def test_at_the_mean_the_first_step_explains_more(options: Maker) -> None:
+    """The decoder need not carry the mean of h: the error starts near the variance, not near the mean square."""
+    fvu = {}
+    for bias in (None, "zero"):
+        out = train(options(decoder_bias=bias, steps=1, log_every=1, out=options().out.with_name(f"sae-{bias}")))
+        report = json.loads((out / "training.json").read_text())
+        assert report["options"]["decoder_bias"] == (bias or "mean")
+        fvu[bias] = report["log"][0]["fvu"]["both"]
+    assert fvu[None] < 1.1 and fvu["zero"] > 1.2 * fvu[None]
 
 
 def make_stream(mllm: Mllm, tiny_files: Tiny, *, multiple: float | None, pictures: bool = True) -> Stream:
