@@ -136,17 +136,14 @@ def run(
 ) -> None:
     """Steer, in the worker thread, and emit the events."""
     from precompute.live.engine import Scale
-    from precompute.live.steer import steer
+    from precompute.live.steer import Steering, steer
     from precompute.live.steer_sampling import KlEvent, TokenEvent
 
     def emit_event(event: TokenEvent | KlEvent) -> None:
         body: Any = SteerToken if isinstance(event, TokenEvent) else SteerKl
         emit(("token" if body is SteerToken else "kl", body.model_validate(dataclasses.asdict(event))))
 
-    done = steer(
-        engine.mllm,
-        engine.sae,
-        batch,
+    wanted = Steering(
         interventions_of(store, steering),
         scope=steering.scope,
         mask=steering.mask,
@@ -154,8 +151,7 @@ def run(
         temperature=steering.temperature,
         seed=steering.seed,
         sink_norm=Scale.from_manifest(store.store.manifest).sink_norm,
-        emit=emit_event,
-        stop=stop,
     )
+    done = steer(engine.mllm, engine.sae, batch, wanted, emit=emit_event, stop=stop)
     if not stop():
         emit(("done", SteerDone.model_validate(dataclasses.asdict(done))))

@@ -33,6 +33,28 @@ WARN_RATIO = 0.5
 
 
 @dataclass(frozen=True)
+class Steering:
+    """What is steered where, and how the two texts are written."""
+
+    interventions: Sequence[Intervention]
+    scope: Sequence[Scope] = ("image", "prompt", "generated")
+    """Parts of the text whose tokens are steered."""
+    mask: Sequence[tuple[int, int, int]] | None = None
+    """(view, row, column) of the patches to steer; None: all of them."""
+    max_tokens: int = 48
+    temperature: float = 0.0
+    seed: int = 0
+    sink_norm: tuple[float, float] | None = None
+    """Norms above which a text, an image token is a sink and is not steered; None: no token is one."""
+    eos: set[int] | None = None
+    """Tokens that end a text; None: the model's and the tokenizer's own."""
+    hooked: bool = True
+    """False steers nothing in the very same batch, the control of the tests."""
+    share: bool | None = None
+    """False runs all rows through every layer, True insists on sharing; None shares where the model can."""
+
+
+@dataclass(frozen=True)
 class Done:
     """The result of a steered generation."""
 
@@ -134,26 +156,15 @@ def steer(
     mllm: Mllm,
     sae: SaeV,
     batch: Batch,
-    interventions: Sequence[Intervention],
+    steering: Steering,
     *,
-    scope: Sequence[Scope] = ("image", "prompt", "generated"),
-    mask: Sequence[tuple[int, int, int]] | None = None,
-    max_tokens: int = 48,
-    temperature: float = 0.0,
-    seed: int = 0,
-    sink_norm: tuple[float, float] | None = None,
-    eos: set[int] | None = None,
-    hooked: bool = True,
-    share: bool | None = None,
     emit: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Done:
     """Write the default and the steered continuation of `batch`, one prompt prepared for generation.
 
     Args:
-        eos: tokens that end a text; None is the model's and the tokenizer's own.
-        hooked: False steers nothing in the very same batch, the control of the tests.
-        share: False runs all rows through every layer, True insists on sharing; None shares where the model can.
+        emit: is called with every token and every KL. stop: ends both texts when it says so.
 
     Raises:
         SaevxError: features or patches that do not exist; the hook did not fire on every step.
@@ -161,14 +172,15 @@ def steer(
     begin = time.monotonic()
     if len(batch.length_b) != 1:
         raise ValueError("steer wants one prompt; it makes the rows itself")
-    change = Steer(sae, interventions)
-    chosen_s = prompt_scope(batch, scope, mask)
-    rows = rows_for(mllm, batch, chosen_s, share)
+    o = steering
+    change = Steer(sae, o.interventions)
+    chosen_s = prompt_scope(batch, o.scope, o.mask)
+    rows = rows_for(mllm, batch, chosen_s, o.share)
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
     hook = Hook(
-        rows, change if hooked else None, torch.from_numpy(chosen_s), modality_s, "generated" in scope, sink_norm
+        rows, change if o.hooked else None, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope, o.sink_norm
     )
-    sampler = TokenSampler(mllm, emit, temperature, seed, eos_ids(mllm) if eos is None else eos)
+    sampler = TokenSampler(mllm, emit, o.temperature, o.seed, eos_ids(mllm) if o.eos is None else o.eos)
     inputs = rows.inputs(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
@@ -179,8 +191,8 @@ def steer(
     with plain_generation(mllm.model), rows_in(mllm, rows, hook), torch.inference_mode():
         mllm.model.generate(
             **inputs,
-            generation_config=GenerationConfig(max_new_tokens=max_tokens, do_sample=False, use_cache=True),
-            custom_generate=Decoding(mllm, rows, hook, sampler, max_tokens, stop),
+            generation_config=GenerationConfig(max_new_tokens=o.max_tokens, do_sample=False, use_cache=True),
+            custom_generate=Decoding(mllm, rows, hook, sampler, o.max_tokens, stop),
         )
     return report(sampler, change, time.monotonic() - begin)
 

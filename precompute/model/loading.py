@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from transformers import (
@@ -25,12 +25,27 @@ from precompute.model.processor import load_processor
 from precompute.options.shared import Quantize
 from precompute.utils.progress import say
 from precompute.utils.reading import reading, refuse_pointers
+from precompute.utils.types import check_keywords
 
 # Where transformers does not pass `trust_remote_code` on to a part of a processor, it would ask on standard input
 # whether to run code from the model's folder, for so many seconds: with none it refuses.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 ADVICE = "give a transformers folder or hub id"
+
+
+class Loading(TypedDict, total=False):
+    """Where and in which numbers a model is loaded; each may be left out. `saevx precompute` has them as options."""
+
+    device: str
+    """"auto" is CUDA where there is any, else the CPU."""
+    dtype: str
+    """"auto" is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None
+    """Accelerate's, to spread the model over several devices."""
+    quantize: Quantize | None
+    geometry: str | None
+    """How image tokens lie in the image, for a family that is not known."""
 
 
 class Parts(NamedTuple):
@@ -46,20 +61,19 @@ class Parts(NamedTuple):
     image_token_id: int | None
 
 
-def load_parts(
-    source: str, *, layer: int, full: bool, device: str, dtype: str, device_map: str | None, quantize: Quantize | None,
-    geometry: str | None,
-) -> Parts:  # fmt: skip
+def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading]) -> Parts:
     """As `Mllm.load`, which says what the arguments are.
 
     Raises:
         SaevxError: as there.
     """
+    check_keywords(loading, Loading)
     check_place(source)
+    device_map, quantize = loading.get("device_map"), loading.get("quantize")
     with quiet(), reading(f"The model {source}", source, ADVICE):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        family, shape = find(config.model_type, multimodal=multimodal, requested=geometry)
+        family, shape = find(config.model_type, multimodal=multimodal, requested=loading.get("geometry"))
         text_config = config.get_text_config()
         n_layers = int(text_config.num_hidden_layers)
         if not 0 <= layer < n_layers:
@@ -68,8 +82,8 @@ def load_parts(
             )
         if not full and not needs_all_layers(text_config):
             truncate_layers(text_config, layer + 1)
-        target = pick_device(device)
-        options: dict[str, Any] = {"config": config, "dtype": pick_dtype(dtype, target)}
+        target = pick_device(loading.get("device", "auto"))
+        options: dict[str, Any] = {"config": config, "dtype": pick_dtype(loading.get("dtype", "auto"), target)}
         if quantize is not None:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"

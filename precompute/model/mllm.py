@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.hooks import bfloat16_products, capture
-from precompute.model.loading import Parts, load_parts, needs_all_layers
+from precompute.model.loading import Loading, Parts, load_parts, needs_all_layers
 from precompute.model.processor import media_marks, process
-from precompute.options.shared import Quantize
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
 from precompute.utils.token_text import text_of_token
@@ -60,33 +59,19 @@ class Mllm:
         self.template = f"{before}{{text}}{after}"
 
     @classmethod
-    def load(
-        cls,
-        name_or_dir: str | Path,
-        *,
-        layer: int,
-        full: bool = False,
-        device: str = "auto",
-        dtype: str = "auto",
-        device_map: str | None = None,
-        quantize: Quantize | None = None,
-        geometry: str | None = None,
-    ) -> Mllm:
+    def load(cls, name_or_dir: str | Path, *, layer: int, full: bool = False, **loading: Unpack[Loading]) -> Mllm:
         """Load a transformers folder or hub id.
 
         Args:
             layer: L, counted from 0.
             full: False loads layers 0…L only: enough for `hidden`, not for `nll`, steering or generation.
-            dtype: "auto" is bfloat16 on a GPU and float32 elsewhere.
+            loading: keywords of `Loading`, such as `device`.
 
         Raises:
             SaevxError: no such model, an unknown family, a layer it does not have, a device that is not there.
         """
         source = str(name_or_dir)
-        parts = load_parts(
-            source, layer=layer, full=full, device=device, dtype=dtype, device_map=device_map, quantize=quantize,
-            geometry=geometry,
-        )  # fmt: skip
+        parts = load_parts(source, layer=layer, full=full, **loading)
         with reading(f"The model {source}", source):  # its template is rendered here
             return cls(source, parts, layer=layer, full=full)
 

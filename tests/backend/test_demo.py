@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from precompute.live.intervention import Intervention
-from precompute.live.steer import Done, steer
+from precompute.live.steer import Done, Steering, steer
 from precompute.live.steer_sampling import Event, TokenSampler
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
@@ -50,7 +50,7 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     def run(hooked: bool) -> tuple[Done, list[Event], list[torch.Tensor]]:
         Kept.logits = []
         events: list[Event] = []
-        done = steer(mllm, sae, batch, changes, max_tokens=12, emit=events.append, hooked=hooked)
+        done = steer(mllm, sae, batch, Steering(changes, max_tokens=12, hooked=hooked), emit=events.append)
         return done, events, Kept.logits
 
     hooked, bare = run(True), run(False)

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria
 from precompute.data import Columns, open_image, read
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
-from precompute.live.steer import steer
+from precompute.live.steer import Steering, steer
 from precompute.live.steer_rows import DEFAULT, STEERED
 from precompute.live.steer_sampling import Event, TokenEvent, TokenSampler
 from precompute.model.batch import Batch, Pair
@@ -58,7 +58,7 @@ def both(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Intervention
     def emit(event: Event) -> None:
         at[event.step] = time.perf_counter() - begin
 
-    steer(mllm, sae, batch, changes, max_tokens=n, eos=set(), emit=emit, **options)
+    steer(mllm, sae, batch, Steering(changes, max_tokens=n, eos=set(), **options), emit=emit)
     return at
 
 
@@ -102,7 +102,7 @@ def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Inte
         if isinstance(event, TokenEvent):
             text[event.channel].append(event.text)
 
-    steer(mllm, sae, batch, changes, max_tokens=n, eos=set(), emit=emit)
+    steer(mllm, sae, batch, Steering(changes, max_tokens=n, eos=set()), emit=emit)
     return next((i for i, (a, b) in enumerate(zip(*text.values(), strict=True)) if a != b), n)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
-from precompute.live.steer import Done, steer
+from precompute.live.steer import Done, Steering, steer
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent, TokenSampler
 from precompute.model.batch import Batch
 from precompute.model.mllm import Mllm
@@ -48,9 +48,8 @@ class Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(steering, "TokenSampler", Watched)
             try:
-                self.done: Done = steer(
-                    mllm, sae, batch, wanted, emit=events.append, **{"max_tokens": STEPS, "eos": set(), **options}
-                )
+                changes = Steering(wanted, **{"max_tokens": STEPS, "eos": set(), **options})
+                self.done: Done = steer(mllm, sae, batch, changes, emit=events.append)
             finally:
                 for handle in handles:
                     handle.remove()

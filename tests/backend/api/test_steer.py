@@ -11,7 +11,7 @@ import torch
 from precompute.errors import SaevxError
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope, Steer
-from precompute.live.steer import Done, steer
+from precompute.live.steer import Done, Steering, steer
 from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
@@ -59,14 +59,8 @@ class Run:
             layers[mllm.layer + 1].register_forward_pre_hook(lambda m, a: self.after.append(a[0].clone())),
         ]
         try:
-            self.done: Done = steer(
-                mllm,
-                sae,
-                batch,
-                changes,
-                emit=self.events.append,
-                **{"max_tokens": STEPS, "share": False, **options},  # type: ignore[arg-type]
-            )
+            wanted = Steering(changes, **{"max_tokens": STEPS, "share": False, **options})  # type: ignore[arg-type]
+            self.done: Done = steer(mllm, sae, batch, wanted, emit=self.events.append)
         finally:
             for handle in handles:
                 handle.remove()
@@ -179,7 +173,7 @@ def test_a_painted_mask_steers_only_its_patches(mllm: Mllm, sae: SaeV, batch: Ba
     assert np.flatnonzero(run.changed[STEERED]).tolist() == [image[1], image[15]]
     for wrong in ([(1, 0, 0)], [(0, 4, 0)], [(0, 0, 4)]):
         with pytest.raises(SaevxError, match=r"row|view"):
-            steer(mllm, sae, batch, [], scope=("image",), mask=wrong, max_tokens=1)
+            steer(mllm, sae, batch, Steering([], scope=("image",), mask=wrong, max_tokens=1))
 
 
 def test_sinks_are_left_alone(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
@@ -260,7 +254,7 @@ def test_it_stops_when_nobody_listens(mllm: Mllm, sae: SaeV, batch: Batch) -> No
         query.append(1)
         return len(query) >= 3
 
-    steer(mllm, sae, batch, [], max_tokens=100, emit=run_events.append, stop=stop)
+    steer(mllm, sae, batch, Steering([], max_tokens=100), emit=run_events.append, stop=stop)
     assert max(e.step for e in run_events) == 2
 
 
@@ -270,7 +264,7 @@ def test_a_hook_that_did_not_fire_is_an_error(
     unused = torch.nn.Identity()
     monkeypatch.setattr(mllm, "decoder_layer", lambda: unused)
     with pytest.raises(SaevxError, match="fired 0 times"):
-        steer(mllm, sae, batch, [Intervention(5, "add", 1.0, 1.0)], max_tokens=2)
+        steer(mllm, sae, batch, Steering([Intervention(5, "add", 1.0, 1.0)], max_tokens=2))
 
 
 @pytest.mark.parametrize(

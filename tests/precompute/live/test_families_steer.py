@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from precompute.live.intervention import Intervention
-from precompute.live.steer import Done, steer
+from precompute.live.steer import Done, Steering, steer
 from precompute.model.batch import IMAGE, Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -29,7 +29,7 @@ def run(mllm: Mllm, sae: SaeV, changes: list[Intervention], *, hooked: bool = Tr
     head = mllm.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda m, a, out: logits.append(out[:, -1].clone()))
     try:
-        done = steer(mllm, sae, batch, changes, max_tokens=STEPS, hooked=hooked)
+        done = steer(mllm, sae, batch, Steering(changes, max_tokens=STEPS, hooked=hooked))
     finally:
         handle.remove()
     return done, logits

@@ -11,7 +11,7 @@ import torch
 from precompute.errors import SaevxError
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention
-from precompute.live.steer import steer
+from precompute.live.steer import Steering, steer
 from precompute.live.steer_rows import DEFAULT, ROLES, STEERED, AllRows, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Event, TokenEvent
 from precompute.model.batch import IMAGE, Batch, Pair
@@ -172,7 +172,7 @@ def test_deepstack_features_behind_the_hook_layer_are_not_shared(tmp_path: Path,
     assert "layers up to 0" in str(why_not_shared(mllm))
     batch = prompt(mllm)
     assert type(steering.rows_for(mllm, batch, steering.prompt_scope(batch, ("image",), None), None)) is AllRows
-    assert steer(mllm, sae, batch, changes(sae), max_tokens=2).n_steered > 0
+    assert steer(mllm, sae, batch, Steering(changes(sae), max_tokens=2)).n_steered > 0
 
 
 def test_other_layers_or_attention_are_not_shared(llava: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,13 +186,14 @@ def test_other_layers_or_attention_are_not_shared(llava: Mllm, monkeypatch: pyte
 
 def test_it_stops_when_nobody_listens(llava: Mllm, sae: SaeV) -> None:
     events: list[Event] = []
-    steer(llava, sae, prompt(llava), changes(sae), max_tokens=100, emit=events.append, stop=lambda: len(events) > 8)
+    wanted = Steering(changes(sae), max_tokens=100)
+    steer(llava, sae, prompt(llava), wanted, emit=events.append, stop=lambda: len(events) > 8)
     assert max(event.step for event in events) == 2
 
 
 def test_several_prompts_are_refused(llava: Mllm, sae: SaeV) -> None:
     with pytest.raises(ValueError, match="one prompt"):
-        steer(llava, sae, llava.prepare([Pair("a dog")] * 3, generate=True), [])
+        steer(llava, sae, llava.prepare([Pair("a dog")] * 3, generate=True), Steering([]))
 
 
 def test_the_inputs_of_all_rows_are_those_of_the_prompt_thrice(family: tuple[str, Mllm]) -> None:

@@ -166,6 +166,8 @@ def test_wrong_options_are_told_in_a_sentence(
 ) -> None:
     with pytest.raises(SaevxError, match=message):
         Mllm.load(tiny_files.model, **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no option 'devices': use device, dtype"):
+        Mllm.load(tiny_files.model, layer=1, devices="cpu")  # type: ignore[call-arg]
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
