@@ -22,11 +22,18 @@ from precompute.store.opening import StoreUnreadable
 FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
 
 VERDICT_HELP = {
-    "cross-modal": "Its text and image tokens are more alike than random tokens of the same samples.",
-    "unaligned": "It fires on text and on images, but these tokens are no more alike than random tokens.",
-    "text-only": "In the samples used for ω it fires strongly on text only.",
-    "image-only": "In the samples used for ω it fires strongly on image patches only.",
-    "too-rare": "Too few samples activate it strongly enough to compute ω.",
+    "cross-modal": "It fires on the text and the image of the same pair at least three times as often as with captions "
+    "exchanged, also where the text is read without its image.",
+    "in-context": "It fires on both sides of the same pair, but not where the text is read without its image: "
+    "attention carried it over.",
+    "weakly-paired": "It fires on both sides of the same pair more often than by chance, but less than three times "
+    "as often.",
+    "unpaired": "It fires on texts and on images, but not on both sides of the same pair more often than by chance.",
+    "mostly-text": "Too few samples have it on the image to test it.",
+    "mostly-image": "Too few samples have it on the text to test it.",
+    "rare": "Too few samples have it on either side to test it.",
+    "text-only": "It fires strongly on text only.",
+    "image-only": "It fires strongly on image patches only.",
     "dead": "It is active on no token of this data.",
 }
 """Every verdict in the order of the pages, with its meaning."""

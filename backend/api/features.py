@@ -14,7 +14,7 @@ from backend.links import Links, check_feature
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
 from backend.replies import json_reply
-from backend.schemas.common import Modality, Order, Page, Verdict
+from backend.schemas.common import Modality, Order, Page, VerdictFilter
 from backend.schemas.features import Example, Feature, FeatureDetail
 from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
@@ -41,6 +41,19 @@ FeatureSort = Literal[
     "modality_share",
     "same_sample_rate",
     "n_samples",
+    "pair_lift",
+    "pair_lift_low",
+    "pair_lift_high",
+    "pair_p",
+    "pair_lift_alone",
+    "pair_p_alone",
+    "n_both",
+    "agreement",
+    "agreement_low",
+    "agreement_high",
+    "place_share",
+    "mean_cosine",
+    "evidence",
 ]
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
@@ -50,10 +63,16 @@ def get_features(
     store: StoreDep,
     sort: Annotated[FeatureSort, Query(description="Figure to sort by.")] = "id",
     order: Order = "asc",
-    verdict: Annotated[list[Verdict] | None, Query(description="May be repeated.")] = None,
+    verdict: Annotated[list[VerdictFilter] | None, Query(description="May be repeated.")] = None,
     min_omega: Annotated[Bound, Query(description="Minimum ω.")] = None,
     min_lift: Annotated[Bound, Query(description="Minimum lift.")] = None,
+    min_pair_lift: Annotated[Bound, Query(description="Minimum pair lift.")] = None,
+    min_agreement: Annotated[Bound, Query(description="Minimum agreement.")] = None,
     max_density: Annotated[Bound, Query(description="Largest density, in the modality where it is denser.")] = None,
+    place: Annotated[
+        str | None, Query(description="A place (`row 3`), a kind (`patch`, `row`, `column`), or `none`.", max_length=40)
+    ] = None,
+    family: Annotated[int | None, Query(description="Number of a family.", ge=0, le=2**31 - 1)] = None,
     q: Annotated[Words, Query(description="Words in the label or the promoted tokens.")] = None,
     has_label: Annotated[bool | None, Query(description="Only features with, or without, a label.")] = None,
     ids: Annotated[str | None, Query(description="Feature numbers, separated by commas.", max_length=6000)] = None,
@@ -68,7 +87,11 @@ def get_features(
         verdict=verdict,
         min_omega=min_omega,
         min_lift=min_lift,
+        min_pair_lift=min_pair_lift,
+        min_agreement=min_agreement,
         max_density=max_density,
+        place=place,
+        family=family,
         q=q,
         ids=parse_numbers(ids, "ids") if ids is not None else None,
         has_label=has_label,

@@ -15,7 +15,7 @@ from backend.pages.cards import previews
 from backend.pages.charts import chart, omega_scale
 from backend.pages.heat import example_image, token_runs
 from backend.pages.text import visible
-from backend.schemas.common import Histogram, Order, Verdict
+from backend.schemas.common import Histogram, Order, VerdictFilter
 from backend.schemas.features import Example, FeatureDetail
 from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
 
@@ -68,7 +68,7 @@ def features(
     state: StateDep,
     open_store: StoreDep,
     q: MaybeStr = None,
-    verdict: Annotated[Verdict | None, Maybe] = None,
+    verdict: Annotated[VerdictFilter | None, Maybe] = None,
     min_omega: MaybeFloat = None,
     min_lift: MaybeFloat = None,
     max_density: MaybeFloat = None,

@@ -26,7 +26,7 @@ COLOURS = {
     "omega": ("ω", "Cross-modal weight ω, if it could be computed"),
     "density": ("density", "Share of tokens that activate it, in the modality where it is denser; log scale"),
 }
-STRONGEST_BY: dict[str, Any] = {"cross-modal": "lift", "unaligned": "lift"}
+STRONGEST_BY: dict[str, Any] = dict.fromkeys(("cross-modal", "in-context", "weakly-paired", "unpaired"), "lift")
 """Order of the lists under the map; the other verdicts have no lift and are sorted by largest activation."""
 MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
 

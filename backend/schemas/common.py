@@ -8,7 +8,20 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 Modality = Literal["text", "image"]
-Verdict = Literal["cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead"]
+Verdict = Literal[
+    "cross-modal",
+    "in-context",
+    "weakly-paired",
+    "unpaired",
+    "mostly-text",
+    "mostly-image",
+    "rare",
+    "text-only",
+    "image-only",
+    "dead",
+]
+VerdictFilter = Verdict | Literal["unaligned", "too-rare"]
+"""Older versions' names are still taken as filters."""
 ScoreName = Literal[
     "cosine",
     "cosine-weighted",

@@ -44,6 +44,42 @@ class Feature(FeatureRef):
     same_sample_rate: float | None = None
     n_samples: int
     """Number of samples in which any token activates it."""
+    pair_lift: float | None = None
+    """Samples that have it on both sides, over their number if captions of one length were exchanged."""
+    pair_lift_low: float | None = None
+    pair_lift_high: float | None = None
+    pair_p: float | None = None
+    """Exact probability of so many under such an exchange, or of more."""
+    pair_lift_alone: float | None = None
+    """As pair_lift, with the text run without its image."""
+    pair_p_alone: float | None = None
+    n_both: int | None = None
+    """Samples with both sides above δ."""
+    agreement: float | None = None
+    """Share of its strongest images whose caption has one of its top words, beyond that word's base rate."""
+    agreement_low: float | None = None
+    agreement_high: float | None = None
+    place: str | None = None
+    """"patch R,C", "row R" or "column C", from 0, if most of its image activation lies there."""
+    place_share: float | None = None
+    """Share of its image activation in the patch place, row or column that has most of it."""
+    family: int | None = None
+    """Features that say nearly the same have one family, whose number is that of its strongest member."""
+    mean_cosine: float | None = None
+    """Cosine of its direction with the mean direction of all features."""
+    description: str | None = None
+    """The evidence in words."""
+    evidence: float | None = None
+    """agreement_low × label_score."""
+
+
+class PlaceMap(Model):
+    """Mean activation of a feature by place in the image."""
+
+    rows: int
+    columns: int
+    mean: list[float]
+    """Row by row."""
 
 
 class Band(Model):
@@ -132,6 +168,7 @@ class FeatureDetail(Feature):
     histogram: Modal[Histogram]
     bands: Modal[list[Band]]
     logits: Logits
+    place_map: PlaceMap | None = None
     neighbours: Neighbours
     cooccurring: Cooccurring
 

@@ -1,4 +1,4 @@
-"""What decides a feature's verdict: `cross-modal`, `unaligned`, `text-only`, `image-only`, `too-rare` or `dead`."""
+"""What decides a feature's verdict: see `schema.VERDICTS`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def give_verdicts(count_fm: Array, samples_fm: Array, p_value: Array) -> Array:
     cross = np.zeros(len(text), dtype=bool)
     if enough.any():
         cross[enough] = stats.false_discovery_control(p_value[enough]) <= FALSE_DISCOVERY
-    # A feature silent in all of D_s is neither side's: too rare to say.
     conditions = {
         "dead": count_fm.sum(1) == 0,
         "text-only": (image == 0) & (text > 0),
         "image-only": (text == 0) & (image > 0),
-        "too-rare": ~enough,
+        "mostly-text": (image < K_PAIRED) & (text >= K_PAIRED),
+        "mostly-image": (text < K_PAIRED) & (image >= K_PAIRED),
+        "rare": ~enough,
         "cross-modal": cross,
     }
     chosen: Array = np.select(
-        list(conditions.values()), [VERDICTS.index(v) for v in conditions], VERDICTS.index("unaligned")
+        list(conditions.values()), [VERDICTS.index(v) for v in conditions], VERDICTS.index("unpaired")
     )
     return chosen

@@ -26,11 +26,15 @@ NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])
 
 _FEATURE_ROW = [s.features.c[name] for name in (
     "id", "label", "label_score", "verdict", "density_text", "density_image", "max_activation", "p999",
-    *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples",
+    *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples", *s.PAIR_FIELDS, "place", "place_share",
+    "family", "mean_cosine", "description", "evidence",
 )]  # fmt: skip
 _COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
 _FEATURE = PlainQuery(
-    [*_FEATURE_ROW, *(s.features.c[name] for name in _COUNTS), s.feature_details.c.hist, s.feature_details.c.logits]
+    [
+        *_FEATURE_ROW, *(s.features.c[name] for name in _COUNTS),
+        *(s.feature_details.c[name] for name in ("hist", "logits", "place_map")),
+    ]
 )
 """All that `Features.get` reads of the database."""
 _TABLE = (
@@ -56,7 +60,11 @@ class Features:
         verdict: str | Sequence[str] | None = None,
         min_omega: float | None = None,
         min_lift: float | None = None,
+        min_pair_lift: float | None = None,
+        min_agreement: float | None = None,
         max_density: float | None = None,
+        place: str | None = None,
+        family: int | None = None,
         q: str | None = None,
         ids: Iterable[int] | None = None,
         has_label: bool | None = None,
@@ -68,7 +76,8 @@ class Features:
             order: "asc" or "desc".
             limit: features on the page, at most 1000.
             cursor: `next` of the page before, with the same order and filters.
-            verdict: one or several of `schema.VERDICTS`.
+            verdict: one or several of `schema.VERDICTS`, or of the older names in `VERDICT_ALIASES`.
+            place: a place ("row 3"), a kind of place (`schema.PLACES`), or "none".
             q: words of the label or of the promoted tokens.
 
         Raises:
@@ -77,29 +86,13 @@ class Features:
         core, c = self._core, s.features.c
         if sort not in s.FEATURE_SORTS:
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
-        verdicts = [verdict] if isinstance(verdict, str) else verdict
-        if unknown := set(verdicts or ()) - set(s.VERDICTS):
-            raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
-        numbers = None if ids is None else [*ids]
-        where: list[ColumnElement[bool]] = []
-        if verdicts:
-            where.append(c.verdict.in_(verdicts))
-        if min_omega is not None:
-            where.append(c.omega >= min_omega)
-        if min_lift is not None:
-            where.append(c.lift >= min_lift)
-        if max_density is not None:
-            where.append(c.max_density <= max_density)
-        if numbers is not None:
-            where.append(c.id.in_(numbers))
-        if has_label is not None:
-            where.append(c.label.is_not(None) if has_label else c.label.is_(None))
-        if q and q.strip():
-            where.append(has_words(c.id, "feature_fts", q))
-        tag = core.list_tag(
-            "features", sort=sort, order=order, verdict=verdicts, bounds=[min_omega, min_lift, max_density], q=q,
-            ids=numbers, has_label=has_label,
-        )  # fmt: skip
+        filters = {
+            "verdict": _verdicts([verdict] if isinstance(verdict, str) else verdict or ()), "omega": min_omega,
+            "lift": min_lift, "pair_lift": min_pair_lift, "agreement": min_agreement, "max_density": max_density,
+            "place": place, "family": family, "q": q, "ids": None if ids is None else [*ids], "has_label": has_label,
+        }  # fmt: skip
+        where = _conditions(filters)
+        tag = core.list_tag("features", sort=sort, order=order, **filters)
         rows, total, after = keyset_page(
             core.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
             cursor=cursor, tag=tag, where=where, n=core.n_features, total=None if where else core.n_features,
@@ -180,6 +173,42 @@ class Features:
             {**feature_ref(refs[int(k)]), "activation": float(z_k[i]), "share": float(min(share_k[i], 1.0))}
             for i, k in zip(order, feature_k[order], strict=True)
         ]
+
+
+def _verdicts(names: Sequence[str]) -> list[str]:
+    """The verdicts that are meant, in the order of `VERDICTS`."""
+    wanted = {one for name in names for one in s.VERDICT_ALIASES.get(name, (name,))}
+    if unknown := wanted - set(s.VERDICTS):
+        raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
+    return [name for name in s.VERDICTS if name in wanted]
+
+
+def _conditions(filters: Item) -> list[ColumnElement[bool]]:
+    """What the filters of a list mean; one that is None means nothing."""
+    c = s.features.c
+    place, ids, label, q = (filters[name] for name in ("place", "ids", "has_label", "q"))
+    where: list[ColumnElement[bool]] = [
+        c[name] >= filters[name]
+        for name in ("omega", "lift", "pair_lift", "agreement")
+        if filters[name] is not None
+    ]
+    if filters["verdict"]:
+        where.append(c.verdict.in_(filters["verdict"]))
+    if filters["max_density"] is not None:
+        where.append(c.max_density <= filters["max_density"])
+    if filters["family"] is not None:
+        where.append(c.family == filters["family"])
+    if place == "none":
+        where.append(c.place.is_(None))
+    elif place is not None:
+        where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
+    if ids is not None:
+        where.append(c.id.in_(ids))
+    if label is not None:
+        where.append(c.label.is_not(None) if label else c.label.is_(None))
+    if q and q.strip():
+        where.append(has_words(c.id, "feature_fts", q))
+    return where
 
 
 def _bands(count_b: Array, largest: float, unit: float) -> list[Item]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere
@@ -35,7 +35,14 @@ N_BANDS, BAND = 4, 8
 KEPT_MAXIMA = 256
 """Stored maxima of a sample and modality: the features with the largest relative to their p99.9."""
 
-VERDICTS = ("cross-modal", "unaligned", "text-only", "image-only", "too-rare", "dead")
+VERDICTS = (
+    "cross-modal", "in-context", "weakly-paired", "unpaired", "mostly-text", "mostly-image", "rare", "text-only",
+    "image-only", "dead",
+)  # fmt: skip
+VERDICT_ALIASES = {
+    "unaligned": ("in-context", "weakly-paired", "unpaired"), "too-rare": ("mostly-text", "mostly-image", "rare")
+}  # fmt: skip
+"""Verdicts of older versions, and what filters take them for."""
 COOCCURRENCE_KINDS = ("text-image", "text-text", "image-image")
 NEIGHBOUR_SPACES = ("decoder", "profile")
 
@@ -78,6 +85,13 @@ OMEGA_FIELDS = (
     "lift_without_self",
     "p_value",
 )
+PAIR_FIELDS = (
+    "pair_lift", "pair_lift_low", "pair_lift_high", "pair_p", "pair_lift_alone", "pair_p_alone", "n_both", "agreement",
+    "agreement_low", "agreement_high",
+)  # fmt: skip
+"""Evidence that a feature fires on both sides of the same pair."""
+PLACES = ("patch", "row", "column")
+"""Kinds of `features.place`."""
 
 
 def score_column(name: str) -> str:
@@ -113,6 +127,13 @@ features = Table(
     Column("omega_all_pairs", Float),
     Column("modality_share", Float),
     Column("same_sample_rate", Float),
+    *(Column(name, Integer if name == "n_both" else Float) for name in PAIR_FIELDS),
+    Column("place", Text),  # "patch R,C", "row R" or "column C", from 0; null where it is tied to none
+    Column("place_share", Float),
+    Column("family", Integer, ForeignKey("families.id")),
+    Column("mean_cosine", Float),
+    Column("description", Text),
+    Column("evidence", Float),
 )
 FEATURE_SORTS = (
     "id",
@@ -126,8 +147,13 @@ FEATURE_SORTS = (
     "modality_share",
     "same_sample_rate",
     "n_samples",
+    *PAIR_FIELDS,
+    "place_share",
+    "mean_cosine",
+    "evidence",
 )
-Index("features_verdict", features.c.verdict)
+for _name in ("verdict", "place", "family"):
+    Index(f"features_{_name}", features.c[_name])
 for _name in (*FEATURE_SORTS[1:], "max_density"):
     Index(f"features_{_name}", features.c[_name], features.c.id)
 
@@ -138,6 +164,17 @@ feature_details = Table(
     Column("id", Integer, ForeignKey("features.id"), primary_key=True),
     Column("hist", LargeBinary, nullable=False),
     Column("logits", JSON),
+    Column("place_map", JSON),
+)
+
+# Features that say nearly the same; a family's id is that of its strongest member.
+families = Table(
+    "families",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text),
+    Column("n_members", Integer, nullable=False),
+    Column("evidence", Float),
 )
 
 samples = Table(

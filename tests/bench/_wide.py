@@ -247,7 +247,8 @@ class Wide:
         columns = {name: self.rng.random(self.f) for name in names}
         columns["p999"] = columns["p999"] * 4 + 4
         samples = self.rng.integers(10, max(11, self.n // 20), (self.f, 2))
-        verdict = self.rng.choice(len(s.VERDICTS), self.f, p=[0.2, 0.3, 0.2, 0.2, 0.08, 0.02]).astype(np.int8)
+        shares = [0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.08, 0.1, 0.1, 0.02]
+        verdict = self.rng.choice(len(s.VERDICTS), self.f, p=shares).astype(np.int8)
         save_step(
             self.part, "weigh", **columns, samples=samples, n_samples=samples.max(1), density=density, verdict=verdict
         )  # fmt: skip

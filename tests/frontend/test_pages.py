@@ -24,7 +24,7 @@ CONTENT = {
     "/": ["totals", "rejected", "strongest", "feature-card", "provenance", "front-search"],
     "/features": ["feature-table", "feature-row", "filters", "next-page"],
     "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
-    f"/map?q=red&feature={RED}&colour=omega&hide=too-rare": ["found", "chosen", "map-strongest"],
+    f"/map?q=red&feature={RED}&colour=omega&hide=rare": ["found", "chosen", "map-strongest"],
     f"/features/{RED}": [
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring",
     ],

@@ -99,6 +99,7 @@ def write_database(part: Path, manifest: Item) -> None:
         labels, logits = load_json(part, "label"), Lens.from_steps(data)
         flags = load_json(part, "flag")
         _fill(conn, s.features, feature_rows(data, labels))
+        _fill(conn, s.families, family_rows(data))
         _fill(conn, s.feature_details, detail_rows(data, logits))
         _fill(conn, s.samples, sample_rows(data))
         _fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
@@ -185,6 +186,10 @@ def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[RowChunk
             for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
         },
     }
+    # Null where no step has filled them.
+    unknown = np.full(data.n_features, np.nan)
+    others = {"place", "place_share", "family", "mean_cosine", "description", "evidence"}
+    columns |= {name: weigh.get(name, unknown) for name in {*s.PAIR_FIELDS, *others}}
     for chunk in _chunks(data.n_features):
         ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
         ready["label"] = labels[chunk]
@@ -196,7 +201,13 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
     """The table `feature_details`."""
     for chunk in _chunks(data.n_features):
         hist = [pack(one) for one in data.accum["hist"][chunk]]
-        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk]}
+        places = [None] * len(hist)
+        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk], "place_map": places}
+
+
+def family_rows(data: Collected) -> Iterator[RowChunk]:
+    """The table `families`."""
+    yield from ()
 
 
 def sample_rows(data: Collected) -> Iterator[RowChunk]:

@@ -72,7 +72,7 @@ def test_planted_verdicts(part: Part) -> None:
         k = word_feature(word)
         assert VERDICTS[verdict[k + 1]] == "text-only"
         assert VERDICTS[verdict[k + 2]] == "image-only"
-        assert VERDICTS[verdict[k]] in ("cross-modal", "too-rare")
+        assert VERDICTS[verdict[k]] in ("cross-modal", "mostly-text", "mostly-image", "rare")
     assert (verdict[[word_feature(w) for w in CONCEPTS]] == VERDICTS.index("cross-modal")).sum() > len(
         CONCEPTS
     ) / 2
@@ -94,7 +94,7 @@ def test_verdict_order() -> None:
     samples = np.array([[0, 0], [3, 0], [0, 2], [20, 15], [16, 16], [16, 16], [0, 0]])
     p = np.array([np.nan, np.nan, np.nan, np.nan, 0.001, 0.9, np.nan])
     names = [VERDICTS[v] for v in give_verdicts(count, samples, p)]
-    assert names == ["dead", "text-only", "image-only", "too-rare", "cross-modal", "unaligned", "too-rare"]
+    assert names == ["dead", "text-only", "image-only", "mostly-text", "cross-modal", "unpaired", "rare"]
 
 
 def test_counts_and_rates(part: Part) -> None:

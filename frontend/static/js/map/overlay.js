@@ -6,7 +6,7 @@ export const canvas = $("#map");
 const overlay = $("#map-over");
 const tip = $("#map-tip");
 export const VERDICTS = canvas.dataset.verdicts.split(",");
-const DRAWING_ORDER = ["too-rare", "image-only", "text-only", "unaligned", "cross-modal"]; // later ones are on top
+const DRAWING_ORDER = ["rare", "image-only", "text-only", "mostly-image", "mostly-text", "unpaired", "weakly-paired", "in-context", "cross-modal"]; // later ones are on top
 
 export const state = {
   plot: null, // a Plot, once the map is loaded
