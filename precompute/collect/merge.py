@@ -24,7 +24,7 @@ from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.reconstruction import QualitySums
 from precompute.utils import memory
-from precompute.utils.files import atomic_write, new_array
+from precompute.utils.files import atomic_write, new_array, write_text
 from precompute.utils.ragged import expand, offsets
 from precompute.utils.types import Array
 
@@ -109,7 +109,7 @@ def merge(job: Collector, ds: int) -> dict[str, Any]:
     write_accum(job, head)
     totals = write_samples(job, head)
     vocabulary = json.dumps(job.mllm.vocabulary(), ensure_ascii=False)
-    (job.part / "collect" / "vocabulary.json").write_text(vocabulary, encoding="utf-8", errors="replace")
+    write_text(job.part / "collect" / "vocabulary.json", vocabulary.encode("utf-8", "replace").decode())
     digest = write_records(job, head)
     return {
         **totals,

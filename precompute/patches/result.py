@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 
 from precompute.data import RejectedRow
-from precompute.errors import SaevxError
 from precompute.model.mllm import Mllm
 from precompute.model.vision import SOURCES
 from precompute.options.patches import PatchesOptions
@@ -22,9 +22,10 @@ from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking as patches
 from precompute.patches.ranking import FULL, NONE, Variant
 from precompute.store.reader import Store
-from precompute.utils.files import write_text
+from precompute.utils.ownership import claim_folder
 from precompute.utils.provenance import code_version, plain_name
 
+PLAN, OUTCOMES = "plan.json", "outcomes.jsonl"
 NAMED = 100
 """Rejected rows that the result names; it counts all."""
 REPEATED_OPTIONS = {"answer_column", "keep", "max_samples", "resamples", "seed"}
@@ -50,35 +51,25 @@ def variants(keep: Sequence[float]) -> list[Variant]:
 
 
 class Outcomes:
-    """The file of an unfinished run: its fingerprint, then a line for each question answered."""
+    """The folder of an unfinished run: its fingerprint, and a file with a line for each question answered."""
 
-    def __init__(self, path: Path, run_fingerprint: str) -> None:
-        self.path = path
-        self.head = json.dumps({"fingerprint": run_fingerprint}).encode() + b"\n"
+    def __init__(self, part: Path, run_fingerprint: str) -> None:
+        self.part, self.fingerprint = part, run_fingerprint
         self.known: dict[str, Answered] = {}
 
     def __enter__(self) -> Outcomes:
-        wrong = SaevxError(
-            f"{self.path} holds an unfinished run with other data, store or options: "
-            "repeat that command to go on with it, or delete the file to start again."
-        )
-        if self.path.exists() and not self.path.is_file():
-            raise wrong
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        complete = [line for line in lines if line.endswith(b"\n")]  # a killed run may have cut the last one short
-        if lines and not (complete[0] == self.head if complete else self.head.startswith(lines[0])):
-            raise wrong
-        self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in complete[1:])}
-        self.file = self.path.open("ab")
+        claim_folder(self.part, self.fingerprint, PLAN, what="run", of="data, store or options")
+        self.file = (self.part / OUTCOMES).open("a+b")
+        self.file.seek(0)
+        complete = [line for line in self.file if line.endswith(b"\n")]  # a killed run may have cut the last one short
+        self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in complete)}
         self.file.truncate(sum(map(len, complete)))
-        if not complete:
-            self.file.write(self.head)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
         if not self.known:
-            self.path.unlink()
+            shutil.rmtree(self.part)
 
     def add(self, one: Answered) -> None:
         self.known[one.sample_id] = one
@@ -128,11 +119,6 @@ def result(
         },
         **figures,
     }
-
-
-def write(out: Path, summary: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    write_text(out, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 
 def closing(summary: dict[str, Any]) -> list[str]:

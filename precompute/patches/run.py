@@ -9,6 +9,7 @@ on behind its last one, and the first n are those of `--max-samples n`.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +30,13 @@ from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking
 from precompute.patches.answers import answer_tokens, beginnings, greedy, plain
 from precompute.patches.ranking import FULL, NONE, Variant
-from precompute.patches.result import Answered, Outcomes, closing, result, variants, write
+from precompute.patches.result import Answered, Outcomes, closing, result, variants
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
 from precompute.scoring.scores import Weights
 from precompute.store.opening import located
 from precompute.store.reader import Store
+from precompute.utils.files import write_json
 from precompute.utils.ownership import creating
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, weights
@@ -98,8 +100,8 @@ def run(o: PatchesOptions) -> Path:
         summary = result(o, store, job.mllm, answered, rejected_rows)
     finally:
         store.close()
-    write(o.out, summary)
-    o.part.unlink()
+    write_json(o.out, summary)
+    shutil.rmtree(o.part)
     for line in closing(summary):
         say(line)
     if rejected_rows:

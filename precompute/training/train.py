@@ -25,7 +25,7 @@ from precompute.options.shared import NAMED_COLUMNS
 from precompute.options.train import TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
 from precompute.training.saelens import make_sae, make_trainer, save_sae, start_at_mean
-from precompute.utils.files import write_json
+from precompute.utils.files import atomic_folder, write_json
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
@@ -139,11 +139,6 @@ def line(trainer: Any, output: Any, meter: Meter, dead_window: int) -> dict[str,
 def checkpoint(part: Path, trainer: Any, stream: Stream, meter: Meter, log_bytes: int) -> None:
     """A SAELens folder of the SAE as it is now, and beside it all that the run goes on from. Older ones go."""
     older = checkpoints(part)
-    folder = part / f"checkpoint-{trainer.n_training_steps:08d}"
-    fresh = part / "unfinished"
-    shutil.rmtree(fresh, ignore_errors=True)
-    save_sae(trainer.sae, fresh, scale=trainer.activation_scaler.scaling_factor)
-    trainer.save_trainer_state(fresh)
     state = {
         "weights": trainer.sae.state_dict(),
         "stream": stream.state(),
@@ -152,15 +147,17 @@ def checkpoint(part: Path, trainer: Any, stream: Stream, meter: Meter, log_bytes
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "log_bytes": log_bytes,
     }
-    torch.save(state, fresh / RESUME)
-    fresh.rename(folder)
+    with atomic_folder(part / f"checkpoint-{trainer.n_training_steps:08d}") as fresh:
+        save_sae(trainer.sae, fresh, scale=trainer.activation_scaler.scaling_factor)
+        trainer.save_trainer_state(fresh)
+        torch.save(state, fresh / RESUME)
     for old in older:
         shutil.rmtree(old)
 
 
 def checkpoints(part: Path) -> list[Path]:
     """Whole ones, the oldest first."""
-    return sorted(part.glob("checkpoint-*"))
+    return sorted(part.glob("checkpoint-*[0-9]"))
 
 
 def resume(part: Path, trainer: Any, stream: Stream, meter: Meter) -> None:

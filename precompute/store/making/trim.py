@@ -4,8 +4,8 @@ Token lists, maxima and every table stay of all samples: lists, scores, search a
 samples `token_event`, `event_feature` and `event_value` are left out; a server with the model can compute them again.
 
 This runs when all steps are done, as steps read all events. The full arrays stay as they are until the trimmed ones are
-complete (marked by the file `whole`), so `write` may be stopped and repeated, and so may `publish`, which puts the
-trimmed arrays in place of the full ones by renaming one folder.
+complete, so `write` may be stopped and repeated, and so may `publish`, which puts the trimmed arrays in place of the
+full ones by renaming one folder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from precompute.errors import SaevxError
 from precompute.store.events import Events
 from precompute.store.making.unfinished import Collected, load_json
 from precompute.utils import memory
-from precompute.utils.files import new_array
+from precompute.utils.files import atomic_folder, new_array
 from precompute.utils.types import Array
 
 EventChoice = Literal["all", "examples", "none"]
 EVENT_CHOICES: tuple[EventChoice, ...] = ("all", "examples", "none")
 """From the largest store to the smallest."""
 
-EVENTS, TRIMMED, WHOLE = "events", "events.kept", "whole"
+EVENTS, TRIMMED = "events", "events.kept"
 ARRAYS_OF_ALL_SAMPLES = ("sample_token", "token_id", "token_modality", "max_offset", "max_feature", "max_value")
 """Arrays that every store has of all samples."""
 BYTES_AT_ONCE = 1 << 26
@@ -116,9 +116,11 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
     Args:
         rows: int64 [K], rising: the samples whose events stay.
     """
-    fresh = part / TRIMMED
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    with atomic_folder(part / TRIMMED) as fresh:
+        _write_arrays(fresh, part, scale_log2, rows)
+
+
+def _write_arrays(fresh: Path, part: Path, scale_log2: int, rows: Array) -> None:
     events = Events(part / EVENTS, scale_log2)
     for name in ARRAYS_OF_ALL_SAMPLES:
         shutil.copyfile(part / EVENTS / f"{name}.npy", fresh / f"{name}.npy")
@@ -145,21 +147,20 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
             at += run.stop - run.start
             memory.release(source, target)
         target.flush()
-    (fresh / WHOLE).touch()
 
 
 def publish(part: Path) -> None:
     """Puts the trimmed arrays, where they are complete, in place of the full ones. It may be repeated."""
     fresh, place = part / TRIMMED, part / EVENTS
-    if (fresh / WHOLE).is_file():
+    if fresh.is_dir():
         shutil.rmtree(place, ignore_errors=True)
         fresh.rename(place)
-    (place / WHOLE).unlink(missing_ok=True)
 
 
 def forget(part: Path) -> None:
     """Removes trimmed arrays that an earlier run did not put in place."""
-    shutil.rmtree(part / TRIMMED, ignore_errors=True)
+    for folder in part.glob(f"{TRIMMED}*"):
+        shutil.rmtree(folder)
 
 
 def _runs(low: Array, high: Array, most: int) -> Iterator[slice]:

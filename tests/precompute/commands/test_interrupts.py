@@ -36,10 +36,10 @@ def test_while_it_starts(number: signal.Signals, after: float, tmp_path: Path) -
 import os, sys
 from backend import cli
 before = cli.on_signals
-def told(handler):
+def on_signals(handler):
     before(handler)
     os.write(1, b"x")
-cli.on_signals = told
+cli.on_signals = on_signals
 sys.argv = ["saevx", "serve", sys.argv[1]]
 cli.main()
 """

@@ -25,14 +25,14 @@ import json, sys, torch
 torch.set_num_threads(1)
 from precompute.errors import SaevxError
 from precompute.sae.sae import SaeV
-found = {}
+facts = {}
 for name in sys.argv[1:]:
     try:
         sae = SaeV.load(name)
-        found[name] = [sae.layer, sae.architecture, sae.n_features, float(sae.encode(torch.ones(1, sae.d_model)).sum())]
+        facts[name] = [sae.layer, sae.architecture, sae.n_features, float(sae.encode(torch.ones(1, sae.d_model)).sum())]
     except SaevxError as error:
-        found[name] = str(error)
-print(json.dumps(found))
+        facts[name] = str(error)
+print(json.dumps(facts))
 """
 
 
@@ -102,7 +102,7 @@ def test_other_formats_of_a_repository(loaded: tuple[dict[str, Any], list[str], 
     assert result["someone/saes/plain.safetensors"] == [tiny.LAYER, "jumprelu", tiny.N_FEATURES, z]
 
 
-def test_wrong_names_are_told(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
+def test_wrong_names_are_explained(loaded: tuple[dict[str, Any], list[str], SaeV]) -> None:
     result = loaded[0]
     assert "someone/nothing/here" in result["someone/nothing/here"]
     assert "no SAE at someone/saes/layer 3" in result["someone/saes/layer 3"]
