@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from sqlalchemy import ColumnElement, select
@@ -15,8 +15,8 @@ from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
 from precompute.store.histogram import EDGES, trimmed, unpack
-from precompute.store.sql import Page, PlainQuery, fetch_plain, has_words, keyset_page
-from precompute.utils.types import Array
+from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, has_words, keyset_page
+from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
 Items = list[Item]
@@ -43,6 +43,26 @@ _TABLE = (
 )  # fmt: skip
 
 
+class FeatureFilters(TypedDict, total=False):
+    """Which features a list has, as in `GET /features` (docs/api.md); each filter may be left out or None."""
+
+    verdict: str | Sequence[str] | None
+    """One or several of `schema.VERDICTS`, or of the older names in `VERDICT_ALIASES`."""
+    min_omega: float | None
+    min_lift: float | None
+    min_pair_lift: float | None
+    min_agreement: float | None
+    max_density: float | None
+    """Largest share of tokens that activate it, in the modality where it is denser."""
+    place: str | None
+    """A place ("row 3"), a kind of place (`schema.PLACES`), or "none"."""
+    family: int | None
+    q: str | None
+    """Words of the label or of the promoted tokens."""
+    ids: Iterable[int] | None
+    has_label: bool | None
+
+
 class Features:
     """The features of a store, numbered 0…F−1."""
 
@@ -57,46 +77,35 @@ class Features:
         order: str = "asc",
         limit: int = 50,
         cursor: str | None = None,
-        verdict: str | Sequence[str] | None = None,
-        min_omega: float | None = None,
-        min_lift: float | None = None,
-        min_pair_lift: float | None = None,
-        min_agreement: float | None = None,
-        max_density: float | None = None,
-        place: str | None = None,
-        family: int | None = None,
-        q: str | None = None,
-        ids: Iterable[int] | None = None,
-        has_label: bool | None = None,
+        **filters: Unpack[FeatureFilters],
     ) -> Page:
-        """One page of features; the filters are those of `GET /features` (docs/api.md).
+        """One page of features.
 
         Args:
             sort: one of `schema.FEATURE_SORTS`; features without that value come last.
             order: "asc" or "desc".
             limit: features on the page, at most 1000.
             cursor: `next` of the page before, with the same order and filters.
-            verdict: one or several of `schema.VERDICTS`, or of the older names in `VERDICT_ALIASES`.
-            place: a place ("row 3"), a kind of place (`schema.PLACES`), or "none".
-            q: words of the label or of the promoted tokens.
+            filters: keywords of `FeatureFilters`.
 
         Raises:
             SaevxError: a sort, order or verdict that does not exist, or the cursor of another list.
         """
+        check_keywords(filters, FeatureFilters)
         core, c = self._core, s.features.c
         if sort not in s.FEATURE_SORTS:
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
-        filters = {
-            "verdict": _verdicts([verdict] if isinstance(verdict, str) else verdict or ()), "omega": min_omega,
-            "lift": min_lift, "pair_lift": min_pair_lift, "agreement": min_agreement, "max_density": max_density,
-            "place": place, "family": family, "q": q, "ids": None if ids is None else [*ids], "has_label": has_label,
-        }  # fmt: skip
-        where = _conditions(filters)
-        tag = core.list_tag("features", sort=sort, order=order, **filters)
-        rows, total, after = keyset_page(
-            core.engine, select(*_FEATURE_ROW), by=c[sort], key=c.id, order=order, limit=limit,
-            cursor=cursor, tag=tag, where=where, n=core.n_features, total=None if where else core.n_features,
-        )  # fmt: skip
+        given: Item = {name: value for name, value in filters.items() if value is not None}
+        if verdict := given.pop("verdict", None):
+            given["verdict"] = _verdicts([verdict] if isinstance(verdict, str) else verdict)
+        if "ids" in given:
+            given["ids"] = [*given["ids"]]
+        where = _conditions(given)
+        tag = core.list_tag("features", sort=sort, order=order, **given)
+        listed = KeysetList(
+            select(*_FEATURE_ROW), c[sort], c.id, where, tag, core.n_features, None if where else core.n_features
+        )
+        rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
         return Page([dict(r._mapping) for r in rows], total, after)
 
     def get(self, feature: int) -> Item:
@@ -183,31 +192,27 @@ def _verdicts(names: Sequence[str]) -> list[str]:
     return [name for name in s.VERDICTS if name in wanted]
 
 
-def _conditions(filters: Item) -> list[ColumnElement[bool]]:
-    """What the filters of a list mean; one that is None means nothing."""
+def _conditions(given: Item) -> list[ColumnElement[bool]]:
+    """What those of `FeatureFilters` mean that are given."""
     c = s.features.c
-    place, ids, label, q = (filters[name] for name in ("place", "ids", "has_label", "q"))
-    where: list[ColumnElement[bool]] = [
-        c[name] >= filters[name]
-        for name in ("omega", "lift", "pair_lift", "agreement")
-        if filters[name] is not None
-    ]
-    if filters["verdict"]:
-        where.append(c.verdict.in_(filters["verdict"]))
-    if filters["max_density"] is not None:
-        where.append(c.max_density <= filters["max_density"])
-    if filters["family"] is not None:
-        where.append(c.family == filters["family"])
-    if place == "none":
+    limits = {"omega": "min_omega", "lift": "min_lift", "pair_lift": "min_pair_lift", "agreement": "min_agreement"}
+    where: list[ColumnElement[bool]] = [c[name] >= given[least] for name, least in limits.items() if least in given]
+    if "verdict" in given:
+        where.append(c.verdict.in_(given["verdict"]))
+    if "max_density" in given:
+        where.append(c.max_density <= given["max_density"])
+    if "family" in given:
+        where.append(c.family == given["family"])
+    if (place := given.get("place")) == "none":
         where.append(c.place.is_(None))
     elif place is not None:
         where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
-    if ids is not None:
-        where.append(c.id.in_(ids))
-    if label is not None:
-        where.append(c.label.is_not(None) if label else c.label.is_(None))
-    if q and q.strip():
-        where.append(has_words(c.id, "feature_fts", q))
+    if "ids" in given:
+        where.append(c.id.in_(given["ids"]))
+    if "has_label" in given:
+        where.append(c.label.is_not(None) if given["has_label"] else c.label.is_(None))
+    if given.get("q", "").strip():
+        where.append(has_words(c.id, "feature_fts", given["q"]))
     return where
 
 

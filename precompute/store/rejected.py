@@ -12,7 +12,7 @@ from precompute.data.rejections import KINDS, advice_of, by_frequency
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
-from precompute.store.sql import Page, keyset_page, scalars
+from precompute.store.sql import KeysetList, Page, keyset_page, scalars
 
 Item = dict[str, Any]
 Items = list[Item]
@@ -41,10 +41,9 @@ class Rejected:
             raise SaevxError(f"Unknown kind of reason {kind!r}: use one of {', '.join(one.name for one in KINDS)}.")
         c, n = s.quarantine.c, sum(self.counts.values())
         where, total = ([], n) if kind is None else ([_KIND.element == kind], self.counts.get(kind, 0))
-        rows, total, after = keyset_page(
-            self._core.engine, select(s.quarantine, _KIND), by=c.idx, key=c.idx, order="asc", limit=limit,
-            cursor=cursor, tag=self._core.list_tag("rejected", kind=kind), where=where, n=n, total=total,
-        )  # fmt: skip
+        tag = self._core.list_tag("rejected", kind=kind)
+        rejected = KeysetList(select(s.quarantine, _KIND), c.idx, c.idx, where, tag, n, total)
+        rows, total, after = keyset_page(self._core.engine, rejected, order="asc", limit=limit, cursor=cursor)
         return Page([{"row": r.idx, "id": r.sample_id, "reason": r.reason, "kind": r.kind} for r in rows], total, after)
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from sqlalchemy import ColumnElement, select
@@ -18,6 +18,7 @@ from precompute.store.features import Features
 from precompute.store.opening import IMAGES
 from precompute.store.quality import Quality
 from precompute.store.sql import (
+    KeysetList,
     Page,
     PlainQuery,
     encode_cursor,
@@ -28,12 +29,24 @@ from precompute.store.sql import (
     marks,
     page_start,
 )
-from precompute.utils.types import Array
+from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
 Items = list[Item]
 
 _SAMPLE = PlainQuery(s.samples.c)
+
+
+class SampleFilters(TypedDict, total=False):
+    """Which samples a list has; each filter may be left out or None."""
+
+    flag: str | None
+    """Only samples whose score of this flag exceeds its threshold."""
+    threshold: float | None
+    """In place of the flag's own."""
+    q: str | None
+    """Words of the caption."""
+    ids: Iterable[str] | None
 
 
 class Samples:
@@ -52,10 +65,7 @@ class Samples:
         order: str = "asc",
         limit: int = 50,
         cursor: str | None = None,
-        flag: str | None = None,
-        threshold: float | None = None,
-        q: str | None = None,
-        ids: Iterable[str] | None = None,
+        **filters: Unpack[SampleFilters],
     ) -> Page:
         """One page of samples (`GET /samples`).
 
@@ -64,12 +74,13 @@ class Samples:
             order: "asc" or "desc".
             limit: samples on the page, at most 1000.
             cursor: `next` of the page before, with the same order and filters.
-            flag: only samples whose score of this flag exceeds its threshold, or `threshold`.
-            q: words of the caption.
+            filters: keywords of `SampleFilters`.
 
         Raises:
             SaevxError: a sort, order or flag that does not exist, or the cursor of another list.
         """
+        check_keywords(filters, SampleFilters)
+        flag, threshold, q, ids = (filters.get("flag"), filters.get("threshold"), filters.get("q"), filters.get("ids"))
         if sort not in s.SAMPLE_SORTS:
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
         core, c = self._core, s.samples.c
@@ -87,10 +98,10 @@ class Samples:
             where.append(has_words(c.row, "sample_fts", str(q)))
         total_is_known = threshold is None and ids is None and not has_q
         tag = core.list_tag("samples", sort=sort, order=order, flag=flag, over=limit_of_flag, q=q, ids=names)
-        rows, total, after = keyset_page(
-            core.engine, select(s.samples), by=_sort_column(sort), key=c.row, order=order, limit=limit,
-            cursor=cursor, tag=tag, where=where, n=core.n_samples, total=total if total_is_known else None,
-        )  # fmt: skip
+        listed = KeysetList(
+            select(s.samples), _sort_column(sort), c.row, where, tag, core.n_samples, total if total_is_known else None
+        )
+        rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
         return Page([self._item(r._mapping) for r in rows], total, after)
 
     def get(self, sample_id: str, top: int = 24) -> Item:

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -204,21 +205,26 @@ def page_start(tag: str, cursor: str | None) -> int:
     return max(0, decode_cursor(tag, cursor)[1]) if cursor else 0
 
 
+@dataclass(frozen=True)
+class KeysetList:
+    """A list of rows in the order (by, key), either way; rows where `by` is null come last in both."""
+
+    query: Select[Any]
+    by: Column[Any]
+    key: Column[Any]
+    where: list[ColumnElement[bool]]
+    tag: str
+    """What the list's cursors carry, so that those of another list are refused."""
+    n: int
+    """Rows of the table."""
+    total: int | None
+    """Length of the whole list, None where it must be counted: with a million rows that takes longer than a page."""
+
+
 def keyset_page(
-    engine: Engine,
-    query: Select[Any],
-    *,
-    by: Column[Any],
-    key: Column[Any],
-    order: str,
-    limit: int,
-    cursor: str | None,
-    tag: str,
-    where: list[ColumnElement[bool]],
-    n: int,
-    total: int | None = None,
+    engine: Engine, rows_of: KeysetList, *, order: str, limit: int, cursor: str | None
 ) -> tuple[Sequence[Row[Any]], int, str | None]:
-    """Rows of `query` in the order (by, key); rows where `by` is null come last in either order.
+    """One page of a list.
 
     A page begins after the last row of the page before, whose (by, key) is in the cursor. SQLite finds that place in an
     index, so a page deep in a list is as fast as the first one; OFFSET would read all rows before it.
@@ -226,9 +232,6 @@ def keyset_page(
     Args:
         order: "asc" or "desc".
         cursor: as a former page returned it.
-        tag: what the list's cursors carry, so that those of another list are refused.
-        n: rows of the table.
-        total: length of the whole list, where it is known: counting a million rows takes longer than reading a page.
 
     Returns:
         rows, length of the whole list, next cursor or None.
@@ -236,6 +239,8 @@ def keyset_page(
     if order not in ("asc", "desc"):
         raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
     limit = max(1, min(int(limit), 1000))
+    by, key, where, tag, total = rows_of.by, rows_of.key, rows_of.where, rows_of.tag, rows_of.total
+    query = rows_of.query.where(*where)
     if total is None:
         total = int(fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0])
     start = decode_cursor(tag, cursor) if cursor else None
@@ -249,14 +254,14 @@ def keyset_page(
         # That walk passes n · limit / total rows, unless a filter bounds it. Where sorting the whole list reads fewer,
         # the plus keeps SQLite from walking the index.
         bounded = any(getattr(one, "left", None) is by for one in where)
-        sparse = bool(where) and not bounded and total * total < n * limit
+        sparse = bool(where) and not bounded and total * total < rows_of.n * limit
         first: Any = literal_column(f"+{by.table.name}.{by.name}") if sparse else by
         ordering = [key] if by is key else [first, key]
-        in_order = query.where(by.is_not(None), *where, *after).order_by(*(c.desc() if down else c for c in ordering))
+        in_order = query.where(by.is_not(None), *after).order_by(*(c.desc() if down else c for c in ordering))
         rows += fetch(engine, in_order.limit(limit + 1))
     if len(rows) <= limit and by is not key:
         past = [key > start[1]] if start is not None and start[0] is None else []
-        rows += fetch(engine, query.where(by.is_(None), *where, *past).order_by(key).limit(limit + 1 - len(rows)))
+        rows += fetch(engine, query.where(by.is_(None), *past).order_by(key).limit(limit + 1 - len(rows)))
     last = rows[limit - 1]._mapping if len(rows) > limit else None
     return rows[:limit], total, encode_cursor(tag, last[by], last[key]) if last is not None else None
 

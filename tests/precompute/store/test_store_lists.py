@@ -16,7 +16,16 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import dense_values
 from precompute.store.reader import Store
-from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, keyset_page, match_words, open_engine
+from precompute.store.sql import (
+    KeysetList,
+    decode_cursor,
+    encode_cursor,
+    fetch,
+    fetch_plain,
+    keyset_page,
+    match_words,
+    open_engine,
+)
 from tests.helpers.synthetic import write_store
 
 
@@ -42,12 +51,10 @@ def test_a_list_is_the_same_sorted_or_walked(made_up: Store) -> None:
     for column, order in itertools.product((c.lift, c.label, c.label_score, c.n_samples), ("asc", "desc")):
         pages = []
         for n in (1, 10**9):
+            listed = KeysetList(select(c.id, column), column, c.id, [c.verdict == "cross-modal"], "", n, None)
             cursor, ids = None, []
             while True:
-                rows, total, cursor = keyset_page(
-                    made_up.engine, select(c.id, column), by=column, key=c.id, order=order, limit=7, cursor=cursor,
-                    tag="", where=[c.verdict == "cross-modal"], n=n,
-                )  # fmt: skip
+                rows, total, cursor = keyset_page(made_up.engine, listed, order=order, limit=7, cursor=cursor)
                 ids += [row.id for row in rows]
                 if cursor is None:
                     break
