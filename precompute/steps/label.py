@@ -1,10 +1,11 @@
-"""Step `label`: a name for every live feature from its own evidence.
+"""Step `label`: a name for every live feature from its own evidence, and the evidence in words.
 
 Four witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008):
 the words of its strongest text tokens, the captions of the samples of its strongest tokens, the captions of
-those of its strongest patches, and the tokens that its direction promotes. `label_score` says how well the
-name tells samples that activate the feature from those that do not, on samples that gave no evidence. With
-`--labeller` a model writes the names instead (labeller.py), and they are scored alike.
+those of its strongest patches, and the tokens that its direction promotes. Of the words with the most evidence the one
+that best tells the feature's samples from others becomes its name (names/choice.py). `label_score` says how well the
+name does so on other samples (names/trial.py). With `--labeller` a model writes the names instead (labeller.py), and
+they are scored alike.
 """
 
 from __future__ import annotations
@@ -12,34 +13,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from precompute.steps.cooccur import chosen_rows, feature_sets
 from precompute.steps.label_words import Words, read_words
+from precompute.steps.names.choice import (
+    ENGLISH_FUNCTION_WORDS,
+    MOST_COMMON,
+    Name,
+    candidates,
+    choose,
+    is_function_word,
+    log_odds,
+    told_apart,
+)
+from precompute.steps.names.description import Counts, caption_ends, describe
+from precompute.steps.names.trial import Trial, halves, make_trial
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.progress import say
-from precompute.utils.ragged import expand, offsets, run_starts
+from precompute.utils.ragged import expand, offsets
 from precompute.utils.text import has_letters, is_blank
 from precompute.utils.token_text import MARKS, join
 from precompute.utils.types import Array
 
 WITNESSES = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5}  # weights of the log-odds
 PROMOTED_BONUS = 2.0  # for the first promoted token, less for the later
-PRIOR = 20.0  # pseudo-counts spread as the background
 MIN_EVIDENCE = 2.0  # z of the log-odds below which a caption word is no evidence
-SECOND = 0.85  # a second word joins the label from this share of the first's score
-HELD_OUT = 20_000
-STRONG = 0.25  # of p99.9: a sample counts as activating for label_score
-MOST_COMMON = 0.5  # share of the captions beyond which a word of a written name tests nothing
 
-def top_words(data: Collected, words: Words) -> tuple[csr_matrix, Array]:
-    """(int32 [F, W]: how many of a feature's top text tokens are part of each word, int64 [F]: of any word)."""
+
+def top_words(data: Collected, words: Words, counts_n: Array | None = None) -> tuple[csr_matrix, Array]:
+    """(int32 [F, W]: how many of a feature's top text tokens are part of each word, int64 [F]: of any word).
+
+    Args:
+        counts_n: bool [N], the samples that count; None for all.
+    """
     row, position = (data.examples[f"top_{name}"][:, TEXT] for name in ("row", "position"))
-    feature, rank = np.nonzero(row >= 0)
+    feature, rank = np.nonzero(row >= 0 if counts_n is None else (row >= 0) & counts_n[row])
     pairs = np.stack([row[feature, rank], position[feature, rank]], axis=1).astype(np.int64)
     places, where = np.unique(pairs, axis=0, return_inverse=True)
     ids: list[list[int]] = []
@@ -71,34 +83,19 @@ def words_at(data: Collected, words: Words, row: int, positions: list[int]) -> l
     return ids
 
 
-def top_samples(data: Collected, modality: int) -> csr_matrix:
-    """int32 [F, N] of ones: the samples of a feature's top tokens in one modality."""
+def top_samples(data: Collected, modality: int, counts_n: Array | None = None) -> csr_matrix:
+    """int32 [F, N] of ones: the samples of a feature's top tokens in one modality.
+
+    Args:
+        counts_n: bool [N], the samples that count; None for all.
+    """
     row = data.examples["top_row"][:, modality]
-    feature, rank = np.nonzero(row >= 0)
+    feature, rank = np.nonzero(row >= 0 if counts_n is None else (row >= 0) & counts_n[row])
     shape = (data.n_features, data.n_samples)
     matrix = csr_matrix((np.ones(len(feature), np.int32), (feature, row[feature, rank])), shape=shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
-
-
-def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: float) -> csr_matrix:
-    """z of the weighted log-odds of each word against the background, CSR [F, W], on the words counted.
-
-    Args:
-        count: how often feature f's evidence has word w. n_f: the number of its pieces of evidence.
-        background_w: how often the word occurs in n_background pieces of background.
-    """
-    matrix = count.tocoo()
-    share = background_w[matrix.col] / n_background
-    a, b = PRIOR * share, PRIOR * (1 - share)
-    here, not_here = matrix.data + a, np.maximum(n_f[matrix.row] - matrix.data, 0) + b
-    elsewhere = background_w[matrix.col] + a
-    not_elsewhere = np.maximum(n_background - background_w[matrix.col], 0) + b
-    with np.errstate(divide="ignore", invalid="ignore"):
-        delta = np.log(here / not_here) - np.log(elsewhere / not_elsewhere)
-        z = delta / np.sqrt(1 / here + 1 / not_here + 1 / elsewhere + 1 / not_elsewhere)
-    return csr_matrix((np.nan_to_num(z, nan=0.0, posinf=0.0), (matrix.row, matrix.col)), shape=count.shape)
 
 
 def promoted_words(logits: Lens, words: Words) -> csr_matrix:
@@ -114,13 +111,17 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     return csr_matrix((bonus, (feature[first], word[first])), shape=(len(logits), len(words.name)))
 
 
-def evidence(data: Collected, words: Words, logits: Lens) -> csr_matrix:
-    """Sum of the witnesses, CSR [F, W]."""
-    tokens, n_f = top_words(data, words)
+def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array) -> csr_matrix:
+    """Sum of the witnesses, CSR [F, W].
+
+    Args:
+        counts_n: bool [N], the samples that may be witnesses.
+    """
+    tokens, n_f = top_words(data, words, counts_n)
     evidence_fw = WITNESSES["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
     df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
     for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
-        tops = top_samples(data, modality)
+        tops = top_samples(data, modality, counts_n)
         count = (tops @ words.in_caption).tocsr()
         evidence_fw = evidence_fw + WITNESSES[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
     # Promoted tokens speak for a word only beside another witness: the lens alone is noise for early layers.
@@ -135,95 +136,28 @@ def _strong(z: csr_matrix) -> csr_matrix:
     return strong
 
 
-def choose(evidence_fw: csr_matrix, words: Words | None = None) -> tuple[Array, Array]:
-    """(best, second) word per feature, −1 where there is none; second only when nearly as good, and none of `words`
-    that overlaps the best."""
-    matrix = evidence_fw.tocoo()
-    order = np.lexsort((matrix.col, -matrix.data, matrix.row))
-    row, column, value = matrix.row[order], matrix.col[order], matrix.data[order]
-    best, second = np.full(evidence_fw.shape[0], -1), np.full(evidence_fw.shape[0], -1)
-    first = run_starts(row)
-    best[row[first]] = column[first]
-    follows = first[(first + 1 < len(row))]
-    follows = follows[(row[follows + 1] == row[follows]) & (value[follows + 1] >= SECOND * value[follows])]
-    second[row[follows]] = column[follows + 1]
-    clashing = [k for k in np.flatnonzero(second >= 0) if words is not None and words.clash(best[k], second[k])]
-    for k in clashing:
-        low, high = np.searchsorted(row, [k, k + 1])
-        near = column[low + 1 : high][value[low + 1 : high] >= SECOND * value[low]]
-        second[k] = next((int(word) for word in near if words is not None and not words.clash(best[k], word)), -1)
-    return best, second
-
-
-class Name(NamedTuple):
-    """A feature's name, and the caption words in it by which it is tested."""
-
-    text: str
-    words: list[int]
-
-
-def detection(data: Collected, words: Words, names: list[Name | None], p999: Array) -> Array:
-    """Balanced accuracy of "the caption has a word of the name" for "the sample activates the feature", on
-    held-out samples.
-
-    Held out: samples that gave the feature no evidence. Activating: a kept maximum over a quarter of p99.9;
-    the others: none at all. NaN where either kind is missing, or the name has no word of a caption.
-    """
-    rows = chosen_rows(list(data.samples.column("sample_id")), HELD_OUT)
-    texts, images = feature_sets(data, rows)
-    any_nf = (texts + images).astype(bool).astype(np.int64).tocsr()
-    maxima = data.maxima_of(rows)
-    strongest = maxima[0].maximum(maxima[1]).tocsr()
-    strongest.data = strongest.data > STRONG * p999[strongest.indices]
-    strong_nf = any_nf.multiply(strongest).tocsr().astype(np.int64)
-    strong_nf.eliminate_zeros()
-    evidence_nf = (
-        sum(top_samples(data, m) for m in (TEXT, IMAGE)).astype(bool).astype(np.int64)[:, rows].T.tocsr()
-    )
-    strong_nf = (strong_nf - strong_nf.multiply(evidence_nf)).tocsr()
-    silent_seen = (any_nf + evidence_nf).astype(bool).astype(np.int64)
-    length_f = np.array([len(name.words) if name else 0 for name in names])
-    column = np.array([word for name in names if name for word in name.words], dtype=np.int64)
-    name_fw = csr_matrix(
-        (np.ones(len(column), np.int64), column, offsets(length_f)),
-        shape=(len(names), len(words.name)),
-    )
-    word_nf = (words.in_caption[rows].astype(np.int64) @ name_fw.T).astype(bool).astype(np.int64).tocsr()
-
-    def total(matrix: csr_matrix) -> Array:
-        return np.asarray(matrix.sum(0)).ravel().astype(np.float64)
-
-    n_strong, n_silent = total(strong_nf), len(rows) - total(silent_seen)
-    hit = total(strong_nf.multiply(word_nf))
-    false = total(word_nf) - total(silent_seen.multiply(word_nf))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = (hit / n_strong + 1 - false / n_silent) / 2
-    return np.where((length_f > 0) & (n_strong > 0) & (n_silent > 0), score, np.nan)
-
-
-def keyword_name(words: Words, best: int, second: int) -> Name:
-    chosen = [best, second] if second >= 0 else [best]
-    return Name(", ".join(words.name[word] for word in chosen), chosen)
-
-
-def fallback(data: Collected, words: Words, feature: int, promoted: list[str]) -> Name:
+def fallback(data: Collected, words: Words, feature: int, promoted: list[str], barred_w: Array) -> Name:
     """A name where no word stands out: its strongest text token, else its first promoted token, else the
-    commonest word of the captions in which it fires."""
+    commonest word of the captions in which it fires.
 
-    def quoted(kind: str, token: str) -> Name:
-        return Name(f"{kind} “{token}”", words.named_in(token))
+    Args:
+        barred_w: bool [W], words that must not name it.
+    """
+
+    def quoted(kind: str, token: str) -> Name | None:
+        own = words.named_in(token)
+        barred = token.strip().lower() in ENGLISH_FUNCTION_WORDS if not own else barred_w[own].all()
+        return None if barred and barred_w.any() else Name(f"{kind} “{token}”", own)
 
     row, position = (int(data.examples[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "position"))
-    if row >= 0 and not is_blank(token := data.token(row, position).strip()):
-        return quoted("token", token)
-    for text in promoted:
-        if has_letters(MARKS.sub("", text)):  # bytes of a character name nothing
-            return quoted("towards", text.strip())
+    if row >= 0 and not is_blank(token := data.token(row, position).strip()) and (name := quoted("token", token)):
+        return name
+    for text in promoted:  # bytes of a character name nothing
+        if has_letters(MARKS.sub("", text)) and (name := quoted("towards", text.strip())):
+            return name
     rows = np.unique(data.examples["top_row"][feature])
-    count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel()
-    if count.any():
-        return quoted("with", words.name[int(count.argmax())])
-    return Name("no word", [])
+    count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel() * ~barred_w
+    return Name(f"with “{words.name[best]}”", [best]) if count[best := int(count.argmax())] else Name("no word", [])
 
 
 def written_name(words: Words, text: str) -> Name:
@@ -232,32 +166,74 @@ def written_name(words: Words, text: str) -> Name:
     return Name(text, [word for word in words.named_in(text) if share[word] <= MOST_COMMON])
 
 
+def keyword_names(
+    data: Collected, words: Words, logits: Lens, verdict_f: Array, trial: Trial, scoring: Array
+) -> list[Name | None]:
+    """A name for every live feature.
+
+    Args:
+        verdict_f: int [F], indices into `VERDICTS`.
+        trial: what chooses among words.
+        scoring: int64, the rows by which names are scored: they are no evidence.
+    """
+    is_witness_n = np.ones(data.n_samples, bool)
+    is_witness_n[scoring] = False
+    barred_w, none_w = is_function_word(words), np.zeros(len(words.name), bool)
+    on_images_f = np.array([VERDICTS[verdict] not in ("text-only", "mostly-text") for verdict in verdict_f], bool)
+    feature_c, word_c = candidates(
+        evidence(data, words, logits, is_witness_n), lambda feature, word: ~(on_images_f[feature] & barred_w[word])
+    )
+    chosen, promoted = choose(feature_c, word_c, trial, words), logits.tokens("promoted")
+    names: list[Name | None] = [None] * data.n_features
+    for k in np.flatnonzero(verdict_f != VERDICTS.index("dead")).tolist():
+        if k in chosen:
+            names[k] = Name(", ".join(words.name[word] for word in chosen[k]), chosen[k])
+        else:
+            names[k] = fallback(data, words, k, promoted[k], barred_w if on_images_f[k] else none_w)
+    return told_apart(names, trial, words, barred_w)
+
+
+def descriptions(data: Collected, words: Words, names: list[Name | None], places: list[str]) -> list[str | None]:
+    """What stands for each live feature's name where it fails.
+
+    Args:
+        places: of each feature, as `place_words` gives it.
+    """
+    samples = [top_samples(data, modality) for modality in (TEXT, IMAGE)]
+    n_fm = np.stack([np.asarray(tops.sum(1)).ravel() for tops in samples], axis=1)
+    share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(data.n_samples, 1)
+    tokens, captions = top_words(data, words)[0], (samples[IMAGE] @ words.in_caption).tocsr()
+    counts = Counts(tokens, captions, n_fm, caption_ends(data), share_w)
+    texts = describe(data, counts, words.name, is_function_word(words), places)
+    return [text if name else None for text, name in zip(texts, names, strict=True)]
+
+
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `labeller` (a URL) and `labeller_model`."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     logits = Lens.from_steps(data)
     words = read_words(list(data.samples.column("text")))
-    best, second = choose(evidence(data, words, logits), words)
-    names: list[Name | None] = [None] * data.n_features
-    promoted = logits.tokens("promoted")
-    live = np.flatnonzero(weigh["verdict"] != VERDICTS.index("dead")).tolist()
-    for k in live:
-        names[k] = (
-            keyword_name(words, int(best[k]), int(second[k]))
-            if best[k] >= 0
-            else fallback(data, words, k, promoted[k])
-        )
+    choosing, scoring = halves(list(data.samples.column("sample_id")))
+    trial = make_trial(data, words.in_caption, weigh["p999"], choosing)
+    names = keyword_names(data, words, logits, weigh["verdict"], trial, scoring)
+    live = [k for k, name in enumerate(names) if name is not None]
     summary: dict[str, Any] = {"method": "keywords"}
+    shown: csr_matrix | None = None
     if options.get("labeller"):
         from precompute.steps.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
+        promoted = logits.tokens("promoted")
         written = model.names(data, live, [[token.strip() for token in promoted[k]] for k in live])
         for k, text in zip(live, written, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)
         n_failed = sum(text is None for text in written)
         summary = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
         say(f"labeller: {len(live) - n_failed} names written, {n_failed} failed and keep their keywords")
+        shown = top_samples(data, TEXT) + top_samples(data, IMAGE)  # the model has seen some of them
+    scored = make_trial(data, words.in_caption, weigh["p999"], scoring, shown)
+    score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
-    save_step(part, "label", score=detection(data, words, names, weigh["p999"]))
+    save_json(part, "description", descriptions(data, words, names, [""] * data.n_features))
+    save_step(part, "label", score=score)
     return {"labels": {**summary, "n": len(live)}}

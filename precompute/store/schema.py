@@ -43,6 +43,8 @@ VERDICT_ALIASES = {
     "unaligned": ("in-context", "weakly-paired", "unpaired"), "too-rare": ("mostly-text", "mostly-image", "rare")
 }  # fmt: skip
 """Verdicts of older versions, and what filters take them for."""
+GOOD_NAME = 0.6
+"""`label_score` below which pages show a feature's description in place of its name."""
 COOCCURRENCE_KINDS = ("text-image", "text-text", "image-image")
 NEIGHBOUR_SPACES = ("decoder", "profile")
 

@@ -171,3 +171,8 @@ def _without_inner(word: list[str]) -> list[str]:
     spelled = [i for i, unit in enumerate(word) if has_letters(unit)]
     inside = range(spelled[0], spelled[-1]) if spelled else range(0)
     return [unit for i, unit in enumerate(word) if not (i in inside and unicodedata.category(unit[0])[0] == "P")]
+
+
+def bare_name(name: str) -> str:
+    """A feature's name without the word in brackets that tells it from others of the same name."""
+    return name.partition(" (")[0]

@@ -26,6 +26,7 @@ from precompute.store.histogram import pack
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.sql import indexed_words
 from precompute.utils.files import TEMPORARY, write_text
+from precompute.utils.text import bare_name
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -188,11 +189,13 @@ def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[RowChunk
     }
     # Null where no step has filled them.
     unknown = np.full(data.n_features, np.nan)
-    others = {"place", "place_share", "family", "mean_cosine", "description", "evidence"}
+    others = {"place", "place_share", "family", "mean_cosine"}
     columns |= {name: weigh.get(name, unknown) for name in {*s.PAIR_FIELDS, *others}}
+    columns["evidence"] = columns["agreement_low"] * columns["label_score"]
+    descriptions = load_json(data.part, "description")
     for chunk in _chunks(data.n_features):
         ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
-        ready["label"] = labels[chunk]
+        ready["label"], ready["description"] = labels[chunk], descriptions[chunk]
         ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
         yield ready
 
@@ -297,7 +300,7 @@ def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int,
     for feature, (label, tokens) in enumerate(zip(labels, logits.tokens("promoted"), strict=True)):
         promoted = " ".join(tokens)
         if label or promoted:
-            yield feature, indexed_words(label or ""), indexed_words(promoted)
+            yield feature, indexed_words(bare_name(label or "")), indexed_words(promoted)
 
 
 def sample_words(data: Collected) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.steps import label
 from precompute.steps.label_words import read_words
+from precompute.steps.names.trial import halves
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.schema import VERDICTS
 from precompute.utils.text import words_of
@@ -28,40 +29,23 @@ def test_live_features_have_a_name_and_dead_ones_none(part: Part) -> None:
     assert [x is None for x in labels] == (verdict == VERDICTS.index("dead")).tolist()
 
 
-def test_detection_score_against_counting(part: Part) -> None:
+def test_label_score_against_counting(part: Part) -> None:
+    """On the samples that gave no evidence: above a quarter of p99.9 is on, up to a tenth is off."""
     data, p999 = part.data, load_step(part.path, "weigh")["p999"]
     got, labels = load_step(part.path, "label")["score"], load_json(part.path, "label")
-    tops, scores = data.examples["top_row"], []
+    scoring = halves([str(record["sample_id"]) for record in data.samples]).scoring
     for word in ("dog", "red", "boat"):
-        for side in range(3):
-            k = word_feature(word) + side
+        for k in range(word_feature(word), word_feature(word) + 3):
             assert labels[k] == word
-            strong, silent = [], []
-            for row in range(data.n_samples):
-                z = max(
-                    [
-                        0.0,
-                        *(
-                            v
-                            for m in (0, 1)
-                            for f, v in zip(*data.events.maxima(row, m), strict=True)
-                            if f == k
-                        ),
-                    ]
-                )
-                if row in tops[k]:
-                    continue
+            on, off = [], []
+            for row in scoring.tolist():
+                z = max(matrix[0, k] for matrix in data.maxima(row, row + 1))
                 has = word in words_of(data.samples[row]["text"])
-                if z > label.STRONG * p999[k]:
-                    strong.append(has)
-                if z == 0:
-                    silent.append(has)
-            if not strong:
-                assert np.isnan(got[k])
-                continue
-            assert got[k] == pytest.approx((np.mean(strong) + 1 - np.mean(silent)) / 2)
-            scores.append(got[k])
-    assert np.mean(scores) > 0.85
+                if z > 0.25 * p999[k]:
+                    on.append(has)
+                elif z <= 0.1 * p999[k]:
+                    off.append(has)
+            assert got[k] == pytest.approx((np.mean(on) + 1 - np.mean(off)) / 2) and got[k] > 0.85
 
 
 def test_a_promoted_word_counts_once_by_its_best_rank() -> None:
@@ -91,48 +75,21 @@ def test_common_words_are_no_evidence() -> None:
     assert abs(z[0]) < 1 and z[1] > 3
 
 
-def test_second_word_only_when_nearly_as_good() -> None:
-    result = csr_matrix(np.array([[0, 5.0, 4.9], [5.0, 1.0, 0], [0, 0, 0]]))
-    best, second = label.choose(result)
-    assert best.tolist() == [1, 0, -1] and second.tolist() == [2, -1, -1]
-
-
-def test_a_name_of_two_words_is_tested_by_either(part: Part) -> None:
-    data = part.data
-    words = read_words([str(record["text"]) for record in data.samples])
-    p999 = load_step(part.path, "weigh")["p999"]
-    k, ids = word_feature("red"), [words.id_of["red"], words.id_of["dog"]]
-    names: list[label.Name | None] = [None] * data.n_features
-    names[k] = label.Name("red, dog", ids)
-    got = label.detection(data, words, names, p999)
-    assert np.isnan(np.delete(got, k)).all()
-    strong, silent = [], []
-    for row in range(data.n_samples):
-        remaining = [z for m in (0, 1) for f, z in zip(*data.events.maxima(row, m), strict=True) if f == k]
-        if row in data.examples["top_row"][k]:
-            continue
-        has = bool({"dog", "red"} & set(words_of(data.samples[row]["text"])))
-        if max(remaining, default=0) > label.STRONG * p999[k]:
-            strong.append(has)
-        if not remaining:
-            silent.append(has)
-    assert strong and got[k] == pytest.approx((np.mean(strong) + 1 - np.mean(silent)) / 2)
-
-
 def test_names_where_no_word_stands_out(part: Part) -> None:
     """Token, promoted token, then the captions' commonest word; a test of each where captions have the word."""
     data, k = Collected(part.path, part.manifest), word_feature("dog")
     words = read_words([str(record["text"]) for record in data.samples])
-    token = label.fallback(data, words, k, [])
+    none = np.zeros(len(words.name), bool)
+    token = label.fallback(data, words, k, [], none)
     assert token == label.Name("token “dog”", [words.id_of["dog"]])
     rows = data.examples["top_row"].copy()
     rows[k, 0] = -1
     data.examples["top_row"] = rows
-    assert label.fallback(data, words, k, ["…", " xyzzy"]) == label.Name("towards “xyzzy”", [])
-    seen = label.fallback(data, words, k, ["…"])
+    assert label.fallback(data, words, k, ["…", " xyzzy"], none) == label.Name("towards “xyzzy”", [])
+    seen = label.fallback(data, words, k, ["…"], none)
     captions = [set(words_of(data.samples[r]["text"])) for r in np.unique(rows[k, 1]) if r >= 0]
     counted = {word: sum(word in caption for caption in captions) for word in words.id_of}
     assert seen.text == f"with “{words.name[seen.words[0]]}”"
     assert counted[words.name[seen.words[0]]] == max(counted.values()) > 1
     rows[k] = -1
-    assert label.fallback(data, words, k, []) == label.Name("no word", [])
+    assert label.fallback(data, words, k, [], none) == label.Name("no word", [])

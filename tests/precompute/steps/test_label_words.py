@@ -10,6 +10,8 @@ from scipy.sparse import csr_matrix
 
 from precompute.steps import label
 from precompute.steps.label_words import LONGEST_HAN, read_words, recurring
+from precompute.steps.names.choice import candidates, choose, log_odds
+from precompute.steps.names.trial import Trial
 from precompute.store.making.unfinished import Collected
 from tests.helpers.unfinished import Part
 
@@ -62,9 +64,12 @@ def test_the_word_that_tells_apart_wins() -> None:
         for thing in things:
             rows = [i for i, pick in enumerate(picks) if pick[0] == thing]
             count = csr_matrix(words.in_caption[rows].sum(0))
-            best, second = label.choose(label.log_odds(count, np.array([len(rows)]), df, 600.0), words)
-            assert words.name[best[0]] == thing
-            assert second[0] < 0 or not set(words.name[best[0]]) & set(words.name[second[0]])
+            evidence = log_odds(count, np.array([len(rows)]), df, 600.0)
+            on = csr_matrix(np.isin(np.arange(600), rows)[None])
+            feature, word = candidates(evidence, lambda feature, word: np.ones(len(feature), bool))
+            first, *second = choose(feature, word, Trial(on, on, words.in_caption), words)[0]
+            assert words.name[first] == thing
+            assert not any(set(words.name[first]) & set(words.name[other]) for other in second)
 
 
 def test_a_name_is_tested_by_its_longest_words() -> None:

@@ -1,0 +1,134 @@
+"""A feature's evidence in words, from the store's own figures: what a page shows where the name fails its test."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from precompute.store.making.unfinished import Collected
+from precompute.store.schema import IMAGE, TEXT
+from precompute.utils.text import is_blank
+from precompute.utils.token_text import MARKS
+from precompute.utils.types import Array
+
+MOSTLY = 0.7
+"""Share of the strongest tokens that are the first of their captions, or the last, for the feature to be called so."""
+NAMED, TIMES_BASE = 0.3, 2.0
+"""Share of the evidence from which a token or a word is named; a word of captions must also be so many times as
+frequent as in all captions."""
+
+
+class Counts(NamedTuple):
+    """What the strongest examples of each feature show."""
+
+    token_fw: csr_matrix
+    """int32 [F, W]: of its strongest text tokens, those that are part of each word."""
+    image_fw: csr_matrix
+    """int32 [F, W]: of its strongest images, those whose caption has each word."""
+    n_fm: Array
+    """int64 [F, 2]: its strongest samples per modality."""
+    end_f: Array
+    """float64 [F, 2]: share of its strongest text tokens that begin their caption, and that end it; NaN without."""
+    share_w: Array
+    """float64 [W]: share of the captions with each word."""
+
+
+def caption_ends(data: Collected) -> Array:
+    """float64 [F, 2]: share of a feature's strongest text tokens that begin their caption, and that end it; NaN where
+    no text activates it."""
+    row, position = (data.examples[f"top_{name}"][:, TEXT] for name in ("row", "position"))
+    rows, where = np.unique(row[row >= 0], return_inverse=True)
+    first, last = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+    for i, sample in enumerate(rows.tolist()):
+        text = np.flatnonzero(data.events.tokens(sample).modality_t == TEXT)
+        first[i], last[i] = text[0], text[-1]
+    n_f = (row >= 0).sum(1)
+    share = np.zeros((2, *row.shape))
+    for i, bound in enumerate((first, last)):
+        share[i][row >= 0] = position[row >= 0] == bound[where.ravel()]
+    with np.errstate(invalid="ignore"):
+        result: Array = (share.sum(2) / n_f).T
+    return result
+
+
+def place_words(place: str | None, grid: tuple[int, int] | None) -> str:
+    """"top-left corner" for "patch 0,0"; "" without a place.
+
+    Args:
+        grid: rows and columns of the map of places.
+    """
+    if place is None:
+        return ""
+    kind, _, number = place.partition(" ")
+    if grid is None:
+        return place
+    at = [int(one) for one in number.split(",")]
+    row, column = (at[0], at[1]) if kind == "patch" else (at[0], None) if kind == "row" else (None, at[0])
+    vertical = "" if row is None else _end(row, grid[0], "top", "bottom")
+    horizontal = "" if column is None else _end(column, grid[1], "left", "right")
+    if kind == "patch":
+        return f"{vertical}-{horizontal} corner" if vertical and horizontal else f"patch {row},{column}"
+    return f"{vertical or horizontal} {kind}" if vertical or horizontal else place
+
+
+def _end(at: int, n: int, low: str, high: str) -> str:
+    return low if at == 0 else high if at == n - 1 else ""
+
+
+def describe(data: Collected, counts: Counts, names: list[str], barred_w: Array, places: list[str]) -> list[str]:
+    """The description of each feature; "" for those without examples.
+
+    Args:
+        names: of the words. barred_w: bool [W], words that tell nothing of an image.
+        places: of each feature, as `place_words` gives it.
+    """
+    image_fw, token_fw = counts.image_fw.tocsr(), counts.token_fw.tocsr()
+    descriptions = []
+    for k, place in enumerate(places):
+        sides = []
+        if n := int(counts.n_fm[k, TEXT]):
+            word = most_frequent(token_fw[k], n)
+            shown = (names[word[0]], word[1]) if word and word[1] >= NAMED else commonest_token(data, k, n)
+            ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
+            on = f"on “{shown[0]}” {_percent(shown[1])}" if shown else "various tokens"
+            sides.append(", ".join([on, *(f"{name} of caption" for name in ends[:1])]))
+        if n := int(counts.n_fm[k, IMAGE]):
+            word = most_frequent(image_fw[k], n, barred_w)
+            stands_out = word and word[1] >= max(NAMED, TIMES_BASE * counts.share_w[word[0]])
+            caption = f"with “{names[word[0]]}” {_percent(word[1])}" if word and stands_out else ""
+            images = f"images {caption}" if caption else "various images"
+            sides.append(", ".join(filter(None, (place, caption))) if place else images)
+        descriptions.append("; ".join(sides))
+    return descriptions
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def commonest_token(data: Collected, feature: int, n: int) -> tuple[str, float] | None:
+    """The token most frequent among the feature's `n` strongest text tokens, and its share; None where it is blank or
+    has less than `NAMED` of them."""
+    row, position = (data.examples[f"top_{name}"][feature, TEXT] for name in ("row", "position"))
+    at = row >= 0
+    token, count = np.unique(data.events.token_id[data.events.sample_token[row[at]] + position[at]], return_counts=True)
+    best = int(count.argmax())
+    text = data.vocabulary[int(token[best])].strip()
+    return None if count[best] < NAMED * n or is_blank(MARKS.sub("", text)) else (text, float(count[best] / n))
+
+
+def most_frequent(count_w: csr_matrix, n: int, barred_w: Array | None = None) -> tuple[int, float] | None:
+    """The word counted most often in a row [1, W], and its share of `n`; of equal ones the first; None without.
+
+    Args:
+        barred_w: bool [W], words that are left out.
+    """
+    word, count = count_w.indices, count_w.data
+    if barred_w is not None:
+        word, count = word[~barred_w[word]], count[~barred_w[word]]
+    if not len(word):
+        return None
+    best = int(np.lexsort((word, -count))[0])
+    return int(word[best]), float(count[best] / n)

@@ -1,0 +1,121 @@
+"""How well words tell the samples that have a feature from those that do not: what chooses a name, and its score.
+
+The samples are divided in two by their ids. The evidence for names and their choice come from one half, their scores
+from the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+from precompute.steps.cooccur import chosen_rows
+from precompute.store.making.unfinished import Collected
+from precompute.utils.ragged import offsets
+from precompute.utils.types import Array
+
+MAX_SAMPLES = 20_000
+ON, OFF = 0.25, 0.1
+"""Of p99.9: a sample has the feature above the first and lacks it up to the second; between them it does not count."""
+FEWEST = 3
+"""Samples that have the feature, and as many that lack it, below which nothing is tested."""
+_ROWS_AT_ONCE, _NAMES_AT_ONCE = 1 << 10, 1 << 13
+
+
+class Trial(NamedTuple):
+    """Which samples of one half have each feature, and what their captions say."""
+
+    on_fn: csr_matrix
+    """bool [F, n]: samples that have the feature."""
+    counted_fn: csr_matrix
+    """bool [F, n]: samples that do not lack it, or do not count; all others lack it."""
+    caption_nw: csr_matrix
+    """int32 [n, W] of ones: words of the captions."""
+
+    def accuracy(self, feature_c: Array, words_c: Sequence[Sequence[int]]) -> Array:
+        """Balanced accuracy of "the caption has one of these words" for "the sample has the feature".
+
+        Args:
+            feature_c: int [c], the feature of each test. words_c: the words of each.
+
+        Returns:
+            float64 [c]; NaN where there are no words, or too few samples of either kind.
+        """
+        parts = [np.zeros(0)]
+        for low in range(0, len(feature_c), _NAMES_AT_ONCE):
+            at = slice(low, low + _NAMES_AT_ONCE)
+            parts.append(self._accuracy(np.asarray(feature_c[at], np.int64), words_c[at]))
+        return np.concatenate(parts)
+
+    def _accuracy(self, feature_c: Array, words_c: Sequence[Sequence[int]]) -> Array:
+        length = np.array([len(words) for words in words_c], np.int64)
+        flat = np.array([word for words in words_c for word in words], np.int64)
+        shape = (len(words_c), self.caption_nw.shape[1])
+        name_cw = csr_matrix((np.ones(len(flat), np.int32), flat, offsets(length)), shape=shape)
+        word_cn = (name_cw @ self.caption_nw.T).astype(bool).tocsr()
+
+        def total(matrix: csr_matrix) -> Array:
+            return np.asarray(matrix.sum(1)).ravel().astype(np.float64)
+
+        on, counted = self.on_fn[feature_c], self.counted_fn[feature_c]
+        n_on, n_off = total(on), self.caption_nw.shape[0] - total(counted)
+        hit, wrong = total(on.multiply(word_cn)), total(word_cn) - total(counted.multiply(word_cn))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = (hit / n_on + 1 - wrong / n_off) / 2
+        return np.where((length > 0) & (n_on >= FEWEST) & (n_off >= FEWEST), score, np.nan)
+
+
+class Halves(NamedTuple):
+    """Samples by what they are for, each int64, rising."""
+
+    choosing: Array
+    """Rows on which names are chosen."""
+    scoring: Array
+    """Rows on which they are scored, and which give no evidence."""
+
+
+def halves(sample_ids: list[str]) -> Halves:
+    """At most `MAX_SAMPLES` samples, divided by a hash of their ids."""
+    rows = chosen_rows(sample_ids, MAX_SAMPLES)
+    is_second = [hashlib.sha256(f"name {sample_ids[row]}".encode()).digest()[0] % 2 == 1 for row in rows.tolist()]
+    second = np.array(is_second, bool)
+    return Halves(rows[~second], rows[second])
+
+
+def make_trial(
+    data: Collected, in_caption: csr_matrix, p999: Array, rows: Array, evidence_fn: csr_matrix | None = None
+) -> Trial:
+    """The test on these samples.
+
+    Args:
+        in_caption: int32 [N, W] of ones. p999: float64 [F] (z).
+        rows: int64 [n].
+        evidence_fn: int32 [F, N], samples that gave a feature evidence: they do not count for it.
+    """
+    starts = range(0, len(rows) or 1, _ROWS_AT_ONCE)
+    blocks = [relative_maxima(data, rows[low : low + _ROWS_AT_ONCE], p999) for low in starts]
+    on, counted = (vstack(parts, format="csr").T.tocsr() for parts in zip(*blocks, strict=True))
+    if evidence_fn is not None:
+        evidence = evidence_fn[:, rows].astype(bool).tocsr()
+        on, counted = (on > on.multiply(evidence)).tocsr(), (counted + evidence).astype(bool).tocsr()
+    return Trial(on, counted, in_caption[rows].tocsr())
+
+
+def relative_maxima(data: Collected, rows: Array, p999: Array) -> tuple[csr_matrix, csr_matrix]:
+    """bool [n, F]: where a feature's largest activation in a sample is above `ON`, and where it is above `OFF`.
+
+    Args:
+        rows: int64 [n]. p999: float64 [F] (z).
+    """
+    text, image = data.maxima_of(rows)
+    largest = text.maximum(image).tocoo()
+    above = []
+    for share in (ON, OFF):
+        is_above = largest.data > share * p999[largest.col]
+        at = (largest.row[is_above], largest.col[is_above])
+        above.append(csr_matrix((np.ones(len(at[0]), bool), at), shape=largest.shape))
+    return above[0], above[1]
