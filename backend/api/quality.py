@@ -11,7 +11,7 @@ from backend.deps import Cached, StoreDep
 from backend.schemas.common import Page, ScoreName
 from backend.schemas.samples import Flag, Score
 from precompute.errors import SaevxError
-from precompute.scoring.filter import best_rows, filter_store
+from precompute.scoring.filter import filter_store
 from precompute.store.opening import StoreUnreadable
 from precompute.store.schema import FLAGS
 
@@ -58,7 +58,7 @@ def get_filter(
 ) -> StreamingResponse:
     names = flag_names(flags)
     try:
-        n_kept = len(best_rows(store.store, by=by, keep=keep, flags=names))
+        n_kept = len(store.store.quality.best_rows(by=by, keep=keep, flags=names))
         lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
     except StoreUnreadable:
         raise

@@ -16,7 +16,6 @@ from backend.schemas.common import FlagName, ScoreName
 from backend.schemas.samples import Score
 from backend.stores import OpenStore
 from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
-from precompute.scoring.filter import best_rows
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -101,6 +100,7 @@ class Selection(NamedTuple):
 
 def selected(open_store: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
     """How many samples `GET /filter` would stream, and the score at the cut."""
-    rows = best_rows(open_store.store, by=by, keep=keep, flags=quality_api.flag_names(flags))
-    values = open_store.store.quality.score_values(by)[rows]
+    store_quality = open_store.store.quality
+    rows = store_quality.best_rows(by=by, keep=keep, flags=quality_api.flag_names(flags))
+    values = store_quality.score_values(by)[rows]
     return Selection(len(rows), float(values.min()) if len(rows) else None)

@@ -23,6 +23,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, NUMBERS, OBJECTS, SHAPES, SIZE, Scene, make_scene
+from precompute.utils.files import write_text
 
 N_DEMO = 1500
 # How many of 1,500 pairs are spoilt, and how.
@@ -133,7 +134,7 @@ def build_dataset(
             rows.append(json.dumps(row, ensure_ascii=False))
             if len(rows) % 500 == 0:
                 say(f"  {len(rows)} of {n_samples} scenes drawn")
-    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
 
 
 @contextmanager

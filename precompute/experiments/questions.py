@@ -7,7 +7,6 @@ writes DIR/images/*.png and DIR/metadata.jsonl: `file_name`, `text` (the questio
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from pydantic_settings import CliPositionalArg
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, ask, make_scene
+from precompute.demo.training.scene_data import write_rows
 from precompute.errors import SaevxError
 from precompute.experiments.script import run_script
 from precompute.utils.command_line import CommandOptions, Count
@@ -75,13 +75,13 @@ def write(folder: Path, n: int) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise SaevxError(f"{folder} is not empty: choose another folder or delete it.")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    lines = []
+    rows = []
     for one in questions(n):
         name = f"images/{one.scene.index}.png"
         draw(one.scene).save(folder / name, compress_level=1)
         row = {"file_name": name, "text": one.text, "answer": one.answer, "kind": one.kind}
-        lines.append(json.dumps({**row, "id": f"question-{one.scene.index}"}, ensure_ascii=False))
-    (folder / "metadata.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        rows.append({**row, "id": f"question-{one.scene.index}"})
+    write_rows(folder / "metadata.jsonl", rows)
 
 
 class Options(CommandOptions):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from precompute.errors import SaevxError
 from precompute.utils.command_line import CommandOptions, WrongUsage, run_command
+from precompute.utils.files import write_json
 
 
 def run_script(options: type[CommandOptions], doc: str | None) -> None:
@@ -32,3 +35,8 @@ def run_script(options: type[CommandOptions], doc: str | None) -> None:
     except (SaevxError, WrongUsage) as error:
         print(f"saevx: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
+
+
+def update_result(path: Path, **parts: Any) -> None:
+    """Replace these parts of a JSON result file; the others stay."""
+    write_json(path, {**(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}), **parts})

@@ -8,7 +8,6 @@ figures go to the same file, under `development`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.demo.drawing import draw
-from precompute.experiments.script import run_script
+from precompute.experiments.script import run_script, update_result
 from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, separability
 from precompute.live.engine import load_sae
 from precompute.model.batch import IMAGE, TEXT, Pair
@@ -62,10 +61,7 @@ class Options(CommandOptions):
     seed: int = 700_000
 
     def cli_cmd(self) -> None:
-        result = json.loads(self.out.read_text()) if self.out.exists() else {}
-        result["development"] = run(self)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        update_result(self.out, development=run(self))
 
 
 class Read(NamedTuple):

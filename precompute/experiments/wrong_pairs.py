@@ -22,8 +22,9 @@ import torch
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.scene_data import write_rows
 from precompute.errors import SaevxError
-from precompute.experiments.script import run_script
+from precompute.experiments.script import run_script, update_result
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
@@ -58,10 +59,7 @@ class Options(CommandOptions):
     seed: int = 0
 
     def cli_cmd(self) -> None:
-        before = json.loads(self.out.read_text()) if self.out.exists() else {}
-        result = {**before, **run(self)}  # what token_support wrote stays
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        update_result(self.out, **run(self))  # what token_support wrote stays
 
 
 class Case(NamedTuple):
@@ -103,8 +101,8 @@ def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
             for side, text in (("right", case.right), ("wrong", case.wrong)):
                 alone.append({"id": f"{i}-{side}", "text": text})
                 with_image_rows.append({**alone[-1], "file_name": name})
-        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in with_image_rows))
-        (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alone))
+        write_rows(folder / "metadata.jsonl", with_image_rows)
+        write_rows(folder / "captions.jsonl", alone)
         with_image = scores_of(folder, folder / "beside.jsonl", demo)
         without = scores_of(folder / "captions.jsonl", folder / "alone.jsonl", demo)
     result = []

@@ -48,6 +48,13 @@ def _limit(multiple: float | None, median: float | None) -> float:
     return float("inf") if multiple is None or median is None else float(multiple * median)
 
 
+def median_norm(hidden_td: Tensor) -> float | None:
+    """Median ‖h‖ of the finite tokens of h [t, d]; None without one."""
+    norm_t = hidden_td.norm(dim=-1)
+    finite_t = norm_t[torch.isfinite(norm_t)]
+    return float(np.median(finite_t.cpu().numpy())) if len(finite_t) else None
+
+
 def mark_sinks(modality: Array, norm: Array, sink_norm: tuple[float, float]) -> Array:
     """uint8, of the shape of both: the modality, or SINK for tokens whose norm is above their modality's limit."""
     kind = modality.copy()
@@ -95,10 +102,8 @@ def calibrate(
     for name, modality in MODALITIES.items():
         hidden_td = torch.cat(hidden_m[modality])
         n_tokens += len(hidden_td)
-        norm_t = hidden_td.norm(dim=-1)
-        finite_t = norm_t[torch.isfinite(norm_t)]
-        median[name] = float(np.median(finite_t.cpu().numpy())) if len(finite_t) else None
-        keep_t = torch.isfinite(hidden_td).all(dim=-1) & (norm_t <= _limit(multiple, median[name]))
+        median[name] = median_norm(hidden_td)
+        keep_t = torch.isfinite(hidden_td).all(dim=-1) & (hidden_td.norm(dim=-1) <= _limit(multiple, median[name]))
         counted.append(hidden_td[keep_t])
     if n_tokens and set(median.values()) == {None}:
         raise SaevxError(no_finite(layer))

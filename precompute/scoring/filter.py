@@ -16,72 +16,13 @@ from sqlalchemy import select
 from precompute.errors import SaevxError
 from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
+from precompute.store.quality import best, check_keep, flag_and_limit
 from precompute.store.reader import Store
-from precompute.store.sql import fetch, fetch_plain, scalars
+from precompute.store.sql import fetch, fetch_plain
 from precompute.utils.types import Array
 
 Format = Literal["ids", "jsonl"]
 _CHUNK = 500
-
-
-def best_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
-    """Rows kept, ascending: of the samples that none of `flags` raises, the `keep` percent with the highest
-    score.
-
-    Ties go to the smaller row; samples without the score come last. The number is rounded to the nearest.
-
-    Args:
-        keep: percent, 0–100.
-        flags: names of flags; `name:value` takes another threshold than the stored one.
-
-    Raises:
-        SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
-    """
-    _check_keep(keep)
-    score = store.quality.score_values(by)
-    if np.isnan(score).all():
-        raise SaevxError(
-            f"This store has no {by!r} score: run `saevx precompute` with it, or choose another."
-        )
-    allowed = np.ones(len(score), dtype=bool)
-    threshold = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
-    for flag_option in flags:
-        name, limit = _flag_and_limit(flag_option, threshold)
-        column = s.samples.c[s.flag_column(name)]
-        raised = scalars(store.engine, select(s.samples.c.row).where(column > limit))
-        allowed[np.fromiter(raised, np.int64)] = False
-    return best(score, allowed, keep)
-
-
-def _check_keep(keep: float) -> None:
-    if not 0 <= keep <= 100:
-        raise SaevxError(f"{keep:g} is no percentage of pairs to keep: give one from 0 to 100.")
-
-
-def best(score: Array, allowed: Array, keep: float) -> Array:
-    """Of the rows allowed, the `keep` percent with the highest score, ascending; NaN comes last, ties go to the
-    smaller row, and the number is rounded to the nearest."""
-    rows = np.flatnonzero(allowed)
-    value = np.nan_to_num(score[rows], nan=-np.inf)
-    n = int(np.floor(len(rows) * keep / 100 + 0.5))
-    if n in (0, len(rows)):
-        return rows[:n]
-    cut = np.partition(value, len(rows) - n)[len(rows) - n]  # the n-th largest; no need to sort a million for it
-    above = value > cut
-    level = np.flatnonzero(value == cut)[: n - int(above.sum())]
-    above[level] = True
-    chosen: Array = rows[above]
-    return chosen
-
-
-def _flag_and_limit(flag_option: str, threshold: dict[str, float]) -> tuple[str, float]:
-    name, colon, value = flag_option.partition(":")
-    if name not in threshold:
-        raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
-    try:
-        return name, float(value) if colon else threshold[name]
-    except ValueError:
-        raise SaevxError(f"{flag_option!r} is no flag with a threshold: write {name}:0.9, say.") from None
 
 
 def filter_store(
@@ -90,14 +31,13 @@ def filter_store(
     """Lines of the kept samples in the data's order, each ending in a newline.
 
     Args:
-        format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`,
-        `text` and
+        format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`, `text` and
             the score under its name, which `datasets.load_dataset("json", …)` loads back.
 
     Raises:
-        SaevxError: as `kept_rows`, or an id with a line break is kept and `format` is "ids".
+        SaevxError: as `best_rows`, or an id with a line break is kept and `format` is "ids".
     """
-    rows = best_rows(store, by=by, keep=keep, flags=flags)
+    rows = store.quality.best_rows(by=by, keep=keep, flags=flags)
     if format == "ids":
         broken = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
         for _, sample_id in (one for one in broken if one[0] in rows):
@@ -128,13 +68,13 @@ def filter_file(
     """As `filter_store`, from a file of `saevx score`; one number a pair is all that is held in memory.
 
     Raises:
-        SaevxError: as `kept_rows`, or the file is none of `saevx score`.
+        SaevxError: as `best_rows`, or the file is none of `saevx score`.
     """
-    _check_keep(keep)
+    check_keep(keep)
     if by not in s.SCORES:
         raise SaevxError(f"Unknown score {by!r}: use one of {', '.join(s.SCORES)}.")
     column = s.score_column(by)
-    limits = [_flag_and_limit(flag_option, dict.fromkeys(s.FLAGS, np.nan)) for flag_option in flags]
+    limits = [flag_and_limit(option) for option in flags]
     scores, allowed = array("d"), bytearray()
     for item in rows_of(path, (column, "flags", *(s.flag_column(name) for name, _ in limits))):
         scores.append(np.nan if item[column] is None else item[column])
@@ -153,9 +93,9 @@ def filter_file(
             yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"
 
 
-def _raised(item: dict[str, Any], name: str, limit: float) -> bool:
-    """Is the flag raised: by the store's own threshold where `limit` is NaN, else above `limit`?"""
-    if np.isnan(limit):
+def _raised(item: dict[str, Any], name: str, limit: float | None) -> bool:
+    """Is the flag raised: by the store's own threshold where `limit` is None, else above `limit`?"""
+    if limit is None:
         return name in item["flags"]
     value = item[s.flag_column(name)]
     return value is not None and value > limit

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from precompute.sae.reconstruction import fvu as sae_fvu
+from precompute.sae.reconstruction import variation
 from precompute.scoring.flags import (
     DESCRIPTIONS,
     MISMATCH_SCORES,
@@ -53,10 +55,11 @@ class Variance(NamedTuple):
 def variance_of(data: Collected) -> Variance:
     result = Variance({}, {})
     for name in MODALITIES:
-        n = float(data.sample[f"n_{name}"].sum())
-        total = data.sample[f"sq_{name}"].sum() - (data.sample[f"sum_{name}_d"] ** 2).sum() / n if n else 0.0
-        result.fvu[name] = float(data.sample[f"sse_{name}"].sum() / total) if total > 0 else None
-        result.variance[name] = float(total / n) if total > 0 else None
+        n = data.sample[f"n_{name}"].sum()
+        sums = data.sample[f"sq_{name}"].sum(), data.sample[f"sum_{name}_d"], n
+        varies = float(variation(*sums))
+        result.fvu[name] = float(sae_fvu(data.sample[f"sse_{name}"].sum(), *sums)) if varies > 0 else None
+        result.variance[name] = varies / n if varies > 0 else None
     return result
 
 

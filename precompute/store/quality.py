@@ -1,13 +1,14 @@
-"""`store.quality`: scores and flags of the samples, their thresholds and reasons."""
+"""`store.quality`: scores and flags of the samples, thresholds, reasons, and the rows that a filter keeps."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, and_, select
+from sqlalchemy import ColumnElement, Row, and_, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -43,6 +44,12 @@ class Quality:
                 return flag
         raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
 
+    def exceeds(self, name: str, threshold: float | None = None) -> ColumnElement[bool]:
+        """The condition on the table `samples` that a sample's score of a flag is above the flag's threshold, or above
+        another. Raises SaevxError where there is no such flag."""
+        limit = self.flag(name)["threshold"] if threshold is None else threshold
+        return s.samples.c[s.flag_column(name)] > limit
+
     def raised(self, row: int, name: str, score: float) -> Item:
         """A flag that a sample has, with the sample's score and the reason: {name, title, score, threshold, reason}."""
         flag = self.flag(name)
@@ -77,6 +84,27 @@ class Quality:
             self._score_values[name] = np.fromiter(values, np.float64, self._core.n_samples)
         return self._score_values[name]
 
+    def best_rows(self, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
+        """int64 [K], rising: rows of the `keep` percent with the highest score, of the samples that none of `flags`
+        marks. Ties, missing scores and the rounding are those of `best`.
+
+        Args:
+            keep: percent, 0–100.
+            flags: names of flags; `name:value` takes another threshold than the stored one.
+
+        Raises:
+            SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
+        """
+        check_keep(keep)
+        score = self.score_values(by)
+        if np.isnan(score).all():
+            raise SaevxError(f"This store has no {by!r} score: run `saevx precompute` with it, or choose another.")
+        allowed = np.ones(len(score), dtype=bool)
+        for option in flags:
+            query = select(s.samples.c.row).where(self.exceeds(*flag_and_limit(option)))
+            allowed[np.fromiter(scalars(self._core.engine, query), np.int64)] = False
+        return best(score, allowed, keep)
+
     def score_median(self, name: str) -> float:
         """The median of a score over all samples, NaN where no sample has the score."""
         value = self._score_rows[name].median
@@ -94,6 +122,43 @@ class Quality:
     @cached_property
     def _score_rows(self) -> dict[str, Row[Any]]:
         return {r.name: r for r in self._core.rows(select(s.scores))}
+
+
+def check_keep(keep: float) -> None:
+    """Raises SaevxError for what is no percentage."""
+    if not 0 <= keep <= 100:
+        raise SaevxError(f"{keep:g} is no percentage of pairs to keep: give one from 0 to 100.")
+
+
+def flag_and_limit(option: str) -> tuple[str, float | None]:
+    """The flag and the threshold of NAME:THRESHOLD; None where NAME stands alone. Raises SaevxError for others."""
+    name, colon, value = option.partition(":")
+    if name not in s.FLAGS:
+        raise SaevxError(f"Unknown flag {name!r}: use one of {', '.join(s.FLAGS)}.")
+    try:
+        return name, float(value) if colon else None
+    except ValueError:
+        raise SaevxError(f"{option!r} is no flag with a threshold: write {name}:0.9, say.") from None
+
+
+def best(score: Array, allowed: Array, keep: float) -> Array:
+    """int64 [K], rising: of the rows allowed, the `keep` percent with the highest score, the number rounded to the
+    nearest; NaN comes last, ties go to the smaller row.
+
+    Args:
+        score: float64 [N]. allowed: bool [N].
+    """
+    rows = np.flatnonzero(allowed)
+    value = np.nan_to_num(score[rows], nan=-np.inf)
+    n = int(np.floor(len(rows) * keep / 100 + 0.5))
+    if n in (0, len(rows)):
+        return rows[:n]
+    cut = np.partition(value, len(rows) - n)[len(rows) - n]  # the n-th largest; no need to sort a million for it
+    above = value > cut
+    level = np.flatnonzero(value == cut)[: n - int(above.sum())]
+    above[level] = True
+    chosen: Array = rows[above]
+    return chosen
 
 
 def _distribution(row: Row[Any]) -> Item:

@@ -90,7 +90,7 @@ class Samples:
             known = self._quality.flag(flag)
             total = known["count"]
             limit_of_flag = known["threshold"] if threshold is None else threshold
-            where.append(c[s.flag_column(flag)] > limit_of_flag)
+            where.append(self._quality.exceeds(flag, limit_of_flag))
         names = None if ids is None else [str(i) for i in ids]
         if names is not None:
             where.append(c.sample_id.in_(names))

@@ -13,7 +13,8 @@ from torch import Tensor
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene
 from precompute.demo.training.words import ALL_WORDS, f1, patches_of
-from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.batch import IMAGE, SINK, TEXT, Pair
+from precompute.model.calibration import MODALITIES, mark_sinks, median_norm, sink_limits, token_norms
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 
@@ -64,20 +65,10 @@ def gather(mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0) -> T
             scene.append(np.full(len(modality_t), begin + b))
             label.append(label_tw)
     hidden_td, modality_t = torch.cat(hidden), np.concatenate(modality)
-    keep_t = not_sinks(hidden_td, modality_t, sink_multiple)
-    own_t = keep_t.numpy()
-    return Tokens(hidden_td[keep_t], modality_t[own_t], np.concatenate(scene)[own_t], np.concatenate(label)[own_t])
-
-
-def not_sinks(hidden_td: Tensor, modality_t: NDArray[np.uint8], multiple: float) -> Tensor:
-    """bool [t]: norm at most `multiple` times the median norm of the token's modality."""
-    norm_t = hidden_td.norm(dim=1)
-    keep = torch.ones(len(norm_t), dtype=torch.bool)
-    for code in (TEXT, IMAGE):
-        of_code = torch.from_numpy(modality_t == code)
-        if of_code.any():
-            keep &= ~of_code | (norm_t <= multiple * norm_t[of_code].median())
-    return keep
+    median = {name: median_norm(hidden_td[torch.from_numpy(modality_t == m)]) for name, m in MODALITIES.items()}
+    own_t = mark_sinks(modality_t, token_norms(hidden_td), sink_limits(sink_multiple, median)) != SINK
+    scene_t, label_tw = np.concatenate(scene), np.concatenate(label)
+    return Tokens(hidden_td[torch.from_numpy(own_t)], modality_t[own_t], scene_t[own_t], label_tw[own_t])
 
 
 @torch.inference_mode()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from precompute.data import Data as Rows
-from precompute.data import read
 from precompute.demo.assemble import base_lm
-from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.scene_data import write_pairs, write_rows
 from precompute.experiments.figure3.options import Figure3Options
+from precompute.utils.files import atomic_folder, write_text
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """What the demo's model puts around a text without an image."""
@@ -49,11 +46,9 @@ def make_base(folder: Path) -> Path:
     """The unchanged language model, told to put around a text what the demo's model puts there: both are then asked
     the same, token for token."""
     if not folder.exists():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(base_lm(), part)
-        (part / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-        part.rename(folder)
+        with atomic_folder(folder) as part:
+            shutil.copytree(base_lm(), part, dirs_exist_ok=True)
+            write_text(part / "chat_template.jinja", CHAT_TEMPLATE)
     return folder
 
 
@@ -62,23 +57,21 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
 
     A held-out text is none of the training texts, word for word: scenes differ more than their captions do."""
     if not folder.exists():
-        part = Data.at(folder.with_suffix(".part"))
-        shutil.rmtree(part.text.parent, ignore_errors=True)
-        part.text.parent.mkdir(parents=True)
         plain, test_plain = plain_texts(o)
         captions, pairs = enough(plain, o.tokens)
         rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", plain)]
-        write(part.text, rows)
         alone = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
-        write_pairs(part.pairs, pairs)
-        write(part.alone, [*alone, *plain_rows("plain", plain)])
         known = {row["text"] for row in rows}
         test = list(islice((s for s in scenes("validation") if s.caption not in known), o.n_test))
         test_rows = [text_row(f"validation-{scene.index}", scene.caption) for scene in test]
         others = [text for text in test_plain if text not in known]
-        write(part.test_text, [*test_rows, *plain_rows("test-plain", others)])
-        write_pairs(part.test_pairs, test)
-        part.text.parent.rename(folder)
+        with atomic_folder(folder) as part_folder:
+            part = Data.at(part_folder)
+            write_rows(part.text, rows)
+            write_pairs(part.pairs, pairs)
+            write_rows(part.alone, [*alone, *plain_rows("plain", plain)])
+            write_rows(part.test_text, [*test_rows, *plain_rows("test-plain", others)])
+            write_pairs(part.test_pairs, test)
     return Data.at(folder)
 
 
@@ -131,28 +124,3 @@ def text_row(sample_id: str, text: str) -> dict[str, str]:
 
 def plain_rows(name: str, texts: list[str]) -> list[dict[str, str]]:
     return [text_row(f"{name}-{i}", text) for i, text in enumerate(texts)]
-
-
-def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    """JSONL."""
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def write_pairs(folder: Path, scenes: list[Scene]) -> None:
-    """An imagefolder of scenes."""
-    (folder / "images").mkdir(parents=True)
-    rows = []
-    for scene in scenes:
-        name = f"images/{scene.index:05d}.png"
-        draw(scene).save(folder / name, compress_level=1)
-        rows.append({"file_name": name, **text_row(f"{scene.split}-{scene.index}", scene.caption)})
-    write(folder / "metadata.jsonl", rows)
-
-
-def mixed(data: Data) -> Rows:
-    """What the SAE-V learns from: pairs and texts in one. A source's rows all have an image or none has, so these
-    are two."""
-    pairs, texts = read(str(data.pairs)), read(str(data.alone))
-    moved = [replace(row, index=len(pairs.rows) + i) for i, row in enumerate(texts.rows)]
-    return pairs._replace(rows=[*pairs.rows, *moved])

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from precompute.demo.training.scene_data import pairs_and_texts
 from precompute.errors import SaevxError
-from precompute.experiments.figure3.data import Data, make_base, make_data, mixed
+from precompute.experiments.figure3.data import Data, make_base, make_data
 from precompute.experiments.figure3.language import language_model
 from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.batch import Batch
@@ -29,7 +30,10 @@ from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions
 from precompute.training.evaluate import Shared, evaluate
 from precompute.training.train import TRAINING, train
+from precompute.utils.files import write_text
+from precompute.utils.ownership import claim_folder
 from precompute.utils.progress import say
+from precompute.utils.provenance import fingerprint
 
 SAES = ("sae-base", "sae-mllm", "sae-v")
 """Trained on text in the base model, on the same text in the multimodal model, on its image and text."""
@@ -52,7 +56,7 @@ def run(o: Figure3Options) -> None:
         raise SaevxError(f"{o.demo} holds no demo: run `saevx demo --dir {o.demo} --no-serve`, or name its folder.")
     options = o.model_dump(mode="json", exclude={"demo", "work", "out", "seeds"})
     run_settings = {"options": options, "model": mark.read_text()}
-    claim(o.work, run_settings)
+    claim_folder(o.work, fingerprint(**run_settings), STARTED, what="experiment", of="options or another model")
     results = Results(o.out, run_settings)
     bench = Bench(o, make_base(o.work / "base"), mllm, make_data(o.work / "data", o))
     if not results.has(line="language-model"):
@@ -120,7 +124,8 @@ class Bench:
             buffer_tokens=min(MAX_BUFFER, steps * o.batch_size), log_every=max(1, steps // 10),
             dead_window=max(1, steps // 5), seed=seed, device=o.device, dtype=o.dtype,
         )  # fmt: skip
-        train(options, self.readers[model], mixed(self.data) if sae == "sae-v" else None)
+        data = pairs_and_texts(self.data.pairs, self.data.alone) if sae == "sae-v" else None
+        train(options, self.readers[model], data)
         return since(start)
 
     def evaluate(self, sae: Path, setting: str) -> Line:
@@ -155,7 +160,7 @@ class Results:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
         if whole != text:
-            path.write_text(whole, encoding="utf-8")
+            write_text(path, whole)
         try:
             self.lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
         except ValueError as error:
@@ -175,18 +180,6 @@ class Results:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded(line), ensure_ascii=False) + "\n")
         self.lines.append(line)
-
-
-def claim(work: Path, run_settings: Line) -> None:
-    """Data and SAEs in a work folder are those of one set of options and one model."""
-    started = work / STARTED
-    if not started.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        started.write_text(json.dumps(run_settings, indent=1) + "\n", encoding="utf-8")
-    elif json.loads(started.read_text(encoding="utf-8")) != run_settings:
-        raise SaevxError(
-            f"{work} holds data and SAEs of a run with other options or another model: choose another --work."
-        )
 
 
 def rounded(value: Any) -> Any:

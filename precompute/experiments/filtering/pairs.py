@@ -3,7 +3,6 @@ another's caption."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from precompute.demo.dataset import strangers
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.scene_data import write_rows
 
 FIRST_PAIR = 50_000
 """The adapter was trained on train scenes below 11,000, the SAE-V on some of these."""
@@ -54,7 +54,7 @@ def write_pairs(folder: Path, pairs: list[Pair]) -> None:
         name = image_name(pair.sample_id)
         draw(pair.scene).save(folder / name, compress_level=1)
         rows.append({"file_name": name, "text": pair.caption, "id": pair.sample_id, "swapped": pair.swapped})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(folder / "metadata.jsonl", rows)
 
 
 def held_out(n: int) -> list[Scene]:

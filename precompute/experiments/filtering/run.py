@@ -22,10 +22,10 @@ from precompute.experiments.filtering.options import FilteringOptions
 from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs, write_pairs
 from precompute.experiments.filtering.student import ORDER, Bench
 from precompute.options.score import ScoreOptions
-from precompute.scoring.filter import best
 from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
 from precompute.scoring.scores import chance
+from precompute.store.quality import best
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, score_column
 from precompute.utils.progress import say

@@ -14,6 +14,7 @@ from precompute.experiments.report import features as features
 from precompute.experiments.report import tasks as tasks
 from precompute.experiments.script import run_script
 from precompute.utils.command_line import CommandOptions
+from precompute.utils.files import atomic_write, write_text
 
 PAGE = Path("docs/results.md")
 IMAGES = Path("docs/img")
@@ -58,9 +59,10 @@ class Options(CommandOptions):
             if stale:
                 raise SaevxError(f"{stale[0]} is stale: run python -m precompute.experiments.report.")
             return
-        PAGE.write_text(after, encoding="utf-8")
+        write_text(PAGE, after)
         for name, svg in plots.items():
-            (IMAGES / name).write_bytes(svg)
+            with atomic_write(IMAGES / name) as file:
+                file.write(svg)
 
 
 def main() -> None:

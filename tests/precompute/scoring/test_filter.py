@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.scoring.filter import best_rows, filter_store
+from precompute.scoring.filter import filter_store
 from precompute.store.reader import Store
 
 
 @pytest.mark.parametrize("keep", [0, 12.5, 50, 100])
 def test_keeps_the_best(made_up: Store, keep: float) -> None:
     score = made_up.quality.score_values("pooled-cosine")
-    rows = best_rows(made_up, by="pooled-cosine", keep=keep)
+    rows = made_up.quality.best_rows(by="pooled-cosine", keep=keep)
     assert len(rows) == round(200 * keep / 100) and (np.diff(rows) > 0).all()
     rest = np.setdiff1d(np.arange(200), rows)
     if len(rows) and len(rest):
@@ -24,17 +24,17 @@ def test_keeps_the_best(made_up: Store, keep: float) -> None:
 
 
 def test_flagged_pairs_go_first(made_up: Store) -> None:
-    rows = best_rows(made_up, by="random", keep=100, flags=["mismatch", "empty-text"])
+    rows = made_up.quality.best_rows(by="random", keep=100, flags=["mismatch", "empty-text"])
     bad = {
         i["row"] for flag in ("mismatch", "empty-text") for i in made_up.samples.list(flag=flag, limit=200).items
     }
     assert bad and set(rows.tolist()) == set(range(200)) - bad
-    half = best_rows(made_up, by="random", keep=50, flags=["mismatch", "empty-text"])
+    half = made_up.quality.best_rows(by="random", keep=50, flags=["mismatch", "empty-text"])
     assert len(half) == int(np.floor(len(rows) / 2 + 0.5)) and set(half.tolist()) <= set(rows.tolist())
 
 
 def test_a_flag_with_its_own_threshold(made_up: Store) -> None:
-    strict = best_rows(made_up, by="random", keep=100, flags=["mismatch:0.3"])
+    strict = made_up.quality.best_rows(by="random", keep=100, flags=["mismatch:0.3"])
     bad = {i["row"] for i in made_up.samples.list(flag="mismatch", threshold=0.3, limit=1000).items}
     assert set(strict.tolist()) == set(range(200)) - bad
     low, high = (made_up.samples.list(flag="mismatch", threshold=one, limit=1).total for one in (0.3, 0.8))
@@ -44,7 +44,7 @@ def test_a_flag_with_its_own_threshold(made_up: Store) -> None:
 def test_samples_without_the_score_go_first(made_up: Store) -> None:
     missing = np.flatnonzero(np.isnan(made_up.quality.score_values("caption-nll")))
     assert len(missing)
-    rows = best_rows(made_up, by="caption-nll", keep=90)
+    rows = made_up.quality.best_rows(by="caption-nll", keep=90)
     assert not set(rows) & set(missing.tolist())
 
 
@@ -55,7 +55,7 @@ def test_jsonl_loads_back_with_its_fields(made_up: Store, tmp_path: Path) -> Non
     table = datasets.load_dataset(
         "json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")
     )
-    rows = best_rows(made_up, by="pooled-cosine", keep=30, flags=["mismatch"])
+    rows = made_up.quality.best_rows(by="pooled-cosine", keep=30, flags=["mismatch"])
     assert table["id"][:] == [f"s{row:05d}" for row in rows]
     assert {"text", "planted", "drawn", "pooled-cosine"} <= set(table.column_names)
     np.testing.assert_allclose(table["pooled-cosine"][:], made_up.quality.score_values("pooled-cosine")[rows])
@@ -80,4 +80,4 @@ def test_ids(made_up: Store) -> None:
 )
 def test_wrong_options(made_up: Store, options: dict, words: str) -> None:
     with pytest.raises(SaevxError, match=words):
-        best_rows(made_up, **options)
+        made_up.quality.best_rows(**options)
