@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs, NoDecode
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
 
-from backend.settings import AllowedHost
+from backend.settings import ServerOptions
 from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError, checkout_only
-from precompute.options.shared import Dtype, Quantize, SaeFormat
-from precompute.utils.command_line import CommandOptions, Paths, UrlPath, from_environment
+from precompute.utils.command_line import CommandOptions, Paths, from_environment
 from precompute.utils.ownership import exclusive
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +35,7 @@ Port = Field(default=8000, ge=0, le=65535)
 Host = Annotated[str, Field(min_length=1)]
 
 
-class Serve(CommandOptions):
+class Serve(ServerOptions, CommandOptions):
     """Show finished stores in the browser and over the API."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -47,31 +46,6 @@ class Serve(CommandOptions):
     """Address to listen on; 0.0.0.0 is every address of this machine. There is no login."""
     port: int = Port
     """Port to listen on; 0 takes a free port."""
-    live: bool = True
-    """Load the model, for search by image, scoring and steering; everything else works without it."""
-    root_path: UrlPath = ""
-    """Path under which a proxy shows this server, such as /saevx."""
-    allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
-    """Further name by which browsers may reach the server, such as the name of a proxy; may be given several times.
-    *.DOMAIN is every name below DOMAIN, * is any name. The machine's names and IP addresses always work."""
-    model: str | None = None
-    """Model folder or hub id for live requests; default: the one the store was made with."""
-    sae: str | None = None
-    """SAE folder for live requests; default: the one the store was made with."""
-    sae_format: SaeFormat = "auto"
-    """File format of that SAE, as for `saevx precompute`; auto: as in the store, or recognised from its files."""
-    device: str = "auto"
-    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: Dtype = "auto"
-    """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
-    """Device map of accelerate, such as auto, to spread the model over several devices."""
-    quantize: Quantize | None = None
-    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
-    queue: int = Field(default=8, ge=1)
-    """Live requests that may wait; further requests are answered 503."""
-    max_upload_mb: float = Field(default=16, gt=0)
-    """Largest request body, in MB."""
 
     def cli_cmd(self) -> None:
         from backend.serve import serve

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from precompute.options.shared import Quantize, SaeFormat
+from precompute.options.shared import Dtype, Quantize, SaeFormat
 from precompute.utils.command_line import UrlPath
 
 EVERY = "*"
@@ -36,8 +36,40 @@ def split_host(text: str) -> tuple[str, int | None] | None:
     return match[1].lower().rstrip("."), int(match[2]) if match[2] else None
 
 
-class Settings(BaseSettings):
-    """Settings of a running server."""
+class ServerOptions(BaseModel):
+    """What both `saevx serve` and the environment set."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    live: bool = True
+    """Load the model, for search by image, scoring and steering; everything else works without it."""
+    root_path: UrlPath = ""
+    """Path under which a proxy shows this server, such as /saevx."""
+    allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
+    """Further name by which browsers may reach the server, such as the name of a proxy; may be given several times.
+    *.DOMAIN is every name below DOMAIN, * is any name. The machine's names and IP addresses always work."""
+    model: str | None = None
+    """Model folder or hub id for live requests; default: the one the store was made with."""
+    sae: str | None = None
+    """SAE folder for live requests; default: the one the store was made with."""
+    sae_format: SaeFormat = "auto"
+    """File format of that SAE, as for `saevx precompute`; auto: as in the store, or recognised from its files."""
+    device: str = "auto"
+    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
+    dtype: Dtype = "auto"
+    """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
+    device_map: str | None = None
+    """Device map of accelerate, such as auto, to spread the model over several devices."""
+    quantize: Quantize | None = None
+    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
+    queue: int = Field(default=8, ge=1)
+    """Live requests that may wait; further requests are answered 503."""
+    max_upload_mb: float = Field(default=16, gt=0)
+    """Largest request body, in MB."""
+
+
+class Settings(ServerOptions, BaseSettings):
+    """Settings of a running server. In the environment, several values are separated by commas."""
 
     model_config = SettingsConfigDict(
         env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
@@ -45,33 +77,6 @@ class Settings(BaseSettings):
 
     stores: list[Path] = Field(default_factory=list)
     """Finished store folders; the first is the default."""
-    live: bool = True
-    """Load the model for image search, scoring and steering."""
-    root_path: UrlPath = ""
-    """Path under which a proxy shows this server, such as /saevx."""
-    allowed_host: Annotated[list[AllowedHost], NoDecode] = Field(default_factory=list)
-    """Further names by which browsers may reach this server, such as a proxy's; `*.DOMAIN` is every name below DOMAIN,
-    `*` is any name. In the environment, separated by commas."""
-
-    model: str | None = None
-    """Model folder or hub name for live requests; default: the one the store was made with."""
-    sae: str | None = None
-    """SAE folder for live requests; default: the one the store was made with."""
-    sae_format: SaeFormat = "auto"
-    """File format of that SAE; auto: as in the store, or recognised from its files."""
-    device: str = "auto"
-    """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
-    dtype: str = "auto"
-    """Number type of the live model: auto, float32, bfloat16, float16."""
-    device_map: str | None = None
-    """Device map of accelerate, such as auto, to spread the model over several devices."""
-    quantize: Quantize | None = None
-    """Load the model in 8bit or 4bit (needs bitsandbytes)."""
-    queue: int = Field(default=8, ge=1)
-    """Live requests that may wait; further requests are answered 503."""
-
-    max_upload_mb: float = Field(default=16, gt=0)
-    """Largest request body, in MB."""
     max_megapixels: float = Field(default=64, gt=0)
     """Largest image, in millions of unpacked pixels; the pass takes up to 64."""
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
-from tests.helpers.servers import Server
+from tests.helpers.servers import Server, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -84,11 +84,5 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
     """A fresh page; whatever it logs as an error or a broken policy fails the test."""
-    context = browser.new_context(base_url=server.url, viewport={"width": 1440, "height": 900})
-    fresh = context.new_page()
-    wrong: list[str] = []
-    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    fresh.on("pageerror", lambda error: wrong.append(str(error)))
-    yield fresh
-    context.close()
-    assert not wrong, wrong
+    with page_of(browser, server.url) as fresh:
+        yield fresh

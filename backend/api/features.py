@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -14,47 +14,13 @@ from backend.links import Links, check_feature
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, Words, parse_numbers
 from backend.replies import json_reply
-from backend.schemas.common import Modality, Order, Page, VerdictFilter
+from backend.schemas.common import FeatureSort, Modality, Order, Page, VerdictFilter
 from backend.schemas.features import Example, Feature, FeatureDetail
 from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
-FeatureSort = Literal[
-    "id",
-    "label",
-    "label_score",
-    "density_text",
-    "density_image",
-    "max_activation",
-    "p999",
-    "omega",
-    "omega_baseline",
-    "omega_centred",
-    "omega_without_self",
-    "lift",
-    "lift_low",
-    "lift_high",
-    "lift_without_self",
-    "p_value",
-    "modality_share",
-    "same_sample_rate",
-    "n_samples",
-    "pair_lift",
-    "pair_lift_low",
-    "pair_lift_high",
-    "pair_p",
-    "pair_lift_alone",
-    "pair_p_alone",
-    "n_both",
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "place_share",
-    "mean_cosine",
-    "evidence",
-]
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from PIL import Image
@@ -17,7 +17,7 @@ from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
 from backend.replies import as_json, render_webp
-from backend.schemas.common import FlagName, Order, Page, Problem, ScoreName
+from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort
 from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
@@ -26,7 +26,6 @@ from precompute.store.opening import StoreUnreadable
 
 router = APIRouter(tags=["samples"])
 
-SampleSort = Literal["row"] | ScoreName | FlagName
 NO_EVENTS: dict[int | str, dict[str, Any]] = {
     503: {
         "model": Problem,

@@ -8,14 +8,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
-from backend.api.features import FeatureSort
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import previews
 from backend.pages.charts import chart, omega_scale
 from backend.pages.heat import example_image, token_runs
 from backend.pages.text import visible
-from backend.schemas.common import Histogram, Order, VerdictFilter
+from backend.schemas.common import FeatureSort, Histogram, Order, VerdictFilter
 from backend.schemas.features import Example, FeatureDetail
 from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
 

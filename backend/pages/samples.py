@@ -10,14 +10,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import samples as samples_api
-from backend.api.samples import SampleSort
 from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
 from backend.pages.cards import card, list_flags, list_scores
 from backend.pages.heat import finest, heat, level, patch_path
 from backend.pages.text import display_token, visible
-from backend.schemas.common import FlagName, Order
+from backend.schemas.common import FlagName, Order, SampleSort
 from backend.schemas.samples import Activations, FeaturesHere, SampleDetail
 from backend.stores import OpenStore, State
 from backend.templating import Maybe, MaybeInt, MaybeStr, address, render_for

@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from precompute.store import schema as s
+
 Modality = Literal["text", "image"]
-Verdict = Literal[
-    "cross-modal",
-    "in-context",
-    "weakly-paired",
-    "unpaired",
-    "mostly-text",
-    "mostly-image",
-    "rare",
-    "text-only",
-    "image-only",
-    "dead",
-]
-VerdictFilter = Verdict | Literal["unaligned", "too-rare"]
-"""Older versions' names are still taken as filters."""
-ScoreName = Literal[
-    "cosine",
-    "cosine-weighted",
-    "cosine-cooccurring",
-    "cosine-mean",
-    "pooled-cosine",
-    "supported-share",
-    "caption-nll",
-    "l0",
-    "cooccurring-l0",
-    "random",
-]
-FlagName = Literal[
-    "mismatch",
-    "unsupported",
-    "near-duplicate",
-    "blank",
-    "dark",
-    "blurred",
-    "tiny",
-    "empty-text",
-    "repeated-text",
-    "reconstruction",
-    "few-features",
-]
+if TYPE_CHECKING:
+    Verdict: TypeAlias = str
+    VerdictFilter: TypeAlias = str
+    ScoreName: TypeAlias = str
+    FlagName: TypeAlias = str
+    FeatureSort: TypeAlias = str
+    SampleSort: TypeAlias = str
+else:  # every name stands in the store's lists alone
+    Verdict, ScoreName, FlagName = Literal[*s.VERDICTS], Literal[*s.SCORES], Literal[*s.FLAGS]
+    VerdictFilter = Literal[*s.VERDICTS, *s.VERDICT_ALIASES]  # older versions' names are still taken
+    FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS], Literal[*s.SAMPLE_SORTS]
 Order = Literal["asc", "desc"]
 T = TypeVar("T")
 

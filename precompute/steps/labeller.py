@@ -54,8 +54,10 @@ def check_url(url: str) -> None:
 class Labeller:
     """A model that names features.
 
-    Plain HTTP and not huggingface_hub's InferenceClient: that sends the user's Hugging Face token to whatever address
-    is named, reads replies of any length, and refuses even a server on this machine where HF_HUB_OFFLINE is set.
+    Plain HTTP and not huggingface_hub's InferenceClient (2.4): without a key of ours it sends the user's Hugging Face
+    token to whatever address is named, and takes no `token=False`. Refusing this machine's own server under
+    HF_HUB_OFFLINE and reading replies of any length can be changed for the whole process alone (`set_client_factory`),
+    which would lift the offline mode of all downloads too. And it does not list an address's models.
 
     Attributes:
         model: its name, for the manifest.

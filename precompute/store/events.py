@@ -156,18 +156,21 @@ class Events:
             np.zeros(0),
         )
 
+    def _first_token(self, row: int) -> int:
+        """Where the sample's tokens begin in `token_event`."""
+        if self.kept_rows is None:
+            return int(self.sample_token[row])
+        if not self.has(row):
+            raise EventsNotStored(row)
+        return int(self.kept_token[np.searchsorted(self.kept_rows, row)])
+
     def of(self, row: int) -> SampleEvents:
         """Everything that fires in sample `row`.
 
         Raises:
             EventsNotStored: this store holds the events of other samples only.
         """
-        tokens = self.tokens(row)
-        first = int(self.sample_token[row])
-        if self.kept_rows is not None:
-            if not self.has(row):
-                raise EventsNotStored(row)
-            first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
+        tokens, first = self.tokens(row), self._first_token(row)
         offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
         low, high = int(offset[0]), int(offset[-1])
         return SampleEvents(
@@ -184,12 +187,7 @@ class Events:
         Raises:
             EventsNotStored: this store holds the events of other samples only.
         """
-        tokens = self.tokens(row)
-        first = int(self.sample_token[row])
-        if self.kept_rows is not None:
-            if not self.has(row):
-                raise EventsNotStored(row)
-            first = int(self.kept_token[np.searchsorted(self.kept_rows, row)])
+        tokens, first = self.tokens(row), self._first_token(row)
         n = len(tokens.token_id_t)
         offset = self.token_event[first : first + n + 1]
         low = int(offset[0])

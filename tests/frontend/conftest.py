@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
 from tests.helpers import synthetic
-from tests.helpers.servers import free_port
+from tests.helpers.servers import over_http
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -40,15 +37,8 @@ def sample_id(client: TestClient) -> str:
 @pytest.fixture(scope="session")
 def base_url(pages_app: FastAPI) -> Iterator[str]:
     """The same application over HTTP on a free port."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(pages_app, port=port, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=10)
+    with over_http(pages_app, lifespan="off") as url:
+        yield url
 
 
 @pytest.fixture

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from playwright.sync_api import expect
 
 from backend.app import create_app
 from backend.links import sample_path
 from backend.settings import Settings
-from tests.helpers.servers import free_port
+from tests.helpers.servers import over_http, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,26 +22,14 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def odd_url(odd_store: Path) -> Iterator[str]:
     app = create_app(Settings(stores=[odd_store], live=False))
-    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.config.port}"
-    server.should_exit = True
-    thread.join(timeout=10)
+    with over_http(app) as url:
+        yield url
 
 
 @pytest.fixture
 def odd_page(browser: Browser, odd_url: str) -> Iterator[Page]:
-    context = browser.new_context(base_url=odd_url, viewport={"width": 1440, "height": 900})
-    fresh = context.new_page()
-    wrong: list[str] = []
-    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    fresh.on("pageerror", lambda error: wrong.append(str(error)))
-    yield fresh
-    context.close()
-    assert not wrong, wrong
+    with page_of(browser, odd_url) as fresh:
+        yield fresh
 
 
 @pytest.mark.parametrize("sample_id", ["a/image", "..", "\n", " lead", "\u200b", "~YS9pbWFnZQ", "https://example.org/a/1.jpg?size=2"])

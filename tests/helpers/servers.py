@@ -1,17 +1,25 @@
-"""`saevx serve` in a process of its own."""
+"""`saevx serve` in a process of its own, and an application of this one over HTTP."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from tests.helpers.commands import SAEVX
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 
 def free_port() -> int:
@@ -51,3 +59,30 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(timeout=20)
+
+
+@contextmanager
+def over_http(app: FastAPI, **config: str) -> Iterator[str]:
+    """The address of an application of this process on a free port."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", **config))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@contextmanager
+def page_of(browser: Browser, url: str) -> Iterator[Page]:
+    """A fresh page; whatever it logs as an error or a broken policy fails the test."""
+    context = browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
+    fresh = context.new_page()
+    wrong: list[str] = []
+    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    fresh.on("pageerror", lambda error: wrong.append(str(error)))
+    yield fresh
+    context.close()
+    assert not wrong, wrong
