@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from backend.schemas.common import Model, Page
+from precompute.data.rejections import KINDS
 
-ReasonKind = Literal[
-    "repeated-id",
-    "odd-id",
-    "damaged-tar",
-    "not-json",
-    "web-image",
-    "missing-image",
-    "text-model",
-    "no-text",
-    "no-image",
-    "no-field",
-    "unreadable-image",
-    "image-marks",
-    "too-long",
-    "processor",
-    "not-finite",
-    "other",
-]
+if TYPE_CHECKING:
+    ReasonKind: TypeAlias = str
+else:
+    ReasonKind = Literal[*(kind.name for kind in KINDS)]
 
 
 class RejectedRow(Model):

@@ -77,16 +77,9 @@ FLAGS = {
 }
 
 OMEGA_FIELDS = (
-    "omega",
-    "omega_baseline",
-    "omega_centred",
-    "omega_without_self",
-    "lift",
-    "lift_low",
-    "lift_high",
-    "lift_without_self",
-    "p_value",
-)
+    "omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_low", "lift_high",
+    "lift_without_self", "p_value",
+)  # fmt: skip
 PAIR_FIELDS = (
     "pair_lift", "pair_lift_low", "pair_lift_high", "pair_p", "pair_lift_alone", "pair_p_alone", "n_both", "agreement",
     "agreement_low", "agreement_high",
@@ -138,22 +131,9 @@ features = Table(
     Column("evidence", Float),
 )
 FEATURE_SORTS = (
-    "id",
-    "label",
-    "label_score",
-    "density_text",
-    "density_image",
-    "max_activation",
-    "p999",
-    *OMEGA_FIELDS,
-    "modality_share",
-    "same_sample_rate",
-    "n_samples",
-    *PAIR_FIELDS,
-    "place_share",
-    "mean_cosine",
-    "evidence",
-)
+    "id", "label", "label_score", "density_text", "density_image", "max_activation", "p999", *OMEGA_FIELDS,
+    "modality_share", "same_sample_rate", "n_samples", *PAIR_FIELDS, "place_share", "mean_cosine", "evidence",
+)  # fmt: skip
 for _name in ("verdict", "place", "family"):
     Index(f"features_{_name}", features.c[_name])
 for _name in (*FEATURE_SORTS[1:], "max_density"):

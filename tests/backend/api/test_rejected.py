@@ -6,15 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.schemas.rejected import ReasonKind
 from backend.settings import Settings
-from precompute.data.rejections import KINDS
 from tests.helpers import synthetic
 
 N_SAMPLES, N_REPEATED, N_OTHERS = 20, 130, 3
@@ -120,7 +117,3 @@ def test_links_of_another_store_keep_it(client: TestClient, tmp_path: Path) -> N
     page = client.get("/rejected?store=none", headers={"Accept": "text/html"}).text
     links = re.findall(r'href="((?:/api/v1)?/(?:rejected|samples|features)[^"]*)"', page)
     assert links and all("store=none" in link for link in links)
-
-
-def test_the_schema_names_every_kind() -> None:
-    assert get_args(ReasonKind) == tuple(kind.name for kind in KINDS)
