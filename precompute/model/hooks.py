@@ -60,6 +60,36 @@ def replace(module: nn.Module, layer: int, change: Callable[[Tensor], Tensor]) -
 
 
 @contextmanager
+def without_tokens(layers: Iterable[nn.Module], dropped_bs: Tensor) -> Iterator[None]:
+    """While open, nothing in a forward over whole sequences attends to the tokens dropped, bool [b, s], but each of
+    them to itself: the others are computed as if these had been left out, at the positions that they had.
+
+    Raises:
+        SaevxError: attention that takes no mask of its own.
+    """
+    edited: tuple[Any, Tensor] | None = None
+
+    def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        nonlocal edited
+        n, mask = (args[0] if args else kwargs["hidden_states"]).shape[1], kwargs.get("attention_mask")
+        if edited is None or edited[0] is not mask or edited[1].shape[-1] != n:  # layers of one kind share a mask
+            edited = mask, close(mask, n)
+        return args, {**kwargs, "attention_mask": edited[1]}
+
+    def close(mask: Any, n: int) -> Tensor:
+        """[b, 1, n, n]; None is causal."""
+        own = torch.eye(n, dtype=torch.bool, device=dropped_bs.device)
+        mask = torch.ones_like(own).tril()[None, None] if mask is None else mask
+        if not isinstance(mask, Tensor) or mask.dim() != 4:
+            raise SaevxError("This model's attention cannot leave single tokens out: choose --removed black or mean.")
+        closed = nn.functional.pad(dropped_bs, (0, n - dropped_bs.shape[1]))[:, None, None, :] & ~own
+        return mask.masked_fill(closed, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+
+    with attached(*(layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers)):
+        yield
+
+
+@contextmanager
 def bfloat16_products(modules: Iterable[nn.Module]) -> Iterator[None]:
     """While open, the linear layers of these modules may round what they multiply to bfloat16, on a CPU that has units
     for it: they are then two to three times as fast."""

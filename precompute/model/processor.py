@@ -41,6 +41,14 @@ def load_processor(source: str, config: Any) -> Any:
     return without_video(own).from_args_and_dict(args, settings)
 
 
+def mean_colour(processor: Any) -> tuple[int, int, int]:
+    """The colour that the image processor takes for the mean of all images: what it makes 0 of. Mid-grey where it names
+    none."""
+    mean = getattr(getattr(processor, "image_processor", None), "image_mean", None) or (0.5, 0.5, 0.5)
+    red, green, blue = (round(255 * float(one)) for one in mean)
+    return red, green, blue
+
+
 class NoVideo(dict[str, Any]):
     """Stands in the place of a processor's video part, which no pair ever reaches. A dict, so that the processor
     can still be printed."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from precompute.options.shared import FromStore, Output
 from precompute.utils.command_line import Count, Percent, Seed
+
+Removed = Literal["drop", "mean", "black"]
 
 
 class PatchesOptions(FromStore, Output):
@@ -22,6 +25,9 @@ class PatchesOptions(FromStore, Output):
     """Field with the answer that counts as right, in the words in which the model gives it."""
     keep: list[Percent] = Field(default=[75.0, 50.0, 25.0], min_length=1)
     """Percent of the patches to keep; give it several times, or as 75,50,25."""
+    removed: list[Removed] = Field(default=["black"], min_length=1)
+    """What becomes of the other patches: black paint (the paper's), mean paint (the processor's mean colour), or drop:
+    their tokens are left out, and the others keep their positions; give it several times, or as drop,mean,black."""
     max_samples: Count | None = None
     """Questions to ask, those with the smallest SHA-256 of the sample id; default: all."""
     resamples: Count = 2000

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from precompute.model.batch import Batch
+from precompute.model.hooks import without_tokens
 from precompute.model.loading import quiet
 from precompute.model.mllm import Mllm
+from precompute.utils.types import Array
 
 
 def plain(text: str) -> str:
@@ -20,12 +22,22 @@ def answer_tokens(mllm: Mllm, answer: str) -> int:
 
 
 @torch.inference_mode()
-def greedy(mllm: Mllm, batch: Batch, n_tokens: int) -> list[list[int]]:
+def greedy(mllm: Mllm, batch: Batch, n_tokens: int, dropped_bs: Array | None = None) -> list[list[int]]:
     """The likeliest next tokens after each pair of the batch, over the whole vocabulary; fewer where it ends.
 
     Args:
         batch: pairs of one length.
+        dropped_bs: bool [b, s], tokens that are left out; the others keep their positions.
     """
+    if dropped_bs is not None and dropped_bs.any():
+        dropped = torch.from_numpy(dropped_bs).to(mllm.device)
+        with without_tokens(mllm.decoder.layers, dropped):
+            return answer(mllm, batch, n_tokens, use_cache=False)
+    return answer(mllm, batch, n_tokens, use_cache=True)
+
+
+def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[list[int]]:
+    """`greedy` of all tokens; without a cache the whole sequence is run again for every token."""
     if len(set(batch.length_b.tolist())) > 1:
         raise ValueError("pairs of several lengths would need padding")
     inputs = {name: one.to(mllm.dtype) if name == "pixel_values" else one for name, one in batch.inputs.items()}
@@ -37,7 +49,7 @@ def greedy(mllm: Mllm, batch: Batch, n_tokens: int) -> list[list[int]]:
     with quiet():  # of sampling options in the model's own folder, which do not count here
         ids_bs = mllm.model.generate(
             **inputs, max_new_tokens=n_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
-            temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id,
+            temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id, use_cache=use_cache,
         )  # fmt: skip
     written: list[list[int]] = ids_bs[:, inputs["input_ids"].shape[1] :].tolist()
     return written

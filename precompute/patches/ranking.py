@@ -16,31 +16,56 @@ from PIL import Image
 
 from precompute.geometry import View, patch_box
 from precompute.model.batch import TEXT
+from precompute.scoring.scores import Weights
+from precompute.store.reader import Store
+from precompute.store.sql import fetch_plain
+from precompute.utils.ragged import run_starts
 from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.types import Array
 
-Variant = tuple[str, float]
-"""A patch score and the percent of the patches kept by it."""
+Variant = tuple[str, float, str]
+"""A patch score, the percent of the patches kept by it, and what becomes of the others (`--removed`)."""
 
 SCORES = {
     "l0": "active features of the patch",
     "l1": "sum of z over its active features",
     "cooccurring-l0": "its active features that any text token of the sample activates too",
     "cosine": "sum of ω over its active features; a feature without ω counts 0",
+    "cosine-cross-modal": "as cosine, over features with the verdict cross-modal",
+    "cosine-family": "as cosine-cross-modal, each family once, with the largest ω of its active members",
 }
 CONTROLS = {
     "random": "chance, from the seed and the sample's id",
     "vision-norm": "norm of the vision tower's own feature (vision_norm says where it was read)",
 }
-FULL: Variant = ("full", 100.0)
-NONE: Variant = ("none", 0.0)
+FULL: Variant = ("full", 100.0, "")
+NONE = "none"
+"""The score of the variants that keep no patch."""
+
+
+class FeatureWeights(NamedTuple):
+    """What patch scores know of each feature."""
+
+    omega_f: Array
+    """float64 [F], 0 where a feature has none."""
+    cross_modal_f: Array
+    """bool [F]: the verdict."""
+    family_f: Array
+    """int64 [F]: number of the feature's family, its own number where it has none."""
+
+    @classmethod
+    def from_store(cls, store: Store) -> FeatureWeights:
+        rows = fetch_plain(store.engine, "SELECT verdict, coalesce(family, id) FROM features ORDER BY id")
+        verdict, family_f = zip(*rows, strict=True)
+        omega_f = np.nan_to_num(Weights.from_store(store).omega_f)
+        return cls(omega_f, np.array(verdict) == "cross-modal", np.array(family_f))
 
 
 # ---- scores
 
 
 def patch_scores(
-    offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, patch_p: Array, omega_f: Array
+    offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, patch_p: Array, features: FeatureWeights
 ) -> dict[str, Array]:
     """SCORES of a sample's patches, float64 [p]; a patch without events, as an attention sink, has 0.
 
@@ -48,19 +73,30 @@ def patch_scores(
         offset_t, feature_e, z_e: events of the sample's tokens, CSR: int64 [t+1], int64 [e], z in the SAE's units [e].
         modality_t: uint8 [t].
         patch_p: positions of the patches among the t tokens.
-        omega_f: [F], NaN where a feature has none.
     """
     n_tokens = len(modality_t)
     token_e = np.repeat(np.arange(n_tokens), np.diff(offset_t))
-    on_text_f = np.zeros(len(omega_f))
+    omega_e, cross_modal_e = features.omega_f[feature_e], features.cross_modal_f[feature_e]
+    on_text_f = np.zeros(len(features.omega_f))
     on_text_f[feature_e[modality_t[token_e] == TEXT]] = 1.0
     weight_e = {
         "l0": np.ones(len(feature_e)),
         "l1": z_e.astype(np.float64),
         "cooccurring-l0": on_text_f[feature_e],
-        "cosine": np.nan_to_num(omega_f, nan=0.0)[feature_e],
+        "cosine": omega_e,
+        "cosine-cross-modal": omega_e * cross_modal_e,
+        "cosine-family": omega_e * largest_of_family(token_e, features.family_f[feature_e], omega_e, cross_modal_e),
     }
     return {name: np.bincount(token_e, weight_e[name], n_tokens)[patch_p] for name in SCORES}
+
+
+def largest_of_family(token_e: Array, family_e: Array, omega_e: Array, counted_e: Array) -> Array:
+    """bool [e]: of the events of one token and family that count, the one with the largest ω; ties go to the first."""
+    order = np.lexsort((-omega_e, family_e, token_e))
+    order = order[counted_e[order]]
+    first_e = np.zeros(len(token_e), dtype=bool)
+    first_e[order[run_starts(token_e[order], family_e[order])]] = True
+    return first_e
 
 
 def chances(sample_id: str, n: int, seed: int) -> Array:
@@ -133,10 +169,12 @@ def visible_pixels(where: Sequence[Region], chosen_p: Array, sizes: Sequence[tup
     return masks
 
 
-def paint(images: Sequence[Image.Image], masks: Sequence[Array]) -> list[Image.Image]:
-    """The RGB images, black outside the masks."""
+def paint(
+    images: Sequence[Image.Image], masks: Sequence[Array], colour: tuple[int, int, int] = (0, 0, 0)
+) -> list[Image.Image]:
+    """The RGB images, of one colour outside the masks."""
     return [
-        Image.fromarray(np.asarray(image) * mask[:, :, None].astype(np.uint8))
+        Image.fromarray(np.where(mask[:, :, None], np.asarray(image), np.array(colour, np.uint8)))
         for image, mask in zip(images, masks, strict=True)
     ]
 
@@ -154,8 +192,8 @@ def figures(
     """What the command writes of its answers.
 
     Args:
-        hit: of `full`, `none` and every (score, keep), among them all of `random`: bool [n], which of the n questions
-            are answered right.
+        hit: of every variant, among them `full`, and `none` and all of `random` of each `removed`: bool [n], which of
+            the n questions are answered right.
         pixels: share of the images' pixels that stayed, float64 [n].
         kinds: [n] kind of each question, where its row has one.
         resamples: bootstrap resamples of the questions, the same for every variant, so that differences are paired.
@@ -175,17 +213,19 @@ def figures(
         counts = {**counted(hit[v]), "low": limits["low"], "high": limits["high"]}
         return {**counts, **({"kinds": by_kind} if by_kind else {})}
 
-    items = []
+    items, none = [], {}
     for v in variants:
-        if v in (FULL, NONE):
+        if v[0] == NONE:
+            none[v[2]] = summary(v)
+        if v == FULL or v[0] == NONE:
             continue
-        chance = ("random", v[1])
-        item = {"score": v[0], "keep": v[1], "pixels": rounded(pixels[v].mean()), **summary(v)}
+        chance = ("random", *v[1:])
+        item = {"score": v[0], "keep": v[1], "removed": v[2], "pixels": rounded(pixels[v].mean()), **summary(v)}
         item["of_full"] = ratio(accuracy[v], accuracy[FULL], draws[v], draws[FULL])
         if v != chance:
             item["over_random"] = rounded_interval(accuracy[v] - accuracy[chance], draws[v] - draws[chance])
         items.append(item)
-    return {"full": summary(FULL), "none": summary(NONE), "kept": items}
+    return {"full": summary(FULL), "none": next(iter(none.values())), "none_by_removed": none, "kept": items}
 
 
 def counted(hit_n: Array) -> dict[str, Any]:

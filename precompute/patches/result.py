@@ -6,7 +6,6 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from precompute.utils.provenance import code_version, plain_name
 PLAN, OUTCOMES = "plan.json", "outcomes.jsonl"
 NAMED = 100
 """Rejected rows that the result names; it counts all."""
-REPEATED_OPTIONS = {"answer_column", "keep", "max_samples", "resamples", "seed"}
+REPEATED_OPTIONS = {"answer_column", "keep", "removed", "max_samples", "resamples", "seed"}
 """Options that the result repeats, besides the columns that were named; none is a path."""
 
 
@@ -44,10 +43,12 @@ class Answered(NamedTuple):
     pixels: list[float]
 
 
-def variants(keep: Sequence[float]) -> list[Variant]:
+def variants(o: PatchesOptions) -> list[Variant]:
     """Every way in which a question is put."""
+    ways, percents = list(dict.fromkeys(o.removed)), sorted(set(o.keep), reverse=True)
     names = (*patches.SCORES, *patches.CONTROLS)
-    return [FULL, NONE, *((name, k) for name in names for k in sorted(set(keep), reverse=True))]
+    some_patches = [(name, k, way) for way in ways for name in names for k in percents]
+    return [FULL, *((NONE, 0.0, way) for way in ways), *some_patches]
 
 
 class Outcomes:
@@ -83,7 +84,7 @@ def result(
     """The JSON; docs/patches.md says what its fields are."""
     hit_nv, pixels_nv = np.array([one.hit for one in answered]), np.array([one.pixels for one in answered])
     n_patches = [one.n_patches for one in answered]
-    manifest, order = store.manifest, variants(o.keep)
+    manifest, order = store.manifest, variants(o)
     figures = patches.figures(
         dict(zip(order, hit_nv.T, strict=True)), dict(zip(order, pixels_nv.T, strict=True)),
         [one.kind for one in answered], o.resamples, o.seed,
@@ -126,11 +127,11 @@ def closing(summary: dict[str, Any]) -> list[str]:
     n_rejected = summary["data"]["set_aside"]["n"]
     lines = [
         f"{summary['data']['questions']} questions, {n_rejected} rows rejected; right with the whole image "
-        f"{summary['full']['accuracy']:.3f}, with a black one {summary['none']['accuracy']:.3f}",
-        f"{'score':<16}{'kept':>6}  accuracy (95 %)          of full",
+        f"{summary['full']['accuracy']:.3f}, with no patch {summary['none']['accuracy']:.3f}",
+        f"{'score':<20}{'removed':<8}{'kept':>6}  accuracy (95 %)          of full",
     ]
     for item in summary["kept"]:
         ratio = "–" if item["of_full"] is None else f"{item['of_full']['value']:.2f}"
         span = f"{item['accuracy']:.3f} ({item['low']:.3f} to {item['high']:.3f})"
-        lines.append(f"{item['score']:<16}{item['keep']:>4g} %  {span:<24} {ratio}")
+        lines.append(f"{item['score']:<20}{item['removed']:<8}{item['keep']:>4g} %  {span:<24} {ratio}")
     return lines

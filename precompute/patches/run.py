@@ -1,7 +1,7 @@
 """`saevx patches`: how much of a task a model can still do with the best patches of each image alone.
 
 Every question is encoded as in a store, its patches are ranked by each score, and the model answers it again with the
-others painted black. Images are painted in their own pixels, so the model sees them the way it sees any.
+others painted over or left out. Images are painted in their own pixels, so the model sees them the way it sees any.
 
 Questions are asked in the order of the SHA-256 of their ids and each outcome is written as it comes: a killed run goes
 on behind its last one, and the first n are those of `--max-samples n`.
@@ -24,16 +24,16 @@ from precompute.geometry import View
 from precompute.live.engine import load_engine
 from precompute.model.batch import IMAGE, Batch, Pair
 from precompute.model.loader import load_batches, prefetch
+from precompute.model.processor import mean_colour
 from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking
 from precompute.patches.answers import answer_tokens, beginnings, greedy, plain
-from precompute.patches.ranking import FULL, NONE, Variant
+from precompute.patches.ranking import FULL, NONE, FeatureWeights, Variant
 from precompute.patches.result import Answered, Outcomes, closing, result, variants
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
-from precompute.scoring.scores import Weights
 from precompute.store.opening import located
 from precompute.store.reader import Store
 from precompute.utils.files import write_json
@@ -45,7 +45,8 @@ from precompute.utils.types import Array
 GROUP = 64
 """Questions scored before they are answered: of each, its ranked patches stand in memory until then."""
 RUN_OPTIONS = {
-    "answer_column", "keep", "seed", "batch_tokens", "device", "dtype", "device_map", "image_folder", *NAMED_COLUMNS,
+    "answer_column", "keep", "removed", "seed", "batch_tokens", "device", "dtype", "device_map", "image_folder",
+    *NAMED_COLUMNS,
 }  # fmt: skip
 """Options that an unfinished run must share with the one that goes on with it."""
 
@@ -72,13 +73,15 @@ class Painted(NamedTuple):
     pixels: list[float]
     """Of each: share of the pixels left."""
     batch: Batch
+    dropped_bs: Array
+    """bool [b, s]: tokens that are left out."""
     n_answer: int
     """Tokens of the answer."""
 
 
 def patches_data(options: PatchesOptions) -> Path:
-    """Ask every question of DATA with its image whole, painted and black, or go on with a run that was interrupted.
-    Returns the file.
+    """Ask every question of DATA with all patches, with the best and with none, or go on with a run that was
+    interrupted. Returns the file.
 
     Raises:
         SaevxError: wrong input, a file that exists already, or no question that can be asked.
@@ -174,10 +177,11 @@ class Job:
 
     def __init__(self, options: PatchesOptions, store: Store, outcomes: Outcomes) -> None:
         self.options, self.outcomes = options, outcomes
-        self.scale, self.omega_f = Scale.from_manifest(store.manifest), Weights.from_store(store).omega_f
+        self.scale, self.features = Scale.from_manifest(store.manifest), FeatureWeights.from_store(store)
         self.batch_tokens = options.batch_tokens or int(store.manifest["options"].get("batch_tokens", 4096))
-        self.variants = variants(options.keep)
+        self.variants = variants(options)
         self.mllm, self.sae = load_engine(options, store.manifest, full=True)
+        self.colours = {"black": (0, 0, 0), "mean": mean_colour(self.mllm.processor)}
         self.rejected_rows: list[RejectedRow] = []
 
     def run(self, data: Data) -> tuple[list[Answered], list[RejectedRow]]:
@@ -227,7 +231,7 @@ class Job:
                     np.ldexp(encoded.value_e[low:high].astype(np.float64), -self.scale.log2),
                     encoded.modality_t[begin:end],
                     patch_p,
-                    self.omega_f,
+                    self.features,
                 )
                 score["random"] = ranking.chances(row.sample_id, len(patch_p), seed)
                 score["vision-norm"] = norm_bp[b]
@@ -236,8 +240,13 @@ class Job:
     def choose_patches(self, score: dict[str, Array]) -> dict[Variant, Array]:
         """Of every variant, the patches that stay visible, bool [p]."""
         everything = np.ones(len(score["random"]), dtype=bool)
-        ends = {FULL: everything, NONE: ~everything}
-        return {v: ends[v] if v in ends else ranking.best(score[v[0]], v[1]) for v in self.variants}
+
+        def visible(score_name: str, keep: float) -> Array:
+            if score_name in (FULL[0], NONE):
+                return everything if score_name == FULL[0] else ~everything
+            return ranking.best(score[score_name], keep)
+
+        return {v: visible(*v[:2]) for v in self.variants}
 
     def answer(self, group: list[Question]) -> Iterator[Answered]:
         """Every variant of every question; of those that leave the same image, one answer for all."""
@@ -250,7 +259,7 @@ class Job:
                 continue
             if painted.question is not current:  # of the one before some painted images may have been refused
                 current, hit, pixels = painted.question, {}, {}
-            ids_bn = greedy(self.mllm, painted.batch, painted.n_answer)
+            ids_bn = greedy(self.mllm, painted.batch, painted.n_answer, painted.dropped_bs)
             answers = [beginnings(self.mllm, ids) for ids in ids_bn]
             question = painted.question
             for same, share, texts in zip(painted.variants, painted.pixels, answers, strict=True):
@@ -265,9 +274,10 @@ class Job:
     def batches(self, group: list[Question]) -> Iterator[tuple[Question, list[list[Variant]]]]:
         """Distinct images of one question, as many as the batch holds: they have one length, so no padding."""
         for question in group:
-            same: dict[bytes, list[Variant]] = {}
+            same: dict[tuple[str, bytes], list[Variant]] = {}
             for variant, visible_p in question.patches.items():
-                same.setdefault(visible_p.tobytes(), []).append(variant)
+                removed = "" if visible_p.all() else variant[2]
+                same.setdefault((removed, visible_p.tobytes()), []).append(variant)
             images = list(same.values())
             step = max(1, self.batch_tokens // (question.n_tokens + OVERHEAD))
             for begin in range(0, len(images), step):
@@ -284,13 +294,19 @@ class Job:
         images = [open_image(image).image for image in question.row.images]
         sizes = [image.size for image in images]
         where = ranking.regions(question.views, sizes)
-        pairs, pixels = [], []
+        pairs, pixels, dropped = [], [], []
         for same in variants:
-            masks = ranking.visible_pixels(where, question.patches[same[0]], sizes)
-            pairs.append(Pair(question.row.text, ranking.paint(images, masks)))
+            visible_p, removed = question.patches[same[0]], same[0][2]
+            masks = ranking.visible_pixels(where, visible_p, sizes)
+            colour = self.colours.get(removed)  # none where patches are dropped
+            pairs.append(Pair(question.row.text, ranking.paint(images, masks, colour) if colour else images))
             pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
+            dropped.append(~visible_p & (removed == "drop"))
+        batch = self.mllm.prepare(pairs, generate=True)
+        dropped_bs = np.zeros(batch.modality_bs.shape, dtype=bool)
+        dropped_bs[batch.modality_bs == IMAGE] = np.concatenate(dropped)
         n_answer = answer_tokens(self.mllm, self.answer_of(question.row))
-        return Painted(question, variants, pixels, self.mllm.prepare(pairs, generate=True), n_answer)
+        return Painted(question, variants, pixels, batch, dropped_bs, n_answer)
 
     def answer_of(self, row: Row) -> str:
         return str(row.extra[self.options.answer_column])

@@ -1,20 +1,25 @@
-"""The patch scores and the masks of pixels, computed naively."""
+"""The patch scores, the masks of pixels and what a model says without some of its tokens, computed naively."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 
 from precompute.geometry import View, patch_box
 from precompute.model.batch import IMAGE, SINK, TEXT
+from precompute.model.mllm import Mllm
 from precompute.patches import ranking as patches
 
 Array = Any
 
 
-def naive(offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, omega_f: Array) -> dict[str, list[float]]:
-    """The four scores of every image token, feature by feature."""
+def naive(
+    offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, features: patches.FeatureWeights
+) -> dict[str, list[float]]:
+    """The scores of every image token, feature by feature."""
+    omega_f, cross_modal_f, family_f = features
     events = [
         [(int(feature_e[e]), float(z_e[e])) for e in range(offset_t[t], offset_t[t + 1])]
         for t in range(len(modality_t))
@@ -26,8 +31,36 @@ def naive(offset_t: Array, feature_e: Array, z_e: Array, modality_t: Array, omeg
             result["l0"].append(len(own))
             result["l1"].append(sum(z for _, z in own))
             result["cooccurring-l0"].append(sum(k in on_text for k, _ in own))
-            result["cosine"].append(sum(float(omega_f[k]) for k, _ in own if not np.isnan(omega_f[k])))
+            result["cosine"].append(sum(float(omega_f[k]) for k, _ in own))
+            named = [k for k, _ in own if cross_modal_f[k]]
+            result["cosine-cross-modal"].append(sum(float(omega_f[k]) for k in named))
+            strongest = {k: max(float(omega_f[j]) for j in named if family_f[j] == family_f[k]) for k in named}
+            result["cosine-family"].append(sum({int(family_f[k]): omega for k, omega in strongest.items()}.values()))
     return result
+
+
+def features_of(rng: np.random.Generator, n: int) -> patches.FeatureWeights:
+    """Made-up features: some without ω, some not cross-modal, some alone in their family."""
+    omega_f = np.where(rng.random(n) < 0.3, 0.0, rng.normal(0.3, 0.3, n))
+    return patches.FeatureWeights(omega_f, rng.random(n) < 0.6, rng.integers(0, n // 2, n))
+
+
+@torch.inference_mode()
+def next_token_without(mllm: Mllm, inputs: dict[str, torch.Tensor], dropped_s: Array) -> torch.Tensor:
+    """Logits [V] of the next token, the tokens dropped cut out of the sequence and the true positions of the others
+    given, for a LLaVA."""
+    entered: list[torch.Tensor] = []
+    handle = mllm.decoder.register_forward_pre_hook(
+        lambda _module, _args, kwargs: entered.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    mllm.model(**inputs, use_cache=False)
+    handle.remove()
+    n = entered[0].shape[1]
+    position = torch.tensor([s for s in range(n) if s >= len(dropped_s) or not dropped_s[s]])
+    mask = torch.ones(1, len(position), dtype=torch.long)  # without it, jumps in the positions would part the sequence
+    out = mllm.decoder(inputs_embeds=entered[0][:, position], position_ids=position[None], attention_mask=mask)
+    logits: torch.Tensor = mllm.model.get_output_embeddings()(out.last_hidden_state[0, -1])
+    return logits
 
 
 def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) -> list[Array]:

@@ -19,7 +19,8 @@ AUTHORS_FIGURE_3 = {
     "original": (1.62, 1.67, 2.50),
 }
 """Cross-entropy, arXiv 2502.17514, Figure 3: Mistral-7B and LLaVA-NeXT-7B."""
-AUTHORS_PATCHES = {"25 %": 0.70}
+REMOVED = {"drop": "dropped", "mean": "mean colour", "black": "black"}
+AUTHORS_PATCHES = 0.70
 """Accuracy left at a quarter of the patches, ten ImageNet classes; the same source."""
 AUTHORS_FILTERING = (
     ("`cooccurring-l0`, 50 %", "108.17", "115 %"),
@@ -36,33 +37,36 @@ Found = Mapping[str, Any]
 
 
 def patches_part(p: Found) -> str:
-    by_score: dict[str, dict[float, Found]] = {}
+    by_score: dict[tuple[str, str], dict[float, Found]] = {}
     for item in p["kept"]:
-        by_score.setdefault(item["score"], {})[item["keep"]] = item
+        by_score.setdefault((item["score"], item["removed"]), {})[item["keep"]] = item
     keeps = sorted({item["keep"] for item in p["kept"]}, reverse=True)
-    rows = [
-        (f"`{score}`", *(f"{of[k]['accuracy']:.3f}, {interval(of[k]['of_full'], 2)}" for k in keeps),
+    rows: list[Row] = [
+        (f"`{score}`", REMOVED[removed], *(f"{of[k]['accuracy']:.3f}, {interval(of[k]['of_full'], 2)}" for k in keeps),
          *(interval(of[k].get("over_random"), 2) for k in keeps[-1:]))
-        for score, of in by_score.items()
+        for (score, removed), of in by_score.items()
     ]  # fmt: skip
-    head = ("patches by", *(f"{k:g} % kept: accuracy, of full" for k in keeps), f"over `random` at {keeps[-1]:g} %")
-    full, none = p["full"], p["none"]
+    authors = (f"{AUTHORS_PATCHES:.2f}" if k == 25 else "–" for k in keeps)
+    rows.append(("the authors' (ten ImageNet classes)", REMOVED["black"], *authors, "–"))
+    head = ("patches by", "others", *(f"{k:g} % kept: accuracy, of full" for k in keeps))
+    full, ends = p["full"], p["none_by_removed"].items()
+    none = "; ".join(f"{REMOVED[way]} {of['accuracy']:.3f}" for way, of in ends)
     return "\n\n".join(
         (
-            f"{full['n']} questions; all patches {full['accuracy']:.3f}, none {none['accuracy']:.3f}.",
-            table(head, rows),
+            f"{full['n']} questions; all patches {full['accuracy']:.3f}. None: {none}.",
+            table((*head, f"over `random` at {keeps[-1]:g} %"), rows),
             kinds_table(p, by_score, keeps[-1]),
             image("patches", "Accuracy over that with all patches"),
         )
     )
 
 
-def kinds_table(p: Found, by_score: Mapping[str, Mapping[float, Found]], keep: float) -> str:
+def kinds_table(p: Found, by_score: Mapping[tuple[str, str], Mapping[float, Found]], keep: float) -> str:
     kinds = list(p["full"].get("kinds", {}))
     if not kinds:
         return ""
-    sources = {"all patches": p["full"], "none": p["none"]}
-    sources |= {f"`{score}`, {keep:g} %": of[keep] for score, of in by_score.items()}
+    sources = {"all patches": p["full"], **{f"none, {REMOVED[way]}": of for way, of in p["none_by_removed"].items()}}
+    sources |= {f"`{score}`, {keep:g} %, {REMOVED[way]}": of[keep] for (score, way), of in by_score.items()}
     rows = [(name, *(f"{of['kinds'][k]['accuracy']:.2f}" for k in kinds)) for name, of in sources.items()]
     return table(("accuracy by kind of question", *kinds), rows)
 
@@ -70,10 +74,9 @@ def kinds_table(p: Found, by_score: Mapping[str, Mapping[float, Found]], keep: f
 def patches_plot(p: Found) -> bytes:
     groups: dict[str, dict[str, Any]] = {}
     for item in p["kept"]:
-        groups.setdefault(f"{item['keep']:g} %", {})[item["score"]] = item["of_full"]
-    return plots.points(
-        groups, label="accuracy over that with all patches", line=(1.0, "all patches"), marks=AUTHORS_PATCHES
-    )
+        groups.setdefault(f"{item['keep']:g} %, {REMOVED[item['removed']]}", {})[item["score"]] = item["of_full"]
+    marks = {f"25 %, {REMOVED['black']}": AUTHORS_PATCHES}
+    return plots.points(groups, label="accuracy over that with all patches", line=(1.0, "all patches"), marks=marks)
 
 
 # ---- filtering for alignment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from precompute.errors import PairError
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Pair
-from precompute.model.hooks import capture
+from precompute.model.hooks import attached, capture, without_tokens
 from precompute.model.mllm import Mllm
 from precompute.utils.token_text import join
 from tests.helpers import families, family_images, family_parts
@@ -50,6 +51,35 @@ def test_as_many_tokens_as_the_processor_makes(first: Mllm, size: tuple[int, int
         assert n_patches == sum(view.rows * view.cols for view in batch.views[0])
         assert [view.image for view in batch.views[0]] == sorted(view.image for view in batch.views[0])
         assert first.n_image_tokens(sizes) == n_ids
+
+
+def test_a_token_that_is_left_out_changes_no_other(whole: Mllm) -> None:
+    """Whatever stands in its place. What is left of a LLaVA is compared with a shorter sequence in the tests of
+    `saevx patches`."""
+    pair = Pair("the red dog", [families.picture(SIZES[0])])
+    batch = whole.prepare([pair, pair], generate=True)
+    dropped_bs = torch.from_numpy(batch.modality_bs == IMAGE)
+    dropped_bs[:, ::2] = dropped_bs[1] = False
+    assert dropped_bs.any()
+
+    def run(noise: float, dropped_bs: torch.Tensor) -> torch.Tensor:
+        """Logits [b, V] of the next token, all image tokens that are left out moved by noise before layer 0."""
+        def move(_module: Any, args: Any) -> Any:
+            moved = args[0] + noise * torch.randn(args[0].shape, generator=torch.Generator().manual_seed(1))
+            return (torch.where(moving_bs[..., None], moved, args[0]), *args[1:])
+
+        layers = whole.decoder.layers
+        moving = attached(layers[0].register_forward_pre_hook(move))
+        with without_tokens(layers, dropped_bs), moving, torch.inference_mode():
+            logits: torch.Tensor = whole.model(**whole.causal_inputs(batch), use_cache=False).logits[:, -1]
+        return logits
+
+    moving_bs = dropped_bs
+    still, moved = run(0.0, dropped_bs), run(3.0, dropped_bs)
+    torch.testing.assert_close(moved, still, rtol=0, atol=1e-5)
+    assert (run(3.0, dropped_bs & False)[0] - still[0]).abs().max() > 1e-3  # left in, it matters
+    everything = whole.model(**whole.causal_inputs(batch), use_cache=False).logits[:, -1]
+    torch.testing.assert_close(still[1], everything[1], rtol=0, atol=1e-5)  # the row from which nothing is dropped
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -16,7 +16,7 @@ from precompute.patches.ranking import FULL, NONE
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
-from tests.helpers.patch_reference import Array, naive, naive_masks
+from tests.helpers.patch_reference import Array, features_of, naive, naive_masks
 from tests.helpers.tinies import Tiny
 
 SCALE = Scale(2, (float("inf"), float("inf")))
@@ -31,17 +31,17 @@ def test_scores_of_random_events(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n_features, n_tokens = 40, 30
     modality_t = rng.choice([TEXT, IMAGE, SPECIAL, SINK] if seed else [IMAGE, SPECIAL], n_tokens).astype(np.uint8)
-    features = [
+    own_features = [
         np.sort(rng.choice(n_features, rng.integers(0, 12), replace=False)) if kind <= IMAGE else np.zeros(0, np.int64)
         for kind in modality_t
     ]
-    offset_t = np.concatenate([[0], np.cumsum([len(own) for own in features])])
-    feature_e = np.concatenate(features).astype(np.int64)
+    offset_t = np.concatenate([[0], np.cumsum([len(own) for own in own_features])])
+    feature_e = np.concatenate(own_features).astype(np.int64)
     z_e = rng.exponential(3, len(feature_e))
-    omega_f = np.where(rng.random(n_features) < 0.3, np.nan, rng.normal(0.3, 0.3, n_features))
+    features = features_of(rng, n_features)
     patch_p = np.flatnonzero((modality_t == IMAGE) | (modality_t == SINK))
-    result = patches.patch_scores(offset_t, feature_e, z_e, modality_t, patch_p, omega_f)
-    for name, values in naive(offset_t, feature_e, z_e, modality_t, omega_f).items():
+    result = patches.patch_scores(offset_t, feature_e, z_e, modality_t, patch_p, features)
+    for name, values in naive(offset_t, feature_e, z_e, modality_t, features).items():
         np.testing.assert_allclose(result[name], values, rtol=1e-12, err_msg=name)
     assert result["l0"].any() and (seed == 0) == (not result["cooccurring-l0"].any())
 
@@ -54,12 +54,12 @@ def encoded(mllm: Mllm, sae: SaeV, pair: Pair) -> Encoded:
 def test_scores_of_a_models_own_events(mllm: Mllm, tiny_files: Tiny) -> None:
     sae = SaeV.load(tiny_files.sae)
     rng = np.random.default_rng(0)
-    omega_f = np.where(rng.random(sae.n_features) < 0.3, np.nan, rng.normal(0.3, 0.3, sae.n_features))
+    features = features_of(rng, sae.n_features)
     one = encoded(mllm, sae, Pair("the red dog is on the left of a big ball", [tiny.picture(3)]))
     z_e = np.ldexp(one.value_e.astype(np.float64), -SCALE.log2)
     patch_p = np.flatnonzero(one.modality_t == IMAGE)
-    result = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, omega_f)
-    for name, values in naive(one.offset_t, one.feature_e, z_e, one.modality_t, omega_f).items():
+    result = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, features)
+    for name, values in naive(one.offset_t, one.feature_e, z_e, one.modality_t, features).items():
         np.testing.assert_allclose(result[name], values, rtol=1e-12, err_msg=name)
         assert len(set(values)) > 1, name
     assert (result["cooccurring-l0"] <= result["l0"]).all()
@@ -75,7 +75,9 @@ def test_sinks_have_no_feature(mllm: Mllm, tiny_files: Tiny) -> None:
     one = encode_batch(hidden_bsd, batch, sae, Scale(2, (float("inf"), limit)))
     patch_p = np.flatnonzero(image_s)
     z_e = one.value_e.astype(np.float64)
-    result = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, np.ones(sae.n_features))
+    n = sae.n_features
+    features = patches.FeatureWeights(np.ones(n), np.ones(n, dtype=bool), np.arange(n))
+    result = patches.patch_scores(one.offset_t, one.feature_e, z_e, one.modality_t, patch_p, features)
     sink_p = one.modality_t[patch_p] == SINK
     assert sink_p.sum() == len(patch_p) // 2
     for name in patches.SCORES:
@@ -122,10 +124,11 @@ def test_pixels_left_by_several_views_of_several_images(share: float) -> None:
     masks = patches.visible_pixels(patches.regions(VIEWS, SIZES), kept_p, SIZES)
     for mask, expected in zip(masks, naive_masks(VIEWS, kept_p, SIZES), strict=True):
         assert np.array_equal(mask, expected)
-    for image, painted, mask in zip(images, patches.paint(images, masks), masks, strict=True):
-        before, after = np.asarray(image), np.asarray(painted)
-        assert painted.mode == "RGB" and painted.size == image.size
-        assert np.array_equal(after[mask], before[mask]) and not after[~mask].any()
+    for colour in ((0, 0, 0), (124, 116, 104)):
+        for image, painted, mask in zip(images, patches.paint(images, masks, colour), masks, strict=True):
+            before, after = np.asarray(image), np.asarray(painted)
+            assert painted.mode == "RGB" and painted.size == image.size
+            assert np.array_equal(after[mask], before[mask]) and (after[~mask] == colour).all()
     assert any(mask.any() for mask in masks) == (share > 0)
 
 
@@ -183,11 +186,13 @@ def test_a_black_patch_changes_that_patch_of_the_models_input(mllm: Mllm) -> Non
 
 def outcome(n: int = 60) -> tuple[dict[Any, Array], dict[Any, Array], list[str | None]]:
     rng = np.random.default_rng(4)
-    hit = {FULL: rng.random(n) < 0.9, NONE: rng.random(n) < 0.1}
+    hit = {FULL: rng.random(n) < 0.9}
+    hit |= {(NONE, 0.0, removed): rng.random(n) < 0.1 for removed in ("drop", "mean")}
     for name, share in (("l0", 0.7), ("random", 0.3)):
         for keep in (50.0, 25.0):
-            hit[name, keep] = rng.random(n) < share * keep / 50
-    hit["l0", 50.0][:5] = True
+            for removed in ("drop", "mean"):
+                hit[name, keep, removed] = rng.random(n) < share * keep / 50
+    hit["l0", 50.0, "drop"][:5] = True
     pixels = {v: np.full(n, v[1] / 100) for v in hit}
     return hit, pixels, [("shape", "colour", None)[i % 3] for i in range(n)]
 
@@ -197,15 +202,19 @@ def test_figures_beside_a_plain_bootstrap() -> None:
     result = patches.figures(hit, pixels, kinds, 700, 3)
     rng = np.random.default_rng(3)
     picked = np.concatenate([rng.integers(0, 60, (size, 60)) for size in (256, 256, 188)])
-    for item in [result["full"], result["none"], *result["kept"]]:
-        own = hit[item["score"], item["keep"]] if "score" in item else hit[FULL if item is result["full"] else NONE]
+    ends = {FULL: result["full"], **{(NONE, 0.0, way): of for way, of in result["none_by_removed"].items()}}
+    assert result["none"] == ends[NONE, 0.0, "drop"] and len(result["none_by_removed"]) == 2
+    items = {**ends, **{(one["score"], one["keep"], one["removed"]): one for one in result["kept"]}}
+    assert list(items) == list(hit)
+    for variant, item in items.items():
+        own = hit[variant]
         assert (item["hits"], item["n"]) == (own.sum(), 60) and item["accuracy"] == pytest.approx(own.mean(), abs=1e-4)
         low, high = np.percentile([own[rows].mean() for rows in picked], [2.5, 97.5])
         assert (item["low"], item["high"]) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
         assert set(item["kinds"]) == {"shape", "colour"} and item["kinds"]["shape"]["n"] == 20
         assert item["kinds"]["shape"]["hits"] == own[0::3].sum() and item["kinds"]["colour"]["hits"] == own[1::3].sum()
     for item in result["kept"]:
-        own, chance = hit[item["score"], item["keep"]], hit["random", item["keep"]]
+        own, chance = (hit[name, item["keep"], item["removed"]] for name in (item["score"], "random"))
         ratio = [own[rows].mean() / hit[FULL][rows].mean() for rows in picked]
         assert item["of_full"]["value"] == pytest.approx(own.mean() / hit[FULL].mean(), abs=1e-4)
         assert item["of_full"]["low"] == pytest.approx(np.percentile(ratio, 2.5), abs=1e-4)
@@ -223,9 +232,9 @@ def test_figures_beside_a_plain_bootstrap() -> None:
 def test_the_same_answers_differ_by_nothing() -> None:
     """Paired: the difference of a score that answers as chance does has no width."""
     hit, pixels, _ = outcome()
-    hit["l0", 25.0] = hit["random", 25.0]
+    hit["l0", 25.0, "drop"] = hit["random", 25.0, "drop"]
     result = patches.figures(hit, pixels, [None] * 60, 300, 0)
-    item = next(one for one in result["kept"] if (one["score"], one["keep"]) == ("l0", 25.0))
+    item = next(one for one in result["kept"] if (one["score"], one["keep"], one["removed"]) == ("l0", 25.0, "drop"))
     assert item["over_random"] == {"value": 0.0, "low": 0.0, "high": 0.0} and "kinds" not in item
 
 

@@ -21,7 +21,7 @@ from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.patches import run as under_test
 from precompute.patches.answers import beginnings, greedy
-from precompute.patches.ranking import CONTROLS, SCORES, best, chances
+from precompute.patches.ranking import CONTROLS, SCORES, FeatureWeights, best, chances
 from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
 from precompute.scoring.scores import Weights
@@ -29,10 +29,11 @@ from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
 from tests.helpers.in_process import saevx
-from tests.helpers.patch_reference import naive, naive_masks
+from tests.helpers.patch_reference import naive, naive_masks, next_token_without
 from tests.helpers.tinies import Tiny
 
 KEEP = [100.0, 60.0, 25.0]
+REMOVED = ["black", "mean", "drop"]
 N = 10
 
 
@@ -45,14 +46,20 @@ class Asked(NamedTuple):
     sae: Path
 
 
-def spoken(mllm: Mllm, pair: Pair, n_tokens: int) -> list[str]:
-    """What the model has said after each token, the whole sequence run anew for the next one."""
+def spoken(mllm: Mllm, pair: Pair, n_tokens: int, kept_p: Any = None) -> list[str]:
+    """What the model has said after each token, the whole sequence run anew for the next one.
+
+    Args:
+        kept_p: bool [p], image tokens that are not cut out.
+    """
     batch = mllm.prepare([pair], generate=True)
     inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
+    dropped_s = np.zeros(len(batch.modality_bs[0]), dtype=bool)
+    if kept_p is not None:
+        dropped_s[batch.modality_bs[0] == IMAGE] = ~kept_p
     ids: list[int] = []
     for _ in range(n_tokens):
-        with torch.inference_mode():
-            ids.append(int(mllm.model(**inputs, use_cache=False).logits[0, -1].argmax()))
+        ids.append(int(next_token_without(mllm, inputs, dropped_s).argmax()))
         inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[ids[-1]]])], dim=1)
     return [mllm.tokenizer.decode(ids[: k + 1], skip_special_tokens=True).strip().lower() for k in range(n_tokens)]
 
@@ -100,8 +107,9 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
     """Every variant of every question by itself, in the data's order."""
     store = Store.open(query.store)
     sae = load_sae(query.store, store.manifest, None, "cpu")
+    features = FeatureWeights.from_store(store)
     omega_f = Weights.from_store(store).omega_f
-    assert 0 < np.isnan(omega_f).sum() < len(omega_f)
+    assert 0 < np.isnan(omega_f).sum() < len(omega_f) and np.array_equal(features.omega_f, np.nan_to_num(omega_f))
     hits: dict[Any, list[bool]] = {}
     for line in (query.data / "metadata.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -113,38 +121,41 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         with capture_vision_norms(mllm) as caught:
             mllm.hidden(batch)
         z_e = one.value_e.astype(np.float64) * 2.0**-store.scale_log2
-        score: dict[str, Any] = naive(one.offset, one.feature_e, z_e, one.modality_t, omega_f)
+        score: dict[str, Any] = naive(one.offset, one.feature_e, z_e, one.modality_t, features)
         n = int((batch.modality_bs == IMAGE).sum())
         assert n == 16 * len(images) == len(score["l0"])
         score["random"], score["vision-norm"] = chances(row["id"], n, 0), caught.of(batch)[0][0]
-        pictures: dict[Any, list[Image.Image]] = {("full", 100.0): images}
-        pictures["none", 0.0] = [Image.new("RGB", size) for size in sizes]
-        for name, score_p in score.items():
-            for keep in KEEP:
-                kept_p = best(np.array(score_p, dtype=np.float64), keep)
-                masks = naive_masks(one.views, kept_p, sizes)
-                pictures[name, keep] = [
-                    image
-                    if keep == 100
-                    else Image.composite(image, Image.new("RGB", image.size), Image.fromarray(mask))
-                    for image, mask in zip(images, masks, strict=True)
+        kept = {("full", 100.0, ""): np.ones(n, dtype=bool)}
+        for removed in REMOVED:
+            kept["none", 0.0, removed] = np.zeros(n, dtype=bool)
+            for name, score_p in score.items():
+                kept |= {(name, keep, removed): best(np.array(score_p, dtype=np.float64), keep) for keep in KEEP}
+        for variant, kept_p in kept.items():
+            if variant[2] == "drop" or kept_p.all():
+                sentence = spoken(mllm, pair, 4, kept_p)
+            else:
+                colour = tuple(round(255 * x) for x in mllm.processor.image_processor.image_mean)
+                paint = colour if variant[2] == "mean" else (0, 0, 0)
+                painted = [
+                    Image.composite(image, Image.new("RGB", image.size, paint), Image.fromarray(mask))
+                    for image, mask in zip(images, naive_masks(one.views, kept_p, sizes), strict=True)
                 ]
-        for variant, painted in pictures.items():
-            sentence = spoken(mllm, Pair(row["text"], painted), 4)
+                sentence = spoken(mllm, Pair(row["text"], painted), 4)
             hits.setdefault(variant, []).append(row["answer"].lower() in sentence)
     store.close()
     return hits
 
 
 def found_in(report: dict[str, Any]) -> dict[Any, dict[str, Any]]:
-    remaining = {(item["score"], item["keep"]): item for item in report["kept"]}
-    return {("full", 100.0): report["full"], ("none", 0.0): report["none"], **remaining}
+    remaining = {(item["score"], item["keep"], item["removed"]): item for item in report["kept"]}
+    none = {("none", 0.0, removed): item for removed, item in report["none_by_removed"].items()}
+    return {("full", 100.0, ""): report["full"], **none, **remaining}
 
 
 def test_as_a_naive_run_counts(options: Any, query: Asked, whole: Mllm) -> None:
-    report = json.loads(patches_data(options()).read_text())
+    report = json.loads(patches_data(options(removed=REMOVED)).read_text())
     result, expected = found_in(report), naive_hits(query, whole)
-    assert set(result) == set(expected) and len(result) == 2 + 6 * len(KEEP)
+    assert set(result) == set(expected) and len(result) == 1 + 3 * (1 + 8 * len(KEEP))
     for variant, hits in expected.items():
         item = result[variant]
         assert (item["hits"], item["n"]) == (sum(hits), N), variant
@@ -202,6 +213,8 @@ def test_a_killed_run_goes_on(options: Any, tmp_path: Path, monkeypatch: pytest.
     outcomes.write_bytes(outcomes.read_bytes()[:-9])  # the last line only half on the disk
     with pytest.raises(SaevxError, match="other data, store or options"):
         patches_data(options(out=out, keep=[50]))
+    with pytest.raises(SaevxError, match="other data, store or options"):
+        patches_data(options(out=out, removed=["drop"]))
     before, answered = answered, []
     assert patches_data(options(out=out)).read_bytes() == expected
     assert answered[0] == before[-1] and len(answered) == N - 5 and not part.exists()
