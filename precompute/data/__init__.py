@@ -6,27 +6,15 @@ in the pass; here only the rows are.
 """
 
 from precompute.data.arrow_tables import Cell
-from precompute.data.images import (
-    FORMATS,
-    MAX_ASPECT,
-    MAX_PIXELS,
-    DecodedImage,
-    TooManyPixels,
-    check_size,
-    header_size,
-    open_image,
-    to_rgb,
-    write_thumbnail,
-)
-from precompute.data.records import BadRow, Columns, Data, RejectedRow, Row, Slice, Source, empty
+from precompute.data.images import DecodedImage, check_size, header_size, open_image, write_thumbnail
+from precompute.data.records import BadRow, Columns, Data, RejectedRow, Row, Slice, empty
 from precompute.data.rejections import all_rejected_message, count_kinds, summary, summary_of
 from precompute.data.rows import ALL_REJECTED, guess_line, read, refuse_no_image, stream
 from precompute.data.sources import METADATA, matching
 from precompute.data.survey import Survey, survey
 
 __all__ = [
-    "ALL_REJECTED", "FORMATS", "MAX_ASPECT", "MAX_PIXELS", "METADATA", "BadRow", "Cell", "Columns", "Data",
-    "DecodedImage", "RejectedRow", "Row", "Slice", "Source", "Survey", "TooManyPixels", "all_rejected_message",
-    "check_size", "count_kinds", "empty", "guess_line", "header_size", "matching", "open_image", "read",
-    "refuse_no_image", "stream", "summary", "summary_of", "survey", "to_rgb", "write_thumbnail",
+    "ALL_REJECTED", "METADATA", "BadRow", "Cell", "Columns", "Data", "DecodedImage", "RejectedRow", "Row", "Slice",
+    "Survey", "all_rejected_message", "check_size", "count_kinds", "empty", "guess_line", "header_size", "matching",
+    "open_image", "read", "refuse_no_image", "stream", "summary", "summary_of", "survey", "write_thumbnail",
 ]  # fmt: skip

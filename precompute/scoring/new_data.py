@@ -134,15 +134,14 @@ class Job:
                 raise empty(self.options.data)
             what = f"No row of {self.options.data} can be scored"
             raise SaevxError(all_rejected_message(what, rejected, self.options.id_column))
-        manifest, whole = self.store.manifest, self.part / self.options.out.name
-        about = {"store": manifest["name"], "content_id": manifest["content_id"], "version": code_version()}
-        write(whole, shards, about)
         self.options.quarantine.unlink(missing_ok=True)
         if n_bad:
             with atomic_write(self.options.quarantine) as file:
                 for path in aside:
                     file.write(path.read_bytes())
-        whole.replace(self.options.out)
+        manifest = self.store.manifest
+        about = {"store": manifest["name"], "content_id": manifest["content_id"], "version": code_version()}
+        write(self.options.out, shards, about)
         shutil.rmtree(self.part)
         return n_good, n_bad
 

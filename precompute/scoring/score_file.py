@@ -10,12 +10,13 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.utils.files import atomic_write
 from precompute.utils.stats import length_rho
 
 Item = dict[str, Any]
@@ -52,18 +53,21 @@ def write(out: Path, shards: Iterable[Path], about: dict[str, str]) -> None:
         out: its suffix names the format.
         about: provenance, kept in the metadata of Parquet.
     """
-    if out.suffix == ".jsonl":
-        with out.open("wb") as file:
-            for shard in shards:
-                file.write(shard.read_bytes())
-        return
+    with atomic_write(out) as file:
+        if out.suffix == ".jsonl":
+            file.writelines(shard.read_bytes() for shard in shards)
+        else:
+            _write_parquet(file, shards, about)
+
+
+def _write_parquet(file: IO[bytes], shards: Iterable[Path], about: dict[str, str]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     kinds = {"id": pa.string(), "flags": pa.list_(pa.string()), "fields": pa.string()}
     kinds |= dict.fromkeys(COUNTS, pa.int32()) | dict.fromkeys(NUMBERS, pa.float64())
     schema = pa.schema([(name, kinds[name]) for name in COLUMNS], {"saevx": json.dumps(about)})
-    with parquet.ParquetWriter(out, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         for shard in shards:
             rows = [{**item, "fields": as_line(item["fields"]).strip()} for item in read_lines(shard)]
             if rows:

@@ -59,7 +59,7 @@ def variance_of(data: Collected) -> Variance:
         sums = data.sample[f"sq_{name}"].sum(), data.sample[f"sum_{name}_d"], n
         varies = float(variation(*sums))
         result.fvu[name] = float(sae_fvu(data.sample[f"sse_{name}"].sum(), *sums)) if varies > 0 else None
-        result.variance[name] = varies / n if varies > 0 else None
+        result.variance[name] = float(varies / n) if varies > 0 else None
     return result
 
 

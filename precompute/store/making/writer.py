@@ -25,7 +25,7 @@ from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.sql import indexed_words
-from precompute.utils.files import TEMPORARY, write_text
+from precompute.utils.files import TEMPORARY, write_json
 from precompute.utils.text import bare_name
 from precompute.utils.types import Array
 
@@ -60,7 +60,7 @@ def seal(part: Path, manifest: Item) -> Item:
         "sizes": [(part / name).stat().st_size for name in files],
         "content_id": content_id(manifest, files),
     }
-    write_text(part / "manifest.json", json.dumps(finished, indent=1, ensure_ascii=False) + "\n")
+    write_json(part / "manifest.json", finished)
     return finished
 
 
