@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import HTTPException, Query
 from fastapi import Path as PathParam
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
 Cursor = Annotated[
@@ -13,6 +14,21 @@ Cursor = Annotated[
 ]
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
 Words = Annotated[str | None, Query(max_length=500)]
+
+
+class QueryModel(BaseModel):
+    """Query parameters of an endpoint: the docstring below a field is its description in OpenAPI."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class FormQuery(QueryModel):
+    """Those of a page with a form: without JavaScript it also sends its empty fields, which are as if left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value not in ("", [""])}
 
 
 def parse_patch(text: str) -> tuple[int, int, int]:

@@ -13,12 +13,13 @@ from PIL import Image
 from pydantic import BaseModel
 
 
-def as_json(model: BaseModel, headers: Response) -> Response:
+def as_json(model: BaseModel, headers: Response | None = None) -> Response:
     """`model` as FastAPI would write it, with the headers that dependencies have set."""
-    return Response(model.model_dump_json(by_alias=True), media_type="application/json", headers=dict(headers.headers))
+    others = None if headers is None else dict(headers.headers)
+    return Response(model.model_dump_json(by_alias=True), media_type="application/json", headers=others)
 
 
-async def json_reply(make: Callable[[], BaseModel], headers: Response) -> Response:
+async def json_reply(make: Callable[[], BaseModel], headers: Response | None = None) -> Response:
     """The model that `make` returns, computed and written in a thread."""
     return await run_in_threadpool(lambda: as_json(make(), headers))
 

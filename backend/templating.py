@@ -84,8 +84,6 @@ def _none_if_empty(value: object) -> object:
 # Without JavaScript, a form also sends its empty fields.
 Maybe = BeforeValidator(_none_if_empty)
 MaybeStr = Annotated[str | None, Maybe]
-MaybeInt = Annotated[int | None, Maybe]
-MaybeFloat = Annotated[float | None, Maybe]
 SampleKey = Annotated[str | None, Maybe, AfterValidator(lambda key: key and sample_of(key))]
 """A sample as `sample_key` names it, because form fields change the line breaks of an unencoded id."""
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
 
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, InQuery, Links, check_feature, check_sample
 from backend.live.recompute import with_events
-from backend.params import Cursor, Limit, Words, parse_box, parse_patch
+from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
 from backend.replies import as_json, render_webp
 from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort
@@ -71,23 +72,25 @@ def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return by_id
 
 
+class SampleQuery(QueryModel):
+    """Order and filters of the list of samples."""
+
+    flag: FlagName | None = None
+    """Only samples above the threshold of this flag."""
+    threshold: Annotated[float | None, Query(allow_inf_nan=False)] = None
+    """Threshold to use instead of the flag's own."""
+    q: Words = None
+    """Words in the text."""
+    sort: SampleSort = "row"
+    """`row`, a score or a flag."""
+    order: Order = "asc"
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
 @router.get("/samples", summary="List of samples", dependencies=[Cached])
-def get_samples(
-    request: Request,
-    store: StoreDep,
-    flag: Annotated[FlagName | None, Query(description="Only samples above the threshold of this flag.")] = None,
-    threshold: Annotated[
-        float | None, Query(description="Threshold to use instead of the flag's own.", allow_inf_nan=False)
-    ] = None,
-    q: Annotated[Words, Query(description="Words in the text.")] = None,
-    sort: Annotated[SampleSort, Query(description="`row`, a score or a flag.")] = "row",
-    order: Order = "asc",
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> Page[Sample]:
-    page = store.store.samples.list(
-        sort=sort, order=order, limit=limit, cursor=cursor, flag=flag, threshold=threshold, q=q
-    )
+def get_samples(request: Request, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Page[Sample]:
+    page = store.store.samples.list(**query.model_dump())
     items = Links(request, store).all_images(page.items)
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
@@ -124,6 +127,16 @@ def activations(
     return Activations.model_validate(store.store.samples.activations(sample_id, features, events))
 
 
+@dataclass(frozen=True)
+class PlaceQuery:
+    """A token or a patch of a sample, and the page of the list of what fires there."""
+
+    position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the sample's token list.")] = None
+    patch: Annotated[str | None, Query(description="view,row,col", max_length=40)] = None
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
 @at_sample(
     "/features",
     "Features active at one token or patch",
@@ -137,37 +150,23 @@ async def get_features_here(
     state: StateDep,
     store: StoreDep,
     sample_id: InPath,
-    position: Annotated[int | None, Query(ge=0, le=2**31, description="Place in the sample's token list.")] = None,
-    patch: Annotated[str | None, Query(description="view,row,col", max_length=40)] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
+    query: Annotated[PlaceQuery, Depends()],
 ) -> Response:
-    read = partial(
-        features_here, store, sample_id, position=position, patch=patch, limit=limit, cursor=cursor
-    )
-
     def answer(computed: SampleEvents | None) -> Response:
-        return as_json(read(computed=computed), response)
+        return as_json(features_here(store, sample_id, query, computed), response)
 
     return await with_events(state.live, store, sample_id, request, answer)
 
 
 def features_here(
-    store: OpenStore,
-    sample_id: str,
-    *,
-    position: int | None = None,
-    patch: str | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
-    computed: SampleEvents | None = None,
+    store: OpenStore, sample_id: str, query: PlaceQuery, computed: SampleEvents | None = None
 ) -> FeaturesHere:
     """Features active at one place. Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
-    if (position is None) == (patch is None):
+    if (query.position is None) == (query.patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
-    at = parse_patch(patch) if patch is not None else None
-    read = partial(store.store.samples.features_at, sample_id, position=position, patch=at)
+    at = parse_patch(query.patch) if query.patch is not None else None
+    read = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
     events: SampleEvents | None = None
     try:
         read(limit=1)
@@ -179,7 +178,21 @@ def features_here(
             raise
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error
-    return FeaturesHere.model_validate(read(limit=limit, cursor=cursor, computed=events))
+    return FeaturesHere.model_validate(read(limit=query.limit, cursor=query.cursor, computed=events))
+
+
+@dataclass(frozen=True)
+class ImageQuery:
+    """Which image of a sample, and how it is cut and made smaller."""
+
+    image: Annotated[int, Query(ge=0, le=10_000, description="Number of the image within the sample.")] = 0
+    size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None
+    crop: Annotated[
+        str | None, Query(description="x0,y0,x1,y1 in pixels of the original image.", max_length=100)
+    ] = None
+    v: Annotated[
+        str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
+    ] = None
 
 
 @at_sample(
@@ -189,22 +202,13 @@ def features_here(
     responses={200: {"content": {"image/webp": {}}}, 304: {"description": "The client's copy is current."}},
 )
 def get_image(
-    request: Request,
-    store: StoreDep,
-    sample_id: InPath,
-    image: Annotated[int, Query(ge=0, le=10_000, description="Number of the image within the sample.")] = 0,
-    size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None,
-    crop: Annotated[
-        str | None, Query(description="x0,y0,x1,y1 in pixels of the original image.", max_length=100)
-    ] = None,
-    v: Annotated[
-        str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
-    ] = None,
+    request: Request, store: StoreDep, sample_id: InPath, query: Annotated[ImageQuery, Depends()]
 ) -> Response:
-    box = parse_box(crop) if crop is not None else None
+    image, size = query.image, query.size
+    box = parse_box(query.crop) if query.crop is not None else None
     shape = "full" if box is None else "x".join(f"{edge:g}" for edge in box)
     etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
-    is_immutable = v == Links(request, store).version  # otherwise the address may be of a store that was replaced
+    is_immutable = query.v == Links(request, store).version  # otherwise the address may be of a store that was replaced
     headers = {"Cache-Control": IMMUTABLE if is_immutable else "no-cache", "ETag": etag}
     matches = store.store.samples.list(ids=[sample_id], limit=1).items
     if not matches:

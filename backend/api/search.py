@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
@@ -74,6 +75,15 @@ async def sample_images(store: OpenStore, sample_id: str) -> list[Image.Image]:
     return images
 
 
+@dataclass(frozen=True)
+class SearchForm:
+    """What is searched for: an image, a sample of the store, words, or words with one of the two."""
+
+    image: Annotated[UploadFile | None, File()] = None
+    text: Annotated[str | None, Form(max_length=4000)] = None
+    sample_id: Annotated[str | None, Form(description="A sample of the store, instead of `image`.")] = None
+
+
 @router.post(
     "/search",
     response_model=LiveSearch,
@@ -81,16 +91,14 @@ async def sample_images(store: OpenStore, sample_id: str) -> list[Image.Image]:
 )
 async def post_search(
     request: Request,
-    response: Response,
     state: StateDep,
     store: StoreDep,
     answered: AnsweredDep,
-    image: Annotated[UploadFile | None, File()] = None,
-    text: Annotated[str | None, Form(max_length=4000)] = None,
-    sample_id: Annotated[str | None, Form(description="A sample of the store, instead of `image`.")] = None,
+    form: Annotated[SearchForm, Depends()],
     limit: Annotated[int, Query(ge=1, le=200, description="Number of features in the reply.")] = 24,
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
+    image, text, sample_id = form.image, form.text, form.sample_id
     words = (text or "").strip()
     if sample_id is not None and image is not None:
         raise HTTPException(422, "Give `sample_id` or `image`, not both.")
@@ -105,13 +113,12 @@ async def post_search(
         else:
             images = [await read_upload(image, state.settings)] if image is not None else []
         answer = await live_search(request, reservation, store, images, text, limit)
-    return await json_reply(partial(as_live_search, request, store, answer), response)
+    return await json_reply(partial(as_live_search, request, store, answer))
 
 
 @router.post("/score", response_model=ScoredPair, summary="Scores and flags of a pair that is not in the store")
 async def post_score(
     request: Request,
-    response: Response,
     state: StateDep,
     store: StoreDep,
     answered: AnsweredDep,
@@ -121,4 +128,4 @@ async def post_score(
     reservation = answered.enter_context(state.live.reserve(store.name))
     pixels = await read_upload(image, state.settings)
     answer = await reservation.call(partial(live_answers.score, store=store, text=text, image=pixels), request)
-    return await json_reply(partial(ScoredPair.model_validate, answer), response)
+    return await json_reply(partial(ScoredPair.model_validate, answer))

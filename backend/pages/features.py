@@ -8,15 +8,17 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
+from backend.api.features import ExampleQuery, FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import previews
 from backend.pages.charts import chart, omega_scale
 from backend.pages.heat import example_image, token_runs
 from backend.pages.text import visible
-from backend.schemas.common import FeatureSort, Histogram, Order, VerdictFilter
+from backend.params import FormQuery
+from backend.schemas.common import FeatureSort, Histogram, Order
 from backend.schemas.features import Example, FeatureDetail
-from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
+from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -61,33 +63,19 @@ FOLDED_HELP = {
 }
 
 
+class FeatureList(FormQuery, FeatureQuery):
+    """As in the API, sorted by lift."""
+
+    sort: FeatureSort = "lift"
+    order: Order = "desc"
+
+
 @router.get("/features")
 def features(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    q: MaybeStr = None,
-    verdict: Annotated[VerdictFilter | None, Maybe] = None,
-    min_omega: MaybeFloat = None,
-    min_lift: MaybeFloat = None,
-    max_density: MaybeFloat = None,
-    sort: FeatureSort = "lift",
-    order: Order = "desc",
-    cursor: MaybeStr = None,
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]
 ) -> HTMLResponse:
     """The list of features."""
-    query: dict[str, Any] = {
-        "q": q,
-        "verdict": verdict,
-        "min_omega": min_omega,
-        "min_lift": min_lift,
-        "max_density": max_density,
-        "sort": sort,
-        "order": order,
-        "cursor": cursor,
-    }
-    filters = {**query, "verdict": [verdict] if verdict else None}
-    page = features_api.get_features(open_store, **filters, limit=LIST_ROWS)
+    page = features_api.get_features(open_store, query.model_copy(update={"limit": LIST_ROWS}))
     return render_for(
         request,
         "features.html",
@@ -95,7 +83,7 @@ def features(
         open_store,
         section="/features",
         page=page,
-        q=query,
+        q={**query.model_dump(), "verdict": query.verdict[0] if query.verdict else None},
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
         verdicts=get_store_detail(state, open_store).verdicts,
@@ -115,7 +103,7 @@ def feature(
     """The page of one feature."""
     detail = features_api.get_feature(open_store, id)
     side: Literal["text", "image"] = modality or ("image" if detail.density_image > 0 else "text")
-    examples = features_api.examples(request, open_store, id, modality=side, band=band, limit=20).items
+    examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
     partners = detail.cooccurring
     return render_for(
         request,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
+from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import list_flags, previews
@@ -23,9 +24,8 @@ router = APIRouter(default_response_class=HTMLResponse)
 def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
     """The front page of a store."""
     store = get_store_detail(state, open_store)
-    strongest = one_of_each(
-        features_api.get_features(open_store, verdict=["cross-modal"], sort="lift", order="desc", limit=200).items, 12
-    )
+    best = FeatureQuery(verdict=["cross-modal"], sort="lift", order="desc", limit=200)
+    strongest = one_of_each(features_api.get_features(open_store, best).items, 12)
     quality = store.quality
     provenance = [
         ("model", store.model),

@@ -9,14 +9,16 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
+from backend.api.features import FeatureQuery
 from backend.api.map import has_map
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.links import Links
 from backend.pages.cards import previews
+from backend.params import FormQuery, Words
 from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
-from backend.templating import VERDICT_HELP, Maybe, MaybeStr, render_for
+from backend.templating import VERDICT_HELP, render_for
 from precompute.store import mapfile
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -31,18 +33,23 @@ STRONGEST_BY: dict[str, Any] = dict.fromkeys(("cross-modal", "in-context", "weak
 MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
 
 
+class MapQuery(FormQuery):
+    """What the map shows."""
+
+    colour: Literal["verdict", "omega", "density"] = "verdict"
+    hide: Annotated[str, Query(max_length=200)] = ""
+    """Verdicts, separated by commas."""
+    q: Words = None
+    feature: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
+    view: Annotated[str, Query(max_length=100)] = ""
+    """x,y,zoom, which only the map's JavaScript reads."""
+
+
 @router.get("/map")
 def feature_map(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    colour: Literal["verdict", "omega", "density"] = "verdict",
-    hide: Annotated[str, Query(max_length=200)] = "",
-    q: Annotated[MaybeStr, Query(max_length=500)] = None,
-    feature: Annotated[int | None, Maybe, Query(ge=0, le=2**31 - 1)] = None,
-    view: Annotated[str, Query(max_length=100)] = "",
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[MapQuery, Query()]
 ) -> HTMLResponse:
-    """`hide`: verdicts, separated by commas; `view`: x,y,zoom, which only the map's JavaScript reads."""
+    """The map, and lists of the strongest features."""
     verdicts = get_store_detail(state, open_store).verdicts
     lists = []
     for name in VERDICT_HELP:
@@ -51,9 +58,10 @@ def feature_map(
         by = STRONGEST_BY.get(name, "max_activation")
         lists.append((name, by, strongest(open_store, name, by)))
     matches = None
-    if q:
-        matches = features_api.get_features(open_store, q=q, sort="n_samples", order="desc", limit=MAX_MATCHES)
-    chosen = chosen_feature(open_store, feature)
+    if query.q:
+        by_words = FeatureQuery(q=query.q, sort="n_samples", order="desc", limit=MAX_MATCHES)
+        matches = features_api.get_features(open_store, by_words)
+    chosen = chosen_feature(open_store, query.feature)
     return render_for(
         request,
         "map.html",
@@ -65,8 +73,8 @@ def feature_map(
         layout=open_store.manifest.get("map"),
         version=Links(request, open_store).version,
         colours=COLOURS,
-        q={"colour": colour, "hide": hide, "q": q, "feature": feature, "view": view},
-        hidden=[name for name in hide.split(",") if name in VERDICT_HELP],
+        q=query,
+        hidden=[name for name in query.hide.split(",") if name in VERDICT_HELP],
         verdicts=verdicts,
         lists=lists,
         matches=matches,
@@ -78,7 +86,8 @@ def feature_map(
 
 def strongest(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
     """The first features of a verdict, sorted by a figure."""
-    return features_api.get_features(open_store, verdict=[verdict], sort=by, order="desc", limit=N_STRONGEST).items
+    query = FeatureQuery(verdict=[verdict], sort=by, order="desc", limit=N_STRONGEST)
+    return features_api.get_features(open_store, query).items
 
 
 def chosen_feature(open_store: OpenStore, feature: int | None) -> FeatureDetail | None:

@@ -9,13 +9,15 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import quality as quality_api
 from backend.api import samples as samples_api
+from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import card, list_flags, list_scores
 from backend.pages.charts import chart
+from backend.params import Cursor, FormQuery
 from backend.schemas.common import FlagName, ScoreName
 from backend.schemas.samples import Score
 from backend.stores import OpenStore
-from backend.templating import Maybe, MaybeFloat, MaybeStr, render_for
+from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -23,19 +25,26 @@ SUMS = {"cosine", "cosine-cooccurring", "cooccurring-l0"}
 """Scores that are sums over features, so that longer samples score higher (METHOD: scoring and ranking data)."""
 
 
+class QualityQuery(FormQuery):
+    """A flag with its threshold, and a filter."""
+
+    flag: FlagName | None = None
+    threshold: Annotated[float | None, Query(allow_inf_nan=False)] = None
+    by: ScoreName | None = None
+    """Score that the filter keeps the highest of."""
+    keep: Annotated[float, Query(gt=0, le=100)] = 50
+    """Per cent of the samples."""
+    clean: bool = False
+    """Whether the filter also drops flagged samples."""
+    cursor: Cursor = None
+
+
 @router.get("/quality")
 def quality(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    flag: Annotated[FlagName | None, Maybe] = None,
-    threshold: MaybeFloat = None,
-    by: Annotated[ScoreName | None, Maybe] = None,
-    keep: Annotated[float, Query(gt=0, le=100)] = 50,
-    clean: bool = False,
-    cursor: MaybeStr = None,
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[QualityQuery, Query()]
 ) -> HTMLResponse:
     """Flags and scores of the data, and a preview of a filter."""
+    flag, threshold, by, keep = query.flag, query.threshold, query.by, query.keep
     flags, scores = list_flags(open_store), list_scores(open_store)
     chosen = next((one for one in flags if one.name == flag), None) if flag else flags[0]
     score = next((one for one in scores if one.name == by), None) if by else headline(scores)
@@ -43,11 +52,12 @@ def quality(
         unknown = f"flag {flag!r}" if chosen is None else f"score {by!r}"
         raise HTTPException(404, f"This store has no {unknown}.")
     limit = chosen.threshold if threshold is None else threshold
-    worst: dict[str, Any] = {"flag": chosen.name, "threshold": limit, "sort": chosen.name, "order": "desc"}
-    flagged = samples_api.get_samples(request, open_store, **worst, cursor=cursor, limit=24)
+    name: Any = chosen.name
+    worst = SampleQuery(flag=name, threshold=limit, sort=name, order="desc", cursor=query.cursor, limit=24)
+    flagged = samples_api.get_samples(request, open_store, worst)
     moved = threshold is not None and threshold != chosen.threshold
     over = f"{chosen.name}:{limit:.6g}" if moved else chosen.name
-    dropped = ["all", *([over] if moved else [])] if clean else []
+    dropped = ["all", *([over] if moved else [])] if query.clean else []
     selection = selected(open_store, score.name, keep, dropped)
     return render_for(
         request,
@@ -69,7 +79,7 @@ def quality(
         by=score,
         grows=score.name in SUMS,
         keep=f"{keep:g}",
-        clean=clean,
+        clean=query.clean,
         n_kept=selection.n,
         keep_chart=chart(score.histogram, mark=selection.cut),
         keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped},

@@ -5,42 +5,39 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import samples as samples_api
+from backend.api.samples import PlaceQuery, SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
 from backend.pages.cards import card, list_flags, list_scores
 from backend.pages.heat import finest, heat, level, patch_path
 from backend.pages.text import display_token, visible
-from backend.schemas.common import FlagName, Order, SampleSort
+from backend.params import FormQuery
 from backend.schemas.samples import Activations, FeaturesHere, SampleDetail
 from backend.stores import OpenStore, State
-from backend.templating import Maybe, MaybeInt, MaybeStr, address, render_for
+from backend.templating import address, render_for
 from precompute.store.events import SampleEvents
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 
+class SampleList(FormQuery, SampleQuery):
+    """As in the API."""
+
+
 @router.get("/samples")
 def samples(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    q: MaybeStr = None,
-    flag: Annotated[FlagName | None, Maybe] = None,
-    sort: Annotated[SampleSort, Maybe] = "row",
-    order: Order = "asc",
-    cursor: MaybeStr = None,
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SampleList, Query()]
 ) -> HTMLResponse:
     """The list of samples."""
-    query: dict[str, Any] = {"q": q, "flag": flag, "sort": sort, "order": order, "cursor": cursor}
-    page = samples_api.get_samples(request, open_store, **query, limit=60)
+    page = samples_api.get_samples(request, open_store, query.model_copy(update={"limit": 60}))
     sorts = [("row", "order of the data"), *((score.name, score.name) for score in list_scores(open_store))]
-    cards = [card(one, next((v for k, v in one.scores.items() if k == sort), None)) for one in page.items]
+    cards = [card(one, next((v for k, v in one.scores.items() if k == query.sort), None)) for one in page.items]
     return render_for(
         request,
         "samples.html",
@@ -61,15 +58,21 @@ def sample_by_id(request: Request, id: InQuery) -> RedirectResponse:
     return RedirectResponse(address(base_path(request) + sample_path(id), others), 307)
 
 
+class SampleView(FormQuery):
+    """What the page of a sample shows: a feature, and a token or a patch."""
+
+    feature: int | None = None
+    position: int | None = None
+    view: int | None = None
+    row: int | None = None
+    col: int | None = None
+
+
 class Selection(NamedTuple):
-    """What the address of a sample's page selects: the sample, a feature, and a token or a patch."""
+    """A sample, and what its page shows of it."""
 
     sample_id: str
-    feature: int | None
-    position: int | None
-    view: int | None
-    row: int | None
-    col: int | None
+    view: SampleView
 
 
 @router.get("/samples/{sample_id:path}")
@@ -78,14 +81,10 @@ async def sample(
     state: StateDep,
     open_store: StoreDep,
     sample_id: InPath,
-    feature: MaybeInt = None,
-    position: MaybeInt = None,
-    view: MaybeInt = None,
-    row: MaybeInt = None,
-    col: MaybeInt = None,
+    query: Annotated[SampleView, Query()],
 ) -> HTMLResponse:
     """The page of one sample, with its activations or the reason why they are not available."""
-    draw = partial(sample_page, request, state, open_store, Selection(sample_id, feature, position, view, row, col))
+    draw = partial(sample_page, request, state, open_store, Selection(sample_id, query))
     try:
         return await with_events(state.live, open_store, sample_id, request, draw)
     except HTTPException as error:
@@ -112,17 +111,18 @@ def sample_page(
     Raises:
         EventsNotStored: the events are neither in the store nor `computed`, but the live model can compute them.
     """
-    sample_id, feature, position, view, row, col = selection
+    sample_id, query = selection
+    feature, position, row, col = query.feature, query.position, query.row, query.col
     detail = samples_api.get_sample(request, open_store, sample_id)
     reason = reason or why_unavailable(state.live, open_store, sample_id, detail.row)
-    at = {"view": view or 0, "row": row or 0, "col": col or 0} if detail.views else None
+    at = {"view": query.view or 0, "row": row or 0, "col": col or 0} if detail.views else None
     features = [feature] if feature is not None and reason is None else []
     active = samples_api.activations(open_store, sample_id, features, computed)
     patch = f"{at['view']},{at['row']},{at['col']}" if at else None
-    where = {"position": position} if position is not None else {"patch": patch}
+    where: dict[str, Any] = {"position": position} if position is not None else {"patch": patch}
     here = None
     if reason is None and (position is not None or (patch and row is not None and col is not None)):
-        here = samples_api.features_here(open_store, sample_id, **where, computed=computed)
+        here = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), computed)
     chosen = active.features[0] if active.features else None
     mark = here.patch if here else None
     outline = patch_path(detail.views[mark.view], mark.row, mark.col) if mark else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from PIL import Image
@@ -19,9 +20,10 @@ from backend.live.model_worker import Reservation
 from backend.live.uploads import read_upload
 from backend.pages.cards import card, previews
 from backend.pages.heat import HeatImage, finest, heat
+from backend.params import FormQuery
 from backend.schemas.live import FeatureHit
 from backend.stores import OpenStore, State
-from backend.templating import MaybeStr, SampleKey, render_for
+from backend.templating import SampleKey, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -29,45 +31,43 @@ NO_RESULTS: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_den
 """The parts of a search result, each empty."""
 
 
-class SearchForm(NamedTuple):
-    """The fields of the page's form."""
+class SearchQuery(FormQuery):
+    """What an address searches for."""
 
-    q: str | None
-    model: bool
+    q: str = ""
+    model: bool = False
     """Whether the words go through the model."""
-    sample: str | None
+    sample: str = ""
     """Id of a stored sample, whose image is searched for."""
-    image: UploadFile | None
+    sample_key: SampleKey = None
+    """The same, as forms name it."""
+
+
+@dataclass(frozen=True)
+class SearchForm:
+    """The same with an uploaded image, which an address cannot carry."""
+
+    q: Annotated[str, Form()] = ""
+    model: Annotated[bool, Form()] = False
+    sample: Annotated[str, Form()] = ""
+    sample_key: Annotated[SampleKey, Form()] = None
+    image: Annotated[UploadFile | None, File()] = None
 
 
 @router.get("/search")
 async def search(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    q: MaybeStr = None,
-    model: bool = False,
-    sample: MaybeStr = None,
-    sample_key: SampleKey = None,
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SearchQuery, Query()]
 ) -> HTMLResponse:
     """By words, through the model if `model` is set; or by the image of `sample`."""
-    return await answer(request, state, open_store, SearchForm(q, model, sample or sample_key, None))
+    return await answer(request, state, open_store, SearchForm(**query.model_dump()))
 
 
 @router.post("/search")
 async def search_image(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    q: Annotated[str, Form()] = "",
-    model: Annotated[bool, Form()] = False,
-    sample: Annotated[str, Form()] = "",
-    sample_key: Annotated[SampleKey, Form()] = None,
-    image: Annotated[UploadFile | None, File()] = None,
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[SearchForm, Depends()]
 ) -> HTMLResponse:
-    """The same with an uploaded image, which an address cannot carry."""
-    upload = image if image is not None and image.size else None
-    return await answer(request, state, open_store, SearchForm(q or None, model, sample or sample_key, upload))
+    """The same with an uploaded image."""
+    return await answer(request, state, open_store, form)
 
 
 async def answer(request: Request, state: State, open_store: OpenStore, form: SearchForm) -> HTMLResponse:
@@ -75,7 +75,8 @@ async def answer(request: Request, state: State, open_store: OpenStore, form: Se
     refusal: HTTPException | None = None
     results: dict[str, Any] | None = None
     image: ImageQuery | None = None
-    q, model, sample, upload = form
+    q, model, sample = form.q or None, form.model, form.sample or form.sample_key
+    upload = form.image if form.image is not None and form.image.size else None
     try:
         if upload is not None or sample or (q and model):
             # The pass has stored all that a search by a sample without words needs.

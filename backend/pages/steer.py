@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
+from pydantic import Field
 
 from backend.api import features as features_api
 from backend.api import samples as samples_api
+from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.params import QueryModel
 from backend.templating import MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -17,30 +20,30 @@ router = APIRouter(default_response_class=HTMLResponse)
 SCOPES = ("image", "prompt", "generated")
 
 
+class SteerQuery(QueryModel):
+    """With what the form of the page begins."""
+
+    sample: MaybeStr = None
+    prompt: str = "What is in the image?"
+    feature: list[str] = Field(default_factory=list)
+    """id:mode:strength, may be repeated."""
+    scope: str = ",".join(SCOPES)
+    max_tokens: int = 32
+    temperature: float = 0.0
+    seed: int = 0
+
+
 @router.get("/steer")
 def steer(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    sample: MaybeStr = None,
-    prompt: str | None = None,
-    feature: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
-    scope: str = ",".join(SCOPES),
-    max_tokens: int = 32,
-    temperature: float = 0.0,
-    seed: int = 0,
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SteerQuery, Query()]
 ) -> HTMLResponse:
-    """`feature` is id:mode:strength and may be repeated."""
+    """The form, as the address fills it."""
+    first = SampleQuery(limit=1)
     start: dict[str, Any] = {
-        "sample": sample
-        if sample is not None
-        else samples_api.get_samples(request, open_store, limit=1).items[0].sample_id,
-        "prompt": prompt if prompt is not None else "What is in the image?",
-        "features": [one for text in feature if (one := parse_feature(open_store, text))],
-        "scope": [one for one in scope.split(",") if one in SCOPES],
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
+        **query.model_dump(include={"prompt", "max_tokens", "temperature", "seed"}),
+        "sample": query.sample or samples_api.get_samples(request, open_store, first).items[0].sample_id,
+        "features": [one for text in query.feature if (one := parse_feature(open_store, text))],
+        "scope": [one for one in query.scope.split(",") if one in SCOPES],
     }
     return render_for(
         request,
