@@ -134,8 +134,7 @@ def render(
     *,
     section: str,
     store: Any,
-    stores: list[Any],
-    default: str = "",
+    state: State | None,
     status: int = 200,
     **values: Any,
 ) -> HTMLResponse:
@@ -143,9 +142,9 @@ def render(
 
     Args:
         store: None if the page shows no store or it cannot be read (error pages).
-        stores: for the menu of stores.
-        default: name of the store for addresses without `store=`.
+        state: the server's, for the menu of stores; None without a menu.
     """
+    default, stores = (state.default_name, list(state.stores.values())) if state else ("", [])
     links = Addresses(request, store.name if store and store.name != default else "")
     shared: dict[str, Any | Callable[..., str]] = {
         "base": links.base,
@@ -167,12 +166,7 @@ def render_for(
 ) -> HTMLResponse:
     """`render` for a page about one open store."""
     store = get_store_detail(state, open_store)
-    return render(request, template, section=section, store=store, **frame(state), **values)
-
-
-def frame(state: State) -> dict[str, Any]:
-    """The stores of the server, for every page."""
-    return {"stores": list(state.stores.values()), "default": state.default_name}
+    return render(request, template, section=section, store=store, state=state, **values)
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
@@ -181,8 +175,8 @@ def error_page(request: Request, status: int, title: str, detail: str) -> HTMLRe
     values: dict[str, Any] = {"section": "", "status": status, "code": status, "title": title, "detail": detail}
     requested = state.stores.get(request.query_params.get("store") or state.default_name)
     if status >= 500 or requested is None:  # the store itself may be unreadable
-        return render(request, "error.html", store=None, **frame(state), **values)
+        return render(request, "error.html", store=None, state=state, **values)
     try:
         return render_for(request, "error.html", state, requested, **values)
     except StoreUnreadable:
-        return render(request, "error.html", store=None, **frame(state), **values)
+        return render(request, "error.html", store=None, state=state, **values)

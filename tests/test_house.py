@@ -15,6 +15,7 @@ from tests.helpers.architecture import ROOT, floor_of, imports, modules
 
 MAX_MODULE_LINES = 330
 MAX_FUNCTION_LINES = 60
+MAX_PARAMETERS = 6
 MAX_MODULES_IN_A_FOLDER = 16
 MAX_MODULES_BESIDE_ROOMS = 6
 WORDS = {"found", "told", "said", "asked", "some", "kept", "settle", "beside", "anew"}
@@ -154,6 +155,15 @@ def test_no_function_is_too_long() -> None:
           for path in [*CODE, *TESTS, *SCRIPTS]
           for line, name, length in (functions if path.suffix == ".py" else script_functions)(path)
           if length > MAX_FUNCTION_LINES])  # fmt: skip
+
+
+def test_no_function_has_too_many_parameters() -> None:
+    """More become one object of options: a class, or a TypedDict of keywords."""
+    none([f"{at(path, node.lineno)}: {node.name} has {len(names)} parameters, at most {MAX_PARAMETERS}"
+          for path in CODE for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+          for arguments in [node.args]
+          for names in [{a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}]
+          if len(names - {"self", "cls"}) > MAX_PARAMETERS])  # fmt: skip
 
 
 def functions(path: Path) -> Iterator[tuple[int, str, int]]:

@@ -62,7 +62,7 @@ def docs(request: Request, state: StateDep) -> HTMLResponse:
         "docs.html",
         section="/docs",
         store=None,
-        stores=[],
+        state=None,
         operations=operations(document),
         models=document.get("components", {}).get("schemas", {}),
         kind=kind,

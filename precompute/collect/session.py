@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from precompute.collect.collector import Collector
 from precompute.data import Data, read
-from precompute.data.batches import Plan, plan_rows, shuffle_images
+from precompute.data.batches import Batching, Plan, plan_rows, shuffle_images
 from precompute.model.identity import model_sha256
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -82,10 +82,8 @@ class Session:
         if self._planned is not None:
             return self._planned
         o = self.options
-        return plan_rows(
-            self.mllm, self.rows, o.data, batch_tokens=self.batch_tokens, shard_samples=o.shard_samples, ds=o.ds,
-            seed=o.seed, id_column=o.id_column,
-        )  # fmt: skip
+        batching = Batching(self.batch_tokens, o.seed, o.shard_samples, o.ds)
+        return plan_rows(self.mllm, self.rows, o.data, batching, id_column=o.id_column)
 
     def collector(self) -> Collector:
         """The pass over the planned batches."""

@@ -51,6 +51,17 @@ class Plan(NamedTuple):
     """Tokens of each row, as planned."""
 
 
+class Batching(NamedTuple):
+    """How rows are put into batches, shards and D_s."""
+
+    batch_tokens: int
+    """Most tokens in a batch, padding counted."""
+    seed: int
+    shard_samples: int = 1024
+    ds: int = 1
+    """Samples in D_s."""
+
+
 def make_plan(
     sample_ids: Sequence[str],
     length_n: NDArray[np.int64],
@@ -129,11 +140,8 @@ def plan_rows(
     mllm: Any,
     data: Data,
     source: str,
+    batching: Batching,
     *,
-    batch_tokens: int,
-    seed: int,
-    shard_samples: int = 1024,
-    ds: int = 1,
     id_column: str | None = None,
 ) -> tuple[Data, Plan]:
     """The rows that the model can take, and the order in which they are run. Says which rows are rejected.
@@ -156,14 +164,7 @@ def plan_rows(
         say(guess_line(data.guess))
     if rejected_rows:
         say(summary_of(rejected_rows, id_column))
-    plan = make_plan(
-        [row.sample_id for row in good],
-        length_n,
-        batch_tokens=batch_tokens,
-        shard_samples=shard_samples,
-        ds=ds,
-        seed=seed,
-    )
+    plan = make_plan([row.sample_id for row in good], length_n, **batching._asdict())
     return data._replace(rows=good, rejected_rows=rejected_rows), plan
 
 

@@ -149,15 +149,18 @@ def common_means(data: Collected) -> Means:
     return Means(mu_md, raw, centred)
 
 
+def rank_weights(resamples: int, seed: int) -> Array:
+    """float64 [resamples, K_PAIRED]: the share of each rank in seeded bootstrap draws of the ranks."""
+    return np.concatenate(list(bootstrap_weights(K_PAIRED, resamples, seed))) / K_PAIRED
+
+
 def paired(
     data: Collected,
     fire: Firing,
     means: Means,
     directions_fd: Array,
     features: Array,
-    *,
-    resamples: int,
-    seed: int,
+    weight_bk: Array,
 ) -> dict[str, Array]:
     """ω `paired` with baseline, lift, interval, centred, without self and p-value of the features named.
 
@@ -165,10 +168,9 @@ def paired(
 
     Args:
         directions_fd: d_k, in units of h.
-        resamples: bootstrap draws of the ranks; one seeded set of draws serves all features.
+        weight_bk: float64 [b, K], of `rank_weights`; one set of draws serves all features.
     """
     k, d = K_PAIRED, data.resid.shape[1]
-    weight_bk = np.concatenate(list(bootstrap_weights(k, resamples, seed))) / k
     result = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
     step = max(1, _BLOCK_BYTES // (8 * 8 * k * d))
     for low in tqdm(range(0, len(features), step), desc="weigh", unit="block", disable=None):

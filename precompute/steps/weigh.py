@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from precompute.steps.omega import K_PAIRED, TOP_ALL_PAIRS, Firing, all_pairs, common_means, firing, paired
+from precompute.steps.omega import (
+    K_PAIRED,
+    TOP_ALL_PAIRS,
+    Firing,
+    all_pairs,
+    common_means,
+    firing,
+    paired,
+    rank_weights,
+)
 from precompute.steps.verdicts import give_verdicts
 from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
@@ -107,8 +116,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     means = common_means(data)
     if len(enough):
         directions = np.asarray(options["directions"](), dtype=np.float32)
-        resamples = int(options.get("resamples", 1000))
-        of_features = paired(data, fire, means, directions, enough, resamples=resamples, seed=seed)
+        draws = rank_weights(int(options.get("resamples", 1000)), seed)
+        of_features = paired(data, fire, means, directions, enough, draws)
         for name, values in of_features.items():
             result[name][enough] = values
     kind = str(options.get("omega", "paired"))

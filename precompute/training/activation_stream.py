@@ -31,9 +31,10 @@ class Stream:
     """
 
     def __init__(
-        self, mllm: Mllm, data: Data, plan: Plan, sink: tuple[float, float], *, size: int, batch_size: int, seed: int
-    ) -> None:
-        self.mllm, self.data, self.plan, self.sink = mllm, data, plan, sink
+        self, mllm: Mllm, planned: tuple[Data, Plan], sink: tuple[float, float], *, size: int, batch_size: int,
+        seed: int,
+    ) -> None:  # fmt: skip
+        self.mllm, (self.data, self.plan), self.sink = mllm, planned, sink
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rejected_rows: dict[int, str] = {}
         # Where the next fill begins: epoch and place in its order of batches.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from precompute.data import RejectedRow, read, summary_of
-from precompute.data.batches import plan_rows, smallest_hashes
+from precompute.data.batches import Batching, plan_rows, smallest_hashes
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT, Batch
 from precompute.model.calibration import calibrate_data, mark_sinks, token_norms
@@ -122,7 +122,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
     if o.max_samples is not None:
         chosen = sorted(smallest_hashes([row.sample_id for row in data.rows], o.max_samples))
         data = data._replace(rows=[data.rows[i] for i in chosen])
-    data, plan = plan_rows(mllm, data, o.data, batch_tokens=o.batch_tokens, seed=o.seed, id_column=o.id_column)
+    data, plan = plan_rows(mllm, data, o.data, Batching(o.batch_tokens, o.seed), id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
     evaluation = Evaluation(mllm, sae, sink, o.patch_special, shared)
     rejected_rows = list(data.rejected_rows)

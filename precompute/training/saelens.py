@@ -56,18 +56,13 @@ def start_at_mean(sae: Any, hidden_td: Tensor, scale: float | None) -> None:
 
 
 def make_trainer(
-    sae: Any,
-    provider: Iterator[Tensor],
-    *,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    lr_warm_up_steps: int,
-    lr_decay_steps: int,
-    dead_window: int,
-    **options: Any,
+    sae: Any, provider: Iterator[Tensor], *, steps: int, batch_size: int, lr: float, **options: Any
 ) -> Any:
-    """SAELens' trainer: Adam, a constant learning rate with warm-up and decay."""
+    """SAELens' trainer: Adam, a constant learning rate with warm-up and decay.
+
+    Args:
+        options: further ones of `SAETrainerConfig`.
+    """
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
@@ -76,9 +71,6 @@ def make_trainer(
         train_batch_size_samples=batch_size,
         lr=lr,
         lr_end=lr / 10,  # must be given; a constant rate does not use it
-        lr_warm_up_steps=lr_warm_up_steps,
-        lr_decay_steps=lr_decay_steps,
-        dead_feature_window=dead_window,
         logger=LoggingConfig(log_to_wandb=False),
         **options,
     )

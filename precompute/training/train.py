@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from precompute.data import BadRow, Data, count_kinds, read, summary
-from precompute.data.batches import OVERHEAD, n_image_tokens, plan_rows
+from precompute.data.batches import OVERHEAD, Batching, n_image_tokens, plan_rows
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.model.calibration import average_factor, calibrate_data
@@ -67,8 +67,8 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     if o.modality == "text":
         data = without_images(data)
     check_images(mllm, data, "--modality text")
-    batching: dict[str, Any] = {"batch_tokens": o.batch_tokens, "seed": o.seed, "id_column": o.id_column}
-    data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, **batching)
+    batching = Batching(o.batch_tokens, o.seed)
+    data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, batching, id_column=o.id_column)
     calibration = calibrate_data(mllm, data, plan, o.sink_multiple)
     scale, sink_norm = average_factor(calibration.counted), calibration.sink_norm
     del calibration  # it holds h of its samples
@@ -82,13 +82,13 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     # A warm-up of a single step would be none, and SAELens divides by its length less one.
     warm_up = round(s["lr_warm_up"] * s["steps"])
     trainer = make_trainer(
-        sae, iter(()), steps=s["steps"], batch_size=s["batch_size"], lr=s["lr"], dead_window=o.dead_window,
+        sae, iter(()), steps=s["steps"], batch_size=s["batch_size"], lr=s["lr"], dead_feature_window=o.dead_window,
         lr_warm_up_steps=warm_up if warm_up > 1 else 0, lr_decay_steps=int(s["lr_decay"] * s["steps"]),
         device=str(mllm.device),
     )  # fmt: skip
     if sae.cfg.normalize_activations == "expected_average_only_in":
         trainer.activation_scaler.scaling_factor = scale
-    stream = Stream(mllm, data, plan, sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
+    stream = Stream(mllm, (data, plan), sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
     if claim_folder(o.part, digest, STARTED, what="training", of="data, model or options"):
         resume(o.part, trainer, stream, meter)

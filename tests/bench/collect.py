@@ -18,7 +18,7 @@ import numpy as np
 from precompute.collect import merge
 from precompute.collect.collector import Collector
 from precompute.data import Columns, Data, read
-from precompute.data.batches import Plan, plan_rows
+from precompute.data.batches import Batching, Plan, plan_rows
 from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions
@@ -79,7 +79,7 @@ def demo_pairs(setup: Setup, n: int) -> tuple[Mllm, SaeV, Data, Plan]:
     mllm = Mllm.load(setup.demo / "model", layer=sae.layer, device=setup.device)
     data = read(str(setup.demo / "data"), Columns())
     data = data._replace(rows=data.rows[:n])
-    return mllm, sae, *plan_rows(mllm, data, "the demo", batch_tokens=batch_tokens(setup), seed=0, ds=n)
+    return mllm, sae, *plan_rows(mllm, data, "the demo", Batching(batch_tokens(setup), seed=0, ds=n))
 
 
 def batch_tokens(setup: Setup) -> int:

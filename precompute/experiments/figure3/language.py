@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precompute.data import read
-from precompute.data.batches import plan_rows
+from precompute.data.batches import Batching, plan_rows
 from precompute.errors import SaevxError
 from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.loader import load_batches, load_model
@@ -36,7 +36,7 @@ def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source
 def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple[float, float]]:
     """By sample id: summed cross-entropy in nats, and the number of tokens predicted."""
     mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
-    data, plan = plan_rows(mllm, read(str(source)), str(source), batch_tokens=4096, seed=0)
+    data, plan = plan_rows(mllm, read(str(source)), str(source), Batching(4096, seed=0))
     losses_by_id: dict[str, tuple[float, float]] = {}
     for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
         if one.batch is not None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from precompute.data import read
-from precompute.data.batches import plan_rows
+from precompute.data.batches import Batching, plan_rows
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT
 from precompute.model.calibration import calibrate_data
@@ -173,9 +173,9 @@ def test_at_the_mean_the_first_step_explains_more(options: Maker) -> None:
 
 def make_stream(mllm: Mllm, tiny_files: Tiny, *, multiple: float | None, pictures: bool = True) -> Stream:
     data = read(tiny_files.data) if pictures else without_images(read(tiny_files.data))
-    data, plan = plan_rows(mllm, data, "data", batch_tokens=150, seed=0)
+    data, plan = plan_rows(mllm, data, "data", Batching(150, seed=0))
     sink_norm = calibrate_data(mllm, data, plan, multiple).sink_norm
-    return Stream(mllm, data, plan, sink_norm, size=200, batch_size=50, seed=0)
+    return Stream(mllm, (data, plan), sink_norm, size=200, batch_size=50, seed=0)
 
 
 def test_rows_without_a_picture_are_learnt_as_text(options: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
@@ -253,11 +253,11 @@ def test_long_texts_are_cut_to_the_context(mllm: Mllm, tmp_path: Path) -> None:
     rows = [{"text": " the dog" * 300}, {"text": " the dog" * 300, "file_name": "a.png"}, {"text": " a cat"}]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({**row, "image": "a.png"}) + "\n" for row in rows))
     data = read(tmp_path / "text.jsonl")
-    planned, _ = plan_rows(mllm, data, "data", batch_tokens=500, seed=0)
+    planned, _ = plan_rows(mllm, data, "data", Batching(500, seed=0))
     assert planned.rejected_rows, "longer than the model's own context"
     for context in (60, 4096):
         short = cut(data, mllm, context)
-        remaining, _ = plan_rows(mllm, short, "data", batch_tokens=500, seed=0)
+        remaining, _ = plan_rows(mllm, short, "data", Batching(500, seed=0))
         assert len(remaining.rows) == 3 and short.rows[2] == data.rows[2]
         assert data.rows[0].text.startswith(short.rows[0].text) and " dog" in short.rows[0].text
         (one,) = load_batch(mllm, remaining.rows)
