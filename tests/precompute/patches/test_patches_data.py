@@ -125,12 +125,12 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         n = int((batch.modality_bs == IMAGE).sum())
         assert n == 16 * len(images) == len(score["l0"])
         score["random"], score["vision-norm"] = chances(row["id"], n, 0), caught.of(batch)[0][0]
-        kept = {("full", 100.0, ""): np.ones(n, dtype=bool)}
+        visible = {("full", 100.0, ""): np.ones(n, dtype=bool)}
         for removed in REMOVED:
-            kept["none", 0.0, removed] = np.zeros(n, dtype=bool)
+            visible["none", 0.0, removed] = np.zeros(n, dtype=bool)
             for name, score_p in score.items():
-                kept |= {(name, keep, removed): best(np.array(score_p, dtype=np.float64), keep) for keep in KEEP}
-        for variant, kept_p in kept.items():
+                visible |= {(name, keep, removed): best(np.array(score_p, dtype=np.float64), keep) for keep in KEEP}
+        for variant, kept_p in visible.items():
             if variant[2] == "drop" or kept_p.all():
                 sentence = spoken(mllm, pair, 4, kept_p)
             else:
