@@ -181,7 +181,7 @@ class Collector:
         measured = calibrate(holding(held, loaded), self.forward, self.sink_multiple, self.mllm.layer)
         self.clock.calibration_samples = measured.n_samples
         if self.sae.lacks_factor:
-            self.sae.scale(average_factor(measured.counted))
+            self.sae.fold_input_factor(average_factor(measured.counted))
         largest = max((largest_activation(self.sae, hidden_td) for hidden_td in measured.counted), default=0.0)
         scale = 5 - int(np.frexp(largest)[1]) if largest > 0 else 0  # largest = m · 2^e with m in [½, 1)
         result = {

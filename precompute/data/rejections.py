@@ -23,7 +23,7 @@ class Kind(NamedTuple):
     """Reasons of one sort."""
 
     name: str
-    what: str
+    predicate: str
     """Predicate of several rows: "have no text"."""
     patterns: tuple[str, ...]
     """Of the reasons, as SQL's LIKE takes them."""
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
     def sentence(self, n: int) -> str:
         """`2 have no text`, `1 has no text`."""
-        verb, _, remainder = self.what.partition(" ")
+        verb, _, remainder = self.predicate.partition(" ")
         one = {"have": "has", "are": "is"}.get(verb, verb + "s")
         return f"{n} {one if n == 1 else verb} {remainder}"
 
@@ -131,7 +131,7 @@ def advice_of(kind: Kind, id_column: str | None = None) -> str:
     return "" if done else kind.advice
 
 
-def clause(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
+def counts_by_kind(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
     """`1000 repeat the id of an earlier row (use --id-column row to number them), 200 have no readable image`."""
     by_name = {kind.name: kind for kind in KINDS}
     parts = []
@@ -142,9 +142,9 @@ def clause(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
 
 
 def summary(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
-    """`1200 rows rejected: ` and the clause; empty where no row is."""
+    """`1200 rows rejected: ` and the counts; empty where no row is."""
     n = sum(n_by_kind.values())
-    return f"{n} row{'s' * (n != 1)} rejected: {clause(n_by_kind, id_column)}" if n else ""
+    return f"{n} row{'s' * (n != 1)} rejected: {counts_by_kind(n_by_kind, id_column)}" if n else ""
 
 
 def summary_of(rejected: Iterable[RejectedRow], id_column: str | None = None) -> str:

@@ -89,7 +89,7 @@ def has_swappable_word(caption: str, kind: str | None = None) -> bool:
     return any(w in group for w in caption.replace(",", " ").split() for group in groups)
 
 
-def strangers(a: Scene, b: Scene) -> bool:
+def share_nothing(a: Scene, b: Scene) -> bool:
     """True where the two scenes share no noun and no shape's colour: a swap is then plainly wrong."""
     ours, theirs = ({w for e in s.entities for w in (e.noun, e.colour) if w} for s in (a, b))
     return not ours & theirs
@@ -169,7 +169,7 @@ def make_pair(folder: Path, n_samples: int, i: int) -> dict[str, Any]:
     rng = np.random.default_rng([41, i])
     image, text, detail = draw(scene), scene.caption, kind
     if kind == "swapped":
-        partner = next(j for j in rng.permutation(n_samples) if strangers(scene, scene_of(int(j))))
+        partner = next(j for j in rng.permutation(n_samples) if share_nothing(scene, scene_of(int(j))))
         text = scene_of(int(partner)).caption
     elif kind == "one-word" and has_swappable_word(text):
         text, which = swap_one_word(text, rng)

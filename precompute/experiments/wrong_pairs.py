@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, strangers, swap_one_word
+from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.scene_data import write_rows
@@ -83,7 +83,7 @@ def cases_of(kind: str, n: int, first_index: int, rng: np.random.Generator) -> l
             scenes.append(scene)
     if kind != "whole":
         return [Case(kind, s, s.caption, swap_one_word(s.caption, rng, kind)[0]) for s in scenes]
-    others = [next((o for i in rng.permutation(n) if strangers(s, o := scenes[i])), None) for s in scenes]
+    others = [next((o for i in rng.permutation(n) if share_nothing(s, o := scenes[i])), None) for s in scenes]
     if None in others:
         raise SaevxError(f"Among {n} scenes some have no caption that is plainly wrong for them: ask for more scenes.")
     return [Case(kind, s, s.caption, o.caption) for s, o in zip(scenes, others, strict=True) if o]

@@ -24,7 +24,7 @@ from precompute.utils.reading import read_json, read_tensors, reading, refuse_po
 SPARSIFY = "sae.safetensors"
 DICTIONARY_CONFIG = "config.json"
 DICTIONARY_WEIGHTS = ("ae.safetensors", "ae.pt")
-Read = tuple[dict[str, Any], dict[str, Tensor]]
+ConfigAndWeights = tuple[dict[str, Any], dict[str, Tensor]]
 """Configuration and weights as SAELens names them, W_enc [d, F], W_dec [F, d]."""
 
 _NAMES = {
@@ -50,13 +50,13 @@ _TENSORS = {
 }
 _UNUSED = {"topk": {"threshold"}, "jumprelu": set(), "standard": set(), "gated": set()}
 """What dictionary_learning keeps beside the weights and its own encoder does not use."""
-_UNLEARNT = (
+_THRESHOLD_NOT_LEARNT = (
     "The SAE is a BatchTopK whose threshold was never learnt, so every positive feature would stay instead of k: "
     "train it further, or choose another."
 )
 
 
-def sparsify(folder: Path) -> Read:
+def sparsify(folder: Path) -> ConfigAndWeights:
     """A folder of sparsify. Its encoder takes the decoder's bias off the input, whatever `normalize_decoder` says, and
     the name of its folder is its hook.
 
@@ -75,7 +75,7 @@ def sparsify(folder: Path) -> Read:
     return {**settings, **_sizes(state), "architecture": "topk", "metadata": {"hook_name": hook}}, state
 
 
-def dictionary_learning(folder: Path) -> Read:
+def dictionary_learning(folder: Path) -> ConfigAndWeights:
     """A folder of dictionary_learning: `config.json` beside `ae.pt` (of which only tensors are read, no code is run) or
     `ae.safetensors`.
 
@@ -91,7 +91,7 @@ def dictionary_learning(folder: Path) -> Read:
             f"{folder / DICTIONARY_CONFIG} says dict_class = {kind or None!r}, and of dictionary_learning "
             f"{', '.join(_DICTIONARIES)} are read: choose another SAE."
         )
-    architecture, off_input = _DICTIONARIES[kind]
+    architecture, subtracts_decoder_bias = _DICTIONARIES[kind]
     path = next((folder / name for name in DICTIONARY_WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise SaevxError(
@@ -102,11 +102,11 @@ def dictionary_learning(folder: Path) -> Read:
     k = raw.pop("k", None)
     raw.pop("group_sizes", None)
     if "BatchTopK" in kind and not _is_learnt(raw):
-        raise SaevxError(_UNLEARNT)
+        raise SaevxError(_THRESHOLD_NOT_LEARNT)
     state = _weights(raw, architecture, path)
     hook = _hook_of(trainer, config.get("buffer"))
     settings: dict[str, Any] = {
-        **_sizes(state), "architecture": architecture, "apply_b_dec_to_input": off_input,
+        **_sizes(state), "architecture": architecture, "apply_b_dec_to_input": subtracts_decoder_bias,
         "metadata": {"hook_name": hook, "training_architecture": kind},
     }  # fmt: skip
     if architecture == "topk":
@@ -142,7 +142,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def plain_weights(place: Path, *, assume_relu: bool) -> Read:
+def plain_weights(place: Path, *, assume_relu: bool) -> ConfigAndWeights:
     """One `.safetensors` file, or a folder with one: W_enc [d, F], b_enc, W_dec [F, d], b_dec, or the names of
     `torch.nn.Linear`, whose matrices lie the other way. What else decides z stands in the file's own metadata or in
     a `.json` beside it, under SAELens' names.
@@ -155,8 +155,8 @@ def plain_weights(place: Path, *, assume_relu: bool) -> Read:
     """
     path = plain_file(place)
     raw = read_tensors(path)
-    config = {**_header(path), **_beside(path, place)}
-    off_input = "decoder.bias" not in raw  # a Linear's own bias is not taken off the input
+    config = {**_header(path), **_separate_config(path, place)}
+    subtracts_decoder_bias = "decoder.bias" not in raw  # a Linear's own bias is not taken off the input
     if (k := raw.pop("k", None)) is not None:
         config["weights"] = {"k": k.item()}
     name = config.get("architecture") or _implied_architecture(config, raw)
@@ -170,10 +170,10 @@ def plain_weights(place: Path, *, assume_relu: bool) -> Read:
     if "batchtopk" in architecture.lower().replace("_", ""):
         architecture = "jumprelu"
         if not _is_learnt(raw):
-            raise SaevxError(_UNLEARNT)
+            raise SaevxError(_THRESHOLD_NOT_LEARNT)
     config = {**config, "architecture": architecture}
     state = _weights(raw, str(resolve_config(config)["architecture"]), path)
-    settings = {"apply_b_dec_to_input": off_input, **config, **_sizes(state)}
+    settings = {"apply_b_dec_to_input": subtracts_decoder_bias, **config, **_sizes(state)}
     return {**settings, "metadata": {"hook_name": _hook_name(config), **trained}}, state
 
 
@@ -229,7 +229,7 @@ def _header(path: Path) -> dict[str, Any]:
     return config
 
 
-def _beside(path: Path, place: Path) -> dict[str, Any]:
+def _separate_config(path: Path, place: Path) -> dict[str, Any]:
     """The configuration beside the weights; of a file named itself only what has its name."""
     names = [path.with_suffix(".json"), *([] if place.is_file() else [place / "cfg.json", place / DICTIONARY_CONFIG])]
     return next((read_json(name) for name in names if name.is_file()), {})

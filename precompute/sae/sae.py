@@ -95,7 +95,7 @@ class SaeV:
         """It expects inputs scaled by a factor that it does not bring: one must be estimated before it is used."""
         return self.normalize == sae_load.AVERAGE
 
-    def scale(self, factor: float) -> None:
+    def fold_input_factor(self, factor: float) -> None:
         """Fold the estimated factor √d / mean‖h‖ into the weights of an SAE that lacks it."""
         if not self.lacks_factor:
             return
@@ -107,12 +107,12 @@ class SaeV:
             self.__dict__.pop(cached, None)
 
     def fold_factor_of_store(self, manifest: dict[str, Any]) -> None:
-        """As `scale`, with the factor of a store's manifest."""
+        """As `fold_input_factor`, with the factor of a store's manifest."""
         if self.lacks_factor:
             factor = manifest.get("input_factor")
             if not factor:
                 raise SaevxError(f"The SAE {self.name} lacks its input factor, and so does the store: make it again.")
-            self.scale(float(factor["value"]))
+            self.fold_input_factor(float(factor["value"]))
 
     def check(self, d_model: int) -> None:
         """Raises SaevxError where the model's width is not the SAE's."""

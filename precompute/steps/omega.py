@@ -27,7 +27,7 @@ PIECE_BYTES = 1 << 24
 """Of D_s's residuals as float64, at a time."""
 
 
-class Firing(NamedTuple):
+class ActiveTokens(NamedTuple):
     """Tokens of D_s with z > δ, ordered by feature, modality, value falling, row, position."""
 
     feature: Array
@@ -50,7 +50,7 @@ def to_float(bits: Array) -> Array:
     return wide
 
 
-def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
+def active_tokens(data: Collected, delta: Array, *, per_sample: int) -> ActiveTokens:
     """Tokens of D_s above δ, at most `per_sample` per (feature, modality, sample): the strongest, then the
     earliest.
 
@@ -85,7 +85,7 @@ def firing(data: Collected, delta: Array, *, per_sample: int) -> Firing:
     order = np.lexsort((resid, rows, -value, group))  # resid rows of a sample lie in token order
     group = group[order]
     start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
-    return Firing(group // 2, group % 2, value[order], rows[order], resid[order], start)
+    return ActiveTokens(group // 2, group % 2, value[order], rows[order], resid[order], start)
 
 
 class Means(NamedTuple):
@@ -156,7 +156,7 @@ def rank_weights(resamples: int, seed: int) -> Array:
 
 def paired(
     data: Collected,
-    fire: Firing,
+    active: ActiveTokens,
     means: Means,
     directions_fd: Array,
     features: Array,
@@ -178,12 +178,12 @@ def paired(
         at = slice(low, low + len(block))
         sides = []
         for m in (TEXT, IMAGE):
-            entry_fk = fire.start[block * 2 + m][:, None] + np.arange(k)
-            h_fkd = to_float(data.resid[fire.resid[entry_fk]])
-            own_fkd = (fire.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
+            entry_fk = active.start[block * 2 + m][:, None] + np.arange(k)
+            h_fkd = to_float(data.resid[active.resid[entry_fk]])
+            own_fkd = (active.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
                 :, None
             ]
-            sample_fk = np.searchsorted(data.ds_rows, fire.row[entry_fk])
+            sample_fk = np.searchsorted(data.ds_rows, active.row[entry_fk])
             sides.append((h_fkd, h_fkd - means.mu_md[m], own_fkd, sample_fk))
         (h_t, c_t, own_t, s_t), (h_i, c_i, own_i, s_i) = sides
 
@@ -210,15 +210,15 @@ def paired(
     return result
 
 
-def all_pairs(data: Collected, fire: Firing) -> Array:
+def all_pairs(data: Collected, active: ActiveTokens) -> Array:
     """ω `all-pairs` [F]: dot of the two mean unit vectors, K = 5 of each out of the feature's overall top 30.
 
-    NaN where the top 30 lack a modality. `fire` must hold repeated samples.
+    NaN where the top 30 lack a modality. `active` must hold repeated samples.
     """
-    order = np.lexsort((fire.resid, fire.row, -fire.value, fire.feature))
-    feature = fire.feature[order]
+    order = np.lexsort((active.resid, active.row, -active.value, active.feature))
+    feature = active.feature[order]
     order = order[rank_in_run(feature) < TOP_ALL_PAIRS]
-    group = fire.feature[order] * 2 + fire.modality[order]
+    group = active.feature[order] * 2 + active.modality[order]
     by_group = np.argsort(group, kind="stable")  # keeps the order of strength
     order, group = order[by_group], group[by_group]
     is_chosen = rank_in_run(group) < K_ALL_PAIRS
@@ -235,6 +235,6 @@ def all_pairs(data: Collected, fire: Firing) -> Array:
             first, n = start[block * 2 + m], count[block, m]
             entry = np.minimum(first[:, None] + np.arange(K_ALL_PAIRS), (first + n - 1)[:, None])
             mask = (np.arange(K_ALL_PAIRS) < n[:, None])[..., None]
-            sides.append((unit(to_float(data.resid[fire.resid[order[entry]]])) * mask).sum(1) / n[:, None])
+            sides.append((unit(to_float(data.resid[active.resid[order[entry]]])) * mask).sum(1) / n[:, None])
         omega[block] = np.einsum("fd,fd->f", *sides)
     return omega

@@ -11,10 +11,10 @@ import numpy as np
 from precompute.steps.omega import (
     K_PAIRED,
     TOP_ALL_PAIRS,
-    Firing,
+    ActiveTokens,
+    active_tokens,
     all_pairs,
     common_means,
-    firing,
     paired,
     rank_weights,
 )
@@ -82,16 +82,16 @@ def frequencies(data: Collected, count_fm: Array, n_tokens: Mapping[str, int]) -
     }  # fmt: skip
 
 
-def profile_tokens(fire: Firing) -> Array:
+def profile_tokens(active: ActiveTokens) -> Array:
     """The tokens behind each feature's profile (step `index`): int64 [F, 2, K_PAIRED], its strongest of D_s as rows of
     the residual map, −1 where there are fewer.
 
     Args:
-        fire: with one token a sample.
+        active: with one token a sample.
     """
-    entry = fire.start[:-1, None] + np.arange(K_PAIRED)
-    known = entry < fire.start[1:, None]
-    tops = np.where(known, np.append(fire.resid, -1)[np.minimum(entry, len(fire.resid))], -1)
+    entry = active.start[:-1, None] + np.arange(K_PAIRED)
+    known = entry < active.start[1:, None]
+    tops = np.where(known, np.append(active.resid, -1)[np.minimum(entry, len(active.resid))], -1)
     return tops.reshape(-1, 2, K_PAIRED)
 
 
@@ -107,9 +107,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
 
     cut_maxima(data, p999)
     repeat = bool(options.get("repeat_samples", False))
-    fire = firing(data, delta, per_sample=K_PAIRED if repeat else 1)
-    once = fire if not repeat else firing(data, delta, per_sample=1)
-    samples_ds = np.diff(once.start).reshape(-1, 2)
+    active = active_tokens(data, delta, per_sample=K_PAIRED if repeat else 1)
+    one_per_sample = active if not repeat else active_tokens(data, delta, per_sample=1)
+    samples_ds = np.diff(one_per_sample.start).reshape(-1, 2)
     enough = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
     seed = int(options.get("seed", 0))
     result = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
@@ -117,21 +117,21 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     if len(enough):
         directions = np.asarray(options["directions"](), dtype=np.float32)
         draws = rank_weights(int(options.get("resamples", 1000)), seed)
-        of_features = paired(data, fire, means, directions, enough, draws)
+        of_features = paired(data, active, means, directions, enough, draws)
         for name, values in of_features.items():
             result[name][enough] = values
     kind = str(options.get("omega", "paired"))
-    everything = np.full(data.n_features, np.nan)
+    omega_all_pairs = np.full(data.n_features, np.nan)
     if kind == "all-pairs":
-        everything = all_pairs(data, firing(data, delta, per_sample=TOP_ALL_PAIRS))
+        omega_all_pairs = all_pairs(data, active_tokens(data, delta, per_sample=TOP_ALL_PAIRS))
 
     save_step(
         part,
         "weigh",
         **result,
-        top_resid=profile_tokens(once),
+        top_resid=profile_tokens(one_per_sample),
         mu=means.mu_md,
-        omega_all_pairs=everything,
+        omega_all_pairs=omega_all_pairs,
         p999=p999,
         delta=delta,
         verdict=give_verdicts(count_fm, samples_ds, result["p_value"]),

@@ -18,7 +18,7 @@ from pydantic import Field
 from pydantic_settings import CliApp
 from sqlalchemy import func, select
 
-from precompute.demo.dataset import PLANTED, strangers, swap_one_word
+from precompute.demo.dataset import PLANTED, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
 from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import Scene, make_scene
@@ -132,7 +132,7 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     }
     for scene in scenes:
         image = draw(scene)
-        other = next(s for i in rng.permutation(len(scenes)) if strangers(scene, s := scenes[i]))
+        other = next(s for i in rng.permutation(len(scenes)) if share_nothing(scene, s := scenes[i]))
         texts = {"own": scene.caption, "swapped": other.caption}
         texts["one-word"] = swap_one_word(scene.caption, rng)[0]
         for kind, text in texts.items():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from precompute.demo.dataset import strangers
+from precompute.demo.dataset import share_nothing
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.scene_data import write_rows
@@ -37,7 +37,7 @@ def make_pairs(n: int, swapped: float) -> list[Pair]:
     for i, scene in enumerate(scenes):
         caption = scene.caption
         if i in wrong:
-            caption = next(scenes[j].caption for j in rng.permutation(n) if strangers(scene, scenes[j]))
+            caption = next(scenes[j].caption for j in rng.permutation(n) if share_nothing(scene, scenes[j]))
         pairs.append(Pair(f"pair-{i:05d}", scene, caption, i in wrong))
     return pairs
 

@@ -154,7 +154,7 @@ def test_a_missing_input_factor_is_asked_for(tmp_path: Path, architecture: str) 
     torch.testing.assert_close(rebuilt, plain.decode(plain.encode(HIDDEN * 0.25)) / 0.25, rtol=1e-4, atol=1e-4)
     if architecture == "standard":
         torch.testing.assert_close(sae.directions_fd, before_fd / 0.25)
-    sae.scale(9.0)  # it lacks none now
+    sae.fold_input_factor(9.0)  # it lacks none now
     torch.testing.assert_close(rebuilt, sae.decode(sae.encode(HIDDEN)))
 
 
