@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -15,7 +17,7 @@ from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, QueryModel, Words, parse_numbers
 from backend.replies import json_reply
 from backend.schemas.common import FeatureSort, Modality, Order, Page, VerdictFilter
-from backend.schemas.features import Example, Feature, FeatureDetail
+from backend.schemas.features import Example, Feature, FeatureDetail, FeatureVector
 from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
 
@@ -50,6 +52,8 @@ class FeatureQuery(QueryModel):
     """Words in the label or the promoted tokens."""
     has_label: bool | None = None
     """Only features with, or without, a label."""
+    fold: Literal["families"] | None = None
+    """One line for each family: the strongest of its members that match."""
     ids: Annotated[str | None, Query(max_length=6000)] = None
     """Feature numbers, separated by commas."""
     limit: Limit = 50
@@ -59,7 +63,7 @@ class FeatureQuery(QueryModel):
 @router.get("/features", summary="List of features, filtered and sorted")
 def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Page[Feature]:
     ids = None if query.ids is None else parse_numbers(query.ids, "ids")
-    page = store.store.features.list(**{**query.model_dump(), "ids": ids})
+    page = store.store.features.list(**{**query.model_dump(), "ids": ids, "fold": query.fold is not None})
     return Page[Feature].model_validate(page._asdict())
 
 
@@ -67,6 +71,33 @@ def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Pa
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
     return FeatureDetail.model_validate(store.store.features.get(feature))
+
+
+@router.get(
+    "/features/{feature}/vector", response_model=FeatureVector, summary="The feature's decoder direction",
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def get_vector(
+    response: Response,
+    store: StoreDep,
+    feature: FeatureId,
+    format: Annotated[
+        Literal["json", "npy"], Query(description="npy: a NumPy file, float32 [2, d], of the raw and the centred one.")
+    ] = "json",
+) -> Response | FeatureVector:
+    check_feature(store, feature)
+    raw, centred = store.store.directions.get(feature)
+    if format == "json":
+        item = store.store.features.list(ids=[feature]).items[0]
+        return FeatureVector(
+            id=feature, length=float(np.linalg.norm(raw)), mean_cosine=item["mean_cosine"], raw=raw.tolist(),
+            centred=centred.tolist(),
+        )  # fmt: skip
+    file = io.BytesIO()
+    np.save(file, np.stack([raw, centred]))
+    name = f'attachment; filename="feature-{feature}.npy"'
+    headers = {**dict(response.headers), "Content-Disposition": name}
+    return Response(file.getvalue(), media_type="application/octet-stream", headers=headers)
 
 
 class ExampleQuery(QueryModel):

@@ -18,6 +18,7 @@ from backend.pages.text import visible
 from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Histogram, Order
 from backend.schemas.features import Example, FeatureDetail
+from backend.stores import OpenStore
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -48,7 +49,7 @@ FEATURE_COLUMNS = [
     ("max_activation", "Max", "Largest activation, in the SAE's units"),
     ("n_samples", "Samples", "Number of samples in which any token activates it"),
 ]
-LIST_ROWS = 30
+LIST_ROWS, FAMILY_ROWS = 30, 12
 BANDS = {
     -1: ("top", "The samples with the highest activations, one token each."),
     0: ("high", "Random samples from the highest octave of its activations."),
@@ -91,18 +92,25 @@ def features(
     )
 
 
+class FeatureView(FormQuery):
+    """Which of its examples and logits the page of a feature shows."""
+
+    modality: Literal["text", "image"] | None = None
+    """Default: images, where it fires on any."""
+    band: Annotated[int, Query(ge=-1, le=3)] = -1
+    """As in the API."""
+    lens: Literal["centred", "raw"] = "centred"
+    """Kind of logits."""
+
+
 @router.get("/features/{id}")
 def feature(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    id: int,
-    modality: Literal["text", "image"] | None = None,
-    band: Annotated[int, Query(ge=-1, le=3)] = -1,
+    request: Request, state: StateDep, open_store: StoreDep, id: int, query: Annotated[FeatureView, Query()]
 ) -> HTMLResponse:
     """The page of one feature."""
     detail = features_api.get_feature(open_store, id)
-    side: Literal["text", "image"] = modality or ("image" if detail.density_image > 0 else "text")
+    side: Literal["text", "image"] = query.modality or ("image" if detail.density_image > 0 else "text")
+    band = query.band
     examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
     partners = detail.cooccurring
     return render_for(
@@ -124,8 +132,8 @@ def feature(
             histogram(detail.histogram.text, detail.p999, "text", "text tokens"),
             histogram(detail.histogram.image, detail.p999, "image", "image patches"),
         ],
-        promoted=[(visible(one.token), one.logit) for one in detail.logits.promoted],
-        suppressed=[(visible(one.token), one.logit) for one in detail.logits.suppressed],
+        lens=lens_panel(detail, query.lens, open_store),
+        family=family_panel(detail, open_store),
         neighbours=[
             ("by decoder direction", detail.neighbours.decoder),
             ("by the tokens that activate them", detail.neighbours.profile),
@@ -136,6 +144,28 @@ def feature(
             ("same modality", partners.same, "both on the text, or both on the image"),
         ],
     )
+
+
+def lens_panel(detail: FeatureDetail, kind: Literal["centred", "raw"], store: OpenStore) -> dict[str, Any]:
+    """The logit lens as feature.html draws it; `limit` is what chance gives among `n_tokens` tokens."""
+    sides = {"centred": detail.logits.centred, "raw": detail.logits.raw}[kind]
+    tokens = {
+        side: [(visible(one.token), one.logit) for one in getattr(sides, side)] for side in ("promoted", "suppressed")
+    }
+    centred = detail.logits.centred
+    largest = max((abs(side[0].logit) for side in (centred.promoted, centred.suppressed) if side), default=None)
+    return {
+        "kind": kind, "sides": tokens, "largest": largest, "informative": detail.logits.informative,
+        "limit": store.manifest.get("lens"),
+    }  # fmt: skip
+
+
+def family_panel(detail: FeatureDetail, store: OpenStore) -> list[dict[str, Any]]:
+    """The first members of a feature's family; empty for a feature alone."""
+    if detail.family is None:
+        return []
+    members: list[dict[str, Any]] = store.store.families.get(detail.family)["members"]
+    return members[:FAMILY_ROWS]
 
 
 def example_card(example: Example, feature: FeatureDetail) -> dict[str, Any]:

@@ -64,7 +64,10 @@ class Feature(FeatureRef):
     place_share: float | None = None
     """Share of its image activation in the patch place, row or column that has most of it."""
     family: int | None = None
-    """Features that say nearly the same have one family, whose number is that of its strongest member."""
+    """Features that say nearly the same have one family, whose number is that of its strongest member; null for a
+    feature alone."""
+    n_members: int = 1
+    """Features in its family, itself counted."""
     mean_cosine: float | None = None
     """Cosine of its direction with the mean direction of all features."""
     description: str | None = None
@@ -104,11 +107,24 @@ class TokenLogit(Model):
         return {"token": value[0], "logit": value[1]} if isinstance(value, list | tuple) else value
 
 
-class Logits(Model):
-    """Logit lens: the decoder direction through the weight of the final norm and the unembedding."""
+class LensSides(Model):
+    """The tokens whose logits a decoder direction raises and lowers most."""
 
     promoted: list[TokenLogit]
     suppressed: list[TokenLogit]
+
+
+class Logits(LensSides):
+    """Logit lens: the decoder direction through the weight of the final norm and the unembedding. `promoted` and
+    `suppressed` are the centred ones."""
+
+    centred: LensSides
+    """Each token's logit minus its mean over all features, in units of its standard deviation over them."""
+    raw: LensSides
+    """The logits themselves, minus their mean over the vocabulary."""
+    informative: bool
+    """Whether the largest centred value is beyond what chance gives among as many tokens; if not, the lens says nothing
+    of this feature."""
 
 
 class Neighbour(FeatureRef):
@@ -116,13 +132,15 @@ class Neighbour(FeatureRef):
 
     verdict: Verdict | None = None
     cosine: float
+    near_copy: bool = False
+    """Whether it is in the same family."""
 
 
 class Neighbours(Model):
     """Similar features, by two measures."""
 
     decoder: list[Neighbour]
-    """Nearest decoder directions."""
+    """Nearest decoder directions, after the mean direction is taken off."""
     profile: list[Neighbour]
     """Features that fire on similar tokens: nearest modality-centred means of their strongest residual vectors."""
 
@@ -171,6 +189,36 @@ class FeatureDetail(Feature):
     place_map: PlaceMap | None = None
     neighbours: Neighbours
     cooccurring: Cooccurring
+
+
+class Family(Model):
+    """Features that are near-copies of one another, numbered and named by the strongest of them."""
+
+    id: int
+    name: str | None = None
+    n_members: int
+    evidence: float | None = None
+    """Of its strongest member."""
+
+
+class FamilyDetail(Family):
+    """One family, its strongest member first."""
+
+    members: list[Feature]
+
+
+class FeatureVector(Model):
+    """The decoder direction of a feature, from the store; its components carry the rounding of float16."""
+
+    id: int
+    length: float
+    """Length of `raw`."""
+    mean_cosine: float | None = None
+    """Cosine of `raw` with the mean direction."""
+    raw: list[float]
+    """What the feature adds to the residual stream per unit of activation."""
+    centred: list[float]
+    """The same at length 1, minus the mean direction of all features, scaled to length 1."""
 
 
 class TokenActivation(Model):

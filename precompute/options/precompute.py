@@ -11,12 +11,12 @@ from pydantic_settings import CliPositionalArg
 from precompute.options.shared import ModelLoading, Output, RayWorkers, SaeFile, Scoring, Sinks, TextOnly
 from precompute.utils.command_line import Count, Seed
 
-Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "label"]
+Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "families", "label"]
 PASS_OPTIONS = {
     "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
     "shuffle_images",
 }  # fmt: skip
-LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "label")
+LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "families", "label")
 LATER_OPTIONS = {
     "name", "model_name", "sae_name", "data_name", "delta", "omega", "repeat_samples", "labeller", "labeller_model",
     "events", "max_store_gb",

@@ -42,7 +42,8 @@ def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array
     neighbours that are also among the nearest on the map; null where fewer than two features are alive.
 
     Args:
-        directions: unit decoder directions, float32 [F, d]. other: their nearest neighbours, int64 [F, k], −1 for none.
+        directions: centred unit decoder directions, float32 [F, d].
+        other: their nearest neighbours, int64 [F, k], −1 for none.
         weigh: what step `weigh` left: verdict, omega, density.
     """
     alive = weigh["verdict"] != VERDICTS.index("dead")

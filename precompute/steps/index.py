@@ -1,5 +1,5 @@
-"""Step `index`: exact nearest neighbours of decoder directions and feature profiles, FAISS flat indexes of them and of
-sample vectors; and with them the map (feature_map.py) and the logit lens (logit_lens.py).
+"""Step `index`: exact nearest neighbours of centred decoder directions and feature profiles, FAISS flat indexes of them
+and of sample vectors; and with them the map (feature_map.py) and the logit lens (sae/logit_lens.py).
 
 Sample vectors are made by store/search.py, for stored samples and live queries alike.
 """
@@ -15,10 +15,12 @@ import faiss
 import numpy as np
 import torch
 
+from precompute.sae.directions import Centred, centre
+from precompute.sae.logit_lens import BLOCK_BYTES, chance_limit, largest, logit_lens
 from precompute.steps import feature_map
-from precompute.steps.logit_lens import BLOCK_BYTES, largest, logit_lens
+from precompute.store.directions.vectors import MEAN, SCALE, SCALES
 from precompute.store.making.unfinished import Collected, load_step, save_step
-from precompute.store.schema import IMAGE, MODALITIES, NEIGHBOUR_SPACES, TEXT
+from precompute.store.schema import IMAGE, MODALITIES, NEIGHBOUR_SPACES, TEXT, VERDICTS
 from precompute.store.search import PROJECTION_SEED, WIDTH, sample_vectors
 from precompute.utils.files import atomic_write
 from precompute.utils.stats import unit
@@ -96,6 +98,14 @@ def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
     return other, cosine
 
 
+def write_directions(folder: Path, directions: Centred) -> None:
+    """What gives a raw direction back from `decoder.faiss`: the mean, and two lengths of each feature."""
+    scale = np.zeros(len(directions.length_f), SCALE)
+    scale["length"], scale["distance"] = directions.length_f, directions.distance_f
+    for name, array in ((MEAN, directions.mean_d), (SCALES, scale)):
+        np.save(folder / name, array)
+
+
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `directions` (callable → float [F, d]), `logit_lens` (callable → (norm weight
     [d] or None, unembedding [V, d])) or None."""
@@ -104,7 +114,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     folder.mkdir(exist_ok=True)
     directions = np.asarray(options["directions"](), dtype=np.float32)
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
-    decoder = unit(directions)
+    alive = weigh["verdict"] != VERDICTS.index("dead")
+    centred = centre(directions, alive)
+    decoder = centred.unit_fd
     others, cosines = nearest(decoder)
     with ThreadPoolExecutor(1) as one_thread:  # the map runs on one core, all else on all
         map_summary = one_thread.submit(feature_map.write, part, decoder, others, weigh)
@@ -112,13 +124,21 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         profile_others, profile_cosines = nearest(profile)
         save_step(
             part, "index",
-            decoder_other=others, decoder_cosine=cosines,
+            decoder_other=others, decoder_cosine=cosines, mean_cosine=centred.mean_cosine_f,
             profile_other=profile_others, profile_cosine=profile_cosines,
         )  # fmt: skip
-        save_step(part, "logits", **(logit_lens(directions, *lens()) if lens is not None else {}))
+        summary: dict[str, Any] = {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}
+        logits: dict[str, Array] = {}
+        if lens is not None:
+            norm_weight, unembedding = lens()
+            logits = logit_lens(directions, alive, norm_weight, unembedding)
+            n_tokens = len(unembedding)
+            summary["lens"] = {"n_tokens": n_tokens, "chance_limit": round(chance_limit(n_tokens), 4)}
+        save_step(part, "logits", **logits)
         for name, vectors in zip(NEIGHBOUR_SPACES, (decoder, profile), strict=True):
             write_index(vectors, folder / f"{name}.faiss")
+        write_directions(folder, centred)
         for m, name in enumerate(MODALITIES):
             vectors = all_sample_vectors(data, weigh, m)
             write_index(vectors, folder / f"sample_{name}.faiss")
-        return {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}, "map": map_summary.result()}
+        return {**summary, "map": map_summary.result()}

@@ -100,12 +100,11 @@ def top_samples(data: Collected, modality: int, counts_n: Array | None = None) -
 
 def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     """Bonus for caption words among the promoted tokens, falling with their rank."""
-    token_of = [
-        [words.id_of.get(token.strip().lower(), -1) for token in tokens] for tokens in logits.tokens("promoted")
-    ]
-    word_fr = np.array(token_of, dtype=np.int64).reshape(len(logits), -1)
-    feature, rank = np.nonzero(word_fr >= 0)
-    word = word_fr[feature, rank]
+    places = [
+        (feature, rank, words.id_of.get(token.strip().lower(), -1))
+        for feature, tokens in enumerate(logits.promoted()) for rank, token in enumerate(tokens)
+    ]  # fmt: skip
+    feature, rank, word = np.array([place for place in places if place[2] >= 0], np.int64).reshape(-1, 3).T
     _, first = np.unique(feature * len(words.name) + word, return_index=True)  # of a word's ranks the best
     bonus = PROMOTED_BONUS / (1 + rank[first])
     return csr_matrix((bonus, (feature[first], word[first])), shape=(len(logits), len(words.name)))
@@ -183,7 +182,7 @@ def keyword_names(
     feature_c, word_c = candidates(
         evidence(data, words, logits, is_witness_n), lambda feature, word: ~(on_images_f[feature] & barred_w[word])
     )
-    chosen, promoted = choose(feature_c, word_c, trial, words), logits.tokens("promoted")
+    chosen, promoted = choose(feature_c, word_c, trial, words), logits.promoted()
     names: list[Name | None] = [None] * data.n_features
     for k in np.flatnonzero(verdict_f != VERDICTS.index("dead")).tolist():
         if k in chosen:
@@ -223,7 +222,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         from precompute.steps.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
-        promoted = logits.tokens("promoted")
+        promoted = logits.promoted()
         written = model.names(data, live, [[token.strip() for token in promoted[k]] for k in live])
         for k, text in zip(live, written, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)

@@ -22,7 +22,7 @@ from precompute.utils.types import Array
 
 Item = dict[str, Any]
 
-_REFERENCE = ("id", "label", "verdict", "max_text", "max_image", "p999")
+_REFERENCE = ("id", "label", "verdict", "max_text", "max_image", "p999", "family")
 
 
 class Core:
@@ -76,7 +76,7 @@ class Core:
             raise SaevxError(f"No feature {feature}: this store has 0 to {self.n_features - 1}.")
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
-        """id → {id, label, verdict, max_text, max_image, p999} of these features."""
+        """id → {id, label, verdict, max_text, max_image, p999, family} of these features."""
         refs: dict[int, Item] = {}
         for chunk in in_chunks(ids):
             query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN ({marks(len(chunk))})"

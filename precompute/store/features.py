@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -29,11 +29,14 @@ _FEATURE_ROW = [s.features.c[name] for name in (
     *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples", *s.PAIR_FIELDS, "place", "place_share",
     "family", "mean_cosine", "description", "evidence",
 )]  # fmt: skip
+_LIST = select(*_FEATURE_ROW, s.families.c.n_members).select_from(
+    s.features.outerjoin(s.families, s.features.c.family == s.families.c.id)
+)
 _COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
 _FEATURE = PlainQuery(
     [
         *_FEATURE_ROW, *(s.features.c[name] for name in _COUNTS),
-        *(s.feature_details.c[name] for name in ("hist", "logits", "place_map")),
+        *(s.feature_details.c[name] for name in ("hist", "logits", "place_map")), s.families.c.n_members,
     ]
 )
 """All that `Features.get` reads of the database."""
@@ -61,6 +64,8 @@ class FeatureFilters(TypedDict, total=False):
     """Words of the label or of the promoted tokens."""
     ids: Iterable[int] | None
     has_label: bool | None
+    fold: bool | None
+    """Of each family only its strongest member among the features that pass the other filters."""
 
 
 class Features:
@@ -100,13 +105,14 @@ class Features:
             given["verdict"] = _verdicts([verdict] if isinstance(verdict, str) else verdict)
         if "ids" in given:
             given["ids"] = [*given["ids"]]
-        where = _conditions(given)
         tag = core.list_tag("features", sort=sort, order=order, **given)
-        listed = KeysetList(
-            select(*_FEATURE_ROW), c[sort], c.id, where, tag, core.n_features, None if where else core.n_features
-        )
+        fold = given.pop("fold", False)
+        where = _conditions(given)
+        if fold:
+            where.append(or_(c.family.is_(None), c.id.in_(_strongest(where)) if where else c.id == c.family))
+        listed = KeysetList(_LIST, c[sort], c.id, where, tag, core.n_features, None if where else core.n_features)
         rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
-        return Page([dict(r._mapping) for r in rows], total, after)
+        return Page([{**r._mapping, "n_members": r.n_members or 1} for r in rows], total, after)
 
     def get(self, feature: int) -> Item:
         """Everything known of a feature but its examples (`GET /features/{id}`).
@@ -116,7 +122,10 @@ class Features:
         """
         core = self._core
         core.check_feature(feature)
-        tables = "features JOIN feature_details ON feature_details.id = features.id WHERE features.id = ?"
+        tables = (
+            "features JOIN feature_details ON feature_details.id = features.id "
+            "LEFT JOIN families ON families.id = features.family WHERE features.id = ?"
+        )
         item = _FEATURE.fetch(core.engine, tables, (int(feature),))[0]
         hist, logits = unpack(item.pop("hist")), item.pop("logits")
         maxima, unit = (item["max_text"], item["max_image"]), core.events.unit
@@ -126,11 +135,18 @@ class Features:
         ])  # fmt: skip
         return {
             **item,
+            "n_members": item["n_members"] or 1,
             "histogram": {name: trimmed(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
             "bands": {name: _bands(hist[m], maxima[m], unit) for m, name in enumerate(s.MODALITIES)},
-            "logits": logits,
+            "logits": {**logits["centred"], **logits},
             "neighbours": {
-                space: [{**feature_ref(refs[k]), "cosine": cosine} for k, cosine in one.tolist() if k >= 0]
+                space: [
+                    {
+                        **feature_ref(refs[k]), "cosine": cosine,
+                        "near_copy": item["family"] is not None and refs[k]["family"] == item["family"],
+                    }
+                    for k, cosine in one.tolist() if k >= 0
+                ]
                 for space, one in zip(s.NEIGHBOUR_SPACES, near, strict=True)
             },
             "cooccurring": {
@@ -139,7 +155,7 @@ class Features:
         }
 
     def refs(self, ids: Iterable[int]) -> dict[int, Item]:
-        """id → {id, label, verdict, max_text, max_image, p999} of these features."""
+        """id → {id, label, verdict, max_text, max_image, p999, family} of these features."""
         return self._core.feature_refs(ids)
 
     @cached_property
@@ -214,6 +230,16 @@ def _conditions(given: Item) -> list[ColumnElement[bool]]:
     if given.get("q", "").strip():
         where.append(has_words(c.id, "feature_fts", given["q"]))
     return where
+
+
+def _strongest(where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
+    """Ids of the features that are the strongest in their family of those that pass the filters."""
+    c = s.features.c
+    place = func.row_number().over(
+        partition_by=c.family, order_by=(c.evidence.desc().nulls_last(), c.max_activation.desc(), c.id)
+    )
+    ranked = select(c.id, place.label("place")).where(c.family.is_not(None), *where).subquery()
+    return select(ranked.c.id).where(ranked.c.place == 1)
 
 
 def _bands(count_b: Array, largest: float, unit: float) -> list[Item]:

@@ -16,6 +16,8 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, Vocabulary
+from precompute.store.directions.families import Families
+from precompute.store.directions.vectors import Directions
 from precompute.store.examples import Examples
 from precompute.store.features import Features
 from precompute.store.opening import (
@@ -65,6 +67,8 @@ class Store:
         self.samples = Samples(core, self.vocabulary, self.features, self.quality)
         self.rejected = Rejected(core)
         self.search = Search(core, self.features, self.samples)
+        self.directions = Directions(core, self.search)
+        self.families = Families(core, self.features)
         self.file = core.file
         self.read = core.read
 
@@ -173,6 +177,7 @@ class Store:
         arrays = [
             ("events/sample_token.npy", self.events.sample_token, self.n_samples + 1),
             ("index/neighbours.npy", self.features.neighbours, self.n_features),
+            ("index/direction_scales.npy", self.directions.scales, self.n_features),
         ]
         for kind, pairs in self.cooccurrence.pairs.items():
             arrays.append((f"cooccurrence/{kind}_start.npy", pairs.start, self.n_features + 1))

@@ -70,7 +70,8 @@ class Search:
         features = []
         for id in ids:
             logits = rows[id].pop("logits")
-            features.append({**rows[id], "promoted": [token for token, _ in logits["promoted"]]})
+            tokens = logits["centred"]["promoted"] if logits["informative"] else []
+            features.append({**rows[id], "promoted": [token for token, _ in tokens]})
         captions = self._captions(q, limit)
         items = self._samples.items(captions)
         return {"q": q, "features": features, "samples": [items[row] for row in captions]}

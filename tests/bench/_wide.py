@@ -18,6 +18,7 @@ import numpy as np
 from precompute.steps.index import flat_index
 from precompute.store import mapfile
 from precompute.store import schema as s
+from precompute.store.directions.vectors import MEAN, SCALE, SCALES
 from precompute.store.histogram import N_BINS
 from precompute.store.making.unfinished import save_json, save_step
 from precompute.store.reader import Store
@@ -263,10 +264,14 @@ class Wide:
         save_step(self.part, "label", score=self.rng.random(self.f))
         tokens = np.asarray(self.words)[self.rng.integers(0, len(self.words), (2, self.f, 10))]
         logit = -np.sort(-self.rng.normal(3, 1, (2, self.f, 10)).astype(np.float32), axis=-1)
-        save_step(
-            self.part, "logits", promoted=tokens[0], promoted_logit=logit[0], suppressed=tokens[1],
-            suppressed_logit=-logit[1],
-        )  # fmt: skip
+        lens = {
+            "promoted": tokens[0], "promoted_logit": logit[0], "suppressed": tokens[1], "suppressed_logit": -logit[1]
+        }  # fmt: skip
+        lens |= {f"raw_{name}": values for name, values in lens.items()}
+        save_step(self.part, "logits", **lens, informative=logit[0, :, 0] > 3)
+        number = np.arange(self.f)
+        family = np.where(self.rng.random(self.f) < 1 / 2, number // 4 * 4, number)
+        save_step(self.part, "families", family=family)
 
     def partners(self) -> None:
         """Pairs of features: 16 for each, kind and side."""
@@ -290,7 +295,9 @@ class Wide:
         for space in s.NEIGHBOUR_SPACES:
             near[f"{space}_other"] = self.rng.integers(0, self.f, (self.f, 10))
             near[f"{space}_cosine"] = -np.sort(-self.rng.random((self.f, 10)).astype(np.float32), axis=1)
-        save_step(self.part, "index", **near)
+        save_step(self.part, "index", **near, mean_cosine=self.rng.random(self.f))
+        np.save(self.part / "index" / MEAN, self.rng.normal(size=D).astype(np.float32))
+        np.save(self.part / "index" / SCALES, np.ones(self.f, SCALE))
 
     def vectors(self) -> None:
         """index/*.faiss."""

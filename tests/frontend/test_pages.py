@@ -26,7 +26,8 @@ CONTENT = {
     "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
     f"/map?q=red&feature={RED}&colour=omega&hide=rare": ["found", "chosen", "map-strongest"],
     f"/features/{RED}": [
-        "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring",
+        "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring", "family",
+        "member", "near-copy", "lens-raw",
     ],
     f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
     "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
@@ -104,6 +105,28 @@ def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> N
     second = client.get(following[1].replace("&amp;", "&")).text
     shown = [set(re.findall(r'feature-row" data-feature="(\d+)"', text)) for text in (first, second)]
     assert shown[1] and not shown[0] & shown[1]
+
+
+def test_families_are_folded_by_the_address(client: TestClient) -> None:
+    every, folded = (client.get(f"/features?q=red&sort=id&order=asc{fold}").text for fold in ("", "&fold=families"))
+    n_every, n_folded = (page.count('data-testid="feature-row"') for page in (every, folded))
+    assert n_folded < n_every and 'data-testid="fold"' in every
+    assert "fold=families" in folded.split('data-testid="feature-table"')[1]  # a new order keeps it
+    family = re.search(r'href="([^"]*family=\d+)" data-testid="family-link"', folded)
+    assert family is not None
+    assert client.get(family[1].replace("&amp;", "&")).text.count('data-testid="feature-row"') > 1
+
+
+def test_the_lens_shows_raw_logits_by_the_address_and_says_where_it_says_nothing(client: TestClient) -> None:
+    logits = client.get(f"/api/v1/features/{RED}").json()["logits"]
+    for kind in ("centred", "raw"):
+        shown = client.get(f"/features/{RED}?lens={kind}").text.split('data-testid="logits"')[1]
+        assert f"{logits[kind]['promoted'][0]['logit']:+.2f}" in shown and 'data-testid="lens-empty"' not in shown
+    features = client.get("/api/v1/features?limit=200").json()["items"]
+    silent = next(
+        f["id"] for f in features if not client.get(f"/api/v1/features/{f['id']}").json()["logits"]["informative"]
+    )
+    assert "The lens says nothing of this feature" in client.get(f"/features/{silent}").text
 
 
 def test_empty_form_fields_are_no_filter(client: TestClient) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from precompute.steps import cooccur, flag, index, label, score, weigh
+from precompute.steps import cooccur, families, flag, index, label, score, weigh
 from precompute.store.making.writer import seal, write_database, write_pairs
 from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
 from precompute.utils.types import Array
@@ -35,6 +35,9 @@ CONCEPTS = (*COLOURS, *THINGS)
 N_FEATURES = 128
 DENSE, FIRST_LOOSE, N_LOOSE = 3 * len(CONCEPTS), 3 * len(CONCEPTS) + 1, 24
 SCALE_LOG2 = 2
+COPIED = {"red": 0.2, "dog": 0.2, "blue": 0.6}
+"""Words whose image-only feature nearly has the direction of that on both sides, and how far it is off: near-copies
+by direction, or by direction and samples."""
 
 VOCABULARY = ["<pad>", "<s>", "<image>", "\n"]
 for _word in (*FILLERS, *CONCEPTS):
@@ -74,6 +77,9 @@ def make_world(rng: np.random.Generator) -> World:
     unembed = units(len(VOCABULARY), D) * 0.3
     for i, word in enumerate(CONCEPTS):
         directions[3 * i] = directions[3 * i] * 0.6 + concepts[i] * 0.8
+        if word in COPIED:
+            directions[3 * i + 2] = directions[3 * i] + directions[3 * i + 2] * COPIED[word]
+            directions[3 * i + 2] /= np.linalg.norm(directions[3 * i + 2])
         unembed[TOKEN[PIECES.get(word, [" " + word])[0]]] += directions[3 * i]
     return World(
         directions.astype(np.float32), concepts, units(2, D) * 6 + units(1, D) * 8, unembed.astype(np.float32)
@@ -270,7 +276,7 @@ def write_part(
 
 
 def run_steps(part: Path, manifest: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    for step in (weigh, score, flag, cooccur, index, label):
+    for step in (weigh, score, flag, cooccur, index, families, label):
         manifest = {**manifest, **step.run(part, manifest, options)}
     return manifest
 

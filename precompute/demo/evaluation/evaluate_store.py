@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
+from precompute.demo.evaluation.evaluate_families import Truth, family_figures, read_scenes
 from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.words import ALL_WORDS
@@ -29,6 +30,7 @@ from precompute.model.batch import IMAGE, Pair
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
+from precompute.sae.directions import direction_figures
 from precompute.sae.sae import SaeV
 from precompute.scoring.pairs import NewPairs, Thumbnails, sample_of
 from precompute.scoring.scores import Weights, pair_scores
@@ -52,9 +54,11 @@ class StoreEvaluation(CommandOptions):
     out: Path = Path("docs/results/demo-store.json")
     """File for the figures."""
     only: Texts = Field(default_factory=list)
-    """Parts to measure again: planted, exchanged, images, headline; default: all."""
+    """Parts to measure again: planted, exchanged, images, headline, families; default: all."""
     n_validation: Count = 150
     """Validation scenes for the headline score."""
+    n_held_out: Count = 400
+    """Held-out scenes for families."""
     seed: Seed = 0
     """Seed of every random choice."""
 
@@ -196,6 +200,24 @@ def image_search(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     }
 
 
+def families(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
+    """Whether families are right, on held-out scenes; and what the directions of the SAE share."""
+    store, c = reader.store, features.c
+    rows = fetch(store.engine, select(c.id, c.family, c.verdict).order_by(c.id))
+    family_f = np.array([row.id if row.family is None else row.family for row in rows])
+    alive_f = np.array([row.verdict != "dead" for row in rows])
+    scenes = [make_scene("validation", 500_000 + i) for i in range(o.n_held_out)]
+    truth = Truth(read_scenes(reader.mllm, reader.sae, store.manifest, scenes))
+    norm_weight, unembedding = reader.mllm.logit_lens_weights()
+    directions = direction_figures(
+        reader.sae.directions_fd.numpy(), alive_f, None if norm_weight is None else norm_weight.numpy(),
+        unembedding.numpy(),
+    )  # fmt: skip
+    figures = family_figures(family_f, alive_f, truth, np.random.default_rng(o.seed))
+    return {"families": {**figures, "scenes": len(scenes), "near_copies": store.manifest["families"]["near_copies"],
+                         "directions": directions}}  # fmt: skip
+
+
 def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """The control that ought to fail: the same pass with the images exchanged among the pairs."""
     manifest = store.manifest
@@ -248,12 +270,13 @@ def main() -> None:
     results.figures["about"]["content_id"] = store.manifest["content_id"]
     results.measure("planted", lambda: planted(store, o))
     results.measure("exchanged", lambda: exchanged(store, o))
-    if not results.wants("pictures", "headline"):
+    if not results.wants("pictures", "headline", "families"):
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
     results.measure("pictures", lambda: image_search(reader, o))
     results.measure("headline", lambda: headline(reader, o))
+    results.measure("families", lambda: families(reader, o))
 
 
 if __name__ == "__main__":

@@ -110,6 +110,30 @@ def store_part(s: dict[str, Any]) -> str:
     )
 
 
+def families_part(f: dict[str, Any]) -> str:
+    """Families of near-copies, tested on scenes that are not in the store."""
+    rows = [
+        (f"{name}, {kind}", f"{p['judged']:,}", f"{p['agree'] / max(p['judged'], 1):.3f}")
+        for key, name in (("joined", "in one family"), ("random", "random (control)"))
+        for of, kind in (("things", "words and things in boxes"), ("backgrounds", "backgrounds and places"))
+        for p in [f["precision"][f"{key}_{of}"]]
+    ]
+    d, recall = f["directions"], f["same_joined"] / max(f["same_pairs"], 1)
+    return "\n\n".join((
+        f"{f['features']:,} features are in {f['families']:,} families of near-copies, at most {f['largest']} in one. "
+        f"Do features of one family stand for the same? On {f['scenes']} scenes that are not in the store, the word of "
+        "a feature's strongest text tokens and the thing in whose box its strongest patches lie (outside all boxes the "
+        "background's colour or the place):",
+        table(("pairs of features", "that can be judged", "stand for the same (precision)"), rows),
+        f"Of {f['same_pairs']:,} pairs that stand for the same and are active on the same tokens (Jaccard index "
+        f"of at least .7), {recall:.3f} are in one family (recall).",
+        f"Directions: mean pairwise cosine {d['mean_pairwise_cosine']:.3f}; {d['near_copies']:.3f} of the features "
+        f"have a near-copy (centred cosine of at least .95); {d['own_tokens']:.3f} promote tokens of their own (fewer "
+        "than half of their ten are among the ten that most features promote); the lens is informative for "
+        f"{d['informative_lens']:.3f}.",
+    ))  # fmt: skip
+
+
 def render(results: Path = RESULTS) -> str:
     """The figures as Markdown."""
     e, s = read("demo-evaluation", results), read("demo-store", results)
@@ -122,6 +146,7 @@ def render(results: Path = RESULTS) -> str:
             words_part(e),
             sae_part(e, read("demo-sae-training", results)),
             store_part(s),
+            *([families_part(s["families"])] if "families" in s else []),
         )
     )
 

@@ -166,14 +166,16 @@ class Collected:
             low = high
 
 
-class Lens(Sequence[dict[str, list[list[Any]]]]):
-    """Of each feature the tokens it promotes and suppresses: {"promoted": [[token, logit], …], "suppressed": …}.
+class Lens(Sequence[dict[str, Any]]):
+    """Of each feature the tokens it promotes and suppresses, as the store has them: {"centred": {"promoted": [[token,
+    logit], …], "suppressed": …}, "raw": the same, "informative": whether the centred ones say anything}.
 
     Args:
         step: what `index` saved as `logits`; without a logit lens it is empty, and so are the lists.
     """
 
     SIDES = ("promoted", "suppressed")
+    KINDS = (("centred", ""), ("raw", "raw_"))
 
     def __init__(self, step: dict[str, Array], vocabulary: list[str], n_features: int) -> None:
         self.step, self.vocabulary, self.n_features = step, vocabulary, n_features
@@ -186,30 +188,39 @@ class Lens(Sequence[dict[str, list[list[Any]]]]):
         return self.n_features
 
     @overload
-    def __getitem__(self, at: int) -> dict[str, list[list[Any]]]: ...
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
     @overload
-    def __getitem__(self, at: slice) -> list[dict[str, list[list[Any]]]]: ...
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
     def __getitem__(self, at: int | slice) -> Any:
         if not isinstance(at, slice):
             at = range(len(self))[at]
             return self[at : at + 1][0]
+        rows = range(*at.indices(len(self)))
         if not self.step:
-            return [{side: [] for side in self.SIDES} for _ in range(*at.indices(len(self)))]
-        columns = []
-        for side in self.SIDES:
-            logits = np.round(self.step[f"{side}_logit"][at].astype(np.float64), 4).tolist()
-            both = zip(self.tokens(side, at), logits, strict=True)
-            columns.append([list(map(list, zip(*one, strict=True))) for one in both])
-        return [dict(zip(self.SIDES, row, strict=True)) for row in zip(*columns, strict=True)]
-
-    def tokens(self, side: str, features: slice = slice(None)) -> list[list[str]]:
-        """The tokens of one side alone, the strongest first, of all features or of a range of them."""
-        if not self.step:
-            return [[] for _ in range(*features.indices(len(self)))]
-        words = self.vocabulary
+            return [{kind: {side: [] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": False}
+                    for _ in rows]  # fmt: skip
+        lists = {(kind, side): self._listed(f"{name}{side}", at) for kind, name in self.KINDS for side in self.SIDES}
+        informative = self.step["informative"][at].tolist()
         return [
-            [words[t] if t < len(words) else f"<{t}>" for t in tokens] for tokens in self.step[side][features].tolist()
+            {kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": one}
+            for i, one in enumerate(informative)
         ]
+
+    def _listed(self, name: str, at: slice) -> list[list[list[Any]]]:
+        """[[token, logit], …] of features."""
+        logits = np.round(self.step[f"{name}_logit"][at].astype(np.float64), 4).tolist()
+        tokens = [[self._text(t) for t in one] for one in self.step[name][at].tolist()]
+        return [list(map(list, zip(*both, strict=True))) for both in zip(tokens, logits, strict=True)]
+
+    def _text(self, token: int) -> str:
+        return self.vocabulary[token] if token < len(self.vocabulary) else f"<{token}>"
+
+    def promoted(self) -> list[list[str]]:
+        """Of each feature the promoted tokens (centred), the strongest first; none where the lens says nothing."""
+        if not self.step:
+            return [[] for _ in range(len(self))]
+        both = zip(self.step["promoted"].tolist(), self.step["informative"].tolist(), strict=True)
+        return [[self._text(t) for t in tokens] if says else [] for tokens, says in both]
 
 
 def steps_folder(part: Path) -> Path:

@@ -18,6 +18,7 @@ from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTa
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
+from precompute.store.sql import fetch_plain
 from precompute.utils import memory
 from precompute.utils.ragged import expand
 from precompute.utils.types import Array
@@ -47,17 +48,8 @@ def verify(path: Path) -> list[Check]:
     store = Store.open_unchecked(path, time_limit_s=_TIME_LIMIT_S)
     try:
         checks: list[Callable[[Store], str]] = [
-            _files,
-            _database,
-            _counts,
-            _offsets,
-            _events,
-            _arrays,
-            _indices,
-            _pairs,
-            _images,
-            _map,
-        ]
+            _files, _database, _counts, _offsets, _events, _arrays, _indices, _families, _pairs, _images, _map,
+        ]  # fmt: skip
         return [_run(check, store) for check in checks]
     finally:
         store.close()
@@ -270,7 +262,21 @@ def _indices(store: Store) -> str:
         need(n_vectors == n, f"index {name} holds {n_vectors} vectors, not {n}")
     shape = store.features.neighbours.shape
     need(shape[0] == store.n_features, f"the table of neighbours holds {shape[0]} features, not {store.n_features}")
+    shapes = len(store.directions.mean), len(store.directions.scales)
+    expected = store.manifest["model"]["d_model"], store.n_features
+    need(shapes == expected, f"mean direction and direction scales have {shapes} entries, not {expected}")
     return f"{len(sizes)} indices of the right size"
+
+
+def _families(store: Store) -> str:
+    """Families have as many members as they say, and are named for one of them."""
+    counted = (
+        "SELECT f.n_members, count(m.id), max(m.id = f.id) FROM families f LEFT JOIN features m ON m.family = f.id "
+        "GROUP BY f.id"
+    )
+    rows = fetch_plain(store.engine, counted)
+    need(all(n == members > 1 and own for n, members, own in rows), "a family has other members than it says")
+    return f"{len(rows)} families"
 
 
 def _pairs(store: Store) -> str:

@@ -23,6 +23,7 @@ from precompute.store import cooccurrence
 from precompute.store import schema as s
 from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
+from precompute.store.making.family_rows import Families, number_families
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.sql import indexed_words
 from precompute.utils.files import TEMPORARY, write_json
@@ -99,8 +100,9 @@ def write_database(part: Path, manifest: Item) -> None:
             conn.exec_driver_sql(statement)
         labels, logits = load_json(part, "label"), Lens.from_steps(data)
         flags = load_json(part, "flag")
-        _fill(conn, s.features, feature_rows(data, labels))
-        _fill(conn, s.families, family_rows(data))
+        weigh, families = evidence_and_families(data)
+        _fill(conn, s.features, feature_rows(data, labels, weigh))
+        _fill(conn, s.families, family_rows(families, labels, weigh["evidence"]))
         _fill(conn, s.feature_details, detail_rows(data, logits))
         _fill(conn, s.samples, sample_rows(data))
         _fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
@@ -164,9 +166,20 @@ def _chunks(n: int) -> Iterator[slice]:
     return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
 
 
-def feature_rows(data: Collected, labels: list[str | None]) -> Iterator[RowChunk]:
-    """The table `features`."""
-    weigh, accum = load_step(data.part, "weigh"), data.accum
+def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
+    """What the steps know of features, each [F], with `evidence` and `family`; and the families."""
+    weigh = load_step(data.part, "weigh")
+    unknown = np.full(data.n_features, np.nan)
+    evidence = weigh.get("agreement_low", unknown) * load_step(data.part, "label")["score"]
+    group = load_step(data.part, "families")["family"]
+    families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
+    mean_cosine = load_step(data.part, "index")["mean_cosine"]
+    return {**weigh, "evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}, families
+
+
+def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Array]) -> Iterator[RowChunk]:
+    """The table `features`; `weigh` is of `evidence_and_families`."""
+    accum = data.accum
     largest = accum["max"].astype(np.float64) * data.unit
     columns = {
         "id": np.arange(data.n_features),
@@ -208,9 +221,11 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk], "place_map": places}
 
 
-def family_rows(data: Collected) -> Iterator[RowChunk]:
-    """The table `families`."""
-    yield from ()
+def family_rows(families: Families, labels: list[str | None], evidence: Array) -> list[RowChunk]:
+    """The table `families`; `evidence` is float64 [F]."""
+    ids = families.id_n.tolist()
+    names, values = [labels[i] for i in ids], _plain(evidence[families.id_n])
+    return [{"id": ids, "name": names, "n_members": families.size_n.tolist(), "evidence": values}]
 
 
 def sample_rows(data: Collected) -> Iterator[RowChunk]:
@@ -296,8 +311,8 @@ def rejected_rows(data: Collected) -> Iterator[Item]:
 
 
 def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
-    """(id, label, promoted tokens) of each feature, for full-text search."""
-    for feature, (label, tokens) in enumerate(zip(labels, logits.tokens("promoted"), strict=True)):
+    """(id, label, promoted tokens where the lens says something) of each feature, for full-text search."""
+    for feature, (label, tokens) in enumerate(zip(labels, logits.promoted(), strict=True)):
         promoted = " ".join(tokens)
         if label or promoted:
             yield feature, indexed_words(bare_name(label or "")), indexed_words(promoted)

@@ -115,6 +115,8 @@ def test_one_feature(client: TestClient) -> None:
         assert sum(histogram["counts"]) == one[f"n_{side}"] == sum(b["count"] for b in one["bands"][side])
     assert len(one["neighbours"]["decoder"]) > 3 and len(one["logits"]["promoted"]) > 3
     assert set(one["logits"]["promoted"][0]) == {"token", "logit"}
+    lens = one["logits"]
+    assert lens["promoted"] == lens["centred"]["promoted"] != lens["raw"]["promoted"] and lens["informative"]
     assert set(one["cooccurring"]) == {"text_to_image", "image_to_text", "same"}
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.steps import index, logit_lens
+from precompute.sae.directions import centre
+from precompute.sae.logit_lens import largest
+from precompute.steps import index
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
@@ -20,7 +22,8 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def test_neighbours_are_exact(part: Part) -> None:
-    result, directions = load_step(part.path, "index"), unit(part.options["directions"]())
+    result, alive = load_step(part.path, "index"), load_step(part.path, "weigh")["density"].max(1) > 0
+    directions = centre(part.options["directions"](), alive).unit_fd
     cosine = directions @ directions.T
     np.fill_diagonal(cosine, -np.inf)
     expected = np.sort(cosine, axis=1)[:, ::-1][:, : index.N_NEIGHBOURS]
@@ -50,7 +53,7 @@ def test_largest_is_what_sorting_finds() -> None:
     value[0, 300:320] = 9.0  # all in one block
     value[1, -3:] = 9.0  # beyond the last whole block
     for k in (1, 10, 40):
-        result, at = logit_lens.largest(value, k)
+        result, at = largest(value, k)
         assert torch.equal(result, value.sort(dim=1, descending=True).values[:, :k])
         assert torch.equal(value.gather(1, at), result)
         assert all(len(set(row.tolist())) == k for row in at)
@@ -93,18 +96,6 @@ def test_nearest_samples_share_the_things(made_up: Store) -> None:
     ]
     assert all(shared)
     assert made_up.search.nearest_samples(np.zeros(256), "text") == []
-
-
-def test_logit_lens_against_plain_numpy(part: Part) -> None:
-    directions, (norm, unembed) = part.options["directions"](), part.options["logit_lens"]()
-    scale = np.random.default_rng(0).uniform(0.5, 2, len(norm)).astype(np.float32)
-    result = logit_lens.logit_lens(directions, scale, unembed, k=3)
-    logit = unit(directions.astype(np.float64)) @ (unembed * scale).astype(np.float64).T
-    logit -= logit.mean(1, keepdims=True)
-    for k in range(0, len(directions), 7):
-        np.testing.assert_allclose(result["promoted_logit"][k], np.sort(logit[k])[::-1][:3], atol=1e-4)
-        np.testing.assert_allclose(result["suppressed_logit"][k], np.sort(logit[k])[:3], atol=1e-4)
-        np.testing.assert_allclose(logit[k, result["promoted"][k]], result["promoted_logit"][k], atol=1e-4)
 
 
 def test_planted_word_is_promoted(made_up: Store) -> None:

@@ -50,7 +50,7 @@ def test_label_score_against_counting(part: Part) -> None:
 
 def test_a_promoted_word_counts_once_by_its_best_rank() -> None:
     words = read_words(["a dog", "red boat"])
-    step = {"promoted": np.array([[2, 0, 1], [3, 9, 3]]), "promoted_logit": np.zeros((2, 3))}
+    step = {"promoted": np.array([[2, 0, 1], [3, 9, 3]]), "informative": np.array([True, True])}
     lens = Lens(step, [" Dog", "red", "dog", "boat"], 2)
     result = label.promoted_words(lens, words).toarray()
     expected = np.zeros_like(result)

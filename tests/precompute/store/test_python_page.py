@@ -42,6 +42,7 @@ def test_the_blocks_run_and_read_something(names: dict[str, Any]) -> None:
 def test_arrays_have_the_type_and_shape_that_the_page_says(names: dict[str, Any]) -> None:
     t, e = len(names["token_id"]), len(names["feature"])
     sizes = {"F": names["store"].n_features, "N": names["store"].n_samples, "t": t, "t+1": t + 1, "e": e}
+    sizes["d"] = names["store"].summary["d_model"]
     typed = re.findall(r"^(\w+) = .*  # (\w+) \[(.+)\]$", PAGE, re.M)
     for name, dtype, axes in typed:
         shape = tuple(sizes[axis] if axis in sizes else int(axis) for axis in axes.split(", "))

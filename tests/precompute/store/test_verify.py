@@ -25,7 +25,7 @@ def copy(made_up: Store, tmp_path: Path) -> Path:
 
 def test_a_sound_store(copy: Path) -> None:
     checks = verify(copy)
-    assert all(check.ok and str(check).startswith("ok") for check in checks) and len(checks) == 10
+    assert all(check.ok and str(check).startswith("ok") for check in checks) and len(checks) == 11
     assert verify_or_raise(copy)
 
 
@@ -53,6 +53,9 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),
         (edit("text-text", lambda t: np.where(np.arange(6)[:, None] == 4, 0, t), "cooccurrence"), "pairs"),
         (edit("neighbours", lambda a: a[1:], "index"), "indices"),
+        (edit("mean_direction", lambda a: a[1:], "index"), "indices"),
+        (sql("UPDATE families SET n_members = n_members + 1"), "families"),
+        (sql("UPDATE features SET family = NULL WHERE family = id"), "families"),
         (
             lambda store: shutil.copy(store / "index/decoder.faiss", store / "index/sample_text.faiss"),
             "indices",

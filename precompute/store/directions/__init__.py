@@ -1,0 +1,1 @@
+"""What a store tells of decoder directions: the vectors, and families of near-copies."""

@@ -1,0 +1,39 @@
+"""Families of features as the finished store names them: by the strongest member of each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from precompute.utils.types import Array
+
+
+class Families(NamedTuple):
+    """Families of at least two features, n of them, and whose member each feature is."""
+
+    of_f: Array
+    """float64 [F]: the id of a feature's family, NaN for a feature alone."""
+    id_n: Array
+    """int64 [n], rising: the feature that is the strongest member."""
+    size_n: Array
+    """int64 [n]: members."""
+
+
+def number_families(group_f: Array, evidence_f: Array, largest_f: Array) -> Families:
+    """Numbers families by their strongest member: the one with most evidence, those without any last; of equal ones the
+    one with the largest activation; of equal ones the first.
+
+    Args:
+        group_f: int64 [F], one number for all members of a family. evidence_f: float64 [F], NaN where unknown.
+        largest_f: float64 [F], largest activation (z).
+    """
+    size_f = np.bincount(group_f)[group_f]
+    order = np.lexsort((-largest_f, -np.nan_to_num(evidence_f, nan=-np.inf), group_f))
+    order = order[size_f[order] > 1]
+    group, first = np.unique(group_f[order], return_index=True)
+    strongest = order[first]
+    of_f = np.full(len(group_f), np.nan)
+    of_f[order] = strongest[np.searchsorted(group, group_f[order])]
+    rising = np.argsort(strongest)
+    return Families(of_f, strongest[rising], size_f[strongest][rising])
