@@ -172,16 +172,17 @@ def number(value: float) -> float | None:
 def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
     """All scores of METHOD with the store's weights, the flags, and the strongest features of each modality. They equal
     those of a stored pair, except `random` and `near-duplicate`, which a single pair does not have."""
+    from precompute.live.engine import Pair, caption_nll
     from precompute.scoring.flags import Reference, flag_scores
     from precompute.scoring.pairs import live_pair
     from precompute.scoring.reasons import reasons
     from precompute.scoring.scores import pair_scores
 
-    opened, nll = store.store, caption_nll(engine, text, image)
+    opened, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, [image]))
     reference = Reference.from_store(opened)
     encoded = encode(engine, store, text, [image], errors=True)
     with TemporaryDirectory() as folder:
-        pair = live_pair(opened, encoded, text, [image], Path(folder), nll)
+        pair = live_pair(opened, encoded, text, [image], Path(folder), nll_3)
         scores = pair_scores(pair, reference.weights)
         flags = flag_scores(pair, scores, reference)
     raised = []
@@ -202,13 +203,3 @@ def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> di
             name: opened.features.strongest(z.indices, z.data, m, N_GRIDS) for m, (name, z) in enumerate(strongest)
         },
     }
-
-
-def caption_nll(engine: Engine, text: str, image: Image.Image) -> float:
-    """The mean cross-entropy of the caption after the image, in nats per token; NaN for an empty caption."""
-    from precompute.live.engine import Pair
-
-    if not text:
-        return np.nan
-    batch = engine.mllm.prepare([Pair(text, [image])])
-    return float(engine.mllm.hidden_and_nll(batch, quick=True)[1][0])

@@ -10,15 +10,17 @@ import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from precompute.collect import captions
 from precompute.collect.accumulators import Accumulator
 from precompute.collect.entries import by_sample
 from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
@@ -60,7 +62,14 @@ class Collector:
     seed: int
     nll: bool = False
     sink_multiple: float | None = 4.0
+    calibrates_nll: bool = False
+    """With `nll`, whether some captions are also read beside others' images."""
     clock: Clock = field(default_factory=Clock)
+
+    @cached_property
+    def exchanged(self) -> dict[int, Row]:
+        """Of some pairs, by index, the one whose caption is read beside their image."""
+        return captions.exchanged_captions(self.data, self.plan, self.seed) if self.calibrates_nll else {}
 
     @property
     def overlaps(self) -> bool:
@@ -126,12 +135,19 @@ class Collector:
     def load(self, rows: list[Row]) -> list[LoadedBatch]:
         """Decode, tokenise, write thumbnails. One batch, or the parts in which the processor takes it."""
 
+        images: dict[int, list[Image]] = {}
+
         def save_thumbnail(row: Row, number: int, image: DecodedImage) -> None:
+            if row.index in self.exchanged:
+                images.setdefault(row.index, []).append(image.image)
             path = thumb_path(self.part, row.index, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_thumbnail(image.image, path)
 
-        return load_batch(self.mllm, rows, save_thumbnail)
+        loaded = load_batch(self.mllm, rows, save_thumbnail)
+        if self.nll:
+            captions.prepare(self.mllm, loaded, images, self.exchanged)
+        return loaded
 
     # ---- the model
 
@@ -141,7 +157,7 @@ class Collector:
         if loaded.hidden is None:
             begin = time.monotonic()
             if self.nll:
-                loaded.hidden, loaded.nll_b = self.mllm.hidden_and_nll(loaded.batch, quick=True)
+                loaded.hidden = captions.measure(self.mllm, loaded)
             else:
                 loaded.hidden = self.mllm.hidden(loaded.batch)
             if loaded.hidden.device.type == "cuda":

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.collect import accumulators as acc
+from precompute.collect.captions import row_of
 from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector, thumb_path
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
 from precompute.data import RejectedRow, all_rejected_message
@@ -248,7 +249,7 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
     """collect/sample.npz: per-sample figures. Returns the manifest's `tokens` and `quality`."""
     n, d = len(head.index_n), job.mllm.d_model
     sums = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
-    nll = np.full(n, np.nan)
+    nll_n3, other = np.full((n, 3), np.nan), np.full(n, -1)
     kinds = np.zeros((n, 4), np.int64)
     sum_md = np.zeros((2, d))
     count = np.zeros(2, np.int64)
@@ -256,7 +257,7 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
         row_n = np.searchsorted(head.index_n, file["index"])
         for name, target in sums.items():
             target[row_n] = file[name]
-        nll[row_n] = file["nll"]
+        nll_n3[row_n], other[row_n] = file["nll"], file["other"]
         sample_t = np.repeat(np.arange(len(row_n)), file["n_token"])
         kinds[row_n] = np.bincount(sample_t * 4 + file["token_modality"], minlength=4 * len(row_n)).reshape(-1, 4)
         count += np.bincount(np.repeat(file["token_modality"], file["token_count"]), minlength=2)[:2]
@@ -266,7 +267,8 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
         [(r["images"][0]["width"], r["images"][0]["height"]) if r["images"] else (0, 0) for r in head.records]
     )
     columns: dict[str, Any] = {name: kinds[:, kind] for name, kind in KINDS.items()}
-    columns |= {"width": sizes[:, 0], "height": sizes[:, 1], "caption_nll": nll}
+    columns |= {"width": sizes[:, 0], "height": sizes[:, 1], "other_row": row_of(other, head.index_n)}
+    columns |= {name: nll_n3[:, i] for i, name in enumerate(("caption_nll", "caption_nll_alone", "other_nll"))}
     for i, m in enumerate(("text", "image")):
         columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in sums.items()}
         columns[f"sum_{m}_d"] = sum_md[i]

@@ -23,6 +23,7 @@ from precompute.utils.ragged import offsets
 from precompute.utils.tensors import exact, nonzero_indices
 from precompute.utils.types import Array
 
+NO_NLL = np.full(3, np.nan)
 SHARDS = "shards"
 """Their folder in the unfinished store."""
 
@@ -53,11 +54,14 @@ class Sample:
     """float64 [2] Σ‖h − ĥ‖² by modality."""
     square_m: Array
     """float64 [2] Σ‖h‖²."""
-    nll: float
-    """Mean cross-entropy of the caption in nats; NaN where it was not measured."""
+    nll_3: Array
+    """float64 [3]: mean cross-entropy in nats of the caption beside its image, of the caption by itself, and of
+    another's beside the image; NaN where it was not measured."""
     record: dict[str, Any]
     resid_td: Tensor | None
     """bf16 [counted tokens, d] of a member of D_s; None of other samples."""
+    other: int = -1
+    """Index of the row whose caption was read beside the image; −1 where none was."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def split(
             max_value=max_value[m],
             error_m=np.array([encoded.error_t[t][mask].sum() for mask in masks]),
             square_m=np.array([np.square(encoded.norm_t[t][mask]).sum() for mask in masks]),
-            nll=float("nan") if one.nll_b is None else float(one.nll_b[b]),
+            nll_3=NO_NLL if one.nll_b3 is None else one.nll_b3[b],
+            other=one.exchanged[b][0] if b in one.exchanged else -1,
             record={
                 "index": row.index,
                 "images": [image._asdict() for image in images],
@@ -181,7 +186,8 @@ def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_mod
         "max_value": _cat([s.max_value for s in samples], np.float16),
         "sse": np.array([s.error_m for s in samples]).reshape(-1, 2),
         "sq": np.array([s.square_m for s in samples]).reshape(-1, 2),
-        "nll": np.array([s.nll for s in samples], dtype=np.float64),
+        "nll": np.array([s.nll_3 for s in samples], dtype=np.float64).reshape(-1, 3),
+        "other": np.array([s.other for s in samples], dtype=np.int64),
         "sums": shard.sums,
         "resid_index": _cat([np.full(len(h), i) for i, _, h in resid], np.int64),
         "resid_pos": _cat([np.flatnonzero(kinds <= IMAGE) for _, kinds, _ in resid], np.int32),

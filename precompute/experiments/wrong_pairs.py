@@ -27,6 +27,7 @@ from precompute.errors import SaevxError
 from precompute.experiments.script import run_script, update_result
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
+from precompute.scoring.scores import FROM_LIKELIHOOD
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
 from precompute.utils.command_line import CommandOptions
@@ -35,13 +36,9 @@ from precompute.utils.types import Array
 
 ONE_WORD = tuple(dict.fromkeys(SWAP_KINDS))
 KINDS = ("whole", *ONE_WORD)
-BASELINES = {
-    "caption-nll": "minus the caption's mean cross-entropy given the image; no SAE",
-    "caption-nll-alone": "the same without the image: how likely the caption is by itself; no SAE",
-    "image-gain": "caption-nll minus caption-nll-alone: how much the image helps; no SAE",
-}
+BASELINES = {"caption-nll-alone": "caption-nll without the image: how likely the caption is by itself; no SAE"}
 UNSUPPORTED = {"unsupported": "minus the flag's score: token-level support"}
-FROM_SAE = (*(name for name in SCORES if name not in ("caption-nll", "random")), *UNSUPPORTED)
+FROM_SAE = (*(name for name in SCORES if name not in (*FROM_LIKELIHOOD, "random")), *UNSUPPORTED)
 
 
 class Options(CommandOptions):
@@ -94,24 +91,20 @@ def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "images").mkdir()
-        with_image_rows, alone = [], []
+        rows = []
         for i, case in enumerate(cases):
             name = f"images/{i:05d}.png"
             draw(case.scene).save(folder / name, compress_level=1)
             for side, text in (("right", case.right), ("wrong", case.wrong)):
-                alone.append({"id": f"{i}-{side}", "text": text})
-                with_image_rows.append({**alone[-1], "file_name": name})
-        write_rows(folder / "metadata.jsonl", with_image_rows)
-        write_rows(folder / "captions.jsonl", alone)
-        with_image = scores_of(folder, folder / "beside.jsonl", demo)
-        without = scores_of(folder / "captions.jsonl", folder / "alone.jsonl", demo)
+                rows.append({"id": f"{i}-{side}", "text": text, "file_name": name})
+        write_rows(folder / "metadata.jsonl", rows)
+        scores = scores_of(folder, folder / "scores.jsonl", demo)
     result = []
     for side in ("right", "wrong"):
         ids = [f"{i}-{side}" for i in range(len(cases))]
-        one = {name: values_of(with_image, ids, score_column(name)) for name in SCORES}
-        one["caption-nll-alone"] = values_of(without, ids, score_column("caption-nll"))
-        one["image-gain"] = one["caption-nll"] - one["caption-nll-alone"]
-        one["unsupported"] = -values_of(with_image, ids, flag_column("unsupported"))
+        one = {name: values_of(scores, ids, score_column(name)) for name in SCORES}
+        one["caption-nll-alone"] = one["caption-nll"] - one["image-gain"]
+        one["unsupported"] = -values_of(scores, ids, flag_column("unsupported"))
         result.append(one)
     return result
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from precompute.errors import PairError, SaevxError
@@ -21,7 +22,8 @@ from precompute.utils.types import Array
 
 # The server gets everything of model and SAE from here.
 __all__ = [
-    "Batch", "Encoded", "Mllm", "Pair", "SaeV", "Scale", "check_model", "encode_pair", "load_engine", "load_sae",
+    "Batch", "Encoded", "Mllm", "Pair", "SaeV", "Scale", "caption_nll", "check_model", "encode_pair", "load_engine",
+    "load_sae",
 ]  # fmt: skip
 
 
@@ -69,6 +71,16 @@ def encode_pair(
         one.token_id_t, one.modality_t, one.offset_t, one.feature_e, one.value_e,
         one.views[0], one.hidden_td, one.norm_t, one.error_t,
     )  # fmt: skip
+
+
+def caption_nll(mllm: Mllm, pair: Pair) -> Array:
+    """float64 [3], as a sample of the pass has them, with NaN for the third: mean cross-entropy of the caption beside
+    its images and by itself, in nats; NaN without a caption or without the whole model."""
+    nll_3 = np.full(3, np.nan)
+    if mllm.full and pair.text:
+        for i, images in enumerate((pair.images, [])):
+            nll_3[i] = mllm.hidden_and_nll(mllm.prepare([Pair(pair.text, images)]), quick=True)[1][0]
+    return nll_3
 
 
 def load_sae(

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 from precompute.data import BadRow, Data, DecodedImage, RejectedRow, Row, open_image
 from precompute.errors import PairError, SaevxError
-from precompute.model.batch import Batch, Pair
+from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
 from precompute.options.shared import ModelLoading
 from precompute.utils.types import Array
@@ -50,8 +50,26 @@ class LoadedBatch:
     """False where another part of the same planned batch follows."""
     hidden: Tensor | None = None
     """[b, s, d] h in the model's dtype, once it is computed."""
-    nll_b: Array | None = None
-    """float64 [b]: cross-entropy of each caption, once it is computed."""
+    alone: Batch | None = None
+    """The texts of `alone_members` without their images; None where they are not to be run."""
+    alone_members: list[int] = field(default_factory=list)
+    """Places in the batch of the pairs that have both a text and an image."""
+    alone_hidden: Tensor | None = None
+    """h [b, s, d] of `alone`, where it is computed already."""
+    exchanged: dict[int, tuple[int, Batch]] = field(default_factory=dict)
+    """Of some places in the batch: the index of another pair, and its caption beside this one's images."""
+    nll_b3: Array | None = None
+    """float64 [b, 3]: cross-entropy of each caption beside its image, by itself, and of the exchanged one; once they
+    are computed, NaN where there is none."""
+
+    def prepare_alone(self, mllm: Mllm) -> None:
+        """Tokenise the texts that have an image once more, without it."""
+        if self.batch is not None:
+            kinds_bs = self.batch.modality_bs
+            both_b = (kinds_bs == TEXT).any(1) & (kinds_bs == IMAGE).any(1)
+            self.alone_members = [b for b, both in enumerate(both_b.tolist()) if both]
+        if self.alone_members:
+            self.alone = mllm.prepare([Pair(self.rows[b].text, []) for b in self.alone_members])
 
 
 class Readable(NamedTuple):

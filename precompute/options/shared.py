@@ -143,7 +143,8 @@ class Scoring(CommandOptions):
     """What `saevx precompute` and `saevx score` both measure and write."""
 
     nll: bool = False
-    """Also measure each caption's cross-entropy given its image (score caption-nll); runs the whole model."""
+    """Also measure each caption's cross-entropy with its image and without (scores caption-nll and image-gain); runs
+    the whole model."""
     shard_samples: Count = 1024
     """Rows in a shard, after which a killed run can go on."""
 

@@ -69,6 +69,9 @@ class Pairs(Protocol):
     def nll_n(self) -> Array:
         """float64 [n]: the caption's mean cross-entropy given the image, NaN where it was not measured."""
     @property
+    def nll_alone_n(self) -> Array:
+        """float64 [n]: the same without the image; NaN where there is none."""
+    @property
     def sample_ids(self) -> Sequence[str] | None:
         """None where pairs have no id."""
     @property
@@ -119,6 +122,12 @@ class StoredPairs:
     def nll_n(self) -> Array:
         """float64 [n]: the caption's cross-entropy per token, nats; NaN where it was not measured."""
         nll: Array = self.data.sample["caption_nll"][self.rows]
+        return nll
+
+    @cached_property
+    def nll_alone_n(self) -> Array:
+        """float64 [n]: the same without the image; NaN where there is none."""
+        nll: Array = self.data.sample["caption_nll_alone"][self.rows]
         return nll
 
     @cached_property
@@ -221,7 +230,12 @@ class NewPairs:
     @cached_property
     def nll_n(self) -> Array:
         """float64 [n]: the caption's cross-entropy per token, nats; NaN where it was not measured."""
-        return np.array([sample.nll for sample in self.samples])
+        return np.array([sample.nll_3[0] for sample in self.samples])
+
+    @cached_property
+    def nll_alone_n(self) -> Array:
+        """float64 [n]: the same without the image; NaN where there is none."""
+        return np.array([sample.nll_3[1] for sample in self.samples])
 
     @cached_property
     def size_n2(self) -> Array:
@@ -247,12 +261,12 @@ class NewPairs:
 
 
 def live_pair(
-    store: Store, encoded: Encoded, text: str, images: Sequence[Image.Image], folder: Path, nll: float
+    store: Store, encoded: Encoded, text: str, images: Sequence[Image.Image], folder: Path, nll_3: Array
 ) -> NewPairs:
     """One pair sent to a server, as the offline pass would have stored it.
 
     Args:
-        encoded, nll: as of `sample_of`. folder: where thumbnails are written.
+        encoded, nll_3: as of `sample_of`. folder: where thumbnails are written.
     """
     from precompute.data import write_thumbnail
 
@@ -260,15 +274,15 @@ def live_pair(
     for image, file in zip(images, files, strict=True):
         write_thumbnail(image, file)
     thumbnails = Thumbnails(files, np.zeros(len(files), np.int64))
-    return NewPairs(store, [sample_of(encoded, images, nll)], [text], thumbnails)
+    return NewPairs(store, [sample_of(encoded, images, nll_3)], [text], thumbnails)
 
 
-def sample_of(encoded: Encoded, images: Sequence[Image.Image], nll: float = np.nan) -> Sample:
+def sample_of(encoded: Encoded, images: Sequence[Image.Image], nll_3: Array) -> Sample:
     """What the pass makes of a pair.
 
     Args:
         encoded: of the pair, with its errors where `reconstruction` is wanted.
-        nll: the caption's mean cross-entropy given the images.
+        nll_3: float64 [3] as `Sample.nll_3`.
     """
     from precompute.collect.shard import Sample
 
@@ -284,7 +298,7 @@ def sample_of(encoded: Encoded, images: Sequence[Image.Image], nll: float = np.n
         max_value=np.concatenate([value for _, value in largest]),
         error_m=np.array([encoded.error_t[is_t].sum() for is_t in is_m]),
         square_m=np.array([np.square(encoded.norms[is_t]).sum() for is_t in is_m]),
-        nll=nll,
+        nll_3=nll_3,
         record={"images": [{"width": image.width, "height": image.height} for image in images]},
         resid_td=None,
     )  # fmt: skip

@@ -16,16 +16,8 @@ from precompute.utils.types import Array
 
 TOP_WEIGHTED = 32
 
-# Scores that a pair's two sets of maxima give; the others need tokens or the whole model.
-FROM_MAXIMA = (
-    "cosine",
-    "cosine-weighted",
-    "cosine-cooccurring",
-    "cosine-mean",
-    "pooled-cosine",
-    "supported-share",
-    "cooccurring-l0",
-)
+FROM_LIKELIHOOD = ("caption-nll", "image-gain")
+"""Scores that need the whole model and no SAE."""
 
 
 class Weights(NamedTuple):
@@ -76,6 +68,7 @@ def pair_scores(pairs: Pairs, weights: Weights, seed: int = 0) -> dict[str, Arra
     with np.errstate(divide="ignore", invalid="ignore"):
         scores["l0"] = pairs.n_events_n / n_tokens_n
     scores["caption-nll"] = -pairs.nll_n
+    scores["image-gain"] = pairs.nll_alone_n - pairs.nll_n
     ids = pairs.sample_ids
     scores["random"] = np.full(len(n_tokens_n), np.nan) if ids is None else chance(ids, seed)
     return scores

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.scoring.pairs import StoredPairs
-from precompute.scoring.scores import FROM_MAXIMA, Weights, pair_scores, score_maxima
+from precompute.scoring.scores import Weights, pair_scores, score_maxima
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.schema import SCORES
 from precompute.utils.stats import auroc, derangement, histogram, length_rho, quantiles
@@ -59,6 +59,16 @@ def shuffle_pairs(data: Collected, weights: Weights, seed: int) -> ShuffledPairs
     return ShuffledPairs(rows, rows[differs], caption_rows[differs], own, shuffled)
 
 
+def calibrate_nll(data: Collected) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The scores that rest on cross-entropies, of some of the data's own pairs and of the same images with another's
+    caption, which the model has read: float64 by name."""
+    sample = data.sample
+    rows = np.flatnonzero((sample["other_row"] >= 0) & np.isfinite(sample["other_nll"]))
+    nll, alone, other = (sample[name][rows] for name in ("caption_nll", "caption_nll_alone", "other_nll"))
+    other_alone = sample["caption_nll_alone"][sample["other_row"][rows]]
+    return {"caption-nll": -nll, "image-gain": alone - nll}, {"caption-nll": -other, "image-gain": other_alone - other}
+
+
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `seed`."""
     data, seed = Collected(part, manifest), int(options.get("seed", 0))
@@ -67,9 +77,13 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     scores = {name: np.concatenate([block[name] for block in blocks]) for name in SCORES}
     n_tokens = (data.sample["n_text"] + data.sample["n_image"]).astype(np.float64)
     pairs = shuffle_pairs(data, weights, seed)
+    own, shuffled = calibrate_nll(data)
+    if pairs is not None:
+        own, shuffled = pairs.own | own, pairs.shuffled | shuffled
     summaries = []
     for name, description in SCORES.items():
-        tested = auroc(pairs.own[name], pairs.shuffled[name], seed) if pairs and name in FROM_MAXIMA else None
+        enough = len(shuffled.get(name, ())) >= FEWEST_SHUFFLED
+        tested = auroc(own[name], shuffled[name], seed) if enough else None
         summaries.append({"name": name, "description": description, **summary(scores[name], n_tokens), "auroc": tested})
     save_step(part, "score", **scores)
     save_json(part, "score", summaries)

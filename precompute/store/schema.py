@@ -56,6 +56,7 @@ SCORES = {
     "pooled-cosine": "Cosine of the image's and the text's feature vectors (maxima of z)",
     "supported-share": "Weighted share of the text's features that the image has too",
     "caption-nll": "Minus the caption's mean cross-entropy given the image (whole model, no SAE)",
+    "image-gain": "How much likelier the image makes the caption: caption-nll less that without the image",
     "l0": "Mean number of active features per token",
     "cooccurring-l0": "Number of features active in both modalities",
     "random": "Seeded control",

@@ -145,7 +145,7 @@ class Collecting:
         }
         self.sample: dict[str, list[float]] = {name: [] for name in (
             "n_text", "n_image", "n_special", "n_sink", "width", "height", "sse_text", "sse_image",
-            "sq_text", "sq_image", "caption_nll",
+            "sq_text", "sq_image", "caption_nll", "caption_nll_alone", "other_nll", "other_row",
         )}  # fmt: skip
         self.max_offset, self.max_feature, self.max_value = [0], [], []
         self.resid, self.resid_row, self.resid_pos = [], [], []
@@ -165,7 +165,13 @@ class Collecting:
         for name, code in (("n_text", TEXT), ("n_image", IMAGE), ("n_special", SPECIAL), ("n_sink", SINK)):
             self.sample[name].append(int((modality == code).sum()))
         words = scene.caption_words
-        self.sample["caption_nll"].append(rng.uniform(1, 2) + 2 * (words != scene.drawn) if words else float("nan"))
+        nll = rng.uniform(1, 2) + 2 * (words != scene.drawn) if words else float("nan")
+        alone = 4.0 + row % 7 / 7  # no draw: what follows stays as it is
+        self.sample["caption_nll"].append(nll)
+        self.sample["caption_nll_alone"].append(alone if words and scene.drawn else float("nan"))
+        exchanged = row % 3 == 0 and row > 0
+        self.sample["other_row"].append(row - 1 if exchanged else -1)
+        self.sample["other_nll"].append(3.5 + row % 5 / 5 if exchanged else float("nan"))
         counted = np.flatnonzero(modality <= IMAGE)
         self.resid.append(to_bf16(h_td[counted]))
         self.resid_row.append(np.full(len(counted), row))

@@ -24,7 +24,7 @@ from precompute.demo.evaluation.evaluate_families import Truth, family_figures, 
 from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.words import ALL_WORDS
-from precompute.live.engine import Encoded, encode_pair
+from precompute.live.engine import Encoded, caption_nll, encode_pair
 from precompute.live.search import maxima, rank
 from precompute.model.batch import IMAGE, Pair
 from precompute.model.mllm import Mllm
@@ -33,7 +33,7 @@ from precompute.pipeline import precompute
 from precompute.sae.directions import direction_figures
 from precompute.sae.sae import SaeV
 from precompute.scoring.pairs import NewPairs, Thumbnails, sample_of
-from precompute.scoring.scores import Weights, pair_scores
+from precompute.scoring.scores import FROM_LIKELIHOOD, Weights, pair_scores
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, features, samples
 from precompute.store.sql import fetch
@@ -119,10 +119,8 @@ class Reader:
 
     def scores(self, text: str, image: Image.Image) -> dict[str, float]:
         one, _ = self.largest(text, image)
-        nll = np.nan
-        if self.mllm.full:
-            nll = float(self.mllm.hidden_and_nll(self.mllm.prepare([Pair(text, [image])]))[1][0])
-        pair = NewPairs(self.store, [sample_of(one, [image], nll)], [text], Thumbnails([], np.zeros(0, np.int64)))
+        nll_3 = caption_nll(self.mllm, Pair(text, [image]))
+        pair = NewPairs(self.store, [sample_of(one, [image], nll_3)], [text], Thumbnails([], np.zeros(0, np.int64)))
         return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
 
 
@@ -154,7 +152,7 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
         measured = result[name]["swapped"]
         return measured["value"] if measured else 0.0
 
-    from_sae = [name for name in SCORES if name not in ("caption-nll", "random")]
+    from_sae = [name for name in SCORES if name not in FROM_LIKELIHOOD and name != "random"]
     return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
 
 

@@ -22,7 +22,7 @@ from tests.helpers import synthetic
 API = "/api/v1"
 SCORES = {
     "cosine", "cosine-weighted", "cosine-cooccurring", "cosine-mean", "pooled-cosine", "supported-share",
-    "caption-nll", "l0", "cooccurring-l0", "random",
+    "caption-nll", "image-gain", "l0", "cooccurring-l0", "random",
 }  # fmt: skip
 
 

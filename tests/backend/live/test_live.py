@@ -95,7 +95,7 @@ def test_scoring_a_stored_pair_gives_its_stored_scores(client: TestClient, made:
             assert scores[name] is None, name
         else:
             assert scores[name] == pytest.approx(value, rel=5e-3, abs=5e-3), name
-    assert scores["caption-nll"] < 0
+    assert scores["caption-nll"] < 0 and np.isfinite(scores["image-gain"])
     flags = reply.json()["flag_scores"]
     assert flags["mismatch"] == pytest.approx(wanted["flag_scores"]["mismatch"], abs=5e-3)
 

@@ -90,6 +90,8 @@ def test_every_name_is_scored_and_described(part: Part) -> None:
     assert set(result) == set(SCORES) == {d["name"] for d in described}
     nll = part.data.sample["caption_nll"]
     assert np.array_equal(result["caption-nll"], -nll, equal_nan=True)
+    gain = part.data.sample["caption_nll_alone"] - nll
+    assert np.array_equal(result["image-gain"], gain, equal_nan=True) and 0 < np.isnan(gain).sum() < len(gain)
     length = part.data.sample["n_text"] + part.data.sample["n_image"]
     for entry in described:
         values = result[entry["name"]]
@@ -98,13 +100,29 @@ def test_every_name_is_scored_and_described(part: Part) -> None:
         assert sum(entry["hist"]["counts"]) == finite.sum()
 
 
+def test_calibration_by_captions_that_were_read_beside_other_images(part: Part) -> None:
+    sample = part.data.sample
+    own: dict[str, list[float]] = {"caption-nll": [], "image-gain": []}
+    other: dict[str, list[float]] = {"caption-nll": [], "image-gain": []}
+    for row, caption in enumerate(sample["other_row"].tolist()):
+        if caption >= 0 and np.isfinite(sample["other_nll"][row]):
+            own["caption-nll"].append(-sample["caption_nll"][row])
+            other["caption-nll"].append(-sample["other_nll"][row])
+            own["image-gain"].append(sample["caption_nll_alone"][row] - sample["caption_nll"][row])
+            other["image-gain"].append(sample["caption_nll_alone"][caption] - sample["other_nll"][row])
+    result = {d["name"]: d["auroc"] for d in load_json(part.path, "score")}
+    for name in own:
+        wins = [(a > b) + 0.5 * (a == b) for a in own[name] for b in other[name] if not np.isnan(a + b)]
+        assert len(wins) >= 400 and result[name]["value"] == pytest.approx(np.mean(wins))
+
+
 def test_calibration_tells_what_works(part: Part) -> None:
     """METHOD's table: the sums are reversed, the pooled cosine and supported share work."""
     result = {d["name"]: d["auroc"] for d in load_json(part.path, "score")}
     assert result["pooled-cosine"]["value"] > 0.9
     assert result["supported-share"]["value"] > 0.9
     assert result["cosine"]["value"] < 0.5
-    assert result["random"] is None and result["caption-nll"] is None
+    assert result["random"] is None and result["l0"] is None
     for entry in (e for e in result.values() if e):
         assert entry["low"] <= entry["value"] <= entry["high"]
 

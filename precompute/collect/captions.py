@@ -1,0 +1,71 @@
+"""What `--nll` measures: the cross-entropy of each caption beside its image and by itself. Of a few images another's
+caption is read too, for the calibration of the scores that rest on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL.Image import Image
+from torch import Tensor
+
+from precompute.data import Data, Row
+from precompute.data.batches import Plan
+from precompute.errors import PairError
+from precompute.model.batch import Pair
+from precompute.model.loader import LoadedBatch
+from precompute.model.mllm import Mllm
+from precompute.utils.stats import derangement
+from precompute.utils.types import Array
+
+N_EXCHANGED = 64
+"""Images beside which another's caption is read."""
+
+
+def exchanged_captions(data: Data, plan: Plan, seed: int) -> dict[int, Row]:
+    """Of the pairs with the smallest hashes, by index: the one whose caption is read beside their image."""
+    rows = [row for row in (data.rows[i] for i in plan.ds) if row.images and row.text.strip()][:N_EXCHANGED]
+    if len(rows) < 2:
+        return {}
+    others = derangement(len(rows), np.random.default_rng([seed, 15]))
+    pairs = ((row, rows[i]) for row, i in zip(rows, others.tolist(), strict=True))
+    return {row.index: other for row, other in pairs if row.text.strip() != other.text.strip()}
+
+
+def prepare(
+    mllm: Mllm, loaded: Sequence[LoadedBatch], images: Mapping[int, list[Image]], others: Mapping[int, Row]
+) -> None:
+    """Tokenise what `measure` needs beside the pairs themselves.
+
+    Args:
+        images: those of the pairs in `others`, by the pair's index.
+    """
+    for one in loaded:
+        one.prepare_alone(mllm)
+        for b, row in enumerate(one.rows):
+            if row.index not in others:
+                continue
+            other = others[row.index]
+            try:
+                one.exchanged[b] = other.index, mllm.prepare([Pair(other.text, images[row.index])])
+            except PairError:  # together they are too long
+                continue
+
+
+def measure(mllm: Mllm, loaded: LoadedBatch) -> Tensor:
+    """h [b, s, d] of the batch in the model's dtype; `nll_b3` is set."""
+    assert loaded.batch is not None
+    nll_b3 = np.full((len(loaded.rows), 3), np.nan)
+    hidden_bsd, nll_b3[:, 0] = mllm.hidden_and_nll(loaded.batch, quick=True)
+    if loaded.alone is not None:
+        loaded.alone_hidden, nll_b3[loaded.alone_members, 1] = mllm.hidden_and_nll(loaded.alone, quick=True)
+    for b, (_, batch) in loaded.exchanged.items():
+        nll_b3[b, 2] = mllm.hidden_and_nll(batch, quick=True)[1][0]
+    loaded.nll_b3 = nll_b3
+    return hidden_bsd
+
+
+def row_of(index: Array, index_n: Array) -> Array:
+    """int64: the rows of these indices of the data among those [N] of the store, −1 where there is none."""
+    row = np.minimum(np.searchsorted(index_n, index), len(index_n) - 1)
+    return np.where(index_n[row] == index, row, -1)
