@@ -27,7 +27,7 @@ CONTENT = {
     f"/map?q=red&feature={RED}&colour=omega&hide=rare": ["found", "chosen", "map-strongest"],
     f"/features/{RED}": [
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring", "family",
-        "member", "near-copy", "lens-raw",
+        "member", "near-copy", "lens-raw", "vector",
     ],
     f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
     "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
