@@ -18,6 +18,7 @@ from backend.links import sample_key, sample_of, sample_path
 from backend.pages.text import display_caption, visible
 from backend.stores import OpenStore, State
 from precompute.store.opening import StoreUnreadable
+from precompute.store.schema import GOOD_NAME
 
 FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
 
@@ -41,7 +42,7 @@ VERDICT_HELP = {
 templates = Jinja2Templates(directory=FRONTEND / "templates")
 templates.env.undefined = StrictUndefined
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals["verdict_help"] = VERDICT_HELP
+templates.env.globals |= {"verdict_help": VERDICT_HELP, "good_name": GOOD_NAME}
 
 
 # A page has hundreds of numbers; filters cost a tenth of the time of macros.

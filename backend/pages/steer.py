@@ -64,7 +64,7 @@ def parse_feature(open_store: StoreDep, text: str) -> dict[str, Any] | None:
         named = features_api.get_feature(open_store, int(number))
         return {
             "id": named.id,
-            "label": named.label,
+            **{name: getattr(named, name) for name in ("label", "label_score", "description")},
             "mode": mode if mode in ("set", "add", "ablate") else "add",
             "strength": float(strength or 1),
         }

@@ -14,14 +14,17 @@ class FeatureRef(Model):
 
     id: int
     label: str | None = None
+    label_score: float | None = None
+    """Balanced accuracy of "the caption has a word of the label" for "the sample has the feature", on samples that gave
+    no evidence for the label; .5 is chance. Pages show `description` first where it is below .6."""
+    description: str | None = None
+    """The evidence in words: place, commonest words of its tokens and of the captions of its images."""
 
 
 class Feature(FeatureRef):
     """A row of the feature list. A figure is null if it could not be computed; the verdict says why."""
 
     verdict: Verdict
-    label_score: float | None = None
-    """How well the label's word separates texts in which it fires from other texts."""
     density_text: float
     """Share of text tokens that activate it."""
     density_image: float
@@ -70,10 +73,8 @@ class Feature(FeatureRef):
     """Features in its family, itself counted."""
     mean_cosine: float | None = None
     """Cosine of its direction with the mean direction of all features."""
-    description: str | None = None
-    """The evidence in words."""
     evidence: float | None = None
-    """agreement_low × label_score."""
+    """agreement_low × label_score: the order of the lists of pages."""
 
 
 class PlaceMap(Model):

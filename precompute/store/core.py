@@ -22,7 +22,9 @@ from precompute.utils.types import Array
 
 Item = dict[str, Any]
 
-_REFERENCE = ("id", "label", "verdict", "max_text", "max_image", "p999", "family")
+NAMED = ("id", "label", "label_score", "description")
+"""What names a feature: its description where the score of its label is low."""
+_REFERENCE = (*NAMED, "verdict", "max_text", "max_image", "p999", "family")
 
 
 class Core:
@@ -76,7 +78,7 @@ class Core:
             raise SaevxError(f"No feature {feature}: this store has 0 to {self.n_features - 1}.")
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
-        """id → {id, label, verdict, max_text, max_image, p999, family} of these features."""
+        """id → `NAMED`, verdict, max_text, max_image, p999 and family of these features."""
         refs: dict[int, Item] = {}
         for chunk in in_chunks(ids):
             query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN ({marks(len(chunk))})"
@@ -137,5 +139,5 @@ def modality_code(name: str) -> int:
 
 
 def feature_ref(feature: Item) -> Item:
-    """What a list names a feature by: {id, label, verdict}."""
-    return {"id": feature["id"], "label": feature["label"], "verdict": feature["verdict"]}
+    """What a list names a feature by: `NAMED` and verdict."""
+    return {name: feature[name] for name in (*NAMED, "verdict")}

@@ -155,7 +155,7 @@ class Features:
         }
 
     def refs(self, ids: Iterable[int]) -> dict[int, Item]:
-        """id → {id, label, verdict, max_text, max_image, p999, family} of these features."""
+        """id → id, label, label_score, description, verdict, max_text, max_image, p999 and family of these features."""
         return self._core.feature_refs(ids)
 
     @cached_property

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, and_, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.core import Core
+from precompute.store.core import NAMED, Core
 from precompute.store.sql import scalars
 from precompute.utils.types import Array
 
@@ -64,10 +64,10 @@ class Quality:
         }
 
     def reason(self, reason: Item) -> Item:
-        """A stored reason with its feature ids turned into {id, label}."""
+        """A stored reason with its feature ids turned into what names a feature."""
         ids = reason.get("features", [])
         refs = self._core.feature_refs(ids)
-        features = [{"id": k, "label": refs[k]["label"]} for k in ids]
+        features = [{name: refs[k][name] for name in NAMED} for k in ids]
         return {"text": reason["text"], "features": features, "tokens": reason.get("tokens", [])}
 
     def score_values(self, name: str) -> Array:

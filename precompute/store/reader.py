@@ -18,7 +18,8 @@ from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, Vocabulary
 from precompute.store.directions.families import Families
 from precompute.store.directions.vectors import Directions
-from precompute.store.examples import Examples
+from precompute.store.examples.counter import CounterExamples
+from precompute.store.examples.listed import Examples
 from precompute.store.features import Features
 from precompute.store.opening import (
     DATABASE,
@@ -64,6 +65,7 @@ class Store:
         self.cooccurrence = Cooccurrence(core)
         self.features = Features(core, self.cooccurrence)
         self.examples = Examples(core, self.vocabulary)
+        self.counterexamples = CounterExamples(core, self.features, self.examples)
         self.samples = Samples(core, self.vocabulary, self.features, self.quality)
         self.rejected = Rejected(core)
         self.search = Search(core, self.features, self.samples)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.core import Core, modality_code
+from precompute.store.core import NAMED, Core, modality_code
 from precompute.store.features import Features
 from precompute.store.opening import damaged
 from precompute.store.samples import Samples
@@ -31,7 +31,7 @@ N_CAPTIONS = 1000
 """Captions that have the words, of which the shortest are shown."""
 _NAMED = PlainQuery(
     [
-        *(s.features.c[name] for name in ("id", "label", "verdict", "omega", "lift", "n_samples")),
+        *(s.features.c[name] for name in (*NAMED, "verdict", "omega", "lift", "n_samples")),
         s.feature_details.c.logits,
     ]
 )

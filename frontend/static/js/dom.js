@@ -50,6 +50,12 @@ export function errorMessage(error) {
   return error instanceof TypeError ? "The server cannot be reached. Is it still running?" : error.message;
 }
 
+/** The name of a feature as text, {text, weak}: its description where the label fails its test (macros.html, name_text). */
+export function nameOf(f) {
+  const weak = !(f.label_score >= Number(root.dataset.goodName));
+  return { text: (weak && f.description) || f.label || "unlabelled", weak };
+}
+
 let region;
 /** Announce a sentence to screen readers. */
 export function say(text) {

@@ -1,6 +1,6 @@
 // The steering page: controls on the left, the default and the steered text side by side, streamed.
 import { html, render, useEffect, useRef, useState } from "../vendor/htm/preact/standalone.module.js";
-import { $, api, errorMessage, problem, url } from "./dom.js";
+import { $, api, errorMessage, nameOf, problem, url } from "./dom.js";
 import { events } from "./sse.js";
 
 const MODES = { add: "add", set: "set to", ablate: "ablate" };
@@ -32,7 +32,7 @@ function Features({ features, change }) {
     } catch (error) { setHits([]); setNote(errorMessage(error)); }
   };
   const edit = (index, part) => change(features.map((f, i) => (i === index ? { ...f, ...part } : f)));
-  const add = (f) => { change([...features.filter((one) => one.id !== f.id), { id: f.id, label: f.label, mode: "add", strength: 2 }]); setHits([]); setWords(""); };
+  const add = (f) => { change([...features.filter((one) => one.id !== f.id), { id: f.id, label: f.label, label_score: f.label_score, description: f.description, mode: "add", strength: 2 }]); setHits([]); setWords(""); };
   return html`<section class="panel" aria-labelledby="sf-h">
     <header><h2 id="sf-h">Features</h2></header>
     <form class="row" onSubmit=${look}>
@@ -41,10 +41,10 @@ function Features({ features, change }) {
       <button data-testid="steer-find-button">Find</button>
     </form>
     ${note && html`<p class="small soft">${note}</p>`}
-    ${hits.length > 0 && html`<p class="chips section-tight">${hits.map((f) => html`<button type="button" class="chip" key=${f.id} onClick=${() => add(f)} data-testid="steer-found">+ ${f.label || "unlabelled"} #${f.id}</button>`)}</p>`}
+    ${hits.length > 0 && html`<p class="chips section-tight">${hits.map((f) => html`<button type="button" class="chip" key=${f.id} onClick=${() => add(f)} data-testid="steer-found">+ ${nameOf(f).text} #${f.id}</button>`)}</p>`}
     ${features.length === 0 && html`<p class="empty section-tight">No feature is selected. Find one by word or number.</p>`}
     <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
-      <a class="label" href=${url(`/features/${f.id}`)}><bdi>${f.label || "unlabelled"}</bdi> <span class="feature-id">#${f.id}</span></a>
+      <a class="label" href=${url(`/features/${f.id}`)}><bdi>${nameOf(f).text}</bdi> <span class="feature-id">#${f.id}</span></a>
       <select aria-label=${`Mode of feature ${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
       <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
       <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>

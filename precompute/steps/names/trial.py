@@ -15,12 +15,11 @@ from scipy.sparse import csr_matrix, vstack
 
 from precompute.steps.cooccur import chosen_rows
 from precompute.store.making.unfinished import Collected
+from precompute.store.schema import OFF, ON
 from precompute.utils.ragged import offsets
 from precompute.utils.types import Array
 
 MAX_SAMPLES = 20_000
-ON, OFF = 0.25, 0.1
-"""Of p99.9: a sample has the feature above the first and lacks it up to the second; between them it does not count."""
 FEWEST = 3
 """Samples that have the feature, and as many that lack it, below which nothing is tested."""
 _ROWS_AT_ONCE, _NAMES_AT_ONCE = 1 << 10, 1 << 13

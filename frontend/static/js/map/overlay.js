@@ -1,5 +1,5 @@
 // The map's state, its colours, and what is drawn over the points: rings, lines, names and the tooltip.
-import { $, api } from "../dom.js";
+import { $, api, nameOf } from "../dom.js";
 import { LAST, mix, quantile, rgba } from "./points.js";
 
 export const canvas = $("#map");
@@ -155,8 +155,9 @@ function drawNames(pen) {
   pen.textAlign = "center";
   pen.lineJoin = "round";
   for (const i of [state.chosen, ...named]) {
-    const label = isOnMap(i) && labels.get(i)?.label;
-    if (!label) continue;
+    const known = isOnMap(i) && labels.get(i);
+    if (!known?.label) continue;
+    const label = nameOf(known).text;
     const text = label.length > 22 ? `${label.slice(0, 21)}…` : label;
     const [at, y] = plot.at(i);
     const half = pen.measureText(text).width / 2 + 3 * r;
@@ -192,7 +193,7 @@ export function showTip(i) {
   const known = labels.get(i);
   const omega = plot.data.omega[i] ? `, ω ${omegaOf(plot.data.omega[i])}` : "";
   tip.replaceChildren(
-    Object.assign(document.createElement("strong"), { textContent: known ? (known.label ?? "unlabelled") : "…" }), ` #${i} `,
+    Object.assign(document.createElement("strong"), { textContent: known ? nameOf(known).text : "…" }), ` #${i} `,
     Object.assign(document.createElement("small"), { textContent: `${VERDICTS[plot.data.verdict[i]]}${omega}` }),
   );
   tip.hidden = false;

@@ -54,7 +54,20 @@ class Examples:
         conditions = " AND ".join(f"{name} = ?" for name in where)
         tables = f"examples WHERE {conditions} ORDER BY band, rank, modality LIMIT ?"
         rows = _EXAMPLE.fetch(core.engine, tables, (*where.values(), max(1, min(limit, 200))))
-        samples = self._samples(r["row"] for r in rows)
+        return self.items(rows, compute)
+
+    def stored(self, feature: int, modality: int) -> list[Item]:
+        """The rows of the table `examples` of a feature and modality, the strongest overall first, then the bands."""
+        tables = "examples WHERE feature = ? AND modality = ? ORDER BY band, rank"
+        return _EXAMPLE.fetch(self._core.engine, tables, (int(feature), modality))
+
+    def items(self, rows: Sequence[Item], compute: Callable[[int], SampleEvents | None] | None = None) -> list[Item]:
+        """Rows of the table `examples` as examples; one without a position is of a sample that lacks the feature.
+
+        Args:
+            compute: as of `of`.
+        """
+        samples, core = self._samples(r["row"] for r in rows), self._core
         missing = [] if compute is None else [row for row in samples if not core.events.has(row)]
         computed = {row: compute(row) for row in missing} if compute else {}
         return [self._item(r, samples[r["row"]], computed.get(r["row"])) for r in rows]
@@ -94,16 +107,21 @@ class Examples:
         else:
             events = self._core.events.tokens(sample["row"])
             z_t = np.full(len(events.token_id_t), np.nan)
-        z = z_t[position] = float(of_bits(example["value"])) * self._core.events.unit
+        if position is None:
+            z = example["activation"]
+        else:
+            z = z_t[position] = float(of_bits(example["value"])) * self._core.events.unit
         views = sample["views"]
         patch_at = np.flatnonzero(image_tokens(events, sum(rows * cols for rows, cols, _, _ in views)))
         text_at = np.flatnonzero(events.modality_t == s.TEXT) if around else _NONE
-        if text:
+        token = self._vocabulary.whole_token(events.token_id_t, position) if text and position is not None else None
+        window, patch, view = slice(0, 2 * around + 1), None, 0
+        if position is None:
+            pass
+        elif text:
             centre = int(np.searchsorted(text_at, position))
             window = slice(max(0, centre - around), centre + around + 1)
-            patch, view = None, 0
         else:
-            window = slice(0, 2 * around + 1)
             patch = patch_item(sample, *_place(views, int(np.searchsorted(patch_at, position))))
             view = patch["view"]
         texts = self._vocabulary.texts(events.token_id_t[text_at], window)
@@ -115,16 +133,17 @@ class Examples:
             "band": example["band"],
             "rank": example["rank"],
             "activation": z,
-            "n_active": example["n_active"],
+            "n_active": example.get("n_active", int((z_t[events.modality_t == example["modality"]] > 0).sum())),
             "n_same": example["n_same"],
             "position": position,
-            "token": self._vocabulary.whole_token(events.token_id_t, position) if text else None,
+            "token": token,
             "patch": patch,
             "tokens": [
                 {"text": token, "position": t, "activation": None if (value := float(z_t[t])) != value else value}
                 for token, t in zip(texts, text_at[window].tolist(), strict=True)
             ],
             "recomputed": computed is not None,
+            "counter": example.get("counter"),
             "grid": _grid(events, z_t, views, patch_at, view) if known and views else None,
         }
 

@@ -1,0 +1,129 @@
+"""`store.counterexamples`: samples in which a feature and its name part ways (METHOD, *Examples*)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from precompute.store import schema as s
+from precompute.store.core import Core, modality_code
+from precompute.store.events import SampleEvents, of_bits
+from precompute.store.examples.listed import Examples
+from precompute.store.features import Features
+from precompute.store.sql import fetch_plain, in_chunks, marks, match_words
+from precompute.utils.text import bare_name
+
+Item = dict[str, Any]
+
+N_CAPTIONS = 1000
+"""Captions with a word of the name that are looked at: the first in the order of the data."""
+STRONG = 0.5
+"""Of p99.9: above it a feature is strong enough that its name should be in the caption."""
+
+
+class CounterExamples:
+    """Where a name says that a feature fires and it does not, and where it fires unnamed."""
+
+    def __init__(self, core: Core, features: Features, examples: Examples) -> None:
+        self._core = core
+        self._features = features
+        self._examples = examples
+
+    def of(
+        self, feature: int, *, modality: str | None = None, limit: int = 20,
+        compute: Callable[[int], SampleEvents | None] | None = None,
+    ) -> list[Item]:  # fmt: skip
+        """The counter-examples of a feature (`GET /features/{id}/examples?band=counter`), as `Examples.of` gives
+        examples, with `counter`: first "off", the samples whose caption has a word of the name and on which the feature
+        is off, most confident captions first; then "unnamed", the examples above half of its p99.9 whose caption has no
+        word of the name, strongest first.
+
+        Args:
+            modality: the side on which it is off or fires; None for both, one after the other.
+            limit: at most so many of each kind and side, and at most 100.
+            compute: as of `Examples.of`.
+
+        Raises:
+            SaevxError: no such feature or modality.
+        """
+        self._core.check_feature(feature)
+        sides = range(len(s.MODALITIES)) if modality is None else [modality_code(modality)]
+        query = self._query(feature)
+        if not query:
+            return []
+        limit = max(1, min(limit, 100))
+        rows = self._captions(query)
+        off = [one for m in sides for one in self._off(feature, m, rows, limit)]
+        unnamed = [one for m in sides for one in self._unnamed(feature, m, query, limit)]
+        return self._examples.items([*off, *unnamed], compute)
+
+    def _query(self, feature: int) -> str:
+        """The words by which the feature's name is tested, as a full-text query; "" where it has none."""
+        query = "SELECT label FROM features WHERE id = ?"
+        label = bare_name(fetch_plain(self._core.engine, query, (int(feature),))[0][0] or "")
+        quoted = re.search("“(.*)”", label)  # token “dog”
+        return match_words(quoted[1] if quoted else label, join=" OR ", prefix=False)
+
+    def _captions(self, query: str) -> list[int]:
+        """Rows of captions with a word of the name, those that fit their image best first: by `caption-nll`, else by
+        `supported-share`."""
+        engine = self._core.engine
+        matches = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT ?"
+        scores = ", ".join(s.score_column(name) for name in ("caption-nll", "supported-share"))
+        scored: list[tuple[int, float | None, float | None]] = []
+        rows = [row for (row,) in fetch_plain(engine, matches, (query, N_CAPTIONS))]
+        for chunk in in_chunks(rows):
+            query = f"SELECT row, {scores} FROM samples WHERE row IN ({marks(len(chunk))})"
+            scored += fetch_plain(engine, query, chunk)
+        column = 1 if any(one[1] is not None for one in scored) else 2
+        return [one[0] for one in sorted(scored, key=lambda one: (one[column] is None, -(one[column] or 0), one[0]))]
+
+    def _off(self, feature: int, modality: int, rows: list[int], limit: int) -> Iterator[Item]:
+        """Those of the rows, at most `limit` and in their order, on which the feature is surely off."""
+        for row in rows:
+            if limit and (z := self._largest(row, feature, modality)) is not None:
+                limit -= 1
+                yield {
+                    "counter": "off", "feature": feature, "modality": modality, "band": None, "rank": None, "row": row,
+                    "position": None, "activation": z, "n_same": 0,
+                }  # fmt: skip
+
+    def _largest(self, row: int, feature: int, modality: int) -> float | None:
+        """The feature's largest z in one modality of a sample, where it is off there; else None.
+
+        A feature that is not among the sample's stored maxima is no stronger, relative to its p99.9, than the weakest
+        of them. Where even that is more than off, the sample's events tell, if the store has them.
+        """
+        events, p999 = self._core.events, self._features.table["p999"]
+        if not (events.tokens(row).modality_t == modality).any():
+            return None
+        stored, z = events.maxima(row, modality)
+        at = int(np.searchsorted(stored, feature))
+        if at < len(stored) and stored[at] == feature:
+            largest = float(z[at])
+        elif len(stored) < s.KEPT_MAXIMA or (z / p999[stored]).min() <= s.OFF:
+            largest = 0.0
+        elif events.has(row):
+            tokens, z_t = events.feature(row, feature)
+            largest = float(z_t[tokens.modality_t == modality].max())
+        else:
+            return None
+        return largest if largest <= s.OFF * p999[feature] else None
+
+    def _unnamed(self, feature: int, modality: int, query: str, limit: int) -> list[Item]:
+        """The strongest of its examples whose caption has no word of the name."""
+        engine, strong = self._core.engine, STRONG * self._features.table["p999"][feature]
+        examples = {
+            one["row"]: {**one, "counter": "unnamed"}
+            for one in reversed(self._examples.stored(feature, modality))
+            if float(of_bits(one["value"])) * self._core.events.unit >= strong
+        }
+        named: set[int] = set()
+        for chunk in in_chunks(examples):
+            rows = f"SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? AND rowid IN ({marks(len(chunk))})"
+            named |= {row for (row,) in fetch_plain(engine, rows, (query, *chunk))}
+        unnamed = [one for row, one in examples.items() if row not in named]
+        return sorted(unnamed, key=lambda one: (-one["value"], one["row"]))[:limit]
