@@ -16,7 +16,7 @@ from backend.links import Links, check_feature
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, QueryModel, Words, parse_numbers
 from backend.replies import json_reply
-from backend.schemas.common import FeatureSort, Modality, Order, Page, VerdictFilter
+from backend.schemas.common import Band, FeatureSort, Modality, Order, Page, VerdictFilter
 from backend.schemas.features import Example, Feature, FeatureDetail, FeatureVector
 from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
@@ -105,10 +105,11 @@ class ExampleQuery(QueryModel):
 
     modality: Modality | None = None
     """Default: both."""
-    band: Annotated[int, Query(ge=-1, le=3)] = -1
-    """-1: the strongest examples; 0 to 3: octaves below the highest activation."""
+    band: Band = "-1"
+    """-1: the strongest examples; 0 to 3: octaves below the highest activation; counter: captions with a word of the
+    label where the feature is off, and strong examples without one."""
     limit: Annotated[int, Query(ge=1, le=200)] = 20
-    """Number of examples."""
+    """Number of examples; of counter-examples, for each kind and modality."""
     recompute: bool = True
     """Let the live model, if it is ready, compute activations that the store does not hold."""
 
@@ -153,8 +154,11 @@ def examples(
         return (computed or {}).get(row)
 
     check_feature(store, feature)
-    items = store.store.examples.of(
-        feature, modality=query.modality, band=query.band, limit=query.limit, compute=compute
-    )
+    if query.band == "counter":
+        items = store.store.counterexamples.of(feature, modality=query.modality, limit=query.limit, compute=compute)
+    else:
+        items = store.store.examples.of(
+            feature, modality=query.modality, band=int(query.band), limit=query.limit, compute=compute
+        )
     linked = Links(request, store).all_images(items)
     return Page[Example].model_validate({"items": linked, "total": len(linked)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
@@ -16,7 +16,7 @@ from backend.pages.charts import chart, omega_scale
 from backend.pages.heat import example_image, token_runs
 from backend.pages.text import visible
 from backend.params import FormQuery
-from backend.schemas.common import FeatureSort, Histogram, Order
+from backend.schemas.common import Band, FeatureSort, Histogram, Order
 from backend.schemas.features import Example, FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import render_for
@@ -50,12 +50,18 @@ FEATURE_COLUMNS = [
     ("n_samples", "Samples", "Number of samples in which any token activates it"),
 ]
 LIST_ROWS, FAMILY_ROWS = 30, 12
-BANDS = {
-    -1: ("top", "The samples with the highest activations, one token each."),
-    0: ("high", "Random samples from the highest octave of its activations."),
-    1: ("½", "Random samples from one octave below the highest."),
-    2: ("¼", "Random samples from two octaves below the highest."),
-    3: ("low", "Random samples from all weaker activations, to check whether they show the same thing."),
+BANDS: dict[Band, tuple[str, str]] = {
+    "-1": ("top", "The samples with the highest activations, one token each."),
+    "0": ("high", "Random samples from the highest octave of its activations."),
+    "1": ("½", "Random samples from one octave below the highest."),
+    "2": ("¼", "Random samples from two octaves below the highest."),
+    "3": ("low", "Random samples from all weaker activations, to check whether they show the same thing."),
+    "counter": ("counter-examples", "Where the feature and its name part ways."),
+}
+COUNTER = {
+    "off": "The caption has a word of the name, but the feature is off (at most a tenth of its p99.9). Captions that "
+    "fit their image best come first.",
+    "unnamed": "The feature is above half of its p99.9, but the caption has no word of the name.",
 }
 UNITS = {"text": "tokens", "image": "patches"}
 FOLDED_HELP = {
@@ -97,7 +103,7 @@ class FeatureView(FormQuery):
 
     modality: Literal["text", "image"] | None = None
     """Default: images, where it fires on any."""
-    band: Annotated[int, Query(ge=-1, le=3)] = -1
+    band: Band = "-1"
     """As in the API."""
     lens: Literal["centred", "raw"] = "centred"
     """Kind of logits."""
@@ -126,7 +132,10 @@ def feature(
         band_help=BANDS[band][1],
         folded_help=FOLDED_HELP[side],
         has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
-        examples=[example_card(one, detail) for one in examples],
+        groups=[
+            (COUNTER.get(kind or ""), [example_card(one, detail) for one in examples if one.counter == kind])
+            for kind in (("off", "unnamed") if band == "counter" else (None,))
+        ],
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
             histogram(detail.histogram.text, detail.p999, "text", "text tokens"),

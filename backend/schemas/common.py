@@ -22,6 +22,7 @@ else:  # every name stands in the store's lists alone
     VerdictFilter = Literal[*s.VERDICTS, *s.VERDICT_ALIASES]  # older versions' names are still taken
     FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS], Literal[*s.SAMPLE_SORTS]
 Order = Literal["asc", "desc"]
+Band = Literal["-1", "0", "1", "2", "3", "counter"]
 T = TypeVar("T")
 
 

@@ -238,9 +238,11 @@ class Example(Model):
     text: str
     images: list[ImageRef]
     modality: Modality
-    band: int
+    band: int | None = None
     """-1: the strongest examples; 0–3: bands."""
-    rank: int
+    rank: int | None = None
+    counter: Literal["off", "unnamed"] | None = None
+    """Of counter-examples: the caption has a word of the label and the feature is off, or the reverse."""
     activation: float
     """Of the token at `position`: the strongest of the sample in this modality and, if one is asked for, band."""
     n_active: int
@@ -248,8 +250,8 @@ class Example(Model):
     n_same: int
     """Number of further samples that are folded into this one because they show the same: on text the same words around
     the token, or a near-duplicate image with the same caption; on images the same file or a near-duplicate."""
-    position: int
-    """Place in the sample's token list, from 0."""
+    position: int | None = None
+    """Place in the sample's token list, from 0; null where the feature is off."""
     token: str | None = None
     """For text examples."""
     patch: Patch | None = None

@@ -229,3 +229,15 @@ def test_damage_to_a_trimmed_store_is_found(
     seal(copy)
     failed = {c.name: c.detail for c in verify(copy) if not c.ok}
     assert failed.get(check)
+
+
+def test_counter_examples_do_not_depend_on_what_is_kept(stores: Stores) -> None:
+    opened = [Store.open(path) for path in stores]
+    for k in range(2):
+        lists = [
+            [(one["sample_id"], one["counter"], one["modality"]) for one in store.counterexamples.of(k, limit=100)]
+            for store in opened
+        ]
+        assert lists[0] == lists[1] == lists[2]
+    for store in opened:
+        store.close()
