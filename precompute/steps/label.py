@@ -1,11 +1,11 @@
 """Step `label`: a name for every live feature from its own evidence, and the evidence in words.
 
-Four witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008):
-the words of its strongest text tokens, the captions of the samples of its strongest tokens, the captions of
-those of its strongest patches, and the tokens that its direction promotes. Of the words with the most evidence the one
-that best tells the feature's samples from others becomes its name (names/choice.py). `label_score` says how well the
-name does so on other samples (names/trial.py). With `--labeller` a model writes the names instead (labeller.py), and
-they are scored alike.
+Five witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008): the words of
+its strongest text tokens, the captions of the samples of its strongest tokens, the captions of those of its strongest
+patches, the captions of all samples that have it, and the tokens that its direction promotes. Of the words with the
+most evidence the one that best tells the feature's samples from others becomes its name (names/choice.py).
+`label_score` says how well the name does so on other samples (names/trial.py). With `--labeller` a model writes the
+names instead (labeller.py), and they are scored alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from precompute.steps.label_words import Words, read_words
 from precompute.steps.names.choice import (
@@ -39,8 +39,9 @@ from precompute.utils.text import has_letters, is_blank
 from precompute.utils.token_text import MARKS, join
 from precompute.utils.types import Array
 
-WITNESSES = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5}  # weights of the log-odds
+WITNESSES = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5, "sample": 1.0}  # weights of the log-odds
 PROMOTED_BONUS = 2.0  # for the first promoted token, less for the later
+_FEATURES_AT_ONCE = 1 << 12
 MIN_EVIDENCE = 2.0  # z of the log-odds below which a caption word is no evidence
 
 
@@ -110,11 +111,11 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     return csr_matrix((bonus, (feature[first], word[first])), shape=(len(logits), len(words.name)))
 
 
-def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array) -> csr_matrix:
+def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, trial: Trial) -> csr_matrix:
     """Sum of the witnesses, CSR [F, W].
 
     Args:
-        counts_n: bool [N], the samples that may be witnesses.
+        counts_n: bool [N], the samples that may be witnesses. trial: on some of these.
     """
     tokens, n_f = top_words(data, words, counts_n)
     evidence_fw = WITNESSES["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
@@ -123,9 +124,21 @@ def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array) -> cs
         tops = top_samples(data, modality, counts_n)
         count = (tops @ words.in_caption).tocsr()
         evidence_fw = evidence_fw + WITNESSES[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
+    evidence_fw = evidence_fw + WITNESSES["sample"] * sample_evidence(trial)
     # Promoted tokens speak for a word only beside another witness: the lens alone is noise for early layers.
     promoted = promoted_words(logits, words)
     return (evidence_fw + promoted.multiply(evidence_fw > 0)).tocsr()
+
+
+def sample_evidence(trial: Trial) -> csr_matrix:
+    """What the captions of all samples that have a feature say of it, float64 CSR [F, W]."""
+    background_w, n = np.asarray(trial.caption_nw.sum(0)).ravel(), float(trial.caption_nw.shape[0])
+    blocks = []
+    for low in range(0, trial.on_fn.shape[0], _FEATURES_AT_ONCE):
+        on = trial.on_fn[low : low + _FEATURES_AT_ONCE].astype(np.int64)
+        count = (on @ trial.caption_nw).tocsr()
+        blocks.append(_strong(log_odds(count, np.asarray(on.sum(1)).ravel(), background_w, n)))
+    return vstack(blocks, format="csr")
 
 
 def _strong(z: csr_matrix) -> csr_matrix:
@@ -180,7 +193,8 @@ def keyword_names(
     barred_w, none_w = is_function_word(words), np.zeros(len(words.name), bool)
     on_images_f = np.array([VERDICTS[verdict] not in ("text-only", "mostly-text") for verdict in verdict_f], bool)
     feature_c, word_c = candidates(
-        evidence(data, words, logits, is_witness_n), lambda feature, word: ~(on_images_f[feature] & barred_w[word])
+        evidence(data, words, logits, is_witness_n, trial),
+        lambda feature, word: ~(on_images_f[feature] & barred_w[word]),
     )
     chosen, promoted = choose(feature_c, word_c, trial, words), logits.promoted()
     names: list[Name | None] = [None] * data.n_features
@@ -192,14 +206,19 @@ def keyword_names(
     return told_apart(names, trial, words, barred_w)
 
 
-def descriptions(data: Collected, words: Words, names: list[Name | None], places: list[str]) -> list[str | None]:
+def descriptions(
+    data: Collected, words: Words, names: list[Name | None], weigh: Mapping[str, Array]
+) -> list[str | None]:
     """What stands for each live feature's name where it fails.
 
     Args:
-        places: of each feature, as `place_words` gives it.
+        weigh: what that step left, by name, [F] each.
     """
     samples = [top_samples(data, modality) for modality in (TEXT, IMAGE)]
     n_fm = np.stack([np.asarray(tops.sum(1)).ravel() for tops in samples], axis=1)
+    n_fm[weigh["verdict"] == VERDICTS.index("text-only"), IMAGE] = 0  # hardly any, and weak
+    n_fm[weigh["verdict"] == VERDICTS.index("image-only"), TEXT] = 0
+    places = [""] * data.n_features
     share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(data.n_samples, 1)
     tokens, captions = top_words(data, words)[0], (samples[IMAGE] @ words.in_caption).tocsr()
     counts = Counts(tokens, captions, n_fm, caption_ends(data), share_w)
@@ -233,6 +252,6 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     scored = make_trial(data, words.in_caption, weigh["p999"], scoring, shown)
     score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
-    save_json(part, "description", descriptions(data, words, names, [""] * data.n_features))
+    save_json(part, "description", descriptions(data, words, names, weigh))
     save_step(part, "label", score=score)
     return {"labels": {**summary, "n": len(live)}}

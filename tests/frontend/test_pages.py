@@ -30,6 +30,7 @@ CONTENT = {
         "member", "near-copy", "lens-raw", "vector",
     ],
     f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
+    f"/features/{RED}?modality=image&band=counter": ["counter-kind", "example", "band-counter"],
     "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
     "/rejected?kind=no-text": ["empty", "reason-kinds"],
     "/samples": ["sample-grid", "sample-card"],

@@ -36,10 +36,12 @@ ENGLISH_FUNCTION_WORDS = frozenset(
         "there here and or but nor so yet if as than then because while when where which who whom whose what is are "
         "was were be been being am has have had having do does did can could will would shall should may might must "
         "not no of in on at to from with without by for into onto upon over about off up out some any each every both "
-        "all another other such same very too also just only s t"
+        "all another other such same very too also just only s t "
+        "image photo photograph picture see seen show shown"
     )
 )
-"""Closed classes: articles, pronouns, conjunctions, auxiliaries and the prepositions that do not name a place."""
+"""Closed classes: articles, pronouns, conjunctions, auxiliaries and the prepositions that do not name a place; and the
+words in which captions speak of the image itself."""
 
 
 class Name(NamedTuple):

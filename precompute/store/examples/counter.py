@@ -14,7 +14,7 @@ from precompute.store.events import SampleEvents, of_bits
 from precompute.store.examples.listed import Examples
 from precompute.store.features import Features
 from precompute.store.sql import fetch_plain, in_chunks, marks, match_words
-from precompute.utils.text import bare_name
+from precompute.utils.text import bare_name, has_letters
 
 Item = dict[str, Any]
 
@@ -42,7 +42,8 @@ class CounterExamples:
         word of the name, strongest first.
 
         Args:
-            modality: the side on which it is off or fires; None for both, one after the other.
+            modality: the side on which it is off or fires; None for both, one after the other. A side on which it
+                never fires has none.
             limit: at most so many of each kind and side, and at most 100.
             compute: as of `Examples.of`.
 
@@ -51,8 +52,10 @@ class CounterExamples:
         """
         self._core.check_feature(feature)
         sides = range(len(s.MODALITIES)) if modality is None else [modality_code(modality)]
+        off_below = s.OFF * self._features.table["p999"][feature]
+        sides = [m for m in sides if self._features.max_by_modality[feature, m] > off_below]
         query = self._query(feature)
-        if not query:
+        if not sides or not query:
             return []
         limit = max(1, min(limit, 100))
         rows = self._captions(query)
@@ -65,7 +68,8 @@ class CounterExamples:
         query = "SELECT label FROM features WHERE id = ?"
         label = bare_name(fetch_plain(self._core.engine, query, (int(feature),))[0][0] or "")
         quoted = re.search("“(.*)”", label)  # token “dog”
-        return match_words(quoted[1] if quoted else label, join=" OR ", prefix=False)
+        words = quoted[1] if quoted else label
+        return match_words(words, join=" OR ", prefix=False) if has_letters(words) else ""
 
     def _captions(self, query: str) -> list[int]:
         """Rows of captions with a word of the name, those that fit their image best first: by `caption-nll`, else by
