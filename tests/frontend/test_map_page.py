@@ -108,7 +108,7 @@ def test_a_store_without_a_map_says_so(pages_app: FastAPI, tmp_path: Path) -> No
 def test_points_are_seen(theme: int) -> None:
     colours = palette(theme)
     names = [name for name in colours if name.startswith(("map-", "ramp-"))]
-    assert len(names) == 11
+    assert len(names) == 15
     low = {name for name in names if contrast(colours[name], colours["surface"]) < 3}
     assert not low  # WCAG 2.2, 1.4.11
 

@@ -202,9 +202,8 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
     }
     # Null where no step has filled them.
     unknown = np.full(data.n_features, np.nan)
-    others = {"place", "place_share", "family", "mean_cosine"}
+    others = {"place", "place_share", "family", "mean_cosine", "evidence"}
     columns |= {name: weigh.get(name, unknown) for name in {*s.PAIR_FIELDS, *others}}
-    columns["evidence"] = columns["agreement_low"] * columns["label_score"]
     descriptions = load_json(data.part, "description")
     for chunk in _chunks(data.n_features):
         ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
