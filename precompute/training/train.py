@@ -30,7 +30,8 @@ from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 
-RECORDED = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed"}
+RECORDED = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed",
+            "autocast", "dtype"}  # fmt: skip
 """Options that training.json repeats."""
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 
@@ -84,7 +85,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     trainer = make_trainer(
         sae, iter(()), steps=s["steps"], batch_size=s["batch_size"], lr=s["lr"], dead_feature_window=o.dead_window,
         lr_warm_up_steps=warm_up if warm_up > 1 else 0, lr_decay_steps=int(s["lr_decay"] * s["steps"]),
-        device=str(mllm.device),
+        device=str(mllm.device), autocast=o.autocast,
     )  # fmt: skip
     if sae.cfg.normalize_activations == "expected_average_only_in":
         trainer.activation_scaler.scaling_factor = scale

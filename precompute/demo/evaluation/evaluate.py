@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic_settings import CliApp
 
 from precompute.demo.evaluation.evaluate_model import DemoEvaluation, captions, vqa
-from precompute.demo.evaluation.evaluate_sae import quality, steering, words
+from precompute.demo.evaluation.evaluate_sae import quality, words
 from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import OBJECTS, SHAPES
 from precompute.model.mllm import Mllm
@@ -28,8 +28,6 @@ def main() -> None:
     if sae is not None:
         results.measure("words", lambda: words(mllm, sae, o))
         results.measure("quality", lambda: quality(o))
-        candidates = {word: row["candidates"] for word, row in results.figures.get("words", {}).items()}
-        results.measure("steering", lambda: steering(mllm, sae, candidates, o))
 
 
 if __name__ == "__main__":

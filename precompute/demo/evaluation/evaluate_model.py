@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_held_out, plural
 from precompute.demo.training.adapter_data import easy_vqa
-from precompute.model.batch import IMAGE, TEXT, Pair
-from precompute.model.hooks import replace
+from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
-
-Change = Callable[[Tensor, Tensor], Tensor]
-"""(h_td, modality_t) → h_td."""
 
 
 class DemoEvaluation(CommandOptions):
@@ -36,17 +28,13 @@ class DemoEvaluation(CommandOptions):
     out: Path = Path("docs/results/demo-evaluation.json")
     """File for the figures."""
     only: Texts = Field(default_factory=list)
-    """Parts to measure again: captions, vqa, words, quality, steering; default: all."""
+    """Parts to measure again: captions, vqa, words, quality; default: all."""
     n_captions: Count = 200
     """Scenes to caption."""
     n_vqa: Count = 300
     """Images of easy-VQA to ask about."""
     n_each_word: Count = 80
     """Captions that hold each of the thirty words, at least."""
-    n_steer: Count = 30
-    """Scenes on which steering is measured."""
-    n_tuning: Count = 8
-    """Scenes on which its strength is chosen."""
     seed: Seed = 0
     """Seed of every random choice."""
 
@@ -122,28 +110,14 @@ def captions(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     return out
 
 
-def changing(mllm: Mllm, modality_bs: NDArray[np.uint8], change: Change | None) -> AbstractContextManager[None]:
-    """While open, the residuals after layer L of text and image tokens go through `change`."""
-    own_bs = torch.from_numpy((modality_bs == TEXT) | (modality_bs == IMAGE))
-    modality_t = torch.from_numpy(modality_bs)[own_bs]
-
-    def change_own(h_bsd: Tensor) -> Tensor:
-        assert change is not None
-        h_bsd[own_bs] = change(h_bsd[own_bs], modality_t)
-        return h_bsd
-
-    return nullcontext() if change is None else replace(mllm.decoder_layer(), mllm.layer, change_own)
-
-
 @torch.inference_mode()
-def answers(mllm: Mllm, pairs: list[Pair], change: Change | None = None) -> list[str]:
-    """The likeliest next token after each pair, over the whole vocabulary, with `change` at layer L."""
+def answers(mllm: Mllm, pairs: list[Pair]) -> list[str]:
+    """The likeliest next token after each pair, over the whole vocabulary."""
     out: list[str] = []
     for i in range(0, len(pairs), 16):
         batch = mllm.prepare(pairs[i : i + 16], generate=True)
         inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
-        with changing(mllm, batch.modality_bs, change):
-            logits = mllm.model(**inputs, use_cache=False).logits
+        logits = mllm.model(**inputs, use_cache=False).logits
         last = torch.from_numpy(batch.length_b) - 1
         out += [mllm.token_text(int(t)).strip() for t in logits[torch.arange(len(last)), last].argmax(-1)]
     return out

@@ -40,11 +40,14 @@ class Tokens(NamedTuple):
 
 
 @torch.inference_mode()
-def gather(mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0) -> Tokens:
+def gather(
+    mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0, words: Sequence[str] = ALL_WORDS
+) -> Tokens:
     """Run scenes with their captions through the model up to layer L.
 
     Args:
         sink_multiple: tokens whose norm is above so many times the median of their modality are left out.
+        words: what tokens are labelled with; the thirty.
     """
     hidden, modality, scene, label = [], [], [], []
     for begin in range(0, len(scenes), BATCH_SCENES):
@@ -57,8 +60,8 @@ def gather(mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0) -> T
             modality_t = batch.modality_bs[b][own_bs[b]]
             text_t = modality_t == TEXT
             tokens = np.array([mllm.token_text(int(i)).strip() for i in ids_bs[b][own_bs[b]][text_t]], dtype=object)
-            label_tw = np.zeros((len(modality_t), len(ALL_WORDS)), dtype=bool)
-            for w, word in enumerate(ALL_WORDS):
+            label_tw = np.zeros((len(modality_t), len(words)), dtype=bool)
+            for w, word in enumerate(words):
                 label_tw[text_t, w] = tokens == word
                 label_tw[~text_t, w] = patches_of(one, word)
             modality.append(modality_t)

@@ -7,24 +7,21 @@ of the result file is written as it ends, so that a killed run goes on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from precompute.demo.training.scene_data import pairs_and_texts
+from precompute.demo.training.shared_passes import Remembering
 from precompute.errors import SaevxError
 from precompute.experiments.figure3.data import Data, make_base, make_data
 from precompute.experiments.figure3.language import language_model
 from precompute.experiments.figure3.options import Figure3Options
-from precompute.model.batch import Batch
 from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions
@@ -75,25 +72,6 @@ def run(o: Figure3Options) -> None:
                     say(f"measuring {sae}, seed {seed}, in {setting}")
                     figures = bench.evaluate(folder, setting)
                     results.add(line="evaluation", sae=sae, setting=setting, seed=seed, **figures)
-
-
-class Remembering(Mllm):
-    """A model that runs no batch twice: all seeds of an SAE read the same batches, each in an order of its own."""
-
-    @cached_property
-    def known(self) -> dict[bytes, Tensor]:
-        """Residual streams [b, s, d] by the SHA-256 of the inputs."""
-        return {}
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """As `Mllm.hidden`, [b, s, d]."""
-        digest = hashlib.sha256()
-        for name in sorted(batch.inputs):
-            digest.update(batch.inputs[name].cpu().numpy().tobytes())
-        key = digest.digest()
-        if key not in self.known:
-            self.known[key] = super().hidden(batch)
-        return self.known[key]
 
 
 @dataclass

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from precompute.demo.training.shared_passes import Remembering
 from precompute.errors import SaevxError
 from precompute.experiments.figure3 import run as figure3
 from precompute.experiments.figure3.data import Data, make_base
 from precompute.experiments.figure3.language import change
 from precompute.experiments.figure3.options import Figure3Options
-from precompute.experiments.figure3.run import SAES, SETTINGS, Remembering, Results, run
+from precompute.experiments.figure3.run import SAES, SETTINGS, Results, run
 from precompute.model.batch import TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions

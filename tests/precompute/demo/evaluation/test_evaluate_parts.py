@@ -9,9 +9,16 @@ import pytest
 import torch
 
 from precompute.demo.evaluation.evaluate_model import colour_hits, object_hits, redrawn_hits
-from precompute.demo.evaluation.evaluate_sae import as_long, could_become, top_precision
+from precompute.demo.evaluation.evaluate_steering import lone_scenes
 from precompute.demo.evaluation.evaluate_store import weighed
+from precompute.demo.evaluation.steered_replies import Job, Worth, replies, worth
 from precompute.demo.scenes import Entity, Scene
+from precompute.demo.training.train_sae import mean_cosine
+from precompute.demo.training.word_test import top_precision
+from precompute.live.intervention import Intervention, Scope
+from precompute.live.steer import steer
+from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -50,21 +57,53 @@ def test_precision_takes_each_scene_once() -> None:
     assert top_precision(value[:40], np.zeros(40, np.int64), here[:40])[0] == 0.0, "too few scenes"
 
 
-def test_random_sets_are_as_long(tmp_path: Path) -> None:
+def test_a_reply_is_worth_the_harmonic_mean_of_its_parts() -> None:
+    kind = ("red", "blue")
+    assert worth("red", "red", kind).score == worth("a Red.", "red", kind).score == 1.0
+    assert worth("blue", "red", kind) == Worth(0.0, 1.0, 1.0) and worth("blue", "red", kind).score == 0.0
+    assert worth("star red", "red", kind).score == 0.0, "the question is not answered"
+    assert worth("red star", "red", kind) == Worth(1.0, 0.5, 1.0)
+    assert worth("red star", "red", kind).score == pytest.approx(3 / (1 + 2 + 1))
+    assert worth("red red red red…", "red", kind) == Worth(1.0, 0.5, 0.0)
+    assert worth("", "red", kind).score == 0.0
+
+
+@pytest.mark.parametrize("scope", [(TEXT, IMAGE), (IMAGE,), (TEXT,)])
+def test_replies_in_a_batch_are_those_of_the_engine(whole: Mllm, tmp_path: Path, scope: tuple[int, ...]) -> None:
+    """Questions of several lengths, each steered by itself, against live steering one by one; 0 changes nothing."""
     sae = SaeV.load(tiny.make_sae(tmp_path / "sae"))
-    unit = {3: 0.7, 9: 1.9, 11: 0.2}
+    names: list[Scope] = ["image"] * (IMAGE in scope) + ["prompt", "generated"] * (TEXT in scope)
+    texts = ("the dog", "a red ball is on", "a cat", "two cups")
+    pairs = [Pair(text, [tiny.picture(i)]) for i, text in enumerate(texts)]
+    jobs, alone, plain = [], [], []
+    for i, pair in enumerate(pairs):
+        unit = {3 + i: 40.0, 20 + i: 25.0}
+        jobs.append(Job(pair, torch.stack([size * sae.directions_fd[k] for k, size in unit.items()]).sum(0), scope))
+        added = [Intervention(k, "add", 1.0, size) for k, size in unit.items()]
+        done = steer(whole, sae, whole.prepare([pair], generate=True), added, scope=names, max_tokens=4)
+        alone.append(done.text["steered"].strip())
+        plain.append(done.text["default"].strip())
+    assert alone != plain
+    assert [reply.removesuffix("…") for reply in replies(whole, jobs)] == alone
+    still = [job._replace(delta_d=torch.zeros_like(job.delta_d)) for job in jobs]
+    assert [reply.removesuffix("…") for reply in replies(whole, still)] == plain
 
-    def length(of: dict[int, float]) -> float:
-        parts = [size * sae.directions_fd[k] for k, size in of.items()]
-        return float(torch.stack(parts).sum(0).norm())
 
-    others = as_long(sae, unit, np.random.default_rng(0))
-    assert len(others) == 3 and length(others) == pytest.approx(length(unit), rel=1e-5)
+def test_the_mean_cosine_is_that_of_all_pairs(tmp_path: Path) -> None:
+    sae = SaeV.load(tiny.make_sae(tmp_path / "sae"))
+    unit_fd = torch.nn.functional.normalize(sae.directions_fd, dim=1)
+    pairs = [float(unit_fd[i] @ unit_fd[j]) for i in range(len(unit_fd)) for j in range(i)]
+    assert mean_cosine(sae) == pytest.approx(np.mean(pairs), abs=1e-6)
 
 
-def test_no_answer_is_right_already() -> None:
-    shown = scene(("star", "red"))
-    assert [could_become(shown, word) for word in ("red", "star", "pink", "blue")] == [False, False, False, True]
+def test_no_scene_shows_its_target_already() -> None:
+    for group, target in (("colours", "red"), ("shapes", "star"), ("objects", "dog")):
+        scenes = lone_scenes(group, target, 5)
+        assert len({s.index for s in scenes}) == 5
+        for s in scenes:
+            [thing] = s.entities
+            assert target not in (thing.noun, thing.colour, s.background)
+            assert (thing.colour is None) == (group == "objects")
 
 
 def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
