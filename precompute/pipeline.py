@@ -180,9 +180,14 @@ class Pipeline:
             calibration = job.run()  # after workers no shard is missing, and only the calibration is read
             merged = merge.merge(job, o.ds)
             merged["data"]["name"] = o.data_name or merged["data"]["name"]
+        clock = job.clock
         self.run_facts["collect"] = {
-            "forward_seconds": job.clock.forward, "seconds": job.clock.wall, "tokens": job.clock.tokens
+            "forward_seconds": clock.forward, "seconds": clock.wall, "tokens": clock.tokens,
+            "text_alone_seconds": clock.alone, "text_alone_tokens": clock.alone_tokens,
         }  # fmt: skip
+        if clock.alone_tokens:
+            share = clock.alone_tokens / max(clock.tokens + clock.alone_tokens, 1)
+            say(f"texts without their images: {clock.alone:.0f} s, {100 * share:.1f} % of the tokens that were run")
         manifest = {**self.described(), **calibration, **merged}
         self.save(manifest)
         merge.remove_temporary(self.part)
@@ -259,7 +264,7 @@ class Pipeline:
                 "sinks": o.sinks, "omega": o.omega, "repeat_samples": o.repeat_samples, "geometry": o.geometry,
                 "image_column": o.image_column, "text_column": o.text_column, "id_column": o.id_column,
                 "text_side": o.text_side, "split": o.split,
-                "shuffle_images": o.shuffle_images,
+                "shuffle_images": o.shuffle_images, "text_alone": o.text_alone,
                 **({"text_only": True} if o.text_only else {}),
             },
             "code_version": code_version(),

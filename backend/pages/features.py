@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -17,14 +18,20 @@ from backend.pages.heat import example_image, token_runs
 from backend.pages.text import visible
 from backend.params import FormQuery
 from backend.schemas.common import Band, FeatureSort, Histogram, Order
-from backend.schemas.features import Example, FeatureDetail
+from backend.schemas.features import Example, FeatureDetail, PlaceMap
 from backend.stores import OpenStore
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 FEATURE_SORTS = {
-    "lift": "lift",
+    "agreement": "agreement",
+    "agreement_low": "agreement, lower end",
+    "pair_lift": "pair lift",
+    "pair_lift_low": "pair lift, lower end",
+    "pair_lift_alone": "pair lift, text alone",
+    "place_share": "share of one place",
+    "lift": "lift of ω",
     "omega": "ω",
     "omega_centred": "ω centred",
     "lift_without_self": "lift without self",
@@ -38,14 +45,22 @@ FEATURE_SORTS = {
 }
 FEATURE_COLUMNS = [
     (
+        "agreement",
+        "Agreement",
+        "Share of its strongest images whose caption has one of its top words, beyond the word's base rate",
+    ),
+    (
+        "pair_lift",
+        "Pair lift",
+        "Pairs with it on both text and image, over their number if captions of one length were exchanged",
+    ),
+    (
         "omega",
         "ω (baseline)",
         "Cosine of its strongest text and image residual vectors; in brackets the baseline, from random tokens",
     ),
-    ("lift", "Lift", "ω minus its baseline"),
     ("density_text", "Text", "Share of text tokens that activate it"),
     ("density_image", "Image", "Share of image patches that activate it"),
-    ("modality_share", "Share", "Modality share. 0: fires on text only, 1: fires on images only"),
     ("max_activation", "Max", "Largest activation, in the SAE's units"),
     ("n_samples", "Samples", "Number of samples in which any token activates it"),
 ]
@@ -136,6 +151,8 @@ def feature(
             (COUNTER.get(kind or ""), [example_card(one, detail) for one in examples if one.counter == kind])
             for kind in (("off", "unnamed") if band == "counter" else (None,))
         ],
+        evidence=pair_sentences(detail, open_store.manifest.get("pair_evidence", {})),
+        place_cells=place_cells(detail.place_map),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
             histogram(detail.histogram.text, detail.p999, "text", "text tokens"),
@@ -175,6 +192,53 @@ def family_panel(detail: FeatureDetail, store: OpenStore) -> list[dict[str, Any]
         return []
     members: list[dict[str, Any]] = store.store.families.get(detail.family)["members"]
     return members[:FAMILY_ROWS]
+
+
+def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
+    """What was tested, against what, and what came out.
+
+    Args:
+        tested: the manifest's `pair_evidence`.
+    """
+    if f.pair_p is None:
+        both = f"{f.n_both or 0:,} have both"
+        return [f"Not tested: that takes 16 pairs with it on the text and 16 with it on the image. {both}."]
+    sentences = [
+        f"Of {tested.get('n_samples', 0):,} pairs {f.n_both or 0:,} have it on both text and image, "
+        f"{times(f.pair_lift)} as by chance, with captions of one length exchanged "
+        f"(95 % {f.pair_lift_low or 0:.1f} to {f.pair_lift_high or 0:.1f}; {probability(f.pair_p)})."
+    ]
+    if f.pair_p_alone is not None:
+        sentences.append(
+            f"With each text read without its image: {times(f.pair_lift_alone)} ({probability(f.pair_p_alone)})."
+        )
+    if f.agreement is None:
+        return [*sentences, "Whether both sides mean the same was not measured: it has too few images, or no words."]
+    low, high = f.agreement_low or 0, f.agreement_high or 0
+    return [
+        *sentences,
+        f"Agreement {f.agreement:.2f} (95 % {low:.2f} to {high:.2f}): whether the captions of its 16 strongest images "
+        "have its top words. 1 is always, 0 no more often than any caption.",
+    ]
+
+
+def times(lift: float | None) -> str:
+    return "on none" if lift is None else f"{lift:.1f} times as many"
+
+
+def probability(p: float) -> str:
+    return f"p = {p:.1g}" if p > 1e-300 else "p < 1e-300"
+
+
+def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
+    """The map of places as squares of an SVG, with the mean activation and its share of the largest."""
+    if places is None:
+        return []
+    largest = max(places.mean)
+    return [
+        {"x": i % places.columns, "y": i // places.columns, "mean": mean, "share": round(mean / largest, 3)}
+        for i, mean in enumerate(places.mean)
+    ]
 
 
 def example_card(example: Example, feature: FeatureDetail) -> dict[str, Any]:

@@ -16,15 +16,15 @@ from backend.pages.charts import split
 from backend.schemas.features import Feature
 from backend.templating import render_for
 from precompute.sae.reconstruction import sae_warning
+from precompute.store.schema import TESTED_VERDICTS
 
 router = APIRouter(default_response_class=HTMLResponse)
-
 
 @router.get("/")
 def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
     """The front page of a store."""
     store = get_store_detail(state, open_store)
-    best = FeatureQuery(verdict=["cross-modal"], sort="lift", order="desc", limit=200)
+    best = FeatureQuery(verdict=["cross-modal"], sort="agreement_low", order="desc", limit=200)
     strongest = one_of_each(features_api.get_features(open_store, best).items, 12)
     quality = store.quality
     provenance = [
@@ -50,6 +50,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         open_store,
         section="/",
         verdicts=store.verdicts,
+        n_tested=sum(store.verdicts.get(name, 0) for name in TESTED_VERDICTS),
         split=split(store.verdicts),
         strongest=strongest,
         previews=previews(request, open_store, [f.id for f in strongest]),

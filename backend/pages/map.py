@@ -20,6 +20,7 @@ from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import VERDICT_HELP, render_for
 from precompute.store import mapfile
+from precompute.store.schema import TESTED_VERDICTS
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -28,8 +29,8 @@ COLOURS = {
     "omega": ("ω", "Cross-modal weight ω, if it could be computed"),
     "density": ("density", "Share of tokens that activate it, in the modality where it is denser; log scale"),
 }
-STRONGEST_BY: dict[str, Any] = dict.fromkeys(("cross-modal", "in-context", "weakly-paired", "unpaired"), "lift")
-"""Order of the lists under the map; the other verdicts have no lift and are sorted by largest activation."""
+STRONGEST_BY: dict[str, Any] = dict.fromkeys(TESTED_VERDICTS, "pair_lift_low")
+"""Order of the lists under the map; the other verdicts have no pair lift and are sorted by largest activation."""
 MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
 
 

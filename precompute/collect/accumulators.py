@@ -27,7 +27,7 @@ from precompute.collect.entries import (
     ranked,
     sample_hash,
 )
-from precompute.store.schema import BAND, N_BANDS, TOP
+from precompute.store.schema import BAND, N_BANDS, PLACE_SIDE, TOP
 from precompute.utils.ragged import torch_rank_in_run
 from precompute.utils.tensors import nonzero_indices
 from precompute.utils.types import Array
@@ -38,6 +38,7 @@ SHIFT = 7
 MAX_PENDING = 1 << 20
 """Candidates that are gathered, or as many as were chosen, before a list is cut again."""
 LAST_HASH = 2**63 - 1
+N_CELLS = PLACE_SIDE**2
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Accum:
     """int64, rising: the filled cells, group · 256 + bin."""
     hist_n: Tensor
     """int64: active tokens in each of them."""
+    place_at: Tensor
+    """int64, rising: the places of images on which features are active, feature · N_CELLS + cell."""
+    place_n: Tensor
+    """int64: Σ value · 2^24 in each of them."""
+    cells: Tensor
+    """int64 [N_CELLS]: image tokens in each place."""
     top: Entries
     """At most TOP a group, each a sample by its largest value; value falling, then row."""
     band: Entries
@@ -80,6 +87,9 @@ class Accumulator:
         self.count, self.total = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
         self.max = torch.zeros(n, dtype=torch.float16, device=device)
         self.hist = torch.zeros(n * N_BINS, dtype=torch.int64, device=device)
+        # The last column takes in the text, so that no event must be picked out.
+        self.place = torch.zeros(n_features * (N_CELLS + 1), dtype=torch.int64, device=device)
+        self.cells = torch.zeros(N_CELLS + 1, dtype=torch.int64, device=device)
         self.top, self.band = Candidates(device), Candidates(device)
         self.gate = torch.zeros(n, dtype=torch.int16, device=device)
         """Bits of the value that TOP entries of a group reach; 0 while there are fewer."""
@@ -96,7 +106,11 @@ class Accumulator:
         """
         group, bits = events.group_e, bits_of(events.value_e).long()
         self.count.index_add_(0, group, torch.ones_like(group))
-        self.total.index_add_(0, group, fixed_point(bits))
+        summand = fixed_point(bits)
+        self.total.index_add_(0, group, summand)
+        place = events.feature_e * (N_CELLS + 1) + events.cell_t.repeat_interleave(events.n_t)
+        self.place.index_add_(0, place, summand)
+        self.cells += torch.bincount(events.cell_t, minlength=N_CELLS + 1)
         self.hist.index_add_(0, group * N_BINS + (bits >> SHIFT), torch.ones_like(group))
         here, value = samples.group[samples.last], bits_of(samples.value[samples.last])
         bits_of(self.max).scatter_reduce_(0, here, value, "amax")
@@ -122,6 +136,9 @@ class Accumulator:
         self.total += other.total.to(self.device)
         self.max = torch.maximum(self.max, other.max.to(self.device))
         self.hist[other.hist_at.to(self.device)] += other.hist_n.to(self.device)
+        place_at = other.place_at.to(self.device)
+        self.place[place_at + place_at // N_CELLS] += other.place_n.to(self.device)
+        self.cells[:-1] += other.cells.to(self.device)
         self.top.add(top.take(nonzero_indices(bits_of(top.value) >= self.gate[top.group])))
         self.band.add(band)
         self._compact()
@@ -157,9 +174,12 @@ class Accumulator:
         self._cut_top()
         self._cut_band()
         filled = nonzero_indices(self.hist > 0)
+        place = self.place.view(-1, N_CELLS + 1)[:, :-1].flatten()
+        places = nonzero_indices(place > 0)
         top, band = (Entries(*(column.cpu() for column in one.chosen)) for one in (self.top, self.band))
         return Accum(
-            self.count.cpu(), self.total.cpu(), self.max.cpu(), filled.cpu(), self.hist[filled].cpu(), top, band
+            self.count.cpu(), self.total.cpu(), self.max.cpu(), filled.cpu(), self.hist[filled].cpu(), places.cpu(),
+            place[places].cpu(), self.cells[:-1].cpu(), top, band,
         )  # fmt: skip
 
 
@@ -185,13 +205,17 @@ class Candidates:
 
 
 def tables(accum: Accum) -> dict[str, Array]:
-    """As the later steps read it: dense arrays [F, 2, …]; row −1 where there is none."""
+    """As the later steps read it: dense arrays [F, 2, …], places [F, 7, 7]; row −1 where there is none."""
     n = len(accum.count) // 2
     hist = torch.zeros(2 * n * N_BINS, dtype=torch.int64)
     hist[accum.hist_at] = accum.hist_n
+    place = torch.zeros(n * N_CELLS, dtype=torch.int64)
+    place[accum.place_at] = accum.place_n
     dense: dict[str, Array] = {
         "count": accum.count.numpy().reshape(n, 2), "total": accum.total.numpy().reshape(n, 2),
         "max": accum.max.numpy().reshape(n, 2), "hist": hist.numpy().reshape(n, 2, N_BINS),
+        "place": place.numpy().reshape(n, PLACE_SIDE, PLACE_SIDE),
+        "cells": accum.cells.numpy().reshape(PLACE_SIDE, PLACE_SIDE),
     }  # fmt: skip
     top, band = accum.top, accum.band
     cells = band_cells(band.group, band.value, octave(accum.max)[band.group])
@@ -224,4 +248,4 @@ def load(arrays: dict[str, Array]) -> Accum:
     return Accum(**{name: column[name] for name in _PLAIN}, top=top, band=band)
 
 
-_PLAIN = ("count", "total", "max", "hist_at", "hist_n")
+_PLAIN = ("count", "total", "max", "hist_at", "hist_n", "place_at", "place_n", "cells")

@@ -23,7 +23,19 @@ from tqdm import tqdm
 from precompute.collect import captions
 from precompute.collect.accumulators import Accumulator
 from precompute.collect.entries import by_sample
-from precompute.collect.shard import SHARDS, Sample, Shard, pair_events, shard_path, split, sums_of, write_shard
+from precompute.collect.shard import (
+    SHARDS,
+    Maxima,
+    Sample,
+    Shard,
+    alone_maxima,
+    feature_type,
+    pair_events,
+    shard_path,
+    split,
+    sums_of,
+    write_shard,
+)
 from precompute.data import Data, DecodedImage, RejectedRow, Row, write_thumbnail
 from precompute.data.batches import CALIBRATION_SAMPLES, Plan
 from precompute.errors import SaevxError
@@ -47,6 +59,9 @@ class Clock:
     forward: float = 0.0
     wall: float = 0.0
     tokens: int = 0
+    alone: float = 0.0
+    """Of the texts without their images, apart from the others."""
+    alone_tokens: int = 0
     calibration_samples: int = 0
 
 
@@ -64,6 +79,8 @@ class Collector:
     sink_multiple: float | None = 4.0
     calibrates_nll: bool = False
     """With `nll`, whether some captions are also read beside others' images."""
+    text_alone: bool = False
+    """Whether the SAE reads each text without its image too."""
     clock: Clock = field(default_factory=Clock)
 
     @cached_property
@@ -147,6 +164,9 @@ class Collector:
         loaded = load_batch(self.mllm, rows, save_thumbnail)
         if self.nll:
             captions.prepare(self.mllm, loaded, images, self.exchanged)
+        elif self.text_alone:
+            for one in loaded:
+                one.prepare_alone(self.mllm)
         return loaded
 
     # ---- the model
@@ -165,6 +185,17 @@ class Collector:
             self.clock.forward += time.monotonic() - begin
             self.clock.tokens += int(loaded.batch.length_b.sum())
         return loaded.hidden
+
+    def alone(self, loaded: LoadedBatch, scale: Scale) -> dict[int, Maxima]:
+        """The largest values on the batch's texts, run without their images."""
+        if loaded.alone is None or not self.text_alone:
+            return {}
+        begin = time.monotonic()
+        hidden_bsd = self.mllm.hidden(loaded.alone) if loaded.alone_hidden is None else loaded.alone_hidden
+        encoded = encode_batch(hidden_bsd, loaded.alone, self.sae, scale)
+        self.clock.alone += time.monotonic() - begin
+        self.clock.alone_tokens += int(loaded.alone.length_b.sum())
+        return alone_maxima(encoded, loaded.alone_members, feature_type(self.sae.n_features))
 
     def saved_calibration(self) -> dict[str, Any]:
         """The calibration of an earlier run, by which the SAE is scaled."""
@@ -247,7 +278,7 @@ class Collector:
                 events = pair_events(encoded, one)
                 reduced = by_sample(events, self.sae.n_features)
                 accumulator.update(events, reduced)
-                samples += split(encoded, one, reduced, ds, self.sae.n_features)
+                samples += split(encoded, one, reduced, ds, self.sae.n_features, self.alone(one, scale))
                 sum_md = sums_of(encoded, good_b)
                 del encoded, events, reduced  # before the next batch is computed, only its samples are left
             sums.append(sum_md)

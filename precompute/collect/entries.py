@@ -43,6 +43,8 @@ class Activations(NamedTuple):
     """int64."""
     value_e: Tensor
     """float16 in stored units, > 0."""
+    cell_t: Tensor
+    """int64: row · PLACE_SIDE + column of an image token's place in its view; PLACE_SIDE² of other tokens."""
 
     @property
     def group_e(self) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.reconstruction import QualitySums
 from precompute.utils import memory
-from precompute.utils.files import atomic_write, new_array, write_text
+from precompute.utils.files import atomic_write, hardlink, new_array, write_text
 from precompute.utils.ragged import expand, offsets
 from precompute.utils.types import Array
 
@@ -47,6 +46,8 @@ class SampleHeaders(NamedTuple):
     """int64 [N]: events of each row."""
     max_n2: Array
     """int64 [N, 2]: features active on each row's text and image."""
+    alone_n: Array
+    """int64 [N]: features active on each row's text where it is run without its image."""
     rejected_rows: list[RejectedRow]
     records: list[dict[str, Any]]
     """Of each row: `index` of the data, `images`, `views`."""
@@ -65,7 +66,7 @@ def read_headers(job: Collector) -> SampleHeaders:
     Raises:
         SaevxError: every sample was rejected.
     """
-    parts: dict[str, list[Array]] = {name: [] for name in ("index", "n_token", "n_event", "max_n")}
+    parts: dict[str, list[Array]] = {name: [] for name in ("index", "n_token", "n_event", "max_n", "alone_n")}
     rejected_rows = list(job.data.rejected_rows)
     records: list[dict[str, Any]] = []
     for _, file in shards(job):
@@ -75,20 +76,16 @@ def read_headers(job: Collector) -> SampleHeaders:
         parts["n_token"].append(file["n_token"])
         parts["n_event"].append(np.diff(event_start[token_start]))
         parts["max_n"].append(file["max_n"])
+        parts["alone_n"].append(file["alone_n"])
         records += json.loads(file["records"].tobytes())
         rejected_rows += [RejectedRow(*bad) for bad in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
         raise SaevxError(all_rejected_message("No sample could be used", rejected_rows))
     order = np.argsort(columns["index"])
-    return SampleHeaders(
-        columns["index"][order],
-        columns["n_token"][order],
-        columns["n_event"][order],
-        columns["max_n"][order],
-        sorted(rejected_rows),
-        sorted(records, key=lambda record: record["index"]),
-    )
+    index_n, n_token, n_event, max_n2, alone_n = (column[order] for column in columns.values())
+    records.sort(key=lambda record: record["index"])
+    return SampleHeaders(index_n, n_token, n_event, max_n2, alone_n, sorted(rejected_rows), records)
 
 
 def merge(job: Collector, ds: int) -> dict[str, Any]:
@@ -155,17 +152,31 @@ def write_events(job: Collector, head: SampleHeaders) -> None:
 
 
 def write_maxima(job: Collector, head: SampleHeaders) -> None:
-    """collect/max_full_*: every feature's largest value in every (row, modality)."""
-    folder = job.part / "collect"
+    """collect/max_full_*: every feature's largest value in every (row, modality). collect/alone_*: the same in every
+    row's text without its image, where that was run."""
     start = offsets(head.max_n2.reshape(-1))
-    np.save(folder / "max_full_offset.npy", start)
-    n = (int(start[-1]),)
-    feature = new_array(folder / "max_full_feature.npy", feature_type(job.sae.n_features), n)
-    value = new_array(folder / "max_full_value.npy", np.float16, n)
+    np.save(job.part / "collect" / "max_full_offset.npy", start)
+    gather(job, head, ("max", "max_full"), start[::2])  # a row's two modalities lie side by side
+    if job.text_alone:
+        start = offsets(head.alone_n)
+        np.save(job.part / "collect" / "alone_offset.npy", start)
+        gather(job, head, ("alone", "alone"), start)
+
+
+def gather(job: Collector, head: SampleHeaders, names: tuple[str, str], start: Array) -> None:
+    """Features and values of which every row has a run, from all shards.
+
+    Args:
+        names: in a shard's file, and in collect/. start: int64 [N + 1]: where each row's run begins.
+    """
+    source, target = names
+    n, length_n = (int(start[-1]),), np.diff(start)
+    feature = new_array(job.part / "collect" / f"{target}_feature.npy", feature_type(job.sae.n_features), n)
+    value = new_array(job.part / "collect" / f"{target}_value.npy", np.float16, n)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
-        at = expand(start[2 * row_n], head.max_n2[row_n].sum(axis=1))  # a row's two modalities lie side by side
-        feature[at], value[at] = file["max_feature"], file["max_value"]
+        at = expand(start[row_n], length_n[row_n])
+        feature[at], value[at] = file[f"{source}_feature"], file[f"{source}_value"]
         memory.release(feature, value)
     feature.flush()
     value.flush()
@@ -310,15 +321,6 @@ def write_records(job: Collector, head: SampleHeaders) -> str:
         for bad in head.rejected_rows:
             file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
     return digest.hexdigest()
-
-
-def hardlink(source: Path, target: Path) -> None:
-    """The same file under another name, whatever had that name; a copy where the file system has no hard links."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def remove_temporary(part: Path) -> None:

@@ -88,8 +88,8 @@ class Session:
     def collector(self) -> Collector:
         """The pass over the planned batches."""
         o = self.options
-        planned = self.planned
-        return Collector(self.mllm, self.sae, *planned, self.part, o.seed, o.nll, o.sink_multiple, calibrates_nll=True)
+        planned, scored = self.planned, (o.nll, o.sink_multiple)
+        return Collector(self.mllm, self.sae, *planned, self.part, o.seed, *scored, True, o.text_alone)
 
     def step_options(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """What the steps after `collect` are called with, besides the unfinished store and its manifest.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from precompute.data import RejectedRow
 from precompute.model.batch import IMAGE, TEXT
 from precompute.model.loader import LoadedBatch
 from precompute.sae.encode import Encoded
+from precompute.store.schema import PLACE_SIDE
 from precompute.utils.files import atomic_write
 from precompute.utils.ragged import offsets
 from precompute.utils.tensors import exact, nonzero_indices
@@ -26,6 +28,18 @@ from precompute.utils.types import Array
 NO_NLL = np.full(3, np.nan)
 SHARDS = "shards"
 """Their folder in the unfinished store."""
+
+
+class Maxima(NamedTuple):
+    """The features that are active somewhere."""
+
+    feature: Array
+    """uint16, uint32 beyond 65,536 features: ascending."""
+    value: Array
+    """float16, in stored units: the largest of each."""
+
+
+NO_MAXIMA = Maxima(np.zeros(0, np.uint16), np.zeros(0, np.float16))
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,8 @@ class Sample:
     """bf16 [counted tokens, d] of a member of D_s; None of other samples."""
     other: int = -1
     """Index of the row whose caption was read beside the image; −1 where none was."""
+    alone: Maxima = NO_MAXIMA
+    """Of its text, run without its image; none where that was not run."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,26 @@ def pair_events(encoded: Encoded, one: LoadedBatch) -> Activations:
         n_t, feature_e, value_e = n_t[nonzero_indices(good_t)], feature_e[good_e], value_e[good_e]
     row_s = torch.tensor([row.index for row in one.rows], device=n_t.device)
     sample_t, modality_t = by_token(pair_t), by_token(encoded.modality_t)
-    return Activations(row_s, n_t, sample_t, modality_t, by_token(position_t), feature_e, value_e)
+    cell_t = by_token(cells_of_tokens(encoded, one))
+    return Activations(row_s, n_t, sample_t, modality_t, by_token(position_t), feature_e, value_e, cell_t)
+
+
+def cells_of_tokens(encoded: Encoded, one: LoadedBatch) -> Array:
+    """int64 [t]: the place of each image token in its view, sinks too; PLACE_SIDE² of other tokens."""
+    assert one.batch is not None
+    real_bs = np.arange(one.batch.modality_bs.shape[1]) < one.batch.length_b[:, None]
+    image_t = one.batch.modality_bs[real_bs] == IMAGE
+    cell_t = np.full(len(image_t), PLACE_SIDE**2)
+    grids = [view_cells(view.rows, view.cols) for views in encoded.views for view in views]
+    cell_t[image_t] = np.concatenate(grids) if grids else []
+    return cell_t
+
+
+@lru_cache(maxsize=256)
+def view_cells(rows: int, cols: int) -> Array:
+    """int64 [rows · cols]: the cell of PLACE_SIDE × PLACE_SIDE in which the centre of each patch lies."""
+    row, col = ((2 * np.arange(n) + 1) * PLACE_SIDE // (2 * n) for n in (rows, cols))
+    return (row[:, None] * PLACE_SIDE + col).ravel()
 
 
 def maxima(samples: BySample) -> tuple[Array, Array, Array]:
@@ -109,13 +144,31 @@ def maxima(samples: BySample) -> tuple[Array, Array, Array]:
     return counts.cpu().numpy(), (group >> 1).cpu().numpy(), samples.value[samples.last].cpu().numpy()
 
 
+def alone_maxima(encoded: Encoded, members: list[int], kind: type[np.unsignedinteger[Any]]) -> dict[int, Maxima]:
+    """By place in the batch, the largest value of each feature on a text that was run without its image.
+
+    Args:
+        encoded: the texts. members: their places in the batch.
+    """
+    result: dict[int, Maxima] = {}
+    bits_e = encoded.value_e.view(np.uint16).astype(np.int64)
+    for i, b in enumerate(members):
+        e = slice(*(int(encoded.offset_t[encoded.start_b[at]]) for at in (i, i + 1)))
+        key = np.sort(encoded.feature_e[e] << 16 | bits_e[e])  # a positive float16's bits rise with it
+        key = key[np.flatnonzero(np.diff(key >> 16, append=-1))]
+        result[b] = Maxima((key >> 16).astype(kind), (key & 0xFFFF).astype(np.uint16).view(np.float16))
+    return result
+
+
 def split(
-    encoded: Encoded, one: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int
-) -> Iterator[Sample]:
+    encoded: Encoded, one: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int,
+    alone: Mapping[int, Maxima] | None = None,
+) -> Iterator[Sample]:  # fmt: skip
     """A batch's samples, the rejected ones left out.
 
     Args:
-        by_sample: the batch's activations. ds: indices of the rows that are members of D_s.
+        by_sample: the batch's activations. ds: indices of the rows that are members of D_s. alone: by place in the
+            batch, as of `alone_maxima`.
     """
     count_t = np.diff(encoded.offset_t)
     kind = feature_type(n_features)
@@ -144,6 +197,7 @@ def split(
             max_m=max_bm[b],
             max_feature=max_feature[m],
             max_value=max_value[m],
+            alone=(alone or {}).get(b, NO_MAXIMA),
             error_m=np.array([encoded.error_t[t][mask].sum() for mask in masks]),
             square_m=np.array([np.square(encoded.norm_t[t][mask]).sum() for mask in masks]),
             nll_3=NO_NLL if one.nll_b3 is None else one.nll_b3[b],
@@ -184,6 +238,9 @@ def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_mod
         "max_n": np.array([s.max_m for s in samples], dtype=np.int64).reshape(-1, 2),
         "max_feature": _cat([s.max_feature for s in samples], kind),
         "max_value": _cat([s.max_value for s in samples], np.float16),
+        "alone_n": np.array([len(s.alone.feature) for s in samples], dtype=np.int64),
+        "alone_feature": _cat([s.alone.feature for s in samples], kind),
+        "alone_value": _cat([s.alone.value for s in samples], np.float16),
         "sse": np.array([s.error_m for s in samples]).reshape(-1, 2),
         "sq": np.array([s.square_m for s in samples]).reshape(-1, 2),
         "nll": np.array([s.nll_3 for s in samples], dtype=np.float64).reshape(-1, 3),

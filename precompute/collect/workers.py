@@ -32,6 +32,9 @@ class Done(NamedTuple):
     forward: float
     """Seconds."""
     tokens: int
+    alone: float
+    """Seconds of the texts without their images."""
+    alone_tokens: int
 
 
 class Worker:
@@ -44,7 +47,8 @@ class Worker:
         """Write one shard."""
         self.job.clock = Clock(calibration_samples=self.job.clock.calibration_samples)
         self.job.run([number], quiet=True, wait=True)
-        return Done(number, self.job.clock.forward, self.job.clock.tokens)
+        clock = self.job.clock
+        return Done(number, clock.forward, clock.tokens, clock.alone, clock.alone_tokens)
 
     def node(self, place: tuple[int, int]) -> None:
         """Merge the children of the node at (level, number)."""
@@ -74,6 +78,8 @@ def collect(job: Collector, options: PrecomputeOptions) -> dict[str, Any]:
             for done in workers.map("shard", todo):
                 job.clock.forward += done.forward
                 job.clock.tokens += done.tokens
+                job.clock.alone += done.alone
+                job.clock.alone_tokens += done.alone_tokens
                 progress.update(n_samples[done.number])
         job.clock.wall += workers.seconds
         about = workers.about()

@@ -132,7 +132,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
         memory.give_back()
         seconds[name], peak[name] = time.monotonic() - begin, max(0.0, memory.peak() - resident)
 
-    job = Collector(session.mllm, session.sae, data, plan, part, o.seed, o.nll, o.sink_multiple)
+    job = Collector(session.mllm, session.sae, data, plan, part, o.seed, o.nll, o.sink_multiple, o.text_alone)
     manifest = _provenance(session)
     with step("collect"):
         manifest |= job.run(quiet=True)

@@ -14,7 +14,7 @@ from precompute.utils.command_line import Count, Seed
 Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "families", "label"]
 PASS_OPTIONS = {
     "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
-    "shuffle_images",
+    "shuffle_images", "text_alone",
 }  # fmt: skip
 LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "families", "label")
 LATER_OPTIONS = {
@@ -58,6 +58,8 @@ class PrecomputeOptions(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWork
     """Seed of every choice by chance."""
     shuffle_images: bool = False
     """Control: exchange the images among the pairs before the pass, none keeping its own; the store says so."""
+    text_alone: bool = True
+    """Also run each text without its image, so that a verdict can say what does not hang on attention to the image."""
     labeller: str | None = None
     """Let a model name the features, with images sent to it: base URL of an OpenAI-compatible API, such as
     http://localhost:8000/v1. The key, where it wants one, is read from SAEVX_LABELLER_KEY."""

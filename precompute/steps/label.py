@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
+from precompute.steps.evidence.agreement import agreements
 from precompute.steps.label_words import Words, read_words
 from precompute.steps.names.choice import (
     ENGLISH_FUNCTION_WORDS,
@@ -29,7 +30,7 @@ from precompute.steps.names.choice import (
     log_odds,
     told_apart,
 )
-from precompute.steps.names.description import Counts, caption_ends, describe
+from precompute.steps.names.description import Counts, caption_ends, describe, place_words
 from precompute.steps.names.trial import Trial, halves, make_trial
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
@@ -218,7 +219,7 @@ def descriptions(
     n_fm = np.stack([np.asarray(tops.sum(1)).ravel() for tops in samples], axis=1)
     n_fm[weigh["verdict"] == VERDICTS.index("text-only"), IMAGE] = 0  # hardly any, and weak
     n_fm[weigh["verdict"] == VERDICTS.index("image-only"), TEXT] = 0
-    places = [""] * data.n_features
+    places = [place and place_words(place, weigh["place_map"].shape[1:]) for place in weigh["place"].tolist()]
     share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(data.n_samples, 1)
     tokens, captions = top_words(data, words)[0], (samples[IMAGE] @ words.in_caption).tocsr()
     counts = Counts(tokens, captions, n_fm, caption_ends(data), share_w)
@@ -253,5 +254,5 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
     save_json(part, "description", descriptions(data, words, names, weigh))
-    save_step(part, "label", score=score)
+    save_step(part, "label", score=score, **agreements(data, words, top_words(data, words)[0]))
     return {"labels": {**summary, "n": len(live)}}

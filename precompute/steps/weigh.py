@@ -1,4 +1,4 @@
-"""Step `weigh`: ω of every feature, its verdict, and how often it fires on either side."""
+"""Step `weigh`: ω of every feature, its pair evidence and verdict, and where and how often it fires on either side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from precompute.steps.evidence.pairs import pair_evidence
+from precompute.steps.evidence.places import places
+from precompute.steps.evidence.verdicts import give_verdicts
 from precompute.steps.omega import (
     K_PAIRED,
     TOP_ALL_PAIRS,
@@ -18,15 +21,12 @@ from precompute.steps.omega import (
     paired,
     rank_weights,
 )
-from precompute.steps.verdicts import give_verdicts
 from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
-from precompute.store.schema import IMAGE, KEPT_MAXIMA, OMEGA_FIELDS
+from precompute.store.schema import DELTA_SHARE, IMAGE, KEPT_MAXIMA, OMEGA_FIELDS
 from precompute.utils.files import new_array
 from precompute.utils.ragged import offsets, strongest
 from precompute.utils.types import Array
-
-DELTA_SHARE = 0.1  # of p99.9
 
 
 def sample_counts(data: Collected) -> tuple[Array, Array]:
@@ -125,16 +125,20 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     if kind == "all-pairs":
         omega_all_pairs = all_pairs(data, active_tokens(data, delta, per_sample=TOP_ALL_PAIRS))
 
+    pairs = pair_evidence(data)
+    place = places(accum, data.unit, pairs.samples_fm[:, IMAGE] >= K_PAIRED)
     save_step(
         part,
         "weigh",
         **result,
+        **pairs.columns,
+        **place.columns(),
         top_resid=profile_tokens(one_per_sample),
         mu=means.mu_md,
         omega_all_pairs=omega_all_pairs,
         p999=p999,
         delta=delta,
-        verdict=give_verdicts(count_fm, samples_ds, result["p_value"]),
+        verdict=give_verdicts(count_fm, pairs, result["lift_low"]),
         **frequencies(data, count_fm, manifest["tokens"]),
         samples_ds=samples_ds,
     )
@@ -142,6 +146,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     dead = {name: int((count_fm[:, m] == 0).sum()) for m, name in enumerate(("text", "image"))}
     return {
         "delta": default if fixed is None else {"kind": "fixed", "value": float(fixed)},
+        "pair_evidence": {"n_samples": pairs.n_samples, "text_alone": data.has_alone},
         "omega": {"kind": kind, "k": K_PAIRED, "n_ds": len(data.ds_rows), "repeat_samples": repeat},
         "quality": {
             **manifest.get("quality", {}),

@@ -32,6 +32,8 @@ TOP = 40
 """Strongest samples that the pass collects of a feature and modality: twice `SHOWN`, as some are folded."""
 N_BANDS, BAND = 4, 8
 """Octaves of activation below the maximum, the last open below; samples drawn from each."""
+PLACE_SIDE = 7
+"""Places of an image token: cells of a grid of so many rows and columns, laid over each view."""
 KEPT_MAXIMA = 256
 """Stored maxima of a sample and modality: the features with the largest relative to their p99.9."""
 
@@ -39,6 +41,8 @@ VERDICTS = (
     "cross-modal", "in-context", "weakly-paired", "unpaired", "mostly-text", "mostly-image", "rare", "text-only",
     "image-only", "dead",
 )  # fmt: skip
+TESTED_VERDICTS = VERDICTS[:4]
+"""Those that rest on a test of the pairs."""
 VERDICT_ALIASES = {
     "unaligned": ("in-context", "weakly-paired", "unpaired"), "too-rare": ("mostly-text", "mostly-image", "rare")
 }  # fmt: skip
@@ -88,6 +92,12 @@ PAIR_FIELDS = (
     "agreement_low", "agreement_high",
 )  # fmt: skip
 """Evidence that a feature fires on both sides of the same pair."""
+DELTA_SHARE = 0.1
+"""δ, as a share of p99.9."""
+FALSE_DISCOVERY = 0.05
+"""Expected share of chance among the features whose pair count passes (Benjamini and Hochberg, 1995)."""
+TIED = 0.7
+"""Share of a feature's image activation that ties it to a place."""
 PLACES = ("patch", "row", "column")
 """Kinds of `features.place`."""
 

@@ -161,3 +161,12 @@ def reserve(file: int, size: int) -> None:
     at = os.lseek(file, 0, os.SEEK_END)
     while at < size:
         at += os.write(file, bytes(min(_ZEROS, size - at)))
+
+
+def hardlink(source: Path, target: Path) -> None:
+    """The same file under another name, whatever had that name; a copy where the file system has no hard links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

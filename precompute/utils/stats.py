@@ -51,6 +51,13 @@ def interval(value: float, draws: Array) -> dict[str, float] | None:
     return {"value": float(value), "low": low, "high": high}
 
 
+def wilson(n_hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a share, of 95 % by default."""
+    share, slack = n_hits / n, z * z / n
+    middle, half = share + slack / 2, z * (share * (1 - share) / n + slack / (4 * n)) ** 0.5
+    return (middle - half) / (1 + slack), (middle + half) / (1 + slack)
+
+
 def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500) -> dict[str, float] | None:
     """P(positive > negative), ties counted half, with a 95 % percentile interval of a seeded bootstrap."""
     positive, negative = positive[~np.isnan(positive)], negative[~np.isnan(negative)]

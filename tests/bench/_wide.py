@@ -244,14 +244,17 @@ class Wide:
     def features(self) -> None:
         """ω and what goes with it, names, the logit lens."""
         density = np.minimum(self.count / (self.n * 20.0), 1)
-        names = ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
+        names = ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate", *s.PAIR_FIELDS)
         columns = {name: self.rng.random(self.f) for name in names}
         columns["p999"] = columns["p999"] * 4 + 4
+        columns |= {"n_both": (columns["n_both"] * 100).astype(np.int64), "place_share": self.rng.random(self.f)}
+        place_map, kinds = self.rng.random((self.f, 7, 7)), np.array(["", "", "", "patch 1,2", "row 3"])
         samples = self.rng.integers(10, max(11, self.n // 20), (self.f, 2))
         shares = [0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.08, 0.1, 0.1, 0.02]
         verdict = self.rng.choice(len(s.VERDICTS), self.f, p=shares).astype(np.int8)
         save_step(
-            self.part, "weigh", **columns, samples=samples, n_samples=samples.max(1), density=density, verdict=verdict
+            self.part, "weigh", **columns, samples=samples, n_samples=samples.max(1), density=density, verdict=verdict,
+            place=self.rng.choice(kinds, self.f), place_map=place_map,
         )  # fmt: skip
         pick = self.rng.integers(0, len(self.words), (self.f, 2))
         words = [[self.vocabulary[self.words[i]].strip() for i in two] for two in pick.tolist()]

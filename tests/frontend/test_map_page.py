@@ -77,7 +77,7 @@ def test_every_kind_is_listed_in_words(client: TestClient) -> None:
     counts = client.get("/api/v1/store").json()["verdicts"]
     for name, n in counts.items():
         assert (f'id="mk-{name}"' in page) == (n > 0 and name != "dead")
-    best = client.get("/api/v1/features?verdict=cross-modal&sort=lift&order=desc&limit=1").json()["items"][0]
+    best = client.get("/api/v1/features?verdict=cross-modal&sort=pair_lift_low&order=desc&limit=1").json()["items"][0]
     assert f'href="/features/{best["id"]}"' in page
 
 

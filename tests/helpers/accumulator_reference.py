@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from precompute.store.histogram import N_BINS
+from precompute.store.schema import IMAGE, PLACE_SIDE
 from precompute.utils.types import Array
 
 TOP = 40
@@ -15,14 +16,19 @@ BAND = 8
 
 
 def accumulate(
-    feature: Array, modality: Array, value: Array, row: Array, position: Array, n_features: int
+    feature: Array, modality: Array, value: Array, row: Array, position: Array, cell: Array, n_features: int
 ) -> dict[str, Array]:
-    """The accumulators of the pass, one event at a time: slow, plain, and so a reference."""
+    """The accumulators of the pass, one event at a time; `cells` is the caller's.
+
+    Args:
+        cell: [e, 2] row and column of an image token's place, of 7 each.
+    """
     shape = (n_features, 2)
     result: dict[str, Array] = {
         "count": np.zeros(shape, np.int64), "total": np.zeros(shape, np.int64),
         "max": np.zeros(shape, np.float16),
         "hist": np.zeros((*shape, N_BINS), np.int64),
+        "place": np.zeros((n_features, PLACE_SIDE, PLACE_SIDE), np.int64),
     }  # fmt: skip
     for name, extra in (("top", (TOP,)), ("band", (4, BAND))):
         result |= {
@@ -32,9 +38,11 @@ def accumulate(
             f"{name}_n_active": np.zeros((*shape, *extra), np.int32),
         }
     lists: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
-    for k, m, v, r, p in zip(
-        feature.tolist(), modality.tolist(), value, row.tolist(), position.tolist(), strict=True
+    for k, m, v, r, p, (y, x) in zip(
+        feature.tolist(), modality.tolist(), value, row.tolist(), position.tolist(), cell.tolist(), strict=True
     ):
+        if m == IMAGE:
+            result["place"][k, y, x] += int(float(v) * 2**24)
         result["count"][k, m] += 1
         result["total"][k, m] += int(float(v) * 2**24)
         result["max"][k, m] = max(result["max"][k, m], v)

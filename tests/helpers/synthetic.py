@@ -22,7 +22,7 @@ import pytest
 
 from precompute.steps import cooccur, families, flag, index, label, score, weigh
 from precompute.store.making.writer import seal, write_database, write_pairs
-from precompute.store.schema import IMAGE, SINK, SPECIAL, TEXT
+from precompute.store.schema import IMAGE, PLACE_SIDE, SINK, SPECIAL, TEXT
 from precompute.utils.types import Array
 from tests.helpers.accumulator_reference import accumulate
 from tests.helpers.shared import made_once
@@ -38,6 +38,7 @@ SCALE_LOG2 = 2
 COPIED = {"red": 0.2, "dog": 0.2, "blue": 0.6}
 """Words whose image-only feature nearly has the direction of that on both sides, and how far it is off: near-copies
 by direction, or by direction and samples."""
+CARRIED = 0  # the feature of the first concept fires on its word only because the image has it
 
 VOCABULARY = ["<pad>", "<s>", "<image>", "\n"]
 for _word in (*FILLERS, *CONCEPTS):
@@ -148,6 +149,8 @@ class Collecting:
             "sq_text", "sq_image", "caption_nll", "caption_nll_alone", "other_nll", "other_row",
         )}  # fmt: skip
         self.max_offset, self.max_feature, self.max_value = [0], [], []
+        self.alone: list[Array] = []
+        self.alone_value: list[Array] = []
         self.resid, self.resid_row, self.resid_pos = [], [], []
         self.sums, self.lines = np.zeros((2, D)), []
 
@@ -186,6 +189,10 @@ class Collecting:
             self.max_feature.append(active)
             self.max_value.append(best[active])
             self.max_offset.append(self.max_offset[-1] + len(active))
+            if m == TEXT:
+                without = active[(active != CARRIED) & self.pictures]
+                self.alone.append(without)
+                self.alone_value.append(best[without])
             z = stored[mine].astype(np.float64) / 2.0**SCALE_LOG2
             error = h_td[mine] - self.world.common_md[m] - z @ self.world.directions_fd
             self.sample[f"sse_{name}"].append(float((error**2).sum()))
@@ -221,6 +228,9 @@ class Collecting:
             "collect/max_full_offset": np.array(self.max_offset, np.int64),
             "collect/max_full_feature": np.concatenate(self.max_feature).astype(np.uint16),
             "collect/max_full_value": np.concatenate(self.max_value),
+            "collect/alone_offset": np.cumsum([0, *map(len, self.alone)]),
+            "collect/alone_feature": np.concatenate(self.alone).astype(np.uint16),
+            "collect/alone_value": np.concatenate(self.alone_value),
             "collect/resid": np.concatenate(self.resid),
             "collect/resid_row": np.concatenate(self.resid_row).astype(np.int64),
             "collect/resid_pos": np.concatenate(self.resid_pos).astype(np.int32),
@@ -229,7 +239,12 @@ class Collecting:
         for name, array in arrays.items():
             np.save(self.part / f"{name}.npy", array)
         columns = [np.concatenate(column) for column in self.events.values()]
-        np.savez(self.part / "collect/accum.npz", **accumulate(*columns, N_FEATURES))
+        patch = np.clip(columns[-1] - 1, 0, GRID * GRID - 1)  # of text tokens it does not count
+        cell = (2 * np.stack(np.divmod(patch, GRID), 1) + 1) * PLACE_SIDE // (2 * GRID)
+        cells = np.zeros((PLACE_SIDE, PLACE_SIDE), np.int64)
+        for at in (int(at) for kind in self.kinds for at in np.flatnonzero(kind == IMAGE) - 1):
+            cells[*((2 * place + 1) * PLACE_SIDE // (2 * GRID) for place in divmod(at, GRID))] += 1
+        np.savez(self.part / "collect/accum.npz", **accumulate(*columns, cell, N_FEATURES), cells=cells)
         sample = {name: np.array(values) for name, values in self.sample.items()}
         sums = {"sum_text_d": self.sums[TEXT], "sum_image_d": self.sums[IMAGE]}
         np.savez(self.part / "collect/sample.npz", **sample, **sums)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 from pydantic_settings import CliApp
+from scipy import stats
 from sqlalchemy import func, select
 
 from precompute.demo.dataset import PLANTED, share_nothing, swap_one_word
@@ -35,7 +36,7 @@ from precompute.sae.sae import SaeV
 from precompute.scoring.pairs import NewPairs, Thumbnails, sample_of
 from precompute.scoring.scores import FROM_LIKELIHOOD, Weights, pair_scores
 from precompute.store.reader import Store
-from precompute.store.schema import FLAGS, SCORES, features, samples
+from precompute.store.schema import FALSE_DISCOVERY, FLAGS, SCORES, TESTED_VERDICTS, features, samples
 from precompute.store.sql import fetch
 from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 from precompute.utils.stats import auroc
@@ -239,15 +240,18 @@ def weighed(store: Store) -> dict[str, Any]:
     """ω and its controls over the features that could be tested, and how many have each verdict."""
     c = features.c
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
-    columns = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "verdict")]
+    columns = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "p_value")]
     rows = fetch(store.engine, select(*columns).where(c.p_value.is_not(None)))
     counted = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
+    verdicts = dict(sorted((str(row.verdict), int(row.n)) for row in counted))
     value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {
-        "cross_modal": sum(row.verdict == "cross-modal" for row in rows),
+        "cross_modal": int(verdicts.get("cross-modal", 0)),
+        "pair_tested": sum(verdicts.get(name, 0) for name in TESTED_VERDICTS),
+        "t_test_passed": int((stats.false_discovery_control([row.p_value for row in rows]) <= FALSE_DISCOVERY).sum()),
         "tested": len(rows),
         "mean_same_sample_rate": round(float(np.mean([row.same_sample_rate for row in rows])), 3),
-        "verdicts": dict(sorted((str(row.verdict), int(row.n)) for row in counted)),
+        "verdicts": verdicts,
         "lift_above_zero": sum(row.lift_low > 0 for row in rows),
         "quantiles": {
             name: dict(zip(("p5", "median", "p95"), np.round(np.percentile(of, [5, 50, 95]), 3).tolist(), strict=True))

@@ -105,6 +105,16 @@ class Collected:
         """float16, in stored units."""
         return self._map("max_full_value")
 
+    @property
+    def has_alone(self) -> bool:
+        """Whether the texts were run without their images too."""
+        return (self.part / "collect" / "alone_offset.npy").exists()
+
+    @cached_property
+    def _alone(self) -> tuple[Array, Array, Array]:
+        """As `max_offset`, `max_feature` and `max_value`, of each row's text without its image."""
+        return self._map("alone_offset"), self._map("alone_feature"), self._map("alone_value")
+
     @cached_property
     def resid(self) -> Array:
         """bf16 bits as uint16 [R, d]: non-special tokens of D_s."""
@@ -144,12 +154,18 @@ class Collected:
 
     def maxima_in(self, rows: Array, modality: int) -> csr_matrix:
         """As `maxima_of`, in one modality."""
-        start = np.asarray(self.max_offset[rows * 2 + modality])
-        stop = np.asarray(self.max_offset[rows * 2 + modality + 1])
+        return self._matrix(rows * 2 + modality, self.max_offset, self.max_feature, self.max_value)
+
+    def maxima_alone(self, rows: Array) -> csr_matrix:
+        """As `maxima_in`, of the texts without their images."""
+        return self._matrix(rows, *self._alone)
+
+    def _matrix(self, at: Array, offset: Array, feature: Array, value: Array) -> csr_matrix:
+        start, stop = np.asarray(offset[at]), np.asarray(offset[at + 1])
         take = expand(start, stop - start)
-        data = self.max_value[take].astype(np.float64) * self.unit
-        shape = (len(rows), self.n_features)
-        return csr_matrix((data, self.max_feature[take].astype(np.int64), offsets(stop - start)), shape=shape)
+        data = value[take].astype(np.float64) * self.unit
+        shape = (len(at), self.n_features)
+        return csr_matrix((data, feature[take].astype(np.int64), offsets(stop - start)), shape=shape)
 
     def blocks(self, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
         """Runs of rows (low, high) with about `entries` maxima each, at least one row a run.

@@ -14,6 +14,7 @@ from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.cooccurrence import COLUMNS
 from precompute.store.events import of_bits
+from precompute.store.making.verify_evidence import BothSides, check_evidence
 from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
@@ -48,7 +49,8 @@ def verify(path: Path) -> list[Check]:
     store = Store.open_unchecked(path, time_limit_s=_TIME_LIMIT_S)
     try:
         checks: list[Callable[[Store], str]] = [
-            _files, _database, _counts, _offsets, _events, _arrays, _indices, _families, _pairs, _images, _map,
+            _files, _database, _counts, _offsets, _events, _arrays, _indices, _families, _pairs, _evidence,
+            _images, _map,
         ]  # fmt: skip
         return [_run(check, store) for check in checks]
     finally:
@@ -207,6 +209,7 @@ def _arrays(store: Store) -> str:
     examples = ExampleTable(store)
     examples.check_lists()
     count = np.zeros((n_features, 2), np.int64)
+    both_sides = BothSides(store)
     for run in _runs(store):
         need(bool((run.feature_e < n_features).all()), "an event names a feature beyond the last")
         need(bool((run.value_e > 0).all() and np.isfinite(run.value_e).all()), "an event value is not positive")
@@ -218,10 +221,12 @@ def _arrays(store: Store) -> str:
             count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
         by_group = _by_group(store, run, kind)
         examples.check_events(run, by_group)
+        both_sides.update(run, by_group)
         _maxima_agree(store, run, by_group)
     if e.kept_rows is None:
         need(bool((count == count_of_table).all()), "token counts of features differ from the events")
         examples.check_strongest()
+        both_sides.check(store)
     else:
         need(bool((count <= count_of_table).all()), "features have more events than active tokens")
     return f"{len(e.event_value)} events, {len(examples)} examples, {len(e.max_value)} maxima agree"
@@ -296,6 +301,10 @@ def _pairs(store: Store) -> str:
         need(bool(possible.all()), f"a support of {kind} is too large")
         n += len(pairs)
     return f"{n} pairs of features"
+
+
+def _evidence(store: Store) -> str:
+    return check_evidence(store)
 
 
 def _images(store: Store) -> str:

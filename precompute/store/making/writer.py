@@ -168,13 +168,13 @@ def _chunks(n: int) -> Iterator[slice]:
 
 def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
     """What the steps know of features, each [F], with `evidence` and `family`; and the families."""
-    weigh = load_step(data.part, "weigh")
-    unknown = np.full(data.n_features, np.nan)
-    evidence = weigh.get("agreement_low", unknown) * load_step(data.part, "label")["score"]
+    weigh, label = load_step(data.part, "weigh"), load_step(data.part, "label")
+    figures = {**weigh, **label}
+    evidence = figures["agreement_low"] * figures["score"]
     group = load_step(data.part, "families")["family"]
     families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
     mean_cosine = load_step(data.part, "index")["mean_cosine"]
-    return {**weigh, "evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}, families
+    return {**figures, "evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}, families
 
 
 def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Array]) -> Iterator[RowChunk]:
@@ -183,7 +183,7 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
     largest = accum["max"].astype(np.float64) * data.unit
     columns = {
         "id": np.arange(data.n_features),
-        "label_score": load_step(data.part, "label")["score"],
+        "label_score": weigh["score"],
         "n_text": accum["count"][:, 0],
         "n_image": accum["count"][:, 1],
         "samples_text": weigh["samples"][:, 0],
@@ -200,24 +200,31 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
             for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
         },
     }
-    # Null where no step has filled them.
-    unknown = np.full(data.n_features, np.nan)
-    others = {"place", "place_share", "family", "mean_cosine", "evidence"}
-    columns |= {name: weigh.get(name, unknown) for name in {*s.PAIR_FIELDS, *others}}
+    for name in (*s.PAIR_FIELDS, "place_share", "family", "mean_cosine", "evidence"):
+        columns[name] = weigh.get(name, np.full(data.n_features, np.nan))  # not every store has texts alone
     descriptions = load_json(data.part, "description")
     for chunk in _chunks(data.n_features):
         ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
         ready["label"], ready["description"] = labels[chunk], descriptions[chunk]
+        ready["place"] = [name or None for name in weigh["place"][chunk].tolist()]
         ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
         yield ready
 
 
 def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
     """The table `feature_details`."""
+    mean_frc = load_step(data.part, "weigh")["place_map"]
     for chunk in _chunks(data.n_features):
         hist = [pack(one) for one in data.accum["hist"][chunk]]
-        places = [None] * len(hist)
+        places = [_place_map(mean_rc) for mean_rc in mean_frc[chunk]]
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk], "place_map": places}
+
+
+def _place_map(mean_rc: Array) -> Item | None:
+    """Of a feature's mean activation by place three digits, which are more than a page shows; None without any."""
+    rows, columns = mean_rc.shape
+    mean = [float(f"{value:.3g}") for value in mean_rc.ravel().tolist()]
+    return {"rows": rows, "columns": columns, "mean": mean} if any(mean) else None
 
 
 def family_rows(families: Families, labels: list[str | None], evidence: Array) -> list[RowChunk]:

@@ -52,11 +52,16 @@ def activations(events: Events, device: str = "cpu") -> Activations:
     events = Events(*(column[np.lexsort((events.group, events.position, events.row))] for column in events))
     row_s, sample = np.unique(events.row, return_inverse=True)
     _, first, n_t = np.unique(sample * 2**32 + events.position, return_index=True, return_counts=True)
-    columns = (
-        row_s, n_t, sample[first], events.group[first] % 2, events.position[first], events.group // 2
-    )  # fmt: skip
-    value = torch.from_numpy(events.value).to(device)
-    return Activations(*(torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns), value)
+    position, modality = events.position[first], events.group[first] % 2
+    cell = np.where(modality == 1, cell_of(position), acc.N_CELLS)
+    columns = row_s, n_t, sample[first], modality, position, events.group // 2, cell
+    *tensors, cell_t = (torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns)
+    return Activations(*tensors, torch.from_numpy(events.value).to(device), cell_t)
+
+
+def cell_of(position: Array) -> Array:
+    """Where the image token of a position lies: a made-up grid."""
+    return position * 5 % acc.N_CELLS
 
 
 def update(accumulator: acc.Accumulator, events: Events, n_features: int = N_FEATURES) -> None:
@@ -92,6 +97,9 @@ def naive_hash(seed: int, feature: int, row: int) -> int:
 def naive(events: Events, seed: int) -> dict[str, Array]:
     """What is kept of a feature and modality, one group at a time."""
     result = acc.tables(acc.Accumulator(N_FEATURES, seed).accum())
+    places, cells = result["place"].reshape(N_FEATURES, -1), result["cells"].reshape(-1)
+    for _, position in {(r, p) for r, p, g in zip(events.row, events.position, events.group, strict=True) if g % 2}:
+        cells[cell_of(position)] += 1
     for group in range(2 * N_FEATURES):
         k, m = divmod(group, 2)
         mine = np.flatnonzero(events.group == group)
@@ -103,6 +111,8 @@ def naive(events: Events, seed: int) -> dict[str, Array]:
         result["max"][k, m] = max(v for v, _, _ in tokens)
         for v, _, _ in tokens:
             result["hist"][k, m, int(np.float16(v).view(np.uint16)) // 128] += 1
+        for v, _, position in tokens if m == 1 else ():
+            places[k, cell_of(position)] += int(v * 2**24)
         n_active = Counter(row for _, row, _ in tokens)
 
         strongest = sorted(one_a_sample(tokens), key=lambda e: (-e[0], e[1]))[: acc.TOP]

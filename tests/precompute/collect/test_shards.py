@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) 
     before = [(again.part / "shards" / name).stat().st_mtime_ns for name in shards]
     run = Pipeline(again)
     data, plan = run.session.planned
-    job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
+    job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0, text_alone=True)
     job.run()
     assert before == [(again.part / "shards" / name).stat().st_mtime_ns for name in shards], "not done again"
     run.collect()

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from precompute.steps import omega, weigh
-from precompute.steps.verdicts import give_verdicts
 from precompute.store.histogram import EDGES, percentile
 from precompute.store.making.unfinished import Collected, load_step
-from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT, VERDICTS
+from precompute.store.schema import IMAGE, OMEGA_FIELDS, TEXT
 from tests.helpers.omega_reference import K, Reference, unit
-from tests.helpers.synthetic import CONCEPTS, DENSE, FIRST_LOOSE, N_FEATURES, N_LOOSE, word_feature
+from tests.helpers.synthetic import FIRST_LOOSE, N_FEATURES, N_LOOSE
 from tests.helpers.unfinished import Part
 
 
@@ -54,7 +53,7 @@ def test_the_means_do_not_hang_on_the_pieces(
 
 def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> None:
     delta = load_step(part.path, "weigh")["delta"]
-    result = omega.all_pairs(part.data, omega.firing(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
+    result = omega.all_pairs(part.data, omega.active_tokens(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
     for k in range(N_FEATURES):
         both = [(i, m) for m in (TEXT, IMAGE) for i in reference.firing(k, delta[k], m, once=False)]
         both.sort(key=lambda x: (-reference.z[x[0]][k], reference.row[x[0]], reference.pos[x[0]]))
@@ -66,35 +65,11 @@ def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> No
         assert result[k] == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
-def test_planted_verdicts(part: Part) -> None:
-    verdict = load_step(part.path, "weigh")["verdict"]
-    for word in CONCEPTS:
-        k = word_feature(word)
-        assert VERDICTS[verdict[k + 1]] == "text-only"
-        assert VERDICTS[verdict[k + 2]] == "image-only"
-        assert VERDICTS[verdict[k]] in ("cross-modal", "mostly-text", "mostly-image", "rare")
-    assert (verdict[[word_feature(w) for w in CONCEPTS]] == VERDICTS.index("cross-modal")).sum() > len(
-        CONCEPTS
-    ) / 2
-    assert (verdict[FIRST_LOOSE + N_LOOSE :] == VERDICTS.index("dead")).all()
-    # Features that fire anywhere are no evidence, whatever their raw ω: at 5 % false discoveries, hardly any.
-    loose = verdict[DENSE : FIRST_LOOSE + N_LOOSE]
-    assert (loose == VERDICTS.index("cross-modal")).mean() <= 0.15
-
-
 def test_raw_omega_alone_would_not_tell(part: Part) -> None:
     result = load_step(part.path, "weigh")
     loose = slice(FIRST_LOOSE, FIRST_LOOSE + N_LOOSE)
     assert np.nanmedian(result["omega"][loose]) > 0.3  # a shared direction lifts every cosine
     assert abs(np.nanmedian(result["lift_without_self"][loose])) < 0.1
-
-
-def test_verdict_order() -> None:
-    count = np.array([[0, 0], [5, 5], [5, 0], [5, 5], [99, 99], [99, 99], [9, 9]])
-    samples = np.array([[0, 0], [3, 0], [0, 2], [20, 15], [16, 16], [16, 16], [0, 0]])
-    p = np.array([np.nan, np.nan, np.nan, np.nan, 0.001, 0.9, np.nan])
-    names = [VERDICTS[v] for v in give_verdicts(count, samples, p)]
-    assert names == ["dead", "text-only", "image-only", "mostly-text", "cross-modal", "unpaired", "rare"]
 
 
 def test_counts_and_rates(part: Part) -> None:

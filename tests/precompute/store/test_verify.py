@@ -25,7 +25,7 @@ def copy(made_up: Store, tmp_path: Path) -> Path:
 
 def test_a_sound_store(copy: Path) -> None:
     checks = verify(copy)
-    assert all(check.ok and str(check).startswith("ok") for check in checks) and len(checks) == 11
+    assert all(check.ok and str(check).startswith("ok") for check in checks) and len(checks) == 12
     assert verify_or_raise(copy)
 
 
@@ -48,6 +48,11 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         (sql("UPDATE examples SET value = value * 2 WHERE feature = 0 AND rank = 0"), "arrays"),
         (sql("UPDATE examples SET row = 100000 WHERE feature = 0 AND rank = 1"), "database"),
         (sql("UPDATE features SET n_text = n_text + 1 WHERE id = 2"), "arrays"),
+        (sql("UPDATE features SET n_both = n_both + 1 WHERE id = 3"), "arrays"),
+        (sql("UPDATE features SET verdict = 'unpaired' WHERE verdict = 'cross-modal'"), "evidence"),
+        (sql("UPDATE features SET pair_p = 0.9 WHERE verdict = 'cross-modal'"), "evidence"),
+        (sql("UPDATE features SET pair_lift = pair_lift_high + 1"), "evidence"),
+        (sql("UPDATE features SET place = 'row 1', place_share = 0.2 WHERE id = 4"), "evidence"),
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
         (lambda store: (store / "images/0/4_0.webp").unlink(), "images"),
         (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),

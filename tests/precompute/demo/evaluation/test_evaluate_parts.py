@@ -111,7 +111,9 @@ def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     report = weighed(store)
     tested = [f for f in walk(store.features.list, limit=500) if f["p_value"] is not None]
     assert report["tested"] == len(tested) > 100
-    assert report["cross_modal"] == sum(f["verdict"] == "cross-modal" for f in tested)
+    assert 0 < report["cross_modal"] == report["verdicts"]["cross-modal"] < report["pair_tested"]
+    paired = [f for f in walk(store.features.list, limit=500) if f["pair_p"] is not None]
+    assert report["pair_tested"] == len(paired) and report["t_test_passed"] <= len(tested)
     assert sum(report["verdicts"].values()) == store.n_features
     assert report["quantiles"]["omega"]["median"] == pytest.approx(np.median([f["omega"] for f in tested]), abs=6e-4)
     assert all(sum(of) == len(tested) for of in report["counts"].values())

@@ -1,0 +1,41 @@
+"""What decides a feature's verdict: see `schema.VERDICTS`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from precompute.steps.evidence.pairs import Paired
+from precompute.steps.omega import K_PAIRED
+from precompute.store.schema import IMAGE, TEXT, VERDICTS
+from precompute.utils.types import Array
+
+
+def give_verdicts(count_fm: Array, pairs: Paired, lift_low: Array) -> Array:
+    """Index into VERDICTS per feature, the first that fits (METHOD *Pair evidence*).
+
+    Args:
+        count_fm: active tokens of D per modality, int64 [F, 2].
+        pairs: their evidence.
+        lift_low: lower end of ω's lift, float64 [F]; NaN where D_s has too few samples, which then decides nothing.
+
+    Returns:
+        int64 [F].
+    """
+    evidence, alone = pairs.evidence, pairs.alone
+    text, image = (pairs.samples_fm[:, m] >= K_PAIRED for m in (TEXT, IMAGE))
+    in_context = evidence.strong & ~(lift_low <= 0)
+    conditions = {
+        "dead": count_fm.sum(1) == 0,
+        "text-only": count_fm[:, IMAGE] == 0,
+        "image-only": count_fm[:, TEXT] == 0,
+        "mostly-text": text & ~image,
+        "mostly-image": image & ~text,
+        "rare": ~text & ~image,
+        "cross-modal": in_context & (True if alone is None else alone.strong),
+        "in-context": in_context,
+        "weakly-paired": evidence.beyond_chance,
+    }
+    chosen: Array = np.select(
+        list(conditions.values()), [VERDICTS.index(v) for v in conditions], VERDICTS.index("unpaired")
+    )
+    return chosen

@@ -1,0 +1,71 @@
+"""Part of `saevx verify`: does the pair evidence follow from the events, and the verdict from the evidence?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from precompute.store import schema as s
+from precompute.store.events import of_bits
+from precompute.store.histogram import percentile, unpack
+from precompute.store.making.verify_examples import ByGroup, EventRun, need, table
+from precompute.store.reader import Store
+from precompute.store.sql import fetch_plain
+from precompute.utils.types import Array
+
+PASSING, FAILING = ("cross-modal", "in-context", "weakly-paired"), ("unpaired",)
+
+
+class BothSides:
+    """Counts again, from the events of all samples, on how many pairs each feature is above δ on both sides."""
+
+    def __init__(self, store: Store) -> None:
+        rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
+        largest = store.features.max_by_modality / store.events.unit
+        p999 = [percentile(unpack(blob), 0.999, of_m) for (blob,), of_m in zip(rows, largest, strict=True)]
+        self.delta_fm = s.DELTA_SHARE * np.array(p999).reshape(-1, 2) * store.events.unit
+        self.unit, self.n_features = store.events.unit, store.n_features
+        self.n_both_f = np.zeros(store.n_features, np.int64)
+        n_tokens = table(store, "SELECT n_text, n_image FROM samples ORDER BY row", 2)
+        self.is_pair_n: Array = np.asarray((n_tokens > 0).all(1))
+
+    def update(self, run: EventRun, by_group: ByGroup) -> None:
+        """Takes in a run of samples."""
+        group = by_group.group[by_group.last]
+        side, feature = np.divmod(group, self.n_features)
+        z = of_bits(by_group.bits[by_group.last]).astype(np.float64) * self.unit
+        counts = (z > self.delta_fm[feature, side % 2]) & self.is_pair_n[run.rows[0] + side // 2]
+        key, n = np.unique((side[counts] // 2) * self.n_features + feature[counts], return_counts=True)
+        self.n_both_f += np.bincount(key[n == 2] % self.n_features, minlength=self.n_features)
+
+    def check(self, store: Store) -> None:
+        """Compares the count with the store's, unless it was made from a part of the pairs."""
+        if int(self.is_pair_n.sum()) == store.manifest["pair_evidence"]["n_samples"]:
+            stored = table(store, "SELECT n_both FROM features ORDER BY id", 1)[:, 0]
+            need(bool((self.n_both_f == stored).all()), "n_both of a feature differs from the events")
+
+
+def check_evidence(store: Store) -> str:
+    """Figures lie in their ranges, and verdicts are those of the figures."""
+    names = ("verdict", *s.PAIR_FIELDS, "place", "place_share")
+    rows = fetch_plain(store.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
+    verdict, *columns, place, share = zip(*rows, strict=True)
+    of = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
+    tested = ~np.isnan(of["pair_p"])
+    need(bool((np.isin(verdict, s.TESTED_VERDICTS) == tested).all()), "a verdict and its test do not go together")
+    if tested.any():
+        beyond = np.zeros(len(tested), bool)
+        beyond[tested] = stats.false_discovery_control(of["pair_p"][tested]) <= s.FALSE_DISCOVERY
+        need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
+        need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
+    for name in ("pair_lift", "agreement"):
+        _rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
+    tied = np.array([name is not None for name in place])
+    need(bool((np.array(share, dtype=np.float64)[tied] >= s.TIED).all()), "a place has too little of a feature")
+    return f"{int(tested.sum())} features tested, {int(tied.sum())} tied to a place"
+
+
+def _rising(low: Array, value: Array, high: Array, *, name: str) -> None:
+    known = ~np.isnan(value)
+    need(bool((low[known] <= value[known] + 1e-12).all()), f"{name} lies below its interval")
+    need(bool((value[known] <= high[known] + 1e-12).all()), f"{name} lies above its interval")
