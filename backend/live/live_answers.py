@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backend.stores import OpenStore
-from precompute.live.search import maxima, rank
+from precompute.live.regions import groups
+from precompute.live.search import OUTSIDE, maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, MODALITIES, SCORES, TEXT
@@ -91,8 +92,10 @@ def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> 
 
 def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], limit: int) -> dict[str, Any]:
     """METHOD, *Search*: ranked features, dense features, and the nearest samples of each modality."""
-    encoded = encode(engine, store, text, images)
+    from precompute.live.engine import read_query
+
     opened = store.store
+    encoded = read_query(engine.mllm, engine.sae, opened.manifest, text, images)
     events = events_of(encoded, opened.scale_log2)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
@@ -127,7 +130,7 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
 def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
     """The reply to a search, without the query's tokens."""
     largest, modalities, events, views, row = query
-    ranked = rank(largest, opened.features.table, opened.n_samples, modalities)
+    ranked = rank(largest, opened.features, modalities)
 
     def feature_hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(chosen)[:limit]
@@ -142,6 +145,7 @@ def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
                 "score": float(ranked.score[at]),
                 **{f"strength_{name}": number(ranked.strength[at, m]) for m, name in enumerate(MODALITIES)},
                 **{f"score_{name}": number(ranked.score_by[at, m]) for m, name in enumerate(MODALITIES)},
+                "outside": bool(np.nanmax(ranked.strength[at]) > OUTSIDE),
                 "density_text": float(table["density_text"][k]),
                 "density_image": float(table["density_image"][k]),
                 "grids": grids_k[place] if place < len(grids_k) else None,
@@ -159,6 +163,7 @@ def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
         "features": feature_hits(~ranked.dense, True),
         "dense": feature_hits(ranked.dense, False),
         "n_dense": int(ranked.dense.sum()),
+        "groups": groups(opened, events, views, ranked) if IMAGE in modalities else [],
         "samples": samples,
         "views": as_views(views),
     }

@@ -16,7 +16,7 @@ from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-PAIR_SORTS = {"npmi": "NPMI", "lift": "lift", "support": "support"}
+PAIR_SORTS = {"lift_low": "lift, lower bound", "lift": "lift", "npmi": "NPMI", "support": "support"}
 
 
 class PairList(FormQuery, PairQuery):

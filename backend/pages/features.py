@@ -14,7 +14,7 @@ from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import previews
 from backend.pages.charts import chart, omega_scale
-from backend.pages.heat import example_image, token_runs
+from backend.pages.heat import SideScale, example_image, token_runs, tops
 from backend.pages.text import visible
 from backend.params import FormQuery
 from backend.schemas.common import Band, FeatureSort, Histogram, Order
@@ -117,23 +117,25 @@ class FeatureView(FormQuery):
     """Which of its examples and logits the page of a feature shows."""
 
     modality: Literal["text", "image"] | None = None
-    """Default: images, where it fires on any."""
+    """Default: where it fires more strongly."""
     band: Band = "-1"
     """As in the API."""
     lens: Literal["centred", "raw"] = "centred"
     """Kind of logits."""
+    scale: SideScale | None = None
+    """Colour scale of its own for each modality."""
 
 
 @router.get("/features/{id}")
 def feature(
     request: Request, state: StateDep, open_store: StoreDep, id: int, query: Annotated[FeatureView, Query()]
 ) -> HTMLResponse:
-    """The page of one feature."""
+    """The page of one feature; it opens on the side where it fires more strongly."""
     detail = features_api.get_feature(open_store, id)
-    side: Literal["text", "image"] = query.modality or ("image" if detail.density_image > 0 else "text")
+    side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
     band = query.band
     examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
-    partners = detail.cooccurring
+    partners, top = detail.cooccurring, tops(detail, query.scale)
     return render_for(
         request,
         "feature.html",
@@ -148,11 +150,13 @@ def feature(
         folded_help=FOLDED_HELP[side],
         has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
         groups=[
-            (COUNTER.get(kind or ""), [example_card(one, detail) for one in examples if one.counter == kind])
+            (COUNTER.get(kind or ""), [example_card(one, top) for one in examples if one.counter == kind])
             for kind in (("off", "unnamed") if band == "counter" else (None,))
         ],
         evidence=pair_sentences(detail, open_store.manifest.get("pair_evidence", {})),
         place_cells=place_cells(detail.place_map),
+        scale=query.scale,
+        tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
             histogram(detail.histogram.text, detail.p999, "text", "text tokens"),
@@ -241,9 +245,9 @@ def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
     ]
 
 
-def example_card(example: Example, feature: FeatureDetail) -> dict[str, Any]:
-    """An example as feature.html draws it."""
-    image = example_image(example, feature.max_image)
+def example_card(example: Example, top: tuple[float, float]) -> dict[str, Any]:
+    """An example as feature.html draws it; `top` is the last step of the scale of text and of images."""
+    image = example_image(example, top[1])
     where = f"“{visible(example.token)}”" if example.token else ""
     if example.patch:
         where = f"row {example.patch.row}, column {example.patch.col}"
@@ -256,7 +260,7 @@ def example_card(example: Example, feature: FeatureDetail) -> dict[str, Any]:
         "n_same": example.n_same,
         "peak": example.position if example.modality == "text" else None,
         "images": [image] if image else [],
-        "tokens": token_runs(example.tokens, feature.max_text),
+        "tokens": token_runs(example.tokens, top[0]),
     }
 
 

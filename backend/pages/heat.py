@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from backend.pages.text import display_token, running_text
 from backend.schemas.common import View
-from backend.schemas.features import Example, TokenActivation
+from backend.schemas.features import Example, FeatureDetail, TokenActivation
+from backend.schemas.samples import FeatureScale
 
 LEVELS = 8
 """Steps of the colour scale, `--t1 … --t8` and `--p1 … --p8` in tokens.css."""
@@ -84,6 +85,16 @@ def heat(
                 paths[step] += patch_path(view, row, col)
     outline = rect(peak[0], peak[1], peak[2] - peak[0], peak[3] - peak[1]) if peak else None
     return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], outline)
+
+
+SideScale = Literal["side"]
+"""Scale of its own for each modality; otherwise one scale for both, in the address."""
+
+
+def tops(feature: FeatureScale | FeatureDetail, scale: SideScale | None) -> tuple[float, float]:
+    """Activations of the last step of the colour scales of text and of images: the feature's 99.9th percentile over
+    both, so that a side on which it hardly fires stays pale."""
+    return (feature.max_text, feature.max_image) if scale else (feature.p999, feature.p999)
 
 
 class TokenRun(NamedTuple):

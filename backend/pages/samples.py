@@ -15,7 +15,7 @@ from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
 from backend.pages.cards import card, list_flags, list_scores
-from backend.pages.heat import finest, heat, level, patch_path
+from backend.pages.heat import SideScale, finest, heat, level, patch_path, tops
 from backend.pages.text import display_token, visible
 from backend.params import FormQuery
 from backend.schemas.samples import Activations, FeaturesHere, SampleDetail
@@ -24,6 +24,8 @@ from backend.templating import address, render_for
 from precompute.store.events import SampleEvents
 
 router = APIRouter(default_response_class=HTMLResponse)
+
+GROUPS = {"both": "In image and caption", "image_only": "In the image only", "text_only": "In the caption only"}
 
 
 class SampleList(FormQuery, SampleQuery):
@@ -66,6 +68,7 @@ class SampleView(FormQuery):
     view: int | None = None
     row: int | None = None
     col: int | None = None
+    scale: SideScale | None = None
 
 
 class Selection(NamedTuple):
@@ -124,9 +127,9 @@ def sample_page(
     if reason is None and (position is not None or (patch and row is not None and col is not None)):
         here = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), computed)
     chosen = active.features[0] if active.features else None
+    top = tops(chosen, query.scale) if chosen else (0.0, 0.0)
     mark = here.patch if here else None
     outline = patch_path(detail.views[mark.view], mark.row, mark.col) if mark else None
-    descriptions = {score.name: score.description for score in list_scores(open_store)}
     return render_for(
         request,
         "sample.html",
@@ -137,8 +140,8 @@ def sample_page(
         views=[one.model_dump() for one in detail.views],
         chosen=chosen,
         silent=chosen is not None and reason is None and not fires(active),
-        images=stage(detail, active, outline, mark),
-        tokens=caption(active),
+        images=stage(detail, active, outline, mark, top),
+        tokens=caption(active, top),
         position=position,
         at=at,
         here=here.items if here else None,
@@ -146,14 +149,22 @@ def sample_page(
         here_where=where,
         reason=reason,
         recomputed=not open_store.store.events.has(detail.row) and reason is None,
-        top=[("text", detail.top_features.text), ("image", detail.top_features.image)],
-        scores=[
-            {"name": n, "value": v, "rank": detail.score_ranks.get(n), "description": descriptions.get(n, "")}
-            for n, v in detail.scores.items()
-        ],
+        groups=[(name, title, getattr(detail.groups, name)) for name, title in GROUPS.items()],
+        scale=query.scale,
+        tops=top if chosen else None,
+        scores=score_rows(open_store, detail),
         flagged=detail.flags,
         extra=detail.extra,
     )
+
+
+def score_rows(open_store: OpenStore, detail: SampleDetail) -> list[dict[str, Any]]:
+    """The sample's scores as sample.html shows them."""
+    descriptions = {score.name: score.description for score in list_scores(open_store)}
+    return [
+        {"name": n, "value": v, "rank": detail.score_ranks.get(n), "description": descriptions.get(n, "")}
+        for n, v in detail.scores.items()
+    ]
 
 
 def here_title(here: FeaturesHere) -> str:
@@ -161,7 +172,9 @@ def here_title(here: FeaturesHere) -> str:
     return f"Here: row {here.patch.row}, column {here.patch.col}" if here.patch else f"Here: “{visible(here.token)}”"
 
 
-def stage(detail: SampleDetail, active: Activations, outline: str | None, mark: Any) -> list[dict[str, Any]]:
+def stage(
+    detail: SampleDetail, active: Activations, outline: str | None, mark: Any, top: tuple[float, float]
+) -> list[dict[str, Any]]:
     """The sample's images, each with the heat of the chosen feature over the finest view in which it fires."""
     drawn = []
     for index, image in enumerate(detail.images):
@@ -170,7 +183,7 @@ def stage(detail: SampleDetail, active: Activations, outline: str | None, mark: 
         grid = finest(grids)
         over = None
         if grid and active.features:
-            over = heat(grid, grid.values[0], top=active.features[0].max_image, size=size)
+            over = heat(grid, grid.values[0], top=top[1], size=size)
         drawn.append(
             {
                 "url": image.url,
@@ -188,16 +201,15 @@ def fires(active: Activations) -> bool:
     return any(token.values and token.values[0] for token in active.tokens)
 
 
-def caption(active: Activations) -> list[dict[str, Any]]:
+def caption(active: Activations, top: tuple[float, float]) -> list[dict[str, Any]]:
     """The sample's own text tokens with the level of the chosen feature."""
-    top = active.features[0].max_text if active.features else 0.0
     return [
         {
             "spaced": spaced,
             "text": drawn,
             "bytes": t.text if drawn == "·" else None,
             "position": t.position,
-            "level": level(t.values[0] if t.values else None, top),
+            "level": level(t.values[0] if t.values else None, top[0]),
         }
         for t in active.tokens
         if t.modality == "text"

@@ -19,16 +19,19 @@ from backend.deps import StateDep, StoreDep
 from backend.live.model_worker import Reservation
 from backend.live.uploads import read_upload
 from backend.pages.cards import card, previews
-from backend.pages.heat import HeatImage, finest, heat
+from backend.pages.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.params import FormQuery
-from backend.schemas.live import FeatureHit
+from backend.schemas.live import FeatureHit, LiveSearch
 from backend.stores import OpenStore, State
 from backend.templating import SampleKey, render_for
+from precompute.live.search import OUTSIDE
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-NO_RESULTS: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}}
+NO_RESULTS: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}, "groups": []}
 """The parts of a search result, each empty."""
+REGION_LEVEL = 5
+"""Step of the colour scale in which a region is drawn."""
 
 
 class SearchQuery(FormQuery):
@@ -104,6 +107,7 @@ def search_page(
 ) -> HTMLResponse:
     """The page as HTML."""
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]] if results else []
+    ids += [family.features[0].id for group in (results or NO_RESULTS)["groups"] for family in group["families"]]
     return render_for(
         request,
         "search.html",
@@ -114,6 +118,7 @@ def search_page(
         live=state.live.status(open_store.name),
         error=str(refusal.detail) if refusal else None,
         results=results,
+        outside=OUTSIDE,
         previews=previews(request, open_store, ids),
         **fields,
     )
@@ -194,6 +199,7 @@ def live_results(
         **NO_RESULTS,
         "ranked": hits.features,
         "heats": {hit.id: heat_on(hit, image) for hit in hits.features} if image else {},
+        "groups": group_cards(hits, image) if image else [],
         "dense": hits.dense,
         "n_dense": hits.n_dense,
         "how": f"ranked by activation on the {' and the '.join(sides)} × specificity",
@@ -205,6 +211,18 @@ def live_results(
         ],
         "n": len(hits.features),
     }
+
+
+def group_cards(hits: LiveSearch, image: ImageQuery) -> list[dict[str, Any]]:
+    """The groups as search.html shows them, each region over the query's image."""
+    cards: list[dict[str, Any]] = []
+    for number, group in enumerate(hits.groups, 1):
+        patches = [patch for patch in group.patches if hits.views[patch.view].image == 0]
+        path = "".join(patch_path(hits.views[patch.view], patch.row, patch.col) for patch in patches)
+        over = HeatImage(image.url, Heat(*image.size, [(REGION_LEVEL, path)])) if path else None
+        title = {"background": "Background", "place": "Tied to a place"}.get(group.kind, f"Region {number}")
+        cards.append({"kind": group.kind, "title": title, "image": over, "families": group.families})
+    return cards
 
 
 def heat_on(hit: FeatureHit, image: ImageQuery) -> HeatImage:

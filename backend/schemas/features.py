@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from backend.schemas.common import Grid, Histogram, ImageRef, Modal, Modality, Model, Patch, Verdict
+from backend.schemas.common import Grid, Histogram, ImageRef, Modal, Modality, Model, Page, Patch, Verdict
 
 
 class FeatureRef(Model):
@@ -155,6 +155,9 @@ class Partner(FeatureRef):
     support: int
     """Number of samples in which both fire."""
     lift: float
+    lift_low: float
+    """95 % interval of the lift."""
+    lift_high: float
     npmi: float
     lift_shuffled: float | None = None
     """The lift after one seeded derangement of the captions."""
@@ -278,5 +281,30 @@ class CooccurrencePair(Model):
     """Number of samples in which `a` fires."""
     n_b: int
     lift: float
+    lift_low: float
+    """95 % interval of the lift, by the exact Poisson interval of `support`."""
+    lift_high: float
     npmi: float
     lift_shuffled: float | None = None
+    family_a: int
+    """Family of `a`: the number of its strongest feature; a feature without family is one of its own."""
+    family_b: int
+    n_alike: int
+    """Further pairs of these two families or names, which are not listed."""
+
+
+class HiddenPairs(Model):
+    """Pairs that the filters leave out, by reason."""
+
+    weak: int
+    """Lift below `min_lift`."""
+    same_concept: int
+    """Both are the same feature, or of one family or name."""
+    alike: int
+    """Listed under another pair of the same two families or names."""
+
+
+class PairPage(Page[CooccurrencePair]):
+    """One page of pairs."""
+
+    hidden: HiddenPairs

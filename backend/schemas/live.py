@@ -41,10 +41,49 @@ class FeatureHit(FeatureRef):
     strength_image: float | None = None
     score_text: float | None = None
     score_image: float | None = None
+    outside: bool = False
+    """Whether a strength exceeds 1.5: the query lies outside the data. A score counts a strength as at most 1."""
     density_text: float
     density_image: float
     grids: list[Grid] | None = None
     """Activations on the query's image; null if not available."""
+
+
+class GroupFeature(FeatureRef):
+    """A feature of a group of a search by image."""
+
+    verdict: Verdict
+    score: float
+    """Its largest capped strength in the region × log(N / n) × the share of its activation that lies in the region."""
+
+
+class GroupFamily(Model):
+    """Features of one family or name."""
+
+    family: int
+    """Family of the best feature, which is the number of a feature; one without family is its own."""
+    features: list[GroupFeature]
+    """Those that the query activates, best first, at most 12."""
+
+
+class PatchAt(NamedTuple):
+    """A patch: view, row and column, from 0."""
+
+    view: int
+    row: int
+    col: int
+
+
+class SearchGroup(Model):
+    """What one part of the query's image activates."""
+
+    kind: Literal["region", "background", "place"]
+    """A region: patches on which the same features are strong; `background`: the region with most of the image's
+    border; `place`: the features that are tied to a place of the image, whatever it shows."""
+    patches: list[PatchAt]
+    """Empty for `place`."""
+    families: list[GroupFamily]
+    """The best three."""
 
 
 class SampleHit(Model):
@@ -65,6 +104,8 @@ class LiveSearch(Model):
     dense: list[FeatureHit]
     """Features with a density over 10 % in either modality, listed separately."""
     n_dense: int
+    groups: list[SearchGroup]
+    """For a query with an image: its regions, best first, the background, and what is tied to a place."""
     samples: list[SampleHit]
     tokens: list[str]
     views: list[View]
@@ -78,14 +119,6 @@ class ScoredPair(Model):
     flags: list[FlagHit]
     flag_scores: dict[str, float | None]
     top_features: Modal[list[SampleFeature]]
-
-
-class PatchAt(NamedTuple):
-    """A patch: view, row and column, from 0."""
-
-    view: int
-    row: int
-    col: int
 
 
 class SteerFeature(BaseModel):

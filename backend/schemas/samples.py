@@ -16,7 +16,29 @@ class SampleFeature(FeatureRef):
     verdict: Verdict | None = None
     activation: float
     share: float
-    """Activation divided by the feature's largest activation in that modality over the whole store."""
+    """Activation ÷ the feature's 99.9th percentile over both modalities: one unit for text and images."""
+
+
+class SampleFamily(FeatureRef):
+    """Features of one family or name in a sample, by the best of them there."""
+
+    verdict: Verdict | None = None
+    activation_text: float | None = None
+    """Largest on the sample's text; null below a tenth of the 99.9th percentile."""
+    activation_image: float | None = None
+    share_text: float | None = None
+    """Activation ÷ the feature's 99.9th percentile over both modalities."""
+    share_image: float | None = None
+    n_alike: int
+    """Further ones that are on in the sample."""
+
+
+class SampleGroups(Model):
+    """The families that are on in a sample, by where; best first."""
+
+    both: list[SampleFamily]
+    image_only: list[SampleFamily]
+    text_only: list[SampleFamily]
 
 
 class FlagReason(Model):
@@ -76,6 +98,8 @@ class SampleDetail(Model):
     """The most similar sample."""
     near_cosine: float | None = None
     top_features: Modal[list[SampleFeature]]
+    """Strongest first: share, at most 1, × log(N / n)."""
+    groups: SampleGroups
     previous: str | None = None
     """`sample_id` of the previous row."""
     next: str | None = None
@@ -120,7 +144,7 @@ class Activations(Model):
 
 
 class FeaturesHere(Model):
-    """The features active at one token or patch, largest share first."""
+    """The features active at one token or patch, in the order of `top_features`."""
 
     sample_id: str
     position: int

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from precompute.errors import PairError, SaevxError
 from precompute.geometry import View
+from precompute.live.search import queried_tokens, readable
 from precompute.model.batch import Batch, Pair
 from precompute.model.identity import check_model
 from precompute.model.mllm import Mllm
@@ -81,6 +83,21 @@ def caption_nll(mllm: Mllm, pair: Pair) -> Array:
         for i, images in enumerate((pair.images, [])):
             nll_3[i] = mllm.hidden_and_nll(mllm.prepare([Pair(pair.text, images)]), quick=True)[1][0]
     return nll_3
+
+
+def read_query(
+    mllm: Mllm, sae: SaeV, manifest: dict[str, Any], text: str, images: Sequence[Image.Image]
+) -> Encoded:
+    """Features of a search's query; its modalities are those of `queried_tokens`.
+
+    Raises:
+        PairError: as `encode_pair`.
+    """
+    mean = getattr(getattr(mllm.processor, "image_processor", None), "image_mean", None)
+    read = readable(text, images, mllm.multimodal, mean if isinstance(mean, list | tuple) and len(mean) == 3 else None)
+    one = encode_pair(mllm, sae, manifest, Pair(*read))
+    views = one.views if images else []
+    return one._replace(modality_t=queried_tokens(one.modality_t, text, bool(images)), views=views)
 
 
 def load_sae(

@@ -1,19 +1,26 @@
 """Search with an image, words or both (METHOD, *Search*).
 
-score_k = s_k · log(N / n_k), s_k = max_t z_tk / p99.9_k over the query's non-special tokens of the asked
-modality, n_k = samples with an active token of that modality; with both, the smaller of the two products.
+score_k = min(s_k, 1) · log(N / max(n_k, 16)), s_k = max_t z_tk / p99.9_k over the query's non-special tokens of the
+asked modality, n_k = samples with an active token of that modality; with both, the smaller of the two products.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from precompute.store.features import Features
+from precompute.store.schema import SPECIAL, TEXT
 from precompute.utils.types import Array
 
 MOST_DENSE = 0.10
 """Features denser than this in either modality answer every query: set apart."""
+OUTSIDE = 1.5
+"""A strength above this many p99.9 is hardly ever seen in the data: the query lies outside it."""
+NEUTRAL_EDGE = 224
 
 
 class Ranked(NamedTuple):
@@ -24,7 +31,7 @@ class Ranked(NamedTuple):
     score: Array
     """float64 [n]."""
     strength: Array
-    """float64 [n, 2]; NaN where the query has not this modality."""
+    """float64 [n, 2], in units of p99.9, not capped; NaN where the query has not this modality."""
     score_by: Array
     """float64 [n, 2]."""
     dense: Array
@@ -42,28 +49,65 @@ def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_f
     return largest
 
 
-def rank(largest: Array, table: dict[str, Array], n_samples: int, queried: tuple[int, ...]) -> Ranked:
+def is_dense(table: dict[str, Array]) -> Array:
+    """bool [F]: denser than MOST_DENSE in either modality."""
+    dense_f: Array = np.maximum(table["density_text"], table["density_image"]) > MOST_DENSE
+    return dense_f
+
+
+def rank(largest: Array, features: Features, queried: tuple[int, ...]) -> Ranked:
     """Rank the features of a query.
 
     Args:
         largest: [F, 2] max z of the query, from `maxima`.
-        table: `Store.features.table`.
+        features: of the store.
         queried: modalities of the query: (0,), (1,) or (0, 1).
     """
-    p999 = np.nan_to_num(table["p999"])
-    n = np.stack([table["samples_text"], table["samples_image"]], axis=1)
-    known = (n > 0) & (p999 > 0)[:, None]
-    strength = np.divide(largest, p999[:, None], out=np.zeros_like(largest), where=known)
-    # Every sample has it: log 1 = 0, no news. n_k = 0 is left out.
-    specificity = np.log(n_samples / np.maximum(n, 1)) * (n > 0)
-    by = strength * specificity
-    modalities = list(queried)
-    score = by[:, modalities].min(axis=1)
+    p999, specificity = np.nan_to_num(features.table["p999"]), features.specificity
+    active = (specificity > 0) & (p999 > 0)[:, None]
+    strength = np.divide(largest, p999[:, None], out=np.zeros_like(largest), where=active)
+    by = np.minimum(strength, 1) * specificity
+    score = by[:, list(queried)].min(axis=1)
     scored = np.flatnonzero(score > 0)
     order = scored[np.lexsort((scored, -score[scored]))]
-    dense = np.maximum(table["density_text"], table["density_image"])[order] > MOST_DENSE
     shown_strength, shown_by = strength[order].copy(), by[order].copy()
     for modality in (0, 1):
         if modality not in queried:
             shown_strength[:, modality] = shown_by[:, modality] = np.nan
-    return Ranked(order, score[order], shown_strength, shown_by, dense)
+    return Ranked(order, score[order], shown_strength, shown_by, is_dense(features.table)[order])
+
+
+def readable(
+    text: str, images: Sequence[Image.Image], multimodal: bool, mean: Sequence[float] | None
+) -> tuple[str, list[Image.Image]]:
+    """The query as the model reads it. Words without an image stand behind a neutral one, as the data's captions stand
+    behind theirs; a single word gets the space that words within a sentence have.
+
+    Args:
+        mean: the processor's mean colour, RGB from 0 to 1; None: grey.
+    """
+    if images or not text or not multimodal:
+        return text, list(images)
+    red, green, blue = (round(255 * value) for value in (mean or (0.5, 0.5, 0.5)))
+    neutral = Image.new("RGB", (NEUTRAL_EDGE, NEUTRAL_EDGE), (red, green, blue))
+    return text if has_words(text) else f" {text}", [neutral]
+
+
+def has_words(text: str) -> bool:
+    """Whether it is more than one word."""
+    return len(text.split()) > 1
+
+
+def queried_tokens(modality_t: Array, text: str, has_image: bool) -> Array:
+    """uint8 [t]: the query's tokens, with SPECIAL for those that are not ranked: all patches of a neutral image, and
+    the first token of several words, which stands in a state unlike any stored one.
+
+    Args:
+        modality_t: as the model read `readable`. has_image: the query has an image of its own.
+    """
+    if has_image:
+        return modality_t
+    queried_t = np.where(modality_t == TEXT, TEXT, SPECIAL).astype(modality_t.dtype)
+    if has_words(text):
+        queried_t[np.flatnonzero(queried_t == TEXT)[:1]] = SPECIAL
+    return queried_t

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -17,18 +17,22 @@ from precompute.errors import SaevxError
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, MODALITIES, TEXT
-from precompute.store.sql import Page, encode_cursor, page_start
-from precompute.utils.types import Array
+from precompute.store.sql import encode_cursor, page_start
+from precompute.utils.stats import poisson_interval
+from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
 Items = list[Item]
 
 FOLDER = "cooccurrence"
-COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift")
+COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift", "by_lift_low")
 COUNTED = ("a", "b", "support", "shuffled")
-SORTS = ("npmi", "lift", "support")
+SORTS = ("lift_low", "lift", "npmi", "support")
+MIN_LIFT = 1.5
+"""Below it a list hides pairs, unless told otherwise: 1 is chance."""
+MEASURES = ("support", "lift", "lift_low", "lift_high", "npmi", "lift_shuffled")
 SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
-_WALK = 1 << 16
+_MAX_CACHED = 16
 
 
 class Counted(NamedTuple):
@@ -63,6 +67,10 @@ class Measured(NamedTuple):
     """int64: samples with b on its side."""
     lift: Array
     """float64: N · support / (n_a · n_b)."""
+    lift_low: Array
+    """float64: the lift at the lower end of the exact 95 % Poisson interval of `support`."""
+    lift_high: Array
+    """float64: at its upper end."""
     npmi: Array
     """float64, −1 to 1."""
     lift_shuffled: Array
@@ -70,15 +78,15 @@ class Measured(NamedTuple):
 
 
 def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
-    """(lift, NPMI), float64 [p]: lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 1 when n_ab = N
-    (METHOD *Co-occurrence*).
+    """(lift, NPMI), float64 [p]: lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 0 when n_ab = N,
+    which any two features in every sample have (METHOD *Co-occurrence*).
 
     Args:
         n_ab, n_a, n_b: int64 [p], samples that have both, a, and b. n: samples looked at.
     """
     lift = n * n_ab / (n_a.astype(np.float64) * n_b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.where(n_ab == n, 1.0, np.log(lift) / -np.log(n_ab / n))
+        value = np.where(n_ab == n, 0.0, np.log(lift) / -np.log(n_ab / n))
     return lift, value
 
 
@@ -86,7 +94,8 @@ def measured(pairs: Counted, n: int) -> Measured:
     """What follows from the counts in `n` samples."""
     a, b, support, n_a, n_b, shuffled = pairs
     lift, value = npmi(support, n_a, n_b, n)
-    return Measured(a, b, support, n_a, n_b, lift, value, npmi(shuffled, n_a, n_b, n)[0])
+    low, high = (end * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(support))
+    return Measured(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
 
 
 class Pairs:
@@ -94,7 +103,7 @@ class Pairs:
 
     Args:
         start: int64 [F+1]: the pairs of an `a` lie together, ascending by b.
-        table: uint32 [6, P], a row for each of `COLUMNS`.
+        table: uint32 [7, P], a row for each of `COLUMNS`.
         n_mf: uint32 [2, F], samples in whose set the feature is, by modality.
         n: samples looked at.
     """
@@ -115,7 +124,7 @@ class Pairs:
         pairs = cls(kind, np.searchsorted(a, np.arange(n_mf.shape[1] + 1)), table, n_mf, n)
         table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
         measured = pairs.measured(np.arange(len(a)))
-        for name in ("npmi", "lift"):
+        for name in ("npmi", "lift", "lift_low"):
             table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measured, name)
         return pairs
 
@@ -164,24 +173,30 @@ class Pairs:
         b: Array = self.column("b")[self.column("by_b")]
         return b
 
-    def page(self, sort: str, min_support: int, start: int, limit: int) -> tuple[Array, int]:
-        """One page of the pairs with that support: the numbers, int64 [≤ limit], of those at start…start+limit−1 in the
-        order, and how many pairs have the support.
+    def chosen(self, order: Array, concept: Array, filters: PairFilters) -> tuple[Array, Array, Item]:
+        """The pairs that a list shows.
 
-        The order is walked block by block until the page is full, so that a deep filter does not sort all pairs."""
-        support = self.column("support")
-        order = self.by_support if sort == "support" else self.column(f"by_{sort}")
-        total = int(np.count_nonzero(support >= max(min_support, 0)))
-        blocks: list[Array] = []
-        passed, end = 0, min(start + limit, total)
-        for low in range(0, len(order), _WALK):
-            if passed >= end:
-                break
-            block = order[low : low + _WALK]
-            block = block[support[block] >= max(min_support, 0)]
-            blocks.append(block[max(0, start - passed) : max(0, end - passed)])
-            passed += len(block)
-        return (np.concatenate(blocks) if blocks else np.zeros(0, np.uint32)).astype(np.int64), total
+        Args:
+            order: int [p], numbers of pairs in their order. concept: int64 [F]. filters: those of the list, all set.
+
+        Returns:
+            int64 [n] numbers of pairs; int64 [n], further pairs of the same two concepts; and `PairPage.hidden`.
+        """
+        order = order[self.column("support")[order] >= max(filters["min_support"], 0)].astype(np.int64)
+        counts = self.counted(order)
+        strong = npmi(counts.support, counts.n_a, counts.n_b, self.n)[0] >= filters["min_lift"]
+        order, a, b = order[strong], concept[counts.a[strong]], concept[counts.b[strong]]
+        hidden = {"weak": int((~strong).sum()), "same_concept": 0, "alike": 0}
+        if filters["alike"]:
+            return order, np.zeros(len(order), np.int64), hidden
+        differ = a != b
+        order, a, b = order[differ], a[differ], b[differ]
+        if self.kind != "text-image":
+            a, b = np.minimum(a, b), np.maximum(a, b)
+        _, first, n_pairs = np.unique(a * len(concept) + b, return_index=True, return_counts=True)
+        by_rank = np.argsort(first)
+        hidden |= {"same_concept": int((~differ).sum()), "alike": len(order) - len(first)}
+        return order[first[by_rank]], n_pairs[by_rank] - 1, hidden
 
 
 def save(part: Path, pairs: list[Pairs]) -> None:
@@ -202,11 +217,35 @@ def load(store: Path, n: int) -> dict[str, Pairs]:
     return {kind: Pairs(kind, starts[kind], mapped(folder / f"{kind}.npy"), n_mf, n) for kind in COOCCURRENCE_KINDS}
 
 
+class PairFilters(TypedDict, total=False):
+    """Which pairs a list has, as in `GET /cooccurrence` (docs/api.md); each filter may be left out."""
+
+    min_support: int
+    """Samples that they share at least."""
+    feature: int | None
+    """Only pairs with this feature."""
+    min_lift: float
+    """1.5 where it is left out."""
+    alike: bool
+    """Also pairs of one family or name, and every pair of the same two, of which otherwise the first is listed."""
+
+
+class PairPage(NamedTuple):
+    """As `sql.Page`, with the number of pairs that are not listed, by reason."""
+
+    items: Items
+    total: int
+    next: str | None
+    hidden: Item
+    """`weak`: below the lift; `same_concept`: of one family or name; `alike`: after another pair of the same two."""
+
+
 class Cooccurrence:
     """Features that share samples: of each feature its strongest partners."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._lists: dict[str, tuple[Array, Array, Item]] = {}
 
     @cached_property
     def pairs(self) -> dict[str, Pairs]:
@@ -214,48 +253,54 @@ class Cooccurrence:
         return load(self._core.path, int(self._core.manifest["cooccurrence"]["n_samples"]))
 
     def list(
-        self, *, kind: str = "text-image", sort: str = "npmi", min_support: int = 1,
-        feature: int | None = None, limit: int = 50, cursor: str | None = None,
-    ) -> Page:  # fmt: skip
+        self, *, kind: str = "text-image", sort: str = "lift_low", limit: int = 50, cursor: str | None = None,
+        **filters: Unpack[PairFilters],
+    ) -> PairPage:  # fmt: skip
         """One page of the strongest pairs (`GET /cooccurrence`).
 
         Args:
             kind: "text-image" (a on text, b on the image), "text-text" or "image-image".
-            sort: "npmi", "lift" or "support", the largest first.
-            min_support: only pairs that share so many samples.
-            feature: only pairs with this feature.
+            sort: one of `SORTS`, the largest first.
+            filters: keywords of `PairFilters`.
 
         Raises:
             SaevxError: a kind or sort that does not exist, or the cursor of another list.
         """
+        check_keywords(filters, PairFilters)
         if sort not in SORTS:
-            raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use npmi, lift or support.")
+            raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use one of {', '.join(SORTS)}.")
         if kind not in COOCCURRENCE_KINDS:
             raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(COOCCURRENCE_KINDS)}.")
         core, pairs = self._core, self.pairs[kind]
-        tag = core.list_tag("cooccurrence", kind=kind, sort=sort, min_support=min_support, feature=feature)
+        wanted: PairFilters = {"min_support": 1, "feature": None, "min_lift": MIN_LIFT, "alike": False, **filters}
+        tag = core.list_tag("cooccurrence", kind=kind, sort=sort, **wanted)
         start = page_start(tag, cursor)
-        if feature is None:
-            at, total = pairs.page(sort, min_support, start, limit)
-        else:
-            at = np.union1d(pairs.of(feature, "a"), pairs.of(feature, "b"))
-            at = at[pairs.column("support")[at] >= max(min_support, 0)]
-            total, at = len(at), at[pairs.sorted(pairs.measured(at), sort)][start : start + limit]
-        page = pairs.measured(at)
+        if tag not in self._lists:
+            order, feature = (pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")), wanted["feature"]
+            if feature is not None:
+                order = np.union1d(*(pairs.of(feature, side) for side in ("a", "b")))
+                order = order[pairs.sorted(pairs.measured(order), sort)]
+            if len(self._lists) >= _MAX_CACHED:  # walking a list asks for the same one again and again
+                self._lists.clear()
+            self._lists[tag] = pairs.chosen(order, core.concept, wanted)
+        at, n_alike, hidden = self._lists[tag]
+        page = pairs.measured(at[start : start + limit])
         refs = core.feature_refs([*page.a.tolist(), *page.b.tolist()])
-        rows = zip(*(column.tolist() for column in page), strict=True)
-        items = [{"kind": kind, **dict(zip(page._fields, row, strict=True))} for row in rows]
+        columns = {**page._asdict(), "family_a": core.family[page.a], "family_b": core.family[page.b]}
+        columns["n_alike"] = n_alike[start : start + limit]
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        items = [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in rows]
         items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
-        return Page(items, total, encode_cursor(tag, None, start + limit) if start + limit < total else None)
+        more = start + limit < len(at)
+        return PairPage(items, len(at), encode_cursor(tag, None, start + limit) if more else None, hidden)
 
     def partners(self, feature: int, limit: int) -> dict[str, Items]:
-        """Other features that share samples with this one, strongest NPMI first.
-
-        The feature with itself is in `list`, and in its `same_sample_rate`.
+        """The best feature of each other family or name that shares samples with this one, by the lower bound of the
+        lift, which is at least `MIN_LIFT`.
 
         Returns:
             at most `limit` of `text_to_image`, `image_to_text` and `same` (both on text or both on the image), each
-            {id, support, lift, npmi, lift_shuffled, modality}.
+            {id, support, lift, lift_low, lift_high, npmi, lift_shuffled, modality}.
         """
         parts = [
             ("text_to_image", "text-image", "a", "image"),
@@ -268,14 +313,17 @@ class Cooccurrence:
         pairs = measured(Counted(*map(np.concatenate, zip(*counted, strict=True))), self.pairs["text-image"].n)
         other = np.concatenate(others)
         part_of = np.repeat(np.arange(len(parts)), [len(one) for one in others])
-        order = np.lexsort((other, -pairs.support, -pairs.npmi, part_of))
-        order = order[other[order] != feature]
+        order = np.lexsort((other, -pairs.support, -pairs.lift_low, part_of))
+        concept = self._core.concept
+        order = order[(concept[other[order]] != concept[feature]) & (pairs.lift[order] >= MIN_LIFT)]
+        key = part_of[order] * len(concept) + concept[other[order]]
+        order = order[np.sort(np.unique(key, return_index=True)[1])]
         ends = np.searchsorted(part_of[order], np.arange(len(parts) + 1))
-        columns = {"id": other} | {name: getattr(pairs, name) for name in ("support", "lift", "npmi", "lift_shuffled")}
+        columns = {"id": other} | {name: getattr(pairs, name) for name in MEASURES}
         groups: dict[str, Items] = {"text_to_image": [], "image_to_text": [], "same": []}
         for i, (group, _, _, modality) in enumerate(parts):
             first = order[ends[i] : min(ends[i + 1], ends[i] + limit)]
             rows = zip(*(column[first].tolist() for column in columns.values()), strict=True)
             groups[group] += [{**dict(zip(columns, row, strict=True)), "modality": modality} for row in rows]
-        groups["same"] = sorted(groups["same"], key=lambda x: (-x["npmi"], -x["support"], x["id"]))[:limit]
+        groups["same"] = sorted(groups["same"], key=lambda x: (-x["lift_low"], -x["support"], x["id"]))[:limit]
         return groups

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Engine, Row
 
 from precompute.errors import SaevxError
@@ -76,6 +77,28 @@ class Core:
         """Raises SaevxError where the store has no such feature."""
         if not 0 <= feature < self.n_features:
             raise SaevxError(f"No feature {feature}: this store has 0 to {self.n_features - 1}.")
+
+    @cached_property
+    def family(self) -> Array:
+        """int64 [F]: the family of each feature, which is the id of its strongest member; its own where it has none."""
+        rows = fetch_plain(self.engine, "SELECT coalesce(family, id) FROM features ORDER BY id")
+        return np.array(rows, np.int64).reshape(-1)
+
+    @cached_property
+    def concept(self) -> Array:
+        """int64 [F]: equal for features of one family, or of families with one name but for what it has in brackets:
+        lists show such features as one. The text feature and the image feature of a word are seldom near-copies."""
+        query = (
+            "SELECT coalesce(families.name, features.label), coalesce(features.family, features.id) "
+            "FROM features LEFT JOIN families ON families.id = features.family ORDER BY features.id"
+        )
+        names = [
+            f"#{family}" if name is None else name.split(" (")[0].lower()
+            for name, family in fetch_plain(self.engine, query)
+        ]
+        _, first, of_each = np.unique(np.array(names, str), return_index=True, return_inverse=True)
+        concept: Array = first[of_each]
+        return concept
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
         """id → `NAMED`, verdict, max_text, max_image, p999 and family of these features."""

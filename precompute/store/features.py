@@ -14,7 +14,7 @@ from precompute.store import schema as s
 from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
-from precompute.store.histogram import EDGES, trimmed, unpack
+from precompute.store.histogram import bands, trimmed, unpack
 from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, has_words, keyset_page
 from precompute.utils.types import Array, check_keywords
 
@@ -66,6 +66,12 @@ class FeatureFilters(TypedDict, total=False):
     has_label: bool | None
     fold: bool | None
     """Of each family only its strongest member among the features that pass the other filters."""
+
+
+FEWEST = 16
+"""A feature's samples are taken as at least so many."""
+ON = 0.1
+"""Share of p99.9 from which a sample's largest activation counts as on."""
 
 
 class Features:
@@ -137,7 +143,7 @@ class Features:
             **item,
             "n_members": item["n_members"] or 1,
             "histogram": {name: trimmed(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
-            "bands": {name: _bands(hist[m], maxima[m], unit) for m, name in enumerate(s.MODALITIES)},
+            "bands": {name: bands(hist[m], maxima[m], unit) for m, name in enumerate(s.MODALITIES)},
             "logits": {**logits["centred"], **logits},
             "neighbours": {
                 space: [
@@ -169,6 +175,22 @@ class Features:
         values = np.array(rows, dtype=np.float64).reshape(-1, len(_TABLE))
         return {name: values[:, i] for i, name in enumerate(_TABLE)}
 
+    @property
+    def family(self) -> Array:
+        """int64 [F]: the family of each feature, which is the id of its strongest member; its own where it has none."""
+        return self._core.family
+
+    @property
+    def concept(self) -> Array:
+        """int64 [F]: equal for features of one family or name, which lists show as one: the first of them."""
+        return self._core.concept
+
+    @cached_property
+    def has_place(self) -> Array:
+        """bool [F]: whether the feature is tied to a place of the image."""
+        rows = fetch_plain(self._core.engine, "SELECT place IS NOT NULL FROM features ORDER BY id")
+        return np.array(rows, bool).reshape(-1)
+
     @cached_property
     def max_by_modality(self) -> Array:
         """float64 [F, 2]: largest z of each feature on text and on images."""
@@ -179,8 +201,17 @@ class Features:
         """`NEIGHBOUR` [F, 2, 10]: nearest features by decoder direction and by profile, as `schema.SPACES`."""
         return mapped(self._core.path / "index" / "neighbours.npy")
 
+    @cached_property
+    def specificity(self) -> Array:
+        """float64 [F, 2]: log(N / n) of each feature on text and on images, n its samples, taken as at least 16 or a
+        quarter of a small store: what fired in two samples is not known to be specific. 0 where it is never active."""
+        n_f2 = np.stack([self.table["samples_text"], self.table["samples_image"]], axis=1)
+        n_samples = self._core.n_samples
+        specificity: Array = np.log(n_samples / np.maximum(n_f2, min(FEWEST, n_samples / 4))) * (n_f2 > 0)
+        return specificity
+
     def strongest(self, feature_k: Array, z_k: Array, modality: int, n: int) -> Items:
-        """Of the features active in one modality those with the largest share of their own maximum there.
+        """Of the features active in one modality the strongest and most specific.
 
         Args:
             feature_k: int [k], features that are active. z_k: float64 [k], their activations (z).
@@ -188,16 +219,67 @@ class Features:
             n: at most so many.
 
         Returns:
-            {id, label, verdict, activation, share}, the largest share first.
+            {id, label, verdict, activation, share}, the share being z ÷ p99.9 of both modalities together, by the
+            share, at most 1, × specificity.
         """
-        largest_k = self.max_by_modality[feature_k, modality]
-        share_k = np.divide(z_k, largest_k, out=np.zeros(len(z_k)), where=largest_k > 0)
-        order = np.lexsort((feature_k, -share_k))[:n]
+        share_k = _ratio(z_k, self.table["p999"][feature_k])
+        score_k = np.minimum(share_k, 1) * self.specificity[feature_k, modality]
+        order = np.lexsort((feature_k, -share_k, -score_k))[:n]
         refs = self.refs(feature_k[order])
         return [
-            {**feature_ref(refs[int(k)]), "activation": float(z_k[i]), "share": float(min(share_k[i], 1.0))}
+            {**feature_ref(refs[int(k)]), "activation": float(z_k[i]), "share": float(share_k[i])}
             for i, k in zip(order, feature_k[order], strict=True)
         ]
+
+    def grouped(self, maxima: Sequence[tuple[Array, Array]], n: int) -> dict[str, Items]:
+        """The families that are on in a sample, those of one name as one; on is an activation of a tenth of p99.9.
+
+        Args:
+            maxima: (feature, z) of its text and of its image, as `Events.maxima`.
+            n: at most so many of each group.
+
+        Returns:
+            `both`, `image_only` and `text_only`: {id, label, verdict, activation_text, share_text, activation_image,
+            share_image, n_alike} of the best member, null on a side where that is off, and how many more are on. By
+            share, at most 1, × specificity; in `both` by the smaller product of the family's two.
+        """
+        z_f2 = np.zeros((self._core.n_features, 2))
+        for m, (feature_k, z_k) in enumerate(maxima):
+            z_f2[feature_k, m] = z_k
+        share_f2 = _ratio(z_f2, self.table["p999"][:, None])
+        on_f2 = share_f2 >= ON
+        active = np.flatnonzero(on_f2.any(axis=1))
+        score_a2 = (np.minimum(share_f2, 1) * on_f2 * self.specificity)[active]
+        of_a = np.unique(self.concept[active], return_inverse=True)[1]
+        on_g2, score_g2 = np.zeros((len(active), 2), bool), np.zeros((len(active), 2))
+        np.logical_or.at(on_g2, of_a, on_f2[active])
+        np.maximum.at(score_g2, of_a, score_a2)
+        both_g: Array = on_g2[:, 0] & on_g2[:, 1]
+        score_g = np.where(both_g, score_g2.min(axis=1), score_g2.max(axis=1))
+        # The member that stands for its family: on both sides, where one is.
+        own_a = np.where(both_g[of_a], score_a2.min(axis=1), score_a2.max(axis=1))
+        order = np.lexsort((active, -score_a2.max(axis=1), -own_a, -score_g[of_a]))
+        best = order[np.sort(np.unique(of_a[order], return_index=True)[1])]
+        where_g = np.where(both_g, 2, on_g2[:, 1])
+        best_of = [best[where_g[of_a[best]] == where][:n] for where in (2, 1, 0)]
+        refs = self.refs(active[np.concatenate(best_of)])
+
+        def item(at: int) -> Item:
+            k, n_members = int(active[at]), int((of_a == of_a[at]).sum())
+            values = {
+                f"{name}_{side}": float(of_f2[k, m]) if on_f2[k, m] else None
+                for name, of_f2 in (("activation", z_f2), ("share", share_f2)) for m, side in enumerate(s.MODALITIES)
+            }  # fmt: skip
+            return {**feature_ref(refs[k]), **values, "n_alike": n_members - 1}
+
+        names = ("both", "image_only", "text_only")
+        return {name: [item(at) for at in chosen] for name, chosen in zip(names, best_of, strict=True)}
+
+
+def _ratio(z: Array, p999: Array) -> Array:
+    """z ÷ p99.9, 0 where that is 0."""
+    ratio: Array = np.divide(z, p999, out=np.zeros(z.shape), where=p999 > 0)
+    return ratio
 
 
 def _verdicts(names: Sequence[str]) -> list[str]:
@@ -240,22 +322,3 @@ def _strongest(where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
     )
     ranked = select(c.id, place.label("place")).where(c.family.is_not(None), *where).subquery()
     return select(ranked.c.id).where(ranked.c.place == 1)
-
-
-def _bands(count_b: Array, largest: float, unit: float) -> list[Item]:
-    """Octaves down from the octave of the largest value; band 3 holds everything below the top three.
-
-    Args:
-        count_b: int64 [256], values by histogram bin.
-        largest: the largest value (z). unit: one stored unit in z.
-    """
-    if largest <= 0:
-        return []
-    octave = int(np.floor(np.log2(largest / unit)))
-    bands = []
-    for band in range(4):
-        high = 2.0 ** (octave + 1 - band)
-        low = high / 2 if band < 3 else 0.0
-        count = int(count_b[(EDGES[:-1] >= low) & (EDGES[:-1] < high)].sum())
-        bands.append({"band": band, "low": low * unit, "high": high * unit, "count": count})
-    return bands

@@ -73,3 +73,22 @@ def trimmed(counts: Array, unit: float) -> dict[str, list[Any]]:
         return {"edges": [], "counts": []}
     low, high = int(used[0]), int(used[-1]) + 1
     return {"edges": (EDGES[low : high + 1] * unit).tolist(), "counts": counts[low:high].tolist()}
+
+
+def bands(count_b: Array, largest: float, unit: float) -> list[dict[str, Any]]:
+    """Octaves down from the octave of the largest value; band 3 holds everything below the top three.
+
+    Args:
+        count_b: int64 [256], values by histogram bin.
+        largest: the largest value (z). unit: one stored unit in z.
+    """
+    if largest <= 0:
+        return []
+    octave = int(np.floor(np.log2(largest / unit)))
+    octaves = []
+    for band in range(4):
+        high = 2.0 ** (octave + 1 - band)
+        low = high / 2 if band < 3 else 0.0
+        count = int(count_b[(EDGES[:-1] >= low) & (EDGES[:-1] < high)].sum())
+        octaves.append({"band": band, "low": low * unit, "high": high * unit, "count": count})
+    return octaves

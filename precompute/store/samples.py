@@ -129,6 +129,7 @@ class Samples:
             "top_features": {
                 name: self._features.strongest(*maxima[m], m, top) for m, name in enumerate(s.MODALITIES)
             },
+            "groups": self._features.grouped(maxima, top),
             "previous": id_of.get(row - 1),
             "next": id_of.get(row + 1),
         }
@@ -208,7 +209,7 @@ class Samples:
         self, sample_id: str, *, position: int | None = None, patch: tuple[int, int, int] | None = None,
         limit: int = 50, cursor: str | None = None, computed: SampleEvents | None = None,
     ) -> Item:  # fmt: skip
-        """The features active on one token, or on one patch (view, row, col), largest share of their maximum first.
+        """The features active on one token, or on one patch (view, row, col), in the order of `Features.strongest`.
 
         Args:
             position: the token's place in the sample's token list; ignored where `patch` is given.

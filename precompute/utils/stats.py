@@ -58,6 +58,19 @@ def wilson(n_hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return (middle - half) / (1 + slack), (middle + half) / (1 + slack)
 
 
+def poisson_interval(count: Array) -> tuple[Array, Array]:
+    """(low, high), float64 of the same shape: the exact 95 % interval of the mean of a Poisson count (Garwood).
+
+    Args:
+        count: int, events that were counted.
+    """
+    different, of_each = np.unique(count, return_inverse=True)
+    low = np.where(different > 0, stats.chi2.ppf(0.025, 2 * different) / 2, 0.0)
+    high = stats.chi2.ppf(0.975, 2 * different + 2) / 2
+    of_each = of_each.reshape(np.shape(count))
+    return low[of_each], high[of_each]
+
+
 def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500) -> dict[str, float] | None:
     """P(positive > negative), ties counted half, with a 95 % percentile interval of a seeded bootstrap."""
     positive, negative = positive[~np.isnan(positive)], negative[~np.isnan(negative)]

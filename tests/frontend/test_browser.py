@@ -63,10 +63,38 @@ def test_patches_tokens_and_features_of_a_sample(context: BrowserContext) -> Non
 
     page.goto(re.sub(r"\?.*", "", page.url))
     assert page.get_by_test_id("heat").locator("path").count() == 0
-    page.get_by_test_id("top-image").locator(f'a.label[data-feature="{RED}"]').hover()
+    page.get_by_test_id("sample").locator(f'a.label[data-feature="{RED}"]').hover()
     expect(page.get_by_test_id("heat").locator("path")).not_to_have_count(0)
     page.mouse.move(2, 2)
     expect(page.get_by_test_id("heat").locator("path")).to_have_count(0)
+
+
+def test_one_scale_or_one_for_each_side(context: BrowserContext) -> None:
+    """The switch stands in the address, and the page of a sample draws what it says with and without the pointer."""
+    page = context.new_page()
+    page.goto(f"/features/{RED}")
+    tabs = page.get_by_test_id("modality-image"), page.get_by_test_id("modality-text")
+    detail = page.request.get(f"/api/v1/features/{RED}").json()
+    stronger = tabs[0] if detail["max_image"] > detail["max_text"] else tabs[1]
+    expect(stronger).to_have_attribute("aria-current", "true")
+    scales = page.locator(".legend .scale").all_inner_texts()
+    assert len({one.split()[-1] for one in scales}) == 1  # both end at p99.9
+    page.get_by_test_id("scale-switch").click()
+    expect(page).to_have_url(re.compile("scale=side"))
+    expect(page.locator(".legend")).to_contain_text("each side has its own scale")
+
+    examples = page.request.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"]
+    sample = examples[0]["sample_id"]
+    drawn = {}
+    for scale in ("", "&scale=side"):
+        page.goto(f"/samples/{sample}?feature={RED}{scale}")
+        chosen = page.get_by_test_id("heat").first.inner_html()
+        page.goto(f"/samples/{sample}?{scale}", wait_until="networkidle")
+        page.locator(f'a.label[data-feature="{RED}"]').first.hover()
+        expect(page.get_by_test_id("heat").locator("path")).not_to_have_count(0)
+        drawn[scale] = [re.findall(r"h\d", one) for one in (chosen, page.get_by_test_id("heat").first.inner_html())]
+        assert drawn[scale][0] == drawn[scale][1]
+    assert page.get_by_test_id("group-both").get_by_test_id("sample-feature").count() > 0
 
 
 def test_lists_filter_as_one_types(context: BrowserContext) -> None:

@@ -63,6 +63,8 @@ def test_a_posted_picture_is_ranked_as_the_api_ranks_it(live: TestClient, made: 
     assert ranked(page.text) == [one["id"] for one in reply["features"]] != []
     assert 'src="data:image/webp;base64,' in page.text and 'class="heat"' in page.text
     assert f"{reply['n_dense']} dense feature" in page.text
+    assert page.text.count('data-testid="group"') == len(reply["groups"]) > 0
+    assert 'data-kind="background"' in page.text
 
 
 def test_a_samples_picture_and_words_have_an_address(live: TestClient) -> None:

@@ -57,7 +57,7 @@ def test_page_has_its_content(client: TestClient, path: str) -> None:
 
 def test_sample_page(client: TestClient, sample_id: str) -> None:
     plain = client.get(f"/samples/{sample_id}").text
-    for name in ("stage-image", "caption", "token", "scores", "top-text", "top-image"):
+    for name in ("stage-image", "caption", "token", "scores", "group-both", "group-image_only", "group-text_only"):
         assert f'data-testid="{name}"' in plain
     at_patch = client.get(f"/samples/{sample_id}?view=0&row=1&col=2").text
     assert "Here: row 1, column 2" in at_patch

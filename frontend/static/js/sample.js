@@ -59,14 +59,15 @@ function snapshot(stage) {
 }
 
 function paint(stage, views, answer) {
-  const [scale] = answer.features;
+  const [{ p999, max_text: text, max_image: image }] = answer.features;
+  const top = stage.dataset.scale ? { text, image } : { text: p999, image: p999 }; // as `tops` of backend/pages/heat.py
   for (const frame of $$("[data-image]", stage)) {
     const grid = finest(answer.grids.filter((one) => one.image === Number(frame.dataset.image)));
-    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], scale.max_image);
+    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image);
   }
   for (const token of $$("[data-position]", stage)) {
     const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
-    const k = level(one?.values[0], scale.max_text);
+    const k = level(one?.values[0], top.text);
     token.className = k ? `tok a${k}` : "tok";
   }
 }

@@ -1,4 +1,4 @@
-"""Measures the demo's finished store: planted pairs found, images found by word.
+"""Measures the demo's finished store: planted pairs found, things found by word and by image.
 
     python -m precompute.demo.evaluation.evaluate_store --demo demo
 
@@ -7,7 +7,6 @@ Each part writes its figures to docs/results/demo-store.json as it ends; `--only
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from sqlalchemy import func, select
 from precompute.demo.dataset import PLANTED, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
 from precompute.demo.evaluation.evaluate_families import Truth, family_figures, read_scenes
+from precompute.demo.evaluation.evaluate_search import measure_search
 from precompute.demo.evaluation.results import Results
-from precompute.demo.scenes import Scene, make_scene
-from precompute.demo.training.words import ALL_WORDS
-from precompute.live.engine import Encoded, caption_nll, encode_pair
-from precompute.live.search import maxima, rank
-from precompute.model.batch import IMAGE, Pair
+from precompute.demo.scenes import make_scene
+from precompute.live.engine import caption_nll, encode_pair
+from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
@@ -42,20 +40,19 @@ from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
 
-N_FIRST = 10
 FLAG_OF = {"swapped": "mismatch", "one-word": "mismatch"}
 """The flag a planted kind should raise, where it has another name."""
 
 
 class StoreEvaluation(CommandOptions):
-    """Measure the demo's finished store: planted pairs found, images found by word."""
+    """Measure the demo's finished store: planted pairs found, things found by word and by image."""
 
     demo: Path = Path("demo")
     """Folder that `saevx demo` made."""
     out: Path = Path("docs/results/demo-store.json")
     """File for the figures."""
     only: Texts = Field(default_factory=list)
-    """Parts to measure again: planted, exchanged, images, headline, families; default: all."""
+    """Parts to measure again: planted, exchanged, search, headline, families; default: all."""
     n_validation: Count = 150
     """Validation scenes for the headline score."""
     n_held_out: Count = 400
@@ -110,16 +107,8 @@ class Reader:
         self.store, self.mllm, self.sae = store, mllm, sae
         self.weights = Weights.from_store(store)
 
-    def largest(self, text: str, image: Image.Image | None) -> tuple[Encoded, Array]:
-        """The pair encoded, and [F, 2] its largest z in each modality."""
-        pair = Pair(text, [image] if image is not None else [])
-        one = encode_pair(self.mllm, self.sae, self.store.manifest, pair)
-        z_e = np.asarray(one.value_e).astype(np.float64) * 2.0**-self.store.scale_log2
-        feature_e = np.asarray(one.feature_e).astype(np.int64)
-        return one, maxima(one.modality_t, one.offset, feature_e, z_e, self.store.n_features)
-
     def scores(self, text: str, image: Image.Image) -> dict[str, float]:
-        one, _ = self.largest(text, image)
+        one = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
         nll_3 = caption_nll(self.mllm, Pair(text, [image]))
         pair = NewPairs(self.store, [sample_of(one, [image], nll_3)], [text], Thumbnails([], np.zeros(0, np.int64)))
         return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
@@ -155,48 +144,6 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
 
     from_sae = [name for name in SCORES if name not in FROM_LIKELIHOOD and name != "random"]
     return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
-
-
-def scene_of_word(word: str) -> Scene:
-    """The first validation scene with nothing in it but this thing, or a shape of this colour."""
-    index = 300_000
-    while True:
-        scene = make_scene("validation", index)
-        index += 1
-        if len(scene.entities) == 1 and word in (scene.entities[0].noun, scene.entities[0].colour):
-            return scene
-
-
-def names(label: str | None, word: str) -> bool:
-    """Is the word one of the label's?"""
-    return word in re.findall(r"[a-z]+", (label or "").lower())
-
-
-def image_search(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
-    """Search by an image of each of the thirty words: is a feature labelled with the word among the first
-    ten? Beside it, the answers to the other words' images. Features too dense are set apart, as in the
-    app."""
-    store = reader.store
-    labels: dict[str, list[str | None]] = {}
-    for word in ALL_WORDS:
-        _, largest = reader.largest("", draw(scene_of_word(word)))
-        ranked = rank(largest, store.features.table, store.n_samples, (IMAGE,))
-        first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
-        refs = store.features.refs(first)
-        labels[word] = [refs[k]["label"] for k in first]
-    result = {word: any(names(label, word) for label in labels[word]) for word in ALL_WORDS}
-    shift = [
-        sum(
-            any(names(label, word) for label in labels[ALL_WORDS[(w + s) % len(ALL_WORDS)]])
-            for w, word in enumerate(ALL_WORDS)
-        )
-        for s in range(1, len(ALL_WORDS))
-    ]
-    return {
-        "picture_search": {"found": sum(result.values()), "of": len(result)},
-        "picture_search_shuffled": {"mean_found": round(float(np.mean(shift)), 2), "most": max(shift)},
-        "picture_search_words": {w: {"found": result[w], "labels": labels[w]} for w in ALL_WORDS},
-    }
 
 
 def families(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
@@ -272,11 +219,12 @@ def main() -> None:
     results.figures["about"]["content_id"] = store.manifest["content_id"]
     results.measure("planted", lambda: planted(store, o))
     results.measure("exchanged", lambda: exchanged(store, o))
-    if not results.wants("pictures", "headline", "families"):
+    if not results.wants("search", "headline", "families"):
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
-    results.measure("pictures", lambda: image_search(reader, o))
+    results.figures = {name: value for name, value in results.figures.items() if not name.startswith("picture_")}
+    results.measure("search", lambda: measure_search(store, reader.mllm, sae))
     results.measure("headline", lambda: headline(reader, o))
     results.measure("families", lambda: families(reader, o))
 

@@ -218,7 +218,11 @@ def test_scores_and_flags_are_described(client: TestClient) -> None:
 
 def test_cooccurrence(client: TestClient) -> None:
     pairs = walk(client, "/cooccurrence", min_support=1, limit=100)
-    assert [p["npmi"] for p in pairs] == sorted((p["npmi"] for p in pairs), reverse=True)
+    assert [p["lift_low"] for p in pairs] == sorted((p["lift_low"] for p in pairs), reverse=True)
+    hidden = get(client, "/cooccurrence", min_support=1)["hidden"]
+    everything = walk(client, "/cooccurrence", min_support=1, min_lift=0, alike=True, limit=100)
+    assert len(everything) == len(pairs) + sum(hidden.values()) and hidden["weak"] and hidden["same_concept"]
+    assert all(p["family_a"] != p["family_b"] and p["lift"] >= 1.5 for p in pairs)
     best = pairs[0]
     assert best["kind"] == "text-image" and best["support"] <= min(best["n_a"], best["n_b"])
     only = walk(client, "/cooccurrence", min_support=1, feature=best["a"]["id"])

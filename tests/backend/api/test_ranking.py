@@ -26,7 +26,7 @@ def test_the_ranking_is_the_methods(store: Store) -> None:
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
     table, n = store.features.table, store.n_samples
     for query in ((TEXT,), (IMAGE,), (TEXT, IMAGE)):
-        ranked = rank(largest, table, n, query)
+        ranked = rank(largest, store.features, query)
         expected = {}
         for k in range(store.n_features):
             products = []
@@ -40,11 +40,23 @@ def test_the_ranking_is_the_methods(store: Store) -> None:
                     for e in range(low, high):
                         if events.feature_e[e] == k:
                             best = max(best, events.z_e[e] / table["p999"][k])
-                products.append(best * math.log(n / with_k) if with_k else 0.0)
+                products.append(min(best, 1.0) * math.log(n / max(with_k, 16)) if with_k else 0.0)
             if min(products) > 0:
                 expected[k] = min(products)
         assert dict(zip(ranked.feature.tolist(), ranked.score, strict=True)) == pytest.approx(expected)
         assert (np.diff(ranked.score) <= 0).all() and len(expected) > 2
         for k, dense in zip(ranked.feature, ranked.dense, strict=True):
             assert dense == (max(table["density_text"][k], table["density_image"][k]) > MOST_DENSE)
-    assert synthetic.word_feature("dog") in rank(largest, table, n, (TEXT,)).feature[:6]
+    assert synthetic.word_feature("dog") in rank(largest, store.features, (TEXT,)).feature[:6]
+
+
+def test_what_exceeds_the_data_counts_as_one(store: Store) -> None:
+    table, k = store.features.table, synthetic.word_feature("dog")
+    scores = []
+    for strength in (0.5, 1.0, 7.0):
+        largest = np.zeros((store.n_features, 2))
+        largest[k, TEXT] = strength * table["p999"][k]
+        ranked = rank(largest, store.features, (TEXT,))
+        assert ranked.feature.tolist() == [k] and ranked.strength[0, TEXT] == pytest.approx(strength)
+        scores.append(ranked.score[0])
+    assert scores == pytest.approx([scores[1] / 2, scores[1], scores[1]])

@@ -21,6 +21,9 @@ from backend.app import create_app
 from backend.live.model_worker import Live
 from backend.settings import Settings
 from backend.stores import State
+from precompute.live.engine import encode_pair, load_engine
+from precompute.model.batch import TEXT, Pair
+from precompute.options.shared import FromStore
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.live_api import API, events, upload, wait_ready
@@ -80,7 +83,42 @@ def test_words_and_picture_take_the_smaller_product(client: TestClient, made: Pa
     # Every text of this tiny store switches on the same features, so no text is near any other.
     assert {s["modality"] for s in both["samples"]} <= {"text", "image"}
     words = client.post(f"{API}/search", data={"text": "a red dog"}).json()
+    assert "".join(words["tokens"]).strip() == "red dog" and words["groups"] == []
     assert words["views"] == [] and {s["modality"] for s in words["samples"]} <= {"text"}
+
+
+def test_words_alone_are_read_behind_a_neutral_image(client: TestClient, made: Path, store: Store) -> None:
+    """As a pair with an image of the processor's mean colour, of which the first token of several words is left out."""
+    engine = load_engine(FromStore(store=made / "store", device="cpu"), store.manifest, full=False)
+    mean = [round(255 * value) for value in engine[0].processor.image_processor.image_mean]
+    n_hits = 0
+    for query, text, n_left_out in (("dog", " dog", 0), ("a red dog", "a red dog", 1)):
+        pair = encode_pair(*engine, store.manifest, Pair(text, [Image.new("RGB", (224, 224), tuple(mean))]))
+        largest = np.zeros(store.n_features)
+        for t in np.flatnonzero(pair.modality_t == TEXT)[n_left_out:]:
+            at = slice(pair.offset[t], pair.offset[t + 1])
+            np.maximum.at(largest, pair.feature_e[at], pair.value_e[at].astype(float) * 2.0**-store.scale_log2)
+        reply = client.post(f"{API}/search", data={"text": query}, params={"limit": 200}).json()
+        hits = [*reply["features"], *reply["dense"]]
+        n_hits += len(hits)
+        for hit in hits:
+            strength = largest[hit["id"]] / store.features.table["p999"][hit["id"]]
+            assert hit["strength_text"] == pytest.approx(strength, rel=2e-3)
+            assert hit["outside"] == (hit["strength_text"] > 1.5)
+    assert n_hits
+
+
+def test_an_image_is_answered_by_region(client: TestClient, made: Path) -> None:
+    reply = client.post(f"{API}/search", files=upload(original(made, 5))).json()
+    kinds = [group["kind"] for group in reply["groups"]]
+    assert kinds.count("background") == 1 and kinds == sorted(kinds, key=["region", "background", "place"].index)
+    patches = [tuple(patch) for group in reply["groups"] for patch in group["patches"]]
+    assert len(patches) == len(set(patches)) <= 16  # no patch is in two regions
+    for group in reply["groups"]:
+        assert 0 < len(group["families"]) <= 3
+        for family in group["families"]:
+            scores = [one["score"] for one in family["features"]]
+            assert scores == sorted(scores, reverse=True) and scores[-1] > 0
 
 
 def test_scoring_a_stored_pair_gives_its_stored_scores(client: TestClient, made: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.steps import cooccur
-from precompute.store.cooccurrence import COUNTED, SORTS, Pairs
+from precompute.store.cooccurrence import COUNTED, SORTS, PairFilters, Pairs
 from precompute.store.making.unfinished import load_step
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.stats import derangement
@@ -88,9 +88,9 @@ def test_planted_partners(part: Part) -> None:
     assert result["text-image/support"][hit][0] > 3 * result["text-image/shuffled"][hit][0]
 
 
-def test_npmi_of_always_together_is_one() -> None:
+def test_npmi_of_what_every_sample_has_is_zero() -> None:
     lift, value = cooccur.npmi(np.array([10]), np.array([10]), np.array([10]), 10)
-    assert lift[0] == 1 and value[0] == 1
+    assert lift[0] == 1 and value[0] == 0
 
 
 def test_rows_with_the_smallest_hash() -> None:
@@ -101,25 +101,33 @@ def test_rows_with_the_smallest_hash() -> None:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_of_pairs_in_every_order(part: Part, sort: str) -> None:
-    """The ready orders, walked in pages, against sorting all pairs in Python; a feature's pairs from both sides."""
+@pytest.mark.parametrize("in_a_family", [1, 3])
+def test_lists_of_pairs_in_every_order(part: Part, sort: str, in_a_family: int) -> None:
+    """The ready orders, filtered and folded, against plain loops; a feature's pairs from both sides."""
     result, n = load_step(part.path, "cooccur"), part.data.n_samples
+    family = np.arange(part.data.n_features) // in_a_family
     for kind in ("text-image", "image-image"):
         counts = (result[f"{kind}/{name}"] for name in COUNTED)
         pairs = Pairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
         report = pairs.measured(np.arange(len(pairs)))
-        for support in (0, 7, 12, n):
-            remaining = [i for i in range(len(pairs)) if report.support[i] >= support]
-            key = getattr(report, sort)
-            expected = sorted(remaining, key=lambda i: (-key[i], -report.support[i], report.a[i], report.b[i]))
-            got: list[int] = []
-            while True:
-                at, total = pairs.page(sort, support, len(got), 7)
-                assert total == len(expected)
-                if not len(at):
-                    break
-                got += at.tolist()
-            assert got == expected
+        key = getattr(report, sort)
+        ranked = sorted(range(len(pairs)), key=lambda i: (-key[i], -report.support[i], report.a[i], report.b[i]))
+        order = pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")
+        assert order.tolist() == ranked
+        for support, lift in ((0, 0.0), (7, 1.5), (12, 3.0), (n, 1.5)):
+            supported = [i for i in ranked if report.support[i] >= support]
+            strong = [i for i in supported if report.lift[i] >= lift]
+            of_families: dict[tuple[int, ...], list[int]] = {}
+            for i in strong:
+                two = (int(family[report.a[i]]), int(family[report.b[i]]))
+                if two[0] != two[1]:
+                    of_families.setdefault(two if kind == "text-image" else tuple(sorted(two)), []).append(i)
+            filters: PairFilters = {"min_support": support, "min_lift": lift, "alike": True, "feature": None}
+            assert pairs.chosen(order, family, filters)[0].tolist() == strong
+            at, n_alike, hidden = pairs.chosen(order, family, {**filters, "alike": False})
+            assert at.tolist() == [one[0] for one in of_families.values()]
+            assert n_alike.tolist() == [len(one) - 1 for one in of_families.values()]
+            assert sum(hidden.values()) + len(at) == len(supported) and hidden["alike"] == n_alike.sum()
         feature = int(report.b[0])
         assert pairs.of(feature, "a").tolist() == np.flatnonzero(report.a == feature).tolist()
         assert pairs.of(feature, "b").tolist() == np.flatnonzero(report.b == feature).tolist()

@@ -13,6 +13,7 @@ import pytest
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.cooccurrence import SORTS
 from precompute.store.histogram import EDGES, N_BINS, pack, unpack
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
@@ -171,8 +172,8 @@ def test_features_at_token_and_patch(made_up: Store) -> None:
     assert {f["id"] for f in got["items"]} == set(sample.feature_e[low:high].tolist()) and got[
         "total"
     ] == high - low
-    shares = [f["share"] for f in got["items"]]
-    assert shares == sorted(shares, reverse=True) and max(shares) <= 1
+    scores = [min(f["share"], 1) * made_up.features.specificity[f["id"], s.TEXT] for f in got["items"]]
+    assert scores == sorted(scores, reverse=True)
     one = made_up.samples.features_at(sample_id, position=text_at, limit=1)
     two = made_up.samples.features_at(sample_id, position=text_at, limit=1, cursor=one["next"])
     assert [one["items"][0], two["items"][0]] == got["items"][:2]
@@ -219,8 +220,13 @@ def test_feature_page(made_up: Store, part: Part) -> None:
 
 
 def test_cooccurrence_pages(made_up: Store) -> None:
-    for sort in ("npmi", "lift", "support"):
-        items = walk(made_up.cooccurrence.list, sort=sort, limit=200, min_support=8)
+    for sort in SORTS:
+        items = walk(made_up.cooccurrence.list, sort=sort, limit=20, min_support=8)
+        concept = made_up.features.concept
+        assert all(i["lift"] >= 1.5 and concept[i["a"]["id"]] != concept[i["b"]["id"]] for i in items)
+        assert all(i["lift_low"] < i["lift"] < i["lift_high"] for i in items)
+        everything = {"limit": 200, "min_support": 8, "min_lift": 0.0, "alike": True}
+        assert len(walk(made_up.cooccurrence.list, sort=sort, **everything)) > len(items)
         assert len({(i["a"]["id"], i["b"]["id"]) for i in items}) == len(items) > 10
         assert [i[sort] for i in items] == sorted((i[sort] for i in items), reverse=True)
         assert all(i["support"] >= 8 for i in items)

@@ -87,10 +87,14 @@ def test_partners_are_the_strongest_pairs(made_up: Store) -> None:
             pairs = made_up.cooccurrence.pairs["text-image"]
             measured = pairs.measured(pairs.of(feature, side))
             other = measured.b if side == "a" else measured.a
-            order = np.lexsort((other, -measured.support, -measured.npmi))
-            order = order[other[order] != feature][:8]
+            order = np.lexsort((other, -measured.support, -measured.lift_low))
+            strong = [i for i in order.tolist() if measured.lift[i] >= 1.5]
+            concept = made_up.features.concept[other[strong]].tolist()
+            own = made_up.features.concept[feature]
+            first = [at for at, one in enumerate(concept) if one not in (*concept[:at], own)]
+            order = np.array([strong[at] for at in first[:8]], int)
             assert [one["id"] for one in partners[name]] == other[order].tolist()
-            assert [one["npmi"] for one in partners[name]] == measured.npmi[order].tolist()
+            assert [one["lift_low"] for one in partners[name]] == measured.lift_low[order].tolist()
             assert [one["lift_shuffled"] for one in partners[name]] == measured.lift_shuffled[order].tolist()
 
 
@@ -114,6 +118,7 @@ def test_a_cursor_belongs_to_its_list_order_filter_and_store(made_up: Store, tmp
         ("samples", {"q": "dog"}, {"q": "cat"}),
         ("cooccurrence", {}, {"kind": "image-image"}),
         ("cooccurrence", {}, {"min_support": 3}),
+        ("cooccurrence", {}, {"alike": True}),
     ]
     for noun, options, changed in lists:
         ask, elsewhere = getattr(made_up, noun).list, getattr(other, noun).list

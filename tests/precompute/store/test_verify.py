@@ -56,7 +56,7 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
         (lambda store: (store / "images/0/4_0.webp").unlink(), "images"),
         (edit("text-image", lambda t: t[:, ::-1].copy(), "cooccurrence"), "pairs"),
-        (edit("text-text", lambda t: np.where(np.arange(6)[:, None] == 4, 0, t), "cooccurrence"), "pairs"),
+        (edit("text-text", lambda t: np.where(np.arange(7)[:, None] == 4, 0, t), "cooccurrence"), "pairs"),
         (edit("neighbours", lambda a: a[1:], "index"), "indices"),
         (edit("mean_direction", lambda a: a[1:], "index"), "indices"),
         (sql("UPDATE families SET n_members = n_members + 1"), "families"),

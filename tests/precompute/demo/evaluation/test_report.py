@@ -21,7 +21,7 @@ def test_a_changed_result_changes_the_page(tmp_path: Path) -> None:
     for path in (ROOT / report.RESULTS).glob("demo-*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     details = json.loads((tmp_path / "demo-store.json").read_text())
-    details["picture_search"]["found"] += 1
+    details["search"]["the word alone"]["found"] -= 1
     (tmp_path / "demo-store.json").write_text(json.dumps(details))
     page = (ROOT / report.PAGE).read_text(encoding="utf-8")
     assert report.rendered_page(page, tmp_path) != page

@@ -1,0 +1,100 @@
+"""Search on the demo's finished store: each of thirty words by itself, in "a WORD", and by the image of a lone thing.
+
+Beside each stands a control that must fail: the answers to the other words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.training.words import ALL_WORDS
+from precompute.live.engine import read_query
+from precompute.live.regions import groups
+from precompute.live.search import maxima, rank
+from precompute.model.mllm import Mllm
+from precompute.sae.sae import SaeV
+from precompute.store.events import SampleEvents
+from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, TEXT
+
+N_FIRST, N_GROUPS = 10, 3
+
+
+class Answer(NamedTuple):
+    """Names of the features that answer a query."""
+
+    first: list[str | None]
+    """Of the first ten features."""
+    grouped: list[str | None]
+    """Of the best feature of each family in the first three groups."""
+
+
+def scene_of_word(word: str) -> Scene:
+    """The first validation scene with nothing in it but this thing, or a shape of this colour."""
+    index = 300_000
+    while True:
+        scene = make_scene("validation", index)
+        index += 1
+        if len(scene.entities) == 1 and word in (scene.entities[0].noun, scene.entities[0].colour):
+            return scene
+
+
+def names(label: str | None, word: str) -> bool:
+    """Is the word one of the label's?"""
+    return word in re.findall(r"[a-z]+", (label or "").lower())
+
+
+def answer(store: Store, mllm: Mllm, sae: SaeV, text: str, image: Image.Image | None) -> Answer:
+    """As the app answers; features too dense are set apart."""
+    one = read_query(mllm, sae, store.manifest, text, [image] if image else [])
+    z_e = np.asarray(one.value_e).astype(np.float64) * 2.0**-store.scale_log2
+    feature_e = np.asarray(one.feature_e).astype(np.int64)
+    events = SampleEvents(np.asarray(one.token_id_t), one.modality_t, one.offset, feature_e, z_e)
+    largest = maxima(one.modality_t, one.offset, feature_e, z_e, store.n_features)
+    ranked = rank(largest, store.features, (IMAGE,) if image else (TEXT,))
+    first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
+    refs = store.features.refs(first)
+    views = [[view.rows, view.cols, list(view.box), view.image] for view in one.views]
+    best = groups(store, events, views, ranked)[:N_GROUPS] if image else []
+    grouped = [family["features"][0]["label"] for group in best for family in group["families"]]
+    return Answer([refs[k]["label"] for k in first], grouped)
+
+
+def compared(labels: dict[str, list[str | None]]) -> dict[str, Any]:
+    """For how many words the names of their answer hold the word; beside it the answers to the other words, shifted
+    each way: mean and most."""
+    words = list(labels)
+
+    def n_named(shift: int) -> int:
+        answers: list[Sequence[str | None]] = [labels[words[(w + shift) % len(words)]] for w in range(len(words))]
+        return sum(any(names(label, word) for label in own) for word, own in zip(words, answers, strict=True))
+
+    others = [n_named(shift) for shift in range(1, len(words))]
+    return {
+        "found": n_named(0),
+        "of": len(words),
+        "shuffled": {"mean_found": round(float(np.mean(others)), 2), "most": max(others)},
+        "missed": [word for word in words if not any(names(label, word) for label in labels[word])],
+    }
+
+
+def measure_search(store: Store, mllm: Mllm, sae: SaeV) -> dict[str, Any]:
+    """Is a feature named with the word among the first ten, or in the first three groups?"""
+    by_image = {word: answer(store, mllm, sae, "", draw(scene_of_word(word))) for word in ALL_WORDS}
+    queries = {
+        "the word alone": {word: answer(store, mllm, sae, word, None).first for word in ALL_WORDS},
+        '"a WORD"': {word: answer(store, mllm, sae, f"a {word}", None).first for word in ALL_WORDS},
+        "an image of a lone thing, first ten features": {word: by_image[word].first for word in ALL_WORDS},
+        "an image of a lone thing, first three groups": {word: by_image[word].grouped for word in ALL_WORDS},
+    }
+    return {
+        "search": {name: compared(labels) for name, labels in queries.items()},
+        "search_labels": {word: by_image[word]._asdict() for word in ALL_WORDS},
+    }
