@@ -30,9 +30,8 @@ from precompute.utils.types import Array
 COSINE, JACCARD = 0.9, 0.7
 """From which two features are near-copies: by their centred directions, or by their samples."""
 SAMPLES_COSINE = 0.7
-"""Centred cosine that features in the same samples must have too: on the demo precision falls from .92 to .76 without,
-as words that always come together ("on a … background"), and features active nearly everywhere, have the same
-samples."""
+"""Centred cosine that features in the same samples must have too: words that always come together ("on a …
+background"), and features active nearly everywhere, have the same samples as well."""
 FEWEST_SAMPLES = 16
 """Of each feature in the modality, or their samples tell nothing."""
 MOST_COPIES = 1024
