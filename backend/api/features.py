@@ -52,8 +52,9 @@ class FeatureQuery(QueryModel):
     """Words in the label or the promoted tokens."""
     has_label: bool | None = None
     """Only features with, or without, a label."""
-    fold: Literal["families"] | None = None
-    """One line for each family: the strongest of its members that match."""
+    fold: Literal["families", "names"] | None = None
+    """One line for each family, or for each family and each first word of a name that passes its test: the strongest
+    of those that match."""
     ids: Annotated[str | None, Query(max_length=6000)] = None
     """Feature numbers, separated by commas."""
     limit: Limit = 50
@@ -63,7 +64,7 @@ class FeatureQuery(QueryModel):
 @router.get("/features", summary="List of features, filtered and sorted")
 def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Page[Feature]:
     ids = None if query.ids is None else parse_numbers(query.ids, "ids")
-    page = store.store.features.list(**{**query.model_dump(), "ids": ids, "fold": query.fold is not None})
+    page = store.store.features.list(**{**query.model_dump(), "ids": ids})
     return Page[Feature].model_validate(page._asdict())
 
 

@@ -25,8 +25,10 @@ from backend.templating import render_for
 router = APIRouter(default_response_class=HTMLResponse)
 
 FEATURE_SORTS = {
+    "evidence": "evidence",
     "agreement": "agreement",
     "agreement_low": "agreement, lower end",
+    "label_score": "name score",
     "pair_lift": "pair lift",
     "pair_lift_low": "pair lift, lower end",
     "pair_lift_alone": "pair lift, text alone",
@@ -86,10 +88,11 @@ FOLDED_HELP = {
 
 
 class FeatureList(FormQuery, FeatureQuery):
-    """As in the API, sorted by lift."""
+    """As in the API, but the features with the most evidence first, and one line for each name."""
 
-    sort: FeatureSort = "lift"
+    sort: FeatureSort = "evidence"
     order: Order = "desc"
+    fold: Literal["families", "names", "none"] = "names"  # type: ignore[assignment]
 
 
 @router.get("/features")
@@ -97,7 +100,8 @@ def features(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]
 ) -> HTMLResponse:
     """The list of features."""
-    page = features_api.get_features(open_store, query.model_copy(update={"limit": LIST_ROWS}))
+    fold = None if query.fold == "none" or query.family is not None else query.fold
+    page = features_api.get_features(open_store, query.model_copy(update={"limit": LIST_ROWS, "fold": fold}))
     return render_for(
         request,
         "features.html",
@@ -105,6 +109,7 @@ def features(
         open_store,
         section="/features",
         page=page,
+        api_query=query.model_dump(exclude_none=True, exclude={"limit", "fold"}) | ({"fold": fold} if fold else {}),
         q={**query.model_dump(), "verdict": query.verdict[0] if query.verdict else None},
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,

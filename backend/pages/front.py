@@ -14,18 +14,24 @@ from backend.deps import StateDep, StoreDep
 from backend.pages.cards import list_flags, previews
 from backend.pages.charts import split
 from backend.schemas.features import Feature
+from backend.stores import OpenStore
 from backend.templating import render_for
 from precompute.sae.reconstruction import sae_warning
 from precompute.store.schema import TESTED_VERDICTS
 
 router = APIRouter(default_response_class=HTMLResponse)
 
+CARDS = 6
+"""Features of a strip."""
+DIFFERS = 0.3
+"""Agreement below which the two sides of a feature differ."""
+
+
 @router.get("/")
 def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
     """The front page of a store."""
     store = get_store_detail(state, open_store)
-    best = FeatureQuery(verdict=["cross-modal"], sort="agreement_low", order="desc", limit=200)
-    strongest = one_of_each(features_api.get_features(open_store, best).items, 12)
+    strips = feature_strips(open_store)
     quality = store.quality
     provenance = [
         ("model", store.model),
@@ -52,9 +58,10 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         verdicts=store.verdicts,
         n_tested=sum(store.verdicts.get(name, 0) for name in TESTED_VERDICTS),
         split=split(store.verdicts),
-        strongest=strongest,
-        previews=previews(request, open_store, [f.id for f in strongest]),
-        n_flagged=sum(flag.count for flag in list_flags(open_store)),
+        strips=strips,
+        previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}, n=2),
+        n_flags=sum(flag.count for flag in list_flags(open_store)),
+        n_flagged=open_store.store.quality.n_flagged,
         provenance=provenance,
         unavailable=state.unavailable,
         sae_warning=sae_warning(quality),
@@ -63,10 +70,46 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
     )
 
 
-def one_of_each(features: list[Feature], n: int) -> list[Feature]:
-    """The first n features with different labels, because features of one thing often have neighbouring ranks."""
-    first = {(f.label or f"#{f.id}"): f for f in reversed(features)}
-    return sorted(first.values(), key=features.index)[:n]
+def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
+    """The features of four kinds that are most worth a look, each with the list that goes on with them."""
+
+    def listed(n: int = CARDS, **query: Any) -> list[Feature]:
+        return features_api.get_features(store, FeatureQuery(fold="names", limit=n, **query)).items
+
+    pairing: list[Any] = ["cross-modal", "weakly-paired"]
+    used = store.store.quality.features_of_reasons
+    flagged = {f.id: f for f in listed(len(used) or 1, ids=",".join(map(str, used)))} if used else {}
+    return [
+        {
+            "name": "Words and images agree",
+            "help": "Cross-modal features with the most evidence: the captions of their strongest images have their "
+            "words, and their names pass a test on other samples.",
+            "features": [f for f in listed(verdict=["cross-modal"], sort="evidence", order="desc") if f.evidence],
+            "more": {"verdict": "cross-modal", "sort": "evidence"},
+        },
+        {
+            "name": "The two sides differ",
+            "help": "They fire on both sides of the same pairs, but the captions of their strongest images do not have "
+            "their words.",
+            "features": [
+                f for f in listed(verdict=pairing, sort="agreement", order="asc")
+                if f.agreement is not None and f.agreement < DIFFERS
+            ],
+            "more": {"verdict": "weakly-paired", "sort": "agreement", "order": "asc"},
+        },
+        {
+            "name": "Tied to a place",
+            "help": "Most of their activation on images lies on one patch, row or column.",
+            "features": [f for f in listed(sort="place_share", order="desc") if f.place],
+            "more": {"sort": "place_share"},
+        },
+        {
+            "name": "Behind the flags",
+            "help": "Named most often in the reasons of flagged pairs.",
+            "features": [flagged[k] for k in used if k in flagged][:CARDS],
+            "more": None,
+        },
+    ]  # fmt: skip
 
 
 def label_source(labels: dict[str, Any]) -> str:

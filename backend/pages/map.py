@@ -29,8 +29,8 @@ COLOURS = {
     "omega": ("ω", "Cross-modal weight ω, if it could be computed"),
     "density": ("density", "Share of tokens that activate it, in the modality where it is denser; log scale"),
 }
-STRONGEST_BY: dict[str, Any] = dict.fromkeys(TESTED_VERDICTS, "pair_lift_low")
-"""Order of the lists under the map; the other verdicts have no pair lift and are sorted by largest activation."""
+STRONGEST_BY: dict[str, Any] = dict.fromkeys(TESTED_VERDICTS, "evidence")
+"""Order of the lists under the map; the other verdicts have no evidence and are sorted by largest activation."""
 MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
 
 

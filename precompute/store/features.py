@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from sqlalchemy import ColumnElement, Select, func, or_, select
@@ -64,8 +64,9 @@ class FeatureFilters(TypedDict, total=False):
     """Words of the label or of the promoted tokens."""
     ids: Iterable[int] | None
     has_label: bool | None
-    fold: bool | None
-    """Of each family only its strongest member among the features that pass the other filters."""
+    fold: Literal["families", "names"] | None
+    """One line a family, or a name, too: of the features of a family, or whose names begin with the same word, only the
+    strongest of those that pass the other filters."""
 
 
 FEWEST = 16
@@ -112,10 +113,11 @@ class Features:
         if "ids" in given:
             given["ids"] = [*given["ids"]]
         tag = core.list_tag("features", sort=sort, order=order, **given)
-        fold = given.pop("fold", False)
+        fold = given.pop("fold", None)
         where = _conditions(given)
-        if fold:
-            where.append(or_(c.family.is_(None), c.id.in_(_strongest(where)) if where else c.id == c.family))
+        if fold is not None:
+            group = _FOLDS[fold]
+            where.append(or_(group.is_(None), c.id.in_(_strongest(group, where)) if where else c.id == group))
         listed = KeysetList(_LIST, c[sort], c.id, where, tag, core.n_features, None if where else core.n_features)
         rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
         return Page([{**r._mapping, "n_members": r.n_members or 1} for r in rows], total, after)
@@ -314,11 +316,17 @@ def _conditions(given: Item) -> list[ColumnElement[bool]]:
     return where
 
 
-def _strongest(where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
-    """Ids of the features that are the strongest in their family of those that pass the filters."""
+_FOLDS: dict[str, ColumnElement[int]] = {
+    "families": s.features.c.family, "names": func.coalesce(s.features.c.namesake, s.features.c.family)
+}  # fmt: skip
+"""What the features of one line have in common: the id of the strongest; null for a feature alone."""
+
+
+def _strongest(group: ColumnElement[int], where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
+    """Ids of the features that are the strongest in their group of those that pass the filters."""
     c = s.features.c
     place = func.row_number().over(
-        partition_by=c.family, order_by=(c.evidence.desc().nulls_last(), c.max_activation.desc(), c.id)
+        partition_by=group, order_by=(c.evidence.desc().nulls_last(), c.max_activation.desc(), c.id)
     )
-    ranked = select(c.id, place.label("place")).where(c.family.is_not(None), *where).subquery()
+    ranked = select(c.id, place.label("place")).where(group.is_not(None), *where).subquery()
     return select(ranked.c.id).where(ranked.c.place == 1)

@@ -8,15 +8,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, and_, select
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import NAMED, Core
-from precompute.store.sql import scalars
+from precompute.store.sql import fetch_plain, scalars
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
+
+N_REASON_FEATURES = 24
 
 
 class Quality:
@@ -36,6 +38,21 @@ class Quality:
         """Each flag with count, threshold, histogram and calibration, as `schema.FLAGS`."""
         rows = {r.name: r for r in self._core.rows(select(s.flags))}
         return [_distribution(rows[name]) for name in s.FLAGS]
+
+    @cached_property
+    def n_flagged(self) -> int:
+        """Number of samples with at least one flag."""
+        above = or_(*(s.samples.c[s.flag_column(flag["name"])] > flag["threshold"] for flag in self.flags))
+        return int(self._core.rows(select(func.count()).select_from(s.samples).where(above))[0][0])
+
+    @cached_property
+    def features_of_reasons(self) -> list[int]:
+        """The features that the reasons of flags name in the most samples, at most `N_REASON_FEATURES`, most first."""
+        query = (
+            "SELECT f.value FROM flag_reasons r, json_each(r.reason, '$.features') f "
+            "GROUP BY f.value ORDER BY count(DISTINCT r.row) DESC, f.value LIMIT ?"
+        )
+        return [int(k) for (k,) in fetch_plain(self._core.engine, query, (N_REASON_FEATURES,))]
 
     def flag(self, name: str) -> Item:
         """One of `flags`. Raises SaevxError where there is no such flag."""

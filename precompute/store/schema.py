@@ -139,6 +139,7 @@ features = Table(
     Column("place", Text),  # "patch R,C", "row R" or "column C", from 0; null where it is tied to none
     Column("place_share", Float),
     Column("family", Integer, ForeignKey("families.id")),
+    Column("namesake", Integer),  # of the features whose names begin with the same word, the one with most evidence
     Column("mean_cosine", Float),
     Column("description", Text),
     Column("evidence", Float),

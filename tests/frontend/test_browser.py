@@ -122,6 +122,17 @@ def test_keys_walk_features_and_panels_fill_the_window(context: BrowserContext) 
     expect(page.locator(".panel.max")).to_have_count(0)
 
 
+def test_counter_examples_are_a_tab_in_the_address(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"/features/{RED}?modality=image")
+    page.get_by_test_id("band-counter").click()
+    expect(page).to_have_url(re.compile("band=counter"))
+    expect(page.get_by_test_id("counter-kind")).to_have_count(2)
+    page.get_by_test_id("modality-text").click()
+    expect(page).to_have_url(re.compile("modality=text"))
+    assert "band=counter" in page.url
+
+
 def test_keys_walk_the_list_one_came_from(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/features?verdict=cross-modal&sort=lift")

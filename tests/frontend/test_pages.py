@@ -21,7 +21,7 @@ from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
 CONTENT = {
-    "/": ["totals", "rejected", "strongest", "feature-card", "provenance", "front-search"],
+    "/": ["totals", "rejected", "strip", "feature-card", "provenance", "front-search"],
     "/features": ["feature-table", "feature-row", "filters", "next-page"],
     "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
     f"/map?q=red&feature={RED}&colour=omega&hide=rare": ["found", "chosen", "map-strongest"],
@@ -96,7 +96,7 @@ def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestCli
 
 
 def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> None:
-    page = client.get("/features?q=red&sort=id&order=asc").text
+    page = client.get("/features?q=red&sort=id&order=asc&fold=none").text
     rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', page)
     expected = client.get(f"/api/v1/features?q=red&sort=id&order=asc&limit={LIST_ROWS}").json()["items"]
     assert rows == [str(one["id"]) for one in expected]
@@ -109,13 +109,30 @@ def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> N
 
 
 def test_families_are_folded_by_the_address(client: TestClient) -> None:
-    every, folded = (client.get(f"/features?q=red&sort=id&order=asc{fold}").text for fold in ("", "&fold=families"))
+    address = "/features?q=red&sort=id&order=asc&fold="
+    every, folded = (client.get(f"{address}{fold}").text for fold in ("none", "families"))
     n_every, n_folded = (page.count('data-testid="feature-row"') for page in (every, folded))
     assert n_folded < n_every and 'data-testid="fold"' in every
     assert "fold=families" in folded.split('data-testid="feature-table"')[1]  # a new order keeps it
     family = re.search(r'href="([^"]*family=\d+)" data-testid="family-link"', folded)
     assert family is not None
     assert client.get(family[1].replace("&amp;", "&")).text.count('data-testid="feature-row"') > 1
+
+
+def test_the_list_begins_with_one_line_for_each_name_most_evidence_first(client: TestClient) -> None:
+    rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', client.get("/features").text)
+    query = "sort=evidence&order=desc&fold=names"
+    items = client.get(f"/api/v1/features?{query}&limit={LIST_ROWS}").json()["items"]
+    assert rows == [str(one["id"]) for one in items]
+    names = [one["label"].split(",")[0] for one in items if (one["label_score"] or 0) >= 0.6]
+    assert len(names) == len(set(names)) > 10
+    assert f"/api/v1/features?{query}" in client.get("/features").text.replace("&amp;", "&")
+
+
+def test_the_front_page_counts_flagged_pairs_once(client: TestClient) -> None:
+    page, flags = client.get("/").text, client.get("/api/v1/flags").json()["items"]
+    flagged = {s["sample_id"] for s in client.get("/api/v1/samples?limit=500").json()["items"] if s["flags"]}
+    assert f"{len(flagged):,} flagged pairs, {sum(flag['count'] for flag in flags):,} flags" in page
 
 
 def test_the_lens_shows_raw_logits_by_the_address_and_says_where_it_says_nothing(client: TestClient) -> None:

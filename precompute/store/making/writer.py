@@ -174,7 +174,23 @@ def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
     group = load_step(data.part, "families")["family"]
     families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
     mean_cosine = load_step(data.part, "index")["mean_cosine"]
-    return {**figures, "evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}, families
+    own = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
+    return {**figures, **own, "namesake": namesakes(data, evidence)}, families
+
+
+def namesakes(data: Collected, evidence: Array) -> Array:
+    """float64 [F]: of the features whose names begin with the same word and pass their test, the one with the most
+    evidence; NaN for a feature alone, and where a name fails.
+
+    Args:
+        evidence: float64 [F], NaN where unknown.
+    """
+    score = load_step(data.part, "label")["score"]
+    names = [bare_name(label or "").partition(",")[0].lower() for label in load_json(data.part, "label")]
+    own = [name if good else k for k, (name, good) in enumerate(zip(names, score >= s.GOOD_NAME, strict=True))]
+    number: dict[str | int, int] = {}
+    group = np.array([number.setdefault(one, len(number)) for one in own], np.int64)
+    return number_families(group, evidence, data.accum["max"].max(1).astype(np.float64)).of_f
 
 
 def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Array]) -> Iterator[RowChunk]:
@@ -200,7 +216,7 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
             for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
         },
     }
-    for name in (*s.PAIR_FIELDS, "place_share", "family", "mean_cosine", "evidence"):
+    for name in (*s.PAIR_FIELDS, "place_share", "family", "namesake", "mean_cosine", "evidence"):
         columns[name] = weigh.get(name, np.full(data.n_features, np.nan))  # not every store has texts alone
     descriptions = load_json(data.part, "description")
     for chunk in _chunks(data.n_features):

@@ -137,7 +137,7 @@ def test_folding_shows_the_strongest_that_matches(made_up: Store, filters: dict[
         strongest.setdefault(one["family"] if one["family"] is not None else f"alone {one['id']}", one)
     folded, cursor = [], None
     while True:
-        page = made_up.features.list(sort="lift", order="desc", fold=True, limit=7, cursor=cursor, **filters)
+        page = made_up.features.list(sort="lift", order="desc", fold="families", limit=7, cursor=cursor, **filters)
         assert page.total == len(strongest) < len(every)
         folded += page.items
         if (cursor := page.next) is None:
