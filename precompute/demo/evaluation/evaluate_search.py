@@ -23,6 +23,7 @@ from precompute.sae.sae import SaeV
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
+from precompute.utils.text import bare_name
 
 N_FIRST, N_GROUPS = 10, 3
 
@@ -47,8 +48,8 @@ def scene_of_word(word: str) -> Scene:
 
 
 def names(label: str | None, word: str) -> bool:
-    """Is the word one of the label's?"""
-    return word in re.findall(r"[a-z]+", (label or "").lower())
+    """Is the word one of the label's? One in brackets only tells it from its like."""
+    return word in re.findall(r"[a-z]+", bare_name(label or "").lower())
 
 
 def answer(store: Store, mllm: Mllm, sae: SaeV, text: str, image: Image.Image | None) -> Answer:

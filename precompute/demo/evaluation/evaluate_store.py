@@ -21,6 +21,7 @@ from sqlalchemy import func, select
 from precompute.demo.dataset import PLANTED, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
 from precompute.demo.evaluation.evaluate_families import Truth, family_figures, read_scenes
+from precompute.demo.evaluation.evaluate_names import names
 from precompute.demo.evaluation.evaluate_search import measure_search
 from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import make_scene
@@ -52,7 +53,7 @@ class StoreEvaluation(CommandOptions):
     out: Path = Path("docs/results/demo-store.json")
     """File for the figures."""
     only: Texts = Field(default_factory=list)
-    """Parts to measure again: planted, exchanged, search, headline, families; default: all."""
+    """Parts to measure again: planted, names, exchanged, search, headline, families; default: all."""
     n_validation: Count = 150
     """Validation scenes for the headline score."""
     n_held_out: Count = 400
@@ -218,6 +219,7 @@ def main() -> None:
     results = Results(o.out, "precompute.demo.evaluation.evaluate_store", o, {"demo", "out", "only"}, o.only)
     results.figures["about"]["content_id"] = store.manifest["content_id"]
     results.measure("planted", lambda: planted(store, o))
+    results.measure("names", lambda: names(store))
     results.measure("exchanged", lambda: exchanged(store, o))
     if not results.wants("search", "headline", "families"):
         return

@@ -92,6 +92,7 @@ def store_part(s: dict[str, Any]) -> str:
         for name, v in (("as they are", s["shuffled_images"]["true"]),
                         ("exchanged", s["shuffled_images"]["images_exchanged"]))
     ]  # fmt: skip
+    measured_names = [names_part(s["names"])] if "names" in s else []
     search = [
         (query, f"**{f['found']} of {f['of']}**", f"{f['shuffled']['mean_found']:g}, {f['shuffled']['most']}",
          ", ".join(f["missed"]) or "–")
@@ -107,6 +108,7 @@ def store_part(s: dict[str, Any]) -> str:
             "The same pass with the images exchanged among the pairs (`--shuffle-images`), a control that ought to "
             "fail and does not (docs/method.md says why):",
             table(("images", "`cross-modal` of the tested", "mean `same_sample_rate`"), control),
+            *measured_names,
             "Search by each of the thirty words: a feature named with the word is among the first ten or, as the best "
             "of its family, in the first three groups (goal: ≥ 27 of 30). The control: the answers to other words.",
             table(("query", "found", "other words' answers: mean, most", "not found"), search),
@@ -136,6 +138,23 @@ def families_part(f: dict[str, Any]) -> str:
         "than half of their ten are among the ten that most features promote); the lens is informative for "
         f"{d['informative_lens']:.3f}.",
     ))  # fmt: skip
+
+
+def names_part(names: dict[str, Any]) -> str:
+    """Names of features against captions and against the scenes."""
+    rows = [
+        (verdict, of["n"], f"{of['captions']:.2f}", f"{of['truth']:.2f}", f"{of['shown']:.2f}")
+        for verdict, of in names["by_verdict"].items()
+    ]
+    first = names["first_lines"]
+    head = ("features", "number", "name ≥ .7 on captions", "on the true words", "name shown (≥ .6)")
+    return (
+        "Names of features, scored on samples that chose none: the share whose name reaches balanced accuracy .7 by "
+        "the captions, and by what the scenes really hold (nouns, colours, the background; other words count as "
+        f"failed).\n\n{table(head, rows)}\n\n"
+        f"Of the first {first['lines']} lines of the list of features, **{first['true']}** name different things that "
+        "at least .7 of the feature's 16 strongest images hold (goal: ≥ 22)."
+    )
 
 
 def render(results: Path = RESULTS) -> str:

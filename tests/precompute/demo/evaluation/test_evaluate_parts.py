@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from precompute.demo.evaluation.evaluate_model import colour_hits, object_hits, redrawn_hits
+from precompute.demo.evaluation.evaluate_names import first_lines, name_words, true_trial
 from precompute.demo.evaluation.evaluate_steering import lone_scenes
 from precompute.demo.evaluation.evaluate_store import weighed
 from precompute.demo.evaluation.steered_replies import Job, Worth, replies, worth
@@ -24,6 +25,7 @@ from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
 from tests.helpers.stores import walk
+from tests.helpers.synthetic import word_feature
 
 BOX = (0, 0, 64, 64)
 
@@ -119,3 +121,18 @@ def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     assert all(sum(of) == len(tested) for of in report["counts"].values())
     assert report["quantiles"]["omega"]["median"] > report["quantiles"]["omega_baseline"]["median"]
     store.close()
+
+
+def test_names_are_held_against_what_the_scenes_hold(made_up: Store) -> None:
+    """Planted words are true of their own scenes, and of none once the scenes are others."""
+    rows = walk(made_up.samples.list, limit=100)
+    truth = [set(made_up.samples.get(one["sample_id"])["extra"]["drawn"]) for one in rows]
+    words = {word: i for i, word in enumerate(sorted(set().union(*truth)))}
+    trial = true_trial(made_up, np.arange(len(rows)), truth, words)
+    wrong = true_trial(made_up, np.arange(len(rows)), truth[7:] + truth[:7], words)
+    dog = np.array([word_feature("dog") + 2])
+    assert trial.accuracy(dog, [[words["dog"]]])[0] > 0.95
+    assert wrong.accuracy(dog, [[words["dog"]]])[0] < 0.7
+    assert first_lines(made_up, truth)["true"] > 5
+    assert first_lines(made_up, [set[str]()] * len(rows))["true"] == 0
+    assert name_words("token “dog”") == ["dog"] and name_words("red, dog (boat)") == ["red", "dog"]

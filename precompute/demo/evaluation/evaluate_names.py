@@ -1,0 +1,91 @@
+"""Names of features, tested on captions and on what the scenes really hold; part `names` of evaluate_store."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sqlalchemy import select
+
+from precompute.steps.names.trial import Trial, halves
+from precompute.store.reader import Store
+from precompute.store.schema import GOOD_NAME, IMAGE, OFF, ON, TEXT, features, samples
+from precompute.store.sql import fetch
+from precompute.utils.text import bare_name, words_of
+from precompute.utils.types import Array
+
+HOLDS = 0.7
+"""Score from which a name is counted, and share of a feature's strongest images that must hold the thing."""
+N_LINES, N_IMAGES = 24, 16
+
+
+def true_words(extra: dict[str, Any]) -> set[str]:
+    """The nouns and colours of a scene, and its background's colour."""
+    entities = extra["entities"]
+    return {word for e in entities for word in (e["noun"], e["colour"]) if word} | {extra["background"]}
+
+
+def names(store: Store) -> dict[str, Any]:
+    """Share of the live features whose name tells their samples from others, by the captions and by the true words of
+    the scenes, on samples that chose no name; and how many of the first lines of the list truly name different
+    things."""
+    rows = fetch(store.engine, select(samples.c.sample_id, samples.c.extra).order_by(samples.c.row))
+    truth = [true_words(row.extra) for row in rows]
+    c = features.c
+    of = fetch(store.engine, select(c.id, c.label, c.label_score, c.verdict, c.p999).order_by(c.id))
+    scoring = halves([row.sample_id for row in rows]).scoring
+    vocabulary = {word: i for i, word in enumerate(sorted(set().union(*truth)))}
+    trial = true_trial(store, scoring, [truth[row] for row in scoring.tolist()], vocabulary)
+    words = [[vocabulary[word] for word in name_words(f.label) if word in vocabulary] for f in of]
+    true_score = trial.accuracy(np.arange(len(of)), words)
+    score = np.array([np.nan if f.label_score is None else f.label_score for f in of])
+    verdict = np.array([f.verdict for f in of])
+    shares = {
+        name: {"n": int(own.sum()), "captions": share(score[own]), "truth": share(true_score[own]),
+               "shown": float((score[own] >= GOOD_NAME).mean())}
+        for name, own in (("alive", verdict != "dead"), *((v, verdict == v) for v in sorted(set(verdict) - {"dead"})))
+    }  # fmt: skip
+    return {"names": {"by_verdict": shares, "first_lines": first_lines(store, truth)}}
+
+
+def share(score: Array) -> float:
+    """Share of the scores, float64 [n], that are at least `HOLDS`; none is not."""
+    return float((score >= HOLDS).mean())
+
+
+def name_words(label: str | None) -> list[str]:
+    """The words by which a name is tested: of `token “dog”` the quoted one."""
+    bare = bare_name(label or "")
+    quoted = re.search("“(.*)”", bare)
+    return words_of(quoted[1] if quoted else bare)
+
+
+def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dict[str, int]) -> Trial:
+    """The test of names on these rows, int64 [n], with the true words of each in place of its caption."""
+    p999 = store.features.table["p999"]
+    largest = np.zeros((len(rows), store.n_features))
+    for i, row in enumerate(rows.tolist()):
+        sample = store.events.of(row)
+        own = np.repeat(np.isin(sample.modality_t, (TEXT, IMAGE)), np.diff(sample.offset_t))
+        np.maximum.at(largest[i], sample.feature_e[own], sample.z_e[own])
+    holds = np.zeros((len(rows), len(vocabulary)), np.int32)
+    for i, words in enumerate(truth):
+        holds[i, [vocabulary[word] for word in words]] = 1
+    on, counted = (csr_matrix((largest > share * np.nan_to_num(p999, nan=np.inf)).T) for share in (ON, OFF))
+    return Trial(on, counted, csr_matrix(holds))
+
+
+def first_lines(store: Store, truth: list[set[str]]) -> dict[str, Any]:
+    """Of the first lines of the list of features the names, and how many different ones are true: most of the feature's
+    strongest images hold the thing."""
+    lines = store.features.list(sort="evidence", order="desc", fold="names", limit=N_LINES).items
+    strongest = store.examples.strongest([line["id"] for line in lines], "image", N_IMAGES)
+    row_of = {row.sample_id: row.row for row in fetch(store.engine, select(samples.c.sample_id, samples.c.row))}
+    named: dict[str, bool] = {}
+    for line in lines:
+        word = (name_words(line["label"]) or [""])[0]
+        holding = [word in truth[row_of[one["sample_id"]]] for one in strongest[line["id"]]]
+        named.setdefault(word, bool(holding) and float(np.mean(holding)) >= HOLDS)
+    return {"lines": len(lines), "distinct": len(named), "true": sum(named.values()), "names": list(named)}
