@@ -316,9 +316,7 @@ def _conditions(given: Item) -> list[ColumnElement[bool]]:
     return where
 
 
-_FOLDS: dict[str, ColumnElement[int]] = {
-    "families": s.features.c.family, "names": func.coalesce(s.features.c.namesake, s.features.c.family)
-}  # fmt: skip
+_FOLDS: Any = {"families": s.features.c.family, "names": func.coalesce(s.features.c.namesake, s.features.c.family)}
 """What the features of one line have in common: the id of the strongest; null for a feature alone."""
 
 

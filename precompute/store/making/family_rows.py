@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from precompute.store.making.unfinished import Collected, load_json, load_step
+from precompute.store.schema import GOOD_NAME
+from precompute.utils.text import bare_name
 from precompute.utils.types import Array
 
 
@@ -37,3 +40,30 @@ def number_families(group_f: Array, evidence_f: Array, largest_f: Array) -> Fami
     of_f[order] = strongest[np.searchsorted(group, group_f[order])]
     rising = np.argsort(strongest)
     return Families(of_f, strongest[rising], size_f[strongest][rising])
+
+
+def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
+    """What the steps know of features, each [F], with `evidence` and `family`; and the families."""
+    weigh, label = load_step(data.part, "weigh"), load_step(data.part, "label")
+    figures = {**weigh, **label}
+    evidence = figures["agreement_low"] * figures["score"]
+    group = load_step(data.part, "families")["family"]
+    families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
+    mean_cosine = load_step(data.part, "index")["mean_cosine"]
+    own = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
+    return {**figures, **own, "namesake": namesakes(data, evidence)}, families
+
+
+def namesakes(data: Collected, evidence: Array) -> Array:
+    """float64 [F]: of the features whose names begin with the same word and pass their test, the one with the most
+    evidence; NaN for a feature alone, and where a name fails.
+
+    Args:
+        evidence: float64 [F], NaN where unknown.
+    """
+    score = load_step(data.part, "label")["score"]
+    names = [bare_name(label or "").partition(",")[0].lower() for label in load_json(data.part, "label")]
+    own = [name if good else k for k, (name, good) in enumerate(zip(names, score >= GOOD_NAME, strict=True))]
+    number: dict[str | int, int] = {}
+    group = np.array([number.setdefault(one, len(number)) for one in own], np.int64)
+    return number_families(group, evidence, data.accum["max"].max(1).astype(np.float64)).of_f

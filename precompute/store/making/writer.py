@@ -23,7 +23,7 @@ from precompute.store import cooccurrence
 from precompute.store import schema as s
 from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
-from precompute.store.making.family_rows import Families, number_families
+from precompute.store.making.family_rows import Families, evidence_and_families
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.sql import indexed_words
 from precompute.utils.files import TEMPORARY, write_json
@@ -164,33 +164,6 @@ def _plain(values: Array) -> list[Any]:
 def _chunks(n: int) -> Iterator[slice]:
     """Slices of some thousand that cover `n` rows."""
     return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
-
-
-def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
-    """What the steps know of features, each [F], with `evidence` and `family`; and the families."""
-    weigh, label = load_step(data.part, "weigh"), load_step(data.part, "label")
-    figures = {**weigh, **label}
-    evidence = figures["agreement_low"] * figures["score"]
-    group = load_step(data.part, "families")["family"]
-    families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
-    mean_cosine = load_step(data.part, "index")["mean_cosine"]
-    own = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
-    return {**figures, **own, "namesake": namesakes(data, evidence)}, families
-
-
-def namesakes(data: Collected, evidence: Array) -> Array:
-    """float64 [F]: of the features whose names begin with the same word and pass their test, the one with the most
-    evidence; NaN for a feature alone, and where a name fails.
-
-    Args:
-        evidence: float64 [F], NaN where unknown.
-    """
-    score = load_step(data.part, "label")["score"]
-    names = [bare_name(label or "").partition(",")[0].lower() for label in load_json(data.part, "label")]
-    own = [name if good else k for k, (name, good) in enumerate(zip(names, score >= s.GOOD_NAME, strict=True))]
-    number: dict[str | int, int] = {}
-    group = np.array([number.setdefault(one, len(number)) for one in own], np.int64)
-    return number_families(group, evidence, data.accum["max"].max(1).astype(np.float64)).of_f
 
 
 def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Array]) -> Iterator[RowChunk]:
