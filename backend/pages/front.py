@@ -17,7 +17,7 @@ from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from backend.templating import render_for
 from precompute.sae.reconstruction import sae_warning
-from precompute.store.schema import TESTED_VERDICTS
+from precompute.store.schema import PLACES, TESTED_VERDICTS
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -76,7 +76,6 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
     def listed(n: int = CARDS, **query: Any) -> list[Feature]:
         return features_api.get_features(store, FeatureQuery(fold="names", limit=n, **query)).items
 
-    pairing: list[Any] = ["cross-modal", "weakly-paired"]
     used = store.store.quality.features_of_reasons
     flagged = {f.id: f for f in listed(len(used) or 1, ids=",".join(map(str, used)))} if used else {}
     return [
@@ -92,15 +91,17 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "help": "They fire on both sides of the same pairs, but the captions of their strongest images do not have "
             "their words.",
             "features": [
-                f for f in listed(verdict=pairing, sort="agreement", order="asc")
+                f for f in listed(verdict=["cross-modal"], sort="agreement", order="asc")
                 if f.agreement is not None and f.agreement < DIFFERS
             ],
-            "more": {"verdict": "weakly-paired", "sort": "agreement", "order": "asc"},
+            "more": {"verdict": "cross-modal", "sort": "agreement", "order": "asc"},
         },
         {
             "name": "Tied to a place",
             "help": "Most of their activation on images lies on one patch, row or column.",
-            "features": [f for f in listed(sort="place_share", order="desc") if f.place],
+            "features": [
+                f for kind in PLACES for f in listed(CARDS // 3, place=kind, sort="place_share", order="desc")
+            ],
             "more": {"sort": "place_share"},
         },
         {
