@@ -74,7 +74,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
     """The features of four kinds that are most worth a look, each with the list that goes on with them."""
 
     def listed(n: int = CARDS, **query: Any) -> list[Feature]:
-        return features_api.get_features(store, FeatureQuery(fold="names", limit=n, **query)).items
+        return features_api.get_features(store, FeatureQuery(**{"fold": "names", "limit": n, **query})).items
 
     used = store.store.quality.features_of_reasons
     flagged = {f.id: f for f in listed(len(used) or 1, ids=",".join(map(str, used)))} if used else {}
@@ -91,10 +91,11 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "help": "They fire on both sides of the same pairs, but the captions of their strongest images do not have "
             "their words.",
             "features": [
-                f for f in listed(verdict=["cross-modal"], sort="agreement", order="asc")
+                # One line a name would show the features of that name whose sides agree.
+                f for f in listed(verdict=["cross-modal"], sort="agreement", order="asc", fold="families")
                 if f.agreement is not None and f.agreement < DIFFERS
             ],
-            "more": {"verdict": "cross-modal", "sort": "agreement", "order": "asc"},
+            "more": {"verdict": "cross-modal", "sort": "agreement", "order": "asc", "fold": "families"},
         },
         {
             "name": "Tied to a place",

@@ -93,7 +93,8 @@ def test_function_words_never_name_a_feature_that_fires_on_images(part: Part) ->
     verdict = load_step(part.path, "weigh")["verdict"]
     for k, name in enumerate(load_json(part.path, "label")):
         if name is not None and VERDICTS[verdict[k]] not in ("text-only", "mostly-text"):
-            assert not barred & set(name.replace("“", " ").replace("”", " ").replace(",", " ").split()), name
+            own = name.partition("“")[2] or name  # with “dog”
+            assert not barred & set(own.replace("”", " ").replace(",", " ").split()), name
     the = words.id_of["the"]
     row = next(i for i, record in enumerate(data.samples) if "the" in record["text"].split())
     position = next(t for t in range(500) if data.token(row, t).strip() == "the")
