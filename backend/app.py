@@ -12,7 +12,20 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
-from backend.api import cooccurrence, families, features, health, quality, rejected, sae, samples, search, steer, stores
+from backend.api import (
+    controls,
+    cooccurrence,
+    families,
+    features,
+    health,
+    quality,
+    rejected,
+    sae,
+    samples,
+    search,
+    steer,
+    stores,
+)
 from backend.api import map as map_api
 from backend.deps import VERSION
 from backend.live.model_worker import Live
@@ -42,7 +55,7 @@ MODULES = ("htm",)
 """Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
-    stores, rejected, sae, features, families, map_api, samples, quality, cooccurrence, search,
+    stores, controls, rejected, sae, features, families, map_api, samples, quality, cooccurrence, search,
     steer,
 )  # fmt: skip
 PAGES = (

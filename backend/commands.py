@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
 
 from backend.settings import ServerOptions
-from precompute.cli import CLI_CONFIG, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
+from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError, checkout_only
 from precompute.utils.command_line import CommandOptions, Paths, from_environment
 from precompute.utils.ownership import exclusive
@@ -134,6 +134,7 @@ class Saevx(BaseSettings):
     evaluate: CliSubCommand[Evaluate] = Field(description="Measure an SAE inside a model.")
     precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
+    controls: CliSubCommand[Controls] = Field(description="Measure how much of a verdict would be there by chance.")
     score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each image.")

@@ -1,5 +1,5 @@
-"""The offline commands `saevx train`, `evaluate`, `precompute`, `score`, `filter`, `patches` and `verify`;
-backend/cli.py puts them beside the server's."""
+"""The offline commands `saevx train`, `evaluate`, `precompute`, `controls`, `score`, `filter`, `patches` and
+`verify`; backend/cli.py puts them beside the server's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from precompute.errors import SaevxError, Terminated, first_line
+from precompute.options.controls import ControlsOptions
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import PrecomputeOptions
@@ -78,6 +79,15 @@ class Evaluate(EvaluateOptions):
             except OSError:
                 sys.stdout.write(text)  # rather than lose the work of hours
                 raise
+
+
+class Controls(ControlsOptions):
+    """Measure how many features would be cross-modal by chance: captions exchanged, random directions, text alone."""
+
+    def cli_cmd(self) -> None:
+        from precompute.controls.run import controls
+
+        print(controls(self))
 
 
 class Verify(CommandOptions):

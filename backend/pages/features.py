@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
+from backend.api.controls import get_controls
 from backend.api.features import ExampleQuery, FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
@@ -114,6 +115,7 @@ def features(
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
         verdicts=get_store_detail(state, open_store).verdicts,
+        controls=get_controls(open_store),
         previews=previews(request, open_store, [f.id for f in page.items]),
     )
 

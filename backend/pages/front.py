@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
+from backend.api.controls import get_controls
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
@@ -58,6 +59,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         verdicts=store.verdicts,
         n_tested=sum(store.verdicts.get(name, 0) for name in TESTED_VERDICTS),
         split=split(store.verdicts),
+        controls=get_controls(open_store),
         strips=strips,
         previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}, n=2),
         n_flags=sum(flag.count for flag in list_flags(open_store)),

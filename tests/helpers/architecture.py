@@ -27,6 +27,7 @@ FLOORS = {
     "precompute.scoring": "scores, flags and their reasons",
     "precompute.patches": "saevx patches",
     "precompute.steps": "the steps after the pass: the words of --only",
+    "precompute.controls": "saevx controls",
     "precompute.estimate": "time, memory and bytes of --dry-run",
     "precompute.pipeline": "order of the steps, manifest",
     "precompute.demo": "the demo's model, SAE-V and data",

@@ -1,0 +1,1 @@
+"""`saevx controls`: the test behind `cross-modal` where there is nothing to find."""

@@ -1,0 +1,154 @@
+"""`saevx controls`: pass rates of the test behind `cross-modal` where it ought to fail (METHOD, *Pair evidence*)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from precompute.controls.random_directions import random_directions
+from precompute.controls.sides import Sides
+from precompute.errors import SaevxError
+from precompute.options.controls import ControlsOptions
+from precompute.steps.cooccur import MAX_SAMPLES
+from precompute.steps.evidence.pairs import MIN_LIFT, Evidence, can_be_tested, measured
+from precompute.store.controls import controls_path
+from precompute.store.reader import Store
+from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
+from precompute.store.sql import fetch_plain
+from precompute.utils.files import check_file, write_json
+from precompute.utils.progress import say
+from precompute.utils.provenance import code_version
+from precompute.utils.stats import wilson
+from precompute.utils.types import Array
+
+TIME_LIMIT_S = 600.0
+"""For a query of the whole table of features."""
+DERANGEMENTS = {"name": "derangements", "title": "captions exchanged"}
+DIRECTIONS = {"name": "random-directions", "title": "random directions"}
+TEXT_ALONE = {"name": "text-alone", "title": "text without its image"}
+
+
+def controls(options: ControlsOptions) -> Path:
+    """Compute the controls of a finished store and write them. Returns the file.
+
+    Raises:
+        SaevxError: no store, or one without pairs of text and image.
+    """
+    o, out = options, options.out or controls_path(options.store)
+    check_file(out)
+    store = Store.open(o.store, TIME_LIMIT_S)
+    try:
+        columns = feature_columns(store)
+        rows = [derangements(store, o, columns["lift_low"]), directions(store, o), text_alone(columns)]
+        tested = int(np.isfinite(columns["pair_p"]).sum())
+        cross_modal = int((columns["verdict"] == "cross-modal").sum())
+        result = {
+            "store": store.manifest["name"], "content_id": store.manifest["content_id"], "seed": o.seed,
+            "code_version": code_version(),
+            "cross_modal": share_of(cross_modal, tested),
+            "controls": rows,
+        }  # fmt: skip
+    finally:
+        store.close()
+    write_json(out, result)
+    say(f"cross-modal: {in_words(result['cross_modal'])}")
+    for row in rows:
+        say(f"{row['name']}: {in_words(row) if row['tested'] else 'left out'}. {row['note']}")
+    return out
+
+
+def in_words(row: dict[str, Any]) -> str:
+    return f"{100 * row['share']:.1f} % of {row['tested']} tested" if row["tested"] else "none could be tested"
+
+
+def share_of(passed: int, tested: int) -> dict[str, Any]:
+    """How many pass, with Wilson's interval of the share; nulls where none could be tested."""
+    if not tested:
+        return {"tested": 0, "passed": 0, "share": None, "low": None, "high": None}
+    low, high = wilson(passed, tested)
+    return {"tested": tested, "passed": passed, "share": passed / tested, "low": low, "high": high}
+
+
+def feature_columns(store: Store) -> dict[str, Array]:
+    """Of every feature what the store says: float64 [F] with NaN for null, `verdict` str [F]."""
+    names = ("verdict", "lift_low", "pair_p", "pair_lift_alone", "pair_p_alone")
+    rows = fetch_plain(store.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
+    verdict, *values = zip(*rows, strict=True)
+    return {"verdict": np.array(verdict)} | {
+        name: np.array(column, dtype=np.float64) for name, column in zip(names[1:], values, strict=True)
+    }
+
+
+def passes(evidence: Evidence, lift_low: Array) -> Array:
+    """bool [F]: all that `cross-modal` asks for but the text alone.
+
+    Args:
+        lift_low: float64 [F], lower end of ω's lift.
+    """
+    return evidence.strong & ~(lift_low <= 0)
+
+
+def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str, Any]:
+    """The captions exchanged among the pairs of one stratum, again and again."""
+    sides = Sides.read(store, MAX_SAMPLES)
+    counts = sides.counts()
+    tested = can_be_tested(counts)
+    own = passes(measured(counts, tested), lift_low)
+    rng = np.random.default_rng(o.seed)
+    draws = [
+        int(passes(measured(sides.counts(sides.exchanged(rng)), tested), lift_low).sum()) for _ in range(o.derangements)
+    ]
+    n = int(tested.sum())
+    kept = "all activations" if store.events.kept_rows is None else f"the {KEPT_MAXIMA} largest maxima of each side"
+    note = (
+        f"Captions exchanged among pairs of one caption length, {o.derangements} times, without the condition on the "
+        f"text alone; read from {kept} of {len(sides.row)} pairs."
+    )
+    return {
+        **DERANGEMENTS, "tested": n, "passed": float(np.mean(draws)),
+        **{key: float(value) / n if n else None
+           for key, value in (("share", np.mean(draws)), ("low", min(draws)), ("high", max(draws)))},
+        "own": float(own.sum()) / n if n else None, "draws": draws, "note": note,
+    }  # fmt: skip
+
+
+def directions(store: Store, o: ControlsOptions) -> dict[str, Any]:
+    """Random directions of h, each on as many texts and images as a feature of the store."""
+    left_out = {**DIRECTIONS, **share_of(0, 0), "own": None}
+    if not o.random_directions:
+        return {**left_out, "note": "Left out by --no-random-directions."}
+    try:
+        found = random_directions(store, o)
+    except SaevxError as error:
+        return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
+    n = len(found.of_features.strong)
+    note = (
+        "Random directions of the same residual stream, each on as many texts and images as one of the features; on "
+        f"{found.n_pairs} pairs, without the conditions on ω's lift and on the text alone."
+    )
+    return {
+        **DIRECTIONS, **share_of(int(found.of_directions.strong.sum()), n),
+        "own": float(found.of_features.strong.sum()) / n if n else None, "note": note,
+    }  # fmt: skip
+
+
+def text_alone(columns: dict[str, Array]) -> dict[str, Any]:
+    """Features that pass with their text run without its image."""
+    p = columns["pair_p_alone"]
+    tested = np.isfinite(p)
+    if not tested.any():
+        none = "No feature could be tested, or the store was made with --no-text-alone."
+        return {**TEXT_ALONE, **share_of(0, 0), "own": None, "note": none}
+    beyond = np.zeros(len(p), bool)
+    beyond[tested] = stats.false_discovery_control(p[tested]) <= FALSE_DISCOVERY
+    # A dense feature passes by its φ, which the store does not keep; its verdict says whether it did.
+    passed = beyond & (np.nan_to_num(columns["pair_lift_alone"]) >= MIN_LIFT) | (columns["verdict"] == "cross-modal")
+    with_image = np.isin(columns["verdict"], ("cross-modal", "in-context"))
+    note = "Texts run without their images: what is lost is what attention carried over from the image."
+    return {
+        **TEXT_ALONE, **share_of(int(passed.sum()), int(tested.sum())),
+        "own": float(with_image.sum() / tested.sum()), "note": note,
+    }  # fmt: skip

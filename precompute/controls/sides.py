@@ -1,0 +1,101 @@
+"""Which features are above δ on the text and on the image of each pair, read from a finished store."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from precompute.errors import SaevxError
+from precompute.steps.cooccur import chosen_rows
+from precompute.steps.evidence.pairs import Counts, counted, strata, thresholds
+from precompute.store.histogram import unpack
+from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, TEXT
+from precompute.store.sql import fetch_plain
+from precompute.utils.progress import progress_bar
+from precompute.utils.ragged import offsets
+from precompute.utils.stats import derangement
+from precompute.utils.types import Array
+
+
+class Sides(NamedTuple):
+    """Pairs of a store, and what fires on either side of each."""
+
+    row: Array
+    """int64 [n], ascending."""
+    stratum: Array
+    """int64 [n]: pairs whose captions are of about one length."""
+    text: csr_matrix
+    """bool [n, F]: above δ on the text."""
+    image: csr_matrix
+    """bool [n, F]: above δ on the image."""
+
+    @classmethod
+    def read(cls, store: Store, limit: int) -> Self:
+        """At most `limit` pairs, those with the smallest SHA-256 of the sample id.
+
+        Raises:
+            SaevxError: the store has no pairs.
+        """
+        rows = fetch_plain(store.engine, "SELECT row, sample_id, n_text, n_image FROM samples ORDER BY row")
+        pairs = [one for one in rows if one[2] and one[3]]
+        if not pairs:
+            raise SaevxError(f"{store.path} has no sample with both text and image, so it has no pairs to test.")
+        chosen = [pairs[i] for i in chosen_rows([one[1] for one in pairs], limit)]
+        row, text_n, image_n = (np.array([one[i] for one in chosen], dtype=np.int64) for i in (0, 2, 3))
+        text, image = above(store, row, delta(store))
+        return cls(row, strata(text_n, image_n), text, image)
+
+    def counts(self, order: Array | None = None) -> Counts:
+        """Pairs that have each feature.
+
+        Args:
+            order: int64 [n], the pair whose image stands beside each text; default: its own.
+        """
+        image = self.image if order is None else self.image[order]
+        members = [np.flatnonzero(self.stratum == one) for one in range(int(self.stratum.max()) + 1)]
+        blocks = ((one, self.text[at], image[at]) for one, at in enumerate(members))
+        return counted(blocks, np.array([len(at) for at in members]), self.text.shape[1])
+
+    def exchanged(self, rng: np.random.Generator) -> Array:
+        """int64 [n]: for each text the pair of the same stratum whose image it is given; never its own, unless it is
+        the only one."""
+        order = np.arange(len(self.row))
+        for one in range(int(self.stratum.max()) + 1):
+            members = np.flatnonzero(self.stratum == one)
+            order[members] = members[derangement(len(members), rng)]
+        return order
+
+
+def delta(store: Store) -> Array:
+    """float64 [F, 2]: δ of each feature and modality, in z."""
+    rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
+    unit = store.events.unit
+    hist = np.stack([unpack(blob) for (blob,) in rows])
+    return thresholds({"hist": hist, "max": store.features.max_by_modality / unit}, unit)
+
+
+def above(store: Store, rows: Array, delta_fm: Array) -> tuple[csr_matrix, csr_matrix]:
+    """(text, image), bool [n, F]: from all activations, or from each side's 256 largest maxima where the store keeps
+    those alone."""
+    features: list[list[Array]] = [[], []]
+    with progress_bar("read", len(rows), "pairs") as progress:
+        for row in rows.tolist():
+            for m in (TEXT, IMAGE):
+                if store.events.kept_rows is None:
+                    sample = store.events.of(row)
+                    here = np.repeat(sample.modality_t == m, np.diff(sample.offset_t))
+                    feature, z = sample.feature_e[here], sample.z_e[here]
+                else:
+                    feature, z = store.events.maxima(row, m)
+                features[m].append(np.unique(feature[z > delta_fm[feature, m]]))
+            progress.update(1)
+    shape = (len(rows), store.n_features)
+    text, image = (
+        csr_matrix((np.ones(len(flat), bool), flat, offsets(np.array(list(map(len, one))))), shape=shape)
+        for one in features
+        for flat in (np.concatenate(one),)
+    )
+    return text, image
