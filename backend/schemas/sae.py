@@ -47,6 +47,24 @@ class EvaluatedData(Model):
     n_samples: int
 
 
+class CardLine(Model):
+    """A figure of the card of an SAE."""
+
+    line: str
+    """One of twelve."""
+    name: str
+    """Which figure of that line."""
+    value: FiniteFloat | None
+    """Null where it could not be computed."""
+    interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    control_random_decoder: FiniteFloat | None = None
+    """The same of an SAE whose decoder was not trained."""
+    control_untrained: FiniteFloat | None = None
+    """The same of an SAE of a model with random weights."""
+    note: str
+    """What it is, or what it takes to compute it."""
+
+
 class SaeEvaluation(Model):
     """Results of `saevx evaluate`."""
 
@@ -61,6 +79,8 @@ class SaeEvaluation(Model):
     l0: dict[str, Estimate | None]
     dead: dict[str, int]
     tokens: dict[str, int]
+    card: list[CardLine] = Field(default_factory=list)
+    """Empty in files of older versions."""
 
 
 class TrainingLine(Model):

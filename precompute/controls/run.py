@@ -102,10 +102,10 @@ def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str,
         int(passes(measured(sides.counts(sides.exchanged(rng)), tested), lift_low).sum()) for _ in range(o.derangements)
     ]
     n = int(tested.sum())
-    kept = "all activations" if store.events.kept_rows is None else f"the {KEPT_MAXIMA} largest maxima of each side"
+    source = "all activations" if store.events.kept_rows is None else f"the {KEPT_MAXIMA} largest maxima of each side"
     note = (
         f"Captions exchanged among pairs of one caption length, {o.derangements} times, without the condition on the "
-        f"text alone; read from {kept} of {len(sides.row)} pairs."
+        f"text alone; read from {source} of {len(sides.row)} pairs."
     )
     return {
         **DERANGEMENTS, "tested": n, "passed": float(np.mean(draws)),
@@ -121,17 +121,17 @@ def directions(store: Store, o: ControlsOptions) -> dict[str, Any]:
     if not o.random_directions:
         return {**left_out, "note": "Left out by --no-random-directions."}
     try:
-        found = random_directions(store, o)
+        outcome = random_directions(store, o)
     except SaevxError as error:
         return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
-    n = len(found.of_features.strong)
+    n = len(outcome.of_features.strong)
     note = (
         "Random directions of the same residual stream, each on as many texts and images as one of the features; on "
-        f"{found.n_pairs} pairs, without the conditions on ω's lift and on the text alone."
+        f"{outcome.n_pairs} pairs, without the conditions on ω's lift and on the text alone."
     )
     return {
-        **DIRECTIONS, **share_of(int(found.of_directions.strong.sum()), n),
-        "own": float(found.of_features.strong.sum()) / n if n else None, "note": note,
+        **DIRECTIONS, **share_of(int(outcome.of_directions.strong.sum()), n),
+        "own": float(outcome.of_features.strong.sum()) / n if n else None, "note": note,
     }  # fmt: skip
 
 

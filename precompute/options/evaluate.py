@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
 from precompute.options.shared import DataFields, ModelLoading, SaeFile, Sinks
-from precompute.utils.command_line import Count, Seed
+from precompute.utils.command_line import Count, Seed, Texts
 
 
 class EvaluateOptions(DataFields, ModelLoading, SaeFile, Sinks):
@@ -37,6 +37,26 @@ class EvaluateOptions(DataFields, ModelLoading, SaeFile, Sinks):
     """Most tokens in a batch, padding counted."""
     seed: Seed = 0
     """Seed of the resamples."""
+    top: list[Count] = Field(default_factory=list)
+    """Also measure the loss recovered with so many of a token's strongest features alone; give it several times, or as
+    8,16,32. Each takes three more runs of the model."""
+    store: Path | None = None
+    """Store made with this SAE, for the card's lines on pairs, texts alone and names."""
+    boxes: Path | None = None
+    """JSON lines {"id": …, "boxes": [{"word": …, "box": [x0, y0, x1, y1]}]}, in pixels, of the store's samples: for the
+    card's line on localisation."""
+    embedding: Path | None = None
+    """NumPy array [samples, d] of another model's embedding of the image of each of the store's samples, in its order:
+    for the card's line on monosemanticity."""
+    other_sae: Texts = Field(default_factory=list)
+    """The same SAE trained with another seed, for the card's line on stability; give it several times."""
+    line: Texts = Field(default_factory=list)
+    """A line of the card from a result file, as NAME=FILE#PATH, such as steering=steering.json#harmonic_mean; NAME is
+    patches, hallucination or steering; PATH leads to a number or to {value, low, high}. Give it several times."""
+    random_decoder: Path | None = None
+    """What this command wrote for an SAE trained with --freeze-decoder, to stand beside each line of the card."""
+    untrained: Path | None = None
+    """What this command wrote for an SAE of a model with random weights."""
     out: Path | None = None
     """JSON file to write; default: standard output. The page /sae shows SAE/evaluation.json."""
 

@@ -63,6 +63,8 @@ class TrainOptions(DataFields, ModelLoading, Sinks, Output):
     decoder_bias: Literal["mean", "zero"] | None = None
     """Where b_dec starts: at the mean of the input, over the first filling of the buffer; or at 0, as SAELens has it.
     Default: mean."""
+    freeze_decoder: bool = False
+    """A control: leave the decoder's directions as they are drawn, and train the encoder and both biases alone."""
     k: Count | None = None
     """Features a token keeps (topk), or keeps on average (batchtopk, matryoshka-batchtopk). Default: 100."""
     widths: list[Count] = Field(default_factory=list)

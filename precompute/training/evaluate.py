@@ -6,7 +6,7 @@ intervals come from resampling samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,13 +29,14 @@ from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
 from precompute.sae.reconstruction import sae_warning
 from precompute.sae.sae import SaeV
-from precompute.training.figures import PARTS, RUNS, Sums, figures
+from precompute.training.card import Activity, card
+from precompute.training.figures import PARTS, Sums, figures, runs_of
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
 from precompute.utils.tensors import exact
 from precompute.utils.types import Array
 
-RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize"}
+RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize", "top"}
 """Options that the result repeats, besides the columns that were named."""
 
 
@@ -46,26 +47,40 @@ class Rebuilt(NamedTuple):
     """float32 [t, d]."""
     active_t: Array
     """int64 [t]: number of features with z > 0."""
-    fired_mf: Array
-    """bool [2, F]: active on a text token, on an image token."""
+    count_mf: Array
+    """int64 [2, F]: text tokens, image tokens on which it is active."""
+    energy_mf: Array
+    """float64 [2, F]: Σ z² over text tokens, over image tokens."""
+    top_td: list[Tensor]
+    """Each as `hidden_td`, from a token's strongest features alone."""
 
 
 @torch.inference_mode()
-def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array) -> Rebuilt:
-    """decode(encode(h)) in chunks, so that dense z [t, F] never stands in memory whole."""
+def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array, top: Sequence[int] = ()) -> Rebuilt:
+    """decode(encode(h)) in chunks, so that dense z [t, F] never stands in memory whole.
+
+    Args:
+        top: numbers of features; for each ĥ is also made from so many of a token's strongest.
+    """
     chunk = max(16, CHUNK_ELEMENTS // sae.n_features)
-    parts, active = [torch.zeros(0, sae.d_model, device=sae.device)], [np.zeros(0, np.int64)]
-    fired_mf = np.zeros((2, sae.n_features), dtype=bool)
+    parts = [[torch.zeros(0, sae.d_model, device=sae.device)] for _ in range(1 + len(top))]
+    active = [np.zeros(0, np.int64)]
+    count_mf, energy_mf = np.zeros((2, sae.n_features), np.int64), np.zeros((2, sae.n_features))
     for begin in range(0, len(hidden_td), chunk):
         h_td, kind_c = hidden_td[begin : begin + chunk], kind_t[begin : begin + chunk]
         acts_tf = sae.encode(h_td)
         on_tf = acts_tf > 0
         for m in (TEXT, IMAGE):
             at = torch.from_numpy(np.flatnonzero(kind_c == m)).to(sae.device)
-            fired_mf[m] |= on_tf[at].any(0).cpu().numpy()
+            count_mf[m] += on_tf[at].sum(0).cpu().numpy()
+            energy_mf[m] += exact(acts_tf[at]).square().sum(0).cpu().numpy()
         active.append(on_tf.sum(1).cpu().numpy())
-        parts.append(sae.decode(acts_tf, h_td))
-    return Rebuilt(torch.cat(parts), np.concatenate(active), fired_mf)
+        parts[0].append(sae.decode(acts_tf, h_td))
+        for part, n in zip(parts[1:], top, strict=True):
+            strongest = acts_tf.topk(min(n, sae.n_features), dim=1)
+            part.append(sae.decode(torch.zeros_like(acts_tf).scatter_(1, *reversed(strongest)), h_td))
+    whole_td, *top_td = (torch.cat(part) for part in parts)
+    return Rebuilt(whole_td, np.concatenate(active), count_mf, energy_mf, top_td)
 
 
 def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContextManager[None]:
@@ -124,7 +139,7 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         data = data._replace(rows=[data.rows[i] for i in chosen])
     data, plan = plan_rows(mllm, data, o.data, Batching(o.batch_tokens, o.seed), id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
-    evaluation = Evaluation(mllm, sae, sink, o.patch_special, shared)
+    evaluation = Evaluation(mllm, sae, sink, o, shared)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:
         for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
@@ -139,12 +154,13 @@ def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str
         )
     if rejected_rows:
         say(summary_of(rejected_rows, o.id_column))
-    result = figures(sums, evaluation.fired_mf, o.resamples, o.seed)
+    result = figures(sums, evaluation.count_mf > 0, o.resamples, o.seed, o.top)
     warning = sae_warning({"fvu": {name: figure and figure["value"] for name, figure in result["fvu"].items()}})
     if warning is not None:
         say(warning)
     counts = {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)}
-    return {**provenance(o, sae, mllm, counts), **result}
+    lines = card(result, o, sae, Activity(evaluation.count_mf, evaluation.energy_mf))
+    return {**provenance(o, sae, mllm, counts), **result, "card": lines}
 
 
 def provenance(o: EvaluateOptions, sae: SaeV, mllm: Mllm, data: dict[str, Any]) -> dict[str, Any]:
@@ -182,16 +198,19 @@ class Evaluation:
     """An SAE measured in its model, batch after batch.
 
     Args:
-        sink: norms above which a text, an image token is a sink. patch_special: replace special tokens and sinks too.
+        sink: norms above which a text, an image token is a sink.
     """
 
     def __init__(
-        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], patch_special: bool, shared: Shared | None
+        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], options: EvaluateOptions, shared: Shared | None
     ) -> None:
-        self.mllm, self.sae, self.sink, self.patch_special, self.shared = mllm, sae, sink, patch_special, shared
+        self.mllm, self.sae, self.sink, self.shared = mllm, sae, sink, shared
+        self.patch_special, self.top = options.patch_special, options.top
         self.sums = Sums()
-        self.fired_mf: Array = np.zeros((2, sae.n_features), dtype=bool)
-        """bool [2, F]: active on a text token, on an image token."""
+        self.count_mf: Array = np.zeros((2, sae.n_features), np.int64)
+        """int64 [2, F]: text tokens, image tokens on which it is active."""
+        self.energy_mf: Array = np.zeros((2, sae.n_features))
+        """float64 [2, F]: Σ z² over these."""
 
     def add(self, one: LoadedBatch) -> list[RejectedRow]:
         """Measure a batch. Returns the rows that had to be rejected."""
@@ -209,15 +228,17 @@ class Evaluation:
         own_bs = kind_bs <= IMAGE
         taken_bs = (real_bs if self.patch_special else own_bs) & good_b[:, None]
         h_td = hidden_bsd[torch.from_numpy(taken_bs).to(hidden_bsd.device)]
-        rebuilt = rebuild(self.sae, h_td, kind_bs[taken_bs])
-        self.fired_mf |= rebuilt.fired_mf
+        rebuilt = rebuild(self.sae, h_td, kind_bs[taken_bs], self.top)
+        self.count_mf += rebuilt.count_mf
+        self.energy_mf += rebuilt.energy_mf
 
         nll_rb = {"original": original_b}
         for part, which in PARTS.items():
             at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, which)
             suffix = "" if part == "all" else f"_{part}"
-            by_td = rebuilt.hidden_td[torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)]
-            for what, value in (("zero", None), ("patched", by_td)):
+            at_t = torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)
+            tops = [(f"top{n}", top_td[at_t]) for n, top_td in zip(self.top, rebuilt.top_td, strict=True)]
+            for what, value in (("zero", None), ("patched", rebuilt.hidden_td[at_t]), *tops):
                 work = partial(losses_with, self.mllm, batch, at_bs, value)
                 if not at_bs.any():  # nothing to replace
                     nll_rb[what + suffix] = original_b
@@ -249,7 +270,7 @@ class Evaluation:
         for b in np.flatnonzero(good_b).tolist():
             masks = [(pair_t == b) & (kind_t == m) for m in (TEXT, IMAGE)]
             self.sums.n_target.append(float(n_b[b]))
-            self.sums.nll.append([float(nll_rb[run][b]) for run in RUNS])
+            self.sums.nll.append([float(nll_rb[run][b]) for run in runs_of(self.top)])
             self.sums.tokens.append(np.bincount(tokens.kind_bs[b][tokens.real_bs[b]], minlength=4)[:4])
             self.sums.active.append(np.array([rebuilt.active_t[mask].sum() for mask in masks]))
             self.sums.error.append(np.array([error_t[mask].sum() for mask in masks]))

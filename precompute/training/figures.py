@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,20 @@ from precompute.utils.types import Array
 
 PARTS: dict[str, tuple[int, ...]] = {"all": (TEXT, IMAGE), "text": (TEXT,), "image": (IMAGE,)}
 """Which tokens are replaced; `all` takes special tokens and sinks too with --patch-special."""
-RUNS = ["original", *(f"{what}{suffix}" for what in ("zero", "patched") for suffix in ("", "_text", "_image"))]
 GROUPS = {"both": [TEXT, IMAGE], "text": [TEXT], "image": [IMAGE]}
+
+
+def runs_of(top: Sequence[int]) -> list[str]:
+    """The runs of the model, by name.
+
+    Args:
+        top: numbers of features that a token keeps, in further runs.
+    """
+    whats = ("zero", "patched", *(f"top{n}" for n in top))
+    return ["original", *(f"{what}{suffix}" for what in whats for suffix in ("", "_text", "_image"))]
+
+
+RUNS = runs_of(())
 
 
 @dataclass
@@ -25,7 +38,7 @@ class Sums:
     n_target: list[float] = field(default_factory=list)
     """Text tokens that something predicts."""
     nll: list[list[float]] = field(default_factory=list)
-    """Summed cross-entropy in nats, a column for each of RUNS."""
+    """Summed cross-entropy in nats, a column for each run."""
     tokens: list[Array] = field(default_factory=list)
     """int64 [4]: tokens by kind."""
     active: list[Array] = field(default_factory=list)
@@ -38,8 +51,13 @@ class Sums:
     """float64 [2, d]: Σh."""
 
 
-def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str, Any]:
-    """Every figure of the whole, and of `resamples` draws of as many samples with replacement."""
+def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequence[int] = ()) -> dict[str, Any]:
+    """Every figure of the whole, and of `resamples` draws of as many samples with replacement.
+
+    Args:
+        top: as of `runs_of`.
+    """
+    runs, tops = runs_of(top), [f"top{n}" for n in top]
     target_n, nll_nr = np.array(sums.n_target), np.array(sums.nll)
     tokens_n4, active_nm = np.array(sums.tokens), np.array(sums.active)
     error_nm, square_nm, total_nmd = np.array(sums.error), np.array(sums.square), np.array(sums.total_md)
@@ -49,12 +67,14 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str,
         """Figures [w] where sample i counts weight_wn[:, i] times."""
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy_wr = weight_wn @ nll_nr / (weight_wn @ target_n)[:, None]
-            figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(RUNS)}
+            figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(runs)}
             for part in PARTS:
                 suffix = "" if part == "all" else f"_{part}"
-                zero, patched = (figures_w[f"cross_entropy.{what}{suffix}"] for what in ("zero", "patched"))
+                zero = figures_w[f"cross_entropy.zero{suffix}"]
                 gap = zero - figures_w["cross_entropy.original"]
-                figures_w[f"loss_recovered.{part}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
+                for what, key in (("patched", part), *((what, f"{part}_{what}") for what in tops)):
+                    patched = figures_w[f"cross_entropy.{what}{suffix}"]
+                    figures_w[f"loss_recovered.{key}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
             for name, which in GROUPS.items():
                 n_w = weight_wn @ tokens_n4[:, which].sum(1)
                 error_w, square_w = (weight_wn @ sum_nm[:, which].sum(1) for sum_nm in (error_nm, square_nm))
@@ -74,8 +94,8 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int) -> dict[str,
         result.setdefault(group, {})[key] = interval(float(value[0]), np.concatenate(drawn[name]))
     tokens = tokens_n4.sum(axis=0).tolist()
     if not tokens[IMAGE]:  # without image tokens nothing was replaced there
-        for group, keys in {"cross_entropy": ("zero_image", "patched_image"), "loss_recovered": ("image",)}.items():
-            result[group] |= dict.fromkeys(keys)
+        result["cross_entropy"] |= dict.fromkeys(f"{what}_image" for what in ("zero", "patched", *tops))
+        result["loss_recovered"] |= dict.fromkeys(("image", *(f"image_{what}" for what in tops)))
     kinds = {"text": TEXT, "image": IMAGE, "special": SPECIAL, "sink": SINK}
     result["tokens"] = {**{name: tokens[kind] for name, kind in kinds.items()}, "targets": int(target_n.sum())}
     # Resampling can only lose features, so a bootstrap interval of these would lie above the figure itself.

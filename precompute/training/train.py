@@ -31,7 +31,7 @@ from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 
 RECORDED = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed",
-            "autocast", "dtype"}  # fmt: skip
+            "autocast", "dtype", "freeze_decoder"}  # fmt: skip
 """Options that training.json repeats."""
 LOG, STARTED, RESUME, TRAINING = "training.jsonl", "train.json", "resume.pt", "training.json"
 
@@ -80,6 +80,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
         s["architecture"], mllm.d_model, d_sae,
         hook=hook_name(mllm), model_name=plain_name(o.model), device=str(mllm.device), **sae_options(o, s, d_sae),
     )  # fmt: skip
+    sae.W_dec.requires_grad_(not o.freeze_decoder)
     # A warm-up of a single step would be none, and SAELens divides by its length less one.
     warm_up = round(s["lr_warm_up"] * s["steps"])
     trainer = make_trainer(

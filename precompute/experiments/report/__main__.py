@@ -22,8 +22,10 @@ IMAGES = Path("docs/img")
 
 def render(results: Path = RESULTS) -> dict[str, str]:
     """Bodies by the name of their marks."""
+    controls = read("demo-controls", results) if (results / "demo-controls.json").exists() else {}
     return {
         "omega": features.omega_part(read("demo-store", results)),
+        "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
         "wrong-pairs": features.pairs_part(read("wrong-pairs", results)),
         "patches": tasks.patches_part(read("patches", results)),

@@ -49,6 +49,38 @@ def omega_part(s: Found) -> str:
     return "\n\n".join((table(head, rows), table(("", *head[1:]), counts), AUTHORS_OMEGA, plot))
 
 
+OTHER_CONTROLS = {
+    "exchanged": "images exchanged before the pass",
+    "untrained": "an SAE-V trained on a model with random weights",
+    "frozen": "an SAE-V whose decoder stays as it was drawn",
+}
+
+
+def controls_part(c: Found) -> str:
+    """Pass rates of the verdict where few ought to pass; parts that were not run are named."""
+    rows: list[Row] = []
+    measured = c["store"]["controls"] if "store" in c else []
+    if "store" in c:
+        own = c["store"]["cross_modal"]
+        rows.append(("the demo's own features", own["tested"], percent(own), ""))
+    rows += [(one["title"], one["tested"], percent(one), rate(one["own"])) for one in measured]
+    rows += [
+        (title, c[name]["tested"], percent(c[name]), "") if name in c else (title, "–", "not run", "")
+        for name, title in OTHER_CONTROLS.items()
+    ]
+    head = ("features or directions", "tested", "`cross-modal`", "the demo's own under the same conditions")
+    return "\n\n".join((table(head, rows), "\n".join(f"- *{one['title']}*: {one['note']}" for one in measured))).strip()
+
+
+def rate(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def percent(of: Found) -> str:
+    """A share with its interval, or the range of the draws."""
+    return "–" if of["share"] is None else f"{rate(of['share'])} ({rate(of['low'])} to {rate(of['high'])})"
+
+
 def quantiles(of: Found) -> str:
     return f"{of['median']:.3f} ({of['p5']:.3f} to {of['p95']:.3f})"
 

@@ -297,6 +297,16 @@ def test_wrong_options_are_told_in_a_sentence(options: Maker, changed: dict[str,
     assert not made.part.exists(), "nothing stands in the way of the next try"
 
 
+def test_a_frozen_decoder_stays_as_it_was_drawn(options: Maker, tmp_path: Path) -> None:
+    short, long = (
+        SaeV.load(train(options(out=tmp_path / str(steps), steps=steps, freeze_decoder=True))).sae for steps in (2, 12)
+    )
+    torch.testing.assert_close(short.W_dec, long.W_dec)
+    assert not torch.allclose(short.W_enc, long.W_enc, atol=1e-3)
+    learnt = SaeV.load(train(options())).sae
+    assert not torch.allclose(learnt.W_dec, long.W_dec, atol=1e-3)
+
+
 def test_the_command(tiny_files: Tiny, tmp_path: Path) -> None:
     made = saevx(
         "train", tiny_files.data, "--model", tiny_files.model, "--out", tmp_path / "sae", "--layer", 1,

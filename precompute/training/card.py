@@ -1,0 +1,179 @@
+"""The card of `saevx evaluate`: what an SAE is worth in twelve lines, each beside its controls (docs/training.md).
+
+A figure that cannot be computed from what was given is null, and its note says what it takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from precompute.errors import SaevxError
+from precompute.model.batch import IMAGE
+from precompute.options.evaluate import EvaluateOptions
+from precompute.sae.sae import SaeV
+from precompute.store.reader import Store
+from precompute.training.card_store import Figure, of_store
+from precompute.utils.stats import unit
+from precompute.utils.types import Array
+
+FROM_FILES = ("patches", "hallucination", "steering")
+ONE_SIDED = 0.1
+"""Share of a feature's rate that lies in one modality below which it belongs to the other."""
+
+
+class Activity(NamedTuple):
+    """What fired during the evaluation."""
+
+    count_mf: Array
+    """int64 [2, F]: text tokens, image tokens on which a feature is active."""
+    energy_mf: Array
+    """float64 [2, F]: Σ z² over these."""
+
+
+def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activity) -> list[dict[str, Any]]:
+    """All figures, in the order of the card.
+
+    Args:
+        result: the other figures of the evaluation.
+
+    Raises:
+        SaevxError: a file that is not what its option takes, or a store of another SAE.
+    """
+    figures = [*model_figures(result), *modality_figures(activity, sae, result["tokens"])]
+    if o.store is None:
+        lines = ("pair evidence", "text alone", "localisation", "monosemanticity", "names")
+        by_line = {line: [Figure(line, "", None, "Needs --store STORE.")] for line in lines}
+    else:
+        store = Store.open(o.store, 600.0)
+        try:
+            if store.manifest["sae"]["sha256"] != sae.sha256:
+                raise SaevxError(f"The store {o.store} was made with another SAE: name one that was made with {o.sae}.")
+            by_line = {line: list(of_line) for line, of_line in of_store(store, o)}
+        finally:
+            store.close()
+    by_line |= {line: [from_file(line, o)] for line in FROM_FILES}
+    by_line["stability"] = [stability(sae, np.asarray(activity.count_mf.any(0)), o)]
+    order = (
+        "pair evidence", "text alone", "localisation", "patches", "monosemanticity", "hallucination", "steering",
+        "names", "stability",
+    )  # fmt: skip
+    figures += [figure for line in order for figure in by_line[line]]
+    controls = {"control_random_decoder": o.random_decoder, "control_untrained": o.untrained}
+    control_values = {name: read_card(path) if path else {} for name, path in controls.items()}
+    return [
+        {
+            "line": one.line, "name": one.name, "value": one.estimate and one.estimate["value"],
+            "interval": [one.estimate["low"], one.estimate["high"]] if one.estimate and "low" in one.estimate else None,
+            **{name: values.get((one.line, one.name)) for name, values in control_values.items()}, "note": one.note,
+        }
+        for one in figures
+    ]  # fmt: skip
+
+
+def model_figures(result: dict[str, Any]) -> Iterator[Figure]:
+    """Reconstruction, and what the model loses by it."""
+    for name in ("text", "image"):
+        yield Figure("reconstruction", f"FVU, {name}", result["fvu"][name], "Fraction of variance unexplained.")
+        yield Figure("reconstruction", f"L0, {name}", result["l0"][name], "Active features per token.")
+    dead = {"value": float(result["dead"]["both"])}
+    yield Figure("reconstruction", "dead features", dead, "Active on no token of the evaluation.")
+    for key, estimate in result["loss_recovered"].items():
+        part, _, top = key.partition("_top")
+        name = f"{part}, {top} features a token" if top else part
+        note = "Share of the loss by zeros that ĥ recovers." if estimate else "No such tokens, or zeros do no harm."
+        yield Figure("loss recovered", name, estimate, note)
+
+
+def modality_figures(activity: Activity, sae: SaeV, tokens: dict[str, int]) -> Iterator[Figure]:
+    """How the features divide among text and image."""
+    n_m = np.array([tokens["text"], tokens["image"]], dtype=np.float64)
+    if not n_m.all():
+        yield Figure("modalities", "features of both", None, "The data has tokens of one modality alone.")
+        return
+    rate_mf = activity.count_mf / n_m[:, None]
+    alive = rate_mf.sum(0) > 0
+    share = rate_mf[IMAGE, alive] / rate_mf[:, alive].sum(0)
+    both = (share >= ONE_SIDED) & (share <= 1 - ONE_SIDED)
+    note = f"Alive features with {ONE_SIDED:.0%} of their rate or more in either modality."
+    yield Figure("modalities", "features of both", {"value": float(both.mean())} if alive.any() else None, note)
+    length_f = np.square(sae.directions_fd.detach().cpu().double().numpy()).sum(1)
+    energy_mf = activity.energy_mf / n_m[:, None] * length_f
+    overlap = 2 * energy_mf.min(0).sum() / energy_mf.sum() if energy_mf.any() else None
+    note = "Share of the energy (z²‖d‖² a token) that features have in both modalities alike."
+    yield Figure("modalities", "iso-energy", None if overlap is None else {"value": float(overlap)}, note)
+
+
+def from_file(line: str, o: EvaluateOptions) -> Figure:
+    """A figure that another command has measured.
+
+    Raises:
+        SaevxError: the option is not of its form, or the file does not hold the figure.
+    """
+    for one in o.line:
+        name, _, where = one.partition("=")
+        file, _, path = where.rpartition("#")
+        if name not in FROM_FILES or not file or not path:
+            raise SaevxError(f"--line takes NAME=FILE#PATH with a NAME of {', '.join(FROM_FILES)}, not {one!r}.")
+        if name == line:
+            value = read_json(Path(file))
+            for key in path.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+            estimate = value if isinstance(value, dict) else {"value": value}
+            numbers = [estimate.get("value"), estimate.get("low", 0.0), estimate.get("high", 0.0)]
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise SaevxError(f"{file} has no figure at {path}: name a number, or one with value, low and high.")
+            return Figure(line, path, estimate, f"From {Path(file).name}.")
+    return Figure(line, "", None, f"Needs --line {line}=FILE#PATH.")
+
+
+def stability(sae: SaeV, alive: Array, o: EvaluateOptions) -> Figure:
+    """How near each alive feature's direction comes to one of an SAE that was trained with another seed.
+
+    Args:
+        alive: bool [F].
+    """
+    if not o.other_sae or not alive.any():
+        return Figure("stability", "", None, "Needs --other-sae SAE.")
+    own = unit_centred(sae.directions_fd.detach().cpu().double().numpy())[alive]
+    nearest = []
+    for source in o.other_sae:
+        other = SaeV.load(source, "cpu", layer=o.layer, format=o.sae_format)
+        if other.d_model != sae.d_model:
+            raise SaevxError(f"{source} has another width than {o.sae}: name an SAE of the same layer.")
+        directions = unit_centred(other.directions_fd.detach().double().numpy())
+        chunks = np.array_split(own, -(-len(own) // 1024))
+        nearest.append(float(np.concatenate([(chunk @ directions.T).max(1) for chunk in chunks]).mean()))
+    estimate = {"value": float(np.mean(nearest)), "low": min(nearest), "high": max(nearest)}
+    note = f"Mean cosine of a feature's centred direction with the nearest of another seed's; range of {len(nearest)}."
+    return Figure("stability", "nearest direction", estimate, note)
+
+
+def unit_centred(directions_fd: Array) -> Array:
+    """float64 [F, d]: unit directions without their mean, scaled to length 1 (METHOD, *Directions*)."""
+    unit_fd = unit(directions_fd)
+    return unit(unit_fd - unit_fd.mean(0))
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SaevxError(f"{path} cannot be read as JSON: name a file that a command wrote.") from error
+
+
+def read_card(path: Path) -> dict[tuple[str, str], float | None]:
+    """Values of a card by line and name.
+
+    Raises:
+        SaevxError: the file has no card.
+    """
+    content = read_json(path)
+    try:
+        return {(one["line"], one["name"]): one["value"] for one in content["card"]}
+    except (KeyError, TypeError) as error:
+        raise SaevxError(f"{path} has no card: name a file that `saevx evaluate` wrote.") from error

@@ -1,0 +1,166 @@
+"""Lines of the card that a store can fill: pairs, texts alone, names, localisation, monosemanticity."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from precompute.errors import SaevxError
+from precompute.options.evaluate import EvaluateOptions
+from precompute.store.controls import read_controls
+from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, TESTED_VERDICTS
+from precompute.store.sql import fetch_plain
+from precompute.utils.ragged import expand, offsets
+from precompute.utils.stats import bootstrap_weights, interval, unit, wilson
+from precompute.utils.types import Array
+
+GOOD_SCORE = 0.7
+FIRST = 16
+"""Images at least for a feature's monosemanticity, and at most for its localisation."""
+
+
+class Figure(NamedTuple):
+    """A figure of the card."""
+
+    line: str
+    name: str
+    estimate: dict[str, float] | None
+    """`value`, and `low` and `high` where it has an interval; None where it could not be computed."""
+    note: str
+
+
+def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figure]]]:
+    """Each line with its figures."""
+    rows = fetch_plain(store.engine, "SELECT verdict, label, label_score FROM features ORDER BY id")
+    n = Counter(verdict for verdict, _, _ in rows)
+    tested = sum(n[verdict] for verdict in TESTED_VERDICTS)
+    content, _ = read_controls(store.path, store.manifest["content_id"])
+    measured = [c for c in (content or {}).get("controls", []) if c["share"] is not None and c["name"] != "text-alone"]
+    null = ", ".join(f"{100 * c['share']:.1f} % ({c['title']})" for c in measured)
+    note = f"Of {tested} features tested. " + (f"By chance: {null}." if null else "Run `saevx controls` for its null.")
+    yield "pair evidence", [Figure("pair evidence", "cross-modal", share(n["cross-modal"], tested), note)]
+    with_image = n["cross-modal"] + n["in-context"]
+    alone = bool(store.manifest.get("pair_evidence", {}).get("text_alone"))
+    note = f"Of {with_image} that pass with the image." if alone else "The store was made with --no-text-alone."
+    estimate = share(n["cross-modal"], with_image) if alone else None
+    yield "text alone", [Figure("text alone", "still cross-modal", estimate, note)]
+    alive = len(rows) - n["dead"]
+    good = sum((score or 0) >= GOOD_SCORE for _, _, score in rows)
+    note = f"Of {alive} alive features; scored on samples on which the name was not chosen."
+    yield "names", [Figure("names", f"name scores {GOOD_SCORE} or more", share(good, alive), note)]
+    yield "localisation", [localisation(store, o, [label for _, label, _ in rows])]
+    yield "monosemanticity", [monosemanticity(store, o)]
+
+
+def share(hits: int, n: int) -> dict[str, float] | None:
+    """With Wilson's interval; None of nothing."""
+    if not n:
+        return None
+    low, high = wilson(hits, n)
+    return {"value": hits / n, "low": low, "high": high}
+
+
+def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> Figure:
+    """Whether the strongest patch of each image that has a box of a feature's word lies in such a box."""
+    if o.boxes is None:
+        return Figure("localisation", "", None, "Needs --boxes FILE.")
+    boxes = read_boxes(o.boxes)
+    words = {one["word"] for of_sample in boxes.values() for one in of_sample}
+    features = [k for k, label in enumerate(labels) if label and label.casefold() in words]
+    hits = n = 0
+    area = 0.0
+    for k, examples in store.examples.strongest(features, "image", FIRST).items():
+        word = (labels[k] or "").casefold()
+        for example in examples:
+            own = [one["box"] for one in boxes.get(example["sample_id"], []) if one["word"] == word]
+            if not own:
+                continue
+            left, top, right, bottom = example["patch"]["box"]
+            x, y, image = (left + right) / 2, (top + bottom) / 2, example["images"][example["patch"]["image"]]
+            n += 1
+            hits += any(a <= x <= c and b <= y <= d for a, b, c, d in own)
+            area += min(1.0, sum((c - a) * (d - b) for a, b, c, d in own) / (image["width"] * image["height"]))
+    chance = f" By area alone: {area / n:.2f}." if n else ""
+    note = f"Of {n} strongest patches on images with a box of the word; {len(features)} features.{chance}"
+    return Figure("localisation", "strongest patch in the box", share(hits, n), note)
+
+
+def read_boxes(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Boxes by sample id, their words in lower case.
+
+    Raises:
+        SaevxError: not of the form that --boxes takes.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {
+            str(line["id"]): [
+                {"word": str(one["word"]).casefold(), "box": [float(one["box"][i]) for i in range(4)]}
+                for one in line["boxes"]
+            ]
+            for line in lines
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        form = '{"id": …, "boxes": [{"word": …, "box": [x0, y0, x1, y1]}]}'
+        raise SaevxError(f"{path} cannot be read: --boxes takes JSON lines such as {form}.") from error
+
+
+def monosemanticity(store: Store, o: EvaluateOptions) -> Figure:
+    """How alike another model finds the images on which a feature fires: the mean cosine of their embeddings over pairs
+    of images, weighted by the product of the activations."""
+    if o.embedding is None:
+        return Figure("monosemanticity", "", None, "Needs --embedding FILE.npy.")
+    embedding_nd = read_embedding(o.embedding, store.n_samples)
+    weight_fn = image_maxima(store).T.tocsr()
+    weight_fn = weight_fn[np.diff(weight_fn.indptr) >= FIRST]
+    name, few = "alike in the embedding", f"No feature fires on {FIRST} images."
+    if not weight_fn.shape[0]:
+        return Figure("monosemanticity", name, None, few)
+    score_f = alike(weight_fn, embedding_nd)
+    chance = alike(weight_fn, embedding_nd[np.random.default_rng(o.seed).permutation(len(embedding_nd))]).mean()
+    weights = bootstrap_weights(len(score_f), o.resamples, o.seed, chunk=16)
+    draws = np.concatenate([weight_wf @ score_f / len(score_f) for weight_wf in weights])
+    note = f"Mean of {len(score_f)} features on {FIRST} images or more. With the embeddings exchanged: {chance:.3f}."
+    return Figure("monosemanticity", name, interval(float(score_f.mean()), draws), note)
+
+
+def read_embedding(path: Path, n: int) -> Array:
+    """float64 [n, d], rows of length 1.
+
+    Raises:
+        SaevxError: no array of so many rows.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise SaevxError(f"{path} is no NumPy array: --embedding takes a file that numpy.save wrote.") from error
+    if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
+        raise SaevxError(f"{path} must hold {n} rows of finite numbers, one for each sample of the store in its order.")
+    return unit(array.astype(np.float64))
+
+
+def image_maxima(store: Store) -> csr_matrix:
+    """float64 CSR [N, F]: the stored maxima on images, in stored units."""
+    events = store.events
+    at = np.arange(store.n_samples) * 2 + IMAGE
+    start, length = events.max_offset[at], events.max_offset[at + 1] - events.max_offset[at]
+    index = expand(start, length)
+    values = events.max_value[index].astype(np.float64)
+    columns = events.max_feature[index].astype(np.int64)
+    return csr_matrix((values, columns, offsets(length)), shape=(store.n_samples, store.n_features))
+
+
+def alike(weight_fn: csr_matrix, unit_nd: Array) -> Array:
+    """float64 [F]: Σ_{i≠j} w_i w_j cos(e_i, e_j) / Σ_{i≠j} w_i w_j."""
+    square_f = np.asarray(weight_fn.multiply(weight_fn).sum(1)).ravel()
+    total_f = np.asarray(weight_fn.sum(1)).ravel()
+    own_f = np.asarray(weight_fn.multiply(weight_fn) @ np.square(unit_nd).sum(1)).ravel()
+    result: Array = (np.square(weight_fn @ unit_nd).sum(1) - own_f) / (np.square(total_f) - square_f)
+    return result

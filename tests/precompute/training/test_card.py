@@ -1,0 +1,190 @@
+"""The card of `saevx evaluate`, each line against a plain reference, and what it says where something is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from precompute.errors import SaevxError
+from precompute.model.batch import IMAGE, TEXT
+from precompute.options.evaluate import EvaluateOptions
+from precompute.options.precompute import PrecomputeOptions
+from precompute.pipeline import precompute
+from precompute.sae.sae import SaeV
+from precompute.store.reader import Store
+from precompute.training.card import Activity, modality_figures, unit_centred
+from precompute.training.card_store import alike, localisation, monosemanticity, of_store
+from precompute.training.evaluate import evaluate, rebuild
+from tests.helpers.synthetic import write_store
+from tests.helpers.tinies import Tiny
+
+Maker = Callable[..., EvaluateOptions]
+LINES = [
+    "reconstruction", "loss recovered", "modalities", "pair evidence", "text alone", "localisation", "patches",
+    "monosemanticity", "hallucination", "steering", "names", "stability",
+]  # fmt: skip
+
+
+@pytest.fixture
+def make(tiny_files: Tiny) -> Maker:
+    def of(**changed: Any) -> EvaluateOptions:
+        given: dict[str, Any] = {
+            "sae": str(tiny_files.sae), "data": str(tiny_files.data), "model": str(tiny_files.model),
+            "batch_tokens": 150, "resamples": 20, "max_samples": 12, "device": "cpu",
+        }  # fmt: skip
+        return EvaluateOptions(**{**given, **changed})
+
+    return of
+
+
+def by_name(card: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["line"], one["name"]): one for one in card}
+
+
+def test_twelve_lines_in_their_order_and_what_the_missing_ones_take(make: Maker) -> None:
+    card = evaluate(make())["card"]
+    assert list(dict.fromkeys(one["line"] for one in card)) == LINES
+    for one in card:
+        assert (one["value"] is None) == one["note"].startswith(("Needs --", "No such tokens")), one
+    needs = {one["line"]: one["note"] for one in card if one["value"] is None}
+    assert needs["names"] == "Needs --store STORE." and needs["steering"] == "Needs --line steering=FILE#PATH."
+
+
+def test_few_features_a_token_recover_less_and_all_of_them_the_same(make: Maker, tiny_files: Tiny) -> None:
+    n = SaeV.load(tiny_files.sae).n_features
+    result = evaluate(make(top=[1, n]))
+    for part, suffix in (("all", ""), ("text", "_text"), ("image", "_image")):
+        assert result["cross_entropy"][f"top{n}{suffix}"] == result["cross_entropy"][f"patched{suffix}"]
+        assert result["loss_recovered"][f"{part}_top{n}"] == result["loss_recovered"][part]
+        assert result["cross_entropy"][f"top1{suffix}"] != result["cross_entropy"][f"patched{suffix}"]
+    assert ("loss recovered", "image, 1 features a token") in by_name(result["card"])
+
+
+def test_the_strongest_features_alone_and_their_energy(saev: SaeV) -> None:
+    h_td = torch.randn(40, saev.d_model, generator=torch.Generator().manual_seed(0))
+    kind_t = np.arange(40) % 2
+    rebuilt = rebuild(saev, h_td, kind_t, [3])
+    z_tf = saev.encode(h_td).double().numpy()
+    for m in (TEXT, IMAGE):
+        np.testing.assert_array_equal(rebuilt.count_mf[m], (z_tf[kind_t == m] > 0).sum(0))
+        np.testing.assert_allclose(rebuilt.energy_mf[m], (z_tf[kind_t == m] ** 2).sum(0), rtol=1e-5)
+    cut_tf = np.where(z_tf >= np.sort(z_tf, 1)[:, [-3]], z_tf, 0)
+    naive_td = saev.decode(torch.from_numpy(cut_tf).float(), h_td)
+    torch.testing.assert_close(rebuilt.top_td[0], naive_td)
+
+
+def test_how_features_divide_among_text_and_image(saev: SaeV) -> None:
+    count_mf = np.zeros((2, saev.n_features), np.int64)
+    count_mf[:, :4] = [[10, 0, 50, 5], [10, 10, 500, 500]]
+    energy_mf = count_mf * 2.0
+    both, energy = modality_figures(Activity(count_mf, energy_mf), saev, {"text": 100, "image": 1000})
+    assert both.estimate == {"value": 0.25}, "rates on text and image: .1, .01; 0, .01; .5, .5; .05, .5"
+    length_f = (saev.directions_fd.double() ** 2).sum(1).numpy()
+    e_mf = energy_mf / np.array([[100], [1000]]) * length_f
+    naive = 2 * sum(min(t, i) for t, i in e_mf.T) / e_mf.sum()
+    assert energy.estimate is not None and energy.estimate["value"] == pytest.approx(naive)
+    (none,) = modality_figures(Activity(count_mf, energy_mf), saev, {"text": 5, "image": 0})
+    assert none.estimate is None
+
+
+def test_likeness_in_an_embedding_is_the_weighted_mean_over_pairs_of_images() -> None:
+    rng = np.random.default_rng(3)
+    weight_fn, e_nd = rng.random((2, 7)) * (rng.random((2, 7)) > 0.3), rng.standard_normal((7, 4))
+    e_nd /= np.linalg.norm(e_nd, axis=1, keepdims=True)
+    for k, found in enumerate(alike(csr_matrix(weight_fn), e_nd)):
+        pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
+        w = [weight_fn[k, i] * weight_fn[k, j] for i, j in pairs]
+        assert found == pytest.approx(sum(x * (e_nd[i] @ e_nd[j]) for x, (i, j) in zip(w, pairs, strict=True)) / sum(w))
+
+
+def test_the_lines_of_a_store(make: Maker, made_up: Store, tmp_path: Path) -> None:
+    lines = dict(of_store(made_up, make()))
+    verdicts = made_up.detail["verdicts"]
+    tested = sum(verdicts[name] for name in ("cross-modal", "in-context", "weakly-paired", "unpaired"))
+    (pairs,), (alone,), (names,) = lines["pair evidence"], lines["text alone"], lines["names"]
+    assert pairs.estimate is not None and pairs.estimate["value"] == verdicts["cross-modal"] / tested
+    assert alone.estimate is not None and alone.estimate["value"] < 1, "one feature is carried over by attention"
+    assert names.estimate is not None and 0 < names.estimate["value"] < 1
+
+    label = next(one["label"] for one in made_up.features.list(verdict="cross-modal", limit=50).items if one["label"])
+    samples = made_up.samples.list(limit=200).items
+    whole = [{"word": label.upper(), "box": [0, 0, 10_000, 10_000]}]
+    nowhere = [{"word": label, "box": [-5, -5, -1, -1]}]
+    for boxes, right in ((whole, 1.0), (nowhere, 0.0)):
+        rows = [json.dumps({"id": one["sample_id"], "boxes": boxes}) for one in samples]
+        (tmp_path / "boxes.jsonl").write_text("\n".join(rows))
+        figure = localisation(made_up, make(boxes=tmp_path / "boxes.jsonl"), [label, None])
+        assert figure.estimate is not None and figure.estimate["value"] == right, figure
+
+    np.save(tmp_path / "flat.npy", np.ones((made_up.n_samples, 3)))
+    figure = monosemanticity(made_up, make(embedding=tmp_path / "flat.npy"))
+    assert figure.estimate is not None and figure.estimate["value"] == pytest.approx(1.0)
+    np.save(tmp_path / "short.npy", np.ones((3, 3)))
+    with pytest.raises(SaevxError, match="must hold 200 rows"):
+        monosemanticity(made_up, make(embedding=tmp_path / "short.npy"))
+
+
+def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
+    store = precompute(
+        PrecomputeOptions(
+            data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=tmp_path / "store",
+            device="cpu",
+        )
+    )
+    (tmp_path / "steering.json").write_text(json.dumps({"all": {"mean": {"value": 0.5, "low": 0.4, "high": 0.6}}}))
+    (tmp_path / "control.json").write_text(json.dumps(evaluate(make(max_samples=6))))
+    steering = f"steering={tmp_path / 'steering.json'}#all.mean"
+    result = evaluate(
+        make(store=store, line=[steering], untrained=tmp_path / "control.json", other_sae=[str(tiny_files.sae)])
+    )
+    card, control = by_name(result["card"]), json.loads((tmp_path / "control.json").read_text())
+    assert card["steering", "all.mean"]["interval"] == [0.4, 0.6]
+    assert card["stability", "nearest direction"]["value"] == pytest.approx(1.0), "the same SAE"
+    fvu = card["reconstruction", "FVU, text"]
+    assert fvu["control_untrained"] == control["fvu"]["text"]["value"] != fvu["value"]
+    assert fvu["control_random_decoder"] is None
+    assert ("names", "name scores 0.7 or more") in card
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"line": ["steering=nothing.json"]}, "NAME=FILE#PATH"),
+        ({"line": ["speed=a.json#b"]}, "NAME of patches, hallucination, steering"),
+        ({"line": ["steering=FILE#nowhere"]}, "has no figure at nowhere"),
+        ({"line": ["steering=no/such#x"]}, "cannot be read as JSON"),
+        ({"untrained": Path("FILE")}, "has no card"),
+        ({"store": Path("OTHER")}, "was made with another SAE"),
+    ],
+)
+def test_wrong_files_are_told_in_a_sentence(
+    make: Maker, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "file.json").write_text("{}")
+    if "store" in changed:
+        write_store(tmp_path / "other", n=40)
+    places = {"FILE": str(tmp_path / "file.json"), "OTHER": str(tmp_path / "other")}
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(one) for one in value]
+        text = str(value)
+        for name, place in places.items():
+            text = text.replace(name, place) if text in (name, f"steering={name}#nowhere") else text
+        return type(value)(text)
+
+    with pytest.raises(SaevxError, match=message):
+        evaluate(make(**{name: placed(value) for name, value in changed.items()}, max_samples=4))
+
+
+def test_directions_are_compared_without_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    shifted = rng.standard_normal((50, 8)) + 10
+    assert abs(unit_centred(shifted).mean(0)).max() < 0.2
