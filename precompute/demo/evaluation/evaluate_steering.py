@@ -44,16 +44,16 @@ KINDS = {"colours": COLOURS, "shapes": SHAPES, "objects": OBJECTS}
 QUESTIONS = {
     "colours": "What color is the {}?", "shapes": "What shape is in the picture?", "objects": "What is in the picture?"
 }  # fmt: skip
-STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0)
+STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0)
 METHODS = {
     "none": "no steering",
-    "prompt": "the question, and \"Say that it is …\"",
+    "prompt": "\"Say that it is …\" before the question",
     "random": "a random direction, ‖Δ‖ as with the features",
     "means": "difference of means of h, no SAE-V",
     "feature": "the word's one feature",
     "features": "all features that fire on the word",
     "features-image": "the same, on image patches only",
-    "features-prompt": "the same, on text and the reply only",
+    "features-prompt": "the same, on the question only",
 }
 SCOPES = {"features-image": (IMAGE,), "features-prompt": (TEXT,)}
 TUNED = ("means", "feature", "features", "features-image", "features-prompt")
@@ -153,8 +153,8 @@ def lone_scenes(group: str, target: str, n: int) -> list[Scene]:
     return list(islice(fitting, n))
 
 
-def question(scene: Scene, group: str, more: str = "") -> Pair:
-    return Pair(QUESTIONS[group].format(scene.entities[0].noun) + more, [picture(scene.index)])
+def question(scene: Scene, group: str, before: str = "") -> Pair:
+    return Pair(before + QUESTIONS[group].format(scene.entities[0].noun), [picture(scene.index)])
 
 
 def other_question(scene: Scene, group: str) -> tuple[Pair, str]:
@@ -181,9 +181,9 @@ class Steering:
         self.scenes = {t: lone_scenes(g, t, o.n_scenes + o.n_tuning) for t, g in self.group_of.items()}
 
     def job(self, scene: Scene, target: str, method: str, strength: float) -> Job:
-        more = f" Say that it is {target}." if method == "prompt" else ""
+        before = f"Say that it is {target}. " if method == "prompt" else ""
         delta_d = strength * self.directions[target].delta[method]
-        return Job(question(scene, self.group_of[target], more), delta_d, SCOPES.get(method, (TEXT, IMAGE)))
+        return Job(question(scene, self.group_of[target], before), delta_d, SCOPES.get(method, (TEXT, IMAGE)))
 
     def worths(self, cells: Sequence[tuple[str, str, float]], tuning: bool) -> list[list[Worth]]:
         """Of each (target, method, strength), the worth of the reply to every scene."""

@@ -14,7 +14,7 @@ from precompute.demo.evaluation.markdown import RESULTS, Row, command, interval,
 PAGE = Path("docs/demo.md")
 
 
-def model_part(e: dict[str, Any]) -> str:
+def model_part(e: dict[str, Any], steering: dict[str, Any]) -> str:
     """The model without any SAE, and steering."""
     goals = (
         ("objects named in greedy captions, pairs never trained", "object_recall_unseen_pairs", "≥ .95, ≤ .05"),
@@ -24,10 +24,11 @@ def model_part(e: dict[str, Any]) -> str:
         ("easy-VQA held out, colour", "easy_vqa_colour", "≥ .90"),
     )
     rows: list[Row] = [(name, share(e[key]), share(e[f"{key}_shuffled"]), goal) for name, key, goal in goals]
-    controls = f"{share(e['steering_random_features'])}; none {share(e['steering_none'])}"
+    steered = steering["groups"]["colours and shapes"]
     rows.append(
-        ("steered towards a colour or shape, answers that become it", share(e["steering"]), controls, "≥ .60, ≤ .15")
-    )
+        ("steered towards a colour or shape, [harmonic mean](results.md#steering)", interval(steered["features"]),
+         f"random direction {interval(steered['random'])}", "≥ .85, ≤ .05")
+    )  # fmt: skip
     return table(("what", "found", "control", "goal"), rows)
 
 
@@ -56,19 +57,23 @@ def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
     recovered = ", ".join(f"{k.replace('patched_', '')} {v:.3f}" for k, v in q["loss_recovered"].items())
     losses = ", ".join(f"{k} {v:.3f}" for k, v in q["cross_entropy"].items())
     sweep = [
-        (r["run"], r["layer"], f"{r['l1']:g}", r["steps"], *(
-            f"{r[m]['fvu']:.3f} / {r[m]['l0']:.0f}" for m in ("text", "image")
-        ), r["dead"], f"{r['mean_word_f1']:.3f}")
+        (r["purpose"], r["layer"], f"{r['expansion']:g}", f"{r['l1']:g}", r["steps"], r["decoder_bias"], r["seed"], *(
+            f"{r['fvu'][m]:.3f} / {r['l0'][m]:.0f}" for m in ("text", "image")
+        ), r["dead"], f"{r['cosine']:.3f}", " and ".join(map(str, r["words"])), f"{r['mean_word_f1']:.3f}")
         for r in training["runs"]
     ]  # fmt: skip
+    head = (
+        "run", "layer", "expansion", "λ", "steps", "b_dec", "seed", "text FVU / L0", "image FVU / L0", "dead", "cosine",
+        "words", "mean best word F1",
+    )  # fmt: skip
     return "\n\n".join(
         (
             table(("modality", "FVU", "L0", "dead"), rows),
             f"Dead on both: {q['dead']}. Caption cross-entropy in nats: {losses}. Loss recovered: {recovered}.",
-            "The sweep on train scenes:",
-            table(
-                ("run", "layer", "λ", "steps", "text FVU / L0", "image FVU / L0", "dead", "mean best word F1"), sweep
-            ),
+            f"The sweep, measured on {training['n_validation_scenes']} validation scenes of their own. "
+            "Cosine: the mean over pairs of decoder directions. Words: how many of the thirty pass, with the features "
+            "chosen on either half and tested on the other.",
+            table(head, sweep),
         )
     )
 
@@ -165,7 +170,7 @@ def render(results: Path = RESULTS) -> str:
         (
             f"Measured on {machine}, torch {e['about']['torch']}. Each stands beside its control: captions of other "
             "images, exchanged boxes, random features.",
-            model_part(e),
+            model_part(e, read("demo-steering", results)),
             words_part(e),
             sae_part(e, read("demo-sae-training", results)),
             store_part(s),

@@ -23,7 +23,8 @@ class Job(NamedTuple):
     delta_d: Tensor
     """float32 [d], in units of h; zeros leave the model as it is."""
     scope: tuple[int, ...] = (TEXT, IMAGE)
-    """Modalities of the steered tokens; new tokens are text."""
+    """Modalities of the prompt's tokens that are steered. The reply is not: a word that is pushed again and again is
+    repeated."""
 
 
 def capped(delta_td: Tensor, h_td: Tensor) -> Tensor:
@@ -52,14 +53,13 @@ def batch_replies(mllm: Mllm, jobs: Sequence[Job]) -> list[str]:
     batch = mllm.prepare([job.pair for job in jobs], generate=True)
     length = batch.modality_bs.shape[1]
     scope_bs = torch.tensor([[m in job.scope for m in row] for job, row in zip(jobs, batch.modality_bs, strict=True)])
-    new_b1 = torch.tensor([[TEXT in job.scope] for job in jobs])
-    scope_bs[:, -1:] |= new_b1  # it predicts the first new token
     delta_bd = torch.stack([job.delta_d for job in jobs])
 
     def change(h_bsd: Tensor) -> Tensor:
-        mask_bs = scope_bs if h_bsd.shape[1] == length else new_b1
+        if h_bsd.shape[1] != length:  # a new token
+            return h_bsd
         h = h_bsd.float()
-        return torch.where(mask_bs[..., None], h + capped(delta_bd[:, None].expand_as(h), h), h).to(h_bsd.dtype)
+        return torch.where(scope_bs[..., None], h + capped(delta_bd[:, None].expand_as(h), h), h).to(h_bsd.dtype)
 
     with replace(mllm.decoder_layer(), mllm.layer, change):
         ids_bs = mllm.model.generate(**batch.inputs, max_new_tokens=NEW_TOKENS, do_sample=False)[:, length:]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -63,9 +62,9 @@ class SaeTraining(CommandOptions):
     """Decoder layers to try."""
     expansion: list[float] = Field(default=[8.0], min_length=1)
     """Features per dimension of the residual stream: values to try."""
-    l1: list[float] = Field(default=[2.0, 3.0], min_length=1)
+    l1: list[float] = Field(default=[1.5], min_length=1)
     """Values of λ to try."""
-    steps: list[Count] = Field(default=[900], min_length=1)
+    steps: list[Count] = Field(default=[600], min_length=1)
     """Training steps to try."""
     decoder_bias: list[Literal["mean", "zero"]] = Field(default=["mean"], min_length=1)
     """As --decoder-bias of `saevx train`: values to try."""
@@ -141,13 +140,11 @@ class Sweep:
 
     def run(self, run: Run, purpose: str) -> dict[str, Any]:
         """Train unless that is done, measure, and write down the figures."""
-        begin = time.monotonic()
         folder = self.train(run)
         if run.layer not in self.tokens:
             mllm = Mllm.load(self.o.model, layer=run.layer, dtype="bfloat16")
             self.tokens[run.layer] = gather(mllm, self.scenes[::2]), gather(mllm, self.scenes[1::2])
         line = {"purpose": purpose, **run._asdict(), **figures(SaeV.load(folder), self.tokens[run.layer])}
-        line["minutes"] = round((time.monotonic() - begin) / 60, 1)
         self.log["runs"].append(line)
         write_json(self.o.log, self.log)
         print(json.dumps(line), flush=True)

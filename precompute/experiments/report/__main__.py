@@ -11,6 +11,7 @@ from pathlib import Path
 from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
 from precompute.errors import SaevxError
 from precompute.experiments.report import features as features
+from precompute.experiments.report import steering as steering
 from precompute.experiments.report import tasks as tasks
 from precompute.experiments.script import run_script
 from precompute.utils.command_line import CommandOptions
@@ -27,6 +28,7 @@ def render(results: Path = RESULTS) -> dict[str, str]:
         "omega": features.omega_part(read("demo-store", results)),
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
+        "steering": steering.steering_part(read("demo-steering", results)),
         "wrong-pairs": features.pairs_part(read("wrong-pairs", results)),
         "patches": tasks.patches_part(read("patches", results)),
         "filtering": tasks.filtering_part(read_lines("filtering", results)[1:]),

@@ -17,7 +17,7 @@ from precompute.demo.scenes import Entity, Scene
 from precompute.demo.training.train_sae import mean_cosine
 from precompute.demo.training.word_test import top_precision
 from precompute.live.intervention import Intervention, Scope
-from precompute.live.steer import steer
+from precompute.live.steer import Steering, steer
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -74,7 +74,7 @@ def test_a_reply_is_worth_the_harmonic_mean_of_its_parts() -> None:
 def test_replies_in_a_batch_are_those_of_the_engine(whole: Mllm, tmp_path: Path, scope: tuple[int, ...]) -> None:
     """Questions of several lengths, each steered by itself, against live steering one by one; 0 changes nothing."""
     sae = SaeV.load(tiny.make_sae(tmp_path / "sae"))
-    names: list[Scope] = ["image"] * (IMAGE in scope) + ["prompt", "generated"] * (TEXT in scope)
+    names: list[Scope] = ["image"] * (IMAGE in scope) + ["prompt"] * (TEXT in scope)
     texts = ("the dog", "a red ball is on", "a cat", "two cups")
     pairs = [Pair(text, [tiny.picture(i)]) for i, text in enumerate(texts)]
     jobs, alone, plain = [], [], []
@@ -82,7 +82,7 @@ def test_replies_in_a_batch_are_those_of_the_engine(whole: Mllm, tmp_path: Path,
         unit = {3 + i: 40.0, 20 + i: 25.0}
         jobs.append(Job(pair, torch.stack([size * sae.directions_fd[k] for k, size in unit.items()]).sum(0), scope))
         added = [Intervention(k, "add", 1.0, size) for k, size in unit.items()]
-        done = steer(whole, sae, whole.prepare([pair], generate=True), added, scope=names, max_tokens=4)
+        done = steer(whole, sae, whole.prepare([pair], generate=True), Steering(added, scope=names, max_tokens=4))
         alone.append(done.text["steered"].strip())
         plain.append(done.text["default"].strip())
     assert alone != plain

@@ -1,0 +1,37 @@
+"""The part of docs/results.md on steering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from precompute.demo.evaluation.evaluate_steering import METHODS
+from precompute.demo.evaluation.markdown import interval, share, table
+
+Found = Mapping[str, Any]
+
+
+def steering_part(s: Found) -> str:
+    """Harmonic means by method and kind of target, and what else the reply was worth."""
+    groups = s["groups"]
+    rows = [
+        (name, *(interval(of[method], 2) for of in groups.values()))
+        for method, name in METHODS.items()
+    ]  # fmt: skip
+    both = groups["colours and shapes"]
+    parts = [
+        (name, *(f"{both[method][part]:.2f}" for part in ("named", "answered", "fluent")))
+        for method, name in METHODS.items()
+    ]
+    others = "; ".join(f"{METHODS[method]}: {share(of)}" for method, of in s["other_question"].items())
+    options = s["about"]["options"]
+    return "\n\n".join(
+        (
+            f"{len(s['targets'])} targets, {options['n_scenes']} scenes each; strengths are chosen on "
+            f"{options['n_tuning']} other scenes of each target.",
+            table(("harmonic mean", *groups), rows),
+            "Its parts, colours and shapes:",
+            table(("", "target named", "question answered", "fluent"), parts),
+            f"Another question on the same image is answered rightly meanwhile: {others}.",
+        )
+    )
