@@ -122,7 +122,8 @@ class Filter(CommandOptions):
     store: CliPositionalArg[Path]
     """Folder of a store, or a file that `saevx score` wrote."""
     by: str
-    """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good from bad."""
+    """Score to keep by, such as pooled-cosine; the quality page shows how well each tells good from bad. With a store
+    also facility-location: the set that stands best for all pairs."""
     keep: float = Field(default=50.0, ge=0, le=100)
     """Percent of the pairs to keep, 0–100."""
     drop_flags: Texts = Field(default_factory=list)

@@ -8,12 +8,12 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
 from backend.deps import Cached, StoreDep
-from backend.schemas.common import Page, ScoreName
+from backend.schemas.common import FilterName, Page
 from backend.schemas.samples import Flag, Score
 from precompute.errors import SaevxError
-from precompute.scoring.filter import filter_store
+from precompute.scoring.filter import kept_rows, lines_of
 from precompute.store.opening import StoreUnreadable
-from precompute.store.schema import FLAGS
+from precompute.store.schema import FLAGS, SELECTIONS
 
 router = APIRouter(tags=["quality"], dependencies=[Cached])
 
@@ -26,6 +26,10 @@ def get_scores(store: StoreDep) -> Page[Score]:
 @router.get("/flags", summary="Flags, each with its threshold, count and calibration")
 def get_flags(store: StoreDep) -> Page[Flag]:
     return Page[Flag].model_validate({"items": store.store.quality.flags, "total": len(store.store.quality.flags)})
+
+
+MAX_SELECTED = 50_000
+"""Samples among which a request may choose a set."""
 
 
 def flag_names(values: list[str]) -> list[str]:
@@ -46,7 +50,7 @@ def flag_names(values: list[str]) -> list[str]:
 )
 def get_filter(
     store: StoreDep,
-    by: Annotated[ScoreName, Query(description="Score that ranks the samples.")],
+    by: Annotated[FilterName, Query(description="Score that ranks the samples, or a way to look at the whole set.")],
     keep: Annotated[float, Query(ge=0, le=100, description="Percent of the remaining samples.")] = 50,
     flags: Annotated[
         list[str],
@@ -56,10 +60,11 @@ def get_filter(
         Literal["jsonl", "ids"], Query(description="`jsonl`: one object per line; `ids`: one id per line.")
     ] = "jsonl",
 ) -> StreamingResponse:
-    names = flag_names(flags)
+    if by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
+        raise HTTPException(422, f"{by} takes minutes for so many samples: use the command saevx filter.")
     try:
-        n_kept = len(store.store.quality.best_rows(by=by, keep=keep, flags=names))
-        lines = filter_store(store.store, by=by, keep=keep, flags=names, format=format)
+        rows = kept_rows(store.store, by=by, keep=keep, flags=flag_names(flags))
+        lines = lines_of(store.store, rows, by, format)
     except StoreUnreadable:
         raise
     except SaevxError as error:
@@ -67,7 +72,7 @@ def get_filter(
     suffix = "jsonl" if format == "jsonl" else "txt"
     headers = {
         "X-Total-Count": str(store.store.n_samples),
-        "X-Kept-Count": str(n_kept),
+        "X-Kept-Count": str(len(rows)),
         "Content-Disposition": f'attachment; filename="kept-{by}-{keep:g}.{suffix}"',
     }
     media_type = "application/x-ndjson" if format == "jsonl" else "text/plain; charset=utf-8"

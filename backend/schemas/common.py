@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     Verdict: TypeAlias = str
     VerdictFilter: TypeAlias = str
     ScoreName: TypeAlias = str
+    FilterName: TypeAlias = str
     FlagName: TypeAlias = str
     FeatureSort: TypeAlias = str
     SampleSort: TypeAlias = str
 else:  # every name stands in the store's lists alone
     Verdict, ScoreName, FlagName = Literal[*s.VERDICTS], Literal[*s.SCORES], Literal[*s.FLAGS]
+    FilterName = Literal[*s.SCORES, *s.SELECTIONS]
     VerdictFilter = Literal[*s.VERDICTS, *s.VERDICT_ALIASES]  # older versions' names are still taken
     FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS], Literal[*s.SAMPLE_SORTS]
 Order = Literal["asc", "desc"]

@@ -14,15 +14,26 @@ import numpy as np
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
+from precompute.scoring.facility_location import representative
 from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
-from precompute.store.quality import best, check_keep, flag_and_limit
+from precompute.store.quality import best, check_keep, flag_and_limit, n_kept
 from precompute.store.reader import Store
 from precompute.store.sql import fetch, fetch_plain
 from precompute.utils.types import Array
 
 Format = Literal["ids", "jsonl"]
 _CHUNK = 500
+
+
+def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
+    """`best_rows`, also by the names of `SELECTIONS`, which look at the whole set: int64 [K], rising."""
+    if by not in s.SELECTIONS:
+        return store.quality.best_rows(by=by, keep=keep, flags=flags)
+    check_keep(keep)
+    rows = np.flatnonzero(store.quality.unmarked(flags))
+    chosen: Array = rows[representative(store.search.vectors_of(rows), n_kept(len(rows), keep))]
+    return chosen
 
 
 def filter_store(
@@ -32,12 +43,16 @@ def filter_store(
 
     Args:
         format: "ids" gives one sample id a line; "jsonl" one object with the row's original fields, `id`, `text` and
-            the score under its name, which `datasets.load_dataset("json", …)` loads back.
+            the score under its name, if `by` is one, which `datasets.load_dataset("json", …)` loads back.
 
     Raises:
-        SaevxError: as `best_rows`, or an id with a line break is kept and `format` is "ids".
+        SaevxError: as `kept_rows` and `lines_of`.
     """
-    rows = store.quality.best_rows(by=by, keep=keep, flags=flags)
+    return lines_of(store, kept_rows(store, by=by, keep=keep, flags=flags), by, format)
+
+
+def lines_of(store: Store, rows: Array, by: str, format: Format) -> Iterator[str]:
+    """Lines of these rows. Raises SaevxError where an id has a line break and `format` is ids."""
     if format == "ids":
         broken = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
         for _, sample_id in (one for one in broken if one[0] in rows):
@@ -51,14 +66,15 @@ def _broken(sample_id: str) -> str:
 
 def _lines(store: Store, rows: Array, by: str, format: Format) -> Iterator[str]:
     c = s.samples.c
-    columns = [c.row, c.sample_id, c.text, c.extra, c[s.score_column(by)].label("score")]
+    score = [c[s.score_column(by)].label("score")] if by in s.SCORES else []
+    columns = [c.row, c.sample_id, c.text, c.extra, *score]
     for start in range(0, len(rows), _CHUNK):
         chunk = [int(row) for row in rows[start : start + _CHUNK]]
         for r in fetch(store.engine, select(*columns).where(c.row.in_(chunk)).order_by(c.row)):
             if format == "ids":
                 yield f"{r.sample_id}\n"
             else:
-                item = {"id": r.sample_id, "text": r.text, **r.extra, by: r.score}
+                item = {"id": r.sample_id, "text": r.text, **r.extra, **({by: r.score} if score else {})}
                 yield json.dumps(item, ensure_ascii=False) + "\n"
 
 
@@ -71,6 +87,8 @@ def filter_file(
         SaevxError: as `best_rows`, or the file is none of `saevx score`.
     """
     check_keep(keep)
+    if by in s.SELECTIONS:
+        raise SaevxError(f"{by} compares the samples of a store, and {path} has scores alone: give a store.")
     if by not in s.SCORES:
         raise SaevxError(f"Unknown score {by!r}: use one of {', '.join(s.SCORES)}.")
     column = s.score_column(by)

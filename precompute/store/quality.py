@@ -116,11 +116,15 @@ class Quality:
         score = self.score_values(by)
         if np.isnan(score).all():
             raise SaevxError(f"This store has no {by!r} score: run `saevx precompute` with it, or choose another.")
-        allowed = np.ones(len(score), dtype=bool)
+        return best(score, self.unmarked(flags), keep)
+
+    def unmarked(self, flags: Sequence[str]) -> Array:
+        """bool [N]: the samples that none of these flags marks, each NAME or NAME:THRESHOLD."""
+        allowed = np.ones(self._core.n_samples, dtype=bool)
         for option in flags:
             query = select(s.samples.c.row).where(self.exceeds(*flag_and_limit(option)))
             allowed[np.fromiter(scalars(self._core.engine, query), np.int64)] = False
-        return best(score, allowed, keep)
+        return allowed
 
     def score_median(self, name: str) -> float:
         """The median of a score over all samples, NaN where no sample has the score."""
@@ -158,6 +162,11 @@ def flag_and_limit(option: str) -> tuple[str, float | None]:
         raise SaevxError(f"{option!r} is no flag with a threshold: write {name}:0.9, say.") from None
 
 
+def n_kept(n: int, keep: float) -> int:
+    """So many of n are `keep` percent, rounded to the nearest."""
+    return int(np.floor(n * keep / 100 + 0.5))
+
+
 def best(score: Array, allowed: Array, keep: float) -> Array:
     """int64 [K], rising: of the rows allowed, the `keep` percent with the highest score, the number rounded to the
     nearest; NaN comes last, ties go to the smaller row.
@@ -167,7 +176,7 @@ def best(score: Array, allowed: Array, keep: float) -> Array:
     """
     rows = np.flatnonzero(allowed)
     value = np.nan_to_num(score[rows], nan=-np.inf)
-    n = int(np.floor(len(rows) * keep / 100 + 0.5))
+    n = n_kept(len(rows), keep)
     if n in (0, len(rows)):
         return rows[:n]
     cut = np.partition(value, len(rows) - n)[len(rows) - n]  # the n-th largest; no need to sort a million for it

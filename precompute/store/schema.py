@@ -68,6 +68,11 @@ SCORES = {
     "random": "Seeded control",
 }
 
+SELECTIONS = {
+    "facility-location": "The set that stands best for all: each sample is near a kept one, near-duplicates last",
+}
+"""Ways to keep samples that look at the whole set; no score of one sample."""
+
 # name → (title, source); all flag scores are higher = worse, and a sample is flagged above the threshold.
 FLAGS = {
     "mismatch": ("Caption does not fit", "model"),

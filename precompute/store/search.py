@@ -125,6 +125,11 @@ class Search:
         n_with_f = table[f"samples_{modality}"]
         return np.asarray(sample_vectors(maxima, table["p999"], n_with_f, self._core.n_samples)[0])
 
+    def vectors_of(self, row_n: Array) -> Array:
+        """float32 [n, 512]: the text vectors of these rows beside their image vectors, over √2."""
+        sides = [self.index(f"sample_{modality}").reconstruct_batch(row_n) for modality in s.MODALITIES]
+        return np.concatenate(sides, axis=1) / np.float32(np.sqrt(2))
+
     def index(self, name: str) -> Any:
         """FAISS index `decoder`, `profile`, `sample_text` or `sample_image`, memory-mapped when first used.
 

@@ -23,8 +23,8 @@ class FilteringOptions(CommandOptions):
     """Result file: one line for each run, appended as it ends; runs that it holds already are not done again."""
     method: Literal["sft", "dpo"] = "sft"
     """sft: captions are learnt; dpo: after sft on all pairs, a caption is preferred to itself with one word changed."""
-    scores: list[str] = Field(default=["cosine", "cooccurring-l0", "pooled-cosine", "random"])
-    """Scores to keep by, besides `caption-nll` and `oracle`, each given by an option of its own."""
+    scores: list[str] = Field(default=["cosine", "cooccurring-l0", "pooled-cosine", "facility-location", "random"])
+    """Scores to keep by, or facility-location, which chooses a set; `baselines` adds `caption-nll` and `oracle`."""
     keep: list[Percent] = Field(default=[20.0, 50.0])
     """Percent of the pairs kept by each score."""
     baselines: bool = True

@@ -21,13 +21,15 @@ from precompute.experiments.filtering.dpo import prefer
 from precompute.experiments.filtering.options import FilteringOptions
 from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs, write_pairs
 from precompute.experiments.filtering.student import ORDER, Bench
+from precompute.experiments.filtering.vectors import pair_vectors
 from precompute.options.score import ScoreOptions
+from precompute.scoring.facility_location import representative
 from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
 from precompute.scoring.scores import chance
-from precompute.store.quality import best
+from precompute.store.quality import best, n_kept
 from precompute.store.reader import Store
-from precompute.store.schema import SCORES, score_column
+from precompute.store.schema import SCORES, SELECTIONS, score_column
 from precompute.utils.progress import say
 
 BASELINES = ("caption-nll", "oracle")
@@ -51,6 +53,8 @@ class Pool(NamedTuple):
     """bool: whether the caption is another image's."""
     value_n: dict[str, np.ndarray]
     """float64: each score, by name."""
+    vectors_nd: np.ndarray | None = None
+    """float32: sample vectors, where a set is chosen by them."""
 
 
 def run(options: FilteringOptions) -> None:
@@ -60,8 +64,8 @@ def run(options: FilteringOptions) -> None:
         SaevxError: no demo, an unknown score, a result file of other options.
     """
     o = options
-    if unknown := sorted(set(o.scores) - set(SCORES)):
-        raise SaevxError(f"Unknown score {unknown[0]!r}: choose among {', '.join(SCORES)}.")
+    if unknown := sorted(set(o.scores) - {*SCORES, *SELECTIONS}):
+        raise SaevxError(f"Unknown score {unknown[0]!r}: choose among {', '.join([*SCORES, *SELECTIONS])}.")
     if not (o.demo / "store").exists():
         raise SaevxError(f"{o.demo} holds no demo: make it with `saevx demo --dir {o.demo} --no-serve`.")
     store = Store.open(o.demo / "store")
@@ -74,6 +78,8 @@ def run(options: FilteringOptions) -> None:
     if not (work / "scores.jsonl").exists():
         score_data(ScoreOptions(data=str(work / "data"), store=o.demo / "store", out=work / "scores.jsonl", nll=True))
     pool = read_pool(work / "scores.jsonl", [pair.swapped for pair in pairs])
+    if set(o.scores) & set(SELECTIONS):
+        pool = pool._replace(vectors_nd=pair_vectors(work / "vectors.npy", pairs, o.demo))
     captions = [pair.caption for pair in pairs]
     bench = Bench(work, [pair.scene for pair in pairs], captions, held_out(o.n_test), o.n_start)
     for seed in o.seeds:
@@ -134,6 +140,9 @@ def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     everything = np.ones(len(pool.ids), dtype=bool)
     if arm.score == "full":
         return np.flatnonzero(everything)
+    if arm.score in SELECTIONS:
+        assert pool.vectors_nd is not None
+        return representative(pool.vectors_nd, n_kept(len(pool.ids), arm.keep))
     value_n = pool.value_n.get(arm.score)
     if arm.score in ("random", "oracle"):
         value_n = chance(pool.ids, seed) + (~pool.swapped_n if arm.score == "oracle" else 0.0)

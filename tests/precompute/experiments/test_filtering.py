@@ -52,7 +52,8 @@ def test_the_grid_begins_with_all_data() -> None:
 def small(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> FilteringOptions:
     root = tmp_path_factory.mktemp("filtering")
     return FilteringOptions(
-        demo=demo.root, work=root / "work", out=root / "found.jsonl", scores=["pooled-cosine"], keep=[50], seeds=[0],
+        demo=demo.root, work=root / "work", out=root / "found.jsonl", keep=[50], seeds=[0],
+        scores=["pooled-cosine", "facility-location"],
         baselines=False, n_pairs=16, steps=2, n_test=6, n_start=64,
     )  # fmt: skip
 
@@ -60,8 +61,9 @@ def small(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> FilteringOpti
 def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
     run(small)
     report: list[dict[str, Any]] = lines(small.out)
-    assert [(line["score"], line["keep"]) for line in report[1:]] == [("full", 100.0), ("pooled-cosine", 50.0)]
-    assert report[1]["n_kept"] == 16 and report[2]["n_kept"] == 8
+    expected = [("full", 100.0), ("pooled-cosine", 50.0), ("facility-location", 50.0)]
+    assert [(line["score"], line["keep"]) for line in report[1:]] == expected
+    assert [line["n_kept"] for line in report[1:]] == [16, 8, 8]
     assert report[1]["n_swapped"] == 5
     for line in report[1:]:
         assert sum(line["right"]) / sum(line["asked"]) == line["accuracy"] <= 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.scoring.filter import filter_store
+from precompute.scoring.filter import filter_file, filter_store, kept_rows
 from precompute.store.reader import Store
 
 
@@ -59,6 +59,25 @@ def test_jsonl_loads_back_with_its_fields(made_up: Store, tmp_path: Path) -> Non
     assert table["id"][:] == [f"s{row:05d}" for row in rows]
     assert {"text", "planted", "drawn", "pooled-cosine"} <= set(table.column_names)
     np.testing.assert_allclose(table["pooled-cosine"][:], made_up.quality.score_values("pooled-cosine")[rows])
+
+
+def test_a_set_that_stands_for_all(made_up: Store, tmp_path: Path) -> None:
+    """It covers the samples better than the best by any score do; flags count; a file of scores has no vectors."""
+    vectors = made_up.search.vectors_of(np.arange(200))
+    rows = kept_rows(made_up, by="facility-location", keep=20, flags=["mismatch"])
+    allowed = made_up.quality.best_rows(by="random", keep=100, flags=["mismatch"])
+    assert len(rows) == round(len(allowed) * 0.2) and set(rows.tolist()) <= set(allowed.tolist())
+
+    def covered(chosen: np.ndarray) -> float:
+        return float(np.maximum(vectors[allowed] @ vectors[chosen].T, 0).max(1).sum())
+
+    others = [made_up.quality.best_rows(by=by, keep=20, flags=["mismatch"]) for by in ("random", "pooled-cosine")]
+    assert all(covered(rows) > covered(other) for other in others)
+    lines = [json.loads(line) for line in filter_store(made_up, by="facility-location", keep=20, flags=["mismatch"])]
+    assert [line["id"] for line in lines] == [f"s{row:05d}" for row in rows] and "facility-location" not in lines[0]
+    (tmp_path / "scores.jsonl").write_text("{}\n")
+    with pytest.raises(SaevxError, match="give a store"):
+        list(filter_file(tmp_path / "scores.jsonl", by="facility-location", keep=20))
 
 
 def test_ids(made_up: Store) -> None:
