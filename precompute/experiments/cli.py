@@ -7,6 +7,7 @@ from pydantic_settings import CliApp, CliSubCommand
 
 from precompute.experiments.figure3.options import Figure3Options
 from precompute.experiments.filtering.options import FilteringOptions
+from precompute.experiments.hallucination.options import HallucinationOptions
 from precompute.utils.ownership import exclusive
 
 
@@ -34,6 +35,18 @@ class Figure3(Figure3Options):
             run(self)
 
 
+class Hallucination(HallucinationOptions):
+    """Ask whether objects are there; find the features that tell right from hallucinated answers, and steer them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    def cli_cmd(self) -> None:
+        from precompute.experiments.hallucination.run import run
+
+        with exclusive(self.out):
+            run(self)
+
+
 class Experiment(BaseModel):
     """Rerun one of the paper's experiments at the demo's scale."""
 
@@ -41,6 +54,8 @@ class Experiment(BaseModel):
 
     filtering: CliSubCommand[Filtering] = Field(description="Data filtering for alignment.")
     figure3: CliSubCommand[Figure3] = Field(description="Quality of an SAE-V beside SAEs of text (Figure 3).")
+
+    hallucination: CliSubCommand[Hallucination] = Field(description="Objects that are not there, and features of it.")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

@@ -32,6 +32,7 @@ def render(results: Path = RESULTS) -> dict[str, str]:
         "wrong-pairs": features.pairs_part(read("wrong-pairs", results)),
         "patches": tasks.patches_part(read("patches", results)),
         "filtering": tasks.filtering_part(read_lines("filtering", results)[1:]),
+        "hallucination": tasks.hallucination_part(read("hallucination", results)),
         "figure3": tasks.figure3_part(read_lines("figure3", results)),
     }
 

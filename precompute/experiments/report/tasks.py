@@ -79,6 +79,27 @@ def patches_plot(p: Found) -> bytes:
     return plots.points(groups, label="accuracy over that with all patches", line=(1.0, "all patches"), marks=marks)
 
 
+# ---- hallucination
+
+HALLUCINATION = {
+    "accuracy": "right", "missed": "present, says no", "hallucinated_random": "absent, says yes: random",
+    "hallucinated_popular": "popular", "hallucinated_adversarial": "adversarial", "auroc": "AUROC",
+    "chair": "objects in captions that are not there", "recall": "objects that captions name",
+}  # fmt: skip
+
+
+def hallucination_part(h: Found) -> str:
+    rows = [(way, *(interval(of[key], 2) for key in HALLUCINATION)) for way, of in h["ways"].items()]
+    features = [(f"#{one['id']}", one["label"] or "–", f"{one['separation']:.2f}") for one in h["features"]]
+    n = sum(h["questions"].values())
+    sentence = (
+        f"{n} questions reported. The features were chosen on {h['hallucinated_to_choose_on']} hallucinated answers to "
+        f"other images; strength {h['strength']:g} × p99.9."
+    )
+    head = ("feature", "name", "P(active, right) − P(active, hallucinated)")
+    return "\n\n".join((sentence, table(("", *HALLUCINATION.values()), rows), table(head, features)))
+
+
 # ---- filtering for alignment
 
 

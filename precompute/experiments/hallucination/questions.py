@@ -1,0 +1,97 @@
+"""Yes/no questions about objects, as POPE asks them: present ones, and absent ones of three kinds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from precompute.data import BadRow, open_image
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import article, make_scene, plural
+from precompute.errors import SaevxError
+
+FIRST = 900_000
+"""Number of the first validation scene; the drawings are those that training never showed."""
+ABSENT = ("random", "popular", "adversarial")
+
+
+class Seen(NamedTuple):
+    """An image and the objects on it."""
+
+    image: Image.Image
+    objects: frozenset[str]
+
+
+class Question(NamedTuple):
+    """Whether an object is there."""
+
+    scene: int
+    kind: str
+    """`present`, or one of ABSENT."""
+    noun: str
+
+    @property
+    def text(self) -> str:
+        return f"Is there {article(self.noun)} in the picture?"
+
+
+def demo_scenes(n: int) -> list[Seen]:
+    """The first n with an object."""
+    result: list[Seen] = []
+    index = FIRST
+    while len(result) < n:
+        scene = make_scene("validation", index, second=True)
+        objects = frozenset(entity.noun for entity in scene.entities if not entity.colour)
+        if objects:
+            result.append(Seen(draw(scene), objects))
+        index += 1
+    return result
+
+
+def own_scenes(path: Path, n: int) -> list[Seen]:
+    """The first n lines of a file. Raises SaevxError for a line that names no image or no object."""
+    result: list[Seen] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[:n], 1):
+        try:
+            row = json.loads(line)
+            names = frozenset(str(one["name"] if isinstance(one, dict) else one) for one in row["objects"])
+            image = open_image(path.parent / row["image"]).image
+        except (ValueError, KeyError, TypeError, BadRow) as error:
+            raise SaevxError(f"{path}, line {number}: give an image and a list of objects ({error}).") from error
+        result.append(Seen(image, names))
+    if len(result) < 4:
+        raise SaevxError(f"{path} has {len(result)} images: give at least 4.")
+    return result
+
+
+def questions_about(scenes: Sequence[Seen], seed: int) -> list[Question]:
+    """Every object of every scene, and three that are absent: any, the commonest of the data, and the one that stands
+    most often beside the scene's own. Ties go by name."""
+    rng = np.random.default_rng(seed)
+    frequency = Counter(noun for one in scenes for noun in one.objects)
+    company: dict[str, Counter[str]] = {noun: Counter() for noun in frequency}
+    for one in scenes:
+        for noun in one.objects:
+            company[noun].update(one.objects - {noun})
+    result = []
+    for i, one in enumerate(scenes):
+        absent = sorted(set(frequency) - one.objects, key=lambda noun: (-frequency[noun], noun))
+        result += [Question(i, "present", noun) for noun in sorted(one.objects)]
+        if absent:
+            near = sum((company[noun] for noun in sorted(one.objects)), Counter[str]())
+            chosen = absent[rng.integers(len(absent))], absent[0], max(absent, key=lambda noun: near[noun])
+            result += [Question(i, kind, noun) for kind, noun in zip(ABSENT, chosen, strict=True)]
+    return result
+
+
+def mentioned(caption: str, vocabulary: Sequence[str]) -> set[str]:
+    """The objects that a caption names, in the singular or the plural."""
+    words = f" {' '.join(re.findall(r'[a-z]+', caption.lower()))} "
+    return {noun for noun in vocabulary if any(f" {form} " in words for form in (noun, plural(noun)))}

@@ -1,0 +1,241 @@
+"""`saevx experiment hallucination`: features that are on when an answer about an object is right and off when the model
+sees what is not there (SAVE's separation), steered both ways, beside random features with a change as long."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precompute.experiments.hallucination.options import HallucinationOptions
+from precompute.experiments.hallucination.questions import (
+    ABSENT,
+    Question,
+    Seen,
+    demo_scenes,
+    mentioned,
+    own_scenes,
+    questions_about,
+)
+from precompute.live.engine import load_engine
+from precompute.live.intervention import Intervention, Steer
+from precompute.model.batch import IMAGE, TEXT, Batch, Pair
+from precompute.model.hooks import capture, replace
+from precompute.model.mllm import Mllm
+from precompute.options.score import ScoreOptions
+from precompute.sae.encode import Scale, encode_batch
+from precompute.sae.sae import SaeV
+from precompute.store.reader import Store
+from precompute.utils.files import write_json
+from precompute.utils.progress import say
+from precompute.utils.stats import auroc, bootstrap_weights, interval
+from precompute.utils.types import Array
+
+BATCH, CAPTION_TOKENS, RESAMPLES = 16, 24, 2000
+YES, NO = ("yes", " yes", "Yes", " Yes"), ("no", " no", "No", " No")
+Unit = dict[int, float]
+"""Features and their p99.9."""
+
+
+class Model(NamedTuple):
+    """What answers."""
+
+    mllm: Mllm
+    sae: SaeV
+    scale: Scale
+
+    def steered(self, batch: Batch, unit: Unit, strength: float) -> AbstractContextManager[None]:
+        """While open, the features act on every text, image and written token."""
+        if not strength:
+            return nullcontext()
+        steer = Steer(self.sae, [Intervention(k, "add", strength, size) for k, size in unit.items()])
+        own_bs = torch.from_numpy((batch.modality_bs == TEXT) | (batch.modality_bs == IMAGE))
+
+        def change(hidden_bsd: Tensor) -> Tensor:
+            if hidden_bsd.shape[1] != own_bs.shape[1]:  # tokens that are being written
+                return steer(hidden_bsd.flatten(0, 1)).view_as(hidden_bsd)
+            hidden_bsd[own_bs] = steer(hidden_bsd[own_bs])
+            return hidden_bsd
+
+        return replace(self.mllm.decoder_layer(), self.mllm.layer, change)
+
+    @torch.inference_mode()
+    def answer(
+        self, scenes: Sequence[Seen], questions: Sequence[Question], unit: Unit | None = None, strength: float = 0.0
+    ) -> tuple[Array, Array]:
+        """log p(yes) − log p(no) of each question, float64 [n]; and, without steering, the features that are active on
+        its last token, bool [n, F]."""
+        margins, active_nf = [], np.zeros((len(questions), self.sae.n_features), dtype=bool)
+        tokenizer = self.mllm.tokenizer
+        ids = [[tokenizer(word, add_special_tokens=False).input_ids[0] for word in side] for side in (YES, NO)]
+        for begin in range(0, len(questions), BATCH):
+            part = questions[begin : begin + BATCH]
+            batch = self.mllm.prepare([Pair(one.text, [scenes[one.scene].image]) for one in part], generate=True)
+            with capture(self.mllm.decoder_layer()) as hidden, self.steered(batch, unit or {}, strength):
+                logits_bsv = self.mllm.model(**self.mllm.causal_inputs(batch), use_cache=False).logits
+            last = torch.from_numpy(batch.length_b) - 1
+            log_bv = logits_bsv[torch.arange(len(last)), last].float().log_softmax(-1)
+            yes, no = (log_bv[:, sorted(set(side))].logsumexp(-1) for side in ids)
+            margins += (yes - no).tolist()
+            if not strength:
+                active_nf[begin : begin + len(part)] = self.active(hidden[0], batch)
+        return np.array(margins), active_nf
+
+    def active(self, hidden_bsd: Tensor, batch: Batch) -> Array:
+        """bool [b, F]: the features that are active on the last of each pair's own text tokens."""
+        encoded = encode_batch(hidden_bsd, batch, self.sae, self.scale)
+        active_bf = np.zeros((len(batch.length_b), self.sae.n_features), dtype=bool)
+        for b, (first, end) in enumerate(zip(encoded.start_b[:-1], encoded.start_b[1:], strict=True)):
+            last = int(first) + int(np.flatnonzero(encoded.modality_t[first:end] == TEXT)[-1])
+            active_bf[b, encoded.feature_e[encoded.offset_t[last] : encoded.offset_t[last + 1]]] = True
+        return active_bf
+
+    @torch.inference_mode()
+    def captions(self, scenes: Sequence[Seen], unit: Unit, strength: float) -> list[str]:
+        """Greedy captions."""
+        result: list[str] = []
+        for begin in range(0, len(scenes), BATCH):
+            batch = self.mllm.prepare([Pair("", [one.image]) for one in scenes[begin : begin + BATCH]], generate=True)
+            with self.steered(batch, unit, strength):
+                ids = self.mllm.model.generate(**batch.inputs, max_new_tokens=CAPTION_TOKENS, do_sample=False)
+            new = ids[:, batch.inputs["input_ids"].shape[1] :]
+            result += self.mllm.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return result
+
+
+def as_long(sae: SaeV, unit: Unit, rng: np.random.Generator) -> Unit:
+    """As many random features, with sizes such that the sum of their directions is as long as that of `unit`."""
+    others = [int(k) for k in rng.choice(sae.n_features, len(unit), replace=False)]
+    directions_fd = sae.directions_fd.float()
+    wanted = torch.stack([size * directions_fd[k] for k, size in unit.items()]).sum(0).norm()
+    length = {k: float(directions_fd[k].norm().clamp_min(1e-12)) for k in others}
+    scale = float(wanted / torch.stack([directions_fd[k] / length[k] for k in others]).sum(0).norm())
+    return {k: scale / length[k] for k in others}
+
+
+def separation(right_n: Array, hallucinated_n: Array, active_nf: Array) -> Array:
+    """float64 [F]: P(z > 0 | right) − P(z > 0 | hallucinated); 0 where there is neither.
+
+    Args:
+        right_n, hallucinated_n: bool [n]. active_nf: bool [n, F].
+    """
+    if not right_n.any() or not hallucinated_n.any():
+        return np.zeros(active_nf.shape[1])
+    difference: Array = active_nf[right_n].mean(0) - active_nf[hallucinated_n].mean(0)
+    return difference
+
+
+def rate(hit_n: Array, of_n: Array, scene_n: Array, seed: int) -> dict[str, float] | None:
+    """Σ hit / Σ of, with the 95 % interval of a bootstrap over scenes; None of nothing.
+
+    Args:
+        hit_n, of_n: numbers. scene_n: int, which scene each belongs to.
+    """
+    _, scene_n = np.unique(scene_n, return_inverse=True)
+    hit_s, of_s = (np.bincount(scene_n, one.astype(np.float64)) for one in (hit_n, of_n))
+    if not of_s.sum():
+        return None
+    weight = np.concatenate(list(bootstrap_weights(len(of_s), RESAMPLES, seed)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = (weight @ hit_s) / (weight @ of_s)
+    return interval(float(hit_s.sum() / of_s.sum()), draws[np.isfinite(draws)])
+
+
+def figures(
+    questions: Sequence[Question], margin_n: Array, threshold: float, scenes: Sequence[Seen], captions: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """What the result file says of one way to steer.
+
+    Args:
+        margin_n: of `Model.answer`; yes is above the threshold. captions: of `scenes`.
+    """
+    kind_n, scene_n = np.array([one.kind for one in questions]), np.array([one.scene for one in questions])
+    yes_n, present_n = margin_n > threshold, kind_n == "present"
+    vocabulary = sorted({noun for one in scenes for noun in one.objects})
+    mentions = [mentioned(caption, vocabulary) for caption in captions]
+    n_said, n_wrong, n_found, n_objects = (
+        np.array([len(x) for x in one])
+        for one in (
+            mentions,
+            [names - one.objects for names, one in zip(mentions, scenes, strict=True)],
+            [names & one.objects for names, one in zip(mentions, scenes, strict=True)],
+            [one.objects for one in scenes],
+        )
+    )
+    each = np.arange(len(scenes))
+    return {
+        "accuracy": rate(yes_n == present_n, np.ones(len(yes_n)), scene_n, seed),
+        "yes": rate(yes_n, np.ones(len(yes_n)), scene_n, seed),
+        "missed": rate(~yes_n & present_n, present_n, scene_n, seed),
+        "hallucinated": rate(yes_n & ~present_n, ~present_n, scene_n, seed),
+        **{f"hallucinated_{kind}": rate(yes_n & (kind_n == kind), kind_n == kind, scene_n, seed) for kind in ABSENT},
+        "auroc": auroc(margin_n[present_n], margin_n[~present_n], seed),
+        "chair": rate(n_wrong, n_said, each, seed),
+        "recall": rate(n_found, n_objects, each, seed),
+    }
+
+
+def run(o: HallucinationOptions) -> None:
+    """Choose on one half of the images, report the other, and write the result file."""
+    store = Store.open(o.store)
+    mllm, sae = load_engine(ScoreOptions(data="questions", store=o.store, out=o.out), store.manifest, full=True)
+    model = Model(mllm, sae, Scale.from_manifest(store.manifest))
+    scenes = own_scenes(o.objects, o.n_scenes) if o.objects else demo_scenes(o.n_scenes)
+    questions = questions_about(scenes, o.seed)
+    margin_n, active_nf = model.answer(scenes, questions)
+    chooses_n = np.array([one.scene % 2 == 0 for one in questions])
+    present_n = np.array([one.kind == "present" for one in questions])
+    # A small model says no to nearly all: the threshold is where it says yes as often as an object is there.
+    threshold = float(np.quantile(margin_n[chooses_n], 1 - present_n[chooses_n].mean()))
+    yes_n = margin_n > threshold
+    separation_f = separation(chooses_n & (yes_n == present_n), chooses_n & yes_n & ~present_n, active_nf)
+    p999_f = np.nan_to_num(store.features.table["p999"])
+    best = [int(k) for k in np.argsort(-separation_f, kind="stable") if p999_f[k] > 0][: o.n_features]
+    unit = {k: float(p999_f[k]) for k in best}
+    choosing = [one for one, chooses in zip(questions, chooses_n, strict=True) if chooses]
+    accuracy = {}
+    for strength in o.strengths:
+        steered_n, _ = model.answer(scenes, choosing, unit, strength)
+        accuracy[strength] = float(((steered_n > threshold) == present_n[chooses_n]).mean())
+    strength = max(accuracy, key=lambda s: (accuracy[s], -s))
+    say(f"{int((chooses_n & yes_n & ~present_n).sum())} hallucinated answers to choose on; strength {strength:g}")
+
+    others = [one for one in questions if one.scene % 2]
+    shown = [one for i, one in enumerate(scenes) if i % 2]
+
+    def measure(unit: Unit, strength: float) -> dict[str, Any]:
+        margins, _ = model.answer(scenes, others, unit, strength)
+        return figures(others, margins, threshold, shown, model.captions(shown, unit, strength), o.seed)
+
+    rng = np.random.default_rng(o.seed)
+    refs = store.features.refs(best)
+    result = {
+        "about": {
+            "command": "saevx experiment hallucination",
+            "options": o.model_dump(mode="json", exclude={"store", "objects", "out"}),
+            "data": "own images" if o.objects else "scenes of the demo",
+            "content_id": store.manifest["content_id"],
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        },
+        "questions": {kind: sum(one.kind == kind for one in others) for kind in ("present", *ABSENT)},
+        "threshold": threshold,
+        "hallucinated_to_choose_on": int((chooses_n & yes_n & ~present_n).sum()),
+        "features": [
+            {"id": k, "label": refs[k]["label"], "separation": round(float(separation_f[k]), 4)} for k in best
+        ],
+        "strength": strength,
+        "ways": {
+            "not steered": measure(unit, 0.0),
+            "towards right": measure(unit, strength),
+            "away from right": measure(unit, -strength),
+            **{f"random features {i + 1}": measure(as_long(sae, unit, rng), strength) for i in range(o.n_random)},
+        },
+    }
+    store.close()
+    write_json(o.out, result)
