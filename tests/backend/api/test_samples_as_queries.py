@@ -82,8 +82,13 @@ def test_searching_with_a_sample_is_searching_with_its_image(client: TestClient,
     assert stored["features"][0]["grids"][0]["cols"] == 25
     assert "long" not in [one["sample_id"] for one in stored["samples"]]
     page = client.get("/search", params={"sample": "long", "store": store}, headers=PAGE).text
-    shown = list(dict.fromkeys(map(int, re.findall(r'href="/features/(\d+)', page))))
-    assert shown[: len(ranking)] == [id for id, _ in ranking]
+    shown = [int(id) for id in re.findall(r'data-testid="result-feature" data-feature="(\d+)"', page)]
+    assert shown == [id for id, _ in ranking]
+    names = [
+        [(group["kind"], [one["features"][0]["id"] for one in group["families"]]) for group in reply["groups"]]
+        for reply in (sent, stored)
+    ]
+    assert names[0] == names[1] and names[0]
 
 
 def test_searching_with_a_sample_needs_no_model(root: Path) -> None:
