@@ -49,14 +49,18 @@ class DemoControls(CommandOptions):
     """Parts to measure: store, exchanged, untrained, frozen; default: all."""
     steps: Count | None = None
     """Steps of the trainings; default: as many as the demo's SAE-V had."""
+    random_directions: bool = True
+    """As --random-directions of `saevx controls`."""
     seed: Seed = 0
     """Seed of the random weights and of `saevx controls`."""
 
 
 def of_store(o: DemoControls) -> dict[str, Any]:
     """What `saevx controls` says of the demo's store."""
-    out = o.work / "store.json"
-    return {"store": json.loads(controls(ControlsOptions(store=o.demo / "store", seed=o.seed, out=out)).read_text())}
+    options = ControlsOptions(
+        store=o.demo / "store", seed=o.seed, random_directions=o.random_directions, out=o.work / "store.json"
+    )
+    return {"store": json.loads(controls(options).read_text())}
 
 
 def verdicts_of(
