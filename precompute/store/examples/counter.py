@@ -61,7 +61,7 @@ class CounterExamples:
         rows = self._captions(query)
         off = [one for m in sides for one in self._off(feature, m, rows, limit)]
         unnamed = [one for m in sides for one in self._unnamed(feature, m, query, limit)]
-        return self._examples.items([*off, *unnamed], compute)
+        return self._examples._items([*off, *unnamed], compute)
 
     def _query(self, feature: int) -> str:
         """The words by which the feature's name is tested, as a full-text query; "" where it has none."""
@@ -122,7 +122,7 @@ class CounterExamples:
         engine, strong = self._core.engine, STRONG * self._features.table["p999"][feature]
         examples = {
             one["row"]: {**one, "counter": "unnamed"}
-            for one in reversed(self._examples.stored(feature, modality))
+            for one in reversed(self._examples._stored(feature, modality))
             if float(of_bits(one["value"])) * self._core.events.unit >= strong
         }
         named: set[int] = set()

@@ -54,14 +54,14 @@ class Examples:
         conditions = " AND ".join(f"{name} = ?" for name in where)
         tables = f"examples WHERE {conditions} ORDER BY band, rank, modality LIMIT ?"
         rows = _EXAMPLE.fetch(core.engine, tables, (*where.values(), max(1, min(limit, 200))))
-        return self.items(rows, compute)
+        return self._items(rows, compute)
 
-    def stored(self, feature: int, modality: int) -> list[Item]:
+    def _stored(self, feature: int, modality: int) -> list[Item]:
         """The rows of the table `examples` of a feature and modality, the strongest overall first, then the bands."""
         tables = "examples WHERE feature = ? AND modality = ? ORDER BY band, rank"
         return _EXAMPLE.fetch(self._core.engine, tables, (int(feature), modality))
 
-    def items(self, rows: Sequence[Item], compute: Callable[[int], SampleEvents | None] | None = None) -> list[Item]:
+    def _items(self, rows: Sequence[Item], compute: Callable[[int], SampleEvents | None] | None = None) -> list[Item]:
         """Rows of the table `examples` as examples; one without a position is of a sample that lacks the feature.
 
         Args:
