@@ -6,8 +6,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -19,6 +21,8 @@ from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
 def rows(*images: str) -> list[Row]:
@@ -43,27 +47,41 @@ def test_one_image_cannot_move() -> None:
         shuffle_images(rows("a", ""), 0)
 
 
+def coloured_pairs(folder: Path) -> dict[str, str]:
+    """An imagefolder of pictures that are all but of one colour, which their caption names; the sha256 of each."""
+    folder.mkdir()
+    rng, own, rows = np.random.default_rng(3), {}, []
+    for i in range(120):
+        name, (word, colour) = f"{i:03d}.png", list(COLOURS.items())[rng.integers(len(COLOURS))]
+        noise = tiny.picture(i)
+        Image.blend(noise, Image.new("RGB", noise.size, colour), 0.9).save(folder / name)
+        own[f"pair-{i}"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        rows.append(json.dumps({"file_name": name, "text": f"a {word}", "id": f"pair-{i}"}) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(rows))
+    return own
+
+
 def test_a_control_store_says_so(tiny_files: Tiny, tmp_path: Path) -> None:
-    """A whole store: other pictures under the same captions, and verdicts to hold beside the true ones."""
+    """A whole store: other pictures under the same captions, where no feature may be called cross-modal."""
     made = {}
+    own = coloured_pairs(tmp_path / "data")
     sae = tiny.make_sae(tmp_path / "sae", bias=-0.2)
     for name, shuffled in (("true", False), ("control", True)):
         options = PrecomputeOptions(
-            data=str(tiny_files.data), model=str(tiny_files.model), sae=str(sae), out=tmp_path / name,
+            data=str(tmp_path / "data"), model=str(tiny_files.model), sae=str(sae), out=tmp_path / name,
             batch_tokens=300, ds=40, device="cpu", shuffle_images=shuffled,
         )  # fmt: skip
         made[name] = precompute(options)
     stores = {name: Store.open(path) for name, path in made.items()}
     true, control = (
-        {i["sample_id"]: i for i in stores[name].samples.list(limit=100).items} for name in ("true", "control")
+        {i["sample_id"]: i for i in stores[name].samples.list(limit=200).items} for name in ("true", "control")
     )
-    own = {f"pair-{i}": hashlib.sha256((tiny_files.data / f"{i:03d}.png").read_bytes()).hexdigest() for i in range(40)}
     for sample_id, sha in own.items():
         assert true[sample_id]["text"] == control[sample_id]["text"]
         assert true[sample_id]["images"][0]["sha256"] == sha != control[sample_id]["images"][0]["sha256"]
     assert sorted(i["images"][0]["sha256"] for i in control.values()) == sorted(own.values())
     counts = {name: store.detail["verdicts"]["cross-modal"] for name, store in stores.items()}
-    assert counts["true"] > 0
+    assert counts["true"] > 0 == counts["control"]
     for name, path in made.items():
         assert json.loads((path / "manifest.json").read_text())["options"]["shuffle_images"] is (name == "control")
         with TestClient(create_app(Settings(stores=[path], live=False))) as client:
