@@ -31,7 +31,7 @@ def omega_part(s: Found) -> str:
         (name, *(quantiles(of["quantiles"][key]) for of in (true, exchanged))) for key, name in QUANTITIES.items()
     ]
     counts: list[Row] = [
-        ("features tested", true["tested"], exchanged["tested"]),
+        ("features tested for pair evidence", true["pair_tested"], exchanged["pair_tested"]),
         ("verdict `cross-modal`", true["cross_modal"], exchanged["cross_modal"]),
         ("lift above 0, lower end of its interval", true["lift_above_zero"], exchanged["lift_above_zero"]),
         *(
