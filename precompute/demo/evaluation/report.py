@@ -93,7 +93,8 @@ def store_part(s: dict[str, Any]) -> str:
         for kind, f in s["planted_flags"].items()
     ]
     control = [
-        (name, f"{v['cross_modal']} of {v['pair_tested']}", f"{v['t_test_passed']} of {v['tested']}", f"{v['mean_same_sample_rate']:.3f}")
+        (name, f"{v['cross_modal']} of {v['pair_tested']}", f"{v['t_test_passed']} of {v['tested']}",
+         f"{v['mean_same_sample_rate']:.3f}")
         for name, v in (("as they are", s["shuffled_images"]["true"]),
                         ("exchanged", s["shuffled_images"]["images_exchanged"]))
     ]  # fmt: skip
