@@ -18,6 +18,7 @@ from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import BLOCK, Collected
 from precompute.store.schema import DELTA_SHARE, FALSE_DISCOVERY, IMAGE, TEXT
 from precompute.utils.ragged import expand, offsets
+from precompute.utils.stats import poisson_interval
 from precompute.utils.types import Array
 
 MIN_LIFT, MIN_PHI, DENSE = 3.0, 0.3, 1 / 3
@@ -185,11 +186,10 @@ def measured(counts: Counts, tested: Array) -> Evidence:
     with np.errstate(divide="ignore", invalid="ignore"):
         lift, low, high = (
             np.where(tested & (by_chance_f > 0), count / by_chance_f, np.nan)
-            for count in (both_f, stats.chi2.ppf(0.025, 2 * both_f) / 2, stats.chi2.ppf(0.975, 2 * both_f + 2) / 2)
+            for count in (both_f, *poisson_interval(counts.both_f))
         )
         margins = text_f * image_f * (n - text_f).astype(np.float64) * (n - image_f)
         phi = (both_f * n - text_f * image_f) / np.sqrt(margins)
-    low[tested & (both_f == 0)] = 0
     beyond = np.zeros(len(both_f), bool)
     if tested.any():
         beyond[tested] = stats.false_discovery_control(p[tested]) <= FALSE_DISCOVERY
