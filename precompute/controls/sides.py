@@ -42,7 +42,7 @@ class Sides(NamedTuple):
         rows = fetch_plain(store.engine, "SELECT row, sample_id, n_text, n_image FROM samples ORDER BY row")
         pairs = [one for one in rows if one[2] and one[3]]
         if not pairs:
-            raise SaevxError(f"{store.path} has no sample with both text and image, so it has no pairs to test.")
+            raise SaevxError(f"{store.path} has no sample with both text and image: choose a store of pairs.")
         chosen = [pairs[i] for i in chosen_rows([one[1] for one in pairs], limit)]
         row, text_n, image_n = (np.array([one[i] for one in chosen], dtype=np.int64) for i in (0, 2, 3))
         text, image = above(store, row, delta(store))

@@ -142,7 +142,7 @@ def read_embedding(path: Path, n: int) -> Array:
     except (OSError, ValueError) as error:
         raise SaevxError(f"{path} is no NumPy array: --embedding takes a file that numpy.save wrote.") from error
     if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
-        raise SaevxError(f"{path} must hold {n} rows of finite numbers, one for each sample of the store in its order.")
+        raise SaevxError(f"{path} is no array of {n} finite rows: write one row for each sample, in the store's order.")
     return unit(array.astype(np.float64))
 
 

@@ -92,7 +92,8 @@ def untrained_model(o: DemoControls) -> Path:
         torch.manual_seed(o.seed)
         with atomic_folder(folder) as part:
             shutil.copytree(o.demo / "model", part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
-            AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(part)).save_pretrained(part)
+            config = AutoConfig.from_pretrained(part, trust_remote_code=False)
+            AutoModelForImageTextToText.from_config(config).save_pretrained(part)
     return folder
 
 
