@@ -221,11 +221,10 @@ class Wide:
         save_step(
             self.part, "flag", **flags, fvu_text=fvu[0], fvu_image=fvu[1], near_row=near, near_cosine=cosine
         )  # fmt: skip
-        auroc = {"value": 0.8, "low": 0.7, "high": 0.9}
         save_json(self.part, "score", [
             {"name": name, "description": s.SCORES[name], "mean": float(v.mean()), "std": float(v.std()),
              "median": float(np.median(v)), "quantiles": quantiles(v), "hist": histogram(v), "length_rho": 0.1,
-             "auroc": auroc}
+             "auroc": {"value": 0.8, "low": 0.7, "high": 0.9}}
             for name, v in scores.items()
         ])  # fmt: skip
         table, reasons = [], []
@@ -264,6 +263,7 @@ class Wide:
         mapfile.write_map(self.part / mapfile.NAME, mapfile.FeatureMap(*columns_of_map))
         dead = verdict == s.VERDICTS.index("dead")
         save_json(self.part, "label", [None if d else ", ".join(w) for d, w in zip(dead, words, strict=True)])
+        save_json(self.part, "description", [f'the word "{a}"; images whose captions say "{b}"' for a, b in words])
         save_step(self.part, "label", score=self.rng.random(self.f))
         tokens = np.asarray(self.words)[self.rng.integers(0, len(self.words), (2, self.f, 10))]
         logit = -np.sort(-self.rng.normal(3, 1, (2, self.f, 10)).astype(np.float32), axis=-1)
