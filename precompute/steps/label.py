@@ -237,7 +237,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     names = keyword_names(data, words, logits, weigh["verdict"], trial, scoring)
     live = [k for k, name in enumerate(names) if name is not None]
     summary: dict[str, Any] = {"method": "keywords"}
-    shown: csr_matrix | None = None
+    example_samples: csr_matrix | None = None
     if options.get("labeller"):
         from precompute.steps.labeller import Labeller, clean
 
@@ -249,8 +249,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         n_failed = sum(text is None for text in written)
         summary = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
         say(f"labeller: {len(live) - n_failed} names written, {n_failed} failed and keep their keywords")
-        shown = top_samples(data, TEXT) + top_samples(data, IMAGE)  # the model has seen some of them
-    scored = make_trial(data, words.in_caption, weigh["p999"], scoring, shown)
+        example_samples = top_samples(data, TEXT) + top_samples(data, IMAGE)  # the model has seen some of them
+    scored = make_trial(data, words.in_caption, weigh["p999"], scoring, example_samples)
     score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
     save_json(part, "description", descriptions(data, words, names, weigh))

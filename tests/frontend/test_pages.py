@@ -138,8 +138,8 @@ def test_the_front_page_counts_flagged_pairs_once(client: TestClient) -> None:
 def test_the_lens_shows_raw_logits_by_the_address_and_says_where_it_says_nothing(client: TestClient) -> None:
     logits = client.get(f"/api/v1/features/{RED}").json()["logits"]
     for kind in ("centred", "raw"):
-        shown = client.get(f"/features/{RED}?lens={kind}").text.split('data-testid="logits"')[1]
-        assert f"{logits[kind]['promoted'][0]['logit']:+.2f}" in shown and 'data-testid="lens-empty"' not in shown
+        panel = client.get(f"/features/{RED}?lens={kind}").text.split('data-testid="logits"')[1]
+        assert f"{logits[kind]['promoted'][0]['logit']:+.2f}" in panel and 'data-testid="lens-empty"' not in panel
     features = client.get("/api/v1/features?limit=200").json()["items"]
     silent = next(
         f["id"] for f in features if not client.get(f"/api/v1/features/{f['id']}").json()["logits"]["informative"]

@@ -207,11 +207,11 @@ def run(o: HallucinationOptions) -> None:
     say(f"{int((chooses_n & yes_n & ~present_n).sum())} hallucinated answers to choose on; strength {strength:g}")
 
     others = [one for one in questions if one.scene % 2]
-    shown = [one for i, one in enumerate(scenes) if i % 2]
+    report_scenes = [one for i, one in enumerate(scenes) if i % 2]
 
     def measure(unit: Unit, strength: float) -> dict[str, Any]:
         margins, _ = model.answer(scenes, others, unit, strength)
-        return figures(others, margins, threshold, shown, model.captions(shown, unit, strength), o.seed)
+        return figures(others, margins, threshold, report_scenes, model.captions(report_scenes, unit, strength), o.seed)
 
     rng = np.random.default_rng(o.seed)
     refs = store.features.refs(best)

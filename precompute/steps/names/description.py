@@ -90,9 +90,9 @@ def describe(data: Collected, counts: Counts, names: list[str], barred_w: Array,
         sides = []
         if n := int(counts.n_fm[k, TEXT]):
             word = most_frequent(token_fw[k], n)
-            shown = (names[word[0]], word[1]) if word and word[1] >= NAMED else commonest_token(data, k, n)
+            word_and_share = (names[word[0]], word[1]) if word and word[1] >= NAMED else commonest_token(data, k, n)
             ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
-            on = f"on “{shown[0]}” {_percent(shown[1])}" if shown else "various tokens"
+            on = f"on “{word_and_share[0]}” {_percent(word_and_share[1])}" if word_and_share else "various tokens"
             sides.append(", ".join([on, *(f"{name} of caption" for name in ends[:1])]))
         if n := int(counts.n_fm[k, IMAGE]):
             word = most_frequent(image_fw[k], n, barred_w)

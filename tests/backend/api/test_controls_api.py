@@ -23,9 +23,9 @@ def test_controls_appear_once_they_are_measured(store_path: Path, tmp_path: Path
         assert "not measured yet" in client.get("/").text and "not measured yet" in client.get("/features").text
 
         written = json.loads(controls(ControlsOptions(store=store, derangements=2)).read_text())
-        found = client.get("/api/v1/controls").json()["controls"]
-        assert [one["name"] for one in found["controls"]] == ["derangements", "random-directions", "text-alone"]
-        for one, other in zip(found["controls"], written["controls"], strict=True):
+        report = client.get("/api/v1/controls").json()["controls"]
+        assert [one["name"] for one in report["controls"]] == ["derangements", "random-directions", "text-alone"]
+        for one, other in zip(report["controls"], written["controls"], strict=True):
             assert {name: other[name] for name in one} == one
         front = client.get("/").text
         assert "controls-table" in front and "captions exchanged" in client.get("/features").text

@@ -82,8 +82,8 @@ def test_searching_with_a_sample_is_searching_with_its_image(client: TestClient,
     assert stored["features"][0]["grids"][0]["cols"] == 25
     assert "long" not in [one["sample_id"] for one in stored["samples"]]
     page = client.get("/search", params={"sample": "long", "store": store}, headers=PAGE).text
-    shown = [int(id) for id in re.findall(r'data-testid="result-feature" data-feature="(\d+)"', page)]
-    assert shown == [id for id, _ in ranking]
+    page_ids = [int(id) for id in re.findall(r'data-testid="result-feature" data-feature="(\d+)"', page)]
+    assert page_ids == [id for id, _ in ranking]
     names = [
         [(group["kind"], [one["features"][0]["id"] for one in group["families"]]) for group in reply["groups"]]
         for reply in (sent, stored)

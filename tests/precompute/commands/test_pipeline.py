@@ -169,10 +169,10 @@ def test_whole_paths_for_processes_elsewhere(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "sae").mkdir()
     (tmp_path / "a.tar").touch()
     monkeypatch.chdir(tmp_path)
-    given = PrecomputeOptions(
+    options = PrecomputeOptions(
         data="*.tar", model="owner/name", sae="sae", out=Path("store"), image_folder=Path("pictures")
     )
-    whole, at = given.absolute(), tmp_path.resolve()
+    whole, at = options.absolute(), tmp_path.resolve()
     assert (whole.data, whole.model, whole.sae) == (str(at / "*.tar"), "owner/name", str(at / "sae"))
     assert (whole.out, whole.image_folder) == (at / "store", at / "pictures")
 

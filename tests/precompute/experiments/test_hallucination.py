@@ -30,17 +30,17 @@ def test_absent_objects_as_pope_chooses_them() -> None:
     blank = Image.new("RGB", (8, 8))
     sets = [{"dog", "cat"}, {"dog", "cat"}, {"dog"}, {"cup", "bed"}, {"cup", "bed"}, {"cup"}, {"dog"}, {"owl"}]
     scenes = [Seen(blank, frozenset(one)) for one in sets]
-    asked = questions_about(scenes, 0)
+    questions = questions_about(scenes, 0)
     for i, objects in enumerate(sets):
-        about = [one for one in asked if one.scene == i]
+        about = [one for one in questions if one.scene == i]
         own = {kind: [one.noun for one in about if one.kind == kind] for kind in ("present", *ABSENT)}
         assert own["present"] == sorted(objects)
         assert all(len(own[kind]) == 1 and own[kind][0] not in objects for kind in ABSENT)
-    kinds = {(one.scene, one.kind): one.noun for one in asked}
+    kinds = {(one.scene, one.kind): one.noun for one in questions}
     assert kinds[3, "popular"] == "dog" and kinds[0, "popular"] == "cup"
     assert kinds[2, "adversarial"] == "cat" and kinds[5, "adversarial"] == "bed"  # it stands beside them elsewhere
-    assert next(one.text for one in asked if one.noun == "owl") == "Is there an owl in the picture?"
-    assert questions_about(scenes, 0) == asked
+    assert next(one.text for one in questions if one.noun == "owl") == "Is there an owl in the picture?"
+    assert questions_about(scenes, 0) == questions
 
 
 def test_scenes_of_the_demo_are_the_same_each_time() -> None:
@@ -88,14 +88,14 @@ def test_random_features_change_as_much(tmp_path: Path) -> None:
 def test_figures_count_what_was_said() -> None:
     blank = Image.new("RGB", (8, 8))
     scenes = [Seen(blank, frozenset(one)) for one in ({"dog"}, {"cat"}, {"dog", "cat"}, {"cup"})]
-    asked = questions_about(scenes, 0)
-    margin = np.array([1.0 if one.kind == "present" or one.kind == "popular" else -1.0 for one in asked])
-    result = figures(asked, margin, 0.0, scenes, ["a dog", "a dog", "a cat and a dog", "two cats"], 0)
-    counts = Counter(one.kind for one in asked)
+    questions = questions_about(scenes, 0)
+    margin = np.array([1.0 if one.kind == "present" or one.kind == "popular" else -1.0 for one in questions])
+    result = figures(questions, margin, 0.0, scenes, ["a dog", "a dog", "a cat and a dog", "two cats"], 0)
+    counts = Counter(one.kind for one in questions)
     n_absent = sum(counts[kind] for kind in ABSENT)
     assert result["missed"]["value"] == 0 and result["hallucinated_popular"]["value"] == 1
     assert result["hallucinated"]["value"] == pytest.approx(counts["popular"] / n_absent)
-    assert result["accuracy"]["value"] == pytest.approx(1 - counts["popular"] / len(asked))
+    assert result["accuracy"]["value"] == pytest.approx(1 - counts["popular"] / len(questions))
     assert result["chair"]["value"] == pytest.approx(2 / 5) and result["recall"]["value"] == pytest.approx(3 / 5)
     for figure in result.values():
         assert figure["low"] <= figure["value"] <= figure["high"]

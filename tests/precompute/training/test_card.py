@@ -98,10 +98,10 @@ def test_likeness_in_an_embedding_is_the_weighted_mean_over_pairs_of_images() ->
     rng = np.random.default_rng(3)
     weight_fn, e_nd = rng.random((2, 7)) * (rng.random((2, 7)) > 0.3), rng.standard_normal((7, 4))
     e_nd /= np.linalg.norm(e_nd, axis=1, keepdims=True)
-    for k, found in enumerate(alike(csr_matrix(weight_fn), e_nd)):
+    for k, likeness in enumerate(alike(csr_matrix(weight_fn), e_nd)):
         pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
         w = [weight_fn[k, i] * weight_fn[k, j] for i, j in pairs]
-        assert found == pytest.approx(sum(x * (e_nd[i] @ e_nd[j]) for x, (i, j) in zip(w, pairs, strict=True)) / sum(w))
+        assert likeness == pytest.approx(sum(x * (e_nd[i] @ e_nd[j]) for x, (i, j) in zip(w, pairs, strict=True)) / sum(w))
 
 
 def test_the_lines_of_a_store(make: Maker, made_up: Store, tmp_path: Path) -> None:

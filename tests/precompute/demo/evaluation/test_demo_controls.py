@@ -26,11 +26,12 @@ def test_an_untrained_model_and_the_verdicts_of_another_store(tiny_files: Tiny, 
     differing = [name for name, one in other.model.state_dict().items() if not torch.equal(one, weights[name])]
     assert len(differing) > len(weights) / 2 and other.tokenizer.get_vocab() == own.tokenizer.get_vocab()
 
-    found = verdicts_of(o, "exchanged", lambda: (o.demo / "model", o.demo / "sae"), shuffle=True)["exchanged"]
-    assert sum(found["verdicts"].values()) == json.loads(
+    exchanged = verdicts_of(o, "exchanged", lambda: (o.demo / "model", o.demo / "sae"), shuffle=True)["exchanged"]
+    assert sum(exchanged["verdicts"].values()) == json.loads(
         (o.work / "exchanged-store" / "manifest.json").read_text()
     )["sae"]["n_features"]
-    rendered = controls_part({"exchanged": found})
-    assert f"| images exchanged before the pass | {found['tested']} |" in rendered and rendered.count("not run") == 2
+    rendered = controls_part({"exchanged": exchanged})
+    assert f"| images exchanged before the pass | {exchanged['tested']} |" in rendered
+    assert rendered.count("not run") == 2
     with pytest.raises(SaevxError, match="how the demo's SAE-V was trained"):
         trained(o, "frozen", o.demo / "model", freeze_decoder=True)
