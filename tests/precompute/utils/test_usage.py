@@ -63,7 +63,7 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
         (["serve", "x", ""], "STORES takes a path that is not empty."),
         (["serve"], "STORES is missing: see `saevx serve --help`."),
         (["precompute"], "DATA, --model, --sae, --out are missing: see `saevx precompute --help`."),
-        (["experiment"], "Choose one of filtering, figure3: see `saevx experiment --help`."),
+        (["experiment"], "Choose one of filtering, figure3, hallucination: see `saevx experiment --help`."),
         (["--wrong"], "There is no option or argument --wrong here: see `saevx --help`."),
     ],
 )  # fmt: skip
