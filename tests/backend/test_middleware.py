@@ -45,13 +45,13 @@ def served(store_path: Path, *allowed: str) -> TestClient:
 
 @pytest.mark.parametrize("host", OWN)
 def test_its_own_names_and_addresses_are_answered(client: TestClient, host: str) -> None:
-    for path in ("/", f"{API}/store", "/healthz", "/static/css/app.css"):
+    for path in ("/", f"{API}/store", "/healthz", "/static/css/base.css"):
         assert client.get(path, headers={"Host": host}).status_code == 200, path
 
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_another_name_is_refused_with_the_way_out(client: TestClient, host: str) -> None:
-    for path in ("/", f"{API}/store", "/healthz", "/static/css/app.css", "/nothing"):
+    for path in ("/", f"{API}/store", "/healthz", "/static/css/base.css", "/nothing"):
         reply = client.get(path, headers={"Host": host, "Accept": "text/html"})
         assert reply.status_code == 421 and reply.headers["content-type"] == "application/problem+json"
         assert f"--allowed-host {host.partition(':')[0]}." in reply.json()["detail"]

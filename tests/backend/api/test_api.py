@@ -324,5 +324,5 @@ def test_links_work_behind_a_proxy(store_path: Path, sample_id: str, prefix: str
         one = client.get(f"{prefix}{API}/samples/{sample_id}").json()
         assert one["images"][0]["url"].startswith(f"/lab/saevx{API}/samples/")
         assert client.get(one["images"][0]["url"]).status_code == 200
-        assert client.get(f"{prefix}/static/css/app.css").status_code == 200
+        assert client.get(f"{prefix}/static/css/base.css").status_code == 200
         assert 'href="/lab/saevx/static/' in client.get(f"{prefix}/").text

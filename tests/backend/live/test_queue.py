@@ -178,7 +178,7 @@ def test_fifty_who_wait_hold_up_no_page(root: Path) -> None:
         with server.held_up():
             waiting = [people.submit(server.get, path) for path in query]
             server.until(lambda: server.state.live.waiting == len(query))
-            for path in ("/", "/features", "/features/3", "/samples", f"{API}/flags", "/static/css/app.css"):
+            for path in ("/", "/features", "/features/3", "/samples", f"{API}/flags", "/static/css/base.css"):
                 assert server.get(path).status_code == 200, path
             assert not any(one.done() for one in waiting)
         assert [one.result().status_code for one in waiting] == [200] * len(query)
