@@ -6,10 +6,16 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
 /**
  * Fetch a page of this server, replace the element with this id by the one of that page, and update the address bar.
  * Dispatches "swap" on the new element, so that a page's module can add its handlers.
+ *
+ * @param {{history?: "push" | "replace" | "back" | null, init?: object}} options `push` for what one chooses, so that Back
+ *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays.
  */
 let running = null; // the request of the last swap
-export async function swap(address, id, { push = true, init = {} } = {}) {
+const swapped = new Set(); // ids of the parts that Back and Forward must fetch again
+let shown = location.pathname + location.search;
+export async function swap(address, id, { history: how = "push", init = {} } = {}) {
   const here = document.getElementById(id);
+  swapped.add(id);
   running?.abort();
   const control = (running = new AbortController());
   here.setAttribute("aria-busy", "true");
@@ -22,9 +28,12 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
       here.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
       return;
     }
+    if (how === "back") $$(`form[data-swap="${id}"]`).forEach((form, i) => restore(form, $$(`form[data-swap="${id}"]`, page)[i]));
     const focused = here.contains(document.activeElement) ? document.activeElement : null;
     here.replaceWith(document.adoptNode(fresh));
-    if (push) history.replaceState(null, "", response.url || address);
+    const to = response.url || address;
+    if (how === "push" || how === "replace") history[how === "push" && to !== location.href ? "pushState" : "replaceState"]({ swapped: [...swapped] }, "", to);
+    shown = location.pathname + location.search;
     ready(fresh);
     fresh.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
     if (focused) refocus(focused, fresh); // after the page's module has added its elements
@@ -36,6 +45,16 @@ export async function swap(address, id, { push = true, init = {} } = {}) {
   } finally {
     document.getElementById(id)?.removeAttribute("aria-busy");
   }
+}
+
+/** Give a form that stays the values that it has on the page just fetched. */
+function restore(form, fresh) {
+  [...form.elements].forEach((control, i) => {
+    const { name, value, checked } = fresh?.elements[i] ?? {};
+    if (name !== control.name || control.type === "file") return;
+    control.value = value;
+    if (checked !== undefined) control.checked = checked;
+  });
 }
 
 /** Move the focus from a control that was replaced to the same control in the new part. */
@@ -66,7 +85,17 @@ document.addEventListener("submit", (event) => {
   const form = event.target.closest("form[data-swap]");
   if (!form || form.method !== "get") return;
   event.preventDefault();
-  swap(`${form.action}?${query(form)}`, form.dataset.swap);
+  const how = "typing" in form.dataset ? "replace" : "push";
+  delete form.dataset.typing;
+  swap(`${form.action}?${query(form)}`, form.dataset.swap, { history: how });
+});
+
+// Back and Forward between states of one page fetch its parts again; each entry knows which parts had changed.
+addEventListener("popstate", async (event) => {
+  if (location.pathname + location.search === shown) return; // only the anchor changed
+  const parts = new Set([...swapped, ...(event.state?.swapped ?? [])].filter((id) => document.getElementById(id)));
+  if (!parts.size) location.reload();
+  for (const id of parts) await swap(location.href, id, { history: "back" });
 });
 
 /** A form's query string without empty fields, so that addresses are short and unique. */
@@ -87,7 +116,12 @@ document.addEventListener("change", (event) => {
 document.addEventListener("input", (event) => {
   if (!event.target.matches("[data-live]")) return;
   clearTimeout(waiting);
-  waiting = setTimeout(() => event.target.form?.requestSubmit(), 300);
+  waiting = setTimeout(() => {
+    const { form } = event.target;
+    if (!form) return;
+    form.dataset.typing = "";
+    form.requestSubmit();
+  }, 300);
 });
 
 function fill(panel) {

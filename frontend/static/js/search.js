@@ -38,7 +38,7 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const [image] = file.files;
   if (image) { // an image has no address: post it, and leave the address bar unchanged
-    await swap(form.action, "results", { push: false, init: { method: "POST", body: new FormData(form) } });
+    await swap(form.action, "results", { history: null, init: { method: "POST", body: new FormData(form) } });
   } else {
     const parameters = query(form);
     await swap(`${form.action.split("?")[0]}?${parameters}`, "results");

@@ -89,7 +89,7 @@ function hover(i, announce = false) {
 
 /** The server renders the selected feature beside the map. */
 async function select(i) {
-  if (i !== state.chosen) await swap(address(i), "chosen", { push: false });
+  if (i !== state.chosen) await swap(address(i), "chosen", { history: null });
 }
 
 function open(i, event) {
