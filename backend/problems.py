@@ -21,6 +21,8 @@ from precompute.store.opening import StoreUnreadable
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
 
+NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
+"""What to give where a value cannot be read as a number, by the type of pydantic's error."""
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
@@ -59,7 +61,9 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
         chosen_from = one["type"] == "literal_error"
         where = ".".join(part for part in place if not (chosen_from and part.startswith("literal["))) or "body"
         if not chosen_from:
-            reasons.append({"where": where, "reason": one["msg"]})
+            number = NUMBERS.get(one["type"])
+            reason = f"give {number} instead of {one['input']!r}" if number else one["msg"]
+            reasons.append({"where": where, "reason": reason})
             continue
         if where not in choices:
             choices[where] = []

@@ -71,7 +71,8 @@ def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Pa
 @router.get("/features/{feature}", summary="One feature with all its figures")
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
-    return FeatureDetail.model_validate(store.store.features.get(feature))
+    opened = store.store
+    return FeatureDetail.model_validate({**opened.features.get(feature), "words": opened.top_words.of(feature)})
 
 
 @router.get(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from backend.schemas.common import Histogram
@@ -30,6 +30,10 @@ class Chart:
     low: float
     high: float
     mark: float | None = None
+
+    def place(self, value: float, *, log: bool = False) -> float:
+        """Where a value stands on the axis, in the same units; the nearest end for one beyond it."""
+        return round(4 * len(self.bars) * _share(value, self.low, self.high, log), 2)
 
 
 def chart(
@@ -62,8 +66,8 @@ def chart(
         split = mark is not None and (middle >= mark if over == "above" else middle < mark)
         title = f"{cuts[i]:.4g} to {cuts[i + 1]:.4g}: {count:,}"
         bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, split))
-    place = None if mark is None else 4 * len(bars) * _share(mark, cuts[0], cuts[-1], log)
-    return Chart(bars, cuts[0], cuts[-1], place)
+    drawn = Chart(bars, cuts[0], cuts[-1])
+    return drawn if mark is None else replace(drawn, mark=drawn.place(mark, log=log))
 
 
 def _share(value: float, low: float, high: float, log: bool) -> float:

@@ -174,8 +174,22 @@ class Cooccurring(Model):
     """Both on the same modality, which `modality` names."""
 
 
+class TopWord(Model):
+    """The word that most of a feature's strongest samples share."""
+
+    word: str
+    n: int
+    """Samples that have it."""
+    of: int
+    """Strongest samples looked at."""
+
+
 class FeatureDetail(Feature):
     """One feature with all its figures; its examples have their own endpoint."""
+
+    words: Modal[TopWord | None]
+    """Text: the word of which most of its strongest tokens are part. Image: the word most frequent in the captions of
+    its strongest images, beyond its base rate. Null where no word stands out."""
 
     n_text: int
     """Number of text tokens that activate it."""

@@ -21,7 +21,6 @@ from scipy.sparse import csr_matrix, vstack
 from precompute.steps.evidence.agreement import agreements
 from precompute.steps.label_words import Words, read_words
 from precompute.steps.names.choice import (
-    ENGLISH_FUNCTION_WORDS,
     MOST_COMMON,
     Name,
     candidates,
@@ -36,7 +35,7 @@ from precompute.store.making.unfinished import Collected, Lens, load_step, save_
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.progress import say
 from precompute.utils.ragged import expand, offsets
-from precompute.utils.text import has_letters, is_blank
+from precompute.utils.text import ENGLISH_FUNCTION_WORDS, has_letters, is_blank
 from precompute.utils.token_text import MARKS, join
 from precompute.utils.types import Array
 

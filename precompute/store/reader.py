@@ -20,6 +20,7 @@ from precompute.store.directions.families import Families
 from precompute.store.directions.vectors import Directions
 from precompute.store.examples.counter import CounterExamples
 from precompute.store.examples.listed import Examples
+from precompute.store.examples.words import TopWords
 from precompute.store.features import Features
 from precompute.store.opening import (
     DATABASE,
@@ -66,6 +67,7 @@ class Store:
         self.features = Features(core, self.cooccurrence)
         self.examples = Examples(core, self.vocabulary)
         self.counterexamples = CounterExamples(core, self.features, self.examples)
+        self.top_words = TopWords(core, self.vocabulary)
         self.samples = Samples(core, self.vocabulary, self.features, self.quality)
         self.rejected = Rejected(core)
         self.search = Search(core, self.features, self.samples)

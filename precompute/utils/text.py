@@ -72,6 +72,20 @@ def words_of(text: str) -> list[str]:
     return _ASCII_WORD.findall(text.lower()) if text.isascii() else [unit.text for unit in units(text)]
 
 
+ENGLISH_FUNCTION_WORDS = frozenset(
+    words_of(
+        "a an the this that these those it its he him his she her hers they them their i me my we us our you your "
+        "there here and or but nor so yet if as than then because while when where which who whom whose what is are "
+        "was were be been being am has have had having do does did can could will would shall should may might must "
+        "not no of in on at to from with without by for into onto upon over about off up out some any each every both "
+        "all another other such same very too also just only s t "
+        "image photo photograph picture see seen show shown"
+    )
+)
+"""Closed classes: articles, pronouns, conjunctions, auxiliaries and the prepositions that do not name a place; and the
+words in which captions speak of the image itself."""
+
+
 def has_letters(text: str) -> bool:
     """Whether a letter or a digit is in it."""
     return any(map(str.isalnum, text))

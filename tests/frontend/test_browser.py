@@ -150,6 +150,38 @@ def test_keys_walk_the_list_one_came_from(context: BrowserContext) -> None:
             page.keyboard.press("j")
 
 
+def test_a_list_goes_along_into_a_new_tab_and_ends_with_its_last_feature(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features?sort=lift")
+    rows = page.get_by_test_id("feature-row")
+    ids = [rows.nth(i).get_attribute("data-feature") for i in range(rows.count())]
+    with context.expect_page() as opened:
+        rows.nth(len(ids) - 2).locator("a.label").click(modifiers=["ControlOrMeta"])
+    tab = opened.value
+    expect(tab.get_by_test_id("in-list")).to_have_text(f"{len(ids) - 1} of {len(ids)} in the list")
+    tab.get_by_test_id("modality-text").click()
+    expect(tab).to_have_url(re.compile("modality=text"))
+    tab.keyboard.press("j")  # what was chosen after the page was loaded goes along
+    expect(tab).to_have_url(re.compile(rf"/features/{ids[-1]}\?.*modality=text"))
+    expect(tab.locator("a[rel=next]")).to_have_count(0)
+
+
+def test_bands_are_chosen_on_the_histogram_and_switches_are_kept(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"/features/{RED}?modality=text")
+    page.get_by_test_id("strip-image-0").click()
+    expect(page).to_have_url(re.compile("modality=image&band=0"))
+    expect(page.get_by_test_id("band-0")).to_have_attribute("aria-current", "true")
+    page.go_back()
+    expect(page.get_by_test_id("concordance")).to_be_visible()
+    page.locator("[data-spotlight]").click()
+    page.keyboard.press("h")
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile(rf"/features/{RED + 1}"))
+    expect(page.locator("[data-spotlight]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("html")).to_have_class("js no-heat spotlight")
+
+
 def test_the_threshold_is_dragged(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/quality?flag=mismatch")

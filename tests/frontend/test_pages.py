@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -27,9 +29,9 @@ CONTENT = {
     f"/map?q=red&feature={RED}&colour=omega&hide=rare": ["found", "chosen", "map-strongest"],
     f"/features/{RED}": [
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring", "family",
-        "member", "near-copy", "lens-raw", "vector",
+        "member", "near-copy", "lens-raw", "vector", "summary", "snippet", "strip-image-0", "strip-text-0",
     ],
-    f"/features/{RED}?modality=text&band=0": ["examples", "modality-text"],
+    f"/features/{RED}?modality=text&band=0": ["examples", "modality-text", "concordance"],
     f"/features/{RED}?modality=image&band=counter": ["counter-kind", "example", "band-counter"],
     "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
     "/rejected?kind=no-text": ["empty", "reason-kinds"],
@@ -83,9 +85,47 @@ def test_an_example_says_how_much_of_it_fires_and_how_many_are_alike(client: Tes
         cards = client.get(f"/features/{RED}?modality={modality}").text.split('data-testid="example"')[1:]
         assert len(cards) == len(items) > 3
         for card, one in zip(cards, items, strict=True):
-            assert (f"· {one['n_active']} {unit}" in card) == (one["n_active"] > 1)
+            assert (f"{one['n_active']} {unit}" in card) == (one["n_active"] > 1)
             assert (f"+{one['n_same']} similar" in card) == (one["n_same"] > 0)
     assert any(one["n_same"] for one in items)
+
+
+def test_the_page_of_a_feature_begins_with_what_it_is(client: TestClient) -> None:
+    feature = client.get(f"/api/v1/features/{RED}").json()
+    page = client.get(f"/features/{RED}").text
+    line = re.search(r'data-testid="summary">(.*?)</p>', page)
+    assert line
+    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line[1]))
+    text, image = feature["words"]["text"], feature["words"]["image"]
+    assert text["word"] == image["word"] == "red"
+    assert said.startswith(f"text: red {text['n']}/{text['of']} · images: red {image['n']}/{image['of']} · agreement ")
+    assert f"name tested {feature['label_score']:.2f} · family of {feature['n_members']}" in said
+
+
+def test_previous_and_next_follow_a_list_in_the_address(client: TestClient) -> None:
+    for id, links in ((7, ["3"]), (3, ["7", "12"]), (12, ["3"])):
+        page = client.get(f"/features/{id}?list=7,3,12&modality=text").text
+        moves = re.findall(r'rel="(?:prev|next)" href="/features/(\d+)\?modality=text&amp;list=7%2C3%2C12"', page)
+        assert moves == links
+    assert "give at most" in client.get("/features/3?list=dog").text
+
+
+def printed_by(source: str) -> list[tuple[Any, ...]]:
+    """What a program prints, by call."""
+    printed: list[tuple[Any, ...]] = []
+    exec(source, {"print": lambda *values: printed.append(values)})
+    return printed
+
+
+def test_the_snippet_runs_and_prints_the_examples(client: TestClient, pages_app: FastAPI) -> None:
+    store = pages_app.state.saevx.stores["synthetic"].path
+    for query in ("modality=text", "modality=image&band=1", "modality=image&band=counter"):
+        page = client.get(f"/features/{RED}?{query}").text
+        code = re.search(r'data-testid="snippet">(.*?)</pre>', page, re.S)
+        assert code
+        printed = printed_by(html.unescape(code[1]).replace("path/of/the/store", str(store)))
+        examples = client.get(f"/api/v1/features/{RED}/examples?{query}").json()["items"]
+        assert [values[:2] for values in printed] == [(one["sample_id"], one["activation"]) for one in examples] != []
 
 
 def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestClient) -> None:

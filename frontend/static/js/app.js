@@ -68,17 +68,40 @@ function refocus(old, fresh) {
 /** Set up a part of a page, also a part that has just been fetched. */
 function ready(part) {
   for (const button of $$("[data-max]", part)) button.hidden = false;
+  for (const button of $$("[data-spotlight]", part)) button.setAttribute("aria-pressed", document.documentElement.classList.contains("spotlight"));
 }
 ready(document);
 
 document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = event.target.closest("a[data-swap]");
-  if (link) { event.preventDefault(); swap(link.href, link.dataset.swap); return; }
+  if (link) { event.preventDefault(); swap(link.href.baseVal ?? link.href, link.dataset.swap); return; } // baseVal: a link in a drawing
   const list = event.target.closest("a[href*='/features/']")?.closest("[data-trail]");
-  if (list) remember($$("li[data-feature], tr[data-feature]", list).map((one) => Number(one.dataset.feature)));
+  if (list) remember(idsOf(list));
   const maximise = event.target.closest("[data-max]");
   if (maximise) fill(maximise.closest(".panel"));
+  if (event.target.closest("[data-spotlight]")) {
+    const on = flip("spotlight");
+    for (const button of $$("[data-spotlight]")) button.setAttribute("aria-pressed", on);
+  }
+  const copy = event.target.closest("[data-copy]");
+  if (copy) navigator.clipboard.writeText($(copy.dataset.copy).textContent).then(() => say("Copied"), () => say("This browser does not let pages copy: select the text."));
+});
+
+/** Turn a class of the document on or off, and keep it for the pages of this tab (theme.js). */
+function flip(name) {
+  const on = document.documentElement.classList.toggle(name);
+  try { if (on) sessionStorage.setItem(name, "1"); else sessionStorage.removeItem(name); } catch { /* a private window: it holds for this page */ }
+  return on;
+}
+
+// A link of a list that may open in a new tab, where this tab's list is not known, carries the list.
+document.addEventListener("mousedown", (event) => {
+  const link = event.target.closest("[data-trail] a[href*='/features/']");
+  if (!link || !(event.button || event.metaKey || event.ctrlKey || event.shiftKey)) return;
+  const to = new URL(link.href);
+  to.searchParams.set("list", idsOf(link.closest("[data-trail]")).join(","));
+  link.href = to.href;
 });
 
 document.addEventListener("submit", (event) => {
@@ -103,6 +126,9 @@ export function query(form) {
   const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string" && value !== "");
   return new URLSearchParams(fields).toString();
 }
+
+/** The features of a list, in its order. */
+const idsOf = (list) => $$("li[data-feature], tr[data-feature]", list).map((one) => Number(one.dataset.feature));
 
 /** Store the list from which a feature is opened: j and k follow it (feature.js). */
 function remember(ids) {
@@ -140,8 +166,7 @@ document.addEventListener("keydown", (event) => {
     const to = $(`a[rel="${link}"]`);
     if (to) { event.preventDefault(); to.click(); }
   } else if (event.key === "h") {
-    const off = document.documentElement.classList.toggle("no-heat");
-    say(off ? "Activations hidden" : "Activations shown");
+    say(flip("no-heat") ? "Activations hidden" : "Activations shown");
   } else if (event.key === "/") {
     const words = $("main input[name=q]");
     if (words) { event.preventDefault(); words.focus(); } else location.assign(url("/search"));

@@ -1,5 +1,5 @@
 // The feature page: j and k follow the list from which the feature was opened, instead of the feature numbers.
-import { $, $$, url } from "./dom.js";
+import { $, $$, h, url } from "./dom.js";
 
 const id = Number($("[data-testid=feature-head]").dataset.feature);
 
@@ -13,23 +13,24 @@ function trail() {
   }
 }
 
-const ids = trail();
+const ids = new URLSearchParams(location.search).has("list") ? null : trail(); // the server follows a list in the address
 if (ids) {
-  const here = ids.indexOf(id);
+  const here = ids.indexOf(id), place = $("[data-testid=in-list]");
+  place.textContent = `${here + 1} of ${ids.length} in the list`;
   for (const [rel, to, arrow] of [["prev", ids[here - 1], "←"], ["next", ids[here + 1], "→"]]) {
-    const link = $(`a[rel=${rel}]`);
-    if (!link || to === undefined) continue;
+    let link = $(`a[rel=${rel}]`);
+    if (to === undefined) { link?.remove(); continue; }
+    if (!link) place[rel === "prev" ? "before" : "after"](link = h("a", { class: "btn", rel, title: rel === "prev" ? "Previous feature (k or ←)" : "Next feature (j or →)" }));
     link.href = url(`/features/${to}`);
     link.textContent = rel === "prev" ? `${arrow} ${to}` : `${to} ${arrow}`;
-    link.title += `: ${here + 1} of ${ids.length} in your list`;
   }
 }
 
-// Keep modality and band when moving on, so that one can compare features.
-const parameters = new URLSearchParams(location.search);
-parameters.delete("store");
+// Keep what is shown when moving on, so that one can compare features; it may have changed since the page was loaded.
 for (const link of $$("a[rel=prev], a[rel=next]")) {
-  const to = new URL(link.href);
-  for (const [name, value] of parameters) to.searchParams.set(name, value);
-  link.href = to.href;
+  link.addEventListener("click", () => {
+    const to = new URL(link.href);
+    to.search = location.search;
+    link.href = to.href;
+  });
 }

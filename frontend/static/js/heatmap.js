@@ -34,5 +34,6 @@ export function drawHeat(svg, view, grid, top) {
 
 /** Outline one patch. */
 export function drawMark(svg, view, row, col) {
-  svg.replaceChildren(h("path", { class: "peak", d: rect(patchBox(view, row, col)) }));
+  const d = rect(patchBox(view, row, col));
+  svg.replaceChildren(h("path", { class: "case", d }), h("path", { class: "peak", d }));
 }

@@ -5,6 +5,8 @@
   const chosen = read();
   if (chosen === "light" || chosen === "dark") root.dataset.theme = chosen;
   root.classList.add("js");
+  // The switches of app.js hold from page to page in one tab.
+  try { root.classList.add(...["no-heat", "spotlight"].filter((name) => sessionStorage.getItem(name))); } catch { /* a private window */ }
 
   document.addEventListener("click", (event) => {
     if (!event.target.closest("[data-theme-toggle]")) return;

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from precompute.steps.label_words import Words
 from precompute.steps.names.trial import Trial
 from precompute.utils.ragged import rank_in_run, run_starts
-from precompute.utils.text import words_of
+from precompute.utils.text import ENGLISH_FUNCTION_WORDS
 from precompute.utils.types import Array
 
 PRIOR = 20.0  # pseudo-counts spread as the background
@@ -30,18 +30,6 @@ MOST_COMMON = 0.5
 """A word that more captions have tells nothing of an image."""
 MIN_DIFFERENCE = 3.0
 """z of the log-odds from which a word tells a feature from others of the same name."""
-ENGLISH_FUNCTION_WORDS = frozenset(
-    words_of(
-        "a an the this that these those it its he him his she her hers they them their i me my we us our you your "
-        "there here and or but nor so yet if as than then because while when where which who whom whose what is are "
-        "was were be been being am has have had having do does did can could will would shall should may might must "
-        "not no of in on at to from with without by for into onto upon over about off up out some any each every both "
-        "all another other such same very too also just only s t "
-        "image photo photograph picture see seen show shown"
-    )
-)
-"""Closed classes: articles, pronouns, conjunctions, auxiliaries and the prepositions that do not name a place; and the
-words in which captions speak of the image itself."""
 
 
 class Name(NamedTuple):

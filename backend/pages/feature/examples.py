@@ -1,0 +1,66 @@
+"""The examples of a feature as its page draws them: cards, and lines with the token in the middle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.pages.heat import example_image, token_runs
+from backend.pages.text import visible
+from backend.schemas.common import Band
+from backend.schemas.features import Example
+
+BANDS: dict[Band, tuple[str, str]] = {
+    "-1": ("top", "The samples with the highest activations, one token each."),
+    "0": ("high", "Random samples from the highest octave of its activations."),
+    "1": ("½", "Random samples from one octave below the highest."),
+    "2": ("¼", "Random samples from two octaves below the highest."),
+    "3": ("low", "Random samples from all weaker activations, to check whether they show the same thing."),
+    "counter": ("counter-examples", "Where the feature and its name part ways."),
+}
+COUNTER = {
+    "off": "The caption has a word of the name, but the feature is off (at most a tenth of its p99.9). Captions that "
+    "fit their image best come first.",
+    "unnamed": "The feature is above half of its p99.9, but the caption has no word of the name.",
+}
+UNITS = {"text": "tokens", "image": "patches"}
+FOLDED_HELP = {
+    "text": "Further samples with the same words around the token, or with a near-duplicate image and the same caption",
+    "image": "Further samples with the same image file or a near-duplicate image",
+}
+
+
+def example_card(example: Example, top: tuple[float, float]) -> dict[str, Any]:
+    """An example as feature.html draws it; `top` is the last step of the scale of text and of images."""
+    image = example_image(example, top[1])
+    where = f"“{visible(example.token)}”" if example.token else ""
+    if example.patch:
+        where = f"row {example.patch.row}, column {example.patch.col}"
+    if example.n_active > 1:
+        where += f" · {example.n_active:,} {UNITS[example.modality]}"
+    return {
+        "sample_id": example.sample_id,
+        "activation": example.activation,
+        "where": where,
+        "n_same": example.n_same,
+        "peak": example.position if example.modality == "text" else None,
+        "images": [image] if image else [],
+        "tokens": token_runs(example.tokens, top[0]),
+    }
+
+
+def as_drawn(title: str | None, examples: list[Example], top: tuple[float, float]) -> dict[str, Any]:
+    """A group of examples: as lines of a concordance where each has its token in the text, else as cards."""
+    lines = bool(examples) and all(one.modality == "text" and one.position is not None for one in examples)
+    return {"title": title, "lines": lines, "examples": [(line if lines else example_card)(e, top) for e in examples]}
+
+
+def line(example: Example, top: tuple[float, float]) -> dict[str, Any]:
+    """An example on text as a line of the concordance: what stands before its token, the token, what stands after."""
+    at = next(i for i, token in enumerate(example.tokens) if token.position == example.position)
+    return {
+        **example_card(example, top),
+        "n_active": f"{example.n_active:,} tokens" if example.n_active > 1 else "",
+        "before": token_runs(example.tokens[:at], top[0]),
+        "token": token_runs(example.tokens[at : at + 1], top[0]),
+        "after": token_runs(example.tokens[at + 1 :], top[0]),
+    }

@@ -1,0 +1,104 @@
+"""The page of one feature."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from backend.api import features as features_api
+from backend.api.features import ExampleQuery
+from backend.deps import StateDep, StoreDep
+from backend.pages.charts import omega_scale
+from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn
+from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
+from backend.pages.feature.summary import pair_sentences, snippet, summary
+from backend.pages.heat import SideScale, tops
+from backend.params import FormQuery, parse_numbers
+from backend.schemas.common import Band
+from backend.stores import OpenStore
+from backend.templating import render_for
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+
+class FeatureView(FormQuery):
+    """Which of its examples and logits the page of a feature shows."""
+
+    modality: Literal["text", "image"] | None = None
+    """Default: where it fires more strongly."""
+    band: Band = "-1"
+    """As in the API."""
+    lens: Literal["centred", "raw"] = "centred"
+    """Kind of logits."""
+    scale: SideScale | None = None
+    """Colour scale of its own for each modality."""
+    list: Annotated[str | None, Query(max_length=6000)] = None
+    """Numbers of the features of a list, separated by commas: previous and next follow it."""
+
+
+@router.get("/features/{id}")
+def feature(
+    request: Request, state: StateDep, open_store: StoreDep, id: int, query: Annotated[FeatureView, Query()]
+) -> HTMLResponse:
+    """The page of one feature; it opens on the side where it fires more strongly."""
+    detail = features_api.get_feature(open_store, id)
+    side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
+    band = query.band
+    examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
+    partners, top = detail.cooccurring, tops(detail, query.scale)
+    return render_for(
+        request,
+        "feature.html",
+        state,
+        open_store,
+        section="/features",
+        f=detail,
+        summary=summary(detail),
+        around=neighbours_of(id, query.list, open_store),
+        view=query.model_dump(exclude_none=True, exclude_defaults=True),
+        modality=side,
+        band=band,
+        bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
+        band_help=BANDS[band][1],
+        folded_help=FOLDED_HELP[side],
+        has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
+        groups=[
+            as_drawn(COUNTER.get(kind or ""), [one for one in examples if one.counter == kind], top)
+            for kind in (("off", "unnamed") if band == "counter" else (None,))
+        ],
+        snippet=snippet(id, side, band),
+        evidence=pair_sentences(detail, open_store.manifest.get("pair_evidence", {})),
+        place_cells=place_cells(detail.place_map),
+        scale=query.scale,
+        tops=dict(zip(("text", "image"), top, strict=True)),
+        om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
+        histograms=[histogram(detail, "text", "text tokens"), histogram(detail, "image", "image patches")],
+        lens=lens_panel(detail, query.lens, open_store),
+        family=family_panel(detail, open_store),
+        neighbours=[
+            ("by decoder direction", detail.neighbours.decoder),
+            ("by the tokens that activate them", detail.neighbours.profile),
+        ],
+        cooccurring=[
+            ("text → image", partners.text_to_image, "this feature on the text, the other on the image"),
+            ("image → text", partners.image_to_text, "this feature on the image, the other on the text"),
+            ("same modality", partners.same, "both on the text, or both on the image"),
+        ],
+    )
+
+
+def neighbours_of(id: int, numbers: str | None, store: OpenStore) -> dict[str, Any]:
+    """The features before and after this one: in the list of these numbers, where it is one of them, else by number.
+
+    Raises:
+        HTTPException: 422 for a list that is none.
+    """
+    ids = [] if numbers is None else parse_numbers(numbers, "list")
+    if id not in ids:
+        last = store.store.n_features - 1
+        return {"prev": id - 1 if id else None, "next": id + 1 if id < last else None, "of": ""}
+    at = ids.index(id)
+    after = ids[at + 1] if at + 1 < len(ids) else None
+    return {"prev": ids[at - 1] if at else None, "next": after, "of": f"{at + 1} of {len(ids)} in the list"}

@@ -1,0 +1,78 @@
+"""Lens, family, places and histograms of the page of one feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from backend.pages.charts import Chart, chart
+from backend.pages.feature.examples import BANDS
+from backend.pages.text import visible
+from backend.schemas.common import Histogram
+from backend.schemas.features import Band, FeatureDetail, PlaceMap
+from backend.stores import OpenStore
+
+FAMILY_ROWS = 12
+
+
+def lens_panel(detail: FeatureDetail, kind: Literal["centred", "raw"], store: OpenStore) -> dict[str, Any]:
+    """The logit lens as feature.html draws it; `limit` is what chance gives among `n_tokens` tokens."""
+    sides = {"centred": detail.logits.centred, "raw": detail.logits.raw}[kind]
+    tokens = {
+        side: [(visible(one.token), one.logit) for one in getattr(sides, side)] for side in ("promoted", "suppressed")
+    }
+    centred = detail.logits.centred
+    largest = max((abs(side[0].logit) for side in (centred.promoted, centred.suppressed) if side), default=None)
+    return {
+        "kind": kind, "sides": tokens, "largest": largest, "informative": detail.logits.informative,
+        "limit": store.manifest.get("lens"),
+    }  # fmt: skip
+
+
+def family_panel(detail: FeatureDetail, store: OpenStore) -> list[dict[str, Any]]:
+    """The first members of a feature's family; empty for a feature alone."""
+    if detail.family is None:
+        return []
+    members: list[dict[str, Any]] = store.store.families.get(detail.family)["members"]
+    return members[:FAMILY_ROWS]
+
+
+def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
+    """The map of places as squares of an SVG, with the mean activation and its share of the largest."""
+    if places is None:
+        return []
+    largest = max(places.mean)
+    return [
+        {"x": i % places.columns, "y": i // places.columns, "mean": mean, "share": round(mean / largest, 3)}
+        for i, mean in enumerate(places.mean)
+    ]
+
+
+def histogram(detail: FeatureDetail, modality: Literal["text", "image"], name: str) -> dict[str, Any]:
+    """Activations in one modality as feature.html draws them, with a mark at the 99.9th percentile and a strip of the
+    bands below it, each a link to its examples."""
+    counts: Histogram = getattr(detail.histogram, modality)
+    bars = chart(counts, mark=detail.p999, log=True)
+    return {
+        "kind": modality,
+        "cls": {"text": "t", "image": "p"}[modality],
+        "name": name,
+        "total": sum(counts.counts),
+        "bars": bars.bars,
+        "mark": bars.mark,
+        "low": f"{bars.low:.3g}",
+        "high": f"{bars.high:.3g}",
+        "bands": band_strip(bars, getattr(detail.bands, modality)),
+    }
+
+
+def band_strip(bars: Chart, bands: Sequence[Band]) -> list[dict[str, Any]]:
+    """The bands that hold any activation, as stretches of a histogram's axis."""
+    strip = []
+    for band in bands:
+        start, stop = (bars.place(max(edge, bars.low), log=True) for edge in (band.low, band.high))
+        if band.count and bars.bars:
+            name = BANDS[str(band.band)][0]  # type: ignore[index]
+            title = f"{name}: {band.low:.3g} to {band.high:.3g}, {band.count:,} active"
+            strip.append({"value": str(band.band), "name": name, "title": title, "x": start, "width": stop - start})
+    return strip

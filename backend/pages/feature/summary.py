@@ -1,0 +1,86 @@
+"""What a feature is, in one line and in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from backend.pages.text import visible
+from backend.schemas.features import FeatureDetail, TopWord
+
+
+class Part(NamedTuple):
+    """A part of the line that says what a feature is."""
+
+    text: str
+    side: str = ""
+    """"text" or "image", of a part about one side."""
+
+
+def summary(f: FeatureDetail) -> list[Part]:
+    """What both sides show in a word each, how well they agree, and what else tells the feature."""
+
+    def shown(name: str, word: TopWord | None, n_samples: int) -> str:
+        if word is not None:
+            return f"{name}: {visible(word.word)} {word.n}/{word.of}"
+        return f"{name}: no common word" if n_samples else f"{name}: none"
+
+    parts = [
+        Part(shown("text", f.words.text, f.samples_text), "text"),
+        Part(shown("images", f.words.image, f.samples_image), "image"),
+    ]
+    if f.agreement is not None:
+        parts.append(Part(f"agreement {f.agreement:.2f} ({f.agreement_low or 0:.2f}–{f.agreement_high or 0:.2f})"))
+    if f.label_score is not None:
+        parts.append(Part(f"name tested {f.label_score:.2f}"))
+    parts.append(Part(f"family of {f.n_members}" if f.n_members > 1 else "no near-copies"))
+    if f.samples_image:
+        parts.append(Part(f"tied to {f.place}" if f.place else "not tied to a place"))
+    return parts
+
+
+def snippet(feature: int, modality: str, band: str) -> str:
+    """Python that reads the examples of the page from the store (docs/python.md)."""
+    opening = "from precompute.store.reader import Store\n\nstore = Store.open(\"path/of/the/store\")\n"
+    if band == "counter":
+        examples = f"store.counterexamples.of({feature}, modality=\"{modality}\")"
+    else:
+        examples = f"store.examples.of({feature}, modality=\"{modality}\", band={band})"
+    place = '"".join(token["text"] for token in one["tokens"])' if modality == "text" else 'one["patch"], one["text"]'
+    return f"{opening}for one in {examples}:\n    print(one[\"sample_id\"], one[\"activation\"], {place})\n"
+
+
+def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
+    """What was tested, against what, and what came out.
+
+    Args:
+        tested: the manifest's `pair_evidence`.
+    """
+    if f.pair_p is None:
+        both = f"{f.n_both or 0:,} have both"
+        return [f"Not tested: that takes 16 pairs with it on the text and 16 with it on the image. {both}."]
+    sentences = [
+        f"Of {tested.get('n_samples', 0):,} pairs {f.n_both or 0:,} have it on both text and image, "
+        f"{times(f.pair_lift)} as by chance, with captions of one length exchanged "
+        f"(95 % {f.pair_lift_low or 0:.1f} to {f.pair_lift_high or 0:.1f}; {probability(f.pair_p)})."
+    ]
+    if f.pair_p_alone is not None:
+        sentences.append(
+            f"With each text read without its image: {times(f.pair_lift_alone)} ({probability(f.pair_p_alone)})."
+        )
+    if f.agreement is None:
+        return [*sentences, "Whether both sides mean the same was not measured: it has too few images, or no words."]
+    low, high = f.agreement_low or 0, f.agreement_high or 0
+    return [
+        *sentences,
+        f"Agreement {f.agreement:.2f} (95 % {low:.2f} to {high:.2f}): whether the captions of its 16 strongest images "
+        "have its top words. 1 is always, 0 no more often than any caption.",
+    ]
+
+
+def times(lift: float | None) -> str:
+    return "on none" if lift is None else f"{lift:.1f} times as many"
+
+
+def probability(p: float) -> str:
+    return f"p = {p:.1g}" if p > 1e-300 else "p < 1e-300"
