@@ -12,12 +12,16 @@ import torch
 from scipy.sparse import csr_matrix
 
 from precompute.controls.sides import Sides
-from precompute.live.engine import encode_pair, load_engine
+from precompute.data.batches import OVERHEAD, make_plan
+from precompute.live.engine import load_engine
 from precompute.live.originals import Originals
+from precompute.model.calibration import mark_sinks, token_norms
 from precompute.options.controls import ControlsOptions
+from precompute.sae.encode import Scale
 from precompute.steps.evidence.pairs import Evidence, can_be_tested, measured
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
+from precompute.store.sql import fetch_plain
 from precompute.utils.progress import progress_bar
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
@@ -59,17 +63,27 @@ def random_directions(store: Store, o: ControlsOptions) -> Tested:
 
 def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Array) -> Array:
     """float32 [2, n, k]: the largest h · direction on each pair's text tokens, and on its image tokens."""
-    mllm, sae = load_engine(o.from_store, store.manifest, full=False)
-    originals = Originals(store)
+    mllm, _ = load_engine(o.from_store, store.manifest, full=False)
+    originals, scale = Originals(store), Scale.from_manifest(store.manifest)
     directions = torch.from_numpy(directions_kd.astype(np.float32)).T
     result = np.full((2, len(rows), len(directions_kd)), -np.inf, np.float32)
+    n_tokens = dict(fetch_plain(store.engine, "SELECT row, n_text + n_image FROM samples"))
+    length_n = np.array([n_tokens[row] for row in rows.tolist()], np.int64) + OVERHEAD
+    plan = make_plan(
+        rows.astype(str).tolist(), length_n, batch_tokens=o.batch_tokens, shard_samples=len(rows), ds=0, seed=o.seed
+    )
     with progress_bar("random directions", len(rows), "pairs") as progress:
-        for i, row in enumerate(rows.tolist()):
-            one = encode_pair(mllm, sae, store.manifest, originals.pair(row))
-            along_tk = (one.hidden_td.float().cpu() @ directions).numpy()
-            for m in (TEXT, IMAGE):
-                result[m, i] = along_tk[one.modality_t == m].max(0, initial=-np.inf)
-            progress.update(1)
+        for members in plan.batches:
+            batch = mllm.prepare([originals.pair(int(rows[i])) for i in members])
+            hidden_bsd = mllm.hidden(batch)
+            for b, i in enumerate(members):
+                hidden_td = hidden_bsd[b, : batch.length_b[b]].float()
+                kind_t = batch.modality_bs[b, : batch.length_b[b]]
+                modality_t = mark_sinks(kind_t, token_norms(hidden_td), scale.sink_norm)
+                along_tk = (hidden_td.cpu() @ directions).numpy()
+                for m in (TEXT, IMAGE):
+                    result[m, i] = along_tk[modality_t == m].max(0, initial=-np.inf)
+            progress.update(len(members))
     return result
 
 

@@ -21,6 +21,8 @@ class ControlsOptions(Compute):
     """Also test random directions, for which the model runs once more; --no-random-directions leaves them out."""
     samples: Count = 1000
     """Pairs on which random directions are tested, those with the smallest SHA-256 of the sample id."""
+    batch_tokens: Count = 4096
+    """Most tokens in a batch of the model, padding counted."""
     model: str | None = None
     """Model folder or hub id; default: the one the store was made with."""
     sae: str | None = None
