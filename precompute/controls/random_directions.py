@@ -1,4 +1,5 @@
-"""Random directions of the residual stream in the place of features, each on as many texts and images as one of them.
+"""Random directions of the residual stream in the place of features, each as often active as one of them (METHOD, *Pair
+evidence*).
 
 Where their share of passes is high, the test measures the residual stream, and not what the SAE has found in it.
 """
@@ -11,14 +12,16 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from precompute.controls.sides import Sides
+from precompute.controls.sides import Sides, delta
 from precompute.data.batches import OVERHEAD, make_plan
 from precompute.live.engine import load_engine
 from precompute.live.originals import Originals
+from precompute.model.batch import Pair
 from precompute.model.calibration import mark_sinks, token_norms
 from precompute.options.controls import ControlsOptions
 from precompute.sae.encode import Scale
 from precompute.steps.evidence.pairs import Evidence, can_be_tested, measured
+from precompute.store.histogram import EDGES, unpack
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.store.sql import fetch_plain
@@ -28,14 +31,30 @@ from precompute.utils.types import Array
 
 MOST = 1000
 """Directions at most: features beyond are left out by a seeded draw."""
+MOST_TOKENS = 1 << 16
+"""Tokens of a modality, about, from which thresholds are read: evenly from every pair."""
+
+
+class Projections(NamedTuple):
+    """h · direction of n pairs and k directions; -inf where a pair has no such tokens."""
+
+    strongest_mnk: Array
+    """float32 [2, n, k]: the largest on each pair's text tokens, and on its image tokens."""
+    alone_nk: Array
+    """float32 [n, k]: the largest on the text tokens of a text that is run without its image."""
+    token_mtk: list[Array]
+    """Two of float32 [t, k]: text and image tokens of all pairs, or an even choice of them."""
 
 
 class Tested(NamedTuple):
-    """Directions beside the features whose rates they have, on the same pairs; both in one order."""
+    """Directions as often active as the features, on the same pairs; both in one order."""
 
     n_pairs: int
-    of_features: Evidence
+    feature: Array
+    """int64 [k]: the features whose rates the directions have."""
     of_directions: Evidence
+    alone: Evidence
+    """Of the directions, with the texts run without their images."""
 
 
 def random_directions(store: Store, o: ControlsOptions) -> Tested:
@@ -49,48 +68,71 @@ def random_directions(store: Store, o: ControlsOptions) -> Tested:
     features = np.flatnonzero(can_be_tested(sides.counts()))
     if len(features) > MOST:
         features = np.sort(rng.choice(features, MOST, replace=False))
-    text, image = sides.text[:, features], sides.image[:, features]
-    own = sides._replace(text=text, image=image)
     directions_kd = unit(rng.standard_normal((len(features), int(store.manifest["model"]["d_model"]))))
-    strongest_mnk = projections(store, o, sides.row, directions_kd)
-    by_chance = own._replace(
-        text=as_often(strongest_mnk[TEXT], np.asarray(text.sum(0)).ravel()),
-        image=as_often(strongest_mnk[IMAGE], np.asarray(image.sum(0)).ravel()),
+    along = projections(store, o, sides.row, directions_kd)
+    rate_mk = rates(store, features)
+    limit_mk = [as_often(along.token_mtk[m], rate_mk[m]) for m in (TEXT, IMAGE)]
+    text, image = (csr_matrix(along.strongest_mnk[m] >= limit_mk[m]) for m in (TEXT, IMAGE))
+    alone = csr_matrix(along.alone_nk >= limit_mk[TEXT])
+    by_image, without = (sides._replace(text=one, image=image).counts() for one in (text, alone))
+    return Tested(
+        len(sides.row), features, measured(by_image, can_be_tested(by_image)), measured(without, can_be_tested(without))
     )
-    tested = np.ones(len(features), bool)
-    return Tested(len(sides.row), measured(own.counts(), tested), measured(by_chance.counts(), tested))
 
 
-def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Array) -> Array:
-    """float32 [2, n, k]: the largest h · direction on each pair's text tokens, and on its image tokens."""
+def rates(store: Store, features: Array) -> Array:
+    """float64 [2, k]: the share of the text tokens, and of the image tokens, on which each feature is above δ."""
+    hist = {k: unpack(blob) for k, blob in fetch_plain(store.engine, "SELECT id, hist FROM feature_details")}
+    above_kmb = EDGES[:-1] * store.events.unit >= delta(store)[features][:, :, None]
+    n_mk = (np.stack([hist[k] for k in features.tolist()]) * above_kmb).sum(2).T
+    tokens = store.manifest["tokens"]
+    return np.asarray(n_mk / np.array([[tokens["text"]], [tokens["image"]]]))
+
+
+def as_often(token_tk: Array, rate_k: Array) -> Array:
+    """float32 [k]: the value that this share of the tokens [t, k] reaches, of each direction; one token at least."""
+    n_k = np.maximum(np.round(rate_k * len(token_tk)).astype(np.int64), 1)
+    return np.array([np.partition(token_tk[:, k], -n)[-n] for k, n in enumerate(n_k.tolist())], np.float32)
+
+
+@torch.inference_mode()
+def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Array) -> Projections:
+    """h · direction of these rows of the store, each text also without its image."""
     mllm, _ = load_engine(o.from_store, store.manifest, full=False)
     originals, scale = Originals(store), Scale.from_manifest(store.manifest)
-    directions = torch.from_numpy(directions_kd.astype(np.float32)).T
-    result = np.full((2, len(rows), len(directions_kd)), -np.inf, np.float32)
+    directions_dk = torch.from_numpy(directions_kd.astype(np.float32)).T
+    strongest_mnk = np.full((3, len(rows), len(directions_kd)), -np.inf, np.float32)
+    tokens: list[list[Array]] = [[], []]
+
+    def along(pairs: list[Pair]) -> list[tuple[Array, Array]]:
+        """Of each pair's tokens: their kind, and float32 [t, k]."""
+        batch = mllm.prepare(pairs)
+        hidden_bsd = mllm.hidden(batch)
+        result = []
+        for b, length in enumerate(batch.length_b.tolist()):
+            hidden_td = hidden_bsd[b, :length].float()
+            kind_t = mark_sinks(batch.modality_bs[b, :length], token_norms(hidden_td), scale.sink_norm)
+            result.append((kind_t, (hidden_td.cpu() @ directions_dk).numpy()))
+        return result
+
+    with progress_bar("random directions", len(rows), "pairs") as progress:
+        for members in planned(store, rows, o):
+            pairs = [originals.pair(int(rows[i])) for i in members]
+            without = along([Pair(pair.text, []) for pair in pairs])
+            for i, (kind_t, along_tk), (alone_t, alone_tk) in zip(members, along(pairs), without, strict=True):
+                for m in (TEXT, IMAGE):
+                    of_kind_tk = along_tk[kind_t == m]
+                    strongest_mnk[m, i] = of_kind_tk.max(0, initial=-np.inf)
+                    tokens[m].append(of_kind_tk[:: -(-len(of_kind_tk) * len(rows) // MOST_TOKENS) or 1])
+                strongest_mnk[2, i] = alone_tk[alone_t == TEXT].max(0, initial=-np.inf)
+            progress.update(len(members))
+    return Projections(strongest_mnk[:2], strongest_mnk[2], [np.concatenate(one) for one in tokens])
+
+
+def planned(store: Store, rows: Array, o: ControlsOptions) -> list[list[int]]:
+    """Places in `rows` by batches of like length."""
     n_tokens = dict(fetch_plain(store.engine, "SELECT row, n_text + n_image FROM samples"))
     length_n = np.array([n_tokens[row] for row in rows.tolist()], np.int64) + OVERHEAD
-    plan = make_plan(
-        rows.astype(str).tolist(), length_n, batch_tokens=o.batch_tokens, shard_samples=len(rows), ds=0, seed=o.seed
-    )
-    with progress_bar("random directions", len(rows), "pairs") as progress:
-        for members in plan.batches:
-            batch = mllm.prepare([originals.pair(int(rows[i])) for i in members])
-            hidden_bsd = mllm.hidden(batch)
-            for b, i in enumerate(members):
-                hidden_td = hidden_bsd[b, : batch.length_b[b]].float()
-                kind_t = batch.modality_bs[b, : batch.length_b[b]]
-                modality_t = mark_sinks(kind_t, token_norms(hidden_td), scale.sink_norm)
-                along_tk = (hidden_td.cpu() @ directions).numpy()
-                for m in (TEXT, IMAGE):
-                    result[m, i] = along_tk[modality_t == m].max(0, initial=-np.inf)
-            progress.update(len(members))
-    return result
-
-
-def as_often(strongest_nk: Array, n_k: Array) -> csr_matrix:
-    """bool [n, k]: the n_k pairs on which each direction is strongest; of equal ones the first."""
-    order_nk = np.argsort(-strongest_nk, axis=0, kind="stable")
-    on_nk = np.zeros(strongest_nk.shape, bool)
-    for k, n in enumerate(n_k.tolist()):
-        on_nk[order_nk[:n, k], k] = True
-    return csr_matrix(on_nk)
+    ids = rows.astype(str).tolist()
+    plan = make_plan(ids, length_n, batch_tokens=o.batch_tokens, shard_samples=len(rows), ds=0, seed=o.seed)
+    return plan.batches

@@ -42,7 +42,8 @@ def controls(options: ControlsOptions) -> Path:
     store = Store.open(o.store, TIME_LIMIT_S)
     try:
         columns = feature_columns(store)
-        rows = [derangements(store, o, columns["lift_low"]), directions(store, o), text_alone(columns)]
+        by_chance = directions(store, o, columns["verdict"])
+        rows = [derangements(store, o, columns["lift_low"]), by_chance, text_alone(columns)]
         tested = int(np.isfinite(columns["pair_p"]).sum())
         cross_modal = int((columns["verdict"] == "cross-modal").sum())
         result = {
@@ -115,8 +116,12 @@ def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str,
     }  # fmt: skip
 
 
-def directions(store: Store, o: ControlsOptions) -> dict[str, Any]:
-    """Random directions of h, each on as many texts and images as a feature of the store."""
+def directions(store: Store, o: ControlsOptions, verdict_f: Array) -> dict[str, Any]:
+    """Random directions of h, each active as often as a feature of the store.
+
+    Args:
+        verdict_f: str [F].
+    """
     left_out = {**DIRECTIONS, **share_of(0, 0), "own": None}
     if not o.random_directions:
         return {**left_out, "note": "Left out by --no-random-directions."}
@@ -124,14 +129,19 @@ def directions(store: Store, o: ControlsOptions) -> dict[str, Any]:
         outcome = random_directions(store, o)
     except SaevxError as error:
         return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
-    n = len(outcome.of_features.strong)
+    strong = outcome.of_directions.strong
+    tested, n = outcome.feature, len(outcome.feature)
+    passed, conditions = strong, "ω's lift and on the text alone"
+    if store.manifest["options"].get("text_alone"):
+        passed, conditions = strong & outcome.alone.strong, "ω's lift"
     note = (
-        "Random directions of the same residual stream, each on as many texts and images as one of the features; on "
-        f"{outcome.n_pairs} pairs, without the conditions on ω's lift and on the text alone."
+        "Random directions of the same residual stream, each active on as large a share of text tokens and of image "
+        f"tokens as one of the features; on {outcome.n_pairs} pairs, without the condition on {conditions}. Without "
+        f"the text alone {100 * float(strong.mean()) if n else 0:.1f} % pass."
     )
     return {
-        **DIRECTIONS, **share_of(int(outcome.of_directions.strong.sum()), n),
-        "own": float(outcome.of_features.strong.sum()) / n if n else None, "note": note,
+        **DIRECTIONS, **share_of(int(passed.sum()), n),
+        "own": float((verdict_f[tested] == "cross-modal").mean()) if n else None, "note": note,
     }  # fmt: skip
 
 

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.controls.random_directions import as_often, projections, random_directions
+from precompute.controls.random_directions import as_often, projections, random_directions, rates
 from precompute.controls.run import controls
-from precompute.controls.sides import Sides
+from precompute.controls.sides import Sides, delta
 from precompute.errors import SaevxError
+from precompute.live.originals import Originals
+from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.options.controls import ControlsOptions
 from precompute.options.precompute import PrecomputeOptions
@@ -69,14 +71,27 @@ def test_captions_are_exchanged_within_their_length(made_up: Store) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=12), st.data())
-def test_a_direction_is_on_as_many_pairs(rows: list[list[int]], data: st.DataObject) -> None:
-    strongest_nk = np.array(rows, dtype=float)
-    n_k = np.array([data.draw(st.integers(0, len(rows))) for _ in range(3)])
-    on_nk = as_often(strongest_nk, n_k).toarray()
-    np.testing.assert_array_equal(on_nk.sum(0), n_k)
-    for k in range(3):
-        on, off = strongest_nk[on_nk[:, k], k], strongest_nk[~on_nk[:, k], k]
-        assert not len(on) or not len(off) or on.min() >= off.max()
+def test_a_direction_is_active_on_as_large_a_share_of_tokens(rows: list[list[int]], data: st.DataObject) -> None:
+    token_tk = np.array(rows, dtype=np.float32)
+    n_k = np.array([data.draw(st.integers(1, len(rows))) for _ in range(3)])
+    for k, limit in enumerate(as_often(token_tk, n_k / len(rows))):
+        assert limit == sorted(token_tk[:, k], reverse=True)[n_k[k] - 1]
+
+
+def test_rates_are_those_of_the_tokens(made_up: Store) -> None:
+    """Beside a count over all events; the histogram cannot tell values inside one of its bins."""
+    features, delta_fm = np.arange(made_up.n_features), delta(made_up)
+    n_fm, largest_fm = np.zeros((2, made_up.n_features, 2))
+    for row in range(made_up.n_samples):
+        sample = made_up.events.of(row)
+        modality_e = np.repeat(sample.modality_t, np.diff(sample.offset_t))
+        for feature, z, m in zip(sample.feature_e, sample.z_e, modality_e, strict=True):
+            n_fm[feature, m] += z > delta_fm[feature, m]
+            largest_fm[feature, m] += z > delta_fm[feature, m] * 1.1
+    tokens = [made_up.manifest["tokens"][name] for name in ("text", "image")]
+    share_fm = rates(made_up, features).T
+    assert (share_fm <= n_fm / tokens + 1e-9).all() and (share_fm >= largest_fm / tokens - 1e-9).all()
+    assert share_fm.any()
 
 
 @pytest.fixture(scope="module")
@@ -94,25 +109,29 @@ def test_directions_are_projected_on_the_models_own_residuals(tiny_store: Path) 
     store, o = Store.open(tiny_store), ControlsOptions(store=tiny_store, device="cpu")
     directions_kd = np.random.default_rng(0).standard_normal((5, store.manifest["model"]["d_model"]))
     rows = np.array([0, 3])
-    found_mnk = projections(store, o, rows, directions_kd)
+    found = projections(store, o, rows, directions_kd)
     mllm = Mllm.load(str(tiny_store.parent / "model"), layer=tiny.LAYER, device="cpu")
-    from precompute.live.originals import Originals
-
+    tokens: list[list[Array]] = [[], []]
     for i, row in enumerate(rows.tolist()):
-        batch = mllm.prepare([Originals(store).pair(row)])
-        h_td = mllm.hidden(batch)[0].float().numpy()[-len(store.events.tokens(row).modality_t) :]
-        modality_t = store.events.tokens(row).modality_t
+        pair, modality_t = Originals(store).pair(row), store.events.tokens(row).modality_t
+        h_td = mllm.hidden(mllm.prepare([pair]))[0].float().numpy()[-len(modality_t) :]
+        text_alone = mllm.prepare([Pair(pair.text)])
+        alone_td = mllm.hidden(text_alone)[0].float().numpy()[text_alone.modality_bs[0] == TEXT]
         for m in (TEXT, IMAGE):
-            naive = [max(h @ d for h in h_td[modality_t == m]) for d in directions_kd]
-            np.testing.assert_allclose(found_mnk[m, i], naive, rtol=1e-4, atol=1e-4)
+            tokens[m].append(h_td[modality_t == m] @ directions_kd.T)
+            np.testing.assert_allclose(found.strongest_mnk[m, i], tokens[m][-1].max(0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.alone_nk[i], (alone_td @ directions_kd.T).max(0), rtol=1e-4, atol=1e-4)
+    for m in (TEXT, IMAGE):
+        naive_tk = np.concatenate(tokens[m])
+        np.testing.assert_allclose(np.sort(found.token_mtk[m], 0), np.sort(naive_tk, 0), rtol=1e-4, atol=1e-4)
 
 
 def test_random_directions_have_the_features_rates(tiny_store: Path) -> None:
     store = Store.open(tiny_store)
     tested = random_directions(store, ControlsOptions(store=tiny_store, device="cpu"))
-    n = len(tested.of_features.p)
-    assert n > 0 and len(tested.of_directions.p) == n and tested.n_pairs == store.n_samples
-    assert np.isfinite(tested.of_directions.p).all()
+    n = len(tested.feature)
+    assert n > 0 and len(tested.of_directions.p) == len(tested.alone.p) == n and tested.n_pairs == store.n_samples
+    assert np.isfinite(tested.of_directions.p).any()
 
 
 def test_the_command_writes_beside_the_store_and_leaves_it_as_it_is(tmp_path: Path) -> None:
