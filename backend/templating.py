@@ -96,7 +96,7 @@ def address(path: str, pairs: list[tuple[str, Any]]) -> str:
         for one in value if isinstance(value, list | tuple) else [value]:
             if one is not None and one != "":
                 flat.append((name, f"{one:g}" if isinstance(one, float) else str(one)))
-    return f"{path}?{urlencode(flat)}" if flat else path
+    return f"{path}?{urlencode(flat, safe=',')}" if flat else path
 
 
 class Addresses:

@@ -1,12 +1,15 @@
-// The sample page. The server renders every selected state; this module adds pointing at patches, arrow keys, and the heat
-// of a feature while the pointer is over its name.
+// The sample page. The server renders every selected state; this module adds pointing at patches, arrow keys, values where
+// one points, and the activations of a feature while the pointer is over its row.
 import { swap } from "./app.js";
-import { $, $$, api, errorMessage, say } from "./dom.js";
+import { $, $$, api, errorMessage, nameOf, say } from "./dom.js";
 import { drawHeat, drawMark, level } from "./heatmap.js";
 
 const cache = new Map();
 
-/** @param {string} path of the sample, as the server writes it: some ids are encoded in addresses. */
+/**
+ * @param {string} path of the sample, as the server writes it: some ids are encoded in addresses.
+ * @param {string[]} feature numbers
+ */
 function activations(path, feature) {
   const key = `${path}\n${feature}`;
   if (!cache.has(key)) {
@@ -23,7 +26,14 @@ function wire() {
   const base = snapshot(stage);
   let hovered = null;
 
-  for (const frame of $$("[data-image]", stage)) wirePad(frame, views);
+  const read = reader(stage);
+  for (const frame of $$("[data-image]", stage)) wirePad(frame, views, read);
+  for (const name of ["pointerover", "focusin"]) {
+    stage.addEventListener(name, (event) => {
+      const token = event.target.closest?.("[data-position]");
+      if (token) read({ position: Number(token.dataset.position) }, `“${token.textContent.trim()}”`, name === "focusin");
+    });
+  }
 
   const show = async (event) => {
     const name = event.target.closest?.("[data-feature]");
@@ -31,8 +41,10 @@ function wire() {
     hovered = name.dataset.feature;
     const wanted = hovered;
     try {
-      const answer = await activations(stage.dataset.path, wanted);
-      if (hovered === wanted) paint(stage, views, answer);
+      const answer = await activations(stage.dataset.path, [wanted]);
+      if (hovered !== wanted) return;
+      stage.classList.add("previewing");
+      paint(stage, answer);
     } catch (error) {
       say(errorMessage(error));
     }
@@ -40,6 +52,7 @@ function wire() {
   const hide = (event) => {
     if (hovered === null || event.relatedTarget?.closest?.(`[data-feature="${hovered}"]`)) return;
     hovered = null;
+    stage.classList.remove("previewing");
     base.restore();
   };
   for (const name of ["pointerover", "focusin"]) stage.addEventListener(name, show);
@@ -58,12 +71,38 @@ function snapshot(stage) {
   };
 }
 
-function paint(stage, views, answer) {
+/**
+ * What shows the values of the chosen features at a place, and says them to a screen reader where one came with the keys.
+ * @returns {(place: {position?: number, view?: number, row?: number, col?: number}, name: string, aloud?: boolean) => void}
+ */
+function reader(stage) {
+  const line = $("[data-readout]", stage);
+  const chosen = stage.dataset.chosen ? stage.dataset.chosen.split(",") : [];
+  let latest = "";
+  const write = (text, aloud) => { line.textContent = text; if (aloud) say(text); };
+  return async (place, name, aloud = false) => {
+    latest = name;
+    if (!chosen.length || stage.dataset.unavailable) { write(`${name}: select it to list its features.`, aloud); return; }
+    try {
+      const { features, tokens, grids } = await activations(stage.dataset.path, chosen);
+      if (latest !== name) return;
+      const values = place.position === undefined ? grids[place.view].values.map((one) => one[place.row][place.col])
+        : tokens.find((one) => one.position === place.position)?.values ?? [];
+      const parts = features.flatMap((feature, i) => (values[i] > 0 // as `readout` of backend/pages/sample/marks.py
+        ? [`${nameOf(feature).text} #${feature.id} ${values[i].toFixed(2)} (${(100 * values[i] / feature.p999).toFixed(0)} % of p99.9)`] : []));
+      write(`${name}: ${parts.join(", ") || (features.length > 1 ? "none of these features fires" : "the feature does not fire")}`, aloud);
+    } catch (error) {
+      write(errorMessage(error), aloud);
+    }
+  };
+}
+
+function paint(stage, answer) {
   const [{ p999, max_text: text, max_image: image }] = answer.features;
   const top = stage.dataset.scale ? { text, image } : { text: p999, image: p999 }; // as `tops` of backend/pages/heat.py
   for (const frame of $$("[data-image]", stage)) {
     const grid = finest(answer.grids.filter((one) => one.image === Number(frame.dataset.image)));
-    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image);
+    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image, "spot" in stage.dataset);
   }
   for (const token of $$("[data-position]", stage)) {
     const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
@@ -81,7 +120,7 @@ function finest(grids) {
 }
 
 /** Let the pointer and the arrow keys select a patch. @param {Element} frame the image with its layers */
-function wirePad(frame, views) {
+function wirePad(frame, views, read) {
   const pad = $(".pad", frame);
   const marks = $(".marks", frame);
   const image = Number(frame.dataset.image); // processors of some families make a view without patches of a long thin image
@@ -112,8 +151,14 @@ function wirePad(frame, views) {
     return swap(to.href, "sample");
   };
 
-  pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) drawMark(marks, views[patch[0]], patch[1], patch[2]); });
+  const point = ([view, row, col], aloud) => {
+    drawMark(marks, views[view], row, col);
+    read({ view, row, col }, `row ${row}, column ${col}`, aloud);
+  };
+
+  pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) point(patch); });
   pad.addEventListener("pointerleave", () => marks.replaceChildren(...chosen));
+  pad.addEventListener("focus", () => { if (at) point(at, true); });
   pad.addEventListener("click", (event) => { const patch = under(event); if (patch) go(patch); });
   pad.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -121,8 +166,7 @@ function wirePad(frame, views) {
       event.preventDefault();
       const [view, row, col] = at ?? [mine[0], 0, -step[1]];
       at = [view, clamp(row + (at ? step[0] : 0), views[view].rows), clamp(col + step[1], views[view].cols)];
-      drawMark(marks, views[at[0]], at[1], at[2]);
-      say(`row ${at[1]}, column ${at[2]}`);
+      point(at, true);
     } else if ((event.key === "Enter" || event.key === " ") && at) {
       event.preventDefault();
       go(at);

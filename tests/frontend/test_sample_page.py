@@ -1,0 +1,155 @@
+"""The page of a sample in a real Chromium: several features at once, values where one points, a list within reach."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from backend.pages.sample.marks import MAX_CHOSEN, strongest
+from backend.pages.sample.page import toggled
+from tests.helpers.synthetic import word_feature
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+RED = word_feature("red")
+
+
+@pytest.fixture
+def red_sample(client: TestClient) -> dict[str, Any]:
+    """The sample on whose image the feature of a word is strongest, with its strongest features on both sides."""
+    one = client.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"][0]
+    sample: dict[str, Any] = client.get(f"/api/v1/samples/{one['sample_id']}").json()
+    return sample
+
+
+def firing(sample: dict[str, Any], n: int) -> list[int]:
+    """Features that are on in the image of a sample, that of the word first."""
+    others = [one["id"] for one in sample["top_features"]["image"] if one["id"] != RED]
+    return [RED, *others][:n]
+
+
+def test_a_sixth_feature_takes_the_place_of_the_oldest() -> None:
+    assert toggled([], 7) == "7" and toggled([7], 7) is None
+    assert toggled([1, 2, 3], 2) == "1,3"
+    assert toggled([1, 2, 3, 4, 5], 9) == "2,3,4,5,9" and MAX_CHOSEN == 5
+
+
+def test_a_place_has_the_hue_of_the_relatively_strongest_feature() -> None:
+    assert strongest([2.0, 3.0, None], [2.0, 6.0, 1.0]) == (1, 8)
+    assert strongest([0.5, 3.0], [2.0, 6.0]) == (2, 4)
+    assert strongest([0.0, None], [2.0, 6.0]) == (0, 0) and strongest([], []) == (0, 0)
+
+
+def test_every_part_of_a_row_selects_and_the_arrow_opens(context: BrowserContext, red_sample: dict[str, Any]) -> None:
+    page = context.new_page()
+    page.goto(f"/samples/{red_sample['sample_id']}", wait_until="networkidle")
+    row = page.get_by_test_id("group-both").get_by_test_id("sample-feature").first
+    number = row.get_attribute("data-feature")
+    row.locator(".share").first.click(force=True)
+    expect(page).to_have_url(re.compile(rf"f={number}$"))
+    row.locator(".num").click(force=True)
+    expect(page).not_to_have_url(re.compile("f="))
+    row.get_by_label(f"Open feature {number}").click()
+    expect(page).to_have_url(re.compile(rf"/features/{number}$"))
+
+
+def test_several_features_have_a_number_and_a_hue_each(context: BrowserContext, red_sample: dict[str, Any]) -> None:
+    page = context.new_page()
+    first, second = firing(red_sample, 2)
+    page.goto(f"/samples/{red_sample['sample_id']}?f={first},{second}", wait_until="networkidle")
+    chips = page.get_by_test_id("chosen").locator("li")
+    assert [one.inner_text().split()[0] for one in chips.all()] == ["1", "2"]
+    numbers = page.get_by_test_id("heat").locator("text").all_text_contents()
+    assert {part for one in numbers for part in one.split()} == {"1", "2"}
+    hues = page.get_by_test_id("heat").locator("path").evaluate_all("all => all.map(one => one.classList[0])")
+    assert set(hues) <= {"q1", "q2"} and hues
+    reply = page.request.get(
+        f"/api/v1/samples/{red_sample['sample_id']}/activations?feature={first}&feature={second}"
+    ).json()
+    for token in page.get_by_test_id("token").all():
+        position = int(token.get_attribute("data-position") or -1)
+        values = next(one["values"] for one in reply["tokens"] if one["position"] == position)
+        drawn = token.locator("xpath=following-sibling::sup").locator("b").all_text_contents() if any(values) else []
+        assert drawn[: sum(map(bool, values))] == [str(i) for i, value in enumerate(values, 1) if value]
+    chips.first.get_by_label("Stop showing").click()
+    expect(page).to_have_url(re.compile(rf"f={second}$"))
+    page.go_back()
+    expect(chips).to_have_count(2)
+
+
+def test_values_are_read_by_pointer_and_by_key(context: BrowserContext, red_sample: dict[str, Any]) -> None:
+    page = context.new_page()
+    page.goto(f"/samples/{red_sample['sample_id']}?f={RED}", wait_until="networkidle")
+    grid = page.request.get(f"/api/v1/samples/{red_sample['sample_id']}/activations?feature={RED}").json()["grids"][0]
+    places = [(value or 0, row, col) for row, line in enumerate(grid["values"][0]) for col, value in enumerate(line)]
+    value, row, col = max(places)
+    pad, line = page.get_by_test_id("patch-pad"), page.get_by_test_id("readout")
+    box = pad.bounding_box()
+    assert box
+    x, y = box["width"] * (col + 0.5) / grid["cols"], box["height"] * (row + 0.5) / grid["rows"]
+    pad.hover(position={"x": x, "y": y})
+    expect(line).to_contain_text(f"row {row}, column {col}: ")
+    expect(line).to_contain_text(f"{value:.2f}")
+    said = page.locator("[aria-live=polite]")
+    assert said.count() == 0  # what the pointer passes is shown, not said
+    pad.focus()
+    page.keyboard.press("ArrowRight")
+    expect(said).to_contain_text("row 0, column 0: ")
+    token = page.get_by_test_id("token").first
+    token.focus()
+    expect(line).to_contain_text(f"“{token.inner_text()}”")
+    expect(said).to_contain_text(f"“{token.inner_text()}”")
+
+
+def test_spotlight_dims_the_rest_also_under_the_pointer(context: BrowserContext, red_sample: dict[str, Any]) -> None:
+    page = context.new_page()
+    page.goto(f"/samples/{red_sample['sample_id']}?f={RED}", wait_until="networkidle")
+    page.get_by_test_id("spotlight").click()
+    expect(page).to_have_url(re.compile("spot=1"))
+    classes = page.get_by_test_id("heat").locator("path").evaluate_all("all => all.map(one => one.className.baseVal)")
+    assert classes and all(re.fullmatch(r"dim[0-7]", one) for one in classes)
+    page.locator(f'a.cover[data-feature="{RED}"]').first.hover()
+    expect(page.locator("#sample.previewing")).to_have_count(1)
+    hovered = page.get_by_test_id("heat").locator("path").evaluate_all("all => all.map(one => one.className.baseVal)")
+    assert hovered == classes
+    page.get_by_test_id("spotlight").click()
+    expect(page).not_to_have_url(re.compile("spot="))
+
+
+def tap(page: Page) -> None:
+    box = page.get_by_test_id("patch-pad").bounding_box()
+    assert box
+    page.get_by_test_id("patch-pad").tap(position={"x": box["width"] / 2, "y": box["height"] / 2})
+
+
+def test_on_a_phone_the_list_of_a_patch_is_in_sight(browser: Browser, base_url: str, sample_id: str) -> None:
+    phone = browser.new_context(base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True)
+    page = phone.new_page()
+    page.goto(f"/samples/{sample_id}", wait_until="networkidle")
+    tap(page)
+    here = page.get_by_test_id("features-here")
+    expect(here.get_by_role("heading")).to_be_in_viewport()
+    assert page.evaluate("scrollY") == 0 and page.evaluate("document.documentElement.scrollWidth") == 390
+    expect(page.get_by_test_id("patch-pad")).to_be_in_viewport()
+    page.get_by_test_id("close-here").tap()
+    expect(here).to_have_count(0)
+    phone.close()
+
+
+@pytest.mark.parametrize("query", ["f=one", "f=1,2,3,4,5,6"])
+def test_a_wrong_list_of_features_is_one_sentence(client: TestClient, sample_id: str, query: str) -> None:
+    reply = client.get(f"/samples/{sample_id}?{query}")
+    assert reply.status_code == 422
+    assert "f: give at most 5 whole numbers, separated by commas." in reply.text
+
+
+def test_one_feature_by_its_older_name(client: TestClient, red_sample: dict[str, Any]) -> None:
+    path = f"/samples/{red_sample['sample_id']}"
+    parts = [client.get(f"{path}?{query}").text for query in (f"feature={RED}", f"f={RED}")]
+    heats = [re.findall(r'<path class="h\d" d="[^"]+"', one) for one in parts]
+    assert heats[0] == heats[1] != []
