@@ -64,7 +64,7 @@ def test_several_features_have_a_number_and_a_hue_each(context: BrowserContext, 
     page.goto(f"/samples/{red_sample['sample_id']}?f={first},{second}", wait_until="networkidle")
     chips = page.get_by_test_id("chosen").locator("li")
     assert [one.inner_text().split()[0] for one in chips.all()] == ["1", "2"]
-    numbers = page.get_by_test_id("heat").locator("text").all_text_contents()
+    numbers = page.get_by_test_id("hue-numbers").locator("text").all_text_contents()
     assert {part for one in numbers for part in one.split()} == {"1", "2"}
     hues = page.get_by_test_id("heat").locator("path").evaluate_all("all => all.map(one => one.classList[0])")
     assert set(hues) <= {"q1", "q2"} and hues
@@ -104,21 +104,6 @@ def test_values_are_read_by_pointer_and_by_key(context: BrowserContext, red_samp
     token.focus()
     expect(line).to_contain_text(f"“{token.inner_text()}”")
     expect(said).to_contain_text(f"“{token.inner_text()}”")
-
-
-def test_spotlight_dims_the_rest_also_under_the_pointer(context: BrowserContext, red_sample: dict[str, Any]) -> None:
-    page = context.new_page()
-    page.goto(f"/samples/{red_sample['sample_id']}?f={RED}", wait_until="networkidle")
-    page.get_by_test_id("spotlight").click()
-    expect(page).to_have_url(re.compile("spot=1"))
-    classes = page.get_by_test_id("heat").locator("path").evaluate_all("all => all.map(one => one.className.baseVal)")
-    assert classes and all(re.fullmatch(r"dim[0-7]", one) for one in classes)
-    page.locator(f'a.cover[data-feature="{RED}"]').first.hover()
-    expect(page.locator("#sample.previewing")).to_have_count(1)
-    hovered = page.get_by_test_id("heat").locator("path").evaluate_all("all => all.map(one => one.className.baseVal)")
-    assert hovered == classes
-    page.get_by_test_id("spotlight").click()
-    expect(page).not_to_have_url(re.compile("spot="))
 
 
 def tap(page: Page) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backend.pages.heat import LEVELS, finest, level, patch_path
+from backend.pages.heat import finest, level, patch_path
 from backend.pages.text import display_token
 from backend.schemas.features import FeatureRef
 from backend.schemas.samples import Activations, FeatureScale, GridValues
@@ -62,12 +62,8 @@ def strongest(values: Sequence[float | None], tops: Sequence[float]) -> Step:
     return Step(best + 1, level(shares[best], 1.0)) if shares and shares[best] > 0 else Step(0, 0)
 
 
-def image_marks(grids: Sequence[GridValues], tops: Tops, *, spotlight: bool) -> ImageMarks:
-    """Activations of the chosen features over one image, on the finest view in which any of them fires.
-
-    Args:
-        spotlight: whether inactive patches are dimmed instead of active ones being coloured.
-    """
+def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
+    """Activations of the chosen features over one image, on the finest view in which any of them fires."""
     joined = [grid.model_copy(update={"values": [_largest(grid)]}) for grid in grids if grid.values]
     grid = finest(joined)
     if grid is None:
@@ -78,17 +74,10 @@ def image_marks(grids: Sequence[GridValues], tops: Tops, *, spotlight: bool) -> 
     for row in range(grid.rows):
         for col in range(grid.cols):
             step = strongest([of_feature[row][col] for of_feature in values], image_tops)
-            if cls := _class(step, len(values), spotlight):
+            if step.hue:
+                cls = f"h{step.level}" if len(values) == 1 else f"q{step.hue} h{step.level}"
                 paths[cls] = paths.get(cls, "") + patch_path(grid, row, col)
     return ImageMarks([Path(*one) for one in sorted(paths.items())], _numbers(grid, values) if len(values) > 1 else [])
-
-
-def _class(step: Step, n_features: int, spotlight: bool) -> str:
-    if spotlight:
-        return f"dim{step.level}" if step.level < LEVELS else ""
-    if not step.hue:
-        return ""
-    return f"h{step.level}" if n_features == 1 else f"q{step.hue} h{step.level}"
 
 
 def _largest(grid: GridValues) -> list[list[float | None]]:

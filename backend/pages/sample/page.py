@@ -50,8 +50,6 @@ class SampleView(FormQuery):
     row: int | None = None
     col: int | None = None
     scale: SideScale | None = None
-    spot: bool = False
-    """Dim everything but where the features fire."""
 
     def chosen(self) -> list[int]:
         """The numbers of the features in the order of their hues."""
@@ -125,7 +123,7 @@ def draw_page(
         chosen=active.features,
         toggled=partial(toggled, chosen),
         silent=silent(active) if reason is None else [],
-        images=stage(detail, active, scales, here.patch if here else None, query.spot),
+        images=stage(detail, active, scales, here.patch if here else None),
         tokens=caption_tokens(active, scales, failing_words(detail)),
         position=query.position,
         at={"view": query.view or 0, "row": query.row or 0, "col": query.col or 0} if detail.views else None,
@@ -136,7 +134,6 @@ def draw_page(
         recomputed=not open_store.store.events.has(detail.row) and reason is None,
         groups=[(name, title, getattr(detail.groups, name)) for name, title in GROUPS.items()],
         scale=query.scale,
-        spot=query.spot,
         tops=scales[0] if len(scales) == 1 else None,
         scores=score_rows(open_store, detail),
         flagged=detail.flags,
@@ -189,14 +186,14 @@ def here_title(here: FeaturesHere) -> str:
 
 
 def stage(
-    detail: SampleDetail, active: Activations, scales: Tops, mark: Patch | None, spotlight: bool
+    detail: SampleDetail, active: Activations, scales: Tops, mark: Patch | None
 ) -> list[dict[str, Any]]:
     """The sample's images, each with the activations of the chosen features over it and the chosen patch outlined."""
     drawn = []
     for index, image in enumerate(detail.images):
         marks = ImageMarks([], [])
         if scales:
-            marks = image_marks([g for g in active.grids if g.image == index], scales, spotlight=spotlight)
+            marks = image_marks([g for g in active.grids if g.image == index], scales)
         outline = patch_path(detail.views[mark.view], mark.row, mark.col) if mark and mark.image == index else None
         drawn.append({**image.model_dump(), "marks": marks, "outline": outline})
     return drawn

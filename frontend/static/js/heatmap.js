@@ -22,17 +22,14 @@ export function patchBox(view, row, col) {
 
 const rect = ([x, y, w, height]) => `M${+x.toFixed(2)} ${+y.toFixed(2)}h${+w.toFixed(2)}v${+height.toFixed(2)}h${-w.toFixed(2)}z`;
 
-/**
- * Draw a grid (rows of columns) of one view into an svg: one path per level, so that 2,880 patches cost eight elements.
- * With `spotlight` the weaker patches are dimmed instead of the stronger ones being coloured.
- */
-export function drawHeat(svg, view, grid, top, spotlight = false) {
+/** Draw a grid (rows of columns) of one view into an svg: one path per level, so that 2,880 patches cost eight elements. */
+export function drawHeat(svg, view, grid, top) {
   const paths = Array.from({ length: LEVELS + 1 }, () => "");
   grid.forEach((columns, row) => columns.forEach((value, col) => {
     const k = level(value, top);
-    if (spotlight ? k < LEVELS : k) paths[k] += rect(patchBox(view, row, col));
+    if (k) paths[k] += rect(patchBox(view, row, col));
   }));
-  svg.replaceChildren(...paths.flatMap((d, k) => (d ? [h("path", { class: spotlight ? `dim${k}` : `h${k}`, d })] : [])));
+  svg.replaceChildren(...paths.flatMap((d, k) => (d ? [h("path", { class: `h${k}`, d })] : [])));
 }
 
 /** Outline one patch. */

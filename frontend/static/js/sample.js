@@ -102,7 +102,7 @@ function paint(stage, answer) {
   const top = stage.dataset.scale ? { text, image } : { text: p999, image: p999 }; // as `tops` of backend/pages/heat.py
   for (const frame of $$("[data-image]", stage)) {
     const grid = finest(answer.grids.filter((one) => one.image === Number(frame.dataset.image)));
-    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image, "spot" in stage.dataset);
+    if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image);
   }
   for (const token of $$("[data-position]", stage)) {
     const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
