@@ -39,10 +39,24 @@ VERDICT_HELP = {
 }
 """Every verdict in the order of the pages, with its meaning."""
 
+KEYS = (
+    ("j k", "next, previous row of a list; on the page of a feature or sample the next, previous one of its list"),
+    ("→ ←", "next, previous feature or sample; next page of a list"),
+    ("o", "open the row that has the focus"),
+    ("x", "select the row that has the focus"),
+    ("/", "search field of the page, or the page Search"),
+    ("h", "hide or show activations on images"),
+    ("Esc", "close a panel that fills the window"),
+    ("?", "this list"),
+    ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: move"),
+    ("+ − 0", "on the map: zoom; show everything"),
+)
+"""The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them."""
+
 templates = Jinja2Templates(directory=FRONTEND / "templates")
 templates.env.undefined = StrictUndefined
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals |= {"verdict_help": VERDICT_HELP, "good_name": GOOD_NAME}
+templates.env.globals |= {"verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME}
 
 
 # A page has hundreds of numbers; filters cost a tenth of the time of macros.

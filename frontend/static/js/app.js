@@ -1,5 +1,7 @@
 // On every page: partial updates, keys, panels that fill the window. Pages work without it.
-import { $, $$, errorMessage, say, url } from "./dom.js";
+import { $, $$, errorMessage, flip, say } from "./dom.js";
+import "./keys.js";
+import "./trail.js";
 
 for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
 
@@ -76,8 +78,6 @@ document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = event.target.closest("a[data-swap]");
   if (link) { event.preventDefault(); swap(link.href.baseVal ?? link.href, link.dataset.swap); return; } // baseVal: a link in a drawing
-  const list = event.target.closest("a[href*='/features/']")?.closest("[data-trail]");
-  if (list) remember(idsOf(list));
   const maximise = event.target.closest("[data-max]");
   if (maximise) fill(maximise.closest(".panel"));
   if (event.target.closest("[data-spotlight]")) {
@@ -86,22 +86,6 @@ document.addEventListener("click", (event) => {
   }
   const copy = event.target.closest("[data-copy]");
   if (copy) navigator.clipboard.writeText($(copy.dataset.copy).textContent).then(() => say("Copied"), () => say("This browser does not let pages copy: select the text."));
-});
-
-/** Turn a class of the document on or off, and keep it for the pages of this tab (theme.js). */
-function flip(name) {
-  const on = document.documentElement.classList.toggle(name);
-  try { if (on) sessionStorage.setItem(name, "1"); else sessionStorage.removeItem(name); } catch { /* a private window: it holds for this page */ }
-  return on;
-}
-
-// A link of a list that may open in a new tab, where this tab's list is not known, carries the list.
-document.addEventListener("mousedown", (event) => {
-  const link = event.target.closest("[data-trail] a[href*='/features/']");
-  if (!link || !(event.button || event.metaKey || event.ctrlKey || event.shiftKey)) return;
-  const to = new URL(link.href);
-  to.searchParams.set("list", idsOf(link.closest("[data-trail]")).join(","));
-  link.href = to.href;
 });
 
 document.addEventListener("submit", (event) => {
@@ -127,14 +111,6 @@ export function query(form) {
   return new URLSearchParams(fields).toString();
 }
 
-/** The features of a list, in its order. */
-const idsOf = (list) => $$("li[data-feature], tr[data-feature]", list).map((one) => Number(one.dataset.feature));
-
-/** Store the list from which a feature is opened: j and k follow it (feature.js). */
-function remember(ids) {
-  try { sessionStorage.setItem("trail", JSON.stringify(ids)); } catch { /* a private window: the keys follow the feature numbers */ }
-}
-
 let waiting;
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-autosubmit]")) event.target.form.requestSubmit();
@@ -156,19 +132,7 @@ function fill(panel) {
   panel.querySelector("[data-max]").setAttribute("aria-pressed", on);
 }
 
-// Keys: j or → next, k or ← previous, h hides the heat, / moves to the search field, Esc closes a panel.
 document.addEventListener("keydown", (event) => {
-  if (event.metaKey || event.ctrlKey || event.altKey) return;
-  if (event.key === "Escape") { const open = $(".panel.max"); if (open) fill(open); return; }
-  if (event.defaultPrevented || event.target.closest("input, textarea, select, [role=slider], [role=grid], [data-own-keys]")) return;
-  const link = { j: "next", ArrowRight: "next", k: "prev", ArrowLeft: "prev" }[event.key];
-  if (link) {
-    const to = $(`a[rel="${link}"]`);
-    if (to) { event.preventDefault(); to.click(); }
-  } else if (event.key === "h") {
-    say(flip("no-heat") ? "Activations hidden" : "Activations shown");
-  } else if (event.key === "/") {
-    const words = $("main input[name=q]");
-    if (words) { event.preventDefault(); words.focus(); } else location.assign(url("/search"));
-  }
+  const open = event.key === "Escape" && $(".panel.max");
+  if (open) fill(open);
 });

@@ -56,6 +56,13 @@ export function nameOf(f) {
   return { text: (weak && f.description) || f.label || "unlabelled", weak };
 }
 
+/** Turn a class of the document on or off, and keep it for the pages of this tab (theme.js). */
+export function flip(name) {
+  const on = root.classList.toggle(name);
+  try { if (on) sessionStorage.setItem(name, "1"); else sessionStorage.removeItem(name); } catch { /* a private window: it holds for this page */ }
+  return on;
+}
+
 let region;
 /** Announce a sentence to screen readers. */
 export function say(text) {

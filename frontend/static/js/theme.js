@@ -1,17 +1,36 @@
 // Runs before the first paint, so that the wrong theme never flashes. A classic script, because modules run too late.
 (() => {
   const root = document.documentElement;
-  const read = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-  const chosen = read();
-  if (chosen === "light" || chosen === "dark") root.dataset.theme = chosen;
-  root.classList.add("js");
-  // The switches of app.js hold from page to page in one tab.
-  try { root.classList.add(...["no-heat", "spotlight"].filter((name) => sessionStorage.getItem(name))); } catch { /* a private window */ }
+  const SIGNS = { system: "◐", light: "☀", dark: "☾" };
+  const read = () => { try { return localStorage.getItem("theme"); } catch { return root.dataset.theme; } };
 
+  /** Light and dark are set on the root; with "system" the page follows the device. */
+  function show(theme) {
+    if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    for (const button of document.querySelectorAll("[data-theme-toggle]")) {
+      button.textContent = SIGNS[root.dataset.theme ?? "system"];
+      button.title = `Colours: ${root.dataset.theme ?? "as the system"}. Next: ${after()}`;
+      button.setAttribute("aria-label", button.title);
+    }
+  }
+
+  /** First the theme that the device does not have, then the one it has, then "system" again. */
+  function after() {
+    const own = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const other = own === "dark" ? "light" : "dark";
+    return { [other]: own, [own]: "system" }[root.dataset.theme] ?? other;
+  }
+
+  show(read());
+  root.classList.add("js");
+  // The switches of dom.js's flip hold from page to page in one tab.
+  try { root.classList.add(...["no-heat", "spotlight"].filter((name) => sessionStorage.getItem(name))); } catch { /* a private window */ }
+  document.addEventListener("DOMContentLoaded", () => show(root.dataset.theme));
+  addEventListener("storage", (event) => { if (event.key === "theme" || event.key === null) show(read()); });
   document.addEventListener("click", (event) => {
     if (!event.target.closest("[data-theme-toggle]")) return;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* a private window: the choice holds for this page */ }
+    show(after());
+    try { localStorage.setItem("theme", root.dataset.theme ?? "system"); } catch { /* a private window: the choice holds for this page */ }
   });
 })();

@@ -1,0 +1,58 @@
+// Keys, on every page. templating.py has the table that the dialog "Keys" shows.
+import { $, $$, flip, say, url } from "./dom.js";
+
+const ROWS = "main :is(tr, li):is([data-feature], [data-sample])";
+const dialog = $("#keys");
+
+for (const button of $$("[data-keys]")) button.hidden = false;
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-keys]")) dialog.showModal();
+  else if (event.target === dialog) dialog.close(); // beside it
+});
+
+/** The link of a row that opens its feature or sample. */
+const linkOf = (row) => $("a.label, .meta a, a:not([tabindex='-1'])", row);
+const rowOf = (element) => element?.closest?.(ROWS);
+
+/** Move the focus to the next row or the one before; after the last one, open the next page of the list. */
+function step(by) {
+  const rows = $$(ROWS).filter((row) => linkOf(row)?.checkVisibility());
+  if (!rows.length) return false;
+  const to = rowOf(document.activeElement) ? rows.indexOf(rowOf(document.activeElement)) + by : by > 0 ? 0 : rows.length - 1;
+  if (rows[to]) {
+    linkOf(rows[to]).focus();
+    rows[to].scrollIntoView({ block: "nearest" });
+    return true;
+  }
+  const page = to < 0 ? null : $(".pager a[rel=next]");
+  if (page) page.click();
+  else say(to < 0 ? "Start of the list" : "End of the list");
+  return true;
+}
+
+/** Another feature or sample, or another page of a list. */
+function go(rel, within) {
+  const to = $(`${within} a[rel="${rel}"]`);
+  to?.click();
+  return Boolean(to);
+}
+
+const isItem = () => Boolean($(".head nav[data-item]"));
+const ACTIONS = {
+  j: () => (isItem() ? go("next", ".head") : step(1)),
+  k: () => (isItem() ? go("prev", ".head") : step(-1)),
+  ArrowRight: () => go("next", "main"),
+  ArrowLeft: () => go("prev", "main"),
+  o: () => { const row = rowOf(document.activeElement); if (row) linkOf(row).click(); return Boolean(row); },
+  x: () => { const box = $("input[type=checkbox]", rowOf(document.activeElement) ?? document.createElement("p")); box?.click(); return Boolean(box); },
+  h: () => { say(flip("no-heat") ? "Activations hidden" : "Activations shown"); return true; },
+  "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else location.assign(url("/search")); return true; },
+  "?": () => { dialog.showModal(); return true; },
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.metaKey || event.ctrlKey || event.altKey || event.defaultPrevented || dialog.open) return;
+  if (event.target.closest("textarea, select, input:not([type=checkbox]), [role=slider], [role=grid]")) return;
+  if (event.target.closest("[data-own-keys]") && event.key !== "?") return;
+  if (ACTIONS[event.key]?.()) event.preventDefault();
+});
