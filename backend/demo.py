@@ -1,4 +1,5 @@
-"""`saevx demo`: a folder with model, SAE, data and store, made step by step; existing parts are not made again."""
+"""`saevx demo`: a folder with model, SAE, data, store and its controls, made step by step; existing parts are not made
+again."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
+from precompute.store.controls import read_controls
 from precompute.store.opening import read_manifest
 from precompute.utils.ownership import exclusive
 
@@ -17,14 +19,17 @@ def say(line: str) -> None:
 
 
 def make(folder: Path, n_samples: int) -> Path:
-    """Make `model`, `sae`, `data` and `store` in the folder, and return the store's path.
+    """Make `model`, `sae`, `data`, `store` and `store.controls.json` in the folder, and return the store's path.
 
     Raises:
         SaevxError: the folder's store has another number of samples (a store never changes), is damaged, or is of
             another version.
     """
     with exclusive(folder / "demo"):
-        return _make(folder, n_samples)
+        store = _make(folder, n_samples)
+        if read_controls(store, read_manifest(store)["content_id"])[0] is None:
+            _measure_controls(store)
+        return store
 
 
 def _make(folder: Path, n_samples: int) -> Path:
@@ -59,3 +64,12 @@ def _make(folder: Path, n_samples: int) -> Path:
     precompute(options)
     say(f"The demo is ready in {folder} after {time.monotonic() - begin:.0f} s.")
     return store
+
+
+def _measure_controls(store: Path) -> None:
+    """Those that need no model: captions exchanged, and the text alone. They take seconds."""
+    from precompute.controls.run import controls
+    from precompute.options.controls import ControlsOptions
+
+    say("Measuring how many features would be cross-modal by chance (saevx controls without random directions):")
+    controls(ControlsOptions(store=store, random_directions=False))

@@ -16,6 +16,7 @@ from precompute.live.steer_sampling import Event, TokenSampler
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
+from precompute.store.controls import controls_path
 from precompute.store.reader import Store
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
@@ -61,12 +62,20 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
 
 def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
     files = [demo.model / "model.safetensors", demo.sae / "cfg.json", demo.store / "manifest.json"]
+    files.append(controls_path(demo.store))
     before = [path.stat().st_mtime_ns for path in files]
     begin = time.monotonic()
     report = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES, "--no-serve")
     assert time.monotonic() - begin < 15
     assert "already" in report.stderr
     assert [path.stat().st_mtime_ns for path in files] == before
+
+
+def test_the_demo_has_its_controls_that_need_no_model(server: Server) -> None:
+    controls = httpx.get(f"{server.url}/api/v1/controls").raise_for_status().json()["controls"]
+    tested = {one["name"]: one["tested"] > 0 for one in controls["controls"]}
+    assert tested == {"derangements": True, "random-directions": False, "text-alone": True}
+    assert "not measured yet" not in httpx.get(f"{server.url}/", headers={"Accept": "text/html"}).text
 
 
 def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
