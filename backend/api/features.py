@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from backend.api.map import features_in_area
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
 from backend.live.recompute import events_if_ready
@@ -57,6 +58,8 @@ class FeatureQuery(QueryModel):
     of those that match."""
     ids: Annotated[str | None, Query(max_length=6000)] = None
     """Feature numbers, separated by commas."""
+    area: Annotated[str | None, Query(max_length=3000)] = None
+    """Corners of an area of the map, `x-y_x-y_x-y`, in the units of `map.bin`: the features inside."""
     limit: Limit = 50
     cursor: Cursor = None
 
@@ -64,7 +67,10 @@ class FeatureQuery(QueryModel):
 @router.get("/features", summary="List of features, filtered and sorted")
 def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Page[Feature]:
     ids = None if query.ids is None else parse_numbers(query.ids, "ids")
-    page = store.store.features.list(**{**query.model_dump(), "ids": ids})
+    if query.area is not None:
+        inside = features_in_area(store, query.area)
+        ids = inside if ids is None else sorted(set(ids) & set(inside))
+    page = store.store.features.list(**{**query.model_dump(exclude={"area"}), "ids": ids})
     return Page[Feature].model_validate(page._asdict())
 
 

@@ -1,21 +1,28 @@
-"""The map of features: the store's own file, column after column."""
+"""The map of features: the store's own file, column after column, and further colours."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from backend.api.samples import IMMUTABLE
 from backend.deps import StoreDep
-from backend.links import Links
+from backend.links import Links, check_sample
 from backend.problems import NotModified
 from backend.stores import OpenStore
+from precompute.errors import SaevxError
 from precompute.store import mapfile
+from precompute.store.opening import StoreUnreadable
+from precompute.store.relations import map_colours
 
 router = APIRouter(tags=["features"])
 
 MEDIA = "application/octet-stream"
+BINARY = {200: {"content": {MEDIA: {}}}, 304: {"description": "The client's copy is current."}}
+Version = Annotated[
+    str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
+]
 
 
 def has_map(store: OpenStore) -> bool:
@@ -23,24 +30,54 @@ def has_map(store: OpenStore) -> bool:
     return mapfile.NAME in store.manifest["files"]
 
 
-@router.get(
-    "/map",
-    summary="Positions of all features, as one binary file",
-    response_class=Response,
-    responses={200: {"content": {MEDIA: {}}}, 304: {"description": "The client's copy is current."}},
-)
-def get_map(
-    request: Request,
-    store: StoreDep,
-    v: Annotated[
-        str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
-    ] = None,
-) -> Response:
+def features_in_area(store: OpenStore, area: str) -> list[int]:
+    """The features inside an area of the map. HTTP 404 where the store has no map, 422 where it is no area."""
     if not has_map(store):
         raise HTTPException(404, mapfile.ABSENT)
-    etag = f'W/"{store.content_id[:16]}-map"'
+    try:
+        return [int(i) for i in map_colours.inside(store.store.map, map_colours.parse_area(area))]
+    except StoreUnreadable:
+        raise
+    except SaevxError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+@router.get(
+    "/map", summary="Positions of all features, as one binary file", response_class=Response, responses=BINARY
+)
+def get_map(request: Request, store: StoreDep, v: Version = None) -> Response:
+    headers = checked(request, store, v, "map")
+    return Response(store.store.read(mapfile.NAME), media_type=MEDIA, headers=headers)
+
+
+@router.get(
+    "/map/colours", summary="A byte for each feature, by which the map colours it", response_class=Response,
+    responses=BINARY,
+)
+def get_map_colours(
+    request: Request,
+    store: StoreDep,
+    by: Annotated[
+        Literal["family", "agreement", "label_score", "place", "sample"],
+        Query(description="What the bytes tell; docs/api.md says how."),
+    ],
+    sample: Annotated[str | None, Query(description="Id of a sample, for `by=sample`.", max_length=20_000)] = None,
+    v: Version = None,
+) -> Response:
+    if by == "sample" and sample is None:
+        raise HTTPException(422, "sample: give the id of the sample whose features are to be coloured.")
+    row = check_sample(store, sample) if sample is not None and by == "sample" else None
+    headers = checked(request, store, v, f"map-{by}-{row}")
+    return Response(map_colours.colours(store.store, by, row).tobytes(), media_type=MEDIA, headers=headers)
+
+
+def checked(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
+    """The headers of a reply that never changes. HTTP 404 where the store has no map, 304 where the client has it."""
+    if not has_map(store):
+        raise HTTPException(404, mapfile.ABSENT)
+    etag = f'W/"{store.content_id[:16]}-{name}"'
     is_immutable = v == Links(request, store).version
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE if is_immutable else "no-cache", "Vary": "Accept-Encoding"}
     if etag in request.headers.get("if-none-match", ""):
         raise NotModified(headers)
-    return Response(store.store.read(mapfile.NAME), media_type=MEDIA, headers=headers)
+    return headers

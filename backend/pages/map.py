@@ -13,9 +13,10 @@ from backend.api.features import FeatureQuery
 from backend.api.map import has_map
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
-from backend.links import Links
+from backend.links import Links, check_sample
 from backend.pages.cards import previews
 from backend.params import FormQuery, Words
+from backend.schemas.common import Page
 from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import VERDICT_HELP, render_for
@@ -28,6 +29,11 @@ COLOURS = {
     "verdict": ("verdict", "The verdict on each feature"),
     "omega": ("ω", "Cross-modal weight ω, if it could be computed"),
     "density": ("density", "Share of tokens that activate it, in the modality where it is denser; log scale"),
+    "family": ("family", "Near-copies have one colour"),
+    "agreement": ("agreement", "Share of its strongest images whose caption has its words, beyond their base rate"),
+    "label_score": ("name score", "How well the name tells the feature's samples from others; .5 is chance"),
+    "place": ("place", "Whether it fires at one patch, row or column of the image"),
+    "sample": ("in the sample", "Largest activation in the sample, as a share of the feature's p99.9"),
 }
 STRONGEST_BY: dict[str, Any] = dict.fromkeys(TESTED_VERDICTS, "evidence")
 """Order of the lists under the map; the other verdicts have no evidence and are sorted by largest activation."""
@@ -37,7 +43,11 @@ MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
 class MapQuery(FormQuery):
     """What the map shows."""
 
-    colour: Literal["verdict", "omega", "density"] = "verdict"
+    colour: Literal["verdict", "omega", "density", "family", "agreement", "label_score", "place", "sample"] = "verdict"
+    sample: Annotated[str | None, Query(max_length=20_000)] = None
+    """Id of the sample whose features `colour=sample` shows."""
+    area: Annotated[str | None, Query(max_length=3000)] = None
+    """Corners of an area, as in `GET /features`."""
     hide: Annotated[str, Query(max_length=200)] = ""
     """Verdicts, separated by commas."""
     q: Words = None
@@ -63,6 +73,9 @@ def feature_map(
         by_words = FeatureQuery(q=query.q, sort="n_samples", order="desc", limit=MAX_MATCHES)
         matches = features_api.get_features(open_store, by_words)
     chosen = chosen_feature(open_store, query.feature)
+    known = query.sample is not None and is_sample(open_store, query.sample)
+    if not known and query.colour == "sample":
+        query = query.model_copy(update={"colour": "verdict"})
     return render_for(
         request,
         "map.html",
@@ -80,6 +93,8 @@ def feature_map(
         lists=lists,
         matches=matches,
         listed=matches.items[:N_LISTED] if matches else [],
+        area=features_inside(open_store, query.area),
+        sample_id=query.sample if known else None,
         chosen=chosen,
         previews=previews(request, open_store, [chosen.id]) if chosen else {},
     )
@@ -89,6 +104,23 @@ def strongest(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
     """The first features of a verdict, sorted by a figure."""
     query = FeatureQuery(verdict=[verdict], sort=by, order="desc", limit=N_STRONGEST)
     return features_api.get_features(open_store, query).items
+
+
+def features_inside(open_store: OpenStore, area: str | None) -> Page[Feature] | None:
+    """The first features inside an area of the map, those with most evidence. None without an area or a map."""
+    if area is None or not has_map(open_store):
+        return None
+    query = FeatureQuery(area=area, sort="evidence", order="desc", limit=N_LISTED)
+    return features_api.get_features(open_store, query)
+
+
+def is_sample(open_store: OpenStore, sample: str) -> bool:
+    """Whether the store has this sample."""
+    try:
+        check_sample(open_store, sample)
+    except HTTPException:
+        return False
+    return True
 
 
 def chosen_feature(open_store: OpenStore, feature: int | None) -> FeatureDetail | None:

@@ -15,7 +15,7 @@ from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
 from precompute.store.histogram import bands, trimmed, unpack
-from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, has_words, keyset_page
+from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, has_words, is_one_of, keyset_page
 from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
@@ -308,7 +308,7 @@ def _conditions(given: Item) -> list[ColumnElement[bool]]:
     elif place is not None:
         where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
     if "ids" in given:
-        where.append(c.id.in_(given["ids"]))
+        where.append(is_one_of(c.id, given["ids"]))
     if "has_label" in given:
         where.append(c.label.is_not(None) if given["has_label"] else c.label.is_(None))
     if given.get("q", "").strip():

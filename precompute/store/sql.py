@@ -294,6 +294,13 @@ def has_words(key: Column[Any], table: str, q: str) -> ColumnElement[bool]:
     return key.in_(rowids.columns(key).scalar_subquery())
 
 
+def is_one_of(key: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
+    """The condition that `key` is one of these numbers, as one parameter: an area of the map may hold more features
+    than SQLite takes parameters."""
+    each = func.json_each(json.dumps([int(i) for i in ids])).table_valued("value")
+    return key.in_(select(each.c.value))
+
+
 def indexed_words(words: str) -> str:
     """A text as the full-text tables store it, for `match_words`: its search units with blanks between."""
     return " ".join(search_units(words))

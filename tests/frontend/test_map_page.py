@@ -133,61 +133,159 @@ def test_points_are_drawn_in_their_colours(context: BrowserContext, columns: map
     expect(page.get_by_test_id("colour-omega")).to_have_attribute("aria-current", "true")
 
 
-def test_the_pointer_shows_and_opens_a_feature(context: BrowserContext, columns: mapfile.FeatureMap) -> None:
+def test_a_click_pins_and_a_double_click_opens(context: BrowserContext, columns: mapfile.FeatureMap) -> None:
     page = opened(context)
     feature = lonely(columns)
     x, y = place(page, columns, feature)
     page.mouse.move(x, y)
     expect(page.get_by_test_id("map-tip")).to_contain_text(f"#{feature}")
     expect(page.get_by_test_id("map-tip")).not_to_contain_text("…")
-    expect(page.get_by_test_id("chosen")).to_have_attribute("data-feature", str(feature))
-    expect(page).to_have_url(re.compile(f"feature={feature}$"))
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-feature", str(feature))  # a look, not yet pinned
+    assert "feature=" not in page.url
     page.mouse.click(x, y)
+    expect(page).to_have_url(re.compile(f"feature={feature}&"))
+    page.keyboard.press("Escape")
+    expect(page).not_to_have_url(re.compile("feature="))
+    expect(page.get_by_test_id("chosen")).to_contain_text("No feature is pinned")
+    page.go_back()
+    expect(page).to_have_url(re.compile(f"feature={feature}&"))
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-feature", str(feature))
+    expect(page.get_by_test_id("chosen-thumbs")).to_have_attribute("href", f"/features/{feature}")
+    page.mouse.dblclick(x, y)
     expect(page).to_have_url(re.compile(rf"/features/{feature}$"))
     page.go_back()
     expect(page.get_by_test_id("chosen")).to_have_attribute("data-feature", str(feature))
 
 
-def test_dragging_and_the_wheel_move_the_view(context: BrowserContext) -> None:
+def test_the_wheel_scrolls_until_the_map_is_clicked(context: BrowserContext) -> None:
     page = opened(context)
+    page.set_viewport_size({"width": 1440, "height": 500})
     box = page.get_by_test_id("map-canvas").bounding_box()
     assert box
-    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.move(box["x"] + 200, box["y"] + 100)
+    page.mouse.wheel(0, 90)
+    page.wait_for_function("scrollY > 50")
+    assert "view=" not in page.url
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(box["x"] + 3, box["y"] + 3)
+    page.mouse.down()
+    page.mouse.up()
     page.mouse.wheel(0, -400)
     expect(page).to_have_url(re.compile("view="))
+    assert page.evaluate("scrollY") == 0
     zoomed = page.url
     page.mouse.down()
-    page.mouse.move(box["x"] + 300, box["y"] + 260, steps=5)
+    page.mouse.move(box["x"] + 100, box["y"] + 60, steps=5)
     page.mouse.up()
     expect(page).not_to_have_url(zoomed)
-    assert "/map?" in page.url
     page.get_by_test_id("map-home").click()
     expect(page).not_to_have_url(re.compile("view="))
 
 
-def test_keys_move_zoom_and_open(context: BrowserContext, columns: mapfile.FeatureMap) -> None:
-    page = opened(context)
+def test_keys_go_from_feature_to_feature(context: BrowserContext, columns: mapfile.FeatureMap) -> None:
+    page = opened(context, f"/map?feature={lonely(columns)}&view=0.5,0.5,1")
+    panel = page.get_by_test_id("chosen")
     page.get_by_test_id("map-names").focus()
-    for _ in range(20):
+    for _ in range(6):
         if page.evaluate("document.activeElement.id") == "map":
             break
         page.keyboard.press("Tab")
-    expect(page.get_by_test_id("map-canvas")).to_be_focused()
-    for key in ("+", "+", "ArrowRight", "ArrowDown"):
-        page.keyboard.press(key)
-    expect(page).to_have_url(re.compile(r"view=0\.5\d+%2C0\.5\d+%2C2\.25"))
+    expect(page.get_by_test_id("map-tip")).to_contain_text(f"#{lonely(columns)}")
     page.keyboard.press("0")
-    expect(page).not_to_have_url(re.compile("view="))
-    feature = lonely(columns)
-    page.goto(f"/map?view={columns.x[feature] / mapfile.LAST:.4f},{columns.y[feature] / mapfile.LAST:.4f},40")
-    expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
-    page.get_by_test_id("map-link").focus()
-    for _ in range(3):
-        page.keyboard.press("Tab")
-    page.get_by_test_id("map-canvas").press("+")
-    expect(page.get_by_test_id("map-tip")).to_contain_text(f"#{feature}")
+    seen = {lonely(columns)}
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+        before = int(panel.get_attribute("data-feature") or -1)
+        page.keyboard.press(key)
+        sign = -1 if key in ("ArrowLeft", "ArrowUp") else 1
+        axis = columns.y if key in ("ArrowUp", "ArrowDown") else columns.x
+        page.wait_for_timeout(500)
+        after = int(panel.get_attribute("data-feature") or -1)
+        if after != before:
+            assert sign * (int(axis[after]) - int(axis[before])) > 0
+        seen.add(after)
+    assert len(seen) > 2
+    for key in ("+", "+", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    expect(page).to_have_url(re.compile(r"view=0\.\d+%2C0\.\d+%2C2\.25"))
+    feature = panel.get_attribute("data-feature")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(rf"/features/{feature}$"))
+    page.go_back()
+    expect(page.get_by_test_id("map-canvas")).to_be_focused()
+
+
+def drawn_around(page: Page, columns: mapfile.FeatureMap, feature: int) -> None:
+    """Draw a square of 60 pixels around a feature."""
+    x, y = place(page, columns, feature)
+    page.mouse.move(x - 30, y - 30)
+    page.mouse.down()
+    for dx, dy in ((30, -30), (30, 30), (-30, 30)):
+        page.mouse.move(x + dx, y + dy, steps=4)
+    page.mouse.up()
+
+
+def test_a_lasso_makes_a_list_that_can_be_shared(
+    context: BrowserContext, browser: object, base_url: str, columns: mapfile.FeatureMap
+) -> None:
+    page = opened(context)
+    feature = lonely(columns)
+    page.keyboard.press("l")
+    expect(page.get_by_test_id("map-lasso")).to_have_attribute("aria-pressed", "true")
+    drawn_around(page, columns, feature)
+    area = page.get_by_test_id("area")
+    expect(area).to_be_visible()
+    expect(area.locator(f'[data-feature="{feature}"]').first).to_be_visible()
+    expect(page.get_by_test_id("map-lasso")).to_have_attribute("aria-pressed", "false")
+    expect(page).to_have_url(re.compile("area="))
+    heading = area.locator("h2").inner_text()
+    fresh = browser.new_context(base_url=base_url)  # type: ignore[attr-defined]
+    shared = fresh.new_page()
+    shared.goto(page.url)
+    expect(shared.get_by_test_id("area").locator("h2")).to_have_text(heading)
+    fresh.close()
+    page.get_by_test_id("area-list").click()
+    assert f"{heading.split()[0]} of {heading.split()[0]} features" in page.locator(".pager").inner_text()
+    page.go_back()
+    expect(page.get_by_test_id("area")).to_be_visible()
+    page.get_by_test_id("area-clear").click()
+    expect(page.get_by_test_id("area")).to_be_hidden()
+    expect(page).not_to_have_url(re.compile("area="))
+    page.go_back()
+    expect(page.get_by_test_id("area").locator("h2")).to_have_text(heading)
+
+
+def test_an_area_without_a_pointer(context: BrowserContext, columns: mapfile.FeatureMap) -> None:
+    page = opened(context)
+    page.get_by_test_id("map-canvas").focus()
+    page.keyboard.press("l")
+    page.keyboard.press("Enter")
+    alive = int((columns.x != mapfile.NOWHERE).sum())
+    expect(page.get_by_test_id("area").locator("h2")).to_have_text(f"{alive} features in this area")
+
+
+@pytest.mark.parametrize("colour", ["family", "agreement", "label_score", "place", "sample"])
+def test_other_colours_come_when_chosen(context: BrowserContext, sample_id: str, colour: str) -> None:
+    page = opened(context, f"/map?sample={sample_id}")
+    before = painted(page)
+    with page.expect_response(re.compile(f"/map/colours.*by={colour}")) as reply:
+        page.get_by_test_id(f"colour-{colour}").click()
+    expect(page).to_have_url(re.compile(f"colour={colour}"))
+    if any(reply.value.body()):
+        assert painted(page) != before
+    page.reload()
+    expect(page.get_by_test_id(f"colour-{colour}")).to_have_attribute("aria-current", "true")
+
+
+def test_a_colour_that_does_not_come_leaves_the_map_as_it_is(browser: object, base_url: str) -> None:
+    offline = browser.new_context(base_url=base_url)  # type: ignore[attr-defined]
+    page = opened(offline)
+    before = painted(page)
+    page.route("**/map/colours*", lambda route: route.abort())
+    page.get_by_test_id("colour-agreement").click()
+    expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
+    expect(page.get_by_test_id("colour-verdict")).to_have_attribute("aria-current", "true")
+    assert painted(page) == before
+    offline.close()
 
 
 def test_words_mark_features(context: BrowserContext) -> None:
@@ -195,22 +293,27 @@ def test_words_mark_features(context: BrowserContext) -> None:
     before = painted(page)
     page.get_by_test_id("map-q").fill("red")
     expect(page.get_by_test_id("found").locator(f'[data-feature="{RED}"]').first).to_be_visible()
-    expect(page).to_have_url(re.compile(r"/map\?q=red$"))
+    expect(page).to_have_url(re.compile(r"/map\?q=red&view="))  # the view moves to what was found
     assert painted(page) != before
     page.get_by_test_id("map-q").fill("nosuchword")
     expect(page.get_by_test_id("found")).to_contain_text("No feature")
 
 
-def test_a_finger_asks_before_it_opens(browser: object, base_url: str, columns: mapfile.FeatureMap) -> None:
+def test_a_finger_pins_opens_and_scrolls(browser: object, base_url: str, columns: mapfile.FeatureMap) -> None:
     phone = browser.new_context(  # type: ignore[attr-defined]
         base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2
     )
     page = opened(phone)
     feature = lonely(columns)
-    page.get_by_test_id("map-canvas").scroll_into_view_if_needed()
+    canvas = page.get_by_test_id("map-canvas")
+    box = canvas.bounding_box()
+    assert box and box["height"] <= 0.7 * 844 + 1
+    assert canvas.evaluate("(one) => getComputedStyle(one).touchAction") == "pan-y"
+    canvas.scroll_into_view_if_needed()
     x, y = place(page, columns, feature)
     page.touchscreen.tap(x, y)
     expect(page.get_by_test_id("map-tip")).to_contain_text(f"#{feature}")
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-feature", str(feature))
     assert "/map" in page.url
     page.touchscreen.tap(x, y)
     expect(page).to_have_url(re.compile(rf"/features/{feature}$"))

@@ -1,8 +1,10 @@
-// The map page: load the map and connect the controls beside it. The state (colour, hidden verdicts, words, selected
-// feature, view) is in the address; the server renders the results of a search and the selected feature.
+// The map page: load the map and connect the controls beside it. The state (colour, hidden verdicts, words, area, pinned
+// feature, view) is in the address; the server renders the results of a search, the area's list and the pinned feature.
 import { $, $$, errorMessage, problem, say } from "../dom.js";
+import { prepare, recolour } from "./colours.js";
 import { centre, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
-import { canvas, draw, drawOverlay, fetchLabels, fit, nameFeatures, recolour, redraw, state } from "./overlay.js";
+import { readArea, toggle } from "./lasso.js";
+import { canvas, draw, drawOverlay, fetchLabels, fit, nameFeatures, redraw, state } from "./overlay.js";
 import { LAST, Plot, parse } from "./points.js";
 
 const status = $("#map-state");
@@ -22,14 +24,21 @@ async function load() {
     return;
   }
   status.hidden = true;
-  readView();
   readMarks();
   readChosen();
-  if (state.chosen >= 0 && !canvas.dataset.view) centre(state.chosen, 8);
+  readArea();
+  const { plot } = state;
+  if (!(await prepare())) choose("verdict");
   recolour();
   new ResizeObserver(fit).observe(canvas.parentElement);
   fit();
+  if (!readView(canvas.dataset.view)) {
+    if (state.area.length) plot.fitArea(state.area);
+    else if (state.chosen >= 0) centre(state.chosen, 8);
+    else if (plot.marked) plot.fit(plot.marked);
+  }
   draw();
+  if (history.state?.onMap) canvas.focus({ preventScroll: true });
   // Two frames later the points are on the screen.
   requestAnimationFrame(() => requestAnimationFrame(() => { performance.mark("map-drawn"); canvas.dataset.drawn = state.plot.order.length; }));
 }
@@ -45,8 +54,22 @@ function readMarks() {
 function readChosen() {
   const { feature, neighbours } = $("#chosen").dataset;
   state.chosen = feature === undefined ? -1 : Number(feature);
+  state.pinned = new URLSearchParams(location.search).has("feature") ? state.chosen : -1;
   state.neighbours = neighbours ? neighbours.split(",").map(Number) : [];
   if (state.chosen >= 0) fetchLabels([state.chosen]).then((changed) => changed && drawOverlay());
+}
+
+/** Mark a colour as the one that the points have. */
+function choose(name) {
+  state.colour = name;
+  for (const one of $$("a[data-colour]")) if (one.dataset.colour === name) one.setAttribute("aria-current", "true"); else one.removeAttribute("aria-current");
+  $("[name=colour]").value = name;
+}
+
+async function colourBy(name) {
+  const before = state.colour;
+  choose(name);
+  if (await prepare()) { repaint(); updateAddressSoon(); } else if (state.colour === name) choose(before);
 }
 
 function repaint() {
@@ -65,12 +88,9 @@ document.addEventListener("click", (event) => {
   const colour = event.target.closest("a[data-colour]");
   if (colour) {
     event.preventDefault();
-    state.colour = colour.dataset.colour;
-    for (const one of $$("a[data-colour]")) if (one === colour) one.setAttribute("aria-current", "true"); else one.removeAttribute("aria-current");
-    $("[name=colour]").value = state.colour;
-    repaint();
-    updateAddressSoon();
+    colourBy(colour.dataset.colour);
   }
+  if (event.target.closest("#map-lasso")) toggle();
   const chip = event.target.closest("button[data-verdict]");
   if (chip) {
     const { verdict } = chip.dataset;
@@ -94,10 +114,24 @@ for (const type of ["pointerover", "pointerout", "focusin", "focusout"]) documen
 
 document.addEventListener("swap", (event) => {
   if (!state.plot) return;
-  if (event.target.id === "found") readMarks();
+  if (event.target.id === "found") {
+    readMarks();
+    if (state.plot.marked && !wentBack) state.plot.fit(state.plot.marked);
+  }
   if (event.target.id === "chosen") readChosen();
+  if (event.target.id === "area") readArea();
   redraw();
-  updateAddress();
+  if (!wentBack) updateAddress();
+});
+
+// Back and Forward: app.js fetches the parts again; the view is the address's own.
+let wentBack = false;
+for (const type of ["pointerdown", "keydown"]) addEventListener(type, () => { wentBack = false; }, true);
+addEventListener("popstate", () => {
+  if (!state.plot) return;
+  wentBack = true;
+  if (!readView(new URLSearchParams(location.search).get("view") ?? "")) Object.assign(state.plot, { cx: 0.5, cy: 0.5, zoom: 1 });
+  redraw();
 });
 
 load();

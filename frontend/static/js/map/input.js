@@ -1,6 +1,7 @@
 // Pointer, fingers and keys on the map, the view that they change, and the page's address, which has the state.
 import { swap } from "../app.js";
 import { $, say, url } from "../dom.js";
+import * as lasso from "./lasso.js";
 import { canvas, clamp, drawOverlay, fetchLabels, hideTip, redraw, showTip, state } from "./overlay.js";
 import { LAST } from "./points.js";
 
@@ -10,9 +11,12 @@ const MAX_ZOOM = 400;
 
 // ---- the view
 
-export function readView() {
-  const [x, y, zoom] = canvas.dataset.view.split(",").map(Number);
-  if ([x, y, zoom].every(Number.isFinite) && zoom > 0) Object.assign(state.plot, { cx: clamp(x, 0, 1), cy: clamp(y, 0, 1), zoom: clamp(zoom, 1, MAX_ZOOM) });
+/** Take over the view of an address, `x,y,zoom`; true if it has one. */
+export function readView(text) {
+  const [x, y, zoom] = text.split(",").map(Number);
+  const good = text !== "" && [x, y, zoom].every(Number.isFinite) && zoom > 0;
+  if (good) Object.assign(state.plot, { cx: clamp(x, 0, 1), cy: clamp(y, 0, 1), zoom: clamp(zoom, 1, MAX_ZOOM) });
+  return good;
 }
 
 /** Zoom by `factor`, with the place at (px, py) in device pixels fixed. */
@@ -29,8 +33,8 @@ function pan(dx, dy) {
   const { plot } = state;
   plot.cx = clamp(plot.cx + dx, 0, 1);
   plot.cy = clamp(plot.cy + dy, 0, 1);
-  if (state.keys) hover(plot.nearest(plot.width / 2, plot.height / 2, 60 * plot.ratio), true);
-  else hover(-1);
+  if (!state.keys) hover(-1);
+  else if (state.hover >= 0) showTip(state.hover);
   redraw();
   updateAddressSoon();
 }
@@ -55,15 +59,20 @@ export function updateAddressSoon() {
   clearTimeout(timer);
   timer = setTimeout(updateAddress, 250);
 }
-export function updateAddress() {
+export function updateAddress(more = {}) {
   clearTimeout(timer);
-  history.replaceState(null, "", address());
+  history.replaceState({ ...history.state, ...more }, "", address());
 }
-function address(feature = state.chosen) {
+export function address(feature = state.pinned) {
   const { plot } = state;
-  const view = plot.zoom > 1.001 ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
+  const words = $("[name=q]").value.trim();
+  // The whole map is the default, unless the page would move to a feature or to what was found.
+  const view = plot.zoom > 1.001 || feature >= 0 || words || state.area.length ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
   const colour = state.colour === "verdict" ? "" : state.colour;
-  return url("/map", { colour, hide: [...state.hide].join(","), q: $("[name=q]").value.trim(), feature: feature >= 0 ? feature : "", view });
+  return url("/map", {
+    colour, sample: state.sample, hide: [...state.hide].join(","), q: words,
+    area: lasso.areaText(), feature: feature >= 0 ? feature : "", view,
+  });
 }
 
 // ---- the feature under the pointer
@@ -84,16 +93,19 @@ function hover(i, announce = false) {
     if (state.hover === i) text = showTip(i);
     if (announce && state.hover === i) say(text);
   }, 80);
-  if (!announce) selecting = setTimeout(() => select(i), 450);
+  if (announce || state.pinned < 0) selecting = setTimeout(() => show(i, announce ? "replace" : null), announce ? 200 : 450);
 }
 
-/** The server renders the selected feature beside the map. */
-async function select(i) {
-  if (i !== state.chosen) await swap(address(i), "chosen", { history: null });
+/** The server renders a feature beside the map: with `how` it is pinned, that is, in the address. */
+async function show(i, how) {
+  if (how) state.pinned = i;
+  if (how || i !== state.chosen) await swap(address(i), "chosen", { history: how });
 }
+
+const pin = (i) => { clearTimeout(selecting); if (i !== state.pinned) show(i, "push"); };
 
 function open(i, event) {
-  updateAddress(); // so that the browser's back button returns to this view
+  updateAddress({ onMap: document.activeElement === canvas }); // so that the browser's back button returns to this view
   const to = url(`/features/${i}`);
   if (event.metaKey || event.ctrlKey) globalThis.open(to, "_blank", "noopener"); else location.assign(to);
 }
@@ -117,6 +129,7 @@ canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
   pointers.set(event.pointerId, position(event));
   if (pointers.size === 1) moved = 0;
+  if (lasso.isDrawing()) lasso.draw(...position(event), true);
 });
 
 canvas.addEventListener("pointermove", (event) => {
@@ -124,6 +137,7 @@ canvas.addEventListener("pointermove", (event) => {
   const before = pointers.get(event.pointerId);
   if (!before) { if (event.pointerType === "mouse") hover(under(event)); return; }
   const now = position(event);
+  if (lasso.isDrawing()) { lasso.draw(...now); return; }
   const step = [now[0] - before[0], now[1] - before[1]];
   moved += Math.hypot(...step);
   if (!isDrag()) return;
@@ -139,21 +153,32 @@ canvas.addEventListener("pointermove", (event) => {
 });
 
 function release(event) {
-  if (!pointers.delete(event.pointerId) || event.type !== "pointerup" || isDrag() || pointers.size) return;
+  if (!pointers.delete(event.pointerId)) return;
+  if (lasso.isDrawing()) { if (event.type === "pointerup") lasso.close(); else lasso.abandon(); return; }
+  if (event.type !== "pointerup" || isDrag() || pointers.size) return;
   const touch = event.pointerType !== "mouse";
   const i = under(event, touch ? TOUCH_REACH : REACH);
   if (i < 0) { hover(-1); return; }
-  if (touch && i !== state.hover) { hover(i); return; } // the first tap shows the feature, the second opens it
-  open(i, event);
+  if (event.ctrlKey || event.metaKey || (touch && i === state.pinned)) { open(i, event); return; }
+  hover(i);
+  pin(i);
 }
+canvas.addEventListener("dblclick", (event) => {
+  const i = state.plot ? under(event) : -1;
+  if (i >= 0) open(i, event);
+});
 for (const type of ["pointerup", "pointercancel"]) canvas.addEventListener(type, release);
 canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse" && !pointers.size) hover(-1); });
 canvas.addEventListener("wheel", (event) => {
-  if (!state.plot) return;
+  // The page scrolls, unless the map was clicked before or Ctrl is held.
+  if (!state.plot || !(event.ctrlKey || event.metaKey || document.activeElement === canvas)) return;
   event.preventDefault();
   const lines = event.deltaMode === 1 ? 16 : 1;
   zoomAt(2 ** (-clamp(event.deltaY * lines, -240, 240) / 240), ...position(event));
 }, { passive: false });
+
+// One finger up and down scrolls the page (map.css); two fingers are the map's.
+canvas.addEventListener("touchmove", (event) => { if (event.touches.length > 1) event.preventDefault(); }, { passive: false });
 
 // ---- keys
 
@@ -164,16 +189,48 @@ canvas.addEventListener("keydown", (event) => {
   const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, "−": 1 / 1.5 }[event.key];
   if (!move && !factor && !["0", "Enter"].includes(event.key)) return;
   event.preventDefault();
-  const step = (event.shiftKey ? 0.4 : 0.08) / state.plot.zoom;
+  const step = 0.2 / state.plot.zoom;
   state.keys = true;
-  if (move) pan(move[0] * step, move[1] * step);
+  if (move && event.shiftKey) pan(move[0] * step, move[1] * step);
+  else if (move) jump(...move);
   else if (factor) zoomAt(factor);
   else if (event.key === "0") showAll();
-  else if (state.hover >= 0) open(state.hover, event);
+  else if (lasso.isDrawing()) lasso.takeView();
+  else if (Math.max(state.hover, state.pinned) >= 0) open(state.hover >= 0 ? state.hover : state.pinned, event);
 });
+
+/** From the feature that the keys are on to the nearest one in a direction. */
+function jump(dx, dy) {
+  const { plot } = state;
+  const next = state.hover < 0 ? start() : plot.toward(state.hover, dx, dy, 5 * plot.ratio);
+  if (next < 0) { say("There is no feature further on in this direction."); return; }
+  const margin = 30 * plot.ratio;
+  const [x, y] = plot.at(next);
+  const beyond = (at, size) => (Math.min(at - margin, 0) + Math.max(at + margin - size, 0)) / (plot.scale * LAST);
+  hover(next, true);
+  if (beyond(x, plot.width) || beyond(y, plot.height)) pan(beyond(x, plot.width), beyond(y, plot.height));
+}
+
+/** Where the keys begin: at the pinned feature if it is in view, otherwise at the one nearest to the middle. */
+function start() {
+  const { plot, pinned } = state;
+  const [x, y] = pinned >= 0 ? plot.at(pinned) : [-1, -1];
+  if (x >= 0 && y >= 0 && x < plot.width && y < plot.height) return pinned;
+  return plot.nearest(plot.width / 2, plot.height / 2, Math.max(plot.width, plot.height));
+}
+
 canvas.addEventListener("focus", () => {
   if (!state.plot || !canvas.matches(":focus-visible")) return;
   state.keys = true;
-  pan(0, 0);
+  const i = start();
+  if (i !== state.pinned) { hover(-1); return; }
+  hover(i, true);
 });
 canvas.addEventListener("blur", () => { if (state.plot && state.keys) { state.keys = false; hover(-1); drawOverlay(); } });
+
+document.addEventListener("keydown", (event) => {
+  if (!state.plot || event.metaKey || event.ctrlKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  if (event.key === "l") { event.preventDefault(); lasso.toggle(); }
+  if (event.key !== "Escape" || $(".panel.max")) return;
+  if (lasso.isDrawing()) { lasso.abandon(); lasso.toggle(false); } else if (state.pinned >= 0) { hover(-1); show(-1, "push"); }
+});

@@ -1,28 +1,29 @@
-// The map's state, its colours, and what is drawn over the points: rings, lines, names and the tooltip.
+// The map's state, and what is drawn over the points: the area, rings, lines, names and the tooltip.
 import { $, api, nameOf } from "../dom.js";
-import { LAST, mix, quantile, rgba } from "./points.js";
+import { LAST, rgba } from "./points.js";
 
 export const canvas = $("#map");
 const overlay = $("#map-over");
 const tip = $("#map-tip");
 export const VERDICTS = canvas.dataset.verdicts.split(",");
-const DRAWING_ORDER = ["rare", "image-only", "text-only", "mostly-image", "mostly-text", "unpaired", "weakly-paired", "in-context", "cross-modal"]; // later ones are on top
 
 export const state = {
   plot: null, // a Plot, once the map is loaded
   colour: canvas.dataset.colour,
   hide: new Set(canvas.dataset.hide.split(",").filter(Boolean)),
   hover: -1, // feature under the pointer; -1 for none
-  chosen: -1, // selected feature; -1 for none
-  neighbours: [], // of the selected feature
-  keys: false, // whether the keyboard moves the map
+  chosen: -1, // feature in the panel beside the map; -1 for none
+  pinned: -1, // the same, where it was clicked: the address has it; -1 for none
+  neighbours: [], // of the feature in the panel
+  keys: false, // whether the keyboard moves from feature to feature
+  sample: canvas.dataset.sample, // id of the sample by whose features the points may be coloured
+  values: null, // bytes of a colour that does not come with the map
+  area: [], // corners of the chosen area, [x, y] in the units of map.bin
 };
 const labels = new Map(); // feature → {label, verdict, …}, filled as names are needed
 
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const isOnMap = (i) => i >= 0 && state.plot.data.x[i] <= LAST;
-const omegaOf = (byte) => ((byte - 128) / 127).toFixed(2);
-const densityOf = (byte) => `${Number((100 * 10 ** (6 * ((byte - 1) / 254 - 1))).toPrecision(2))} %`;
 
 // ---- colours
 
@@ -32,47 +33,17 @@ let ink;
 let halo;
 
 /** A colour of tokens.css in the current theme. */
-function token(name) {
+export function token(name) {
   probe.style.color = `var(--${name})`;
   return rgba(...getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number));
 }
 const css = (colour) => `rgb(${colour & 255} ${(colour >> 8) & 255} ${(colour >> 16) & 255})`;
 
-/** Colour the points by verdict, ω or density, and leave out the hidden verdicts. */
-export function recolour() {
-  const { plot, colour } = state;
-  const { data, shade, table } = plot;
-  const visible = VERDICTS.map((name) => !state.hide.has(name));
+/** Take over the theme's colours of paper and ink. */
+export function setPens() {
   ground = token("surface");
   ink = css(token("ink"));
   halo = css(ground);
-  const ramp = $("#map-ramp");
-  ramp.hidden = colour === "verdict";
-  canvas.closest(".panel").classList.toggle("by-figure", !ramp.hidden);
-  if (colour === "verdict") {
-    const order = VERDICTS.map((name) => Math.max(0, DRAWING_ORDER.indexOf(name)));
-    VERDICTS.forEach((name, v) => { if (name !== "dead") table[v] = token(`map-${name}`); });
-    shade.set(data.verdict);
-    plot.level = data.verdict.map((v) => order[v]);
-  } else {
-    const values = data[colour];
-    const low = quantile(values, 0.02);
-    const high = Math.max(low + 1, quantile(values, 0.98));
-    const stops = [1, 2, 3, 4, 5].map((k) => token(`ramp-${k}`));
-    table[0] = token("map-none");
-    for (let value = 1; value < 256; value++) {
-      const position = 4 * clamp((value - low) / (high - low), 0, 1);
-      const stop = Math.min(3, Math.floor(position));
-      table[value] = mix(stops[stop], stops[stop + 1], position - stop);
-    }
-    shade.set(values);
-    plot.level = values;
-    const text = colour === "omega" ? omegaOf : densityOf;
-    $("[data-low]", ramp).textContent = `${colour === "omega" ? "ω" : "density"} ${text(low)} or less`;
-    $("[data-high]", ramp).textContent = `${text(high)} or more`;
-    $("[data-none]", ramp).textContent = colour === "omega" ? "no ω" : "none";
-  }
-  plot.select((i) => visible[data.verdict[i]], plot.level);
 }
 
 // ---- drawing
@@ -104,6 +75,7 @@ export function drawOverlay() {
   const { plot, chosen, neighbours, hover } = state;
   const r = plot.ratio;
   pen.clearRect(0, 0, overlay.width, overlay.height);
+  drawArea(pen, r);
   pen.lineWidth = 1.5 * r;
   pen.strokeStyle = ink;
   const here = isOnMap(chosen) ? plot.at(chosen) : null;
@@ -118,8 +90,22 @@ export function drawOverlay() {
   }
   drawNames(pen);
   if (here) { pen.lineWidth = 2.5 * r; ring(pen, chosen, plot.radius + 4 * r); }
-  if (hover >= 0) { pen.lineWidth = 2 * r; ring(pen, hover, plot.radius + 3 * r); }
-  if (state.keys) crosshair(pen, overlay.width / 2, overlay.height / 2, r);
+  if (isOnMap(hover)) { pen.lineWidth = 2 * r; ring(pen, hover, plot.radius + 3 * r); pointAt(pen, ...plot.at(hover), r); }
+}
+
+function drawArea(pen, r) {
+  if (state.area.length < 2) return;
+  pen.beginPath();
+  for (const corner of state.area) pen.lineTo(...state.plot.place(...corner));
+  pen.closePath();
+  pen.fillStyle = pen.strokeStyle = ink;
+  pen.globalAlpha = 0.08;
+  pen.fill();
+  pen.globalAlpha = 1;
+  pen.lineWidth = 1.5 * r;
+  pen.setLineDash([6 * r, 4 * r]);
+  pen.stroke();
+  pen.setLineDash([]);
 }
 
 function ring(pen, i, radius) {
@@ -129,11 +115,19 @@ function ring(pen, i, radius) {
   pen.stroke();
 }
 
-function crosshair(pen, x, y, r) {
-  pen.lineWidth = r;
+/** An arrow at the edge towards a feature that is outside of the view. */
+function pointAt(pen, x, y, r) {
+  const { width, height } = overlay;
+  if (x >= 0 && y >= 0 && x <= width && y <= height) return;
+  pen.save();
+  pen.translate(clamp(x, 14 * r, width - 14 * r), clamp(y, 14 * r, height - 14 * r));
+  pen.rotate(Math.atan2(y - height / 2, x - width / 2));
   pen.beginPath();
-  for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) { pen.moveTo(x + 5 * r * dx, y + 5 * r * dy); pen.lineTo(x + 14 * r * dx, y + 14 * r * dy); }
-  pen.stroke();
+  for (const corner of [[10, 0], [-8, -8], [-8, 8]]) pen.lineTo(corner[0] * r, corner[1] * r);
+  pen.closePath();
+  pen.fillStyle = ink;
+  pen.fill();
+  pen.restore();
 }
 
 // ---- names: of the most prominent feature in each part of the visible map
@@ -191,7 +185,7 @@ export async function fetchLabels(ids) {
 export function showTip(i) {
   const { plot } = state;
   const known = labels.get(i);
-  const omega = plot.data.omega[i] ? `, ω ${omegaOf(plot.data.omega[i])}` : "";
+  const omega = plot.data.omega[i] ? `, ω ${((plot.data.omega[i] - 128) / 127).toFixed(2)}` : "";
   tip.replaceChildren(
     Object.assign(document.createElement("strong"), { textContent: known ? nameOf(known).text : "…" }), ` #${i} `,
     Object.assign(document.createElement("small"), { textContent: `${VERDICTS[plot.data.verdict[i]]}${omega}` }),

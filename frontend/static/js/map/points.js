@@ -62,9 +62,58 @@ export class Plot {
   get scale() { return (0.94 * Math.min(this.width, this.height) * this.zoom) / LAST; }
 
   /** Position of a point on the canvas, in device pixels. */
-  at(i) {
+  at(i) { return this.place(this.data.x[i], this.data.y[i]); }
+
+  /** The same of a place in the units of map.bin. */
+  place(x, y) {
     const k = this.scale;
-    return [(this.data.x[i] - this.cx * LAST) * k + this.width / 2, (this.data.y[i] - this.cy * LAST) * k + this.height / 2];
+    return [(x - this.cx * LAST) * k + this.width / 2, (y - this.cy * LAST) * k + this.height / 2];
+  }
+
+  /** The place, in the units of map.bin and inside the map, of a position on the canvas. */
+  unplace(px, py) {
+    const unit = (value) => Math.round(Math.min(LAST + 1, Math.max(0, value)));
+    return [unit((px - this.width / 2) / this.scale + this.cx * LAST), unit((py - this.height / 2) / this.scale + this.cy * LAST)];
+  }
+
+  /** The visible point nearest to point i in a direction, at most 45° off it and at least `step` device pixels on; −1 for none. */
+  toward(i, dx, dy, step) {
+    const { order, data: { x, y } } = this;
+    const least = step / this.scale;
+    let next = -1;
+    let best = Infinity;
+    for (let o = 0; o < order.length; o++) {
+      const j = order[o];
+      const along = (x[j] - x[i]) * dx + (y[j] - y[i]) * dy;
+      const across = Math.abs((x[j] - x[i]) * dy) + Math.abs((y[j] - y[i]) * dx);
+      if (along < least || across > along) continue;
+      const apart = along * along + 3 * across * across;
+      if (apart < best) { best = apart; next = j; }
+    }
+    return next;
+  }
+
+  /** Move the view so that all points i with `chosen[i]` are in it. */
+  fit(chosen) {
+    const { x, y } = this.data;
+    let [left, top, right, bottom] = [LAST, LAST, 0, 0];
+    for (let i = 0; i < chosen.length; i++) {
+      if (!chosen[i] || x[i] === NOWHERE) continue;
+      left = Math.min(left, x[i]); right = Math.max(right, x[i]); top = Math.min(top, y[i]); bottom = Math.max(bottom, y[i]);
+    }
+    if (left <= right) this.#show(left, top, right, bottom);
+  }
+
+  /** Move the view so that a polygon is in it. */
+  fitArea(corners) {
+    const [xs, ys] = [0, 1].map((axis) => corners.map((corner) => corner[axis]));
+    this.#show(Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys));
+  }
+
+  #show(left, top, right, bottom) {
+    const side = Math.min(this.width, this.height);
+    const span = Math.max((right - left) * (side / this.width), (bottom - top) * (side / this.height), LAST / 25);
+    Object.assign(this, { cx: (left + right) / 2 / LAST, cy: (top + bottom) / 2 / LAST, zoom: Math.max(1, (0.9 * LAST) / span) });
   }
 
   /** Radius in device pixels: depends on the distance between points, and grows more slowly than the map at zooming. */

@@ -1,0 +1,59 @@
+// The lasso: draw around points, and the server lists the features inside. The corners are in the address.
+import { swap } from "../app.js";
+import { $, say } from "../dom.js";
+import { address } from "./input.js";
+import { canvas, drawOverlay, state } from "./overlay.js";
+
+const MOST_CORNERS = 48;
+const STEP = 4; // pixels between two corners
+const button = $("#map-lasso");
+
+export const isDrawing = () => button.getAttribute("aria-pressed") === "true";
+
+/** Turn the lasso on or off; the next stroke on the map is then an area. */
+export function toggle(on = !isDrawing()) {
+  button.setAttribute("aria-pressed", on);
+  canvas.classList.toggle("lasso", on);
+  if (on) say("Draw around the points. Enter takes all that is in view; Esc ends it.");
+}
+
+/** The corners in the address: x-y_x-y_x-y. */
+export const areaText = (corners = state.area) => corners.map((corner) => corner.join("-")).join("_");
+
+/** Read the area of the panel beside the map. */
+export function readArea() {
+  const text = $("#area").dataset.area;
+  state.area = text ? text.split("_").map((corner) => corner.split("-").map(Number)) : [];
+}
+
+let last = null;
+/** Add a position on the canvas to the stroke. */
+export function draw(px, py, first = false) {
+  if (first) state.area = [];
+  else if (last && Math.hypot(px - last[0], py - last[1]) < STEP * state.plot.ratio) return;
+  last = [px, py];
+  state.area.push(state.plot.unplace(px, py));
+  drawOverlay();
+}
+
+/** End the stroke, and ask the server for what is inside. */
+export function close() {
+  const every = Math.ceil(state.area.length / MOST_CORNERS);
+  state.area = state.area.filter((_, i) => i % every === 0);
+  toggle(false);
+  if (state.area.length < 3) { readArea(); drawOverlay(); return; }
+  swap(address(), "area");
+}
+
+/** Give up the stroke. */
+export function abandon() {
+  readArea();
+  drawOverlay();
+}
+
+/** The visible part of the map as an area: what the lasso is without a pointer. */
+export function takeView() {
+  const { plot } = state;
+  state.area = [[0, 0], [plot.width, 0], [plot.width, plot.height], [0, plot.height]].map((at) => plot.unplace(...at));
+  close();
+}

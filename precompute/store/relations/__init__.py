@@ -1,0 +1,1 @@
+"""How features relate: the colours and areas of the map, and families that share samples."""
