@@ -186,9 +186,7 @@ def test_keys_go_from_feature_to_feature(context: BrowserContext, columns: mapfi
     page = opened(context, f"/map?feature={lonely(columns)}&view=0.5,0.5,1")
     panel = page.get_by_test_id("chosen")
     page.get_by_test_id("map-names").focus()
-    for _ in range(6):
-        if page.evaluate("document.activeElement.id") == "map":
-            break
+    while page.evaluate("document.activeElement.id") != "map":
         page.keyboard.press("Tab")
     expect(page.get_by_test_id("map-tip")).to_contain_text(f"#{lonely(columns)}")
     page.keyboard.press("0")
@@ -300,9 +298,8 @@ def test_words_mark_features(context: BrowserContext) -> None:
 
 
 def test_a_finger_pins_opens_and_scrolls(browser: object, base_url: str, columns: mapfile.FeatureMap) -> None:
-    phone = browser.new_context(  # type: ignore[attr-defined]
-        base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2
-    )
+    touch = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "device_scale_factor": 2}
+    phone = browser.new_context(base_url=base_url, **touch)  # type: ignore[attr-defined]
     page = opened(phone)
     feature = lonely(columns)
     canvas = page.get_by_test_id("map-canvas")
