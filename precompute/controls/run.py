@@ -129,15 +129,15 @@ def directions(store: Store, o: ControlsOptions, verdict_f: Array) -> dict[str, 
         outcome = random_directions(store, o)
     except SaevxError as error:
         return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
-    strong = outcome.of_directions.strong
-    tested, n = outcome.feature, len(outcome.feature)
+    can_f = np.isfinite(outcome.of_directions.p)  # a direction may be on too few texts or images to be tested
+    strong, tested, n = outcome.of_directions.strong, outcome.feature[can_f], int(can_f.sum())
     passed, conditions = strong, "ω's lift and on the text alone"
     if store.manifest["options"].get("text_alone"):
         passed, conditions = strong & outcome.alone.strong, "ω's lift"
     note = (
         "Random directions of the same residual stream, each active on as large a share of text tokens and of image "
         f"tokens as one of the features; on {outcome.n_pairs} pairs, without the condition on {conditions}. Without "
-        f"the text alone {100 * float(strong.mean()) if n else 0:.1f} % pass."
+        f"the text alone {100 * int(strong.sum()) / max(n, 1):.1f} % pass."
     )
     return {
         **DIRECTIONS, **share_of(int(passed.sum()), n),
