@@ -11,6 +11,7 @@ from precompute.store.histogram import percentile, unpack
 from precompute.store.making.verify_examples import ByGroup, EventRun, need, table
 from precompute.store.reader import Store
 from precompute.store.sql import fetch_plain
+from precompute.utils.stats import poisson_interval
 from precompute.utils.types import Array
 
 PASSING, FAILING = ("cross-modal", "in-context", "weakly-paired"), ("unpaired",)
@@ -60,6 +61,11 @@ def check_evidence(store: Store) -> str:
         need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
     for name in ("pair_lift", "agreement"):
         _rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
+    counted = tested & (of["n_both"] > 0)
+    n_both = of["n_both"][counted].astype(np.int64)
+    for end, factor in zip(("_low", "_high"), poisson_interval(n_both), strict=True):
+        right = np.isclose(of["pair_lift" + end][counted] * n_both, of["pair_lift"][counted] * factor, rtol=1e-6)
+        need(bool(right.all()), f"pair_lift{end} is not that of pair_lift and n_both")
     tied = np.array([name is not None for name in place])
     need(bool((np.array(share, dtype=np.float64)[tied] >= s.TIED).all()), "a place has too little of a feature")
     return f"{int(tested.sum())} features tested, {int(tied.sum())} tied to a place"

@@ -52,6 +52,8 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         (sql("UPDATE features SET verdict = 'unpaired' WHERE verdict = 'cross-modal'"), "evidence"),
         (sql("UPDATE features SET pair_p = 0.9 WHERE verdict = 'cross-modal'"), "evidence"),
         (sql("UPDATE features SET pair_lift = pair_lift_high + 1"), "evidence"),
+        (sql("UPDATE features SET pair_lift = pair_lift * 0.99 WHERE n_both > 0"), "evidence"),
+        (sql("UPDATE features SET pair_lift_low = pair_lift_low * 0.9 WHERE n_both > 0"), "evidence"),
         (sql("UPDATE features SET place = 'row 1', place_share = 0.2 WHERE id = 4"), "evidence"),
         (sql("DELETE FROM samples WHERE row = 9"), "counts"),
         (lambda store: (store / "images/0/4_0.webp").unlink(), "images"),
