@@ -24,17 +24,32 @@ IMAGES = Path("docs/img")
 def render(results: Path = RESULTS) -> dict[str, str]:
     """Bodies by the name of their marks."""
     controls = read("demo-controls", results) if (results / "demo-controls.json").exists() else {}
+    store = read("demo-store", results)
+    current = store["about"]["content_id"]
+    pairs, patches = read("wrong-pairs", results), read("patches", results)
+    filtering, hallucination = read_lines("filtering", results), read("hallucination", results)
     return {
-        "omega": features.omega_part(read("demo-store", results)),
+        "omega": features.omega_part(store),
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
         "steering": steering.steering_part(read("demo-steering", results)),
-        "wrong-pairs": features.pairs_part(read("wrong-pairs", results)),
-        "patches": tasks.patches_part(read("patches", results)),
-        "filtering": tasks.filtering_part(read_lines("filtering", results)[1:]),
-        "hallucination": tasks.hallucination_part(read("hallucination", results)),
+        "wrong-pairs": store_note(pairs["about"]["content_id"], current) + features.pairs_part(pairs),
+        "patches": store_note(patches["store"]["content_id"], current) + tasks.patches_part(patches),
+        "filtering": store_note(filtering[0]["about"]["content_id"], current) + tasks.filtering_part(filtering[1:]),
+        "hallucination": store_note(hallucination["about"]["content_id"], current)
+        + tasks.hallucination_part(hallucination),
         "figure3": tasks.figure3_part(read_lines("figure3", results)),
     }
+
+
+def store_note(measured: str, current: str) -> str:
+    """Says where a result is not of the store that the page's other figures describe."""
+    if measured == current:
+        return ""
+    return (
+        f"**Measured on an earlier store of the demo** (content id `{measured[:8]}`), before its SAE-V was trained "
+        f"anew (`{current[:8]}`). The command measures it on the new one.\n\n"
+    )
 
 
 def plot(results: Path = RESULTS) -> dict[str, bytes]:

@@ -51,3 +51,14 @@ def test_the_grid_is_whole() -> None:
         seeds.setdefault((run["score"], run["keep"]), set()).add(run["seed"])
         assert run["asked"] == runs[0]["asked"]
     assert len(seeds) == 13 and all(of == {0, 1, 2} for of in seeds.values())
+
+
+def test_the_page_says_which_results_are_of_another_store(tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(RESULTS, copy)
+    store = json.loads((copy / "demo-store.json").read_text())
+    hallucination = json.loads((copy / "hallucination.json").read_text())
+    for content_id, noted in ((hallucination["about"]["content_id"], False), ("0" * 32, True)):
+        store["about"]["content_id"] = content_id
+        (copy / "demo-store.json").write_text(json.dumps(store))
+        assert ("earlier store of the demo" in report.render(copy)["hallucination"]) == noted
