@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 WORKERS ?= 2
 
-.PHONY: demo check quick test bench setup lint wheel clean
+.PHONY: demo check quick test bench screenshots setup lint wheel clean
 
 demo: setup
 	$(BIN)/saevx demo $(ARGS)
@@ -31,6 +31,11 @@ bench: setup
 	for name in $$($(BIN)/python -c 'from tests.bench.run import names; print(*names())'); do \
 		$(BIN)/saevx bench $$name --wide demo/wide || exit 1; done
 	$(BIN)/python -m tests.bench.report
+
+# Every page and state of the demo, light and dark, wide and narrow, on sheets to look at: demo/screenshots/sheet-*.png.
+screenshots: setup
+	$(BIN)/saevx demo --no-serve
+	$(BIN)/python -m tests.helpers.contact_sheet
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,116 @@
+"""Photographs every page and state of the explorer and puts them on contact sheets to look at.
+
+    python -m tests.helpers.contact_sheet --store demo/store --out demo/screenshots
+
+One sheet per theme and width: OUT/sheet-light-1280.png … The single images are beside them; docs/img/feature.png is one
+of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.helpers.servers import Server
+
+THEMES = ("light", "dark")
+WIDTHS = (1280, 768, 390)
+COLUMNS, THUMB, HEIGHT = 4, 400, 900
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def pages(base: str) -> dict[str, str]:
+    """Paths by the names of their images, with ids that this store has."""
+
+    def first(path: str, field: str) -> str:
+        with urllib.request.urlopen(f"{base}/api/v1/{path}") as reply:
+            items = json.load(reply)["items"]
+        return str(items[0][field]) if items else "0"
+
+    feature, dead = first("features?sort=evidence&limit=1", "id"), first("features?verdict=dead&limit=1", "id")
+    image_only, sample = first("features?verdict=image-only&limit=1", "id"), first("samples?limit=1", "sample_id")
+    return {
+        "front": "/",
+        "features": "/features", "features-empty": "/features?q=zzzzqq", "features-wrong": "/features?min_lift=x",
+        "feature": f"/features/{feature}", "feature-text": f"/features/{feature}?modality=text",
+        "feature-counter": f"/features/{feature}?band=counter", "feature-image-only": f"/features/{image_only}",
+        "feature-dead": f"/features/{dead}", "feature-missing": "/features/99999999",
+        "samples": "/samples", "samples-empty": "/samples?q=zzzzqq", "sample": f"/samples/{sample}",
+        "sample-missing": "/samples/zzzz", "search": "/search", "search-word": "/search?q=dog",
+        "search-empty": "/search?q=zzzzqq", "search-sample": f"/search?sample={sample}",
+        "cooccurrence": "/cooccurrence", "cooccurrence-one": f"/cooccurrence?feature={feature}",
+        "map": "/map", "quality": "/quality", "rejected": "/rejected", "sae": "/sae",
+        "steer": f"/steer?feature={feature}", "method": "/method", "docs": "/docs", "missing": "/nowhere",
+    }  # fmt: skip
+
+
+def photograph(browser: Browser, base: str, out: Path, theme: str, width: int) -> list[tuple[str, Path]]:
+    """One image a page; says on standard output where a page is wider than its window or reports an error."""
+    context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": HEIGHT})  # type: ignore[arg-type]
+    page, taken, errors = context.new_page(), [], []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for name, path in pages(base).items():
+        page.goto(base + path, wait_until="load")
+        page.wait_for_timeout(700)  # the map and the images that appear late
+        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        wrong = [error for error in errors if "the server responded with a status of 4" not in error]
+        if over > 0 or wrong:
+            print(f"{name} {theme} {width}: {over} px too wide; errors: {wrong}")
+        errors.clear()
+        file = out / f"{name}-{theme}-{width}.png"
+        page.screenshot(path=file)
+        taken.append((name, file))
+    context.close()
+    return taken
+
+
+def sheet(taken: list[tuple[str, Path]], file: Path, width: int) -> None:
+    """The images in a grid, each with its name."""
+    thumb = min(THUMB, width)
+    height = round(HEIGHT * thumb / width)
+    rows = -(-len(taken) // COLUMNS)
+    whole = Image.new("RGB", (COLUMNS * (thumb + 8), rows * (height + 24)), "#777")
+    draw = ImageDraw.Draw(whole)
+    for i, (name, path) in enumerate(taken):
+        x, y = i % COLUMNS * (thumb + 8), i // COLUMNS * (height + 24)
+        draw.text((x + 4, y + 5), name, fill="white")
+        with Image.open(path) as image:
+            whole.paste(image.convert("RGB").resize((thumb, height), Image.Resampling.LANCZOS), (x, y + 22))
+    whole.save(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--store", type=Path, default=Path("demo/store"))
+    parser.add_argument("--out", type=Path, default=Path("demo/screenshots"))
+    parser.add_argument("--url", help="a server that runs already, instead of one of its own")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--themes", nargs="+", default=THEMES)
+    o = parser.parse_args()
+    o.out.mkdir(parents=True, exist_ok=True)
+
+    def shoot(base: str) -> None:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            for theme in o.themes:
+                for width in o.widths:
+                    sheet(photograph(browser, base, o.out, theme, width), o.out / f"sheet-{theme}-{width}.png", width)
+            browser.close()
+
+    if o.url:
+        shoot(o.url.rstrip("/"))
+    else:
+        with Server(o.store, "--no-live", log=o.out / "server.log") as server:
+            shoot(server.url)
+
+
+if __name__ == "__main__":
+    main()
