@@ -18,6 +18,7 @@ from backend.api import (
     families,
     features,
     health,
+    images,
     quality,
     rejected,
     sae,
@@ -29,6 +30,7 @@ from backend.api import (
 from backend.api import map as map_api
 from backend.deps import VERSION
 from backend.live.model_worker import Live
+from backend.live.uploads import UploadedImages
 from backend.middleware import BodyLimit, HostCheck, RootPath, SecurityHeaders
 from backend.pages import cooccurrence as cooccurrence_page
 from backend.pages import docs as docs_page
@@ -57,8 +59,8 @@ MODULES = ("htm",)
 """Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
-    stores, controls, rejected, sae, features, families, map_api, samples, quality, cooccurrence, search,
-    steer,
+    stores, controls, rejected, sae, features, families, map_api, samples, quality, cooccurrence, images,
+    search, steer,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, samples_page, sample_page, map_page, search_page, cooccurrence_page,
@@ -83,7 +85,8 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     """
     slots = open_stores(settings.stores)
     opened = [slot.opened for slot in slots if slot.opened]
-    state = State(settings, slots, Live(settings, opened), opened[0].name)
+    uploads = UploadedImages(int(settings.max_uploads_mb * 1e6))
+    state = State(settings, slots, Live(settings, opened), opened[0].name, uploads)
     for slot in slots:
         slot.on_change = state.live.replace
 

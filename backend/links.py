@@ -84,6 +84,11 @@ def base_path(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
+def uploaded_url(request: Request, hash: str) -> str:
+    """Address of an uploaded image."""
+    return f"{base_path(request)}/api/v1/images/{quote(hash)}"
+
+
 class Links:
     """Addresses for one request and store."""
 

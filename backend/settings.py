@@ -66,6 +66,9 @@ class ServerOptions(BaseModel):
     """Live requests that may wait; further requests are answered 503."""
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
+    max_uploads_mb: float = Field(default=256, gt=0)
+    """Memory for images that visitors upload, in MB: each has an address until the server stops or newer ones need the
+    room. They are never written to disk."""
 
 
 class Settings(ServerOptions, BaseSettings):

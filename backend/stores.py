@@ -23,6 +23,7 @@ from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
 from backend.live.model_worker import Engine, Live
+from backend.live.uploads import UploadedImages
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.store.events import SampleEvents
@@ -32,6 +33,7 @@ from precompute.store.reader import Store
 if TYPE_CHECKING:
     from PIL import Image
 
+    from backend.live.query import Query
     from precompute.live.originals import Originals
 
 log = logging.getLogger(__name__)
@@ -63,14 +65,19 @@ MAX_CACHED_SAMPLES = 256
 """Samples whose events are cached: hovering over one feature after the other computes a sample once."""
 MAX_CACHED_EVENTS = 4_000_000
 """Events cached in all, at 16 bytes each."""
+MAX_CACHED_QUERIES = 16
+"""Queries that are cached: Back, reload and a patch of the image do not run the model again."""
+QueryKey = tuple[str, str | None, str | None]
+"""Words, hash of an uploaded image, sample id."""
 
 
 class Recomputed:
-    """Cache of events that the live model computed for samples of one store, the most recently used ones."""
+    """Cache of what the live model computed for one store, the most recently used: events of samples, and queries."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.events_by_row: OrderedDict[int, SampleEvents] = OrderedDict()
+        self.queries: OrderedDict[QueryKey, Query] = OrderedDict()
         self.lock = threading.Lock()
         self.originals: Originals | None = None
 
@@ -79,6 +86,19 @@ class Recomputed:
             if row in self.events_by_row:
                 self.events_by_row.move_to_end(row)
             return self.events_by_row.get(row)
+
+    def get_query(self, key: QueryKey) -> Query | None:
+        """A search's query as the live model read it."""
+        with self.lock:
+            if key in self.queries:
+                self.queries.move_to_end(key)
+            return self.queries.get(key)
+
+    def put_query(self, key: QueryKey, query: Query) -> None:
+        with self.lock:
+            self.queries[key] = query
+            while len(self.queries) > MAX_CACHED_QUERIES:
+                self.queries.popitem(last=False)
 
     def missing_events(self, row: int) -> SampleEvents | None:
         """As `get`, but None if the store itself holds the events."""
@@ -252,6 +272,7 @@ class State:
     live: Live
     default_name: str
     """Name of the store for requests without `store=`: the first that could be opened when the server started."""
+    uploads: UploadedImages
 
     @property
     def default(self) -> OpenStore:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import Query as QueryParam
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend.deps import AnsweredDep, Cached, StateDep, StoreDep
 from backend.links import Links, check_sample
-from backend.live import live_answers as live_answers
-from backend.live.model_worker import Reservation
+from backend.live import live_answers
+from backend.live.query import Query
 from backend.live.recompute import events_if_ready, original_images
-from backend.live.uploads import read_upload
+from backend.live.uploads import read_upload, uploaded_pixels
+from backend.params import parse_patch
 from backend.replies import json_reply
 from backend.schemas.live import LiveSearch, ScoredPair, WordSearch
 from backend.stores import OpenStore, State
@@ -28,35 +29,66 @@ router = APIRouter(tags=["search"])
 def get_search(
     request: Request,
     store: StoreDep,
-    q: Annotated[str, Query(min_length=1, max_length=500, description="Words to search for.")],
-    limit: Annotated[int, Query(ge=1, le=200, description="Number of features and of samples.")] = 20,
+    q: Annotated[str, QueryParam(min_length=1, max_length=500, description="Words to search for.")],
+    limit: Annotated[int, QueryParam(ge=1, le=200, description="Number of features and of samples.")] = 20,
 ) -> WordSearch:
     answer = store.store.search.words(q, limit)
     answer["samples"] = Links(request, store).all_images(answer["samples"])
     return WordSearch.model_validate(answer)
 
 
-async def live_search(
-    request: Request,
-    reservation: Reservation,
-    store: OpenStore,
-    images: Sequence[Image.Image],
-    text: str | None,
-    limit: int = 24,
-) -> dict[str, Any]:
-    """Search by images, words or both through the model."""
-    work = partial(live_answers.search, store=store, text=(text or "").strip(), images=images, limit=limit)
-    return await reservation.call(work, request)
+class Wanted(NamedTuple):
+    """What a search is for: words, an image, or both."""
+
+    words: str = ""
+    upload: UploadFile | None = None
+    image_hash: str | None = None
+    """Of an image that the server holds."""
+    sample_id: str | None = None
+    """A stored sample, whose image is searched for."""
 
 
-async def stored_search(
-    request: Request, state: State, store: OpenStore, sample_id: str, limit: int = 24
-) -> dict[str, Any]:
-    """Search by a stored sample, from what the pass has stored. HTTP 404 if there is no such sample."""
+async def read_wanted(request: Request, state: State, store: OpenStore, wanted: Wanted) -> Query:
+    """The query, through the live model; a sample without words is read from what the pass has stored.
+
+    Raises:
+        HTTPException: 503 if the model is needed and not available, 404, 409, 413 or 422 for an image or a sample.
+        ClientLeft: the client closed the connection.
+    """
+    words, _, image_hash, sample_id = wanted
+    if sample_id is not None and not words:
+        row = await run_in_threadpool(check_sample, store, sample_id)
+        missing = [] if store.store.events.has(row) else [row]
+        computed = await events_if_ready(state.live, store, missing, request)
+        return await run_in_threadpool(live_answers.read_stored, store, row, computed.get(row))
+    key = (words, image_hash, sample_id)
+    held = image_hash is not None or sample_id is not None
+    if held and (query := store.recomputed.get_query(key)) is not None:
+        return query
+    with state.live.reserve(store.name) as reservation:
+        images = await wanted_images(state, store, wanted)
+        work = partial(live_answers.read, store=store, text=words, images=images)
+        query = await reservation.call(work, request)
+    if held:
+        store.recomputed.put_query(key, query)
+    return query
+
+
+async def wanted_images(state: State, store: OpenStore, wanted: Wanted) -> list[Image.Image]:
+    """The images that the model is to read. HTTP 404 if there is no such sample or upload, 413 or 422 for an image
+    that cannot be read, 422 for a sample without an image, 409 if its data is missing."""
+    _, upload, image_hash, sample_id = wanted
+    if upload is not None:
+        return [await read_upload(upload, state.settings)]
+    if image_hash is not None:
+        return [await run_in_threadpool(uploaded_pixels, state.uploads, image_hash, state.settings)]
+    if sample_id is None:
+        return []
     row = await run_in_threadpool(check_sample, store, sample_id)
-    missing = [] if store.store.events.has(row) else [row]
-    computed = await events_if_ready(state.live, store, missing, request)
-    return await run_in_threadpool(live_answers.search_stored, store, row, computed.get(row), limit)
+    images = await run_in_threadpool(original_images, store, sample_id, row)
+    if not images:
+        raise HTTPException(422, f"Sample {sample_id!r} has no image: send the words alone, or it without words.")
+    return images
 
 
 def as_live_search(request: Request, store: OpenStore, answer: dict[str, Any]) -> LiveSearch:
@@ -65,21 +97,14 @@ def as_live_search(request: Request, store: OpenStore, answer: dict[str, Any]) -
     return LiveSearch.model_validate({**answer, "samples": samples})
 
 
-async def sample_images(store: OpenStore, sample_id: str) -> list[Image.Image]:
-    """The images of a stored sample, for a search with words through the model. HTTP 404 if there is no such sample,
-    422 if it has no image, 409 if the data is missing."""
-    row = await run_in_threadpool(check_sample, store, sample_id)
-    images = await run_in_threadpool(original_images, store, sample_id, row)
-    if not images:
-        raise HTTPException(422, f"Sample {sample_id!r} has no image: send the words alone, or it without words.")
-    return images
-
-
 @dataclass(frozen=True)
 class SearchForm:
     """What is searched for: an image, a sample of the store, words, or words with one of the two."""
 
     image: Annotated[UploadFile | None, File()] = None
+    image_hash: Annotated[
+        str | None, Form(max_length=64, description="`hash` of an uploaded image (`POST /images`), instead of `image`.")
+    ] = None
     text: Annotated[str | None, Form(max_length=4000)] = None
     sample_id: Annotated[str | None, Form(description="A sample of the store, instead of `image`.")] = None
 
@@ -93,27 +118,22 @@ async def post_search(
     request: Request,
     state: StateDep,
     store: StoreDep,
-    answered: AnsweredDep,
     form: Annotated[SearchForm, Depends()],
-    limit: Annotated[int, Query(ge=1, le=200, description="Number of features in the reply.")] = 24,
+    limit: Annotated[int, QueryParam(ge=1, le=200, description="Number of features in the reply.")] = 24,
+    patch: Annotated[
+        str | None, QueryParam(description="view,row,col: only features that are active on this patch are ranked.")
+    ] = None,
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
-    image, text, sample_id = form.image, form.text, form.sample_id
-    words = (text or "").strip()
-    if sample_id is not None and image is not None:
-        raise HTTPException(422, "Give `sample_id` or `image`, not both.")
-    if sample_id is None and image is None and not words:
+    words = (form.text or "").strip()
+    n_images = sum(one is not None for one in (form.image, form.image_hash, form.sample_id))
+    if n_images > 1:
+        raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
+    if not n_images and not words:
         raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`) or words (`text`).")
-    if sample_id is not None and not words:
-        answer = await stored_search(request, state, store, sample_id, limit)
-    else:
-        reservation = answered.enter_context(state.live.reserve(store.name))
-        if sample_id is not None:
-            images = await sample_images(store, sample_id)
-        else:
-            images = [await read_upload(image, state.settings)] if image is not None else []
-        answer = await live_search(request, reservation, store, images, text, limit)
-    return await json_reply(partial(as_live_search, request, store, answer))
+    at = parse_patch(patch) if patch is not None else None
+    query = await read_wanted(request, state, store, Wanted(words, form.image, form.image_hash, form.sample_id))
+    return await json_reply(lambda: as_live_search(request, store, live_answers.search(store, query, limit, at)))
 
 
 @router.post("/score", response_model=ScoredPair, summary="Scores and flags of a pair that is not in the store")

@@ -18,7 +18,7 @@ from backend.deps import AnsweredDep, StateDep, StoreDep
 from backend.links import check_feature, check_sample
 from backend.live.model_worker import Reservation
 from backend.live.recompute import original_images
-from backend.live.uploads import decode_image
+from backend.live.uploads import decode_image, uploaded_pixels
 from backend.schemas.common import Problem
 from backend.schemas.live import SteerDone, SteerKl, SteerRequest, SteerToken
 from backend.stores import OpenStore, State
@@ -46,8 +46,8 @@ async def post_steer(
     """Wrong requests are refused before the stream starts; a later failure is an `error` event."""
     for feature in steering.features:
         check_feature(store, feature.id)
-    if steering.sample_id is not None and steering.image is not None:
-        raise HTTPException(422, "Give `sample_id` or `image`, not both.")
+    if sum(one is not None for one in (steering.sample_id, steering.image, steering.image_hash)) > 1:
+        raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
     reservation = answered.enter_context(state.live.reserve(store.name))
     batch = await run_in_threadpool(prepare, reservation.engine, state, store, steering)
     return EventSourceResponse(
@@ -82,6 +82,8 @@ def get_images(state: State, store: OpenStore, steering: SteerRequest) -> list[I
     """The image in the request, or the images of the sample as the pass read them."""
     if steering.image is not None:
         return [decode_image(steering.image, state.settings)]
+    if steering.image_hash is not None:
+        return [uploaded_pixels(state.uploads, steering.image_hash, state.settings)]
     if steering.sample_id is None:
         return []
     return original_images(store, steering.sample_id, check_sample(store, steering.sample_id))

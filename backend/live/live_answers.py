@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backend.live.query import Query
 from backend.stores import OpenStore
 from precompute.live.regions import groups
 from precompute.live.search import OUTSIDE, maxima, rank
@@ -23,21 +24,6 @@ if TYPE_CHECKING:
 
     from backend.live.model_worker import Engine
     from precompute.live.engine import Encoded
-
-
-class Query(NamedTuple):
-    """What a search ranks."""
-
-    largest: Array
-    """float64 [n_features, 2]: its largest activation on text and on images, in the SAE's units."""
-    modalities: tuple[int, ...]
-    """TEXT, IMAGE or both."""
-    events: SampleEvents | None
-    """For the places where its features fire; None if they are not available."""
-    views: list[list[Any]]
-    """Grids of patches: rows, columns, box in pixels of the original, image."""
-    row: int | None = None
-    """Of a stored sample that is the query, and is therefore not listed among the nearest."""
 
 
 N_GRIDS = 24
@@ -90,8 +76,8 @@ def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> 
     return grids_k
 
 
-def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], limit: int) -> dict[str, Any]:
-    """METHOD, *Search*: ranked features, dense features, and the nearest samples of each modality."""
+def read(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Query:
+    """The query as the live model reads it."""
     from precompute.live.engine import read_query
 
     opened = store.store
@@ -99,11 +85,14 @@ def search(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.I
     events = events_of(encoded, opened.scale_log2)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
-    result = answer(opened, Query(largest, modalities, events, views_of(encoded)), limit)
-    return {**result, "tokens": opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])}
+    on_image = encoded.modality_t == IMAGE
+    total = int(on_image.sum()) * (opened.manifest["quality"].get("variance", {}).get("image") or 0)
+    fvu = float(encoded.error_t[on_image].sum() / total) if total else None
+    tokens = opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])
+    return Query(largest, modalities, events, views_of(encoded), None, fvu, tuple(tokens))
 
 
-def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, limit: int) -> dict[str, Any]:
+def read_stored(store: OpenStore, row: int, computed: SampleEvents | None) -> Query:
     """The same for the image of a stored sample, or for its text if it has no image: without the model, from what the
     pass has stored.
 
@@ -123,14 +112,18 @@ def search_stored(store: OpenStore, row: int, computed: SampleEvents | None, lim
             largest[feature, m] = z
     modalities = (IMAGE,) if item["images"] else (TEXT,)
     views = [[view["rows"], view["cols"], view["box"], view["image"]] for view in item["views"]]
-    result = answer(opened, Query(largest, modalities, events, views, row), limit)
-    return {**result, "tokens": []}
+    return Query(largest, modalities, events, views, row, item["fvu_image"])
 
 
-def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
-    """The reply to a search, without the query's tokens."""
-    largest, modalities, events, views, row = query
-    ranked = rank(largest, opened.features, modalities)
+def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, int] | None = None) -> dict[str, Any]:
+    """METHOD, *Search*: ranked features, dense features, and the nearest samples of each modality.
+
+    Args:
+        patch: view, row and column of a patch: only features that are active on it are ranked.
+    """
+    opened, (largest, modalities, events, views, *_) = store.store, query
+    of_image = rank(largest, opened.features, modalities)
+    ranked = of_image if patch is None else rank(query.at_patch(patch), opened.features, modalities)
 
     def feature_hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(chosen)[:limit]
@@ -153,20 +146,37 @@ def answer(opened: Store, query: Query, limit: int) -> dict[str, Any]:
             for place, (at, k) in enumerate(zip(places, ids, strict=True))
         ]
 
-    samples: list[dict[str, Any]] = []
-    for modality in modalities:
-        active = np.flatnonzero(largest[:, modality])
-        vector = opened.search.sample_vector(active, largest[active, modality], MODALITIES[modality])
-        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (row is not None))
-        samples += [one for one in near if one["row"] != row][:N_NEAREST]
     return {
         "features": feature_hits(~ranked.dense, True),
         "dense": feature_hits(ranked.dense, False),
         "n_dense": int(ranked.dense.sum()),
-        "groups": groups(opened, events, views, ranked) if IMAGE in modalities else [],
-        "samples": samples,
+        "groups": groups(opened, events, views, of_image) if IMAGE in modalities else [],
+        "samples": nearest(opened, query),
         "views": as_views(views),
+        "tokens": list(query.tokens),
+        "reconstruction": reconstruction(opened, query),
     }
+
+
+def nearest(opened: Store, query: Query) -> list[dict[str, Any]]:
+    """The samples nearest to the query, of each of its modalities."""
+    samples: list[dict[str, Any]] = []
+    for modality in query.modalities:
+        active = np.flatnonzero(query.largest[:, modality])
+        vector = opened.search.sample_vector(active, query.largest[active, modality], MODALITIES[modality])
+        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (query.row is not None))
+        samples += [one for one in near if one["row"] != query.row][:N_NEAREST]
+    return samples
+
+
+def reconstruction(opened: Store, query: Query) -> dict[str, Any] | None:
+    """How well the SAE rebuilds the query's image, beside the store's images; None without an image or figures."""
+    if query.fvu is None or IMAGE not in query.modalities:
+        return None
+    flag = next((one for one in opened.quality.flags if one["name"] == "reconstruction"), None)
+    limit = flag["threshold"] if flag else None
+    own = (opened.manifest["quality"].get("fvu") or {}).get("image")
+    return {"fvu": query.fvu, "store_fvu": own, "limit": limit, "unlike": limit is not None and query.fvu > limit}
 
 
 def number(value: float) -> float | None:

@@ -1,9 +1,15 @@
-"""Images in requests: read exactly as the pass reads the images of the data, or refused with one sentence."""
+"""Images in requests: read exactly as the pass reads the images of the data, or refused with one sentence; and those
+that the server holds in memory, so that an address can name them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
 
 from fastapi import HTTPException, UploadFile
 from fastapi.concurrency import run_in_threadpool
@@ -11,6 +17,66 @@ from PIL import Image
 
 from backend.settings import Settings
 from precompute.data.images import BadRow, TooManyPixels, open_image
+
+PREVIEW_EDGE = 1024
+"""Longer edge of the copy that pages show, in pixels."""
+GONE = (
+    "The image of this address is no longer on this server, which keeps uploaded images in memory until it stops or "
+    "newer ones need the room: choose the image again."
+)
+
+
+@dataclass(frozen=True)
+class UploadedImage:
+    """An image that the server holds."""
+
+    hash: str
+    """First 32 digits of the SHA-256 of the file."""
+    data: bytes
+    """The file as it was sent, so that each use reads it as the pass does."""
+    preview: bytes
+    """WebP of the upright image, without the file's other data, such as the place where a photo was taken."""
+    size: tuple[int, int]
+    """Width and height of the upright image, in pixels."""
+
+
+class UploadedImages:
+    """Images by their hash, the most recently used ones. They are in memory only.
+
+    Args:
+        max_bytes: of files and previews together; the newest image is held in any case.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.n_bytes = max_bytes, 0
+        self.images: OrderedDict[str, UploadedImage] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def add(self, data: bytes, settings: Settings) -> UploadedImage:
+        """Hold the image in `data`. Raises HTTPException as `read_image`."""
+        image = read_image(data, settings)
+        size = image.size
+        image.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=90)
+        one = UploadedImage(hashlib.sha256(data).hexdigest()[:32], data, buffer.getvalue(), size)
+        with self.lock:
+            if one.hash not in self.images:
+                self.images[one.hash] = one
+                self.n_bytes += len(one.data) + len(one.preview)
+            self.images.move_to_end(one.hash)
+            while self.n_bytes > self.max_bytes and len(self.images) > 1:
+                _, oldest = self.images.popitem(last=False)
+                self.n_bytes -= len(oldest.data) + len(oldest.preview)
+        return one
+
+    def get(self, hash: str) -> UploadedImage:
+        """Raises HTTPException: 404 if the server does not hold it."""
+        with self.lock:
+            if hash not in self.images:
+                raise HTTPException(404, GONE)
+            self.images.move_to_end(hash)
+            return self.images[hash]
 
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:
@@ -46,3 +112,13 @@ def decode_image(text: str, settings: Settings) -> Image.Image:
 async def read_upload(upload: UploadFile, settings: Settings) -> Image.Image:
     """The image of a form's file. Raises HTTPException as `read_image`."""
     return await run_in_threadpool(read_image, await upload.read(), settings)
+
+
+async def add_upload(upload: UploadFile, uploads: UploadedImages, settings: Settings) -> UploadedImage:
+    """The image of a form's file, which the server then holds. Raises HTTPException as `read_image`."""
+    return await run_in_threadpool(uploads.add, await upload.read(), settings)
+
+
+def uploaded_pixels(uploads: UploadedImages, hash: str, settings: Settings) -> Image.Image:
+    """The image that the server holds under `hash`. Raises HTTPException: 404 if it holds none."""
+    return read_image(uploads.get(hash).data, settings)

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import io
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse
-from PIL import Image
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api import samples as samples_api
 from backend.api import search as search_api
+from backend.api.search import Wanted
 from backend.deps import StateDep, StoreDep
-from backend.live.model_worker import Reservation
-from backend.live.uploads import read_upload
+from backend.links import sample_key, uploaded_url
+from backend.live import live_answers
+from backend.live.uploads import add_upload
 from backend.pages.cards import card, previews
 from backend.pages.heat import Heat, HeatImage, finest, heat, patch_path
-from backend.params import FormQuery
+from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
 from backend.stores import OpenStore, State
-from backend.templating import SampleKey, render_for
+from backend.templating import Addresses, SampleKey, render_for
 from precompute.live.search import OUTSIDE
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-NO_RESULTS: dict[str, Any] = {"ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}, "groups": []}
+NO_RESULTS: dict[str, Any] = {
+    "hits": None, "ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}, "groups": [], "mark": None,
+}  # fmt: skip
 """The parts of a search result, each empty."""
 REGION_LEVEL = 5
 """Step of the colour scale in which a region is drawn."""
+N_FEATURES = 24
+"""Features of a result."""
+NUMBER = re.compile(r"\s*#?(\d{1,9})\s*")
 
 
 class SearchQuery(FormQuery):
@@ -40,74 +44,96 @@ class SearchQuery(FormQuery):
     q: str = ""
     model: bool = False
     """Whether the words go through the model."""
+    image: str = ""
+    """Hash of an uploaded image."""
     sample: str = ""
     """Id of a stored sample, whose image is searched for."""
     sample_key: SampleKey = None
     """The same, as forms name it."""
+    patch: str = ""
+    """view,row,col of a patch of the image: only features that fire on it."""
 
 
 @dataclass(frozen=True)
 class SearchForm:
-    """The same with an uploaded image, which an address cannot carry."""
+    """The same with a file, which an address cannot carry."""
 
     q: Annotated[str, Form()] = ""
     model: Annotated[bool, Form()] = False
     sample: Annotated[str, Form()] = ""
     sample_key: Annotated[SampleKey, Form()] = None
+    image_hash: Annotated[str, Form()] = ""
     image: Annotated[UploadFile | None, File()] = None
 
 
 @router.get("/search")
 async def search(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SearchQuery, Query()]
-) -> HTMLResponse:
-    """By words, through the model if `model` is set; or by the image of `sample`."""
-    return await answer(request, state, open_store, SearchForm(**query.model_dump()))
+) -> Response:
+    """By words, through the model if `model` is set; by an uploaded image or that of `sample`. The number of a feature
+    opens its page."""
+    number = NUMBER.fullmatch(query.q)
+    alone = not (query.model or query.image or query.sample or query.sample_key)
+    if number and alone and int(number[1]) < open_store.store.n_features:
+        return RedirectResponse(addresses(request, state, open_store).page(f"/features/{int(number[1])}"), 303)
+    return await answer(request, state, open_store, query)
 
 
 @router.post("/search")
 async def search_image(
     request: Request, state: StateDep, open_store: StoreDep, form: Annotated[SearchForm, Depends()]
+) -> Response:
+    """Hold the uploaded image, and go to the address of the search. An image that cannot be read is dropped."""
+    sample = form.sample or form.sample_key or ""
+    query = SearchQuery(q=form.q, model=form.model, image=form.image_hash, sample=sample)
+    if form.image is not None and form.image.size:
+        try:
+            if (status := state.live.status(open_store.name)).state in ("off", "failed"):
+                raise HTTPException(503, status.reason)
+            uploaded = await add_upload(form.image, state.uploads, state.settings)
+        except HTTPException as refusal:
+            query = query.model_copy(update={"image": "", "sample": "", "sample_key": None})
+            return await answer(request, state, open_store, query, refusal)
+        query = query.model_copy(update={"image": uploaded.hash, "sample": ""})
+    to = addresses(request, state, open_store).page(
+        "/search", q=query.q, model="1" if query.model else None, image=query.image,
+        sample_key=sample_key(query.sample) if query.sample and not query.image else None,
+    )  # fmt: skip
+    return RedirectResponse(to, 303)
+
+
+def addresses(request: Request, state: State, open_store: OpenStore) -> Addresses:
+    return Addresses(request, open_store.name if open_store.name != state.default_name else "")
+
+
+async def answer(
+    request: Request, state: State, open_store: OpenStore, query: SearchQuery, refusal: HTTPException | None = None
 ) -> HTMLResponse:
-    """The same with an uploaded image."""
-    return await answer(request, state, open_store, form)
-
-
-async def answer(request: Request, state: State, open_store: OpenStore, form: SearchForm) -> HTMLResponse:
-    """The page with the results of the form, or with the reason of a refusal."""
-    refusal: HTTPException | None = None
+    """The page with the results of the query, or with the reason of a refusal."""
     results: dict[str, Any] | None = None
     image: ImageQuery | None = None
-    q, model, sample = form.q or None, form.model, form.sample or form.sample_key
-    upload = form.image if form.image is not None and form.image.size else None
+    q = query.q or None
     try:
-        if upload is not None or sample or (q and model):
-            # The pass has stored all that a search by a sample without words needs.
-            from_store = upload is None and sample is not None and not (q or "").strip()
-            with contextlib.nullcontext() if from_store else state.live.reserve(open_store.name) as reservation:
-                image = await query_image(request, state, open_store, sample, upload)
-                results = await live_search(request, state, open_store, reservation, q, image)
-        elif q:
+        image = None if refusal else await run_in_threadpool(query_image, request, state, open_store, query)
+        if refusal is None and (image or (q and query.model)):
+            results = await live_search(request, state, open_store, query, image)
+        elif refusal is None and q:
             results = await run_in_threadpool(word_search, request, open_store, q)
     except HTTPException as error:  # shown on the page instead of the results
         refusal = error
-    fields = {"q": q or "", "through_model": model, "sample_id": sample or "", "image": image and image.url}
-    page = await run_in_threadpool(search_page, request, state, open_store, fields, results, refusal)
+    fields = {"q": q or "", "through_model": query.model, "image": image, "results": results}
+    page = await run_in_threadpool(search_page, request, state, open_store, fields, refusal)
     page.headers.update((refusal.headers if refusal else None) or {})
     return page
 
 
 def search_page(
-    request: Request,
-    state: State,
-    open_store: OpenStore,
-    fields: dict[str, Any],
-    results: dict[str, Any] | None,
-    refusal: HTTPException | None,
+    request: Request, state: State, open_store: OpenStore, fields: dict[str, Any], refusal: HTTPException | None
 ) -> HTMLResponse:
     """The page as HTML."""
-    ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]] if results else []
-    ids += [family.features[0].id for group in (results or NO_RESULTS)["groups"] for family in group["families"]]
+    results = fields["results"] or NO_RESULTS
+    ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]]
+    ids += [family.features[0].id for group in results["groups"] for family in group["families"]]
     return render_for(
         request,
         "search.html",
@@ -117,7 +143,6 @@ def search_page(
         status=refusal.status_code if refusal else 200,
         live=state.live.status(open_store.name),
         error=str(refusal.detail) if refusal else None,
-        results=results,
         outside=OUTSIDE,
         previews=previews(request, open_store, ids),
         **fields,
@@ -129,6 +154,7 @@ def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, An
     hits = search_api.get_search(request, open_store, q)
     return {
         **NO_RESULTS,
+        "hits": hits,
         "words": hits.features,
         "nearest": [("Captions with these words", [card(one) for one in hits.samples])],
         "n": len(hits.features),
@@ -136,80 +162,75 @@ def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, An
 
 
 class ImageQuery(NamedTuple):
-    """The image of a search: its size, an address that shows it small, and either its pixels or its sample."""
+    """The image of a search."""
 
     size: tuple[int, int]
+    """Width and height of the original, in pixels."""
     url: str
-    upload: Image.Image | None
+    hash: str | None
+    """Of an uploaded image."""
     sample_id: str | None
 
 
-async def query_image(
-    request: Request, state: State, open_store: OpenStore, sample: str | None, upload: UploadFile | None
-) -> ImageQuery | None:
-    """The uploaded image, else that of `sample`, else None."""
-    if upload is not None:
-        image = await read_upload(upload, state.settings)
-        return ImageQuery(image.size, await run_in_threadpool(data_url, image), image, None)
-    if sample is None:
+def query_image(request: Request, state: State, open_store: OpenStore, query: SearchQuery) -> ImageQuery | None:
+    """The uploaded image, else that of the sample, else None. Raises HTTPException: 404 if it is not there."""
+    if query.image:
+        uploaded = state.uploads.get(query.image)
+        return ImageQuery(uploaded.size, uploaded_url(request, uploaded.hash), uploaded.hash, None)
+    if (sample := query.sample or query.sample_key) is None or not sample:
         return None
-    images = (await run_in_threadpool(samples_api.get_sample, request, open_store, sample, 1)).images
+    images = samples_api.get_sample(request, open_store, sample, 1).images
     if not images:
         raise HTTPException(422, f"Sample {sample!r} has no image to search with.")
     return ImageQuery((images[0].width, images[0].height), images[0].url, None, sample)
 
 
-def data_url(image: Image.Image, edge: int = 160) -> str:
-    """A small copy of the image inside the page: uploads are not stored, so they have no address."""
-    small = image.copy()
-    small.thumbnail((edge, edge))
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 async def live_search(
-    request: Request,
-    state: State,
-    open_store: OpenStore,
-    reservation: Reservation | None,
-    q: str | None,
-    image: ImageQuery | None,
+    request: Request, state: State, open_store: OpenStore, query: SearchQuery, image: ImageQuery | None
 ) -> dict[str, Any]:
-    """Results of a search by an image, words or both through the model, each feature with its heat on the image. A
-    search by a stored sample without words needs no `reservation`: the pass has stored its activations."""
-    if reservation is None:
-        assert image is not None and image.sample_id is not None
-        reply = await search_api.stored_search(request, state, open_store, image.sample_id)
-    else:
-        images = [] if image is None or image.upload is None else [image.upload]
-        if image is not None and image.sample_id is not None:
-            images = await search_api.sample_images(open_store, image.sample_id)
-        reply = await search_api.live_search(request, reservation, open_store, images, q)
-    return await run_in_threadpool(live_results, request, open_store, q, image, reply)
+    """Results of a search by an image, words or both through the model, each feature with its heat on the image."""
+    patch = parse_patch(query.patch) if query.patch and image else None
+    wanted = Wanted(query.q.strip(), None, image and image.hash, image and image.sample_id)
+    read = await search_api.read_wanted(request, state, open_store, wanted)
+
+    def make() -> dict[str, Any]:
+        reply = live_answers.search(open_store, read, N_FEATURES, patch)
+        return live_results(request, open_store, query, image, search_api.as_live_search(request, open_store, reply))
+
+    return await run_in_threadpool(make)
 
 
 def live_results(
-    request: Request, open_store: OpenStore, q: str | None, image: ImageQuery | None, reply: dict[str, Any]
+    request: Request, open_store: OpenStore, query: SearchQuery, image: ImageQuery | None, hits: LiveSearch
 ) -> dict[str, Any]:
     """The reply of the model as search.html shows it."""
-    hits = search_api.as_live_search(request, open_store, reply)
-    sides = [name for name, value in (("words", q), ("image", image)) if value]
+    q = query.q.strip()
+    sides = [name for name, value in (("words", q), ("patch" if query.patch else "image", image)) if value]
+    by_words = search_api.get_search(request, open_store, q) if q else None
+    mark = None
+    if image and query.patch:
+        view, row, col = parse_patch(query.patch)
+        mark = patch_path(hits.views[view], row, col)
     return {
         **NO_RESULTS,
+        "hits": by_words,
         "ranked": hits.features,
         "heats": {hit.id: heat_on(hit, image) for hit in hits.features} if image else {},
         "groups": group_cards(hits, image) if image else [],
         "dense": hits.dense,
         "n_dense": hits.n_dense,
         "how": f"ranked by activation on the {' and the '.join(sides)} × specificity",
-        "words": search_api.get_search(request, open_store, q).features if q else None,
+        "words": by_words and by_words.features,
         "nearest": [
             (title, [card(one, one.cosine) for one in hits.samples if one.modality == side])
             for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
             if any(one.modality == side for one in hits.samples)
         ],
         "n": len(hits.features),
+        "mark": mark,
+        "patch": query.patch,
+        "views": [view.model_dump() for view in hits.views],
+        "reconstruction": hits.reconstruction,
     }
 
 
@@ -226,9 +247,9 @@ def group_cards(hits: LiveSearch, image: ImageQuery) -> list[dict[str, Any]]:
 
 
 def heat_on(hit: FeatureHit, image: ImageQuery) -> HeatImage:
-    """The query's image with this feature's activations over it, in the finest view in which it fires."""
+    """The query's image with this feature's activations over it, up to its p99.9, in the finest view where it fires."""
     grid = finest([grid for grid in hit.grids or [] if grid.image == 0])
     if grid is None:
         return HeatImage(image.url, None)
-    top = max((value for row in grid.values for value in row), default=0.0)
+    top = max((value for row in grid.values for value in row), default=0.0) / (hit.strength_image or 1)
     return HeatImage(image.url, heat(grid, grid.values, top=top, size=image.size))

@@ -11,6 +11,13 @@ from backend.schemas.features import FeatureRef
 from backend.schemas.samples import FlagHit, Sample, SampleFeature
 
 
+class UploadedImageRef(ImageRef):
+    """An image that the server holds."""
+
+    hash: str
+    """Names it: `image_hash` of `POST /search` and `POST /steer`, `image` in the addresses of their pages."""
+
+
 class WordFeature(FeatureRef):
     """A feature that a search by words has matched."""
 
@@ -27,7 +34,11 @@ class WordSearch(Model):
 
     q: str
     features: list[WordFeature]
+    n_features: int
+    """Features that have all the words in their label or promoted tokens: `GET /features?q=` lists them."""
     samples: list[Sample]
+    n_samples: int
+    """Captions that have all the words, counted up to 1,000: `GET /samples?q=` lists them."""
 
 
 class FeatureHit(FeatureRef):
@@ -97,6 +108,19 @@ class SampleHit(Model):
     cosine: float
 
 
+class Reconstruction(Model):
+    """How well the SAE rebuilds the query's image. Where it fails, the features say little."""
+
+    fvu: float
+    """Fraction of the data's variance unexplained on the query's image, as `fvu_image` of a sample."""
+    store_fvu: float | None = None
+    """Of all image tokens of the store."""
+    limit: float | None = None
+    """Threshold of the flag `reconstruction`."""
+    unlike: bool
+    """Whether `fvu` is above `limit`: the image is unlike the data."""
+
+
 class LiveSearch(Model):
     """Results of a search by an image, words or both."""
 
@@ -109,6 +133,8 @@ class LiveSearch(Model):
     samples: list[SampleHit]
     tokens: list[str]
     views: list[View]
+    reconstruction: Reconstruction | None = None
+    """For a query with an image."""
 
 
 class ScoredPair(Model):
@@ -144,6 +170,8 @@ class SteerRequest(BaseModel):
     """A sample whose image the model reads; or give `image`; or neither, for a prompt without an image."""
     image: str | None = None
     """An image as base64 or a data: URL."""
+    image_hash: str | None = Field(default=None, max_length=64)
+    """`hash` of an uploaded image (`POST /images`), instead of `image`."""
     prompt: str = Field(default="", max_length=4000)
     features: list[SteerFeature] = Field(default_factory=list, max_length=32)
     """If empty, both texts are the same."""

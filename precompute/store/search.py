@@ -48,18 +48,21 @@ class Search:
         self._indices: dict[str, Any] = {}
 
     def words(self, q: str, limit: int = 20) -> Item:
-        """Features by label and promoted tokens, samples by caption (`GET /search`): {q, features, samples}."""
+        """Features by label and promoted tokens, samples by caption (`GET /search`): {q, features, samples, and how
+        many of each have all the words, of captions at most N_CAPTIONS}."""
         if not match_words(q):
-            return {"q": q, "features": [], "samples": []}
-        # Features with the word in their name come first: cross-modal ones, then by how well the name fits. After
-        # them come features that only promote the word (bm25 is lower for better matches).
+            return {"q": q, "features": [], "n_features": 0, "samples": [], "n_samples": 0}
+        # Features with the word in their name come first: the whole word before longer ones, cross-modal ones, then by
+        # how well the name fits. After them come features that only promote it (bm25 is lower for better matches).
         named = (
             "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH ? "
             "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT ?"
         )
         ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
         engine, any_word = self._core.engine, match_words(q, join=" OR ")
-        matches = fetch_plain(engine, named, (f"label : ({any_word})", limit))
+        whole_word = match_words(q, join=" OR ", prefix=False)
+        matches = fetch_plain(engine, named, (f"label : ({whole_word})", limit))
+        matches += fetch_plain(engine, named, (f"label : ({any_word})", limit))
         matches += fetch_plain(engine, ranked, (any_word, limit))
         ids = list(dict.fromkeys(id for (id,) in matches))[:limit]
         tables = (
@@ -74,7 +77,19 @@ class Search:
             features.append({**rows[id], "promoted": [token for token, _ in tokens]})
         captions = self._captions(q, limit)
         items = self._samples.items(captions)
-        return {"q": q, "features": features, "samples": [items[row] for row in captions]}
+        return {
+            "q": q,
+            "features": features,
+            "n_features": self._count("feature_fts", q, self._core.n_features),
+            "samples": [items[row] for row in captions],
+            "n_samples": self._count("sample_fts", q, N_CAPTIONS),
+        }
+
+    def _count(self, table: str, q: str, most: int) -> int:
+        """Rows of a full-text table that have all the words, counted up to `most`."""
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {table} MATCH ? LIMIT {most})"
+        ((n,),) = fetch_plain(self._core.engine, query, (match_words(q),))
+        return int(n)
 
     def _captions(self, q: str, limit: int) -> list[int]:
         """Rows of captions that have all the words, the shortest first, being most about them. The last word may be the

@@ -120,7 +120,7 @@ SENT: list[tuple[str, dict[str, str], bool]] = [
 def test_only_programs_and_own_pages_may_send_something(
     client: TestClient, headers: dict[str, str], answered: bool
 ) -> None:
-    for method, path in (("POST", f"{API}/steer"), ("POST", f"{API}/search"), ("POST", "/search"), ("DELETE", "/x")):
+    for method, path in [*(("POST", f"{API}/{name}") for name in ("steer", "search", "images")), ("POST", "/search")]:
         reply = client.request(method, path, headers=headers)
         assert (reply.status_code == 403) != answered, (method, path, reply.text)
         if not answered:

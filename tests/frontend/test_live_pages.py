@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -20,7 +23,7 @@ from tests.helpers import tiny
 from tests.helpers.running import Running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +58,53 @@ def ranked(page: str) -> list[int]:
     return [int(k) for k in re.findall(r'data-testid="result-feature" data-feature="(\d+)"', page)]
 
 
-def test_a_posted_picture_is_ranked_as_the_api_ranks_it(live: TestClient, made: Path) -> None:
+def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: TestClient, made: Path) -> None:
     data = (made / "data" / "005.png").read_bytes()
     page = live.post("/search", files={"image": ("p.png", data, "image/png")}, data={"q": ""})
-    assert page.status_code == 200
+    assert page.status_code == 200 and re.search(r"/search\?image=[0-9a-f]{32}$", str(page.url))
     reply = live.post("/api/v1/search", files={"image": ("p.png", data, "image/png")}).json()
     assert ranked(page.text) == [one["id"] for one in reply["features"]] != []
-    assert 'src="data:image/webp;base64,' in page.text and 'class="heat"' in page.text
     assert f"{reply['n_dense']} dense feature" in page.text
     assert page.text.count('data-testid="group"') == len(reply["groups"]) > 0
     assert 'data-kind="background"' in page.text
+    assert f"FVU <strong>{reply['reconstruction']['fvu']:.2f}" in page.text
+    again = live.get(str(page.url))  # reload, Back and a shared address
+    assert ranked(again.text) == ranked(page.text)
+    hash = str(page.url)[-32:]
+    assert live.post("/api/v1/search", data={"image_hash": hash}).json() == reply
+    image = live.get(f"/api/v1/images/{hash}")
+    assert image.headers["content-type"] == "image/webp" and image.headers["cache-control"] == "no-store"
+    with Image.open(io.BytesIO(image.content)) as shown, Image.open(io.BytesIO(data)) as sent:
+        assert shown.size == sent.size
+
+
+def test_a_patch_lists_what_fires_there(live: TestClient, made: Path) -> None:
+    data = (made / "data" / "005.png").read_bytes()
+    hash = live.post("/api/v1/images", files={"image": ("p.png", data, "image/png")}).json()["hash"]
+    whole = live.post("/api/v1/search?limit=200", data={"image_hash": hash}).json()
+    of_whole = {one["id"]: one["grids"][0]["values"] for one in whole["features"]}
+    first = next(iter(of_whole.values()))
+    row, col = next((r, c) for r, columns in enumerate(first) for c, value in enumerate(columns) if value)
+    at_patch = live.post(f"/api/v1/search?limit=200&patch=0,{row},{col}", data={"image_hash": hash}).json()
+    firing = {id for id, values in of_whole.items() if values[row][col] > 0}
+    assert {one["id"] for one in at_patch["features"]} == firing != set()
+    page = live.get(f"/search?image={hash}&patch=0,{row},{col}")
+    assert ranked(page.text) == [one["id"] for one in at_patch["features"]][:24] and 'class="peak"' in page.text
+    assert live.get(f"/search?image={hash}&patch=0,99,0").status_code == 422
+
+
+def test_an_image_that_is_gone_says_what_to_do(live: TestClient) -> None:
+    page = live.get("/search?image=" + "0" * 32 + "&q=dog")
+    assert page.status_code == 404 and "choose the image again" in page.text and 'name="image_hash"' not in page.text
+    steered = live.post("/api/v1/steer", json={"prompt": "x", "image_hash": "0" * 32})
+    assert steered.status_code == 404 and "choose the image again" in steered.json()["detail"]
+
+
+def test_a_number_opens_its_feature(live: TestClient) -> None:
+    for number in ("3", "#3", " 3 "):
+        page = live.get("/search", params={"q": number}, follow_redirects=False)
+        assert page.status_code == 303 and page.headers["location"].endswith("/features/3")
+    assert live.get("/search?q=999999").status_code == 200
 
 
 def test_a_samples_picture_and_words_have_an_address(live: TestClient) -> None:
@@ -77,7 +117,7 @@ def test_a_samples_picture_and_words_have_an_address(live: TestClient) -> None:
 
 
 def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:
-    page = live.post("/search", files={"image": ("p.png", b"no picture", "image/png")}, data={"q": "dog"})
+    page = live.post("/search", files={"image": ("p.png", b"no image", "image/png")}, data={"q": "dog"})
     assert page.status_code == 422 and 'data-testid="search-error"' in page.text
     assert 'value="dog"' in page.text
 
@@ -107,3 +147,67 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
         expect(page.locator("#steer")).to_have_attribute("data-ready", "yes", timeout=60_000)
         page.context.close()
     assert not any(path.startswith("/api/v1/store") for path in query), query
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, made: Path) -> Iterator[Page]:
+    """A page of a running server, with mouse and keyboard."""
+    with Running(Settings(stores=[made / "store"], device="cpu")) as server:
+        context = browser.new_context(base_url=server.url)
+        yield context.new_page()
+        context.close()
+
+
+DROP = """([name, type, text]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([Uint8Array.from(atob(text), (one) => one.charCodeAt(0))], name, { type }));
+  const init = { bubbles: true, cancelable: true, dataTransfer: data };
+  for (const kind of ["dragover", "drop"]) document.querySelector("h1").dispatchEvent(new DragEvent(kind, init));
+}"""
+
+
+def drop(page: Page, name: str, kind: str, data: bytes) -> None:
+    """Drop a file on the heading: anywhere on the page will do."""
+    page.evaluate(DROP, [name, kind, base64.b64encode(data).decode()])
+
+
+def test_a_dropped_image_stays_through_back_and_reload_and_can_be_removed(page: Page, made: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/search")
+    drop(page, "notes.txt", "text/plain", b"words")
+    note = page.get_by_test_id("drop-note")
+    expect(note).to_have_text("notes.txt is not an image: drop a PNG, JPEG, WebP or GIF file.")
+    drop(page, "broken.png", "image/png", b"no image")
+    expect(page.get_by_test_id("search-error")).to_contain_text("send another image")
+    page.get_by_test_id("q").fill("dog")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("search-error")).to_have_count(0)  # the broken file was dropped with its error
+    page.wait_for_url("**/search?q=dog")
+
+    page.goto("/search")
+    drop(page, "a.png", "image/png", (made / "data" / "005.png").read_bytes())
+    page.wait_for_url("**/search?image=*")
+    rows = page.get_by_test_id("result-feature")
+    ids = rows.evaluate_all("(all) => all.map((one) => one.dataset.feature)")
+    expect(page.get_by_test_id("query-image").locator("img")).to_have_js_property("complete", True)
+    rows.first.hover()
+    drawn = rows.first.locator(".heat").first.inner_html()
+    assert page.locator("#query-image .heat").first.inner_html() == drawn
+    rows.first.locator("a.label").click()
+    page.wait_for_url("**/features/*")
+    page.go_back()
+    expect(rows).to_have_count(len(ids))
+    page.reload()
+    assert rows.evaluate_all("(all) => all.map((one) => one.dataset.feature)") == ids != []
+
+    page.get_by_test_id("query-pad").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**patch=0%2C0%2C0")
+    expect(page.get_by_test_id("at-patch")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_test_id("at-patch")).to_have_count(0)
+    page.get_by_test_id("remove-image").click()
+    page.wait_for_url("**/search")
+    expect(page.get_by_test_id("query-image")).to_have_count(0)

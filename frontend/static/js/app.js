@@ -25,6 +25,7 @@ export async function swap(address, id, { history: how = "push", init = {} } = {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.getElementById(id);
+    if (!fresh && response.redirected) { location.assign(response.url); return; } // another page answers: a feature by its number
     if (!fresh) { // an error page: show its sentence here
       const detail = page.querySelector("[data-error]")?.textContent ?? `The server answered ${response.status}.`;
       here.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));

@@ -1,46 +1,106 @@
-// The search page: drop or paste an image, and keep the page while the model works.
+// The search page: an image dropped or pasted anywhere, its heat while a row is pointed at, and patches to choose.
 import { query, swap } from "./app.js";
-import { $, h, say } from "./dom.js";
+import { $, $$, say } from "./dom.js";
+import { drawMark, patchAt } from "./heatmap.js";
+import { whenLoaded } from "./live.js";
 
-const form = $("#search-form");
-const drop = $("[data-drop]");
-const file = $("#image");
+const form = () => $("#search-form");
+const file = () => $("#image");
 
+/** Search for the image among these files; a sentence where there is none. */
 function take(files) {
+  if (!files.length) return;
   const image = [...files].find((one) => one.type.startsWith("image/"));
-  if (!image) { say("This file is not an image."); return; }
+  if (file().disabled) { refuse("The model is not ready, so an image cannot be searched for now."); return; }
+  if (!image) { refuse(`${files[0].name} is not an image: drop a PNG, JPEG, WebP or GIF file.`); return; }
   const data = new DataTransfer();
   data.items.add(image);
-  file.files = data.files;
-  preview();
-  form.requestSubmit();
+  file().files = data.files;
+  form().requestSubmit();
 }
 
-/** Show the selected image as a data URL: the server's policy allows no other local address. */
-function preview() {
-  const [image] = file.files;
-  drop.querySelectorAll("img, input[name=sample_key], p").forEach((old) => old.remove());
-  if (!image) return;
-  const reader = new FileReader();
-  reader.onload = () => drop.prepend(h("img", { src: reader.result, alt: `Selected image ${image.name}` }));
-  reader.readAsDataURL(image);
+function refuse(sentence) {
+  const note = $("[data-drop-note]");
+  note.textContent = sentence;
+  note.hidden = false;
+  say(sentence);
 }
 
-for (const name of ["dragenter", "dragover"]) {
-  drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
-}
-for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => { event.preventDefault(); if (!file.disabled) take(event.dataTransfer.files); });
-document.addEventListener("paste", (event) => { if (event.clipboardData.files.length && !file.disabled) take(event.clipboardData.files); });
-file.addEventListener("change", () => { preview(); if (file.files.length) form.requestSubmit(); });
-
-form.addEventListener("submit", async (event) => {
+const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+const over = (on) => $("[data-drop]")?.classList.toggle("over", on);
+document.addEventListener("dragover", (event) => { if (holdsFiles(event)) { event.preventDefault(); over(true); } });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false); });
+document.addEventListener("drop", (event) => {
+  over(false);
+  if (!holdsFiles(event)) return;
   event.preventDefault();
-  const [image] = file.files;
-  if (image) { // an image has no address: post it, and leave the address bar unchanged
-    await swap(form.action, "results", { history: null, init: { method: "POST", body: new FormData(form) } });
-  } else {
-    const parameters = query(form);
-    await swap(`${form.action.split("?")[0]}?${parameters}`, "results");
-  }
+  take(event.dataTransfer.files);
 });
+document.addEventListener("paste", (event) => take(event.clipboardData.files));
+document.addEventListener("change", (event) => { if (event.target === file() && file().files.length) form().requestSubmit(); });
+
+document.addEventListener("submit", (event) => {
+  if (event.target !== form()) return;
+  event.preventDefault();
+  const to = new URL(form().action);
+  if (file().files.length) { swap(to.href, "search", { init: { method: "POST", body: new FormData(form()) } }); return; }
+  for (const [name, value] of new URLSearchParams(query(form()))) to.searchParams.set(name === "image_hash" ? "image" : name, value);
+  swap(to.href, "search");
+});
+
+/** The image of the query: the heat of the row under the pointer, and patches to choose. */
+function wire() {
+  for (const control of $$("[data-when-ready]")) control.disabled = form().dataset.liveState !== "ready";
+  const stage = $("#query-image");
+  if (!stage) return;
+  const heat = $(".heat:not(.marks)", stage);
+  const marks = $(".marks", stage);
+  const own = [...heat.childNodes];
+  const show = (event) => {
+    const drawing = $(".heat", event.target.closest?.("[data-testid=result-feature], [data-testid=group]") ?? document.createElement("p"));
+    if (drawing) heat.replaceChildren(...[...drawing.childNodes].map((one) => one.cloneNode(true)));
+  };
+  const hide = (event) => {
+    if (!event.relatedTarget?.closest?.("[data-testid=result-feature], [data-testid=group]")) heat.replaceChildren(...own);
+  };
+  for (const name of ["pointerover", "focusin"]) $("#results").addEventListener(name, show);
+  for (const name of ["pointerout", "focusout"]) $("#results").addEventListener(name, hide);
+  wirePad(stage, marks, JSON.parse(stage.dataset.views));
+}
+
+function wirePad(stage, marks, views) {
+  const pad = $(".pad", stage);
+  const mine = views.flatMap((view, index) => (view.image === 0 && view.rows && view.cols ? [index] : []));
+  if (!mine.length) return;
+  const chosen = [...marks.childNodes];
+  let at = stage.dataset.patch ? stage.dataset.patch.split(",").map(Number) : null;
+  pad.hidden = false;
+  const go = ([view, row, col]) => {
+    const to = new URL(location.href);
+    to.searchParams.set("patch", [view, row, col].join());
+    pad.focus({ preventScroll: true });
+    return swap(to.href, "search");
+  };
+  const under = (event) => patchAt(event, pad, marks, views, mine);
+  pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) drawMark(marks, views[patch[0]], patch[1], patch[2]); });
+  pad.addEventListener("pointerleave", () => marks.replaceChildren(...chosen));
+  pad.addEventListener("click", (event) => { const patch = under(event); if (patch) go(patch); });
+  pad.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (step) {
+      event.preventDefault();
+      const [view, row, col] = at ?? [mine[0], 0, 0];
+      const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
+      at = at ? [view, clamp(row + step[0], views[view].rows), clamp(col + step[1], views[view].cols)] : [view, row, col];
+      drawMark(marks, views[at[0]], at[1], at[2]);
+      say(`row ${at[1]}, column ${at[2]}`);
+    } else if ((event.key === "Enter" || event.key === " ") && at) {
+      event.preventDefault();
+      go(at);
+    }
+  });
+}
+
+wire();
+document.addEventListener("swap", (event) => { if (event.target.id === "search") wire(); });
+if (form().dataset.liveState === "loading") whenLoaded(() => swap(location.href, "search", { history: null }));

@@ -63,7 +63,7 @@ def requests(root: Path) -> list[Any]:
         lambda server: server.post(f"{API}/search", data={"text": "a dog", "sample_id": "pair-3"}),
         lambda server: server.post(f"{API}/score", files=image(root), data={"text": "a dog"}),
         lambda server: server.post(f"{API}/steer", json=steer),
-        lambda server: server.post("/search", data={"q": "a dog", "model": "true"}),
+        lambda server: server.post("/search", data={"q": "a dog", "model": "true"}, follow_redirects=True),
         lambda server: server.get("/search?q=a+dog&model=true"),
         lambda server: server.get(f"{API}/samples/pair-20/activations?feature=1&store=none"),
         lambda server: server.get(f"{API}/samples/pair-21/features?patch=0,1,1&store=none"),

@@ -11,7 +11,7 @@ import pytest
 from fastapi import HTTPException
 from PIL import Image
 
-from backend.live.uploads import decode_image, read_image
+from backend.live.uploads import UploadedImages, decode_image, read_image, uploaded_pixels
 from backend.settings import Settings
 
 SETTINGS = Settings(max_megapixels=1)
@@ -73,3 +73,39 @@ def test_base64_with_and_without_the_data_prefix() -> None:
     with pytest.raises(HTTPException) as refused:
         decode_image("data:image/png;base64,%%%", SETTINGS)
     assert refused.value.status_code == 422
+
+
+def test_uploads_are_held_up_to_a_number_of_bytes_the_least_recently_used_dropped() -> None:
+    files = [encoded("PNG", size=(30, 20 + i)) for i in range(4)]
+    one = UploadedImages(10**9).add(files[0], SETTINGS)
+    uploads = UploadedImages(int(3.5 * (len(one.data) + len(one.preview))))
+    hashes = [uploads.add(file, SETTINGS).hash for file in files[:3]]
+    assert uploads.get(hashes[0]).data == files[0]  # used again: the second is now the oldest
+    hashes.append(uploads.add(files[3], SETTINGS).hash)
+    with pytest.raises(HTTPException) as gone:
+        uploads.get(hashes[1])
+    assert gone.value.status_code == 404 and "choose the image again" in gone.value.detail
+    assert [uploads.get(hash).size for hash in (hashes[0], *hashes[2:])] == [(30, 20), (30, 22), (30, 23)]
+    assert uploads.n_bytes == sum(len(one.data) + len(one.preview) for one in uploads.images.values())
+    assert uploads.add(files[0], SETTINGS).hash == hashes[0] and len(uploads.images) == 3
+
+
+def test_the_newest_upload_is_held_however_large() -> None:
+    uploads = UploadedImages(1)
+    uploads.add(encoded("PNG"), SETTINGS)
+    newest = uploads.add(encoded("PNG", size=(40, 20)), SETTINGS)
+    assert list(uploads.images) == [newest.hash]
+
+
+def test_an_upload_is_read_as_every_image_and_its_preview_has_no_other_data() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    exif[0x010E] = "where it was taken"
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(buffer, "JPEG", exif=exif)
+    uploads = UploadedImages(10**9)
+    one = uploads.add(buffer.getvalue(), SETTINGS)
+    assert one.size == uploaded_pixels(uploads, one.hash, SETTINGS).size == (20, 30)
+    assert b"where it was taken" in one.data and b"where it was taken" not in one.preview
+    with Image.open(io.BytesIO(one.preview)) as preview:
+        assert preview.size == (20, 30) and not preview.getexif()

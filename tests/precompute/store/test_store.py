@@ -243,7 +243,7 @@ def test_search_by_words(made_up: Store) -> None:
     got = made_up.search.words("dog")
     assert {word_feature("dog") + i for i in range(3)} <= {f["id"] for f in got["features"][:5]}
     assert got["samples"] and all("dog" in item["text"] for item in got["samples"])
-    assert made_up.search.words("  ") == {"q": "  ", "features": [], "samples": []}
+    assert made_up.search.words("  ") == {"q": "  ", "features": [], "n_features": 0, "samples": [], "n_samples": 0}
     assert made_up.search.words("um")["features"]  # the last word is a prefix
     for odd in ('"', "a AND OR NOT", "x* ^y", "';--", "NEAR(a b)"):
         made_up.search.words(odd)

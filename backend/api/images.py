@@ -1,0 +1,42 @@
+"""Images that visitors upload: each is in memory under its hash, so that addresses can name it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFile
+from fastapi import Path as PathParam
+
+from backend.deps import StateDep
+from backend.links import uploaded_url
+from backend.live.uploads import add_upload
+from backend.schemas.live import UploadedImageRef
+
+router = APIRouter(tags=["images"])
+
+HEADERS = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
+"""No copy on the visitor's disk, and none in the page of another site."""
+WITHOUT_MODEL = "An uploaded image is of no use here: this server runs without the model (--no-live)."
+
+
+@router.post("/images", summary="Upload an image, for searches and steering")
+async def post_image(
+    request: Request, state: StateDep, image: Annotated[UploadFile, File()]
+) -> UploadedImageRef:
+    """The server holds it in memory only, until it stops or newer images need the room (`--max-uploads-mb`)."""
+    if not state.settings.live:
+        raise HTTPException(503, WITHOUT_MODEL)
+    one = await add_upload(image, state.uploads, state.settings)
+    width, height = one.size
+    return UploadedImageRef(hash=one.hash, width=width, height=height, url=uploaded_url(request, one.hash))
+
+
+@router.get(
+    "/images/{hash}", summary="An uploaded image, at most 1024 pixels long", response_class=Response,
+    responses={200: {"content": {"image/webp": {}}, "description": "WebP"}},
+)  # fmt: skip
+async def get_image(
+    state: StateDep, hash: Annotated[str, PathParam(max_length=64, description="`hash` of the upload.")]
+) -> Response:
+    """Upright, without the file's other data."""
+    return Response(state.uploads.get(hash).preview, media_type="image/webp", headers=HEADERS)

@@ -1,0 +1,49 @@
+"""The query of a search, as the model or the pass has read it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from fastapi import HTTPException
+
+from precompute.live.search import maxima
+from precompute.store.events import SampleEvents, patches
+from precompute.store.schema import IMAGE, SPECIAL
+from precompute.utils.types import Array
+
+
+class Query(NamedTuple):
+    """What a search ranks."""
+
+    largest: Array
+    """float64 [n_features, 2]: its largest activation on text and on images, in the SAE's units."""
+    modalities: tuple[int, ...]
+    """TEXT, IMAGE or both."""
+    events: SampleEvents | None
+    """For the places where its features fire; None if they are not available."""
+    views: list[list[Any]]
+    """Grids of patches: rows, columns, box in pixels of the original, image."""
+    row: int | None = None
+    """Of a stored sample that is the query, and is therefore not listed among the nearest."""
+    fvu: float | None = None
+    """Fraction of variance unexplained on its image, as a sample's `fvu_image`."""
+    tokens: tuple[str, ...] = ()
+    """Of its words, as the live model reads them."""
+
+    def at_patch(self, patch: tuple[int, int, int]) -> Array:
+        """`largest`, with the image's only on that patch (view, row, column).
+
+        Raises:
+            HTTPException: 422 if the image has no such patch, 409 if the activations are not available.
+        """
+        if self.events is None:
+            raise HTTPException(409, "Activations on patches are not available for this query: search without `patch`.")
+        where = patches(self.events, self.views)
+        here = (where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2])
+        if not here.any():
+            raise HTTPException(422, f"The image has no patch {','.join(map(str, patch))} that counts: choose another.")
+        elsewhere = self.events.modality_t == IMAGE
+        elsewhere[where.position[here]] = False
+        modality_t = np.where(elsewhere, SPECIAL, self.events.modality_t)
+        return maxima(modality_t, self.events.offset_t, self.events.feature_e, self.events.z_e, len(self.largest))
