@@ -16,6 +16,7 @@ from backend.api import (
     controls,
     cooccurrence,
     families,
+    feature_table,
     features,
     health,
     images,
@@ -59,8 +60,8 @@ MODULES = ("htm",)
 """Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
-    stores, controls, rejected, sae, features, families, map_api, samples, quality, cooccurrence, images,
-    search, steer,
+    stores, controls, rejected, sae, feature_table, features, families, map_api, samples, quality, cooccurrence,
+    images, search, steer,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, samples_page, sample_page, map_page, search_page, cooccurrence_page,

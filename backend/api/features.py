@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
@@ -21,6 +21,7 @@ from backend.schemas.common import Band, FeatureSort, Modality, Order, Page, Ver
 from backend.schemas.features import Example, Feature, FeatureDetail, FeatureVector
 from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
+from precompute.store.lists.filters import FeatureFilters
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
@@ -35,14 +36,42 @@ class FeatureQuery(QueryModel):
     order: Order = "asc"
     verdict: list[VerdictFilter] | None = None
     """May be repeated."""
-    min_omega: Bound = None
-    """Minimum ω."""
-    min_lift: Bound = None
-    """Minimum lift."""
-    min_pair_lift: Bound = None
-    """Minimum pair lift."""
     min_agreement: Bound = None
-    """Minimum agreement."""
+    """Least agreement."""
+    max_agreement: Bound = None
+    """Largest agreement."""
+    min_label_score: Bound = None
+    """Least name score."""
+    max_label_score: Bound = None
+    """Largest name score."""
+    min_pair_lift: Bound = None
+    """Least pair lift."""
+    max_pair_lift: Bound = None
+    """Largest pair lift."""
+    min_lift: Bound = None
+    """Least lift of ω."""
+    max_lift: Bound = None
+    """Largest lift of ω."""
+    min_omega: Bound = None
+    """Least ω."""
+    max_omega: Bound = None
+    """Largest ω."""
+    min_density_text: Bound = None
+    """Least share of text tokens that activate it."""
+    max_density_text: Bound = None
+    """Largest share of text tokens that activate it."""
+    min_density_image: Bound = None
+    """Least share of image patches that activate it."""
+    max_density_image: Bound = None
+    """Largest share of image patches that activate it."""
+    min_n_samples: Bound = None
+    """Least number of samples."""
+    max_n_samples: Bound = None
+    """Largest number of samples."""
+    min_place_share: Bound = None
+    """Least share of its image activation in one place."""
+    max_place_share: Bound = None
+    """Largest share of its image activation in one place."""
     max_density: Bound = None
     """Largest density, in the modality where it is denser."""
     place: Annotated[str | None, Query(max_length=40)] = None
@@ -66,12 +95,20 @@ class FeatureQuery(QueryModel):
 
 @router.get("/features", summary="List of features, filtered and sorted")
 def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Page[Feature]:
+    page = store.store.features.list(
+        sort=query.sort, order=query.order, limit=query.limit, cursor=query.cursor, **filters_of(store, query)
+    )
+    return Page[Feature].model_validate(page._asdict())
+
+
+def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
+    """The filters alone, as the store takes them."""
     ids = None if query.ids is None else parse_numbers(query.ids, "ids")
     if query.area is not None:
         inside = features_in_area(store, query.area)
         ids = inside if ids is None else sorted(set(ids) & set(inside))
-    page = store.store.features.list(**{**query.model_dump(exclude={"area"}), "ids": ids})
-    return Page[Feature].model_validate(page._asdict())
+    filters: dict[str, Any] = {name: getattr(query, name) for name in FeatureFilters.__annotations__}
+    return cast(FeatureFilters, {**filters, "ids": ids})
 
 
 @router.get("/features/{feature}", summary="One feature with all its figures")

@@ -82,6 +82,18 @@ class Histogram(Model):
     counts: list[int]
 
 
+class FeatureDistribution(Histogram):
+    """How a figure is distributed over the features of the store that have it. The first and the last bin hold what
+    lies beyond them too."""
+
+    name: str
+    """`GET /features` takes `min_NAME` and `max_NAME`."""
+    log: bool
+    """Whether the bins are equally wide on a logarithmic axis."""
+    n_missing: int
+    """Features without the figure; on a logarithmic axis, those with 0 too."""
+
+
 class Auroc(Model):
     """How well a score separates the data's own pairs from pairs with a swapped caption, with a 95 % interval."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import func, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -15,7 +15,10 @@ from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import mapped
 from precompute.store.histogram import bands, trimmed, unpack
-from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, has_words, is_one_of, keyset_page
+from precompute.store.lists.filters import FeatureFilters, conditions, one_line_each, verdicts_of
+from precompute.store.lists.ranges import Distributions, distributions
+from precompute.store.lists.whole import Rows, whole_list
+from precompute.store.sql import KeysetList, Page, PlainQuery, fetch, fetch_plain, keyset_page
 from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
@@ -29,9 +32,11 @@ _FEATURE_ROW = [s.features.c[name] for name in (
     *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples", *s.PAIR_FIELDS, "place", "place_share",
     "family", "mean_cosine", "description", "evidence",
 )]  # fmt: skip
-_LIST = select(*_FEATURE_ROW, s.families.c.n_members).select_from(
+_LIST = select(*_FEATURE_ROW, func.coalesce(s.families.c.n_members, 1).label("n_members")).select_from(
     s.features.outerjoin(s.families, s.features.c.family == s.families.c.id)
 )
+LISTED = [column.name for column in _LIST.selected_columns]
+"""What a list shows of a feature."""
 _COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
 _FEATURE = PlainQuery(
     [
@@ -44,29 +49,6 @@ _TABLE = (
     "samples_text", "samples_image", "density_text", "density_image", "max_text", "max_image", "p999", "omega",
     "omega_centred", "omega_all_pairs",
 )  # fmt: skip
-
-
-class FeatureFilters(TypedDict, total=False):
-    """Which features a list has, as in `GET /features` (docs/api.md); each filter may be left out or None."""
-
-    verdict: str | Sequence[str] | None
-    """One or several of `schema.VERDICTS`, or of the older names in `VERDICT_ALIASES`."""
-    min_omega: float | None
-    min_lift: float | None
-    min_pair_lift: float | None
-    min_agreement: float | None
-    max_density: float | None
-    """Largest share of tokens that activate it, in the modality where it is denser."""
-    place: str | None
-    """A place ("row 3"), a kind of place (`schema.PLACES`), or "none"."""
-    family: int | None
-    q: str | None
-    """Words of the label or of the promoted tokens."""
-    ids: Iterable[int] | None
-    has_label: bool | None
-    fold: Literal["families", "names"] | None
-    """One line a family, or a name, too: of the features of a family, or whose names begin with the same word, only the
-    strongest of those that pass the other filters."""
 
 
 FEWEST = 16
@@ -103,24 +85,43 @@ class Features:
         Raises:
             SaevxError: a sort, order or verdict that does not exist, or the cursor of another list.
         """
+        rows_of = self._rows_of(sort, order, filters)
+        rows, total, after = keyset_page(self._core.engine, rows_of, order=order, limit=limit, cursor=cursor)
+        return Page([{**r._mapping} for r in rows], total, after)
+
+    def whole_list(self, *, sort: str = "id", order: str = "asc", **filters: Unpack[FeatureFilters]) -> Iterator[Rows]:
+        """All features of a list, some thousand at a time, each with the values of `LISTED`. Arguments as `list`."""
+        return whole_list(self._core.engine, self._rows_of(sort, order, filters), order)
+
+    def random(self, **filters: Unpack[FeatureFilters]) -> int | None:
+        """The number of a random feature among those that pass the filters; None where none does."""
+        rows_of = self._rows_of("id", "asc", filters)
+        query = select(s.features.c.id).where(*rows_of.where).order_by(func.random()).limit(1)
+        rows = fetch(self._core.engine, query)
+        return int(rows[0][0]) if rows else None
+
+    def _rows_of(self, sort: str, order: str, filters: FeatureFilters) -> KeysetList:
+        """The list with this order and these filters."""
         check_keywords(filters, FeatureFilters)
         core, c = self._core, s.features.c
         if sort not in s.FEATURE_SORTS:
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
         given: Item = {name: value for name, value in filters.items() if value is not None}
         if verdict := given.pop("verdict", None):
-            given["verdict"] = _verdicts([verdict] if isinstance(verdict, str) else verdict)
+            given["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
         if "ids" in given:
             given["ids"] = [*given["ids"]]
         tag = core.list_tag("features", sort=sort, order=order, **given)
         fold = given.pop("fold", None)
-        where = _conditions(given)
+        where = conditions(given)
         if fold is not None:
-            group = _FOLDS[fold]
-            where.append(or_(group.is_(None), c.id.in_(_strongest(group, where)) if where else c.id == group))
-        listed = KeysetList(_LIST, c[sort], c.id, where, tag, core.n_features, None if where else core.n_features)
-        rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
-        return Page([{**r._mapping, "n_members": r.n_members or 1} for r in rows], total, after)
+            where.append(one_line_each(fold, where))
+        return KeysetList(_LIST, c[sort], c.id, where, tag, core.n_features, None if where else core.n_features)
+
+    @cached_property
+    def distributions(self) -> Distributions:
+        """How each figure that lists can be limited to a range of is distributed over the store's features."""
+        return distributions(self._core.engine)
 
     def get(self, feature: int) -> Item:
         """Everything known of a feature but its examples (`GET /features/{id}`).
@@ -282,49 +283,3 @@ def _ratio(z: Array, p999: Array) -> Array:
     """z ÷ p99.9, 0 where that is 0."""
     ratio: Array = np.divide(z, p999, out=np.zeros(z.shape), where=p999 > 0)
     return ratio
-
-
-def _verdicts(names: Sequence[str]) -> list[str]:
-    """The verdicts that are meant, in the order of `VERDICTS`."""
-    wanted = {one for name in names for one in s.VERDICT_ALIASES.get(name, (name,))}
-    if unknown := wanted - set(s.VERDICTS):
-        raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
-    return [name for name in s.VERDICTS if name in wanted]
-
-
-def _conditions(given: Item) -> list[ColumnElement[bool]]:
-    """What those of `FeatureFilters` mean that are given."""
-    c = s.features.c
-    limits = {"omega": "min_omega", "lift": "min_lift", "pair_lift": "min_pair_lift", "agreement": "min_agreement"}
-    where: list[ColumnElement[bool]] = [c[name] >= given[least] for name, least in limits.items() if least in given]
-    if "verdict" in given:
-        where.append(c.verdict.in_(given["verdict"]))
-    if "max_density" in given:
-        where.append(c.max_density <= given["max_density"])
-    if "family" in given:
-        where.append(c.family == given["family"])
-    if (place := given.get("place")) == "none":
-        where.append(c.place.is_(None))
-    elif place is not None:
-        where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
-    if "ids" in given:
-        where.append(is_one_of(c.id, given["ids"]))
-    if "has_label" in given:
-        where.append(c.label.is_not(None) if given["has_label"] else c.label.is_(None))
-    if given.get("q", "").strip():
-        where.append(has_words(c.id, "feature_fts", given["q"]))
-    return where
-
-
-_FOLDS: Any = {"families": s.features.c.family, "names": func.coalesce(s.features.c.namesake, s.features.c.family)}
-"""What the features of one line have in common: the id of the strongest; null for a feature alone."""
-
-
-def _strongest(group: ColumnElement[int], where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
-    """Ids of the features that are the strongest in their group of those that pass the filters."""
-    c = s.features.c
-    place = func.row_number().over(
-        partition_by=group, order_by=(c.evidence.desc().nulls_last(), c.max_activation.desc(), c.id)
-    )
-    ranked = select(c.id, place.label("place")).where(group.is_not(None), *where).subquery()
-    return select(ranked.c.id).where(ranked.c.place == 1)

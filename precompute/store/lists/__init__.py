@@ -1,0 +1,1 @@
+"""What lists of features show and are filtered by."""

@@ -1,0 +1,109 @@
+"""Which features a list has: the filters of `GET /features` as conditions of SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypedDict
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.sql import has_words, is_one_of
+
+Item = dict[str, Any]
+
+RANGED = (
+    "agreement", "label_score", "pair_lift", "lift", "omega", "density_text", "density_image", "n_samples",
+    "place_share",
+)  # fmt: skip
+"""Columns that a list may be limited to a range of, ends included: `min_NAME`, `max_NAME`."""
+
+
+class FeatureFilters(TypedDict, total=False):
+    """Which features a list has, as in `GET /features` (docs/api.md); each filter may be left out or None."""
+
+    verdict: str | Sequence[str] | None
+    """One or several of `schema.VERDICTS`, or of the older names in `VERDICT_ALIASES`."""
+    min_agreement: float | None
+    max_agreement: float | None
+    min_label_score: float | None
+    max_label_score: float | None
+    min_pair_lift: float | None
+    max_pair_lift: float | None
+    min_lift: float | None
+    max_lift: float | None
+    min_omega: float | None
+    max_omega: float | None
+    min_density_text: float | None
+    max_density_text: float | None
+    min_density_image: float | None
+    max_density_image: float | None
+    min_n_samples: float | None
+    max_n_samples: float | None
+    min_place_share: float | None
+    max_place_share: float | None
+    max_density: float | None
+    """Largest share of tokens that activate it, in the modality where it is denser."""
+    place: str | None
+    """A place ("row 3"), a kind of place (`schema.PLACES`), or "none"."""
+    family: int | None
+    q: str | None
+    """Words of the label or of the promoted tokens."""
+    ids: Iterable[int] | None
+    has_label: bool | None
+    fold: Literal["families", "names"] | None
+    """One line a family, or a name, too: of the features of a family, or whose names begin with the same word, only the
+    strongest of those that pass the other filters."""
+
+
+def verdicts_of(names: Sequence[str]) -> list[str]:
+    """The verdicts that are meant, in the order of `VERDICTS`."""
+    wanted = {one for name in names for one in s.VERDICT_ALIASES.get(name, (name,))}
+    if unknown := wanted - set(s.VERDICTS):
+        raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
+    return [name for name in s.VERDICTS if name in wanted]
+
+
+def conditions(given: Item) -> list[ColumnElement[bool]]:
+    """What those of `FeatureFilters` mean that are given."""
+    c = s.features.c
+    where: list[ColumnElement[bool]] = [c[name] >= given[f"min_{name}"] for name in RANGED if f"min_{name}" in given]
+    where += [c[name] <= given[f"max_{name}"] for name in RANGED if f"max_{name}" in given]
+    if "verdict" in given:
+        where.append(c.verdict.in_(given["verdict"]))
+    if "max_density" in given:
+        where.append(c.max_density <= given["max_density"])
+    if "family" in given:
+        where.append(c.family == given["family"])
+    if (place := given.get("place")) == "none":
+        where.append(c.place.is_(None))
+    elif place is not None:
+        where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
+    if "ids" in given:
+        where.append(is_one_of(c.id, given["ids"]))
+    if "has_label" in given:
+        where.append(c.label.is_not(None) if given["has_label"] else c.label.is_(None))
+    if given.get("q", "").strip():
+        where.append(has_words(c.id, "feature_fts", given["q"]))
+    return where
+
+
+_FOLDS: Any = {"families": s.features.c.family, "names": func.coalesce(s.features.c.namesake, s.features.c.family)}
+"""What the features of one line have in common: the id of the strongest; null for a feature alone."""
+
+
+def _strongest(group: ColumnElement[int], where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
+    """Ids of the features that are the strongest in their group of those that pass the filters."""
+    c = s.features.c
+    place = func.row_number().over(
+        partition_by=group, order_by=(c.evidence.desc().nulls_last(), c.max_activation.desc(), c.id)
+    )
+    ranked = select(c.id, place.label("place")).where(group.is_not(None), *where).subquery()
+    return select(ranked.c.id).where(ranked.c.place == 1)
+
+
+def one_line_each(fold: str, where: list[ColumnElement[bool]]) -> ColumnElement[bool]:
+    """The condition that a feature is the strongest of its family or name among those that pass the filters `where`."""
+    group, c = _FOLDS[fold], s.features.c
+    return or_(group.is_(None), c.id.in_(_strongest(group, where)) if where else c.id == group)

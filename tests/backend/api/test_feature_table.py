@@ -1,0 +1,85 @@
+"""Whole lists of features over the API: files, ranges, distributions, a random one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from pyarrow import parquet as pq
+
+from precompute.store.lists.filters import RANGED
+from precompute.store.lists.ranges import BINS
+
+
+def get(client: TestClient, path: str, **params: Any) -> Any:
+    reply = client.get(f"/api/v1{path}", params=params)
+    assert reply.status_code == 200, reply.text
+    return reply
+
+
+def walk(client: TestClient, **params: Any) -> list[Any]:
+    items: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = get(client, "/features", limit=7, **params, **({"cursor": cursor} if cursor else {})).json()
+        items, cursor = items + page["items"], page["next"]
+    return items
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"sort": "pair_lift", "order": "desc"}, {"fold": "names", "sort": "label_score", "order": "asc"},
+     {"q": "red", "min_n_samples": 5}, {"min_density_image": 0.001, "max_density_text": 0.5, "sort": "lift"},
+     {"min_agreement": 2}],
+    ids=str,
+)  # fmt: skip
+def test_files_hold_what_the_list_shows(client: TestClient, query: dict[str, Any]) -> None:
+    items = walk(client, **query)
+    reply = get(client, "/features.csv", **query)
+    assert reply.headers["content-disposition"].endswith('features.csv"')
+    lines = list(csv.DictReader(io.StringIO(reply.text)))
+    table = pq.read_table(io.BytesIO(get(client, "/features.parquet", **query).content)).to_pylist()
+    assert table == items
+    assert [{k: "" if v is None else str(v) for k, v in one.items()} for one in items] == lines
+
+
+def test_ranges_hold_their_ends(client: TestClient) -> None:
+    everything = walk(client)
+    for name in RANGED:
+        values = sorted(one[name] for one in everything if one[name] is not None)
+        assert values, name
+        low, high = values[len(values) // 4], values[3 * len(values) // 4]
+        inside = walk(client, **{f"min_{name}": low, f"max_{name}": high})
+        assert sorted(one["id"] for one in inside) == [
+            one["id"] for one in everything if one[name] is not None and low <= one[name] <= high
+        ]
+
+
+def test_distributions_count_every_feature(client: TestClient) -> None:
+    everything = walk(client)
+    items = get(client, "/features/distributions").json()["items"]
+    assert [one["name"] for one in items] == list(RANGED)
+    for one in items:
+        assert sum(one["counts"]) + one["n_missing"] == len(everything)
+        values = np.array([v for f in everything if (v := f[one["name"]]) is not None and (v > 0 or not one["log"])])
+        assert len(one["counts"]) == BINS and len(one["edges"]) == BINS + 1
+        counted = [
+            int(((values >= low) & (values < high)).sum())
+            for low, high in zip(one["edges"], one["edges"][1:], strict=False)
+        ]
+        assert counted[1:-1] == one["counts"][1:-1]
+        if one["log"]:
+            steps = np.diff(np.log(one["edges"]))
+            np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+
+
+def test_a_random_feature_passes_the_filters(client: TestClient) -> None:
+    allowed = {one["id"] for one in walk(client, q="red", fold="names")}
+    drawn = {get(client, "/features/random", q="red", fold="names").json()["id"] for _ in range(40)}
+    assert drawn <= allowed and len(drawn) > 1
+    reply = client.get("/api/v1/features/random?min_agreement=2")
+    assert reply.status_code == 404 and "relax one" in reply.json()["detail"]
