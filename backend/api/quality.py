@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
 from backend.deps import Cached, StoreDep
+from backend.params import QueryModel
 from backend.schemas.common import FilterName, Page
+from backend.schemas.quality import FilterPreview, FlagOverlap
 from backend.schemas.samples import Flag, Score
+from backend.stores import OpenStore
 from precompute.errors import SaevxError
+from precompute.scoring.export import csv_of, file_stem, parquet_of
 from precompute.scoring.filter import kept_rows, lines_of
 from precompute.store.opening import StoreUnreadable
-from precompute.store.schema import FLAGS, SELECTIONS
+from precompute.store.quality import flag_and_limit
+from precompute.store.schema import FLAGS, SCORES, SELECTIONS
+from precompute.utils.types import Array
 
 router = APIRouter(tags=["quality"], dependencies=[Cached])
 
@@ -30,6 +39,13 @@ def get_flags(store: StoreDep) -> Page[Flag]:
 
 MAX_SELECTED = 50_000
 """Samples among which a request may choose a set."""
+N_PREVIEW = 20
+MEDIA = {
+    "jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
+    "ids": "text/plain; charset=utf-8",
+}  # fmt: skip
+ENDINGS = {"ids": "txt"}
+"""Of file names, where they differ from the format's."""
 
 
 def flag_names(values: list[str]) -> list[str]:
@@ -42,38 +58,101 @@ def flag_names(values: list[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 
+class FilterQuery(QueryModel):
+    """Which samples a filter keeps."""
+
+    by: FilterName | None = None
+    """Score that ranks the samples, or a way to look at the whole set; without it the filter keeps all that is left."""
+    keep: Annotated[float | None, Query(ge=0, le=100)] = None
+    """Percent of the remaining samples; 50 if left out, or 100 without `by`."""
+    flags: Annotated[list[str], Query(max_length=50)] = []  # noqa: RUF012 - pydantic copies it
+    """Leave out samples with any of these flags: NAME, NAME:THRESHOLD or `all`."""
+    require: Annotated[list[str], Query(max_length=50)] = []  # noqa: RUF012
+    """Only samples with all of these flags: NAME or NAME:THRESHOLD."""
+
+    def choice(self) -> dict[str, Any]:
+        """The keywords of `kept_rows` and `file_stem`."""
+        keep = self.keep if self.keep is not None else 100.0 if self.by is None else 50.0
+        flags, require = flag_names(self.flags), flag_names(self.require)
+        return {"by": self.by, "keep": keep, "flags": flags, "require": require}
+
+
+class ExportQuery(FilterQuery):
+    """Which samples a filter keeps, and how they are written."""
+
+    format: Literal["jsonl", "csv", "parquet", "ids"] = "jsonl"
+    """`jsonl`: one object per line; `csv` and `parquet`: one column per field; `ids`: one id per line."""
+
+
 @router.get(
     "/filter",
-    summary="Ids of the best samples, streamed",
+    summary="Samples that a filter keeps, streamed",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One object per line."}},
+    responses={200: {"content": {media: {} for media in MEDIA.values()}, "description": "One sample per line."}},
 )
-def get_filter(
-    store: StoreDep,
-    by: Annotated[FilterName, Query(description="Score that ranks the samples, or a way to look at the whole set.")],
-    keep: Annotated[float, Query(ge=0, le=100, description="Percent of the remaining samples.")] = 50,
-    flags: Annotated[
-        list[str],
-        Query(max_length=50, description="Leave out samples with these flags: NAME, NAME:THRESHOLD or `all`."),
-    ] = [],  # noqa: B006 - FastAPI copies it
-    format: Annotated[
-        Literal["jsonl", "ids"], Query(description="`jsonl`: one object per line; `ids`: one id per line.")
-    ] = "jsonl",
-) -> StreamingResponse:
-    if by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
-        raise HTTPException(422, f"{by} takes minutes for so many samples: use the command saevx filter.")
+def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
+    rows = filtered_rows(store, query)
+    with in_query():
+        body: Iterator[str] | Iterator[bytes] = (
+            csv_of(store.store, rows, query.by) if query.format == "csv"
+            else parquet_of(store.store, rows, query.by) if query.format == "parquet"
+            else lines_of(store.store, rows, query.by, query.format)
+        )  # fmt: skip
+    name = f"{file_stem(store.store, **query.choice())}.{ENDINGS.get(query.format, query.format)}"
+    headers = {
+        "X-Total-Count": str(store.store.n_samples),
+        "X-Kept-Count": str(len(rows)),
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    return StreamingResponse(body, media_type=MEDIA[query.format], headers=headers)
+
+
+@router.get("/filter/preview", summary="How many samples a filter keeps, and the first of them")
+def get_filter_preview(store: StoreDep, query: Annotated[FilterQuery, Query()]) -> FilterPreview:
+    choice, rows = query.choice(), filtered_rows(store, query)
+    values = store.store.quality.score_values(choice["by"])[rows] if choice["by"] in SCORES else np.zeros(0)
+    values = values[np.isfinite(values)]
+    return FilterPreview(
+        total=store.store.n_samples,
+        matching=int(store.store.quality.matching(choice["flags"], choice["require"]).sum()),
+        n_kept=len(rows),
+        cut=float(values.min()) if len(values) else None,
+        file=file_stem(store.store, **choice),
+        ids=[store.store.samples.sample_id(int(row)) for row in rows[:N_PREVIEW]],
+    )
+
+
+def filtered_rows(store: OpenStore, query: FilterQuery) -> Array:
+    """int64 [K], rising: rows that the filter keeps. Raises HTTP 422."""
+    if query.by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
+        raise HTTPException(422, f"{query.by} takes minutes for so many samples: use the command saevx filter.")
+    with in_query():
+        return kept_rows(store.store, **query.choice())
+
+
+@contextmanager
+def in_query() -> Iterator[None]:
+    """What the query asks in vain becomes HTTP 422."""
     try:
-        rows = kept_rows(store.store, by=by, keep=keep, flags=flag_names(flags))
-        lines = lines_of(store.store, rows, by, format)
+        yield
     except StoreUnreadable:
         raise
     except SaevxError as error:
         raise HTTPException(422, str(error)) from error
-    suffix = "jsonl" if format == "jsonl" else "txt"
-    headers = {
-        "X-Total-Count": str(store.store.n_samples),
-        "X-Kept-Count": str(len(rows)),
-        "Content-Disposition": f'attachment; filename="kept-{by}-{keep:g}.{suffix}"',
-    }
-    media_type = "application/x-ndjson" if format == "jsonl" else "text/plain; charset=utf-8"
-    return StreamingResponse(lines, media_type=media_type, headers=headers)
+
+
+@router.get("/flags/overlap", summary="How many samples have both of two flags")
+def get_overlap(
+    store: StoreDep,
+    flags: Annotated[
+        list[str], Query(max_length=50, description="NAME:THRESHOLD of flags whose threshold is another.")
+    ] = [],  # noqa: B006 - FastAPI copies it
+) -> FlagOverlap:
+    moved = {name.partition(":")[0]: name for name in flag_names(flags)}
+    with in_query():
+        for option in moved.values():
+            flag_and_limit(option)
+        options = [moved.get(name, name) for name in FLAGS]
+        counts = store.store.quality.overlap(options)
+        n_flagged = store.store.n_samples - int(store.store.quality.matching(options).sum())
+    return FlagOverlap(flags=options, counts=counts, n_flagged=n_flagged)

@@ -79,6 +79,8 @@ class SampleQuery(QueryModel):
     """Only samples above the threshold of this flag."""
     threshold: Annotated[float | None, Query(allow_inf_nan=False)] = None
     """Threshold to use instead of the flag's own."""
+    flags: str | None = None
+    """Only samples that have all of these flags: names, separated by commas; NAME:0.4 sets another threshold."""
     q: Words = None
     """Words in the text."""
     sort: SampleSort = "row"
@@ -90,7 +92,8 @@ class SampleQuery(QueryModel):
 
 @router.get("/samples", summary="List of samples", dependencies=[Cached])
 def get_samples(request: Request, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Page[Sample]:
-    page = store.store.samples.list(**query.model_dump())
+    flags = [name.strip() for name in (query.flags or "").split(",") if name.strip()]
+    page = store.store.samples.list(**{**query.model_dump(), "flags": flags})
     items = Links(request, store).all_images(page.items)
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 

@@ -30,6 +30,8 @@ class Chart:
     low: float
     high: float
     mark: float | None = None
+    counts: tuple[int, ...] = ()
+    """What each bar counts."""
 
     def place(self, value: float, *, log: bool = False) -> float:
         """Where a value stands on the axis, in the same units; the nearest end for one beyond it."""
@@ -66,7 +68,7 @@ def chart(
         split = mark is not None and (middle >= mark if over == "above" else middle < mark)
         title = f"{cuts[i]:.4g} to {cuts[i + 1]:.4g}: {count:,}"
         bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, split))
-    drawn = Chart(bars, cuts[0], cuts[-1])
+    drawn = Chart(bars, cuts[0], cuts[-1], counts=tuple(joined))
     return drawn if mark is None else replace(drawn, mark=drawn.place(mark, log=log))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -15,9 +16,12 @@ from backend.pages.cards import card, list_flags, list_scores
 from backend.pages.charts import chart
 from backend.params import Cursor, FormQuery
 from backend.schemas.common import FlagName, ScoreName
+from backend.schemas.quality import FilterPreview, FlagOverlap
 from backend.schemas.samples import Score
 from backend.stores import OpenStore
 from backend.templating import render_for
+from precompute.scoring.scores import FROM_LIKELIHOOD
+from precompute.store.schema import FLAGS
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -25,17 +29,28 @@ SUMS = {"cosine", "cosine-cooccurring", "cooccurring-l0"}
 """Scores that are sums over features, so that longer samples score higher (METHOD: scoring and ranking data)."""
 
 
+NOT_CALIBRATED = {
+    "random": "a control: .5 by construction",
+    "l0": "not tested: a mean over tokens, which exchanged captions keep",
+}
+"""Why a score has no AUROC, where it could not have one."""
+
+
 class QualityQuery(FormQuery):
-    """A flag with its threshold, and a filter."""
+    """A flag with its threshold, and what the export holds."""
 
     flag: FlagName | None = None
     threshold: Annotated[float | None, Query(allow_inf_nan=False)] = None
     by: ScoreName | None = None
-    """Score that the filter keeps the highest of."""
+    """Score that the export keeps the highest of; all pairs without one."""
     keep: Annotated[float, Query(gt=0, le=100)] = 50
-    """Per cent of the samples."""
+    """Per cent of the pairs that the flags leave."""
+    without: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012 - pydantic copies it
+    """Flags that the export leaves out."""
+    require: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012
+    """Flags that all pairs of the export have."""
     clean: bool = False
-    """Whether the filter also drops flagged samples."""
+    """Older addresses: leave out every flagged pair."""
     cursor: Cursor = None
 
 
@@ -43,22 +58,22 @@ class QualityQuery(FormQuery):
 def quality(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[QualityQuery, Query()]
 ) -> HTMLResponse:
-    """Flags and scores of the data, and a preview of a filter."""
-    flag, threshold, by, keep = query.flag, query.threshold, query.by, query.keep
+    """Flags and scores of the data, and what an export of them holds."""
     flags, scores = list_flags(open_store), list_scores(open_store)
-    chosen = next((one for one in flags if one.name == flag), None) if flag else flags[0]
-    score = next((one for one in scores if one.name == by), None) if by else headline(scores)
-    if chosen is None or score is None:
-        unknown = f"flag {flag!r}" if chosen is None else f"score {by!r}"
+    chosen = next((one for one in flags if one.name == query.flag), None) if query.flag else flags[0]
+    score = next((one for one in scores if one.name == query.by), None)
+    if chosen is None or (query.by and score is None):
+        unknown = f"flag {query.flag!r}" if chosen is None else f"score {query.by!r}"
         raise HTTPException(404, f"This store has no {unknown}.")
-    limit = chosen.threshold if threshold is None else threshold
+    limit = chosen.threshold if query.threshold is None else query.threshold
     name: Any = chosen.name
-    worst = SampleQuery(flag=name, threshold=limit, sort=name, order="desc", cursor=query.cursor, limit=24)
+    worst = SampleQuery(flag=name, threshold=limit, sort=name, order="desc", cursor=query.cursor, limit=12)
     flagged = samples_api.get_samples(request, open_store, worst)
-    moved = threshold is not None and threshold != chosen.threshold
-    over = f"{chosen.name}:{limit:.6g}" if moved else chosen.name
-    dropped = ["all", *([over] if moved else [])] if query.clean else []
-    selection = selected(open_store, score.name, keep, dropped)
+    moved = limit != chosen.threshold
+    option = f"{chosen.name}:{limit!r}" if moved else chosen.name
+    tray = export_tray(open_store, query, {chosen.name: option})
+    overlap = quality_api.get_overlap(open_store, [option] if moved else [])
+    counts = {one.partition(":")[0]: overlap.counts[i][i] for i, one in enumerate(overlap.flags)}
     return render_for(
         request,
         "quality.html",
@@ -66,9 +81,15 @@ def quality(
         open_store,
         section="/quality",
         flags=flags,
+        counts=counts,
+        n_flagged=overlap.n_flagged,
+        table=overlap_table(overlap),
+        titles={one.name: one.title for one in flags},
+        q_cursor=query.cursor,
         flag=chosen,
         threshold=limit,
         moved=moved,
+        option=option,
         chart=chart(chosen.histogram, mark=limit),
         flagged={
             "items": [flagged_card(request, open_store, one.sample_id, chosen.name) for one in flagged.items],
@@ -77,20 +98,80 @@ def quality(
         },
         scores=scores,
         by=score,
-        grows=score.name in SUMS,
-        keep=f"{keep:g}",
-        clean=query.clean,
-        n_kept=selection.n,
-        keep_chart=chart(score.histogram, mark=selection.cut),
-        keep_params={"by": score.name, "keep": f"{keep:g}", "flags": dropped},
-        clean_params={"by": "random", "keep": 100, "flags": over},
+        grows=score is not None and score.name in SUMS,
+        keep=f"{query.keep:g}",
+        without=tray.without,
+        require=query.require,
+        preview=tray.preview,
+        export=tray.params,
+        keep_chart=chart(score.histogram, mark=tray.preview.cut) if score else None,
+        best=[one for one in (headline(scores, False), headline(scores, True)) if one],
+        no_sae=FROM_LIKELIHOOD,
+        not_calibrated=NOT_CALIBRATED,
     )
 
 
-def headline(scores: list[Score]) -> Score:
-    """The score to show first: the one with the best calibration on this data, otherwise the first of the list."""
-    known = [one for one in scores if one.auroc is not None]
-    return max(known, key=lambda one: one.auroc.value if one.auroc else 0.0) if known else scores[0]
+class Cell(NamedTuple):
+    """Pairs with both of two flags."""
+
+    n: int
+    share: float
+    """Of those with the rarer flag."""
+    level: int
+    """1–4 by the share; 0 for a flag with itself, and where there is no such pair."""
+    flags: str
+    """Both, as `GET /samples` takes them."""
+
+
+class OverlapRow(NamedTuple):
+    """A flag of the matrix."""
+
+    name: str
+    cells: list[Cell]
+
+
+def overlap_table(overlap: FlagOverlap) -> list[OverlapRow]:
+    """The matrix of the flags that any pair has."""
+    n = overlap.counts
+    shown = [i for i in range(len(n)) if n[i][i]]
+    rows = []
+    for i in shown:
+        cells = []
+        for j in shown:
+            share = n[i][j] / min(n[i][i], n[j][j])
+            both = overlap.flags[i] if i == j else f"{overlap.flags[i]},{overlap.flags[j]}"
+            cells.append(Cell(n[i][j], share, 0 if i == j else math.ceil(4 * share), both))
+        rows.append(OverlapRow(overlap.flags[i].partition(":")[0], cells))
+    return rows
+
+
+class Tray(NamedTuple):
+    """What the export holds."""
+
+    without: list[str]
+    preview: FilterPreview
+    params: dict[str, Any]
+    """Of `GET /filter`."""
+
+
+def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, str]) -> Tray:
+    """What the export holds.
+
+    Args:
+        options: NAME:THRESHOLD of flags with another threshold, by name.
+    """
+    without = list(FLAGS) if query.clean else query.without
+    params: dict[str, Any] = {"by": query.by, "keep": query.keep if query.by else None} | {
+        key: [options.get(name, name) for name in names]
+        for key, names in (("flags", without), ("require", query.require))
+    }
+    return Tray(without, quality_api.get_filter_preview(open_store, quality_api.FilterQuery(**params)), params)
+
+
+def headline(scores: list[Score], alone: bool) -> Score | None:
+    """The score with the best calibration: of those from the SAE, or of those that need none (`alone`)."""
+    known = [one for one in scores if one.auroc and (one.name in FROM_LIKELIHOOD) == alone]
+    return max(known, key=lambda one: one.auroc.value if one.auroc else 0.0) if known else None
 
 
 def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
@@ -98,19 +179,3 @@ def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: 
     sample = samples_api.get_sample(request, open_store, sample_id, 1)
     reasons = [hit.reason.text for hit in sample.flags if hit.name == flag and hit.reason]
     return card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else "")
-
-
-class Selection(NamedTuple):
-    """The samples that a filter keeps."""
-
-    n: int
-    cut: float | None
-    """Smallest score among the kept samples."""
-
-
-def selected(open_store: OpenStore, by: str, keep: float, flags: list[str]) -> Selection:
-    """How many samples `GET /filter` would stream, and the score at the cut."""
-    store_quality = open_store.store.quality
-    rows = store_quality.best_rows(by=by, keep=keep, flags=quality_api.flag_names(flags))
-    values = store_quality.score_values(by)[rows]
-    return Selection(len(rows), float(values.min()) if len(rows) else None)

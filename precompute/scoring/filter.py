@@ -26,12 +26,14 @@ Format = Literal["ids", "jsonl"]
 _CHUNK = 500
 
 
-def kept_rows(store: Store, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
+def kept_rows(
+    store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = ()
+) -> Array:
     """`best_rows`, also by the names of `SELECTIONS`, which look at the whole set: int64 [K], rising."""
     if by not in s.SELECTIONS:
-        return store.quality.best_rows(by=by, keep=keep, flags=flags)
+        return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require)
     check_keep(keep)
-    rows = np.flatnonzero(store.quality.unmarked(flags))
+    rows = np.flatnonzero(store.quality.matching(flags, require))
     chosen: Array = rows[representative(store.search.vectors_of(rows), n_kept(len(rows), keep))]
     return chosen
 
@@ -51,7 +53,7 @@ def filter_store(
     return lines_of(store, kept_rows(store, by=by, keep=keep, flags=flags), by, format)
 
 
-def lines_of(store: Store, rows: Array, by: str, format: Format) -> Iterator[str]:
+def lines_of(store: Store, rows: Array, by: str | None, format: Format) -> Iterator[str]:
     """Lines of these rows. Raises SaevxError where an id has a line break and `format` is ids."""
     if format == "ids":
         broken = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
@@ -64,18 +66,28 @@ def _broken(sample_id: str) -> str:
     return f"The id {sample_id!r} has a line break, so one id a line cannot be read back: choose format jsonl."
 
 
-def _lines(store: Store, rows: Array, by: str, format: Format) -> Iterator[str]:
+def _lines(store: Store, rows: Array, by: str | None, format: Format) -> Iterator[str]:
+    for items in items_of(store, rows, by):
+        for item in items:
+            if format == "ids":
+                yield f"{item['id']}\n"
+            else:
+                score = {by: item[by]} if by in item else {}
+                line = {"id": item["id"], "text": item["text"], **item["fields"], **score}
+                yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def items_of(store: Store, rows: Array, by: str | None) -> Iterator[list[dict[str, Any]]]:
+    """These rows, 500 at a time: `id`, `text`, the row's other `fields`, and the score under its name, if it is one."""
     c = s.samples.c
-    score = [c[s.score_column(by)].label("score")] if by in s.SCORES else []
+    score = [] if by is None or by not in s.SCORES else [c[s.score_column(by)].label("score")]
     columns = [c.row, c.sample_id, c.text, c.extra, *score]
     for start in range(0, len(rows), _CHUNK):
         chunk = [int(row) for row in rows[start : start + _CHUNK]]
-        for r in fetch(store.engine, select(*columns).where(c.row.in_(chunk)).order_by(c.row)):
-            if format == "ids":
-                yield f"{r.sample_id}\n"
-            else:
-                item = {"id": r.sample_id, "text": r.text, **r.extra, **({by: r.score} if score else {})}
-                yield json.dumps(item, ensure_ascii=False) + "\n"
+        yield [
+            {"id": r.sample_id, "text": r.text, "fields": r.extra, **({str(by): r.score} if score else {})}
+            for r in fetch(store.engine, select(*columns).where(c.row.in_(chunk)).order_by(c.row))
+        ]
 
 
 def filter_file(

@@ -27,6 +27,7 @@ class Quality:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._score_values: dict[str, Array] = {}
+        self._flagged: dict[str, Array] = {}
 
     @cached_property
     def scores(self) -> list[Item]:
@@ -101,30 +102,58 @@ class Quality:
             self._score_values[name] = np.fromiter(values, np.float64, self._core.n_samples)
         return self._score_values[name]
 
-    def best_rows(self, *, by: str, keep: float, flags: Sequence[str] = ()) -> Array:
+    def best_rows(
+        self, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = ()
+    ) -> Array:
         """int64 [K], rising: rows of the `keep` percent with the highest score, of the samples that none of `flags`
-        marks. Ties, missing scores and the rounding are those of `best`.
+        marks and all of `require` do. Ties, missing scores and the rounding are those of `best`.
 
         Args:
+            by: a score; None takes all of these samples.
             keep: percent, 0–100.
             flags: names of flags; `name:value` takes another threshold than the stored one.
+            require: likewise.
 
         Raises:
-            SaevxError: unknown score or flag, percentage out of range, or a score this store has not computed.
+            SaevxError: unknown score or flag, percentage out of range, a score this store has not computed, or a part
+                without a score to rank by.
         """
         check_keep(keep)
+        allowed = self.matching(flags, require)
+        if by is None:
+            if keep != 100:
+                raise SaevxError(f"To keep {keep:g} % of the pairs, name a score that ranks them (by).")
+            return np.flatnonzero(allowed)
         score = self.score_values(by)
         if np.isnan(score).all():
             raise SaevxError(f"This store has no {by!r} score: run `saevx precompute` with it, or choose another.")
-        return best(score, self.unmarked(flags), keep)
+        return best(score, allowed, keep)
 
-    def unmarked(self, flags: Sequence[str]) -> Array:
-        """bool [N]: the samples that none of these flags marks, each NAME or NAME:THRESHOLD."""
+    def matching(self, flags: Sequence[str], require: Sequence[str] = ()) -> Array:
+        """bool [N]: the samples that none of `flags` marks and all of `require` do, each NAME or NAME:THRESHOLD."""
         allowed = np.ones(self._core.n_samples, dtype=bool)
         for option in flags:
-            query = select(s.samples.c.row).where(self.exceeds(*flag_and_limit(option)))
-            allowed[np.fromiter(scalars(self._core.engine, query), np.int64)] = False
+            allowed &= ~self.flagged(option)
+        for option in require:
+            allowed &= self.flagged(option)
         return allowed
+
+    def flagged(self, option: str) -> Array:
+        """bool [N]: the samples that a flag marks, NAME or NAME:THRESHOLD; those of stored thresholds are read once."""
+        if option not in self._flagged:
+            query = select(s.samples.c.row).where(self.exceeds(*flag_and_limit(option)))
+            marked = np.zeros(self._core.n_samples, dtype=bool)
+            marked[np.fromiter(scalars(self._core.engine, query), np.int64)] = True
+            if ":" in option:
+                return marked
+            self._flagged[option] = marked
+        return self._flagged[option]
+
+    def overlap(self, options: Sequence[str]) -> list[list[int]]:
+        """How many samples have both of two flags, for each pair of these: NAME or NAME:THRESHOLD; on the diagonal, how
+        many have the one."""
+        marked = [self.flagged(option) for option in options]
+        return [[int(np.count_nonzero(one & other)) for other in marked] for one in marked]
 
     def score_median(self, name: str) -> float:
         """The median of a score over all samples, NaN where no sample has the score."""

@@ -16,7 +16,7 @@ from precompute.store.core import NAMED, Core, Vocabulary
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.features import Features
 from precompute.store.opening import IMAGES
-from precompute.store.quality import Quality
+from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.sql import (
     KeysetList,
     Page,
@@ -44,6 +44,8 @@ class SampleFilters(TypedDict, total=False):
     """Only samples whose score of this flag exceeds its threshold."""
     threshold: float | None
     """In place of the flag's own."""
+    flags: Sequence[str] | None
+    """Flags that a sample must all have, each NAME or NAME:THRESHOLD."""
     q: str | None
     """Words of the caption."""
     ids: Iterable[str] | None
@@ -91,13 +93,17 @@ class Samples:
             total = known["count"]
             limit_of_flag = known["threshold"] if threshold is None else threshold
             where.append(self._quality.exceeds(flag, limit_of_flag))
+        together = list(filters.get("flags") or ())
+        where += [self._quality.exceeds(*flag_and_limit(option)) for option in together]
         names = None if ids is None else [str(i) for i in ids]
         if names is not None:
             where.append(c.sample_id.in_(names))
         if has_q := bool(q and q.strip()):
             where.append(has_words(c.row, "sample_fts", str(q)))
-        total_is_known = threshold is None and ids is None and not has_q
-        tag = core.list_tag("samples", sort=sort, order=order, flag=flag, over=limit_of_flag, q=q, ids=names)
+        total_is_known = threshold is None and ids is None and not has_q and not together
+        tag = core.list_tag(
+            "samples", sort=sort, order=order, flag=flag, over=limit_of_flag, q=q, ids=names, flags=together
+        )
         listed = KeysetList(
             select(s.samples), _sort_column(sort), c.row, where, tag, core.n_samples, total if total_is_known else None
         )

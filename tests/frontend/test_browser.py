@@ -182,20 +182,6 @@ def test_bands_are_chosen_on_the_histogram_and_switches_are_kept(context: Browse
     expect(page.locator("html")).to_have_class("js no-heat spotlight")
 
 
-def test_the_threshold_is_dragged(context: BrowserContext) -> None:
-    page = context.new_page()
-    page.goto("/quality?flag=mismatch")
-    before = page.get_by_test_id("flagged-count").inner_text()
-    area = page.locator("[data-drag]").bounding_box()
-    assert area
-    page.mouse.move(area["x"] + area["width"] * 0.8, area["y"] + 30)
-    page.mouse.down()
-    page.mouse.move(area["x"] + area["width"] * 0.05, area["y"] + 30, steps=4)
-    page.mouse.up()
-    expect(page).to_have_url(re.compile("threshold="))
-    expect(page.get_by_test_id("flagged-count")).not_to_have_text(before)
-
-
 def test_the_theme_is_kept(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/")

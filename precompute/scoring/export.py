@@ -1,0 +1,116 @@
+"""Rows of a filtered set as a table, CSV or Parquet, made while it is sent; and the name of its file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from precompute.scoring.filter import items_of
+from precompute.store.quality import flag_and_limit
+from precompute.store.reader import Store
+from precompute.store.schema import FLAGS, SCORES
+from precompute.store.sql import fetch_plain
+from precompute.utils.types import Array
+
+MAX_NAMED = 3
+"""Flags that a file's name lists; of more it says how many."""
+
+
+def columns_of(store: Store, by: str | None) -> list[str]:
+    """`id`, `text`, the fields that any row of the data has, by name, and the score."""
+    fields = fetch_plain(store.engine, "SELECT DISTINCT j.key FROM samples, json_each(samples.extra) j ORDER BY 1")
+    others = [name for (name,) in fields if name not in ("id", "text", by)]
+    return ["id", "text", *others, *([by] if by in SCORES else [])]
+
+
+def rows_in(store: Store, rows: Array, by: str | None, columns: list[str]) -> Iterator[list[list[Any]]]:
+    """Lists of rows in the order of `columns`; a field that is no text is written as JSON."""
+    for items in items_of(store, rows, by):
+        yield [[_cell(item, name) for name in columns] for item in items]
+
+
+def _cell(item: dict[str, Any], name: str) -> Any:
+    if name in item and name != "fields":
+        return item[name]
+    value = item["fields"].get(name)
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def csv_of(store: Store, rows: Array, by: str | None) -> Iterator[str]:
+    """The table as CSV, a chunk at a time."""
+    columns, text = columns_of(store, by), io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for chunk in rows_in(store, rows, by, columns):
+        writer.writerows(chunk)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()  # of no rows, the header
+
+
+class _Sent(io.RawIOBase):
+    """A file that is sent while it is written."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.parts.append(bytes(data))
+        self.length += len(self.parts[-1])
+        return len(self.parts[-1])
+
+    def tell(self) -> int:
+        return self.length
+
+    def take(self) -> bytes:
+        """What was written since the last call."""
+        data, self.parts = b"".join(self.parts), []
+        return data
+
+
+def parquet_of(store: Store, rows: Array, by: str | None) -> Iterator[bytes]:
+    """The table as Parquet, a row group a chunk; the score is a number, all else text."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = columns_of(store, by)
+    schema = pa.schema([(name, pa.float64() if name == by else pa.string()) for name in columns])
+    file = _Sent()
+    with parquet.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
+        for chunk in rows_in(store, rows, by, columns):
+            columns_of_chunk = zip(zip(*chunk, strict=True), schema.types, strict=True)
+            arrays = [pa.array(values, kind) for values, kind in columns_of_chunk]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            yield file.take()
+    yield file.take()
+
+
+def file_stem(
+    store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = ()
+) -> str:
+    """What the set is, as a file's name without its ending: `demo-not-mismatch-0.991`, `demo-pooled-cosine-50`."""
+    parts = [re.sub(r"[^\w.-]+", "-", str(store.manifest["name"]), flags=re.ASCII).strip("-.") or "store"]
+    parts += _flags_in_words(store, require)
+    if flags:
+        parts += ["not", *_flags_in_words(store, flags)]
+    if by is not None:
+        parts += [by, f"{keep:g}"]
+    return "-".join(parts)
+
+
+def _flags_in_words(store: Store, options: Sequence[str]) -> list[str]:
+    if set(options) == set(FLAGS):
+        return ["flagged"]
+    if len(options) > MAX_NAMED:
+        return [f"{len(options)}-flags"]
+    named = [flag_and_limit(option) for option in options]
+    return [f"{name}-{store.quality.flag(name)['threshold'] if limit is None else limit:.3g}" for name, limit in named]

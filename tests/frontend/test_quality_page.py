@@ -1,0 +1,121 @@
+"""The quality page in Chromium: counts while one drags, the matrix of flags, and what the export holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+QUALITY = "/quality?flag=mismatch"
+
+
+def drag(page: Page, to: float) -> None:
+    """The handle of the threshold to a share of the histogram; the button stays down."""
+    area, handle = page.locator("[data-drag]"), page.get_by_test_id("handle")
+    box = area.bounding_box()
+    assert box
+    low, high, value = (float(handle.get_attribute(name) or 0) for name in ("min", "max", "value"))
+    at = box["x"] + box["width"] * min(1, max(0, (value - low) / (high - low)))
+    page.mouse.move(at, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * to, box["y"] + box["height"] / 2, steps=5)
+
+
+def number(text: str) -> int:
+    return int(re.sub(r"\D", "", text))
+
+
+def ids_of(page: Page, testid: str) -> list[str]:
+    with page.expect_download() as started:
+        page.get_by_test_id(testid).click()
+    return [json.loads(line)["id"] for line in started.value.path().read_text().splitlines()]
+
+
+def test_a_dragged_threshold_counts_at_once_and_exports_what_it_says(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(QUALITY)
+    count, export = page.get_by_test_id("flagged-count"), page.get_by_test_id("export-flag")
+    before, address = number(count.inner_text()), page.url
+    drag(page, 0.4)
+    expect(count).to_have_text(re.compile("^≈"))  # the button is still down
+    during = number(count.inner_text())
+    assert during > before and page.url == address
+    assert export.get_attribute("aria-disabled") == "true" and export.get_attribute("href") is None
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("threshold="))
+    expect(count).not_to_have_text(re.compile("≈"))
+    exact = number(count.inner_text())
+    assert abs(exact - during) <= 5  # about a bar of the histogram
+    threshold = page.get_by_test_id("threshold").input_value()
+    reply = page.request.get(f"/api/v1/samples?flag=mismatch&threshold={threshold}&limit=200").json()
+    assert reply["total"] == exact
+    flagged = {one["sample_id"] for one in reply["items"]}
+    rest = ids_of(page, "export-flag")
+    assert not flagged & set(rest) and len(rest) + len(flagged) == 80
+    # The same threshold stands in the matrix, and its cells open the pairs of both flags.
+    cell = page.get_by_test_id("overlap-table").locator("tbody tr").first.locator("td a").nth(1)
+    n = number(cell.inner_text())
+    cell.click()
+    expect(page).to_have_url(re.compile(r"/samples\?flags=mismatch%3A"))
+    assert page.request.get("/api/v1/samples" + page.url[page.url.index("?") :]).json()["total"] == n
+
+
+def test_a_handle_put_back_gives_the_exports_back(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(QUALITY)
+    handle = page.get_by_test_id("handle")
+    handle.evaluate(
+        "e => { e.focus(); const v = e.value; for (const to of [e.min, v]) "
+        "{ e.value = to; e.dispatchEvent(new Event('input', {bubbles: true})); } }"
+    )
+    assert page.get_by_test_id("export-flag").get_attribute("href")
+
+
+def test_the_export_holds_exactly_what_the_tray_counts(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/quality")
+    page.get_by_test_id("without-mismatch").check()
+    expect(page).to_have_url(re.compile("without=mismatch"))
+    page.get_by_test_id("by").select_option("pooled-cosine")
+    expect(page.get_by_test_id("file-name")).to_have_text(re.compile(r"^synthetic-not-mismatch-[\d.]+-pooled-cosine-50\.jsonl$"))
+    slider, total = page.get_by_test_id("keep"), page.get_by_test_id("kept")
+    matching = int(slider.get_attribute("data-matching") or 0)
+    slider.evaluate("e => { e.focus(); e.value = 30; e.dispatchEvent(new Event('input', {bubbles: true})); }")
+    expect(total).to_have_text(str(int(matching * 0.3 + 0.5)))  # before the server has answered
+    assert page.get_by_test_id("export-csv").get_attribute("aria-disabled") == "true"
+    slider.evaluate("e => e.dispatchEvent(new Event('change', {bubbles: true}))")
+    expect(page).to_have_url(re.compile("keep=30"))
+    expect(page.get_by_test_id("export-csv")).not_to_have_attribute("aria-disabled", "true")
+    ids = ids_of(page, "export-keep")
+    assert len(ids) == number(total.inner_text()) == int(matching * 0.3 + 0.5)
+    shown = page.get_by_test_id("preview").locator("a").all_inner_texts()
+    assert shown == ids[: len(shown)]
+    page.get_by_test_id("require-mismatch").check()  # a flag is left out or required
+    expect(page).to_have_url(re.compile("require=mismatch"))
+    assert "without" not in page.url
+    page.go_back()
+    expect(page.get_by_test_id("without-mismatch")).to_be_checked()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_tap_on_the_histogram_moves_nothing_and_nothing_is_too_wide(
+    browser: Browser, base_url: str, width: int
+) -> None:
+    context = browser.new_context(base_url=base_url, viewport={"width": width, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto(QUALITY)
+    area = page.locator("[data-drag]")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box
+    page.touchscreen.tap(box["x"] + box["width"] * 0.2, box["y"] + 40)
+    page.wait_for_timeout(200)
+    assert "threshold" not in page.url and "≈" not in page.get_by_test_id("flagged-count").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
