@@ -29,6 +29,7 @@ from backend.api import (
     stores,
 )
 from backend.api import map as map_api
+from backend.api.sample import explained
 from backend.deps import VERSION
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
@@ -60,8 +61,8 @@ MODULES = ("htm",)
 """Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
-    stores, controls, rejected, sae, feature_table, features, families, map_api, samples, quality, cooccurrence,
-    images, search, steer,
+    stores, controls, rejected, sae, feature_table, features, families, map_api, explained, samples, quality,
+    cooccurrence, images, search, steer,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, samples_page, sample_page, map_page, search_page, cooccurrence_page,

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 from urllib.parse import quote, unquote, urlencode
 
-from fastapi import HTTPException, Path, Query, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 from pydantic import AfterValidator
 
 from backend.stores import OpenStore, State
 from precompute.errors import SaevxError
 from precompute.store.opening import StoreUnreadable
 
-PARTS = ("activations", "features", "image")
+PARTS = ("activations", "features", "image", "nearest", "why")
 """Last parts of the addresses below the address of a sample."""
 MAX_PLAIN_LENGTH = 500
 """Characters of an id that stands in the path unchanged."""
@@ -132,3 +134,39 @@ def check_sample(store: OpenStore, sample_id: str) -> int:
         raise
     except SaevxError as error:
         raise HTTPException(404, str(error)) from error
+
+
+def add_sample_route(
+    router: APIRouter, part: str, summary: str, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Serve an endpoint about one sample at two addresses, `/samples/{sample_id}` and `/sample?id=…`, each followed by
+    `part`. The endpoint's parameter `sample_id` is the id."""
+
+    def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        router.get(f"/samples/{{sample_id:path}}{part}", summary=summary, **options)(endpoint)
+        router.get(f"/sample{part}", summary=f"{summary}, by query parameter", **options)(with_query_id(endpoint))
+        return endpoint
+
+    return add
+
+
+def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The same endpoint with the sample's id as the query parameter `id` instead of in the path."""
+    hints = get_type_hints(endpoint, include_extras=True) | {"sample_id": InQuery}
+    signature = inspect.signature(endpoint)
+    parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
+
+    if inspect.iscoroutinefunction(endpoint):
+
+        @wraps(endpoint)
+        async def by_id(**arguments: Any) -> Any:
+            return await endpoint(**arguments)
+    else:
+
+        @wraps(endpoint)
+        def by_id(**arguments: Any) -> Any:
+            return endpoint(**arguments)
+
+    by_id.__name__ += "_by_id"
+    by_id.__signature__ = signature.replace(parameters=parameters, return_annotation=hints["return"])  # type: ignore[attr-defined]
+    return by_id

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
 
 from backend.deps import Cached, StateDep, StoreDep
-from backend.links import InPath, InQuery, Links, check_feature, check_sample
+from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
@@ -38,38 +36,7 @@ ADVICE = "check the store with `saevx verify`"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
-def at_sample(part: str, summary: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Serve an endpoint about one sample at two addresses, `/samples/{sample_id}` and `/sample?id=…`, each followed by
-    `part`. The endpoint's parameter `sample_id` is the id."""
-
-    def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-        router.get(f"/samples/{{sample_id:path}}{part}", summary=summary, **options)(endpoint)
-        router.get(f"/sample{part}", summary=f"{summary}, by query parameter", **options)(with_query_id(endpoint))
-        return endpoint
-
-    return add
-
-
-def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The same endpoint with the sample's id as the query parameter `id` instead of in the path."""
-    hints = get_type_hints(endpoint, include_extras=True) | {"sample_id": InQuery}
-    signature = inspect.signature(endpoint)
-    parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
-
-    if inspect.iscoroutinefunction(endpoint):
-
-        @wraps(endpoint)
-        async def by_id(**arguments: Any) -> Any:
-            return await endpoint(**arguments)
-    else:
-
-        @wraps(endpoint)
-        def by_id(**arguments: Any) -> Any:
-            return endpoint(**arguments)
-
-    by_id.__name__ += "_by_id"
-    by_id.__signature__ = signature.replace(parameters=parameters, return_annotation=hints["return"])  # type: ignore[attr-defined]
-    return by_id
+at_sample = partial(add_sample_route, router)
 
 
 class SampleQuery(QueryModel):

@@ -158,6 +158,64 @@ class FeaturesHere(Model):
     """Whether the live model computed these activations, because the store does not hold them."""
 
 
+class ScorePart(FeatureRef):
+    """What a feature does to a score of a sample."""
+
+    verdict: Verdict | None = None
+    part: float
+    """Its part of the score: the parts of all features add up to it."""
+    effect: float
+    """The score minus the score without the feature: above 0 where it raises the score."""
+    activation_text: float | None = None
+    """Largest on the sample's text; null where it is not active."""
+    activation_image: float | None = None
+
+
+class WhyScore(Model):
+    """The features that raise a score of a sample and those that lower it, each with most effect first."""
+
+    sample_id: str
+    score: ScoreName
+    value: float | None
+    """The stored score."""
+    is_sum: bool
+    """Whether the score is a sum over features, so that `effect` is `part`; otherwise a mean or a ratio."""
+    n_features: int
+    """Features active in the sample."""
+    n_raising: int
+    n_lowering: int
+    raising: list[ScorePart]
+    lowering: list[ScorePart]
+    recomputed: bool = False
+    """Whether the live model computed the activations, because the store does not hold them."""
+
+
+class NearSample(Model):
+    """A sample near another one."""
+
+    sample_id: str
+    row: int
+    text: str
+    images: list[ImageRef]
+    cosine: float
+    """Of the two sample vectors of that modality."""
+    flags: list[str]
+    caption_fit: float | None = None
+    """Cosine of its caption's features and the image of the sample that was asked for; null without either."""
+    shared: list[SampleFeature]
+    """Features of both samples, those that weigh most in both first, with the activation here."""
+
+
+class NearSamples(Model):
+    """The samples whose vector of one modality is nearest to that of a sample."""
+
+    sample_id: str
+    modality: Literal["text", "image"]
+    own_fit: float | None = None
+    """As `caption_fit`, of the sample's own caption."""
+    items: list[NearSample]
+
+
 class Score(Model):
     """A score with its distribution over the store."""
 

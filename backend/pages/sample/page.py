@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -15,12 +15,12 @@ from backend.api.samples import PlaceQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
-from backend.pages.cards import list_scores
 from backend.pages.heat import SideScale, patch_path, tops
 from backend.pages.sample.marks import MAX_CHOSEN, ImageMarks, Tops, caption_tokens, image_marks, short_name
+from backend.pages.sample.panels import fitting_caption, near_panel, score_rows, why_panel
 from backend.pages.text import visible
 from backend.params import FormQuery, parse_numbers
-from backend.schemas.common import Patch
+from backend.schemas.common import Patch, ScoreName
 from backend.schemas.samples import Activations, FeaturesHere, SampleDetail
 from backend.stores import OpenStore, State
 from backend.templating import address, render_for
@@ -50,6 +50,10 @@ class SampleView(FormQuery):
     row: int | None = None
     col: int | None = None
     scale: SideScale | None = None
+    why: ScoreName | None = None
+    """Score whose features are listed."""
+    near: Literal["text", "image"] | None = None
+    """What the nearest samples are near by."""
 
     def chosen(self) -> list[int]:
         """The numbers of the features in the order of their hues."""
@@ -111,6 +115,7 @@ def draw_page(
     here = None
     if reason is None and where:
         here = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), computed)
+    near = near_panel(request, open_store, detail, query.near)
     scales = [tops(feature, query.scale) for feature in active.features]
     return render_for(
         request,
@@ -136,6 +141,9 @@ def draw_page(
         scale=query.scale,
         tops=scales[0] if len(scales) == 1 else None,
         scores=score_rows(open_store, detail),
+        why=why_panel(open_store, sample_id, query.why, computed) if query.why and reason is None else None,
+        near=near,
+        fitting=fitting_caption(detail, near),
         flagged=detail.flags,
         extra=detail.extra,
     )
@@ -169,15 +177,6 @@ def silent(active: Activations) -> list[str]:
 def failing_words(detail: SampleDetail) -> list[str]:
     """Texts of the tokens that the reasons of the sample's flags name."""
     return [token for flag in detail.flags if flag.reason for token in flag.reason.tokens]
-
-
-def score_rows(open_store: OpenStore, detail: SampleDetail) -> list[dict[str, Any]]:
-    """The sample's scores as sample.html shows them."""
-    descriptions = {score.name: score.description for score in list_scores(open_store)}
-    return [
-        {"name": n, "value": v, "rank": detail.score_ranks.get(n), "description": descriptions.get(n, "")}
-        for n, v in detail.scores.items()
-    ]
 
 
 def here_title(here: FeaturesHere) -> str:

@@ -1,0 +1,1 @@
+"""One sample: why its scores are what they are, and which others are near."""

@@ -1,0 +1,84 @@
+"""Why a sample has its scores, and the samples nearest to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+
+from backend.api.samples import NO_EVENTS
+from backend.deps import Cached, StateDep, StoreDep
+from backend.links import InPath, Links, add_sample_route, check_sample
+from backend.live.recompute import with_events
+from backend.replies import as_json
+from backend.schemas.common import ScoreName
+from backend.schemas.samples import NearSamples, WhyScore
+from backend.stores import OpenStore
+from precompute.errors import SaevxError
+from precompute.scoring.why import why
+from precompute.store.events import EventsNotStored, SampleEvents
+from precompute.store.opening import StoreUnreadable
+
+router = APIRouter(tags=["samples"])
+at_sample = partial(add_sample_route, router)
+
+Modality = Literal["text", "image"]
+
+
+@dataclass(frozen=True)
+class WhyQuery:
+    """A score, and how much of its reasons."""
+
+    score: Annotated[ScoreName, Query(description="A score that is made of features.")] = "pooled-cosine"
+    limit: Annotated[int, Query(ge=1, le=500, description="Features of each list.")] = 12
+
+
+@at_sample(
+    "/why",
+    "Which features raise and lower a score of a sample",
+    dependencies=[Cached],
+    response_model=WhyScore,
+    responses=NO_EVENTS,
+)
+async def get_why(
+    request: Request,
+    response: Response,
+    state: StateDep,
+    store: StoreDep,
+    sample_id: InPath,
+    query: Annotated[WhyQuery, Depends()],
+) -> Response:
+    def answer(computed: SampleEvents | None) -> Response:
+        return as_json(why_score(store, sample_id, query.score, query.limit, computed), response)
+
+    return await with_events(state.live, store, sample_id, request, answer)
+
+
+def why_score(
+    store: OpenStore, sample_id: str, score: ScoreName, limit: int, computed: SampleEvents | None = None
+) -> WhyScore:
+    """Raises EventsNotStored if the events are not in the store or `computed`."""
+    row = check_sample(store, sample_id)
+    try:
+        item: dict[str, Any] = why(store.store, row, score, limit, computed or store.recomputed.missing_events(row))
+    except (StoreUnreadable, EventsNotStored):
+        raise
+    except SaevxError as error:
+        raise HTTPException(422, str(error)) from error
+    return WhyScore.model_validate({"sample_id": sample_id, **item})
+
+
+@at_sample("/nearest", "The samples nearest to a sample", dependencies=[Cached])
+def get_nearest(
+    request: Request,
+    store: StoreDep,
+    sample_id: InPath,
+    modality: Annotated[Modality, Query(description="Compare images, or compare texts.")] = "image",
+    limit: Annotated[int, Query(ge=1, le=100)] = 12,
+) -> NearSamples:
+    row = check_sample(store, sample_id)
+    result = store.store.nearest.of(row, modality, limit)
+    items = Links(request, store).all_images(result.pop("items"))
+    return NearSamples.model_validate({"sample_id": sample_id, "modality": modality, **result, "items": items})

@@ -1,0 +1,104 @@
+"""The panels of a sample's page that are asked for: why a score is what it is, and the samples nearest to it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from fastapi import Request
+
+from backend.api.sample.explained import get_nearest, why_score
+from backend.pages.cards import CARD, list_scores
+from backend.schemas.samples import NearSamples, SampleDetail, ScorePart, WhyScore
+from backend.stores import OpenStore
+from precompute.scoring.why import EXPLAINED
+from precompute.store.events import SampleEvents
+from precompute.store.schema import FLAGS
+
+N_EFFECTS = 40
+N_NEAR = 12
+QUICK = 50_000
+"""Samples of a store whose page lists the nearest ones without being asked: more would take longer than the page."""
+AGAINST_IMAGE = {"mismatch", "unsupported"}
+"""Flags that another caption may explain."""
+
+
+class Effect(NamedTuple):
+    """What a feature does to a score, and the length of its bar, 0 to 1."""
+
+    feature: ScorePart
+    figure: str
+    share: float
+
+
+class Why(NamedTuple):
+    """A score with the features behind it."""
+
+    score: WhyScore
+    description: str
+    raising: list[Effect]
+    lowering: list[Effect]
+
+
+def why_panel(open_store: OpenStore, sample_id: str, name: Any, computed: SampleEvents | None) -> Why:
+    """Raises EventsNotStored if the events are not in the store or `computed`."""
+    answer = why_score(open_store, sample_id, name, N_EFFECTS, computed)
+    largest = max((abs(one.effect) for one in (*answer.raising, *answer.lowering)), default=0.0) or 1.0
+    digits = max(0, 2 - math.floor(math.log10(largest)))
+    sides = [
+        [Effect(one, f"{one.effect:+.{digits}f}".replace("-", "−"), abs(one.effect) / largest) for one in side]
+        for side in (answer.raising, answer.lowering)
+    ]
+    description = next(one.description for one in list_scores(open_store) if one.name == name)
+    return Why(answer, description, *sides)
+
+
+def score_rows(open_store: OpenStore, detail: SampleDetail) -> list[dict[str, Any]]:
+    """The sample's scores as sample.html shows them."""
+    descriptions = {score.name: score.description for score in list_scores(open_store)}
+    return [
+        {
+            "name": name, "value": value, "rank": detail.score_ranks.get(name),
+            "description": descriptions.get(name, ""), "explained": name in EXPLAINED and value is not None,
+        }
+        for name, value in detail.scores.items()
+    ]  # fmt: skip
+
+
+class Near(NamedTuple):
+    """The nearest samples as cards."""
+
+    modality: str
+    cards: list[dict[str, Any]]
+    answer: NearSamples
+
+
+def near_panel(
+    request: Request, open_store: OpenStore, detail: SampleDetail, modality: Literal["text", "image"] | None
+) -> Near | None:
+    """None if the store is large and nothing was asked for."""
+    if modality is None and open_store.store.n_samples > QUICK:
+        return None
+    side = modality or ("image" if detail.images else "text")
+    answer = get_nearest(request, open_store, detail.sample_id, side, N_NEAR)
+    cards = [
+        {
+            "sample_id": one.sample_id, "text": one.text, "url": one.images[0].url + CARD if one.images else None,
+            "value": one.cosine, "flags": [FLAGS[name][0] for name in one.flags], "reason": "", "shared": one.shared,
+        }
+        for one in answer.items
+    ]  # fmt: skip
+    return Near(side, cards, answer)
+
+
+def fitting_caption(detail: SampleDetail, near: Near | None) -> dict[str, Any] | None:
+    """Of the captions of the nearest images the one that fits this image best, where a flag says that the own caption
+    does not and it fits less."""
+    if near is None or near.modality != "image" or not AGAINST_IMAGE & {flag.name for flag in detail.flags}:
+        return None
+    fits = [one for one in near.answer.items if one.caption_fit is not None and not AGAINST_IMAGE & set(one.flags)]
+    best = max(fits, key=lambda one: one.caption_fit or 0.0, default=None)
+    own = near.answer.own_fit or 0.0
+    if best is None or (best.caption_fit or 0.0) <= own:
+        return None
+    return {"sample_id": best.sample_id, "text": best.text, "fit": best.caption_fit, "own": own}

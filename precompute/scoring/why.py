@@ -1,0 +1,183 @@
+"""Which features make a pair's score what it is: the parts that add up to it, and what it is without each feature.
+
+Every score that rests on features is Σ_k n_k / D over the features of the pair: a plain sum where D is fixed (1, or the
+number of tokens), a mean or a ratio where D depends on the features too. The parts n_k / D add up to the score. What
+one feature does to it is the score minus the score without that feature: for a sum that is its part; for a ratio a
+feature without a part can still lower the score through D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from precompute.errors import SaevxError
+from precompute.scoring.scores import TOP_WEIGHTED, Weights
+from precompute.store.core import feature_ref
+from precompute.store.events import SampleEvents
+from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, MODALITIES, SCORES, TEXT
+from precompute.utils.types import Array
+
+SUMS = ("cosine", "cosine-cooccurring", "cooccurring-l0", "l0")
+"""Scores whose denominator is the same with and without a feature."""
+
+
+class Active(NamedTuple):
+    """The k features that are active in one pair, rising."""
+
+    feature_k: Array
+    """int64 [k]."""
+    z_k2: Array
+    """float64 [k, 2]: largest activation on its text and on its image, 0 where it is not active."""
+    n_k: Array
+    """int64 [k]: tokens and patches on which it is active."""
+    n_tokens: int
+    """Text and image tokens of the pair, without special tokens and sinks."""
+
+    @classmethod
+    def from_events(cls, events: SampleEvents) -> Active:
+        token_e = np.repeat(np.arange(len(events.token_id_t)), np.diff(events.offset_t))
+        modality_e = events.modality_t[token_e]
+        counts = (modality_e == TEXT) | (modality_e == IMAGE)
+        feature_k, of_e = np.unique(events.feature_e[counts], return_inverse=True)
+        z_k2 = np.zeros((len(feature_k), 2))
+        np.maximum.at(z_k2, (of_e, modality_e[counts]), events.z_e[counts])
+        n_tokens = int(np.isin(events.modality_t, (TEXT, IMAGE)).sum())
+        return cls(feature_k, z_k2, np.bincount(of_e, minlength=len(feature_k)), n_tokens)
+
+
+class Parts(NamedTuple):
+    """Of a pair's score what each of its k active features does."""
+
+    part_k: Array
+    """float64 [k]: they add up to the score."""
+    effect_k: Array
+    """float64 [k]: the score minus the score without the feature."""
+
+
+def explain(name: str, active: Active, weights: Weights) -> Parts:
+    """Raises SaevxError for a score that is not made of features."""
+    if name not in _SCORES:
+        known = "is no score" if name not in SCORES else "is not made of features"
+        raise SaevxError(f"{name!r} {known}: choose one of {', '.join(_SCORES)}.")
+    return _SCORES[name](active, weights)
+
+
+def _omega(active: Active, weights: Weights) -> tuple[Array, Array]:
+    """ω of the active features, 0 where one has none, and whether it has one."""
+    omega_k = weights.omega_f[active.feature_k]
+    return np.nan_to_num(omega_k, nan=0.0), ~np.isnan(omega_k)
+
+
+def _both(active: Active) -> Array:
+    return np.asarray((active.z_k2 > 0).all(axis=1))
+
+
+def _ratio(over: Array | float, under: Array | float, empty: float) -> Array:
+    """over / under, `empty` where under is 0."""
+    over, under = np.broadcast_arrays(np.asarray(over, np.float64), np.asarray(under, np.float64))
+    result: Array = np.divide(over, under, out=np.full(over.shape, empty), where=under > 0)
+    return result
+
+
+def _share(over_k: Array, under_k: Array, empty: float = 0.0) -> Parts:
+    """Parts of Σ over / Σ under."""
+    over, under = over_k.sum(), under_k.sum()
+    without_k = _ratio(over - over_k, np.maximum(under - under_k, 0), empty)
+    return Parts(_ratio(over_k, under, empty), _ratio(over, under, empty) - without_k)
+
+
+def _sum(part_k: Array) -> Parts:
+    return Parts(part_k, part_k)
+
+
+def _weighted(active: Active, weights: Weights) -> Parts:
+    """Mean ω of the strongest features, weighted by their activation. Without one of them the next takes its place."""
+    x_k = active.z_k2.max(axis=1)
+    omega_k, has_k = _omega(active, weights)
+    order = np.lexsort((active.feature_k, -x_k))  # ties go to the smaller feature
+    top, following = order[:TOP_WEIGHTED], order[TOP_WEIGHTED : TOP_WEIGHTED + 1]
+    over, under = (x_k * omega_k)[top], (x_k * has_k)[top]
+    more_over, more_under = (x_k * omega_k)[following].sum(), (x_k * has_k)[following].sum()
+    score = _ratio(over.sum(), under.sum(), np.nan)
+    part_k, effect_k = np.zeros(len(x_k)), np.zeros(len(x_k))
+    part_k[top] = _ratio(over, under.sum(), np.nan)
+    without = _ratio(over.sum() - over + more_over, np.maximum(under.sum() - under + more_under, 0), np.nan)
+    effect_k[top] = score - without
+    return Parts(part_k, effect_k)
+
+
+def _pooled(active: Active, weights: Weights) -> Parts:
+    """Cosine of the two sides: a feature of one side alone adds nothing and lengthens its vector."""
+    dot_k, square_k2 = active.z_k2.prod(axis=1), active.z_k2**2
+    dot, square_2 = dot_k.sum(), square_k2.sum(axis=0)
+    length = np.sqrt(square_2.prod())
+    without_k = _ratio(dot - dot_k, np.sqrt(np.maximum(square_2 - square_k2, 0).prod(axis=1)), 0.0)
+    return Parts(_ratio(dot_k, length, 0.0), _ratio(dot, length, 0.0) - without_k)
+
+
+def _supported(active: Active, weights: Weights) -> Parts:
+    weight_k = weights.support_f[active.feature_k] * (active.z_k2[:, TEXT] > 0)
+    return _share(weight_k * _both(active), weight_k)
+
+
+def _mean(active: Active, weights: Weights) -> Parts:
+    omega_k, has_k = _omega(active, weights)
+    return _share(omega_k, has_k.astype(np.float64), np.nan)
+
+
+_SCORES: dict[str, Callable[[Active, Weights], Parts]] = {
+    "pooled-cosine": _pooled,
+    "supported-share": _supported,
+    "cosine": lambda active, weights: _sum(_omega(active, weights)[0]),
+    "cosine-weighted": _weighted,
+    "cosine-cooccurring": lambda active, weights: _sum(_omega(active, weights)[0] * _both(active)),
+    "cosine-mean": _mean,
+    "l0": lambda active, weights: _sum(active.n_k / active.n_tokens),
+    "cooccurring-l0": lambda active, weights: _sum(_both(active).astype(np.float64)),
+}
+EXPLAINED = tuple(_SCORES)
+"""The scores that are made of features, the most telling ones first."""
+
+
+def why(store: Store, row: int, name: str, limit: int, computed: SampleEvents | None = None) -> dict[str, Any]:
+    """Why a stored pair has a score (`GET /samples/{id}/why`): the `limit` features that raise it most, and those that
+    lower it most.
+
+    Args:
+        computed: the pair's events, where the store does not hold them.
+
+    Raises:
+        EventsNotStored: the store does not hold the pair's events, and they are not `computed`.
+        SaevxError: a score that is not made of features.
+    """
+    active = Active.from_events(computed or store.events.of(row))
+    part_k, effect_k = (np.nan_to_num(values, nan=0.0) for values in explain(name, active, Weights.from_store(store)))
+    order = np.lexsort((active.feature_k, -np.abs(effect_k)))
+    raising, lowering = order[effect_k[order] > 0], order[effect_k[order] < 0]
+    listed = np.concatenate([raising[:limit], lowering[:limit]])
+    refs = store.features.refs(active.feature_k[listed].tolist())
+
+    def item(at: int) -> dict[str, Any]:
+        z_2 = active.z_k2[at].tolist()
+        return {
+            **feature_ref(refs[int(active.feature_k[at])]),
+            "part": float(part_k[at]),
+            "effect": float(effect_k[at]),
+            **{f"activation_{side}": z or None for side, z in zip(MODALITIES, z_2, strict=True)},
+        }
+
+    return {
+        "score": name,
+        "value": store.samples.items([row])[row]["scores"][name],
+        "is_sum": name in SUMS,
+        "n_features": len(active.feature_k),
+        "n_raising": len(raising),
+        "n_lowering": len(lowering),
+        "raising": [item(at) for at in raising[:limit].tolist()],
+        "lowering": [item(at) for at in lowering[:limit].tolist()],
+        "recomputed": computed is not None,
+    }

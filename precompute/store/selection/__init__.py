@@ -1,0 +1,1 @@
+"""Which samples: those nearest to one, and those that pass filters."""

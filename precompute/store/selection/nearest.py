@@ -1,0 +1,99 @@
+"""`store.nearest`: the samples nearest to a stored one by sample vector, with what they share."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from precompute.store import schema as s
+from precompute.store.core import Core, feature_ref, modality_code
+from precompute.store.features import Features
+from precompute.store.samples import Samples
+from precompute.store.search import Search
+from precompute.utils.types import Array
+
+Item = dict[str, Any]
+
+N_SHARED = 4
+"""Features that are named of what two samples share, one a family or name."""
+_CACHED = 512
+"""Searches that are remembered: each compares one vector with those of all samples."""
+
+
+class Nearest:
+    """Samples that are alike."""
+
+    def __init__(self, core: Core, features: Features, samples: Samples, search: Search) -> None:
+        self._core, self._features, self._samples, self._search = core, features, samples, search
+        self._rows = lru_cache(maxsize=_CACHED)(self._nearest_rows)
+
+    def of(self, row: int, modality: str, limit: int = 12) -> Item:
+        """The samples whose image, or text, is nearest to that of sample `row` (`GET /samples/{id}/nearest`).
+
+        Returns:
+            `items`, each a sample with `cosine`, `flags`, `shared` features and `caption_fit`: the cosine of its
+            caption's features and this sample's image, over the stored maxima; `own_fit` is that of the own caption.
+
+        Raises:
+            SaevxError: no such modality.
+        """
+        m = modality_code(modality)
+        cosine_of = dict(self._rows(int(row), modality, limit))
+        items = self._samples.items(cosine_of)
+        own_image = self._core.events.maxima(row, s.IMAGE)
+        own = self._weights(row, m)
+        shared = {other: self._shared(own, self._weights(other, m)) for other in cosine_of}
+        refs = self._features.refs({k for pairs in shared.values() for k in pairs})
+        z_of = dict(zip(*(values.tolist() for values in self._core.events.maxima(row, m)), strict=True))
+
+        def named(k: int) -> Item:
+            return {**feature_ref(refs[k]), "activation": z_of[k], "share": z_of[k] / max(refs[k]["p999"], 1e-30)}
+
+        return {
+            "own_fit": _fit(self._core.events.maxima(row, s.TEXT), own_image),
+            "items": [
+                {
+                    **{name: items[other][name] for name in ("sample_id", "row", "text", "images", "flags")},
+                    "cosine": cosine,
+                    "caption_fit": _fit(self._core.events.maxima(other, s.TEXT), own_image),
+                    "shared": [named(k) for k in shared[other]],
+                }
+                for other, cosine in cosine_of.items()
+            ],
+        }
+
+    def _nearest_rows(self, row: int, modality: str, limit: int) -> tuple[tuple[int, float], ...]:
+        """(row, cosine) of the nearest samples but itself, the nearest first; none without that modality."""
+        index = self._search.index(f"sample_{modality}")
+        vector = index.reconstruct(row)
+        if not vector.any():
+            return ()
+        cosines, rows = index.search(vector[None], limit + 1)
+        pairs = zip(rows[0].tolist(), cosines[0].tolist(), strict=True)
+        return tuple((other, min(cosine, 1.0)) for other, cosine in pairs if other not in (row, -1))[:limit]
+
+    def _weights(self, row: int, modality: int) -> dict[int, float]:
+        """By feature what it weighs in the sample's vector (METHOD, *Search*)."""
+        feature_k, z_k = self._core.events.maxima(row, modality)
+        ratio_k = z_k / np.maximum(self._features.table["p999"][feature_k], 1e-30)
+        weight_k = np.log1p(ratio_k) * self._features.specificity[feature_k, modality]
+        return dict(zip(feature_k.tolist(), weight_k.tolist(), strict=True))
+
+    def _shared(self, one: dict[int, float], other: dict[int, float]) -> list[int]:
+        """The features that weigh most in both samples, the first of each family or name."""
+        best = sorted(one.keys() & other.keys(), key=lambda k: (-one[k] * other[k], k))
+        first: dict[int, int] = {}
+        for k in best:
+            first.setdefault(int(self._features.concept[k]), k)
+        return list(first.values())[:N_SHARED]
+
+
+def _fit(text: tuple[Array, Array], image: tuple[Array, Array]) -> float | None:
+    """Cosine of the maxima of a text and of an image, each (feature, z); None where one is empty."""
+    if not len(text[0]) or not len(image[0]):
+        return None
+    _, of_text, of_image = np.intersect1d(text[0], image[0], assume_unique=True, return_indices=True)
+    dot = float(text[1][of_text] @ image[1][of_image])
+    return dot / float(np.linalg.norm(text[1]) * np.linalg.norm(image[1]))
