@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,7 +87,13 @@ def width_of(value: float | None) -> str:
     return f"{100 * max(0, min(1, value or 0)):.1f}"
 
 
+def log_share(density: float) -> float:
+    """A density on a logarithmic scale: 0 for 1 in 100,000 and less, 1 for all tokens."""
+    return max(0.0, 1 + math.log10(density) / 5) if density > 0 else 0.0
+
+
 templates.env.filters |= {
+    "log_share": log_share,
     "n": format_number, "big": format_count, "pct": format_percent, "width": width_of,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip

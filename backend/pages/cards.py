@@ -47,7 +47,7 @@ class PreviewCache:
                 self.previews.popitem(last=False)
 
 
-CACHE = PreviewCache(4000)
+CACHE = PreviewCache(8000)
 
 
 def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int = 3) -> dict[int, Markup]:
@@ -61,6 +61,18 @@ def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int
         CACHE.put(new)
         cached |= new
     return {id: cached[key] for id, key in key_of.items()}
+
+
+def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
+    """By feature id, both sides' top words, as a list shows them."""
+    key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id, 0) for id in ids}
+    cached = CACHE.get(key_of.values())
+    macros: Any = templates.env.get_template("macros.html").module
+    new: dict[Key, Markup] = {
+        key: macros.top_words(open_store.store.top_words.of(id)) for id, key in key_of.items() if key not in cached
+    }
+    CACHE.put(new)
+    return {id: {**cached, **new}[key] for id, key in key_of.items()}
 
 
 def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -> dict[int, Markup]:

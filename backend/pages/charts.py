@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from backend.schemas.common import Histogram
+from backend.schemas.common import FeatureDistribution, Histogram
 
 WIDTH, HEIGHT = 400, 120
 
@@ -70,6 +70,29 @@ def chart(
         bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, split))
     drawn = Chart(bars, cuts[0], cuts[-1], counts=tuple(joined))
     return drawn if mark is None else replace(drawn, mark=drawn.place(mark, log=log))
+
+
+class RangeFilter(NamedTuple):
+    """A figure's histogram beside the two fields that limit a list to a range of it."""
+
+    name: str
+    bars: list[Bar]
+    """`over`: inside the range."""
+    low: float | None
+    high: float | None
+    edges: list[float]
+    """Of the bars, as the fields show them."""
+
+
+def range_filter(d: FeatureDistribution, low: float | None, high: float | None) -> RangeFilter:
+    """The distribution as bars; those between `low` and `high` are inside."""
+    tallest = max(d.counts, default=0)
+    bars = []
+    for first, last, count in zip(d.edges, d.edges[1:], d.counts, strict=False):
+        inside = (low is None or last > low) and (high is None or first < high)
+        height = max(2.0, 100 * math.sqrt(count / tallest)) if count else 0.0  # small bins stay visible
+        bars.append(Bar(height, f"{first:.3g} to {last:.3g}: {count:,}", inside))
+    return RangeFilter(d.name, bars, low, high, [float(f"{edge:.3g}") for edge in d.edges])
 
 
 def _share(value: float, low: float, high: float, log: bool) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import features as features_api
 from backend.api.controls import get_controls
+from backend.api.feature_table import get_distributions, random_feature
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
-from backend.pages.cards import previews
+from backend.pages.cards import previews, word_lines
+from backend.pages.charts import range_filter
 from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Order
-from backend.templating import render_for
+from backend.stores import OpenStore
+from backend.templating import Addresses, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -40,27 +43,42 @@ FEATURE_SORTS = {
     "same_sample_rate": "same-sample rate",
     "id": "number",
 }
-FEATURE_COLUMNS = [
-    (
-        "agreement",
+FEATURE_COLUMNS = {
+    "agreement": (
         "Agreement",
-        "Share of its strongest images whose caption has one of its top words, beyond the word's base rate",
+        "Share of its strongest images whose caption has one of its top words, beyond their base rate; 95 % interval",
     ),
-    (
-        "pair_lift",
+    "label_score": ("Name score", "Score of its name on samples that it was not chosen on; .5 is chance"),
+    "pair_lift": (
         "Pair lift",
         "Pairs with it on both text and image, over their number if captions of one length were exchanged",
     ),
-    (
-        "omega",
+    "lift": ("Lift of ω", "ω minus its baseline"),
+    "omega": (
         "ω (baseline)",
         "Cosine of its strongest text and image residual vectors; in brackets the baseline, from random tokens",
     ),
-    ("density_text", "Text", "Share of text tokens that activate it"),
-    ("density_image", "Image", "Share of image patches that activate it"),
-    ("max_activation", "Max", "Largest activation, in the SAE's units"),
-    ("n_samples", "Samples", "Number of samples in which any token activates it"),
-]
+    "density": ("Density", "Share of text tokens and of image patches that activate it; bars on a logarithmic scale"),
+    "max_activation": ("Max", "Largest activation, in the SAE's units"),
+    "n_samples": ("Samples", "Number of samples in which any token activates it"),
+    "place_share": ("One place", "Share of its image activation in the patch, row or column that has most of it"),
+    "modality_share": ("Modality share", "Firing rate on images, over the sum of both rates: 0 is text, 1 is images"),
+    "same_sample_rate": ("Same sample", "Samples with it on both sides, over those with it on either"),
+    "evidence": ("Evidence", "Lower end of agreement × name score"),
+}
+"""name → title, meaning."""
+SHOWN_COLUMNS = ("agreement", "pair_lift", "omega", "density", "n_samples")
+RANGE_TITLES = {
+    "agreement": "Agreement",
+    "label_score": "Name score",
+    "pair_lift": "Pair lift",
+    "lift": "Lift of ω",
+    "omega": "ω",
+    "density_text": "Density on text",
+    "density_image": "Density on images",
+    "n_samples": "Samples",
+    "place_share": "Share of one place",
+}
 LIST_ROWS = 30
 
 
@@ -70,6 +88,23 @@ class FeatureList(FormQuery, FeatureQuery):
     sort: FeatureSort = "evidence"
     order: Order = "desc"
     fold: Literal["families", "names", "none"] = "names"  # type: ignore[assignment]
+    cols: Annotated[str | None, Query(max_length=400)] = None
+    """Columns of the table, separated by commas."""
+
+    def of_api(self) -> FeatureQuery:
+        """The same list as the API knows it."""
+        fold = None if self.fold == "none" or self.family is not None else self.fold
+        return self.model_copy(update={"limit": LIST_ROWS, "fold": fold})
+
+    def in_address(self) -> dict[str, Any]:
+        """Order and filters in an address of the API; without a cursor."""
+        unset = {"limit", "cursor", "cols"}
+        return self.of_api().model_dump(exclude_none=True, exclude=unset)
+
+    def columns(self) -> list[str]:
+        """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out."""
+        wanted = SHOWN_COLUMNS if self.cols is None else [name.strip() for name in self.cols.split(",")]
+        return [name for name in FEATURE_COLUMNS if name in wanted]
 
 
 @router.get("/features")
@@ -77,8 +112,8 @@ def features(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]
 ) -> HTMLResponse:
     """The list of features."""
-    fold = None if query.fold == "none" or query.family is not None else query.fold
-    page = features_api.get_features(open_store, query.model_copy(update={"limit": LIST_ROWS, "fold": fold}))
+    page = features_api.get_features(open_store, query.of_api())
+    ids = [f.id for f in page.items]
     return render_for(
         request,
         "features.html",
@@ -86,11 +121,33 @@ def features(
         open_store,
         section="/features",
         page=page,
-        api_query=query.model_dump(exclude_none=True, exclude={"limit", "fold"}) | ({"fold": fold} if fold else {}),
+        api_query=query.in_address(),
         q={**query.model_dump(), "verdict": query.verdict[0] if query.verdict else None},
+        number=feature_number(open_store, query.q),
+        ranges=[
+            (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
+            for d in get_distributions(open_store).items
+        ],
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
+        shown=query.columns(),
         verdicts=get_store_detail(state, open_store).verdicts,
         controls=get_controls(open_store),
-        previews=previews(request, open_store, [f.id for f in page.items]),
+        previews=previews(request, open_store, ids),
+        words=word_lines(open_store, ids),
     )
+
+
+@router.get("/features/random")
+def random(request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]) -> Response:
+    """Leads to a random feature of the list."""
+    links = Addresses(request, "" if open_store.name == state.default_name else open_store.name)
+    address = links.page(f"/features/{random_feature(open_store, query.of_api())}")
+    return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
+
+
+def feature_number(open_store: OpenStore, words: str | None) -> int | None:
+    """The feature that `4167` or `#4167` names, if the store has it."""
+    text = (words or "").strip().removeprefix("#")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    return number if 0 <= number < open_store.store.n_features else None

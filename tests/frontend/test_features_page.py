@@ -1,0 +1,102 @@
+"""The list of features in a real Chromium: ranges, columns, selection, files, numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi.testclient import TestClient
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+
+def test_a_range_is_dragged_and_typed_and_back_undoes_it(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features?fold=none", wait_until="networkidle")
+    everything = page.get_by_test_id("total").inner_text()
+    samples = page.get_by_test_id("range-n_samples")
+    samples.scroll_into_view_if_needed()
+    box = samples.locator("svg").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.99, box["y"] + 20, steps=3)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("min_n_samples="))
+    expect(page.get_by_test_id("total")).not_to_have_text(everything)
+    least = float(samples.locator("input").first.input_value())
+    shown = page.request.get("/api/v1/features", params={"min_n_samples": least, "limit": 1}).json()["total"]
+    expect(page.get_by_test_id("total")).to_have_text(f"{shown:,}")
+    assert samples.locator("rect.left").count() > 0
+    page.go_back()
+    expect(page.get_by_test_id("total")).to_have_text(everything)
+    expect(samples.locator("rect.left")).to_have_count(0)
+    samples.locator("input").first.focus()
+    page.keyboard.press("ArrowUp")  # to the next bar
+    page.keyboard.press("ArrowUp")
+    expect(page).to_have_url(re.compile("min_n_samples="))
+    expect(samples.locator("rect.left")).not_to_have_count(0)
+
+
+def test_the_rail_is_folded_in_a_narrow_window(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features")
+    field = page.get_by_test_id("range-agreement").locator("input").first
+    expect(field).to_be_visible()
+    page.set_viewport_size({"width": 768, "height": 900})
+    page.goto("/features")
+    expect(field).to_be_hidden()
+    page.get_by_test_id("rail").locator("summary").click()
+    expect(field).to_be_visible()
+
+
+def test_selected_features_are_steered(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features", wait_until="networkidle")
+    rows = page.get_by_test_id("feature-row")
+    ids = [rows.nth(at).get_attribute("data-feature") for at in (0, 2)]
+    for key in "jxjjx":
+        page.keyboard.press(key)
+    page.get_by_test_id("steer-these").click()
+    page.wait_for_url(re.compile("/steer"))
+    assert parse_qs(urlsplit(page.url).query)["feature"] == [f"{id}:add:1" for id in ids]
+
+
+def test_columns_are_chosen_and_filters_keep_them(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features?cols=lift")
+    head = page.get_by_test_id("feature-table").locator("th.num")
+    expect(head).to_have_text(["Lift of ω"])
+    page.get_by_test_id("columns").click()
+    page.get_by_role("link", name="Max", exact=True).click()
+    expect(head).to_have_text(["Lift of ω", "Max"])
+    page.get_by_test_id("sort").select_option("id")
+    expect(page).to_have_url(re.compile("cols=lift%2Cmax_activation"))
+    expect(head).to_have_text(["Lift of ω", "Max"])
+
+
+def test_a_number_opens_its_feature(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features", wait_until="networkidle")
+    page.get_by_test_id("q").fill("#5")
+    expect(page.get_by_test_id("by-number").locator("a")).to_have_attribute("href", "/features/5")
+    page.get_by_test_id("q").press("Enter")
+    expect(page).to_have_url(re.compile("/features/5$"))
+
+
+def test_files_and_the_random_feature_follow_the_filters(client: TestClient) -> None:
+    page = client.get("/features?q=red&fold=none&min_n_samples=2&sort=lift&limit=3").text
+    address = re.search(r'href="([^"]+features\.csv[^"]*)"', page)
+    assert address
+    lines = list(csv.DictReader(io.StringIO(client.get(address[1].replace("&amp;", "&")).text)))
+    total = client.get("/api/v1/features?q=red&min_n_samples=2&limit=1").json()["total"]
+    assert len(lines) == total > 0 and f">{total}</strong>" in page
+    reply = client.get("/features/random?q=red&fold=none&min_n_samples=2", follow_redirects=False)
+    assert reply.status_code == 303
+    assert reply.headers["location"].rpartition("/")[2] in {line["id"] for line in lines}
+    assert client.get("/features/random?min_agreement=2").status_code == 404
