@@ -85,7 +85,7 @@ def get_pair_samples(
 def samples_of_pair(store: OpenStore, kind: Kind, a: int, b: int, limit: int) -> PairSamples:
     """The reply of `/cooccurrence/pair`."""
     refs = store.store.features.refs([a, b])
-    found = pair_samples(store.store, kind, a, b, limit)
+    result = pair_samples(store.store, kind, a, b, limit)
     return PairSamples.model_validate(
-        {**found, "a": FeatureRef.model_validate(refs[a]), "b": FeatureRef.model_validate(refs[b])}
+        {**result, "a": FeatureRef.model_validate(refs[a]), "b": FeatureRef.model_validate(refs[b])}
     )

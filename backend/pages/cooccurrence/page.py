@@ -89,8 +89,8 @@ def drawn_matrix(open_store: OpenStore, query: PairList) -> Matrix:
     """The matrix of the list's kind and filters."""
     key = (open_store.content_id, query.kind, query.min_support, query.min_lift)
     if key not in _matrices:
-        found = cooccurrence_api.get_pair_matrix(open_store, query.kind, query.min_support, query.min_lift, N_FAMILIES)
+        result = cooccurrence_api.get_pair_matrix(open_store, query.kind, query.min_support, query.min_lift, N_FAMILIES)
         while len(_matrices) >= N_CACHED:
             _matrices.pop(next(iter(_matrices)), None)
-        _matrices[key] = draw_matrix(found)
+        _matrices[key] = draw_matrix(result)
     return _matrices[key]

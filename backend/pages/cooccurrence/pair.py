@@ -39,13 +39,13 @@ def pair(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairView, Query()]
 ) -> HTMLResponse:
     """Samples of a pair of features."""
-    found = get_pair_samples(open_store, query.a, query.b, query.kind, N_SAMPLES)
+    result = get_pair_samples(open_store, query.a, query.b, query.kind, N_SAMPLES)
     links = Links(request, open_store)
-    groups = {name: getattr(found, name) for name in ("both", "only_a", "only_b")}
+    groups = {name: getattr(result, name) for name in ("both", "only_a", "only_b")}
     ids = [one.sample_id for group in groups.values() for one in group]
     items = {one["sample_id"]: links.images(one) for one in open_store.store.samples.list(ids=ids, limit=500).items}
     strips = [
-        (name, getattr(found, f"n_{name}"), [marked(open_store, items[one.sample_id], one, query) for one in group])
+        (name, getattr(result, f"n_{name}"), [marked(open_store, items[one.sample_id], one, query) for one in group])
         for name, group in groups.items()
     ]
     return render_for(
@@ -55,7 +55,7 @@ def pair(
         open_store,
         section="/cooccurrence",
         q=query,
-        found=found,
+        result=result,
         strips=strips,
         counted=open_store.manifest["cooccurrence"]["n_samples"],
         sides=SIDES[query.kind],

@@ -125,9 +125,9 @@ def ego(store: Store, feature: int, n: int = 8) -> Item:
         pairs = store.cooccurrence.pairs[kind]
         numbers = [pairs.of(a, "a") for a in sorted(sides[0])]
         at = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
-        found = pairs.measured(at[np.isin(pairs.column("b")[at], sorted(sides[1]))])
-        strong = np.flatnonzero((found.lift_low >= 1) & (found.lift >= 1.5) & (found.a != found.b))
-        columns = {name: getattr(found, name)[strong].tolist() for name in ("a", "b", *MEASURES)}
+        result = pairs.measured(at[np.isin(pairs.column("b")[at], sorted(sides[1]))])
+        strong = np.flatnonzero((result.lift_low >= 1) & (result.lift >= 1.5) & (result.a != result.b))
+        columns = {name: getattr(result, name)[strong].tolist() for name in ("a", "b", *MEASURES)}
         links += [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in zip(*columns.values(), strict=True)]
     return {
         "feature": _named(refs[feature], store),

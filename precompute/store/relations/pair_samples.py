@@ -72,10 +72,10 @@ def counted(pairs: Pairs, a: int, b: int) -> Item | None:
         at = pairs.of(first, "a")
         at = at[pairs.column("b")[at] == second]
         if len(at):
-            found = pairs.measured(at[:1])
-            n_a, n_b = int(found.n_a[0]), int(found.n_b[0])
+            result = pairs.measured(at[:1])
+            n_a, n_b = int(result.n_a[0]), int(result.n_b[0])
             n_a, n_b = (n_a, n_b) if first == a else (n_b, n_a)
-            return {"n_a": n_a, "n_b": n_b} | {name: getattr(found, name)[0].item() for name in MEASURES}
+            return {"n_a": n_a, "n_b": n_b} | {name: getattr(result, name)[0].item() for name in MEASURES}
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(path)
 
 
-def every_pair(store: Store, kind: str) -> list[dict]:
+def every_pair(store: Store, kind: str) -> list[dict[str, Any]]:
     items, cursor = [], None
     while True:
         page = store.cooccurrence.list(kind=kind, min_support=2, limit=100, cursor=cursor)
