@@ -184,6 +184,24 @@ class SteerRequest(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
 
 
+class SteerStart(Model):
+    """With what steering a feature begins."""
+
+    strength: float
+    """Near the cap."""
+    cap: float | None
+    """Strength in units of p99.9 at which ‖Δ‖ reaches the median ‖h‖; null if unknown."""
+    sample_id: str | None
+    """A sample with an image in which the feature is off."""
+
+
+class SteerWaiting(Model):
+    """Data of the event `waiting`, while other requests use the model."""
+
+    before: int
+    """Requests that come before this one."""
+
+
 class SteerToken(Model):
     """Data of the event `token`."""
 

@@ -158,6 +158,55 @@ def page(browser: Browser, made: Path) -> Iterator[Page]:
         context.close()
 
 
+def test_a_run_of_steering_stays_and_says_what_it_is_of(page: Page, made: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2&max_tokens=4")
+    page.keyboard.press("/")
+    expect(page.get_by_test_id("steer-find")).to_be_focused()
+    page.get_by_test_id("steer-prompt").press("Control+Enter")
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    answer = page.get_by_test_id("out-steered").inner_text()
+    first = page.url
+    page.locator("a.label").click()
+    page.wait_for_url("**/features/3*")
+    page.go_back()
+    expect(page.get_by_test_id("out-steered")).to_have_text(answer, use_inner_text=True)
+    expect(page.get_by_test_id("answers")).to_have_attribute("data-stale", "no")
+
+    page.get_by_test_id("steer-strength").fill("6")
+    expect(page.get_by_test_id("answers")).to_have_attribute("data-stale", "yes")
+    expect(page.get_by_test_id("steer-status")).to_contain_text("From other settings: #3 2 ×")
+    page.get_by_test_id("steer-go").click()
+    expect(page.get_by_test_id("steer-history").locator("li")).to_have_count(1)
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    page.get_by_test_id("steer-history").locator("a").click()
+    page.wait_for_url(first)
+    expect(page.get_by_test_id("out-steered")).to_have_text(answer, use_inner_text=True)
+
+
+def test_steerings_image_and_scopes_are_in_the_address(page: Page, made: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2")
+    page.get_by_test_id("steer-image").set_input_files(made / "data" / "005.png")
+    page.wait_for_url("**image=*")
+    for scope in ("image", "prompt", "generated"):
+        page.get_by_test_id(f"scope-{scope}").uncheck()
+    page.reload()
+    expect(page.get_by_test_id("steer-sample")).to_have_value("")
+    with Image.open(made / "data" / "005.png") as image:
+        expect(page.locator(".steer-pic img")).to_have_js_property("naturalWidth", image.width)
+    expect(page.get_by_test_id("scope-image")).not_to_be_checked()
+    page.get_by_test_id("steer-no-image").click()
+    page.wait_for_url("**sample=none*")
+    page.reload()
+    expect(page.locator(".steer-pic")).to_have_count(0)
+    page.get_by_test_id("steer-sample").fill("nobody")
+    page.keyboard.press("Tab")
+    expect(page.get_by_test_id("steer-note")).to_contain_text("nobody")
+
+
 DROP = """([name, type, text]) => {
   const data = new DataTransfer();
   data.items.add(new File([Uint8Array.from(atob(text), (one) => one.charCodeAt(0))], name, { type }));
