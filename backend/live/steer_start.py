@@ -11,8 +11,8 @@ from precompute.store.schema import IMAGE, TEXT
 
 NEAR_CAP = 0.8
 """Share of the cap that a first run uses: a weaker change often leaves the answer as it was."""
-STEP, MOST = 0.25, 10.0
-"""Steps and end of the slider."""
+STEP, MOST = 0.25, 100.0
+"""Steps of the slider, and the largest strength that the API takes."""
 TRIED = 200
 """Samples that are looked at for one in which the feature is off."""
 

@@ -3,7 +3,8 @@ import { html, useEffect, useRef, useState } from "../../vendor/htm/preact/stand
 import { $$, api, errorMessage, nameOf, url } from "../dom.js";
 
 const MODES = { add: "add", set: "set to", ablate: "ablate" };
-const MOST = 10; // the ends of the slider, in units of p99.9
+const LEAST_END = 10; // the slider ends here, in units of p99.9, or beyond the cap
+const MOST = 100; // the largest strength that the API takes
 const LISTED = 8;
 
 export const settingOf = (f) => (f.mode === "ablate" ? "ablated" : `${f.mode === "set" ? "set to " : ""}${f.strength} ×`);
@@ -61,12 +62,13 @@ function Find({ add }) {
 
 /** The slider of a strength; grey where Δ is scaled down to the norm of a usual h. */
 function Strength({ f, change }) {
-  const least = f.mode === "set" ? 0 : -MOST;
-  const cap = f.cap && f.cap < MOST ? f.cap : null;
+  const end = Math.min(MOST, Math.max(LEAST_END, Math.ceil((f.cap ?? 0) * 1.25), Math.ceil(Math.abs(f.strength))));
+  const least = f.mode === "set" ? 0 : -end;
+  const cap = f.cap && f.cap < end ? f.cap : null;
   return html`<div class="full">
-    <input type="range" min=${least} max=${MOST} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
-    ${cap && html`<svg class="cap" viewBox=${`${least} 0 ${MOST - least} 1`} preserveAspectRatio="none" role="img" aria-label=${`Capped above about ${cap.toFixed(1)}`} data-testid="steer-cap">
-      <rect class="within" x=${least} width=${MOST - least} height="1" /><rect x=${cap} width=${MOST - cap} height="1" />${least < 0 && html`<rect x=${least} width=${MOST - cap} height="1" />`}</svg>
+    <input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
+    ${cap && html`<svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${`Capped above about ${cap.toFixed(1)}`} data-testid="steer-cap">
+      <rect class="within" x=${least} width=${end - least} height="1" /><rect x=${cap} width=${end - cap} height="1" />${least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
       <span class="tiny soft">Beyond about ${cap.toFixed(1)} × the change is capped: more strength changes little.</span>`}
   </div>`;
 }
