@@ -116,7 +116,7 @@ class Reconstruction(Model):
     store_fvu: float | None = None
     """Of all image tokens of the store."""
     limit: float | None = None
-    """Threshold of the flag `reconstruction`."""
+    """What 99 % of the store's images do not exceed."""
     unlike: bool
     """Whether `fvu` is above `limit`: the image is unlike the data."""
 

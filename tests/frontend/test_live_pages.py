@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -19,6 +20,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
+from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.running import Running
 
@@ -68,6 +70,16 @@ def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: 
     assert page.text.count('data-testid="group"') == len(reply["groups"]) > 0
     assert 'data-kind="background"' in page.text
     assert f"FVU <strong>{reply['reconstruction']['fvu']:.2f}" in page.text
+    opened = Store.open(made / "store")
+    details = [opened.samples.get(opened.samples.sample_id(row), 1) for row in range(opened.n_samples)]
+    fvu = [one["fvu_image"] for one in details if one["fvu_image"] is not None]
+    assert reply["reconstruction"]["limit"] == pytest.approx(np.quantile(fvu, 0.99))
+    assert reply["reconstruction"]["fvu"] == pytest.approx(fvu[5], rel=0.02), "the image of the sixth pair, in the store"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    other = live.post("/api/v1/search", files={"image": ("n.png", buffer.getvalue(), "image/png")}).json()
+    assert other["reconstruction"]["unlike"] == (other["reconstruction"]["fvu"] > reply["reconstruction"]["limit"])
     again = live.get(str(page.url))  # reload, Back and a shared address
     assert ranked(again.text) == ranked(page.text)
     hash = str(page.url)[-32:]
