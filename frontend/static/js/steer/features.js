@@ -46,9 +46,9 @@ function Find({ add }) {
     if (number) { take(number); return; }
     if (!words.trim()) return;
     try {
-      const found = await cardsOf(words);
-      setHits(found);
-      setNote(found.length ? "" : "No feature has this word in its label or promoted tokens.");
+      const cards = await cardsOf(words);
+      setHits(cards);
+      setNote(cards.length ? "" : "No feature has this word in its label or promoted tokens.");
     } catch (error) { setHits([]); setNote(errorMessage(error)); }
   };
   return html`<form class="row" onSubmit=${look}>
