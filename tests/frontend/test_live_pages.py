@@ -74,7 +74,7 @@ def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: 
     details = [opened.samples.get(opened.samples.sample_id(row), 1) for row in range(opened.n_samples)]
     fvu = [one["fvu_image"] for one in details if one["fvu_image"] is not None]
     assert reply["reconstruction"]["limit"] == pytest.approx(np.quantile(fvu, 0.99))
-    assert reply["reconstruction"]["fvu"] == pytest.approx(fvu[5], rel=0.02), "the image of the sixth pair, in the store"
+    assert reply["reconstruction"]["fvu"] == pytest.approx(fvu[5], rel=0.02)  # the image of the sixth pair
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
