@@ -29,11 +29,12 @@ from backend.api import (
     stores,
 )
 from backend.api import map as map_api
-from backend.api.sample import explained
+from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
 from backend.middleware import BodyLimit, HostCheck, RootPath, SecurityHeaders
+from backend.pages import cooccurrence as cooccurrence_page
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
@@ -44,8 +45,6 @@ from backend.pages import sae as sae_page
 from backend.pages import samples as samples_page
 from backend.pages import search as search_page
 from backend.pages import steer as steer_page
-from backend.pages.cooccurrence import page as cooccurrence_page
-from backend.pages.cooccurrence import pair as pair_page
 from backend.pages.feature import page as feature_page
 from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
@@ -62,12 +61,11 @@ MODULES = ("htm",)
 """Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
-    stores, controls, rejected, sae, feature_table, features, families, map_api, explained, samples, quality,
+    stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
     cooccurrence, images, search, steer,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, samples_page, sample_page, map_page, search_page, cooccurrence_page,
-    pair_page,
     quality_page, rejected_page, sae_page, steer_page, docs_page,
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
@@ -16,12 +16,14 @@ from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified
 from backend.replies import as_json, render_webp
-from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort
+from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort, ScoreName
 from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
 from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
+from precompute.store.selection.filters import Side
+from precompute.store.sql import Page as StorePage
 
 router = APIRouter(tags=["samples"])
 
@@ -46,21 +48,61 @@ class SampleQuery(QueryModel):
     """Only samples above the threshold of this flag."""
     threshold: Annotated[float | None, Query(allow_inf_nan=False)] = None
     """Threshold to use instead of the flag's own."""
-    flags: str | None = None
-    """Only samples that have all of these flags: names, separated by commas; NAME:0.4 sets another threshold."""
+    flags: Annotated[list[str], Query(max_length=50)] = []  # noqa: RUF012 - pydantic copies it
+    """Only samples that have these flags: names, repeated or separated by commas; NAME:0.4 sets another threshold."""
+    match: Literal["any", "all"] | None = None
+    """Whether one of `flags` is enough, or all are needed, which is the default."""
     q: Words = None
     """Words in the text."""
+    feature: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
+    """Only samples on which this feature is on: its largest activation is a tenth of its p99.9 or more."""
+    side: Side | None = None
+    """Where the feature is on; without it, on the image, whatever it does in the text."""
+    by: ScoreName | None = None
+    """The score of `min_score` and `max_score`."""
+    min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
+    max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
+    min_length: Annotated[int | None, Query(ge=0)] = None
+    """Tokens of the text."""
+    max_length: Annotated[int | None, Query(ge=0)] = None
     sort: SampleSort = "row"
     """`row`, a score or a flag."""
     order: Order = "asc"
     limit: Limit = 50
     cursor: Cursor = None
 
+    def flag_options(self) -> list[str]:
+        """Each of `flags`."""
+        return [name.strip() for part in self.flags for name in part.split(",") if name.strip()]
+
+    def selection(self) -> dict[str, Any]:
+        """The filters as `store.selection` takes them."""
+        flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
+        plain = {"sort", "order", "limit", "cursor", "threshold", "id", "ticked", "format"}
+        return self.model_dump(exclude=plain, exclude_none=True) | {"flags": self.flag_options() or None, "flag": flag}
+
+    def is_plain(self) -> bool:
+        """Whether `store.samples` answers at once from an index: with more than one flag the database would look up
+        every sample of one of them."""
+        limits = (self.feature, self.min_score, self.max_score, self.min_length, self.max_length)
+        one_flag = len(self.flag_options()) + (self.flag is not None) < 2
+        return one_flag and limits == (None,) * len(limits)
+
+
+def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
+    """One page of the list."""
+    if query.feature is not None:
+        check_feature(store, query.feature)
+    samples, selection = store.store.samples, store.store.selection
+    order: dict[str, Any] = {name: getattr(query, name) for name in ("sort", "order", "limit", "cursor")}
+    if not query.is_plain():
+        return selection.list(**order, **query.selection())
+    return samples.list(**order, flag=query.flag, threshold=query.threshold, q=query.q, flags=query.flag_options())
+
 
 @router.get("/samples", summary="List of samples", dependencies=[Cached])
 def get_samples(request: Request, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Page[Sample]:
-    flags = [name.strip() for name in (query.flags or "").split(",") if name.strip()]
-    page = store.store.samples.list(**{**query.model_dump(), "flags": flags})
+    page = list_samples(store, query)
     items = Links(request, store).all_images(page.items)
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 

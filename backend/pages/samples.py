@@ -11,10 +11,21 @@ from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.charts import Chart, chart
 from backend.params import FormQuery
+from backend.schemas.samples import Score
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
+
+SIDES = {
+    "image": "on the image",
+    "image-only": "on the image but not in the caption",
+    "text": "in the caption",
+    "text-only": "in the caption but not on the image",
+    "both": "on the image and in the caption",
+}
+"""Where a feature is on, in words."""
 
 
 class SampleList(FormQuery, SampleQuery):
@@ -27,8 +38,11 @@ def samples(
 ) -> HTMLResponse:
     """The list of samples."""
     page = samples_api.get_samples(request, open_store, query.model_copy(update={"limit": 60}))
-    sorts = [("row", "order of the data"), *((score.name, score.name) for score in list_scores(open_store))]
+    scores = list_scores(open_store)
+    score = next((one for one in scores if one.name == query.by), None)
     cards = [card(one, next((v for k, v in one.scores.items() if k == query.sort), None)) for one in page.items]
+    flags_on = [*query.flag_options(), *([query.flag] if query.flag else [])]
+    names_on = [option.partition(":")[0] for option in flags_on]
     return render_for(
         request,
         "samples.html",
@@ -38,5 +52,21 @@ def samples(
         page={"items": cards, "total": page.total, "next": page.next},
         q=query,
         flags=list_flags(open_store),
-        sorts=sorts,
+        flags_on=dict(zip(names_on, flags_on, strict=True)),
+        sorts=[("row", "order of the data"), *((one.name, one.name) for one in scores)],
+        sides=list(SIDES.items()),
+        scores=scores,
+        range=score_range(score, query.min_score, query.max_score) if score else None,
+        feature=open_store.store.features.refs([query.feature])[query.feature] if query.feature is not None else None,
+        filtered=bool(flags_on) or not query.is_plain(),
     )
+
+
+def score_range(score: Score, low: float | None, high: float | None) -> Chart:
+    """The distribution of a score, with the bars whose middle is in the range marked as `over`."""
+    drawn = chart(score.histogram)
+    width = (drawn.high - drawn.low) / max(len(drawn.bars), 1)
+    middles = [drawn.low + (i + 0.5) * width for i in range(len(drawn.bars))]
+    inside = [(low is None or middle >= low) and (high is None or middle <= high) for middle in middles]
+    bars = [bar._replace(over=is_in) for bar, is_in in zip(drawn.bars, inside, strict=True)]
+    return Chart(bars, drawn.low, drawn.high)

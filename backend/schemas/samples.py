@@ -24,10 +24,10 @@ class SampleFamily(FeatureRef):
 
     verdict: Verdict | None = None
     activation_text: float | None = None
-    """Largest on the sample's text; null below a tenth of the 99.9th percentile."""
+    """Of the strongest of them on the sample's text; null below a tenth of its 99.9th percentile."""
     activation_image: float | None = None
     share_text: float | None = None
-    """Activation ÷ the feature's 99.9th percentile over both modalities."""
+    """Activation ÷ that feature's 99.9th percentile over both modalities."""
     share_image: float | None = None
     n_alike: int
     """Further ones that are on in the sample."""

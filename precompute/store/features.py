@@ -242,8 +242,8 @@ class Features:
             n: at most so many of each group.
 
         Returns:
-            `both`, `image_only` and `text_only`: {id, label, verdict, activation_text, share_text, activation_image,
-            share_image, n_alike} of the best member, null on a side where that is off, and how many more are on. By
+            `both`, `image_only` and `text_only`: {id, label, verdict} of the best member, {activation_text, share_text,
+            activation_image, share_image} of the strongest one on each side, and how many more are on (`n_alike`). By
             share, at most 1, × specificity; in `both` by the smaller product of the family's two.
         """
         z_f2 = np.zeros((self._core.n_features, 2))
@@ -268,12 +268,13 @@ class Features:
         refs = self.refs(active[np.concatenate(best_of)])
 
         def item(at: int) -> Item:
-            k, n_members = int(active[at]), int((of_a == of_a[at]).sum())
-            values = {
-                f"{name}_{side}": float(of_f2[k, m]) if on_f2[k, m] else None
-                for name, of_f2 in (("activation", z_f2), ("share", share_f2)) for m, side in enumerate(s.MODALITIES)
-            }  # fmt: skip
-            return {**feature_ref(refs[k]), **values, "n_alike": n_members - 1}
+            members = active[of_a == of_a[at]]
+            values: Item = {}
+            for m, side in enumerate(s.MODALITIES):
+                k = members[share_f2[members, m].argmax()]
+                values[f"activation_{side}"] = float(z_f2[k, m]) if on_f2[k, m] else None
+                values[f"share_{side}"] = float(share_f2[k, m]) if on_f2[k, m] else None
+            return {**feature_ref(refs[int(active[at])]), **values, "n_alike": len(members) - 1}
 
         names = ("both", "image_only", "text_only")
         return {name: [item(at) for at in chosen] for name, chosen in zip(names, best_of, strict=True)}

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import NAMED, Core
-from precompute.store.sql import fetch_plain, scalars
+from precompute.store.sql import column_values, fetch_plain, scalars
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -97,9 +97,8 @@ class Quality:
         if name not in s.SCORES:
             raise SaevxError(f"Unknown score {name!r}: use one of {', '.join(s.SCORES)}.")
         if name not in self._score_values:
-            query = select(s.samples.c[s.score_column(name)]).order_by(s.samples.c.row)
-            values = (np.nan if value is None else value for value in scalars(self._core.engine, query))
-            self._score_values[name] = np.fromiter(values, np.float64, self._core.n_samples)
+            core = self._core
+            self._score_values[name] = column_values(core.engine, s.score_column(name), core.n_samples)
         return self._score_values[name]
 
     def best_rows(

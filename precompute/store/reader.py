@@ -37,6 +37,7 @@ from precompute.store.quality import Quality
 from precompute.store.rejected import Rejected
 from precompute.store.samples import Samples
 from precompute.store.search import Search
+from precompute.store.selection.filters import Selection
 from precompute.store.selection.nearest import Nearest
 from precompute.store.sql import TIME_LIMIT_S, Page, fetch_plain, open_engine
 
@@ -72,6 +73,7 @@ class Store:
         self.samples = Samples(core, self.vocabulary, self.features, self.quality)
         self.rejected = Rejected(core)
         self.search = Search(core, self.features, self.samples)
+        self.selection = Selection(core, self.features, self.quality, self.samples)
         self.nearest = Nearest(core, self.features, self.samples, self.search)
         self.directions = Directions(core, self.search)
         self.families = Families(core, self.features)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 from sqlalchemy import (
     JSON,
     Column,
@@ -36,6 +37,7 @@ from sqlalchemy.pool import QueuePool
 from precompute.errors import SaevxError
 from precompute.store.opening import Stamp, StoreUnreadable
 from precompute.utils.text import query_words, search_units
+from precompute.utils.types import Array
 
 TIME_LIMIT_S = 5.0
 STOPPED = "The query took too long and was stopped: narrow it with a filter."
@@ -172,6 +174,20 @@ def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
         assert raw is not None
         raw.set_progress_handler(None, 0)
         yield from (value for (value,) in raw.execute(str(compiled)))
+
+
+def column_values(engine: Engine, column: str, n: int) -> Array:
+    """float64 [n]: a column of the table `samples` by row, NaN for null, without a time limit. SQLite reads it from the
+    column's index where it has one."""
+    query = f"SELECT row, {column} FROM samples WHERE {column} IS NOT NULL"
+    with in_sentences(), engine.connect() as conn:
+        raw = conn.connection.driver_connection
+        assert raw is not None
+        raw.set_progress_handler(None, 0)
+        pairs = np.fromiter(raw.execute(query), [("row", np.int64), ("value", np.float64)])
+    values = np.full(n, np.nan)
+    values[pairs["row"]] = pairs["value"]
+    return values
 
 
 def encode_cursor(tag: str, value: Any, key: int) -> str:

@@ -58,7 +58,7 @@ def test_typing_is_one_entry_and_a_choice_is_its_own(context: BrowserContext) ->
 def test_a_score_opens_its_own_panel(context: BrowserContext, sample_id: str) -> None:
     page = context.new_page()
     page.goto(f"/samples/{sample_id}")
-    page.get_by_test_id("scores").get_by_role("link", name="cosine-mean").click()
+    page.get_by_test_id("scores").get_by_role("link", name="cosine-mean", exact=True).click()
     expect(page).to_have_url(re.compile("by=cosine-mean#keep"))
     expect(page.get_by_test_id("keep-panel").get_by_role("heading").first).to_be_in_viewport()
 

@@ -16,7 +16,7 @@ from backend.schemas.samples import Activations, FeatureScale, GridValues
 from precompute.store.schema import GOOD_NAME
 
 MAX_CHOSEN = 5
-N_NUMBERED = 4
+N_NUMBERED = 2
 """Patches of a feature that carry its number: the strongest, from half of its largest activation on the image."""
 
 Tops = Sequence[tuple[float, float]]
@@ -98,7 +98,7 @@ def _numbers(grid: GridValues, values: Sequence[Sequence[Sequence[float | None]]
                 on_patch.setdefault((row, col), []).append(number)
     x0, y0, x1, y1 = grid.box
     width, height = (x1 - x0) / grid.cols, (y1 - y0) / grid.rows
-    size = max(min(width, height) * 0.4, (y1 - y0) / 20)
+    size = max(min(width, height) * 0.36, (y1 - y0) / 22)
     return [
         Number(" ".join(map(str, here)), here[0], x0 + (col + 0.5) * width, y0 + (row + 0.5) * height, size)
         for (row, col), here in sorted(on_patch.items())

@@ -1,0 +1,25 @@
+// The list of samples: counts what is ticked, and folds the filters on a phone. The page works without it.
+import { $, $$ } from "./dom.js";
+
+function count() {
+  const ticks = $$("[data-testid=tick]");
+  const n = ticks.filter((one) => one.checked).length;
+  const number = $("[data-ticked]");
+  if (!number) return;
+  number.textContent = n ? ` ${n} (JSON lines)` : "";
+  $("[data-testid=export-ticked]").disabled = !n;
+  $("[data-tick-all]").textContent = n === ticks.length ? "Untick all" : "Tick all here";
+}
+
+document.addEventListener("change", (event) => { if (event.target.matches("[data-testid=tick]")) count(); });
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-tick-all]")) return;
+  const ticks = $$("[data-testid=tick]");
+  const all = ticks.every((one) => one.checked);
+  for (const one of ticks) one.checked = !all;
+  count();
+});
+document.addEventListener("swap", count);
+count();
+const more = $(".more");
+if (matchMedia("(max-width: 899px)").matches && !("active" in more.dataset)) more.open = false;

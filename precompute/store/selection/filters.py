@@ -1,0 +1,183 @@
+"""`store.selection`: samples by several flags, a feature, a range of a score and the length of their caption at once.
+
+The columns that filters read are held in memory, 8 bytes a sample, from their first use on: a million samples are
+filtered in a few milliseconds, and a list is ordered once for all its pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.core import Core
+from precompute.store.features import ON, Features
+from precompute.store.quality import Quality, flag_and_limit
+from precompute.store.samples import Samples
+from precompute.store.sql import Page, column_values, encode_cursor, fetch_plain, match_words, page_start
+from precompute.utils.types import Array, check_keywords
+
+Side = Literal["image-only", "text-only", "both", "image", "text"]
+SIDES: dict[str, tuple[bool | None, bool | None]] = {
+    "image-only": (False, True), "text-only": (True, False), "both": (True, True), "image": (None, True),
+    "text": (True, None),
+}  # fmt: skip
+"""Where a feature must be on (True) and off (False): in the caption, on the image."""
+_CACHED_LISTS, _CACHED_FEATURES = 16, 64
+
+
+class SelectionFilters(TypedDict, total=False):
+    """Which samples; each filter may be left out or None."""
+
+    q: str | None
+    """Words of the caption."""
+    flag: str | None
+    """A flag that every sample must have, as one of `flags`."""
+    flags: Iterable[str] | None
+    """Names of flags; NAME:THRESHOLD takes another threshold than the stored one."""
+    match: Literal["any", "all"] | None
+    """Whether one of the flags is enough, or all are needed, which is the default."""
+    feature: int | None
+    side: Side | None
+    """Where the feature is on: its largest activation is at least a tenth of its p99.9; "image" without one."""
+    by: str | None
+    """The score of `min_score` and `max_score`."""
+    min_score: float | None
+    max_score: float | None
+    min_length: int | None
+    """Tokens of the text."""
+    max_length: int | None
+
+
+class Selection:
+    """The samples that pass filters."""
+
+    def __init__(self, core: Core, features: Features, quality: Quality, samples: Samples) -> None:
+        self._core, self._features, self._quality, self._samples = core, features, quality, samples
+        self._flag_values: dict[str, Array] = {}
+        self._ordered = lru_cache(maxsize=_CACHED_LISTS)(self._order)
+        self._feature_rows = lru_cache(maxsize=_CACHED_FEATURES)(self._rows_with)
+
+    def list(
+        self, *, sort: str = "row", order: str = "asc", limit: int = 50, cursor: str | None = None,
+        **filters: Unpack[SelectionFilters],
+    ) -> Page:  # fmt: skip
+        """One page of the samples that pass all filters, as `samples.list`.
+
+        Raises:
+            SaevxError: a sort, order, flag, score, side or feature that does not exist, or the cursor of another list.
+        """
+        if order not in ("asc", "desc"):
+            raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
+        rows = self.ordered_rows(sort, order, **filters)
+        tag = self._core.list_tag("selection", sort=sort, order=order, **filters)
+        start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
+        chosen = rows[start : start + limit].tolist()
+        items = self._samples.items(chosen)
+        following = encode_cursor(tag, None, start + limit) if start + limit < len(rows) else None
+        return Page([items[row] for row in chosen], len(rows), following)
+
+    def ordered_rows(self, sort: str = "row", order: str = "asc", **filters: Unpack[SelectionFilters]) -> Array:
+        """int64 [n]: rows of all samples that pass the filters, in that order; those without the value come last.
+
+        Raises:
+            SaevxError: as `list`.
+        """
+        check_keywords(filters, SelectionFilters)
+        if sort not in s.SAMPLE_SORTS:
+            raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
+        given = {name: value for name, value in filters.items() if value is not None}
+        if "flags" in given:
+            given["flags"] = list(given["flags"])  # type: ignore[call-overload]
+        rows: Array = self._ordered(sort, order, json.dumps(given, sort_keys=True))
+        return rows
+
+    def _order(self, sort: str, order: str, given: str) -> Array:
+        rows = np.flatnonzero(self._mask(json.loads(given)))
+        if sort == "row":
+            return rows if order == "asc" else rows[::-1]
+        value = self._values(sort)[rows]
+        known = ~np.isnan(value)
+        ascending = rows[known][np.argsort(value[known], kind="stable")]
+        return np.concatenate([ascending if order == "asc" else ascending[::-1], rows[~known]])
+
+    def _mask(self, given: dict[str, Any]) -> Array:
+        """bool [N]: the samples that pass."""
+        mask = np.ones(self._core.n_samples, dtype=bool)
+        if flags := given.get("flags"):
+            raised = np.stack([self._raised(option) for option in flags])
+            mask &= raised.any(axis=0) if given.get("match") == "any" else raised.all(axis=0)
+        if flag := given.get("flag"):
+            mask &= self._raised(flag)
+        if given.get("feature") is not None:
+            mask &= self._with_feature(int(given["feature"]), given.get("side") or "image")
+        if (low := given.get("min_score")) is not None:
+            mask &= self._values(_score(given)) >= low
+        if (high := given.get("max_score")) is not None:
+            mask &= self._values(_score(given)) <= high
+        if (least := given.get("min_length")) is not None:
+            mask &= self._length >= least
+        if (most := given.get("max_length")) is not None:
+            mask &= self._length <= most
+        if (q := given.get("q")) and q.strip():
+            has_words = np.zeros_like(mask)
+            if query := match_words(q):
+                rowids = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?"
+                has_words[[row for (row,) in fetch_plain(self._core.engine, rowids, (query,))]] = True
+            mask &= has_words
+        return mask
+
+    def _values(self, name: str) -> Array:
+        """float64 [N]: a score or the score of a flag, NaN where there is none. Read once."""
+        if name in s.SCORES:
+            return self._quality.score_values(name)
+        if name not in self._flag_values:
+            core = self._core
+            self._flag_values[name] = column_values(core.engine, s.flag_column(name), core.n_samples)
+        return self._flag_values[name]
+
+    @cached_property
+    def _length(self) -> Array:
+        """float64 [N]: tokens of each sample's text."""
+        return column_values(self._core.engine, "n_text", self._core.n_samples)
+
+    def _raised(self, option: str) -> Array:
+        name, limit = flag_and_limit(option)
+        return np.asarray(self._values(name) > (self._quality.flag(name)["threshold"] if limit is None else limit))
+
+    def _with_feature(self, feature: int, side: str) -> Array:
+        """bool [N]: the samples on which a feature is on and off as `side` says."""
+        self._core.check_feature(feature)
+        if side not in SIDES:
+            raise SaevxError(f"Unknown side {side!r}: use one of {', '.join(SIDES)}.")
+        mask = np.ones(self._core.n_samples, dtype=bool)
+        for rows, wanted in zip(self._feature_rows(feature), SIDES[side], strict=True):
+            if wanted is not None:
+                is_on = np.zeros_like(mask)
+                is_on[rows] = True
+                mask &= is_on == wanted
+        return mask
+
+    def _rows_with(self, feature: int) -> Sequence[Array]:
+        """Rows of the samples with the feature on, int64 [n] for text and for image, from the stored maxima: one pass
+        over them, which are sorted by sample and not by feature."""
+        events = self._core.events
+        at = np.flatnonzero(events.max_feature == feature)
+        z = events.max_value[at].astype(np.float64) * events.unit
+        at = at[z >= ON * self._features.table["p999"][feature]]
+        of_side = np.searchsorted(events.max_offset, at, side="right") - 1
+        return [of_side[of_side % 2 == m] // 2 for m in range(len(s.MODALITIES))]
+
+
+def _score(given: dict[str, Any]) -> str:
+    """The score whose range is limited. Raises SaevxError where none is named."""
+    name = given.get("by")
+    if name not in s.SCORES:
+        known = f"Unknown score {name!r}" if name else "A range needs the name of its score in `by`"
+        raise SaevxError(f"{known}: use one of {', '.join(s.SCORES)}.")
+    return str(name)
