@@ -71,6 +71,7 @@ function refocus(old, fresh) {
 /** Set up a part of a page, also a part that has just been fetched. */
 function ready(part) {
   for (const button of $$("[data-max]", part)) button.hidden = false;
+  for (const box of $$(".scroll", part)) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // so that keys can scroll it
   for (const button of $$("[data-spotlight]", part)) button.setAttribute("aria-pressed", document.documentElement.classList.contains("spotlight"));
 }
 ready(document);
