@@ -31,9 +31,9 @@ from precompute.store.opening import DATABASE, MANIFEST, Stamp
 from precompute.store.reader import Store
 
 if TYPE_CHECKING:
-    from PIL import Image
 
     from backend.live.query import Query
+    from precompute.live.engine import Pair
     from precompute.live.originals import Originals
 
 log = logging.getLogger(__name__)
@@ -104,13 +104,13 @@ class Recomputed:
         """As `get`, but None if the store itself holds the events."""
         return None if self.store.events.has(row) else self.get(row)
 
-    def original_images(self, row: int) -> list[Image.Image]:
-        """The images of a sample as the model read them in the pass: from the data, not the store's thumbnails.
+    def original_pair(self, row: int) -> Pair:
+        """Text and images of a sample as the model read them in the pass: from the data, not the store's thumbnails.
 
         Raises:
             SaevxError: with the reason as a clause: the data is missing, or is no longer the data of the store.
         """
-        return list(self._originals().pair(row).images)
+        return self._originals().pair(row)
 
     def _originals(self) -> Originals:
         from precompute.live.originals import Originals

@@ -14,10 +14,12 @@ from fastapi.concurrency import run_in_threadpool
 from backend.api.map import features_in_area
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
+from backend.live.effects import measured
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, QueryModel, Words, parse_numbers
 from backend.replies import json_reply
 from backend.schemas.common import Band, FeatureSort, Modality, Order, Page, VerdictFilter
+from backend.schemas.effect import FeatureEffect
 from backend.schemas.features import Example, Feature, FeatureDetail, FeatureVector
 from backend.stores import OpenStore
 from precompute.store.events import SampleEvents
@@ -207,3 +209,15 @@ def examples(
         )
     linked = Links(request, store).all_images(items)
     return Page[Example].model_validate({"items": linked, "total": len(linked)})
+
+
+@router.get(
+    "/features/{feature}/effect", response_model=FeatureEffect,
+    summary="What ablating the feature where it fires does to the next tokens, through the live model",
+)
+async def get_effect(
+    request: Request, response: Response, state: StateDep, store: StoreDep, feature: FeatureId
+) -> Response:
+    check_feature(store, feature)
+    effect = await measured(request, state.live, store, feature)
+    return await json_reply(lambda: effect, response)

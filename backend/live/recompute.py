@@ -18,17 +18,25 @@ from precompute.store.opening import StoreUnreadable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from precompute.live.engine import Pair
+
 T = TypeVar("T")
 
 
 def original_images(open_store: OpenStore, sample_id: str, row: int) -> list[Image.Image]:
-    """The images that the model reads in a live request for a stored sample; none for a text without images.
+    """The images that the model reads in a live request for a stored sample; none for a text without images. Raises as
+    `original_pair`."""
+    return list(original_pair(open_store, sample_id, row).images)
+
+
+def original_pair(open_store: OpenStore, sample_id: str, row: int) -> Pair:
+    """Text and images of a stored sample as the model read them in the pass.
 
     Raises:
         HTTPException: 409 if they cannot be read again, or are no longer those of the store.
     """
     try:
-        return open_store.recomputed.original_images(row)
+        return open_store.recomputed.original_pair(row)
     except StoreUnreadable:
         raise
     except SaevxError as error:

@@ -34,6 +34,8 @@ class FeatureView(FormQuery):
     """Kind of logits."""
     scale: SideScale | None = None
     """Colour scale of its own for each modality."""
+    effect: bool = False
+    """Measure what ablating it does to the next tokens, by the live model."""
     list: Annotated[str | None, Query(max_length=6000)] = None
     """Numbers of the features of a list, separated by commas: previous and next follow it."""
 
@@ -47,6 +49,7 @@ def feature(
     side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
     band = query.band
     examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
+    live = state.live.status(open_store.name)
     partners, top = detail.cooccurring, tops(detail, query.scale)
     return render_for(
         request,
@@ -75,6 +78,10 @@ def feature(
         tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[histogram(detail, "text", "text tokens"), histogram(detail, "image", "image patches")],
+        effect=None,
+        refusal=None,
+        auto_effect=query.effect,
+        model_off=live.reason if live.state in ("off", "failed") else None,
         lens=lens_panel(detail, query.lens, open_store),
         family=family_panel(detail, open_store),
         neighbours=[

@@ -1,5 +1,6 @@
 // The feature page: j and k follow the list from which the feature was opened, instead of the feature numbers.
-import { $ } from "./dom.js";
+import { swap } from "./app.js";
+import { $, say } from "./dom.js";
 import { follow } from "./trail.js";
 
 const place = $("[data-testid=in-list]");
@@ -14,3 +15,22 @@ place.parentElement.addEventListener("click", (event) => {
   to.search = location.search;
   link.href = to.href;
 }, true);
+
+// The effect is measured on demand: the model takes seconds. Its page has the same panel; the address keeps the choice.
+async function measure(link) {
+  link.textContent = "Measuring …";
+  say("Measuring");
+  await swap(link.href, "effect", { history: null });
+}
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-effect]");
+  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  const to = new URL(location.href);
+  to.searchParams.set("effect", 1);
+  if (to.href !== location.href) history.pushState({ swapped: ["effect"] }, "", to);
+  measure(link);
+});
+const begin = () => { const link = $("a[data-effect][data-auto]"); if (link) measure(link); };
+addEventListener("swap", (event) => { if (event.target.id === "effect") begin(); });
+begin();

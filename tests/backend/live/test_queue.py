@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -25,6 +26,8 @@ API = "/api/v1"
 QUEUE = 3
 PLACES = QUEUE + 1
 """One request that is worked on, and those that wait."""
+FEATURES = count()
+"""Features whose effect has not been measured yet."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,7 @@ def requests(root: Path) -> list[Any]:
         lambda server: server.post(f"{API}/steer", json=steer),
         lambda server: server.post("/search", data={"q": "a dog", "model": "true"}, follow_redirects=True),
         lambda server: server.get("/search?q=a+dog&model=true"),
+        lambda server: server.get(f"{API}/features/{next(FEATURES)}/effect"),
         lambda server: server.get(f"{API}/samples/pair-20/activations?feature=1&store=none"),
         lambda server: server.get(f"{API}/samples/pair-21/features?patch=0,1,1&store=none"),
     ]
@@ -109,6 +113,7 @@ def test_a_place_is_given_back_however_a_request_ends(running: Running, root: Pa
         (422, lambda server: server.post(f"{API}/steer", json={"prompt": "x", "image": "AAAA"})),
         (404, lambda server: server.post(f"{API}/steer", json={"prompt": "x", "sample_id": "nobody"})),
         (422, lambda server: server.post(f"{API}/steer", json={"prompt": "<image>", "max_tokens": 2})),
+        (404, lambda server: server.get(f"{API}/features/9999/effect")),
         (422, lambda server: server.post("/search", files=broken)),
         (404, lambda server: server.get("/search?sample=nobody")),
         (404, lambda server: server.get(f"{API}/samples/nobody/activations?feature=1&store=none")),

@@ -1,0 +1,125 @@
+"""The measured effect of a feature of an open store, as the API has it; those measured last are kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+
+from backend.live.model_worker import Live
+from backend.live.recompute import original_pair
+from backend.schemas.effect import FeatureEffect
+from backend.stores import OpenStore
+from precompute.errors import SaevxError
+from precompute.store.opening import StoreUnreadable
+from precompute.utils.types import Array
+
+if TYPE_CHECKING:
+    from backend.live.model_worker import Engine
+    from precompute.live.effect import Change
+
+N_TOKENS = 10
+"""Tokens listed of each side."""
+MAX_CACHED = 500
+
+
+class EffectCache:
+    """The effects measured last, by the store's content and the feature."""
+
+    def __init__(self) -> None:
+        self.effects: OrderedDict[tuple[str, int], FeatureEffect] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, key: tuple[str, int]) -> FeatureEffect | None:
+        with self.lock:
+            return self.effects.get(key)
+
+    def put(self, key: tuple[str, int], effect: FeatureEffect) -> None:
+        with self.lock:
+            self.effects[key] = effect
+            while len(self.effects) > MAX_CACHED:
+                self.effects.popitem(last=False)
+
+
+CACHE = EffectCache()
+
+
+def cached_effect(store: OpenStore, feature: int) -> FeatureEffect | None:
+    return CACHE.get((store.content_id, feature))
+
+
+async def measured(request: Request, live: Live, store: OpenStore, feature: int) -> FeatureEffect:
+    """The effect, from the cache or by the model.
+
+    Raises:
+        HTTPException: 503 if the model is not ready or its queue is full, 409 if the pairs cannot be read again, 422
+            for a feature without direction.
+        ClientLeft: the client closed the connection while it waited.
+    """
+    if (known := cached_effect(store, feature)) is not None:
+        return known
+    with live.reserve(store.name) as reservation:
+        return await reservation.call(partial(effect_of, store=store, feature=feature), request)
+
+
+def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
+    """In the live model's worker.
+
+    Raises:
+        HTTPException: 409 if a pair cannot be read again, 422 for a feature without direction.
+    """
+    from precompute.live.effect import choose_control, measure_effect, strongest_samples
+
+    if (known := cached_effect(store, feature)) is not None:  # measured while this request waited
+        return known
+    opened = store.store
+    if (reason := engine.sae.missing_direction_reason([feature])) is not None:
+        raise HTTPException(422, reason)
+    control = choose_control(opened, engine.sae, feature)
+    rows = strongest_samples(opened, feature) if control is not None else {}
+    pairs = [original_pair(store, sample_id, row) for sample_id, row in rows.items()]
+    effect = None
+    try:
+        if pairs and control is not None:
+            effect = measure_effect(engine.mllm, engine.sae, opened.manifest, pairs, (feature, control))
+    except StoreUnreadable:
+        raise
+    except SaevxError as error:
+        raise HTTPException(422, str(error)) from error
+    values: dict[str, Any] = {"id": feature, "n_pairs": 0, "n_places": 0}
+    if effect is not None and control is not None:
+        values |= {
+            "n_pairs": effect.n_pairs,
+            "n_places": effect.n_places,
+            "ablated": tokens(store, effect.ablated, effect.before_v),
+            "control": tokens(store, effect.control, effect.before_v),
+            "control_feature": opened.features.refs([control])[control],
+        }
+    reply = FeatureEffect.model_validate(values)
+    CACHE.put((store.content_id, feature), reply)
+    return reply
+
+
+def tokens(store: OpenStore, change: Change, before_v: Array) -> dict[str, Any]:
+    """The tokens whose probability falls and rises most.
+
+    Args:
+        before_v: float64 [V], probability of each token without the intervention.
+    """
+    order = np.argsort(change.probability_v, kind="stable")
+    sides = {"lowered": order[:N_TOKENS], "raised": order[::-1][:N_TOKENS]}
+    text = store.store.vocabulary.text
+    return {"kl": change.kl} | {
+        side: [
+            {
+                "token": text(v), "before": float(before_v[v]), "change": float(change.probability_v[v]),
+                "change_logprob": float(change.logprob_v[v]),
+            }
+            for v in ids.tolist() if (change.probability_v[v] < 0) == (side == "lowered") and change.probability_v[v]
+        ]
+        for side, ids in sides.items()
+    }  # fmt: skip

@@ -1,0 +1,67 @@
+"""The measured effect of a feature: a page by itself, which the feature's page fetches into its panel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
+
+from backend.api.features import get_feature
+from backend.deps import StateDep, StoreDep
+from backend.links import check_feature
+from backend.live.effects import measured
+from backend.pages.text import visible
+from backend.schemas.effect import FeatureEffect, TokenChange, TokenChanges
+from backend.schemas.features import FeatureDetail
+from backend.templating import render_for
+from precompute.utils.text import bare_name, words_of
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+N_CONTROL = 5
+"""Tokens of each side of the control."""
+
+
+@router.get("/features/{id}/effect")
+async def effect(request: Request, state: StateDep, open_store: StoreDep, id: int) -> HTMLResponse:
+    """What the live model says, or in a sentence why it says nothing."""
+    check_feature(open_store, id)
+    result, refusal = None, None
+    try:
+        result = await measured(request, state.live, open_store, id)
+    except HTTPException as error:
+        refusal = str(error.detail)
+
+    def render() -> HTMLResponse:
+        detail = get_feature(open_store, id)
+        return render_for(
+            request, "effect.html", state, open_store, section="/features", f=detail, refusal=refusal,
+            auto_effect=False, model_off=None,
+            effect=None if result is None else panel(result, detail),
+        )  # fmt: skip
+
+    return await run_in_threadpool(render)
+
+
+def panel(effect: FeatureEffect, f: FeatureDetail) -> dict[str, Any]:
+    """The effect as feature/effect.html draws it."""
+    words = set(words_of(bare_name(f.label or "")))
+    sides = []
+    if effect.ablated and effect.control:
+        sides = [
+            {"kl": one.kl, "groups": groups(one, n, words), "control": n == N_CONTROL}
+            for one, n in ((effect.ablated, None), (effect.control, N_CONTROL))
+        ]
+    return {**effect.model_dump(include={"n_pairs", "n_places"}), "control": effect.control_feature, "sides": sides}
+
+
+def groups(changes: TokenChanges, n: int | None, words: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """The tokens of both directions as they are listed; `named` are those of the feature's name."""
+
+    def row(one: TokenChange) -> dict[str, Any]:
+        named = one.token.strip().lower() in words
+        return {**one.model_dump(), "token": visible(one.token), "named": named}
+
+    return {name: [row(one) for one in getattr(changes, name)[:n]] for name in ("lowered", "raised")}
