@@ -34,7 +34,6 @@ from backend.deps import VERSION
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
 from backend.middleware import BodyLimit, HostCheck, RootPath, SecurityHeaders
-from backend.pages import cooccurrence as cooccurrence_page
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
@@ -45,6 +44,8 @@ from backend.pages import sae as sae_page
 from backend.pages import samples as samples_page
 from backend.pages import search as search_page
 from backend.pages import steer as steer_page
+from backend.pages.cooccurrence import page as cooccurrence_page
+from backend.pages.cooccurrence import pair as pair_page
 from backend.pages.feature import effect as effect_page
 from backend.pages.feature import page as feature_page
 from backend.pages.sample import page as sample_page
@@ -67,7 +68,7 @@ API = (
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, effect_page, samples_page, sample_page, map_page, search_page,
-    cooccurrence_page, quality_page, rejected_page, sae_page, steer_page, docs_page,
+    cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page, docs_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.

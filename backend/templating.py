@@ -49,8 +49,10 @@ KEYS = (
     ("h", "hide or show activations on images"),
     ("Esc", "close a panel that fills the window"),
     ("?", "this list"),
-    ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: move"),
+    ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature that "
+     "way, with Shift move; in the matrix of families: go from cell to cell"),
     ("+ − 0", "on the map: zoom; show everything"),
+    ("l Esc", "on the map: select an area; unpin the feature"),
 )
 """The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them."""
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from PIL import Image
 from pydantic import BaseModel
 
-from backend.deps import AnsweredDep, StateDep, StoreDep
+from backend.deps import AnsweredDep, Cached, StateDep, StoreDep
 from backend.links import check_feature, check_sample
 from backend.live.model_worker import Reservation
 from backend.live.recompute import original_images
+from backend.live.steer_start import start_of
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.schemas.common import Problem
-from backend.schemas.live import SteerDone, SteerKl, SteerRequest, SteerToken
+from backend.schemas.live import SteerDone, SteerKl, SteerRequest, SteerStart, SteerToken, SteerWaiting
 from backend.stores import OpenStore, State
 from precompute.errors import SaevxError
 
@@ -31,14 +34,23 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["steering"])
 log = logging.getLogger(__name__)
+QUEUE_S = 0.5
+"""Seconds between two looks at the queue."""
 Emit = Callable[[tuple[str, BaseModel]], None]
+
+
+@router.get("/steer/start", summary="Strength and sample with which to steer a feature first", dependencies=[Cached])
+def get_steer_start(
+    store: StoreDep, feature: Annotated[int, Query(ge=0, le=2**31 - 1, description="Feature number.")]
+) -> SteerStart:
+    return start_of(store, feature)
 
 
 @router.post(
     "/steer",
     summary="Generate the default and the steered text, streamed",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "token, kl, done, error"}},
+    responses={200: {"content": {"text/event-stream": {}}, "description": "waiting, token, kl, done, error"}},
 )
 async def post_steer(
     request: Request, state: StateDep, store: StoreDep, answered: AnsweredDep, steering: SteerRequest
@@ -105,8 +117,15 @@ async def events(
         run(engine, store, steering, batch, emit, stop)
 
     try:
-        async for name, body in reservation.stream(work):
-            yield sse(name, body)
+        async with aclosing(reservation.stream(work)) as stream:
+            first = asyncio.ensure_future(anext(stream, None))
+            async with aclosing(places(first, reservation)) as changes:
+                async for before in changes:
+                    yield sse("waiting", SteerWaiting(before=before))
+            if (event := first.result()) is not None:
+                yield sse(*event)
+                async for name, body in stream:
+                    yield sse(name, body)
     except (SaevxError, HTTPException) as error:
         status = error.status_code if isinstance(error, HTTPException) else 400
         yield sse("error", failure(request, status, str(getattr(error, "detail", error))))
@@ -116,6 +135,20 @@ async def events(
             "error",
             failure(request, 500, "The model stopped with an error; the server's log has the details."),
         )
+
+
+async def places(first: asyncio.Future[Any], reservation: Reservation) -> AsyncGenerator[int]:
+    """How many requests come before this one, whenever that changes, until `first` is done; nothing where none does.
+    Closing it cancels `first`."""
+    known = 0
+    try:
+        while not first.done():
+            if reservation.before != known:
+                yield (known := reservation.before)
+            await asyncio.wait([first], timeout=QUEUE_S)
+    finally:
+        first.cancel()
+        await asyncio.wait([first])
 
 
 def sse(name: str, body: BaseModel) -> bytes:

@@ -173,8 +173,7 @@ def reconstruction(opened: Store, query: Query) -> dict[str, Any] | None:
     """How well the SAE rebuilds the query's image, beside the store's images; None without an image or figures."""
     if query.fvu is None or IMAGE not in query.modalities:
         return None
-    flag = next((one for one in opened.quality.flags if one["name"] == "reconstruction"), None)
-    limit = flag["threshold"] if flag else None
+    limit = opened.search.image_fvu_limit
     own = (opened.manifest["quality"].get("fvu") or {}).get("image")
     return {"fvu": query.fvu, "store_fvu": own, "limit": limit, "unlike": limit is not None and query.fvu > limit}
 

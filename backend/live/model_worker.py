@@ -7,7 +7,7 @@ import contextlib
 import copy
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +65,16 @@ class Live:
         self.stores: dict[str, ModelStore] = {}
         self.engines: dict[str, Engine] = {}
         self.states: dict[str, LiveStatus] = {}
-        self.waiting = 0
-        """Reservations that are not released yet."""
+        self.places: list[Reservation] = []
+        """Reservations that are not released yet, in the order of their admission."""
         self.closing = threading.Event()
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-model")
         for store in stores:
             self._announce(store)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.places)
 
     def start(self) -> None:
         """Load every store's engine in the worker, in order; stores of the same model share its weights."""
@@ -145,7 +149,12 @@ class Reservation:
         self.job: Future[Any] | None = None
         self.loop = asyncio.get_running_loop()
         self.released = False
-        live.waiting += 1
+        live.places.append(self)
+
+    @property
+    def before(self) -> int:
+        """Requests that were admitted before this one and are not answered yet."""
+        return self.live.places.index(self) if self in self.live.places else 0
 
     def __enter__(self) -> Reservation:
         return self
@@ -159,12 +168,12 @@ class Reservation:
             return
         self.released = True
         if self.job is None or self.job.done() or self.job.cancel():
-            self.live.waiting -= 1
+            self._give_back()
         else:
             self.job.add_done_callback(lambda _: self._on_loop(self._give_back))
 
     def _give_back(self) -> None:
-        self.live.waiting -= 1
+        self.live.places.remove(self)
 
     def _on_loop(self, call: Callable[..., None], *values: Any) -> None:
         try:
@@ -208,7 +217,9 @@ class Reservation:
             if gone is not None:
                 gone.cancel()
 
-    async def stream(self, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]) -> AsyncIterator[T]:
+    async def stream(
+        self, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]
+    ) -> AsyncGenerator[T]:
         """The events that `work(engine, emit, stop)` emits, as they come. `stop()` becomes true when the consumer has
         left or the server closes. An exception of `work` is raised here, after everything emitted before it."""
         events: asyncio.Queue[T | None] = asyncio.Queue()

@@ -12,22 +12,29 @@ from backend.api import features as features_api
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.links import uploaded_url
+from backend.live.steer_start import cap_of, start_of
 from backend.params import QueryModel
 from backend.templating import MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 SCOPES = ("image", "prompt", "generated")
+NO_SAMPLE = "none"
 
 
 class SteerQuery(QueryModel):
     """With what the form of the page begins."""
 
     sample: MaybeStr = None
+    """Id of a sample, or `none`; without it a sample in which the first feature is off."""
+    image: str = ""
+    """Hash of an uploaded image, instead of `sample`."""
     prompt: str = "What is in the image?"
     feature: list[str] = Field(default_factory=list)
-    """id:mode:strength, may be repeated."""
+    """id:mode:strength, may be repeated; without strength one near the cap."""
     scope: str = ",".join(SCOPES)
+    """Commas between, or `none`."""
     max_tokens: int = 32
     temperature: float = 0.0
     seed: int = 0
@@ -38,11 +45,14 @@ def steer(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SteerQuery, Query()]
 ) -> HTMLResponse:
     """The form, as the address fills it."""
-    first = SampleQuery(limit=1)
+    features = [one for text in query.feature if (one := parse_feature(open_store, text))]
+    image, note = held_image(request, state, query.image)
     start: dict[str, Any] = {
         **query.model_dump(include={"prompt", "max_tokens", "temperature", "seed"}),
-        "sample": query.sample or samples_api.get_samples(request, open_store, first).items[0].sample_id,
-        "features": [one for text in query.feature if (one := parse_feature(open_store, text))],
+        "sample": None if query.image else start_sample(request, open_store, query.sample, features),
+        "image": image,
+        "note": note,
+        "features": features,
         "scope": [one for one in query.scope.split(",") if one in SCOPES],
     }
     return render_for(
@@ -56,6 +66,28 @@ def steer(
     )
 
 
+def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, str] | None, str | None]:
+    """The uploaded image of the address as {hash, url}, and a sentence if the server no longer holds it."""
+    if not hash:
+        return None, None
+    try:
+        return {"hash": state.uploads.get(hash).hash, "url": uploaded_url(request, hash)}, None
+    except HTTPException as gone:
+        return None, str(gone.detail)
+
+
+def start_sample(
+    request: Request, open_store: StoreDep, sample: str | None, features: list[dict[str, Any]]
+) -> str | None:
+    """The sample of the address; without one, a sample in which the first feature is off, or the store's first."""
+    if sample is not None:
+        return None if sample == NO_SAMPLE else sample
+    if features:
+        return start_of(open_store, features[0]["id"]).sample_id
+    items = samples_api.get_samples(request, open_store, SampleQuery(limit=1)).items
+    return items[0].sample_id if items else None
+
+
 def parse_feature(open_store: StoreDep, text: str) -> dict[str, Any] | None:
     """One `feature=` of the address with its label; None if it cannot be read, so that old links still open."""
     number, _, tail = text.partition(":")
@@ -66,7 +98,8 @@ def parse_feature(open_store: StoreDep, text: str) -> dict[str, Any] | None:
             "id": named.id,
             **{name: getattr(named, name) for name in ("label", "label_score", "description")},
             "mode": mode if mode in ("set", "add", "ablate") else "add",
-            "strength": float(strength or 1),
+            "strength": float(strength) if strength else start_of(open_store, named.id).strength,
+            "cap": cap_of(open_store, named.id),
         }
     except (ValueError, HTTPException):
         return None

@@ -116,7 +116,7 @@ class Reconstruction(Model):
     store_fvu: float | None = None
     """Of all image tokens of the store."""
     limit: float | None = None
-    """Threshold of the flag `reconstruction`."""
+    """What 99 % of the store's images do not exceed."""
     unlike: bool
     """Whether `fvu` is above `limit`: the image is unlike the data."""
 
@@ -182,6 +182,24 @@ class SteerRequest(BaseModel):
     temperature: float = Field(default=0.0, ge=0, le=5, allow_inf_nan=False)
     """0 is greedy decoding."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class SteerStart(Model):
+    """With what steering a feature begins."""
+
+    strength: float
+    """Near the cap."""
+    cap: float | None
+    """Strength in units of p99.9 at which ‖Δ‖ reaches the median ‖h‖; null if unknown."""
+    sample_id: str | None
+    """A sample with an image in which the feature is off."""
+
+
+class SteerWaiting(Model):
+    """Data of the event `waiting`, while other requests use the model."""
+
+    before: int
+    """Requests that come before this one."""
 
 
 class SteerToken(Model):

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-from precompute.store.cooccurrence import npmi
 from precompute.store.making.unfinished import Collected, save_step
+from precompute.store.relations.pairs import npmi
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
 from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run
 from precompute.utils.stats import derangement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import faiss
@@ -27,6 +27,7 @@ WIDTH = 256
 PROJECTION_SEED = 20250217
 """A constant of the format: live queries must draw the same signs."""
 
+FVU_SAMPLES = 2000
 N_CAPTIONS = 1000
 """Captions that have the words, of which the shortest are shown."""
 _NAMED = PlainQuery(
@@ -106,6 +107,15 @@ class Search:
         if len(rows) < limit:
             rows += [row for (row,) in fetch_plain(engine, query, (match_words(q), limit))]
         return list(dict.fromkeys(rows))[:limit]
+
+    @cached_property
+    def image_fvu_limit(self) -> float | None:
+        """Fraction of variance unexplained that 99 % of the store's images do not exceed, from FVU_SAMPLES samples at
+        equal distances; None without images."""
+        rows = np.unique(np.linspace(0, self._core.n_samples - 1, FVU_SAMPLES).astype(int)).tolist()
+        query = f"SELECT fvu_image FROM samples WHERE fvu_image IS NOT NULL AND row IN ({marks(len(rows))})"
+        values = [value for (value,) in fetch_plain(self._core.engine, query, rows)]
+        return float(np.quantile(values, 0.99)) if values else None
 
     def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:
         """Samples whose vector of that modality is nearest: {sample_id, row, text, images, modality, cosine}.

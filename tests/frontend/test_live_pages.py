@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -19,6 +20,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
+from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.running import Running
 
@@ -68,6 +70,16 @@ def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: 
     assert page.text.count('data-testid="group"') == len(reply["groups"]) > 0
     assert 'data-kind="background"' in page.text
     assert f"FVU <strong>{reply['reconstruction']['fvu']:.2f}" in page.text
+    opened = Store.open(made / "store")
+    details = [opened.samples.get(opened.samples.sample_id(row), 1) for row in range(opened.n_samples)]
+    fvu = [one["fvu_image"] for one in details if one["fvu_image"] is not None]
+    assert reply["reconstruction"]["limit"] == pytest.approx(np.quantile(fvu, 0.99))
+    assert reply["reconstruction"]["fvu"] == pytest.approx(fvu[5], rel=0.02)  # the image of the sixth pair
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    other = live.post("/api/v1/search", files={"image": ("n.png", buffer.getvalue(), "image/png")}).json()
+    assert other["reconstruction"]["unlike"] == (other["reconstruction"]["fvu"] > reply["reconstruction"]["limit"])
     again = live.get(str(page.url))  # reload, Back and a shared address
     assert ranked(again.text) == ranked(page.text)
     hash = str(page.url)[-32:]
@@ -156,6 +168,55 @@ def page(browser: Browser, made: Path) -> Iterator[Page]:
         context = browser.new_context(base_url=server.url)
         yield context.new_page()
         context.close()
+
+
+def test_a_run_of_steering_stays_and_says_what_it_is_of(page: Page, made: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2&max_tokens=4")
+    page.keyboard.press("/")
+    expect(page.get_by_test_id("steer-find")).to_be_focused()
+    page.get_by_test_id("steer-prompt").press("Control+Enter")
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    answer = page.get_by_test_id("out-steered").inner_text()
+    first = page.url
+    page.locator("a.label").click()
+    page.wait_for_url("**/features/3*")
+    page.go_back()
+    expect(page.get_by_test_id("out-steered")).to_have_text(answer, use_inner_text=True)
+    expect(page.get_by_test_id("answers")).to_have_attribute("data-stale", "no")
+
+    page.get_by_test_id("steer-strength").fill("6")
+    expect(page.get_by_test_id("answers")).to_have_attribute("data-stale", "yes")
+    expect(page.get_by_test_id("steer-status")).to_contain_text("From other settings: #3 2 ×")
+    page.get_by_test_id("steer-go").click()
+    expect(page.get_by_test_id("steer-history").locator("li")).to_have_count(1)
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    page.get_by_test_id("steer-history").locator("a").click()
+    page.wait_for_url(first)
+    expect(page.get_by_test_id("out-steered")).to_have_text(answer, use_inner_text=True)
+
+
+def test_steerings_image_and_scopes_are_in_the_address(page: Page, made: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2")
+    page.get_by_test_id("steer-image").set_input_files(made / "data" / "005.png")
+    page.wait_for_url("**image=*")
+    for scope in ("image", "prompt", "generated"):
+        page.get_by_test_id(f"scope-{scope}").uncheck()
+    page.reload()
+    expect(page.get_by_test_id("steer-sample")).to_have_value("")
+    with Image.open(made / "data" / "005.png") as image:
+        expect(page.locator(".steer-pic img")).to_have_js_property("naturalWidth", image.width)
+    expect(page.get_by_test_id("scope-image")).not_to_be_checked()
+    page.get_by_test_id("steer-no-image").click()
+    page.wait_for_url("**sample=none*")
+    page.reload()
+    expect(page.locator(".steer-pic")).to_have_count(0)
+    page.get_by_test_id("steer-sample").fill("nobody")
+    page.keyboard.press("Tab")
+    expect(page.get_by_test_id("steer-note")).to_contain_text("nobody")
 
 
 DROP = """([name, type, text]) => {

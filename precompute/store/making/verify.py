@@ -12,13 +12,13 @@ from sqlalchemy import func, select, text
 from precompute.errors import SaevxError, first_line
 from precompute.store import mapfile
 from precompute.store import schema as s
-from precompute.store.cooccurrence import COLUMNS
 from precompute.store.events import of_bits
 from precompute.store.making.verify_evidence import BothSides, check_evidence
 from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
+from precompute.store.relations.pairs import COLUMNS
 from precompute.store.sql import fetch_plain
 from precompute.utils import memory
 from precompute.utils.ragged import expand

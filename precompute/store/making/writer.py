@@ -19,12 +19,12 @@ from sqlalchemy import JSON, URL, Connection, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from precompute.store import cooccurrence
 from precompute.store import schema as s
 from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
 from precompute.store.making.family_rows import Families, evidence_and_families
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
+from precompute.store.relations import pairs as cooccurrence
 from precompute.store.sql import indexed_words
 from precompute.utils.files import TEMPORARY, write_json
 from precompute.utils.text import bare_name

@@ -9,8 +9,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.steps import cooccur
-from precompute.store.cooccurrence import COUNTED, SORTS, PairFilters, Pairs
 from precompute.store.making.unfinished import load_step
+from precompute.store.relations.pairs import COUNTED, SORTS, PairFilters, Pairs
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.stats import derangement
 from tests.helpers.synthetic import word_feature

@@ -1,0 +1,49 @@
+"""With what steering a feature begins: a strength near the cap, and a sample in which the feature is off."""
+
+from __future__ import annotations
+
+from math import floor
+
+from backend.links import check_feature
+from backend.schemas.live import SteerStart
+from backend.stores import OpenStore
+from precompute.store.schema import IMAGE, TEXT
+
+NEAR_CAP = 0.8
+"""Share of the cap that a first run uses: a weaker change often leaves the answer as it was."""
+STEP, MOST = 0.25, 100.0
+"""Steps of the slider, and the largest strength that the API takes."""
+TRIED = 200
+"""Samples that are looked at for one in which the feature is off."""
+
+
+def cap_of(open_store: OpenStore, feature: int) -> float | None:
+    """Strength at which ‖Δ‖ reaches the median ‖h‖ of text or image tokens, whichever is smaller; None for a feature
+    that is never active, or where the store has no norms."""
+    store = open_store.store
+    norms = [one for one in (store.manifest["sinks"].get("median_norm") or {}).values() if one]
+    per_unit = float(store.features.table["p999"][feature]) * float(store.directions.scales[feature]["length"])
+    return min(norms) / per_unit if norms and per_unit > 0 else None
+
+
+def start_of(open_store: OpenStore, feature: int) -> SteerStart:
+    """Raises HTTPException: 404 if there is no such feature."""
+    check_feature(open_store, feature)
+    cap = cap_of(open_store, feature)
+    wanted = MOST if cap is None else min(NEAR_CAP * cap, MOST)
+    strength = max(STEP, STEP * floor(wanted / STEP)) if cap is not None else 1.0
+    return SteerStart(strength=strength, cap=cap, sample_id=sample_without(open_store, feature))
+
+
+def sample_without(open_store: OpenStore, feature: int) -> str | None:
+    """The first sample with an image in which the feature is not among the strongest of either side; the first with an
+    image if it fires in all; None without images."""
+    store, first = open_store.store, None
+    for row in range(min(TRIED, store.n_samples)):
+        in_image, _ = store.events.maxima(row, IMAGE)
+        if not len(in_image):
+            continue
+        first = row if first is None else first
+        if feature not in in_image and feature not in store.events.maxima(row, TEXT)[0]:
+            return store.samples.sample_id(row)
+    return None if first is None else store.samples.sample_id(first)

@@ -1,0 +1,96 @@
+"""The page of features that share samples: families by families, the graph of one feature, a ranked list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from backend.api import cooccurrence as cooccurrence_api
+from backend.api.cooccurrence import PairQuery
+from backend.api.features import FeatureQuery, get_features
+from backend.deps import StateDep, StoreDep
+from backend.pages.cards import previews
+from backend.pages.cooccurrence.drawings import Matrix, draw_graph, draw_matrix
+from backend.params import FormQuery, Words
+from backend.schemas.features import Feature
+from backend.stores import OpenStore
+from backend.templating import render_for
+from precompute.store.schema import GOOD_NAME
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+PAIR_SORTS = {"lift_low": "lift, lower bound", "lift": "lift", "npmi": "NPMI", "support": "support"}
+KINDS = {
+    "text-image": ("text × image", "a feature on the text and a feature on the image"),
+    "text-text": ("text × text", "two features on the text"),
+    "image-image": ("image × image", "two features on the image"),
+}
+SIDES = {"text-image": ("text", "image"), "text-text": ("text", "text"), "image-image": ("image", "image")}
+N_FAMILIES = 30
+"""Of each side of the matrix."""
+N_CACHED, N_OTHERS = 32, 8
+_matrices: dict[tuple[object, ...], Matrix] = {}
+"""The matrices drawn last: a store never changes."""
+
+
+class PairList(FormQuery, PairQuery):
+    """As in the API, and the feature also by words."""
+
+    q: Words = None
+    """Words of the feature's label or its number, in place of `feature`: the match with most evidence."""
+
+
+@router.get("/cooccurrence")
+def cooccurrence(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairList, Query()]
+) -> HTMLResponse:
+    """Features that share samples."""
+    others = [] if query.q is None else matches(open_store, query.q)
+    if query.q is not None:  # words go before a number: they were typed later
+        query = query.model_copy(update={"feature": others[0].id if others else None})
+    page = cooccurrence_api.get_cooccurrence(open_store, PairQuery(**query.model_dump(exclude={"q"})))
+    chosen = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
+    return render_for(
+        request,
+        "cooccurrence.html",
+        state,
+        open_store,
+        section="/cooccurrence",
+        page=page,
+        q=query,
+        others=others[1:],
+        lost=query.q is not None and not others,
+        chosen=chosen,
+        matrix=None if chosen else drawn_matrix(open_store, query),
+        graph=draw_graph(cooccurrence_api.get_pair_graph(open_store, chosen["id"])) if chosen else None,
+        kinds=KINDS,
+        sides=SIDES[query.kind],
+        sorts=PAIR_SORTS.items(),
+        previews=previews(request, open_store, [pair.b.id for pair in page.items]),
+    )
+
+
+def matches(open_store: OpenStore, words: str) -> list[Feature]:
+    """The features that words, or a number, can mean, one of each family or name; the very word first."""
+    number = words.strip().lstrip("#")
+    if number.isascii() and number.isdigit() and len(number) < 10:
+        return get_features(open_store, FeatureQuery(ids=number)).items
+    items = get_features(open_store, FeatureQuery(q=words, sort="evidence", order="desc", limit=100)).items
+    items.sort(key=lambda one: (one.label != words.strip(), (one.label_score or 0) < GOOD_NAME))
+    concept, first = open_store.store.features.concept, dict[int, Feature]()
+    for one in items:
+        first.setdefault(int(concept[one.id]), one)
+    return [*first.values()][:N_OTHERS]
+
+
+def drawn_matrix(open_store: OpenStore, query: PairList) -> Matrix:
+    """The matrix of the list's kind and filters."""
+    key = (open_store.content_id, query.kind, query.min_support, query.min_lift)
+    if key not in _matrices:
+        result = cooccurrence_api.get_pair_matrix(open_store, query.kind, query.min_support, query.min_lift, N_FAMILIES)
+        while len(_matrices) >= N_CACHED:
+            _matrices.pop(next(iter(_matrices)), None)
+        _matrices[key] = draw_matrix(result)
+    return _matrices[key]

@@ -1,0 +1,83 @@
+"""The page of two features: samples in which both fire, only the one, only the other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from backend.api.cooccurrence import FeatureNumber, get_pair_samples
+from backend.deps import StateDep, StoreDep
+from backend.links import Links
+from backend.pages.cards import CARD
+from backend.pages.cooccurrence.page import SIDES
+from backend.pages.sample.marks import caption_tokens, image_marks
+from backend.params import FormQuery
+from backend.schemas.cooccurrence import Kind, PairSample
+from backend.schemas.samples import Activations
+from backend.stores import OpenStore
+from backend.templating import render_for
+from precompute.store.events import EventsNotStored
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+N_SAMPLES = 6
+"""Of each strip."""
+
+
+class PairView(FormQuery):
+    """Which pair."""
+
+    a: FeatureNumber
+    b: FeatureNumber
+    kind: Kind = "text-image"
+
+
+@router.get("/cooccurrence/pair")
+def pair(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairView, Query()]
+) -> HTMLResponse:
+    """Samples of a pair of features."""
+    result = get_pair_samples(open_store, query.a, query.b, query.kind, N_SAMPLES)
+    links = Links(request, open_store)
+    groups = {name: getattr(result, name) for name in ("both", "only_a", "only_b")}
+    ids = [one.sample_id for group in groups.values() for one in group]
+    items = {one["sample_id"]: links.images(one) for one in open_store.store.samples.list(ids=ids, limit=500).items}
+    strips = [
+        (name, getattr(result, f"n_{name}"), [marked(open_store, items[one.sample_id], one, query) for one in group])
+        for name, group in groups.items()
+    ]
+    return render_for(
+        request,
+        "pair.html",
+        state,
+        open_store,
+        section="/cooccurrence",
+        q=query,
+        result=result,
+        strips=strips,
+        counted=open_store.manifest["cooccurrence"]["n_samples"],
+        sides=SIDES[query.kind],
+    )
+
+
+def marked(open_store: OpenStore, item: dict[str, Any], one: PairSample, query: PairView) -> dict[str, Any]:
+    """A sample with the activations of both features, each on its side only, over its image and its caption."""
+    store = open_store.store
+    reply: dict[str, Any] = {"sample_id": one.sample_id, "text": item["text"], "share_a": one.share_a}
+    reply |= {"share_b": one.share_b, "image": item["images"][0] if item["images"] else None, "size": CARD}
+    try:
+        active = Activations.model_validate(store.samples.activations(one.sample_id, [query.a, query.b]))
+    except EventsNotStored:
+        return reply
+    for i, side in enumerate(SIDES[query.kind]):
+        if side == "text":
+            for grid in active.grids:
+                grid.values[i] = [[None] * len(row) for row in grid.values[i]]
+        else:
+            for token in active.tokens:
+                token.values[i] = None
+    tops = [(feature.p999, feature.p999) for feature in active.features]
+    marks = image_marks([grid for grid in active.grids if grid.image == 0], tops)
+    return reply | {"marks": marks, "tokens": caption_tokens(active, tops)}

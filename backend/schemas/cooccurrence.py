@@ -1,0 +1,112 @@
+"""Families that share samples as a matrix, the graph around one feature, and samples of a pair."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from backend.schemas.common import Modality, Model
+from backend.schemas.features import FeatureRef
+
+Kind = Literal["text-image", "text-text", "image-image"]
+
+
+class Measures(Model):
+    """How much more often than by chance two features fire in the same samples."""
+
+    support: int
+    """Number of samples in which both fire."""
+    lift: float
+    lift_low: float
+    """95 % interval of the lift, by the exact Poisson interval of `support`."""
+    lift_high: float
+    npmi: float
+    lift_shuffled: float | None = None
+
+
+class Link(Measures):
+    """Two features by number. For `text-image`, `a` is the one on text."""
+
+    a: int
+    b: int
+
+
+class MatrixCell(Link):
+    """The strongest pair of two families."""
+
+    row: int
+    """Place in `rows`."""
+    column: int
+    """Place in `columns`."""
+    n_alike: int
+    """Further pairs of the two families."""
+
+
+class FamilyRef(FeatureRef):
+    """A family, by the feature of its strongest pair."""
+
+    family: int
+    """Number of its strongest feature."""
+
+
+class PairMatrix(Model):
+    """Families × families, in an order in which families with the same partners are neighbours."""
+
+    kind: Kind
+    rows: list[FamilyRef]
+    columns: list[FamilyRef]
+    cells: list[MatrixCell]
+
+
+class Partner(FamilyRef, Link):
+    """A feature that shares samples with the one in the middle."""
+
+    kind: Kind
+    modality: Modality
+    """Side on which the partner fires."""
+
+
+class GraphLink(Link):
+    """Two partners that share samples."""
+
+    kind: Kind
+
+
+class PairGraph(Model):
+    """The graph around one feature."""
+
+    feature: FamilyRef
+    partners: list[Partner]
+    links: list[GraphLink]
+
+
+class StoredPair(Measures):
+    """What the list says of a pair."""
+
+    n_a: int
+    n_b: int
+
+
+class PairSample(Model):
+    """A sample, with the largest activation of each of the two as a share of its p99.9; 0 where it is off."""
+
+    sample_id: str
+    share_a: float
+    share_b: float
+
+
+class PairSamples(Model):
+    """Samples in which both fire, only `a`, or only `b`, each on its side."""
+
+    kind: Kind
+    a: FeatureRef
+    b: FeatureRef
+    pair: StoredPair | None
+    """Null where the store does not list the pair."""
+    complete: bool
+    """Whether all samples were looked at; in a large store only those that are examples of `a` or `b`."""
+    n_both: int
+    n_only_a: int
+    n_only_b: int
+    both: list[PairSample]
+    only_a: list[PairSample]
+    only_b: list[PairSample]

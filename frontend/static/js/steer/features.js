@@ -1,0 +1,91 @@
+// The features of a run: found by word or number, each with its mode and its strength.
+import { html, useEffect, useRef, useState } from "../../vendor/htm/preact/standalone.module.js";
+import { $$, api, errorMessage, nameOf, url } from "../dom.js";
+
+const MODES = { add: "add", set: "set to", ablate: "ablate" };
+const LEAST_END = 10; // the slider ends here, in units of p99.9, or beyond the cap
+const MOST = 100; // the largest strength that the API takes
+const LISTED = 8;
+
+export const settingOf = (f) => (f.mode === "ablate" ? "ablated" : `${f.mode === "set" ? "set to " : ""}${f.strength} ×`);
+
+/** Cards of features with these words, as the search page draws them: best name first, dead ones last. */
+async function cardsOf(words) {
+  const response = await fetch(url("/search", { q: words }), { headers: { Accept: "text/html" } });
+  if (!response.ok) throw new Error(`The server answered ${response.status}.`);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const cards = $$("[data-testid=word-features] > li", page);
+  const isDead = (card) => Number(Boolean(card.querySelector(".verdict.dead")));
+  return cards.sort((a, b) => isDead(a) - isDead(b)).slice(0, LISTED).map((card) => ({ id: Number(card.dataset.feature), card }));
+}
+
+/** A feature as the page starts with it: its name, and a strength near the cap. */
+async function load(id) {
+  const [f, start] = await Promise.all([api(`/features/${id}`), api("/steer/start", { feature: id })]);
+  return { id: f.id, label: f.label, label_score: f.label_score, description: f.description, mode: "add", strength: start.strength, cap: start.cap };
+}
+
+/** A card of the search page, with a button that adds its feature. */
+function Card({ hit, add }) {
+  const place = useRef(null);
+  useEffect(() => { place.current.replaceChildren(...[...hit.card.cloneNode(true).childNodes]); }, [hit]);
+  return html`<li class="card feature"><div class="stack" ref=${place}></div>
+    <button type="button" onClick=${add} aria-label=${`Add feature ${hit.id}`} data-testid="steer-found">+ Add</button></li>`;
+}
+
+function Find({ add }) {
+  const [words, setWords] = useState("");
+  const [hits, setHits] = useState([]);
+  const [note, setNote] = useState("");
+  const take = async (id) => {
+    try { add(await load(id)); setHits([]); setWords(""); setNote(""); } catch (error) { setNote(errorMessage(error)); }
+  };
+  const look = async (event) => {
+    event.preventDefault();
+    const number = /^\s*#?(\d+)\s*$/.exec(words)?.[1];
+    if (number) { take(number); return; }
+    if (!words.trim()) return;
+    try {
+      const cards = await cardsOf(words);
+      setHits(cards);
+      setNote(cards.length ? "" : "No feature has this word in its label or promoted tokens.");
+    } catch (error) { setHits([]); setNote(errorMessage(error)); }
+  };
+  return html`<form class="row" onSubmit=${look}>
+      <label class="sr" for="find">Feature by word or number</label>
+      <input id="find" name="q" type="search" class="grow" value=${words} onInput=${(e) => { setWords(e.target.value); if (!e.target.value) { setHits([]); setNote(""); } }} placeholder="word or number" autocomplete="off" data-testid="steer-find" />
+      <button data-testid="steer-find-button">Find</button>
+    </form>
+    ${note && html`<p class="small soft section-tight" role="status">${note}</p>`}
+    ${hits.length > 0 && html`<ul class="grid features section-tight">${hits.map((hit) => html`<${Card} hit=${hit} key=${hit.id} add=${() => take(hit.id)} />`)}</ul>`}`;
+}
+
+/** The slider of a strength; grey where Δ is scaled down to the norm of a usual h. */
+function Strength({ f, change }) {
+  const end = Math.min(MOST, Math.max(LEAST_END, Math.ceil((f.cap ?? 0) * 1.25), Math.ceil(Math.abs(f.strength))));
+  const least = f.mode === "set" ? 0 : -end;
+  const cap = f.cap && f.cap < end ? f.cap : null;
+  return html`<div class="full">
+    <input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
+    ${cap && html`<svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${`Capped above about ${cap.toFixed(1)}`} data-testid="steer-cap">
+      <rect class="within" x=${least} width=${end - least} height="1" /><rect x=${cap} width=${end - cap} height="1" />${least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
+      <span class="tiny soft">Beyond about ${cap.toFixed(1)} × the change is capped: more strength changes little.</span>`}
+  </div>`;
+}
+
+export function Features({ features, change }) {
+  const edit = (index, part) => change(features.map((f, i) => (i === index ? { ...f, ...part } : f)));
+  const add = (f) => change([...features.filter((one) => one.id !== f.id), f]);
+  return html`<section class="panel" aria-labelledby="sf-h">
+    <header><h2 id="sf-h">Features</h2></header>
+    <${Find} add=${add} />
+    ${features.length === 0 && html`<p class="empty section-tight">No feature is selected. Find one by word or number.</p>`}
+    <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
+      <a class="label" href=${url(`/features/${f.id}`)}><bdi>${nameOf(f).text}</bdi> <span class="feature-id">#${f.id}</span></a>
+      <select aria-label=${`Mode of feature ${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
+      <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
+      <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
+      ${f.mode !== "ablate" && html`<${Strength} f=${f} change=${(strength) => edit(index, { strength })} />`}
+    </li>`)}</ul>
+  </section>`;
+}

@@ -1,0 +1,104 @@
+// The steering page: controls on the left, the default and the steered text side by side, streamed.
+import { html, render, useEffect, useRef, useState } from "../../vendor/htm/preact/standalone.module.js";
+import { $, api, errorMessage, url } from "../dom.js";
+import { whenLoaded } from "../live.js";
+import { Answers, History } from "./answers.js";
+import { Features } from "./features.js";
+import { address, generate, keepRun, newRun, readRuns } from "./runs.js";
+
+const SCOPES = { image: "image patches", prompt: "prompt text", generated: "generated text" };
+const IDLE = { phase: "idle", address: "", default: [], steered: [], kl: [], done: null, error: "", before: 0 };
+const root = $("#steer");
+const start = JSON.parse(root.dataset.state);
+const live = root.dataset.ready === "yes";
+
+/** Keep the address up to date: a run is an entry of the history, and so are the settings after it. */
+function useAddress(state, run) {
+  useEffect(() => {
+    const to = address(state);
+    if (history.state?.run && history.state.run !== to) history.pushState(null, "", to);
+    else history.replaceState(run.address === to ? { run: to } : null, "", to);
+  }, [state, run.address]);
+}
+
+/** The image that the model reads: of a sample, or one's own; with its faults said at once. */
+function ImageInput({ state, set }) {
+  const [note, setNote] = useState(start.note ?? "");
+  useEffect(() => {
+    if (!state.sample) return undefined;
+    let now = true;
+    setNote("");
+    api("/sample", { id: state.sample, top: 1 }).then((one) => { if (now && !one.images.length) setNote("This sample has no image: the model reads the prompt alone."); })
+      .catch((error) => { if (now) setNote(errorMessage(error)); });
+    return () => { now = false; };
+  }, [state.sample]);
+  const pick = async (event) => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (!file) return;
+    const body = new FormData();
+    body.append("image", file);
+    try { set({ image: await api("/images", {}, { method: "POST", body }), sample: "" }); setNote(""); } catch (error) { setNote(errorMessage(error)); }
+  };
+  const shown = state.image?.url ?? (state.sample && !note ? url("/api/v1/sample/image", { id: state.sample }) : null);
+  return html`
+    ${shown && html`<div class="pic steer-pic"><img src=${shown} alt="Image that the model reads" /></div>`}
+    ${(state.image || state.sample) && html`<button type="button" class="quiet" onClick=${() => { setNote(""); set({ image: null, sample: "" }); }} data-testid="steer-no-image">× Remove the image</button>`}
+    ${note && html`<p class="note warn-note" role="status" data-testid="steer-note">${note}</p>`}
+    <div class="row steer-input"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => set({ image: null, sample: e.target.value })} placeholder=${state.image ? "your own image" : "no image"} data-testid="steer-sample" /></label>
+      <label class="field grow">or your own image<input type="file" accept="image/*" onChange=${pick} disabled=${!live} data-testid="steer-image" /></label></div>`;
+}
+
+function Controls({ state, set, busy, stop, n }) {
+  const tick = (value) => (e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) });
+  return html`<section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
+    <div class="stack">
+      <${ImageInput} state=${state} set=${set} />
+      <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
+      <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${tick(value)} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>
+      <div class="thirds-row">
+        <label class="field">Maximum tokens<input type="number" min="1" max="256" value=${state.max_tokens} onInput=${(e) => set({ max_tokens: Number(e.target.value) })} /></label>
+        <label class="field">Temperature<input type="number" min="0" max="2" step="0.1" value=${state.temperature} onInput=${(e) => set({ temperature: Number(e.target.value) })} /></label>
+        <label class="field">Seed<input type="number" min="0" step="1" value=${state.seed} onInput=${(e) => set({ seed: Number(e.target.value) })} /></label>
+      </div>
+      <p class="row"><button class="main" disabled=${busy || !live || !state.features.length || !state.scope.length} data-testid="steer-go">${busy ? `Generating … ${n}/${state.max_tokens}` : "Steer"}</button>${busy ? html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>` : html`<span class="tiny soft">Ctrl + Enter</span>`}</p>
+      ${live && !busy && !(state.features.length && state.scope.length) && html`<p class="tiny soft">${state.features.length ? "Select where to steer." : "Select a feature first."}</p>`}
+    </div>
+  </section>`;
+}
+
+function App() {
+  const [state, setState] = useState(start);
+  const [runs, setRuns] = useState(readRuns);
+  const [run, setRun] = useState(() => readRuns().find((one) => one.address === address(start)) ?? IDLE);
+  const control = useRef(null);
+  const form = useRef(null);
+  const set = (part) => setState((old) => ({ ...old, ...part }));
+  useAddress(state, run);
+  useEffect(() => { if (run.phase === "done" || (run.phase === "stopped" && run.steered.length)) setRuns((old) => keepRun(old, run)); }, [run.phase]);
+
+  const stop = () => control.current?.abort();
+  const go = async (event) => {
+    event.preventDefault();
+    stop();
+    const mine = (control.current = new AbortController());
+    setRun(newRun(state));
+    await generate(state, mine.signal, (change) => { if (control.current === mine) setRun(change); });
+  };
+  const onKeyDown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); if (!$("[data-testid=steer-go]").disabled) form.current.requestSubmit(); }
+  };
+  const busy = run.phase === "running";
+  const n = Math.max(run.default.length, run.steered.length);
+  return html`
+  <form class="stack" onSubmit=${go} onKeyDown=${onKeyDown} ref=${form}><${Controls} state=${state} set=${set} busy=${busy} stop=${stop} n=${n} /></form>
+  <div class="stack">
+    <${Features} features=${state.features} change=${(features) => set({ features })} />
+    <${Answers} run=${run} stale=${run.phase !== "idle" && run.address !== address(state)} />
+    <${History} runs=${runs} current=${run.address} />
+  </div>`;
+}
+
+if (root.dataset.liveState === "loading") whenLoaded(() => location.reload());
+root.replaceChildren();
+render(html`<${App} />`, root);

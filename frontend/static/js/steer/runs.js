@@ -1,0 +1,60 @@
+// A run: asked for, streamed, and kept in this tab under its address.
+import { errorMessage, problem, url } from "../dom.js";
+import { events } from "../sse.js";
+import { settingOf } from "./features.js";
+
+const KEPT = 20;
+const place = () => `steer-runs ${document.documentElement.dataset.base} ${document.documentElement.dataset.store}`;
+
+/** The state of the page as an address, so that a run can be shared. */
+export function address(state) {
+  return url("/steer", {
+    ...(state.image ? { image: state.image.hash } : { sample: state.sample || "none" }),
+    prompt: state.prompt, feature: state.features.map((f) => `${f.id}:${f.mode}:${f.strength}`),
+    scope: state.scope.join(",") || "none", max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
+  });
+}
+
+/** What a run changes, in a few words. */
+export const describe = (state) => state.features.map((f) => `#${f.id} ${settingOf(f)}`).join(", ") || "no feature";
+
+export function readRuns() {
+  try { return JSON.parse(sessionStorage.getItem(place())) ?? []; } catch { return []; }
+}
+
+/** The runs with this one first, once. */
+export function keepRun(runs, run) {
+  const all = [run, ...runs.filter((one) => one.address !== run.address)].slice(0, KEPT);
+  try { sessionStorage.setItem(place(), JSON.stringify(all)); } catch { /* no room, or a private window: they hold until one leaves */ }
+  return all;
+}
+
+export const newRun = (state) => ({
+  phase: "running", address: address(state), what: describe(state), max_tokens: state.max_tokens, input: state.image ? "own image" : state.sample || "no image",
+  default: [], steered: [], kl: [], done: null, error: "", before: 0,
+});
+
+/** The body of POST /api/v1/steer. */
+function requestBody(state) {
+  const { prompt, scope, max_tokens, temperature, seed, sample, image } = state;
+  const features = state.features.map(({ id, mode, strength }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength }));
+  return { prompt, scope, max_tokens, temperature, seed, features, ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
+}
+
+/** Stream the two answers; `update` takes a function from the old run to the new one. */
+export async function generate(state, signal, update) {
+  try {
+    const response = await fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(requestBody(state)), signal });
+    if (!response.ok) throw new Error(await problem(response));
+    for await (const { event: kind, data } of events(response.body)) {
+      if (kind === "token") update((old) => ({ ...old, before: 0, [data.channel]: [...old[data.channel], data.text] }));
+      else if (kind === "waiting") update((old) => ({ ...old, before: data.before }));
+      else if (kind === "kl") update((old) => ({ ...old, kl: [...old.kl, data.kl] }));
+      else if (kind === "done") update((old) => ({ ...old, phase: "done", done: data }));
+      else if (kind === "error") throw new Error(data.detail ?? data.message ?? "The model stopped with an error.");
+    }
+    update((old) => (old.phase === "running" ? { ...old, phase: "error", error: "The stream ended before the answer was complete." } : old));
+  } catch (error) {
+    update((old) => (error.name === "AbortError" ? { ...old, phase: "stopped" } : { ...old, phase: "error", error: errorMessage(error) }));
+  }
+}

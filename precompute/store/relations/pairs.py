@@ -1,0 +1,225 @@
+"""The folder `cooccurrence/`: pairs of features that share samples, as memory-mapped columns.
+
+A table of a database would need an index for each order and each side, four times the pairs themselves; here an order
+is one uint32 a pair, and lift and NPMI are computed from the counts when a query needs them (docs/store.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+
+from precompute.store.events import mapped
+from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
+from precompute.utils.stats import poisson_interval
+from precompute.utils.types import Array
+
+Item = dict[str, Any]
+
+FOLDER = "cooccurrence"
+COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift", "by_lift_low")
+COUNTED = ("a", "b", "support", "shuffled")
+SORTS = ("lift_low", "lift", "npmi", "support")
+MIN_LIFT = 1.5
+"""Below it a list hides pairs, unless told otherwise: 1 is chance."""
+MEASURES = ("support", "lift", "lift_low", "lift_high", "npmi", "lift_shuffled")
+SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
+
+
+class Counted(NamedTuple):
+    """Pairs and their counts, each int64 [p]."""
+
+    a: Array
+    """The first feature."""
+    b: Array
+    """The second feature."""
+    support: Array
+    """Samples that have both."""
+    n_a: Array
+    """Samples that have a on its side."""
+    n_b: Array
+    """Samples that have b on its side."""
+    shuffled: Array
+    """`support` after one derangement of the first side's samples."""
+
+
+class Measured(NamedTuple):
+    """Pairs and all that follows from their counts, each [p]: the first five as in `Counted`."""
+
+    a: Array
+    """int64: feature of the first side."""
+    b: Array
+    """int64: feature of the second side."""
+    support: Array
+    """int64: samples with both."""
+    n_a: Array
+    """int64: samples with a on its side."""
+    n_b: Array
+    """int64: samples with b on its side."""
+    lift: Array
+    """float64: N · support / (n_a · n_b)."""
+    lift_low: Array
+    """float64: the lift at the lower end of the exact 95 % Poisson interval of `support`."""
+    lift_high: Array
+    """float64: at its upper end."""
+    npmi: Array
+    """float64, −1 to 1."""
+    lift_shuffled: Array
+    """float64: `lift` of the shuffled samples, the control."""
+
+
+def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
+    """(lift, NPMI), float64 [p]: lift = N·n_ab / (n_a·n_b), NPMI = log(lift) / −log(n_ab / N), 0 when n_ab = N,
+    which any two features in every sample have (METHOD *Co-occurrence*).
+
+    Args:
+        n_ab, n_a, n_b: int64 [p], samples that have both, a, and b. n: samples looked at.
+    """
+    lift = n * n_ab / (n_a.astype(np.float64) * n_b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.where(n_ab == n, 0.0, np.log(lift) / -np.log(n_ab / n))
+    return lift, value
+
+
+def measured(pairs: Counted, n: int) -> Measured:
+    """What follows from the counts in `n` samples."""
+    a, b, support, n_a, n_b, shuffled = pairs
+    lift, value = npmi(support, n_a, n_b, n)
+    low, high = (end * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(support))
+    return Measured(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
+
+
+class Pairs:
+    """The pairs of one kind.
+
+    Args:
+        start: int64 [F+1]: the pairs of an `a` lie together, ascending by b.
+        table: uint32 [7, P], a row for each of `COLUMNS`.
+        n_mf: uint32 [2, F], samples in whose set the feature is, by modality.
+        n: samples looked at.
+    """
+
+    def __init__(self, kind: str, start: Array, table: Array, n_mf: Array, n: int) -> None:
+        self.kind, self.start, self.table, self.n_mf, self.n = kind, start, table, n_mf, n
+
+    @classmethod
+    def from_counts(cls, kind: str, counted: Iterable[Array], n_mf: Array, n: int) -> Pairs:
+        """Pairs with every order computed.
+
+        Args:
+            counted: int [p] of each of `COUNTED`, ascending by (a, b).
+        """
+        a, b, support, shuffled = counted
+        table = np.zeros((len(COLUMNS), len(a)), np.uint32)
+        table[:3] = b, support, shuffled
+        pairs = cls(kind, np.searchsorted(a, np.arange(n_mf.shape[1] + 1)), table, n_mf, n)
+        table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
+        measured = pairs.measured(np.arange(len(a)))
+        for name in ("npmi", "lift", "lift_low"):
+            table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measured, name)
+        return pairs
+
+    def __len__(self) -> int:
+        return int(self.table.shape[1])
+
+    def column(self, name: str) -> Array:
+        """uint32 [P]: one of `COLUMNS`."""
+        column: Array = self.table[COLUMNS.index(name)]
+        return column
+
+    def counted(self, at: Array) -> Counted:
+        """The pairs with these numbers, int [p]."""
+        a = np.searchsorted(self.start, at, "right") - 1
+        b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
+        first, second = SIDES[self.kind]
+        n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
+        return Counted(a, b, support, n_a, n_b, shuffled)
+
+    def measured(self, at: Array) -> Measured:
+        """As `counted`, with lift and NPMI."""
+        return measured(self.counted(at), self.n)
+
+    @staticmethod
+    def sorted(pairs: Measured, sort: str) -> Array:
+        """int64 [p], the order of pairs: largest `sort` first, then larger support, then smaller a and b."""
+        return np.lexsort((pairs.b, pairs.a, -pairs.support, -getattr(pairs, sort)))
+
+    def of(self, feature: int, side: str) -> Array:
+        """int64 [p], the numbers of the pairs that have `feature` on that side, "a" or "b"."""
+        if side == "a":
+            return np.arange(self.start[feature], self.start[feature + 1])
+        by_b = self.column("by_b")
+        edges = np.array([feature, feature + 1], np.uint32)  # of another type, the whole column would be copied to it
+        low, high = np.searchsorted(self.sorted_b, edges)
+        return by_b[low:high].astype(np.int64)
+
+    @cached_property
+    def by_support(self) -> Array:
+        """int64 [P], the numbers of all pairs, largest support first. Counts sort fast, so no file holds this order."""
+        return np.argsort(-self.column("support").astype(np.int64), kind="stable")
+
+    @cached_property
+    def sorted_b(self) -> Array:
+        """uint32 [P]: `b` in the order `by_b`."""
+        b: Array = self.column("b")[self.column("by_b")]
+        return b
+
+    def chosen(self, order: Array, concept: Array, filters: PairFilters) -> tuple[Array, Array, Item]:
+        """The pairs that a list shows.
+
+        Args:
+            order: int [p], numbers of pairs in their order. concept: int64 [F]. filters: those of the list, all set.
+
+        Returns:
+            int64 [n] numbers of pairs; int64 [n], further pairs of the same two concepts; and `PairPage.hidden`.
+        """
+        order = order[self.column("support")[order] >= max(filters["min_support"], 0)].astype(np.int64)
+        counts = self.counted(order)
+        strong = npmi(counts.support, counts.n_a, counts.n_b, self.n)[0] >= filters["min_lift"]
+        order, a, b = order[strong], concept[counts.a[strong]], concept[counts.b[strong]]
+        hidden = {"weak": int((~strong).sum()), "same_concept": 0, "alike": 0}
+        if filters["alike"]:
+            return order, np.zeros(len(order), np.int64), hidden
+        differ = a != b
+        order, a, b = order[differ], a[differ], b[differ]
+        if self.kind != "text-image":
+            a, b = np.minimum(a, b), np.maximum(a, b)
+        _, first, n_pairs = np.unique(a * len(concept) + b, return_index=True, return_counts=True)
+        by_rank = np.argsort(first)
+        hidden |= {"same_concept": int((~differ).sum()), "alike": len(order) - len(first)}
+        return order[first[by_rank]], n_pairs[by_rank] - 1, hidden
+
+
+def save(part: Path, pairs: list[Pairs]) -> None:
+    """Writes the folder: two files for each kind, and the samples per feature."""
+    folder = part / FOLDER
+    folder.mkdir(exist_ok=True)
+    for one in pairs:
+        np.save(folder / f"{one.kind}.npy", one.table)
+        np.save(folder / f"{one.kind}_start.npy", one.start)
+    np.save(folder / "n_samples.npy", pairs[0].n_mf)
+
+
+def load(store: Path, n: int) -> dict[str, Pairs]:
+    """Every kind, memory-mapped. Raises StoreUnreadable as `mapped`."""
+    folder = store / FOLDER
+    n_mf = np.array(mapped(folder / "n_samples.npy"))
+    starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in COOCCURRENCE_KINDS}
+    return {kind: Pairs(kind, starts[kind], mapped(folder / f"{kind}.npy"), n_mf, n) for kind in COOCCURRENCE_KINDS}
+
+
+class PairFilters(TypedDict, total=False):
+    """Which pairs a list has, as in `GET /cooccurrence` (docs/api.md); each filter may be left out."""
+
+    min_support: int
+    """Samples that they share at least."""
+    feature: int | None
+    """Only pairs with this feature."""
+    min_lift: float
+    """1.5 where it is left out."""
+    alike: bool
+    """Also pairs of one family or name, and every pair of the same two, of which otherwise the first is listed."""
