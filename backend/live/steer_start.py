@@ -26,11 +26,15 @@ def cap_of(open_store: OpenStore, feature: int) -> float | None:
     return min(norms) / per_unit if norms and per_unit > 0 else None
 
 
-def start_of(open_store: OpenStore, feature: int) -> SteerStart:
-    """Raises HTTPException: 404 if there is no such feature."""
+def start_of(open_store: OpenStore, feature: int, n_features: int = 1) -> SteerStart:
+    """Raises HTTPException: 404 if there is no such feature.
+
+    Args:
+        n_features: steered together; they share the room below the cap.
+    """
     check_feature(open_store, feature)
     cap = cap_of(open_store, feature)
-    wanted = MOST if cap is None else min(NEAR_CAP * cap, MOST)
+    wanted = MOST if cap is None else min(NEAR_CAP * cap / n_features, MOST)
     strength = max(STEP, STEP * floor(wanted / STEP)) if cap is not None else 1.0
     return SteerStart(strength=strength, cap=cap, sample_id=sample_without(open_store, feature))
 

@@ -45,7 +45,7 @@ def steer(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SteerQuery, Query()]
 ) -> HTMLResponse:
     """The form, as the address fills it."""
-    features = [one for text in query.feature if (one := parse_feature(open_store, text))]
+    features = [one for text in query.feature if (one := parse_feature(open_store, text, len(query.feature)))]
     image, note = held_image(request, state, query.image)
     start: dict[str, Any] = {
         **query.model_dump(include={"prompt", "max_tokens", "temperature", "seed"}),
@@ -88,8 +88,8 @@ def start_sample(
     return items[0].sample_id if items else None
 
 
-def parse_feature(open_store: StoreDep, text: str) -> dict[str, Any] | None:
-    """One `feature=` of the address with its label; None if it cannot be read, so that old links still open."""
+def parse_feature(open_store: StoreDep, text: str, n_features: int) -> dict[str, Any] | None:
+    """One of the `n_features` of the address with its label; None if it cannot be read: old links still open."""
     number, _, tail = text.partition(":")
     mode, _, strength = tail.partition(":")
     try:
@@ -98,7 +98,7 @@ def parse_feature(open_store: StoreDep, text: str) -> dict[str, Any] | None:
             "id": named.id,
             **{name: getattr(named, name) for name in ("label", "label_score", "description")},
             "mode": mode if mode in ("set", "add", "ablate") else "add",
-            "strength": float(strength) if strength else start_of(open_store, named.id).strength,
+            "strength": float(strength) if strength else start_of(open_store, named.id, n_features).strength,
             "cap": cap_of(open_store, named.id),
         }
     except (ValueError, HTTPException):
