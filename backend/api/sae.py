@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from backend.deps import StateDep, StoreDep
 from backend.schemas.common import Model
-from backend.schemas.sae import SaeEvaluation, SaeReport, SaeTraining
+from backend.schemas.sae import DensityGrid, PlaceMeans, SaeEvaluation, SaeReport, SaeTraining, Spread
 from precompute.sae.reconstruction import sae_warning
 from precompute.store.opening import located
 
@@ -39,6 +39,11 @@ def get_sae(state: StateDep, open_store: StoreDep) -> SaeReport:
         n_text_tokens=tokens["text"],
         n_image_tokens=tokens["image"],
         **{name: finite(quality.get(name, {})) for name in ("fvu", "l0", "dead")},
+        verdicts=store.detail["verdicts"],
+        density=DensityGrid.model_validate(store.sae.density),
+        fvu_samples=Spread.model_validate(store.sae.fvu),
+        l0_tokens=Spread.model_validate(store.sae.l0),
+        l0_places=PlaceMeans.model_validate(store.sae.l0_places),
         warning=sae_warning(quality),
         evaluation=read_report(folder / EVALUATION, sae["sha256"], SaeEvaluation, notes),
         training=read_report(folder / TRAINING, sae["sha256"], SaeTraining, notes),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import sae as sae_api
 from backend.deps import StateDep, StoreDep
-from backend.pages.charts import Curves, curves
-from backend.schemas.sae import SaeTraining
+from backend.pages.charts import Curves, curves, split
+from backend.schemas.sae import DensityGrid, SaeTraining, Spread
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -32,6 +35,13 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
         charts=training_charts(report.training) if report.training else [],
+        split=split(report.verdicts),
+        density=density_map(report.density),
+        spreads=[
+            ("FVU of samples", "lower is better", "samples", report.fvu_samples.n, grouped(report.fvu_samples, 3)),
+            ("Active features of tokens (L0)", "", "samples", report.l0_tokens.n, grouped(report.l0_tokens, 0)),
+        ],
+        places=place_cells(report.l0_places.mean or []),
     )
 
 
@@ -49,3 +59,109 @@ def training_charts(training: SaeTraining) -> list[tuple[str, str, Curves]]:
         lines = [(side, cls, [getattr(getattr(one, name), side) for one in training.log]) for side, cls in sides]
         charts.append((title, help, curves(steps, lines)))
     return charts
+
+
+class MapCell(NamedTuple):
+    """Features of about one density on text and on images, in units of a cell."""
+
+    x: float
+    y: float
+    level: int
+    """1–8, by the logarithm of their number."""
+    title: str
+
+
+class DensityMap(NamedTuple):
+    """Cells from the left and from the top; the first column and the last row hold features that never fire there."""
+
+    cells: list[MapCell]
+    ticks: list[tuple[float, str]]
+    """Place on the axis, in cells, and density."""
+    side: float
+
+
+GAP = 1.5
+"""Of the axes: where the cells of features that fire begin."""
+
+
+def density_map(grid: DensityGrid) -> DensityMap:
+    """The features by density, on axes that begin at the first full decade that any of them needs."""
+    used = [(i, j, n) for i, row in enumerate(grid.counts) for j, n in enumerate(row) if n]
+    per_decade = sum(1 for edge in grid.edges if 0.099 < edge < 0.99)
+    lowest = min((k for i, j, _ in used for k in (i, j) if k), default=1)
+    first = (lowest - 1) // per_decade * per_decade + 1
+    side = GAP + len(grid.edges) - first
+    largest = max((n for _, _, n in used), default=1)
+
+    def place(cell: int) -> float:
+        return GAP + cell - first if cell else 0.0
+
+    def words(cell: int) -> str:
+        return f"{grid.edges[cell - 1]:.1e} to {grid.edges[cell]:.1e}" if cell else "never"
+
+    cells = [
+        MapCell(
+            place(i), side - 1 - place(j), 1 + round(7 * math.log(n) / math.log(largest)) if largest > 1 else 8,
+            f"{n:,} features; text: {words(i)}; images: {words(j)}",
+        )
+        for i, j, n in used
+    ]  # fmt: skip
+    decades = range(first - 1 + per_decade, len(grid.edges), per_decade)  # the first would stand in the way of "never"
+    ticks = [(0.5, "never"), *((GAP + k + 1 - first, f"{100 * grid.edges[k]:.4g} %") for k in decades)]
+    return DensityMap(cells, ticks, side)
+
+
+class GroupedBar(NamedTuple):
+    """A bar of a histogram of both modalities, in units of the drawing (4 per bin, 100 high)."""
+
+    cls: str
+    x: float
+    height: float
+    title: str
+
+
+class Grouped(NamedTuple):
+    """Two histograms with the same edges, each in shares of its own total."""
+
+    bars: list[GroupedBar]
+    n: int
+    """Bins."""
+    low: str
+    high: str
+
+
+def grouped(spread: Spread, digits: int) -> Grouped:
+    """The shares of text and image in each bin, side by side."""
+    sides = [(name, cls, one) for name, cls, one in (("text", "t", spread.text), ("image", "p", spread.image))]
+    shares = {name: [n / (sum(one.counts) or 1) for n in one.counts] for name, _, one in sides}
+    top = max((share for one in shares.values() for share in one), default=0) or 1
+    edges = spread.text.edges
+    bars = [
+        GroupedBar(
+            cls, 4 * i + (0 if cls == "t" else 1.9), 100 * share / top,
+            f"{name}, {edges[i]:.{digits}f} to {edges[i + 1]:.{digits}f}: {100 * share:.1f} % ({one.counts[i]:,})",
+        )
+        for name, cls, one in sides for i, share in enumerate(shares[name]) if share
+    ]  # fmt: skip
+    ends = [f"{edge:.{digits}f}" for edge in (edges[0], edges[-1])] if edges else ["", ""]
+    return Grouped(bars, max(1, len(edges) - 1), *ends)
+
+
+class PlaceCell(NamedTuple):
+    """A place of the image."""
+
+    x: int
+    y: int
+    share: float
+    """Between the smallest mean and the largest, 0.1–1."""
+    mean: float
+
+
+def place_cells(mean: list[list[float | None]]) -> list[PlaceCell]:
+    """The places that the data has."""
+    values = [value for row in mean for value in row if value is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    return [
+        PlaceCell(x, y, round(0.1 + 0.9 * (value - low) / ((high - low) or 1), 3), value)
+        for y, row in enumerate(mean) for x, value in enumerate(row) if value is not None
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, FiniteFloat
 
-from backend.schemas.common import Model
+from backend.schemas.common import Histogram, Modal, Model
 
 
 class Sides(Model):
@@ -109,6 +109,31 @@ class SaeTraining(Model):
     log: list[TrainingLine]
 
 
+class DensityGrid(Model):
+    """Features by their density on text and on images, on logarithmic axes."""
+
+    edges: list[float]
+    """Between the cells after the first; the first holds the features that never fire there, the last ends at 1."""
+    counts: list[list[int]]
+    """By text cell and image cell."""
+
+
+class Spread(Modal[Histogram]):
+    """A histogram per modality, with the same edges; empty where the store has no such values."""
+
+    n: int
+    """Samples that it rests on: of a large store some, evenly spaced."""
+
+
+class PlaceMeans(Model):
+    """A mean by place of an image token in its view."""
+
+    n: int
+    """Samples that it rests on."""
+    mean: list[list[FiniteFloat | None]] | None
+    """Rows of columns of a grid laid over each view; null without image tokens whose activations the store holds."""
+
+
 class SaeReport(Model):
     """The store's SAE."""
 
@@ -124,6 +149,15 @@ class SaeReport(Model):
     """Mean number of active features per token."""
     dead: Counts
     """Number of features that are active on no token of this store."""
+    verdicts: dict[str, int]
+    """Number of features per verdict."""
+    density: DensityGrid
+    fvu_samples: Spread
+    """FVU of single samples."""
+    l0_tokens: Spread
+    """Active features of single tokens."""
+    l0_places: PlaceMeans
+    """Active features of image tokens by their place."""
     warning: str | None = None
     """Why this SAE should not be trusted on this data, or on its images; null if there is no reason."""
     evaluation: SaeEvaluation | None = None

@@ -22,6 +22,7 @@ from precompute.store.examples.counter import CounterExamples
 from precompute.store.examples.listed import Examples
 from precompute.store.examples.words import TopWords
 from precompute.store.features import Features
+from precompute.store.figures.sae import SaeFigures
 from precompute.store.opening import (
     DATABASE,
     Stamp,
@@ -72,6 +73,7 @@ class Store:
         self.top_words = TopWords(core, self.vocabulary)
         self.samples = Samples(core, self.vocabulary, self.features, self.quality)
         self.rejected = Rejected(core)
+        self.sae = SaeFigures(core)
         self.search = Search(core, self.features, self.samples)
         self.selection = Selection(core, self.features, self.quality, self.samples)
         self.nearest = Nearest(core, self.features, self.samples, self.search)

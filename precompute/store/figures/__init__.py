@@ -1,0 +1,1 @@
+"""Figures of a whole store that one page draws."""
