@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
@@ -19,7 +19,10 @@ from precompute.store.relations import map_colours
 router = APIRouter(tags=["features"])
 
 MEDIA = "application/octet-stream"
-BINARY = {200: {"content": {MEDIA: {}}}, 304: {"description": "The client's copy is current."}}
+BINARY: dict[int | str, dict[str, Any]] = {
+    200: {"content": {MEDIA: {}}},
+    304: {"description": "The client's copy is current."},
+}
 Version = Annotated[
     str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
 ]

@@ -79,7 +79,7 @@ function repaint() {
 
 const onTheme = () => { if (state.plot) repaint(); };
 new MutationObserver(onTheme).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", onTheme);
+for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)", "print"]) matchMedia(query).addEventListener("change", onTheme);
 
 document.addEventListener("click", (event) => {
   if (!state.plot || event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -28,6 +28,7 @@ const isOnMap = (i) => i >= 0 && state.plot.data.x[i] <= LAST;
 // ---- colours
 
 const probe = document.body.appendChild(Object.assign(document.createElement("span"), { hidden: true }));
+probe.style.forcedColorAdjust = "none"; // the points keep their colours where the system chooses all others
 let ground; // colour behind the points
 let ink;
 let halo;
