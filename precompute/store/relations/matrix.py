@@ -36,9 +36,11 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
     weight = np.log2(np.maximum(listed.lift_low, 1))
     both = kind != "text-image"
     if both:
-        rows = columns = _strongest(np.concatenate([first, second]), np.tile(weight, 2), n)
+        of_both = np.concatenate([first, second]), np.concatenate([listed.a, listed.b])
+        (rows, row_features) = (columns, column_features) = _strongest(*of_both, np.tile(weight, 2), n)
     else:
-        rows, columns = _strongest(first, weight, n), _strongest(second, weight, n)
+        rows, row_features = _strongest(first, listed.a, weight, n)
+        columns, column_features = _strongest(second, listed.b, weight, n)
     inside = np.flatnonzero(np.isin(first, rows) & np.isin(second, columns))
     table = np.zeros((len(rows), len(columns)))
     row_c, column_c = _place(first[inside], rows), _place(second[inside], columns)
@@ -48,15 +50,14 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
     row_order = seriate(table)
     column_order = row_order if both else follow(table[row_order])
     row_place, column_place = np.argsort(row_order), np.argsort(column_order)
-    names = {int(c): int(f) for f, c in zip(np.r_[listed.b, listed.a][::-1], np.r_[second, first][::-1], strict=True)}
-    refs = store.features.refs([names[int(c)] for c in (*rows, *columns)])
+    refs = store.features.refs([*row_features.tolist(), *column_features.tolist()])
     values = {name: getattr(listed, name)[inside].tolist() for name in ("a", "b", *MEASURES)}
     values |= {"row": row_place[row_c].tolist(), "column": column_place[column_c].tolist()}
     values["n_alike"] = n_alike[inside].tolist()
     return {
         "kind": kind,
-        "rows": [_named(refs[names[int(c)]], store) for c in rows[row_order]],
-        "columns": [_named(refs[names[int(c)]], store) for c in columns[column_order]],
+        "rows": [_named(refs[f], store) for f in row_features[row_order].tolist()],
+        "columns": [_named(refs[f], store) for f in column_features[column_order].tolist()],
         "cells": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)],
     }
 
@@ -65,11 +66,12 @@ def _named(ref: Item, store: Store) -> Item:
     return {**feature_ref(ref), "family": int(store.features.family[ref["id"]])}
 
 
-def _strongest(concept_p: Array, weight_p: Array, n: int) -> Array:
-    """int64 [≤ n], rising: those with the largest sums of weights."""
-    different, of_p = np.unique(concept_p, return_inverse=True)
+def _strongest(concept_p: Array, feature_p: Array, weight_p: Array, n: int) -> tuple[Array, Array]:
+    """int64 [≤ n], rising: the families with the largest sums of weights, and the feature of the first pair of each."""
+    different, first, of_p = np.unique(concept_p, return_index=True, return_inverse=True)
     total = np.bincount(of_p, weight_p, len(different))
-    return np.sort(different[np.lexsort((different, -total))[:n]])
+    chosen = np.sort(np.lexsort((different, -total))[:n])
+    return different[chosen], feature_p[first[chosen]]
 
 
 def _place(values: Array, among: Array) -> Array:
