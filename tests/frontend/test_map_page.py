@@ -163,7 +163,7 @@ def test_the_wheel_scrolls_until_the_map_is_clicked(context: BrowserContext) -> 
     box = page.get_by_test_id("map-canvas").bounding_box()
     assert box
     page.mouse.move(box["x"] + 200, box["y"] + 100)
-    page.mouse.wheel(0, 90)
+    page.mouse.wheel(0, 400)
     expect(page.get_by_test_id("map-canvas")).not_to_be_in_viewport(ratio=1)
     assert "view=" not in page.url
     page.evaluate("scrollTo(0, 0)")
