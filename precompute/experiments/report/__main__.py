@@ -10,6 +10,7 @@ from pathlib import Path
 
 from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
 from precompute.errors import SaevxError
+from precompute.experiments.report import effect as effect
 from precompute.experiments.report import features as features
 from precompute.experiments.report import steering as steering
 from precompute.experiments.report import tasks as tasks
@@ -32,6 +33,7 @@ def render(results: Path = RESULTS) -> dict[str, str]:
         "omega": features.omega_part(store),
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
+        "effect": effect.effect_part(read("demo-effect", results)),
         "steering": steering.steering_part(read("demo-steering", results)),
         "wrong-pairs": store_note(pairs["about"]["content_id"], current) + features.pairs_part(pairs),
         "patches": store_note(patches["store"]["content_id"], current) + tasks.patches_part(patches),
