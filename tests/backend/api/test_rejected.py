@@ -72,6 +72,9 @@ def test_a_store_without_rejected_rows(client: TestClient) -> None:
     assert reply == {"items": [], "total": 0, "next": None, "kinds": []}
     page = client.get("/rejected?store=none", headers={"Accept": "text/html"}).text
     assert 'data-testid="empty"' in page and "Every row of the data is in this store" in page
+    assert f"could read all {N_SAMPLES} rows" in page and 'href="/quality?store=none"' in page
+    quality = [client.get(f"/quality?store={name}", headers={"Accept": "text/html"}).text for name in ("none", "many")]
+    assert ['data-testid="rejected-link"' in one for one in quality] == [False, True]
     front = client.get("/?store=none", headers={"Accept": "text/html"}).text
     assert 'data-testid="rejected"' not in front and "/rejected" not in front
 
