@@ -1,0 +1,34 @@
+"""Every page, in both themes and two widths, under axe-core: no serious violation, size of targets included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backend.app import FRONTEND
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+AXE = FRONTEND / "node_modules" / "axe-core" / "axe.min.js"
+RUN = "axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})"
+PATHS = [
+    "/", "/features", "/features/0", "/map", "/samples", "/samples/s00000", "/search?q=red", "/quality", "/sae",
+    "/cooccurrence", "/steer", "/docs", "/method", "/rejected",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_axe_finds_nothing_serious(context: BrowserContext, path: str) -> None:
+    page = context.new_page()
+    for theme, width in (("light", 1440), ("dark", 390)):
+        page.emulate_media(color_scheme=theme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(path, wait_until="networkidle")
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        serious = [
+            (one["id"], one["nodes"][0]["html"])
+            for one in page.evaluate(RUN)["violations"] if one["impact"] in ("serious", "critical")
+        ]  # fmt: skip
+        assert not serious, (theme, width, serious)
