@@ -63,7 +63,7 @@ def test_patches_tokens_and_features_of_a_sample(context: BrowserContext) -> Non
 
     page.goto(re.sub(r"\?.*", "", page.url))
     assert page.get_by_test_id("heat").locator("path").count() == 0
-    page.get_by_test_id("sample").locator(f'a.label[data-feature="{RED}"]').hover()
+    page.get_by_test_id("sample").locator(f'a.label[data-feature="{RED}"]').first.hover()
     expect(page.get_by_test_id("heat").locator("path")).not_to_have_count(0)
     page.mouse.move(2, 2)
     expect(page.get_by_test_id("heat").locator("path")).to_have_count(0)
