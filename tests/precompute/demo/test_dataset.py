@@ -14,8 +14,10 @@ from PIL import Image
 
 from precompute.data import read
 from precompute.demo import dataset as D
+from precompute.demo.boxes import boxes
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import SIZE, make_scene
+from precompute.training.card_store import read_boxes
 
 N = 150
 
@@ -100,3 +102,15 @@ def test_the_pass_reads_it(folder: Path) -> None:
     data = read(folder)
     assert len(data.rows) == N and not data.rejected_rows
     assert data.rows[3].extra["planted"] is not None
+
+
+def test_evaluate_reads_the_boxes_of_its_things(folder: Path, tmp_path: Path) -> None:
+    metadata = (folder / "metadata.jsonl").read_text()
+    (tmp_path / "boxes.jsonl").write_text(boxes(metadata))
+    boxes_of = read_boxes(tmp_path / "boxes.jsonl")
+    rows = [json.loads(line) for line in metadata.splitlines()]
+    assert list(boxes_of) == [row["id"] for row in rows]
+    for row in rows:
+        assert [(e["noun"], list(e["box"])) for e in row["entities"]] == [
+            (one["word"], list(one["box"])) for one in boxes_of[row["id"]]
+        ]
