@@ -87,14 +87,16 @@ def test_javascript_of_a_page_is_small(client: TestClient, sample_id: str, path:
 
 
 def test_packages_from_npm_are_those_in_use() -> None:
-    """What pages load, and what the demo draws and names its things with: nothing else is installed."""
-    query = set(json.loads((FRONTEND / "package.json").read_text())["dependencies"])
+    """What pages load, what the demo draws and names its things with, what tests read: nothing else is installed."""
+    package = json.loads((FRONTEND / "package.json").read_text())
+    query, tools = set(package["dependencies"]), set(package["devDependencies"])
     names = [name for m in MODULES_OF_PAGES for name in imports(m.read_text())]
     vendored = {name.partition("/vendor/")[2].split("/")[0] for name in names if "/vendor/" in name}
     assert vendored == set(MODULES)
     assert query == vendored | {"@lobehub/fluent-emoji-3d", "unicode-emoji-json"}
     locked = json.loads((FRONTEND / "package-lock.json").read_text())["packages"]
-    assert set(locked) == {"", *(f"node_modules/{name}" for name in query)}
+    assert tools == {"axe-core"}
+    assert set(locked) == {"", *(f"node_modules/{name}" for name in query | tools)}
 
 
 def test_pages_send_nothing_inline(client: TestClient) -> None:
