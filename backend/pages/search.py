@@ -28,6 +28,7 @@ from precompute.live.search import OUTSIDE
 router = APIRouter(default_response_class=HTMLResponse)
 
 NO_RESULTS: dict[str, Any] = {
+    "no_feature": None,
     "hits": None, "ranked": None, "words": None, "dense": [], "n_dense": 0, "heats": {}, "groups": [], "mark": None,
 }  # fmt: skip
 """The parts of a search result, each empty."""
@@ -35,7 +36,7 @@ REGION_LEVEL = 5
 """Step of the colour scale in which a region is drawn."""
 N_FEATURES = 24
 """Features of a result."""
-NUMBER = re.compile(r"\s*#?(\d{1,9})\s*")
+NUMBER = re.compile(r"\s*#?([0-9]{1,18})\s*")
 
 
 class SearchQuery(FormQuery):
@@ -112,7 +113,7 @@ async def answer(
     """The page with the results of the query, or with the reason of a refusal."""
     results: dict[str, Any] | None = None
     image: ImageQuery | None = None
-    q = query.q or None
+    q = query.q if query.q.strip() else None
     try:
         image = None if refusal else await run_in_threadpool(query_image, request, state, open_store, query)
         if refusal is None and (image or (q and query.model)):
@@ -152,8 +153,10 @@ def search_page(
 def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, Any]:
     """Features and captions with the words."""
     hits = search_api.get_search(request, open_store, q)
+    number, n = NUMBER.fullmatch(q), open_store.store.n_features
     return {
         **NO_RESULTS,
+        "no_feature": f"There is no feature {number[1]}. This store has features 0 to {n - 1}." if number else None,
         "hits": hits,
         "words": hits.features,
         "nearest": [("Captions with these words", [card(one) for one in hits.samples])],

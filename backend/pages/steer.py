@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from math import nan
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -13,14 +15,17 @@ from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import uploaded_url
-from backend.live.steer_start import cap_of, start_of
+from backend.live.steer_start import MOST, cap_of, start_of
+from backend.pages.text import visible
 from backend.params import QueryModel
+from backend.stores import OpenStore
 from backend.templating import MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 SCOPES = ("image", "prompt", "generated")
 NO_SAMPLE = "none"
+MODES = ("add", "set", "ablate")
 
 
 class SteerQuery(QueryModel):
@@ -45,7 +50,7 @@ def steer(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SteerQuery, Query()]
 ) -> HTMLResponse:
     """The form, as the address fills it."""
-    features = [one for text in query.feature if (one := parse_feature(open_store, text, len(query.feature)))]
+    features, faults = read_features(open_store, query.feature)
     image, note = held_image(request, state, query.image)
     start: dict[str, Any] = {
         **query.model_dump(include={"prompt", "max_tokens", "temperature", "seed"}),
@@ -53,6 +58,7 @@ def steer(
         "image": image,
         "note": note,
         "features": features,
+        "faulty": bool(faults),
         "scope": [one for one in query.scope.split(",") if one in SCOPES],
     }
     return render_for(
@@ -63,6 +69,7 @@ def steer(
         section="/steer",
         live=state.live.status(open_store.name),
         start=start,
+        faults=faults,
     )
 
 
@@ -88,18 +95,36 @@ def start_sample(
     return items[0].sample_id if items else None
 
 
-def parse_feature(open_store: StoreDep, text: str, n_features: int) -> dict[str, Any] | None:
-    """One of the `n_features` of the address with its label; None if it cannot be read: old links still open."""
-    number, _, tail = text.partition(":")
-    mode, _, strength = tail.partition(":")
+def read_features(open_store: OpenStore, texts: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The features of the address with their labels, and a sentence for each that is left out."""
+    features, faults = [], []
+    for text in texts:
+        try:
+            features.append(parse_feature(open_store, text, len(texts)))
+        except HTTPException as fault:
+            faults.append(str(fault.detail))
+    return features, faults
+
+
+def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str, Any]:
+    """One of the `n_features` of the address, with its label. Raises HTTPException: 404 or 422 if it cannot be used."""
+    number, mode, strength = (*text.split(":", 2), "", "")[:3]
+    shown = f"feature={visible(text[:60])}"
+    if not re.fullmatch(r"-?[0-9]{1,18}", number.strip()):
+        raise HTTPException(422, f"{shown} does not begin with a feature's number: write id:mode:strength, as 3:add:2.")
+    named = features_api.get_feature(open_store, int(number))
+    if mode not in ("", *MODES):
+        raise HTTPException(422, f"{shown} has no such mode: choose add, set or ablate.")
     try:
-        named = features_api.get_feature(open_store, int(number))
-        return {
-            "id": named.id,
-            **{name: getattr(named, name) for name in ("label", "label_score", "description")},
-            "mode": mode if mode in ("set", "add", "ablate") else "add",
-            "strength": float(strength) if strength else start_of(open_store, named.id, n_features).strength,
-            "cap": cap_of(open_store, named.id),
-        }
-    except (ValueError, HTTPException):
-        return None
+        value = float(strength) if strength else start_of(open_store, named.id, n_features).strength
+    except ValueError:
+        value = nan
+    if not abs(value) <= MOST:
+        raise HTTPException(422, f"{shown} has no such strength: give a number from -{MOST:.0f} to {MOST:.0f}.")
+    return {
+        "id": named.id,
+        **{name: getattr(named, name) for name in ("label", "label_score", "description")},
+        "mode": mode or "add",
+        "strength": value,
+        "cap": cap_of(open_store, named.id),
+    }

@@ -203,6 +203,16 @@ def test_steering_page_keeps_its_state_in_the_address(context: BrowserContext) -
     expect(page.get_by_test_id("steer-go")).to_be_disabled()  # the model is off
 
 
+def test_a_wrong_feature_of_steering_stays_in_the_address_until_something_changes(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/steer?feature=99999:add:4&feature=3:add:2")
+    expect(page.get_by_test_id("steer-fault")).to_contain_text("There is no feature 99999: ")
+    expect(page.get_by_test_id("steer-feature")).to_have_count(1)
+    assert page.url.endswith("/steer?feature=99999:add:4&feature=3:add:2")
+    page.get_by_test_id("steer-prompt").fill("What?")
+    expect(page).to_have_url(re.compile(r"prompt=What%3F&feature=3%3Aadd%3A2"))
+
+
 def test_a_server_that_is_gone_is_told_in_the_same_words_everywhere(browser: Browser, base_url: str) -> None:
     offline = browser.new_context(base_url=base_url)  # its console may tell of failed requests
     page = offline.new_page()

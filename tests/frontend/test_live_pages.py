@@ -116,7 +116,12 @@ def test_a_number_opens_its_feature(live: TestClient) -> None:
     for number in ("3", "#3", " 3 "):
         page = live.get("/search", params={"q": number}, follow_redirects=False)
         assert page.status_code == 303 and page.headers["location"].endswith("/features/3")
-    assert live.get("/search?q=999999").status_code == 200
+    page = live.get("/search?q=999999")
+    last = live.get("/api/v1/store").json()["n_features"] - 1
+    assert page.status_code == 200
+    assert f"There is no feature 999999. This store has features 0 to {last}." in page.text
+    assert "no-feature" not in live.get("/search?q=red").text
+    assert "Enter words, the number of a feature" in live.get("/search?q=%20").text
 
 
 def test_a_samples_picture_and_words_have_an_address(live: TestClient) -> None:
@@ -135,7 +140,15 @@ def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:
 
 
 def test_steering_page_is_ready(live: TestClient) -> None:
-    page = live.get("/steer?feature=3:set:1&feature=9999:add:1&feature=x").text
+    wrong = "&feature=".join(["9999:add:1", "x", "3:turn:1", "3:add:nan", "3:add:200"])
+    page = live.get(f"/steer?feature=3:set:1&feature={wrong}").text
+    faults = re.findall(r'data-testid="steer-fault">(.*?)</p>', page)
+    for fault, reason in zip(faults, (
+        "There is no feature 9999: ", "feature=x does not begin with a feature&#39;s number",
+        "feature=3:turn:1 has no such mode", "feature=3:add:nan has no such strength",
+        "feature=3:add:200 has no such strength",
+    ), strict=True):  # fmt: skip
+        assert fault.startswith(reason)
     assert 'data-ready="yes"' in page and 'data-testid="model-unavailable"' not in page
     state = re.search(r'data-state="([^"]+)"', page)
     assert state and state[1].count("&#34;id&#34;") == 1
@@ -189,7 +202,7 @@ def test_a_run_of_steering_stays_and_says_what_it_is_of(page: Page, made: Path) 
     page.get_by_test_id("steer-strength").fill("6")
     expect(page.get_by_test_id("answers")).to_have_attribute("data-stale", "yes")
     expect(page.get_by_test_id("steer-status")).to_contain_text("From other settings: #3 2 ×")
-    page.get_by_test_id("steer-go").click()
+    page.get_by_test_id("steer-strength").press("Control+Enter")
     expect(page.get_by_test_id("steer-history").locator("li")).to_have_count(1)
     expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
     page.get_by_test_id("steer-history").locator("a").click()

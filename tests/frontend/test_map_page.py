@@ -37,19 +37,16 @@ def opened(context: BrowserContext, address: str = "/map") -> Page:
 def painted(page: Page) -> set[str]:
     """Colours of the pixels on the canvas, but for its ground and blends."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    result: list[list[int]] = page.evaluate(
+    result: list[int] = page.evaluate(
         """() => {
           const canvas = document.getElementById("map");
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-          const counts = new Map();
-          for (let i = 0; i < data.length; i += 4) {
-            const colour = (data[i] << 16) | (data[i + 1] << 8) | data[i + 2];
-            counts.set(colour, (counts.get(colour) ?? 0) + 1);
-          }
-          return [...counts];
+          const colours = new Set();
+          for (let i = 0; i < data.length; i += 4) colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+          return [...colours];
         }"""
     )
-    return {f"#{colour:06x}" for colour, _ in result}
+    return {f"#{colour:06x}" for colour in result}
 
 
 def place(page: Page, columns: mapfile.FeatureMap, feature: int) -> tuple[float, float]:
@@ -286,12 +283,15 @@ def test_a_colour_that_does_not_come_leaves_the_map_as_it_is(browser: object, ba
     offline.close()
 
 
-def test_words_mark_features(context: BrowserContext) -> None:
+def test_words_mark_features(context: BrowserContext, columns: mapfile.FeatureMap) -> None:
     page = opened(context)
     before = painted(page)
+    page.mouse.move(*place(page, columns, lonely(columns)))
+    expect(page.get_by_test_id("map-tip")).to_be_visible()
     page.get_by_test_id("map-q").fill("red")
     expect(page.get_by_test_id("found").locator(f'[data-feature="{RED}"]').first).to_be_visible()
     expect(page).to_have_url(re.compile(r"/map\?q=red&view="))  # the view moves to what was found
+    expect(page.get_by_test_id("map-tip")).to_be_hidden()
     assert painted(page) != before
     page.get_by_test_id("map-q").fill("nosuchword")
     expect(page.get_by_test_id("found")).to_contain_text("No feature")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor, log10
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
@@ -48,13 +49,23 @@ async def effect(request: Request, state: StateDep, open_store: StoreDep, id: in
 def panel(effect: FeatureEffect, f: FeatureDetail) -> dict[str, Any]:
     """The effect as feature/effect.html draws it."""
     words = set(words_of(bare_name(f.label or "")))
-    sides = []
+    sides: list[dict[str, Any]] = []
     if effect.ablated and effect.control:
         sides = [
             {"kl": one.kl, "groups": groups(one, n, words), "control": n == N_CONTROL}
             for one, n in ((effect.ablated, None), (effect.control, N_CONTROL))
         ]
+    digits = digits_of(effect)
+    for row in (row for side in sides for rows in side["groups"].values() for row in rows):
+        row["points"] = f"{100 * row['change']:+.{digits}f}".replace("-", "−")
     return {**effect.model_dump(include={"n_pairs", "n_places"}), "control": effect.control_feature, "sides": sides}
+
+
+def digits_of(effect: FeatureEffect) -> int:
+    """Decimals with which all changes are written, in percentage points: the largest gets two digits that count."""
+    changes = [one.change for side in (effect.ablated, effect.control) if side for one in (*side.lowered, *side.raised)]
+    largest = 100 * max((abs(change) for change in changes), default=0.0)
+    return min(6, max(2, 1 - floor(log10(largest)))) if largest else 2
 
 
 def groups(changes: TokenChanges, n: int | None, words: set[str]) -> dict[str, list[dict[str, Any]]]:

@@ -2,7 +2,7 @@
 // feature, view) is in the address; the server renders the results of a search, the area's list and the pinned feature.
 import { $, $$, errorMessage, problem, say } from "../dom.js";
 import { prepare, recolour } from "./colours.js";
-import { centre, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
+import { centre, hover, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
 import { readArea, toggle } from "./lasso.js";
 import { canvas, draw, drawOverlay, fetchLabels, fit, nameFeatures, redraw, state } from "./overlay.js";
 import { LAST, Plot, parse } from "./points.js";
@@ -116,7 +116,7 @@ document.addEventListener("swap", (event) => {
   if (!state.plot) return;
   if (event.target.id === "found") {
     readMarks();
-    if (state.plot.marked && !wentBack) state.plot.fit(state.plot.marked);
+    if (state.plot.marked && !wentBack) { hover(-1); state.plot.fit(state.plot.marked); }
   }
   if (event.target.id === "chosen") readChosen();
   if (event.target.id === "area") readArea();
@@ -130,6 +130,7 @@ for (const type of ["pointerdown", "keydown"]) addEventListener(type, () => { we
 addEventListener("popstate", () => {
   if (!state.plot) return;
   wentBack = true;
+  hover(-1);
   if (!readView(new URLSearchParams(location.search).get("view") ?? "")) Object.assign(state.plot, { cx: 0.5, cy: 0.5, zoom: 1 });
   redraw();
 });

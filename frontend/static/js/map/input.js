@@ -79,7 +79,7 @@ export function address(feature = state.pinned) {
 
 let hovering;
 let selecting;
-function hover(i, announce = false) {
+export function hover(i, announce = false) {
   if (i === state.hover) return;
   state.hover = i;
   clearTimeout(hovering);

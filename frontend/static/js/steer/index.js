@@ -15,6 +15,7 @@ const live = root.dataset.ready === "yes";
 /** Keep the address up to date: a run is an entry of the history, and so are the settings after it. */
 function useAddress(state, run) {
   useEffect(() => {
+    if (state === start && start.faulty) return; // the address stays as it is, beside the sentence about it
     const to = address(state);
     if (history.state?.run && history.state.run !== to) history.pushState(null, "", to);
     else history.replaceState(run.address === to ? { run: to } : null, "", to);
@@ -85,13 +86,15 @@ function App() {
     setRun(newRun(state));
     await generate(state, mine.signal, (change) => { if (control.current === mine) setRun(change); });
   };
-  const onKeyDown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); if (!$("[data-testid=steer-go]").disabled) form.current.requestSubmit(); }
-  };
+  useEffect(() => document.addEventListener("keydown", (event) => { // from anywhere; on a link the browser opens a tab
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target.closest("a") || $("dialog[open]")) return;
+    event.preventDefault();
+    if (!$("[data-testid=steer-go]").disabled) form.current.requestSubmit();
+  }), []);
   const busy = run.phase === "running";
   const n = Math.max(run.default.length, run.steered.length);
   return html`
-  <form class="stack" onSubmit=${go} onKeyDown=${onKeyDown} ref=${form}><${Controls} state=${state} set=${set} busy=${busy} stop=${stop} n=${n} /></form>
+  <form class="stack" onSubmit=${go} ref=${form}><${Controls} state=${state} set=${set} busy=${busy} stop=${stop} n=${n} /></form>
   <div class="stack">
     <${Features} features=${state.features} change=${(features) => set({ features })} />
     <${Answers} run=${run} stale=${run.phase !== "idle" && run.address !== address(state)} />
