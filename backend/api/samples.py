@@ -55,7 +55,9 @@ class SampleQuery(QueryModel):
     q: Words = None
     """Words in the text."""
     feature: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
-    """Only samples on which this feature is on: its largest activation is a tenth of its p99.9 or more."""
+    """Only samples on which this feature is on: its largest activation is a tenth of its p99.9 or more. Where
+    the store does not hold all activations, or more than 50 million, it must also be among the 256 strongest features
+    of that side of a sample."""
     side: Side | None = None
     """Where the feature is on; without it, on the image, whatever it does in the text."""
     by: ScoreName | None = None

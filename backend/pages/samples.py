@@ -58,6 +58,7 @@ def samples(
         scores=scores,
         range=score_range(score, query.min_score, query.max_score) if score else None,
         feature=open_store.store.features.refs([query.feature])[query.feature] if query.feature is not None else None,
+        strongest_only=not open_store.store.events.scans_all,
         filtered=bool(flags_on) or not query.is_plain(),
     )
 

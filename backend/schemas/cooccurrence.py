@@ -87,11 +87,12 @@ class StoredPair(Measures):
 
 
 class PairSample(Model):
-    """A sample, with the largest activation of each of the two as a share of its p99.9; 0 where it is off."""
+    """A sample, with the largest activation of each of the two as a share of its p99.9; 0 where it is off, null
+    where the store cannot tell."""
 
     sample_id: str
-    share_a: float
-    share_b: float
+    share_a: float | None
+    share_b: float | None
 
 
 class PairSamples(Model):
@@ -104,6 +105,8 @@ class PairSamples(Model):
     """Null where the store does not list the pair."""
     complete: bool
     """Whether all samples were looked at; in a large store only those that are examples of `a` or `b`."""
+    exact: bool
+    """Whether all activations were looked at; else only the 256 strongest features of each side of a sample."""
     n_both: int
     n_only_a: int
     n_only_b: int

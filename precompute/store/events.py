@@ -15,7 +15,7 @@ import numpy as np
 
 from precompute.errors import SaevxError
 from precompute.store.opening import damaged
-from precompute.store.schema import IMAGE, SINK
+from precompute.store.schema import IMAGE, MODALITIES, SINK
 from precompute.utils.types import Array
 
 ARRAYS = (
@@ -23,6 +23,8 @@ ARRAYS = (
     "max_feature", "max_value",
 )  # fmt: skip
 """The arrays of every store, by their file's name."""
+SCANNED = 50_000_000
+"""Events of a store that are searched for a feature; of a store with more, its maxima."""
 
 
 def mapped(path: Path) -> Array:
@@ -144,6 +146,29 @@ class Events:
             return True
         at = int(np.searchsorted(self.kept_rows, row))
         return at < len(self.kept_rows) and int(self.kept_rows[at]) == row
+
+    @property
+    def scans_all(self) -> bool:
+        """Whether `sides_with` looks through all events: the store holds those of every sample, and not too many."""
+        return self.kept_rows is None and len(self.event_feature) <= SCANNED
+
+    def sides_with(self, feature: int) -> tuple[Array, Array]:
+        """(side, z), int64 [n] rising and float64 [n]: row·2+modality of each side of a sample on which the feature
+        fires, and its largest activation there: of all events where `scans_all`, else of the stored maxima, which are
+        those of the 256 strongest features of a side."""
+        if not self.scans_all:
+            at = np.flatnonzero(self.max_feature == feature)
+            side = np.searchsorted(self.max_offset, at, side="right") - 1
+            return side, self.max_value[at].astype(np.float64) * self.unit
+        at = np.flatnonzero(self.event_feature == feature)
+        token = np.searchsorted(self.token_event, at, side="right") - 1
+        modality = self.token_modality[token].astype(np.int64)
+        is_side = modality < len(MODALITIES)  # not a special token or a sink
+        row = np.searchsorted(self.sample_token, token[is_side], side="right") - 1
+        side, of_event = np.unique(row * len(MODALITIES) + modality[is_side], return_inverse=True)
+        z = np.zeros(len(side))
+        np.maximum.at(z, of_event, self.event_value[at[is_side]].astype(np.float64) * self.unit)
+        return side, z
 
     def tokens(self, row: int) -> SampleEvents:
         """The tokens of sample `row`, which every store has, without events."""

@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from backend.app import create_app
 from backend.pages.cards import draw_preview
+from backend.pages.feature.examples import example_card
 from backend.pages.features import LIST_ROWS
 from backend.pages.heat import HeatImage
+from backend.schemas.features import Example
 from backend.settings import Settings
 from backend.templating import templates
 from tests.helpers import synthetic
@@ -126,6 +128,16 @@ def test_the_snippet_runs_and_prints_the_examples(client: TestClient, pages_app:
         printed = printed_by(html.unescape(code[1]).replace("path/of/the/store", str(store)))
         examples = client.get(f"/api/v1/features/{RED}/examples?{query}").json()["items"]
         assert [values[:2] for values in printed] == [(one["sample_id"], one["activation"]) for one in examples] != []
+
+
+def test_the_place_of_a_card_has_only_what_is_known(client: TestClient) -> None:
+    reply = client.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"][0]
+    one = Example.model_validate(reply).model_copy(update={"n_active": 3, "token": None})
+    nowhere = one.model_copy(update={"patch": None})
+    assert one.patch
+    assert example_card(one, (1, 1))["where"] == f"row {one.patch.row}, column {one.patch.col} · 3 patches"
+    assert example_card(nowhere, (1, 1))["where"] == "3 patches"
+    assert example_card(nowhere.model_copy(update={"n_active": 1}), (1, 1))["where"] == ""
 
 
 def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestClient) -> None:

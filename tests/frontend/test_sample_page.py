@@ -82,6 +82,27 @@ def test_several_features_have_a_number_and_a_hue_each(context: BrowserContext, 
     expect(chips).to_have_count(2)
 
 
+def test_a_sixth_feature_says_which_one_it_replaces(context: BrowserContext, red_sample: dict[str, Any]) -> None:
+    page = context.new_page()
+    five = firing(red_sample, 5)
+    page.goto(f"/samples/{red_sample['sample_id']}?f={','.join(map(str, five))}", wait_until="networkidle")
+    others = "".join(f":not([data-feature='{one}'])" for one in five)
+    page.locator(f"[data-testid=sample-feature]{others} .share:visible").first.click(force=True)
+    expect(page).to_have_url(re.compile(rf"f={'(,|%2C)'.join(map(str, five[1:]))}(,|%2C)\d+$"))
+    expect(page.get_by_test_id("readout")).to_contain_text(f"feature {five[0]} is no longer")
+    expect(page.locator("[aria-live=polite]")).to_contain_text(f"feature {five[0]} is no longer")
+
+
+def test_why_opens_in_sight_with_the_focus_on_its_heading(context: BrowserContext, red_sample: dict[str, Any]) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.goto(f"/samples/{red_sample['sample_id']}", wait_until="networkidle")
+    page.locator("a.why").last.click()
+    heading = page.get_by_test_id("why").get_by_role("heading", level=2)
+    expect(heading).to_be_focused()
+    expect(heading).to_be_in_viewport()
+
+
 def test_values_are_read_by_pointer_and_by_key(context: BrowserContext, red_sample: dict[str, Any]) -> None:
     page = context.new_page()
     page.goto(f"/samples/{red_sample['sample_id']}?f={RED}", wait_until="networkidle")

@@ -36,7 +36,7 @@ def example_card(example: Example, top: tuple[float, float]) -> dict[str, Any]:
     if example.patch:
         where = f"row {example.patch.row}, column {example.patch.col}"
     if example.n_active > 1:
-        where += f" · {example.n_active:,} {UNITS[example.modality]}"
+        where = " · ".join(filter(None, [where, f"{example.n_active:,} {UNITS[example.modality]}"]))
     return {
         "sample_id": example.sample_id,
         "activation": example.activation,

@@ -68,6 +68,15 @@ function refocus(old, fresh) {
   if (selector || extra) fresh.querySelector(selector + extra)?.focus({ preventScroll: true });
 }
 
+/** Scroll to the panel of a heading that a link has opened, and move the focus there. @param {string} [id] */
+function reveal(id) {
+  const heading = id && document.getElementById(id);
+  if (!heading) return;
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+  (heading.closest(".panel") ?? heading).scrollIntoView();
+}
+
 /** Set up a part of a page, also a part that has just been fetched. */
 function ready(part) {
   for (const button of $$("[data-max]", part)) button.hidden = false;
@@ -79,7 +88,7 @@ ready(document);
 document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = event.target.closest("a[data-swap]");
-  if (link) { event.preventDefault(); swap(link.href.baseVal ?? link.href, link.dataset.swap); return; } // baseVal: a link in a drawing
+  if (link) { event.preventDefault(); swap(link.href.baseVal ?? link.href, link.dataset.swap).then(() => reveal(link.dataset.show)); return; } // baseVal: a link in a drawing
   const maximise = event.target.closest("[data-max]");
   if (maximise) fill(maximise.closest(".panel"));
   if (event.target.closest("[data-spotlight]")) {

@@ -177,4 +177,16 @@ function wirePad(frame, views, read) {
 const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
 
 wire();
-document.addEventListener("swap", (event) => { if (event.target.id === "sample") wire(); });
+let numbers = $("#sample").dataset.chosen.split(",");
+document.addEventListener("swap", (event) => {
+  if (event.target.id !== "sample") return;
+  wire();
+  const before = numbers;
+  const { dataset } = event.target;
+  numbers = dataset.chosen.split(",");
+  const dropped = before.find((one) => !numbers.includes(one));
+  if (before.length < 5 || numbers.length < 5 || !dropped) return;
+  const text = `At most five features are shown: feature ${dropped} is no longer.`;
+  $("[data-readout]", event.target).textContent = text;
+  dataset.say = dataset.say ? `${text} ${dataset.say}` : text; // said when the swap is done
+});

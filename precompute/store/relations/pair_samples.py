@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ SCANNED = 20_000_000
 ON = 0.1
 """Share of p99.9 from which a feature counts as firing here; below it and not off, a sample is in no group."""
 MOST_ROWS = 4000
+"""Examples that are looked at."""
+_TRIED = 8
+"""Samples looked at for each that is shown, where the other feature may fire below the stored maxima."""
 
 
 def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
@@ -30,8 +35,10 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
 
     Returns:
         `pair`: what the list of pairs says of it, or null where it lists none; `complete`: whether all samples were
-        looked at, or only the stored examples of the two; `both`, `only_a`, `only_b`: {sample_id, share_a, share_b},
-        shares of the p99.9 of each feature, 0 where it is off; `n_both`, `n_only_a`, `n_only_b` of those looked at.
+        looked at, or only the stored examples of the two; `exact`: whether all activations were, or only the 256
+        strongest features of each side; `both`, `only_a`, `only_b`: {sample_id, share_a, share_b}, shares of the p99.9
+        of each feature, 0 where it is off, None where the store cannot tell; `n_both`, `n_only_a`, `n_only_b` of those
+        looked at.
 
     Raises:
         SaevxError: no such feature or kind.
@@ -41,28 +48,25 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
     last = store.n_features - 1
     if not 0 <= min(a, b) <= max(a, b) <= last:
         raise SaevxError(f"No such pair: features are 0 to {last}.")
-    sides = SIDES[kind]
-    complete = len(store.events.max_feature) <= SCANNED
-    find = _all_rows if complete else _example_rows
-    rows = np.union1d(find(store, a, sides[0]), find(store, b, sides[1]))[:MOST_ROWS]
-    share_r2 = np.array([[_share(store, int(row), f, m) for f, m in ((a, sides[0]), (b, sides[1]))] for row in rows])
-    share_r2 = share_r2.reshape(-1, 2)
+    places = list(zip((a, b), SIDES[kind], strict=True))
+    exact = store.events.scans_all
+    complete = exact or len(store.events.max_feature) <= SCANNED
+    rows, share_r2 = _all_shares(store, places) if complete else _example_shares(store, places)
     groups = {
         "both": (share_r2 >= ON).all(axis=1),
         "only_a": (share_r2[:, 0] >= ON) & (share_r2[:, 1] == 0),
         "only_b": (share_r2[:, 1] >= ON) & (share_r2[:, 0] == 0),
     }
-    reply: Item = {"kind": kind, "a": a, "b": b, "complete": complete and len(rows) < MOST_ROWS}
+    reply: Item = {"kind": kind, "a": a, "b": b, "complete": complete, "exact": exact}
     reply["pair"] = counted(store.cooccurrence.pairs[kind], a, b)
     for name, is_in in groups.items():
         at = np.flatnonzero(is_in)
         score = share_r2[at].min(axis=1) if name == "both" else share_r2[at].max(axis=1)
-        best = at[np.lexsort((rows[at], -score))[:n]]
+        best = at[np.lexsort((rows[at], -score))][: n * _TRIED]
         reply[f"n_{name}"] = len(at)
-        reply[name] = [
-            {"sample_id": store.samples.sample_id(int(rows[i])), "share_a": share_r2[i, 0], "share_b": share_r2[i, 1]}
-            for i in best
-        ]
+        off = None if exact or name == "both" else int(name == "only_a")
+        ranked = zip(rows[best].tolist(), share_r2[best].tolist(), strict=True)
+        reply[name] = list(islice(_shown(store, ranked, places, off), n))
     return reply
 
 
@@ -79,22 +83,61 @@ def counted(pairs: Pairs, a: int, b: int) -> Item | None:
     return None
 
 
-def _all_rows(store: Store, feature: int, modality: int) -> Array:
-    """int64, rising: every row with a stored maximum of the feature on that side."""
-    events = store.events
-    at = np.searchsorted(events.max_offset, np.flatnonzero(events.max_feature == feature), "right") - 1
-    return at[at % len(s.MODALITIES) == modality] // len(s.MODALITIES)
+def _shown(
+    store: Store, ranked: Iterable[tuple[int, list[float]]], places: Sequence[tuple[int, int]], off: int | None
+) -> Iterator[Item]:
+    """The samples of a group; `off`, which of the two has no stored maximum there: those in which it fires below the
+    maxima are left out."""
+    for row, known in ranked:
+        shares: list[float | None] = [*known]
+        if off is not None:
+            shares[off] = _unlisted(store, row, *places[off])
+        if off is None or not shares[off]:
+            yield {"sample_id": store.samples.sample_id(row), "share_a": shares[0], "share_b": shares[1]}
 
 
-def _example_rows(store: Store, feature: int, modality: int) -> Array:
-    """int64, rising: the rows of the feature's stored examples on that side."""
+def _all_shares(store: Store, places: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
+    """(rows, shares), int64 [r] rising and float64 [r, 2]: every row in which one of the two fires on its side."""
+    columns = []
+    for feature, modality in places:
+        side, z = store.events.sides_with(feature)
+        here = side % len(s.MODALITIES) == modality
+        columns.append((side[here] // len(s.MODALITIES), z[here] / _unit(store, feature)))
+    rows = np.union1d(columns[0][0], columns[1][0])
+    share_r2 = np.zeros((len(rows), 2))
+    for column, (of_feature, share) in enumerate(columns):
+        share_r2[np.searchsorted(rows, of_feature), column] = share
+    return rows, share_r2
+
+
+def _example_shares(store: Store, places: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
+    """As `_all_shares`, of the rows of the stored examples of the two, by the stored maxima."""
     query = "SELECT DISTINCT row FROM examples WHERE feature = ? AND modality = ? ORDER BY row"
-    return np.array(fetch_plain(store.engine, query, (feature, modality)), np.int64).reshape(-1)
+    of_examples = [np.array(fetch_plain(store.engine, query, place), np.int64).reshape(-1) for place in places]
+    rows = np.union1d(*of_examples)[:MOST_ROWS]
+    share_r2 = np.array([[_share(store, row, *place) for place in places] for row in rows.tolist()])
+    return rows, share_r2.reshape(-1, 2)
+
+
+def _unit(store: Store, feature: int) -> float:
+    """p99.9 of a feature."""
+    return max(float(store.features.table["p999"][feature]), 1e-9)
 
 
 def _share(store: Store, row: int, feature: int, modality: int) -> float:
-    """A feature's largest activation on a side of a sample as a share of its p99.9; 0 where it is off."""
+    """A feature's largest stored activation on a side of a sample as a share of its p99.9; 0 without one."""
     feature_k, z_k = store.events.maxima(row, modality)
     at = int(np.searchsorted(feature_k, feature))
     is_on = at < len(feature_k) and feature_k[at] == feature
-    return float(z_k[at] / max(store.features.table["p999"][feature], 1e-9)) if is_on else 0.0
+    return float(z_k[at]) / _unit(store, feature) if is_on else 0.0
+
+
+def _unlisted(store: Store, row: int, feature: int, modality: int) -> float | None:
+    """That share of a feature without a stored maximum there, by the sample's events; None where they are not kept."""
+    events = store.events
+    if len(events.maxima(row, modality)[0]) < s.KEPT_MAXIMA:
+        return 0.0
+    if not events.has(row):
+        return None
+    tokens, z_t = events.feature(row, feature)
+    return float(z_t[tokens.modality_t == modality].max(initial=0)) / _unit(store, feature)

@@ -44,7 +44,8 @@ class SelectionFilters(TypedDict, total=False):
     """Whether one of the flags is enough, or all are needed, which is the default."""
     feature: int | None
     side: Side | None
-    """Where the feature is on: its largest activation is at least a tenth of its p99.9; "image" without one."""
+    """Where the feature is on: its largest activation is at least a tenth of its p99.9; "image" without one. Where not
+    `events.scans_all`, it must also be among the 256 strongest features of that side of the sample."""
     by: str | None
     """The score of `min_score` and `max_score`."""
     min_score: float | None
@@ -164,14 +165,11 @@ class Selection:
         return mask
 
     def _rows_with(self, feature: int) -> Sequence[Array]:
-        """Rows of the samples with the feature on, int64 [n] for text and for image, from the stored maxima: one pass
-        over them, which are sorted by sample and not by feature."""
-        events = self._core.events
-        at = np.flatnonzero(events.max_feature == feature)
-        z = events.max_value[at].astype(np.float64) * events.unit
-        at = at[z >= ON * self._features.table["p999"][feature]]
-        of_side = np.searchsorted(events.max_offset, at, side="right") - 1
-        return [of_side[of_side % 2 == m] // 2 for m in range(len(s.MODALITIES))]
+        """Rows of the samples with the feature on, int64 [n] for text and for image: one pass over the events or the
+        maxima (`Events.sides_with`), which are sorted by sample and not by feature."""
+        side, z = self._core.events.sides_with(feature)
+        side = side[z >= ON * self._features.table["p999"][feature]]
+        return [side[side % 2 == m] // 2 for m in range(len(s.MODALITIES))]
 
 
 def _score(given: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
+from precompute.store import events as of_events
 from precompute.store.reader import Store
 from precompute.store.relations import pair_samples as of_pair
 from precompute.store.relations.matrix import ego, follow, matrix, seriate
@@ -113,6 +114,7 @@ def test_samples_of_a_pair_against_a_loop(store: Store, kind: str, monkeypatch: 
         assert set(got) == set(expected) and found[f"n_{name}"] == len(got)
         assert [expected[one] for one in got] == sorted(expected.values(), reverse=True)
     monkeypatch.setattr(of_pair, "SCANNED", 0)
+    monkeypatch.setattr(of_events, "SCANNED", 0)
     fewer = of_pair.pair_samples(store, kind, a, b, 500)
     assert not fewer["complete"] and fewer["both"]
     for name, expected in groups.items():
