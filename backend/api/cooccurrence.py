@@ -33,6 +33,8 @@ class PairQuery(QueryModel):
     """Minimum lift."""
     alike: bool = False
     """Also pairs of one family or name, and every pair of the same two, of which otherwise the first is listed."""
+    like: Annotated[str | None, Query(pattern=r"^\d{1,9},\d{1,9}$")] = None
+    """a,b: every pair of the same two families or names as these two features."""
     limit: Limit = 50
     cursor: Cursor = None
 
@@ -41,7 +43,13 @@ class PairQuery(QueryModel):
 def get_cooccurrence(store: StoreDep, query: Annotated[PairQuery, Query()]) -> PairPage:
     if query.feature is not None:
         check_feature(store, query.feature)
-    page = store.store.cooccurrence.list(**query.model_dump())
+    filters = query.model_dump()
+    if query.like is not None:
+        a, b = (int(feature) for feature in query.like.split(","))
+        check_feature(store, a)
+        check_feature(store, b)
+        filters["like"] = (a, b)
+    page = store.store.cooccurrence.list(**filters)
     return PairPage.model_validate(page._asdict())
 
 

@@ -31,6 +31,8 @@ class SampleFamily(FeatureRef):
     share_image: float | None = None
     n_alike: int
     """Further ones that are on in the sample."""
+    members: list[int]
+    """Numbers of all that are on in the sample."""
 
 
 class SampleGroups(Model):

@@ -86,16 +86,22 @@ class Cooccurrence:
         if sort not in SORTS:
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use one of {', '.join(SORTS)}.")
         pairs = self._of_kind(kind)
-        wanted: PairFilters = {"min_support": 1, "feature": None, "min_lift": MIN_LIFT, "alike": False, **filters}
+        unless: PairFilters = {"min_support": 1, "feature": None, "min_lift": MIN_LIFT, "alike": False, "like": None}
+        wanted: PairFilters = {**unless, **filters}
         tag = self._core.list_tag("cooccurrence", kind=kind, sort=sort, **wanted)
         if tag not in self._lists:
             order, feature = (pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")), wanted["feature"]
+            concept, like = self._core.concept, wanted["like"]
             if feature is not None:
                 order = np.union1d(*(pairs.of(feature, side) for side in ("a", "b")))
+            if like is not None:
+                between = pairs.between(*(np.flatnonzero(concept == concept[one]) for one in like))
+                order = between if feature is None else np.intersect1d(order, between)
+            if feature is not None or like is not None:
                 order = order[pairs.sorted(pairs.measured(order), sort)]
             if len(self._lists) >= _MAX_CACHED:  # walking a list asks for the same one again and again
                 self._lists.clear()
-            self._lists[tag] = pairs.chosen(order, self._core.concept, wanted)
+            self._lists[tag] = pairs.chosen(order, concept, {**wanted, "alike": wanted["alike"] or like is not None})
         return tag, self._lists[tag]
 
     def _of_kind(self, kind: str) -> Pairs:

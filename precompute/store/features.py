@@ -243,8 +243,8 @@ class Features:
 
         Returns:
             `both`, `image_only` and `text_only`: {id, label, verdict} of the best member, {activation_text, share_text,
-            activation_image, share_image} of the strongest one on each side, and how many more are on (`n_alike`). By
-            share, at most 1, × specificity; in `both` by the smaller product of the family's two.
+            activation_image, share_image} of the strongest one on each side, how many more are on (`n_alike`), and all
+            that are (`members`). By share, at most 1, × specificity; in `both` by the smaller product of its two.
         """
         z_f2 = np.zeros((self._core.n_features, 2))
         for m, (feature_k, z_k) in enumerate(maxima):
@@ -274,7 +274,8 @@ class Features:
                 k = members[share_f2[members, m].argmax()]
                 values[f"activation_{side}"] = float(z_f2[k, m]) if on_f2[k, m] else None
                 values[f"share_{side}"] = float(share_f2[k, m]) if on_f2[k, m] else None
-            return {**feature_ref(refs[int(active[at])]), **values, "n_alike": len(members) - 1}
+            values |= {"n_alike": len(members) - 1, "members": members.tolist()}
+            return {**feature_ref(refs[int(active[at])]), **values}
 
         names = ("both", "image_only", "text_only")
         return {name: [item(at) for at in chosen] for name, chosen in zip(names, best_of, strict=True)}

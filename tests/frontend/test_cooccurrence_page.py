@@ -32,6 +32,21 @@ def test_a_feature_by_words_by_number_and_in_vain(client: TestClient) -> None:
     assert 'data-testid="empty"' in empty and 'data-testid="matrix"' not in empty
 
 
+@pytest.mark.parametrize("kind", ["text-image", "text-text"])
+def test_pairs_that_are_alike_are_listed_at_their_link(client: TestClient, kind: str) -> None:
+    query = f"kind={kind}&min_support=2&min_lift=0&limit=500"
+    items = client.get(f"/api/v1/cooccurrence?{query}").json()["items"]
+    page = client.get(f"/cooccurrence?{query}").text
+    folded = [one for one in items if one["n_alike"]]
+    links = re.findall(r'href="([^"]+)"[^>]*data-testid="alike-pairs">\+(\d+) alike', page)
+    assert [int(n) for _, n in links] == [one["n_alike"] for one in folded] != []
+    for (link, n), one in [*zip(links, folded, strict=True)][:3]:
+        listed = client.get(link.replace("&amp;", "&")).text
+        assert listed.count('data-testid="pair-row"') == int(n) + 1 and 'data-testid="matrix"' not in listed
+        assert f"a={one['a']['id']}&amp;b={one['b']['id']}" in listed
+    assert client.get("/cooccurrence?like=0,99999").status_code == 404
+
+
 def test_from_the_matrix_to_samples_by_keys(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/cooccurrence?min_support=2")

@@ -159,3 +159,14 @@ def test_one_feature_by_its_older_name(client: TestClient, red_sample: dict[str,
     parts = [client.get(f"{path}?{query}").text for query in (f"feature={RED}", f"f={RED}")]
     heats = [re.findall(r'<path class="h\d" d="[^"]+"', one) for one in parts]
     assert heats[0] == heats[1] != []
+
+
+def test_features_that_are_alike_are_listed_at_their_link(client: TestClient) -> None:
+    for sample in client.get("/api/v1/samples?limit=20").json()["items"]:
+        page = client.get(f"/samples/{sample['sample_id']}").text
+        if links := re.findall(r'href="([^"]+)"[^>]*data-testid="members">\+(\d+) alike', page):
+            break
+    assert links
+    for link, n in links[:3]:
+        listed = client.get(link.replace("&amp;", "&")).text
+        assert listed.count('data-testid="feature-row"') == int(n) + 1

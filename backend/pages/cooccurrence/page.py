@@ -52,6 +52,9 @@ def cooccurrence(
         query = query.model_copy(update={"feature": others[0].id if others else None})
     page = cooccurrence_api.get_cooccurrence(open_store, PairQuery(**query.model_dump(exclude={"q"})))
     chosen = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
+    two = [] if query.like is None else [int(feature) for feature in query.like.split(",")]
+    refs = open_store.store.features.refs(two)
+    like = [refs[feature] for feature in two]
     return render_for(
         request,
         "cooccurrence.html",
@@ -63,8 +66,9 @@ def cooccurrence(
         others=others[1:],
         lost=query.q is not None and not others,
         chosen=chosen,
-        matrix=None if chosen else drawn_matrix(open_store, query),
-        graph=draw_graph(cooccurrence_api.get_pair_graph(open_store, chosen["id"])) if chosen else None,
+        like=like,
+        matrix=None if chosen or like else drawn_matrix(open_store, query),
+        graph=draw_graph(cooccurrence_api.get_pair_graph(open_store, chosen["id"])) if chosen and not like else None,
         kinds=KINDS,
         sides=SIDES[query.kind],
         sorts=PAIR_SORTS.items(),

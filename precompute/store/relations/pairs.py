@@ -157,6 +157,14 @@ class Pairs:
         low, high = np.searchsorted(self.sorted_b, edges)
         return by_b[low:high].astype(np.int64)
 
+    def between(self, a: Array, b: Array) -> Array:
+        """int64 [p], ascending: the numbers of the pairs of a feature of `a` with one of `b`, both int64 [k]."""
+        numbers = []
+        for first, second in ((a, b),) if self.kind == "text-image" else ((a, b), (b, a)):
+            at = np.concatenate([self.of(int(feature), "a") for feature in first])
+            numbers.append(at[np.isin(self.column("b")[at], second)])
+        return np.unique(np.concatenate(numbers))
+
     @cached_property
     def by_support(self) -> Array:
         """int64 [P], the numbers of all pairs, largest support first. Counts sort fast, so no file holds this order."""
@@ -223,3 +231,5 @@ class PairFilters(TypedDict, total=False):
     """1.5 where it is left out."""
     alike: bool
     """Also pairs of one family or name, and every pair of the same two, of which otherwise the first is listed."""
+    like: tuple[int, int] | None
+    """Only pairs of the same two families or names as these two features, every one of them."""

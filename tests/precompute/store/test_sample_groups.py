@@ -35,7 +35,8 @@ def test_a_sample_groups_families_by_where_they_are_on(made_up: Store, in_a_fami
             scores = [min(max(side.values()) for side in sides.values() if side) for sides in families]
             assert scores == pytest.approx(sorted(expected[where], reverse=True))
             for item, sides in zip(items, families, strict=True):
-                assert item["n_alike"] == len({*sides["text"], *sides["image"]}) - 1
+                assert item["members"] == sorted({*sides["text"], *sides["image"]})
+                assert item["n_alike"] == len(item["members"]) - 1
                 for side in ("text", "image"):
-                    assert (item[f"share_{side}"] is None) == (item["id"] not in sides[side])
+                    assert (item[f"share_{side}"] is None) == (not sides[side])
     store.close()
