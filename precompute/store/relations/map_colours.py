@@ -63,7 +63,8 @@ def parse_area(text: str) -> Array:
     corners = [corner.split("-") for corner in text.split("_")]
     good = all(len(one) == 2 and all(v.isascii() and v.isdigit() and len(v) < 6 for v in one) for one in corners)
     if not good or not 3 <= len(corners) <= MOST_CORNERS:
-        raise SaevxError(f"area: give 3 to {MOST_CORNERS} corners x-y, joined by _, from 0 to {LAST}, as the map does.")
+        corner = f"{MOST_CORNERS} corners x-y from 0 to {LAST}"
+        raise SaevxError(f"`area` is no polygon of the map: give 3 to {corner}, joined by _.")
     return np.array(corners, np.int64)
 
 

@@ -271,8 +271,8 @@ def test_unknown_things_are_clear_errors(made_up: Store, tmp_path: Path) -> None
     for call, words in cases:
         with pytest.raises(SaevxError, match=words):
             call()
-    with pytest.raises(TypeError, match="no option 'max_omega'"):
-        made_up.features.list(max_omega=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no option 'max_colour'"):
+        made_up.features.list(max_colour=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no option 'words'"):
         made_up.samples.list(words="dog")  # type: ignore[call-arg]
 
