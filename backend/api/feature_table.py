@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
@@ -16,8 +13,8 @@ from backend.deps import Cached, StoreDep
 from backend.schemas.common import FeatureDistribution, Page
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
+from precompute.scoring.export import csv_parts, parquet_parts
 from precompute.store.features import LISTED
-from precompute.store.lists.whole import Rows
 from precompute.store.schema import features
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
@@ -37,7 +34,7 @@ def get_table(
     """Filters and order as of `GET /features`; `limit` and `cursor` mean nothing here."""
     chunks = store.store.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
     whole = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
-    body = csv_lines(whole) if format == "csv" else parquet(whole)
+    body = csv_parts(LISTED, whole) if format == "csv" else parquet_parts(arrow_types(), whole)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in store.name)
     headers = {"Content-Disposition": f'attachment; filename="{name}-features.{format}"'}
     return StreamingResponse(body, media_type=MEDIA[format], headers=headers)
@@ -64,56 +61,7 @@ def random_feature(store: OpenStore, query: FeatureQuery) -> int:
     return feature
 
 
-def csv_lines(chunks: Iterator[Rows]) -> Iterator[str]:
-    """The table as text, a chunk at a time."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(LISTED)
-    for rows in chunks:
-        writer.writerows(rows)
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()  # of a table without rows, its header
-
-
-class Parts(io.RawIOBase):
-    """A file that is sent while it is written."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.length = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.parts.append(bytes(data))
-        self.length += len(self.parts[-1])
-        return len(self.parts[-1])
-
-    def tell(self) -> int:
-        return self.length
-
-    def take(self) -> bytes:
-        """What was written since the last call."""
-        data, self.parts = b"".join(self.parts), []
-        return data
-
-
-def parquet(chunks: Iterator[Rows]) -> Iterator[bytes]:
-    """The table as a Parquet file, a row group a chunk."""
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-
-    types = {"INTEGER": pa.int64(), "FLOAT": pa.float64(), "TEXT": pa.string()}
-    columns = features.c
-    schema = pa.schema([
-        (name, types[str(columns[name].type)] if name in columns else pa.int64()) for name in LISTED
-    ])  # fmt: skip
-    file = Parts()
-    with pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
-        for rows in chunks:
-            writer.write_table(pa.Table.from_pylist([dict(row._mapping) for row in rows], schema))
-            yield file.take()
-    yield file.take()
+def arrow_types() -> dict[str, str]:
+    """Arrow's type of each column; those that no table of the store has are counts."""
+    types, columns = {"INTEGER": "int64", "FLOAT": "float64", "TEXT": "string"}, features.c
+    return {name: types[str(columns[name].type)] if name in columns else "int64" for name in LISTED}

@@ -133,11 +133,11 @@ class OverlapRow(NamedTuple):
 def overlap_table(overlap: FlagOverlap) -> list[OverlapRow]:
     """The matrix of the flags that any pair has."""
     n = overlap.counts
-    shown = [i for i in range(len(n)) if n[i][i]]
+    in_use = [i for i in range(len(n)) if n[i][i]]
     rows = []
-    for i in shown:
+    for i in in_use:
         cells = []
-        for j in shown:
+        for j in in_use:
             share = n[i][j] / min(n[i][i], n[j][j])
             both = overlap.flags[i] if i == j else f"{overlap.flags[i]},{overlap.flags[j]}"
             cells.append(Cell(n[i][j], share, 0 if i == j else math.ceil(4 * share), both))

@@ -109,18 +109,18 @@ def read_features(open_store: OpenStore, texts: list[str]) -> tuple[list[dict[st
 def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str, Any]:
     """One of the `n_features` of the address, with its label. Raises HTTPException: 404 or 422 if it cannot be used."""
     number, mode, strength = (*text.split(":", 2), "", "")[:3]
-    shown = f"feature={visible(text[:60])}"
+    field = f"feature={visible(text[:60])}"
     if not re.fullmatch(r"-?[0-9]{1,18}", number.strip()):
-        raise HTTPException(422, f"{shown} does not begin with a feature's number: write id:mode:strength, as 3:add:2.")
+        raise HTTPException(422, f"{field} does not begin with a feature's number: write id:mode:strength, as 3:add:2.")
     named = features_api.get_feature(open_store, int(number))
     if mode not in ("", *MODES):
-        raise HTTPException(422, f"{shown} has no such mode: choose add, set or ablate.")
+        raise HTTPException(422, f"{field} has no such mode: choose add, set or ablate.")
     try:
         value = float(strength) if strength else start_of(open_store, named.id, n_features).strength
     except ValueError:
         value = nan
     if not abs(value) <= MOST:
-        raise HTTPException(422, f"{shown} has no such strength: give a number from -{MOST:.0f} to {MOST:.0f}.")
+        raise HTTPException(422, f"{field} has no such strength: give a number from -{MOST:.0f} to {MOST:.0f}.")
     return {
         "id": named.id,
         **{name: getattr(named, name) for name in ("label", "label_score", "description")},

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from precompute.scoring.filter import items_of
@@ -42,11 +42,17 @@ def _cell(item: dict[str, Any], name: str) -> Any:
 
 def csv_of(store: Store, rows: Array, by: str | None) -> Iterator[str]:
     """The table as CSV, a chunk at a time."""
-    columns, text = columns_of(store, by), io.StringIO()
+    columns = columns_of(store, by)
+    return csv_parts(columns, rows_in(store, rows, by, columns))
+
+
+def csv_parts(columns: Sequence[str], chunks: Iterable[Iterable[Sequence[Any]]]) -> Iterator[str]:
+    """CSV of the rows of all chunks, a chunk at a time."""
+    text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
-    for chunk in rows_in(store, rows, by, columns):
-        writer.writerows(chunk)
+    for rows in chunks:
+        writer.writerows(rows)
         yield text.getvalue()
         text.seek(0)
         text.truncate()
@@ -79,16 +85,26 @@ class _Sent(io.RawIOBase):
 
 def parquet_of(store: Store, rows: Array, by: str | None) -> Iterator[bytes]:
     """The table as Parquet, a row group a chunk; the score is a number, all else text."""
+    columns = columns_of(store, by)
+    types = {name: "float64" if name == by else "string" for name in columns}
+    return parquet_parts(types, rows_in(store, rows, by, columns))
+
+
+def parquet_parts(types: Mapping[str, str], chunks: Iterable[Iterable[Sequence[Any]]]) -> Iterator[bytes]:
+    """Parquet of the rows of all chunks, a row group a chunk.
+
+    Args:
+        types: Arrow's name of each column's type, in the order of a row.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = columns_of(store, by)
-    schema = pa.schema([(name, pa.float64() if name == by else pa.string()) for name in columns])
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in types.items()])
     file = _Sent()
     with parquet.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
-        for chunk in rows_in(store, rows, by, columns):
-            columns_of_chunk = zip(zip(*chunk, strict=True), schema.types, strict=True)
-            arrays = [pa.array(values, kind) for values, kind in columns_of_chunk]
+        for rows in chunks:
+            columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+            arrays = [pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             yield file.take()
     yield file.take()

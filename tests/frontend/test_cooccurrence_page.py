@@ -20,12 +20,12 @@ def test_each_cell_opens_its_pair(client: TestClient, kind: str) -> None:
 
 
 def test_a_feature_by_words_by_number_and_in_vain(client: TestClient) -> None:
-    found = client.get("/cooccurrence?q=dog").text
-    assert 'data-testid="graph"' in found and 'data-testid="matrix"' not in found
-    number = re.search(r"Around .*?data-feature=\"(\d+)\"", found)
+    html = client.get("/cooccurrence?q=dog").text
+    assert 'data-testid="graph"' in html and 'data-testid="matrix"' not in html
+    number = re.search(r"Around .*?data-feature=\"(\d+)\"", html)
     assert number and f"#{number[1]}</span>" in client.get(f"/cooccurrence?q=%23{number[1]}").text
     same = client.get(f"/cooccurrence?feature={number[1]}").text
-    assert same.count('data-testid="edge"') == found.count('data-testid="edge"') > 0
+    assert same.count('data-testid="edge"') == html.count('data-testid="edge"') > 0
     assert "No feature matches" in client.get("/cooccurrence?q=nosuchword").text
     assert client.get("/cooccurrence?feature=99999").status_code == 404
     empty = client.get("/cooccurrence?min_support=100000").text
@@ -81,8 +81,9 @@ def test_a_pair_marks_each_feature_on_its_side(client: TestClient) -> None:
     reply = client.get(f"/api/v1/cooccurrence/pair?a={a}&b={b}").json()
     assert f"{reply['n_both']}, the clearest first" in page
     for name in ("both", "only_a", "only_b"):
-        shown = re.findall('data-sample="([^"]+)"', page.split(f'data-testid="strip-{name}"')[1].split("</section>")[0])
-        assert shown == [one["sample_id"] for one in reply[name]][:6]
+        strip = page.split(f'data-testid="strip-{name}"')[1].split("</section>")[0]
+        sample_ids = re.findall('data-sample="([^"]+)"', strip)
+        assert sample_ids == [one["sample_id"] for one in reply[name]][:6]
     assert client.get("/cooccurrence/pair?a=0&b=99999").status_code == 404
 
 

@@ -30,8 +30,8 @@ def test_a_range_is_dragged_and_typed_and_back_undoes_it(context: BrowserContext
     expect(page).to_have_url(re.compile("min_n_samples="))
     expect(page.get_by_test_id("total")).not_to_have_text(everything)
     least = float(samples.locator("input").first.input_value())
-    shown = page.request.get("/api/v1/features", params={"min_n_samples": least, "limit": 1}).json()["total"]
-    expect(page.get_by_test_id("total")).to_have_text(f"{shown:,}")
+    total = page.request.get("/api/v1/features", params={"min_n_samples": least, "limit": 1}).json()["total"]
+    expect(page.get_by_test_id("total")).to_have_text(f"{total:,}")
     assert samples.locator("rect.left").count() > 0
     page.go_back()
     expect(page.get_by_test_id("total")).to_have_text(everything)

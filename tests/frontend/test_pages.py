@@ -97,11 +97,12 @@ def test_the_page_of_a_feature_begins_with_what_it_is(client: TestClient) -> Non
     page = client.get(f"/features/{RED}").text
     line = re.search(r'data-testid="summary">(.*?)</p>', page)
     assert line
-    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line[1]))
+    sentence = re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line[1]))
     text, image = feature["words"]["text"], feature["words"]["image"]
     assert text["word"] == image["word"] == "red"
-    assert said.startswith(f"text: red {text['n']}/{text['of']} · images: red {image['n']}/{image['of']} · agreement ")
-    assert f"name tested {feature['label_score']:.2f} · family of {feature['n_members']}" in said
+    both_sides = f"text: red {text['n']}/{text['of']} · images: red {image['n']}/{image['of']}"
+    assert sentence.startswith(f"{both_sides} · agreement ")
+    assert f"name tested {feature['label_score']:.2f} · family of {feature['n_members']}" in sentence
 
 
 def test_previous_and_next_follow_a_list_in_the_address(client: TestClient) -> None:

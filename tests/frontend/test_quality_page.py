@@ -94,8 +94,8 @@ def test_the_export_holds_exactly_what_the_tray_counts(context: BrowserContext) 
     expect(page.get_by_test_id("export-csv")).not_to_have_attribute("aria-disabled", "true")
     ids = ids_of(page, "export-keep")
     assert len(ids) == number(total.inner_text()) == int(matching * 0.3 + 0.5)
-    shown = page.get_by_test_id("preview").locator("a").all_inner_texts()
-    assert shown == ids[: len(shown)]
+    preview_ids = page.get_by_test_id("preview").locator("a").all_inner_texts()
+    assert preview_ids == ids[: len(preview_ids)]
     page.get_by_test_id("require-mismatch").check()  # a flag is left out or required
     expect(page).to_have_url(re.compile("require=mismatch"))
     assert "without" not in page.url

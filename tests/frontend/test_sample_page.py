@@ -116,15 +116,15 @@ def test_values_are_read_by_pointer_and_by_key(context: BrowserContext, red_samp
     pad.hover(position={"x": x, "y": y})
     expect(line).to_contain_text(f"row {row}, column {col}: ")
     expect(line).to_contain_text(f"{value:.2f}")
-    said = page.locator("[aria-live=polite]")
-    assert said.count() == 0  # what the pointer passes is shown, not said
+    status = page.locator("[aria-live=polite]")
+    assert status.count() == 0  # what the pointer passes is shown, not announced
     pad.focus()
     page.keyboard.press("ArrowRight")
-    expect(said).to_contain_text("row 0, column 0: ")
+    expect(status).to_contain_text("row 0, column 0: ")
     token = page.get_by_test_id("token").first
     token.focus()
     expect(line).to_contain_text(f"“{token.inner_text()}”")
-    expect(said).to_contain_text(f"“{token.inner_text()}”")
+    expect(status).to_contain_text(f"“{token.inner_text()}”")
 
 
 def tap(page: Page) -> None:

@@ -2,7 +2,7 @@
 // one points, and the activations of a feature while the pointer is over its row.
 import { swap } from "./app.js";
 import { $, $$, api, errorMessage, nameOf, say } from "./dom.js";
-import { drawHeat, drawMark, level } from "./heatmap.js";
+import { drawHeat, drawMark, level, patchAt } from "./heatmap.js";
 
 const cache = new Map();
 
@@ -126,23 +126,12 @@ function wirePad(frame, views, read) {
   const image = Number(frame.dataset.image); // processors of some families make a view without patches of a long thin image
   const mine = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
   if (!mine.length) return;
-  const [, , width, height] = marks.getAttribute("viewBox").split(" ").map(Number);
   const chosen = [...marks.childNodes];
   const params = new URLSearchParams(location.search);
   let at = params.has("row") ? [Number(params.get("view") ?? 0), Number(params.get("row")), Number(params.get("col"))] : null;
   pad.hidden = false;
 
-  const under = (event) => {
-    const area = pad.getBoundingClientRect();
-    const x = ((event.clientX - area.left) / area.width) * width;
-    const y = ((event.clientY - area.top) / area.height) * height;
-    const holds = mine.filter((index) => { const [x0, y0, x1, y1] = views[index].box; return x >= x0 && x < x1 && y >= y0 && y < y1; });
-    if (!holds.length) return null;
-    const size = (index) => (views[index].box[2] - views[index].box[0]) / views[index].cols;
-    const view = holds.reduce((a, b) => (size(b) < size(a) ? b : a));
-    const [x0, y0, x1, y1] = views[view].box;
-    return [view, Math.floor(((y - y0) / (y1 - y0)) * views[view].rows), Math.floor(((x - x0) / (x1 - x0)) * views[view].cols)];
-  };
+  const under = (event) => patchAt(event, pad, marks, views, mine);
   const go = ([view, row, col]) => {
     pad.focus({ preventScroll: true });
     const to = new URL(location.href);

@@ -92,10 +92,10 @@ class Selection:
         check_keywords(filters, SelectionFilters)
         if sort not in s.SAMPLE_SORTS:
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
-        given = {name: value for name, value in filters.items() if value is not None}
-        if "flags" in given:
-            given["flags"] = list(given["flags"])  # type: ignore[call-overload]
-        rows: Array = self._ordered(sort, order, json.dumps(given, sort_keys=True))
+        active = {name: value for name, value in filters.items() if value is not None}
+        if "flags" in active:
+            active["flags"] = list(active["flags"])  # type: ignore[call-overload]
+        rows: Array = self._ordered(sort, order, json.dumps(active, sort_keys=True))
         return rows
 
     def _order(self, sort: str, order: str, given: str) -> Array:

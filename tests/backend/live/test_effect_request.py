@@ -72,8 +72,7 @@ def test_it_is_measured_once(running: Running, feature: int) -> None:
 
 def test_a_dead_feature_has_no_effect(running: Running, made: Path) -> None:
     dead = Store.open(made / "store").features.list(verdict="dead").items
-    if not dead:
-        pytest.skip("no feature of this store is dead")
+    assert dead, "the store is meant to have a dead feature"
     path = f"/features/{dead[0]['id']}/effect"
     assert running.get(API + path).json()["n_places"] == 0
     assert "there is nothing to measure" in page(running, path)
@@ -83,10 +82,10 @@ def test_the_page_of_an_effect_is_whole_without_javascript(running: Running, fea
     assert f'href="/features/{feature}/effect"' in page(running, f"/features/{feature}")
     text = page(running, f"/features/{feature}/effect")
     for name in ("ablated", "control"):
-        shown = re.search(rf'data-testid="effect-{name}">(.*?)</div>\s*</div>', text, re.S)
-        assert shown
+        panel = re.search(rf'data-testid="effect-{name}">(.*?)</div>\s*</div>', text, re.S)
+        assert panel
         changes = running.get(f"{API}/features/{feature}/effect").json()[name]["lowered"]
-        tokens = [html.unescape(one) for one in re.findall("<bdi>(.*?)</bdi>", shown[1].split("raised")[0])]
+        tokens = [html.unescape(one) for one in re.findall("<bdi>(.*?)</bdi>", panel[1].split("raised")[0])]
         assert len(tokens) == (len(changes) if name == "ablated" else 5)
 
 

@@ -23,9 +23,9 @@ def test_the_method_is_a_page(client: TestClient) -> None:
     anchors = re.findall(r'<h\d id="([^"]+)"', article[0])
     assert len(anchors) == len(re.findall(r"^##+ ", source, re.M)) == len(set(anchors))
     templates = "".join(one.read_text(encoding="utf-8") for one in (FRONTEND / "templates").rglob("*.html"))
-    asked = [
+    titles = [
         *re.findall(r'href="#([^"]+)"', article[0]),
         *re.findall(r"m\.why\('[^']+', '([^']+)'\)", templates), *re.findall(r"'/method'\) }}#([\w-]+)\"", templates),
         "cross-modal-weight-ω", "names", "pair-evidence", "notation",
     ]  # fmt: skip
-    assert not {one.replace("%CF%89", "ω") for one in asked} - set(anchors)
+    assert not {one.replace("%CF%89", "ω") for one in titles} - set(anchors)

@@ -109,7 +109,7 @@ def test_directions_are_projected_on_the_models_own_residuals(tiny_store: Path) 
     store, o = Store.open(tiny_store), ControlsOptions(store=tiny_store, device="cpu")
     directions_kd = np.random.default_rng(0).standard_normal((5, store.manifest["model"]["d_model"]))
     rows = np.array([0, 3])
-    found = projections(store, o, rows, directions_kd)
+    along = projections(store, o, rows, directions_kd)
     mllm = Mllm.load(str(tiny_store.parent / "model"), layer=tiny.LAYER, device="cpu")
     tokens: list[list[Array]] = [[], []]
     for i, row in enumerate(rows.tolist()):
@@ -119,11 +119,11 @@ def test_directions_are_projected_on_the_models_own_residuals(tiny_store: Path) 
         alone_td = mllm.hidden(text_alone)[0].float().numpy()[text_alone.modality_bs[0] == TEXT]
         for m in (TEXT, IMAGE):
             tokens[m].append(h_td[modality_t == m] @ directions_kd.T)
-            np.testing.assert_allclose(found.strongest_mnk[m, i], tokens[m][-1].max(0), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found.alone_nk[i], (alone_td @ directions_kd.T).max(0), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(along.strongest_mnk[m, i], tokens[m][-1].max(0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(along.alone_nk[i], (alone_td @ directions_kd.T).max(0), rtol=1e-4, atol=1e-4)
     for m in (TEXT, IMAGE):
         naive_tk = np.concatenate(tokens[m])
-        np.testing.assert_allclose(np.sort(found.token_mtk[m], 0), np.sort(naive_tk, 0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.sort(along.token_mtk[m], 0), np.sort(naive_tk, 0), rtol=1e-4, atol=1e-4)
 
 
 def test_random_directions_have_the_features_rates(tiny_store: Path) -> None:

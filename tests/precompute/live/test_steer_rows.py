@@ -28,7 +28,13 @@ def sae(tmp_path_factory: pytest.TempPathFactory) -> SaeV:
     return SaeV.load(tiny.make_sae(tmp_path_factory.mktemp("rows") / "sae"))
 
 
-@pytest.fixture(scope="module", params=[*families.MULTIMODAL, *(f"{name} alone" for name in families.TEXT_ONLY)])
+FAMILIES = [*families.MULTIMODAL, *(f"{name} alone" for name in families.TEXT_ONLY)]
+SHARING = pytest.mark.parametrize(
+    "family", [one for one in FAMILIES if one.partition(" ")[0] not in NOT_SHARED], indirect=True, scope="module"
+)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Mllm]]:
     torch.set_num_threads(1)
     name, alone, _ = str(request.param).partition(" alone")
@@ -66,11 +72,10 @@ def test_the_same_tokens_and_logits_in_every_family(family: tuple[str, Mllm], sa
     assert max(rows for rows, _ in shared.load[0]) <= 2 and max(rows for rows, _ in shared.load[tiny.LAYER + 1]) <= 3
 
 
+@SHARING
 def test_a_strong_push_parts_the_texts_and_rows_come(family: tuple[str, Mllm], sae: SaeV) -> None:
     """Also with noise; rows come when they are needed."""
-    name, mllm = family
-    if name in NOT_SHARED:
-        pytest.skip("shares nothing")
+    _, mllm = family
     seen = set()
     for feature, temperature in ((5, 0.0), (11, 0.0), (5, 0.5)):
         wanted = [Intervention(feature, "add", 1.0, 60.0 / float(sae.directions_fd[feature].norm()))]
@@ -86,11 +91,10 @@ def test_a_strong_push_parts_the_texts_and_rows_come(family: tuple[str, Mllm], s
     assert {(1, 2), (2, 3)} <= seen, "the push is meant to be strong"
 
 
+@SHARING
 @pytest.mark.parametrize("channel", [DEFAULT, STEERED])
 def test_a_channel_that_ends_takes_its_rows_along(family: tuple[str, Mllm], sae: SaeV, channel: int) -> None:
-    name, mllm = family
-    if name in NOT_SHARED:
-        pytest.skip("shares nothing")
+    _, mllm = family
     batch = prompt(mllm)
     wanted = changes(sae, 60.0)
     free = Run(mllm, sae, batch, wanted, share=False)

@@ -107,11 +107,11 @@ def test_samples_of_a_pair_against_a_loop(store: Store, kind: str, monkeypatch: 
             groups["only_a"][name] = share[0]
         elif on[1] and share[0] == 0:
             groups["only_b"][name] = share[1]
-    found = of_pair.pair_samples(store, kind, a, b, 500)
-    assert found["complete"] and found["pair"]["support"] == pair["support"] and groups["both"]
+    samples = of_pair.pair_samples(store, kind, a, b, 500)
+    assert samples["complete"] and samples["pair"]["support"] == pair["support"] and groups["both"]
     for name, expected in groups.items():
-        got = [one["sample_id"] for one in found[name]]
-        assert set(got) == set(expected) and found[f"n_{name}"] == len(got)
+        got = [one["sample_id"] for one in samples[name]]
+        assert set(got) == set(expected) and samples[f"n_{name}"] == len(got)
         assert [expected[one] for one in got] == sorted(expected.values(), reverse=True)
     monkeypatch.setattr(of_pair, "SCANNED", 0)
     monkeypatch.setattr(of_events, "SCANNED", 0)

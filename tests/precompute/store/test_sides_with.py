@@ -90,10 +90,10 @@ def test_shares_of_a_pair_are_those_of_all_events(
     if not exact:
         monkeypatch.setattr(of_events, "SCANNED", 0)
         monkeypatch.setattr(s, "KEPT_MAXIMA", KEPT)
-    found = of_pair.pair_samples(store, kind, a, b, 500)
-    assert found["exact"] is exact and expected["both"]
+    samples = of_pair.pair_samples(store, kind, a, b, 500)
+    assert samples["exact"] is exact and expected["both"]
     for name, ids in expected.items():
-        got = {one["sample_id"] for one in found[name]}
+        got = {one["sample_id"] for one in samples[name]}
         assert got == ids if exact else got <= ids
-        for one in found[name]:
+        for one in samples[name]:
             assert (one["share_a"], one["share_b"]) == pytest.approx(share[one["sample_id"]])
