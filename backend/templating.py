@@ -18,6 +18,7 @@ from backend.api.stores import get_store_detail
 from backend.links import sample_key, sample_of, sample_path
 from backend.pages.text import display_caption, visible
 from backend.stores import OpenStore, State
+from backend.tour import tour_of
 from precompute.store.opening import StoreUnreadable
 from precompute.store.schema import GOOD_NAME
 
@@ -47,6 +48,7 @@ KEYS = (
     ("x", "select the row that has the focus"),
     ("/", "search field of the page, or the page Search"),
     ("h", "hide or show activations on images"),
+    ("n p Esc", "next, previous step of the tour; leave it"),
     ("Esc", "close a panel that fills the window"),
     ("?", "this list"),
     ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature that "
@@ -55,6 +57,9 @@ KEYS = (
     ("l Esc", "on the map: select an area; unpin the feature"),
 )
 """The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them."""
+
+OF_PAGES = {"tour", "heat"}
+"""Parameters of every page that its data do not depend on: the step of the tour, and how activations are drawn."""
 
 templates = Jinja2Templates(directory=FRONTEND / "templates")
 templates.env.undefined = StrictUndefined
@@ -131,6 +136,10 @@ class Addresses:
         self.store = store
         self.query = [(k, v) for k, v in request.query_params.multi_items() if k != "store" and v != ""]
 
+    @classmethod
+    def of_store(cls, request: Request, state: State, store: OpenStore) -> Addresses:
+        return cls(request, "" if store.name == state.default_name else store.name)
+
     def page(self, path: str, **params: Any) -> str:
         if not params and not self.store:
             return self.base + path
@@ -146,7 +155,8 @@ class Addresses:
         return address(self.base + self.path, [*unchanged, *changes.items(), ("store", self.store)])
 
     def api_again(self, path: str) -> str:
-        return address(f"{self.base}/api/v1{path}", [*self.query, ("store", self.store)])
+        query = [(k, v) for k, v in self.query if k not in OF_PAGES]
+        return address(f"{self.base}/api/v1{path}", [*query, ("store", self.store)])
 
     def static(self, path: str) -> str:
         return f"{self.base}/static/{path}"
@@ -181,6 +191,7 @@ def render(
         "section": section,
         "store": store,
         "stores": stores,
+        "tour": None,
     }
     return templates.TemplateResponse(request, template, {**shared, **values}, status_code=status)
 
@@ -190,6 +201,7 @@ def render_for(
 ) -> HTMLResponse:
     """`render` for a page about one open store."""
     store = get_store_detail(state, open_store)
+    values["tour"] = tour_of(request, open_store)
     return render(request, template, section=section, store=store, state=state, **values)
 
 

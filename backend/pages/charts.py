@@ -4,10 +4,13 @@ inline styles."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from backend.pages.heat import LEVELS, level
 from backend.schemas.common import FeatureDistribution, Histogram
 
 WIDTH, HEIGHT = 400, 120
@@ -201,3 +204,34 @@ def omega_scale(
 
     ends = [place(edge) for edge in spans] if len(spans) == 2 else [None, None]
     return OmegaScale(place(0.0) or 10.0, place(omega) or 10.0, place(baseline), ends[0], ends[1])
+
+
+SMALL_MAP = 8
+"""Most rows and columns of a small map of places."""
+
+
+class SmallMap(NamedTuple):
+    """A map of places as one path for each of the levels of the colour scale."""
+
+    rows: int
+    columns: int
+    paths: list[tuple[int, str]]
+    title: str
+
+
+def place_map(places: Mapping[str, Any] | None) -> SmallMap | None:
+    """Mean activation by place (schemas.PlaceMap), in even steps up to the largest; of a fine map, the means of
+    neighbouring places together."""
+    if places is None or not max(places["mean"], default=0):
+        return None
+    mean_rc = np.array(places["mean"]).reshape(places["rows"], places["columns"])
+    row, col = np.unravel_index(mean_rc.argmax(), mean_rc.shape)
+    for axis in (0, 1):
+        starts = np.unique(np.arange(SMALL_MAP) * mean_rc.shape[axis] // SMALL_MAP)
+        lengths = np.diff([*starts, mean_rc.shape[axis]]).reshape((-1, 1) if axis == 0 else (1, -1))
+        mean_rc = np.add.reduceat(mean_rc, starts, axis) / lengths
+    paths, top = [""] * (LEVELS + 1), float(mean_rc.max())
+    for (y, x), mean in np.ndenumerate(mean_rc):
+        paths[level(float(mean), top)] += f"M{x} {y}h1v1h-1z"
+    title = f"Mean activation by place: strongest in row {row}, column {col} of {places['rows']} × {places['columns']}"
+    return SmallMap(*mean_rc.shape, [(k, d) for k, d in enumerate(paths) if k and d], title)

@@ -14,7 +14,7 @@ from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import previews, word_lines
-from backend.pages.charts import range_filter
+from backend.pages.charts import place_map, range_filter
 from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore
@@ -62,6 +62,7 @@ FEATURE_COLUMNS = {
     "max_activation": ("Max", "Largest activation, in the SAE's units"),
     "n_samples": ("Samples", "Number of samples in which any token activates it"),
     "place_share": ("One place", "Share of its image activation in the patch, row or column that has most of it"),
+    "place_map": ("Place map", "Mean activation by place in the image, up to the largest"),
     "modality_share": ("Modality share", "Firing rate on images, over the sum of both rates: 0 is text, 1 is images"),
     "same_sample_rate": ("Same sample", "Samples with it on both sides, over those with it on either"),
     "evidence": ("Evidence", "Lower end of agreement × name score"),
@@ -135,13 +136,15 @@ def features(
         controls=get_controls(open_store),
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
+        places={id: place_map(one) for id, one in open_store.store.features.place_maps(ids).items()}
+        if "place_map" in query.columns() else {},
     )
 
 
 @router.get("/features/random")
 def random(request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]) -> Response:
     """Leads to a random feature of the list."""
-    links = Addresses(request, "" if open_store.name == state.default_name else open_store.name)
+    links = Addresses.of_store(request, state, open_store)
     address = links.page(f"/features/{random_feature(open_store, query.of_api())}")
     return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import features as features_api
 from backend.api.controls import get_controls
@@ -16,7 +16,8 @@ from backend.pages.cards import list_flags, previews
 from backend.pages.charts import split
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from backend.templating import render_for
+from backend.templating import Addresses, render_for
+from backend.tour import steps
 from precompute.sae.reconstruction import sae_warning
 from precompute.store.schema import PLACES, TESTED_VERDICTS
 
@@ -70,6 +71,14 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         rejected=open_store.store.rejected.kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
+
+
+@router.get("/tour")
+def tour(request: Request, state: StateDep, open_store: StoreDep) -> RedirectResponse:
+    """Leads to the first step of the tour on this store."""
+    links = Addresses.of_store(request, state, open_store)
+    first = steps(open_store)[0]
+    return RedirectResponse(f"{links.page(first.path, **first.params, tour=1)}#{first.panel}", 303)
 
 
 def feature_strips(store: OpenStore) -> list[dict[str, Any]]:

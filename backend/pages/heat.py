@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -48,6 +49,8 @@ class Heat:
     height: float
     paths: list[tuple[int, str]]
     peak: str | None = None
+    edge: str = ""
+    """Outline of the patches above half of the scale."""
 
 
 def rect(x0: float, y0: float, width: float, height: float) -> str:
@@ -62,6 +65,20 @@ def patch_path(view: View, row: int, col: int) -> str:
     return rect(x0 + col * width, y0 + row * height, width, height)
 
 
+def outline(view: View, strong: AbstractSet[tuple[int, int]]) -> str:
+    """SVG path around patches (row, column) of a view."""
+    x0, y0, x1, y1 = view.box
+    width, height = (x1 - x0) / view.cols, (y1 - y0) / view.rows
+    d = ""
+    for row, col in sorted(strong):
+        x, y = x0 + col * width, y0 + row * height
+        d += "" if (row - 1, col) in strong else f"M{x:.5g} {y:.5g}h{width:.5g}"
+        d += "" if (row + 1, col) in strong else f"M{x:.5g} {y + height:.5g}h{width:.5g}"
+        d += "" if (row, col - 1) in strong else f"M{x:.5g} {y:.5g}v{height:.5g}"
+        d += "" if (row, col + 1) in strong else f"M{x + width:.5g} {y:.5g}v{height:.5g}"
+    return d
+
+
 def heat(
     view: View,
     values: Sequence[Sequence[float | None]],
@@ -72,19 +89,21 @@ def heat(
 ) -> Heat:
     """Heat of one view over its image of `size` (width, height) pixels.
 
-    One path per level keeps an image at nine elements, however many patches it has.
+    One path per level keeps an image at twelve elements, however many patches it has.
 
     Args:
         values: rows of columns, activations in the SAE's units.
         peak: box x0, y0, x1, y1 of the patch to outline.
     """
-    paths = [""] * (LEVELS + 1)
+    paths, strong = [""] * (LEVELS + 1), set()
     for row, columns in enumerate(values):
         for col, value in enumerate(columns):
             if step := level(value, top):
                 paths[step] += patch_path(view, row, col)
-    outline = rect(peak[0], peak[1], peak[2] - peak[0], peak[3] - peak[1]) if peak else None
-    return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], outline)
+                if step > LEVELS // 2:
+                    strong.add((row, col))
+    frame = rect(peak[0], peak[1], peak[2] - peak[0], peak[3] - peak[1]) if peak else None
+    return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], frame, outline(view, strong))
 
 
 SideScale = Literal["side"]

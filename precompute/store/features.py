@@ -167,6 +167,12 @@ class Features:
         """id → id, label, label_score, description, verdict, max_text, max_image, p999 and family of these features."""
         return self._core.feature_refs(ids)
 
+    def place_maps(self, ids: Iterable[int]) -> dict[int, Item | None]:
+        """id → {rows, columns, mean} of the mean activation by place, row by row; None for a feature without one."""
+        details = s.feature_details.c
+        rows = fetch(self._core.engine, select(details.id, details.place_map).where(details.id.in_([*ids])))
+        return {row.id: row.place_map for row in rows}
+
     @cached_property
     def table(self) -> dict[str, Array]:
         """Columns of all features, each float64 [F] in id order, NaN for null: for arithmetic over whole columns.

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import FRONTEND, MODULES
-from tests.helpers.colours import contrast, luminance, palette
+from tests.helpers.colours import contrast, palette
 
 TEMPLATES = sorted((FRONTEND / "templates").rglob("*.html"))
 MODULES_OF_PAGES = sorted((FRONTEND / "static" / "js").rglob("*.js"))
@@ -127,11 +127,3 @@ def test_text_contrast(theme: int) -> None:
     assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
     edges = {g: contrast(colours["line-strong"], colours[g]) for g in GROUNDS}
     assert all(ratio >= 3 for ratio in edges.values()), edges  # 1.4.11: borders of controls
-
-
-def test_activation_scales_grow_evenly() -> None:
-    """Stronger is never lighter on paper, never darker on a dark page."""
-    for theme, prefix, sign in ((0, "t", -1), (1, "t", 1), (0, "p", -1)):
-        colours = palette(theme)
-        steps = [sign * luminance(colours[f"{prefix}{k}"]) for k in range(1, 9)]
-        assert steps == sorted(steps)

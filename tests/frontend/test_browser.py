@@ -166,7 +166,7 @@ def test_a_list_goes_along_into_a_new_tab_and_ends_with_its_last_feature(context
     expect(tab.locator("a[rel=next]")).to_have_count(0)
 
 
-def test_bands_are_chosen_on_the_histogram_and_switches_are_kept(context: BrowserContext) -> None:
+def test_bands_are_chosen_on_the_histogram_and_hidden_heat_stays_hidden(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto(f"/features/{RED}?modality=text")
     page.get_by_test_id("strip-image-0").click()
@@ -174,12 +174,37 @@ def test_bands_are_chosen_on_the_histogram_and_switches_are_kept(context: Browse
     expect(page.get_by_test_id("band-0")).to_have_attribute("aria-current", "true")
     page.go_back()
     expect(page.get_by_test_id("concordance")).to_be_visible()
-    page.locator("[data-spotlight]").click()
     page.keyboard.press("h")
     page.keyboard.press("j")
     expect(page).to_have_url(re.compile(rf"/features/{RED + 1}"))
-    expect(page.locator("[data-spotlight]")).to_have_attribute("aria-pressed", "true")
-    expect(page.locator("html")).to_have_class("js no-heat spotlight")
+    expect(page.locator("html")).to_have_class("js no-heat")
+
+
+def test_the_spotlight_is_in_the_address(context: BrowserContext) -> None:
+    """Back undoes it, other choices keep it, and so do the links to the next feature and to samples."""
+    page = context.new_page()
+    page.goto(f"/features/{RED}?modality=image")
+    page.get_by_test_id("spotlight").click()
+    expect(page).to_have_url(re.compile("heat=spotlight"))
+    expect(page.locator("html")).to_have_class("js spotlight")
+    expect(page.get_by_test_id("spotlight")).to_have_attribute("aria-current", "true")
+    page.go_back()
+    expect(page.locator("html")).to_have_class("js")
+    expect(page.get_by_test_id("spotlight")).not_to_have_attribute("aria-current", "true")
+    page.go_forward()
+    expect(page.locator("html")).to_have_class("js spotlight")
+    page.get_by_test_id("lens-raw").click()  # a part of the page that was made before
+    expect(page).to_have_url(re.compile("modality=image&heat=spotlight&lens=raw"))
+    page.get_by_test_id("band-0").click()
+    expect(page).to_have_url(re.compile("heat=spotlight.*band=0"))
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile(rf"/features/{RED + 1}\?.*heat=spotlight"))
+    expect(page.locator("html")).to_have_class("js spotlight")
+    page.goto(f"/features/{RED}?modality=image&heat=spotlight")
+    page.get_by_test_id("example").first.locator("a").click()
+    expect(page).to_have_url(re.compile(r"/samples/.*heat=spotlight"))
+    page.get_by_test_id("spotlight").click()
+    expect(page.locator("html")).to_have_class("js")
 
 
 def test_the_theme_is_kept(context: BrowserContext) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from backend.pages.charts import Chart, chart
 from backend.pages.feature.examples import BANDS
+from backend.pages.heat import level
 from backend.pages.text import visible
 from backend.schemas.common import Histogram
 from backend.schemas.features import Band, FeatureDetail, PlaceMap
@@ -38,12 +39,12 @@ def family_panel(detail: FeatureDetail, store: OpenStore) -> list[dict[str, Any]
 
 
 def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
-    """The map of places as squares of an SVG, with the mean activation and its share of the largest."""
+    """The map of places as squares of an SVG, with the mean activation and its level."""
     if places is None:
         return []
     largest = max(places.mean)
     return [
-        {"x": i % places.columns, "y": i // places.columns, "mean": mean, "share": round(mean / largest, 3)}
+        {"x": i % places.columns, "y": i // places.columns, "mean": mean, "level": level(mean, largest)}
         for i, mean in enumerate(places.mean)
     ]
 

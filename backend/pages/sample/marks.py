@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backend.pages.heat import finest, level, patch_path
+from backend.pages.heat import LEVELS, finest, level, outline, patch_path
 from backend.pages.text import display_token
 from backend.schemas.features import FeatureRef
 from backend.schemas.samples import Activations, FeatureScale, GridValues
@@ -71,13 +71,19 @@ def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
     values = next(one for one in grids if one.view == grid.view).values
     image_tops = [top for _, top in tops]
     paths: dict[str, str] = {}
+    strong = set()
     for row in range(grid.rows):
         for col in range(grid.cols):
             step = strongest([of_feature[row][col] for of_feature in values], image_tops)
             if step.hue:
                 cls = f"h{step.level}" if len(values) == 1 else f"q{step.hue} h{step.level}"
                 paths[cls] = paths.get(cls, "") + patch_path(grid, row, col)
-    return ImageMarks([Path(*one) for one in sorted(paths.items())], _numbers(grid, values) if len(values) > 1 else [])
+                if step.level > LEVELS // 2:
+                    strong.add((row, col))
+    drawn = [Path(*one) for one in sorted(paths.items())]
+    if len(values) > 1:
+        return ImageMarks(drawn, _numbers(grid, values))
+    return ImageMarks([*drawn, *(Path(cls, outline(grid, strong)) for cls in ("edge case", "edge") if strong)], [])
 
 
 def _largest(grid: GridValues) -> list[list[float | None]]:

@@ -1,5 +1,5 @@
 // On every page: partial updates, keys, panels that fill the window. Pages work without it.
-import { $, $$, errorMessage, flip, say } from "./dom.js";
+import { $, $$, errorMessage, say } from "./dom.js";
 import "./keys.js";
 import "./trail.js";
 
@@ -13,6 +13,7 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
  *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays.
  */
 let running = null; // the request of the last swap
+const made = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
 const swapped = new Set(); // ids of the parts that Back and Forward must fetch again
 let shown = location.pathname + location.search;
 export async function swap(address, id, { history: how = "push", init = {} } = {}) {
@@ -37,6 +38,8 @@ export async function swap(address, id, { history: how = "push", init = {} } = {
     const to = response.url || address;
     if (how === "push" || how === "replace") history[how === "push" && to !== location.href ? "pushState" : "replaceState"]({ swapped: [...swapped] }, "", to);
     shown = location.pathname + location.search;
+    if (how) made.set(fresh, location.href);
+    document.documentElement.classList.toggle("spotlight", new URLSearchParams(location.search).get("heat") === "spotlight");
     ready(fresh);
     fresh.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
     if (focused) refocus(focused, fresh); // after the page's module has added its elements
@@ -77,24 +80,37 @@ function reveal(id) {
   (heading.closest(".panel") ?? heading).scrollIntoView();
 }
 
+const opened = location.href;
+/** The address of this page with what a link of it changes: other parts may have changed since the link was made. */
+function changed(link) {
+  const to = new URL(link.href.baseVal ?? link.href, location.href); // baseVal: a link in a drawing
+  let part = link;
+  while (part && !made.has(part)) part = part.parentElement;
+  const from = new URL(made.get(part) ?? opened), now = new URL(location.href);
+  if (to.pathname !== now.pathname || from.pathname !== now.pathname) return to.href;
+  for (const name of new Set([...from.searchParams.keys(), ...to.searchParams.keys()])) {
+    const values = to.searchParams.getAll(name);
+    if (values.join("\n") === from.searchParams.getAll(name).join("\n")) continue;
+    now.searchParams.delete(name);
+    for (const value of values) now.searchParams.append(name, value);
+  }
+  now.hash = to.hash;
+  return now.href;
+}
+
 /** Set up a part of a page, also a part that has just been fetched. */
 function ready(part) {
   for (const button of $$("[data-max]", part)) button.hidden = false;
   for (const box of $$(".scroll", part)) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // so that keys can scroll it
-  for (const button of $$("[data-spotlight]", part)) button.setAttribute("aria-pressed", document.documentElement.classList.contains("spotlight"));
 }
 ready(document);
 
 document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = event.target.closest("a[data-swap]");
-  if (link) { event.preventDefault(); swap(link.href.baseVal ?? link.href, link.dataset.swap).then(() => reveal(link.dataset.show)); return; } // baseVal: a link in a drawing
+  if (link) { event.preventDefault(); swap(changed(link), link.dataset.swap).then(() => reveal(link.dataset.show)); return; }
   const maximise = event.target.closest("[data-max]");
   if (maximise) fill(maximise.closest(".panel"));
-  if (event.target.closest("[data-spotlight]")) {
-    const on = flip("spotlight");
-    for (const button of $$("[data-spotlight]")) button.setAttribute("aria-pressed", on);
-  }
   const copy = event.target.closest("[data-copy]");
   if (copy) navigator.clipboard.writeText($(copy.dataset.copy).textContent).then(() => say("Copied"), () => say("This browser does not let pages copy: select the text."));
 });
@@ -105,7 +121,9 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   const how = "typing" in form.dataset ? "replace" : "push";
   delete form.dataset.typing;
-  swap(`${form.action}?${query(form)}`, form.dataset.swap, { history: how });
+  const to = new URL(`${form.action}?${query(form)}`), here = new URLSearchParams(location.search);
+  for (const name of ["tour", "heat"]) if (here.has(name)) to.searchParams.set(name, here.get(name));
+  swap(to.href, form.dataset.swap, { history: how });
 });
 
 // Back and Forward between states of one page fetch its parts again; each entry knows which parts had changed.

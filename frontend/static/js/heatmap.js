@@ -22,14 +22,24 @@ export function patchBox(view, row, col) {
 
 const rect = ([x, y, w, height]) => `M${+x.toFixed(2)} ${+y.toFixed(2)}h${+w.toFixed(2)}v${+height.toFixed(2)}h${-w.toFixed(2)}z`;
 
-/** Draw a grid (rows of columns) of one view into an svg: one path per level, so that 2,880 patches cost eight elements. */
+/** Draw a grid (rows of columns) of one view into an svg: one path per level, so that 2,880 patches cost ten elements. */
 export function drawHeat(svg, view, grid, top) {
   const paths = Array.from({ length: LEVELS + 1 }, () => "");
+  const strong = (row, col) => level(grid[row]?.[col], top) > LEVELS / 2;
+  let edge = "";
   grid.forEach((columns, row) => columns.forEach((value, col) => {
     const k = level(value, top);
-    if (k) paths[k] += rect(patchBox(view, row, col));
+    if (!k) return;
+    const [x, y, w, height] = patchBox(view, row, col);
+    paths[k] += rect([x, y, w, height]);
+    if (!strong(row, col)) return;
+    if (!strong(row - 1, col)) edge += `M${x} ${y}h${w}`;
+    if (!strong(row + 1, col)) edge += `M${x} ${y + height}h${w}`;
+    if (!strong(row, col - 1)) edge += `M${x} ${y}v${height}`;
+    if (!strong(row, col + 1)) edge += `M${x + w} ${y}v${height}`;
   }));
-  svg.replaceChildren(...paths.flatMap((d, k) => (d ? [h("path", { class: `h${k}`, d })] : [])));
+  const layers = [...paths.map((d, k) => [`h${k}`, d]), ["edge case", edge], ["edge", edge]];
+  svg.replaceChildren(...layers.flatMap(([name, d]) => (d ? [h("path", { class: name, d })] : [])));
 }
 
 /** Outline one patch. */

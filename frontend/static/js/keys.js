@@ -47,6 +47,9 @@ const ACTIONS = {
   x: () => { const box = $("input[type=checkbox]", rowOf(document.activeElement) ?? document.createElement("p")); box?.click(); return Boolean(box); },
   h: () => { say(flip("no-heat") ? "Activations hidden" : "Activations shown"); return true; },
   "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else location.assign(url("/search")); return true; },
+  n: () => go("next", ".tour"),
+  p: () => go("prev", ".tour"),
+  Escape: () => { const leave = $(".panel.max") ? null : $(".tour [data-leave]"); leave?.click(); return Boolean(leave); },
   "?": () => { dialog.showModal(); return true; },
 };
 

@@ -24,8 +24,8 @@
 
   show(read());
   root.classList.add("js");
-  // The switches of dom.js's flip hold from page to page in one tab.
-  try { root.classList.add(...["no-heat", "spotlight"].filter((name) => sessionStorage.getItem(name))); } catch { /* a private window */ }
+  // The switch of dom.js's flip holds from page to page in one tab.
+  try { if (sessionStorage.getItem("no-heat")) root.classList.add("no-heat"); } catch { /* a private window */ }
   document.addEventListener("DOMContentLoaded", () => show(root.dataset.theme));
   addEventListener("storage", (event) => { if (event.key === "theme" || event.key === null) show(read()); });
   document.addEventListener("click", (event) => {
