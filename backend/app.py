@@ -46,8 +46,10 @@ from backend.pages import search as search_page
 from backend.pages import steer as steer_page
 from backend.pages.cooccurrence import page as cooccurrence_page
 from backend.pages.cooccurrence import pair as pair_page
+from backend.pages.feature import card as card_page
 from backend.pages.feature import effect as effect_page
 from backend.pages.feature import page as feature_page
+from backend.pages.feature import partners as partners_page
 from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.schemas.common import Problem
@@ -67,8 +69,8 @@ API = (
     cooccurrence, images, search, steer,
 )  # fmt: skip
 PAGES = (
-    front_page, features_page, feature_page, effect_page, samples_page, sample_page, map_page, search_page,
-    cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page, docs_page,
+    front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
+    map_page, search_page, cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page, docs_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.

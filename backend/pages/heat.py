@@ -15,6 +15,8 @@ from backend.schemas.samples import FeatureScale
 
 LEVELS = 8
 """Steps of the colour scale, `--t1 … --t8` and `--p1 … --p8` in tokens.css."""
+COLOURS = ("#44059b", "#78189c", "#ab278e", "#d73c75", "#f95c52", "#ff9047", "#ffbd57", "#ffe64b")
+"""`--p1 … --p8`, for drawings outside of pages."""
 GridT = TypeVar("GridT", bound=View)
 """A view with `values`: of one feature, or of several."""
 
@@ -148,6 +150,8 @@ class HeatImage(NamedTuple):
 
     url: str
     heat: Heat | None
+    number: int = 0
+    """Of the image within its sample."""
 
 
 def example_image(example: Example, top: float, query: str = "") -> HeatImage | None:
@@ -155,11 +159,12 @@ def example_image(example: Example, top: float, query: str = "") -> HeatImage | 
     if not example.images:
         return None
     grid, patch = example.grid, example.patch
-    image = example.images[grid.image if grid else patch.image if patch else 0]
+    number = grid.image if grid else patch.image if patch else 0
+    image = example.images[number]
     box = patch.box if patch else None
     image_heat = None
     if grid:
         image_heat = heat(grid, grid.values, top=top, size=(image.width, image.height), peak=box)
     elif box:  # a store without activations still knows the place
         image_heat = Heat(image.width, image.height, [], rect(box[0], box[1], box[2] - box[0], box[3] - box[1]))
-    return HeatImage(image.url + query, image_heat)
+    return HeatImage(image.url + query, image_heat, number)

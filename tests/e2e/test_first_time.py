@@ -103,7 +103,7 @@ def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
     )
     page.locator(f'[data-testid="example"][data-sample="{sample}"] a').first.click()
     expect(page.get_by_test_id("sample")).to_be_visible()
-    brightest = page.locator('[data-testid="heat"] path').last
+    brightest = page.locator('[data-testid="heat"] path[class^="h"]').last
     drawn = brightest.evaluate("(p) => { const b = p.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height]; }")
     assert is_inside(drawn, truth[sample], noun), (noun, sample, drawn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,11 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from tests.helpers import synthetic
+from precompute.options.precompute import PrecomputeOptions
+from precompute.pipeline import precompute
+from tests.helpers import synthetic, tiny
 from tests.helpers.servers import over_http
+from tests.helpers.shared import made_once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -39,6 +43,24 @@ def base_url(pages_app: FastAPI) -> Iterator[str]:
     """The same application over HTTP on a free port."""
     with over_http(pages_app, lifespan="off") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model`, `sae`, `data` and `store` of a tiny model, for pages that ask the live model."""
+
+    def make(root: Path) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        precompute(
+            PrecomputeOptions(
+                data=str(tiny.make_data(root / "data", 24)), model=str(tiny.make_llava(root / "model")),
+                sae=str(tiny.make_sae(root / "sae")), out=root / "store", sinks="keep", device="cpu",
+            )
+        )  # fmt: skip
+
+    return made_once(tmp_path_factory, "live-pages", make)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 import time
@@ -12,37 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from precompute.store.reader import Store
-from tests.helpers import tiny
+from tests.helpers.dropping import drop
 from tests.helpers.running import Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("live-pages")
-    precompute(
-        PrecomputeOptions(
-            data=str(tiny.make_data(root / "data", 24)),
-            model=str(tiny.make_llava(root / "model")),
-            sae=str(tiny.make_sae(root / "sae")),
-            out=root / "store",
-            sinks="keep",
-            device="cpu",
-        )
-    )
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -230,19 +209,6 @@ def test_steerings_image_and_scopes_are_in_the_address(page: Page, made: Path) -
     page.get_by_test_id("steer-sample").fill("nobody")
     page.keyboard.press("Tab")
     expect(page.get_by_test_id("steer-note")).to_contain_text("nobody")
-
-
-DROP = """([name, type, text]) => {
-  const data = new DataTransfer();
-  data.items.add(new File([Uint8Array.from(atob(text), (one) => one.charCodeAt(0))], name, { type }));
-  const init = { bubbles: true, cancelable: true, dataTransfer: data };
-  for (const kind of ["dragover", "drop"]) document.querySelector("h1").dispatchEvent(new DragEvent(kind, init));
-}"""
-
-
-def drop(page: Page, name: str, kind: str, data: bytes) -> None:
-    """Drop a file on the heading: anywhere on the page will do."""
-    page.evaluate(DROP, [name, kind, base64.b64encode(data).decode()])
 
 
 def test_a_dropped_image_stays_through_back_and_reload_and_can_be_removed(page: Page, made: Path) -> None:

@@ -13,6 +13,7 @@ from backend.deps import StateDep, StoreDep
 from backend.pages.charts import omega_scale
 from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn
 from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
+from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
 from backend.pages.heat import SideScale, tops
 from backend.params import FormQuery, parse_numbers
@@ -50,7 +51,7 @@ def feature(
     band = query.band
     examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
     live = state.live.status(open_store.name)
-    partners, top = detail.cooccurring, tops(detail, query.scale)
+    top = tops(detail, query.scale)
     return render_for(
         request,
         "feature.html",
@@ -88,11 +89,8 @@ def feature(
             ("by decoder direction", detail.neighbours.decoder),
             ("by the tokens that activate them", detail.neighbours.profile),
         ],
-        cooccurring=[
-            ("text → image", partners.text_to_image, "this feature on the text, the other on the image"),
-            ("image → text", partners.image_to_text, "this feature on the image, the other on the text"),
-            ("same modality", partners.same, "both on the text, or both on the image"),
-        ],
+        cooccurring=partner_groups(detail, lambda _: None),
+        drawn=False,
     )
 
 

@@ -9,18 +9,19 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
  * Fetch a page of this server, replace the element with this id by the one of that page, and update the address bar.
  * Dispatches "swap" on the new element, so that a page's module can add its handlers.
  *
- * @param {{history?: "push" | "replace" | "back" | null, init?: object}} options `push` for what one chooses, so that Back
- *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays.
+ * @param {{history?: "push" | "replace" | "back" | null, init?: object, background?: boolean}} options `push` for what one chooses, so that Back
+ *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays. In the
+ *   background, neither ends the other: it, or what one has chosen meanwhile.
  */
 let running = null; // the request of the last swap
 const made = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
 const swapped = new Set(); // ids of the parts that Back and Forward must fetch again
 let shown = location.pathname + location.search;
-export async function swap(address, id, { history: how = "push", init = {} } = {}) {
+export async function swap(address, id, { history: how = "push", init = {}, background = false } = {}) {
   const here = document.getElementById(id);
   swapped.add(id);
-  running?.abort();
-  const control = (running = new AbortController());
+  const control = new AbortController();
+  if (!background) { running?.abort(); running = control; }
   here.setAttribute("aria-busy", "true");
   try {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });

@@ -34,3 +34,14 @@ document.addEventListener("click", (event) => {
 const begin = () => { const link = $("a[data-effect][data-auto]"); if (link) measure(link); };
 addEventListener("swap", (event) => { if (event.target.id === "effect") begin(); });
 begin();
+
+// A sample of each pair is fetched once one scrolls to the partners.
+const near = new IntersectionObserver((entries) => {
+  const link = entries.find((one) => one.isIntersecting)?.target;
+  if (!link) return;
+  near.disconnect();
+  swap(link.href, "partners", { history: null, background: true });
+}, { rootMargin: "300px" });
+const watch = () => { const link = $("a[data-pairs]"); if (link) near.observe(link); };
+addEventListener("swap", (event) => { if (event.target.id === "partners") watch(); });
+watch();

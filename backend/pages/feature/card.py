@@ -1,0 +1,175 @@
+"""The card of a feature, for print and for slides: a page of one sheet, and the same as an SVG that stands alone.
+
+A PNG is drawn from the SVG in the reader's browser (static/js/card.js): it has the fonts for every script."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import regex
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+from PIL import Image
+
+from backend.api.features import ExampleQuery, examples, get_feature
+from backend.deps import VERSION, Cached, StateDep, StoreDep
+from backend.pages.charts import place_map
+from backend.pages.feature.examples import as_drawn
+from backend.pages.feature.summary import summary
+from backend.pages.heat import COLOURS, TokenRun, tops
+from backend.pages.sample.marks import short_name
+from backend.pages.text import visible
+from backend.schemas.features import FeatureDetail
+from backend.stores import OpenStore
+from backend.templating import render_for, templates
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+N_EXAMPLES, N_NAMED = 6, 5
+"""Examples of each side, tokens and partners."""
+IMAGE_PX = 284
+"""Edge of the images of the SVG in pixels: twice as many as they take on it."""
+WIDTH, LINE_CHARACTERS, HALF_LINE = 960, 130, 46
+NOT_XML = regex.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Card(NamedTuple):
+    """What both forms of the card show."""
+
+    feature: FeatureDetail
+    parts: list[str]
+    """What it is, as the feature's page says it."""
+    images: list[dict[str, Any]]
+    lines: list[dict[str, Any]]
+    place: Any
+    promoted: list[str]
+    partners: list[str]
+    provenance: list[tuple[str, str]]
+    citation: str
+
+
+def card_of(request: Request, store: OpenStore, id: int) -> Card:
+    """The card of a feature. Raises HTTP 404 where there is none."""
+    f = get_feature(store, id)
+    top = tops(f, None)
+    drawn = {
+        side: as_drawn(None, examples(request, store, id, query).items, top)
+        for side in ("image", "text")
+        for query in [ExampleQuery.model_validate({"modality": side, "limit": N_EXAMPLES})]
+    }
+    named = {one.id: one for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for one in group}
+    return Card(
+        feature=f,
+        parts=[part.text for part in summary(f)],
+        images=[one for one in drawn["image"]["examples"] if one["images"]],
+        lines=drawn["text"]["examples"] if drawn["text"]["lines"] else [],
+        place=place_map(f.place_map.model_dump()) if f.place_map else None,
+        promoted=[visible(one.token) for one in f.logits.centred.promoted[:N_NAMED]] if f.logits.informative else [],
+        partners=[short_name(one) for one in named.values()][:N_NAMED],
+        provenance=provenance(store),
+        citation=citation(store, f),
+    )
+
+
+def provenance(store: OpenStore) -> list[tuple[str, str]]:
+    """Where the figures come from."""
+    summary = store.store.summary
+    return [
+        ("model", f"{summary['model']}, layer {summary['layer']}"),
+        ("SAE", f"{summary['sae']}, {summary['n_features']:,} features, sha256 {store.manifest['sae']['sha256'][:16]}"),
+        ("data", f"{summary['dataset']}, {summary['n_samples']:,} samples"),
+        ("store", f"{store.content_id}, format {store.manifest['schema']}"),
+        ("versions", f"made with saevx {store.manifest['code_version']}, drawn with {VERSION}"),
+    ]
+
+
+def citation(store: OpenStore, f: FeatureDetail) -> str:
+    """One line that names the feature so that others find it again."""
+    summary = store.store.summary
+    model = str(summary["model"]).rstrip("/").rpartition("/")[2]
+    return (
+        f"Feature #{f.id} of {summary['sae']} at layer {summary['layer']} of {model}, SAE-V Explorer {VERSION}, "
+        f"store {store.content_id[:16]}. Method: arXiv 2502.17514."
+    )
+
+
+@router.get("/features/{id}/card")
+def card(request: Request, state: StateDep, open_store: StoreDep, id: int) -> HTMLResponse:
+    """The card as a page."""
+    values = card_of(request, open_store, id)._asdict()
+    return render_for(request, "card.html", state, open_store, section="/features", **values, f=values["feature"])
+
+
+@router.get("/features/{id}/card.svg", dependencies=[Cached])
+def card_svg(request: Request, response: Response, state: StateDep, open_store: StoreDep, id: int) -> Response:
+    """The card as an SVG with its images inside."""
+    svg = draw_svg(open_store, card_of(request, open_store, id))
+    headers = {**dict(response.headers), "Content-Disposition": f'inline; filename="feature-{id}.svg"'}
+    return Response(svg, media_type="image/svg+xml", headers=headers)
+
+
+def draw_svg(store: OpenStore, values: Card) -> str:
+    """The card as SVG, from the top down; nothing in it is styled from outside."""
+    name = short_name(values.feature)
+    says = list(wrapped(values.parts, " · "))
+    notes = [
+        *(f"fires together with: {one}" for one in wrapped(values.partners, ", ")),
+        *(f"promotes: {one}" for one in wrapped(values.promoted, " ")),
+    ]
+    images_y = 88 + 20 * len(says)
+    lines_y = images_y + (182 if values.images else 0)
+    notes_y = lines_y + max(22 * len(values.lines), 130 if values.place else 0) + 16
+    foot_y = notes_y + 20 * len(notes) + 8
+    foot = [*wrapped([f"{key}: {value}" for key, value in values.provenance], " · "), *wrapped([values.citation], "")]
+    svg = templates.env.get_template("feature/card.xml").render(
+        name=name, says=says, notes=notes, foot=foot, images_y=images_y, lines_y=lines_y, notes_y=notes_y,
+        foot_y=foot_y, width=WIDTH, height=foot_y + 18 * len(foot) + 22, colours=COLOURS, place=values.place,
+        verdict=values.feature.verdict, lines=[halves(one) for one in values.lines],
+        images=[{**one, "data": as_jpeg(store, one["sample_id"], one["images"][0].number)} for one in values.images],
+    )  # fmt: skip
+    return NOT_XML.sub("", svg)
+
+
+def wrapped(parts: Sequence[str], between: str) -> Iterator[str]:
+    """The parts in lines that fit on the card; a part that is too long alone is cut."""
+    line = ""
+    for part in parts:
+        part = part if len(part) <= LINE_CHARACTERS else part[: LINE_CHARACTERS - 1] + "…"
+        if line and len(line) + len(between) + len(part) > LINE_CHARACTERS:
+            yield line
+            line = part
+        else:
+            line = line + between + part if line else part
+    if line:
+        yield line
+
+
+def halves(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the concordance as text before its token, the token, and what comes after, cut to fit."""
+
+    def joined(runs: Sequence[TokenRun]) -> str:
+        return "".join(" " * run.spaced + run.text for run in runs)
+
+    before, after = joined(line["before"]), joined(line["after"])
+    return {
+        "before": before if len(before) <= HALF_LINE else "…" + before[1 - HALF_LINE :],
+        "token": joined(line["token"]).strip(),
+        "after": after if len(after) <= HALF_LINE else after[: HALF_LINE - 1] + "…",
+        "activation": line["activation"],
+    }
+
+
+def as_jpeg(store: OpenStore, sample_id: str, image: int) -> str:
+    """A stored image as a `data:` address; empty where it cannot be read."""
+    buffer = io.BytesIO()
+    try:
+        with Image.open(store.store.samples.image_path(sample_id, image)) as opened:
+            small = opened.convert("RGB")
+        small.thumbnail((IMAGE_PX, IMAGE_PX))
+        small.save(buffer, "JPEG", quality=88)
+    except OSError:
+        return ""
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
