@@ -20,6 +20,8 @@ PAGES = [
     "/",
     "/features",
     "/features/0",
+    "/features/0/card",
+    "/features/0?tour=2",
     "/map",
     "/samples",
     "/search",

@@ -1,0 +1,124 @@
+"""Every page on paper, and in the colours that a system forces."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from tests.helpers.synthetic import word_feature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+RED = word_feature("red")
+PATHS = [
+    "/", "/features", "/features?cols=place_map,agreement", f"/features/{RED}", f"/features/{RED}?modality=text&band=0",
+    f"/features/{RED}?band=counter", f"/features/{RED}/partners", f"/features/{RED}/card", "/map", "/samples",
+    "/samples/s00000", "/samples/s00000?f=0,3", "/search?q=red", "/quality", "/sae", "/cooccurrence",
+    f"/cooccurrence?feature={RED}", "/steer", "/docs", "/method", "/rejected", "/features/99999",
+]  # fmt: skip
+A4_PX = 718
+"""Width of an A4 page without its margins, at 96 dpi."""
+CUT = """(width) => {
+  const name = (one) => `${one.tagName}.${[...one.classList].join(".")}#${one.id}`;
+  // A line of the concordance is cut at both ends on purpose; what is for screen readers is clipped; an image fills its
+  // frame.
+  const meant = ".kwic .line *, .sr, .sr *, .pic, .pic *, svg, svg *, table.cards thead, table.cards thead *, canvas";
+  const cut = [];
+  for (const one of document.querySelectorAll("main *")) {
+    if (one.matches(meant) || !one.checkVisibility() || !one.getClientRects().length) continue;
+    const style = getComputedStyle(one), right = one.getBoundingClientRect().right;
+    const [x, y] = ["X", "Y"].map((axis) => style["overflow" + axis] !== "visible");
+    if (x && one.clientWidth && one.scrollWidth > one.clientWidth + 1) cut.push(name(one) + " is cut in width");
+    if (y && one.clientHeight && one.scrollHeight > one.clientHeight + 1) cut.push(name(one) + " is cut in height");
+    if (right > width + 1) cut.push(name(one) + " stands out: " + Math.round(right));
+  }
+  return cut;
+}"""
+CLOSED = """() => [...document.querySelectorAll("main details")].filter((one) => one.checkVisibility()).filter((one) =>
+  [...one.children].some((child) => child.tagName !== "SUMMARY" && child.textContent.trim() && !child.checkVisibility()
+)).map((one) => one.textContent.slice(0, 60))"""
+HIDDEN = [
+    ".bar", ".filters", ".pager", ".tools", ".tabs", "button", "dialog", ".skip", ".tour", "main input[type=checkbox]",
+]  # fmt: skip
+DRAWINGS = ".hist, .share, .split, .places, .scale svg, .interval, .curve, .density, .matrix, .ego, .steps"
+SELECTED = """() => {
+  const look = (one) => {
+    const s = getComputedStyle(one);
+    return [s.outlineStyle, s.outlineWidth, s.borderTopColor, s.borderTopWidth, s.textDecorationLine, s.fontWeight,
+      s.backgroundColor, s.color].join(" ");
+  };
+  const on = (one) => (one.getAttribute("aria-current") ?? "false") !== "false" || one.ariaPressed === "true";
+  const all = [...document.querySelectorAll(":is(main, .nav) :is([aria-current], [aria-pressed])")].filter(on);
+  return all.filter((one) => one.checkVisibility() && !one.closest("svg")).filter((one) => {
+    const others = [...one.parentElement.querySelectorAll(one.tagName)].filter((each) => !on(each));
+    const style = getComputedStyle(one), other = others.find((each) => each.className === one.className);
+    return other ? look(one) === look(other) : style.outlineStyle === "none" && !parseFloat(style.borderTopWidth);
+  }).map((one) => one.outerHTML.slice(0, 120));
+}"""
+MARK = "one => { const s = getComputedStyle(one); return `${s.borderBottomStyle} ${s.textDecorationLine}`; }"
+
+
+@pytest.fixture
+def paper(browser: Browser, base_url: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=base_url, color_scheme="dark", viewport={"width": A4_PX, "height": 1000})
+    page = context.new_page()
+    page.emulate_media(media="print")
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def forced(browser: Browser, base_url: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=base_url, forced_colors="active", viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_cut_on_paper_and_controls_are_left_out(paper: Page, path: str) -> None:
+    paper.goto(path, wait_until="networkidle")
+    assert paper.evaluate(CUT, A4_PX) == []
+    assert paper.evaluate(CLOSED) == []
+    for selector in HIDDEN:
+        shown = paper.locator(selector).locator("visible=true")
+        assert shown.count() == 0, (selector, shown.first.evaluate("one => one.outerHTML.slice(0, 160)"))
+    assert paper.evaluate("getComputedStyle(document.body).color") == "rgb(23, 27, 33)"  # the light theme's ink
+    if "/card" not in path and not path.endswith("99999"):
+        assert paper.get_by_test_id("provenance").locator("dl").is_visible()
+
+
+def colours_of(shot: bytes) -> list[tuple[int, Any]]:
+    """(pixels, colour) of a screenshot, the most frequent first."""
+    with Image.open(io.BytesIO(shot)) as image:
+        return sorted(image.convert("RGB").getcolors(1 << 24) or [], reverse=True)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_data_and_choices_are_seen_in_forced_colours(forced: Page, path: str) -> None:
+    forced.goto(path, wait_until="networkidle")
+    assert forced.evaluate(SELECTED) == []
+    drawings = forced.locator(DRAWINGS).locator("visible=true")
+    for i in range(min(drawings.count(), 12)):
+        drawn = colours_of(drawings.nth(i).screenshot())
+        assert len(drawn) > 1, drawings.nth(i).evaluate("one => one.outerHTML.slice(0, 200)")
+    tokens = forced.locator(".tok[title], .word").locator("visible=true")
+    for i in range(min(tokens.count(), 3)):
+        assert tokens.nth(i).evaluate(MARK) != "none none"
+    verdicts = forced.locator(".verdict").locator("visible=true")
+    if verdicts.count():
+        assert len(colours_of(verdicts.first.screenshot())) > 1
+
+
+def test_heat_keeps_its_colours_where_the_system_forces_its_own(forced: Page) -> None:
+    forced.goto(f"/features/{RED}?modality=image", wait_until="networkidle")
+    path = forced.locator("[data-testid=example] .heat path[class^=h]").first
+    assert path.evaluate("one => getComputedStyle(one).fill").startswith("rgb(")
+    before = colours_of(forced.get_by_test_id("example").first.locator(".pic").screenshot())
+    forced.keyboard.press("h")
+    assert colours_of(forced.get_by_test_id("example").first.locator(".pic").screenshot()) != before
