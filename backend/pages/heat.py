@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from backend.pages.text import display_token, running_text
@@ -155,7 +155,8 @@ class HeatImage(NamedTuple):
 
 
 def example_image(example: Example, top: float, query: str = "") -> HeatImage | None:
-    """The image of an example with its grid over it; None for a text without images. `query` ends its address."""
+    """The image of an example with its grid over it; None for a text without images. `query` ends its address: a small
+    image has no outline."""
     if not example.images:
         return None
     grid, patch = example.grid, example.patch
@@ -165,6 +166,7 @@ def example_image(example: Example, top: float, query: str = "") -> HeatImage | 
     image_heat = None
     if grid:
         image_heat = heat(grid, grid.values, top=top, size=(image.width, image.height), peak=box)
+        image_heat = replace(image_heat, edge="") if query else image_heat
     elif box:  # a store without activations still knows the place
         image_heat = Heat(image.width, image.height, [], rect(box[0], box[1], box[2] - box[0], box[3] - box[1]))
     return HeatImage(image.url + query, image_heat, number)

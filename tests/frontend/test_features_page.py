@@ -80,6 +80,25 @@ def test_columns_are_chosen_and_filters_keep_them(context: BrowserContext) -> No
     expect(head).to_have_text(["Lift of ω", "Max"])
 
 
+def test_places_are_a_column(client: TestClient) -> None:
+    """A small map for each feature that fires on images, a dash for others; not shown unless chosen."""
+    assert "place-map" not in client.get("/features").text
+    page = client.get("/features?cols=place_map&fold=none&sort=id&order=asc").text
+    rows = page.split('data-testid="feature-row"')[1:]
+    assert len(rows) == 30
+    for row in rows:
+        id = re.search(r'data-feature="(\d+)"', row)
+        detail = client.get(f"/api/v1/features/{id[1]}").json() if id else {}
+        fires = any((detail["place_map"] or {"mean": []})["mean"])
+        assert ("place-map" in row) == fires
+        where = re.search(r"strongest in row (\d+), column (\d+)", row)
+        if where:
+            places = detail["place_map"]
+            at = int(where[1]) * places["columns"] + int(where[2])
+            assert places["mean"][at] == max(places["mean"])
+    assert any("place-map" in row for row in rows) and not all("place-map" in row for row in rows)
+
+
 def test_a_number_opens_its_feature(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/features", wait_until="networkidle")

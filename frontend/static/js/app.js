@@ -96,7 +96,7 @@ function changed(link) {
     for (const value of values) now.searchParams.append(name, value);
   }
   now.hash = to.hash;
-  return now.href;
+  return now.href.replaceAll("%2C", ","); // as the server writes lists
 }
 
 /** Set up a part of a page, also a part that has just been fetched. */

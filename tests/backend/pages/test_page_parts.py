@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.pages.charts import HEIGHT, WIDTH, chart, curves, omega_scale, split
+from backend.pages.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, split
 from backend.pages.heat import LEVELS, heat, level, token_runs
 from backend.pages.text import display_caption, visible
 from backend.schemas.common import Histogram, View
@@ -103,6 +103,31 @@ def test_heat_puts_each_patch_where_it_lies() -> None:
     assert boxes(dict(drawn.paths)[8]) == [(30, 20, 20, 20)]
     assert boxes(dict(drawn.paths)[1]) == [(50, 40, 20, 20)]
     assert drawn.peak and boxes(drawn.peak) == [(30, 20, 20, 20)]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 7), (1, 3), (24, 24), (5, 20)])
+def test_a_map_of_places_has_each_place_at_its_level(rows: int, columns: int) -> None:
+    mean = [float((7 * i) % 11) for i in range(rows * columns)]
+    drawn = place_map({"rows": rows, "columns": columns, "mean": mean})
+    assert drawn is not None
+    cells: dict[tuple[int, int], list[float]] = {}
+    spans = [min(SMALL_MAP, size) for size in (rows, columns)]
+    starts = [sorted({i * size // SMALL_MAP for i in range(SMALL_MAP)}) for size in (rows, columns)]
+    for at, value in enumerate(mean):
+        row, column = divmod(at, columns)
+        y, x = (sum(first <= at for first in s) - 1 for s, at in zip(starts, (row, column), strict=True))
+        cells.setdefault((y, x), []).append(value)
+    means = {at: sum(values) / len(values) for at, values in cells.items()}
+    top = max(means.values())
+    naive = {at: level(value, top) for at, value in means.items() if value}
+    assert {(int(y), int(x)): k for k, d in drawn.paths for x, y, _, _ in boxes(d)} == naive
+    assert [drawn.rows, drawn.columns] == spans
+    first = mean.index(max(mean))
+    assert f"strongest in row {first // columns}, column {first % columns} of {rows} × {columns}" in drawn.title
+
+
+def test_a_feature_that_fires_nowhere_has_no_map() -> None:
+    assert place_map(None) is None and place_map({"rows": 1, "columns": 2, "mean": [0.0, 0.0]}) is None
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=300), st.integers(1, 64))
