@@ -21,9 +21,9 @@ from backend.templating import render_for
 router = APIRouter(default_response_class=HTMLResponse)
 
 GROUPS = {
-    "text_to_image": ("text → image", "this feature on the text, the other on the image"),
-    "image_to_text": ("image → text", "this feature on the image, the other on the text"),
-    "same": ("same modality", "both on the text, or both on the image"),
+    "text_to_image": ("text → image", "this feature (1) on the text, the other (2) on the image"),
+    "image_to_text": ("image → text", "this feature (2) on the image, the other (1) on the text"),
+    "same": ("same modality", "this feature (1) and the other (2), both on the text or both on the image"),
 }
 Draw = Callable[[PairView], dict[str, Any] | None]
 
