@@ -40,12 +40,16 @@ CUT = """(width) => {
   }
   return cut;
 }"""
-CLOSED = """() => [...document.querySelectorAll("main details")].filter((one) => one.checkVisibility()).filter((one) =>
-  [...one.children].some((child) => child.tagName !== "SUMMARY" && child.textContent.trim() && !child.checkVisibility()
-)).map((one) => one.textContent.slice(0, 60))"""
+CLOSED = """() => {
+  const hides = (child) => !child.matches("summary, button") && child.textContent.trim() && !child.checkVisibility();
+  const all = [...document.querySelectorAll("main details")].filter((one) => one.checkVisibility());
+  return all.filter((one) => [...one.children].some(hides)).map((one) => one.textContent.slice(0, 60));
+}"""
 HIDDEN = [
-    ".bar", ".filters", ".pager", ".tools", ".tabs", "button", "dialog", ".skip", ".tour", "main input[type=checkbox]",
+    ".bar", ".filters", ".pager", ".tools", ".tabs", "button:not(.chip)", "dialog", ".skip", ".tour",
+    "main input[type=checkbox]",
 ]  # fmt: skip
+"""Controls. The chips of the map stay: they are its legend."""
 DRAWINGS = ".hist, .share, .split, .places, .scale svg, .interval, .curve, .density, .matrix, .ego, .steps"
 SELECTED = """() => {
   const look = (one) => {
