@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
+LIT = re.compile(r"\bspotlight\b")
 PATHS = [
     "/",
     "/features",
@@ -186,25 +187,25 @@ def test_the_spotlight_is_in_the_address(context: BrowserContext) -> None:
     page.goto(f"/features/{RED}?modality=image")
     page.get_by_test_id("spotlight").click()
     expect(page).to_have_url(re.compile("heat=spotlight"))
-    expect(page.locator("html")).to_have_class("js spotlight")
+    expect(page.locator("html")).to_have_class(LIT)
     expect(page.get_by_test_id("spotlight")).to_have_attribute("aria-current", "true")
     page.go_back()
-    expect(page.locator("html")).to_have_class("js")
+    expect(page.locator("html")).not_to_have_class(LIT)
     expect(page.get_by_test_id("spotlight")).not_to_have_attribute("aria-current", "true")
     page.go_forward()
-    expect(page.locator("html")).to_have_class("js spotlight")
+    expect(page.locator("html")).to_have_class(LIT)
     page.get_by_test_id("lens-raw").click()  # a part of the page that was made before
     expect(page).to_have_url(re.compile("modality=image&heat=spotlight&lens=raw"))
     page.get_by_test_id("band-0").click()
     expect(page).to_have_url(re.compile("heat=spotlight.*band=0"))
     page.keyboard.press("j")
     expect(page).to_have_url(re.compile(rf"/features/{RED + 1}\?.*heat=spotlight"))
-    expect(page.locator("html")).to_have_class("js spotlight")
+    expect(page.locator("html")).to_have_class(LIT)
     page.goto(f"/features/{RED}?modality=image&heat=spotlight")
     page.get_by_test_id("example").first.locator("a").click()
     expect(page).to_have_url(re.compile(r"/samples/.*heat=spotlight"))
     page.get_by_test_id("spotlight").click()
-    expect(page.locator("html")).to_have_class("js")
+    expect(page.locator("html")).not_to_have_class(LIT)
 
 
 def test_the_theme_is_kept(context: BrowserContext) -> None:

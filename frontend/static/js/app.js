@@ -110,6 +110,8 @@ document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   const link = event.target.closest("a[data-swap]");
   if (link) { event.preventDefault(); swap(changed(link), link.dataset.swap).then(() => reveal(link.dataset.show)); return; }
+  const leave = event.target.closest("a[data-leave]");
+  if (leave) leave.href = changed(leave);
   const maximise = event.target.closest("[data-max]");
   if (maximise) fill(maximise.closest(".panel"));
   const copy = event.target.closest("[data-copy]");
