@@ -20,9 +20,8 @@ from urllib.parse import quote, unquote, urlencode
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from pydantic import AfterValidator
 
+from backend.problems import http_status
 from backend.stores import OpenStore, State
-from precompute.errors import SaevxError
-from precompute.store.opening import StoreUnreadable
 
 PARTS = ("activations", "features", "image", "nearest", "why")
 """Last parts of the addresses below the address of a sample."""
@@ -128,12 +127,8 @@ def check_feature(store: OpenStore, feature: int) -> None:
 
 def check_sample(store: OpenStore, sample_id: str) -> int:
     """The sample's row, or HTTP 404."""
-    try:
+    with http_status(404):
         return store.store.samples.row(sample_id)
-    except StoreUnreadable:
-        raise
-    except SaevxError as error:
-        raise HTTPException(404, str(error)) from error
 
 
 def add_sample_route(

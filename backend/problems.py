@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from backend.live.model_worker import ClientLeft
 from backend.schemas.common import Problem
 from precompute.errors import PairError, SaevxError
+from precompute.store.events import EventsNotStored
 from precompute.store.opening import StoreUnreadable
 
 MEDIA_TYPE = "application/problem+json"
@@ -33,6 +35,18 @@ class NotModified(Exception):  # noqa: N818 - no error
         self.headers = headers
 
 
+@contextmanager
+def http_status(status: int) -> Iterator[None]:
+    """Turns a SaevxError of the block into this HTTP status, except what has an answer of its own everywhere: a store
+    that cannot be read, and events that it does not hold."""
+    try:
+        yield
+    except (StoreUnreadable, EventsNotStored):
+        raise
+    except SaevxError as error:
+        raise HTTPException(status, str(error)) from error
+
+
 def problem(
     request: Request,
     status: int,
@@ -41,13 +55,8 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The body of an error."""
-    body = Problem(
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=detail,
-        instance=request.url.path,
-        errors=errors,
-    )
+    title, path = HTTPStatus(status).phrase, request.url.path
+    body = Problem(title=title, status=status, detail=detail, instance=path, errors=errors)
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=MEDIA_TYPE)
 
 
@@ -115,18 +124,12 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         errors = _reasons(error)
         return await answer(request, 422, _sentence(errors), errors)
 
-    @app.exception_handler(PairError)
-    async def refused_pair(request: Request, error: PairError) -> Response:
-        return await answer(request, 422, str(error))
-
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:
-        return await answer(request, 400, str(error))
-
-    @app.exception_handler(StoreUnreadable)
-    async def unreadable(request: Request, error: StoreUnreadable) -> Response:
-        log.warning("%s %s: %s", request.method, request.url.path, error)
-        return await answer(request, 503, str(error))
+        if isinstance(error, StoreUnreadable):
+            log.warning("%s %s: %s", request.method, request.url.path, error)
+            return await answer(request, 503, str(error))
+        return await answer(request, 422 if isinstance(error, PairError) else 400, str(error))
 
     @app.exception_handler(ClientLeft)
     async def left(request: Request, error: ClientLeft) -> Response:

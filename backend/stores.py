@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +23,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend.live.model_worker import Engine, Live
 from backend.live.uploads import UploadedImages
+from backend.lru import Lru
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.store.events import SampleEvents
@@ -31,9 +31,7 @@ from precompute.store.opening import DATABASE, MANIFEST, Stamp
 from precompute.store.reader import Store
 
 if TYPE_CHECKING:
-
     from backend.live.query import Query
-    from precompute.live.engine import Pair
     from precompute.live.originals import Originals
 
 log = logging.getLogger(__name__)
@@ -64,7 +62,7 @@ class Watch:
 MAX_CACHED_SAMPLES = 256
 """Samples whose events are cached: hovering over one feature after the other computes a sample once."""
 MAX_CACHED_EVENTS = 4_000_000
-"""Events cached in all, at 16 bytes each."""
+"""Events cached in all, at 16 bytes each; a sample counts as its share of MAX_CACHED_SAMPLES at least."""
 MAX_CACHED_QUERIES = 16
 """Queries that are cached: Back, reload and a patch of the image do not run the model again."""
 QueryKey = tuple[str, str | None, str | None]
@@ -72,67 +70,40 @@ QueryKey = tuple[str, str | None, str | None]
 
 
 class Recomputed:
-    """Cache of what the live model computed for one store, the most recently used: events of samples, and queries."""
+    """What the live model computed for one store: events of samples, and queries, those used last."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.events_by_row: OrderedDict[int, SampleEvents] = OrderedDict()
-        self.queries: OrderedDict[QueryKey, Query] = OrderedDict()
-        self.lock = threading.Lock()
-        self.originals: Originals | None = None
-
-    def get(self, row: int) -> SampleEvents | None:
-        with self.lock:
-            if row in self.events_by_row:
-                self.events_by_row.move_to_end(row)
-            return self.events_by_row.get(row)
-
-    def get_query(self, key: QueryKey) -> Query | None:
-        """A search's query as the live model read it."""
-        with self.lock:
-            if key in self.queries:
-                self.queries.move_to_end(key)
-            return self.queries.get(key)
-
-    def put_query(self, key: QueryKey, query: Query) -> None:
-        with self.lock:
-            self.queries[key] = query
-            while len(self.queries) > MAX_CACHED_QUERIES:
-                self.queries.popitem(last=False)
+        self.events: Lru[int, SampleEvents] = Lru(MAX_CACHED_EVENTS, size_in_cache)
+        """By row of the store."""
+        self.queries: Lru[QueryKey, Query] = Lru(MAX_CACHED_QUERIES)
+        self._lock = threading.Lock()
+        self._originals: Originals | None = None
 
     def missing_events(self, row: int) -> SampleEvents | None:
-        """As `get`, but None if the store itself holds the events."""
-        return None if self.store.events.has(row) else self.get(row)
+        """The cached events of a sample, but None if the store itself holds them."""
+        return None if self.store.events.has(row) else self.events.get(row)
 
-    def original_pair(self, row: int) -> Pair:
-        """Text and images of a sample as the model read them in the pass: from the data, not the store's thumbnails.
-
-        Raises:
-            SaevxError: with the reason as a clause: the data is missing, or is no longer the data of the store.
-        """
-        return self._originals().pair(row)
-
-    def _originals(self) -> Originals:
+    def originals(self) -> Originals:
+        """The pairs as the model read them in the pass: from the data, not the store's thumbnails."""
         from precompute.live.originals import Originals
 
-        with self.lock:
-            self.originals = self.originals or Originals(self.store)
-        return self.originals
+        with self._lock:
+            self._originals = self._originals or Originals(self.store)
+        return self._originals
 
     def compute(self, row: int, engine: Engine) -> SampleEvents:
         """In the live model's one worker. Raises SaevxError with the reason as a clause."""
-        if (cached := self.get(row)) is not None:  # another request computed it while this one waited
-            return cached
-        events = self._originals().events(row, engine.mllm, engine.sae)
-        with self.lock:
-            self.events_by_row[row] = events
-            while len(self.events_by_row) > 1 and self._is_over_capacity():
-                self.events_by_row.popitem(last=False)
+        events = self.events.get(row)
+        if events is None:  # otherwise another request computed it while this one waited
+            events = self.originals().events(row, engine.mllm, engine.sae)
+            self.events.put(row, events)
         return events
 
-    def _is_over_capacity(self) -> bool:
-        n_events = sum(len(events.z_e) for events in self.events_by_row.values())
-        return len(self.events_by_row) > MAX_CACHED_SAMPLES or n_events > MAX_CACHED_EVENTS
+
+def size_in_cache(events: SampleEvents) -> int:
+    """What the events of a sample count of MAX_CACHED_EVENTS."""
+    return max(len(events.z_e), MAX_CACHED_EVENTS // MAX_CACHED_SAMPLES)
 
 
 @dataclass(frozen=True)

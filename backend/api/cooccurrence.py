@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query
 from backend.deps import Cached, StoreDep
 from backend.links import check_feature
 from backend.params import Cursor, Limit, QueryModel
-from backend.schemas.cooccurrence import Kind, PairGraph, PairMatrix, PairSamples
-from backend.schemas.features import FeatureRef, PairPage
+from backend.schemas.cooccurrence import PairGraph, PairMatrix, PairSamples
+from backend.schemas.features import FeatureRef, Kind, PairPage
 from backend.stores import OpenStore
 from precompute.store.relations.matrix import ego, matrix
 from precompute.store.relations.pair_samples import pair_samples

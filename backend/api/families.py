@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 from fastapi import Path as PathParam
 
 from backend.deps import Cached, StoreDep
 from backend.params import Cursor, Limit
+from backend.problems import http_status
 from backend.schemas.common import Order, Page
 from backend.schemas.features import Family, FamilyDetail
-from precompute.errors import SaevxError
-from precompute.store.opening import StoreUnreadable
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
@@ -33,9 +32,5 @@ def get_families(
 def get_family(
     store: StoreDep, family: Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Number of the family.")]
 ) -> FamilyDetail:
-    try:
+    with http_status(404):
         return FamilyDetail.model_validate(store.store.families.get(family))
-    except StoreUnreadable:
-        raise
-    except SaevxError as error:
-        raise HTTPException(404, str(error)) from error

@@ -9,11 +9,9 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from backend.api.samples import IMMUTABLE
 from backend.deps import StoreDep
 from backend.links import Links, check_sample
-from backend.problems import NotModified
+from backend.problems import NotModified, http_status
 from backend.stores import OpenStore
-from precompute.errors import SaevxError
 from precompute.store import mapfile
-from precompute.store.opening import StoreUnreadable
 from precompute.store.relations import map_colours
 
 router = APIRouter(tags=["features"])
@@ -37,12 +35,8 @@ def features_in_area(store: OpenStore, area: str) -> list[int]:
     """The features inside an area of the map. HTTP 404 where the store has no map, 422 where it is no area."""
     if not has_map(store):
         raise HTTPException(404, mapfile.ABSENT)
-    try:
+    with http_status(422):
         return [int(i) for i in map_colours.inside(store.store.map, map_colours.parse_area(area))]
-    except StoreUnreadable:
-        raise
-    except SaevxError as error:
-        raise HTTPException(422, str(error)) from error
 
 
 @router.get(

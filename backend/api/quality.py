@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,14 +11,13 @@ from fastapi.responses import StreamingResponse
 
 from backend.deps import Cached, StoreDep
 from backend.params import QueryModel
+from backend.problems import http_status
 from backend.schemas.common import FilterName, Page
 from backend.schemas.quality import FilterPreview, FlagOverlap
 from backend.schemas.samples import Flag, Score
 from backend.stores import OpenStore
-from precompute.errors import SaevxError
 from precompute.scoring.export import csv_of, file_stem, parquet_of
 from precompute.scoring.filter import kept_rows, lines_of
-from precompute.store.opening import StoreUnreadable
 from precompute.store.quality import flag_and_limit
 from precompute.store.schema import FLAGS, SCORES, SELECTIONS
 from precompute.utils.types import Array
@@ -92,7 +90,7 @@ class ExportQuery(FilterQuery):
 )
 def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
     rows = filtered_rows(store, query)
-    with in_query():
+    with http_status(422):
         body: Iterator[str] | Iterator[bytes] = (
             csv_of(store.store, rows, query.by) if query.format == "csv"
             else parquet_of(store.store, rows, query.by) if query.format == "parquet"
@@ -126,19 +124,8 @@ def filtered_rows(store: OpenStore, query: FilterQuery) -> Array:
     """int64 [K], rising: rows that the filter keeps. Raises HTTP 422."""
     if query.by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
         raise HTTPException(422, f"{query.by} takes minutes for so many samples: use the command saevx filter.")
-    with in_query():
+    with http_status(422):
         return kept_rows(store.store, **query.choice())
-
-
-@contextmanager
-def in_query() -> Iterator[None]:
-    """What the query asks in vain becomes HTTP 422."""
-    try:
-        yield
-    except StoreUnreadable:
-        raise
-    except SaevxError as error:
-        raise HTTPException(422, str(error)) from error
 
 
 @router.get("/flags/overlap", summary="How many samples have both of two flags")
@@ -149,7 +136,7 @@ def get_overlap(
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> FlagOverlap:
     moved = {name.partition(":")[0]: name for name in flag_names(flags)}
-    with in_query():
+    with http_status(422):
         for option in moved.values():
             flag_and_limit(option)
         options = [moved.get(name, name) for name in FLAGS]

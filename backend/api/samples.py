@@ -14,14 +14,12 @@ from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_patch
-from backend.problems import MEDIA_TYPE, NotModified
+from backend.problems import MEDIA_TYPE, NotModified, http_status
 from backend.replies import as_json, render_webp
 from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort, ScoreName
 from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
 from backend.stores import OpenStore
-from precompute.errors import SaevxError
 from precompute.store.events import EventsNotStored, SampleEvents
-from precompute.store.opening import StoreUnreadable
 from precompute.store.selection.filters import Side
 from precompute.store.sql import Page as StorePage
 
@@ -110,20 +108,13 @@ def get_samples(request: Request, store: StoreDep, query: Annotated[SampleQuery,
 
 
 @at_sample(
-    "/activations",
-    "Activations of features on every token and patch",
-    dependencies=[Cached],
-    response_model=Activations,
-    responses=NO_EVENTS,
-)
+    "/activations", "Activations of features on every token and patch", dependencies=[Cached],
+    response_model=Activations, responses=NO_EVENTS,
+)  # fmt: skip
 async def get_activations(
-    request: Request,
-    response: Response,
-    state: StateDep,
-    store: StoreDep,
-    sample_id: InPath,
+    request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
     feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")],
-) -> Response:
+) -> Response:  # fmt: skip
     def answer(computed: SampleEvents | None) -> Response:
         return as_json(activations(store, sample_id, feature, computed), response)
 
@@ -152,20 +143,13 @@ class PlaceQuery:
 
 
 @at_sample(
-    "/features",
-    "Features active at one token or patch",
-    dependencies=[Cached],
-    response_model=FeaturesHere,
+    "/features", "Features active at one token or patch", dependencies=[Cached], response_model=FeaturesHere,
     responses=NO_EVENTS,
-)
+)  # fmt: skip
 async def get_features_here(
-    request: Request,
-    response: Response,
-    state: StateDep,
-    store: StoreDep,
-    sample_id: InPath,
+    request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
     query: Annotated[PlaceQuery, Depends()],
-) -> Response:
+) -> Response:  # fmt: skip
     def answer(computed: SampleEvents | None) -> Response:
         return as_json(features_here(store, sample_id, query, computed), response)
 
@@ -183,15 +167,12 @@ def features_here(
     read = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
     events: SampleEvents | None = None
     try:
-        read(limit=1)
-    except StoreUnreadable:
-        raise
+        with http_status(404):
+            read(limit=1)
     except EventsNotStored:  # the place exists, but the store has no activations there
         events = computed or store.recomputed.missing_events(row)
         if events is None:
             raise
-    except SaevxError as error:
-        raise HTTPException(404, str(error)) from error
     return FeaturesHere.model_validate(read(limit=query.limit, cursor=query.cursor, computed=events))
 
 

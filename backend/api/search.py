@@ -19,7 +19,8 @@ from backend.live.recompute import events_if_ready, original_images
 from backend.live.uploads import read_upload, uploaded_pixels
 from backend.params import parse_patch
 from backend.replies import json_reply
-from backend.schemas.live import LiveSearch, ScoredPair, WordSearch
+from backend.schemas.live import LiveSearch, WordSearch
+from backend.schemas.samples import ScoredPair
 from backend.stores import OpenStore, State
 
 router = APIRouter(tags=["search"])
@@ -63,14 +64,14 @@ async def read_wanted(request: Request, state: State, store: OpenStore, wanted: 
         return await run_in_threadpool(live_answers.read_stored, store, row, computed.get(row))
     key = (words, image_hash, sample_id)
     held = image_hash is not None or sample_id is not None
-    if held and (query := store.recomputed.get_query(key)) is not None:
+    if held and (query := store.recomputed.queries.get(key)) is not None:
         return query
     with state.live.reserve(store.name) as reservation:
         images = await wanted_images(state, store, wanted)
         work = partial(live_answers.read, store=store, text=words, images=images)
         query = await reservation.call(work, request)
     if held:
-        store.recomputed.put_query(key, query)
+        store.recomputed.queries.put(key, query)
     return query
 
 

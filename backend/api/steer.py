@@ -22,6 +22,7 @@ from backend.live.model_worker import Reservation
 from backend.live.recompute import original_images
 from backend.live.steer_start import start_of
 from backend.live.uploads import decode_image, uploaded_pixels
+from backend.problems import http_status
 from backend.schemas.common import Problem
 from backend.schemas.live import SteerDone, SteerKl, SteerRequest, SteerStart, SteerToken, SteerWaiting
 from backend.stores import OpenStore, State
@@ -80,13 +81,11 @@ def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerReque
     if (reason := engine.sae.missing_direction_reason([feature.id for feature in steering.features])) is not None:
         raise HTTPException(422, reason)
     images = get_images(state, store, steering)
-    try:
+    with http_status(422):
         batch = engine.mllm.prepare([Pair(steering.prompt, images)], generate=True)
         engine.mllm.check_length(int(batch.length_b[0]), steering.max_tokens)
         Steer(engine.sae, interventions_of(store, steering))
         check_scope(batch, steering.scope, steering.mask)
-    except SaevxError as error:
-        raise HTTPException(422, str(error)) from error
     return batch
 
 

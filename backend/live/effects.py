@@ -1,9 +1,7 @@
-"""The measured effect of a feature of an open store, as the API has it; those measured last are kept."""
+"""The measured effect of a feature of an open store, as the API has it."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +10,10 @@ from fastapi import HTTPException, Request
 
 from backend.live.model_worker import Live
 from backend.live.recompute import original_pair
+from backend.lru import Lru
+from backend.problems import http_status
 from backend.schemas.effect import FeatureEffect
 from backend.stores import OpenStore
-from precompute.errors import SaevxError
-from precompute.store.opening import StoreUnreadable
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
@@ -24,28 +22,10 @@ if TYPE_CHECKING:
 
 N_TOKENS = 10
 """Tokens listed of each side."""
-MAX_CACHED = 500
 
 
-class EffectCache:
-    """The effects measured last, by the store's content and the feature."""
-
-    def __init__(self) -> None:
-        self.effects: OrderedDict[tuple[str, int], FeatureEffect] = OrderedDict()
-        self.lock = threading.Lock()
-
-    def get(self, key: tuple[str, int]) -> FeatureEffect | None:
-        with self.lock:
-            return self.effects.get(key)
-
-    def put(self, key: tuple[str, int], effect: FeatureEffect) -> None:
-        with self.lock:
-            self.effects[key] = effect
-            while len(self.effects) > MAX_CACHED:
-                self.effects.popitem(last=False)
-
-
-CACHE = EffectCache()
+CACHE: Lru[tuple[str, int], FeatureEffect] = Lru(500)
+"""The effects measured last, by the store's content and the feature."""
 
 
 def cached_effect(store: OpenStore, feature: int) -> FeatureEffect | None:
@@ -83,13 +63,9 @@ def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
     rows = strongest_samples(opened, feature) if control is not None else {}
     pairs = [original_pair(store, sample_id, row) for sample_id, row in rows.items()]
     effect = None
-    try:
-        if pairs and control is not None:
+    if pairs and control is not None:
+        with http_status(422):
             effect = measure_effect(engine.mllm, engine.sae, opened.manifest, pairs, (feature, control))
-    except StoreUnreadable:
-        raise
-    except SaevxError as error:
-        raise HTTPException(422, str(error)) from error
     values: dict[str, Any] = {"id": feature, "n_pairs": 0, "n_places": 0}
     if effect is not None and control is not None:
         values |= {

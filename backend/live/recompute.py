@@ -36,7 +36,7 @@ def original_pair(open_store: OpenStore, sample_id: str, row: int) -> Pair:
         HTTPException: 409 if they cannot be read again, or are no longer those of the store.
     """
     try:
-        return open_store.recomputed.original_pair(row)
+        return open_store.recomputed.originals().pair(row)
     except StoreUnreadable:
         raise
     except SaevxError as error:
@@ -57,7 +57,7 @@ def why_unavailable(live: Live, open_store: OpenStore, sample_id: str, row: int)
     """Why the activations of a sample are not available now, in a sentence; None if they are in the store or can be
     computed."""
     status = live.status(open_store.name)
-    if open_store.store.events.has(row) or status.state == "ready" or open_store.recomputed.get(row) is not None:
+    if open_store.store.events.has(row) or status.state == "ready" or open_store.recomputed.events.get(row) is not None:
         return None
     sentence = not_stored(open_store, sample_id)
     if status.state == "loading":
@@ -78,7 +78,7 @@ async def recompute_events(
             again.
         ClientLeft: the client closed the connection while it waited.
     """
-    if (cached := open_store.recomputed.get(row)) is not None:
+    if (cached := open_store.recomputed.events.get(row)) is not None:
         return cached
     if (reason := why_unavailable(live, open_store, sample_id, row)) is not None:
         headers = {"Retry-After": "5"} if live.status(open_store.name).state == "loading" else None
@@ -127,7 +127,7 @@ async def events_if_ready(
     with contextlib.ExitStack() as stack:
         reservation: Reservation | None = None
         for row in rows:
-            events = open_store.recomputed.get(row)
+            events = open_store.recomputed.events.get(row)
             try:
                 if events is None:
                     reservation = reservation or stack.enter_context(live.reserve(open_store.name))
@@ -135,6 +135,6 @@ async def events_if_ready(
                 events_by_row[row] = events
             except HTTPException as refusal:
                 if refusal.status_code == 503:
-                    cached = {row: open_store.recomputed.get(row) for row in rows}
+                    cached = {row: open_store.recomputed.events.get(row) for row in rows}
                     return events_by_row | {row: one for row, one in cached.items() if one is not None}
     return events_by_row

@@ -7,14 +7,13 @@ import base64
 import binascii
 import hashlib
 import io
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from fastapi import HTTPException, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
+from backend.lru import Lru
 from backend.settings import Settings
 from precompute.data.images import BadRow, TooManyPixels, open_image
 
@@ -48,9 +47,7 @@ class UploadedImages:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.n_bytes = max_bytes, 0
-        self.images: OrderedDict[str, UploadedImage] = OrderedDict()
-        self.lock = threading.Lock()
+        self.images: Lru[str, UploadedImage] = Lru(max_bytes, lambda one: len(one.data) + len(one.preview))
 
     def add(self, data: bytes, settings: Settings) -> UploadedImage:
         """Hold the image in `data`. Raises HTTPException as `read_image`."""
@@ -60,23 +57,14 @@ class UploadedImages:
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=90)
         one = UploadedImage(hashlib.sha256(data).hexdigest()[:32], data, buffer.getvalue(), size)
-        with self.lock:
-            if one.hash not in self.images:
-                self.images[one.hash] = one
-                self.n_bytes += len(one.data) + len(one.preview)
-            self.images.move_to_end(one.hash)
-            while self.n_bytes > self.max_bytes and len(self.images) > 1:
-                _, oldest = self.images.popitem(last=False)
-                self.n_bytes -= len(oldest.data) + len(oldest.preview)
+        self.images.put(one.hash, one)
         return one
 
     def get(self, hash: str) -> UploadedImage:
         """Raises HTTPException: 404 if the server does not hold it."""
-        with self.lock:
-            if hash not in self.images:
-                raise HTTPException(404, GONE)
-            self.images.move_to_end(hash)
-            return self.images[hash]
+        if (one := self.images.get(hash)) is None:
+            raise HTTPException(404, GONE)
+        return one
 
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from fastapi import Request
 from markupsafe import Markup
 
 from backend.links import Links
+from backend.lru import Lru
 from backend.pages.heat import HeatImage, example_image
 from backend.pages.text import visible
 from backend.schemas.features import Example
@@ -26,28 +25,12 @@ Key = tuple[str, str, str | None, int, int]
 """Content id, prefix and store of the links, feature, number of images."""
 
 
-class PreviewCache:
-    """The previews drawn last: a store never changes, and most lists begin with the same features."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.lock = capacity, threading.Lock()
-        self.previews: OrderedDict[Key, Markup] = OrderedDict()
-
-    def get(self, keys: Iterable[Key]) -> dict[Key, Markup]:
-        with self.lock:
-            cached = {key: self.previews[key] for key in keys if key in self.previews}
-            for key in cached:
-                self.previews.move_to_end(key)
-        return cached
-
-    def put(self, new: dict[Key, Markup]) -> None:
-        with self.lock:
-            self.previews.update(new)
-            while len(self.previews) > self.capacity:
-                self.previews.popitem(last=False)
+CACHE: Lru[Key, Markup] = Lru(8000)
+"""The previews drawn last: a store never changes, and most lists begin with the same features."""
 
 
-CACHE = PreviewCache(8000)
+def cached_previews(keys: Iterable[Key]) -> dict[Key, Markup]:
+    return {key: preview for key in keys if (preview := CACHE.get(key)) is not None}
 
 
 def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int = 3) -> dict[int, Markup]:
@@ -55,24 +38,24 @@ def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int
     feature without images its strongest tokens, each once."""
     links = Links(request, open_store)
     key_of = {id: (open_store.content_id, links.base, links.store, id, n) for id in ids}
-    cached = CACHE.get(key_of.values())
+    cached = cached_previews(key_of.values())
     if missing := [id for id, key in key_of.items() if key not in cached]:
-        new = {key_of[id]: one for id, one in draw_previews(links, open_store, missing, n).items()}
-        CACHE.put(new)
-        cached |= new
+        for id, preview in draw_previews(links, open_store, missing, n).items():
+            cached[key_of[id]] = preview
+            CACHE.put(key_of[id], preview)
     return {id: cached[key] for id, key in key_of.items()}
 
 
 def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, both sides' top words, as a list shows them."""
     key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id, 0) for id in ids}
-    cached = CACHE.get(key_of.values())
+    cached = cached_previews(key_of.values())
     macros: Any = templates.env.get_template("macros.html").module
-    new: dict[Key, Markup] = {
-        key: macros.top_words(open_store.store.top_words.of(id)) for id, key in key_of.items() if key not in cached
-    }
-    CACHE.put(new)
-    return {id: {**cached, **new}[key] for id, key in key_of.items()}
+    for id, key in key_of.items():
+        if key not in cached:
+            cached[key] = macros.top_words(open_store.store.top_words.of(id))
+            CACHE.put(key, cached[key])
+    return {id: cached[key] for id, key in key_of.items()}
 
 
 def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -> dict[int, Markup]:

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from backend.schemas.common import Modality, Model
-from backend.schemas.features import FeatureRef
-
-Kind = Literal["text-image", "text-text", "image-image"]
-
-
-class Measures(Model):
-    """How much more often than by chance two features fire in the same samples."""
-
-    support: int
-    """Number of samples in which both fire."""
-    lift: float
-    lift_low: float
-    """95 % interval of the lift, by the exact Poisson interval of `support`."""
-    lift_high: float
-    npmi: float
-    lift_shuffled: float | None = None
+from backend.schemas.features import FeatureRef, Kind, Measures
 
 
 class Link(Measures):
@@ -57,7 +40,7 @@ class PairMatrix(Model):
     cells: list[MatrixCell]
 
 
-class Partner(FamilyRef, Link):
+class GraphPartner(FamilyRef, Link):
     """A feature that shares samples with the one in the middle."""
 
     kind: Kind
@@ -75,7 +58,7 @@ class PairGraph(Model):
     """The graph around one feature."""
 
     feature: FamilyRef
-    partners: list[Partner]
+    partners: list[GraphPartner]
     links: list[GraphLink]
 
 

@@ -146,21 +146,29 @@ class Neighbours(Model):
     """Features that fire on similar tokens: nearest modality-centred means of their strongest residual vectors."""
 
 
-class Partner(FeatureRef):
+Kind = Literal["text-image", "text-text", "image-image"]
+
+
+class Measures(Model):
+    """How much more often than by chance two features fire in the same samples."""
+
+    support: int
+    """Number of samples in which both fire."""
+    lift: float
+    lift_low: float
+    """95 % interval of the lift, by the exact Poisson interval of `support`."""
+    lift_high: float
+    npmi: float
+    lift_shuffled: float | None = None
+    """The lift after one seeded derangement of the captions."""
+
+
+class Partner(Measures, FeatureRef):
     """A feature that shares samples with this one."""
 
     verdict: Verdict | None = None
     modality: Modality
     """Modality on which the partner fires."""
-    support: int
-    """Number of samples in which both fire."""
-    lift: float
-    lift_low: float
-    """95 % interval of the lift."""
-    lift_high: float
-    npmi: float
-    lift_shuffled: float | None = None
-    """The lift after one seeded derangement of the captions."""
 
 
 class Cooccurring(Model):
@@ -282,24 +290,16 @@ class Example(Model):
     """Whether the live model computed these activations, because the store does not hold them."""
 
 
-class CooccurrencePair(Model):
+class CooccurrencePair(Measures):
     """Two features that fire in the same samples."""
 
-    kind: Literal["text-image", "text-text", "image-image"]
+    kind: Kind
     a: FeatureRef
     """For `text-image`, the feature on text."""
     b: FeatureRef
-    support: int
-    """Number of samples in which both fire."""
     n_a: int
     """Number of samples in which `a` fires."""
     n_b: int
-    lift: float
-    lift_low: float
-    """95 % interval of the lift, by the exact Poisson interval of `support`."""
-    lift_high: float
-    npmi: float
-    lift_shuffled: float | None = None
     family_a: int
     """Family of `a`: the number of its strongest feature; a feature without family is one of its own."""
     family_b: int

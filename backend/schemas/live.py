@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.schemas.common import Grid, ImageRef, Modal, Modality, Model, ScoreName, Verdict, View
+from backend.schemas.common import Grid, ImageRef, Modality, Model, Verdict, View
 from backend.schemas.features import FeatureRef
-from backend.schemas.samples import FlagHit, Sample, SampleFeature
+from backend.schemas.samples import Sample
 
 
 class UploadedImageRef(ImageRef):
@@ -135,16 +135,6 @@ class LiveSearch(Model):
     views: list[View]
     reconstruction: Reconstruction | None = None
     """For a query with an image."""
-
-
-class ScoredPair(Model):
-    """Scores and flags of a pair that is not in the store."""
-
-    scores: dict[ScoreName, float | None]
-    score_ranks: dict[ScoreName, float | None]
-    flags: list[FlagHit]
-    flag_scores: dict[str, float | None]
-    top_features: Modal[list[SampleFeature]]
 
 
 class SteerFeature(BaseModel):

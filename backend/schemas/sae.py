@@ -40,8 +40,8 @@ class EvaluatedModel(Model):
     layer: int
 
 
-class EvaluatedData(Model):
-    """The data of an evaluation."""
+class UsedData(Model):
+    """The data of an evaluation or a training."""
 
     name: str
     n_samples: int
@@ -69,7 +69,7 @@ class SaeEvaluation(Model):
     """Results of `saevx evaluate`."""
 
     model: EvaluatedModel
-    data: EvaluatedData
+    data: UsedData
     options: dict[str, Any] = Field(default_factory=dict)
     cross_entropy: dict[str, Estimate | None]
     """In nats per text token: original, zero and patched; the latter two also for text or image tokens only."""
@@ -94,17 +94,10 @@ class TrainingLine(Model):
     dead: Counts
 
 
-class TrainedOn(Model):
-    """The data of a training."""
-
-    name: str
-    n_samples: int
-
-
 class SaeTraining(Model):
     """The log of `saevx train`."""
 
-    data: TrainedOn
+    data: UsedData
     options: dict[str, Any] = Field(default_factory=dict)
     log: list[TrainingLine]
 

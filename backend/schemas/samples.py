@@ -61,8 +61,8 @@ class FlagHit(Model):
     reason: FlagReason | None = None
 
 
-class Sample(Model):
-    """A row of the sample list."""
+class SampleRow(Model):
+    """One pair of the data."""
 
     sample_id: str
     row: int
@@ -70,37 +70,41 @@ class Sample(Model):
     images: list[ImageRef]
     n_text: int
     n_image: int
+
+
+class Sample(SampleRow):
+    """A row of the sample list."""
+
     scores: dict[ScoreName, float | None]
     flags: list[str]
     """Names of the flags at or above their threshold."""
 
 
-class SampleDetail(Model):
+class ScoredPair(Model):
+    """Scores and flags of a pair, of the store or not."""
+
+    scores: dict[ScoreName, float | None]
+    score_ranks: dict[ScoreName, float | None]
+    """Share of the store's samples with a lower score, by score."""
+    flags: list[FlagHit]
+    flag_scores: dict[str, float | None]
+    top_features: Modal[list[SampleFeature]]
+    """Strongest first: share, at most 1, × log(N / n)."""
+
+
+class SampleDetail(ScoredPair, SampleRow):
     """One pair with its scores, flags and strongest features."""
 
-    sample_id: str
-    row: int
-    text: str
-    images: list[ImageRef]
     views: list[View]
-    n_text: int
-    n_image: int
     n_special: int
     n_sink: int
     fvu_text: float | None = None
     fvu_image: float | None = None
     extra: dict[str, Any]
     """Other fields of the row in the data."""
-    scores: dict[ScoreName, float | None]
-    score_ranks: dict[ScoreName, float | None]
-    """Share of the store's samples with a lower score, by score."""
-    flags: list[FlagHit]
-    flag_scores: dict[str, float | None]
     near_sample_id: str | None = None
     """The most similar sample."""
     near_cosine: float | None = None
-    top_features: Modal[list[SampleFeature]]
-    """Strongest first: share, at most 1, × log(N / n)."""
     groups: SampleGroups
     previous: str | None = None
     """`sample_id` of the previous row."""

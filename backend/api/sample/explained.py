@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from backend.api.samples import NO_EVENTS
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, Links, add_sample_route, check_sample
 from backend.live.recompute import with_events
+from backend.problems import http_status
 from backend.replies import as_json
-from backend.schemas.common import ScoreName
+from backend.schemas.common import Modality, ScoreName
 from backend.schemas.samples import NearSamples, WhyScore
 from backend.stores import OpenStore
-from precompute.errors import SaevxError
 from precompute.scoring.why import why
-from precompute.store.events import EventsNotStored, SampleEvents
-from precompute.store.opening import StoreUnreadable
+from precompute.store.events import SampleEvents
 
 router = APIRouter(tags=["samples"])
 at_sample = partial(add_sample_route, router)
-
-Modality = Literal["text", "image"]
-
 
 @dataclass(frozen=True)
 class WhyQuery:
@@ -36,20 +32,13 @@ class WhyQuery:
 
 
 @at_sample(
-    "/why",
-    "Which features raise and lower a score of a sample",
-    dependencies=[Cached],
-    response_model=WhyScore,
+    "/why", "Which features raise and lower a score of a sample", dependencies=[Cached], response_model=WhyScore,
     responses=NO_EVENTS,
-)
+)  # fmt: skip
 async def get_why(
-    request: Request,
-    response: Response,
-    state: StateDep,
-    store: StoreDep,
-    sample_id: InPath,
+    request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
     query: Annotated[WhyQuery, Depends()],
-) -> Response:
+) -> Response:  # fmt: skip
     def answer(computed: SampleEvents | None) -> Response:
         return as_json(why_score(store, sample_id, query.score, query.limit, computed), response)
 
@@ -61,12 +50,8 @@ def why_score(
 ) -> WhyScore:
     """Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
-    try:
+    with http_status(422):
         item: dict[str, Any] = why(store.store, row, score, limit, computed or store.recomputed.missing_events(row))
-    except (StoreUnreadable, EventsNotStored):
-        raise
-    except SaevxError as error:
-        raise HTTPException(422, str(error)) from error
     return WhyScore.model_validate({"sample_id": sample_id, **item})
 
 

@@ -14,7 +14,8 @@ from backend.pages.cards import CARD
 from backend.pages.cooccurrence.page import SIDES
 from backend.pages.sample.marks import caption_tokens, image_marks
 from backend.params import FormQuery
-from backend.schemas.cooccurrence import Kind, PairSample
+from backend.schemas.cooccurrence import PairSample
+from backend.schemas.features import Kind
 from backend.schemas.samples import Activations
 from backend.stores import OpenStore
 from backend.templating import render_for

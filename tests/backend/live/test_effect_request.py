@@ -90,7 +90,7 @@ def test_the_page_of_an_effect_is_whole_without_javascript(running: Running, fea
 
 
 def test_without_the_model_the_page_says_why(made: Path, feature: int) -> None:
-    CACHE.effects.clear()
+    CACHE.entries.clear()
     with Running(Settings(stores=[made / "store"], live=False), ready=False) as off:
         assert off.get(f"{API}/features/{feature}/effect").status_code == 503
         for path in (f"/features/{feature}", f"/features/{feature}/effect"):

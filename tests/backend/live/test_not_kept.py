@@ -229,12 +229,12 @@ def test_text_alone_needs_no_data(tmp_path: Path) -> None:
 
 def test_many_at_once_are_computed_once_each(live: TestClient, root: Root) -> None:
     state = live.app.state.saevx  # type: ignore[attr-defined]
-    before = len(state.stores["none"].recomputed.events_by_row)
+    before = len(state.stores["none"].recomputed.events.entries)
     rows = [f"pair-{row}" for row in range(20, 24)]
     for _ in range(2):
         for sample_id in rows:
             assert live.get(f"{API}/samples/{sample_id}/activations?feature=0&store=none").status_code == 200
-    assert len(state.stores["none"].recomputed.events_by_row) <= before + len(rows)
+    assert len(state.stores["none"].recomputed.events.entries) <= before + len(rows)
 
 
 def fresh_page(browser: Browser, url: str) -> Page:

@@ -140,7 +140,7 @@ def test_whoever_leaves_while_waiting_is_not_computed_for(running: Running) -> N
     urlencoded = "application/x-www-form-urlencoded"
     done = running.state.stores["none"].recomputed
     row = running.state.stores["none"].store.samples.row("pair-30")
-    assert done.get(row) is None
+    assert done.events.get(row) is None
     with running.held_up():
         for _ in range(3):
             wires = [
@@ -154,7 +154,7 @@ def test_whoever_leaves_while_waiting_is_not_computed_for(running: Running) -> N
                 wire.close()
             running.free()
     running.state.live.worker.submit(lambda: None).result(20)
-    assert done.get(row) is None, "it was computed for nobody"
+    assert done.events.get(row) is None, "it was computed for nobody"
     running.free()
 
 

@@ -86,15 +86,16 @@ def test_uploads_are_held_up_to_a_number_of_bytes_the_least_recently_used_droppe
         uploads.get(hashes[1])
     assert gone.value.status_code == 404 and "choose the image again" in gone.value.detail
     assert [uploads.get(hash).size for hash in (hashes[0], *hashes[2:])] == [(30, 20), (30, 22), (30, 23)]
-    assert uploads.n_bytes == sum(len(one.data) + len(one.preview) for one in uploads.images.values())
-    assert uploads.add(files[0], SETTINGS).hash == hashes[0] and len(uploads.images) == 3
+    held = uploads.images.entries.values()
+    assert uploads.images.size == sum(len(one.data) + len(one.preview) for one in held)
+    assert uploads.add(files[0], SETTINGS).hash == hashes[0] and len(held) == 3
 
 
 def test_the_newest_upload_is_held_however_large() -> None:
     uploads = UploadedImages(1)
     uploads.add(encoded("PNG"), SETTINGS)
     newest = uploads.add(encoded("PNG", size=(40, 20)), SETTINGS)
-    assert list(uploads.images) == [newest.hash]
+    assert list(uploads.images.entries) == [newest.hash]
 
 
 def test_an_upload_is_read_as_every_image_and_its_preview_has_no_other_data() -> None:
