@@ -108,7 +108,7 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     feature, rank, word = np.array([place for place in places if place[2] >= 0], np.int64).reshape(-1, 3).T
     _, first = np.unique(feature * len(words.name) + word, return_index=True)  # of a word's ranks the best
     bonus = PROMOTED_BONUS / (1 + rank[first])
-    return csr_matrix((bonus, (feature[first], word[first])), shape=(len(logits), len(words.name)))
+    return csr_matrix((bonus, (feature[first], word[first])), shape=(logits.n_features, len(words.name)))
 
 
 def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, trial: Trial) -> csr_matrix:

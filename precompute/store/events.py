@@ -65,6 +65,28 @@ class SampleEvents(NamedTuple):
     """float64 [e]: activations."""
 
 
+class FileArray:
+    """An attribute that is an array of the folder of its object, memory-mapped when it is first used. What is mapped
+    stays as it is when the file is deleted or another takes its place.
+
+    Args:
+        about: dtype, shape and meaning of the array.
+        file: name of the file without its ending; default: that of the attribute.
+    """
+
+    def __init__(self, about: str, file: str = "") -> None:
+        self.__doc__, self.file = about, file
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.file = name, self.file or name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Array:
+        """Raises StoreUnreadable where the file is missing, cut off or no array."""
+        array: Array = mapped(owner.folder / f"{self.file}.npy")
+        owner.__dict__[self.name] = array  # which Python takes from now on
+        return array
+
+
 class Events:
     """Memory-mapped `events/*.npy` (layout in docs/store.md)."""
 
@@ -72,73 +94,32 @@ class Events:
         self.folder = folder
         self.unit = 2.0**-scale_log2  # one stored unit in z
 
-    def _map(self, name: str) -> Array:
-        return mapped(self.folder / f"{name}.npy")
-
-    def map_all(self) -> None:
-        """Map every array now. What is mapped stays as it is when the files are deleted or others take their place.
-
-        Raises:
-            StoreUnreadable: an array is missing or cut off.
-        """
-        for name in ARRAYS if self.kept_rows is None else (*ARRAYS, "kept_token"):
-            getattr(self, name)
+    sample_token = FileArray("int64 [N+1]: tokens of sample `row` are sample_token[row]…sample_token[row+1].")
+    token_id = FileArray("int32 [T]: the model's token.")
+    token_modality = FileArray("uint8 [T]: 0 text, 1 image, 2 special, 3 attention sink.")
+    token_event = FileArray(
+        "int64 [T+1]: events of token t are token_event[t]…token_event[t+1]−1. Where not all events are there, it has "
+        "the tokens of `kept_rows` only."
+    )
+    event_feature = FileArray("uint16 or uint32 [E].")
+    event_value = FileArray("float16 [E], in stored units.")
+    max_offset = FileArray("int64 [2N+1]: stored maxima of (row, modality) at row·2+modality.")
+    max_feature = FileArray("uint16 or uint32; features rise inside a (row, modality).")
+    max_value = FileArray("float16, in stored units.")
+    kept_token = FileArray(
+        "int64 [K+1]: tokens of the i-th of `kept_rows` in `token_event`; only where not all events are there."
+    )
 
     @cached_property
     def kept_rows(self) -> Array | None:
         """int64 [K], rising: the rows whose events the store holds; None where it holds all."""
-        return self._map("kept") if (self.folder / "kept.npy").is_file() else None
+        path = self.folder / "kept.npy"
+        return mapped(path) if path.is_file() else None
 
-    @cached_property
-    def kept_token(self) -> Array:
-        """int64 [K+1]: tokens of the i-th of `kept_rows` in `token_event`; only where not all events are there."""
-        return self._map("kept_token")
-
-    @cached_property
-    def sample_token(self) -> Array:
-        """int64 [N+1]: tokens of sample `row` are sample_token[row]…sample_token[row+1]."""
-        return self._map("sample_token")
-
-    @cached_property
-    def token_id(self) -> Array:
-        """int32 [T]: the model's token."""
-        return self._map("token_id")
-
-    @cached_property
-    def token_modality(self) -> Array:
-        """uint8 [T]: 0 text, 1 image, 2 special, 3 attention sink."""
-        return self._map("token_modality")
-
-    @cached_property
-    def token_event(self) -> Array:
-        """int64 [T+1]: events of token t are token_event[t]…token_event[t+1]−1. Where not all events are there, it
-        has the tokens of `kept_rows` only."""
-        return self._map("token_event")
-
-    @cached_property
-    def event_feature(self) -> Array:
-        """uint16 or uint32 [E]."""
-        return self._map("event_feature")
-
-    @cached_property
-    def event_value(self) -> Array:
-        """float16 [E], in stored units."""
-        return self._map("event_value")
-
-    @cached_property
-    def max_offset(self) -> Array:
-        """int64 [2N+1]: stored maxima of (row, modality) at row·2+modality."""
-        return self._map("max_offset")
-
-    @cached_property
-    def max_feature(self) -> Array:
-        """uint16 or uint32; features rise inside a (row, modality)."""
-        return self._map("max_feature")
-
-    @cached_property
-    def max_value(self) -> Array:
-        """float16, in stored units."""
-        return self._map("max_value")
+    def map_all(self) -> None:
+        """Map every array now. Raises StoreUnreadable where one is missing or cut off."""
+        for name in ARRAYS if self.kept_rows is None else (*ARRAYS, "kept_token"):
+            getattr(self, name)
 
     def has(self, row: int) -> bool:
         """Whether the store holds the events of sample `row`."""

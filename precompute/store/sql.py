@@ -166,24 +166,29 @@ class PlainQuery:
         return items
 
 
-def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
-    """The one column of many rows, as the driver gives them: row objects would take longer than SQLite itself."""
+@contextmanager
+def unlimited(engine: Engine) -> Iterator[Any]:
+    """The driver's own connection, without a time limit: for columns of all samples, of which SQLAlchemy's row objects
+    would take longer than SQLite itself."""
     with in_sentences(), engine.connect() as conn:
-        compiled = query.compile(engine, compile_kwargs={"literal_binds": True})
         raw = conn.connection.driver_connection
         assert raw is not None
         raw.set_progress_handler(None, 0)
+        yield raw
+
+
+def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
+    """The one column of many rows, as the driver gives them."""
+    compiled = query.compile(engine, compile_kwargs={"literal_binds": True})
+    with unlimited(engine) as raw:
         yield from (value for (value,) in raw.execute(str(compiled)))
 
 
 def column_values(engine: Engine, column: str, n: int) -> Array:
-    """float64 [n]: a column of the table `samples` by row, NaN for null, without a time limit. SQLite reads it from the
-    column's index where it has one."""
+    """float64 [n]: a column of the table `samples` by row, NaN for null. SQLite reads it from the column's index where
+    it has one."""
     query = f"SELECT row, {column} FROM samples WHERE {column} IS NOT NULL"
-    with in_sentences(), engine.connect() as conn:
-        raw = conn.connection.driver_connection
-        assert raw is not None
-        raw.set_progress_handler(None, 0)
+    with unlimited(engine) as raw:
         pairs = np.fromiter(raw.execute(query), [("row", np.int64), ("value", np.float64)])
     values = np.full(n, np.nan)
     values[pairs["row"]] = pairs["value"]

@@ -6,16 +6,16 @@ Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unles
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
-from precompute.store.events import Events
+from precompute.store.events import Events, FileArray, mapped
 from precompute.store.making.sample_records import Records, SampleRecords
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
@@ -34,22 +34,30 @@ class Collected:
     def __init__(self, part: Path, manifest: dict[str, Any]) -> None:
         if not (part / "collect").is_dir():
             raise SaevxError(f"{part} holds no collected data: run `saevx precompute` without --only first.")
-        self.part = part
+        self.part, self.folder = part, part / "collect"
         self.manifest = manifest
         self.n_features = int(manifest["sae"]["n_features"])
         self.scale_log2 = int(manifest["scale_log2"])
         self.unit = 2.0**-self.scale_log2
         self.events = Events(part / "events", self.scale_log2)
 
-    def _map(self, name: str) -> Array:
-        array: Array = np.load(self.part / "collect" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        return array
+    max_offset = FileArray(
+        "int64 [2N+1]: maxima of (row, modality) at row·2+modality, of every feature that is active there.",
+        "max_full_offset",
+    )
+    max_feature = FileArray("uint16 or uint32; features rise inside a (row, modality).", "max_full_feature")
+    max_value = FileArray("float16, in stored units.", "max_full_value")
+    alone_offset = FileArray("As `max_offset`, of each row's text without its image: int64 [N+1].")
+    alone_feature = FileArray("As `max_feature`, of each row's text without its image.")
+    alone_value = FileArray("As `max_value`, of each row's text without its image.")
+    resid = FileArray("bf16 bits as uint16 [R, d]: non-special tokens of D_s.")
+    resid_row = FileArray("int64 [R]: the sample of each.")
+    resid_pos = FileArray("int32 [R]: the place in the sample's token list.")
 
     @cached_property
     def accum(self) -> dict[str, Array]:
         """count, total, max, hist, top_*, band_* per feature and modality (collect/accumulators.py)."""
-        with np.load(self.part / "collect" / "accum.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return _read_arrays(self.folder / "accum.npz")
 
     @cached_property
     def examples(self) -> dict[str, Array]:
@@ -60,8 +68,7 @@ class Collected:
     @cached_property
     def sample(self) -> dict[str, Array]:
         """Per-sample arrays [N] and the sums over all counted tokens."""
-        with np.load(self.part / "collect" / "sample.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return _read_arrays(self.folder / "sample.npz")
 
     @property
     def n_samples(self) -> int:
@@ -70,17 +77,17 @@ class Collected:
     @cached_property
     def samples(self) -> SampleRecords:
         """One record per sample, in row order: sample_id, text, images, views, extra, source."""
-        return SampleRecords(self.part / "collect" / "samples.jsonl")
+        return SampleRecords(self.folder / "samples.jsonl")
 
     @cached_property
     def rejected_rows(self) -> Records:
         """One record per rejected row of the data: index, sample_id, reason."""
-        return Records(self.part / "collect" / "quarantine.jsonl")
+        return Records(self.folder / "quarantine.jsonl")
 
     @cached_property
     def vocabulary(self) -> list[str]:
         """Each token's text: a word's first piece starts with a space, bytes of a character are marks."""
-        words: list[str] = json.loads((self.part / "collect" / "vocabulary.json").read_text("utf-8"))
+        words: list[str] = json.loads((self.folder / "vocabulary.json").read_text("utf-8"))
         return words
 
     def token(self, row: int, position: int) -> str:
@@ -90,62 +97,23 @@ class Collected:
         pieces = [self.vocabulary[int(token)] for token in self.events.token_id[near.start : near.stop]]
         return whole_token(pieces, low + position - near.start)
 
-    @cached_property
-    def max_offset(self) -> Array:
-        """int64 [2N+1]: maxima of (row, modality) at row·2+modality, of every feature that is active there."""
-        return self._map("max_full_offset")
-
-    @cached_property
-    def max_feature(self) -> Array:
-        """uint16 or uint32; features rise inside a (row, modality)."""
-        return self._map("max_full_feature")
-
-    @cached_property
-    def max_value(self) -> Array:
-        """float16, in stored units."""
-        return self._map("max_full_value")
-
     @property
     def has_alone(self) -> bool:
         """Whether the texts were run without their images too."""
-        return (self.part / "collect" / "alone_offset.npy").exists()
-
-    @cached_property
-    def _alone(self) -> tuple[Array, Array, Array]:
-        """As `max_offset`, `max_feature` and `max_value`, of each row's text without its image."""
-        return self._map("alone_offset"), self._map("alone_feature"), self._map("alone_value")
-
-    @cached_property
-    def resid(self) -> Array:
-        """bf16 bits as uint16 [R, d]: non-special tokens of D_s."""
-        return self._map("resid")
-
-    @cached_property
-    def resid_row(self) -> Array:
-        """int64 [R]: the sample of each."""
-        return np.asarray(self._map("resid_row"))
-
-    @cached_property
-    def resid_pos(self) -> Array:
-        """int32 [R]: the place in the sample's token list."""
-        return np.asarray(self._map("resid_pos"))
+        return (self.folder / "alone_offset.npy").exists()
 
     @cached_property
     def resid_modality(self) -> Array:
         """uint8 [R]: 0 text, 1 image."""
-        return np.asarray(
-            self.events.token_modality[self.events.sample_token[self.resid_row] + self.resid_pos]
-        )
+        return np.asarray(self.events.token_modality[self.events.sample_token[self.resid_row] + self.resid_pos])
 
     @cached_property
     def ds_rows(self) -> Array:
         """int64, ascending: the rows of D_s."""
-        return np.sort(np.asarray(self._map("ds_rows")))
+        return np.sort(mapped(self.folder / "ds_rows.npy"))
 
     def maxima(self, low: int, high: int) -> tuple[csr_matrix, csr_matrix]:
-        """Largest z per feature of rows low…high−1: (text, image), each float64 CSR [rows, F], every
-        feature.
-        """
+        """Largest z of every feature in rows low…high−1: (text, image), each float64 CSR [rows, F]."""
         return self.maxima_of(np.arange(low, high))
 
     def maxima_of(self, rows: Array) -> tuple[csr_matrix, csr_matrix]:
@@ -158,7 +126,7 @@ class Collected:
 
     def maxima_alone(self, rows: Array) -> csr_matrix:
         """As `maxima_in`, of the texts without their images."""
-        return self._matrix(rows, *self._alone)
+        return self._matrix(rows, self.alone_offset, self.alone_feature, self.alone_value)
 
     def _matrix(self, at: Array, offset: Array, feature: Array, value: Array) -> csr_matrix:
         start, stop = np.asarray(offset[at]), np.asarray(offset[at + 1])
@@ -182,9 +150,8 @@ class Collected:
             low = high
 
 
-class Lens(Sequence[dict[str, Any]]):
-    """Of each feature the tokens it promotes and suppresses, as the store has them: {"centred": {"promoted": [[token,
-    logit], …], "suppressed": …}, "raw": the same, "informative": whether the centred ones say anything}.
+class Lens:
+    """Of each feature the tokens it promotes and suppresses.
 
     Args:
         step: what `index` saved as `logits`; without a logit lens it is empty, and so are the lists.
@@ -200,23 +167,13 @@ class Lens(Sequence[dict[str, Any]]):
     def from_steps(cls, data: Collected) -> Lens:
         return cls(load_step(data.part, "logits"), data.vocabulary, data.n_features)
 
-    def __len__(self) -> int:
-        return self.n_features
-
-    @overload
-    def __getitem__(self, at: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, at: int | slice) -> Any:
-        if not isinstance(at, slice):
-            at = range(len(self))[at]
-            return self[at : at + 1][0]
-        rows = range(*at.indices(len(self)))
-        if not self.step:
-            return [{kind: {side: [] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": False}
-                    for _ in rows]  # fmt: skip
-        lists = {(kind, side): self._listed(f"{name}{side}", at) for kind, name in self.KINDS for side in self.SIDES}
-        informative = self.step["informative"][at].tolist()
+    def rows(self, at: slice) -> list[dict[str, Any]]:
+        """Of these features, as the store has them: {"centred": {"promoted": [[token, logit], …], "suppressed": …},
+        "raw": the same, "informative": whether the centred ones say anything}."""
+        n = len(range(*at.indices(self.n_features)))
+        lists = {(kind, side): self._listed(f"{name}{side}", at) if self.step else [[]] * n
+                 for kind, name in self.KINDS for side in self.SIDES}  # fmt: skip
+        informative = self.step["informative"][at].tolist() if self.step else [False] * n
         return [
             {kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": one}
             for i, one in enumerate(informative)
@@ -234,30 +191,27 @@ class Lens(Sequence[dict[str, Any]]):
     def promoted(self) -> list[list[str]]:
         """Of each feature the promoted tokens (centred), the strongest first; none where the lens says nothing."""
         if not self.step:
-            return [[] for _ in range(len(self))]
+            return [[] for _ in range(self.n_features)]
         both = zip(self.step["promoted"].tolist(), self.step["informative"].tolist(), strict=True)
         return [[self._text(t) for t in tokens] if says else [] for tokens, says in both]
 
 
-def steps_folder(part: Path) -> Path:
-    folder = part / "steps"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _read_arrays(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _of_step(part: Path, name: str, suffix: str) -> Path:
+    """The file that a step left. Raises SaevxError where the step has not run."""
+    path = part / "steps" / f"{name}.{suffix}"
+    if not path.exists():
+        raise SaevxError(f"Step {name!r} has not run on {part}: run `saevx precompute … --only {name}` first.")
+    return path
 
 
 def load_step(part: Path, name: str) -> dict[str, Array]:
-    """Arrays that an earlier step left.
-
-    Raises:
-        SaevxError: that step has not run.
-    """
-    path = part / "steps" / f"{name}.npz"
-    if not path.exists():
-        raise SaevxError(
-            f"Step {name!r} has not run on {part}: run `saevx precompute … --only {name}` first."
-        )
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+    """Arrays that an earlier step left. Raises SaevxError where the step has not run."""
+    return _read_arrays(_of_step(part, name, "npz"))
 
 
 def save_step(part: Path, name: str, **arrays: Array) -> None:
@@ -267,13 +221,15 @@ def save_step(part: Path, name: str, **arrays: Array) -> None:
 
 
 def load_json(part: Path, name: str) -> Any:
-    path = part / "steps" / f"{name}.json"
-    if not path.exists():
-        raise SaevxError(
-            f"Step {name!r} has not run on {part}: run `saevx precompute … --only {name}` first."
-        )
-    return json.loads(path.read_text())
+    """As `load_step`, what `save_json` wrote."""
+    return json.loads(_of_step(part, name, "json").read_text())
 
 
 def save_json(part: Path, name: str, value: Any) -> None:
     write_text(steps_folder(part) / f"{name}.json", json.dumps(value, ensure_ascii=False))
+
+
+def steps_folder(part: Path) -> Path:
+    folder = part / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -206,7 +206,7 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
     for chunk in _chunks(data.n_features):
         hist = [pack(one) for one in data.accum["hist"][chunk]]
         places = [_place_map(mean_rc) for mean_rc in mean_frc[chunk]]
-        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits[chunk], "place_map": places}
+        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits.rows(chunk), "place_map": places}
 
 
 def _place_map(mean_rc: Array) -> Item | None:
