@@ -20,7 +20,7 @@ from precompute.model.batch import Pair
 from precompute.model.calibration import mark_sinks, token_norms
 from precompute.options.controls import ControlsOptions
 from precompute.sae.encode import Scale
-from precompute.steps.evidence.pairs import Evidence, can_be_tested, measured
+from precompute.steps.evidence.pair_evidence import Evidence, can_be_tested, evidence_of
 from precompute.store.histogram import EDGES, unpack
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
@@ -76,7 +76,8 @@ def random_directions(store: Store, o: ControlsOptions) -> Tested:
     alone = csr_matrix(along.alone_nk >= limit_mk[TEXT])
     by_image, without = (sides._replace(text=one, image=image).counts() for one in (text, alone))
     return Tested(
-        len(sides.row), features, measured(by_image, can_be_tested(by_image)), measured(without, can_be_tested(without))
+        len(sides.row), features, evidence_of(by_image, can_be_tested(by_image)),
+        evidence_of(without, can_be_tested(without)),
     )
 
 
@@ -98,7 +99,7 @@ def as_often(token_tk: Array, rate_k: Array) -> Array:
 @torch.inference_mode()
 def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Array) -> Projections:
     """h · direction of these rows of the store, each text also without its image."""
-    mllm, _ = load_engine(o.from_store, store.manifest, full=False)
+    mllm, _ = load_engine(o, store.manifest, full=False)
     originals, scale = Originals(store), Scale.from_manifest(store.manifest)
     directions_dk = torch.from_numpy(directions_kd.astype(np.float32)).T
     strongest_mnk = np.full((3, len(rows), len(directions_kd)), -np.inf, np.float32)

@@ -13,7 +13,7 @@ from precompute.controls.sides import Sides
 from precompute.errors import SaevxError
 from precompute.options.controls import ControlsOptions
 from precompute.steps.cooccur import MAX_SAMPLES
-from precompute.steps.evidence.pairs import MIN_LIFT, Evidence, can_be_tested, measured
+from precompute.steps.evidence.pair_evidence import MIN_LIFT, Evidence, can_be_tested, evidence_of
 from precompute.store.controls import controls_path
 from precompute.store.reader import Store
 from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
@@ -97,11 +97,10 @@ def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str,
     sides = Sides.read(store, MAX_SAMPLES)
     counts = sides.counts()
     tested = can_be_tested(counts)
-    own = passes(measured(counts, tested), lift_low)
+    own = passes(evidence_of(counts, tested), lift_low)
     rng = np.random.default_rng(o.seed)
-    draws = [
-        int(passes(measured(sides.counts(sides.exchanged(rng)), tested), lift_low).sum()) for _ in range(o.derangements)
-    ]
+    shuffled = (sides.counts(sides.exchanged(rng)) for _ in range(o.derangements))
+    draws = [int(passes(evidence_of(counts, tested), lift_low).sum()) for counts in shuffled]
     n = int(tested.sum())
     source = "all activations" if store.events.kept_rows is None else f"the {KEPT_MAXIMA} largest maxima of each side"
     note = (

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.steps.cooccur import chosen_rows
-from precompute.steps.evidence.pairs import Counts, counted, strata, thresholds
+from precompute.steps.evidence.pair_evidence import Counts, count_samples, strata, thresholds
 from precompute.store.histogram import unpack
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
@@ -57,7 +57,7 @@ class Sides(NamedTuple):
         image = self.image if order is None else self.image[order]
         members = [np.flatnonzero(self.stratum == one) for one in range(int(self.stratum.max()) + 1)]
         blocks = ((one, self.text[at], image[at]) for one, at in enumerate(members))
-        return counted(blocks, np.array([len(at) for at in members]), self.text.shape[1])
+        return count_samples(blocks, np.array([len(at) for at in members]), self.text.shape[1])
 
     def exchanged(self, rng: np.random.Generator) -> Array:
         """int64 [n]: for each text the pair of the same stratum whose image it is given; never its own, unless it is

@@ -18,6 +18,7 @@ from precompute.data.arrow_tables import listing
 from precompute.data.records import Columns, Listing, NoRows, empty
 from precompute.data.signatures import other_than_named
 from precompute.errors import SaevxError
+from precompute.utils.failures import causes
 
 TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 """Builder of `datasets` by a file's suffix."""
@@ -93,10 +94,10 @@ def of_one_kind(folder: Path) -> list[Path]:
     Raises:
         SaevxError: there is none, or they are of several formats.
     """
-    everything = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    if not everything:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not files:
         raise empty(folder)
-    files = [path for path in everything if path.suffix.lower() in TABLES]
+    files = [path for path in files if path.suffix.lower() in TABLES]
     files = [path for path in files if path.stem == "metadata"] or files
     if len({path.suffix.lower() for path in files}) != 1:
         raise SaevxError(
@@ -138,7 +139,7 @@ def one_sentence(source: str) -> Iterator[None]:
     except SaevxError:
         raise
     except Exception as error:  # builders raise whatever their format's library raises
-        if any(type(one).__name__ in NO_ROWS or NO_DATA in str(one) for one in causes(error)):
+        if any(type(one).__name__ in NO_ROWS or NO_DATA in str(one) for one in causes(error, explicit=True)):
             raise empty(source) from error
         raise SaevxError(
             f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
@@ -146,17 +147,9 @@ def one_sentence(source: str) -> Iterator[None]:
         ) from error
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it was raised from."""
-    at: BaseException | None = error
-    while at is not None:
-        yield at
-        at = at.__cause__
-
-
 def cause_of(error: BaseException) -> str:
     """What an error says beyond that there was one, else what the one that it was raised from says."""
-    for one in causes(error):
+    for one in causes(error, explicit=True):
         if words := " ".join(str(one).replace(GENERATING, "").split()):
             return words[:200]
     return type(error).__name__

@@ -16,7 +16,7 @@ from precompute.live.search import queried_tokens, readable
 from precompute.model.batch import Batch, Pair
 from precompute.model.identity import check_model
 from precompute.model.mllm import Mllm
-from precompute.options.shared import FromStore, SaeFormat
+from precompute.options.shared import SaeFormat, StoreModel
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.store.opening import located
@@ -124,7 +124,7 @@ def load_sae(
     return sae
 
 
-def load_engine(options: FromStore, manifest: Mapping[str, Any], *, full: bool) -> tuple[Mllm, SaeV]:
+def load_engine(options: StoreModel, manifest: Mapping[str, Any], *, full: bool) -> tuple[Mllm, SaeV]:
     """Model and SAE as the store had them, unless the options name others.
 
     Args:
@@ -135,16 +135,12 @@ def load_engine(options: FromStore, manifest: Mapping[str, Any], *, full: bool) 
     """
     o = options
     sae = load_sae(o.store, manifest, o.sae, o.device, o.sae_format)
+    of_store = manifest["model"]
     mllm = Mllm.load(
-        o.model or located(o.store, manifest, "model"),
-        layer=int(manifest["model"]["layer"]),
-        full=full,
-        device=o.device,
-        dtype=manifest["model"]["dtype"] if o.dtype == "auto" else o.dtype,
-        device_map=o.device_map,
-        quantize=manifest["model"].get("quantize"),
-        geometry=manifest["options"].get("geometry"),
-    )
+        o.model or located(o.store, manifest, "model"), layer=int(of_store["layer"]), full=full, device=o.device,
+        dtype=of_store["dtype"] if o.dtype == "auto" else o.dtype, device_map=o.device_map,
+        quantize=of_store.get("quantize"), geometry=manifest["options"].get("geometry"),
+    )  # fmt: skip
     sae.check(mllm.d_model)
     check_model(mllm, manifest)
     return mllm, sae

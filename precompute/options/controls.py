@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
 
-from precompute.options.shared import Compute, FromStore
+from precompute.options.shared import StoreModel
 from precompute.utils.command_line import Count, Seed
 
 
-class ControlsOptions(Compute):
+class ControlsOptions(StoreModel):
     """How often features pass the test behind `cross-modal` where there is nothing to find."""
 
     store: CliPositionalArg[Path]
@@ -23,19 +23,7 @@ class ControlsOptions(Compute):
     """Pairs on which random directions are tested, those with the smallest SHA-256 of the sample id."""
     batch_tokens: Count = 4096
     """Most tokens in a batch of the model, padding counted."""
-    model: str | None = None
-    """Model folder or hub id; default: the one the store was made with."""
-    sae: str | None = None
-    """SAE folder; default: the one the store was made with."""
     seed: Seed = 0
     """Seed of every choice by chance."""
     out: Path | None = None
     """JSON file to write; default: STORE.controls.json, which the explorer shows."""
-
-    @property
-    def from_store(self) -> FromStore:
-        """How the store's model and SAE are loaded again."""
-        return FromStore(
-            store=self.store, model=self.model, sae=self.sae, device=self.device, dtype=self.dtype,
-            device_map=self.device_map,
-        )  # fmt: skip

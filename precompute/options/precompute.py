@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -16,7 +16,8 @@ PASS_OPTIONS = {
     "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
     "shuffle_images", "text_alone",
 }  # fmt: skip
-LATER: tuple[Step, ...] = ("weigh", "score", "flag", "cooccur", "index", "families", "label")
+LATER: tuple[Step, ...] = get_args(Step)[1:]
+"""The steps after the pass, in the order in which they are run."""
 LATER_OPTIONS = {
     "name", "model_name", "sae_name", "data_name", "delta", "omega", "repeat_samples", "labeller", "labeller_model",
     "events", "max_store_gb",

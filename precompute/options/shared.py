@@ -149,8 +149,8 @@ class Scoring(CommandOptions):
     """Rows in a shard, after which a killed run can go on."""
 
 
-class FromStore(DataFields, Compute):
-    """Options to run other data as a finished store's data were run: with its model and SAE, on its scale."""
+class StoreModel(Compute):
+    """The model and the SAE of a finished store, loaded again."""
 
     store: Path
     """Folder of the store whose ω, scale and thresholds are used."""
@@ -164,6 +164,10 @@ class FromStore(DataFields, Compute):
     """How the SAE is stored, as `saevx precompute` takes it; auto: as the store was made, or as its files tell."""
     dtype: Dtype = "auto"
     """Number type of the model; auto is the one the store was made with."""
+
+
+class FromStore(DataFields, StoreModel):
+    """Options to run other data as a finished store's data were run: with its model and SAE, on its scale."""
 
 
 def absolute_path(source: str) -> str:

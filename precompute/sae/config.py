@@ -221,13 +221,16 @@ def _meant(name: str, value: Any) -> Any:
     return value
 
 
+NOT_LEARNT = (
+    "The SAE is a BatchTopK whose threshold was never learnt, so every positive feature would stay instead of k: "
+    "train it further, or choose another."
+)
+
+
 def _compare_threshold(place_of: dict[str, str], sae: Any) -> None:
     """BatchTopK keeps k features a token only by the threshold that it learns."""
     threshold_f = getattr(sae, "threshold", None)
     if threshold_f is None or threshold_f.is_meta:
         return
     if "batchtopk" in place_of and not bool((threshold_f > 0).any()):
-        raise SaevxError(
-            "The SAE is a BatchTopK whose threshold was never learnt, so every positive feature would stay instead of "
-            "k: train it further, or choose another."
-        )
+        raise SaevxError(NOT_LEARNT)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from precompute.errors import SaevxError
-from precompute.sae.config import kinds, ks, resolve_config
+from precompute.sae.config import NOT_LEARNT, kinds, ks, resolve_config
 from precompute.utils.reading import read_json, read_tensors, reading, refuse_pointers
 
 SPARSIFY = "sae.safetensors"
@@ -50,10 +50,6 @@ _TENSORS = {
 }
 _UNUSED = {"topk": {"threshold"}, "jumprelu": set(), "standard": set(), "gated": set()}
 """What dictionary_learning keeps beside the weights and its own encoder does not use."""
-_THRESHOLD_NOT_LEARNT = (
-    "The SAE is a BatchTopK whose threshold was never learnt, so every positive feature would stay instead of k: "
-    "train it further, or choose another."
-)
 
 
 def sparsify(folder: Path) -> ConfigAndWeights:
@@ -102,7 +98,7 @@ def dictionary_learning(folder: Path) -> ConfigAndWeights:
     k = raw.pop("k", None)
     raw.pop("group_sizes", None)
     if "BatchTopK" in kind and not _is_learnt(raw):
-        raise SaevxError(_THRESHOLD_NOT_LEARNT)
+        raise SaevxError(NOT_LEARNT)
     state = _weights(raw, architecture, path)
     hook = _hook_of(trainer, config.get("buffer"))
     settings: dict[str, Any] = {
@@ -170,7 +166,7 @@ def plain_weights(place: Path, *, assume_relu: bool) -> ConfigAndWeights:
     if "batchtopk" in architecture.lower().replace("_", ""):
         architecture = "jumprelu"
         if not _is_learnt(raw):
-            raise SaevxError(_THRESHOLD_NOT_LEARNT)
+            raise SaevxError(NOT_LEARNT)
     config = {**config, "architecture": architecture}
     state = _weights(raw, str(resolve_config(config)["architecture"]), path)
     settings = {"apply_b_dec_to_input": subtracts_decoder_bias, **config, **_sizes(state)}

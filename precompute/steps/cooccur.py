@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from precompute.store.making.unfinished import Collected, save_step
-from precompute.store.relations.pairs import npmi
+from precompute.store.relations.feature_pairs import npmi
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
 from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run
 from precompute.utils.stats import derangement
@@ -28,7 +28,7 @@ MIN_SUPPORT = 5
 _BLOCK_ENTRIES = 1 << 24
 
 
-class Counted(NamedTuple):
+class SupportedPairs(NamedTuple):
     """Pairs of features (a, b) in ascending order, each int64 [p]."""
 
     a: Array
@@ -61,7 +61,7 @@ def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
     return sets[0], sets[1]
 
 
-def strongest(
+def strongest_partners(
     first: csr_matrix, second: csr_matrix, *, same: bool, min_support: int
 ) -> tuple[Array, Array, Array]:
     """(a, b, n_ab): for each feature a of `first` its KEPT partners b of `second` with the highest NPMI.
@@ -94,7 +94,7 @@ def strongest(
     return a, b, n_ab
 
 
-def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
+def support_of(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
     """n_ab of given pairs: samples with a in `first` and b in `second`. a must be ascending."""
     columns, other = first.T.tocsr(), second.tocsc()
     n_ab = np.zeros(len(a), dtype=np.int64)
@@ -105,19 +105,19 @@ def counted(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
     return n_ab
 
 
-def pairs(
+def partner_pairs(
     first: csr_matrix, second: csr_matrix, *, same: bool, order: Array, min_support: int = MIN_SUPPORT
-) -> Counted:
+) -> SupportedPairs:
     """The strongest partners from both sides, and their support when `first`'s samples are exchanged by `order`."""
-    a, b, _ = strongest(first, second, same=same, min_support=min_support)
+    a, b, _ = strongest_partners(first, second, same=same, min_support=min_support)
     if same:
         a, b = np.minimum(a, b), np.maximum(a, b)
     else:
-        b2, a2, _ = strongest(second, first, same=False, min_support=min_support)
+        b2, a2, _ = strongest_partners(second, first, same=False, min_support=min_support)
         a, b = np.r_[a, a2], np.r_[b, b2]
     key = np.unique(a * first.shape[1] + b)
     a, b = key // first.shape[1], key % first.shape[1]
-    return Counted(a, b, counted(first, second, a, b), counted(first[order], second, a, b))
+    return SupportedPairs(a, b, support_of(first, second, a, b), support_of(first[order], second, a, b))
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     arrays: dict[str, Array] = {}
     for kind in COOCCURRENCE_KINDS:
         first, second = sides[kind]
-        partners = pairs(first, second, same=kind != "text-image", order=order)
+        partners = partner_pairs(first, second, same=kind != "text-image", order=order)
         arrays |= {f"{kind}/{name}": values for name, values in partners._asdict().items()}
     arrays["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in (text, image)])
     save_step(part, "cooccur", **arrays)

@@ -87,8 +87,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         wrong = unsupported(events, image_maxima, reference.p999_f, weights.support_f)
         calibration["unsupported"] = auroc(wrong, flags["unsupported"][shuffled.rows], seed)
 
-    everyone = StoredPairs(data, np.arange(data.n_samples))
-    fvu_nm = fvu(everyone.error_nm, everyone.n_tokens_nm, variance_m)
+    all_pairs = StoredPairs(data, np.arange(data.n_samples))
+    fvu_nm = fvu(all_pairs.error_nm, all_pairs.n_tokens_nm, variance_m)
     save_step(
         part, "flag", **flags, fvu_text=fvu_nm[:, TEXT], fvu_image=fvu_nm[:, IMAGE],
         near_row=near.row, near_cosine=near.cosine,

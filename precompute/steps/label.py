@@ -1,11 +1,11 @@
 """Step `label`: a name for every live feature from its own evidence, and the evidence in words.
 
-Five witnesses, each a weighted log-odds of a word against the background (Monroe, Colaresi & Quinn 2008): the words of
-its strongest text tokens, the captions of the samples of its strongest tokens, the captions of those of its strongest
-patches, the captions of all samples that have it, and the tokens that its direction promotes. Of the words with the
-most evidence the one that best tells the feature's samples from others becomes its name (names/choice.py).
-`label_score` says how well the name does so on other samples (names/trial.py). With `--labeller` a model writes the
-names instead (labeller.py), and they are scored alike.
+The evidence for a word comes from five places: the words of the feature's strongest text tokens, the captions of the
+samples of its strongest tokens, the captions of those of its strongest patches, the captions of all samples that have
+it, and the tokens that its direction promotes. Each but the last is a weighted log-odds of the word against the
+background (Monroe, Colaresi & Quinn 2008). Of the words with the most evidence, the one that best tells the feature's
+samples from others becomes its name (names/choice.py). `label_score` says how well the name does so on other samples
+(names/name_test.py). With `--labeller` a model writes the names instead (labeller.py), and they are scored alike.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from precompute.steps.names.choice import (
     Name,
     candidates,
     choose,
+    distinguish,
     is_function_word,
     log_odds,
-    told_apart,
 )
 from precompute.steps.names.description import Counts, caption_ends, describe, place_words
-from precompute.steps.names.trial import Trial, halves, make_trial
+from precompute.steps.names.name_test import NameTest, halves, make_name_test
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.progress import say
@@ -39,7 +39,7 @@ from precompute.utils.text import ENGLISH_FUNCTION_WORDS, has_letters, is_blank
 from precompute.utils.token_text import MARKS, join
 from precompute.utils.types import Array
 
-WITNESSES = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5, "sample": 1.0}  # weights of the log-odds
+WEIGHTS = {"token": 1.0, "image_caption": 1.0, "text_caption": 0.5, "sample": 1.0}  # weights of the log-odds
 PROMOTED_BONUS = 2.0  # for the first promoted token, less for the later
 _FEATURES_AT_ONCE = 1 << 12
 MIN_EVIDENCE = 2.0  # z of the log-odds below which a caption word is no evidence
@@ -111,32 +111,32 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     return csr_matrix((bonus, (feature[first], word[first])), shape=(logits.n_features, len(words.name)))
 
 
-def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, trial: Trial) -> csr_matrix:
-    """Sum of the witnesses, CSR [F, W].
+def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, name_test: NameTest) -> csr_matrix:
+    """Sum of all evidence, float64 CSR [F, W].
 
     Args:
-        counts_n: bool [N], the samples that may be witnesses. trial: on some of these.
+        counts_n: bool [N], the samples that may give evidence. name_test: on some of these.
     """
     tokens, n_f = top_words(data, words, counts_n)
-    evidence_fw = WITNESSES["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
+    evidence_fw = WEIGHTS["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
     df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
     for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
         tops = top_samples(data, modality, counts_n)
         count = (tops @ words.in_caption).tocsr()
-        evidence_fw = evidence_fw + WITNESSES[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
-    evidence_fw = evidence_fw + WITNESSES["sample"] * sample_evidence(trial)
-    # Promoted tokens speak for a word only beside another witness: the lens alone is noise for early layers.
+        evidence_fw = evidence_fw + WEIGHTS[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
+    evidence_fw = evidence_fw + WEIGHTS["sample"] * sample_evidence(name_test)
+    # Promoted tokens count for a word only where it has other evidence: the lens alone is noise for early layers.
     promoted = promoted_words(logits, words)
     return (evidence_fw + promoted.multiply(evidence_fw > 0)).tocsr()
 
 
-def sample_evidence(trial: Trial) -> csr_matrix:
+def sample_evidence(name_test: NameTest) -> csr_matrix:
     """What the captions of all samples that have a feature say of it, float64 CSR [F, W]."""
-    background_w, n = np.asarray(trial.caption_nw.sum(0)).ravel(), float(trial.caption_nw.shape[0])
+    background_w, n = np.asarray(name_test.caption_nw.sum(0)).ravel(), float(name_test.caption_nw.shape[0])
     blocks = []
-    for low in range(0, trial.on_fn.shape[0], _FEATURES_AT_ONCE):
-        on = trial.on_fn[low : low + _FEATURES_AT_ONCE].astype(np.int64)
-        count = (on @ trial.caption_nw).tocsr()
+    for low in range(0, name_test.on_fn.shape[0], _FEATURES_AT_ONCE):
+        on = name_test.on_fn[low : low + _FEATURES_AT_ONCE].astype(np.int64)
+        count = (on @ name_test.caption_nw).tocsr()
         blocks.append(_strong(log_odds(count, np.asarray(on.sum(1)).ravel(), background_w, n)))
     return vstack(blocks, format="csr")
 
@@ -179,31 +179,31 @@ def written_name(words: Words, text: str) -> Name:
 
 
 def keyword_names(
-    data: Collected, words: Words, logits: Lens, verdict_f: Array, trial: Trial, scoring: Array
+    data: Collected, words: Words, logits: Lens, verdict_f: Array, name_test: NameTest, scoring: Array
 ) -> list[Name | None]:
     """A name for every live feature.
 
     Args:
         verdict_f: int [F], indices into `VERDICTS`.
-        trial: what chooses among words.
+        name_test: what chooses among words.
         scoring: int64, the rows by which names are scored: they are no evidence.
     """
-    is_witness_n = np.ones(data.n_samples, bool)
-    is_witness_n[scoring] = False
+    gives_evidence_n = np.ones(data.n_samples, bool)
+    gives_evidence_n[scoring] = False
     barred_w, none_w = is_function_word(words), np.zeros(len(words.name), bool)
     on_images_f = np.array([VERDICTS[verdict] not in ("text-only", "mostly-text") for verdict in verdict_f], bool)
     feature_c, word_c = candidates(
-        evidence(data, words, logits, is_witness_n, trial),
+        evidence(data, words, logits, gives_evidence_n, name_test),
         lambda feature, word: ~(on_images_f[feature] & barred_w[word]),
     )
-    chosen, promoted = choose(feature_c, word_c, trial, words), logits.promoted()
+    chosen, promoted = choose(feature_c, word_c, name_test, words), logits.promoted()
     names: list[Name | None] = [None] * data.n_features
     for k in np.flatnonzero(verdict_f != VERDICTS.index("dead")).tolist():
         if k in chosen:
             names[k] = Name(", ".join(words.name[word] for word in chosen[k]), chosen[k])
         else:
             names[k] = fallback(data, words, k, promoted[k], barred_w if on_images_f[k] else none_w)
-    return told_apart(names, trial, words, barred_w)
+    return distinguish(names, name_test, words, barred_w)
 
 
 def descriptions(
@@ -232,8 +232,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     logits = Lens.from_steps(data)
     words = read_words(list(data.samples.column("text")))
     choosing, scoring = halves(list(data.samples.column("sample_id")))
-    trial = make_trial(data, words.in_caption, weigh["p999"], choosing)
-    names = keyword_names(data, words, logits, weigh["verdict"], trial, scoring)
+    name_test = make_name_test(data, words.in_caption, weigh["p999"], choosing)
+    names = keyword_names(data, words, logits, weigh["verdict"], name_test, scoring)
     live = [k for k, name in enumerate(names) if name is not None]
     summary: dict[str, Any] = {"method": "keywords"}
     example_samples: csr_matrix | None = None
@@ -249,7 +249,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         summary = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
         say(f"labeller: {len(live) - n_failed} names written, {n_failed} failed and keep their keywords")
         example_samples = top_samples(data, TEXT) + top_samples(data, IMAGE)  # the model has seen some of them
-    scored = make_trial(data, words.in_caption, weigh["p999"], scoring, example_samples)
+    scored = make_name_test(data, words.in_caption, weigh["p999"], scoring, example_samples)
     score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
     save_json(part, "description", descriptions(data, words, names, weigh))

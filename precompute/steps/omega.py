@@ -154,7 +154,7 @@ def rank_weights(resamples: int, seed: int) -> Array:
     return np.concatenate(list(bootstrap_weights(K_PAIRED, resamples, seed))) / K_PAIRED
 
 
-def paired(
+def omega_paired(
     data: Collected,
     active: ActiveTokens,
     means: Means,
@@ -210,7 +210,7 @@ def paired(
     return result
 
 
-def all_pairs(data: Collected, active: ActiveTokens) -> Array:
+def omega_all_pairs(data: Collected, active: ActiveTokens) -> Array:
     """ω `all-pairs` [F]: dot of the two mean unit vectors, K = 5 of each out of the feature's overall top 30.
 
     NaN where the top 30 lack a modality. `active` must hold repeated samples.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from precompute.steps.evidence.pairs import pair_evidence
+from precompute.steps.evidence.pair_evidence import pair_evidence
 from precompute.steps.evidence.places import places
 from precompute.steps.evidence.verdicts import give_verdicts
 from precompute.steps.omega import (
@@ -16,9 +16,8 @@ from precompute.steps.omega import (
     TOP_ALL_PAIRS,
     ActiveTokens,
     active_tokens,
-    all_pairs,
     common_means,
-    paired,
+    omega_paired,
     rank_weights,
 )
 from precompute.store.histogram import percentile
@@ -117,13 +116,13 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     if len(enough):
         directions = np.asarray(options["directions"](), dtype=np.float32)
         draws = rank_weights(int(options.get("resamples", 1000)), seed)
-        of_features = paired(data, active, means, directions, enough, draws)
+        of_features = omega_paired(data, active, means, directions, enough, draws)
         for name, values in of_features.items():
             result[name][enough] = values
     kind = str(options.get("omega", "paired"))
     omega_all_pairs = np.full(data.n_features, np.nan)
     if kind == "all-pairs":
-        omega_all_pairs = all_pairs(data, active_tokens(data, delta, per_sample=TOP_ALL_PAIRS))
+        omega_all_pairs = omega_all_pairs(data, active_tokens(data, delta, per_sample=TOP_ALL_PAIRS))
 
     pairs = pair_evidence(data)
     place = places(accum, data.unit, pairs.samples_fm[:, IMAGE] >= K_PAIRED)

@@ -9,15 +9,15 @@ import numpy as np
 
 from precompute.errors import SaevxError
 from precompute.store.core import Core, feature_ref
-from precompute.store.relations.pairs import (
+from precompute.store.relations.feature_pairs import (
     MEASURES,
     MIN_LIFT,
     SORTS,
-    Counted,
+    FeaturePairs,
+    PairCounts,
     PairFilters,
-    Pairs,
     load,
-    measured,
+    measures_of,
 )
 from precompute.store.schema import COOCCURRENCE_KINDS, MODALITIES
 from precompute.store.sql import encode_cursor, page_start
@@ -47,7 +47,7 @@ class Cooccurrence:
         self._lists: dict[str, tuple[Array, Array, Item]] = {}
 
     @cached_property
-    def pairs(self) -> dict[str, Pairs]:
+    def pairs(self) -> dict[str, FeaturePairs]:
         """The stored pairs by kind, `text-image`, `text-text` and `image-image`, as arrays."""
         return load(self._core.path, int(self._core.manifest["cooccurrence"]["n_samples"]))
 
@@ -68,7 +68,7 @@ class Cooccurrence:
         core, pairs = self._core, self._of_kind(kind)
         tag, (at, n_alike, hidden) = self.ranked(kind, sort, **filters)
         start = page_start(tag, cursor)
-        page = pairs.measured(at[start : start + limit])
+        page = pairs.measures(at[start : start + limit])
         refs = core.feature_refs([*page.a.tolist(), *page.b.tolist()])
         columns = {**page._asdict(), "family_a": core.family[page.a], "family_b": core.family[page.b]}
         columns["n_alike"] = n_alike[start : start + limit]
@@ -81,7 +81,7 @@ class Cooccurrence:
     def ranked(
         self, kind: str, sort: str, **filters: Unpack[PairFilters]
     ) -> tuple[str, tuple[Array, Array, Item]]:
-        """The tag of a list, and its pairs as `Pairs.chosen` gives them. Parameters and errors as those of `list`."""
+        """The tag of a list, and its pairs as of `FeaturePairs.listed`. Parameters and errors as those of `list`."""
         check_keywords(filters, PairFilters)
         if sort not in SORTS:
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use one of {', '.join(SORTS)}.")
@@ -98,13 +98,13 @@ class Cooccurrence:
                 between = pairs.between(*(np.flatnonzero(concept == concept[one]) for one in like))
                 order = between if feature is None else np.intersect1d(order, between)
             if feature is not None or like is not None:
-                order = order[pairs.sorted(pairs.measured(order), sort)]
+                order = order[pairs.sorted(pairs.measures(order), sort)]
             if len(self._lists) >= _MAX_CACHED:  # walking a list asks for the same one again and again
                 self._lists.clear()
-            self._lists[tag] = pairs.chosen(order, concept, {**wanted, "alike": wanted["alike"] or like is not None})
+            self._lists[tag] = pairs.listed(order, concept, {**wanted, "alike": wanted["alike"] or like is not None})
         return tag, self._lists[tag]
 
-    def _of_kind(self, kind: str) -> Pairs:
+    def _of_kind(self, kind: str) -> FeaturePairs:
         if kind not in COOCCURRENCE_KINDS:
             raise SaevxError(f"Unknown kind {kind!r}: use one of {', '.join(COOCCURRENCE_KINDS)}.")
         return self.pairs[kind]
@@ -123,9 +123,9 @@ class Cooccurrence:
             *(("same", f"{m}-{m}", side, m) for m in MODALITIES for side in ("a", "b")),
         ]
         # All parts together: with a few pairs each, it is the number of NumPy calls that takes the time.
-        counted = [self.pairs[kind].counted(self.pairs[kind].of(feature, side)) for _, kind, side, _ in parts]
+        counted = [self.pairs[kind].counts(self.pairs[kind].of(feature, side)) for _, kind, side, _ in parts]
         others = [one.b if side == "a" else one.a for one, (_, _, side, _) in zip(counted, parts, strict=True)]
-        pairs = measured(Counted(*map(np.concatenate, zip(*counted, strict=True))), self.pairs["text-image"].n)
+        pairs = measures_of(PairCounts(*map(np.concatenate, zip(*counted, strict=True))), self.pairs["text-image"].n)
         other = np.concatenate(others)
         part_of = np.repeat(np.arange(len(parts)), [len(one) for one in others])
         order = np.lexsort((other, -pairs.support, -pairs.lift_low, part_of))

@@ -107,7 +107,8 @@ class Shared:
     known: dict[tuple[str, tuple[int, ...]], Any] = field(default_factory=dict)
     """By the name of the run and the batch's rows."""
 
-    def once(self, run: str, rows: tuple[int, ...], work: Callable[[], Any]) -> Any:
+    def result_of(self, run: str, rows: tuple[int, ...], work: Callable[[], Any]) -> Any:
+        """What `work` returns, computed for the first SAE alone."""
         if (run, rows) not in self.known:
             self.known[run, rows] = work()
         return self.known[run, rows]
@@ -217,10 +218,10 @@ class Evaluation:
         batch, rows = one.batch, tuple(row.index for row in one.rows)
         assert batch is not None
 
-        def once(run: str, work: Callable[[], Any]) -> Any:
-            return work() if self.shared is None else self.shared.once(run, rows, work)
+        def shared_result(run: str, work: Callable[[], Any]) -> Any:
+            return work() if self.shared is None else self.shared.result_of(run, rows, work)
 
-        hidden_bsd, original_b, n_b = once("original", partial(losses, self.mllm, batch))
+        hidden_bsd, original_b, n_b = shared_result("original", partial(losses, self.mllm, batch))
         norm_bs = token_norms(hidden_bsd)
         real_bs = np.arange(norm_bs.shape[1]) < batch.length_b[:, None]
         good_b: Array = np.all(np.isfinite(norm_bs) | ~real_bs, axis=1)
@@ -245,7 +246,7 @@ class Evaluation:
                 elif suffix and np.array_equal(at_bs, taken_bs):  # the same tokens as all
                     nll_rb[what + suffix] = nll_rb[what]
                 else:
-                    nll_rb[what + suffix] = once(what + suffix, work) if value is None else work()
+                    nll_rb[what + suffix] = shared_result(what + suffix, work) if value is None else work()
         self.add_sums(good_b, n_b, nll_rb, TokenKinds(kind_bs, real_bs, taken_bs), h_td, rebuilt)
         return [
             RejectedRow(row.index, row.sample_id, NOT_FINITE)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sqlalchemy import select
 
-from precompute.steps.names.trial import Trial, halves
+from precompute.steps.names.name_test import NameTest, halves
 from precompute.store.reader import Store
 from precompute.store.schema import GOOD_NAME, IMAGE, OFF, ON, TEXT, features, samples
 from precompute.store.sql import fetch
@@ -62,7 +62,7 @@ def name_words(label: str | None) -> list[str]:
     return words_of(quoted[1] if quoted else bare)
 
 
-def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dict[str, int]) -> Trial:
+def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dict[str, int]) -> NameTest:
     """The test of names on these rows, int64 [n], with the true words of each in place of its caption."""
     p999 = store.features.table["p999"]
     largest = np.zeros((len(rows), store.n_features))
@@ -74,7 +74,7 @@ def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dic
     for i, words in enumerate(truth):
         holds[i, [vocabulary[word] for word in words]] = 1
     on, counted = (csr_matrix((largest > share * np.nan_to_num(p999, nan=np.inf)).T) for share in (ON, OFF))
-    return Trial(on, counted, csr_matrix(holds))
+    return NameTest(on, counted, csr_matrix(holds))
 
 
 def first_lines(store: Store, truth: list[set[str]]) -> dict[str, Any]:

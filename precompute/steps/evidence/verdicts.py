@@ -1,21 +1,26 @@
-"""What decides a feature's verdict: see `schema.VERDICTS`."""
+"""What decides a feature's verdict, one of `schema.VERDICTS`.
+
+A feature is `cross-modal` where all of this holds: it fires on both sides of the same pair far more often than with
+captions exchanged (`strong`: beyond chance, with a lift of 3 or more, see pair_evidence.py); this also holds with the
+texts run without their images; and the 95 % interval of ω's lift lies above 0, where ω could be computed.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from precompute.steps.evidence.pairs import Paired
+from precompute.steps.evidence.pair_evidence import PairEvidence
 from precompute.steps.omega import K_PAIRED
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.types import Array
 
 
-def give_verdicts(count_fm: Array, pairs: Paired, lift_low: Array) -> Array:
+def give_verdicts(count_fm: Array, pairs: PairEvidence, lift_low: Array) -> Array:
     """Index into VERDICTS per feature, the first that fits (METHOD *Pair evidence*).
 
     Args:
         count_fm: active tokens of D per modality, int64 [F, 2].
-        pairs: their evidence.
+        pairs: how often features fire on both sides of one pair, against chance.
         lift_low: lower end of ω's lift, float64 [F]; NaN where D_s has too few samples, which then decides nothing.
 
     Returns:

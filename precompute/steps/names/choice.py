@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from precompute.steps.label_words import Words
-from precompute.steps.names.trial import Trial
+from precompute.steps.names.name_test import NameTest
 from precompute.utils.ragged import rank_in_run, run_starts
 from precompute.utils.text import ENGLISH_FUNCTION_WORDS
 from precompute.utils.types import Array
@@ -81,7 +81,7 @@ def candidates(evidence_fw: csr_matrix, allowed_fw: Callable[[Array, Array], Arr
     return feature[first], word[first]
 
 
-def choose(feature_c: Array, word_c: Array, trial: Trial, words: Words | None = None) -> dict[int, list[int]]:
+def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | None = None) -> dict[int, list[int]]:
     """The words of each feature's name: the candidate that the trial finds best, and another where "one of the two"
     is plainly better. Where nothing could be tried, the first candidate.
 
@@ -89,7 +89,7 @@ def choose(feature_c: Array, word_c: Array, trial: Trial, words: Words | None = 
         feature_c, word_c: int64 [c] each, of `candidates`.
         words: the two words of a name must not overlap (`Words.clash`).
     """
-    score_c = np.nan_to_num(trial.accuracy(feature_c, [[word] for word in word_c.tolist()]), nan=-1.0)
+    score_c = np.nan_to_num(name_test.accuracy(feature_c, [[word] for word in word_c.tolist()]), nan=-1.0)
     run_c = np.cumsum(np.bincount(run_starts(feature_c), minlength=len(feature_c))) - 1
     best_r = np.maximum.reduceat(score_c, run_starts(feature_c)) if len(feature_c) else score_c
     near = np.flatnonzero(score_c >= best_r[run_c] - TIE)
@@ -102,14 +102,16 @@ def choose(feature_c: Array, word_c: Array, trial: Trial, words: Words | None = 
         and (words is None or not words.clash(int(word_c[first_r[r]]), int(word_c[i])))
     ]  # fmt: skip
     pairs = [[*named[int(feature_c[i])], int(word_c[i])] for i in others]
-    gain = trial.accuracy(feature_c[others], pairs) - score_c[first_r[run_c[others]]]
+    gain = name_test.accuracy(feature_c[others], pairs) - score_c[first_r[run_c[others]]]
     for i in np.argsort(-gain, kind="stable"):
         if gain[i] >= SECOND_GAIN and len(name := named[int(feature_c[others[i]])]) == 1:
             name.append(pairs[i][1])
     return named
 
 
-def told_apart(names: Sequence[Name | None], trial: Trial, words: Words, barred_w: Array) -> list[Name | None]:
+def distinguish(
+    names: Sequence[Name | None], name_test: NameTest, words: Words, barred_w: Array
+) -> list[Name | None]:
     """Names that several features have get a word in brackets that tells the feature from the others, where captions
     have one: "red (triangle)". The words by which a name is tested stay.
 
@@ -122,8 +124,8 @@ def told_apart(names: Sequence[Name | None], trial: Trial, words: Words, barred_
             groups[name.text].append(feature)
     result = list(names)
     for text, features in groups.items():
-        on = trial.on_fn[features].astype(np.int64)
-        count, n = (on @ trial.caption_nw).tocsr(), np.asarray(on.sum(1)).ravel()
+        on = name_test.on_fn[features].astype(np.int64)
+        count, n = (on @ name_test.caption_nw).tocsr(), np.asarray(on.sum(1)).ravel()
         if len(features) == 1 or not n.any():
             continue
         z = log_odds(count, n, np.asarray(count.sum(0)).ravel(), float(n.sum())).toarray()

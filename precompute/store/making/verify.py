@@ -18,7 +18,7 @@ from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTa
 from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
-from precompute.store.relations.pairs import COLUMNS
+from precompute.store.relations.feature_pairs import COLUMNS
 from precompute.store.sql import fetch_plain
 from precompute.utils import memory
 from precompute.utils.ragged import expand
@@ -296,7 +296,7 @@ def _pairs(store: Store) -> str:
         for name in COLUMNS[3:]:
             seen = np.bincount(pairs.column(name), minlength=len(pairs))
             need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
-        counts = pairs.counted(np.arange(len(pairs)))
+        counts = pairs.counts(np.arange(len(pairs)))
         possible = counts.support <= np.minimum(counts.n_a, counts.n_b)
         need(bool(possible.all()), f"a support of {kind} is too large")
         n += len(pairs)

@@ -24,7 +24,7 @@ from precompute.store.features import NEIGHBOUR
 from precompute.store.histogram import pack
 from precompute.store.making.family_rows import Families, evidence_and_families
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
-from precompute.store.relations import pairs as cooccurrence
+from precompute.store.relations import feature_pairs
 from precompute.store.sql import indexed_words
 from precompute.utils.files import TEMPORARY, write_json
 from precompute.utils.text import bare_name
@@ -289,9 +289,9 @@ def write_pairs(part: Path, manifest: Item) -> None:
     """cooccurrence/ and index/neighbours.npy."""
     step, n = load_step(part, "cooccur"), int(manifest["cooccurrence"]["n_samples"])
     n_mf = step["n_samples"].astype(np.uint32)
-    counts = {kind: [step[f"{kind}/{name}"] for name in cooccurrence.COUNTED] for kind in s.COOCCURRENCE_KINDS}
-    pairs = [cooccurrence.Pairs.from_counts(kind, columns, n_mf, n) for kind, columns in counts.items()]
-    cooccurrence.save(part, pairs)
+    counts = {kind: [step[f"{kind}/{name}"] for name in feature_pairs.COUNTS] for kind in s.COOCCURRENCE_KINDS}
+    pairs = [feature_pairs.FeaturePairs.from_counts(kind, columns, n_mf, n) for kind, columns in counts.items()]
+    feature_pairs.save(part, pairs)
     step = load_step(part, "index")
     near = np.zeros((len(step["decoder_other"]), len(s.NEIGHBOUR_SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
     for i, space in enumerate(s.NEIGHBOUR_SPACES):

@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 
 from precompute.store.core import feature_ref
 from precompute.store.reader import Store
-from precompute.store.relations.pairs import MEASURES, PairFilters
+from precompute.store.relations.feature_pairs import MEASURES, PairFilters
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -31,7 +31,7 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
         `MEASURES`}, row and column being places in the two lists, a and b features.
     """
     pairs, (at, n_alike, _) = store.cooccurrence.pairs[kind], store.cooccurrence.ranked(kind, "lift_low", **filters)[1]
-    listed, concept = pairs.measured(at), store.features.concept
+    listed, concept = pairs.measures(at), store.features.concept
     first, second = concept[listed.a], concept[listed.b]
     weight = np.log2(np.maximum(listed.lift_low, 1))
     both = kind != "text-image"
@@ -127,7 +127,7 @@ def ego(store: Store, feature: int, n: int = 8) -> Item:
         pairs = store.cooccurrence.pairs[kind]
         numbers = [pairs.of(a, "a") for a in sorted(sides[0])]
         at = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
-        result = pairs.measured(at[np.isin(pairs.column("b")[at], sorted(sides[1]))])
+        result = pairs.measures(at[np.isin(pairs.column("b")[at], sorted(sides[1]))])
         strong = np.flatnonzero((result.lift_low >= 1) & (result.lift >= 1.5) & (result.a != result.b))
         columns = {name: getattr(result, name)[strong].tolist() for name in ("a", "b", *MEASURES)}
         links += [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in zip(*columns.values(), strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.reader import Store
-from precompute.store.relations.pairs import MEASURES, SIDES, Pairs
+from precompute.store.relations.feature_pairs import MEASURES, SIDES, FeaturePairs
 from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
 
@@ -58,7 +58,7 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
         "only_b": (share_r2[:, 1] >= ON) & (share_r2[:, 0] == 0),
     }
     reply: Item = {"kind": kind, "a": a, "b": b, "complete": complete, "exact": exact}
-    reply["pair"] = counted(store.cooccurrence.pairs[kind], a, b)
+    reply["pair"] = stored_pair(store.cooccurrence.pairs[kind], a, b)
     for name, is_in in groups.items():
         at = np.flatnonzero(is_in)
         score = share_r2[at].min(axis=1) if name == "both" else share_r2[at].max(axis=1)
@@ -70,13 +70,13 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
     return reply
 
 
-def counted(pairs: Pairs, a: int, b: int) -> Item | None:
+def stored_pair(pairs: FeaturePairs, a: int, b: int) -> Item | None:
     """`MEASURES`, n_a and n_b of a stored pair, in either order where both are of one modality; None if not stored."""
     for first, second in ((a, b), (b, a)) if pairs.kind != "text-image" else ((a, b),):
         at = pairs.of(first, "a")
         at = at[pairs.column("b")[at] == second]
         if len(at):
-            result = pairs.measured(at[:1])
+            result = pairs.measures(at[:1])
             n_a, n_b = int(result.n_a[0]), int(result.n_b[0])
             n_a, n_b = (n_a, n_b) if first == a else (n_b, n_a)
             return {"n_a": n_a, "n_b": n_b} | {name: getattr(result, name)[0].item() for name in MEASURES}

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.steps import cooccur
 from precompute.store.making.unfinished import load_step
-from precompute.store.relations.pairs import COUNTED, SORTS, PairFilters, Pairs
+from precompute.store.relations.feature_pairs import COUNTS, SORTS, FeaturePairs, PairFilters
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.stats import derangement
 from tests.helpers.synthetic import word_feature
@@ -38,9 +38,9 @@ def test_counts_lift_npmi_and_control(part: Part) -> None:
         assert len(a) > 20
         assert (result[f"{kind}/support"] == support[a, b]).all()
         assert (result[f"{kind}/shuffled"] == shuffled[a, b]).all()
-        counts = (result[f"{kind}/{name}"] for name in COUNTED)
-        pairs = Pairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
-        report = pairs.measured(np.arange(len(a)))
+        counts = (result[f"{kind}/{name}"] for name in COUNTS)
+        pairs = FeaturePairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
+        report = pairs.measures(np.arange(len(a)))
         assert (report.n_a == n_a[a]).all() and (report.n_b == n_b[b]).all()
         lift = n * support[a, b] / (n_a[a] * n_b[b])
         np.testing.assert_allclose(report.lift, lift, rtol=1e-12)
@@ -107,9 +107,9 @@ def test_lists_of_pairs_in_every_order(part: Part, sort: str, in_a_family: int) 
     result, n = load_step(part.path, "cooccur"), part.data.n_samples
     family = np.arange(part.data.n_features) // in_a_family
     for kind in ("text-image", "image-image"):
-        counts = (result[f"{kind}/{name}"] for name in COUNTED)
-        pairs = Pairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
-        report = pairs.measured(np.arange(len(pairs)))
+        counts = (result[f"{kind}/{name}"] for name in COUNTS)
+        pairs = FeaturePairs.from_counts(kind, counts, result["n_samples"].astype(np.uint32), n)
+        report = pairs.measures(np.arange(len(pairs)))
         key = getattr(report, sort)
         ranked = sorted(range(len(pairs)), key=lambda i: (-key[i], -report.support[i], report.a[i], report.b[i]))
         order = pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")
@@ -123,8 +123,8 @@ def test_lists_of_pairs_in_every_order(part: Part, sort: str, in_a_family: int) 
                 if two[0] != two[1]:
                     of_families.setdefault(two if kind == "text-image" else tuple(sorted(two)), []).append(i)
             filters: PairFilters = {"min_support": support, "min_lift": lift, "alike": True, "feature": None}
-            assert pairs.chosen(order, family, filters)[0].tolist() == strong
-            at, n_alike, hidden = pairs.chosen(order, family, {**filters, "alike": False})
+            assert pairs.listed(order, family, filters)[0].tolist() == strong
+            at, n_alike, hidden = pairs.listed(order, family, {**filters, "alike": False})
             assert at.tolist() == [one[0] for one in of_families.values()]
             assert n_alike.tolist() == [len(one) - 1 for one in of_families.values()]
             assert sum(hidden.values()) + len(at) == len(supported) and hidden["alike"] == n_alike.sum()

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from precompute.steps import label
 from precompute.steps.label_words import LONGEST_HAN, read_words, recurring
 from precompute.steps.names.choice import candidates, choose, log_odds
-from precompute.steps.names.trial import Trial
+from precompute.steps.names.name_test import NameTest
 from precompute.store.making.unfinished import Collected
 from tests.helpers.unfinished import Part
 
@@ -67,7 +67,7 @@ def test_the_word_that_tells_apart_wins() -> None:
             evidence = log_odds(count, np.array([len(rows)]), df, 600.0)
             on = csr_matrix(np.isin(np.arange(600), rows)[None])
             feature, word = candidates(evidence, lambda feature, word: np.ones(len(feature), bool))
-            first, *second = choose(feature, word, Trial(on, on, words.in_caption), words)[0]
+            first, *second = choose(feature, word, NameTest(on, on, words.in_caption), words)[0]
             assert words.name[first] == thing
             assert not any(set(words.name[first]) & set(words.name[other]) for other in second)
 

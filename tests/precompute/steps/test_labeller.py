@@ -25,7 +25,7 @@ from precompute.pipeline import precompute
 from precompute.steps import label, labeller
 from precompute.steps.label_words import read_words
 from precompute.steps.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
-from precompute.steps.names.trial import halves, make_trial
+from precompute.steps.names.name_test import halves, make_name_test
 from precompute.store.making.unfinished import Collected, load_json, load_step
 from precompute.store.schema import IMAGE, VERDICTS
 from tests.helpers.synthetic import CONCEPTS, finish, word_feature
@@ -204,7 +204,7 @@ def test_a_written_name_is_tested_like_a_keyword(part: Part, copy: Path) -> None
         names[word_feature(word)] = label.written_name(words, f"{word.upper()} – ground, perhaps zebra.")
         names[word_feature(word) + 1] = label.written_name(words, "ground, zebras")
         names[word_feature(word) + 2] = label.written_name(words, CONCEPTS[CONCEPTS.index(word) - 1])
-    trial = make_trial(data, words.in_caption, load_step(part.path, "weigh")["p999"], scoring)
+    trial = make_name_test(data, words.in_caption, load_step(part.path, "weigh")["p999"], scoring)
     got = trial.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     share = np.asarray(words.in_caption.sum(0)).ravel() / data.n_samples
     assert share[words.id_of["ground"]] > label.MOST_COMMON

@@ -10,17 +10,17 @@ from scipy.sparse import csr_matrix
 
 from precompute.steps import label
 from precompute.steps.label_words import read_words
-from precompute.steps.names.choice import Name, candidates, choose, is_function_word, told_apart
+from precompute.steps.names.choice import Name, candidates, choose, distinguish, is_function_word
 from precompute.steps.names.description import caption_ends, place_words
-from precompute.steps.names.trial import FEWEST, Trial, halves
+from precompute.steps.names.name_test import FEWEST, NameTest, halves
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import VERDICTS
 from tests.helpers.synthetic import word_feature
 from tests.helpers.unfinished import Part
 
 
-def make(on: np.ndarray, counted: np.ndarray, captions: np.ndarray) -> Trial:
-    return Trial(csr_matrix(on), csr_matrix(counted), csr_matrix(captions.astype(np.int32)))
+def make(on: np.ndarray, counted: np.ndarray, captions: np.ndarray) -> NameTest:
+    return NameTest(csr_matrix(on), csr_matrix(counted), csr_matrix(captions.astype(np.int32)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,10 +115,10 @@ def test_names_alike_get_a_second_word_where_one_separates_them() -> None:
     on[0, :30] = on[1, 30:] = on[2, ::2] = True
     name = Name("red", [words.id_of["red"]])
     trial, barred = make(on, on, captions), np.zeros(3, bool)
-    texts = [one and one.text for one in told_apart([name, name, name], trial, words, barred)]
+    texts = [one and one.text for one in distinguish([name, name, name], trial, words, barred)]
     assert texts == ["red (circle)", "red (square)", "red"]
-    assert told_apart([name, None], trial, words, barred) == [name, None]
-    assert told_apart([name, name], trial, words, barred | True) == [name, name]
+    assert distinguish([name, None], trial, words, barred) == [name, None]
+    assert distinguish([name, name], trial, words, barred | True) == [name, name]
 
 
 def test_descriptions_say_where_and_with_which_words(part: Part) -> None:

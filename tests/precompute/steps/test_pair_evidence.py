@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammaln
 
-from precompute.steps.evidence import pairs as pe
+from precompute.steps.evidence import pair_evidence as pe
 from precompute.steps.evidence.places import places
 from precompute.steps.evidence.verdicts import give_verdicts
 from precompute.store.events import patches
@@ -154,8 +154,8 @@ def test_exchanged_captions_pass_nothing(part: Part) -> None:
     n_s = np.bincount(pairs.stratum)
 
     def passing(image_row: Array | None) -> int:
-        counts = pe.counted(pe.blocks(data, pairs, delta, image_row=image_row), n_s, N_FEATURES)
-        return int(pe.measured(counts, pe.can_be_tested(counts)).strong.sum())
+        counts = pe.count_samples(pe.blocks(data, pairs, delta, image_row=image_row), n_s, N_FEATURES)
+        return int(pe.evidence_of(counts, pe.can_be_tested(counts)).strong.sum())
 
     assert passing(None) >= len(CONCEPTS) / 2
     assert [passing(pairs.row[derangement(len(pairs.row), rng)]) for _ in range(20)] == [0] * 20
@@ -188,7 +188,7 @@ def test_the_first_verdict_that_fits() -> None:
     low[8], low[9] = np.nan, -0.1
 
     def names(alone: pe.Evidence | None) -> list[str]:
-        return [VERDICTS[v] for v in give_verdicts(count, pe.Paired({}, samples, evidence, alone, n), low)]
+        return [VERDICTS[v] for v in give_verdicts(count, pe.PairEvidence({}, samples, evidence, alone, n), low)]
 
     first = ["dead", "text-only", "image-only", "mostly-text", "mostly-image", "rare", "cross-modal"]
     last = ["cross-modal", "weakly-paired", "weakly-paired", "unpaired"]

@@ -139,7 +139,7 @@ def test_scores_and_cooccurrence_follow_from_the_stored_events(demo: Demo) -> No
             sets[m, row, strongest[ratio[strongest] > 0]] = True
     pairs = store.cooccurrence.pairs["text-image"]
     assert len(pairs) > 100
-    for a, b, support, n_a, n_b in zip(*pairs.measured(np.arange(len(pairs)))[:5], strict=True):
+    for a, b, support, n_a, n_b in zip(*pairs.measures(np.arange(len(pairs)))[:5], strict=True):
         text, image = sets[0, :, a], sets[1, :, b]
         assert (support, n_a, n_b) == ((text & image).sum(), text.sum(), image.sum())
     store.close()

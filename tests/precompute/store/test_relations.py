@@ -13,8 +13,8 @@ from precompute.errors import SaevxError
 from precompute.store import events as of_events
 from precompute.store.reader import Store
 from precompute.store.relations import pair_samples as of_pair
+from precompute.store.relations.feature_pairs import SIDES
 from precompute.store.relations.matrix import ego, follow, matrix, seriate
-from precompute.store.relations.pairs import SIDES
 from tests.helpers import synthetic
 
 
@@ -82,7 +82,7 @@ def test_the_graph_has_the_partners_and_what_they_share(store: Store) -> None:
         assert len(here) <= 4 and len({int(concept[one["id"]]) for one in here}) == len(here)
         assert [one["lift_low"] for one in here] == sorted((one["lift_low"] for one in here), reverse=True)
     for one in [*graph["partners"], *graph["links"]]:
-        stored = of_pair.counted(store.cooccurrence.pairs[one["kind"]], one["a"], one["b"])
+        stored = of_pair.stored_pair(store.cooccurrence.pairs[one["kind"]], one["a"], one["b"])
         assert stored and stored["support"] == one["support"] and stored["lift_low"] == one["lift_low"]
     ends = {(one["id"], one["modality"]) for one in graph["partners"]}
     for link in graph["links"]:

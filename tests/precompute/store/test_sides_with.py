@@ -10,7 +10,7 @@ from precompute.store import schema as s
 from precompute.store.features import ON
 from precompute.store.reader import Store
 from precompute.store.relations import pair_samples as of_pair
-from precompute.store.relations.pairs import SIDES
+from precompute.store.relations.feature_pairs import SIDES
 from tests.helpers import synthetic
 
 KEPT = 3

@@ -16,7 +16,7 @@ from precompute.store import schema as s
 from precompute.store.histogram import EDGES, N_BINS, pack, unpack
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
-from precompute.store.relations.pairs import SORTS
+from precompute.store.relations.feature_pairs import SORTS
 from tests.helpers.stores import walk
 from tests.helpers.synthetic import N_FEATURES, finish, run_steps, word_feature, write_part, write_store
 from tests.helpers.unfinished import Part

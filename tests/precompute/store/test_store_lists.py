@@ -85,7 +85,7 @@ def test_partners_are_the_strongest_pairs(made_up: Store) -> None:
         partners = made_up.features.get(feature)["cooccurring"]
         for name, side in (("text_to_image", "a"), ("image_to_text", "b")):
             pairs = made_up.cooccurrence.pairs["text-image"]
-            measured = pairs.measured(pairs.of(feature, side))
+            measured = pairs.measures(pairs.of(feature, side))
             other = measured.b if side == "a" else measured.a
             order = np.lexsort((other, -measured.support, -measured.lift_low))
             strong = [i for i in order.tolist() if measured.lift[i] >= 1.5]

@@ -25,7 +25,7 @@ FEWEST = 3
 _ROWS_AT_ONCE, _NAMES_AT_ONCE = 1 << 10, 1 << 13
 
 
-class Trial(NamedTuple):
+class NameTest(NamedTuple):
     """Which samples of one half have each feature, and what their captions say."""
 
     on_fn: csr_matrix
@@ -85,9 +85,9 @@ def halves(sample_ids: list[str]) -> Halves:
     return Halves(rows[~second], rows[second])
 
 
-def make_trial(
+def make_name_test(
     data: Collected, in_caption: csr_matrix, p999: Array, rows: Array, evidence_fn: csr_matrix | None = None
-) -> Trial:
+) -> NameTest:
     """The test on these samples.
 
     Args:
@@ -101,7 +101,7 @@ def make_trial(
     if evidence_fn is not None:
         evidence = evidence_fn[:, rows].astype(bool).tocsr()
         on, counted = (on > on.multiply(evidence)).tocsr(), (counted + evidence).astype(bool).tocsr()
-    return Trial(on, counted, in_caption[rows].tocsr())
+    return NameTest(on, counted, in_caption[rows].tocsr())
 
 
 def relative_maxima(data: Collected, rows: Array, p999: Array) -> tuple[csr_matrix, csr_matrix]:

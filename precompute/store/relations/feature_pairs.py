@@ -22,7 +22,7 @@ Item = dict[str, Any]
 
 FOLDER = "cooccurrence"
 COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift", "by_lift_low")
-COUNTED = ("a", "b", "support", "shuffled")
+COUNTS = ("a", "b", "support", "shuffled")
 SORTS = ("lift_low", "lift", "npmi", "support")
 MIN_LIFT = 1.5
 """Below it a list hides pairs, unless told otherwise: 1 is chance."""
@@ -30,7 +30,7 @@ MEASURES = ("support", "lift", "lift_low", "lift_high", "npmi", "lift_shuffled")
 SIDES = {"text-image": (TEXT, IMAGE), "text-text": (TEXT, TEXT), "image-image": (IMAGE, IMAGE)}
 
 
-class Counted(NamedTuple):
+class PairCounts(NamedTuple):
     """Pairs and their counts, each int64 [p]."""
 
     a: Array
@@ -47,8 +47,8 @@ class Counted(NamedTuple):
     """`support` after one derangement of the first side's samples."""
 
 
-class Measured(NamedTuple):
-    """Pairs and all that follows from their counts, each [p]: the first five as in `Counted`."""
+class PairMeasures(NamedTuple):
+    """Pairs and all that follows from their counts, each [p]: the first five as in `PairCounts`."""
 
     a: Array
     """int64: feature of the first side."""
@@ -85,15 +85,15 @@ def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
     return lift, value
 
 
-def measured(pairs: Counted, n: int) -> Measured:
+def measures_of(pairs: PairCounts, n: int) -> PairMeasures:
     """What follows from the counts in `n` samples."""
     a, b, support, n_a, n_b, shuffled = pairs
     lift, value = npmi(support, n_a, n_b, n)
     low, high = (end * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(support))
-    return Measured(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
+    return PairMeasures(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
 
 
-class Pairs:
+class FeaturePairs:
     """The pairs of one kind.
 
     Args:
@@ -107,20 +107,20 @@ class Pairs:
         self.kind, self.start, self.table, self.n_mf, self.n = kind, start, table, n_mf, n
 
     @classmethod
-    def from_counts(cls, kind: str, counted: Iterable[Array], n_mf: Array, n: int) -> Pairs:
+    def from_counts(cls, kind: str, columns: Iterable[Array], n_mf: Array, n: int) -> FeaturePairs:
         """Pairs with every order computed.
 
         Args:
-            counted: int [p] of each of `COUNTED`, ascending by (a, b).
+            counted: int [p] of each of `COUNTS`, ascending by (a, b).
         """
-        a, b, support, shuffled = counted
+        a, b, support, shuffled = columns
         table = np.zeros((len(COLUMNS), len(a)), np.uint32)
         table[:3] = b, support, shuffled
         pairs = cls(kind, np.searchsorted(a, np.arange(n_mf.shape[1] + 1)), table, n_mf, n)
         table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
-        measured = pairs.measured(np.arange(len(a)))
+        measures_of = pairs.measures(np.arange(len(a)))
         for name in ("npmi", "lift", "lift_low"):
-            table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measured, name)
+            table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measures_of, name)
         return pairs
 
     def __len__(self) -> int:
@@ -131,20 +131,20 @@ class Pairs:
         column: Array = self.table[COLUMNS.index(name)]
         return column
 
-    def counted(self, at: Array) -> Counted:
+    def columns(self, at: Array) -> PairCounts:
         """The pairs with these numbers, int [p]."""
         a = np.searchsorted(self.start, at, "right") - 1
         b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
         first, second = SIDES[self.kind]
         n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
-        return Counted(a, b, support, n_a, n_b, shuffled)
+        return PairCounts(a, b, support, n_a, n_b, shuffled)
 
-    def measured(self, at: Array) -> Measured:
-        """As `counted`, with lift and NPMI."""
-        return measured(self.counted(at), self.n)
+    def measures_of(self, at: Array) -> PairMeasures:
+        """As `counts`, with lift and NPMI."""
+        return measures_of(self.counts(at), self.n)
 
     @staticmethod
-    def sorted(pairs: Measured, sort: str) -> Array:
+    def sorted(pairs: PairMeasures, sort: str) -> Array:
         """int64 [p], the order of pairs: largest `sort` first, then larger support, then smaller a and b."""
         return np.lexsort((pairs.b, pairs.a, -pairs.support, -getattr(pairs, sort)))
 
@@ -186,7 +186,7 @@ class Pairs:
             int64 [n] numbers of pairs; int64 [n], further pairs of the same two concepts; and `PairPage.hidden`.
         """
         order = order[self.column("support")[order] >= max(filters["min_support"], 0)].astype(np.int64)
-        counts = self.counted(order)
+        counts = self.counts(order)
         strong = npmi(counts.support, counts.n_a, counts.n_b, self.n)[0] >= filters["min_lift"]
         order, a, b = order[strong], concept[counts.a[strong]], concept[counts.b[strong]]
         hidden = {"weak": int((~strong).sum()), "same_concept": 0, "alike": 0}
@@ -202,7 +202,7 @@ class Pairs:
         return order[first[by_rank]], n_pairs[by_rank] - 1, hidden
 
 
-def save(part: Path, pairs: list[Pairs]) -> None:
+def save(part: Path, pairs: list[FeaturePairs]) -> None:
     """Writes the folder: two files for each kind, and the samples per feature."""
     folder = part / FOLDER
     folder.mkdir(exist_ok=True)
@@ -212,12 +212,13 @@ def save(part: Path, pairs: list[Pairs]) -> None:
     np.save(folder / "n_samples.npy", pairs[0].n_mf)
 
 
-def load(store: Path, n: int) -> dict[str, Pairs]:
+def load(store: Path, n: int) -> dict[str, FeaturePairs]:
     """Every kind, memory-mapped. Raises StoreUnreadable as `mapped`."""
     folder = store / FOLDER
     n_mf = np.array(mapped(folder / "n_samples.npy"))
     starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in COOCCURRENCE_KINDS}
-    return {kind: Pairs(kind, starts[kind], mapped(folder / f"{kind}.npy"), n_mf, n) for kind in COOCCURRENCE_KINDS}
+    tables = {kind: mapped(folder / f"{kind}.npy") for kind in COOCCURRENCE_KINDS}
+    return {kind: FeaturePairs(kind, starts[kind], table, n_mf, n) for kind, table in tables.items()}
 
 
 class PairFilters(TypedDict, total=False):

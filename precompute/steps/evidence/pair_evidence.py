@@ -30,7 +30,7 @@ Block = tuple[int, csr_matrix, csr_matrix]
 """A stratum and, of some of its samples, which features are above δ on the text and on the image: bool [n, F]."""
 
 
-class Pairs(NamedTuple):
+class PairedSamples(NamedTuple):
     """The samples with both modalities that are counted."""
 
     row: Array
@@ -78,14 +78,14 @@ def thresholds(accum: dict[str, Array], unit: float) -> Array:
     return DELTA_SHARE * percentile(accum["hist"], 0.999, accum["max"].astype(np.float64)) * unit
 
 
-def paired_samples(data: Collected) -> Pairs:
+def paired_samples(data: Collected) -> PairedSamples:
     """The samples with text and image, at most MAX_SAMPLES, and their strata."""
     text_n, image_n = data.sample["n_text"], data.sample["n_image"]
     row = np.flatnonzero((text_n > 0) & (image_n > 0))
     if len(row) > MAX_SAMPLES:
         ids = list(data.samples.column("sample_id"))
         row = row[chosen_rows([ids[i] for i in row.tolist()])]
-    return Pairs(row, strata(text_n[row], image_n[row]))
+    return PairedSamples(row, strata(text_n[row], image_n[row]))
 
 
 def strata(text_n: Array, image_n: Array) -> Array:
@@ -121,7 +121,7 @@ def levels(value_n: Array, most: int) -> Array:
 
 
 def blocks(
-    data: Collected, pairs: Pairs, delta_fm: Array, *, alone: bool = False, image_row: Array | None = None
+    data: Collected, pairs: PairedSamples, delta_fm: Array, *, alone: bool = False, image_row: Array | None = None
 ) -> Iterator[Block]:
     """Which features are above δ on the samples, stratum by stratum, about BLOCK maxima at a time.
 
@@ -138,17 +138,17 @@ def blocks(
             rows = pairs.row[at]
             text = data.maxima_alone(rows) if alone else data.maxima_in(rows, TEXT)
             image = data.maxima_in(images[at], IMAGE)
-            yield stratum, above(text, delta_fm[:, TEXT]), above(image, delta_fm[:, IMAGE])
+            yield stratum, above_delta(text, delta_fm[:, TEXT]), above_delta(image, delta_fm[:, IMAGE])
 
 
-def above(maxima: csr_matrix, delta_f: Array) -> csr_matrix:
+def above_delta(maxima: csr_matrix, delta_f: Array) -> csr_matrix:
     """bool CSR [n, F]: where the maxima exceed δ."""
     result = csr_matrix((maxima.data > delta_f[maxima.indices], maxima.indices, maxima.indptr), shape=maxima.shape)
     result.eliminate_zeros()
     return result
 
 
-def counted(samples: Iterable[Block], n_s: Array, n_features: int) -> Counts:
+def count_samples(samples: Iterable[Block], n_s: Array, n_features: int) -> Counts:
     """The counts of all blocks.
 
     Args:
@@ -168,7 +168,7 @@ def can_be_tested(counts: Counts) -> Array:
     return (counts.text_sf.sum(0) >= K_PAIRED) & (counts.image_sf.sum(0) >= K_PAIRED)
 
 
-def measured(counts: Counts, tested: Array) -> Evidence:
+def evidence_of(counts: Counts, tested: Array) -> Evidence:
     """The evidence of the features that are tested.
 
     Args:
@@ -244,7 +244,7 @@ def upper_tail(text_s: Array, image_s: Array, n_s: Array, observed: int, log_fac
     return min(1.0, float(np.exp(log_total - theta * observed) * tail))
 
 
-class Paired(NamedTuple):
+class PairEvidence(NamedTuple):
     """What `pair_evidence` leaves."""
 
     columns: dict[str, Array]
@@ -258,20 +258,20 @@ class Paired(NamedTuple):
     """Samples with both modalities that were counted."""
 
 
-def pair_evidence(data: Collected) -> Paired:
+def pair_evidence(data: Collected) -> PairEvidence:
     """How often features fire on both sides of one pair, against chance."""
     pairs, delta_fm = paired_samples(data), thresholds(data.accum, data.unit)
     n_s = np.bincount(pairs.stratum)
-    counts = counted(blocks(data, pairs, delta_fm), n_s, data.n_features)
+    counts = count_samples(blocks(data, pairs, delta_fm), n_s, data.n_features)
     tested = can_be_tested(counts)
-    evidence, alone = measured(counts, tested), None
+    evidence, alone = evidence_of(counts, tested), None
     columns = {
         "pair_lift": evidence.lift, "pair_lift_low": evidence.low, "pair_lift_high": evidence.high,
         "pair_p": evidence.p, "n_both": counts.both_f,
     }  # fmt: skip
     if data.has_alone:
-        of_texts = counted(blocks(data, pairs, delta_fm, alone=True), n_s, data.n_features)
-        alone = measured(of_texts, tested)
+        of_texts = count_samples(blocks(data, pairs, delta_fm, alone=True), n_s, data.n_features)
+        alone = evidence_of(of_texts, tested)
         columns |= {"pair_lift_alone": alone.lift, "pair_p_alone": alone.p}
     samples_fm = np.stack([counts.text_sf.sum(0), counts.image_sf.sum(0)], axis=1)
-    return Paired(columns, samples_fm, evidence, alone, len(pairs.row))
+    return PairEvidence(columns, samples_fm, evidence, alone, len(pairs.row))
