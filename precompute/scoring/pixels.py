@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from precompute.utils.stats import ratio
 from precompute.utils.types import Array
 
 # cleanvision's issue → our flag, and 1 − its published threshold.
@@ -112,5 +113,4 @@ def pixel_hashes(files: list[Path]) -> Array:
 
 def tiny(width: Array, height: Array) -> Array:
     """64 px over the shorter side; NaN without an image."""
-    shorter = np.minimum(width, height).astype(np.float64)
-    return np.divide(TINY_SIDE, shorter, out=np.full(len(shorter), np.nan), where=shorter > 0)
+    return ratio(TINY_SIDE, np.minimum(width, height), np.nan)

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from precompute.scoring.pairs import Pairs
 from precompute.store.reader import Store
 from precompute.utils.ragged import offsets, strongest
+from precompute.utils.stats import ratio
 from precompute.utils.types import Array
 
 TOP_WEIGHTED = 32
@@ -35,7 +36,7 @@ class Weights(NamedTuple):
             omega, omega_centred: float64 [F]. samples_text: int [F] samples with the feature on text.
         """
         rarity_f = np.maximum(np.log(n_samples / (1 + samples_text)), 0)
-        return cls(omega, rarity_f * np.maximum(_zero(omega_centred), 0))
+        return cls(omega, rarity_f * np.maximum(np.nan_to_num(omega_centred), 0))
 
     @classmethod
     def from_step(cls, weigh: Mapping[str, Array], manifest: Mapping[str, Any], n_samples: int) -> Weights:
@@ -57,10 +58,6 @@ def _omega_name(manifest: Mapping[str, Any]) -> str:
     return "omega_all_pairs" if manifest["omega"]["kind"] == "all-pairs" else "omega"
 
 
-def _zero(values: Array) -> Array:
-    return np.nan_to_num(values, nan=0.0)
-
-
 def pair_scores(pairs: Pairs, weights: Weights, seed: int = 0) -> dict[str, Array]:
     """Every score by its name, float64 [n]; NaN where it does not apply, as `random` where pairs have no id."""
     scores = score_maxima(*pairs.maxima, weights)
@@ -80,7 +77,7 @@ def score_maxima(text: csr_matrix, image: csr_matrix, weights: Weights) -> dict[
     Args:
         text, image: largest z per feature, CSR [n, F] with features ascending in a row.
     """
-    omega = _zero(weights.omega_f)
+    omega = np.nan_to_num(weights.omega_f)
     has_omega = (~np.isnan(weights.omega_f)).astype(np.float64)
     any_nf = text.maximum(image).tocsr()
     any_nf.sort_indices()
@@ -119,8 +116,7 @@ def _squares(matrix: csr_matrix) -> Array:
 def pooled_cosine(text: csr_matrix, image: csr_matrix) -> Array:
     """Cosine of the two sides' maxima, float64 [n], of CSR [n, F] each; 0 where a side is empty."""
     dot = text.multiply(image).tocsr() @ np.ones(text.shape[1])
-    length = np.sqrt(_squares(text) * _squares(image))
-    return np.divide(dot, length, out=np.zeros(len(dot)), where=length > 0)
+    return ratio(dot, np.sqrt(_squares(text) * _squares(image)))
 
 
 def supported_share(text: csr_matrix, image: csr_matrix, support_f: Array) -> Array:
@@ -130,9 +126,7 @@ def supported_share(text: csr_matrix, image: csr_matrix, support_f: Array) -> Ar
         text, image: maxima, CSR [n, F]. support_f: w_k, float64.
     """
     text_on = _ones(text)
-    whole = text_on @ support_f
-    shared = text_on.multiply(_ones(image)).tocsr() @ support_f
-    return np.divide(shared, whole, out=np.zeros(len(whole)), where=whole > 0)
+    return ratio(text_on.multiply(_ones(image)).tocsr() @ support_f, text_on @ support_f)
 
 
 def chance(sample_ids: Sequence[str], seed: int) -> Array:

@@ -19,6 +19,7 @@ from precompute.store.core import feature_ref
 from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, SCORES, TEXT
+from precompute.utils.stats import ratio
 from precompute.utils.types import Array
 
 SUMS = ("cosine", "cosine-cooccurring", "cooccurring-l0", "l0")
@@ -76,18 +77,11 @@ def _both(active: Active) -> Array:
     return np.asarray((active.z_k2 > 0).all(axis=1))
 
 
-def _ratio(over: Array | float, under: Array | float, empty: float) -> Array:
-    """over / under, `empty` where under is 0."""
-    over, under = np.broadcast_arrays(np.asarray(over, np.float64), np.asarray(under, np.float64))
-    result: Array = np.divide(over, under, out=np.full(over.shape, empty), where=under > 0)
-    return result
-
-
 def _share(over_k: Array, under_k: Array, empty: float = 0.0) -> Parts:
     """Parts of Σ over / Σ under."""
     over, under = over_k.sum(), under_k.sum()
-    without_k = _ratio(over - over_k, np.maximum(under - under_k, 0), empty)
-    return Parts(_ratio(over_k, under, empty), _ratio(over, under, empty) - without_k)
+    without_k = ratio(over - over_k, np.maximum(under - under_k, 0), empty)
+    return Parts(ratio(over_k, under, empty), ratio(over, under, empty) - without_k)
 
 
 def _sum(part_k: Array) -> Parts:
@@ -102,10 +96,10 @@ def _weighted(active: Active, weights: Weights) -> Parts:
     top, following = order[:TOP_WEIGHTED], order[TOP_WEIGHTED : TOP_WEIGHTED + 1]
     over, under = (x_k * omega_k)[top], (x_k * has_k)[top]
     more_over, more_under = (x_k * omega_k)[following].sum(), (x_k * has_k)[following].sum()
-    score = _ratio(over.sum(), under.sum(), np.nan)
+    score = ratio(over.sum(), under.sum(), np.nan)
     part_k, effect_k = np.zeros(len(x_k)), np.zeros(len(x_k))
-    part_k[top] = _ratio(over, under.sum(), np.nan)
-    without = _ratio(over.sum() - over + more_over, np.maximum(under.sum() - under + more_under, 0), np.nan)
+    part_k[top] = ratio(over, under.sum(), np.nan)
+    without = ratio(over.sum() - over + more_over, np.maximum(under.sum() - under + more_under, 0), np.nan)
     effect_k[top] = score - without
     return Parts(part_k, effect_k)
 
@@ -115,8 +109,8 @@ def _pooled(active: Active, weights: Weights) -> Parts:
     dot_k, square_k2 = active.z_k2.prod(axis=1), active.z_k2**2
     dot, square_2 = dot_k.sum(), square_k2.sum(axis=0)
     length = np.sqrt(square_2.prod())
-    without_k = _ratio(dot - dot_k, np.sqrt(np.maximum(square_2 - square_k2, 0).prod(axis=1)), 0.0)
-    return Parts(_ratio(dot_k, length, 0.0), _ratio(dot, length, 0.0) - without_k)
+    without_k = ratio(dot - dot_k, np.sqrt(np.maximum(square_2 - square_k2, 0).prod(axis=1)), 0.0)
+    return Parts(ratio(dot_k, length, 0.0), ratio(dot, length, 0.0) - without_k)
 
 
 def _supported(active: Active, weights: Weights) -> Parts:

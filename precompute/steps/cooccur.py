@@ -18,7 +18,7 @@ from tqdm import tqdm
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.relations.feature_pairs import npmi
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
-from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run
+from precompute.utils.ragged import csr_rows, kth_largest, rank_in_run
 from precompute.utils.stats import derangement
 from precompute.utils.types import Array
 
@@ -51,14 +51,12 @@ def chosen_rows(sample_ids: list[str], limit: int = MAX_SAMPLES) -> Array:
 
 def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
     """(text, image): int32 CSR [n, F] of ones."""
-    sets = []
-    for m in (TEXT, IMAGE):
-        start = np.asarray(data.events.max_offset[rows * 2 + m])
-        length = np.asarray(data.events.max_offset[rows * 2 + m + 1]) - start
-        index = data.events.max_feature[expand(start, length)].astype(np.int64)
-        shape = (len(rows), data.n_features)
-        sets.append(csr_matrix((np.ones(len(index), np.int32), index, offsets(length)), shape=shape))
-    return sets[0], sets[1]
+    e = data.events
+    text, image = (
+        csr_rows(rows * 2 + m, e.max_offset, e.max_feature, e.max_value, data.n_features) for m in (TEXT, IMAGE)
+    )
+    text.data, image.data = np.ones(text.nnz, np.int32), np.ones(image.nnz, np.int32)
+    return text, image
 
 
 def strongest_partners(

@@ -19,6 +19,7 @@ from precompute.store.lists.filters import FeatureFilters, conditions, one_line_
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import Rows, whole_list
 from precompute.store.sql import KeysetList, Page, PlainQuery, fetch, fetch_plain, keyset_page
+from precompute.utils.stats import ratio
 from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
@@ -231,7 +232,7 @@ class Features:
             {id, label, verdict, activation, share}, the share being z ÷ p99.9 of both modalities together, by the
             share, at most 1, × specificity.
         """
-        share_k = _ratio(z_k, self.table["p999"][feature_k])
+        share_k = ratio(z_k, self.table["p999"][feature_k])
         score_k = np.minimum(share_k, 1) * self.specificity[feature_k, modality]
         order = np.lexsort((feature_k, -share_k, -score_k))[:n]
         refs = self.refs(feature_k[order])
@@ -255,7 +256,7 @@ class Features:
         z_f2 = np.zeros((self._core.n_features, 2))
         for m, (feature_k, z_k) in enumerate(maxima):
             z_f2[feature_k, m] = z_k
-        share_f2 = _ratio(z_f2, self.table["p999"][:, None])
+        share_f2 = ratio(z_f2, self.table["p999"][:, None])
         on_f2 = share_f2 >= ON
         active = np.flatnonzero(on_f2.any(axis=1))
         score_a2 = (np.minimum(share_f2, 1) * on_f2 * self.specificity)[active]
@@ -285,9 +286,3 @@ class Features:
 
         names = ("both", "image_only", "text_only")
         return {name: [item(at) for at in chosen] for name, chosen in zip(names, best_of, strict=True)}
-
-
-def _ratio(z: Array, p999: Array) -> Array:
-    """z ÷ p99.9, 0 where that is 0."""
-    ratio: Array = np.divide(z, p999, out=np.zeros(z.shape), where=p999 > 0)
-    return ratio

@@ -17,7 +17,7 @@ from precompute.store.opening import damaged
 from precompute.store.samples import Samples
 from precompute.store.sql import PlainQuery, fetch_plain, marks, match_words
 from precompute.utils.ragged import strongest
-from precompute.utils.stats import unit
+from precompute.utils.stats import ratio, unit
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -196,12 +196,12 @@ def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: in
     """
     row = np.repeat(np.arange(maxima.shape[0]), np.diff(maxima.indptr))
     k = maxima.indices
-    ratio = maxima.data / np.maximum(p999[k], 1e-30)
-    counts = strongest(ratio, maxima.indptr, s.KEPT_MAXIMA) & (n_with[k] > 0)
-    row, k, ratio = row[counts], k[counts], ratio[counts]
-    weight = np.log1p(ratio) * np.log(n_samples / np.maximum(n_with[k], 1))
+    share = maxima.data / np.maximum(p999[k], 1e-30)
+    counts = strongest(share, maxima.indptr, s.KEPT_MAXIMA) & (n_with[k] > 0)
+    row, k, share = row[counts], k[counts], share[counts]
+    weight = np.log1p(share) * np.log(n_samples / np.maximum(n_with[k], 1))
     length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))
-    weight = np.divide(weight, length[row], out=np.zeros_like(weight), where=length[row] > 0)
+    weight = ratio(weight, length[row])
     sparse = csr_matrix((weight.astype(np.float32), (row, k)), shape=maxima.shape)
     vectors: Array = unit(np.asarray(sparse @ projection(maxima.shape[1]), dtype=np.float32))
     return vectors

@@ -17,7 +17,7 @@ from precompute.store.controls import read_controls
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TESTED_VERDICTS
 from precompute.store.sql import fetch_plain
-from precompute.utils.ragged import expand, offsets
+from precompute.utils.ragged import csr_rows
 from precompute.utils.stats import bootstrap_weights, interval, unit, wilson
 from precompute.utils.types import Array
 
@@ -148,13 +148,8 @@ def read_embedding(path: Path, n: int) -> Array:
 
 def image_maxima(store: Store) -> csr_matrix:
     """float64 CSR [N, F]: the stored maxima on images, in stored units."""
-    events = store.events
-    at = np.arange(store.n_samples) * 2 + IMAGE
-    start, length = events.max_offset[at], events.max_offset[at + 1] - events.max_offset[at]
-    index = expand(start, length)
-    values = events.max_value[index].astype(np.float64)
-    columns = events.max_feature[index].astype(np.int64)
-    return csr_matrix((values, columns, offsets(length)), shape=(store.n_samples, store.n_features))
+    events, at = store.events, np.arange(store.n_samples) * 2 + IMAGE
+    return csr_rows(at, events.max_offset, events.max_feature, events.max_value, store.n_features)
 
 
 def alike(weight_fn: csr_matrix, unit_nd: Array) -> Array:

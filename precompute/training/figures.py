@@ -28,9 +28,6 @@ def runs_of(top: Sequence[int]) -> list[str]:
     return ["original", *(f"{what}{suffix}" for what in whats for suffix in ("", "_text", "_image"))]
 
 
-RUNS = runs_of(())
-
-
 @dataclass
 class Sums:
     """Of every sample, in the order they were run."""

@@ -10,6 +10,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from precompute.utils.types import Array
 
@@ -74,6 +75,18 @@ def expand(start_r: Array, length_r: Array) -> Array:
     begin_r = np.cumsum(length_r) - length_r
     index_n: Array = np.repeat(start_r - begin_r, length_r) + np.arange(int(length_r.sum()))
     return index_n
+
+
+def csr_rows(at: Array, offset: Array, column: Array, value: Array, n_columns: int) -> csr_matrix:
+    """float64 CSR [n, n_columns]: the runs with these numbers as rows, int64 [n].
+
+    Args:
+        offset: int64 [r + 1], where each run begins. column, value: of every entry.
+    """
+    start, stop = np.asarray(offset[at]), np.asarray(offset[at + 1])
+    take = expand(start, stop - start)
+    data, columns = value[take].astype(np.float64), column[take].astype(np.int64)
+    return csr_matrix((data, columns, offsets(stop - start)), shape=(len(at), n_columns))
 
 
 def kth_largest(value_n: Array, offset_r: Array, k: int) -> Array:

@@ -1,4 +1,4 @@
-"""Statistics that several rooms need: unit vectors, shuffles, the bootstrap, AUROC, histograms, quantiles."""
+"""Statistics that several rooms need: unit vectors, ratios, shuffles, the bootstrap, AUROC, histograms, quantiles."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def unit(vectors: Array) -> Array:
     """Rows scaled to length 1; zero rows stay zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def ratio(over: Array | float, under: Array | float, empty: float = 0.0) -> Array:
+    """float64: over / under of the shape to which both are broadcast; `empty` where under is not above 0."""
+    over, under = np.broadcast_arrays(np.asarray(over, np.float64), np.asarray(under, np.float64))
+    result: Array = np.divide(over, under, out=np.full(over.shape, empty), where=under > 0)
+    return result
 
 
 def derangement(n: int, rng: np.random.Generator) -> Array:

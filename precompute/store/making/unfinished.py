@@ -20,7 +20,7 @@ from precompute.store.making.sample_records import Records, SampleRecords
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, write_text
-from precompute.utils.ragged import expand, offsets
+from precompute.utils.ragged import csr_rows
 from precompute.utils.token_text import NEAR, whole_token
 from precompute.utils.types import Array
 
@@ -129,11 +129,7 @@ class Collected:
         return self._matrix(rows, self.alone_offset, self.alone_feature, self.alone_value)
 
     def _matrix(self, at: Array, offset: Array, feature: Array, value: Array) -> csr_matrix:
-        start, stop = np.asarray(offset[at]), np.asarray(offset[at + 1])
-        take = expand(start, stop - start)
-        data = value[take].astype(np.float64) * self.unit
-        shape = (len(at), self.n_features)
-        return csr_matrix((data, feature[take].astype(np.int64), offsets(stop - start)), shape=shape)
+        return csr_rows(at, offset, feature, value, self.n_features) * self.unit
 
     def blocks(self, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
         """Runs of rows (low, high) with about `entries` maxima each, at least one row a run.

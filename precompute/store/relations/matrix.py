@@ -11,6 +11,7 @@ from scipy.spatial.distance import pdist
 from precompute.store.core import feature_ref
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import MEASURES, PairFilters
+from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -43,7 +44,7 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
         columns, column_features = _strongest(second, listed.b, weight, n)
     inside = np.flatnonzero(np.isin(first, rows) & np.isin(second, columns))
     table = np.zeros((len(rows), len(columns)))
-    row_c, column_c = _place(first[inside], rows), _place(second[inside], columns)
+    row_c, column_c = np.searchsorted(rows, first[inside]), np.searchsorted(columns, second[inside])
     table[row_c, column_c] = weight[inside]
     if both:
         table = np.maximum(table, table.T)
@@ -74,10 +75,6 @@ def _strongest(concept_p: Array, feature_p: Array, weight_p: Array, n: int) -> t
     return different[chosen], feature_p[first[chosen]]
 
 
-def _place(values: Array, among: Array) -> Array:
-    return np.searchsorted(among, values)
-
-
 def seriate(table: Array) -> Array:
     """int64 [r]: an order of the rows in which neighbours are alike, by the cosine of their values.
 
@@ -86,8 +83,7 @@ def seriate(table: Array) -> Array:
     """
     if len(table) < 3:
         return np.arange(len(table))
-    length = np.linalg.norm(table, axis=1, keepdims=True)
-    distance = pdist(table / np.maximum(length, 1e-12))
+    distance = pdist(unit(table))
     order: Array = leaves_list(optimal_leaf_ordering(linkage(distance, "average"), distance)).astype(np.int64)
     return order
 

@@ -20,13 +20,14 @@ from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
 from precompute.training.evaluate import Shared, evaluate
-from precompute.training.figures import RUNS
+from precompute.training.figures import runs_of
 from precompute.utils.types import Array
 from tests.helpers import tiny
 from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
 
 Maker = Callable[..., EvaluateOptions]
+RUNS = runs_of(())
 SINKS = 1.25
 """Low, so that the tiny model has sinks at all."""
 
