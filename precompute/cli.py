@@ -22,7 +22,7 @@ from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
-from precompute.utils.failures import causes, sentence, truer_sentence, without_secrets, write_log
+from precompute.utils.failures import causes, sentence, sentence_of_cause, without_secrets, write_log
 from precompute.utils.files import atomic_write, check_file, write_text
 from precompute.utils.ownership import exclusive
 
@@ -175,7 +175,7 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
         say_error(str(error))
         return 2
     except SaevxError as error:
-        say_error(truer_sentence(error, options_of(app, arguments)) or str(error))
+        say_error(sentence_of_cause(error, options_of(app, arguments)) or str(error))
         return 1
     except BrokenPipeError:
         # The reader of a pipe has left, as `head` does; Python must not complain again at exit.

@@ -23,7 +23,7 @@ from precompute.options.shared import SAE_LENS, absolute_path
 from precompute.sae.reconstruction import sae_warning
 from precompute.utils import memory
 from precompute.utils.files import write_text
-from precompute.utils.ownership import claim_folder, creating, refuse_existing, unfinished
+from precompute.utils.ownership import claim_folder, creating, holds_unfinished, refuse_existing
 from precompute.utils.progress import human, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
 from precompute.utils.ray_pool import check
@@ -161,7 +161,7 @@ class Pipeline:
 
         o, session, manifest_file = self.options, self.session, self.part / MANIFEST
         pass_fingerprint = self.fingerprint()
-        unfinished(self.part, pass_fingerprint, PLAN, **KIND)
+        holds_unfinished(self.part, pass_fingerprint, PLAN, **KIND)
         if manifest_file.exists():
             say(f"collect: done already in {self.part}")
             return dict(json.loads(manifest_file.read_text()))

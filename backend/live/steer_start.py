@@ -11,9 +11,9 @@ from precompute.store.schema import IMAGE, TEXT
 
 NEAR_CAP = 0.8
 """Share of the cap that a first run uses: a weaker change often leaves the answer as it was."""
-STEP, MOST = 0.25, 100.0
+STEP, MAX_STRENGTH = 0.25, 100.0
 """Steps of the slider, and the largest strength that the API takes."""
-TRIED = 200
+MAX_TRIED = 200
 """Samples that are looked at for one in which the feature is off."""
 
 
@@ -34,7 +34,7 @@ def start_of(open_store: OpenStore, feature: int, n_features: int = 1) -> SteerS
     """
     check_feature(open_store, feature)
     cap = cap_of(open_store, feature)
-    wanted = MOST if cap is None else min(NEAR_CAP * cap / n_features, MOST)
+    wanted = MAX_STRENGTH if cap is None else min(NEAR_CAP * cap / n_features, MAX_STRENGTH)
     strength = max(STEP, STEP * floor(wanted / STEP)) if cap is not None else 1.0
     return SteerStart(strength=strength, cap=cap, sample_id=sample_without(open_store, feature))
 
@@ -43,7 +43,7 @@ def sample_without(open_store: OpenStore, feature: int) -> str | None:
     """The first sample with an image in which the feature is not among the strongest of either side; the first with an
     image if it fires in all; None without images."""
     store, first = open_store.store, None
-    for row in range(min(TRIED, store.n_samples)):
+    for row in range(min(MAX_TRIED, store.n_samples)):
         in_image, _ = store.events.maxima(row, IMAGE)
         if not len(in_image):
             continue

@@ -15,7 +15,7 @@ from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import uploaded_url
-from backend.live.steer_start import MOST, cap_of, start_of
+from backend.live.steer_start import MAX_STRENGTH, cap_of, start_of
 from backend.pages.text import visible
 from backend.params import QueryModel
 from backend.stores import OpenStore
@@ -119,8 +119,9 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
         value = float(strength) if strength else start_of(open_store, named.id, n_features).strength
     except ValueError:
         value = nan
-    if not abs(value) <= MOST:
-        raise HTTPException(422, f"{field} has no such strength: give a number from -{MOST:.0f} to {MOST:.0f}.")
+    if not abs(value) <= MAX_STRENGTH:
+        allowed = f"from -{MAX_STRENGTH:.0f} to {MAX_STRENGTH:.0f}"
+        raise HTTPException(422, f"{field} has no such strength: give a number {allowed}.")
     return {
         "id": named.id,
         **{name: getattr(named, name) for name in ("label", "label_score", "description")},

@@ -16,7 +16,7 @@ from precompute.errors import SaevxError
 
 NAMES = ("image", "images", "file_name", "file_names")
 """What a column of image paths may be called, in any case; a column of bytes may have any name."""
-STEP = 1000
+ROWS_AT_ONCE = 1000
 """Rows listed at a time."""
 
 
@@ -99,8 +99,8 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
     """Every row's fields; images only located. Other columns of bytes are left in the table."""
     fields = dataset.select_columns(others).with_format("arrow") if others else None
     table = Table(dataset, column) if column else None
-    for begin in range(0, len(dataset), STEP):
-        end = min(begin + STEP, len(dataset))
+    for begin in range(0, len(dataset), ROWS_AT_ONCE):
+        end = min(begin + ROWS_AT_ONCE, len(dataset))
         rows = fields[begin:end].to_pylist() if fields else [{} for _ in range(begin, end)]
         images: list[Any] = [None] * len(rows)
         if table is not None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from precompute.data.records import BadRow
 
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-SHOWN = 200
+MAX_NAME = 200
 
 
 def is_address(name: str) -> bool:
@@ -40,7 +40,7 @@ def locate(folder: Path, name: str) -> Path | None:
             if path.is_file():
                 return path
         except PermissionError as error:
-            raise BadRow(f"its image {name[:SHOWN]} cannot be opened (permission denied)") from error
+            raise BadRow(f"its image {name[:MAX_NAME]} cannot be opened (permission denied)") from error
         except OSError:  # a name that no file system takes
             continue
     return None
@@ -63,5 +63,5 @@ def image_file(folder: Path, name: str) -> Path:
     if (path := locate(folder, name)) is not None:
         return path
     if is_address(name):
-        raise BadRow(f"its image is an address on the web, not a file: {name[:SHOWN]}")
-    raise BadRow(f"there is no image {name[:SHOWN]}")
+        raise BadRow(f"its image is an address on the web, not a file: {name[:MAX_NAME]}")
+    raise BadRow(f"there is no image {name[:MAX_NAME]}")

@@ -18,7 +18,7 @@ IMAGE_FIELDS = ("image", "images", "file_name", "file_names")
 FOLDER_FIELDS = ("file_name", "file_names", "image", "images")
 """An imagefolder's own names first."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-GIVE = "give an imagefolder, JSONL, Parquet, WebDataset tars or a data set of the hub"
+FORMATS_READ = "give an imagefolder, JSONL, Parquet, WebDataset tars or a data set of the hub"
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _COMPRESSED = re.compile(r"\.(tgz|gz|bz2|xz|zst|zip|7z)$", re.IGNORECASE)
 
@@ -58,10 +58,10 @@ def _find(source: str, columns: Columns) -> Listing:
     if packed is not None:
         raise SaevxError(f"{source} is compressed: unpack it first.")
     if paths:
-        raise SaevxError(f"{source} is none of the formats read here: {GIVE}.")
+        raise SaevxError(f"{source} is none of the formats read here: {FORMATS_READ}.")
     if _HUB.fullmatch(source):
         return from_hub(source, columns)
-    raise SaevxError(f"There is no data at {source}: {GIVE}.")
+    raise SaevxError(f"There is no data at {source}: {FORMATS_READ}.")
 
 
 def _folder(path: Path, columns: Columns) -> Listing:

@@ -17,10 +17,10 @@ from precompute.data.sources import IMAGE_FIELDS, find
 from precompute.data.tars import IMAGE_SUFFIXES
 from precompute.errors import SaevxError
 
-LOOK = 1000
+MAX_VALUES = 1000
 """Values of a field that are looked at, for images in a field of an unusual name."""
 MAX_FIELDS = 200
-TRIED = 20
+MAX_EXAMPLES = 20
 """Values of a field that are looked for among the files."""
 _WHERE = r"(file|path|name|url|uri|link|src|bytes|base64|location|id)s?"
 _IMAGE_NAME = re.compile(rf"(image|img|picture|pic|photo|jpe?g|png)s?([\W_]*{_WHERE})*", re.IGNORECASE)
@@ -63,7 +63,7 @@ def survey(source: str, columns: Columns) -> Survey:
         with_image |= {name for name in names if record.get(key_of(record, name))}
         missing -= {name for name in missing if key_of(record, name) in record}
         # With no name to look for, the first values tell.
-        settled = names[0] in with_image if names else columns.text_only or n >= LOOK
+        settled = names[0] in with_image if names else columns.text_only or n >= MAX_VALUES
         if settled and not missing:
             break
     image = next((name for name in names if name in with_image), None)
@@ -121,7 +121,7 @@ class Fields:
             if name not in self.values and len(self.values) >= MAX_FIELDS:
                 continue
             known = self.values.setdefault(name, Values())
-            if known.n >= LOOK:
+            if known.n >= MAX_VALUES:
                 continue
             one = value[0] if isinstance(value, list) and value else value
             if isinstance(one, dict):
@@ -129,7 +129,7 @@ class Fields:
             if isinstance(one, str) and one:
                 known.n += 1
                 known.n_images += bool(_IMAGE_FILE.search(_ADDRESS_END.sub("", one) if is_address(one) else one))
-                if len(known.examples) < TRIED:
+                if len(known.examples) < MAX_EXAMPLES:
                     known.examples.append(one)
 
     def guess(self, folder: Path) -> tuple[str | None, str]:

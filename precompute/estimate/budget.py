@@ -86,7 +86,7 @@ def estimate(options: PrecomputeOptions, seconds: float = SECONDS) -> tuple[Budg
     sae, stride, n_features = sae_subset(o.sae, o.layer, o.device, o.sae_format)
     session = Session(o, sae=sae)
     data, plan = session.planned
-    start, resident = time.time() - memory.begun(), memory.resident()
+    start, resident = time.time() - memory.process_start(), memory.resident()
     trials = measure_trials(session, seconds)
     if stride > 1:
         narrow = session.with_sae(every_kth_feature(sae, NARROWER))

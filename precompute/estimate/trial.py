@@ -126,7 +126,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
 
     @contextmanager
     def step(name: str) -> Iterator[None]:
-        memory.forget_peak()
+        memory.reset_peak()
         begin = time.monotonic()
         yield
         memory.give_back()

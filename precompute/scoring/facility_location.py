@@ -13,7 +13,7 @@ import numpy as np
 
 from precompute.utils.types import Array
 
-NEAR = 0.95
+NEAR_DUPLICATE = 0.95
 """Similarity from which two items are near-duplicates."""
 BLOCK = 4096
 """Items among which a choice is made at once; of more, seeded blocks choose each for itself."""
@@ -59,6 +59,6 @@ def greedy(similarity_nn: Array, n_chosen: int) -> Array:
             continue
         order.append(i)
         np.maximum(covered_n, similarity_nn[i], out=covered_n)
-        near_n = similarity_nn[i] >= NEAR
+        near_n = similarity_nn[i] >= NEAR_DUPLICATE
         penalty_n[near_n] += similarity_nn[i, near_n]
     return np.array(order, dtype=np.int64)

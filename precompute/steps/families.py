@@ -32,11 +32,11 @@ COSINE, JACCARD = 0.9, 0.7
 SAMPLES_COSINE = 0.7
 """Centred cosine that features in the same samples must have too: words that always come together ("on a …
 background"), and features active nearly everywhere, have the same samples as well."""
-FEWEST_SAMPLES = 16
+MIN_SAMPLES = 16
 """Of each feature in the modality, or their samples tell nothing."""
-MOST_COPIES = 1024
+MAX_COPIES = 1024
 """Of a feature with more near-copies by direction, so many of the nearest count."""
-MOST_TOGETHER = 4096
+MAX_COMPONENT = 4096
 """Features that hang together through near-copies are joined by complete linkage over all their pairs; where more do,
 the weaker half of their pairs is left out, again and again, until they fall apart."""
 _BLOCK_ENTRIES = 1 << 24
@@ -70,7 +70,7 @@ def near_directions(vectors_fd: Array, other_fk: Array, cosine_fk: Array) -> Nea
     pairs = [np.stack([row, other_fk[row, rank]])]
     crowded = np.flatnonzero(cosine_fk[:, -1] >= limit)
     vectors = torch.from_numpy(vectors_fd)
-    step, k = max(1, BLOCK_BYTES // (4 * len(vectors))), min(MOST_COPIES + 1, len(vectors))
+    step, k = max(1, BLOCK_BYTES // (4 * len(vectors))), min(MAX_COPIES + 1, len(vectors))
     for low in range(0, len(crowded), step):
         block = crowded[low : low + step]
         value, at = largest(vectors[torch.from_numpy(block)] @ vectors.T, k)
@@ -95,14 +95,14 @@ def cosines(vectors_fd: Array, a: Array, b: Array) -> Array:
 
 
 def near_samples(sets: csr_matrix, vectors_fd: Array) -> NearPairs:
-    """Pairs that share at least JACCARD of all samples that have either, of features in FEWEST_SAMPLES or more, with a
+    """Pairs that share at least JACCARD of all samples that have either, of features in MIN_SAMPLES or more, with a
     cosine of at least SAMPLES_COSINE.
 
     Args:
         sets: int32 CSR [n, F] of ones: the features in each sample's set. vectors_fd: unit vectors, float32.
     """
     n_f = np.asarray(sets.sum(0)).ravel()
-    counted = np.flatnonzero(n_f >= FEWEST_SAMPLES)
+    counted = np.flatnonzero(n_f >= MIN_SAMPLES)
     sets, n_f = sets[:, counted].tocsr(), n_f[counted]
     columns = sets.T.tocsr()
     parts = [np.zeros((3, 0))]
@@ -148,7 +148,7 @@ def join(n_features: int, a: Array, b: Array) -> Array:
     while True:
         graph = csr_matrix((np.ones(len(a)), (a, b)), shape=(n_features, n_features))
         part = connected_components(graph, directed=False)[1]
-        too_large = np.flatnonzero((np.bincount(part) > MOST_TOGETHER)[part[a]])
+        too_large = np.flatnonzero((np.bincount(part) > MAX_COMPONENT)[part[a]])
         if not len(too_large):
             break
         a, b = (np.delete(one, too_large[-(len(too_large) // 2 or 1) :]) for one in (a, b))

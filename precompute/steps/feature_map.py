@@ -22,18 +22,18 @@ from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from precompute.utils.types import Array
 
-FEWEST = 5  # alive neighbours of a feature; one that has fewer gets others by another search
+MIN_NEIGHBOURS = 5  # alive neighbours of a feature; one that has fewer gets others by another search
 START = 1e-4  # standard deviation of the first axis at the start
 EXAGGERATED_STEPS, PLAIN_STEPS = 100, 250  # with exaggerated attraction, then without
 EXAGGERATION = 12.0
-FEWEST_EXAGGERATED = 50
+MIN_EXAGGERATED = 50
 CHECKED_STEPS, COLLAPSED = 25, 1e-6
 """Where every feature is near every other one, exaggerated attraction draws the whole map into one point, on which the
 library crashes: after so many steps it ends where the map is smaller than this."""
-MANY = 20_000
+LARGE_MAP = 20_000
 """From so many points on the map takes twice the steps, on a mesh twice as fine: both cost seconds, and few notice
 where a small map is a few percent worse."""
-FEW = 2_000
+SMALL_MAP = 2_000
 """Below so many points repulsion is added up on a coarser mesh, or a small store would wait seconds for its map."""
 
 
@@ -64,14 +64,14 @@ def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array
 def alive_neighbours(directions: Array, other: Array, alive: Array) -> Array:
     """Neighbours int64 [n, k] among the n features that are alive, as row numbers among them, −1 for none.
 
-    Dead neighbours are dropped; a feature that is left with fewer than FEWEST gets its k nearest alive ones by another
-    search.
+    Dead neighbours are dropped; a feature that is left with fewer than MIN_NEIGHBOURS gets its k nearest alive ones by
+    another search.
 
     Args: as of `write`; alive: bool [F].
     """
     known = (other >= 0) & alive[other]
     neighbours = np.where(known, (np.cumsum(alive) - 1)[other], -1)[alive]
-    lonely = np.flatnonzero(known[alive].sum(1) < FEWEST)
+    lonely = np.flatnonzero(known[alive].sum(1) < MIN_NEIGHBOURS)
     k = min(other.shape[1], len(neighbours) - 1)
     if len(lonely) and k > 0:
         vectors = np.ascontiguousarray(directions[alive], dtype=np.float32)
@@ -106,13 +106,13 @@ def layout(vectors_nd: Array, other_nk: Array) -> Array:
         principal(vectors_nd),
         affinity.PrecomputedAffinities((one_way + one_way.T).tocsr(), normalize=True),
         negative_gradient_method="fft",  # the library's other one, a tree, crashes where two directions are the same
-        min_num_intervals=20 if n < FEW else 50,
-        ints_in_interval=1 if n >= MANY else 2,
+        min_num_intervals=20 if n < SMALL_MAP else 50,
+        ints_in_interval=1 if n >= LARGE_MAP else 2,
         n_jobs=1,  # threads would add up in another order each time
         random_state=0,
     )
-    step_factor = 1 + (n >= MANY)
-    if n >= FEWEST_EXAGGERATED:
+    step_factor = 1 + (n >= LARGE_MAP)
+    if n >= MIN_EXAGGERATED:
         for _ in range(step_factor * EXAGGERATED_STEPS // CHECKED_STEPS):
             run_steps(places, CHECKED_STEPS, exaggeration=EXAGGERATION, momentum=0.5)
             if np.ptp(np.asarray(places), axis=0).max() < COLLAPSED:

@@ -21,7 +21,7 @@ from scipy.sparse import csr_matrix, vstack
 from precompute.steps.evidence.agreement import agreements
 from precompute.steps.label_words import Words, read_words
 from precompute.steps.names.choice import (
-    MOST_COMMON,
+    MAX_CAPTION_SHARE,
     Name,
     candidates,
     choose,
@@ -175,7 +175,7 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str], b
 def written_name(words: Words, text: str) -> Name:
     """A name in free words is tested by those of them that at most half of the captions have."""
     share = np.asarray(words.in_caption.sum(0)).ravel() / max(words.in_caption.shape[0], 1)
-    return Name(text, [word for word in words.named_in(text) if share[word] <= MOST_COMMON])
+    return Name(text, [word for word in words.named_in(text) if share[word] <= MAX_CAPTION_SHARE])
 
 
 def keyword_names(

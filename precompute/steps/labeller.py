@@ -36,10 +36,10 @@ MAX_REPLY = 1 << 20
 """Bytes read of a reply."""
 TIMEOUT_S = 60.0
 WORKERS = 8
-GIVE_UP = 20
+MAX_FAILURES_IN_A_ROW = 20
 """Failures in a row after which the rest is not asked any more."""
-N_TOKENS, N_PICTURES, CONTEXT_TOKENS = 10, 4, 8
-ASKED = (
+N_TOKENS, N_IMAGES, CONTEXT_TOKENS = 10, 4, 8
+SYSTEM_PROMPT = (
     "You name features of a sparse autoencoder inside a multimodal language model. Reply with the name alone: "
     "what the examples share, in one to six words, no sentence, no explanation."
 )
@@ -89,7 +89,7 @@ class Labeller:
 
     def name(self, content: Content) -> str | None:
         """A name, or None where the server failed or said nothing of use."""
-        messages = [{"role": "system", "content": ASKED}, {"role": "user", "content": content}]
+        messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": content}]
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 64}
         try:
             reply = self._call("chat/completions", body)["choices"][0]["message"]["content"]
@@ -108,7 +108,7 @@ class Labeller:
 
         def work(i: int) -> str | None:
             nonlocal failed_in_row
-            if failed_in_row >= GIVE_UP:
+            if failed_in_row >= MAX_FAILURES_IN_A_ROW:
                 return None
             name = self.name(evidence(data, features[i], promoted[i]))
             with lock:
@@ -117,10 +117,11 @@ class Labeller:
             return name
 
         with progress_bar("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
-            named = list(pool.map(work, range(len(features))))
-        if failed_in_row >= GIVE_UP:
-            say(f"labeller: {GIVE_UP} failures in a row: no more was asked, the other features keep their keywords")
-        return named
+            names = list(pool.map(work, range(len(features))))
+        if failed_in_row >= MAX_FAILURES_IN_A_ROW:
+            gave_up = f"labeller: {MAX_FAILURES_IN_A_ROW} failures in a row"
+            say(f"{gave_up}: no more was asked, the other features keep their keywords")
+        return names
 
 
 def clean(text: str, most: int = MAX_LABEL) -> str:
@@ -142,7 +143,7 @@ def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
     prompt_lines = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
     marked_images: Content = []
     captions = []
-    for row, position in tops(data, feature, IMAGE, N_PICTURES):
+    for row, position in tops(data, feature, IMAGE, N_IMAGES):
         captions.append(f"- {data.samples[row]['text'][:300]}")
         marked_images += [{"type": "image_url", "image_url": {"url": url}} for url in in_image(data, row, position)]
     if captions:

@@ -18,7 +18,7 @@ from precompute.utils.stats import auroc, derangement, histogram, length_rho, qu
 from precompute.utils.types import Array
 
 N_SHUFFLED = 400
-FEWEST_SHUFFLED = 20
+MIN_SHUFFLED = 20
 
 
 class ShuffledPairs(NamedTuple):
@@ -37,7 +37,7 @@ class ShuffledPairs(NamedTuple):
 
 
 def shuffle_pairs(data: Collected, weights: Weights, seed: int) -> ShuffledPairs | None:
-    """Exchanges captions' text feature vectors between samples; None when fewer than FEWEST_SHUFFLED pairs have both
+    """Exchanges captions' text feature vectors between samples; None when fewer than MIN_SHUFFLED pairs have both
     sides.
 
     A text read beside the wrong image would carry some of that image's features too; exchanging stored vectors leaves
@@ -45,7 +45,7 @@ def shuffle_pairs(data: Collected, weights: Weights, seed: int) -> ShuffledPairs
     """
     n_active_nm = np.diff(data.max_offset).reshape(-1, 2)
     usable = np.flatnonzero((n_active_nm > 0).all(1))
-    if len(usable) < FEWEST_SHUFFLED:
+    if len(usable) < MIN_SHUFFLED:
         return None
     rng = np.random.Generator(np.random.PCG64(seed + 1))
     rows = np.sort(rng.choice(usable, min(N_SHUFFLED, len(usable)), replace=False))
@@ -82,7 +82,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         own, shuffled = pairs.own | own, pairs.shuffled | shuffled
     summaries = []
     for name, description in SCORES.items():
-        enough = len(shuffled.get(name, ())) >= FEWEST_SHUFFLED
+        enough = len(shuffled.get(name, ())) >= MIN_SHUFFLED
         tested = auroc(own[name], shuffled[name], seed) if enough else None
         summaries.append({"name": name, "description": description, **summary(scores[name], n_tokens), "auroc": tested})
     save_step(part, "score", **scores)

@@ -18,14 +18,14 @@ from precompute.store import schema as s
 from precompute.store.events import Events
 from precompute.store.opening import Stamp
 from precompute.store.sql import changed, fetch, fetch_plain, in_chunks, marks
-from precompute.utils.token_text import NEAR, join, whole_token
+from precompute.utils.token_text import NEIGHBOURS, join, whole_token
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
 
-NAMED = ("id", "label", "label_score", "description")
+NAME_FIELDS = ("id", "label", "label_score", "description")
 """What names a feature: its description where the score of its label is low."""
-_REFERENCE = (*NAMED, "verdict", "max_text", "max_image", "p999", "family")
+_REFERENCE = (*NAME_FIELDS, "verdict", "max_text", "max_image", "p999", "family")
 
 
 class Core:
@@ -101,7 +101,7 @@ class Core:
         return concept
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
-        """id → `NAMED`, verdict, max_text, max_image, p999 and family of these features."""
+        """id → `NAME_FIELDS`, verdict, max_text, max_image, p999 and family of these features."""
         refs: dict[int, Item] = {}
         for chunk in in_chunks(ids):
             query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN ({marks(len(chunk))})"
@@ -139,8 +139,8 @@ class Vocabulary:
             window: the part of it to return.
         """
         first, stop, _ = window.indices(len(token_id_t))
-        low = max(0, first - NEAR)  # the window may cut through a character
-        pieces = [self.text(token) for token in token_id_t[low : stop + NEAR].tolist()]
+        low = max(0, first - NEIGHBOURS)  # the window may cut through a character
+        pieces = [self.text(token) for token in token_id_t[low : stop + NEIGHBOURS].tolist()]
         return join(pieces).visible[first - low : stop - low]
 
     def whole_token(self, token_id_t: Array, position: int) -> str:
@@ -149,8 +149,8 @@ class Vocabulary:
         Args:
             token_id_t: int [t], the token ids of the sample.
         """
-        first = max(0, position - NEAR)
-        near = token_id_t[first : position + NEAR + 1].tolist()
+        first = max(0, position - NEIGHBOURS)
+        near = token_id_t[first : position + NEIGHBOURS + 1].tolist()
         return whole_token([self.text(token) for token in near], position - first)
 
 
@@ -162,5 +162,5 @@ def modality_code(name: str) -> int:
 
 
 def feature_ref(feature: Item) -> Item:
-    """What a list names a feature by: `NAMED` and verdict."""
-    return {name: feature[name] for name in (*NAMED, "verdict")}
+    """What a list names a feature by: `NAME_FIELDS` and verdict."""
+    return {name: feature[name] for name in (*NAME_FIELDS, "verdict")}

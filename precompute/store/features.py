@@ -52,7 +52,7 @@ _TABLE = (
 )  # fmt: skip
 
 
-FEWEST = 16
+MIN_SAMPLE_COUNT = 16
 """A feature's samples are taken as at least so many."""
 ON = 0.1
 """Share of p99.9 from which a sample's largest activation counts as on."""
@@ -217,7 +217,7 @@ class Features:
         quarter of a small store: what fired in two samples is not known to be specific. 0 where it is never active."""
         n_f2 = np.stack([self.table["samples_text"], self.table["samples_image"]], axis=1)
         n_samples = self._core.n_samples
-        specificity: Array = np.log(n_samples / np.maximum(n_f2, min(FEWEST, n_samples / 4))) * (n_f2 > 0)
+        specificity: Array = np.log(n_samples / np.maximum(n_f2, min(MIN_SAMPLE_COUNT, n_samples / 4))) * (n_f2 > 0)
         return specificity
 
     def strongest(self, feature_k: Array, z_k: Array, modality: int, n: int) -> Items:

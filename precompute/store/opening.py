@@ -20,7 +20,7 @@ Item = dict[str, Any]
 MANIFEST, DATABASE, IMAGES = "manifest.json", "store.sqlite", "images/"
 CHECKED_IMAGES = 2000
 """Images whose files are looked at, evenly spread over the store: a million of them would take seconds to minutes."""
-MOST_SCALE = 200
+MAX_SCALE_LOG2 = 200
 """A power of two that brings any float32 into the range of float16."""
 SHAPE: Item = {
     "name": str,
@@ -95,7 +95,7 @@ def read_manifest(store: Path) -> Item:
     if part and "content_id" not in manifest:
         raise SaevxError(f"{store} is not a store: {advice}.")
     _check_version(store, manifest.get("schema"))
-    wrong = _misshapen(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MOST_SCALE else "scale_log2")
+    wrong = _misshapen(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MAX_SCALE_LOG2 else "scale_log2")
     if wrong is not None:
         raise damaged(store, f"{MANIFEST} has no usable {wrong!r}")
     return manifest

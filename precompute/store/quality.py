@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.core import NAMED, Core
+from precompute.store.core import NAME_FIELDS, Core
 from precompute.store.sql import column_values, fetch_plain, scalars
 from precompute.utils.types import Array
 
@@ -85,7 +85,7 @@ class Quality:
         """A stored reason with its feature ids turned into what names a feature."""
         ids = reason.get("features", [])
         refs = self._core.feature_refs(ids)
-        features = [{name: refs[k][name] for name in NAMED} for k in ids]
+        features = [{name: refs[k][name] for name in NAME_FIELDS} for k in ids]
         return {"text": reason["text"], "features": features, "tokens": reason.get("tokens", [])}
 
     def score_values(self, name: str) -> Array:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, select
 from precompute.errors import SaevxError
 from precompute.geometry import View, patch_box
 from precompute.store import schema as s
-from precompute.store.core import NAMED, Core, Vocabulary
+from precompute.store.core import NAME_FIELDS, Core, Vocabulary
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.features import Features
 from precompute.store.opening import IMAGES
@@ -195,7 +195,7 @@ class Samples:
         blank = [None] * len(features)
         return {
             "sample_id": values["sample_id"],
-            "features": [{k: refs[f][k] for k in (*NAMED, "max_text", "max_image", "p999")} for f in features],
+            "features": [{k: refs[f][k] for k in (*NAME_FIELDS, "max_text", "max_image", "p999")} for f in features],
             "tokens": [
                 {
                     "text": text,

@@ -49,7 +49,7 @@ VERDICT_ALIASES = {
 """Verdicts of older versions, and what filters take them for."""
 GOOD_NAME = 0.6
 """`label_score` below which pages show a feature's description in place of its name."""
-ON, OFF = 0.25, 0.1
+HAS_FEATURE, LACKS_FEATURE = 0.25, 0.1
 """Of p99.9: for its name a sample has a feature above the first and lacks it up to the second."""
 COOCCURRENCE_KINDS = ("text-image", "text-text", "image-image")
 NEIGHBOUR_SPACES = ("decoder", "profile")

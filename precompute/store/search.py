@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.core import NAMED, Core, modality_code
+from precompute.store.core import NAME_FIELDS, Core, modality_code
 from precompute.store.features import Features
 from precompute.store.opening import damaged
 from precompute.store.samples import Samples
@@ -30,9 +30,9 @@ PROJECTION_SEED = 20250217
 FVU_SAMPLES = 2000
 N_CAPTIONS = 1000
 """Captions that have the words, of which the shortest are shown."""
-_NAMED = PlainQuery(
+_WORD_HIT = PlainQuery(
     [
-        *(s.features.c[name] for name in (*NAMED, "verdict", "omega", "lift", "n_samples")),
+        *(s.features.c[name] for name in (*NAME_FIELDS, "verdict", "omega", "lift", "n_samples")),
         s.feature_details.c.logits,
     ]
 )
@@ -70,7 +70,7 @@ class Search:
             "features JOIN feature_details ON feature_details.id = features.id "
             f"WHERE features.id IN ({marks(len(ids))})"
         )
-        rows = {r["id"]: r for r in _NAMED.fetch(engine, tables, ids)}
+        rows = {r["id"]: r for r in _WORD_HIT.fetch(engine, tables, ids)}
         features = []
         for id in ids:
             logits = rows[id].pop("logits")

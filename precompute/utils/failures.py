@@ -20,13 +20,13 @@ from pathlib import Path
 
 from precompute.errors import PlaceError, SaevxError
 
-FULL = re.compile(r"no space left on device|disk is full|os error 28|not enough disk space", re.IGNORECASE)
+DISK_FULL = re.compile(r"no space left on device|disk is full|os error 28|not enough disk space", re.IGNORECASE)
 """How libraries say it that raise no OSError with its number: SQLite, safetensors, datasets."""
-SHORT = re.compile(
+SHORT_WRITE = re.compile(
     r"\d+ requested and \d+ written|disk I/O error|unexpected pos \d+ vs \d+|PytorchStreamWriter failed", re.IGNORECASE
 )
 """Likewise of those that do not say why not all was written: NumPy, SQLite, torch."""
-MEMORY = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"out of memory|can(no|')t allocate memory|bad_alloc|unable to allocate|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
@@ -39,11 +39,11 @@ LESS_MEMORY = {
     "device": "choose another --device",
 }
 """Which of a command's options need less memory, the best first."""
-AGAIN = "make room and run the same command again"
-TIGHT = 1 << 26
+RUN_AGAIN = "make room and run the same command again"
+NEARLY_FULL = 1 << 26
 """Free bytes below which a disk is taken to be the one that is full."""
 LIBRARIES = ("saevx", "torch", "transformers", "sae-lens", "datasets", "numpy", "faiss-cpu", "sqlalchemy", "ray")
-MOST_LOGS = 50
+MAX_LOGS = 50
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _SECRETS = (
@@ -74,7 +74,7 @@ def sentence(error: BaseException, place: Path | None = None, options: Container
     return None
 
 
-def truer_sentence(error: SaevxError, options: Container[str] = ()) -> str | None:
+def sentence_of_cause(error: SaevxError, options: Container[str] = ()) -> str | None:
     """Of an error that was made of a library's: the sentence for a memory that was too small, a cache or a disk that
     cannot be written, which it may have mistaken for something else; None where there was no such cause."""
     cause = error.__cause__
@@ -109,7 +109,7 @@ def disk_sentence(error: BaseException, place: Path | None = None, need: int | N
         at = _path_of(one) or place
         folder = _folder(at)
         if number == errno.EDQUOT:
-            return f"Your quota of disk space in {folder} is used up: {AGAIN}."
+            return f"Your quota of disk space in {folder} is used up: {RUN_AGAIN}."
         if number == errno.EFBIG:
             what = at or "what is to be written"
             return (
@@ -120,34 +120,34 @@ def disk_sentence(error: BaseException, place: Path | None = None, need: int | N
             return f"{at or folder} lies on a file system that can only be read: choose another place."
         if number == errno.ENOSPC and (need is not None or _path_of(one) is not None):
             return _no_room(folder, need)
-        if number == errno.ENOSPC or (number is None and FULL.search(str(one))):
+        if number == errno.ENOSPC or (number is None and DISK_FULL.search(str(one))):
             return _no_room(_tightest(place) or (folder if place else None), need)
-        if number is None and SHORT.search(str(one)):
+        if number is None and SHORT_WRITE.search(str(one)):
             if (full := _tightest(place)) is not None:
                 return _no_room(full, need)
             return (
                 f"Not all could be written in {folder}: your quota of disk space, or the limit on the size of files "
-                f"(`ulimit -f`), may be used up; {AGAIN}."
+                f"(`ulimit -f`), may be used up; {RUN_AGAIN}."
             )
     return None
 
 
 def _no_room(folder: Path | None, need: int | None) -> str:
     if folder is None:
-        return f"No space is left where the output goes: {AGAIN}."
+        return f"No space is left where the output goes: {RUN_AGAIN}."
     if need is None:
-        return f"No space is left in {folder}: {AGAIN}."
+        return f"No space is left in {folder}: {RUN_AGAIN}."
     from precompute.utils.progress import human
 
     free = shutil.disk_usage(folder).free
-    return f"No space is left in {folder}: {human(need)} are needed and {human(free)} are free; {AGAIN}."
+    return f"No space is left in {folder}: {human(need)} are needed and {human(free)} are free; {RUN_AGAIN}."
 
 
 def _tightest(place: Path | None) -> Path | None:
     """Of the folders that a command writes to, its own and those for temporary files, the first whose disk is all but
     full."""
     folders = [*([_folder(place)] if place else []), Path(_temporary()), Path("/var/tmp")]
-    return next((one for one in folders if one.is_dir() and shutil.disk_usage(one).free < TIGHT), None)
+    return next((one for one in folders if one.is_dir() and shutil.disk_usage(one).free < NEARLY_FULL), None)
 
 
 def memory_sentence(error: BaseException, options: Container[str] = ()) -> str | None:
@@ -157,7 +157,7 @@ def memory_sentence(error: BaseException, options: Container[str] = ()) -> str |
         if isinstance(one, OSError):
             small = one.errno == errno.ENOMEM
         elif isinstance(one, RuntimeError | SystemError):
-            small = type(one).__name__ == "OutOfMemoryError" or MEMORY.search(message) is not None
+            small = type(one).__name__ == "OutOfMemoryError" or OUT_OF_MEMORY.search(message) is not None
         else:
             small = isinstance(one, MemoryError)
         if not small:
@@ -254,7 +254,7 @@ def write_log(error: BaseException, arguments: Sequence[str]) -> Path | None:
         except OSError:
             continue
         with contextlib.suppress(OSError):
-            for old in sorted(folder.glob("saevx-*.log"))[:-MOST_LOGS]:
+            for old in sorted(folder.glob("saevx-*.log"))[:-MAX_LOGS]:
                 old.unlink()
         return path
     return None

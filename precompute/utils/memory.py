@@ -36,7 +36,7 @@ def available() -> int:
 
 
 def peak() -> int:
-    """Most bytes resident at any time since `forget_peak`, or since the start where the system cannot forget it."""
+    """Most bytes resident at any time since `reset_peak`, or since the start where the system cannot forget it."""
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -49,7 +49,7 @@ def peak() -> int:
     return int(most * (1 if sys.platform == "darwin" else 1024))
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """Let `peak` start anew, where the system can (Linux)."""
     try:
         _CLEAR.write_text("5")
@@ -79,6 +79,6 @@ def total() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def begun() -> float:
+def process_start() -> float:
     """When this process began, in seconds of `time.time`."""
     return float(psutil.Process().create_time())

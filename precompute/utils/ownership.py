@@ -181,7 +181,7 @@ def _unlocked(held: int, lock: Path) -> None:
 # ---- an unfinished folder, which the same command continues
 
 
-def unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: str) -> bool:
+def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: str) -> bool:
     """Whether a folder holds an unfinished run with this fingerprint.
 
     Args:
@@ -212,12 +212,12 @@ def unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: str) -
 def claim_folder(part: Path, fingerprint: str, plan: str, *, what: str, of: str) -> bool:
     """Make the folder of an unfinished run, or continue the one with the same fingerprint.
 
-    The caller owns the folder (`exclusive`). Arguments and errors are those of `unfinished`.
+    The caller owns the folder (`exclusive`). Arguments and errors are those of `holds_unfinished`.
 
     Returns:
         whether the folder was there already.
     """
-    if unfinished(part, fingerprint, plan, what=what, of=of):
+    if holds_unfinished(part, fingerprint, plan, what=what, of=of):
         return True
     part.mkdir(parents=True, exist_ok=True)
     write_text(part / plan, json.dumps({"fingerprint": fingerprint}))

@@ -112,17 +112,17 @@ def pool(make: Callable[[Any], Any], shared: Any, address: str, workers: int, *,
     own = int(os.environ.get("OMP_NUM_THREADS") or 0)
     here = own or max(1, (os.cpu_count() or 1) // workers)
     begin = time.monotonic()
-    with connected(address, workers * here) as ray, ray_errors(ray):
+    with ray_connection(address, workers * here) as ray, ray_errors(ray):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         threads = here if address == "local" else threads_each(nodes, workers, own, gpu=gpu)
         actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
         actors = [actor.remote(make, threads) for _ in range(workers)]
-        connected_pool = Pool(ray, actors, [ray.put(shared)], threads)
+        ready_pool = Pool(ray, actors, [ray.put(shared)], threads)
         seconds = time.monotonic() - begin
-        say(f"{workers} workers have loaded the model in {seconds:.1f} s: processes {connected_pool.pids}")
-        yield connected_pool
+        say(f"{workers} workers have loaded the model in {seconds:.1f} s: processes {ready_pool.pids}")
+        yield ready_pool
 
 
 def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, gpu: bool) -> int:
@@ -151,7 +151,7 @@ def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, g
 
 
 @contextmanager
-def connected(address: str, n_cpus: int) -> Iterator[Any]:
+def ray_connection(address: str, n_cpus: int) -> Iterator[Any]:
     """Ray, connected and let go again."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -160,7 +160,7 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
 
     own = {"num_cpus": n_cpus, "include_dashboard": False} if address == "local" else {}
     try:
-        with signals_kept():
+        with keep_signal_handler():
             ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
         raise unreachable(address) from error
@@ -172,7 +172,7 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
+def keep_signal_handler() -> Iterator[None]:
     """Ray answers the signal to terminate in a way of its own; here it is answered as everywhere."""
     before = signal.getsignal(signal.SIGTERM)
     try:

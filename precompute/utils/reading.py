@@ -16,7 +16,7 @@ POINTER_ADVICE = "is a git-lfs pointer and not the file itself: run `git lfs pul
 OWN_CODE = "it brings Python code of its own, which is never run here: choose a model that transformers itself knows"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 _MODEL_FILES = frozenset((".safetensors", ".bin", ".pt", ".json", ".model", ".txt", ".jinja"))
-_FEW_CHARACTERS, _MOST_CHARACTERS = 40, 240
+_MIN_CHARACTERS, _MAX_CHARACTERS = 40, 240
 
 
 def is_pointer(path: Path) -> bool:
@@ -92,11 +92,11 @@ def cause(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     text = lines.pop(0)
-    while lines and (text.endswith(":") or len(text) < _FEW_CHARACTERS):  # it only announces what is wrong
+    while lines and (text.endswith(":") or len(text) < _MIN_CHARACTERS):  # it only announces what is wrong
         text = f"{text} {lines.pop(0)}"
     if isinstance(error, KeyError):
         text = f"it lacks {text}"
-    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS].rsplit(" ", 1)[0] + " …"
+    return text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS].rsplit(" ", 1)[0] + " …"
 
 
 def _known_cause(error: BaseException, folder: Path) -> str | None:

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
 
-NEAR = 3
+NEIGHBOURS = 3
 """Tokens on either side that can share a character with one: it has four bytes at most."""
 MARKS = re.compile("((?:⟨[0-9A-F]{2}⟩)+)")
 """Bytes that `mark` wrote out, in a text."""

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from precompute.steps.names.name_test import NameTest, halves
 from precompute.store.reader import Store
-from precompute.store.schema import GOOD_NAME, IMAGE, OFF, ON, TEXT, features, samples
+from precompute.store.schema import GOOD_NAME, HAS_FEATURE, IMAGE, LACKS_FEATURE, TEXT, features, samples
 from precompute.store.sql import fetch
 from precompute.utils.text import bare_name, words_of
 from precompute.utils.types import Array
@@ -73,7 +73,8 @@ def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dic
     holds = np.zeros((len(rows), len(vocabulary)), np.int32)
     for i, words in enumerate(truth):
         holds[i, [vocabulary[word] for word in words]] = 1
-    on, counted = (csr_matrix((largest > share * np.nan_to_num(p999, nan=np.inf)).T) for share in (ON, OFF))
+    limit = np.nan_to_num(p999, nan=np.inf)
+    on, counted = (csr_matrix((largest > share * limit).T) for share in (HAS_FEATURE, LACKS_FEATURE))
     return NameTest(on, counted, csr_matrix(holds))
 
 

@@ -16,7 +16,7 @@ from precompute.store.schema import IMAGE
 from precompute.utils.stats import wilson
 from precompute.utils.types import Array
 
-ALSO = 0.5
+TOP_WORD_SHARE = 0.5
 """A word is one of a feature's top words if it has at least this share of the tokens that the first one has."""
 
 
@@ -50,4 +50,4 @@ def top_words_of(tokens_fw: csr_matrix, feature: int) -> tuple[int, ...]:
     """The word that most of the feature's tokens are part of, and those that at least half as many are."""
     row = slice(*tokens_fw.indptr[feature : feature + 2])
     word, n = tokens_fw.indices[row], tokens_fw.data[row]
-    return tuple(np.sort(word[n >= ALSO * n.max(initial=0)]).tolist())
+    return tuple(np.sort(word[n >= TOP_WORD_SHARE * n.max(initial=0)]).tolist())

@@ -23,7 +23,7 @@ from precompute.utils.types import Array
 
 MIN_LIFT, MIN_PHI, DENSE = 3.0, 0.3, 1 / 3
 """A feature on more than a third of the texts or images cannot reach a lift of 3; it needs a correlation of .3."""
-SMALLEST, MOST_STRATA, MOST_IMAGE_SIZES = 20, 32, 4
+MIN_STRATUM, MAX_STRATA, MAX_IMAGE_SIZES = 20, 32, 4
 MAX_TILT, NEGLIGIBLE = 50.0, 1e-20
 
 Block = tuple[int, csr_matrix, csr_matrix]
@@ -90,16 +90,16 @@ def paired_samples(data: Collected) -> PairedSamples:
 
 def strata(text_n: Array, image_n: Array) -> Array:
     """int64 [n]: samples of the same number of text tokens, and about the same number of image tokens, have the same
-    number; groups of fewer than SMALLEST are joined with their neighbour, and there are at most MOST_STRATA.
+    number; groups of fewer than MIN_STRATUM are joined with their neighbour, and there are at most MAX_STRATA.
 
     Args:
         text_n, image_n: int64 [n], tokens of each sample.
     """
-    size = levels(image_n, MOST_IMAGE_SIZES)
+    size = levels(image_n, MAX_IMAGE_SIZES)
     number, n_before = np.zeros(len(text_n), np.int64), 0
     for one in range(int(size.max(initial=-1)) + 1):
         at = np.flatnonzero(size == one)
-        number[at] = n_before + levels(text_n[at], MOST_STRATA // (int(size.max()) + 1))
+        number[at] = n_before + levels(text_n[at], MAX_STRATA // (int(size.max()) + 1))
         n_before = int(number[at].max()) + 1
     return number
 
@@ -107,7 +107,7 @@ def strata(text_n: Array, image_n: Array) -> Array:
 def levels(value_n: Array, most: int) -> Array:
     """int64 [n]: values from the smallest up in at most `most` groups, equal values in one."""
     _, which, n_v = np.unique(value_n, return_inverse=True, return_counts=True)
-    for smallest in (SMALLEST, -(-len(value_n) // most)):
+    for smallest in (MIN_STRATUM, -(-len(value_n) // most)):
         group_v, filled, group = np.zeros(len(n_v), np.int64), 0, 0
         for at, n in enumerate(n_v.tolist()):
             if filled >= smallest:

@@ -26,7 +26,7 @@ TIE = 0.02
 """Accuracies that differ by less are equal, and the evidence decides."""
 SECOND_GAIN = 0.05
 """A second word joins the name where "one of the two" is so much more accurate than the first alone."""
-MOST_COMMON = 0.5
+MAX_CAPTION_SHARE = 0.5
 """A word that more captions have tells nothing of an image."""
 MIN_DIFFERENCE = 3.0
 """z of the log-odds from which a word tells a feature from others of the same name."""
@@ -42,7 +42,7 @@ class Name(NamedTuple):
 def is_function_word(words: Words) -> Array:
     """bool [W]: words of the English closed classes, and those that more than half of the captions have."""
     share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(words.in_caption.shape[0], 1)
-    return (share_w > MOST_COMMON) | np.array([name in ENGLISH_FUNCTION_WORDS for name in words.name], bool)
+    return (share_w > MAX_CAPTION_SHARE) | np.array([name in ENGLISH_FUNCTION_WORDS for name in words.name], bool)
 
 
 def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: float) -> csr_matrix:

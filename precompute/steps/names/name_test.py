@@ -15,12 +15,12 @@ from scipy.sparse import csr_matrix, vstack
 
 from precompute.steps.cooccur import chosen_rows
 from precompute.store.making.unfinished import Collected
-from precompute.store.schema import OFF, ON
+from precompute.store.schema import HAS_FEATURE, LACKS_FEATURE
 from precompute.utils.ragged import offsets
 from precompute.utils.types import Array
 
 MAX_SAMPLES = 20_000
-FEWEST = 3
+MIN_SAMPLES = 3
 """Samples that have the feature, and as many that lack it, below which nothing is tested."""
 _ROWS_AT_ONCE, _NAMES_AT_ONCE = 1 << 10, 1 << 13
 
@@ -65,7 +65,7 @@ class NameTest(NamedTuple):
         hit, wrong = total(on.multiply(word_cn)), total(word_cn) - total(counted.multiply(word_cn))
         with np.errstate(divide="ignore", invalid="ignore"):
             score = (hit / n_on + 1 - wrong / n_off) / 2
-        return np.where((length > 0) & (n_on >= FEWEST) & (n_off >= FEWEST), score, np.nan)
+        return np.where((length > 0) & (n_on >= MIN_SAMPLES) & (n_off >= MIN_SAMPLES), score, np.nan)
 
 
 class Halves(NamedTuple):
@@ -113,7 +113,7 @@ def relative_maxima(data: Collected, rows: Array, p999: Array) -> tuple[csr_matr
     text, image = data.maxima_of(rows)
     largest = text.maximum(image).tocoo()
     above = []
-    for share in (ON, OFF):
+    for share in (HAS_FEATURE, LACKS_FEATURE):
         is_above = largest.data > share * p999[largest.col]
         at = (largest.row[is_above], largest.col[is_above])
         above.append(csr_matrix((np.ones(len(at[0]), bool), at), shape=largest.shape))

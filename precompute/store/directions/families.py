@@ -13,7 +13,7 @@ from precompute.store.features import Features
 from precompute.store.sql import KeysetList, Page, fetch_plain, keyset_page
 
 SORTS = ("evidence", "n_members", "id")
-MOST_MEMBERS = 1000
+MAX_MEMBERS = 1000
 """Members of a family that `get` returns, those with most evidence."""
 _FAMILY = ("id", "name", "n_members", "evidence")
 
@@ -53,7 +53,7 @@ class Families:
         if not rows:
             raise SaevxError(f"There is no family {family}: a family has the number of its strongest feature.")
         item = dict(zip(_FAMILY, rows[0], strict=True))
-        members = self._features.list(family=family, sort="evidence", order="desc", limit=MOST_MEMBERS).items
+        members = self._features.list(family=family, sort="evidence", order="desc", limit=MAX_MEMBERS).items
         members.sort(key=lambda one: (
             one["evidence"] is None, -(one["evidence"] or 0.0), -one["max_activation"], one["id"]
         ))  # fmt: skip

@@ -52,7 +52,7 @@ class CounterExamples:
         """
         self._core.check_feature(feature)
         sides = range(len(s.MODALITIES)) if modality is None else [modality_code(modality)]
-        off_below = s.OFF * self._features.table["p999"][feature]
+        off_below = s.LACKS_FEATURE * self._features.table["p999"][feature]
         sides = [m for m in sides if self._features.max_by_modality[feature, m] > off_below]
         query = self._query(feature)
         if not sides or not query:
@@ -108,14 +108,14 @@ class CounterExamples:
         at = int(np.searchsorted(stored, feature))
         if at < len(stored) and stored[at] == feature:
             largest = float(z[at])
-        elif len(stored) < s.KEPT_MAXIMA or (z / p999[stored]).min() <= s.OFF:
+        elif len(stored) < s.KEPT_MAXIMA or (z / p999[stored]).min() <= s.LACKS_FEATURE:
             largest = 0.0
         elif events.has(row):
             tokens, z_t = events.feature(row, feature)
             largest = float(z_t[tokens.modality_t == modality].max())
         else:
             return None
-        return largest if largest <= s.OFF * p999[feature] else None
+        return largest if largest <= s.LACKS_FEATURE * p999[feature] else None
 
     def _unnamed(self, feature: int, modality: int, query: str, limit: int) -> list[Item]:
         """The strongest of its examples whose caption has no word of the name."""
@@ -125,9 +125,9 @@ class CounterExamples:
             for one in reversed(self._examples._stored(feature, modality))
             if float(of_bits(one["value"])) * self._core.events.unit >= strong
         }
-        named: set[int] = set()
+        with_name: set[int] = set()
         for chunk in in_chunks(examples):
             rows = f"SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? AND rowid IN ({marks(len(chunk))})"
-            named |= {row for (row,) in fetch_plain(engine, rows, (query, *chunk))}
-        unnamed = [one for row, one in examples.items() if row not in named]
+            with_name |= {row for (row,) in fetch_plain(engine, rows, (query, *chunk))}
+        unnamed = [one for row, one in examples.items() if row not in with_name]
         return sorted(unnamed, key=lambda one: (-one["value"], one["row"]))[:limit]

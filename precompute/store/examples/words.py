@@ -21,7 +21,7 @@ AROUND = 8
 """Text tokens on either side in which the rest of a token's word is looked for."""
 N_CAPTIONS = 1000
 """Captions, evenly spaced over the data, from which the base rate of a word is taken."""
-NAMED, TIMES_BASE = 0.3, 2.0
+MIN_SHARE, TIMES_BASE = 0.3, 2.0
 """Least share of the strongest images whose captions have the word, and how many times its base rate that must be."""
 
 
@@ -47,7 +47,7 @@ class TopWords:
         images = [row for modality, row, _ in strongest if modality == s.IMAGE]
         of_tokens = Counter(self._word(row, position) for row, position in tokens)
         word, n = of_tokens.most_common(1)[0] if of_tokens else ("", 0)
-        text = {"word": word, "n": n, "of": len(tokens)} if word and n >= NAMED * len(tokens) else None
+        text = {"word": word, "n": n, "of": len(tokens)} if word and n >= MIN_SHARE * len(tokens) else None
         return {"text": text, "image": self._shared_word(images, word)}
 
     def _word(self, row: int, position: int) -> str:
@@ -72,7 +72,7 @@ class TopWords:
         best: tuple[float, bool, str] = (0.0, False, "")
         for word, n in count.items():
             share, base = n / len(rows), self._base_rate.get(word, 0.0)
-            if word not in ENGLISH_FUNCTION_WORDS and share >= max(NAMED, TIMES_BASE * base):
+            if word not in ENGLISH_FUNCTION_WORDS and share >= max(MIN_SHARE, TIMES_BASE * base):
                 best = max(best, ((share - base) / (1 - base), word == preferred, word))
         return {"word": best[2], "n": count[best[2]], "of": len(rows)} if best[2] else None
 

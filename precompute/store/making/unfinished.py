@@ -21,7 +21,7 @@ from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, write_text
 from precompute.utils.ragged import csr_rows
-from precompute.utils.token_text import NEAR, whole_token
+from precompute.utils.token_text import NEIGHBOURS, whole_token
 from precompute.utils.types import Array
 
 BLOCK = 1 << 20
@@ -93,7 +93,7 @@ class Collected:
     def token(self, row: int, position: int) -> str:
         """The text of a sample's token, with all of a character that it shares with its neighbours."""
         low, high = (int(x) for x in self.events.sample_token[row : row + 2])
-        near = range(max(low, low + position - NEAR), min(high, low + position + NEAR + 1))
+        near = range(max(low, low + position - NEIGHBOURS), min(high, low + position + NEIGHBOURS + 1))
         pieces = [self.vocabulary[int(token)] for token in self.events.token_id[near.start : near.stop]]
         return whole_token(pieces, low + position - near.start)
 

@@ -14,7 +14,7 @@ from precompute.utils.types import Array
 BY = ("family", "agreement", "label_score", "place", "sample")
 """What `colours` knows; verdict, ω and density are in `map.bin`."""
 N_FAMILY_COLOURS = 8
-MOST_CORNERS = 200
+MAX_CORNERS = 200
 
 
 def colours(store: Store, by: str, row: int | None = None) -> Array:
@@ -62,8 +62,8 @@ def parse_area(text: str) -> Array:
     """
     corners = [corner.split("-") for corner in text.split("_")]
     good = all(len(one) == 2 and all(v.isascii() and v.isdigit() and len(v) < 6 for v in one) for one in corners)
-    if not good or not 3 <= len(corners) <= MOST_CORNERS:
-        corner = f"{MOST_CORNERS} corners x-y from 0 to {LAST}"
+    if not good or not 3 <= len(corners) <= MAX_CORNERS:
+        corner = f"{MAX_CORNERS} corners x-y from 0 to {LAST}"
         raise SaevxError(f"`area` is no polygon of the map: give 3 to {corner}, joined by _.")
     return np.array(corners, np.int64)
 

@@ -57,13 +57,13 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
     values["n_alike"] = n_alike[inside].tolist()
     return {
         "kind": kind,
-        "rows": [_named(refs[f], store) for f in row_features[row_order].tolist()],
-        "columns": [_named(refs[f], store) for f in column_features[column_order].tolist()],
+        "rows": [_family_ref(refs[f], store) for f in row_features[row_order].tolist()],
+        "columns": [_family_ref(refs[f], store) for f in column_features[column_order].tolist()],
         "cells": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)],
     }
 
 
-def _named(ref: Item, store: Store) -> Item:
+def _family_ref(ref: Item, store: Store) -> Item:
     return {**feature_ref(ref), "family": int(store.features.family[ref["id"]])}
 
 
@@ -128,7 +128,7 @@ def ego(store: Store, feature: int, n: int = 8) -> Item:
         columns = {name: getattr(result, name)[strong].tolist() for name in ("a", "b", *MEASURES)}
         links += [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in zip(*columns.values(), strict=True)]
     return {
-        "feature": _named(refs[feature], store),
-        "partners": [{**_named(refs[one["id"]], store), **one} for one in partners],
+        "feature": _family_ref(refs[feature], store),
+        "partners": [{**_family_ref(refs[one["id"]], store), **one} for one in partners],
         "links": links,
     }

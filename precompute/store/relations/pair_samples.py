@@ -21,9 +21,9 @@ SCANNED = 20_000_000
 """Stored maxima of a store that are searched for a feature; of a larger store, its stored examples."""
 ON = 0.1
 """Share of p99.9 from which a feature counts as firing here; below it and not off, a sample is in no group."""
-MOST_ROWS = 4000
+MAX_EXAMPLE_ROWS = 4000
 """Examples that are looked at."""
-_TRIED = 8
+_TRIED_PER_SHOWN = 8
 """Samples looked at for each that is shown, where the other feature may fire below the stored maxima."""
 
 
@@ -62,7 +62,7 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
     for name, is_in in groups.items():
         at = np.flatnonzero(is_in)
         score = share_r2[at].min(axis=1) if name == "both" else share_r2[at].max(axis=1)
-        best = at[np.lexsort((rows[at], -score))][: n * _TRIED]
+        best = at[np.lexsort((rows[at], -score))][: n * _TRIED_PER_SHOWN]
         reply[f"n_{name}"] = len(at)
         off = None if exact or name == "both" else int(name == "only_a")
         ranked = zip(rows[best].tolist(), share_r2[best].tolist(), strict=True)
@@ -114,7 +114,7 @@ def _example_shares(store: Store, places: Sequence[tuple[int, int]]) -> tuple[Ar
     """As `_all_shares`, of the rows of the stored examples of the two, by the stored maxima."""
     query = "SELECT DISTINCT row FROM examples WHERE feature = ? AND modality = ? ORDER BY row"
     of_examples = [np.array(fetch_plain(store.engine, query, place), np.int64).reshape(-1) for place in places]
-    rows = np.union1d(*of_examples)[:MOST_ROWS]
+    rows = np.union1d(*of_examples)[:MAX_EXAMPLE_ROWS]
     share_r2 = np.array([[_share(store, row, *place) for place in places] for row in rows.tolist()])
     return rows, share_r2.reshape(-1, 2)
 

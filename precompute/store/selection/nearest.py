@@ -48,7 +48,7 @@ class Nearest:
         refs = self._features.refs({k for pairs in shared.values() for k in pairs})
         z_of = dict(zip(*(values.tolist() for values in self._core.events.maxima(row, m)), strict=True))
 
-        def named(k: int) -> Item:
+        def with_activation(k: int) -> Item:
             return {**feature_ref(refs[k]), "activation": z_of[k], "share": z_of[k] / max(refs[k]["p999"], 1e-30)}
 
         return {
@@ -58,7 +58,7 @@ class Nearest:
                     **{name: items[other][name] for name in ("sample_id", "row", "text", "images", "flags")},
                     "cosine": cosine,
                     "caption_fit": _fit(self._core.events.maxima(other, s.TEXT), own_image),
-                    "shared": [named(k) for k in shared[other]],
+                    "shared": [with_activation(k) for k in shared[other]],
                 }
                 for other, cosine in cosine_of.items()
             ],

@@ -139,7 +139,7 @@ def parquet(path: Path, **columns: Any) -> Path:
 def test_parquet_with_structs(tmp_path: Path) -> None:
     """Bytes, a path, neither; more rows than are listed at a time."""
     tiny.picture(9).save(tmp_path / "nine.png")
-    n = tables_module.STEP + 5
+    n = tables_module.ROWS_AT_ONCE + 5
     cells: list[Any] = [{"bytes": png(i % 50), "path": None} for i in range(n)]
     cells[1:4] = [{"bytes": None, "path": "nine.png"}, {"bytes": None, "path": None}, None]
     path = parquet(tmp_path / "p.parquet", text=[f"text {i}" for i in range(n)], n=list(range(n)), picture=cells)

@@ -155,7 +155,7 @@ def test_features_by_the_stride(tiny_files: Tiny, many: dict[str, Any], tmp_path
 
 def test_a_million_features_start_and_say_what_they_need(options: Maker, tmp_path: Path) -> None:
     made = options(sae=str(tiny.make_sae(tmp_path / "wide", d_sae=WIDE)))
-    memory.forget_peak()
+    memory.reset_peak()
     before = memory.resident()
     budget = estimate(made)[0]
     assert memory.peak() - before < 2.5e9, "the SAE alone and the accumulators of all features would take 10 GB"
@@ -183,7 +183,7 @@ def test_a_million_features_times_a_million_samples(growth: float) -> None:
     length_n = np.full(n, 600, np.int64)
     plan = Plan([[i] for i in range(n)], [range(i, i + 1000) for i in range(0, n, 1000)], list(range(1016)), length_n)
     trials = [trial(m, growth) for m in (256, 512, 1024)]
-    memory.forget_peak()
+    memory.reset_peak()
     before = memory.resident()
     result = estimated(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
     assert memory.peak() - before < 1e9

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precompute.scoring import facility_location
-from precompute.scoring.facility_location import NEAR, greedy, representative
+from precompute.scoring.facility_location import NEAR_DUPLICATE, greedy, representative
 
 
 def value(similarity: Any, chosen: list[int]) -> float:
     """The objective, as it is written down."""
     covered = sum(max((similarity[i][j] for j in chosen), default=0.0) for i in range(len(similarity)))
-    near = [(j, k) for a, j in enumerate(chosen) for k in chosen[:a] if similarity[j][k] >= NEAR]
+    near = [(j, k) for a, j in enumerate(chosen) for k in chosen[:a] if similarity[j][k] >= NEAR_DUPLICATE]
     return float(covered - sum(similarity[j][k] for j, k in near))
 
 

@@ -24,7 +24,7 @@ from precompute.errors import SaevxError
 from precompute.pipeline import precompute
 from precompute.steps import label, labeller
 from precompute.steps.label_words import read_words
-from precompute.steps.labeller import GIVE_UP, MAX_LABEL, WORKERS, clean
+from precompute.steps.labeller import MAX_FAILURES_IN_A_ROW, MAX_LABEL, WORKERS, clean
 from precompute.steps.names.name_test import halves, make_name_test
 from precompute.store.making.unfinished import Collected, load_json, load_step
 from precompute.store.schema import IMAGE, VERDICTS
@@ -120,7 +120,7 @@ def test_it_is_shown_tokens_captions_and_pictures(
     assert len(server.requests) == live.sum() and server.keys == {"Bearer secret"}
     assert "secret" not in json.dumps([report, server.requests])
     data = part.data
-    places = labeller.tops(data, word_feature("dog"), IMAGE, labeller.N_PICTURES)
+    places = labeller.tops(data, word_feature("dog"), IMAGE, labeller.N_IMAGES)
     captions = [f"- {data.samples[row]['text']}" for row, _ in places]
     (dog,) = (
         body for body in server.requests
@@ -187,7 +187,7 @@ def test_a_failure_leaves_the_keyword_and_is_counted(part: Part, copy: Path) -> 
 def test_a_server_that_is_gone_is_not_asked_for_ever(part: Part, copy: Path) -> None:
     with serving(lambda body: (503, b"")) as server:
         labels, report = run(copy, part, server.url)
-        assert GIVE_UP <= len(server.requests) < GIVE_UP + WORKERS < report["n"]
+        assert MAX_FAILURES_IN_A_ROW <= len(server.requests) < MAX_FAILURES_IN_A_ROW + WORKERS < report["n"]
         gone = server.url
     assert labels == load_json(part.path, "label") and report["n_failed"] == report["n"]
     assert run(copy, part, gone)[1] == {**report, "labeller": ""}
@@ -207,7 +207,7 @@ def test_a_written_name_is_tested_like_a_keyword(part: Part, copy: Path) -> None
     trial = make_name_test(data, words.in_caption, load_step(part.path, "weigh")["p999"], scoring)
     got = trial.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     share = np.asarray(words.in_caption.sum(0)).ravel() / data.n_samples
-    assert share[words.id_of["ground"]] > label.MOST_COMMON
+    assert share[words.id_of["ground"]] > label.MAX_CAPTION_SHARE
     labels, same = load_json(part.path, "label"), []
     for word in CONCEPTS:
         k = word_feature(word)

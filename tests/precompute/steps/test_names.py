@@ -12,7 +12,7 @@ from precompute.steps import label
 from precompute.steps.label_words import read_words
 from precompute.steps.names.choice import Name, candidates, choose, distinguish, is_function_word
 from precompute.steps.names.description import caption_ends, place_words
-from precompute.steps.names.name_test import FEWEST, NameTest, halves
+from precompute.steps.names.name_test import MIN_SAMPLES, NameTest, halves
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import VERDICTS
 from tests.helpers.synthetic import word_feature
@@ -33,7 +33,7 @@ def test_accuracy_is_what_counting_gives(seed: int, words: list[list[int]]) -> N
         says = np.array([any(captions[i, w] for w in own) for i in range(20)])
         on, off = says[z[k] > 0.6], says[z[k] <= 0.4]
         got = trial.accuracy(np.array([k]), [own])[0]
-        if not own or min(len(on), len(off)) < FEWEST:
+        if not own or min(len(on), len(off)) < MIN_SAMPLES:
             assert np.isnan(got)
         else:
             assert got == pytest.approx((on.mean() + 1 - off.mean()) / 2)

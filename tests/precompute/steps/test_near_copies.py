@@ -47,7 +47,7 @@ def test_join_is_complete_linkage(order: list[tuple[int, int]], n_edges: int) ->
 
 
 def test_too_many_together_lose_their_weaker_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "MOST_TOGETHER", 3)
+    monkeypatch.setattr(families, "MAX_COMPONENT", 3)
     chain = np.array([[0, 1], [2, 3], [4, 5], [1, 2], [3, 4]])
     assert families.join(7, *chain.T).tolist() == [0, 0, 2, 2, 4, 4, 6]
     same = np.array(EDGES)  # all alike: it ends, and no pair is joined that is no edge
@@ -57,7 +57,7 @@ def test_too_many_together_lose_their_weaker_pairs(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("most", [1024, 3])
 def test_near_directions_are_all_found(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of features with more near-copies than nearest neighbours are stored."""
-    monkeypatch.setattr(families, "MOST_COPIES", max(most, 30))
+    monkeypatch.setattr(families, "MAX_COPIES", max(most, 30))
     rng = np.random.default_rng(0)
     middles = np.repeat(rng.normal(size=(5, 16)), [30, 6, 2, 1, 1], axis=0)
     vectors = middles + rng.normal(size=middles.shape) * 0.25
@@ -82,7 +82,7 @@ def test_near_samples_against_sets(seed: int) -> None:
     expected = {
         (i, j): len(sets[i] & sets[j]) / len(sets[i] | sets[j])
         for i, j in combinations(range(12), 2)
-        if min(len(sets[i]), len(sets[j])) >= families.FEWEST_SAMPLES
+        if min(len(sets[i]), len(sets[j])) >= families.MIN_SAMPLES
         and len(sets[i] & sets[j]) >= families.JACCARD * len(sets[i] | sets[j])
         and cosine[i, j] >= families.SAMPLES_COSINE
     }

@@ -87,11 +87,11 @@ def test_strata_hold_samples_of_about_one_length(text: list[int], n_sizes: int, 
     image_n = np.random.default_rng(seed).integers(0, n_sizes, len(text)) * 100
     stratum = pe.strata(text_n, image_n)
     count = np.bincount(stratum)
-    assert (count > 0).all() and len(count) <= pe.MOST_STRATA
+    assert (count > 0).all() and len(count) <= pe.MAX_STRATA
     for pair in set(zip(text, image_n.tolist(), strict=True)):  # equal samples are in one stratum
         assert len(set(stratum[(text_n == pair[0]) & (image_n == pair[1])])) == 1
     if n_sizes == 1:
-        assert (count >= min(pe.SMALLEST, max(len(text), 1))).all()
+        assert (count >= min(pe.MIN_STRATUM, max(len(text), 1))).all()
         order = np.argsort(text_n, kind="stable")
         assert (np.diff(stratum[order]) >= 0).all()
 

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings
 
 from precompute.cli import CLI_CONFIG, run
 from precompute.errors import PlaceError, SaevxError, Terminated
-from precompute.utils.failures import sentence, truer_sentence, without_secrets, write_log
+from precompute.utils.failures import sentence, sentence_of_cause, without_secrets, write_log
 from tests.helpers.machine import environment, refused, saevx, small_disk
 
 
@@ -106,11 +106,11 @@ def test_an_error_made_of_another_is_told_by_the_other(tmp_path: Path) -> None:
         made.__cause__ = cause
         return made
 
-    text = truer_sentence(chained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), {"dtype"})
+    text = sentence_of_cause(chained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), {"dtype"})
     assert text == "The GPU's memory is too small for this: choose a smaller --dtype (bfloat16)."
-    assert "No space" in str(truer_sentence(chained(chained(os_error(errno.ENOSPC, tmp_path / "x"), ValueError))))
-    assert truer_sentence(chained(ValueError("a bad header"))) is None
-    assert truer_sentence(chained(os_error(errno.ENOSPC), PlaceError)) is None, "that has the true cause already"
+    assert "No space" in str(sentence_of_cause(chained(chained(os_error(errno.ENOSPC, tmp_path / "x"), ValueError))))
+    assert sentence_of_cause(chained(ValueError("a bad header"))) is None
+    assert sentence_of_cause(chained(os_error(errno.ENOSPC), PlaceError)) is None, "that has the true cause already"
 
 
 @pytest.mark.parametrize(

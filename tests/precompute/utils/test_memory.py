@@ -66,7 +66,7 @@ mmap.__dict__.pop("MADV_DONTNEED")
 sys.platform = "win32"
 from precompute.utils import failures, files, memory
 memory.give_back()
-memory.forget_peak()
+memory.reset_peak()
 assert memory.resident() > 0 and memory.total() > memory.available() > 0
 array = files.new_array(files.Path(sys.argv[1]), np.uint8, (10,))
 array[:] = 1

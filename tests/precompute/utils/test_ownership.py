@@ -15,7 +15,7 @@ import pytest
 
 from precompute.errors import PlaceError, SaevxError
 from precompute.utils.files import TEMPORARY
-from precompute.utils.ownership import claim_folder, creating, exclusive, unfinished
+from precompute.utils.ownership import claim_folder, creating, exclusive, holds_unfinished
 from tests.helpers.machine import another_owner, environment
 
 
@@ -123,9 +123,9 @@ def test_a_place_that_cannot_be_written_is_named_with_its_cause(tmp_path: Path, 
 def test_an_unfinished_folder_is_taken_up_by_its_like_alone(tmp_path: Path) -> None:
     part = tmp_path / "deep" / "store.part"
     what = {"what": "store", "of": "data or options"}
-    assert not unfinished(part, "a", "plan.json", **what) and not part.exists()
+    assert not holds_unfinished(part, "a", "plan.json", **what) and not part.exists()
     assert not claim_folder(part, "a", "plan.json", **what)
-    assert claim_folder(part, "a", "plan.json", **what) and unfinished(part, "a", "plan.json", **what)
+    assert claim_folder(part, "a", "plan.json", **what) and holds_unfinished(part, "a", "plan.json", **what)
     with pytest.raises(SaevxError, match="holds an unfinished store with other data or options: repeat"):
         claim_folder(part, "b", "plan.json", **what)
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from precompute.utils.token_text import (
-    NEAR,
+    NEIGHBOURS,
     bytes_of_text,
     bytes_of_token,
     has_marks,
@@ -47,8 +47,8 @@ def test_any_cut_of_a_text_joins_to_it(text: str, data: st.DataObject) -> None:
         if not has_marks(text):
             assert joined.whole(i) == "".join(text[c] for c in sorted(held))
             assert whole_token(pieces, i) == joined.whole(i)
-            low = max(0, i - NEAR)
-            assert whole_token(pieces[low : i + NEAR + 1], i - low) == joined.whole(i)
+            low = max(0, i - NEIGHBOURS)
+            assert whole_token(pieces[low : i + NEIGHBOURS + 1], i - low) == joined.whole(i)
             assert joined.visible[i] or not part
         at += len(part)
 
