@@ -220,13 +220,21 @@ def without_texts(source: str) -> str:
 
 
 def test_arrays_are_described() -> None:
-    """Public functions and fields of arrays have a docstring: the place for shape, dtype and unit."""
+    """Public functions and fields of arrays have a docstring: the place for shape, dtype and unit. What a protocol of
+    the module describes is described for its classes."""
     none([violation for path in CODE for violation in undescribed(path)])
 
 
 def undescribed(path: Path) -> Iterator[str]:
     tree = parse(path)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    of_protocols = {
+        method.name
+        for owner in classes
+        if "Protocol" in map(ast.unparse, owner.bases)
+        for method in owner.body
+        if isinstance(method, ast.FunctionDef) and ast.get_docstring(method)
+    }
     for owner in [tree, *classes]:
         prefix = f"{owner.name}." if isinstance(owner, ast.ClassDef) else ""
         for node in owner.body:
@@ -234,7 +242,8 @@ def undescribed(path: Path) -> Iterator[str]:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 annotations = [node.returns, *(argument.annotation for argument in arguments)]
                 stub = any("overload" in ast.unparse(decorator) for decorator in node.decorator_list)
-                if any(map(of_arrays, annotations)) and not stub and not ast.get_docstring(node):
+                described_there = owner is not tree and node.name in of_protocols
+                if any(map(of_arrays, annotations)) and not (stub or described_there or ast.get_docstring(node)):
                     yield f"{at(path, node.lineno)}: {prefix}{node.name} takes or returns arrays and has no docstring"
     for owner in classes:
         for field, after in pairwise([*owner.body, None]):

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from precompute.store.reader import Store
 
 
-
 class TextEvents(NamedTuple):
     """Every event on a text token, in the order of pairs and tokens; e events."""
 
@@ -49,7 +48,7 @@ class Thumbnails(NamedTuple):
 
 
 class Pairs(Protocol):
-    """n pairs. Every column is read when it is first asked for, as scores need less than flags."""
+    """n pairs, stored or new. A column is read when it is first asked for, as scores need less than flags."""
 
     @property
     def n_features(self) -> int: ...
@@ -98,35 +97,29 @@ class StoredPairs:
 
     @cached_property
     def maxima(self) -> tuple[csr_matrix, csr_matrix]:
-        """Largest z per feature of text and of image, CSR [n, F] each."""
         return self.data.maxima_of(self.rows)
 
     @cached_property
     def n_events_n(self) -> Array:
-        """int64 [n]: active (token, feature) pairs."""
         events = self.data.events
         first, last = (events.token_event[events.sample_token[rows]] for rows in (self.rows, self.rows + 1))
         return np.asarray(last - first)
 
     @cached_property
     def n_tokens_nm(self) -> Array:
-        """int64 [n, 2]: text and image tokens."""
         return self._of_modalities("n")
 
     @cached_property
     def error_nm(self) -> Array:
-        """float64 [n, 2]: Σ‖h − ĥ‖² by modality."""
         return self._of_modalities("sse")
 
     @cached_property
     def nll_n(self) -> Array:
-        """float64 [n]: the caption's cross-entropy per token, nats; NaN where it was not measured."""
         nll: Array = self.data.sample["caption_nll"][self.rows]
         return nll
 
     @cached_property
     def nll_alone_n(self) -> Array:
-        """float64 [n]: the same without the image; NaN where there is none."""
         nll: Array = self.data.sample["caption_nll_alone"][self.rows]
         return nll
 
@@ -144,7 +137,6 @@ class StoredPairs:
 
     @cached_property
     def size_n2(self) -> Array:
-        """int64 [n, 2]: width and height of the first image in pixels; 0 without one."""
         return np.stack([self.data.sample[edge][self.rows] for edge in ("width", "height")], axis=1)
 
     @cached_property
@@ -201,7 +193,6 @@ class NewPairs:
 
     @cached_property
     def maxima(self) -> tuple[csr_matrix, csr_matrix]:
-        """Largest z per feature of text and of image, CSR [n, F] each."""
         n_active_nm = np.stack([sample.max_m for sample in self.samples])
         start, feature, value = offsets(n_active_nm.reshape(-1)), self._joined("max_feature"), self._joined("max_value")
 
@@ -214,32 +205,26 @@ class NewPairs:
 
     @cached_property
     def n_events_n(self) -> Array:
-        """int64 [n]: active (token, feature) pairs."""
         return np.array([len(sample.feature_e) for sample in self.samples])
 
     @cached_property
     def n_tokens_nm(self) -> Array:
-        """int64 [n, 2]: text and image tokens."""
         return np.array([[(sample.modality_t == m).sum() for m in (TEXT, IMAGE)] for sample in self.samples])
 
     @cached_property
     def error_nm(self) -> Array:
-        """float64 [n, 2]: Σ‖h − ĥ‖² by modality."""
         return np.array([sample.error_m for sample in self.samples])
 
     @cached_property
     def nll_n(self) -> Array:
-        """float64 [n]: the caption's cross-entropy per token, nats; NaN where it was not measured."""
         return np.array([sample.nll_3[0] for sample in self.samples])
 
     @cached_property
     def nll_alone_n(self) -> Array:
-        """float64 [n]: the same without the image; NaN where there is none."""
         return np.array([sample.nll_3[1] for sample in self.samples])
 
     @cached_property
     def size_n2(self) -> Array:
-        """int64 [n, 2]: width and height of the first image in pixels; 0 without one."""
         firsts = [(sample.record["images"] or [{"width": 0, "height": 0}])[0] for sample in self.samples]
         return np.array([[first["width"], first["height"]] for first in firsts])
 

@@ -6,19 +6,10 @@ Activations in these tables are real SAE units (z); only `events/*.npy` and `exa
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    text,
-)
+from typing import Any
+
+from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy.types import TypeEngine
 
 SCHEMA_VERSION = 4
 
@@ -115,6 +106,14 @@ def flag_column(name: str) -> str:
     return "flag_" + name.replace("-", "_")
 
 
+def _required(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+def _optional(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    return [Column(name, kind) for name in names]
+
+
 metadata = MetaData()
 
 features = Table(
@@ -123,23 +122,11 @@ features = Table(
     Column("id", Integer, primary_key=True),
     Column("label", Text),
     Column("label_score", Float),
-    Column("verdict", Text, nullable=False),
-    Column("n_text", Integer, nullable=False),
-    Column("n_image", Integer, nullable=False),
-    Column("samples_text", Integer, nullable=False),
-    Column("samples_image", Integer, nullable=False),
-    Column("n_samples", Integer, nullable=False),
-    Column("density_text", Float, nullable=False),
-    Column("density_image", Float, nullable=False),
-    Column("max_density", Float, nullable=False),
-    Column("max_text", Float, nullable=False),
-    Column("max_image", Float, nullable=False),
-    Column("max_activation", Float, nullable=False),
-    Column("p999", Float, nullable=False),
-    *(Column(name, Float) for name in OMEGA_FIELDS),
-    Column("omega_all_pairs", Float),
-    Column("modality_share", Float),
-    Column("same_sample_rate", Float),
+    *_required(Text, "verdict"),
+    *_required(Integer, "n_text", "n_image", "samples_text", "samples_image", "n_samples"),
+    *_required(Float, "density_text", "density_image", "max_density"),
+    *_required(Float, "max_text", "max_image", "max_activation", "p999"),
+    *_optional(Float, *OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate"),
     *(Column(name, Integer if name == "n_both" else Float) for name in PAIR_FIELDS),
     Column("place", Text),  # "patch R,C", "row R" or "column C", from 0; null where it is tied to none
     Column("place_share", Float),
@@ -164,8 +151,7 @@ feature_details = Table(
     metadata,
     Column("id", Integer, ForeignKey("features.id"), primary_key=True),
     Column("hist", LargeBinary, nullable=False),
-    Column("logits", JSON),
-    Column("place_map", JSON),
+    *_optional(JSON, "logits", "place_map"),
 )
 
 # Features that say nearly the same; a family's id is that of its strongest member.
@@ -183,21 +169,12 @@ samples = Table(
     metadata,
     Column("row", Integer, primary_key=True),
     Column("sample_id", Text, nullable=False, unique=True),
-    Column("text", Text, nullable=False),
-    Column("n_text", Integer, nullable=False),
-    Column("n_image", Integer, nullable=False),
-    Column("n_special", Integer, nullable=False),
-    Column("n_sink", Integer, nullable=False),
-    Column("width", Integer),
-    Column("height", Integer),
-    Column("n_images", Integer, nullable=False),
-    Column("images", JSON, nullable=False),
-    Column("views", JSON, nullable=False),
-    Column("extra", JSON, nullable=False),
-    Column("fvu_text", Float),
-    Column("fvu_image", Float),
-    *(Column(score_column(name), Float) for name in SCORES),
-    *(Column(flag_column(name), Float) for name in FLAGS),
+    *_required(Text, "text"),
+    *_required(Integer, "n_text", "n_image", "n_special", "n_sink"),
+    *_optional(Integer, "width", "height"),
+    *_required(Integer, "n_images"),
+    *_required(JSON, "images", "views", "extra"),
+    *_optional(Float, "fvu_text", "fvu_image", *map(score_column, SCORES), *map(flag_column, FLAGS)),
     Column("near_row", Integer),
     Column("near_cosine", Float),
 )
@@ -209,15 +186,11 @@ flags = Table(
     "flags",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("title", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("source", Text, nullable=False),
+    *_required(Text, "title", "description", "source"),
     Column("unit", Text),
-    Column("threshold", Float, nullable=False),
-    Column("count", Integer, nullable=False),
-    Column("auroc", Float),
-    Column("auroc_low", Float),
-    Column("auroc_high", Float),
+    *_required(Float, "threshold"),
+    *_required(Integer, "count"),
+    *_optional(Float, "auroc", "auroc_low", "auroc_high"),
     Column("hist", JSON, nullable=False),
 )
 
@@ -239,8 +212,7 @@ examples = Table(
     Column("row", Integer, ForeignKey("samples.row"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("value", Integer, nullable=False),  # bits of the float16 in stored units: they order as the values do
-    Column("n_active", Integer, nullable=False),
-    Column("n_same", Integer, nullable=False),
+    *_required(Integer, "n_active", "n_same"),
     Index("examples_row", "row", sqlite_where=text("band = -1 AND rank = 0")),  # whose strongest sample is this one?
     sqlite_with_rowid=False,
 )
@@ -250,9 +222,7 @@ scores = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("description", Text, nullable=False),
-    Column("mean", Float),
-    Column("std", Float),
-    Column("median", Float),
+    *_optional(Float, "mean", "std", "median"),
     Column("quantiles", JSON, nullable=False),  # at 0, 1/1000, …, 1, each a sample's own score; [] where none has one
     Column("hist", JSON, nullable=False),
     Column("length_rho", Float),
