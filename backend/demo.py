@@ -3,7 +3,6 @@ again."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -11,11 +10,7 @@ from precompute.errors import SaevxError
 from precompute.store.controls import read_controls
 from precompute.store.opening import read_manifest
 from precompute.utils.ownership import exclusive
-
-
-def say(line: str) -> None:
-    """Print a line on standard error at once."""
-    print(line, file=sys.stderr, flush=True)
+from precompute.utils.progress import say
 
 
 def make(folder: Path, n_samples: int) -> Path:

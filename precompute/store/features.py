@@ -51,11 +51,8 @@ _TABLE = (
     "omega_centred", "omega_all_pairs",
 )  # fmt: skip
 
-
 MIN_SAMPLE_COUNT = 16
 """A feature's samples are taken as at least so many."""
-ON = 0.1
-"""Share of p99.9 from which a sample's largest activation counts as on."""
 
 
 class Features:
@@ -257,7 +254,7 @@ class Features:
         for m, (feature_k, z_k) in enumerate(maxima):
             z_f2[feature_k, m] = z_k
         share_f2 = ratio(z_f2, self.table["p999"][:, None])
-        on_f2 = share_f2 >= ON
+        on_f2 = share_f2 >= s.DELTA_SHARE
         active = np.flatnonzero(on_f2.any(axis=1))
         score_a2 = (np.minimum(share_f2, 1) * on_f2 * self.specificity)[active]
         of_a = np.unique(self.concept[active], return_inverse=True)[1]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from precompute.store.examples.words import MIN_SHARE, TIMES_BASE
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.text import is_blank
@@ -15,9 +16,6 @@ from precompute.utils.types import Array
 
 MOSTLY = 0.7
 """Share of the strongest tokens that are the first of their captions, or the last, for the feature to be called so."""
-NAMED, TIMES_BASE = 0.3, 2.0
-"""Share of the evidence from which a token or a word is named; a word of captions must also be so many times as
-frequent as in all captions."""
 
 
 class Counts(NamedTuple):
@@ -90,13 +88,13 @@ def describe(data: Collected, counts: Counts, names: list[str], barred_w: Array,
         sides = []
         if n := int(counts.n_fm[k, TEXT]):
             word = most_frequent(token_fw[k], n)
-            word_and_share = (names[word[0]], word[1]) if word and word[1] >= NAMED else commonest_token(data, k, n)
+            word_and_share = (names[word[0]], word[1]) if word and word[1] >= MIN_SHARE else commonest_token(data, k, n)
             ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
             on = f"on “{word_and_share[0]}” {_percent(word_and_share[1])}" if word_and_share else "various tokens"
             sides.append(", ".join([on, *(f"{name} of caption" for name in ends[:1])]))
         if n := int(counts.n_fm[k, IMAGE]):
             word = most_frequent(image_fw[k], n, barred_w)
-            stands_out = word and word[1] >= max(NAMED, TIMES_BASE * counts.share_w[word[0]])
+            stands_out = word and word[1] >= max(MIN_SHARE, TIMES_BASE * counts.share_w[word[0]])
             caption = f"with “{names[word[0]]}” {_percent(word[1])}" if word and stands_out else ""
             images = f"images {caption}" if caption else "various images"
             sides.append(", ".join(filter(None, (place, caption))) if place else images)
@@ -110,13 +108,13 @@ def _percent(share: float) -> str:
 
 def commonest_token(data: Collected, feature: int, n: int) -> tuple[str, float] | None:
     """The token most frequent among the feature's `n` strongest text tokens, and its share; None where it is blank or
-    has less than `NAMED` of them."""
+    has less than `MIN_SHARE` of them."""
     row, position = (data.examples[f"top_{name}"][feature, TEXT] for name in ("row", "position"))
     at = row >= 0
     token, count = np.unique(data.events.token_id[data.events.sample_token[row[at]] + position[at]], return_counts=True)
     best = int(count.argmax())
     text = data.vocabulary[int(token[best])].strip()
-    return None if count[best] < NAMED * n or is_blank(MARKS.sub("", text)) else (text, float(count[best] / n))
+    return None if count[best] < MIN_SHARE * n or is_blank(MARKS.sub("", text)) else (text, float(count[best] / n))
 
 
 def most_frequent(count_w: csr_matrix, n: int, barred_w: Array | None = None) -> tuple[int, float] | None:

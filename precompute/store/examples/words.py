@@ -22,7 +22,7 @@ AROUND = 8
 N_CAPTIONS = 1000
 """Captions, evenly spaced over the data, from which the base rate of a word is taken."""
 MIN_SHARE, TIMES_BASE = 0.3, 2.0
-"""Least share of the strongest images whose captions have the word, and how many times its base rate that must be."""
+"""Least share of the strongest tokens or images that have a word, and how many times its base rate that must be."""
 
 
 class TopWords:

@@ -173,22 +173,15 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
     columns = {
         "id": np.arange(data.n_features),
         "label_score": weigh["score"],
-        "n_text": accum["count"][:, 0],
-        "n_image": accum["count"][:, 1],
-        "samples_text": weigh["samples"][:, 0],
-        "samples_image": weigh["samples"][:, 1],
         "n_samples": weigh["n_samples"],
-        "density_text": weigh["density"][:, 0],
-        "density_image": weigh["density"][:, 1],
         "max_density": weigh["density"].max(1),
-        "max_text": largest[:, 0],
-        "max_image": largest[:, 1],
         "max_activation": largest.max(1),
-        **{
-            n: weigh[n]
-            for n in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate")
-        },
     }
+    two_sided = {"n": accum["count"], "samples": weigh["samples"], "density": weigh["density"], "max": largest}
+    for name, values_f2 in two_sided.items():
+        columns |= {f"{name}_{modality}": values_f2[:, m] for m, modality in enumerate(s.MODALITIES)}
+    for name in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate"):
+        columns[name] = weigh[name]
     for name in (*s.PAIR_FIELDS, "place_share", "family", "namesake", "mean_cosine", "evidence"):
         columns[name] = weigh.get(name, np.full(data.n_features, np.nan))  # not every store has texts alone
     descriptions = load_json(data.part, "description")
@@ -252,12 +245,7 @@ def sample_rows(data: Collected) -> Iterator[RowChunk]:
 
 
 def _image(image: Item) -> Item:
-    return {
-        "width": image["width"],
-        "height": image["height"],
-        "sha256": image["sha256"],
-        "path": image["thumb"],
-    }
+    return {**{name: image[name] for name in ("width", "height", "sha256")}, "path": image["thumb"]}
 
 
 def reason_rows(reasons: list[list[Any]]) -> Iterator[RowChunk]:

@@ -19,8 +19,6 @@ Item = dict[str, Any]
 
 SCANNED = 20_000_000
 """Stored maxima of a store that are searched for a feature; of a larger store, its stored examples."""
-ON = 0.1
-"""Share of p99.9 from which a feature counts as firing here; below it and not off, a sample is in no group."""
 MAX_EXAMPLE_ROWS = 4000
 """Examples that are looked at."""
 _TRIED_PER_SHOWN = 8
@@ -52,10 +50,11 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
     exact = store.events.scans_all
     complete = exact or len(store.events.max_feature) <= SCANNED
     rows, share_r2 = _all_shares(store, places) if complete else _example_shares(store, places)
+    on_r2, off_r2 = share_r2 >= s.DELTA_SHARE, share_r2 == 0  # a sample between the two is in no group
     groups = {
-        "both": (share_r2 >= ON).all(axis=1),
-        "only_a": (share_r2[:, 0] >= ON) & (share_r2[:, 1] == 0),
-        "only_b": (share_r2[:, 1] >= ON) & (share_r2[:, 0] == 0),
+        "both": on_r2.all(axis=1),
+        "only_a": on_r2[:, 0] & off_r2[:, 1],
+        "only_b": on_r2[:, 1] & off_r2[:, 0],
     }
     reply: Item = {"kind": kind, "a": a, "b": b, "complete": complete, "exact": exact}
     reply["pair"] = stored_pair(store.cooccurrence.pairs[kind], a, b)
