@@ -1,4 +1,4 @@
-"""What is computed in which order, settled once before the pass from the data's order and lengths.
+"""Batches and shards of a pass, planned before it from the order and lengths of the data.
 
 A batch holds samples of like length; a shard is a run of whole batches. As nothing depends on where shards are
 cut, 1 shard or 8, killed and resumed, give the same bytes.
@@ -73,7 +73,7 @@ def make_plan(
 ) -> Plan:
     """Batches of at most `batch_tokens` tokens with padding (one sample at least), in a seeded order.
 
-    The order is shuffled so that the prelude's samples and any part of a run stand for the whole.
+    The order is shuffled so that the calibration's samples and any part of a run stand for the whole.
     """
     order = np.lexsort((np.arange(len(length_n)), length_n)).tolist()
     batches: list[list[int]] = []

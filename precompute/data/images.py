@@ -138,4 +138,4 @@ def header_size(source: Source) -> tuple[int, int]:
             turned = opened.format != "PNG" and opened.getexif().get(ExifTags.Base.Orientation) in TURNED
             return (height, width) if turned else (width, height)
     except Exception:
-        return (0, 0)  # set aside with its reason when the pass opens it
+        return (0, 0)  # rejected, with its reason, when the pass opens it

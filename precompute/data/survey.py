@@ -63,8 +63,8 @@ def survey(source: str, columns: Columns) -> Survey:
         with_image |= {name for name in names if record.get(key_of(record, name))}
         missing -= {name for name in missing if key_of(record, name) in record}
         # With no name to look for, the first values tell.
-        settled = names[0] in with_image if names else columns.text_only or n >= MAX_VALUES
-        if settled and not missing:
+        image_known = names[0] in with_image if names else columns.text_only or n >= MAX_VALUES
+        if image_known and not missing:
             break
     image = next((name for name in names if name in with_image), None)
     if n:

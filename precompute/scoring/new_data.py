@@ -126,9 +126,9 @@ class Job:
                 n_good, n_bad, n_shards = n_good + good, n_bad + bad, n_shards + 1
                 progress.update(good + bad)
         shards = [shard_path(self.part, i) for i in range(n_shards)]
-        aside = [bad_path(self.part, i) for i in range(n_shards)]
+        files_of_rejected = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:
-            rejected = [RejectedRow(**item) for path in aside for item in read_lines(path)]
+            rejected = [RejectedRow(**item) for path in files_of_rejected for item in read_lines(path)]
             shutil.rmtree(self.part)
             if not rejected:
                 raise empty(self.options.data)
@@ -137,7 +137,7 @@ class Job:
         self.options.quarantine.unlink(missing_ok=True)
         if n_bad:
             with atomic_write(self.options.quarantine) as file:
-                for path in aside:
+                for path in files_of_rejected:
                     file.write(path.read_bytes())
         manifest = self.store.manifest
         about = {"store": manifest["name"], "content_id": manifest["content_id"], "version": code_version()}
@@ -185,7 +185,7 @@ class Job:
         return map(Chunk, count(), iter(lambda: list(islice(rows, o.shard_samples)), []))
 
     def shards(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
-        """Of every shard, in any order, how many pairs it holds and how many rows it set aside."""
+        """Of every shard, in any order, how many pairs it holds and how many rows it rejected."""
         o = self.options
         if o.ray is None or o.workers is None:
             yield from map(self.shard, chunks)

@@ -241,7 +241,7 @@ def cut(data: Data, mllm: Mllm, context: int) -> Data:
         try:
             room = limit - n_image_tokens(rows[i], mllm)
         except (BadRow, PairError):
-            continue  # planning sets it aside, with this reason
+            continue  # planning rejects it, with this reason
         offsets = mllm.tokenizer(rows[i].text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         if 0 < room < len(offsets):
             rows[i] = replace(rows[i], text=rows[i].text[: offsets[room][0]])

@@ -1,6 +1,6 @@
-"""What a failure means, in one sentence that says what to do; and the file that tells the rest.
+"""What a failure means, in one sentence that says what to do; and the log file with the details.
 
-Libraries raise what they like. Here it is looked at once, by its kind: the file system, the memory, or neither.
+Libraries raise errors of many classes. Here they are told apart by cause: the file system, memory, or neither.
 """
 
 from __future__ import annotations

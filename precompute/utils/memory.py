@@ -1,4 +1,4 @@
-"""How much memory this process has, and has had at most; and what it does not need, given back."""
+"""Memory of this process: bytes resident now and at most, and how freed memory returns to the system."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def reset_peak() -> None:
 
 
 def give_back() -> None:
-    """Return to the system what was freed. The C library keeps it in the gaps between what lives on, and as those
-    move, more of it from batch to batch."""
+    """Return freed memory to the system. The C library would keep it, in gaps between objects still in use, and the
+    process would grow from batch to batch."""
     if _TRIM is not None:
         _TRIM(0)
 
 
 def release(*things: Any) -> None:
-    """Let go of the pages of those that are memory-mapped files, which count as resident once they were touched. What
-    was written stays, and what is asked for again is read again."""
+    """Drop the pages of memory-mapped arrays, which count as resident once they were read or written. Written data
+    stays in the file; what is used again is read again."""
     for thing in things:
         while isinstance(thing, np.ndarray):
             thing = thing.base

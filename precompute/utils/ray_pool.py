@@ -1,9 +1,9 @@
 """Work on several processes or machines through Ray (`--ray local|ADDRESS --workers N`).
 
 Every worker is an actor that loads model and SAE once and writes whole files into an unfinished folder, which all of
-them must see. Ray starts a lost actor anew and gives it its item again; a file appears whole or not at all, so nothing
-is done half. What the items are is settled before, so the bytes are those of a run without Ray on the same device
-type, dtype and number of threads.
+them must see. Ray restarts a lost actor and gives it its item again; a file appears whole or not at all, so no item is
+left half done. The items are planned before, so the bytes are those of a run without Ray on the same device type,
+dtype and number of threads.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CONNECT_S = 10.0
 class Actor:
     """A process with what `make` returns in it, such as a model.
 
-    What it is made from comes with every call, as a reference in a list so that it is only fetched once: arguments
-    of the constructor might be lost to an actor that Ray starts anew.
+    What it is made from comes with every call, as a reference in a list, so that it is fetched only once: an actor that
+    Ray restarts might not get the arguments of its constructor again.
     """
 
     def __init__(self, make: Callable[[Any], Any], threads: int) -> None:
@@ -152,7 +152,7 @@ def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, g
 
 @contextmanager
 def ray_connection(address: str, n_cpus: int) -> Iterator[Any]:
-    """Ray, connected and let go again."""
+    """Connected to Ray; disconnected at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -173,7 +173,7 @@ def ray_connection(address: str, n_cpus: int) -> Iterator[Any]:
 
 @contextmanager
 def keep_signal_handler() -> Iterator[None]:
-    """Ray answers the signal to terminate in a way of its own; here it is answered as everywhere."""
+    """Keeps this program's answer to the signal to terminate, which Ray would replace."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -207,12 +207,12 @@ def check(address: str | None) -> None:
         return
     if find_spec("ray") is None:
         raise SaevxError("--ray needs Ray: pip install 'saevx[ray]'.")
-    reach(address)
+    check_reachable(address)
 
 
-def reach(address: str) -> None:
-    """A quick look whether anything listens there: Ray itself would try for minutes. Names that only Ray knows
-    (auto, ray://…) are left to it. Raises SaevxError."""
+def check_reachable(address: str) -> None:
+    """Raises SaevxError where nothing listens at the address: Ray itself would try for minutes. Names that only Ray
+    knows (auto, ray://…) are left to it."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
         try:
