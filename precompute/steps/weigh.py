@@ -17,6 +17,7 @@ from precompute.steps.omega import (
     ActiveTokens,
     active_tokens,
     common_means,
+    omega_all_pairs,
     omega_paired,
     rank_weights,
 )
@@ -120,9 +121,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         for name, values in of_features.items():
             result[name][enough] = values
     kind = str(options.get("omega", "paired"))
-    omega_all_pairs = np.full(data.n_features, np.nan)
+    all_pairs_f = np.full(data.n_features, np.nan)
     if kind == "all-pairs":
-        omega_all_pairs = omega_all_pairs(data, active_tokens(data, delta, per_sample=TOP_ALL_PAIRS))
+        all_pairs_f = omega_all_pairs(data, active_tokens(data, delta, per_sample=TOP_ALL_PAIRS))
 
     pairs = pair_evidence(data)
     place = places(accum, data.unit, pairs.samples_fm[:, IMAGE] >= K_PAIRED)
@@ -134,7 +135,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         **place.columns(),
         top_resid=profile_tokens(one_per_sample),
         mu=means.mu_md,
-        omega_all_pairs=omega_all_pairs,
+        omega_all_pairs=all_pairs_f,
         p999=p999,
         delta=delta,
         verdict=give_verdicts(count_fm, pairs, result["lift_low"]),

@@ -167,8 +167,11 @@ class Lens:
         """Of these features, as the store has them: {"centred": {"promoted": [[token, logit], …], "suppressed": …},
         "raw": the same, "informative": whether the centred ones say anything}."""
         n = len(range(*at.indices(self.n_features)))
-        lists = {(kind, side): self._listed(f"{name}{side}", at) if self.step else [[]] * n
-                 for kind, name in self.KINDS for side in self.SIDES}  # fmt: skip
+        lists: dict[tuple[str, str], list[list[Any]]] = {
+            (kind, side): self._listed(f"{name}{side}", at) if self.step else [[]] * n
+            for kind, name in self.KINDS
+            for side in self.SIDES
+        }
         informative = self.step["informative"][at].tolist() if self.step else [False] * n
         return [
             {kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": one}

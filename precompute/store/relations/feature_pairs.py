@@ -111,16 +111,16 @@ class FeaturePairs:
         """Pairs with every order computed.
 
         Args:
-            counted: int [p] of each of `COUNTS`, ascending by (a, b).
+            columns: int [p] of each of `COUNTS`, ascending by (a, b).
         """
         a, b, support, shuffled = columns
         table = np.zeros((len(COLUMNS), len(a)), np.uint32)
         table[:3] = b, support, shuffled
         pairs = cls(kind, np.searchsorted(a, np.arange(n_mf.shape[1] + 1)), table, n_mf, n)
         table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
-        measures_of = pairs.measures(np.arange(len(a)))
+        measures = pairs.measures(np.arange(len(a)))
         for name in ("npmi", "lift", "lift_low"):
-            table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measures_of, name)
+            table[COLUMNS.index(f"by_{name}")] = pairs.sorted(measures, name)
         return pairs
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class FeaturePairs:
         column: Array = self.table[COLUMNS.index(name)]
         return column
 
-    def columns(self, at: Array) -> PairCounts:
+    def counts(self, at: Array) -> PairCounts:
         """The pairs with these numbers, int [p]."""
         a = np.searchsorted(self.start, at, "right") - 1
         b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
@@ -139,7 +139,7 @@ class FeaturePairs:
         n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
         return PairCounts(a, b, support, n_a, n_b, shuffled)
 
-    def measures_of(self, at: Array) -> PairMeasures:
+    def measures(self, at: Array) -> PairMeasures:
         """As `counts`, with lift and NPMI."""
         return measures_of(self.counts(at), self.n)
 
@@ -176,7 +176,7 @@ class FeaturePairs:
         b: Array = self.column("b")[self.column("by_b")]
         return b
 
-    def chosen(self, order: Array, concept: Array, filters: PairFilters) -> tuple[Array, Array, Item]:
+    def listed(self, order: Array, concept: Array, filters: PairFilters) -> tuple[Array, Array, Item]:
         """The pairs that a list shows.
 
         Args:

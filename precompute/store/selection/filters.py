@@ -16,7 +16,7 @@ import numpy as np
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
-from precompute.store.features import ON, Features
+from precompute.store.features import Features
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
 from precompute.store.sql import Page, column_values, encode_cursor, fetch_plain, match_words, page_start
@@ -168,7 +168,7 @@ class Selection:
         """Rows of the samples with the feature on, int64 [n] for text and for image: one pass over the events or the
         maxima (`Events.sides_with`), which are sorted by sample and not by feature."""
         side, z = self._core.events.sides_with(feature)
-        side = side[z >= ON * self._features.table["p999"][feature]]
+        side = side[z >= s.DELTA_SHARE * self._features.table["p999"][feature]]
         return [side[side % 2 == m] // 2 for m in range(len(s.MODALITIES))]
 
 

@@ -73,9 +73,9 @@ def test_the_strongest_partners_are_kept(part: Part) -> None:
 def test_feature_blocks_change_nothing(part: Part, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = [csr_matrix(x.astype(np.int32)) for x in dense_sets(part)]
     order = np.roll(np.arange(part.data.n_samples), 1)
-    whole = cooccur.pairs(*sets, same=False, order=order)
+    whole = cooccur.partner_pairs(*sets, same=False, order=order)
     monkeypatch.setattr(cooccur, "_BLOCK_ENTRIES", entries)
-    for x, y in zip(whole, cooccur.pairs(*sets, same=False, order=order), strict=True):
+    for x, y in zip(whole, cooccur.partner_pairs(*sets, same=False, order=order), strict=True):
         assert np.array_equal(x, y)
 
 

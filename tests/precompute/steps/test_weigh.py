@@ -53,7 +53,7 @@ def test_the_means_do_not_hang_on_the_pieces(
 
 def test_all_pairs_agrees_with_reference(part: Part, reference: Reference) -> None:
     delta = load_step(part.path, "weigh")["delta"]
-    result = omega.all_pairs(part.data, omega.active_tokens(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
+    result = omega.omega_all_pairs(part.data, omega.active_tokens(part.data, delta, per_sample=omega.TOP_ALL_PAIRS))
     for k in range(N_FEATURES):
         both = [(i, m) for m in (TEXT, IMAGE) for i in reference.firing(k, delta[k], m, once=False)]
         both.sort(key=lambda x: (-reference.z[x[0]][k], reference.row[x[0]], reference.pos[x[0]]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from precompute.store import schema as s
-from precompute.store.features import ON
 from precompute.store.reader import Store
 from tests.helpers import synthetic
 
@@ -27,7 +26,7 @@ def test_a_family_has_its_strongest_share_of_each_side(store: Store) -> None:
                     max((z / p999[k] for k, z in side.items() if concept[k] == concept[one["id"]]), default=0.0)
                     for side in sides
                 ]
-                expected = [share if share >= ON else None for share in shares]
+                expected = [share if share >= s.DELTA_SHARE else None for share in shares]
                 for m, side in enumerate(s.MODALITIES):
                     assert one[f"share_{side}"] == pytest.approx(expected[m])
                 assert name == {(True, True): "both", (False, True): "image_only", (True, False): "text_only"}[

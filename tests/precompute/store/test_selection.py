@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.features import ON
 from precompute.store.reader import Store
 from precompute.store.selection.filters import SIDES
 from tests.helpers import synthetic
@@ -42,7 +41,7 @@ def passes(store: Store, one: dict[str, Any], given: dict[str, Any]) -> bool:
         for m, wanted in enumerate(SIDES[given.get("side") or "image"]):
             k, z = store.events.maxima(one["row"], m)
             is_on = dict(zip(k.tolist(), z.tolist(), strict=True)).get(given["feature"], 0.0) >= (
-                ON * store.features.table["p999"][given["feature"]]
+                s.DELTA_SHARE * store.features.table["p999"][given["feature"]]
             )
             if wanted is not None and is_on != wanted:
                 return False

@@ -7,7 +7,6 @@ import pytest
 
 from precompute.store import events as of_events
 from precompute.store import schema as s
-from precompute.store.features import ON
 from precompute.store.reader import Store
 from precompute.store.relations import pair_samples as of_pair
 from precompute.store.relations.feature_pairs import SIDES
@@ -53,7 +52,8 @@ def test_samples_with_a_feature_are_those_of_all_events(
     found = dict(zip(side.tolist(), z.tolist(), strict=True))
     assert list(found) == sorted(found)
     assert found == {row * 2 + m: value for m, of in enumerate(expected) for row, value in of.items()}
-    on = [{row for row, value in of.items() if value >= ON * store.features.table["p999"][feature]} for of in expected]
+    delta = s.DELTA_SHARE * store.features.table["p999"][feature]
+    on = [{row for row, value in of.items() if value >= delta} for of in expected]
     ids = store.selection.ordered_rows(feature=feature, side="image").tolist()
     assert set(ids) == on[s.IMAGE]
     both = store.selection.ordered_rows(feature=feature, side="both").tolist()
@@ -83,9 +83,9 @@ def test_shares_of_a_pair_are_those_of_all_events(
         for row in range(store.n_samples)
     }
     expected = {
-        "both": {name for name, (x, y) in share.items() if min(x, y) >= ON},
-        "only_a": {name for name, (x, y) in share.items() if x >= ON and y == 0},
-        "only_b": {name for name, (x, y) in share.items() if y >= ON and x == 0},
+        "both": {name for name, (x, y) in share.items() if min(x, y) >= s.DELTA_SHARE},
+        "only_a": {name for name, (x, y) in share.items() if x >= s.DELTA_SHARE and y == 0},
+        "only_b": {name for name, (x, y) in share.items() if y >= s.DELTA_SHARE and x == 0},
     }
     if not exact:
         monkeypatch.setattr(of_events, "SCANNED", 0)
