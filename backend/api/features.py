@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend.api.map import features_in_area
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
-from backend.live.effects import measured
+from backend.live.effects import request_effect
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, QueryModel, Words, parse_numbers
 from backend.replies import json_reply
@@ -219,5 +219,5 @@ async def get_effect(
     request: Request, response: Response, state: StateDep, store: StoreDep, feature: FeatureId
 ) -> Response:
     check_feature(store, feature)
-    effect = await measured(request, state.live, store, feature)
+    effect = await request_effect(request, state.live, store, feature)
     return await json_reply(lambda: effect, response)

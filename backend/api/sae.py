@@ -14,7 +14,7 @@ from backend.deps import StateDep, StoreDep
 from backend.schemas.common import Model
 from backend.schemas.sae import DensityGrid, PlaceMeans, SaeEvaluation, SaeReport, SaeTraining, Spread
 from precompute.sae.reconstruction import sae_warning
-from precompute.store.opening import located
+from precompute.store.opening import source_of
 
 router = APIRouter(tags=["sae"])
 
@@ -29,7 +29,7 @@ Report = TypeVar("Report", bound=Model)
 def get_sae(state: StateDep, open_store: StoreDep) -> SaeReport:
     store = open_store.store
     sae, tokens, quality = (store.manifest[name] for name in ("sae", "tokens", "quality"))
-    folder = Path(state.settings.sae or located(open_store.path, open_store.manifest, "sae"))
+    folder = Path(state.settings.sae or source_of(open_store.path, open_store.manifest, "sae"))
     notes: list[str] = []
     return SaeReport(
         name=sae["name"],

@@ -32,7 +32,7 @@ def cached_effect(store: OpenStore, feature: int) -> FeatureEffect | None:
     return CACHE.get((store.content_id, feature))
 
 
-async def measured(request: Request, live: Live, store: OpenStore, feature: int) -> FeatureEffect:
+async def request_effect(request: Request, live: Live, store: OpenStore, feature: int) -> FeatureEffect:
     """The effect, from the cache or by the model.
 
     Raises:

@@ -18,7 +18,7 @@ from fastapi import HTTPException, Request
 from backend.schemas.common import LiveStatus
 from backend.settings import Settings
 from precompute.errors import SaevxError
-from precompute.store.opening import located
+from precompute.store.opening import source_of
 
 if TYPE_CHECKING:
     from precompute.live.engine import Mllm, SaeV
@@ -267,7 +267,7 @@ def load_engine(settings: Settings, store: ModelStore, others: list[Engine]) -> 
     from precompute.live.engine import Mllm, check_model, load_sae
 
     manifest = store.manifest
-    model_source = settings.model or located(store.path, manifest, "model")
+    model_source = settings.model or source_of(store.path, manifest, "model")
     layer = int(manifest["model"]["layer"])
     sae = load_sae(store.path, manifest, settings.sae, settings.device, settings.sae_format)
     for other in others:

@@ -96,7 +96,8 @@ def image_column(names: list[str], held: list[str], source: str, columns: Column
 
 
 def table_records(dataset: Any, name: str, column: str | None, others: list[str]) -> Records:
-    """Every row's fields; images only located. Other columns of bytes are left in the table."""
+    """Every row's fields, with references to its images, whose bytes are read later. Other columns of bytes are left
+    out."""
     fields = dataset.select_columns(others).with_format("arrow") if others else None
     table = Table(dataset, column) if column else None
     for begin in range(0, len(dataset), ROWS_AT_ONCE):
@@ -105,7 +106,7 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
         images: list[Any] = [None] * len(rows)
         if table is not None:
             chunks = table.rows[begin:end].column(0).chunks
-            images = [cells for chunk in chunks for cells in located(chunk)]
+            images = [cells for chunk in chunks for cells in image_references(chunk)]
         for index, (row, cells) in enumerate(zip(rows, images, strict=True), begin):
             record = {key: plain(decode_text(value)) for key, value in row.items()}
             if column is not None and table is not None and cells:
@@ -115,14 +116,14 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
             yield f"{name}:{index}", record
 
 
-def located(array: Any) -> list[list[str | BadRow | None] | None]:
+def image_references(array: Any) -> list[list[str | BadRow | None] | None]:
     """Per row of an Arrow array, its images: None for bytes in the cell, else a path, or what is wrong; None for a
     row without any. Bytes are not touched."""
     import pyarrow.compute as pc
 
     if is_list(array.type):
         lengths = pc.list_value_length(array).to_pylist()
-        flat = iter(located(array.flatten()))
+        flat = iter(image_references(array.flatten()))
         missing: list[str | BadRow | None] = [BadRow("one of its images is missing")]
         return [None if not n else [one for _ in range(n) for one in (next(flat) or missing)] for n in lengths]
     there = array.is_valid().to_pylist()

@@ -144,7 +144,7 @@ def _end(shard: Path, offset: int, key: str | None) -> str | None:
 def _sample(
     file: IO[bytes], shard: Path, key: str, members: list[Member], seen: set[str], columns: Columns
 ) -> dict[str, Any] | BadRow:
-    """Its texts read, its images only located."""
+    """Its texts, and references to its images, whose bytes are read later."""
     names = {name.lower(): name for name in (columns.text, columns.id) if name}
     image_kind = columns.image.lower() if columns.image else None
     images: list[Slice | BadRow] = []

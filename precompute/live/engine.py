@@ -19,7 +19,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.shared import SaeFormat, StoreModel
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
-from precompute.store.opening import located
+from precompute.store.opening import source_of
 from precompute.utils.types import Array
 
 # The server gets everything of model and SAE from here.
@@ -115,7 +115,7 @@ def load_sae(
     layer = int(manifest["model"]["layer"])
     if source is None and format == "auto":
         format = manifest["sae"].get("format", format)
-    sae = SaeV.load(source or located(store, manifest, "sae"), device, layer=layer, format=format)
+    sae = SaeV.load(source or source_of(store, manifest, "sae"), device, layer=layer, format=format)
     if sae.sha256 != manifest["sae"]["sha256"]:
         raise SaevxError(
             f"The SAE found is not the one of store {manifest['name']}: name the right one with --sae."
@@ -137,7 +137,7 @@ def load_engine(options: StoreModel, manifest: Mapping[str, Any], *, full: bool)
     sae = load_sae(o.store, manifest, o.sae, o.device, o.sae_format)
     of_store = manifest["model"]
     mllm = Mllm.load(
-        o.model or located(o.store, manifest, "model"), layer=int(of_store["layer"]), full=full, device=o.device,
+        o.model or source_of(o.store, manifest, "model"), layer=int(of_store["layer"]), full=full, device=o.device,
         dtype=of_store["dtype"] if o.dtype == "auto" else o.dtype, device_map=o.device_map,
         quantize=of_store.get("quantize"), geometry=manifest["options"].get("geometry"),
     )  # fmt: skip

@@ -34,7 +34,7 @@ from precompute.patches.ranking import FULL, NONE, FeatureWeights, Variant
 from precompute.patches.result import Answered, Outcomes, closing, result, variants
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
-from precompute.store.opening import located
+from precompute.store.opening import source_of
 from precompute.store.reader import Store
 from precompute.utils.files import write_json
 from precompute.utils.ownership import creating
@@ -117,7 +117,7 @@ def run_of(o: PatchesOptions, store: Store) -> str:
     return fingerprint(
         data=[o.data, stamps(listing(o.data))],
         store=store.manifest["content_id"],
-        model=[o.model, stamps(weights(o.model or located(o.store, store.manifest, "model")))],
+        model=[o.model, stamps(weights(o.model or source_of(o.store, store.manifest, "model")))],
         options=o.model_dump(mode="json", include=RUN_OPTIONS),
         code=code_version(),
     )

@@ -62,11 +62,11 @@ class Encoded(NamedTuple):
     """Why a pair is rejected; None where it is not."""
     hidden_td: Tensor
     """h of all tokens in the model's dtype, on its device."""
-    events: Events
+    events: SparseFeatures
     """The events once more, where the SAE is, by the tokens that are counted."""
 
 
-class Events(NamedTuple):
+class SparseFeatures(NamedTuple):
     """Features of tokens: CSR rows, where the SAE is."""
 
     count_t: Tensor
@@ -80,7 +80,7 @@ class Events(NamedTuple):
 
 
 @torch.inference_mode()
-def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
+def sparse_features(sae: SaeV, hidden_td: Tensor, scale: Scale) -> SparseFeatures:
     """z > 0 of tokens [t, d], encoded in chunks so that dense z [t, F] never stands in memory.
 
     Args:
@@ -100,7 +100,7 @@ def active(sae: SaeV, hidden_td: Tensor, scale: Scale) -> Events:
         values.append(acts_tf.flatten()[at_e])
     z_e = torch.cat(values)
     value_e = torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().clamp_(min=2.0**-24)
-    return Events(torch.cat(counts), torch.cat(features), z_e, value_e)
+    return SparseFeatures(torch.cat(counts), torch.cat(features), z_e, value_e)
 
 
 @torch.inference_mode()
@@ -134,7 +134,7 @@ def encode_batch(
 
     counted = np.flatnonzero(modality_t <= IMAGE)
     counted_td = hidden_td[torch.from_numpy(counted).to(hidden_td.device)].float()
-    events = active(sae, counted_td, scale)
+    events = sparse_features(sae, counted_td, scale)
     count_t = np.zeros(len(modality_t), dtype=np.int64)
     count_t[counted] = events.count_t.cpu().numpy()
     offset_t = offsets(count_t)
@@ -148,11 +148,13 @@ def encode_batch(
         error_t[counted] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
     return Encoded(
         start_b, token_id_t, modality_t, offset_t, feature_e, value_e, norm_t, error_t,
-        batch.views, reasons(start_b, offset_t, norm_t, value_e, error_t), hidden_td, events,
+        batch.views, rejection_reasons(start_b, offset_t, norm_t, value_e, error_t), hidden_td, events,
     )  # fmt: skip
 
 
-def reasons(start_b: Array, offset_t: Array, norm_t: Array, value_e: Array, error_t: Array) -> list[str | None]:
+def rejection_reasons(
+    start_b: Array, offset_t: Array, norm_t: Array, value_e: Array, error_t: Array
+) -> list[str | None]:
     """Per pair, why it cannot be stored; None where it can."""
     reason_b: list[str | None] = [None] * (len(start_b) - 1)
     for what, at_t in (

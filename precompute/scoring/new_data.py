@@ -52,7 +52,7 @@ from precompute.scoring.flags import Reference, flag_scores
 from precompute.scoring.pairs import NewPairs, Thumbnails
 from precompute.scoring.score_file import as_line, check_suffix, closing, read_lines, write
 from precompute.scoring.scores import pair_scores
-from precompute.store.opening import located
+from precompute.store.opening import source_of
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, SCORES, TEXT, flag_column, score_column
 from precompute.utils.files import atomic_write, check_file
@@ -151,7 +151,7 @@ class Job:
         run_fingerprint = fingerprint(
             data=[o.data, stamps(listing(o.data))],
             store=manifest["content_id"],
-            model=[o.model, stamps(weights(o.model or located(o.store, manifest, "model")))],
+            model=[o.model, stamps(weights(o.model or source_of(o.store, manifest, "model")))],
             options=o.model_dump(mode="json", include=RUN_OPTIONS),
             code=code_version(),
         )

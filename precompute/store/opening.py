@@ -206,9 +206,9 @@ def created(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
     return str(time)
 
 
-def located(store: Path, manifest: Mapping[str, Any], kind: str) -> str:
-    """Where a store's model or SAE lies: the path in run.json if it still exists, else the folder next to the store (so
-    that a demo can be moved), else the manifest's name, which may be that of a hub.
+def source_of(store: Path, manifest: Mapping[str, Any], kind: str) -> str:
+    """From where to load a store's model or SAE: the path in run.json if it still exists, else the
+    folder next to the store (so that a demo can be moved), else the manifest's name, which may be that of a hub.
 
     Args:
         kind: `model` or `sae`.
