@@ -33,7 +33,7 @@ _MAX_LENGTH = 20_000  # more than a server accepts in an address
 
 def sample_key(sample_id: str) -> str:
     """How addresses name a sample: its id if a path can carry it, otherwise the encoded id."""
-    return sample_id if _is_plain(sample_id) else _MARK + _encoded(sample_id)
+    return sample_id if _is_plain(sample_id) else _MARK + _encode_id(sample_id)
 
 
 def sample_of(key: str) -> str:
@@ -52,7 +52,7 @@ def sample_path(sample_id: str) -> str:
     return f"/samples/{quote(sample_key(sample_id))}"
 
 
-def _encoded(sample_id: str) -> str:
+def _encode_id(sample_id: str) -> str:
     return base64.urlsafe_b64encode(sample_id.encode("utf-8", "surrogatepass")).decode().rstrip("=")
 
 

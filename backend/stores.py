@@ -50,7 +50,7 @@ class Watch:
         self.watched = [str(path / MANIFEST), str(path / DATABASE), *sorted(folders)]
         self.last_stamps: list[Stamp | None] = []
 
-    def unchanged(self) -> bool:
+    def is_current(self) -> bool:
         now = [Stamp.from_file(path) for path in self.watched]
         if now != self.last_stamps:
             if None in now or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
@@ -127,7 +127,7 @@ class OpenStore:
 
     def is_current(self) -> bool:
         """Whether it is still there, and not another store or part of one in its place."""
-        return self.watch.unchanged()
+        return self.watch.is_current()
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -216,7 +216,7 @@ def open_stores(paths: list[Path]) -> list[StoreSlot]:
         raise SaevxError("No store was named: give at least one finished store, as in `saevx serve demo/store`.")
     used: set[str] = set()
 
-    def unused(name: str) -> str:
+    def free_name(name: str) -> str:
         numbered = (f"{name or 'store'}{f'-{number}' if number > 1 else ''}" for number in count(1))
         free = next(one for one in numbered if one not in used)
         used.add(free)
@@ -230,7 +230,7 @@ def open_stores(paths: list[Path]) -> list[StoreSlot]:
         raise SaevxError(" ".join(str(slot.reason) for slot in slots))
     # Damaged stores come last, so that they never take the name of a good one.
     for slot in [*(slot for slot in slots if slot.opened), *damaged]:
-        slot.rename(unused(slot.opened.name if slot.opened else slot.name))
+        slot.rename(free_name(slot.opened.name if slot.opened else slot.name))
     return slots
 
 

@@ -183,23 +183,23 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if ended := next((one for one in causes(error) if isinstance(one, KeyboardInterrupt)), None):
-            return interrupted(ended)  # a library has made something else of it
+            return interrupt_status(ended)  # a library has made something else of it
         if isinstance(error, OSError):
             drop_output()
-        say_error(sentence(error, options=options_of(app, arguments)) or unexpected(error, arguments))
+        say_error(sentence(error, options=options_of(app, arguments)) or unexpected_sentence(error, arguments))
         return 1
     except KeyboardInterrupt as error:
-        return interrupted(error)
+        return interrupt_status(error)
 
 
-def interrupted(error: KeyboardInterrupt) -> int:
+def interrupt_status(error: KeyboardInterrupt) -> int:
     """Exit status as a shell has it: 128 and the signal's number."""
     terminated = isinstance(error, Terminated)
     say_error("terminated" if terminated else "interrupted")
     return 143 if terminated else 130
 
 
-def unexpected(error: Exception, arguments: Sequence[str]) -> str:
+def unexpected_sentence(error: Exception, arguments: Sequence[str]) -> str:
     """The sentence for what nobody has foreseen."""
     log = write_log(error, arguments)
     where = f"The details are in {log}." if log else "No file could be written with the details."

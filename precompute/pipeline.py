@@ -100,9 +100,9 @@ class Pipeline:
                 budget.check_again(o, estimate, Collected(self.part, manifest))
             manifest = self.finish_steps(manifest)
             trim.publish(self.part)
-            with self.timed("seal"):
+            with self.record_time("seal"):
                 manifest = seal(self.part, {name: value for name, value in manifest.items() if name != WRITTEN})
-        with self.timed("verify"):
+        with self.record_time("verify"):
             verify_or_raise(self.part)
         self.write_run({"seconds_total": time.monotonic() - begin})
         (self.part / PLAN).unlink(missing_ok=True)
@@ -126,10 +126,10 @@ class Pipeline:
         if WRITTEN not in manifest:
             for step in LATER:
                 manifest = self.later(step, manifest)
-            with self.timed("write"):
+            with self.record_time("write"):
                 write_database(self.part, manifest)
                 write_pairs(self.part, manifest)
-            with self.timed("trim"):
+            with self.record_time("trim"):
                 manifest = self.trim(manifest)
             manifest = {**manifest, WRITTEN: later}
             # After this the files of the steps are removed, so a run that is killed then must only finish the removal.
@@ -174,7 +174,7 @@ class Pipeline:
         )
         job = session.collector()
         _ = session.model_sha256  # read now: the model's files may be gone when the pass ends
-        with self.timed("collect"):
+        with self.record_time("collect"):
             if o.ray is not None:
                 self.run_facts["ray"] = workers.collect(job, o)
             calibration = job.run()  # after workers no shard is missing, and only the calibration is read
@@ -188,14 +188,14 @@ class Pipeline:
         if clock.alone_tokens:
             share = clock.alone_tokens / max(clock.tokens + clock.alone_tokens, 1)
             say(f"texts without their images: {clock.alone:.0f} s, {100 * share:.1f} % of the tokens that were run")
-        manifest = {**self.described(), **calibration, **merged}
+        manifest = {**self.provenance(), **calibration, **merged}
         self.save(manifest)
         merge.remove_temporary(self.part)
         return manifest
 
     def later(self, step: Step, manifest: dict[str, Any]) -> dict[str, Any]:
         """One of the steps after `collect`. Returns the manifest."""
-        with self.timed(step):
+        with self.record_time(step):
             from precompute.steps.registry import STEPS  # scipy and FAISS take a second to import
 
             manifest = {**manifest, **STEPS[step](self.part, manifest, self.session.step_options(manifest))}
@@ -234,7 +234,7 @@ class Pipeline:
 
     # ---- what is written about the run
 
-    def described(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """The manifest's provenance: whatever can change a value, and no path, time or host."""
         o, mllm, sae = self.options, self.session.mllm, self.session.sae
         return {
@@ -306,7 +306,7 @@ class Pipeline:
         write_text(path, json.dumps(facts, indent=1) + "\n")
 
     @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
+    def record_time(self, step: str) -> Iterator[None]:
         """Seconds of a step. Memory that it has freed is returned to the system before the next step."""
         begin = time.monotonic()
         try:

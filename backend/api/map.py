@@ -43,7 +43,7 @@ def features_in_area(store: OpenStore, area: str) -> list[int]:
     "/map", summary="Positions of all features, as one binary file", response_class=Response, responses=BINARY
 )
 def get_map(request: Request, store: StoreDep, v: Version = None) -> Response:
-    headers = checked(request, store, v, "map")
+    headers = cache_headers(request, store, v, "map")
     return Response(store.store.read(mapfile.NAME), media_type=MEDIA, headers=headers)
 
 
@@ -64,11 +64,11 @@ def get_map_colours(
     if by == "sample" and sample is None:
         raise HTTPException(422, "sample: give the id of the sample whose features are to be coloured.")
     row = check_sample(store, sample) if sample is not None and by == "sample" else None
-    headers = checked(request, store, v, f"map-{by}-{row}")
+    headers = cache_headers(request, store, v, f"map-{by}-{row}")
     return Response(map_colours.colours(store.store, by, row).tobytes(), media_type=MEDIA, headers=headers)
 
 
-def checked(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
+def cache_headers(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
     """The headers of a reply that never changes. HTTP 404 where the store has no map, 304 where the client has it."""
     if not has_map(store):
         raise HTTPException(404, mapfile.ABSENT)

@@ -38,7 +38,7 @@ def get_search(
     return WordSearch.model_validate(answer)
 
 
-class Wanted(NamedTuple):
+class SearchInput(NamedTuple):
     """What a search is for: words, an image, or both."""
 
     words: str = ""
@@ -49,7 +49,7 @@ class Wanted(NamedTuple):
     """A stored sample, whose image is searched for."""
 
 
-async def read_wanted(request: Request, state: State, store: OpenStore, wanted: Wanted) -> Query:
+async def query_of(request: Request, state: State, store: OpenStore, wanted: SearchInput) -> Query:
     """The query, through the live model; a sample without words is read from what the pass has stored.
 
     Raises:
@@ -61,21 +61,21 @@ async def read_wanted(request: Request, state: State, store: OpenStore, wanted: 
         row = await run_in_threadpool(check_sample, store, sample_id)
         missing = [] if store.store.events.has(row) else [row]
         computed = await events_if_ready(state.live, store, missing, request)
-        return await run_in_threadpool(live_answers.read_stored, store, row, computed.get(row))
+        return await run_in_threadpool(live_answers.stored_query, store, row, computed.get(row))
     key = (words, image_hash, sample_id)
     held = image_hash is not None or sample_id is not None
     if held and (query := store.recomputed.queries.get(key)) is not None:
         return query
     with state.live.reserve(store.name) as reservation:
-        images = await wanted_images(state, store, wanted)
-        work = partial(live_answers.read, store=store, text=words, images=images)
+        images = await input_images(state, store, wanted)
+        work = partial(live_answers.live_query, store=store, text=words, images=images)
         query = await reservation.call(work, request)
     if held:
         store.recomputed.queries.put(key, query)
     return query
 
 
-async def wanted_images(state: State, store: OpenStore, wanted: Wanted) -> list[Image.Image]:
+async def input_images(state: State, store: OpenStore, wanted: SearchInput) -> list[Image.Image]:
     """The images that the model is to read. HTTP 404 if there is no such sample or upload, 413 or 422 for an image
     that cannot be read, 422 for a sample without an image, 409 if its data is missing."""
     _, upload, image_hash, sample_id = wanted
@@ -133,7 +133,7 @@ async def post_search(
     if not n_images and not words:
         raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`) or words (`text`).")
     at = parse_patch(patch) if patch is not None else None
-    query = await read_wanted(request, state, store, Wanted(words, form.image, form.image_hash, form.sample_id))
+    query = await query_of(request, state, store, SearchInput(words, form.image, form.image_hash, form.sample_id))
     return await json_reply(lambda: as_live_search(request, store, live_answers.search(store, query, limit, at)))
 
 

@@ -76,7 +76,7 @@ def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> 
     return grids_k
 
 
-def read(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Query:
+def live_query(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Query:
     """The query as the live model reads it."""
     from precompute.live.engine import read_query
 
@@ -92,7 +92,7 @@ def read(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Ima
     return Query(largest, modalities, events, views_of(encoded), None, fvu, tuple(tokens))
 
 
-def read_stored(store: OpenStore, row: int, computed: SampleEvents | None) -> Query:
+def stored_query(store: OpenStore, row: int, computed: SampleEvents | None) -> Query:
     """The same for the image of a stored sample, or for its text if it has no image: without the model, from what the
     pass has stored.
 

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api import samples as samples_api
 from backend.api import search as search_api
-from backend.api.search import Wanted
+from backend.api.search import SearchInput
 from backend.deps import StateDep, StoreDep
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
@@ -193,8 +193,8 @@ async def live_search(
 ) -> dict[str, Any]:
     """Results of a search by an image, words or both through the model, each feature with its heat on the image."""
     patch = parse_patch(query.patch) if query.patch and image else None
-    wanted = Wanted(query.q.strip(), None, image and image.hash, image and image.sample_id)
-    read = await search_api.read_wanted(request, state, open_store, wanted)
+    wanted = SearchInput(query.q.strip(), None, image and image.hash, image and image.sample_id)
+    read = await search_api.query_of(request, state, open_store, wanted)
 
     def make() -> dict[str, Any]:
         reply = live_answers.search(open_store, read, N_FEATURES, patch)

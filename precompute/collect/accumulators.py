@@ -152,7 +152,7 @@ class Accumulator:
             self._cut_band()
 
     def _cut_top(self) -> None:
-        top = self.top.joined()
+        top = self.top.all_entries()
         order = ranked(top)
         rank = torch_rank_in_run(top.group[order])
         self.top.replace_chosen(top.take(order[nonzero_indices(rank < TOP)]))
@@ -161,7 +161,7 @@ class Accumulator:
 
     def _cut_band(self) -> None:
         octave_g = octave(self.max)
-        band = pick_bands(self.band.joined(), octave_g, self.seed)
+        band = pick_bands(self.band.all_entries(), octave_g, self.seed)
         self.band.replace_chosen(band)
         cell = band_cells(band.group, band.value, octave_g[band.group])
         last = nonzero_indices(torch_rank_in_run(cell) == BAND - 1)
@@ -197,7 +197,7 @@ class Candidates:
             self.parts.append(part)
             self.n += len(part.row)
 
-    def joined(self) -> Entries:
+    def all_entries(self) -> Entries:
         return join([self.chosen, *self.parts])
 
     def replace_chosen(self, chosen: Entries) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from precompute.options.precompute import PrecomputeOptions
 
 
-class Shared(NamedTuple):
+class WorkerInput(NamedTuple):
     """What every worker starts with."""
 
     options: PrecomputeOptions
@@ -40,7 +40,7 @@ class Done(NamedTuple):
 class Worker:
     """The pass over the planned batches, shard by shard."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: WorkerInput) -> None:
         self.job = Session(shared.options, planned=(shared.data, shared.plan)).collector()
 
     def shard(self, number: int) -> Done:
@@ -69,7 +69,8 @@ def collect(job: Collector, options: PrecomputeOptions) -> dict[str, Any]:
     if not todo:
         return {}
     device = job.mllm.device.type
-    shared = Shared(options.model_copy(update={"ray": None, "workers": None, "device": device}), job.data, job.plan)
+    worker_options = options.model_copy(update={"ray": None, "workers": None, "device": device})
+    shared = WorkerInput(worker_options, job.data, job.plan)
     n_samples = [sum(len(job.plan.batches[b]) for b in shard) for shard in job.plan.shards]
     before = sum(n_samples) - sum(n_samples[i] for i in todo)
     n_workers = min(options.workers, len(todo))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data.records import BadRow, Records
-from precompute.data.signatures import other_than_named
+from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
 
 MAX_TEXT = 1 << 24
@@ -50,7 +50,7 @@ class JsonFile:
     def items(self) -> list[Any] | None:
         """Of a file that is one list, or one object over several lines; it is parse_record once and held."""
         try:
-            if (what := other_than_named(self.path)) is not None and not self._has_row():
+            if (what := foreign_format(self.path)) is not None and not self._has_row():
                 raise SaevxError(f"{self.path} is {what}.")
             return self._whole()
         except OSError as error:

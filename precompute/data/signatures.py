@@ -18,7 +18,7 @@ STARTS = (
 )
 
 
-def other_than_named(path: Path) -> str | None:
+def foreign_format(path: Path) -> str | None:
     """What the file is where it is surely neither a plain tar, nor Parquet, nor text in UTF-8; else None.
 
     Raises:

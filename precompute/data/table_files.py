@@ -16,7 +16,7 @@ from typing import Any
 
 from precompute.data.arrow_tables import listing
 from precompute.data.records import Columns, Listing, NoRows, empty
-from precompute.data.signatures import other_than_named
+from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
 from precompute.utils.failures import causes
 
@@ -51,7 +51,7 @@ def has_rows(file: Path) -> bool:
         SaevxError: it is something else than its name says.
         OSError, ValueError: it cannot be read.
     """
-    if (what := other_than_named(file)) is not None:
+    if (what := foreign_format(file)) is not None:
         raise SaevxError(f"{file} is {what}.")
     if file.suffix.lower() == ".parquet":
         from pyarrow import parquet

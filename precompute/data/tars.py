@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 from precompute.data.json_files import MAX_TEXT, TEXT_SUFFIXES, parse_record
 from precompute.data.records import BadRow, Columns, Listing, Records, Slice
-from precompute.data.signatures import other_than_named
+from precompute.data.signatures import foreign_format
 
 IMAGES = "__images__"
 """Field of a sample's images."""
@@ -93,7 +93,7 @@ def index_tar(shard: Path) -> Index:
     key: str | None = None
     n_hidden = 0
     try:
-        if (what := other_than_named(shard)) is not None:
+        if (what := foreign_format(shard)) is not None:
             return Index([], f"shard {shard.name} is {what}")
         if shard.stat().st_size == 0:
             return Index([], None)

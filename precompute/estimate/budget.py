@@ -9,7 +9,7 @@ import torch
 
 from precompute.collect.session import Session
 from precompute.errors import SaevxError
-from precompute.estimate.growth import Estimate, Width, estimated, widen
+from precompute.estimate.growth import Estimate, Width, estimate_run, widen
 from precompute.estimate.trial import SECONDS, measure_trial_run, measure_trials
 from precompute.options.precompute import PrecomputeOptions
 from precompute.sae.subset import every_kth_feature, sae_subset
@@ -95,7 +95,7 @@ def estimate(options: PrecomputeOptions, seconds: float = SECONDS) -> tuple[Budg
             widen(one, measure_trial_run(narrow, int(one.n_samples)), share, stride) for one in trials
         ]
     width = Width(n_features, sae.n_features, session.mllm.d_model)
-    result = estimated(trials, plan, width, ds=o.ds, start=start)
+    result = estimate_run(trials, plan, width, ds=o.ds, start=start)
     return Budget(result, data.n_rows, str(session.mllm.device), stride, resident), session.with_sae(None)
 
 

@@ -113,7 +113,7 @@ class Width(NamedTuple):
         return n_features * self.d_model * 4.0 * 2
 
 
-def estimated(
+def estimate_run(
     trials: Sequence[Trial], plan: Plan, width: Width, *, ds: int, start: float
 ) -> Estimate:
     """The whole run.

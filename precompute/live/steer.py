@@ -24,7 +24,7 @@ from precompute.live.intervention import Intervention, Scope, Steer, prompt_scop
 from precompute.live.steer_rows import DEFAULT, STEERED, AllRows, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Event, TokenSampler
 from precompute.model.batch import IMAGE, TEXT, Batch
-from precompute.model.hooks import attached
+from precompute.model.hooks import remove_at_end
 from precompute.model.loading import needs_all_layers
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -204,7 +204,7 @@ def rows_in(mllm: Mllm, rows: AllRows, hook: Hook) -> Iterator[None]:
     if isinstance(rows, SharedRows):
         above = mllm.decoder.layers[mllm.layer + 1 :]
         handles += [layer.register_forward_pre_hook(rows.fit_layer_inputs, with_kwargs=True) for layer in above]
-    with attached(*handles):
+    with remove_at_end(*handles):
         yield
 
 

@@ -14,7 +14,7 @@ from precompute.errors import SaevxError
 
 
 @contextmanager
-def attached(*handles: RemovableHandle) -> Iterator[None]:
+def remove_at_end(*handles: RemovableHandle) -> Iterator[None]:
     """Removes hooks at the end, whatever happens."""
     try:
         yield
@@ -31,7 +31,7 @@ def capture(module: nn.Module) -> Iterator[list[Tensor]]:
     def hook(_module: Any, _args: Any, output: Any) -> None:
         outputs.append(output[0] if isinstance(output, tuple) else output)
 
-    with attached(module.register_forward_hook(hook)):
+    with remove_at_end(module.register_forward_hook(hook)):
         yield outputs
 
 
@@ -51,7 +51,7 @@ def replace(module: nn.Module, layer: int, change: Callable[[Tensor], Tensor]) -
         changed = change((output[0] if isinstance(output, tuple) else output).clone())
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    with attached(module.register_forward_hook(hook)):
+    with remove_at_end(module.register_forward_hook(hook)):
         yield
     if not called:
         raise SaevxError(
@@ -85,7 +85,7 @@ def without_tokens(layers: Iterable[nn.Module], dropped_bs: Tensor) -> Iterator[
         closed = nn.functional.pad(dropped_bs, (0, n - dropped_bs.shape[1]))[:, None, None, :] & ~own
         return mask.masked_fill(closed, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
-    with attached(*(layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers)):
+    with remove_at_end(*(layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers)):
         yield
 
 
@@ -109,5 +109,5 @@ def bfloat16_products(modules: Iterable[nn.Module]) -> Iterator[None]:
     linear = [part for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
     handles = [module.register_forward_pre_hook(begin) for module in linear]
     handles += [module.register_forward_hook(end, always_call=True) for module in linear]
-    with attached(*handles):
+    with remove_at_end(*handles):
         yield

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from precompute.model.batch import IMAGE, Batch
 from precompute.model.calibration import token_norms
-from precompute.model.hooks import attached
+from precompute.model.hooks import remove_at_end
 from precompute.model.mllm import Mllm
 from precompute.utils.types import Array
 
@@ -61,5 +61,5 @@ def capture_vision_norms(mllm: Mllm) -> Iterator[VisionNorms]:
     projector = next((m for name, m in mllm.model.named_modules() if name.split(".")[-1] == PROJECTOR), None)
     if projector is not None:
         handles.append(projector.register_forward_pre_hook(enter_projector, with_kwargs=True))
-    with attached(*handles):
+    with remove_at_end(*handles):
         yield norms

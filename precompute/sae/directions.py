@@ -18,7 +18,7 @@ OWN_SHARE = 1e-4
 """A direction that lies nearer to the mean has nothing of its own; what is left would be rounding."""
 
 
-class Centred(NamedTuple):
+class CentredDirections(NamedTuple):
     """Directions of F features after the mean unit direction of those that are alive is taken off."""
 
     mean_d: Array
@@ -33,7 +33,7 @@ class Centred(NamedTuple):
     """float32 [F]: cosine of d_k with the mean; NaN where either is zero."""
 
 
-def centre(directions_fd: Array, alive_f: Array) -> Centred:
+def centre(directions_fd: Array, alive_f: Array) -> CentredDirections:
     """Takes the mean off.
 
     Args:
@@ -50,7 +50,7 @@ def centre(directions_fd: Array, alive_f: Array) -> Centred:
     own_fd = unit_fd - mean_d
     distance_f = np.linalg.norm(own_fd, axis=1).astype(np.float32)
     own_fd[~has_direction_f | (distance_f < OWN_SHARE)] = 0
-    return Centred(mean_d, unit(own_fd), length_f, distance_f, np.clip(cosine_f, -1, 1).astype(np.float32))
+    return CentredDirections(mean_d, unit(own_fd), length_f, distance_f, np.clip(cosine_f, -1, 1).astype(np.float32))
 
 
 def mean_pairwise_cosine(directions_nd: Array) -> float:

@@ -32,7 +32,7 @@ FILES = (CONFIG, WEIGHTS, SPARSIFY, SCALER, WHITENING, STORE_STATE)
 AVERAGE, WHITEN = "expected_average_only_in", "covariance_whitening"
 
 
-class Loaded(NamedTuple):
+class LoadedSae(NamedTuple):
     """An SAE as it was read."""
 
     sae: Any
@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     """One of `SaeFormat`, never auto."""
 
 
-def load(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
+def load(name: str, device: str, kind: SaeFormat = "auto") -> LoadedSae:
     """An SAE of a folder, a file, SAELens' list or the hub.
 
     Raises:
@@ -57,7 +57,7 @@ def load(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
     if colon and "/" not in release:
         if kind not in ("auto", SAE_LENS):
             raise SaevxError(f"There is no folder {name}, and what SAELens lists is read with --sae-format sae-lens.")
-        return Loaded(from_release(release, sae_id, device), None, SAE_LENS)
+        return LoadedSae(from_release(release, sae_id, device), None, SAE_LENS)
     return from_hub(f"{release}/{sae_id}" if colon else name, device, kind)
 
 
@@ -82,7 +82,7 @@ def from_release(release: str, sae_id: str, device: str) -> Any:
     return sae
 
 
-def from_hub(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
+def from_hub(name: str, device: str, kind: SaeFormat = "auto") -> LoadedSae:
     """`OWNER/REPO[/SUB/FOLDER]`: by SAELens' list where it knows the place, else as a folder; or one `.safetensors`
     file of a repository."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -95,7 +95,7 @@ def from_hub(name: str, device: str, kind: SaeFormat = "auto") -> Loaded:
         for release, listed in get_pretrained_saes_directory().items():
             for sae_id, place in listed.saes_map.items():
                 if (listed.repo_id, place) == (f"{owner}/{repo}", sub.rstrip("/")):
-                    return Loaded(from_release(release, sae_id, device), None, SAE_LENS)
+                    return LoadedSae(from_release(release, sae_id, device), None, SAE_LENS)
     repository = f"{owner}/{repo}"
     if sub.endswith(".safetensors"):
         folder, _, file = sub.rpartition("/")
@@ -134,7 +134,7 @@ def format_of(path: Path) -> SaeFormat:
     return PLAIN_WEIGHTS if len(list(path.glob("*.safetensors"))) == 1 else SAE_LENS
 
 
-def from_path(path: Path, device: str, kind: SaeFormat = "auto") -> Loaded:
+def from_path(path: Path, device: str, kind: SaeFormat = "auto") -> LoadedSae:
     """A folder or a file of any format.
 
     Raises:
@@ -148,11 +148,11 @@ def from_path(path: Path, device: str, kind: SaeFormat = "auto") -> Loaded:
     if path.is_file() and (kind != PLAIN_WEIGHTS or path.suffix != ".safetensors"):
         raise SaevxError(f"{path} is a file: name the SAE's folder, or a .safetensors file with --sae-format plain.")
     if kind == DICTIONARY_LEARNING:
-        return Loaded(build_sae(*formats.dictionary_learning(path), device), None, kind)
+        return LoadedSae(build_sae(*formats.dictionary_learning(path), device), None, kind)
     if kind == PLAIN_WEIGHTS:
         content = formats.plain_weights(path, assume_relu=requested == PLAIN_WEIGHTS)
-        return Loaded(build_sae(*content, device), None, kind)
-    return Loaded(*from_folder(path, device), SAE_LENS)
+        return LoadedSae(build_sae(*content, device), None, kind)
+    return LoadedSae(*from_folder(path, device), SAE_LENS)
 
 
 def build_sae(config: dict[str, Any], state: dict[str, torch.Tensor], device: str) -> Any:

@@ -42,7 +42,8 @@ def logit_lens(
     scaled_vd = np.ascontiguousarray(scaled_vd, dtype=np.float32)
     scaled_vd -= scaled_vd.mean(0)
     unit_fd = unit(directions_fd.astype(np.float32))
-    mean_v, deviation_v = (torch.from_numpy(one) for one in spread(scaled_vd, unit_fd[alive_f & unit_fd.any(1)]))
+    statistics = logit_statistics(scaled_vd, unit_fd[alive_f & unit_fd.any(1)])
+    mean_v, deviation_v = map(torch.from_numpy, statistics)
     directions, unembed = torch.from_numpy(unit_fd), torch.from_numpy(scaled_vd)
     parts: dict[str, list[Array]] = {}
     step = max(1, BLOCK_BYTES // (4 * len(scaled_vd)))
@@ -60,7 +61,7 @@ def logit_lens(
     return {**lens, "informative": extreme_f > chance_limit(len(scaled_vd))}
 
 
-def spread(scaled_vd: Array, unit_nd: Array) -> tuple[Array, Array]:
+def logit_statistics(scaled_vd: Array, unit_nd: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of each token's raw logit over n features, float32 [V]; the deviation is infinite
     where the logits of a token do not differ, so that it is never among the promoted ones.
 

@@ -108,7 +108,7 @@ def filter_file(
     scores, allowed = array("d"), bytearray()
     for item in rows_of(path, (column, "flags", *(s.flag_column(name) for name, _ in limits))):
         scores.append(np.nan if item[column] is None else item[column])
-        allowed.append(not any(_raised(item, name, limit) for name, limit in limits))
+        allowed.append(not any(_has_flag(item, name, limit) for name, limit in limits))
     score = np.asarray(scores)
     if np.isnan(score).all():
         raise SaevxError(f"{path} has no {by!r} score: run `saevx score` with it, or choose another.")
@@ -123,7 +123,7 @@ def filter_file(
             yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"
 
 
-def _raised(item: dict[str, Any], name: str, limit: float | None) -> bool:
+def _has_flag(item: dict[str, Any], name: str, limit: float | None) -> bool:
     """Is the flag raised: by the store's own threshold where `limit` is None, else above `limit`?"""
     if limit is None:
         return name in item["flags"]

@@ -15,7 +15,7 @@ from precompute.scoring.near_duplicates import NEAR_LIMIT
 from precompute.scoring.pairs import Pairs
 from precompute.scoring.pixels import ISSUES, pixel_flags, tiny
 from precompute.scoring.scores import Weights
-from precompute.scoring.token_support import unsupported
+from precompute.scoring.token_support import unsupported_score
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, TEXT
 from precompute.utils.stats import robust_limit
@@ -78,7 +78,7 @@ def flag_scores(pairs: Pairs, scores: Mapping[str, Array], reference: Reference)
     text, image = pairs.maxima
     n = len(pairs.texts)
     has_both = (np.diff(text.indptr) > 0) & (pairs.n_tokens_nm[:, IMAGE] > 0)
-    lacking = unsupported(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
+    lacking = unsupported_score(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
     fvu_nm = fvu(pairs.error_nm, pairs.n_tokens_nm, reference.variance_m)
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing fires at all in some data
         few = 1 - scores["l0"] / np.float64(reference.median_l0)

@@ -25,7 +25,7 @@ HASH_BITS = 64
 _LEAST_CONTRAST = 0.05  # below it there is nothing whose edge could be sharp
 
 
-class Opened:
+class ImageDataset:
     """Images as a data set that cleanvision takes. Paths it would take for URLs, so that a folder's `~` or `::` would
     lead it elsewhere."""
 
@@ -48,7 +48,7 @@ def cleanvision_scores(files: list[Path]) -> dict[str, Array]:
     from cleanvision import Imagelab  # pandas and matplotlib: only where images are looked at
 
     def scores_of(part: list[Path]) -> dict[str, dict[Path, float]]:
-        lab = Imagelab(hf_dataset=Opened(part), image_key=Opened.KEY, verbose=False)
+        lab = Imagelab(hf_dataset=ImageDataset(part), image_key=ImageDataset.KEY, verbose=False)
         lab.find_issues({issue: {} for issue in ISSUES}, n_jobs=1, verbose=False)
         columns = {issue: lab.issues[f"{issue}_score"].to_dict() for issue in ISSUES}
         return {issue: {path: column[i] for i, path in enumerate(part)} for issue, column in columns.items()}

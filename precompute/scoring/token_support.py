@@ -75,7 +75,7 @@ def over_p999(matrix: csr_matrix, p999_f: Array) -> csr_matrix:
     return csr_matrix((ratio, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def unsupported(events: TextEvents, image: csr_matrix, p999_f: Array, support_f: Array) -> Array:
+def unsupported_score(events: TextEvents, image: csr_matrix, p999_f: Array, support_f: Array) -> Array:
     """Score of the flag, float64 [n]: the largest unsupported share of a pair's tokens; NaN without text.
 
     Args: as of `unsupported_tokens`.

@@ -29,7 +29,7 @@ from precompute.scoring.pairs import StoredPairs
 from precompute.scoring.pixels import pixel_hashes
 from precompute.scoring.reasons import near_duplicate_reason, reasons, worst_rows
 from precompute.scoring.scores import Weights
-from precompute.scoring.token_support import unsupported
+from precompute.scoring.token_support import unsupported_score
 from precompute.steps.folding import SimilarityKeys, fold
 from precompute.steps.index import all_sample_vectors
 from precompute.steps.score import ShuffledPairs, shuffle_pairs
@@ -84,7 +84,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     if shuffled is not None:
         image_maxima = data.maxima_of(shuffled.image_rows)[1]
         events = StoredPairs(data, shuffled.caption_rows).text_events
-        wrong = unsupported(events, image_maxima, reference.p999_f, weights.support_f)
+        wrong = unsupported_score(events, image_maxima, reference.p999_f, weights.support_f)
         calibration["unsupported"] = auroc(wrong, flags["unsupported"][shuffled.rows], seed)
 
     all_pairs = StoredPairs(data, np.arange(data.n_samples))

@@ -68,7 +68,7 @@ def fold(data: Collected, samples: SimilarityKeys) -> dict[str, Array]:
                 head[block], n_same[block] = unfolded_entries(alike, rows[block] >= 0)
         columns["n_same"] = n_same.reshape(shape)
         for field, values in columns.items():
-            heads_only = moved_up(values.reshape(rows.shape), head, MISSING.get(field, 0), most)
+            heads_only = without_gaps(values.reshape(rows.shape), head, MISSING.get(field, 0), most)
             tables[f"{name}_{field}"] = heads_only.reshape(*shape[:-1], most)
     return tables
 
@@ -94,7 +94,7 @@ def unfolded_entries(alike_lcc: Array, valid_lc: Array) -> tuple[Array, Array]:
     return head, n_same
 
 
-def moved_up(value_lc: Array, head_lc: Array, missing: int, most: int) -> Array:
+def without_gaps(value_lc: Array, head_lc: Array, missing: int, most: int) -> Array:
     """The entries that are not folded, without gaps, at most so many; `missing` where there are fewer."""
     place = np.cumsum(head_lc, axis=1) - 1
     which, at = np.nonzero(head_lc & (place < most))

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import torch
 
-from precompute.sae.directions import Centred, centre
+from precompute.sae.directions import CentredDirections, centre
 from precompute.sae.logit_lens import BLOCK_BYTES, chance_limit, largest, logit_lens
 from precompute.steps import feature_map
 from precompute.store.directions.vectors import MEAN, SCALE, SCALES
@@ -98,7 +98,7 @@ def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
     return other, cosine
 
 
-def write_directions(folder: Path, directions: Centred) -> None:
+def write_directions(folder: Path, directions: CentredDirections) -> None:
     """What gives a raw direction back from `decoder.faiss`: the mean, and two lengths of each feature."""
     scale = np.zeros(len(directions.length_f), SCALE)
     scale["length"], scale["distance"] = directions.length_f, directions.distance_f

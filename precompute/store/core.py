@@ -17,7 +17,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import Events
 from precompute.store.opening import Stamp
-from precompute.store.sql import changed, fetch, fetch_plain, in_chunks, marks
+from precompute.store.sql import changed_error, fetch, fetch_plain, in_chunks, marks
 from precompute.utils.token_text import NEIGHBOURS, join, whole_token
 from precompute.utils.types import Array
 
@@ -50,7 +50,7 @@ class Core:
         """
         path = self.path / name
         if name in self.stamps and Stamp.from_file(path) != self.stamps[name]:
-            raise changed(path)
+            raise changed_error(path)
         return path
 
     def read(self, name: str) -> bytes:
@@ -59,7 +59,7 @@ class Core:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise changed(path) from error
+            raise changed_error(path) from error
 
     def rows(self, query: Any, parameters: Any = None) -> Sequence[Row[Any]]:
         """All rows of a query. Raises as `sql.fetch`."""

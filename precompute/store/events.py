@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.errors import SaevxError
-from precompute.store.opening import damaged
+from precompute.store.opening import damaged_error
 from precompute.store.schema import IMAGE, MODALITIES, SINK
 from precompute.utils.types import Array
 
@@ -27,7 +27,7 @@ SCANNED = 50_000_000
 """Events of a store that are searched for a feature; of a store with more, its maxima."""
 
 
-def mapped(path: Path) -> Array:
+def map_array(path: Path) -> Array:
     """The array of a file, mapped: as a plain array, of which a slice costs a tenth of one of numpy's memmap.
 
     Raises:
@@ -36,7 +36,7 @@ def mapped(path: Path) -> Array:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # what NumPy makes of a damaged header can fail in any way
-        raise damaged(path.parent.parent, f"{path.parent.name}/{path.name} is missing or cut off") from error
+        raise damaged_error(path.parent.parent, f"{path.parent.name}/{path.name} is missing or cut off") from error
 
 
 class EventsNotStored(SaevxError):  # noqa: N818 - a choice of whoever made the store
@@ -82,7 +82,7 @@ class FileArray:
 
     def __get__(self, owner: Any, kind: type | None = None) -> Array:
         """Raises StoreUnreadable where the file is missing, cut off or no array."""
-        array: Array = mapped(owner.folder / f"{self.file}.npy")
+        array: Array = map_array(owner.folder / f"{self.file}.npy")
         owner.__dict__[self.name] = array  # which Python takes from now on
         return array
 
@@ -114,7 +114,7 @@ class Events:
     def kept_rows(self) -> Array | None:
         """int64 [K], rising: the rows whose events the store holds; None where it holds all."""
         path = self.folder / "kept.npy"
-        return mapped(path) if path.is_file() else None
+        return map_array(path) if path.is_file() else None
 
     def map_all(self) -> None:
         """Map every array now. Raises StoreUnreadable where one is missing or cut off."""

@@ -13,8 +13,8 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
-from precompute.store.events import mapped
-from precompute.store.histogram import bands, trimmed, unpack
+from precompute.store.events import map_array
+from precompute.store.histogram import bands, nonempty_bins, unpack
 from precompute.store.lists.filters import FeatureFilters, conditions, one_line_each, verdicts_of
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import Rows, whole_list
@@ -143,7 +143,7 @@ class Features:
         return {
             **item,
             "n_members": item["n_members"] or 1,
-            "histogram": {name: trimmed(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
+            "histogram": {name: nonempty_bins(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
             "bands": {name: bands(hist[m], maxima[m], unit) for m, name in enumerate(s.MODALITIES)},
             "logits": {**logits["centred"], **logits},
             "neighbours": {
@@ -206,7 +206,7 @@ class Features:
     @cached_property
     def neighbours(self) -> Array:
         """`NEIGHBOUR` [F, 2, 10]: nearest features by decoder direction and by profile, as `schema.SPACES`."""
-        return mapped(self._core.path / "index" / "neighbours.npy")
+        return map_array(self._core.path / "index" / "neighbours.npy")
 
     @cached_property
     def specificity(self) -> Array:

@@ -62,7 +62,7 @@ def unpack(blob: bytes) -> Array:
     return np.ascontiguousarray(planes.T).view("<i8").reshape(2, N_BINS)
 
 
-def trimmed(counts: Array, unit: float) -> dict[str, list[Any]]:
+def nonempty_bins(counts: Array, unit: float) -> dict[str, list[Any]]:
     """{edges, counts} without the empty bins at both ends, edges in z.
 
     Args:

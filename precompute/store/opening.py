@@ -44,7 +44,7 @@ class StoreUnreadable(SaevxError):  # noqa: N818 - named for what it is about
     """A file of a store cannot be read: it is damaged, or was moved, deleted or replaced since the store was opened."""
 
 
-def damaged(store: Path, what: str) -> StoreUnreadable:
+def damaged_error(store: Path, what: str) -> StoreUnreadable:
     """`what` is a clause such as "store.sqlite is missing"."""
     return StoreUnreadable(
         f"The store {store} is damaged ({what}): copy it again from where it is whole, or run `saevx precompute` again."
@@ -78,7 +78,7 @@ def read_manifest(store: Path) -> Item:
         there = (store / MANIFEST).is_file() and (store / DATABASE).is_file()
         content = (store / MANIFEST).read_text("utf-8") if there else ""
     except UnicodeDecodeError as error:
-        raise damaged(store, f"{MANIFEST} is not text") from error
+        raise damaged_error(store, f"{MANIFEST} is not text") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SaevxError(f"The store {store} cannot be read ({reason}): check its path and your rights.") from error
@@ -89,21 +89,21 @@ def read_manifest(store: Path) -> Item:
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise damaged(store, f"{MANIFEST} is {'cut off or not JSON' if content.strip() else 'empty'}") from error
+        raise damaged_error(store, f"{MANIFEST} is {'cut off or not JSON' if content.strip() else 'empty'}") from error
     if not isinstance(manifest, dict):
-        raise damaged(store, f"{MANIFEST} is no JSON object")
+        raise damaged_error(store, f"{MANIFEST} is no JSON object")
     if part and "content_id" not in manifest:
         raise SaevxError(f"{store} is not a store: {advice}.")
     _check_version(store, manifest.get("schema"))
     wrong = _misshapen(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MAX_SCALE_LOG2 else "scale_log2")
     if wrong is not None:
-        raise damaged(store, f"{MANIFEST} has no usable {wrong!r}")
+        raise damaged_error(store, f"{MANIFEST} has no usable {wrong!r}")
     return manifest
 
 
 def _check_version(store: Path, version: object) -> None:
     if not isinstance(version, int) or isinstance(version, bool):
-        raise damaged(store, f"{MANIFEST} does not say its schema")
+        raise damaged_error(store, f"{MANIFEST} does not say its schema")
     if version == s.SCHEMA_VERSION:
         return
     newer = version > s.SCHEMA_VERSION
@@ -138,7 +138,7 @@ def check_files(store: Path, manifest: Item) -> dict[str, Stamp]:
     names: Sequence[str] = list(manifest["files"])
     sizes: Sequence[int | None] = manifest.get("sizes") or [None] * len(names)
     if not isinstance(sizes, list) or len(sizes) != len(names):
-        raise damaged(store, f"{MANIFEST} does not tell the size of each of its files")
+        raise damaged_error(store, f"{MANIFEST} does not tell the size of each of its files")
     images = [i for i, name in enumerate(names) if name.startswith(IMAGES)]
     others = [i for i, name in enumerate(names) if not name.startswith(IMAGES)]
     step = -(-len(images) // CHECKED_IMAGES) or 1
@@ -153,10 +153,10 @@ def check_files(store: Path, manifest: Item) -> dict[str, Stamp]:
         elif not names[i].startswith(IMAGES):
             stamps[names[i]] = stamp
     if DATABASE not in manifest["files"]:
-        raise damaged(store, f"{MANIFEST} does not list {DATABASE}")
+        raise damaged_error(store, f"{MANIFEST} does not list {DATABASE}")
     if wrong:
         more = f", and {len(wrong) - 1} more files are missing or have another size" if len(wrong) > 1 else ""
-        raise damaged(store, wrong[0] + more)
+        raise damaged_error(store, wrong[0] + more)
     return stamps
 
 
@@ -196,7 +196,7 @@ def run_path(store: Path, name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def created(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
+def creation_time(manifest: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
     """When the store was made, in ISO 8601; None where neither says so readably."""
     time = manifest.get("created") or run.get("created")
     try:

@@ -28,8 +28,8 @@ from precompute.store.opening import (
     Stamp,
     StoreUnreadable,
     check_files,
-    created,
-    damaged,
+    creation_time,
+    damaged_error,
     read_manifest,
     read_run,
     without_images,
@@ -147,7 +147,7 @@ class Store:
             "n_image_tokens": m["tokens"]["image"],
             "sae": m["sae"]["name"],
             "dataset": m["data"]["name"],
-            "created": created(m, read_run(self.path)),
+            "created": creation_time(m, read_run(self.path)),
             "version": m["code_version"],
             "content_id": m["content_id"],
         }
@@ -174,13 +174,14 @@ class Store:
         try:
             columns = set(fetch_plain(self.engine, f"{columns_of} WHERE t.type = 'table'"))
         except (StoreUnreadable, sqlite3.Error) as error:
-            raise damaged(self.path, f"{DATABASE} is cut off or no database") from error
+            raise damaged_error(self.path, f"{DATABASE} is cut off or no database") from error
         for table in s.metadata.sorted_tables:
             for column in table.columns:
                 if (table.name, column.name) not in columns:
-                    raise damaged(self.path, f"{DATABASE} has no column {column.name!r} in a table {table.name!r}")
+                    what = f"{DATABASE} has no column {column.name!r} in a table {table.name!r}"
+                    raise damaged_error(self.path, what)
         if missing := {"feature_fts", "sample_fts"} - {table for table, _ in columns}:
-            raise damaged(self.path, f"{DATABASE} has no table {missing.pop()!r}")
+            raise damaged_error(self.path, f"{DATABASE} has no table {missing.pop()!r}")
 
     def _check_shapes(self) -> None:
         """The arrays are of this store's size. Raises StoreUnreadable where not, or where one cannot be mapped."""
@@ -193,4 +194,4 @@ class Store:
             arrays.append((f"cooccurrence/{kind}_start.npy", pairs.start, self.n_features + 1))
         for name, array, n in arrays:
             if len(array) != n:
-                raise damaged(self.path, f"{name} is of another store: it has {len(array)} entries, not {n}")
+                raise damaged_error(self.path, f"{name} is of another store: it has {len(array)} entries, not {n}")

@@ -13,7 +13,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import NAME_FIELDS, Core, modality_code
 from precompute.store.features import Features
-from precompute.store.opening import damaged
+from precompute.store.opening import damaged_error
 from precompute.store.samples import Samples
 from precompute.store.sql import PlainQuery, fetch_plain, marks, match_words
 from precompute.utils.ragged import strongest
@@ -169,7 +169,7 @@ class Search:
             try:
                 self._indices[name] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
             except RuntimeError as error:
-                raise damaged(self._core.path, f"{file} is cut off or no index") from error
+                raise damaged_error(self._core.path, f"{file} is cut off or no index") from error
         return self._indices[name]
 
 

@@ -59,7 +59,7 @@ def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
 
     def connect() -> sqlite3.Connection:
         if known is None or Stamp.from_file(path) != known:
-            raise changed(path)
+            raise changed_error(path)
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
 
@@ -84,7 +84,7 @@ def _limit(raw: Any, seconds: float) -> None:
 UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
 
 
-def changed(path: Path) -> StoreUnreadable:
+def changed_error(path: Path) -> StoreUnreadable:
     return StoreUnreadable(f"{path} was moved, deleted or made again since the store was opened: open the store again.")
 
 

@@ -99,7 +99,7 @@ def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContext
 
 
 @dataclass
-class Shared:
+class SharedModel:
     """What evaluations that differ in the SAE alone share: the model, loaded once, and what it loses without an SAE.
     Give each of them the same one, empty at first."""
 
@@ -114,7 +114,7 @@ class Shared:
         return self.known[run, rows]
 
 
-def evaluate(options: EvaluateOptions, shared: Shared | None = None) -> dict[str, Any]:
+def evaluate(options: EvaluateOptions, shared: SharedModel | None = None) -> dict[str, Any]:
     """All figures with their 95 % intervals, as the JSON that the command writes.
 
     Args:
@@ -203,7 +203,7 @@ class Evaluation:
     """
 
     def __init__(
-        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], options: EvaluateOptions, shared: Shared | None
+        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], options: EvaluateOptions, shared: SharedModel | None
     ) -> None:
         self.mllm, self.sae, self.sink, self.shared = mllm, sae, sink, shared
         self.patch_special, self.top = options.patch_special, options.top

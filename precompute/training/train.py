@@ -49,7 +49,7 @@ def train(options: TrainOptions, mllm: Mllm | None = None, data: Data | None = N
     Raises:
         SaevxError: wrong input, or a folder that exists already.
     """
-    o, s = options, options.resolved()
+    o, s = options, options.with_preset()
     if o.buffer_tokens < s["batch_size"]:
         raise SaevxError("--buffer-tokens must hold a batch at least: raise it, or lower --batch-size.")
     with creating(o.out):
@@ -222,7 +222,7 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
     return fingerprint(
         rows=[[row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows],
         model=[o.model, stamps(weights(o.model))],
-        options={**o.model_dump(mode="json", exclude=apart), **o.resolved()},
+        options={**o.model_dump(mode="json", exclude=apart), **o.with_preset()},
         code=code_version(),
     )
 

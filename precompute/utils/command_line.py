@@ -72,7 +72,7 @@ class CommandOptions(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _expanded(cls, values: Any) -> Any:
+    def _expand_values(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         whole = dict(values)
@@ -81,7 +81,7 @@ class CommandOptions(BaseModel):
                 whole[name] = [unquote(one) for one in whole[name].split(",")]  # as `run_command` has joined them
             if name in whole and (name in SOURCES or _is_path(field.annotation)):
                 try:
-                    whole[name] = expanded(whole[name])
+                    whole[name] = expand_path(whole[name])
                 except ValueError as error:
                     raise ValueError(f"{_shown(name, field)} {error}.") from None
         return whole
@@ -91,7 +91,7 @@ def _is_path(annotation: Any) -> bool:
     return annotation is Path or any(map(_is_path, get_args(annotation)))
 
 
-def expanded(value: Any) -> Any:
+def expand_path(value: Any) -> Any:
     """A path, or several, with ~ or ~USER at the beginning replaced, where there is such a user; what is no path, as it
     is.
 
@@ -99,7 +99,7 @@ def expanded(value: Any) -> Any:
         ValueError: it is empty, or no valid Unicode, which no store's manifest could hold.
     """
     if isinstance(value, list | tuple):
-        return [expanded(one) for one in value]
+        return [expand_path(one) for one in value]
     if not isinstance(value, str | Path):
         return value
     text = str(value)

@@ -80,7 +80,7 @@ def text_of_token(token: str, to_string: Callable[[list[str]], str]) -> str:
     return text
 
 
-class Joined(NamedTuple):
+class JoinedText(NamedTuple):
     """Tokens in a row, as the text that they make together.
 
     Token i has some bytes of the characters `text[start[i]:stop[i]]`; a character that several tokens share belongs to
@@ -97,11 +97,11 @@ class Joined(NamedTuple):
         return self.text[self.start[i] : self.stop[i]]
 
 
-def join(pieces: Sequence[str]) -> Joined:
+def join(pieces: Sequence[str]) -> JoinedText:
     """Tokens' texts, as the vocabulary has them, put together to whole characters."""
     if "⟨" not in "".join(pieces):
         stop = list(accumulate(map(len, pieces)))
-        return Joined("".join(pieces), [0, *stop[:-1]][: len(pieces)], stop, list(pieces))
+        return JoinedText("".join(pieces), [0, *stop[:-1]][: len(pieces)], stop, list(pieces))
     texts: list[str] = []
     start, stop, visible = [], [], []
     at, i = 0, 0
@@ -119,7 +119,7 @@ def join(pieces: Sequence[str]) -> Joined:
         stop += [at + last for _, last in spans]
         visible += own
         at, i = at + len(text), end
-    return Joined("".join(texts), start, stop, visible)
+    return JoinedText("".join(texts), start, stop, visible)
 
 
 def _characters(parts: list[bytes]) -> tuple[str, list[tuple[int, int]], list[str]]:

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from precompute.collect.collector import CALIBRATION_FILE
 from precompute.collect.session import Session
 from precompute.collect.shard import SHARDS
-from precompute.collect.workers import Shared, Worker
+from precompute.collect.workers import Worker, WorkerInput
 from precompute.model.batch import Batch
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions
@@ -51,7 +51,7 @@ def run(setup: Setup) -> dict[str, Any]:
         list(processes.map(_forward, batches))
 
     with patch.dict(os.environ, OMP_NUM_THREADS="1", RAY_worker_niceness="0"):
-        with pool(Worker, Shared(options, data, plan), "local", 2, gpu=False) as two:
+        with pool(Worker, WorkerInput(options, data, plan), "local", 2, gpu=False) as two:
             one = Pool(ray, two.actors[:1], two.shared, two.threads)
             seconds = alternately({"1 worker": lambda: passed(one), "2 workers": lambda: passed(two)}, rounds)
         with _processes(1, options, batches) as alone, _processes(2, options, batches) as both:

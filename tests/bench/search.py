@@ -44,7 +44,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
         def search(pairs: list[Any] = pairs) -> None:
             for text, images in pairs:
-                query.search(served, query.read(engine, served, text, images), 24)
+                query.search(served, query.live_query(engine, served, text, images), 24)
 
         seconds = alternately({"forward": bare, "search": search}, rounds)
         report[name] = seconds

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from backend.api.features import get_feature
 from backend.deps import StateDep, StoreDep
 from backend.links import check_feature
-from backend.live.effects import measured
+from backend.live.effects import request_effect
 from backend.pages.text import visible
 from backend.schemas.effect import FeatureEffect, TokenChange, TokenChanges
 from backend.schemas.features import FeatureDetail
@@ -31,7 +31,7 @@ async def effect(request: Request, state: StateDep, open_store: StoreDep, id: in
     check_feature(open_store, id)
     result, refusal = None, None
     try:
-        result = await measured(request, state.live, open_store, id)
+        result = await request_effect(request, state.live, open_store, id)
     except HTTPException as error:
         refusal = str(error.detail)
 

@@ -25,7 +25,7 @@ from precompute.experiments.figure3.options import Figure3Options
 from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions
-from precompute.training.evaluate import Shared, evaluate
+from precompute.training.evaluate import SharedModel, evaluate
 from precompute.training.train import TRAINING, train
 from precompute.utils.files import write_text
 from precompute.utils.ownership import claim_folder
@@ -84,7 +84,7 @@ class Bench:
     mllm: Path
     data: Data
     readers: dict[Path, Mllm] = field(default_factory=dict)
-    shared: dict[str, Shared] = field(default_factory=lambda: {setting: Shared() for setting in SETTINGS})
+    shared: dict[str, SharedModel] = field(default_factory=lambda: {setting: SharedModel() for setting in SETTINGS})
 
     def train(self, out: Path, sae: str, seed: int) -> float:
         """Train an SAE as the demo's own is trained, but for what the options say. Returns minutes."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from precompute.store.core import Core
-from precompute.store.events import mapped
+from precompute.store.events import map_array
 from precompute.store.search import Search
 from precompute.utils.types import Array
 
@@ -35,12 +35,12 @@ class Directions:
     @cached_property
     def mean(self) -> Array:
         """float32 [d]: the mean unit direction of the features that are not dead."""
-        return mapped(self._core.file(f"index/{MEAN}"))
+        return map_array(self._core.file(f"index/{MEAN}"))
 
     @cached_property
     def scales(self) -> Array:
         """`SCALE` [F]."""
-        return mapped(self._core.file(f"index/{SCALES}"))
+        return map_array(self._core.file(f"index/{SCALES}"))
 
     def get(self, feature: int) -> Direction:
         """The direction of a feature. Raises SaevxError: no such feature."""

@@ -49,7 +49,7 @@ class SaeFigures:
     def fvu(self) -> Item:
         """By modality a histogram of the samples' FVU, of at most `N_SAMPLES` samples; `n` says of how many. The bins
         are the same; the last holds the highest half per cent too."""
-        rows = spaced(np.arange(self._core.n_samples), N_SAMPLES)
+        rows = evenly_spaced(np.arange(self._core.n_samples), N_SAMPLES)
         query = "SELECT fvu_text, fvu_image FROM samples WHERE row IN (SELECT value FROM json_each(?))"
         values = np.array(fetch_plain(self._core.engine, query, (json.dumps(rows.tolist()),)), np.float64)
         values_nm = values.reshape(-1, 2)
@@ -85,7 +85,7 @@ class SaeFigures:
         """Mean number of active features of an image token by its place in the view: `rows` × `columns`, null where the
         data has no such place; from the events of `n` samples."""
         total, n_tokens = np.zeros(PLACE_SIDE**2), np.zeros(PLACE_SIDE**2)
-        rows = spaced(self._rows, N_PLACED)
+        rows = evenly_spaced(self._rows, N_PLACED)
         query = "SELECT row, views FROM samples WHERE row IN (SELECT value FROM json_each(?))"
         for row, views in fetch_plain(self._core.engine, query, (json.dumps(rows.tolist()),)):
             grids = json.loads(views)
@@ -106,10 +106,10 @@ class SaeFigures:
         events = self._core.events
         rows = np.arange(self._core.n_samples) if events.kept_rows is None else np.asarray(events.kept_rows)
         per_sample = max(1.0, len(events.token_modality) / max(1, self._core.n_samples))
-        return spaced(rows, min(N_SAMPLES, int(N_TOKENS / per_sample) + 1))
+        return evenly_spaced(rows, min(N_SAMPLES, int(N_TOKENS / per_sample) + 1))
 
 
-def spaced(rows: Array, limit: int) -> Array:
+def evenly_spaced(rows: Array, limit: int) -> Array:
     """At most `limit` of these rows, evenly spaced: int64 [n]."""
     n = min(limit, len(rows))
     chosen: Array = rows[np.arange(n) * len(rows) // max(n, 1)]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
-from precompute.store.events import Events, FileArray, mapped
+from precompute.store.events import Events, FileArray, map_array
 from precompute.store.making.sample_records import Records, SampleRecords
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils import memory
@@ -110,7 +110,7 @@ class Collected:
     @cached_property
     def ds_rows(self) -> Array:
         """int64, ascending: the rows of D_s."""
-        return np.sort(mapped(self.folder / "ds_rows.npy"))
+        return np.sort(map_array(self.folder / "ds_rows.npy"))
 
     def maxima(self, low: int, high: int) -> tuple[csr_matrix, csr_matrix]:
         """Largest z of every feature in rows low…high−1: (text, image), each float64 CSR [rows, F]."""

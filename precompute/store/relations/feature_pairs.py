@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from precompute.store.events import mapped
+from precompute.store.events import map_array
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
 from precompute.utils.stats import poisson_interval
 from precompute.utils.types import Array
@@ -215,9 +215,9 @@ def save(part: Path, pairs: list[FeaturePairs]) -> None:
 def load(store: Path, n: int) -> dict[str, FeaturePairs]:
     """Every kind, memory-mapped. Raises StoreUnreadable as `mapped`."""
     folder = store / FOLDER
-    n_mf = np.array(mapped(folder / "n_samples.npy"))
-    starts = {kind: np.array(mapped(folder / f"{kind}_start.npy")) for kind in COOCCURRENCE_KINDS}
-    tables = {kind: mapped(folder / f"{kind}.npy") for kind in COOCCURRENCE_KINDS}
+    n_mf = np.array(map_array(folder / "n_samples.npy"))
+    starts = {kind: np.array(map_array(folder / f"{kind}_start.npy")) for kind in COOCCURRENCE_KINDS}
+    tables = {kind: map_array(folder / f"{kind}.npy") for kind in COOCCURRENCE_KINDS}
     return {kind: FeaturePairs(kind, starts[kind], table, n_mf, n) for kind, table in tables.items()}
 
 

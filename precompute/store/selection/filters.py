@@ -111,10 +111,10 @@ class Selection:
         """bool [N]: the samples that pass."""
         mask = np.ones(self._core.n_samples, dtype=bool)
         if flags := given.get("flags"):
-            raised = np.stack([self._raised(option) for option in flags])
+            raised = np.stack([self._has_flag(option) for option in flags])
             mask &= raised.any(axis=0) if given.get("match") == "any" else raised.all(axis=0)
         if flag := given.get("flag"):
-            mask &= self._raised(flag)
+            mask &= self._has_flag(flag)
         if given.get("feature") is not None:
             mask &= self._with_feature(int(given["feature"]), given.get("side") or "image")
         if (low := given.get("min_score")) is not None:
@@ -147,7 +147,7 @@ class Selection:
         """float64 [N]: tokens of each sample's text."""
         return column_values(self._core.engine, "n_text", self._core.n_samples)
 
-    def _raised(self, option: str) -> Array:
+    def _has_flag(self, option: str) -> Array:
         name, limit = flag_and_limit(option)
         return np.asarray(self._values(name) > (self._quality.flag(name)["threshold"] if limit is None else limit))
 

@@ -16,7 +16,7 @@ from precompute.collect.session import Session
 from precompute.data.batches import Plan
 from precompute.errors import SaevxError
 from precompute.estimate.budget import Budget, estimate
-from precompute.estimate.growth import Width, curve, estimated, line, widen
+from precompute.estimate.growth import Width, curve, estimate_run, line, widen
 from precompute.estimate.trial import Trial, measure_trial_run
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
@@ -185,7 +185,7 @@ def test_a_million_features_times_a_million_samples(growth: float) -> None:
     trials = [trial(m, growth) for m in (256, 512, 1024)]
     memory.reset_peak()
     before = memory.resident()
-    result = estimated(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
+    result = estimate_run(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
     assert memory.peak() - before < 1e9
     assert result.of["all"] == pytest.approx(3 * n**growth, rel=0.01)
     assert result.of["all"] >= result.of["examples"] > result.of["none"] == pytest.approx(n**growth, rel=0.01)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from precompute.errors import PairError
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Pair
-from precompute.model.hooks import attached, capture, without_tokens
+from precompute.model.hooks import capture, remove_at_end, without_tokens
 from precompute.model.mllm import Mllm
 from precompute.utils.token_text import join
 from tests.helpers import families, family_images, family_parts
@@ -69,7 +69,7 @@ def test_a_token_that_is_left_out_changes_no_other(whole: Mllm) -> None:
             return (torch.where(moving_bs[..., None], moved, args[0]), *args[1:])
 
         layers = whole.decoder.layers
-        moving = attached(layers[0].register_forward_pre_hook(move))
+        moving = remove_at_end(layers[0].register_forward_pre_hook(move))
         with without_tokens(layers, dropped_bs), moving, torch.inference_mode():
             logits: torch.Tensor = whole.model(**whole.causal_inputs(batch), use_cache=False).logits[:, -1]
         return logits

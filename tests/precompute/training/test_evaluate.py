@@ -19,7 +19,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.training import evaluate as evaluation
-from precompute.training.evaluate import Shared, evaluate
+from precompute.training.evaluate import SharedModel, evaluate
 from precompute.training.figures import runs_of
 from precompute.utils.types import Array
 from tests.helpers import tiny
@@ -200,7 +200,7 @@ def test_saes_may_share_what_does_not_depend_on_them(
         return losses(mllm, batch)
 
     monkeypatch.setattr(evaluation, "losses", counted)
-    shared = Shared()
+    shared = SharedModel()
     for sae, right in zip((str(tiny_files.sae), other), alone, strict=True):
         counts.append(0)
         assert evaluate(options(sae=sae), shared) == right

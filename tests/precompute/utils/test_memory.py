@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precompute.store.events import mapped
+from precompute.store.events import map_array
 from precompute.utils import memory
 from precompute.utils.files import new_array
 from tests.helpers.machine import environment
@@ -29,7 +29,7 @@ def test_a_mapped_file_let_go_of(tmp_path: Path) -> None:
     memory.release(written)
     assert written[0] == 9 and written[-1] == 7
 
-    for read in (np.load(path, mmap_mode="r"), mapped(path)):
+    for read in (np.load(path, mmap_mode="r"), map_array(path)):
         total = int(read.sum())
         full = memory.resident()
         memory.release(read)

@@ -12,7 +12,7 @@ from backend.settings import Settings
 from precompute.cli import run
 from precompute.options.precompute import PrecomputeOptions
 from precompute.options.train import TrainOptions
-from precompute.utils.command_line import CommandOptions, expanded, options_of
+from precompute.utils.command_line import CommandOptions, expand_path, options_of
 from tests.helpers.in_process import saevx
 
 PASS = ("precompute", "x", "--model", "m", "--sae", "s", "--out", "o")
@@ -121,7 +121,7 @@ def test_a_tilde_is_expanded_everywhere_alike(tmp_path: Path, monkeypatch: pytes
     assert Serve(stores=[Path("~/a"), Path("b")]).stores == [tmp_path / "a", Path("b")]
     train = TrainOptions(data="owner/name", model="a/~", out="~no-such-user/x", layer=1)  # type: ignore[arg-type]
     assert (train.data, train.model, train.out) == ("owner/name", "a/~", Path("~no-such-user/x"))
-    assert expanded(None) is None and expanded(7) == 7
+    assert expand_path(None) is None and expand_path(7) == 7
 
 
 def test_options_of_a_command() -> None:
