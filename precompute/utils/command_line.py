@@ -43,7 +43,6 @@ _URL_PART = re.compile(r"[\w.~%-]+", re.ASCII)
 _QUOTED = re.compile(r"'(-{0,2}[\w.-]+)'")
 
 
-
 Paths = Annotated[list[Path], NoDecode]
 """Given one by one, each taken as it is."""
 Texts = Annotated[list[str], NoDecode]
