@@ -1,7 +1,7 @@
-"""Samples by one token each, as the accumulators keep them: what a batch's activations come to, and the orders by which
-examples are chosen.
+"""Entries, which the accumulators keep: a sample in a group (feature and modality), with its strongest token there. How
+a batch's activations become entries, and the orders by which examples are chosen.
 
-Everything stays where the model computes, and nothing loops over tokens, samples or features.
+All tensors stay on the model's device, and nothing loops over tokens, samples or features.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def entry_hash(seed: int, entries: Entries) -> Tensor:
 
 
 def bits_needed(number: Tensor) -> int:
-    """Of the largest of numbers ≥ 0; 1 at least."""
+    """Bits of the largest of these numbers ≥ 0; 1 at least."""
     return max(1, int(number.max()).bit_length()) if len(number) else 1
 
 
@@ -234,7 +234,7 @@ def bits_of(value: Tensor) -> Tensor:
 
 
 def octave(value: Tensor) -> Tensor:
-    """int8: ⌊log2⌋ of float16 values ≥ 0, subnormal ones too; of 0 something below all others."""
+    """int8: ⌊log2⌋ of float16 values ≥ 0, subnormal ones too; for 0 a number below all others."""
     return octave_of(bits_of(value).long())
 
 
@@ -244,7 +244,7 @@ def octave_of(bits: Tensor) -> Tensor:
 
 
 def fixed_point(bits: Tensor) -> Tensor:
-    """int64: values in units of 2^−FIXED, by their bits, int64."""
+    """int64: values in units of 2^−FRACTION_BITS, by their bits, int64."""
     return _table(_fixed_point, bits.device)[bits]
 
 
@@ -258,6 +258,6 @@ def _fixed_point(value: Array) -> Array:
 
 @cache
 def _table(work: Callable[[Array], Array], device: torch.device) -> Tensor:
-    """[2^15]: of every float16 ≥ 0 by its bits; to look it up is several times faster than to work it out."""
+    """[2^15]: of every float16 ≥ 0 by its bits; a look-up is several times faster than the computation."""
     value = np.arange(1 << VALUE_BITS, dtype=np.uint16).view(np.float16).astype(np.float64)
     return torch.from_numpy(work(np.where(np.isfinite(value), value, 0.0))).to(device)

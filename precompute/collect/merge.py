@@ -36,7 +36,7 @@ KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
 
 
 class SampleHeaders(NamedTuple):
-    """What is small of all shards; n counts the store's rows, which lie in the data's order."""
+    """The small columns of all shards; n counts the store's rows, which lie in the data's order."""
 
     index_n: Array
     """int64 [N], rising: the data's row number of each row of the store."""

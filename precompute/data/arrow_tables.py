@@ -169,7 +169,7 @@ def decode_text(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it: times as ISO 8601, numbers that are none as null, what else there is as its text."""
+    """A value as JSON can hold it: times as ISO 8601, NaN and infinity as null, any other object as its text."""
     if isinstance(value, dict):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -91,8 +91,8 @@ def _named(columns: Columns, fields: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def matching(pattern: Path) -> list[Path]:
-    """Files that a glob names, in order; none where it is no glob. Folders that are there are called what they are
-    called, whatever signs their names hold."""
+    """Files that a glob names, in order; none where it is no glob. The part of the path that exists is taken literally,
+    whatever signs its folders' names hold."""
     if not set("*?[") & set(str(pattern)):
         return []
     base, parts = Path(pattern.anchor), list(pattern.relative_to(pattern.anchor).parts)

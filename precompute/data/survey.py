@@ -148,9 +148,9 @@ class Fields:
             return best[0], ""
         if best:
             return None, f"the fields {', '.join(best)} all name image files"
-        return None, self.reproach(suspects[0], folder) if suspects else ""
+        return None, self.why_not_found(suspects[0], folder) if suspects else ""
 
-    def reproach(self, name: str, folder: Path) -> str:
+    def why_not_found(self, name: str, folder: Path) -> str:
         """Why a field that looks as if it named images gives none."""
         values = self.values[name]
         if not values.examples:

@@ -1,5 +1,5 @@
-"""What one pass over the data cannot know, from its first samples: which norm ‖h‖ makes a token an attention sink, and
-the mean norm of the others (METHOD, *Notation*)."""
+"""What a pass must know before it begins, measured on its first samples: the norm ‖h‖ above which a token is an
+attention sink, and the mean norm of the other tokens (METHOD, *Notation*)."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Loading a model cut at layer L is no reason to warn of layers that were left out."""
+    """Silences what transformers would warn of: the layers above L are left out on purpose."""
     before: Callable[[], int] | int = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -99,7 +99,8 @@ def direction_figures(
 
 
 def own_tokens(promoted_nk: Array) -> float:
-    """Share of features of whose k promoted tokens [n, k] fewer than half are among the k that are promoted most."""
+    """Share of features whose promoted tokens are their own: of the k tokens of a row [n, k], fewer than half are among
+    the k tokens that most features promote."""
     tokens, count = np.unique(promoted_nk, return_counts=True)
     commonest = tokens[np.argsort(-count, kind="stable")[: promoted_nk.shape[1]]]
     return float((np.isin(promoted_nk, commonest).sum(1) < promoted_nk.shape[1] / 2).mean())

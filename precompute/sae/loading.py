@@ -1,8 +1,8 @@
 """Where an SAE comes from: a folder or file, a release of SAELens' list, a hub repository.
 
 SAELens reads the weights of its own folders. Ours is what its reader leaves out: checkpoints of its trainer, keys that
-only its older versions knew, and factors by which the input was scaled in training. Whatever the place, what is made is
-held against what the file says (sae_config.py).
+only its older versions knew, and factors by which the input was scaled in training. In every case the SAE that results
+is compared with what the file says (config.py).
 """
 
 from __future__ import annotations

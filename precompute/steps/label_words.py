@@ -1,7 +1,8 @@
 """The words that names of features are chosen from: those of all captions, and where each occurs.
 
-Where words are separated, the words. Where they are not (texts.py), strings of one to a few characters that recur in
-captions: which of them is a word shows in what it tells apart, so overlapping ones compete for a feature.
+In scripts that separate words, these are the words. In others (utils/text.py) they are strings of one to a few
+characters that recur in captions: which of them is a word shows in what it tells apart, so overlapping strings compete
+for a feature.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class Features:
 
     @cached_property
     def neighbours(self) -> Array:
-        """`NEIGHBOUR` [F, 2, 10]: nearest features by decoder direction and by profile, as `schema.SPACES`."""
+        """`NEIGHBOUR` [F, 2, 10]: nearest features by decoder direction and by profile, as `NEIGHBOUR_SPACES`."""
         return map_array(self._core.path / "index" / "neighbours.npy")
 
     @cached_property

@@ -105,7 +105,8 @@ def make_name_test(
 
 
 def relative_maxima(data: Collected, rows: Array, p999: Array) -> tuple[csr_matrix, csr_matrix]:
-    """bool [n, F]: where a feature's largest activation in a sample is above `ON`, and where it is above `OFF`.
+    """bool [n, F]: where a feature's largest activation in a sample is above `HAS_FEATURE` of p99.9, and where above
+    `LACKS_FEATURE` of it.
 
     Args:
         rows: int64 [n]. p999: float64 [F] (z).
