@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
+from backend.live.lru import Lru
 from backend.live.model_worker import Engine, Live
 from backend.live.uploads import UploadedImages
-from backend.lru import Lru
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.store.events import SampleEvents

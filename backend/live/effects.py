@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastapi import HTTPException, Request
 
+from backend.live.lru import Lru
 from backend.live.model_worker import Live
 from backend.live.recompute import original_pair
-from backend.lru import Lru
 from backend.problems import http_status
 from backend.schemas.effect import FeatureEffect
 from backend.stores import OpenStore

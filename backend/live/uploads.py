@@ -13,7 +13,7 @@ from fastapi import HTTPException, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
-from backend.lru import Lru
+from backend.live.lru import Lru
 from backend.settings import Settings
 from precompute.data.images import BadRow, TooManyPixels, open_image
 

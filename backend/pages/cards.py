@@ -9,7 +9,7 @@ from fastapi import Request
 from markupsafe import Markup
 
 from backend.links import Links
-from backend.lru import Lru
+from backend.live.lru import Lru
 from backend.pages.heat import HeatImage, example_image
 from backend.pages.text import visible
 from backend.schemas.features import Example

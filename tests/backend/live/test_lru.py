@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.lru import Lru
+from backend.live.lru import Lru
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(1, 4))), st.integers(1, 8))
