@@ -123,6 +123,37 @@ def test_keys_walk_features_and_panels_fill_the_window(context: BrowserContext) 
     expect(page.locator(".panel.max")).to_have_count(0)
 
 
+def test_what_lies_behind_a_panel_that_fills_the_window_is_not_reached(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"/features/{RED}?modality=image", wait_until="networkidle")
+    page.get_by_test_id("examples").locator("[data-max]").click()
+    inside = "document.activeElement === document.body || Boolean(document.activeElement.closest('.panel.max'))"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        assert page.evaluate(inside)
+    page.get_by_test_id("band-0").click()  # the part is made anew, and goes on filling the window
+    expect(page).to_have_url(re.compile("band=0"))
+    expect(page.locator("#examples.max")).to_have_count(1)
+    page.keyboard.press("?")
+    expect(page.get_by_test_id("keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("keys")).to_be_hidden()
+    page.keyboard.press("Escape")
+    expect(page.locator(".panel.max")).to_have_count(0)
+    expect(page.locator("[inert]")).to_have_count(0)
+    page.get_by_test_id("next-feature").focus()
+    expect(page.get_by_test_id("next-feature")).to_be_focused()
+
+
+def test_a_table_that_became_cards_has_no_focus_out_of_sight(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto("/features", wait_until="networkidle")
+    links = page.get_by_test_id("feature-table").locator("thead a")
+    assert links.count() > 3
+    assert not links.evaluate_all("all => all.some((one) => one.checkVisibility({ visibilityProperty: true }))")
+
+
 def test_counter_examples_are_a_tab_in_the_address(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto(f"/features/{RED}?modality=image")

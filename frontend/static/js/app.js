@@ -35,7 +35,10 @@ export async function swap(address, id, { history: how = "push", init = {}, back
     }
     if (how === "back") $$(`form[data-swap="${id}"]`).forEach((form, i) => restore(form, $$(`form[data-swap="${id}"]`, page)[i]));
     const focused = here.contains(document.activeElement) ? document.activeElement : null;
+    const filling = $$(".panel.max").find((one) => here.contains(one));
+    fresh.inert = here.inert;
     here.replaceWith(document.adoptNode(fresh));
+    if (filling) fill(filling === here ? fresh : filling, filling === here);
     const to = response.url || address;
     if (how === "push" || how === "replace") history[how === "push" && to !== location.href ? "pushState" : "replaceState"]({ swapped: [...swapped] }, "", to);
     shown = location.pathname + location.search;
@@ -158,10 +161,14 @@ document.addEventListener("input", (event) => {
   }, 300);
 });
 
-function fill(panel) {
-  const on = !panel.classList.contains("max");
+/** Let a panel fill the window, or give it back its place; what lies behind it cannot be reached meanwhile. */
+function fill(panel, on = !panel.classList.contains("max")) {
   panel.classList.toggle("max", on);
-  panel.querySelector("[data-max]").setAttribute("aria-pressed", on);
+  $("[data-max]", panel)?.setAttribute("aria-pressed", on);
+  for (const one of $$("[inert]")) one.inert = false;
+  for (let one = panel; on && one !== document.body; one = one.parentElement) {
+    for (const other of one.parentElement.children) other.inert = other !== one && !other.matches("dialog, [role=status]");
+  }
 }
 
 document.addEventListener("keydown", (event) => {
