@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Unpack
 
 import numpy as np
-from sqlalchemy import func, select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -15,15 +14,16 @@ from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import map_array
 from precompute.store.histogram import bands, nonempty_bins, unpack
-from precompute.store.lists.filters import FeatureFilters, conditions, one_line_each, verdicts_of
+from precompute.store.lists.filters import FeatureFilters, verdicts_of
 from precompute.store.lists.ranges import Distributions, distributions
-from precompute.store.lists.whole import Rows, whole_list
-from precompute.store.sql import KeysetList, Page, PlainQuery, fetch, fetch_plain, keyset_page
+from precompute.store.lists.whole import WholeLists
+from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch_plain, in_chunks, marks, page_start
 from precompute.utils.stats import ratio
 from precompute.utils.types import Array, check_keywords
 
 Item = dict[str, Any]
 Items = list[Item]
+Row = tuple[Any, ...]
 
 NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])
 """index/neighbours.npy [F, spaces, 10]: strongest first, `other` −1 beyond the end."""
@@ -33,11 +33,14 @@ _FEATURE_ROW = [s.features.c[name] for name in (
     *s.OMEGA_FIELDS, "modality_share", "same_sample_rate", "n_samples", *s.PAIR_FIELDS, "place", "place_share",
     "family", "mean_cosine", "description", "evidence",
 )]  # fmt: skip
-_LIST = select(*_FEATURE_ROW, func.coalesce(s.families.c.n_members, 1).label("n_members")).select_from(
-    s.features.outerjoin(s.families, s.features.c.family == s.families.c.id)
-)
-LISTED = [column.name for column in _LIST.selected_columns]
+LISTED = [*(column.name for column in _FEATURE_ROW), "n_members"]
 """What a list shows of a feature."""
+_LIST = (
+    f"SELECT {', '.join(f'features.{name}' for name in LISTED[:-1])}, coalesce(families.n_members, 1) "
+    "FROM features LEFT JOIN families ON families.id = features.family WHERE features.id IN ({marks})"
+)
+CHUNK = 2000
+"""Features of a whole list at a time."""
 _COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
 _FEATURE = PlainQuery(
     [
@@ -61,6 +64,7 @@ class Features:
     def __init__(self, core: Core, cooccurrence: Cooccurrence) -> None:
         self._core = core
         self._cooccurrence = cooccurrence
+        self._lists = WholeLists(core)
 
     def list(
         self,
@@ -83,25 +87,35 @@ class Features:
         Raises:
             SaevxError: a sort, order or verdict that does not exist, or the cursor of another list.
         """
-        rows_of = self._rows_of(sort, order, filters)
-        rows, total, after = keyset_page(self._core.engine, rows_of, order=order, limit=limit, cursor=cursor)
-        return Page([{**r._mapping} for r in rows], total, after)
+        tag, ids = self._listed(sort, order, filters)
+        start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
+        end = start + limit
+        items = [dict(zip(LISTED, row, strict=True)) for row in self._rows(ids[start:end])]
+        return Page(items, len(ids), encode_cursor(tag, None, end) if end < len(ids) else None)
 
-    def whole_list(self, *, sort: str = "id", order: str = "asc", **filters: Unpack[FeatureFilters]) -> Iterator[Rows]:
+    def whole_list(
+        self, *, sort: str = "id", order: str = "asc", **filters: Unpack[FeatureFilters]
+    ) -> Iterator[Sequence[Row]]:
         """All features of a list, some thousand at a time, each with the values of `LISTED`. Arguments as `list`."""
-        return whole_list(self._core.engine, self._rows_of(sort, order, filters), order)
+        ids = self._listed(sort, order, filters)[1]
+        return (self._rows(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
 
     def random(self, **filters: Unpack[FeatureFilters]) -> int | None:
         """The number of a random feature among those that pass the filters; None where none does."""
-        rows_of = self._rows_of("id", "asc", filters)
-        query = select(s.features.c.id).where(*rows_of.where).order_by(func.random()).limit(1)
-        rows = fetch(self._core.engine, query)
-        return int(rows[0][0]) if rows else None
+        ids = self._listed("id", "asc", filters)[1]
+        return int(np.random.default_rng().choice(ids)) if len(ids) else None
 
-    def _rows_of(self, sort: str, order: str, filters: FeatureFilters) -> KeysetList:
-        """The list with this order and these filters."""
+    def _rows(self, ids: Array) -> Sequence[Row]:
+        """The values of `LISTED` of int [n] features, in this order."""
+        row_of: dict[int, Row] = {}
+        for chunk in in_chunks(ids):
+            rows = fetch_plain(self._core.engine, _LIST.format(marks=marks(len(chunk))), chunk)
+            row_of |= {row[0]: row for row in rows}
+        return [row_of[id] for id in ids.tolist()]
+
+    def _listed(self, sort: str, order: str, filters: FeatureFilters) -> tuple[str, Array]:
+        """The tag of a list, and int32 [n] its features in their order."""
         check_keywords(filters, FeatureFilters)
-        core, c = self._core, s.features.c
         if sort not in s.FEATURE_SORTS:
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
         given: Item = {name: value for name, value in filters.items() if value is not None}
@@ -109,12 +123,8 @@ class Features:
             given["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
         if "ids" in given:
             given["ids"] = [*given["ids"]]
-        tag = core.list_tag("features", sort=sort, order=order, **given)
-        fold = given.pop("fold", None)
-        where = conditions(given)
-        if fold is not None:
-            where.append(one_line_each(fold, where))
-        return KeysetList(_LIST, c[sort], c.id, where, tag, core.n_features, None if where else core.n_features)
+        tag = self._core.list_tag("features", sort=sort, order=order, **given)
+        return tag, self._lists.of(tag, sort, order, given)
 
     @cached_property
     def distributions(self) -> Distributions:

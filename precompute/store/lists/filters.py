@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -87,23 +87,3 @@ def conditions(given: Item) -> list[ColumnElement[bool]]:
     if given.get("q", "").strip():
         where.append(has_words(c.id, "feature_fts", given["q"]))
     return where
-
-
-_FOLDS: Any = {"families": s.features.c.family, "names": func.coalesce(s.features.c.namesake, s.features.c.family)}
-"""What the features of one line have in common: the id of the strongest; null for a feature alone."""
-
-
-def _strongest(group: ColumnElement[int], where: list[ColumnElement[bool]]) -> Select[tuple[int]]:
-    """Ids of the features that are the strongest in their group of those that pass the filters."""
-    c = s.features.c
-    place = func.row_number().over(
-        partition_by=group, order_by=(c.evidence.desc().nulls_last(), c.max_activation.desc(), c.id)
-    )
-    ranked = select(c.id, place.label("place")).where(group.is_not(None), *where).subquery()
-    return select(ranked.c.id).where(ranked.c.place == 1)
-
-
-def one_line_each(fold: str, where: list[ColumnElement[bool]]) -> ColumnElement[bool]:
-    """The condition that a feature is the strongest of its family or name among those that pass the filters `where`."""
-    group, c = _FOLDS[fold], s.features.c
-    return or_(group.is_(None), c.id.in_(_strongest(group, where)) if where else c.id == group)

@@ -1,29 +1,104 @@
-"""A whole list, some thousand rows at a time: for exports."""
+"""A list of features whole: the numbers that pass its filters, in its order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import cached_property
+from threading import Lock
 from typing import Any
 
-from sqlalchemy import Engine, Row
+import numpy as np
+from cachetools import LRUCache
 
-from precompute.store.sql import KeysetList, in_sentences
+from precompute.errors import SaevxError
+from precompute.store import schema as s
+from precompute.store.core import Core
+from precompute.store.lists.filters import conditions
+from precompute.store.sql import fetch_plain, numbers
+from precompute.utils.types import Array
 
-CHUNK = 2000
-Rows = Sequence[Row[Any]]
+Item = dict[str, Any]
+
+MAX_BYTES = 1 << 24
+"""Of the lists that are kept: those of 64 lists of all 65,536 features."""
 
 
-def whole_list(engine: Engine, rows_of: KeysetList, order: str) -> Iterator[Rows]:
-    """All rows in the order of `keyset_page`, never held together. An export may take longer than a page."""
-    by, key, query = rows_of.by, rows_of.key, rows_of.query.where(*rows_of.where)
-    down = [column.desc() if order == "desc" else column for column in ([key] if by is key else [by, key])]
-    queries = [query.where(by.is_not(None)).order_by(*down)]
-    if by is not key:
-        queries.append(query.where(by.is_(None)).order_by(key))
-    with in_sentences(), engine.connect() as conn:
-        raw = conn.connection.driver_connection
-        assert raw is not None
-        for one in queries:
-            result = conn.execution_options(yield_per=CHUNK).execute(one)
-            raw.set_progress_handler(None, 0)
-            yield from result.partitions()
+class WholeLists:
+    """The lists of a store's features. One takes SQLite some milliseconds, and each page of it is a part of an array.
+
+    A store does not change, so the lists asked for last are kept.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._of_tag: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
+        self._lock = Lock()
+        self._by: dict[str, tuple[Array, Array]] = {}
+
+    def of(self, tag: str, sort: str, order: str, given: Item) -> Array:
+        """int32 [n]: the features in their order; those without the value that sorts them come last, by number.
+
+        Args:
+            tag: stands for the other arguments.
+            sort: one of `schema.FEATURE_SORTS`. order: "asc" or "desc".
+            given: those of `FeatureFilters` that are given.
+        """
+        if order not in ("asc", "desc"):
+            raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
+        with self._lock:
+            ids = self._of_tag.get(tag)
+        if ids is None:
+            ids = self._in_order(sort, order == "desc", given)
+            with self._lock:
+                self._of_tag[tag] = ids
+        return ids
+
+    def _in_order(self, sort: str, down: bool, given: Item) -> Array:
+        given = dict(given)
+        fold = given.pop("fold", None)
+        passes_f = self._passing(given)
+        if fold is not None:
+            passes_f &= self._is_strongest(fold, passes_f)
+        with_value, without = self._order_by(sort)
+        ids: Array = np.concatenate([with_value[::-1] if down else with_value, without])
+        return ids[passes_f[ids]]
+
+    def _passing(self, given: Item) -> Array:
+        """bool [F]: which features pass the filters."""
+        if not given:
+            return np.ones(self._core.n_features, bool)
+        passes_f = np.zeros(self._core.n_features, bool)
+        passes_f[numbers(self._core.engine, s.features.c.id, conditions(given))] = True
+        return passes_f
+
+    def _order_by(self, sort: str) -> tuple[Array, Array]:
+        """int32: the features that have the value, smallest first, equal ones by number; and those without it."""
+        if sort not in self._by:
+            engine = self._core.engine
+            with_value = f"SELECT id FROM features WHERE {sort} IS NOT NULL ORDER BY {sort}, id"
+            without = f"SELECT id FROM features WHERE {sort} IS NULL ORDER BY id"
+            first, last = (np.array(fetch_plain(engine, query), np.int32).ravel() for query in (with_value, without))
+            self._by[sort] = first, last
+        return self._by[sort]
+
+    def _is_strongest(self, fold: str, passes_f: Array) -> Array:
+        """bool [F]: whether a feature is alone, or the strongest of its family or name among those that pass."""
+        group_f, by_strength = self._groups[fold], self._by_strength
+        passing = by_strength[passes_f[by_strength]]
+        strongest = np.full(len(group_f), -1, np.int32)
+        # Of several values for one place the last one stays, so the strongest must come last.
+        strongest[group_f[passing[::-1]]] = passing[::-1]
+        alone_or_strongest: Array = (group_f < 0) | (strongest[group_f] == np.arange(len(group_f)))
+        return alone_or_strongest
+
+    @cached_property
+    def _by_strength(self) -> Array:
+        """int32 [F]: all features, those of the most evidence first."""
+        query = "SELECT id FROM features ORDER BY evidence DESC NULLS LAST, max_activation DESC, id"
+        return np.array(fetch_plain(self._core.engine, query), np.int32).ravel()
+
+    @cached_property
+    def _groups(self) -> dict[str, Array]:
+        """int32 [F] for each fold: the strongest feature of the family, or of all of one name; −1 where it is alone."""
+        query = "SELECT coalesce(family, -1), coalesce(namesake, family, -1) FROM features ORDER BY id"
+        rows = np.array(fetch_plain(self._core.engine, query), np.int32).reshape(-1, 2)
+        return {"families": rows[:, 0].copy(), "names": rows[:, 1].copy()}
