@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import attrgetter
+from threading import RLock
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from cachetools import LRUCache, cachedmethod
 
 from precompute.errors import SaevxError
 from precompute.store.core import Core, feature_ref
@@ -14,19 +17,28 @@ from precompute.store.relations.feature_pairs import (
     MIN_LIFT,
     SORTS,
     FeaturePairs,
+    ListedPairs,
     PairCounts,
     PairFilters,
+    StrongPairs,
     load,
     measures_of,
 )
 from precompute.store.schema import COOCCURRENCE_KINDS, MODALITIES
 from precompute.store.sql import encode_cursor, page_start
-from precompute.utils.types import Array, check_keywords
+from precompute.utils.types import check_keywords
 
 Item = dict[str, Any]
 Items = list[Item]
 
-_MAX_CACHED = 16
+MAX_BYTES = 1 << 24
+"""Of the lists that are kept, and of what they are taken from: walking a list asks for the same one again and again,
+and moving its threshold for another one of the same pairs."""
+
+
+def size(pairs: ListedPairs | StrongPairs) -> int:
+    """Bytes, with some for the object."""
+    return pairs.nbytes + 256
 
 
 class PairPage(NamedTuple):
@@ -44,7 +56,9 @@ class Cooccurrence:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._lists: dict[str, tuple[Array, Array, Item]] = {}
+        self._lists: LRUCache[str, ListedPairs] = LRUCache(MAX_BYTES, getsizeof=size)
+        self._whole: LRUCache[tuple[str, str, float], StrongPairs] = LRUCache(MAX_BYTES, getsizeof=size)
+        self._lock = RLock()
 
     @cached_property
     def pairs(self) -> dict[str, FeaturePairs]:
@@ -78,31 +92,39 @@ class Cooccurrence:
         more = start + limit < len(at)
         return PairPage(items, len(at), encode_cursor(tag, None, start + limit) if more else None, hidden)
 
-    def ranked(
-        self, kind: str, sort: str, **filters: Unpack[PairFilters]
-    ) -> tuple[str, tuple[Array, Array, Item]]:
-        """The tag of a list, and its pairs as of `FeaturePairs.listed`. Parameters and errors as those of `list`."""
+    def ranked(self, kind: str, sort: str, **filters: Unpack[PairFilters]) -> tuple[str, ListedPairs]:
+        """The tag of a list, and its pairs. Parameters and errors as those of `list`."""
         check_keywords(filters, PairFilters)
         if sort not in SORTS:
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use one of {', '.join(SORTS)}.")
-        pairs = self._of_kind(kind)
+        self._of_kind(kind)
         unless: PairFilters = {"min_support": 1, "feature": None, "min_lift": MIN_LIFT, "alike": False, "like": None}
         wanted: PairFilters = {**unless, **filters}
         tag = self._core.list_tag("cooccurrence", kind=kind, sort=sort, **wanted)
-        if tag not in self._lists:
-            order, feature = (pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")), wanted["feature"]
-            concept, like = self._core.concept, wanted["like"]
-            if feature is not None:
-                order = np.union1d(*(pairs.of(feature, side) for side in ("a", "b")))
-            if like is not None:
-                between = pairs.between(*(np.flatnonzero(concept == concept[one]) for one in like))
-                order = between if feature is None else np.intersect1d(order, between)
-            if feature is not None or like is not None:
-                order = order[pairs.sorted(pairs.measures(order), sort)]
-            if len(self._lists) >= _MAX_CACHED:  # walking a list asks for the same one again and again
-                self._lists.clear()
-            self._lists[tag] = pairs.listed(order, concept, {**wanted, "alike": wanted["alike"] or like is not None})
-        return tag, self._lists[tag]
+        return tag, self._listed(tag, kind, sort, wanted)
+
+    @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
+    def _listed(self, tag: str, kind: str, sort: str, wanted: PairFilters) -> ListedPairs:
+        """The pairs of the list for which `tag` stands."""
+        pairs, feature, like = self.pairs[kind], wanted["feature"], wanted["like"]
+        min_support, min_lift, alike = max(wanted["min_support"], 0), wanted["min_lift"], wanted["alike"]
+        if like is None and feature is None:
+            return self._strong(kind, sort, min_lift).listed(min_support, alike)
+        concept, parts = self._core.concept, []
+        if feature is not None:
+            parts.append(np.union1d(*(pairs.of(feature, side) for side in ("a", "b"))))
+        if like is not None:
+            parts.append(pairs.between(*(np.flatnonzero(concept == concept[one]) for one in like)))
+        order = reduce(np.intersect1d, parts)
+        order = order[pairs.sorted(pairs.measures(order), sort)]
+        return pairs.strong(order, concept, min_lift).listed(min_support, alike or like is not None)
+
+    @cachedmethod(attrgetter("_whole"), key=lambda _, *given: given, lock=attrgetter("_lock"))
+    def _strong(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
+        """All pairs with enough lift."""
+        pairs = self.pairs[kind]
+        order = pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")
+        return pairs.strong(order, self._core.concept, min_lift)
 
     def _of_kind(self, kind: str) -> FeaturePairs:
         if kind not in COOCCURRENCE_KINDS:

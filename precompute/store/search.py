@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -76,37 +77,45 @@ class Search:
             logits = rows[id].pop("logits")
             tokens = logits["centred"]["promoted"] if logits["informative"] else []
             features.append({**rows[id], "promoted": [token for token, _ in tokens]})
-        captions = self._captions(q, limit)
+        captions, n_captions = self._captions(q, limit)
         items = self._samples.items(captions)
         return {
             "q": q,
             "features": features,
-            "n_features": self._count("feature_fts", q, self._core.n_features),
+            "n_features": self._n_features(q),
             "samples": [items[row] for row in captions],
-            "n_samples": self._count("sample_fts", q, N_CAPTIONS),
+            "n_samples": n_captions,
         }
 
-    def _count(self, table: str, q: str, most: int) -> int:
-        """Rows of a full-text table that have all the words, counted up to `most`."""
-        query = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {table} MATCH ? LIMIT {most})"
+    def _n_features(self, q: str) -> int:
+        """Features whose label and promoted tokens have all the words."""
+        query = "SELECT count(*) FROM feature_fts WHERE feature_fts MATCH ?"
         ((n,),) = fetch_plain(self._core.engine, query, (match_words(q),))
         return int(n)
 
-    def _captions(self, q: str, limit: int) -> list[int]:
-        """Rows of captions that have all the words, the shortest first, being most about them. The last word may be the
-        beginning of a longer one where too few captions have it whole.
+    def _captions(self, q: str, limit: int) -> tuple[list[int], int]:
+        """Rows of captions that have all the words, the shortest first, being most about them; and how many have them.
+        The last word may be the beginning of a longer one where too few captions have it whole.
 
-        Of many captions the first thousand are looked at: bm25 would count every caption first."""
-        query = (
-            "SELECT row FROM samples WHERE row IN "
-            f"(SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT {N_CAPTIONS}) "
-            "ORDER BY length(text), row LIMIT ?"
-        )
-        engine = self._core.engine
-        rows = [row for (row,) in fetch_plain(engine, query, (match_words(q, prefix=False), limit))]
+        Of many captions the first N_CAPTIONS are looked at and counted: bm25 would count every caption first. So where
+        that many have the whole words, the longer ones, which take longer to find, are not looked for."""
+        whole = self._with(match_words(q, prefix=False))
+        every = whole if len(whole) == N_CAPTIONS else self._with(match_words(q))
+        rows = self._shortest(whole, limit)
         if len(rows) < limit:
-            rows += [row for (row,) in fetch_plain(engine, query, (match_words(q), limit))]
-        return list(dict.fromkeys(rows))[:limit]
+            rows += [row for row in self._shortest(every, limit) if row not in rows]
+        return rows[:limit], len(every)
+
+    def _with(self, match: str) -> list[int]:
+        """Rows of the first captions that match."""
+        query = f"SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT {N_CAPTIONS}"
+        return [row for (row,) in fetch_plain(self._core.engine, query, (match,))]
+
+    def _shortest(self, rows: list[int], limit: int) -> list[int]:
+        """Of these samples the ones with the shortest captions."""
+        each = "SELECT value FROM json_each(?)"
+        query = f"SELECT row FROM samples WHERE row IN ({each}) ORDER BY length(text), row LIMIT ?"
+        return [row for (row,) in fetch_plain(self._core.engine, query, (json.dumps(rows), limit))]
 
     @cached_property
     def image_fvu_limit(self) -> float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Annotated
 
+from cachetools import LRUCache
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
@@ -30,8 +32,9 @@ KINDS = {
 SIDES = {"text-image": ("text", "image"), "text-text": ("text", "text"), "image-image": ("image", "image")}
 N_FAMILIES = 30
 """Of each side of the matrix."""
-N_CACHED, N_OTHERS = 32, 8
-_matrices: dict[tuple[object, ...], Matrix] = {}
+N_OTHERS = 8
+_matrices: LRUCache[tuple[object, ...], Matrix] = LRUCache(128)
+_lock = Lock()
 """The matrices drawn last: a store never changes."""
 
 
@@ -92,9 +95,11 @@ def matches(open_store: OpenStore, words: str) -> list[Feature]:
 def drawn_matrix(open_store: OpenStore, query: PairList) -> Matrix:
     """The matrix of the list's kind and filters."""
     key = (open_store.content_id, query.kind, query.min_support, query.min_lift)
-    if key not in _matrices:
+    with _lock:
+        drawing = _matrices.get(key)
+    if drawing is None:
         result = cooccurrence_api.get_pair_matrix(open_store, query.kind, query.min_support, query.min_lift, N_FAMILIES)
-        while len(_matrices) >= N_CACHED:
-            _matrices.pop(next(iter(_matrices)), None)
-        _matrices[key] = draw_matrix(result)
-    return _matrices[key]
+        drawing = draw_matrix(result)
+        with _lock:
+            _matrices[key] = drawing
+    return drawing

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from threading import Lock
+from operator import attrgetter
+from threading import RLock
 from typing import Any
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -30,10 +31,11 @@ class WholeLists:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._of_tag: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
-        self._lock = Lock()
+        self._kept: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
+        self._lock = RLock()
         self._by: dict[str, tuple[Array, Array]] = {}
 
+    @cachedmethod(attrgetter("_kept"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
     def of(self, tag: str, sort: str, order: str, given: Item) -> Array:
         """int32 [n]: the features in their order; those without the value that sorts them come last, by number.
 
@@ -44,13 +46,7 @@ class WholeLists:
         """
         if order not in ("asc", "desc"):
             raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
-        with self._lock:
-            ids = self._of_tag.get(tag)
-        if ids is None:
-            ids = self._in_order(sort, order == "desc", given)
-            with self._lock:
-                self._of_tag[tag] = ids
-        return ids
+        return self._in_order(sort, order == "desc", given)
 
     def _in_order(self, sort: str, down: bool, given: Item) -> Array:
         given = dict(given)

@@ -89,7 +89,9 @@ def measures_of(pairs: PairCounts, n: int) -> PairMeasures:
     """What follows from the counts in `n` samples."""
     a, b, support, n_a, n_b, shuffled = pairs
     lift, value = npmi(support, n_a, n_b, n)
-    low, high = (end * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(support))
+    # Many pairs have the same support, and an interval takes longer than to find that.
+    different, of_pair = np.unique(support, return_inverse=True)
+    low, high = (end[of_pair] * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(different))
     return PairMeasures(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
 
 
@@ -176,30 +178,76 @@ class FeaturePairs:
         b: Array = self.column("b")[self.column("by_b")]
         return b
 
-    def listed(self, order: Array, concept: Array, filters: PairFilters) -> tuple[Array, Array, Item]:
-        """The pairs that a list shows.
+    def strong(self, order: Array, concept: Array, min_lift: float) -> StrongPairs:
+        """Those of some pairs whose lift is at least `min_lift`.
 
         Args:
-            order: int [p], numbers of pairs in their order. concept: int64 [F]. filters: those of the list, all set.
-
-        Returns:
-            int64 [n] numbers of pairs; int64 [n], further pairs of the same two concepts; and `PairPage.hidden`.
+            order: int [p], numbers of pairs in their order. concept: int64 [F].
         """
-        order = order[self.column("support")[order] >= max(filters["min_support"], 0)].astype(np.int64)
         counts = self.counts(order)
-        strong = npmi(counts.support, counts.n_a, counts.n_b, self.n)[0] >= filters["min_lift"]
-        order, a, b = order[strong], concept[counts.a[strong]], concept[counts.b[strong]]
-        hidden = {"weak": int((~strong).sum()), "same_concept": 0, "alike": 0}
-        if filters["alike"]:
-            return order, np.zeros(len(order), np.int64), hidden
-        differ = a != b
-        order, a, b = order[differ], a[differ], b[differ]
+        is_strong = npmi(counts.support, counts.n_a, counts.n_b, self.n)[0] >= min_lift
+        a, b = concept[counts.a[is_strong]], concept[counts.b[is_strong]]
         if self.kind != "text-image":
             a, b = np.minimum(a, b), np.maximum(a, b)
-        _, first, n_pairs = np.unique(a * len(concept) + b, return_index=True, return_counts=True)
-        by_rank = np.argsort(first)
-        hidden |= {"same_concept": int((~differ).sum()), "alike": len(order) - len(first)}
-        return order[first[by_rank]], n_pairs[by_rank] - 1, hidden
+        two = np.unique(np.where(a == b, -1, a * len(concept) + b), return_inverse=True)[1]
+        if (a == b).any():  # −1 comes first
+            two -= 1
+        support = counts.support.astype(np.int32)
+        return StrongPairs(
+            order[is_strong].astype(np.int32), two.astype(np.int32), support[is_strong], np.sort(support[~is_strong])
+        )
+
+
+class StrongPairs(NamedTuple):
+    """What a list takes its pairs from: those with enough lift, in their order. Each int32 [p] but for the last."""
+
+    order: Array
+    """Numbers of the pairs."""
+    two: Array
+    """Which two concepts it is a pair of, counted from 0; −1 where both features are of one concept."""
+    support: Array
+    """As in `PairCounts`."""
+    weak: Array
+    """int32 [w], rising: the support of the pairs left out."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(one.nbytes for one in self)
+
+    def listed(self, min_support: int, alike: bool) -> ListedPairs:
+        """The pairs that a list shows: of the same two concepts only the first, unless `alike`."""
+        frequent = self.support >= min_support
+        order, two = self.order[frequent], self.two[frequent]
+        hidden = {"weak": len(self.weak) - int(np.searchsorted(self.weak, min_support)), "same_concept": 0, "alike": 0}
+        if alike:
+            return ListedPairs(order, np.zeros(len(order), np.int32), hidden)
+        differ = two >= 0
+        hidden["same_concept"] = len(order) - int(differ.sum())
+        order, two = order[differ], two[differ]
+        n_pairs = np.bincount(two, minlength=1)
+        first = np.zeros(len(n_pairs), np.int32)
+        # Of several values for one place the last one stays, so the first pair must come last.
+        first[two[::-1]] = np.arange(len(two), dtype=np.int32)[::-1]
+        first = np.sort(first[n_pairs > 0])
+        hidden["alike"] = len(order) - len(first)
+        return ListedPairs(order[first], (n_pairs[two[first]] - 1).astype(np.int32), hidden)
+
+
+class ListedPairs(NamedTuple):
+    """The pairs of a list."""
+
+    order: Array
+    """int32 [n]: numbers of pairs."""
+    n_alike: Array
+    """int32 [n]: further pairs of the same two concepts."""
+    hidden: Item
+    """As `PairPage.hidden`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return int(self.order.nbytes + self.n_alike.nbytes)
 
 
 def save(part: Path, pairs: list[FeaturePairs]) -> None:

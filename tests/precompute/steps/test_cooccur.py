@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.steps import cooccur
 from precompute.store.making.unfinished import load_step
-from precompute.store.relations.feature_pairs import COUNTS, SORTS, FeaturePairs, PairFilters
+from precompute.store.relations.feature_pairs import COUNTS, SORTS, FeaturePairs
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.stats import derangement
 from tests.helpers.synthetic import word_feature
@@ -122,9 +122,9 @@ def test_lists_of_pairs_in_every_order(part: Part, sort: str, in_a_family: int) 
                 two = (int(family[report.a[i]]), int(family[report.b[i]]))
                 if two[0] != two[1]:
                     of_families.setdefault(two if kind == "text-image" else tuple(sorted(two)), []).append(i)
-            filters: PairFilters = {"min_support": support, "min_lift": lift, "alike": True, "feature": None}
-            assert pairs.listed(order, family, filters)[0].tolist() == strong
-            at, n_alike, hidden = pairs.listed(order, family, {**filters, "alike": False})
+            enough_lift = pairs.strong(order, family, lift)
+            assert enough_lift.listed(support, True).order.tolist() == strong
+            at, n_alike, hidden = enough_lift.listed(support, False)
             assert at.tolist() == [one[0] for one in of_families.values()]
             assert n_alike.tolist() == [len(one) - 1 for one in of_families.values()]
             assert sum(hidden.values()) + len(at) == len(supported) and hidden["alike"] == n_alike.sum()
