@@ -6,6 +6,7 @@ stored of every sample; a store may hold the events of a part of the samples onl
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,16 +26,25 @@ ARRAYS = (
 """The arrays of every store, by their file's name."""
 SCANNED = 50_000_000
 """Events of a store that are searched for a feature; of a store with more, its maxima."""
+LARGE = 2 * SCANNED
+"""Bytes of an array that is not searched whole."""
 
 
-def map_array(path: Path) -> Array:
+def map_array(path: Path, *, in_parts: bool = False) -> Array:
     """The array of a file, mapped: as a plain array, of which a slice costs a tenth of one of numpy's memmap.
+
+    Args:
+        in_parts: small parts of it are read, far from each other. Then the system reads nothing ahead of a large file,
+            which takes many times as long as the part itself.
 
     Raises:
         StoreUnreadable: the file is missing, cut off or no array.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if in_parts and array.nbytes > LARGE and hasattr(mmap, "MADV_RANDOM"):  # not on Windows
+            array._mmap.madvise(mmap.MADV_RANDOM)
+        return np.asarray(array)
     except Exception as error:  # what NumPy makes of a damaged header can fail in any way
         raise damaged_error(path.parent.parent, f"{path.parent.name}/{path.name} is missing or cut off") from error
 
@@ -72,17 +82,18 @@ class FileArray:
     Args:
         about: dtype, shape and meaning of the array.
         file: name of the file without its ending; default: that of the attribute.
+        in_parts: as of `map_array`.
     """
 
-    def __init__(self, about: str, file: str = "") -> None:
-        self.__doc__, self.file = about, file
+    def __init__(self, about: str, file: str = "", *, in_parts: bool = False) -> None:
+        self.__doc__, self.file, self.in_parts = about, file, in_parts
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name, self.file = name, self.file or name
 
     def __get__(self, owner: Any, kind: type | None = None) -> Array:
         """Raises StoreUnreadable where the file is missing, cut off or no array."""
-        array: Array = map_array(owner.folder / f"{self.file}.npy")
+        array: Array = map_array(owner.folder / f"{self.file}.npy", in_parts=self.in_parts)
         owner.__dict__[self.name] = array  # which Python takes from now on
         return array
 
@@ -95,14 +106,15 @@ class Events:
         self.unit = 2.0**-scale_log2  # one stored unit in z
 
     sample_token = FileArray("int64 [N+1]: tokens of sample `row` are sample_token[row]…sample_token[row+1].")
-    token_id = FileArray("int32 [T]: the model's token.")
-    token_modality = FileArray("uint8 [T]: 0 text, 1 image, 2 special, 3 attention sink.")
+    token_id = FileArray("int32 [T]: the model's token.", in_parts=True)
+    token_modality = FileArray("uint8 [T]: 0 text, 1 image, 2 special, 3 attention sink.", in_parts=True)
     token_event = FileArray(
         "int64 [T+1]: events of token t are token_event[t]…token_event[t+1]−1. Where not all events are there, it has "
-        "the tokens of `kept_rows` only."
+        "the tokens of `kept_rows` only.",
+        in_parts=True,
     )
-    event_feature = FileArray("uint16 or uint32 [E].")
-    event_value = FileArray("float16 [E], in stored units.")
+    event_feature = FileArray("uint16 or uint32 [E].", in_parts=True)
+    event_value = FileArray("float16 [E], in stored units.", in_parts=True)
     max_offset = FileArray("int64 [2N+1]: stored maxima of (row, modality) at row·2+modality.")
     max_feature = FileArray("uint16 or uint32; features rise inside a (row, modality).")
     max_value = FileArray("float16, in stored units.")
