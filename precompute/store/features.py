@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Unpack
 
 import numpy as np
+from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -17,7 +18,7 @@ from precompute.store.histogram import bands, nonempty_bins, unpack
 from precompute.store.lists.filters import FeatureFilters, verdicts_of
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import WholeLists
-from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch_plain, in_chunks, marks, page_start
+from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_plain, in_chunks, marks, page_start
 from precompute.utils.stats import ratio
 from precompute.utils.types import Array, check_keywords
 
