@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -183,14 +182,6 @@ def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
     compiled = query.compile(engine, compile_kwargs={"literal_binds": True})
     with unlimited(engine) as raw:
         yield from (value for (value,) in raw.execute(str(compiled)))
-
-
-def numbers(engine: Engine, key: Column[int], where: Sequence[ColumnElement[bool]]) -> Array:
-    """int64 [n]: `key` of all rows of its table that fulfil the conditions, in no order. Raises as `fetch`."""
-    compiled = select(key).where(*where).compile(engine, compile_kwargs={"render_postcompile": True})
-    values = compiled.construct_params()
-    parameters = [values[name] for name in compiled.positiontup or ()]
-    return np.fromiter(chain.from_iterable(fetch_plain(engine, str(compiled), parameters)), np.int64)
 
 
 def column_values(engine: Engine, column: str, n: int) -> Array:

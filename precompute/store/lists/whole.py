@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 from threading import RLock
 from typing import Any
 
 import numpy as np
 from cachetools import LRUCache, cachedmethod
+from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.lists.filters import conditions
-from precompute.store.sql import fetch_plain, numbers
+from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -63,7 +65,12 @@ class WholeLists:
         if not given:
             return np.ones(self._core.n_features, bool)
         passes_f = np.zeros(self._core.n_features, bool)
-        passes_f[numbers(self._core.engine, s.features.c.id, conditions(given))] = True
+        engine = self._core.engine
+        query = select(s.features.c.id).where(*conditions(given))
+        compiled = query.compile(engine, compile_kwargs={"render_postcompile": True})
+        values = compiled.construct_params()
+        rows = fetch_plain(engine, str(compiled), [values[name] for name in compiled.positiontup or ()])
+        passes_f[np.fromiter(chain.from_iterable(rows), np.int64)] = True
         return passes_f
 
     def _order_by(self, sort: str) -> tuple[Array, Array]:
