@@ -4,11 +4,11 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-# Two processes share the test files, with one thread of torch each (tests/conftest.py).
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Two processes share the test files, with one thread of torch each. tests/conftest.py puts the longest files first.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 WORKERS ?= 2
 
-.PHONY: demo check quick test bench screenshots setup lint wheel clean
+.PHONY: demo check quick test suite bench screenshots setup lint style types wheel clean
 
 demo: setup
 	$(BIN)/saevx demo $(ARGS)
@@ -21,9 +21,12 @@ check: setup
 quick: setup
 	$(PYTEST) -q @tests/quick.txt
 
-# The whole suite.
-test: setup lint
-	$(PYTEST) $(ARGS)
+# Everything: at most 15 minutes on two cores, and the twenty slowest tests are named at its end.
+test: setup style
+	$(MAKE) --no-print-directory -j2 types suite
+
+suite: setup
+	$(PYTEST) --durations=20 $(ARGS)
 
 # Every benchmark, one after the other, into docs/results; about an hour on two cores that do nothing else.
 bench: setup
@@ -37,8 +40,12 @@ screenshots: setup
 	$(BIN)/saevx demo --no-serve
 	$(BIN)/python -m tests.helpers.contact_sheet
 
-lint: setup
+lint: style types
+
+style: setup
 	$(BIN)/ruff check .
+
+types: setup
 	$(BIN)/mypy
 
 setup: .venv/.ready frontend/node_modules/.ready

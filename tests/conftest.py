@@ -3,6 +3,7 @@ server in front of it and a real Chromium. Nothing here is a stand-in."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.helpers.servers import Server, page_of
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+gc.set_threshold(20_000)  # as in the command: libraries leave a million objects, which are no garbage
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -27,6 +29,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # No test asserts a time, on however busy a machine.
 settings.register_profile("saevx", deadline=None)
 settings.load_profile("saevx")
+
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first (tests/slow.txt), so that no worker is left alone with one at the end."""
+    place = {HERE.parent / name: i for i, name in enumerate((HERE / "slow.txt").read_text().split())}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
