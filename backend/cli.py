@@ -7,6 +7,7 @@ traceback, and some imports swallow it.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ def main() -> None:
     """Entry point of the console script. Exit status: 0 done, 1 failed with one line on standard error, 2 wrong usage,
     130 interrupted, 143 terminated."""
     on_signals(end)
+    gc.set_threshold(20_000)  # while libraries are imported there is little garbage to find
     from backend.commands import Saevx
     from precompute.cli import run
 

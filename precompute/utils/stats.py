@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import gammaincinv
 
 from precompute.utils.types import Array
 
@@ -72,8 +72,9 @@ def poisson_interval(count: Array) -> tuple[Array, Array]:
         count: int, events that were counted.
     """
     different, of_each = np.unique(count, return_inverse=True)
-    low = np.where(different > 0, stats.chi2.ppf(0.025, 2 * different) / 2, 0.0)
-    high = stats.chi2.ppf(0.975, 2 * different + 2) / 2
+    # Half the quantiles of χ² with 2n and 2n + 2 degrees of freedom.
+    low = np.where(different > 0, gammaincinv(different, 0.025), 0.0)
+    high = gammaincinv(different + 1.0, 0.975)
     of_each = of_each.reshape(np.shape(count))
     return low[of_each], high[of_each]
 
@@ -131,4 +132,8 @@ def length_rho(values: Array, length: Array) -> float | None:
     """Spearman correlation of a score with the number of tokens; None where either does not vary."""
     finite = np.isfinite(values)
     varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(length[finite]) > 0
-    return float(stats.spearmanr(values[finite], length[finite]).statistic) if varied else None
+    if not varied:
+        return None
+    from scipy.stats import spearmanr  # it takes as long to import as the rest of a server
+
+    return float(spearmanr(values[finite], length[finite]).statistic)
