@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
-from tests.helpers import synthetic, tiny
-from tests.helpers.odd import ODD_ID
-from tests.helpers.shared import made_once
+from tests.helpers import synthetic
+from tests.helpers.tiny_demo import tiny_demo
 
 
 @pytest.fixture(scope="session")
@@ -40,21 +35,4 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model, SAE, data and the store of them."""
-    return made_once(tmp_path_factory, "live", make_live)
-
-
-def make_live(root: Path) -> None:
-    torch.set_num_threads(1)
-    data = tiny.make_data(root / "data", 40)
-    rows = (data / "metadata.jsonl").read_text()
-    (data / "metadata.jsonl").write_text(rows.replace('"pair-7"', json.dumps(ODD_ID)))
-    options = PrecomputeOptions(
-        data=str(data),
-        model=str(tiny.make_llava(root / "model")),
-        sae=str(tiny.make_sae(root / "sae")),
-        out=root / "store",
-        nll=True,
-        sinks="keep",
-        device="cpu",
-    )
-    precompute(options)
+    return tiny_demo(tmp_path_factory)

@@ -20,6 +20,7 @@ from precompute.store.controls import controls_path
 from precompute.store.reader import Store
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
+from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server
 
 
@@ -79,8 +80,8 @@ def test_the_demo_has_its_controls_that_need_no_model(server: Server) -> None:
 
 
 def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
-    done = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES + 1, "--no-serve", check=False)
-    assert done.returncode == 1 and f"{DEMO_SAMPLES} samples" in done.stderr
+    done = saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES + 1, "--no-serve")
+    assert done.status == 1 and f"{DEMO_SAMPLES} samples" in done.err
 
 
 def test_the_demo_shows_what_its_sae_costs_the_model(server: Server) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from backend.app import create_app
 from backend.middleware import own_names
 from backend.settings import Settings
-from tests.helpers.commands import run_saevx
+from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server
 
 API = "/api/v1"
@@ -85,8 +85,8 @@ def test_the_environment_names_hosts_with_commas(monkeypatch: pytest.MonkeyPatch
 def test_an_address_is_no_name(name: str) -> None:
     with pytest.raises(ValidationError, match="give the name alone"):
         Settings(allowed_host=[name])
-    done = run_saevx("serve", "nothing", "--allowed-host", name, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("saevx: --allowed-host ") and "Traceback" not in done.stderr
+    done = saevx("serve", "nothing", "--allowed-host", name)
+    assert done.status == 2 and done.err.startswith("saevx: --allowed-host ") and "Traceback" not in done.err
 
 
 def test_what_a_server_is_called() -> None:

@@ -18,6 +18,7 @@ import pytest
 from backend.serve import bind, cannot_listen
 from precompute.errors import SaevxError
 from tests.helpers.commands import run_saevx
+from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server
 
 
@@ -78,8 +79,7 @@ def test_one_line_tells_what_is_wrong(made: Path, tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         done = run_saevx("serve", made / "store", "--no-live", "--port", port, check=False)
     assert done.returncode == 1 and "choose another --port" in done.stderr
-    assert run_saevx("serve", check=False).returncode == 2
-    assert run_saevx("nonsense", check=False).returncode == 2
+    assert saevx("serve").status == 2 and saevx("nonsense").status == 2
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_hosts_in_every_form(host: str) -> None:
 def test_the_demos_port_is_looked_at_before_the_demo_is_made(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as taken:
         args = ("demo", "--dir", tmp_path / "demo", "--port", str(taken.getsockname()[1]))
-        done = run_saevx(*args, check=False, timeout=60)
-    assert done.returncode == 1 and "choose another --port" in done.stderr and not (tmp_path / "demo").exists()
+        done = saevx(*args)
+    assert done.status == 1 and "choose another --port" in done.err and not (tmp_path / "demo").exists()
 
 
 def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 10  # well under one second on an idle machine
     for command in ("demo", "precompute", "serve", "filter", "patches", "verify"):
         assert command in whole
-        report = run_saevx(command, "--help").stdout
+        report = saevx(command, "--help").out
         for line in report.splitlines():
             if line.strip().startswith("--") and "]" not in line:
                 assert len(line.split()) > 1, line
-    assert "--no-live" in run_saevx("serve", "--help").stdout
+    assert "--no-live" in saevx("serve", "--help").out

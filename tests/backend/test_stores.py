@@ -26,7 +26,7 @@ from precompute.errors import SaevxError
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
-from tests.helpers.commands import run_saevx
+from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server
 
 API = "/api/v1"
@@ -226,8 +226,8 @@ def test_with_damaged_stores_only_there_is_nothing_to_serve(place: Path, tmp_pat
     (place / "manifest.json").write_text("")
     with pytest.raises(SaevxError, match=r"manifest\.json is empty.*is not a store"):
         create_app(Settings(stores=[place, tmp_path / "nothing"], live=False))
-    done = run_saevx("serve", place, "--no-live", check=False)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "manifest.json is empty" in done.stderr
+    done = saevx("serve", place, "--no-live")
+    assert done.status == 1 and done.err.count("\n") == 1 and "manifest.json is empty" in done.err
 
 
 def test_serve_names_the_damaged_store_and_goes_on(place: Path, others: tuple[Path, Path], tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def run(setup: Setup) -> dict[str, Any]:
     pairs = subset(setup, 2 * n_shards * shard_samples)
     options = PrecomputeOptions(
         data=str(pairs), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
-        out=setup.scratch / "store", device="cpu", batch_tokens=1024, shard_samples=shard_samples,
+        out=setup.scratch / "store", device="cpu", shard_samples=shard_samples,
+        batch_tokens=64 if setup.small else 1024,
     )  # fmt: skip
     data, plan = Session(options).planned
     plan = plan._replace(shards=plan.shards[:n_shards])

@@ -54,7 +54,7 @@ def run(setup: Setup) -> dict[str, Any]:
     n, n_memory = (16, 6) if setup.small else (SAMPLES, MEMORY_SAMPLES)
     data = subset(setup, n)
     # A shard is whole batches, so small ones make room for eight shards.
-    cut = ("--batch-tokens", "1024")
+    cut = ("--batch-tokens", "64" if setup.small else "1024")
     eighth = ("--shard-samples", str(n // 8))
     ways: dict[str, tuple[str, ...]] = {"1 shard": cut}
     if not setup.small:

@@ -24,7 +24,10 @@ def saevx(*args: object) -> CommandResult:
     """The console command, run in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        status = run(Saevx, [str(arg) for arg in args])
+        try:
+            status = run(Saevx, [str(arg) for arg in args])
+        except SystemExit as end:  # of --help
+            status = int(end.code or 0)
     return CommandResult(status, out.getvalue(), err.getvalue())
 
 

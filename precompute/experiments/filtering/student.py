@@ -24,6 +24,8 @@ from precompute.experiments.filtering.cloze import KINDS, Words
 from precompute.utils.files import atomic_write
 
 TEST_BATCH = 32
+START_STEPS = 500
+"""Steps of stage 0 for the projector that every run starts from."""
 
 
 class Answered(NamedTuple):
@@ -105,7 +107,7 @@ class Bench:
         if not path.exists():
             scenes = [make_scene("train", i) for i in range(self.n_start)]
             features = self.cached("scenes", scenes)
-            o = AdapterTraining(log=self.work / "start.json")
+            o = AdapterTraining(stage0_steps=START_STEPS, log=self.work / "start.json")
             torch.manual_seed(o.seed)
             lm = self.base()
             sample = features[:2000].float()

@@ -22,8 +22,8 @@ from precompute.experiments.hallucination.questions import (
 from precompute.experiments.hallucination.run import as_long, figures, rate, separation
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
-from tests.helpers.commands import run_saevx
 from tests.helpers.demo import Demo
+from tests.helpers.in_process import saevx
 
 
 def test_absent_objects_as_pope_chooses_them() -> None:
@@ -105,7 +105,8 @@ def test_figures_count_what_was_said() -> None:
 def test_the_command_on_a_demo(demo: Demo, tmp_path: Path) -> None:
     out = tmp_path / "hallucination.json"
     options = ("--n-scenes", 4, "--n-random", 1, "--strengths", 0.5, "--n-features", 3)
-    run_saevx("experiment", "hallucination", "--store", demo.store, "--out", out, *options)
+    done = saevx("experiment", "hallucination", "--store", demo.store, "--out", out, *options)
+    assert done.status == 0, done.err
     result = json.loads(out.read_text())
     ways = result["ways"]
     assert list(ways) == ["not steered", "towards right", "away from right", "random features 1"]
