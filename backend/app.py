@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
+from backend.annotations.database import Database
 from backend.api import (
     controls,
     cooccurrence,
@@ -29,6 +30,7 @@ from backend.api import (
     stores,
 )
 from backend.api import map as map_api
+from backend.api.annotations import lists, marks, notes
 from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
@@ -66,7 +68,7 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, images, search, steer,
+    cooccurrence, images, search, steer, notes, lists, marks,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
@@ -87,9 +89,13 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
             a request with any other `Host` is refused.
 
     Raises:
-        SaevxError: no store can be opened. If only some cannot, `app.state.saevx.unavailable` names them.
+        SaevxError: no store can be opened, or not the database of annotations. If only some stores cannot,
+            `app.state.saevx.unavailable` names them.
     """
-    slots = open_stores(settings.stores)
+    database = Database(settings.annotations) if settings.annotations else None
+    if database is not None:
+        database.check()
+    slots = open_stores(settings.stores, database)
     opened = [slot.opened for slot in slots if slot.opened]
     uploads = UploadedImages(int(settings.max_uploads_mb * 1e6))
     state = State(settings, slots, Live(settings, opened), opened[0].name, uploads)

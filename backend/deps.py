@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from backend.problems import NotModified
 from backend.stores import OpenStore, State
@@ -36,7 +37,10 @@ async def get_store(
     if slot is None:
         names = ", ".join(one.name for one in state.slots)
         raise HTTPException(404, f"There is no store {name!r}; this server has {names}.")
-    return await slot.current()
+    opened = await slot.current()
+    if opened.annotations.is_stale():
+        await run_in_threadpool(opened.annotations.refresh)
+    return opened
 
 
 StoreDep = Annotated[OpenStore, Depends(get_store)]
@@ -53,11 +57,13 @@ AnsweredDep = Annotated[ExitStack, Depends(request_stack)]
 
 
 async def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
-    """Set the validators, or answer 304. A finished store never changes, so its content id and the code's version
-    validate every reply; so does the state of the model, if the store leaves events to it."""
+    """Set the validators, or answer 304. A finished store never changes, so its content id, the code's version and the
+    last change of its annotations validate every reply; so does the state of the model, if the store leaves events to
+    it."""
     live = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
+    written = f"-{store.annotations.revision}" if store.annotations.revision else ""
     headers = {
-        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}"',
+        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}{written}"',
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }

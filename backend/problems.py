@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from backend.annotations.book import ConflictError
+from backend.annotations.database import Entry, ReadOnlyError, UnavailableError
 from backend.live.model_worker import ClientLeft
 from backend.schemas.common import Problem
 from precompute.errors import PairError, SaevxError
@@ -25,6 +28,10 @@ log = logging.getLogger(__name__)
 
 NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
 """What to give where a value cannot be read as a number, by the type of pydantic's error."""
+STATUS: dict[type[SaevxError], int] = {
+    ReadOnlyError: 403, UnavailableError: 503, StoreUnreadable: 503, PairError: 422,
+}  # fmt: skip
+"""Of a SaevxError that is not 400."""
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
@@ -58,6 +65,16 @@ def problem(
     title, path = HTTPStatus(status).phrase, request.url.path
     body = Problem(title=title, status=status, detail=detail, instance=path, errors=errors)
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=MEDIA_TYPE)
+
+
+def conflict_problem(request: Request, error: ConflictError) -> JSONResponse:
+    """The body of a conflict, with both versions (schemas.annotations.ConflictProblem)."""
+    reply = problem(request, 409, str(error))
+    one: Entry = error.current
+    current = {"kind": one.kind, "key": one.key, "version": one.version, "author": one.author, "at": one.at,
+               "deleted": one.body is None, "body": one.body}  # fmt: skip
+    body = {**json.loads(bytes(reply.body)), "current": current, "yours": error.yours}
+    return JSONResponse(body, 409, {"ETag": f'"{one.version}"'}, media_type=MEDIA_TYPE)
 
 
 def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
@@ -128,8 +145,10 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     async def user_error(request: Request, error: SaevxError) -> Response:
         if isinstance(error, StoreUnreadable):
             log.warning("%s %s: %s", request.method, request.url.path, error)
-            return await answer(request, 503, str(error))
-        return await answer(request, 422 if isinstance(error, PairError) else 400, str(error))
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
+        return await answer(request, status, str(error))
+
+    app.exception_handler(ConflictError)(conflict_problem)
 
     @app.exception_handler(ClientLeft)
     async def left(request: Request, error: ClientLeft) -> Response:

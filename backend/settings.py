@@ -64,6 +64,9 @@ class ServerOptions(BaseModel):
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
     """Live requests that may wait; further requests are answered 503."""
+    annotations: str | None = None
+    """Database for what people write about the stores, as SQLAlchemy takes it, such as postgresql://user@host/name;
+    default: an SQLite file beside each store, STORE.annotations.sqlite."""
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
     max_uploads_mb: float = Field(default=256, gt=0)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
+from backend.annotations.book import Annotations
+from backend.annotations.carry import sketch
+from backend.annotations.database import Database, default_url
 from backend.live.lru import Lru
 from backend.live.model_worker import Engine, Live
 from backend.live.uploads import UploadedImages
@@ -116,14 +120,23 @@ class OpenStore:
     recomputed: Recomputed
     """Events of samples that the store does not hold, computed by the live model."""
     watch: Watch
+    annotations: Annotations
+    """What people wrote about it."""
 
     @classmethod
-    def at(cls, path: Path, name: str | None = None) -> OpenStore:
-        """The store at `path`, under `name` or the name in its manifest. Raises SaevxError as `Store.open`."""
+    def at(cls, path: Path, name: str | None = None, database: Database | None = None) -> OpenStore:
+        """The store at `path`, under `name` or the name in its manifest. Raises SaevxError as `Store.open`.
+
+        Args:
+            database: of annotations; None for the file beside the store.
+        """
         manifest = Stamp.from_file(path / MANIFEST)  # before it is read, so that a manifest written later is noticed
         store = Store.open(path)
         watch = Watch(path, {MANIFEST: manifest, **store.stamps})
-        return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch)
+        content_id = str(store.manifest["content_id"])
+        annotations = Annotations(database or Database(default_url(path)), content_id, partial(sketch, store))
+        annotations.refresh()
+        return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch, annotations)
 
     def is_current(self) -> bool:
         """Whether it is still there, and not another store or part of one in its place."""
@@ -141,8 +154,8 @@ class OpenStore:
 class StoreSlot:
     """The place of one store: the open store, or in `reason` one sentence why there is none."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, database: Database | None = None) -> None:
+        self.path, self.database = path, database
         self.name = path.name
         self.opened: OpenStore | None = None
         self.reason: str | None = None
@@ -156,7 +169,7 @@ class StoreSlot:
     def open(self) -> None:
         """At the start of the server. Never raises."""
         try:
-            self.opened = OpenStore.at(self.path)
+            self.opened = OpenStore.at(self.path, database=self.database)
         except SaevxError as error:
             self.reason = str(error)
 
@@ -192,7 +205,7 @@ class StoreSlot:
         if self.reason is not None and stamp == self.failed and time.monotonic() - self.failed_at < RETRY_S:
             return
         try:
-            self.opened = await run_in_threadpool(OpenStore.at, self.path, self.name)
+            self.opened = await run_in_threadpool(OpenStore.at, self.path, self.name, self.database)
         except SaevxError as error:
             if self.reason != str(error):
                 log.warning("%s", error)
@@ -205,9 +218,12 @@ class StoreSlot:
             self.on_change(self.opened)
 
 
-def open_stores(paths: list[Path]) -> list[StoreSlot]:
+def open_stores(paths: list[Path], database: Database | None = None) -> list[StoreSlot]:
     """The stores in their order, each under the name in its manifest or, if it cannot be opened, that of its folder; a
     second store of the same name gets a number.
+
+    Args:
+        database: of the annotations of all of them; None for a file beside each.
 
     Raises:
         SaevxError: there is no path, or no store can be opened.
@@ -222,7 +238,7 @@ def open_stores(paths: list[Path]) -> list[StoreSlot]:
         used.add(free)
         return free
 
-    slots = [StoreSlot(path) for path in paths]
+    slots = [StoreSlot(path, database) for path in paths]
     for slot in slots:
         slot.open()
     damaged = [slot for slot in slots if slot.opened is None]

@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from backend.annotations.filters import marked
 from backend.api.map import features_in_area
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
@@ -81,9 +82,13 @@ class FeatureQuery(QueryModel):
     family: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
     """Number of a family."""
     q: Words = None
-    """Words in the label or the promoted tokens."""
+    """Words in the label or the promoted tokens, or in what people wrote: their label, note or tags."""
     has_label: bool | None = None
-    """Only features with, or without, a label."""
+    """Only features with, or without, an automatic label."""
+    tag: Annotated[str | None, Query(max_length=60)] = None
+    """Only features that people gave this tag."""
+    reviewed: bool | None = None
+    """Only features that a person has reviewed, or that nobody has."""
     fold: Literal["families", "names"] | None = None
     """One line for each family, or for each family and each first word of a name that passes its test: the strongest
     of those that match."""
@@ -100,7 +105,8 @@ def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Pa
     page = store.store.features.list(
         sort=query.sort, order=query.order, limit=query.limit, cursor=query.cursor, **filters_of(store, query)
     )
-    return Page[Feature].model_validate(page._asdict())
+    items = [{**item, **store.annotations.own("feature", item["id"])} for item in page.items]
+    return Page[Feature].model_validate({**page._asdict(), "items": items})
 
 
 def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
@@ -109,15 +115,19 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
     if query.area is not None:
         inside = features_in_area(store, query.area)
         ids = inside if ids is None else sorted(set(ids) & set(inside))
-    filters: dict[str, Any] = {name: getattr(query, name) for name in FeatureFilters.__annotations__}
-    return cast(FeatureFilters, {**filters, "ids": ids})
+    filters: dict[str, Any] = {name: getattr(query, name, None) for name in FeatureFilters.__annotations__}
+    written = marked(
+        store.annotations, store.store, "feature", tag=query.tag, reviewed=query.reviewed, q=query.q
+    )
+    return cast(FeatureFilters, {**filters, "ids": ids, "marked": written})
 
 
 @router.get("/features/{feature}", summary="One feature with all its figures")
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
     opened = store.store
-    return FeatureDetail.model_validate({**opened.features.get(feature), "words": opened.top_words.of(feature)})
+    item = {**opened.features.get(feature), **store.annotations.own("feature", feature)}
+    return FeatureDetail.model_validate({**item, "words": opened.top_words.of(feature)})
 
 
 @router.get(

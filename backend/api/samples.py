@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
 
+from backend.annotations.filters import marked
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
@@ -20,6 +21,7 @@ from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort, S
 from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
 from backend.stores import OpenStore
 from precompute.store.events import EventsNotStored, SampleEvents
+from precompute.store.lists.marked import Marked
 from precompute.store.selection.filters import Side
 from precompute.store.sql import Page as StorePage
 
@@ -51,7 +53,11 @@ class SampleQuery(QueryModel):
     match: Literal["any", "all"] | None = None
     """Whether one of `flags` is enough, or all are needed, which is the default."""
     q: Words = None
-    """Words in the text."""
+    """Words in the text, or in what people wrote about the sample: label, note or tags."""
+    tag: Annotated[str | None, Query(max_length=60)] = None
+    """Only samples that people gave this tag."""
+    reviewed: bool | None = None
+    """Only samples that a person has reviewed, or that nobody has."""
     feature: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
     """Only samples on which this feature is on: its largest activation is a tenth of its p99.9 or more. Where
     the store does not hold all activations, or more than 50 million, it must also be among the 256 strongest features
@@ -75,11 +81,16 @@ class SampleQuery(QueryModel):
         """Each of `flags`."""
         return [name.strip() for part in self.flags for name in part.split(",") if name.strip()]
 
-    def selection(self) -> dict[str, Any]:
+    def selection(self, store: OpenStore) -> dict[str, Any]:
         """The filters as `store.selection` takes them."""
         flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
-        plain = {"sort", "order", "limit", "cursor", "threshold", "id", "ticked", "format"}
-        return self.model_dump(exclude=plain, exclude_none=True) | {"flags": self.flag_options() or None, "flag": flag}
+        plain = {"sort", "order", "limit", "cursor", "threshold", "id", "ticked", "format", "tag", "reviewed"}
+        own = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
+        return self.model_dump(exclude=plain, exclude_none=True) | own
+
+    def marked(self, store: OpenStore) -> Marked | None:
+        """Which samples by what people wrote about them."""
+        return marked(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
 
     def is_plain(self) -> bool:
         """Whether `store.samples` answers at once from an index: with more than one flag the database would look up
@@ -96,14 +107,18 @@ def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
     samples, selection = store.store.samples, store.store.selection
     order: dict[str, Any] = {name: getattr(query, name) for name in ("sort", "order", "limit", "cursor")}
     if not query.is_plain():
-        return selection.list(**order, **query.selection())
-    return samples.list(**order, flag=query.flag, threshold=query.threshold, q=query.q, flags=query.flag_options())
+        return selection.list(**order, **query.selection(store))
+    filters: dict[str, Any] = {name: getattr(query, name) for name in ("flag", "threshold", "q")}
+    return samples.list(**order, **filters, flags=query.flag_options(), marked=query.marked(store))
 
 
 @router.get("/samples", summary="List of samples", dependencies=[Cached])
 def get_samples(request: Request, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Page[Sample]:
     page = list_samples(store, query)
-    items = Links(request, store).all_images(page.items)
+    items = [
+        {**item, **store.annotations.own("sample", item["sample_id"])}
+        for item in Links(request, store).all_images(page.items)
+    ]
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
 
@@ -238,7 +253,8 @@ def get_sample(
     top: Annotated[int, Query(ge=1, le=256, description="Number of features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)
-    return SampleDetail.model_validate(Links(request, store).images(store.store.samples.get(sample_id, top)))
+    item = {**store.store.samples.get(sample_id, top), **store.annotations.own("sample", sample_id)}
+    return SampleDetail.model_validate(Links(request, store).images(item))
 
 
 @lru_cache(maxsize=512)

@@ -33,9 +33,30 @@ def get_search(
     q: Annotated[str, QueryParam(min_length=1, max_length=500, description="Words to search for.")],
     limit: Annotated[int, QueryParam(ge=1, le=200, description="Number of features and of samples.")] = 20,
 ) -> WordSearch:
-    answer = store.store.search.words(q, limit)
+    answer = with_annotated(store, store.store.search.words(q, limit), limit)
     answer["samples"] = Links(request, store).all_images(answer["samples"])
     return WordSearch.model_validate(answer)
+
+
+def with_annotated(store: OpenStore, answer: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The results with the features and samples first that people wrote the words about, and all own labels."""
+    book, opened, q = store.annotations, store.store, answer["q"]
+    ids = sorted(n for key in book.search("feature", q) if (n := int(key)) < opened.n_features)[:limit]
+    rows = sorted(opened.selection.rows_of(book.search("sample", q)).values())[:limit]
+    known = {one["id"] for one in answer["features"]}
+    others = [id for id in ids if id not in known]
+    features = sorted([*opened.search.features(others), *answer["features"]], key=lambda one: one["id"] not in ids)
+    first = opened.samples.items(rows)
+    new = set(rows) - {one["row"] for one in answer["samples"]}
+    others_shown = [one for one in answer["samples"] if one["row"] not in first]
+    samples = [*(first[row] for row in rows), *others_shown]
+    return {
+        **answer,
+        "n_features": answer["n_features"] + len(others),
+        "n_samples": answer["n_samples"] + len(new),
+        "features": [{**one, **book.own("feature", one["id"])} for one in features[:limit]],
+        "samples": [{**one, **book.own("sample", one["sample_id"])} for one in samples[:limit]],
+    }
 
 
 class SearchInput(NamedTuple):

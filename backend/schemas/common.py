@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from precompute.store import schema as s
 
@@ -32,6 +32,15 @@ class Model(BaseModel):
     """Base of every reply: the docstring below a field is its description in OpenAPI."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
+
+
+class WrittenAbout(Model):
+    """What people wrote about a feature or sample; `GET /annotations` has all of it."""
+
+    own_label: str | None = None
+    """A person's name for it: pages show it before the automatic one."""
+    tags: list[str] = Field(default_factory=list)
+    reviewed: bool = False
 
 
 class Page(Model, Generic[T]):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from backend.schemas.common import Grid, Histogram, ImageRef, Modal, Modality, Model, Page, Patch, Verdict
+from backend.schemas.common import Grid, Histogram, ImageRef, Modal, Modality, Model, Page, Patch, Verdict, WrittenAbout
 
 
 class FeatureRef(Model):
@@ -21,7 +21,7 @@ class FeatureRef(Model):
     """The evidence in words: place, commonest words of its tokens and of the captions of its images."""
 
 
-class Feature(FeatureRef):
+class Feature(FeatureRef, WrittenAbout):
     """A row of the feature list. A figure is null if it could not be computed; the verdict says why."""
 
     verdict: Verdict

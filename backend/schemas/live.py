@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.schemas.common import Grid, ImageRef, Modality, Model, Verdict, View
+from backend.schemas.common import Grid, ImageRef, Modality, Model, Verdict, View, WrittenAbout
 from backend.schemas.features import FeatureRef
 from backend.schemas.samples import Sample
 
@@ -18,7 +18,7 @@ class UploadedImageRef(ImageRef):
     """Names it: `image_hash` of `POST /search` and `POST /steer`, `image` in the addresses of their pages."""
 
 
-class WordFeature(FeatureRef):
+class WordFeature(FeatureRef, WrittenAbout):
     """A feature that a search by words has matched."""
 
     verdict: Verdict

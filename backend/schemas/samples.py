@@ -6,7 +6,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from backend.schemas.common import Auroc, Histogram, ImageRef, Modal, Model, Patch, ScoreName, Verdict, View
+from backend.schemas.common import (
+    Auroc,
+    Histogram,
+    ImageRef,
+    Modal,
+    Model,
+    Patch,
+    ScoreName,
+    Verdict,
+    View,
+    WrittenAbout,
+)
 from backend.schemas.features import FeatureRef
 
 
@@ -61,7 +72,7 @@ class FlagHit(Model):
     reason: FlagReason | None = None
 
 
-class SampleRow(Model):
+class SampleRow(WrittenAbout):
     """One pair of the data."""
 
     sample_id: str

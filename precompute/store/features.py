@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -16,6 +17,7 @@ from precompute.store.core import Core, feature_ref
 from precompute.store.events import map_array
 from precompute.store.histogram import bands, nonempty_bins, unpack
 from precompute.store.lists.filters import FeatureFilters, verdicts_of
+from precompute.store.lists.marked import Marked
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import WholeLists
 from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_plain, in_chunks, marks, page_start
@@ -90,9 +92,14 @@ class Features:
         """
         tag, ids = self._listed(sort, order, filters)
         start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
+        by_mark = bool(str(filters.get("marked") or ""))  # such a list may be another by the next page
+        if cursor and by_mark:
+            start = self._lists.place_after(start, ids, sort, order)
         end = start + limit
         items = [dict(zip(LISTED, row, strict=True)) for row in self._rows(ids[start:end])]
-        return Page(items, len(ids), encode_cursor(tag, None, end) if end < len(ids) else None)
+        if end >= len(ids):
+            return Page(items, len(ids), None)
+        return Page(items, len(ids), encode_cursor(tag, None, int(ids[end - 1]) if by_mark else end))
 
     def whole_list(
         self, *, sort: str = "id", order: str = "asc", **filters: Unpack[FeatureFilters]
@@ -124,8 +131,14 @@ class Features:
             given["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
         if "ids" in given:
             given["ids"] = [*given["ids"]]
-        tag = self._core.list_tag("features", sort=sort, order=order, **given)
-        return tag, self._lists.of(tag, sort, order, given)
+        marked: Marked | None = given.get("marked")
+        named = {name: value for name, value in given.items() if name != "marked"}
+        if marked is None:
+            tag = key = self._core.list_tag("features", sort=sort, order=order, **named)
+        else:  # cursors know the name of what was chosen, the cache knows the rows
+            tag = self._core.list_tag("features", sort=sort, order=order, marked=marked.name, **named)
+            key = self._core.list_tag("features", sort=sort, order=order, marked=asdict(marked), **named)
+        return tag, self._lists.of(key, sort, order, given)
 
     @cached_property
     def distributions(self) -> Distributions:

@@ -15,6 +15,7 @@ from precompute.store import schema as s
 from precompute.store.core import NAME_FIELDS, Core, Vocabulary
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.features import Features
+from precompute.store.lists.marked import Marked, with_words
 from precompute.store.opening import IMAGES
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.sql import (
@@ -23,7 +24,6 @@ from precompute.store.sql import (
     PlainQuery,
     encode_cursor,
     fetch_plain,
-    has_words,
     in_chunks,
     keyset_page,
     marks,
@@ -49,6 +49,7 @@ class SampleFilters(TypedDict, total=False):
     q: str | None
     """Words of the caption."""
     ids: Iterable[str] | None
+    marked: Marked | None
 
 
 class Samples:
@@ -98,12 +99,13 @@ class Samples:
         names = None if ids is None else [str(i) for i in ids]
         if names is not None:
             where.append(c.sample_id.in_(names))
+        marked = filters.get("marked")
+        where += marked.conditions(c.row) if marked else []
         if has_q := bool(q and q.strip()):
-            where.append(has_words(c.row, "sample_fts", str(q)))
-        total_is_known = threshold is None and ids is None and not has_q and not together
-        tag = core.list_tag(
-            "samples", sort=sort, order=order, flag=flag, over=limit_of_flag, q=q, ids=names, flags=together
-        )
+            where.append(with_words(c.row, "sample_fts", str(q), marked))
+        total_is_known = (threshold, ids, marked) == (None,) * 3 and not has_q and not together
+        named = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": together, "marked": marked or ""}
+        tag = core.list_tag("samples", sort=sort, order=order, **named)
         listed = KeysetList(
             select(s.samples), _sort_column(sort), c.row, where, tag, core.n_samples, total if total_is_known else None
         )

@@ -66,17 +66,7 @@ class Search:
         matches = fetch_plain(engine, named, (f"label : ({whole_word})", limit))
         matches += fetch_plain(engine, named, (f"label : ({any_word})", limit))
         matches += fetch_plain(engine, ranked, (any_word, limit))
-        ids = list(dict.fromkeys(id for (id,) in matches))[:limit]
-        tables = (
-            "features JOIN feature_details ON feature_details.id = features.id "
-            f"WHERE features.id IN ({marks(len(ids))})"
-        )
-        rows = {r["id"]: r for r in _WORD_HIT.fetch(engine, tables, ids)}
-        features = []
-        for id in ids:
-            logits = rows[id].pop("logits")
-            tokens = logits["centred"]["promoted"] if logits["informative"] else []
-            features.append({**rows[id], "promoted": [token for token, _ in tokens]})
+        features = self.features(list(dict.fromkeys(id for (id,) in matches))[:limit])
         captions, n_captions = self._captions(q, limit)
         items = self._samples.items(captions)
         return {
@@ -86,6 +76,20 @@ class Search:
             "samples": [items[row] for row in captions],
             "n_samples": n_captions,
         }
+
+    def features(self, ids: list[int]) -> list[Item]:
+        """These features as a search by words shows them, in this order."""
+        tables = (
+            "features JOIN feature_details ON feature_details.id = features.id "
+            f"WHERE features.id IN ({marks(len(ids))})"
+        )
+        rows = {r["id"]: r for r in _WORD_HIT.fetch(self._core.engine, tables, ids)}
+        features = []
+        for id in ids:
+            logits = rows[id].pop("logits")
+            tokens = logits["centred"]["promoted"] if logits["informative"] else []
+            features.append({**rows[id], "promoted": [token for token, _ in tokens]})
+        return features
 
     def _n_features(self, q: str) -> int:
         """Features whose label and promoted tokens have all the words."""

@@ -33,6 +33,7 @@ FLOORS = {
     "precompute.demo": "the demo's model, SAE-V and data",
     "precompute.experiments": "the paper's experiments on the demo",
     "precompute.cli": "the offline commands",
+    "backend.annotations": "what people write about a store, in another database",
     "backend": "the server: pages and JSON API",
 }
 """Each floor and what it holds, from the bottom to the top. A module imports only from its own floor and from those

@@ -44,7 +44,7 @@ def get_export(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
     if query.id:
         rows = np.array([check_sample(store, sample_of(one)) for one in query.id], np.int64)
     else:
-        rows = store.store.selection.ordered_rows(**query.selection())
+        rows = store.store.selection.ordered_rows(**query.selection(store))
     rows = np.unique(rows)
     suffix, media_type = ("jsonl", "application/x-ndjson") if query.format == "jsonl" else ("txt", "text/plain")
     name = f"{store.name}-{len(rows)}-samples.{suffix}"

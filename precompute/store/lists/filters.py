@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.sql import has_words, is_one_of
+from precompute.store.lists.marked import Marked, with_words
+from precompute.store.sql import is_one_of
 
 Item = dict[str, Any]
 
@@ -52,6 +53,8 @@ class FeatureFilters(TypedDict, total=False):
     """Words of the label or of the promoted tokens."""
     ids: Iterable[int] | None
     has_label: bool | None
+    marked: Marked | None
+    """Which features by what people wrote about them."""
     fold: Literal["families", "names"] | None
     """One line a family, or a name, too: of the features of a family, or whose names begin with the same word, only the
     strongest of those that pass the other filters."""
@@ -85,5 +88,7 @@ def conditions(given: Item) -> list[ColumnElement[bool]]:
     if "has_label" in given:
         where.append(c.label.is_not(None) if given["has_label"] else c.label.is_(None))
     if given.get("q", "").strip():
-        where.append(has_words(c.id, "feature_fts", given["q"]))
+        where.append(with_words(c.id, "feature_fts", given["q"], given.get("marked")))
+    if "marked" in given:
+        where += given["marked"].conditions(c.id)
     return where

@@ -50,6 +50,14 @@ class WholeLists:
             raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
         return self._in_order(sort, order == "desc", given)
 
+    def place_after(self, last: int, ids: Array, sort: str, order: str) -> int:
+        """Where a list goes on after the feature `last`, which may be in it no more. `ids`: int32 [n], as of `of`."""
+        with_value, without = self._order_by(sort)
+        whole = np.concatenate([with_value[::-1] if order == "desc" else with_value, without])
+        rank_f = np.empty_like(whole)
+        rank_f[whole] = np.arange(len(whole))
+        return int(np.searchsorted(rank_f[ids], rank_f[min(last, len(whole) - 1)], side="right"))
+
     def _in_order(self, sort: str, down: bool, given: Item) -> Array:
         given = dict(given)
         fold = given.pop("fold", None)

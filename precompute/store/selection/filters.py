@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -17,9 +18,10 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.features import Features
+from precompute.store.lists.marked import Marked
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
-from precompute.store.sql import Page, column_values, encode_cursor, fetch_plain, match_words, page_start
+from precompute.store.sql import Page, column_values, encode_cursor, fetch_plain, marks, match_words, page_start
 from precompute.utils.types import Array, check_keywords
 
 Side = Literal["image-only", "text-only", "both", "image", "text"]
@@ -53,6 +55,7 @@ class SelectionFilters(TypedDict, total=False):
     min_length: int | None
     """Tokens of the text."""
     max_length: int | None
+    marked: Marked | None
 
 
 class Selection:
@@ -95,7 +98,17 @@ class Selection:
         active = {name: value for name, value in filters.items() if value is not None}
         if "flags" in active:
             active["flags"] = list(active["flags"])  # type: ignore[call-overload]
-        rows: Array = self._ordered(sort, order, json.dumps(active, sort_keys=True))
+        rows: Array = self._ordered(sort, order, json.dumps(active, sort_keys=True, default=asdict))
+        return rows
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """id → row of those samples that there are."""
+        rows: dict[str, int] = {}
+        names = list(dict.fromkeys(ids))
+        for first in range(0, len(names), 900):
+            chunk = names[first : first + 900]
+            query = f"SELECT sample_id, row FROM samples WHERE sample_id IN ({marks(len(chunk))})"
+            rows |= fetch_plain(self._core.engine, query, chunk)
         return rows
 
     def _order(self, sort: str, order: str, given: str) -> Array:
@@ -125,8 +138,11 @@ class Selection:
             mask &= self._length >= least
         if (most := given.get("max_length")) is not None:
             mask &= self._length <= most
+        marked = Marked(**given.get("marked", {}))
+        mask &= marked.mask(len(mask))
         if (q := given.get("q")) and q.strip():
             has_words = np.zeros_like(mask)
+            has_words[list(marked.also)] = True
             if query := match_words(q):
                 rowids = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?"
                 has_words[[row for (row,) in fetch_plain(self._core.engine, rowids, (query,))]] = True

@@ -1,0 +1,1 @@
+"""What people write about a store: labels, notes, tags, lists, saved filters, marks of flagged pairs."""

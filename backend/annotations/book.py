@@ -1,0 +1,231 @@
+"""`Annotations`: what people wrote about one store, in memory as it is now; every change goes to the database first.
+
+Lists and searches look at the memory. A change by another process is seen within `FRESH_S`; whether a change conflicts
+with another is decided in the database alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from backend.annotations.database import Database, Entry, ReadOnlyError, UnavailableError, append, newest, now
+from precompute.errors import SaevxError
+from precompute.utils.text import query_words, search_units
+
+KINDS = ("feature", "sample", "list", "filter", "mark")
+"""What can be written about, or by itself."""
+FRESH_S = 1.0
+Change = Callable[[Entry], Mapping[str, Any] | None]
+
+
+class ConflictError(SaevxError):
+    """Somebody else changed it since it was read: `current` is what holds now, `yours` what was to be written."""
+
+    def __init__(self, current: Entry, yours: Mapping[str, Any] | None) -> None:
+        who = current.author or "Somebody"
+        did = "deleted" if current.body is None else "changed"
+        super().__init__(f"{who} {did} this after you opened it: look at both versions, then save yours again.")
+        self.current, self.yours = current, yours
+
+
+class Annotations:
+    """The annotations of one store.
+
+    Args:
+        store: content id of the store.
+        sketch_of: the decoder direction of a feature as `tables.directions` holds it, for features written about.
+    """
+
+    def __init__(self, database: Database, store: str, sketch_of: Callable[[int], bytes] | None = None) -> None:
+        self.database, self.store, self._sketch_of = database, store, sketch_of
+        self._lock = threading.RLock()
+        self._current: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        self._units: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._sketched: set[int] = set()
+        self._read_at = -FRESH_S
+        self.revision = 0
+        """Rises with every change."""
+        self.problem: str | None = None
+        """One sentence where the database cannot be read now."""
+
+    # ---- as it is now
+
+    def is_stale(self) -> bool:
+        return time.monotonic() - self._read_at > FRESH_S
+
+    def refresh(self) -> None:
+        """Read what was written since the last time. Never raises: `problem` says why where it could not."""
+        with self._lock:
+            self._read_at = time.monotonic()
+            try:
+                new = self.database.since(self.store, self.revision) if self.database.exists() else []
+            except SaevxError as error:
+                self.problem = str(error)
+                return
+            self.problem = None
+            for one in new:
+                self.revision = max(self.revision, one.id)
+                if one.kind not in self._current:  # written by a newer version of saevx
+                    continue
+                if one.body is None:
+                    self._current[one.kind].pop(one.key, None)
+                else:
+                    self._current[one.kind][one.key] = one
+
+    def why_read_only(self) -> str | None:
+        """One sentence where nothing can be written."""
+        return self.problem or self.database.why_read_only()
+
+    def of(self, kind: str) -> Mapping[str, Entry]:
+        """All things of a kind that are not deleted, by key, the last written last."""
+        return self._current[kind]
+
+    def get(self, kind: str, key: str | int) -> Entry:
+        """One thing as it is now; where there is none, with the number of the version that deleted it, or 0."""
+        here = self._current[kind].get(str(key))
+        if here is not None or not self.database.exists() or not self.revision:
+            return here or Entry(kind, str(key))
+        with self.database.reading() as conn:
+            return newest(conn, self.store, kind, str(key))
+
+    def body(self, kind: str, key: str | int) -> Mapping[str, Any]:
+        """What holds of one thing, empty where there is none: for pages, without a look at the database."""
+        here = self._current[kind].get(str(key))
+        return here.body or {} if here else {}
+
+    def own(self, kind: str, key: str | int) -> dict[str, Any]:
+        """What lists show of a feature or sample: `own_label`, `tags`, `reviewed`; empty where nothing is written."""
+        body = self.body(kind, key)
+        names = {"label": "own_label", "tags": "tags", "reviewed": "reviewed"}
+        return {name: body[field] for field, name in names.items() if body.get(field)}
+
+    def history(self, kind: str, key: str | int) -> list[Entry]:
+        """Every version, the newest first. Raises UnavailableError."""
+        return self.database.history(self.store, kind, str(key)) if self.database.exists() else []
+
+    def tags(self, kind: str) -> dict[str, int]:
+        """Each tag of features or samples with their number, the most frequent first."""
+        counts = Counter(tag for one in list(self._current[kind].values()) for tag in (one.body or {}).get("tags", ()))
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold())))
+
+    def keys(self, kind: str, *, tag: str | None = None, reviewed: bool | None = None) -> list[str]:
+        """Keys of the features or samples that have the tag, whatever its case, and are reviewed."""
+        return [
+            key for key, one in list(self._current[kind].items()) if one.body
+            and (tag is None or tag.casefold() in (other.casefold() for other in one.body.get("tags", ())))
+            and (reviewed is None or bool(one.body.get("reviewed")) == reviewed)
+        ]  # fmt: skip
+
+    def search(self, kind: str, q: str) -> list[str]:
+        """Keys of the features or samples whose label, note or tags together have all the words of `q`, the last one
+        also as a beginning."""
+        words = query_words(q)
+        return [key for key in list(self._current[kind]) if words and self._has(kind, key, words)]
+
+    def _has(self, kind: str, key: str, words: list[list[list[str]]]) -> bool:
+        one = self._current[kind].get(key)
+        if one is None or not one.body:
+            return False
+        known = self._units.get((kind, key))
+        if known is None or known[0] != one.id:
+            texts = [str(one.body.get("label", "")), str(one.body.get("note", "")), *one.body.get("tags", ())]
+            known = self._units[kind, key] = (one.id, [unit for text in texts for unit in [*search_units(text), ""]])
+        units = known[1]
+        return all(
+            any(_contains(units, string, is_last) for string in word)
+            for word, is_last in zip(words, [False] * (len(words) - 1) + [True], strict=True)
+        )
+
+    # ---- changes
+
+    def put(
+        self, kind: str, key: str | int, body: Mapping[str, Any] | None, *, author: str, version: int | None
+    ) -> Entry:
+        """Write a new version; `body` None deletes. Nothing is written where nothing changes.
+
+        Args:
+            version: the one that the writer has seen, 0 for none; None writes whatever holds.
+
+        Raises:
+            ConflictError: another one holds by now.
+            UnavailableError: the database cannot be written.
+        """
+        return self.change(kind, key, lambda current: body, author=author, version=version)
+
+    def change(
+        self, kind: str, key: str | int, make: Change, *, author: str, version: int | None = None
+    ) -> Entry:
+        """As `put`, with the new body made from what holds, in the same transaction."""
+        self._check_writable()
+        for _ in range(20):
+            try:
+                with self.database.writing() as conn:
+                    current = newest(conn, self.store, kind, str(key))
+                    body = make(current)
+                    if body == current.body:
+                        return current
+                    if version is not None and current.version != version:
+                        raise ConflictError(current, body)
+                    new = Entry(kind, str(key), current.version + 1, author, now(), body)
+                    append(conn, self.store, [new])
+                break
+            except IntegrityError:  # another process wrote this version first
+                continue
+        else:
+            raise UnavailableError("Too many people write this at once: save again.")
+        self.refresh()
+        self._remember_directions([new])
+        return self.get(kind, key) if body is not None else new
+
+    def write_all(self, new: Iterable[Entry]) -> int:
+        """Write the bodies of these, each as the next version of its thing, with its author and time; those that hold
+        already are left out. Returns how many were written."""
+        self._check_writable()
+        written: list[Entry] = []
+        with self.database.writing() as conn:
+            for one in new:
+                current = newest(conn, self.store, one.kind, one.key)
+                if current.body != one.body:
+                    written.append(Entry(one.kind, one.key, current.version + 1, one.author, one.at or now(), one.body))
+                    append(conn, self.store, written[-1:])
+        self.refresh()
+        self._remember_directions(written)
+        return len(written)
+
+    def _check_writable(self) -> None:
+        if reason := self.database.why_read_only():
+            raise ReadOnlyError(reason)
+
+    def _remember_directions(self, new: Sequence[Entry]) -> None:
+        """Keep the decoder directions of the features that are named, so that they are known in a later store."""
+        if self._sketch_of is None:
+            return
+        named = {number for one in new for number in features_of(one)}
+        if new_ones := named - self._sketched:
+            with contextlib.suppress(SaevxError):  # what was written is written, even if the store is gone by now
+                self.database.remember(self.store, {number: self._sketch_of(number) for number in new_ones})
+                self._sketched |= new_ones
+
+
+def features_of(one: Entry) -> list[int]:
+    """The features that something is written about."""
+    if one.kind == "feature":
+        return [int(one.key)]
+    return [int(number) for number in (one.body or {}).get("features", ())] if one.kind == "list" else []
+
+
+def _contains(units: list[str], string: Sequence[str], prefix: bool) -> bool:
+    """Whether these units stand one after the other, the last as a beginning with `prefix`."""
+    n = len(string)
+    for at in range(len(units) - n + 1):
+        part = units[at : at + n]
+        if part == list(string) or (prefix and part[:-1] == list(string[:-1]) and part[-1].startswith(string[-1])):
+            return True
+    return False

@@ -1,0 +1,147 @@
+"""Carry annotations over to a store that was made again: features by their decoder directions, samples by their ids.
+
+The old store may be gone: of each feature that something was written about, the database has a sketch of its direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from backend.annotations.book import Annotations, features_of
+from backend.annotations.database import Entry
+from precompute.errors import SaevxError
+from precompute.store.reader import Store
+from precompute.utils.stats import unit
+from precompute.utils.types import Array
+
+WIDTH = 256
+"""Numbers of a sketch. A direction of more dimensions is projected, which keeps a cosine of .95 within about .01."""
+SEED = 20_250_217
+CHUNK = 4096
+SAME = 1e-3
+"""A feature keeps its number where no other one's cosine is larger by more than this: near-copies are common."""
+
+
+@lru_cache(maxsize=1)
+def _projection(d: int) -> Array:
+    """float32 [d, 256] of ±1/16."""
+    signs = np.random.Generator(np.random.PCG64(SEED)).integers(0, 2, (d, WIDTH), dtype=np.int8)
+    return (signs.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(WIDTH))
+
+
+def _sketches(centred_kd: Array) -> Array:
+    """float32 [k, min(d, 256)] of unit length: `centred_kd` float32 [k, d], projected where it is wider."""
+    d = centred_kd.shape[1]
+    sketches: Array = unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
+    return sketches
+
+
+def sketch(store: Store, feature: int) -> bytes:
+    """What the database keeps of a feature's direction: its dimensions (uint32), then the sketch (float16)."""
+    centred_d = store.directions.get(feature).centred_d
+    return np.uint32(len(centred_d)).tobytes() + _sketches(centred_d[None])[0].astype(np.float16).tobytes()
+
+
+def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[int, tuple[int, float]]:
+    """Old number → (number in `store`, cosine) of the features whose direction the store has, each new one once.
+
+    Args:
+        vectors: sketches by old number.
+        least: smallest cosine of a match.
+
+    Raises:
+        SaevxError: the directions are of a model of another width.
+    """
+    if not vectors:
+        return {}
+    index = store.search.index("decoder")
+    numbers = list(vectors)
+    widths = {int(np.frombuffer(vectors[k][:4], np.uint32)[0]) for k in numbers}
+    if widths != {index.d}:
+        raise SaevxError(
+            f"The features were written about in a model of {widths.pop()} dimensions, and this store's has {index.d}: "
+            "directions of different models cannot be compared."
+        )
+    old_kw = np.stack([np.frombuffer(vectors[k][4:], np.float16) for k in numbers]).astype(np.float32)
+    cosine_kf = np.concatenate(
+        [old_kw @ _sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
+         for first in range(0, index.ntotal, CHUNK)], axis=1,
+    )  # fmt: skip
+    best = cosine_kf.argmax(axis=1)
+    pairs = []
+    for i, k in enumerate(numbers):
+        to = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best[i]] - SAME else int(best[i])
+        pairs.append((float(cosine_kf[i, to]), k, to))
+    result: dict[int, tuple[int, float]] = {}
+    taken: set[int] = set()
+    for cosine, k, to in sorted(pairs, key=lambda pair: (-pair[0], pair[1] != pair[2], pair[1])):
+        if cosine >= least and to not in taken:
+            taken.add(to)
+            result[k] = (to, cosine)
+    return result
+
+
+@dataclass
+class Report:
+    """What was carried over."""
+
+    written: int = 0
+    present: int = 0
+    """Things that the new store has something of already: left as they are."""
+    moved: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Old number → (new number, cosine)."""
+    lost: list[str] = field(default_factory=list)
+    """What has no counterpart: feature 12, sample x, …"""
+
+    def sentence(self) -> str:
+        parts = [f"{self.written} annotations carried over"]
+        if self.present:
+            parts.append(f"{self.present} left out, as this store has its own")
+        if self.lost:
+            more = f" and {len(self.lost) - 10} more" if len(self.lost) > 10 else ""
+            parts.append(f"no counterpart for {', '.join(self.lost[:10])}{more}")
+        return "; ".join(parts) + "."
+
+
+def carry(annotations: Annotations, store: Store, old: Iterable[Entry], vectors: Mapping[int, bytes],
+          least: float) -> Report:  # fmt: skip
+    """Write what holds in `old`, the newest version of each thing, as annotations of `store`."""
+    things = [one for one in old if one.body is not None]
+    named = {k for one in things for k in features_of(one)}
+    moved = matches(store, {k: vectors[k] for k in sorted(named) if k in vectors}, least)
+    report = Report(moved=moved)
+    report.lost += [f"feature {k}" for k in sorted(named - moved.keys())]
+    known = store.selection.rows_of({id for one in things for id in samples_of(one)})
+    report.lost += sorted(f"sample {id}" for one in things for id in samples_of(one) if id not in known)
+    new = [placed for one in things if (placed := _placed(one, moved, known)) is not None]
+    free = [one for one in new if one.key not in annotations.of(one.kind)]
+    report.present = len(new) - len(free)
+    report.written = annotations.write_all(free)
+    return report
+
+
+def samples_of(one: Entry) -> list[str]:
+    """Ids of the samples that something is written about."""
+    body: Mapping[str, Any] = one.body or {}
+    if one.kind == "sample":
+        return [one.key]
+    if one.kind == "mark":
+        return [str(body["sample_id"])]
+    return [str(id) for id in body.get("samples", ())] if one.kind == "list" else []
+
+
+def _placed(one: Entry, moved: Mapping[int, tuple[int, float]], known: Mapping[str, int]) -> Entry | None:
+    """The same in the new store; None where what it is about is not there."""
+    if one.kind == "feature":
+        to = moved.get(int(one.key))
+        return None if to is None else replace(one, key=str(to[0]))
+    if one.kind == "list" and one.body is not None:
+        features = [moved[k][0] for k in features_of(one) if k in moved]
+        samples = [id for id in samples_of(one) if id in known]
+        return replace(one, body={**one.body, "features": features, "samples": samples})
+    return one if all(id in known for id in samples_of(one)) else None

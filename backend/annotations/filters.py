@@ -1,0 +1,33 @@
+"""What a list of features or samples takes of the annotations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from backend.annotations.book import Annotations
+from precompute.store.lists.marked import Marked
+from precompute.store.reader import Store
+
+
+def marked(
+    annotations: Annotations, store: Store, kind: str, *, tag: str | None, reviewed: bool | None, q: str | None
+) -> Marked | None:
+    """Which features or samples have the tag and are reviewed or not, and which have the words of `q` in what was
+    written; None where that limits and adds nothing."""
+
+    def numbers(keys: Iterable[str]) -> list[int]:
+        if kind == "sample":
+            return sorted(store.selection.rows_of(keys).values())
+        return sorted(n for key in keys if (n := int(key)) < store.n_features)
+
+    within = without = None
+    if tag is not None or reviewed:
+        within = numbers(annotations.keys(kind, tag=tag, reviewed=True if reviewed else None))
+    if reviewed is False:
+        without = numbers(annotations.keys(kind, reviewed=True))
+    also = numbers(annotations.search(kind, q)) if q and q.strip() else []
+    if tag is None and reviewed is None and not also:
+        return None
+    name = "" if tag is None and reviewed is None else json.dumps([tag, reviewed])
+    return Marked(name, within, without or (), also)

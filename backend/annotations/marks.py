@@ -1,0 +1,59 @@
+"""What the marks of flagged pairs say of a flag: its precision above a threshold, and a threshold that is precise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.stats import binomtest
+
+TARGET = 0.9
+"""Precision that the suggested threshold has."""
+FEWEST = 10
+"""Marks below which no threshold is suggested."""
+
+
+class Judged(NamedTuple):
+    """A marked pair."""
+
+    score: float
+    right: bool
+
+
+class Share(NamedTuple):
+    """Of the marked pairs above a threshold those about which the flag is right, with Wilson's 95 % interval."""
+
+    threshold: float
+    n: int
+    n_right: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def precision(marks: Sequence[Judged], threshold: float) -> Share:
+    """The precision of a flag that takes scores above the threshold."""
+    above = [one.right for one in marks if one.score > threshold]
+    n, right = len(above), sum(above)
+    if not n:
+        return Share(threshold, 0, 0, None, None, None)
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    return Share(threshold, n, right, right / n, float(interval.low), float(interval.high))
+
+
+def suggest(marks: Sequence[Judged], target: float = TARGET) -> Share | None:
+    """The lowest threshold above which at least `target` of the marked pairs are right: halfway between the lowest
+    score that it takes and the next lower one that was marked; below all marks just below the lowest.
+
+    None with fewer than FEWEST marks, or where no threshold is so precise."""
+    if len(marks) < FEWEST:
+        return None
+    scores = sorted({one.score for one in marks}, reverse=True)
+    best = None
+    for i, lowest in enumerate(scores):
+        following = scores[i + 1] if i + 1 < len(scores) else None
+        threshold = (lowest + following) / 2 if following is not None else lowest - abs(lowest) * 1e-6 - 1e-12
+        share = precision(marks, threshold)
+        if share.value is not None and share.value >= target:
+            best = share
+    return best

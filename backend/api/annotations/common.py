@@ -1,0 +1,103 @@
+"""What every endpoint that writes has in common: who writes, which version was read, what changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote
+
+from fastapi import Cookie, HTTPException, Request, Response
+
+from backend.annotations.book import Annotations
+from backend.annotations.database import Entry
+from backend.problems import MEDIA_TYPE
+from backend.schemas.annotations import BODIES, Annotation, Change, ConflictProblem, Signed, Version
+from backend.stores import OpenStore
+
+COOKIE = "saevx_author"
+AuthorCookie = Annotated[str | None, Cookie(alias=COOKIE, max_length=800, include_in_schema=False)]
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": ConflictProblem, "content": {MEDIA_TYPE: {}}, "description": "Somebody changed it meanwhile."}
+}
+V = TypeVar("V", bound=Version)
+PARTS = ("tags", "features", "samples")
+"""Fields that can be added to, and removed from, without reading them first."""
+
+
+def author_of(body: Signed, cookie: str | None) -> str:
+    """The writer's name, "" where none is given."""
+    return body.author if body.author is not None else unquote(cookie or "")[:80].replace("\0", "").strip()
+
+
+def expected_version(request: Request) -> int | None:
+    """The version in `If-Match`; None for `*`.
+
+    Raises:
+        HTTPException: 428 without the header, 422 for one that is no version.
+    """
+    given = request.headers.get("if-match")
+    if given is None:
+        raise HTTPException(
+            428, "Send the version that you have read as If-Match, 0 for none, or * to overwrite whatever is there."
+        )
+    number = given.strip().removeprefix("W/").strip('"')
+    if number == "*":
+        return None
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise HTTPException(422, f"If-Match: {given!r} is no version: give its number, such as 3.")
+    return int(number)
+
+
+def save(
+    request: Request, store: OpenStore, kind: str, key: str | int, change: Change, cookie: str | None
+) -> Entry:
+    """Write a change of one thing. Raises as `Annotations.change`; HTTP 404 for a version that is not there."""
+    annotations = store.annotations
+    fields = BODIES[kind].model_fields
+    sent = change.model_dump(mode="json")
+    own = {name: sent[name] for name in fields if name in change.model_fields_set}
+    overwrites = bool(own) or change.restore is not None
+    version = expected_version(request) if overwrites or "if-match" in request.headers else None
+    whole = restored(annotations, kind, key, change.restore) if change.restore is not None else None
+
+    def make(current: Entry) -> Mapping[str, Any] | None:
+        if change.restore is not None:
+            return whole
+        body = {**BODIES[kind]().model_dump(mode="json"), **(current.body or {}), **own}
+        for name in PARTS:
+            if name in fields:
+                removed = sent.get(f"remove_{name}", [])
+                body[name] = [one for one in dict.fromkeys([*body[name], *sent.get(f"add_{name}", [])])
+                              if one not in removed]  # fmt: skip
+        return body
+
+    return annotations.change(kind, key, make, author=author_of(change, cookie), version=version)
+
+
+def restored(annotations: Annotations, kind: str, key: str | int, version: int) -> Mapping[str, Any] | None:
+    """The fields of an older version."""
+    if version == 0:
+        return None
+    for one in annotations.history(kind, key):
+        if one.version == version:
+            return one.body
+    raise HTTPException(404, f"There is no version {version} of this: see its history.")
+
+
+def delete(request: Request, store: OpenStore, kind: str, key: str | int, author: str) -> Entry:
+    """Delete one thing; its history stays."""
+    return store.annotations.put(kind, key, None, author=author, version=expected_version(request))
+
+
+def as_version(model: type[V], one: Entry, response: Response | None = None, **more: Any) -> V:
+    """A thing as the API gives it, with its version as the ETag."""
+    if response is not None:
+        response.headers["ETag"] = f'"{one.version}"'
+        response.headers["Cache-Control"] = "no-store"
+    signed = {"version": one.version, "author": one.author, "at": one.at, "deleted": one.body is None}
+    return model.model_validate({**(one.body or {}), **signed, **more})
+
+
+def as_annotation(one: Entry) -> Annotation:
+    return as_version(Annotation, Entry(one.kind, one.key, one.version, one.author, one.at), kind=one.kind, key=one.key,
+                      body=one.body, deleted=one.body is None)  # fmt: skip

@@ -1,0 +1,93 @@
+"""Lists of features and samples, and saved filters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+
+from backend.api.annotations.common import CONFLICT, AuthorCookie, as_version, author_of, delete, expected_version, save
+from backend.deps import Cached, StoreDep
+from backend.links import check_feature
+from backend.schemas.annotations import FilterChange, ListChange, SavedFilter, SavedList, Signed
+from backend.schemas.common import Page
+from backend.stores import OpenStore
+
+router = APIRouter(tags=["annotations"])
+
+Name = Annotated[
+    str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$", description="Small letters, digits and hyphens, at most 60.")
+]
+
+
+@router.get("/annotations/lists", summary="Lists of features and samples", dependencies=[Cached])
+def get_lists(store: StoreDep) -> Page[SavedList]:
+    entries = sorted(store.annotations.of("list").values(), key=lambda one: -one.id)
+    items = [as_version(SavedList, one, name=one.key) for one in entries]
+    return Page[SavedList](items=items, total=len(items))
+
+
+@router.get("/annotations/lists/{name}", summary="One list")
+def get_list(store: StoreDep, name: Name, response: Response) -> SavedList:
+    entry = store.annotations.get("list", name)
+    if entry.body is None:
+        raise HTTPException(404, f"There is no list {name!r}: GET /annotations/lists names them.")
+    return as_version(SavedList, entry, response, name=name)
+
+
+@router.put("/annotations/lists/{name}", summary="Make a list, or change one", responses=CONFLICT)
+def put_list(
+    request: Request, response: Response, store: StoreDep, name: Name, change: ListChange,
+    saevx_author: AuthorCookie = None,
+) -> SavedList:  # fmt: skip
+    check_members(store, [*change.features, *change.add_features], [*change.samples, *change.add_samples])
+    return as_version(SavedList, save(request, store, "list", name, change, saevx_author), response, name=name)
+
+
+@router.delete("/annotations/lists/{name}", summary="Delete a list", responses=CONFLICT)
+def delete_list(
+    request: Request, response: Response, store: StoreDep, name: Name, saevx_author: AuthorCookie = None
+) -> SavedList:
+    one = delete(request, store, "list", name, author_of(Signed(), saevx_author))
+    return as_version(SavedList, one, response, name=name)
+
+
+def check_members(store: OpenStore, features: list[int], samples: list[str]) -> None:
+    """Raise HTTP 404 where the store has not all of them."""
+    for number in features:
+        check_feature(store, number)
+    rows = store.store.selection.rows_of(samples)
+    if missing := next((id for id in samples if id not in rows), None):
+        raise HTTPException(404, f"No sample {missing!r} in this store: see the list of samples.")
+
+
+@router.get("/annotations/filters", summary="Saved filters of the lists", dependencies=[Cached])
+def get_filters(
+    store: StoreDep,
+    page: Annotated[
+        Literal["/features", "/samples", "/quality"] | None, Query(description="Only those of this page.")
+    ] = None,
+) -> Page[SavedFilter]:
+    items = [as_version(SavedFilter, one, name=one.key) for one in store.annotations.of("filter").values()]
+    items = sorted((one for one in items if page in (None, one.page)), key=lambda one: one.title.casefold())
+    return Page[SavedFilter](items=items, total=len(items))
+
+
+@router.put("/annotations/filters/{name}", summary="Save the filters of a list under a name", responses=CONFLICT)
+def put_filter(
+    request: Request, response: Response, store: StoreDep, name: Name, change: FilterChange,
+    saevx_author: AuthorCookie = None,
+) -> SavedFilter:  # fmt: skip
+    body = change.model_dump(mode="json", exclude={"author"})
+    author = author_of(change, saevx_author)
+    one = store.annotations.put("filter", name, body, author=author, version=expected_version(request))
+    return as_version(SavedFilter, one, response, name=name)
+
+
+@router.delete("/annotations/filters/{name}", summary="Delete a saved filter", responses=CONFLICT)
+def delete_filter(
+    request: Request, store: StoreDep, name: Name, saevx_author: AuthorCookie = None
+) -> Page[SavedFilter]:
+    """The filters that are left."""
+    delete(request, store, "filter", name, author_of(Signed(), saevx_author))
+    return get_filters(store)

@@ -1,0 +1,79 @@
+"""Whether flags are right: marks of flagged pairs, the precision that follows, and a threshold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from backend.annotations import marks as m
+from backend.api.annotations.common import AuthorCookie, author_of
+from backend.deps import Cached, StoreDep
+from backend.links import InQuery, check_sample
+from backend.schemas.annotations import FlagMarks, Mark, MarkChange, Precision, Signed
+from backend.schemas.common import FlagName
+from backend.stores import OpenStore
+from precompute.store.schema import flag_column
+from precompute.store.sql import fetch_plain, marks
+
+router = APIRouter(tags=["annotations"])
+
+Threshold = Annotated[
+    float | None, Query(allow_inf_nan=False, description="Another than the flag's own, for the precision.")
+]
+
+
+@router.get("/annotations/marks/{flag}", summary="Marked pairs of a flag, its precision, and a threshold",
+            dependencies=[Cached])  # fmt: skip
+def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> FlagMarks:
+    limit = store.store.quality.flag(flag)["threshold"] if threshold is None else threshold
+    entries = [one for one in store.annotations.of("mark").values() if one.body and one.body["flag"] == flag]
+    scores = scores_of(store, flag, [one.body["sample_id"] for one in entries if one.body])
+    items = [
+        Mark(right=one.body["right"], sample_id=one.body["sample_id"], score=scores.get(one.body["sample_id"]),
+             author=one.author, at=one.at)
+        for one in entries if one.body
+    ]  # fmt: skip
+    items.sort(key=lambda one: (one.score is None, -(one.score or 0.0), one.sample_id))
+    judged = [m.Judged(one.score, one.right) for one in items if one.score is not None]
+    suggestion = m.suggest(judged)
+    return FlagMarks(
+        flag=flag,
+        items=items,
+        precision=Precision(**m.precision(judged, limit)._asdict()),
+        suggestion=None if suggestion is None else Precision(**suggestion._asdict()),
+        target=m.TARGET,
+    )
+
+
+def scores_of(store: OpenStore, flag: str, ids: list[str]) -> dict[str, float]:
+    """The score of a flag, by sample id; those without one are left out."""
+    scores: dict[str, float] = {}
+    for first in range(0, len(ids), 900):
+        chunk = ids[first : first + 900]
+        query = f"SELECT sample_id, {flag_column(flag)} FROM samples WHERE sample_id IN ({marks(len(chunk))})"
+        rows = fetch_plain(store.store.engine, query, chunk)
+        scores |= {id: value for id, value in rows if value is not None}
+    return scores
+
+
+@router.put("/annotations/marks/{flag}", summary="Mark whether a flag is right about a pair")
+def put_mark(
+    store: StoreDep, flag: FlagName, sample_id: InQuery, change: MarkChange, saevx_author: AuthorCookie = None
+) -> FlagMarks:
+    """The last mark counts; earlier ones stay in its history."""
+    write_mark(store, flag, sample_id, change.right, author_of(change, saevx_author))
+    return get_marks(store, flag)
+
+
+@router.delete("/annotations/marks/{flag}", summary="Take a mark back")
+def delete_mark(store: StoreDep, flag: FlagName, sample_id: InQuery, saevx_author: AuthorCookie = None) -> FlagMarks:
+    write_mark(store, flag, sample_id, None, author_of(Signed(), saevx_author))
+    return get_marks(store, flag)
+
+
+def write_mark(store: OpenStore, flag: str, sample_id: str, right: bool | None, author: str) -> None:
+    """Mark a pair; None takes the mark back. Raises HTTP 404 where there is no such sample."""
+    check_sample(store, sample_id)
+    body = None if right is None else {"flag": flag, "sample_id": sample_id, "right": right}
+    store.annotations.put("mark", f"{flag}:{sample_id}", body, author=author, version=None)

@@ -1,0 +1,117 @@
+"""Labels, notes, tags and reviewed marks of features and samples; everything that was written, and its history."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from backend.api.annotations.common import CONFLICT, AuthorCookie, as_annotation, as_version, author_of, delete, save
+from backend.deps import Cached, StoreDep
+from backend.links import InQuery, check_feature, check_sample
+from backend.params import FeatureId, Limit, QueryModel, Words
+from backend.schemas.annotations import Annotation, Kind, Note, NoteChange, Signed, TagCount
+from backend.schemas.common import Page
+
+router = APIRouter(tags=["annotations"])
+
+
+class AnnotationQuery(QueryModel):
+    """Which annotations."""
+
+    kind: Kind | None = None
+    tag: Annotated[str | None, Query(max_length=60)] = None
+    """Only features and samples with this tag."""
+    reviewed: bool | None = None
+    author: Annotated[str | None, Query(max_length=80)] = None
+    """Only what this person wrote last."""
+    q: Words = None
+    """Words in label, note or tags of features and samples."""
+    limit: Limit = 50
+    cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None
+
+
+@router.get("/annotations", summary="What people wrote, the last change first", dependencies=[Cached])
+def get_annotations(store: StoreDep, query: Annotated[AnnotationQuery, Query()]) -> Page[Annotation]:
+    book = store.annotations
+    kinds: list[str] = [query.kind] if query.kind else ["feature", "sample", "list", "filter", "mark"]
+    if query.tag is not None or query.reviewed is not None or query.q:
+        kinds = [kind for kind in kinds if kind in ("feature", "sample")]
+    chosen = []
+    for kind in kinds:
+        of_kind = book.of(kind)
+        keys = book.keys(kind, tag=query.tag, reviewed=query.reviewed)
+        words = set(book.search(kind, query.q)) if query.q else None
+        chosen += [of_kind[key] for key in keys if key in of_kind and (words is None or key in words)]
+    chosen = [one for one in chosen if query.author is None or one.author == query.author]
+    chosen.sort(key=lambda one: -one.id)
+    below = [one for one in chosen if query.cursor is None or one.id < int(query.cursor)]
+    items = [as_annotation(one) for one in below[: query.limit]]
+    following = str(below[query.limit - 1].id) if len(below) > query.limit else None
+    return Page[Annotation](items=items, total=len(chosen), next=following)
+
+
+@router.get("/annotations/tags", summary="The tags in use, the most frequent first", dependencies=[Cached])
+def get_tags(store: StoreDep) -> Page[TagCount]:
+    features, samples = store.annotations.tags("feature"), store.annotations.tags("sample")
+    items = [
+        TagCount(tag=tag, n_features=features.get(tag, 0), n_samples=samples.get(tag, 0)) for tag in features | samples
+    ]
+    items.sort(key=lambda one: (-one.n_features - one.n_samples, one.tag.casefold()))
+    return Page[TagCount](items=items, total=len(items))
+
+
+@router.get("/annotations/history", summary="Every version of one thing, the newest first")
+def get_history(
+    store: StoreDep,
+    kind: Kind,
+    key: Annotated[str, Query(min_length=1, max_length=20_000, description="As in `GET /annotations`.")],
+) -> Page[Annotation]:
+    items = [as_annotation(one) for one in store.annotations.history(kind, key)]
+    return Page[Annotation](items=items, total=len(items))
+
+
+@router.get("/annotations/features/{feature}", summary="What people wrote about a feature")
+def get_feature_note(store: StoreDep, feature: FeatureId, response: Response) -> Note:
+    check_feature(store, feature)
+    return as_version(Note, store.annotations.get("feature", feature), response)
+
+
+@router.put("/annotations/features/{feature}", summary="Write about a feature", responses=CONFLICT)
+def put_feature_note(
+    request: Request, response: Response, store: StoreDep, feature: FeatureId, change: NoteChange,
+    saevx_author: AuthorCookie = None,
+) -> Note:  # fmt: skip
+    check_feature(store, feature)
+    return as_version(Note, save(request, store, "feature", feature, change, saevx_author), response)
+
+
+@router.delete("/annotations/features/{feature}", summary="Delete what is written about a feature", responses=CONFLICT)
+def delete_feature_note(
+    request: Request, response: Response, store: StoreDep, feature: FeatureId, saevx_author: AuthorCookie = None
+) -> Note:
+    check_feature(store, feature)
+    return as_version(Note, delete(request, store, "feature", feature, author_of(Signed(), saevx_author)), response)
+
+
+@router.get("/annotations/sample", summary="What people wrote about a sample")
+def get_sample_note(store: StoreDep, sample_id: InQuery, response: Response) -> Note:
+    check_sample(store, sample_id)
+    return as_version(Note, store.annotations.get("sample", sample_id), response)
+
+
+@router.put("/annotations/sample", summary="Write about a sample", responses=CONFLICT)
+def put_sample_note(
+    request: Request, response: Response, store: StoreDep, sample_id: InQuery, change: NoteChange,
+    saevx_author: AuthorCookie = None,
+) -> Note:  # fmt: skip
+    check_sample(store, sample_id)
+    return as_version(Note, save(request, store, "sample", sample_id, change, saevx_author), response)
+
+
+@router.delete("/annotations/sample", summary="Delete what is written about a sample", responses=CONFLICT)
+def delete_sample_note(
+    request: Request, response: Response, store: StoreDep, sample_id: InQuery, saevx_author: AuthorCookie = None
+) -> Note:
+    check_sample(store, sample_id)
+    return as_version(Note, delete(request, store, "sample", sample_id, author_of(Signed(), saevx_author)), response)
