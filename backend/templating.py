@@ -46,6 +46,7 @@ KEYS = (
     ("→ ←", "next, previous feature or sample; next page of a list"),
     ("o", "open the row that has the focus"),
     ("x", "select the row that has the focus"),
+    ("n", "on the page of a feature or sample: your label, in the notes"),
     ("/", "search field of the page, or the page Search"),
     ("h", "hide or show activations on images"),
     ("n p Esc", "next, previous step of the tour; leave it"),
@@ -192,6 +193,7 @@ def render(
         "store": store,
         "stores": stores,
         "tour": None,
+        "own_labels": {},
     }
     return templates.TemplateResponse(request, template, {**shared, **values}, status_code=status)
 
@@ -202,7 +204,8 @@ def render_for(
     """`render` for a page about one open store."""
     store = get_store_detail(state, open_store)
     values["tour"] = tour_of(request, open_store)
-    return render(request, template, section=section, store=store, state=state, **values)
+    shared = {"own_labels": open_store.annotations.labels, **values}
+    return render(request, template, section=section, store=store, state=state, **shared)
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:

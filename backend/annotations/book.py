@@ -49,6 +49,8 @@ class Annotations:
         self._current: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
         self._units: dict[tuple[str, str], tuple[int, list[str]]] = {}
         self._sketched: set[int] = set()
+        self._labels: tuple[int, dict[int, str]] = (0, {})
+        self._gone: dict[tuple[str, str], Entry] = {}
         self._read_at = -FRESH_S
         self.revision = 0
         """Rises with every change."""
@@ -74,8 +76,9 @@ class Annotations:
                 self.revision = max(self.revision, one.id)
                 if one.kind not in self._current:  # written by a newer version of saevx
                     continue
+                self._current[one.kind].pop(one.key, None)  # so that the last written is last
                 if one.body is None:
-                    self._current[one.kind].pop(one.key, None)
+                    self._gone[one.kind, one.key] = one
                 else:
                     self._current[one.kind][one.key] = one
 
@@ -89,16 +92,22 @@ class Annotations:
 
     def get(self, kind: str, key: str | int) -> Entry:
         """One thing as it is now; where there is none, with the number of the version that deleted it, or 0."""
-        here = self._current[kind].get(str(key))
-        if here is not None or not self.database.exists() or not self.revision:
-            return here or Entry(kind, str(key))
-        with self.database.reading() as conn:
-            return newest(conn, self.store, kind, str(key))
+        gone = self._gone.get((kind, str(key)), Entry(kind, str(key)))
+        return self._current[kind].get(str(key), gone)
 
     def body(self, kind: str, key: str | int) -> Mapping[str, Any]:
         """What holds of one thing, empty where there is none: for pages, without a look at the database."""
         here = self._current[kind].get(str(key))
         return here.body or {} if here else {}
+
+    @property
+    def labels(self) -> Mapping[int, str]:
+        """The own label of each feature that has one, by its number."""
+        if self._labels[0] != self.revision:
+            labels = {int(key): one.body["label"] for key, one in list(self._current["feature"].items())
+                      if one.body and one.body.get("label")}  # fmt: skip
+            self._labels = (self.revision, labels)
+        return self._labels[1]
 
     def own(self, kind: str, key: str | int) -> dict[str, Any]:
         """What lists show of a feature or sample: `own_label`, `tags`, `reviewed`; empty where nothing is written."""

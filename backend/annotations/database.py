@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
@@ -214,9 +214,9 @@ def newest(conn: Connection, store: str, kind: str, key: str) -> Entry:
     return Entry(kind, key) if row is None else entry(row._mapping)
 
 
-def entry(row: Mapping[str, Any]) -> Entry:
+def entry(row: RowMapping) -> Entry:
     """A row of `versions`."""
-    return Entry(**{name: value for name, value in row.items() if name != "store"})
+    return Entry(**{str(name): value for name, value in row.items() if name != "store"})
 
 
 def now() -> str:

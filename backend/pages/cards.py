@@ -91,6 +91,7 @@ def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, 
         "value": value,
         "flags": [FLAGS[name][0] for name in sample.flags] if isinstance(sample, Sample) else [],
         "reason": reason,
+        **{name: getattr(sample, name, None) for name in ("own_label", "tags", "reviewed")},
     }
 
 

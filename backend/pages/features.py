@@ -134,6 +134,8 @@ def features(
         shown=query.columns(),
         verdicts=get_store_detail(state, open_store).verdicts,
         controls=get_controls(open_store),
+        tags=open_store.annotations.tags("feature"),
+        any_notes=bool(open_store.annotations.of("feature")),
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
         places={id: place_map(one) for id, one in open_store.store.features.place_maps(ids).items()}

@@ -59,6 +59,8 @@ def samples(
         range=score_range(score, query.min_score, query.max_score) if score else None,
         feature=open_store.store.features.refs([query.feature])[query.feature] if query.feature is not None else None,
         strongest_only=not open_store.store.events.scans_all,
+        tags=open_store.annotations.tags("sample"),
+        any_notes=bool(open_store.annotations.of("sample")),
         filtered=bool(flags_on) or not query.is_plain(),
     )
 

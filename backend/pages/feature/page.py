@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from backend.api import features as features_api
 from backend.api.features import ExampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.pages.annotations.panel import panel
 from backend.pages.charts import omega_scale
 from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn
 from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
@@ -59,6 +60,7 @@ def feature(
         open_store,
         section="/features",
         f=detail,
+        notes=panel(request, open_store, "feature", id),
         summary=summary(detail),
         around=neighbours_of(id, query.list, open_store),
         view=query.model_dump(exclude_none=True, exclude_defaults=True),

@@ -15,6 +15,7 @@ from backend.api.samples import PlaceQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
+from backend.pages.annotations.panel import panel
 from backend.pages.heat import SideScale, patch_path, tops
 from backend.pages.sample.marks import MAX_CHOSEN, ImageMarks, Tops, caption_tokens, image_marks, short_name
 from backend.pages.sample.panels import fitting_caption, near_panel, score_rows, why_panel
@@ -124,6 +125,8 @@ def draw_page(
         open_store,
         section="/samples",
         s=detail,
+        notes=panel(request, open_store, "sample", sample_id),
+        key=sample_id,
         views=[one.model_dump() for one in detail.views],
         chosen=active.features,
         toggled=partial(toggled, chosen),

@@ -85,6 +85,7 @@ def near_panel(
         {
             "sample_id": one.sample_id, "text": one.text, "url": one.images[0].url + CARD if one.images else None,
             "value": one.cosine, "flags": [FLAGS[name][0] for name in one.flags], "reason": "", "shared": one.shared,
+            "own_label": None, "tags": [], "reviewed": False, **open_store.annotations.own("sample", one.sample_id),
         }
         for one in answer.items
     ]  # fmt: skip

@@ -52,6 +52,7 @@ export function errorMessage(error) {
 
 /** The name of a feature as text, {text, weak}: its description where the label fails its test (macros.html, name_text). */
 export function nameOf(f) {
+  if (f.own_label) return { text: f.own_label, weak: false };
   const weak = !(f.label_score >= Number(root.dataset.goodName));
   return { text: (weak && f.description) || f.label || "unlabelled", weak };
 }

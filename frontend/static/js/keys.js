@@ -45,6 +45,7 @@ const ACTIONS = {
   ArrowLeft: () => go("prev", "main"),
   o: () => { const row = rowOf(document.activeElement); if (row) linkOf(row).click(); return Boolean(row); },
   x: () => { const box = $("input[type=checkbox]", rowOf(document.activeElement) ?? document.createElement("p")); box?.click(); return Boolean(box); },
+  n: () => { const label = $("#notes input[name=label]"); label?.focus(); label?.scrollIntoView({ block: "center" }); return Boolean(label); },
   h: () => { say(flip("no-heat") ? "Activations hidden" : "Activations shown"); return true; },
   "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else location.assign(url("/search")); return true; },
   n: () => go("next", ".tour"),

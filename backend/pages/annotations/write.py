@@ -1,0 +1,112 @@
+"""Forms that write, as a page sends them with and without JavaScript: each answers with the page that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, quote
+
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from backend.annotations.book import ConflictError
+from backend.api.annotations.common import COOKIE, restored
+from backend.deps import StateDep, StoreDep
+from backend.links import base_path, check_feature, check_sample, sample_of, sample_path
+from backend.pages.annotations.panel import panel
+from backend.schemas.annotations import Author, NoteBody
+from backend.stores import OpenStore, State
+from backend.templating import address, render_for
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+YEAR_S = 31_536_000
+
+
+class About(BaseModel):
+    """What a form is about, and where it came from."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["feature", "sample"]
+    key: str
+    """Number of the feature; the sample as addresses name it."""
+    back: str = ""
+    """Query of the page."""
+    author: Author = ""
+
+    def thing(self, store: OpenStore) -> tuple[str, str]:
+        """(kind, key) as annotations have them. Raises HTTP 404."""
+        if self.kind == "sample":
+            check_sample(store, sample_of(self.key))
+            return "sample", sample_of(self.key)
+        number = int(self.key) if self.key.isascii() and self.key.isdigit() and len(self.key) < 10 else -1
+        check_feature(store, number)
+        return "feature", str(number)
+
+    def page(self) -> str:
+        """The path of its page."""
+        return f"/features/{self.key}" if self.kind == "feature" else sample_path(sample_of(self.key))
+
+
+class NoteForm(About):
+    """The panel of a feature or sample."""
+
+    version: int = 0
+    do: Literal["save", "undo", "delete"] = "save"
+    undo: int = 0
+    """The version that *Undo* takes again."""
+    label: str = ""
+    note: str = ""
+    tags: str = ""
+    """Separated by commas."""
+    reviewed: bool = False
+
+    def body(self) -> NoteBody:
+        """What is to be written. Raises HTTP 422."""
+        tags = [tag for tag in self.tags.split(",") if tag.strip()]
+        try:
+            return NoteBody(label=self.label, note=self.note, tags=tags, reviewed=self.reviewed)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise HTTPException(422, f"{wrong['loc'][0]}: {wrong['msg']}") from error
+
+
+@router.post("/annotate")
+def annotate(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[NoteForm, Form()]
+) -> Response:
+    """Write what the panel of a feature or sample holds, undo the last change, or delete everything."""
+    kind, key = form.thing(open_store)
+    book = open_store.annotations
+    typed: Mapping[str, Any] | None
+    if form.do == "save":
+        typed = form.body().model_dump(mode="json")
+    else:
+        typed = restored(book, kind, key, form.undo) if form.do == "undo" else None
+    try:
+        book.put(kind, key, typed, author=form.author, version=form.version)
+    except ConflictError as error:
+        values = panel(request, open_store, kind, key, typed or {})
+        return render_for(
+            request, "annotations/conflict.html", state, open_store, section="", status=409, notes=values,
+            sentence=str(error), page_path=form.page(), key=key, back=form.back,
+        )  # fmt: skip
+    return back_to(request, state, open_store, form, "#notes")
+
+
+def back_to(request: Request, state: State, store: OpenStore, form: About, anchor: str = "") -> RedirectResponse:
+    """Lead to the page that the form came from, and keep the writer's name."""
+    pairs = [(name, value) for name, value in parse_qsl(form.back[:8000]) if name != "store"]
+    other = store.name if store.name != state.default_name else None
+    to = address(base_path(request) + form.page(), [*pairs, ("store", other)])
+    return signed(RedirectResponse(to + anchor, 303), request, form.author)
+
+
+def signed(reply: RedirectResponse, request: Request, author: str) -> RedirectResponse:
+    """The reply with the writer's name in a cookie."""
+    reply.set_cookie(
+        COOKIE, quote(author), max_age=YEAR_S, path=base_path(request) or "/", httponly=True, samesite="lax"
+    )
+    return reply
