@@ -46,7 +46,9 @@ from backend.pages import sae as sae_page
 from backend.pages import samples as samples_page
 from backend.pages import search as search_page
 from backend.pages import steer as steer_page
+from backend.pages.annotations import lists as lists_page
 from backend.pages.annotations import write as write_page
+from backend.pages.annotations import write_lists as write_lists_page
 from backend.pages.cooccurrence import page as cooccurrence_page
 from backend.pages.cooccurrence import pair as pair_page
 from backend.pages.feature import card as card_page
@@ -74,7 +76,7 @@ API = (
 PAGES = (
     front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
     map_page, search_page, cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page, docs_page,
-    write_page,
+    write_page, write_lists_page, lists_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.

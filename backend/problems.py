@@ -148,7 +148,10 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
         return await answer(request, status, str(error))
 
-    app.exception_handler(ConflictError)(conflict_problem)
+    @app.exception_handler(ConflictError)
+    async def conflict(request: Request, error: ConflictError) -> Response:
+        reply = await answer(request, 409, f"{error} Go back: the page has what you typed.")
+        return conflict_problem(request, error) if isinstance(reply, JSONResponse) else reply
 
     @app.exception_handler(ClientLeft)
     async def left(request: Request, error: ClientLeft) -> Response:

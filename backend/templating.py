@@ -14,6 +14,7 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
 from pydantic import AfterValidator, BeforeValidator
 
+from backend.api.annotations.common import author_name
 from backend.api.stores import get_store_detail
 from backend.links import sample_key, sample_of, sample_path
 from backend.pages.text import display_caption, visible
@@ -47,6 +48,7 @@ KEYS = (
     ("o", "open the row that has the focus"),
     ("x", "select the row that has the focus"),
     ("n", "on the page of a feature or sample: your label, in the notes"),
+    ("y n", "on the page Quality: the flag is right, wrong about the pair that has the focus"),
     ("/", "search field of the page, or the page Search"),
     ("h", "hide or show activations on images"),
     ("n p Esc", "next, previous step of the tour; leave it"),
@@ -65,7 +67,9 @@ OF_PAGES = {"tour", "heat"}
 templates = Jinja2Templates(directory=FRONTEND / "templates")
 templates.env.undefined = StrictUndefined
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals |= {"verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME}
+templates.env.globals |= {
+    "verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME, "author_name": author_name,
+}  # fmt: skip
 
 
 # A page has hundreds of numbers; filters cost a tenth of the time of macros.

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import features as features_api
+from backend.api.annotations.lists import get_filters
 from backend.api.controls import get_controls
 from backend.api.feature_table import get_distributions, random_feature
 from backend.api.features import FeatureQuery
@@ -135,6 +136,7 @@ def features(
         verdicts=get_store_detail(state, open_store).verdicts,
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
+        saved=get_filters(open_store, "/features").items,
         any_notes=bool(open_store.annotations.of("feature")),
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import quality as quality_api
 from backend.api import samples as samples_api
+from backend.api.annotations.marks import get_marks
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import card, list_flags, list_scores
@@ -73,6 +74,7 @@ def quality(
     option = f"{chosen.name}:{limit!r}" if moved else chosen.name
     tray = export_tray(open_store, query, {chosen.name: option})
     overlap = quality_api.get_overlap(open_store, [option] if moved else [])
+    marks = get_marks(open_store, name, limit)
     counts = {one.partition(":")[0]: overlap.counts[i][i] for i, one in enumerate(overlap.flags)}
     return render_for(
         request,
@@ -86,6 +88,9 @@ def quality(
         table=overlap_table(overlap),
         titles={one.name: one.title for one in flags},
         q_cursor=query.cursor,
+        marks=marks,
+        marked={one.sample_id: one.right for one in marks.items},
+        marks_off=open_store.annotations.why_read_only() is not None,
         flag=chosen,
         threshold=limit,
         moved=moved,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import samples as samples_api
+from backend.api.annotations.lists import get_filters
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.pages.cards import card, list_flags, list_scores
@@ -60,6 +61,7 @@ def samples(
         feature=open_store.store.features.refs([query.feature])[query.feature] if query.feature is not None else None,
         strongest_only=not open_store.store.events.scans_all,
         tags=open_store.annotations.tags("sample"),
+        saved=get_filters(open_store, "/samples").items,
         any_notes=bool(open_store.annotations.of("sample")),
         filtered=bool(flags_on) or not query.is_plain(),
     )

@@ -24,6 +24,11 @@ PARTS = ("tags", "features", "samples")
 """Fields that can be added to, and removed from, without reading them first."""
 
 
+def author_name(request: Request) -> str:
+    """The name that the visitor has given, as pages show it."""
+    return unquote(request.cookies.get(COOKIE, ""))[:80]
+
+
 def author_of(body: Signed, cookie: str | None) -> str:
     """The writer's name, "" where none is given."""
     return body.author if body.author is not None else unquote(cookie or "")[:80].replace("\0", "").strip()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from fastapi import Request
 
 from backend.annotations.database import Entry, UnavailableError
-from backend.api.annotations.common import COOKIE
+from backend.api.annotations.common import author_name
 from backend.links import sample_key
 from backend.stores import OpenStore
 
@@ -28,11 +27,6 @@ class Shown(NamedTuple):
     at: str
     what: str
     """What it changed."""
-
-
-def author_name(request: Request) -> str:
-    """The name that the visitor has given."""
-    return unquote(request.cookies.get(COOKIE, ""))[:80]
 
 
 def when(at: str) -> str:

@@ -1,5 +1,6 @@
 // On every page: partial updates, keys, panels that fill the window. Pages work without it.
 import { $, $$, errorMessage, say } from "./dom.js";
+import "./basket.js";
 import "./keys.js";
 import "./trail.js";
 

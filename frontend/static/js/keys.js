@@ -37,6 +37,13 @@ function go(rel, within) {
   return Boolean(to);
 }
 
+/** Press a button of the row that has the focus. */
+function press(selector) {
+  const button = $(selector, rowOf(document.activeElement) ?? document.createElement("p"));
+  button?.click();
+  return Boolean(button);
+}
+
 const isItem = () => Boolean($(".head nav[data-item]"));
 const ACTIONS = {
   j: () => (isItem() ? go("next", ".head") : step(1)),
@@ -45,7 +52,13 @@ const ACTIONS = {
   ArrowLeft: () => go("prev", "main"),
   o: () => { const row = rowOf(document.activeElement); if (row) linkOf(row).click(); return Boolean(row); },
   x: () => { const box = $("input[type=checkbox]", rowOf(document.activeElement) ?? document.createElement("p")); box?.click(); return Boolean(box); },
-  n: () => { const label = $("#notes input[name=label]"); label?.focus(); label?.scrollIntoView({ block: "center" }); return Boolean(label); },
+  y: () => press("[data-right]"),
+  n: () => {
+    const label = $("#notes input[name=label]");
+    label?.focus();
+    label?.scrollIntoView({ block: "center" });
+    return label ? true : press("[data-wrong]");
+  },
   h: () => { say(flip("no-heat") ? "Activations hidden" : "Activations shown"); return true; },
   "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else location.assign(url("/search")); return true; },
   n: () => go("next", ".tour"),

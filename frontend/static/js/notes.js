@@ -1,25 +1,24 @@
-// The panel "Notes": saves without leaving the page, and keeps what is typed in this browser until the server has it.
+// What one writes is kept in this browser until the server has it. The panel "Notes" saves without leaving the page.
 import { $, $$, errorMessage, h, say } from "./dom.js";
 
-const FIELDS = ["label", "tags", "note", "reviewed"];
-const field = (form, name) => form.elements[name];
-const keyOf = (form) => `draft ${new URL(form.action).search} ${field(form, "kind").value} ${field(form, "key").value}`;
-
-function values(form) {
-  return Object.fromEntries(FIELDS.map((name) => [name, name === "reviewed" ? field(form, name).checked : field(form, name).value]));
-}
+const FORMS = "form[data-save], form[data-draft]";
+const keyOf = (form) => `draft ${new URL(form.action).search} ${form.dataset.draft ?? `${form.elements.kind.value} ${form.elements.key.value}`}`;
+const fields = (form) => [...form.elements].filter((one) => one.name && one.name !== "author" && !["hidden", "submit"].includes(one.type));
+const values = (form) => Object.fromEntries(fields(form).map((one) => [one.name, one.type === "checkbox" ? one.checked : one.value]));
 
 function fill(form, typed) {
-  for (const name of FIELDS) {
-    if (name === "reviewed") field(form, name).checked = typed[name];
-    else field(form, name).value = typed[name];
+  for (const one of fields(form)) {
+    if (one.type === "checkbox") one.checked = typed[one.name] ?? one.checked;
+    else one.value = typed[one.name] ?? one.value;
   }
 }
 
 function drafts(work) {
   try { return work(localStorage); } catch { return null; } // a private window, or no room: the page itself keeps it
 }
+const read = (key) => JSON.parse(drafts((store) => store.getItem(key)) ?? "null");
 const forget = (form) => drafts((store) => store.removeItem(keyOf(form)));
+const keep = (form) => drafts((store) => store.setItem(keyOf(form), JSON.stringify({ typed: values(form), version: form.elements.version.value })));
 
 function note(form, text, ...more) {
   const line = $("[data-saved]", form);
@@ -28,25 +27,21 @@ function note(form, text, ...more) {
 }
 
 /** Show what was typed before and not saved, and let it be discarded. */
-function ready(panel) {
-  const form = $("form[data-save]", panel);
-  const saved = values(form);
-  if ("conflict" in panel.dataset) { keep(form); return; }
-  const draft = JSON.parse(drafts((store) => store.getItem(keyOf(form))) ?? "null");
+function ready(form) {
+  const saved = values(form), version = form.elements.version.value;
+  if (form.closest("[data-conflict]")) { keep(form); return; }
+  const draft = read(keyOf(form)), key = keyOf(form).replace(/ list .*/, " list new");
+  if (read(key)?.typed.title === saved.title && saved.title) drafts((store) => store.removeItem(key)); // a new list that is saved now
   if (!draft || JSON.stringify(draft.typed) === JSON.stringify(saved)) { forget(form); return; }
   fill(form, draft.typed);
-  field(form, "version").value = draft.version; // what was written meanwhile is told before it is overwritten
-  note(form, "Not saved yet. ", h("button", { type: "button", class: "link", "data-testid": "discard", onclick() {
+  const changed = draft.version !== version;
+  if ("save" in form.dataset) form.elements.version.value = draft.version; // what was written meanwhile is told on saving
+  note(form, changed ? "Not saved yet, and changed by somebody meanwhile. " : "Not saved yet. ", h("button", { type: "button", class: "link", "data-testid": "discard", onclick() {
     fill(form, saved);
-    field(form, "version").value = panel.dataset.version;
+    form.elements.version.value = version;
     forget(form);
     note(form, "");
-  } }, "Discard"));
-}
-
-function keep(form) {
-  const draft = JSON.stringify({ typed: values(form), version: field(form, "version").value });
-  drafts((store) => store.setItem(keyOf(form), draft));
+  } }, changed ? "Show what is saved" : "Discard"));
 }
 
 async function save(form, button) {
@@ -64,8 +59,9 @@ async function save(form, button) {
     if (response.ok && title) $("[data-title]")?.replaceWith(document.adoptNode(title));
     panel.replaceWith(document.adoptNode(fresh));
     for (const max of $$("[data-max]", fresh)) max.hidden = false;
-    ready(fresh);
-    if (response.ok) note($("form", fresh), "Saved");
+    const again = $("form[data-save]", fresh);
+    ready(again);
+    if (response.ok) note(again, "Saved");
     say(response.ok ? "Saved" : $("[data-testid=conflict] p", fresh).textContent);
     $(`[value=${button?.value ?? "save"}]`, fresh)?.focus();
   } catch (error) {
@@ -77,8 +73,8 @@ async function save(form, button) {
 }
 
 document.addEventListener("input", ({ target }) => {
-  const form = target.closest("form[data-save]");
-  if (form && FIELDS.includes(target.name)) { keep(form); note(form, "Not saved yet"); }
+  const form = target.closest(FORMS);
+  if (form && fields(form).includes(target)) { keep(form); note(form, "Not saved yet"); }
 });
 document.addEventListener("submit", (event) => {
   const form = event.target.closest("form[data-save]");
@@ -91,7 +87,7 @@ document.addEventListener("click", ({ target }) => {
   if (link) forget($("form[data-save]", link.closest("#notes")));
 });
 document.addEventListener("keydown", (event) => { // Ctrl + Enter in any of its fields
-  const form = event.target.closest?.("form[data-save]");
-  if (form && event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit($("[value=save]", form));
+  const form = event.target.closest?.(FORMS);
+  if (form && event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit($("[value=save], button.main", form));
 });
-ready($("#notes"));
+for (const form of $$(FORMS)) ready(form);

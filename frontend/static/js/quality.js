@@ -1,4 +1,5 @@
 // The quality page: counts follow the threshold and the share while one drags; the exports wait for the server's count.
+import { swap } from "./app.js";
 import { $, $$ } from "./dom.js";
 
 const big = (n) => Math.round(n).toLocaleString("en-US");
@@ -82,3 +83,11 @@ document.addEventListener("change", ({ target }) => {
   const other = { without: "require", require: "without" }[target.name]; // a flag is left out or required, not both
   if (other && target.checked) $(`[name=${other}][value="${target.value}"]`, target.form).checked = false;
 }, true); // before app.js sends the form
+
+// ✓ and ✗ on a flagged pair: the same form, without leaving the place on the page.
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest("[data-mark-form]");
+  if (!form) return;
+  event.preventDefault();
+  swap(form.action, "quality", { history: null, init: { method: "POST", body: new FormData(form, event.submitter) } });
+});

@@ -1,0 +1,181 @@
+"""Lists of features and samples: `/lists`, one list, and the basket, a list that only its address holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from backend.api.annotations.common import author_name
+from backend.api.annotations.lists import Name
+from backend.deps import StateDep, StoreDep
+from backend.links import Links, check_feature, sample_key, sample_of
+from backend.pages.annotations.panel import shown, when
+from backend.pages.cards import card, previews
+from backend.params import FormQuery, parse_numbers
+from backend.schemas.annotations import MAX_MEMBERS, ListBody
+from backend.schemas.features import Feature
+from backend.schemas.samples import Sample
+from backend.stores import OpenStore, State
+from backend.templating import Addresses, render_for
+from precompute.errors import SaevxError
+from precompute.store.events import dense_values
+from precompute.store.schema import IMAGE, TEXT
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+DRAWN = 100
+"""Features, and samples, that a page of a list draws."""
+STEERED = 8
+"""Features that a link to Steer carries."""
+Item = dict[str, Any]
+
+
+class BasketQuery(FormQuery):
+    """A basket."""
+
+    features: Annotated[str | None, Query(max_length=60_000)] = None
+    """Numbers, separated by commas."""
+    sample: Annotated[list[str], Query(max_length=MAX_MEMBERS)] = []  # noqa: RUF012 - pydantic copies it
+    """Samples, as addresses name them."""
+    feature: Annotated[list[str], Query(max_length=MAX_MEMBERS)] = []  # noqa: RUF012
+    """As the list of features selects them for Steer: NUMBER:MODE:STRENGTH."""
+    id: Annotated[list[str], Query(max_length=MAX_MEMBERS)] = []  # noqa: RUF012
+    """As the list of samples ticks them."""
+
+    def numbers(self) -> list[int]:
+        """The features. Raises HTTP 422."""
+        text = ",".join([self.features or "", *(one.partition(":")[0] for one in self.feature)])
+        return list(dict.fromkeys(parse_numbers(text, "features", MAX_MEMBERS)))
+
+    def samples(self) -> list[str]:
+        """Ids of the samples."""
+        return [sample_of(key) for key in dict.fromkeys([*self.sample, *self.id])]
+
+
+@router.get("/lists")
+def lists(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+    """All lists, and a form for a new one."""
+    entries = sorted(open_store.annotations.of("list").values(), key=lambda one: -one.id)
+    filters = sorted(open_store.annotations.of("filter").values(), key=lambda one: -one.id)
+    return render_for(
+        request, "annotations/lists.html", state, open_store, section="/lists",
+        lists=[{"name": one.key, "who": one.author or "unnamed", "when": when(one.at), **(one.body or {})}
+               for one in entries],
+        filters=[{"name": one.key, "version": one.version, "who": one.author or "unnamed", **(one.body or {})}
+                 for one in filters],
+        tags={kind: open_store.annotations.tags(kind) for kind in ("feature", "sample")},
+        problem=open_store.annotations.why_read_only(), author=author_name(request),
+    )  # fmt: skip
+
+
+@router.get("/lists/{name}")
+def one_list(request: Request, state: StateDep, open_store: StoreDep, name: Name) -> HTMLResponse:
+    """One list."""
+    entry = open_store.annotations.get("list", name)
+    if entry.body is None:
+        raise HTTPException(404, f"There is no list {name!r}: the page Lists has them all.")
+    about = {"name": name, "version": entry.version, "who": entry.author or "unnamed", "when": when(entry.at)}
+    return draw(request, state, open_store, ListBody.model_validate(entry.body), about)
+
+
+@router.get("/basket")
+def basket(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[BasketQuery, Query()]
+) -> Response:
+    """What the address holds. The selections of other pages are brought into one form of address first."""
+    features, samples = query.numbers(), query.samples()
+    if query.feature or query.id:
+        return RedirectResponse(basket_address(request, state, open_store, features, samples), 303)
+    body = ListBody(features=features, samples=samples)
+    return draw(request, state, open_store, body, {"name": None, "version": 0, "who": "", "when": ""})
+
+
+def basket_address(
+    request: Request, state: State, store: OpenStore, features: list[int], samples: list[str]
+) -> str:
+    """The address of a basket."""
+    links = Addresses(request, "" if store.name == state.default_name else store.name)
+    return links.page("/basket", **basket_params(features, samples))
+
+
+def basket_params(features: list[int], samples: list[str]) -> Item:
+    return {"features": ",".join(map(str, features)), "sample": [sample_key(one) for one in samples]}
+
+
+def draw(request: Request, state: State, store: OpenStore, body: ListBody, about: Item) -> HTMLResponse:
+    """The page of a list or basket. Raises HTTP 404 for a feature that the store does not have."""
+    for number in body.features:
+        check_feature(store, number)
+    rows = store.store.selection.rows_of(body.samples)
+    ids = body.features[:DRAWN]
+    by_id = {one["id"]: one for one in store.store.features.list(ids=ids, limit=DRAWN).items} if ids else {}
+    features = [Feature.model_validate({**by_id[id], **store.annotations.own("feature", id)}) for id in ids]
+    return render_for(
+        request, "annotations/list.html", state, store, section="/lists", about=about, body=body,
+        features=features, previews=previews(request, store, ids), cards=cards(request, store, body.samples, rows),
+        missing=[id for id in body.samples if id not in rows][:DRAWN],
+        pair=pair_values(store, body), history=history(store, about["name"]),
+        steered=[f"{id}:add:1" for id in body.features[:STEERED]],
+        basket=basket_params(body.features, body.samples),
+        problem=store.annotations.why_read_only(), author=author_name(request),
+        others=[(one.key, (one.body or {}).get("title") or one.key) for one in store.annotations.of("list").values()
+                if one.key != about["name"]],
+    )  # fmt: skip
+
+
+def cards(request: Request, store: OpenStore, ids: list[str], rows: dict[str, int]) -> list[Item]:
+    """The samples as cards, in the order of the list."""
+    drawn = [rows[id] for id in ids if id in rows][:DRAWN]
+    items = store.store.samples.items(drawn)
+    linked = Links(request, store).all_images(items[row] for row in drawn)
+    return [card(Sample.model_validate({**one, **store.annotations.own("sample", one["sample_id"])})) for one in linked]
+
+
+def pair_values(store: OpenStore, body: ListBody) -> Item | None:
+    """Of each feature the largest activation on text and image of the test pair, with its share of p99.9; None without
+    a stored sample as the pair, or where the store does not hold its activations."""
+    sample = body.pair.sample_id if body.pair else None
+    row = store.store.selection.rows_of([sample]).get(sample) if sample else None
+    ids = body.features[:DRAWN]
+    if row is None or not ids or not store.store.events.has(row):
+        return None
+    events = store.store.events.of(row)
+    z_tk = dense_values(events, ids)
+    refs = store.store.features.refs(ids)
+    values = {}
+    for at, id in enumerate(ids):
+        sides = []
+        for name, modality in (("text", TEXT), ("image", IMAGE)):
+            z = float(z_tk[events.modality_t == modality, at].max(initial=0.0))
+            sides.append((name, z, z / refs[id]["p999"] if refs[id]["p999"] else 0.0))
+        values[id] = sides
+    return {"sample_id": sample, "values": values}
+
+
+def history(store: OpenStore, name: str | None) -> list[Item]:
+    """The versions of a list, the newest first."""
+    if name is None:
+        return []
+    try:
+        entries = store.annotations.history("list", name)[:20]
+    except SaevxError:
+        return []
+    rows = []
+    for one in entries:
+        now: Item = dict(one.body or {})
+        what = "deleted" if one.body is None else (
+            f"{len(now['features'])} features, {len(now['samples'])} samples; title: {shown(now['title'])}"
+        )
+        rows.append({"version": one.version, "who": one.author or "unnamed", "when": when(one.at), "what": what})
+    return rows
+
+
+def new_name(store: OpenStore, title: str) -> str:
+    """A name for a list or filter of this title that neither has."""
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-") or "list"
+    used = {*store.annotations.of("list"), *store.annotations.of("filter")}
+    names = [name, *(f"{name}-{number}" for number in range(2, len(used) + 3))]
+    return next(one for one in names if one not in used)

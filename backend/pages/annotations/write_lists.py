@@ -1,0 +1,200 @@
+"""Forms that write lists, saved filters and marks; each leads back to the page that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from backend.annotations.database import Entry
+from backend.api.annotations.lists import check_members
+from backend.api.annotations.marks import write_mark
+from backend.deps import StateDep, StoreDep
+from backend.links import base_path, sample_of
+from backend.pages.annotations.lists import new_name
+from backend.pages.annotations.write import About, back_to, signed
+from backend.params import parse_numbers
+from backend.schemas.annotations import MAX_MEMBERS, Author, FilterBody, ListBody
+from backend.schemas.common import FlagName
+from backend.stores import OpenStore, State
+from backend.templating import address
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+NameField = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,59})?$")]
+
+
+class ListForm(BaseModel):
+    """A new list, or a change of one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: NameField = ""
+    """Empty for a new list."""
+    version: int = 0
+    do: Literal["save", "add", "delete", "undo"] = "save"
+    title: str = ""
+    note: str = ""
+    pair: str = ""
+    """Sample of the test pair."""
+    pair_text: str = ""
+    features: str = ""
+    """Numbers to add, or of a new list, separated by commas."""
+    sample: list[str] = Field(default_factory=list, max_length=MAX_MEMBERS)
+    """Samples to add, or of a new list, as addresses name them."""
+    drop: list[str] = Field(default_factory=list, max_length=MAX_MEMBERS)
+    """Members to leave out: `f12`, or `s` and the sample as addresses name it."""
+    author: Author = ""
+
+    def members(self) -> tuple[list[int], list[str]]:
+        """Features and samples to add. Raises HTTP 422."""
+        return parse_numbers(self.features, "features", MAX_MEMBERS), [sample_of(key) for key in self.sample]
+
+    def changed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The list with what the form changes. Raises HTTP 422."""
+        features, samples = self.members()
+        gone = {int(one[1:]) for one in self.drop if one[:1] == "f" and one[1:].isdigit()}
+        away = {sample_of(one[1:]) for one in self.drop if one[:1] == "s"}
+        own: dict[str, Any] = {}
+        if self.do == "save":
+            pair = {"sample_id": self.pair.strip() or None, "text": self.pair_text.strip() or None}
+            own = {"title": self.title, "note": self.note, "pair": pair if any(pair.values()) else None}
+        try:
+            whole = ListBody.model_validate({
+                **body, **own,
+                "features": [n for n in dict.fromkeys([*body.get("features", ()), *features]) if n not in gone],
+                "samples": [id for id in dict.fromkeys([*body.get("samples", ()), *samples]) if id not in away],
+            })  # fmt: skip
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise HTTPException(422, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
+        return whole.model_dump(mode="json")
+
+
+@router.post("/lists")
+def write_list(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[ListForm, Form()]
+) -> Response:
+    """Make a list, change, undo or delete it. A conflict is the page of an error: nothing was written."""
+    features, samples = form.members()
+    check_members(open_store, features, [*samples, *([form.pair.strip()] if form.pair.strip() else [])])
+    book = open_store.annotations
+    name = form.name or new_name(open_store, form.title)
+    if form.do == "delete":
+        book.put("list", name, None, author=form.author, version=form.version)
+        return away(request, state, open_store, "/lists", form.author)
+    if form.do == "undo":
+        versions = book.history("list", name)
+        before = versions[1].body if len(versions) > 1 else None
+        book.put("list", name, before, author=form.author, version=form.version)
+        return away(request, state, open_store, f"/lists/{name}" if before else "/lists", form.author)
+
+    def make(current: Entry) -> Mapping[str, Any]:
+        return form.changed(current.body or {})
+
+    only_members = form.do == "add"  # overwrites nothing that another may have written
+    version = None if only_members else form.version
+    book.change("list", name, make, author=form.author, version=version)
+    return away(request, state, open_store, f"/lists/{name}", form.author)
+
+
+def away(request: Request, state: State, store: OpenStore, path: str, author: str) -> RedirectResponse:
+    """Lead to a page of this store."""
+    other = store.name if store.name != state.default_name else None
+    return signed(RedirectResponse(address(base_path(request) + path, [("store", other)]), 303), request, author)
+
+
+class AddForm(About):
+    """A feature or sample for a list."""
+
+    list: NameField = ""
+    title: str = ""
+    """Of a new list, where `list` is empty."""
+
+
+@router.post("/lists/add")
+def add_to_list(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[AddForm, Form()]
+) -> Response:
+    """Add one feature or sample to a list."""
+    kind, key = form.thing(open_store)
+    if not form.list and not form.title.strip():
+        raise HTTPException(422, "Choose a list, or give the title of a new one.")
+    name = form.list or new_name(open_store, form.title)
+    member: Any = int(key) if kind == "feature" else key
+    field = "features" if kind == "feature" else "samples"
+
+    def make(current: Entry) -> Mapping[str, Any]:
+        body = {**ListBody(title=form.title[:200]).model_dump(mode="json"), **(current.body or {})}
+        return {**body, field: list_with(body[field], member)}
+
+    open_store.annotations.change("list", name, make, author=form.author)
+    return back_to(request, state, open_store, form, "#notes")
+
+
+def list_with(members: list[Any], member: Any) -> list[Any]:
+    return members if member in members else [*members, member]
+
+
+class FilterForm(BaseModel):
+    """The filters of a page, to be saved under a name, or a saved one to delete."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    page: Literal["/features", "/samples", "/quality"]
+    query: Annotated[str, Field(max_length=4000)] = ""
+    title: Annotated[str, Field(max_length=200)] = ""
+    name: NameField = ""
+    version: int = 0
+    do: Literal["save", "delete"] = "save"
+    author: Author = ""
+
+
+@router.post("/filters")
+def write_filter(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[FilterForm, Form()]
+) -> Response:
+    """Save the filters of a page, or delete saved ones."""
+    book = open_store.annotations
+    if form.do == "delete":
+        book.put("filter", form.name, None, author=form.author, version=form.version)
+        return away(request, state, open_store, "/lists", form.author)
+    if not form.title.strip():
+        raise HTTPException(422, "Give the filters a name.")
+    pairs = [(name, value) for name, value in parse_qsl(form.query) if name not in ("store", "cursor")]
+    body = FilterBody(title=form.title.strip(), page=form.page, query=urlencode(pairs, safe=",")).model_dump()
+    book.put("filter", new_name(open_store, form.title), body, author=form.author, version=0)
+    other = open_store.name if open_store.name != state.default_name else None
+    to = address(base_path(request) + form.page, [*pairs, ("store", other)])
+    return signed(RedirectResponse(to, 303), request, form.author)
+
+
+class MarkForm(BaseModel):
+    """Whether a flag is right about a pair."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    flag: FlagName
+    sample: str
+    """As addresses name it."""
+    right: Literal["yes", "no", ""] = ""
+    """Empty takes the mark back."""
+    back: str = ""
+    author: Author = ""
+
+
+@router.post("/quality/mark")
+def mark(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[MarkForm, Form()]
+) -> Response:
+    """Mark a pair, and lead back to the page Quality."""
+    right = {"yes": True, "no": False}.get(form.right)
+    write_mark(open_store, form.flag, sample_of(form.sample), right, form.author)
+    pairs = [(name, value) for name, value in parse_qsl(form.back[:8000]) if name != "store"]
+    other = open_store.name if open_store.name != state.default_name else None
+    to = address(base_path(request) + "/quality", [*pairs, ("store", other)])
+    return signed(RedirectResponse(to + "#flagged", 303), request, form.author)

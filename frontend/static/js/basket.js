@@ -1,0 +1,69 @@
+// The basket: features and samples of this store, kept in this browser from page to page. Its page has all of it in the address.
+import { $, $$, say, url } from "./dom.js";
+
+const KEY = `basket ${document.documentElement.dataset.store}`;
+let memory = { features: [], samples: [] };
+
+function read() {
+  try { memory = { features: [], samples: [], ...JSON.parse(localStorage.getItem(KEY)) }; } catch { /* a private window: it holds for this page */ }
+  return memory;
+}
+function write(basket) {
+  memory = basket;
+  try { localStorage.setItem(KEY, JSON.stringify(basket)); } catch { /* as above */ }
+  show();
+}
+const addressOf = ({ features, samples }) => url("/basket", { features: features.join(","), sample: samples });
+const join = (here, more) => [...new Set([...here, ...more])];
+
+/** Add features and samples. @param {string[]} features numbers @param {string[]} samples as addresses name them */
+function add(features, samples) {
+  const basket = read(), n = basket.features.length + basket.samples.length;
+  const next = { features: join(basket.features, features.map(String)), samples: join(basket.samples, samples) };
+  write(next);
+  const more = next.features.length + next.samples.length - n;
+  say(more ? `${more} added to the basket` : "In the basket already");
+}
+
+/** The count in the bar, and the links that lead to the basket. */
+function show() {
+  const basket = read(), n = basket.features.length + basket.samples.length;
+  for (const link of $$("[data-basket-link]")) link.href = addressOf(basket);
+  const count = $("[data-basket-count]");
+  count.hidden = !n;
+  count.textContent = `Basket ${n}`;
+}
+
+const page = $("[data-basket-page]");
+if (page) {
+  const { features, sample } = JSON.parse(page.dataset.basketPage);
+  const here = { features: features ? features.split(",") : [], samples: sample };
+  const same = () => JSON.stringify(read()) === JSON.stringify(here);
+  $("[data-basket-other]").hidden = same() || !(here.features.length + here.samples.length);
+  page.parentElement.addEventListener("click", ({ target }) => {
+    const drop = target.closest("[data-basket-drop]")?.dataset.basketDrop;
+    if (target.closest("[data-basket-adopt]")) { write(here); $("[data-basket-other]").hidden = true; say("This is your basket now"); }
+    if (!same()) return; // somebody else's: only the address changes
+    if (drop) write({ features: here.features.filter((one) => one !== drop), samples: here.samples.filter((one) => one !== drop) });
+    if (target.closest("[data-basket-clear]")) write({ features: [], samples: [] });
+  }, true);
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-basket-add]");
+  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  const { feature, sample } = link.dataset;
+  const form = link.form ? new FormData(link.form) : null; // the selected rows of a list
+  const numbers = form ? form.getAll("feature").map((one) => one.split(":")[0]) : feature ? [feature] : [];
+  const keys = form ? form.getAll("id") : sample ? [sample] : [];
+  if (numbers.length + keys.length) add(numbers, keys);
+  else if (link.setCustomValidity) { // the browser shows it beside the button
+    link.setCustomValidity("Select at least one first.");
+    link.reportValidity();
+    setTimeout(() => link.setCustomValidity(""), 3000);
+  }
+});
+addEventListener("storage", show); // another tab
+addEventListener("pageshow", show); // Back
+show();
