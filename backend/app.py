@@ -30,7 +30,7 @@ from backend.api import (
     stores,
 )
 from backend.api import map as map_api
-from backend.api.annotations import lists, marks, notes
+from backend.api.annotations import exchange, lists, marks, notes
 from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
@@ -71,7 +71,7 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, images, search, steer, notes, lists, marks,
+    cooccurrence, images, search, steer, notes, lists, marks, exchange,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,

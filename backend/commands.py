@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
@@ -83,6 +83,33 @@ class Demo(CommandOptions):
             Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
 
 
+class Annotations(CommandOptions):
+    """Write the annotations of a store to a file, read them from one, or carry them over to a store that was made
+    again."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    action: CliPositionalArg[Literal["export", "import", "carry"]]
+    """export, import: to and from `--file`; carry: from other stores of the database, such as one at the same path."""
+    store: CliPositionalArg[Path]
+    """A finished store."""
+    file: Path | None = None
+    """JSON file to write or read; `export` without it prints."""
+    annotations: str | None = None
+    """Database, as for `saevx serve`; default: the SQLite file beside the store."""
+    history: bool = False
+    """Export every version, not only what holds."""
+    min_cosine: float = Field(default=0.9, ge=0, le=1)
+    """Smallest cosine of a feature's decoder direction and that of its counterpart in the store."""
+    from_store: str | None = None
+    """Content id of the store to carry from, or the beginning of it; default: all others in the database."""
+
+    def cli_cmd(self) -> None:
+        from backend.api.annotations.command import run
+
+        print(run(self), end="")
+
+
 class Bench(CommandOptions):
     """Measure one of the figures of docs/performance.md. Needs a checkout: benchmarks are not in the package."""
 
@@ -139,6 +166,7 @@ class Saevx(BaseSettings):
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each image.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
+    annotations: CliSubCommand[Annotations] = Field(description="Export, import or carry over what people wrote.")
     bench: CliSubCommand[Bench] = Field(description="Measure speed and size, in a checkout.")
     experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
 

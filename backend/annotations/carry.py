@@ -34,17 +34,17 @@ def _projection(d: int) -> Array:
     return (signs.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(WIDTH))
 
 
-def _sketches(centred_kd: Array) -> Array:
+def sketches(centred_kd: Array) -> Array:
     """float32 [k, min(d, 256)] of unit length: `centred_kd` float32 [k, d], projected where it is wider."""
     d = centred_kd.shape[1]
-    sketches: Array = unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
-    return sketches
+    narrow: Array = unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
+    return narrow
 
 
 def sketch(store: Store, feature: int) -> bytes:
     """What the database keeps of a feature's direction: its dimensions (uint32), then the sketch (float16)."""
     centred_d = store.directions.get(feature).centred_d
-    return np.uint32(len(centred_d)).tobytes() + _sketches(centred_d[None])[0].astype(np.float16).tobytes()
+    return np.uint32(len(centred_d)).tobytes() + sketches(centred_d[None])[0].astype(np.float16).tobytes()
 
 
 def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[int, tuple[int, float]]:
@@ -69,7 +69,7 @@ def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[in
         )
     old_kw = np.stack([np.frombuffer(vectors[k][4:], np.float16) for k in numbers]).astype(np.float32)
     cosine_kf = np.concatenate(
-        [old_kw @ _sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
+        [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
          for first in range(0, index.ntotal, CHUNK)], axis=1,
     )  # fmt: skip
     best = cosine_kf.argmax(axis=1)
@@ -98,8 +98,8 @@ class Report:
     lost: list[str] = field(default_factory=list)
     """What has no counterpart: feature 12, sample x, …"""
 
-    def sentence(self) -> str:
-        parts = [f"{self.written} annotations carried over"]
+    def sentence(self, did: str = "carried over") -> str:
+        parts = [f"{self.written} annotation{'s' if self.written != 1 else ''} {did}"]
         if self.present:
             parts.append(f"{self.present} left out, as this store has its own")
         if self.lost:
@@ -108,16 +108,27 @@ class Report:
         return "; ".join(parts) + "."
 
 
-def carry(annotations: Annotations, store: Store, old: Iterable[Entry], vectors: Mapping[int, bytes],
-          least: float) -> Report:  # fmt: skip
-    """Write what holds in `old`, the newest version of each thing, as annotations of `store`."""
+def carry(
+    annotations: Annotations, store: Store, old: Iterable[Entry], vectors: Mapping[int, bytes], least: float,
+    same: bool = False,
+) -> Report:  # fmt: skip
+    """Write what holds in `old`, the newest version of each thing, as annotations of `store`.
+
+    Args:
+        vectors: sketches of features' directions, by the number in the old store.
+        least: smallest cosine of a match.
+        same: the old store is this one, so that each feature is itself.
+    """
     things = [one for one in old if one.body is not None]
     named = {k for one in things for k in features_of(one)}
-    moved = matches(store, {k: vectors[k] for k in sorted(named) if k in vectors}, least)
+    if same:
+        moved = {k: (k, 1.0) for k in named if k < store.n_features}
+    else:
+        moved = matches(store, {k: vectors[k] for k in sorted(named) if k in vectors}, least)
     report = Report(moved=moved)
     report.lost += [f"feature {k}" for k in sorted(named - moved.keys())]
     known = store.selection.rows_of({id for one in things for id in samples_of(one)})
-    report.lost += sorted(f"sample {id}" for one in things for id in samples_of(one) if id not in known)
+    report.lost += sorted({f"sample {id}" for one in things for id in samples_of(one) if id not in known})
     new = [placed for one in things if (placed := _placed(one, moved, known)) is not None]
     free = [one for one in new if one.key not in annotations.of(one.kind)]
     report.present = len(new) - len(free)

@@ -1,0 +1,97 @@
+"""Annotations as a file: all of a store's written out, and read again into the same store or a later one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Response
+from pydantic import ValidationError
+
+from backend.annotations.book import KINDS, Annotations
+from backend.annotations.carry import carry
+from backend.annotations.database import Entry
+from backend.api.annotations.common import as_annotation
+from backend.deps import StoreDep
+from backend.schemas.annotations import BODIES, Annotation, Exported, Imported
+from precompute.store.reader import Store
+
+router = APIRouter(tags=["annotations"])
+
+LEAST = 0.9
+"""Cosine from which a direction of another store counts as the same."""
+
+
+@router.get("/annotations/export", summary="All annotations of the store, as a file")
+def get_annotations_file(
+    response: Response,
+    store: StoreDep,
+    history: Annotated[bool, Query(description="Every version, not only what holds.")] = False,
+) -> Exported:
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in store.name)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}-annotations.json"'
+    response.headers["Cache-Control"] = "no-store"
+    return exported(store.annotations, store.name, history)
+
+
+def exported(book: Annotations, name: str, history: bool = False) -> Exported:
+    """What the file holds."""
+    there = book.database.exists()
+    if history:
+        entries: Iterable[Entry] = book.database.since(book.store, 0) if there else []
+    else:
+        entries = sorted((one for kind in KINDS for one in book.of(kind).values()), key=lambda one: one.id)
+    vectors = book.database.remembered(book.store) if there else {}
+    return Exported(
+        content_id=book.store,
+        store=name,
+        items=[as_annotation(one) for one in entries],
+        directions={number: base64.b64encode(one).decode() for number, one in vectors.items()},
+    )
+
+
+@router.put("/annotations/import", summary="Read a file of annotations")
+def put_annotations_file(
+    store: StoreDep,
+    file: Exported,
+    min_cosine: Annotated[float, Query(ge=0, le=1, description="Of matching directions, for another store.")] = LEAST,
+) -> Imported:
+    return imported(store.annotations, store.store, file, min_cosine)
+
+
+def imported(book: Annotations, store: Store, file: Exported, least: float = LEAST) -> Imported:
+    """Write what the file has and the store has not, with its authors and times. What holds here already stays.
+
+    Raises:
+        HTTPException: 422 for an item that is none.
+    """
+    things = [checked(one) for one in newest_of(file.items)]
+    try:
+        vectors = {number: base64.b64decode(text, validate=True) for number, text in file.directions.items()}
+    except (ValueError, binascii.Error) as error:
+        raise HTTPException(422, "directions: a sketch is no base64.") from error
+    report = carry(book, store, things, vectors, least, same=file.content_id == book.store)
+    return Imported(
+        written=report.written, skipped=report.present, lost=report.lost, sentence=report.sentence("read")
+    )
+
+
+def newest_of(items: list[Annotation]) -> list[Annotation]:
+    """The last version of each thing that is not deleted."""
+    last: dict[tuple[str, str], Annotation] = {}
+    for one in sorted(items, key=lambda one: one.version):
+        last[one.kind, one.key] = one
+    return [one for one in last.values() if one.body is not None]
+
+
+def checked(one: Annotation) -> Entry:
+    """An item of a file as an entry. Raises HTTP 422."""
+    try:
+        body = BODIES[one.kind].model_validate(one.body).model_dump(mode="json")
+        if one.kind == "feature":
+            int(one.key)
+    except (ValidationError, ValueError) as error:
+        raise HTTPException(422, f"items: {one.kind} {one.key!r} is no annotation of this kind.") from error
+    return Entry(one.kind, one.key[:20_000], one.version, one.author[:80], one.at[:32], body)
