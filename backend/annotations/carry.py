@@ -44,7 +44,7 @@ def sketches(centred_kd: Array) -> Array:
 def sketch(store: Store, feature: int) -> bytes:
     """What the database keeps of a feature's direction: its dimensions (uint32), then the sketch (float16)."""
     centred_d = store.directions.get(feature).centred_d
-    return np.uint32(len(centred_d)).tobytes() + sketches(centred_d[None])[0].astype(np.float16).tobytes()
+    return len(centred_d).to_bytes(4, "little") + sketches(centred_d[None])[0].astype(np.float16).tobytes()
 
 
 def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[int, tuple[int, float]]:
@@ -61,13 +61,15 @@ def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[in
         return {}
     index = store.search.index("decoder")
     numbers = list(vectors)
-    widths = {int(np.frombuffer(vectors[k][:4], np.uint32)[0]) for k in numbers}
+    widths = {int.from_bytes(vectors[k][:4], "little") for k in numbers}
     if widths != {index.d}:
         raise SaevxError(
             f"The features were written about in a model of {widths.pop()} dimensions, and this store's has {index.d}: "
             "directions of different models cannot be compared."
         )
-    old_kw = np.stack([np.frombuffer(vectors[k][4:], np.float16) for k in numbers]).astype(np.float32)
+    if any(len(vectors[k]) != 4 + 2 * min(index.d, WIDTH) for k in numbers):
+        raise SaevxError("A sketch of a direction is cut off.")
+    old_kw = unit(np.stack([np.frombuffer(vectors[k][4:], np.float16) for k in numbers]).astype(np.float32))
     cosine_kf = np.concatenate(
         [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
          for first in range(0, index.ntotal, CHUNK)], axis=1,

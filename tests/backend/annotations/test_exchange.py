@@ -109,6 +109,8 @@ def test_features_become_those_of_the_nearest_direction(store_path: Path, tmp_pa
     assert book.get("feature", DOG).at == "2026-01-01T00:00:00+00:00"
     with pytest.raises(SaevxError, match="a model of 7 dimensions, and this store's has 48"):
         matches(opened, {1: np.uint32(7).tobytes() + bytes(14)}, 0.9)
+    with pytest.raises(SaevxError, match="cut off"):
+        matches(opened, {1: lost[:-2]}, 0.9)
 
 
 def test_one_counterpart_each_and_the_same_number_first(store_path: Path) -> None:
