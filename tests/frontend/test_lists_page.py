@@ -153,7 +153,7 @@ def test_pairs_are_marked_by_keys(page: Page) -> None:
     page.goto("/quality?flag=mismatch", wait_until="networkidle")
     first = str(page.get_by_test_id("sample-card").first.get_attribute("data-sample"))
     page.keyboard.press("j")
-    for key, name in (("y", "right"), ("n", "wrong")):
+    for key, name in (("y", "right"), ("w", "wrong")):
         page.keyboard.press(key)
         expect(page.get_by_test_id(f"{name}-{first}")).to_have_attribute("aria-pressed", "true")
 

@@ -48,7 +48,7 @@ def write(page: Page, **fields: str) -> None:
 def test_a_label_is_saved_in_place_and_seen_by_others(people: list[Page]) -> None:
     ann, bob = people
     ann.goto(f"{PATH}?modality=text", wait_until="networkidle")
-    ann.keyboard.press("n")
+    ann.keyboard.press("e")
     expect(ann.get_by_test_id("own-label")).to_be_focused()
     ann.keyboard.type("my dog")
     ann.get_by_test_id("own-tags").fill("pet, good")

@@ -53,11 +53,12 @@ const ACTIONS = {
   o: () => { const row = rowOf(document.activeElement); if (row) linkOf(row).click(); return Boolean(row); },
   x: () => { const box = $("input[type=checkbox]", rowOf(document.activeElement) ?? document.createElement("p")); box?.click(); return Boolean(box); },
   y: () => press("[data-right]"),
-  n: () => {
+  w: () => press("[data-wrong]"),
+  e: () => {
     const label = $("#notes input[name=label]");
     label?.focus();
     label?.scrollIntoView({ block: "center" });
-    return label ? true : press("[data-wrong]");
+    return Boolean(label);
   },
   h: () => { say(flip("no-heat") ? "Activations hidden" : "Activations shown"); return true; },
   "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else location.assign(url("/search")); return true; },
