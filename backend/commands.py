@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from backend.settings import ServerOptions
 from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError, checkout_only
+from precompute.options.annotations import AnnotationsOptions
 from precompute.utils.command_line import CommandOptions, Paths, from_environment
 from precompute.utils.ownership import exclusive
 
@@ -83,26 +84,9 @@ class Demo(CommandOptions):
             Serve(stores=[store], host=self.host, port=self.port).cli_cmd()
 
 
-class Annotations(CommandOptions):
+class Annotations(AnnotationsOptions):
     """Write the annotations of a store to a file, read them from one, or carry them over to a store that was made
     again."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    action: CliPositionalArg[Literal["export", "import", "carry"]]
-    """export, import: to and from `--file`; carry: from other stores of the database, such as one at the same path."""
-    store: CliPositionalArg[Path]
-    """A finished store."""
-    file: Path | None = None
-    """JSON file to write or read; `export` without it prints."""
-    annotations: str | None = None
-    """Database, as for `saevx serve`; default: the SQLite file beside the store."""
-    history: bool = False
-    """Export every version, not only what holds."""
-    min_cosine: float = Field(default=0.9, ge=0, le=1)
-    """Smallest cosine of a feature's decoder direction and that of its counterpart in the store."""
-    from_store: str | None = None
-    """Content id of the store to carry from, or the beginning of it; default: all others in the database."""
 
     def cli_cmd(self) -> None:
         from backend.api.annotations.command import run

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastapi import HTTPException
 from pydantic import ValidationError
 
@@ -13,10 +11,8 @@ from backend.api.annotations.exchange import exported, imported
 from backend.schemas.annotations import Exported
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
+from precompute.options.annotations import AnnotationsOptions as Options
 from precompute.utils.files import write_text
-
-if TYPE_CHECKING:
-    from backend.commands import Annotations as Options
 
 
 def run(options: Options) -> str:
