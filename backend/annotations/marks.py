@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import binomtest
+from precompute.utils.stats import wilson
 
 TARGET = 0.9
 """Precision that the suggested threshold has."""
@@ -37,8 +37,7 @@ def precision(marks: Sequence[Judged], threshold: float) -> Share:
     n, right = len(above), sum(above)
     if not n:
         return Share(threshold, 0, 0, None, None, None)
-    interval = binomtest(right, n).proportion_ci(method="wilson")
-    return Share(threshold, n, right, right / n, float(interval.low), float(interval.high))
+    return Share(threshold, n, right, right / n, *wilson(right, n))
 
 
 def suggest(marks: Sequence[Judged], target: float = TARGET) -> Share | None:
