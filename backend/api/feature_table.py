@@ -19,6 +19,8 @@ from precompute.store.schema import features
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
+WRITTEN = {"own_label": "string", "tags": "string", "reviewed": "bool"}
+"""Columns with what people wrote; tags with commas between them."""
 MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
@@ -33,8 +35,9 @@ def get_table(
 ) -> StreamingResponse:
     """Filters and order as of `GET /features`; `limit` and `cursor` mean nothing here."""
     chunks = store.store.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
-    whole = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
-    body = csv_parts(LISTED, whole) if format == "csv" else parquet_parts(arrow_types(), whole)
+    listed = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
+    whole = ([(*row, *written(store, row[0])) for row in rows] for rows in listed)
+    body = csv_parts([*LISTED, *WRITTEN], whole) if format == "csv" else parquet_parts(arrow_types(), whole)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in store.name)
     headers = {"Content-Disposition": f'attachment; filename="{name}-features.{format}"'}
     return StreamingResponse(body, media_type=MEDIA[format], headers=headers)
@@ -61,7 +64,14 @@ def random_feature(store: OpenStore, query: FeatureQuery) -> int:
     return feature
 
 
+def written(store: OpenStore, feature: int) -> tuple[str | None, str, bool]:
+    """What people wrote about a feature, in the order of WRITTEN."""
+    own = store.annotations.own("feature", feature)
+    return own.get("own_label"), ", ".join(own.get("tags", ())), own.get("reviewed", False)
+
+
 def arrow_types() -> dict[str, str]:
     """Arrow's type of each column; those that no table of the store has are counts."""
     types, columns = {"INTEGER": "int64", "FLOAT": "float64", "TEXT": "string"}, features.c
-    return {name: types[str(columns[name].type)] if name in columns else "int64" for name in LISTED}
+    figures = {name: types[str(columns[name].type)] if name in columns else "int64" for name in LISTED}
+    return figures | WRITTEN

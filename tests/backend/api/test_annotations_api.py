@@ -107,6 +107,8 @@ def test_lists_follow_tags_reviews_and_words(client: TestClient) -> None:
     assert hits["features"][0]["id"] == CAT and hits["features"][0]["own_label"] == "whiskers"
     assert hits["samples"][0]["sample_id"] == ids[3] and hits["n_samples"] == 1
     assert client.get(f"{API}/export?tag=odd&format=ids").text.split() == [ids[3]]
+    table = client.get(f"{API}/features.csv?tag=pet&sort=id").text.splitlines()
+    assert [line.endswith(",Pet,True") for line in table[1:]] == [one == CAT for one in sorted((DOG, CAT))]
     assert get(client, "/annotations/tags")["items"][0] == {"tag": "Pet", "n_features": 2, "n_samples": 0}
     assert get(client, "/annotations", tag="pet")["total"] == 2 and get(client, "/annotations", q="zebra")["total"] == 2
 
