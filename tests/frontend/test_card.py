@@ -61,6 +61,8 @@ def test_the_svg_stands_alone_and_holds_what_the_page_shows(client: TestClient) 
     text = " ".join(root.itertext())
     assert client.get("/api/v1/store").json()["content_id"] in text and f"#{RED}" in text
     assert all(f"{one['activation']:.2f}" in text for one in examples)
+    cited = re.search(r'data-testid="citation">([^<]+)<', client.get(f"/features/{RED}/card").text)
+    assert cited and all(phrase in text for phrase in cited[1].split(", "))
     assert not re.search(r'(?:href|src)="(?!data:)', reply.text) and "style" not in reply.text
     fills = {one.attrib["fill"] for one in root.findall(f".//{SVG}svg/{SVG}path") if "fill-opacity" in one.attrib}
     assert fills and fills <= set(COLOURS)

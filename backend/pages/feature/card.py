@@ -116,21 +116,28 @@ def draw_svg(store: OpenStore, values: Card) -> str:
     name = short_name(values.feature)
     says = list(wrapped(values.parts, " · "))
     notes = [
-        *(f"fires together with: {one}" for one in wrapped(values.partners, ", ")),
+        *(f"fires together with: {one}" for one in wrapped(values.partners, " · ")),
         *(f"promotes: {one}" for one in wrapped(values.promoted, " ")),
     ]
     images_y = 88 + 20 * len(says)
     lines_y = images_y + (182 if values.images else 0)
     notes_y = lines_y + max(22 * len(values.lines), 130 if values.place else 0) + 16
     foot_y = notes_y + 20 * len(notes) + 8
-    foot = [*wrapped([f"{key}: {value}" for key, value in values.provenance], " · "), *wrapped([values.citation], "")]
+    foot = [*wrapped([f"{key}: {value}" for key, value in values.provenance], " · ")]
+    foot += wrapped(values.citation.split(", "), ", ")
     svg = templates.env.get_template("feature/card.xml").render(
         name=name, says=says, notes=notes, foot=foot, images_y=images_y, lines_y=lines_y, notes_y=notes_y,
         foot_y=foot_y, width=WIDTH, height=foot_y + 18 * len(foot) + 22, colours=COLOURS, place=values.place,
         verdict=values.feature.verdict, lines=[halves(one) for one in values.lines],
-        images=[{**one, "data": as_jpeg(store, one["sample_id"], one["images"][0].number)} for one in values.images],
+        images=[embedded(store, one) for one in values.images],
     )  # fmt: skip
     return NOT_XML.sub("", svg)
+
+
+def embedded(store: OpenStore, card: dict[str, Any]) -> dict[str, Any]:
+    """An example with its image inside, and its place in few words."""
+    data = as_jpeg(store, card["sample_id"], card["images"][0].number)
+    return {**card, "where": card["where"].partition(" · ")[0], "data": data}
 
 
 def wrapped(parts: Sequence[str], between: str) -> Iterator[str]:
