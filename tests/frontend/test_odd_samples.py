@@ -46,6 +46,7 @@ def test_an_odd_sample_opens_from_the_list(odd_page: Page, sample_id: str) -> No
             break
         odd_page.wait_for_timeout(100)
     assert width > 0
+    odd_page.wait_for_load_state()  # the module listens
     feature = odd_page.get_by_test_id("sample-feature").first.locator("[data-feature]").first
     with odd_page.expect_response(re.compile(r"/activations\?feature=\d+")) as answer:
         feature.hover()
