@@ -141,7 +141,7 @@ PAIRS = st.tuples(st.sampled_from(TEXTS), st.lists(st.sampled_from([(40, 40), (6
 
 
 @given(pairs=st.lists(PAIRS, min_size=1, max_size=5))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(pairs=[("words alone", []), ("a red dog", [(40, 40)])])
 @example(pairs=[("words alone", []), ("and more", [])])
 @example(pairs=[("a red dog", [(40, 40)]), ("<s> a cat", [(40, 40), (64, 30)]), ("words alone", [])])

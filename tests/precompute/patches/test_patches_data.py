@@ -130,18 +130,22 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
             visible["none", 0.0, removed] = np.zeros(n, dtype=bool)
             for name, score_p in score.items():
                 visible |= {(name, keep, removed): best(np.array(score_p, dtype=np.float64), keep) for keep in KEEP}
+        sentences: dict[tuple[str, bytes], list[str]] = {}  # two scores may keep the same patches
         for variant, kept_p in visible.items():
-            if variant[2] == "drop" or kept_p.all():
-                sentence = spoken(mllm, pair, 4, kept_p)
+            removed = "" if kept_p.all() else variant[2]
+            if (removed, kept_p.tobytes()) in sentences:
+                pass
+            elif removed in ("", "drop"):
+                sentences[removed, kept_p.tobytes()] = spoken(mllm, pair, 4, kept_p)
             else:
                 colour = tuple(round(255 * x) for x in mllm.processor.image_processor.image_mean)
-                paint = colour if variant[2] == "mean" else (0, 0, 0)
+                paint = colour if removed == "mean" else (0, 0, 0)
                 painted = [
                     Image.composite(image, Image.new("RGB", image.size, paint), Image.fromarray(mask))
                     for image, mask in zip(images, naive_masks(one.views, kept_p, sizes), strict=True)
                 ]
-                sentence = spoken(mllm, Pair(row["text"], painted), 4)
-            hits.setdefault(variant, []).append(row["answer"].lower() in sentence)
+                sentences[removed, kept_p.tobytes()] = spoken(mllm, Pair(row["text"], painted), 4)
+            hits.setdefault(variant, []).append(row["answer"].lower() in sentences[removed, kept_p.tobytes()])
     store.close()
     return hits
 
