@@ -84,14 +84,14 @@ async def query_of(request: Request, state: State, store: OpenStore, wanted: Sea
         computed = await events_if_ready(state.live, store, missing, request)
         return await run_in_threadpool(live_answers.stored_query, store, row, computed.get(row))
     key = (words, image_hash, sample_id)
-    held = image_hash is not None or sample_id is not None
-    if held and (query := store.recomputed.queries.get(key)) is not None:
+    is_cacheable = image_hash is not None or sample_id is not None
+    if is_cacheable and (query := store.recomputed.queries.get(key)) is not None:
         return query
     with state.live.reserve(store.name) as reservation:
         images = await input_images(state, store, wanted)
         work = partial(live_answers.live_query, store=store, text=words, images=images)
         query = await reservation.call(work, request)
-    if held:
+    if is_cacheable:
         store.recomputed.queries.put(key, query)
     return query
 

@@ -65,20 +65,20 @@ def listing(dataset: Any, name: str, folder: Path, files: list[Path] | None, col
     """
     schema = dataset.features.arrow_schema
     texts = {name.lower() for name in ("text", "caption", columns.text, columns.id) if name}
-    held = [field.name for field in schema if holds_bytes(field.type) and field.name.lower() not in texts]
-    column = image_column(schema.names, held, name, columns)
+    of_bytes = [field.name for field in schema if holds_bytes(field.type) and field.name.lower() not in texts]
+    column = image_column(schema.names, of_bytes, name, columns)
     if files is None:
         files = sorted(Path(file["filename"]) for file in dataset.cache_files)
-    others = [one for one in schema.names if one not in held and one != column]
+    others = [one for one in schema.names if one not in of_bytes and one != column]
     records = partial(table_records, dataset, name, column, others)
     return Listing(name, records, (column,) if column else (), folder, files, list(schema.names))
 
 
-def image_column(names: list[str], held: list[str], source: str, columns: Columns) -> str | None:
+def image_column(names: list[str], of_bytes: list[str], source: str, columns: Columns) -> str | None:
     """The column with the images: the one asked for, one of bytes, or one of a usual name.
 
     Args:
-        held: columns of bytes.
+        of_bytes: columns of bytes.
 
     Raises:
         SaevxError: there is no column as it was asked for.
@@ -90,7 +90,7 @@ def image_column(names: list[str], held: list[str], source: str, columns: Column
         if key not in names:
             raise SaevxError(f"{source} has the columns {', '.join(names)}, not {columns.image!r}: see --image-column.")
         return key
-    preferred = sorted(held, key=lambda name: (name.lower() not in NAMES, names.index(name)))
+    preferred = sorted(of_bytes, key=lambda name: (name.lower() not in NAMES, names.index(name)))
     usual = [name for usual in NAMES for name in names if name.lower() == usual]
     return next(iter([*preferred, *usual]), None)
 

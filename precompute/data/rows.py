@@ -79,8 +79,8 @@ def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Ite
             text, own = _text(record, columns, None if columns.text_only else len(images))
             used = {own, "id" if columns.id in (None, "id") else None}
             # An image's name is one of the row's own fields; its bytes are not.
-            named = key is None or _are_names(record.get(key))
-            extra = {name: value for name, value in record.items() if name not in used and (named or name != key)}
+            are_names = key is None or _are_names(record.get(key))
+            extra = {name: value for name, value in record.items() if name not in used and (are_names or name != key)}
             yield Row(index, sample_id, text, images, extra, where)
         except BadRow as bad:
             yield RejectedRow(index, sample_id, str(bad))

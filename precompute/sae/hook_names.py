@@ -51,8 +51,8 @@ def _is_decoder(around: str | None) -> bool:
 
 def refuse_two_layers(hook: str, layer: object) -> None:
     """Raises SaevxError where a configuration's layer is another than the number in its hook's name."""
-    named = re.search(r"(?:blocks|layers|h)\.(\d+)(?:\.|$)", hook)
-    if named is not None and isinstance(layer, int) and int(named[1]) != layer:
+    number = re.search(r"(?:blocks|layers|h)\.(\d+)(?:\.|$)", hook)
+    if number is not None and isinstance(layer, int) and int(number[1]) != layer:
         raise SaevxError(
             f"The SAE's configuration says layer {layer} and hook {hook!r}, which are two: correct the wrong one."
         )

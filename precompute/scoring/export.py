@@ -128,5 +128,5 @@ def _flags_in_words(store: Store, options: Sequence[str]) -> list[str]:
         return ["flagged"]
     if len(options) > MAX_NAMED:
         return [f"{len(options)}-flags"]
-    named = [flag_and_limit(option) for option in options]
-    return [f"{name}-{store.quality.flag(name)['threshold'] if limit is None else limit:.3g}" for name, limit in named]
+    limits = [flag_and_limit(option) for option in options]
+    return [f"{name}-{store.quality.flag(name)['threshold'] if limit is None else limit:.3g}" for name, limit in limits]

@@ -56,16 +56,16 @@ class Search:
             return {"q": q, "features": [], "n_features": 0, "samples": [], "n_samples": 0}
         # Features with the word in their name come first: the whole word before longer ones, cross-modal ones, then by
         # how well the name fits. After them come features that only promote it (bm25 is lower for better matches).
-        named = (
+        by_label = (
             "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH ? "
             "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT ?"
         )
-        ranked = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
+        by_text = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
         engine, any_word = self._core.engine, match_words(q, join=" OR ")
         whole_word = match_words(q, join=" OR ", prefix=False)
-        matches = fetch_plain(engine, named, (f"label : ({whole_word})", limit))
-        matches += fetch_plain(engine, named, (f"label : ({any_word})", limit))
-        matches += fetch_plain(engine, ranked, (any_word, limit))
+        matches = fetch_plain(engine, by_label, (f"label : ({whole_word})", limit))
+        matches += fetch_plain(engine, by_label, (f"label : ({any_word})", limit))
+        matches += fetch_plain(engine, by_text, (any_word, limit))
         features = self.features(list(dict.fromkeys(id for (id,) in matches))[:limit])
         captions, n_captions = self._captions(q, limit)
         items = self._samples.items(captions)

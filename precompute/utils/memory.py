@@ -64,14 +64,14 @@ def give_back() -> None:
         _TRIM(0)
 
 
-def release(*things: Any) -> None:
+def release(*arrays: Any) -> None:
     """Drop the pages of memory-mapped arrays, which count as resident once they were read or written. Written data
     stays in the file; what is used again is read again."""
-    for thing in things:
-        while isinstance(thing, np.ndarray):
-            thing = thing.base
-        if isinstance(thing, mmap.mmap) and hasattr(thing, "madvise"):  # Windows keeps pages as it likes
-            thing.madvise(mmap.MADV_DONTNEED)
+    for array in arrays:
+        while isinstance(array, np.ndarray):
+            array = array.base
+        if isinstance(array, mmap.mmap) and hasattr(array, "madvise"):  # Windows keeps pages as it likes
+            array.madvise(mmap.MADV_DONTNEED)
 
 
 def total() -> int:

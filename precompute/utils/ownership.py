@@ -48,7 +48,7 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
     lock = out.with_name(f".{out.name}.lock")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        held = _locked(lock, out, wait)
+        descriptor = _locked(lock, out, wait)
     except OSError as error:
         if error.filename == str(lock):
             error.filename = str(out)
@@ -63,7 +63,7 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
             raise PlaceError(text) from error
         raise
     finally:
-        _unlocked(held, lock)
+        _unlocked(descriptor, lock)
 
 
 @contextmanager
@@ -93,13 +93,13 @@ def _locked(lock: Path, out: Path, wait: bool) -> int:
     """The descriptor of the lock file, locked. Raises SaevxError where another process holds it."""
     waited = False
     while True:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(held)
+            _lock(descriptor)
             # The owner before may have removed the file after it was opened here: a lock on it would protect nothing.
-            if os.path.samestat(os.fstat(held), lock.stat()):
-                _write_owner(held)
-                return held
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                _write_owner(descriptor)
+                return descriptor
         except BlockingIOError:
             owner = _owner(lock)
             if not wait:
@@ -115,26 +115,26 @@ def _locked(lock: Path, out: Path, wait: bool) -> int:
         except FileNotFoundError:
             pass
         except BaseException:
-            os.close(held)
+            os.close(descriptor)
             raise
-        os.close(held)
+        os.close(descriptor)
 
 
-def _lock(held: int) -> None:
+def _lock(descriptor: int) -> None:
     """Raises BlockingIOError where another process holds it. A file system without locks only leads to a message."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(held, 1 << 30, os.SEEK_SET)  # beyond what others read
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond what others read
             try:
-                msvcrt.locking(held, msvcrt.LK_NBLCK, 1)
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             except OSError as error:
                 raise BlockingIOError from error
         else:
             import fcntl
 
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:
@@ -145,11 +145,11 @@ def _lock(held: int) -> None:
         say(f"This file system has no locks ({error.strerror}): see to it that no other run writes the same files.")
 
 
-def _write_owner(held: int) -> None:
+def _write_owner(descriptor: int) -> None:
     since = dt.datetime.now().astimezone().isoformat(" ", "seconds")
-    os.ftruncate(held, 0)
-    os.lseek(held, 0, os.SEEK_SET)
-    os.write(held, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode())
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode())
 
 
 def _owner(lock: Path) -> str:
@@ -168,14 +168,14 @@ def abandon() -> None:
             lock.unlink(missing_ok=True)
 
 
-def _unlocked(held: int, lock: Path) -> None:
+def _unlocked(descriptor: int, lock: Path) -> None:
     HELD.discard(lock)
     if sys.platform == "win32":  # there an open file cannot be removed
-        os.close(held)
+        os.close(descriptor)
     with contextlib.suppress(OSError):
         lock.unlink(missing_ok=True)
     if sys.platform != "win32":
-        os.close(held)
+        os.close(descriptor)
 
 
 # ---- an unfinished folder, which the same command continues

@@ -30,9 +30,9 @@ def ratio(over: Array | float, under: Array | float, empty: float = 0.0) -> Arra
 def derangement(n: int, rng: np.random.Generator) -> Array:
     """A permutation without a fixed point: one random cycle."""
     order = rng.permutation(n)
-    moved = np.empty(n, dtype=np.int64)
-    moved[order] = np.roll(order, 1)
-    return moved
+    permuted = np.empty(n, dtype=np.int64)
+    permuted[order] = np.roll(order, 1)
+    return permuted
 
 
 def bootstrap_rows(n: int, resamples: int, seed: int, chunk: int = CHUNK_RESAMPLES) -> Iterator[Array]:

@@ -94,19 +94,19 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     best_r = np.maximum.reduceat(score_c, run_starts(feature_c)) if len(feature_c) else score_c
     near = np.flatnonzero(score_c >= best_r[run_c] - TIE)
     first_r = near[run_starts(feature_c[near])]
-    named = {int(feature_c[i]): [int(word_c[i])] for i in first_r}
+    words_of = {int(feature_c[i]): [int(word_c[i])] for i in first_r}
     tried = score_c[first_r] >= 0
     others = [
         i for i, r in enumerate(run_c)
         if tried[r] and word_c[i] != word_c[first_r[r]]
         and (words is None or not words.clash(int(word_c[first_r[r]]), int(word_c[i])))
     ]  # fmt: skip
-    pairs = [[*named[int(feature_c[i])], int(word_c[i])] for i in others]
+    pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in others]
     gain = name_test.accuracy(feature_c[others], pairs) - score_c[first_r[run_c[others]]]
     for i in np.argsort(-gain, kind="stable"):
-        if gain[i] >= SECOND_GAIN and len(name := named[int(feature_c[others[i]])]) == 1:
+        if gain[i] >= SECOND_GAIN and len(name := words_of[int(feature_c[others[i]])]) == 1:
             name.append(pairs[i][1])
-    return named
+    return words_of
 
 
 def distinguish(
