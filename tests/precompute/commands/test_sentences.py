@@ -20,8 +20,9 @@ MADE_ELSEWHERE = {
     ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
     ("precompute/utils/ray_pool.py", "str(cause)"),  # another process's SaevxError
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
-    ("precompute/data/json_files.py", "{self.path} is {what}."),  # starts.py ends each with what to do
+    ("precompute/data/json_files.py", "{self.path} is {what}."),  # signatures.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {what}."),
+    ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there
     ("precompute/live/intervention.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
     ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
