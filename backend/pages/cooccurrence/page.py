@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Annotated
 
-from cachetools import LRUCache
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
@@ -13,6 +11,7 @@ from backend.api import cooccurrence as cooccurrence_api
 from backend.api.cooccurrence import PairQuery
 from backend.api.features import FeatureQuery, get_features
 from backend.deps import StateDep, StoreDep
+from backend.live.lru import Lru
 from backend.pages.cards import previews
 from backend.pages.cooccurrence.drawings import Matrix, draw_graph, draw_matrix
 from backend.params import FormQuery, Words
@@ -33,8 +32,7 @@ SIDES = {"text-image": ("text", "image"), "text-text": ("text", "text"), "image-
 N_FAMILIES = 30
 """Of each side of the matrix."""
 N_OTHERS = 8
-_matrices: LRUCache[tuple[object, ...], Matrix] = LRUCache(128)
-_lock = Lock()
+_matrices: Lru[tuple[object, ...], Matrix] = Lru(128)
 """The matrices drawn last: a store never changes."""
 
 
@@ -95,11 +93,9 @@ def matches(open_store: OpenStore, words: str) -> list[Feature]:
 def drawn_matrix(open_store: OpenStore, query: PairList) -> Matrix:
     """The matrix of the list's kind and filters."""
     key = (open_store.content_id, query.kind, query.min_support, query.min_lift)
-    with _lock:
-        drawing = _matrices.get(key)
+    drawing = _matrices.get(key)
     if drawing is None:
         result = cooccurrence_api.get_pair_matrix(open_store, query.kind, query.min_support, query.min_lift, N_FAMILIES)
         drawing = draw_matrix(result)
-        with _lock:
-            _matrices[key] = drawing
+        _matrices.put(key, drawing)
     return drawing
