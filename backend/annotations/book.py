@@ -50,6 +50,7 @@ class Annotations:
         self._units: dict[tuple[str, str], tuple[int, list[str]]] = {}
         self._sketched: set[int] = set()
         self._labels: tuple[int, dict[int, str]] = (0, {})
+        self._tags: dict[str, tuple[int, dict[str, int]]] = {}
         self._gone: dict[tuple[str, str], Entry] = {}
         self._read_at = -FRESH_S
         self.revision = 0
@@ -121,8 +122,12 @@ class Annotations:
 
     def tags(self, kind: str) -> dict[str, int]:
         """Each tag of features or samples with their number, the most frequent first."""
-        counts = Counter(tag for one in list(self._current[kind].values()) for tag in (one.body or {}).get("tags", ()))
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold())))
+        if self._tags.get(kind, (-1,))[0] != self.revision:
+            entries = list(self._current[kind].values())
+            counts = Counter(tag for one in entries for tag in (one.body or {}).get("tags", ()))
+            ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold())))
+            self._tags[kind] = (self.revision, ordered)
+        return self._tags[kind][1]
 
     def keys(self, kind: str, *, tag: str | None = None, reviewed: bool | None = None) -> list[str]:
         """Keys of the features or samples that have the tag, whatever its case, and are reviewed."""

@@ -16,6 +16,7 @@ RUN = "axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {e
 PATHS = [
     "/", "/features", "/features/0", "/map", "/samples", "/samples/s00000", "/search?q=red", "/quality", "/sae",
     "/cooccurrence", "/steer", "/docs", "/method", "/rejected", "/features/0/card", "/features/0/partners",
+    "/lists", "/basket?features=0,1",
     "/features/0?tour=2", "/features?cols=place_map,agreement", "/features/0?modality=image&heat=spotlight",
 ]  # fmt: skip
 

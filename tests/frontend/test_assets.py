@@ -29,6 +29,8 @@ PAGES = [
     "/sae",
     "/cooccurrence",
     "/steer",
+    "/lists",
+    "/basket?features=0,1",
     "/docs",
 ]
 

@@ -49,6 +49,7 @@ def pages(base: str) -> dict[str, str]:
         "sample-missing": "/samples/zzzz", "search": "/search", "search-word": "/search?q=dog",
         "search-empty": "/search?q=zzzzqq", "search-sample": f"/search?sample={sample}",
         "cooccurrence": "/cooccurrence", "cooccurrence-one": f"/cooccurrence?feature={feature}",
+        "lists": "/lists", "basket": f"/basket?features={feature}",
         "map": "/map", "quality": "/quality", "rejected": "/rejected", "sae": "/sae",
         "steer": f"/steer?feature={feature}", "method": "/method", "docs": "/docs", "missing": "/nowhere",
     }  # fmt: skip
