@@ -44,6 +44,7 @@ def get_sae(state: StateDep, open_store: StoreDep) -> SaeReport:
         fvu_samples=Spread.model_validate(store.sae.fvu),
         l0_tokens=Spread.model_validate(store.sae.l0),
         l0_places=PlaceMeans.model_validate(store.sae.l0_places),
+        fvu_places=PlaceMeans.model_validate(store.sae.fvu_places),
         warning=sae_warning(quality),
         evaluation=read_report(folder / EVALUATION, sae["sha256"], SaeEvaluation, notes),
         training=read_report(folder / TRAINING, sae["sha256"], SaeTraining, notes),

@@ -13,6 +13,7 @@ from backend.deps import StateDep, StoreDep
 from backend.pages.charts import Curves, curves, split
 from backend.schemas.sae import DensityGrid, SaeTraining, Spread
 from backend.templating import render_for
+from precompute.store.schema import PLACE_SIDE
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -41,7 +42,13 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
             ("FVU of samples", "lower is better", "samples", report.fvu_samples.n, grouped(report.fvu_samples, 3)),
             ("Active features of tokens (L0)", "", "samples", report.l0_tokens.n, grouped(report.l0_tokens, 0)),
         ],
-        places=place_cells(report.l0_places.mean or []),
+        places=[
+            (title, noun, digits, one.n, place_cells(one.mean or []))
+            for title, noun, digits, one in (
+                ("L0", " active features of a patch", 1, report.l0_places), ("FVU", "", 3, report.fvu_places)
+            )
+        ],
+        side=PLACE_SIDE,
     )
 
 

@@ -124,7 +124,7 @@ class PlaceMeans(Model):
     n: int
     """Samples that it rests on."""
     mean: list[list[FiniteFloat | None]] | None
-    """Rows of columns of a grid laid over each view; null without image tokens whose activations the store holds."""
+    """Rows of columns of a grid laid over each view; null where the store cannot tell."""
 
 
 class SaeReport(Model):
@@ -151,6 +151,9 @@ class SaeReport(Model):
     """Active features of single tokens."""
     l0_places: PlaceMeans
     """Active features of image tokens by their place."""
+    fvu_places: PlaceMeans
+    """FVU of image tokens by their place, against the variance of all image tokens; null in a store of an older
+    version, which does not hold it."""
     warning: str | None = None
     """Why this SAE should not be trusted on this data, or on its images; null if there is no reason."""
     evaluation: SaeEvaluation | None = None

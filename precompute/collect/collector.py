@@ -31,6 +31,7 @@ from precompute.collect.shard import (
     alone_maxima,
     feature_type,
     pair_events,
+    place_errors_of,
     shard_path,
     split,
     sums_of,
@@ -44,6 +45,7 @@ from precompute.model.loader import LoadedBatch, load_batch, prefetch, write_in_
 from precompute.model.mllm import Mllm
 from precompute.sae.encode import Scale, encode_batch, largest_activation
 from precompute.sae.sae import SaeV
+from precompute.store.schema import PLACE_SIDE
 from precompute.utils import memory
 from precompute.utils.files import write_text
 from precompute.utils.progress import progress_bar
@@ -262,13 +264,14 @@ class Collector:
         samples: list[Sample] = []
         rejected_rows: list[RejectedRow] = []
         sums: list[Array] = []
+        place_errors: list[Array] = []
         accumulator = Accumulator(self.sae.n_features, self.seed, self.sae.device)
         n_batches = 0
         while n_batches < len(self.plan.shards[number]):
             one = next(loaded)
             n_batches += one.ends_batch
             rejected_rows += one.rejected_rows
-            sum_md = np.zeros((2, self.mllm.d_model))
+            sum_md, error_c = np.zeros((2, self.mllm.d_model)), np.zeros(PLACE_SIDE**2)
             if one.batch is not None:
                 encoded = encode_batch(self.forward(one), one.batch, self.sae, scale, errors=True)
                 good_b = np.array([reason is None for reason in encoded.reason_b])
@@ -279,13 +282,14 @@ class Collector:
                 reduced = by_sample(events, self.sae.n_features)
                 accumulator.update(events, reduced)
                 samples += split(encoded, one, reduced, ds, self.sae.n_features, self.alone(one, scale))
-                sum_md = sums_of(encoded, good_b)
+                sum_md, error_c = sums_of(encoded, good_b), place_errors_of(encoded, one, good_b)
                 del encoded, events, reduced  # before the next batch is computed, only its samples are left
             sums.append(sum_md)
+            place_errors.append(error_c)
             progress.update(len(one.rows) + len(one.rejected_rows))
             del one
         samples.sort(key=lambda sample: sample.index)
-        return Shard(samples, rejected_rows, np.array(sums), accumulator.accum())
+        return Shard(samples, rejected_rows, np.array(sums), np.array(place_errors), accumulator.accum())
 
     def write(self, number: int, shard: Shard) -> None:
         """Write a shard, and let go of it."""

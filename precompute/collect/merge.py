@@ -23,6 +23,7 @@ from precompute.data import RejectedRow, all_rejected_message
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.reconstruction import QualitySums
+from precompute.store.schema import PLACE_SIDE
 from precompute.utils import memory
 from precompute.utils.files import atomic_write, hardlink, new_array, write_text
 from precompute.utils.ragged import expand, offsets
@@ -260,10 +261,8 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
     """collect/sample.npz: per-sample figures. Returns the manifest's `tokens` and `quality`."""
     n, d = len(head.index_n), job.mllm.d_model
     sums = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
-    nll_n3, other = np.full((n, 3), np.nan), np.full(n, -1)
-    kinds = np.zeros((n, 4), np.int64)
-    sum_md = np.zeros((2, d))
-    count = np.zeros(2, np.int64)
+    nll_n3, other, kinds = np.full((n, 3), np.nan), np.full(n, -1), np.zeros((n, 4), np.int64)
+    sum_md, error_c, count = np.zeros((2, d)), np.zeros(PLACE_SIDE**2), np.zeros(2, np.int64)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
         for name, target in sums.items():
@@ -272,8 +271,9 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
         sample_t = np.repeat(np.arange(len(row_n)), file["n_token"])
         kinds[row_n] = np.bincount(sample_t * 4 + file["token_modality"], minlength=4 * len(row_n)).reshape(-1, 4)
         count += np.bincount(np.repeat(file["token_modality"], file["token_count"]), minlength=2)[:2]
-        for batch_md in file["sums"]:  # batch by batch: the order of a float sum must not hang on the shards
-            sum_md += batch_md
+        for batch_md, batch_c in zip(file["sums"], file["place_errors"], strict=True):
+            sum_md += batch_md  # batch by batch: the order of a float sum must not hang on the shards
+            error_c += batch_c
     sizes = np.array(
         [(r["images"][0]["width"], r["images"][0]["height"]) if r["images"] else (0, 0) for r in head.records]
     )
@@ -283,7 +283,7 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
     for i, m in enumerate(("text", "image")):
         columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in sums.items()}
         columns[f"sum_{m}_d"] = sum_md[i]
-    np.savez(job.part / "collect" / "sample.npz", **columns)
+    np.savez(job.part / "collect" / "sample.npz", sse_place=error_c.reshape(PLACE_SIDE, PLACE_SIDE), **columns)
     tokens = kinds.sum(axis=0)
     return {
         "tokens": dict(zip(("text", "image", "special", "sink"), tokens.tolist(), strict=True)),

@@ -89,6 +89,8 @@ class Shard:
     rejected_rows: list[RejectedRow]
     sums: Array
     """float64 [batches, 2, d]: Σh by modality."""
+    place_errors: Array
+    """float64 [batches, PLACE_SIDE²]: Σ‖h − ĥ‖² of image tokens by place."""
     accum: acc.Accum
 
 
@@ -222,6 +224,12 @@ def sums_of(encoded: Encoded, good_b: Array) -> Array:
     return np.stack(sums)
 
 
+def place_errors_of(encoded: Encoded, one: LoadedBatch, good_b: Array) -> Array:
+    """float64 [PLACE_SIDE²]: Σ‖h − ĥ‖² of the image tokens counted, by place."""
+    good_t = np.repeat(good_b, np.diff(encoded.start_b)) & (encoded.modality_t == IMAGE)
+    return np.bincount(cells_of_tokens(encoded, one)[good_t], encoded.error_t[good_t], PLACE_SIDE**2)
+
+
 def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_model: int) -> None:
     """One .npz, and D_s's residuals next to it as .npy; each appears whole or not at all."""
     samples = shard.samples
@@ -246,6 +254,7 @@ def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_mod
         "nll": np.array([s.nll_3 for s in samples], dtype=np.float64).reshape(-1, 3),
         "other": np.array([s.other for s in samples], dtype=np.int64),
         "sums": shard.sums,
+        "place_errors": shard.place_errors,
         "resid_index": _cat([np.full(len(h), i) for i, _, h in resid], np.int64),
         "resid_pos": _cat([np.flatnonzero(kinds <= IMAGE) for _, kinds, _ in resid], np.int32),
         "records": as_bytes([s.record for s in samples]),

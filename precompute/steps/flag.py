@@ -63,6 +63,16 @@ def variance_of(data: Collected) -> Variance:
     return result
 
 
+def fvu_places(data: Collected, variance: float | None) -> list[list[float | None]] | None:
+    """FVU of image tokens by place, against the variance of all image tokens, so that places are comparable and their
+    mean, weighted by tokens, is the FVU of images; null in a place without tokens. None where nothing was measured."""
+    if not variance or "sse_place" not in data.sample:
+        return None
+    n_ij = data.accum["cells"]
+    fvu_ij = data.sample["sse_place"] / (np.maximum(n_ij, 1) * variance)
+    return [[float(v) if n else None for v, n in zip(*row, strict=True)] for row in zip(fvu_ij, n_ij, strict=True)]
+
+
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `seed`."""
     data, weigh, scores = Collected(part, manifest), load_step(part, "weigh"), load_step(part, "score")
@@ -97,7 +107,10 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     sentences = [one for name in FLAGS for one in reasons_of(name, flags[name], limit[name], data, reference, near)]
     save_json(part, "flag", {"flags": table, "reasons": sentences})
     quality = manifest.get("quality", {})
-    measured = {"fvu": {**quality.get("fvu", {}), **variance.fvu}, "variance": variance.variance}
+    measured = {
+        "fvu": {**quality.get("fvu", {}), **variance.fvu}, "variance": variance.variance,
+        "fvu_places": fvu_places(data, variance.variance["image"]),
+    }  # fmt: skip
     return {"quality": {**quality, **measured}, "mismatch_score": mismatch_score}
 
 

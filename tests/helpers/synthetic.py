@@ -138,8 +138,7 @@ class Collecting:
 
     def __init__(self, part: Path, world: World, *, pictures: bool) -> None:
         self.part, self.world, self.pictures = part, world, pictures
-        self.tokens: list[Array] = []
-        self.kinds: list[Array] = []
+        self.tokens, self.kinds = list[Array](), list[Array]()
         self.token_event = [np.zeros(1, np.int64)]
         self.events: dict[str, list[Array]] = {
             name: [] for name in ("feature", "modality", "value", "row", "position")
@@ -149,10 +148,9 @@ class Collecting:
             "sq_text", "sq_image", "caption_nll", "caption_nll_alone", "other_nll", "other_row",
         )}  # fmt: skip
         self.max_offset, self.max_feature, self.max_value = [0], [], []
-        self.alone: list[Array] = []
-        self.alone_value: list[Array] = []
+        self.alone, self.alone_value = list[Array](), list[Array]()
         self.resid, self.resid_row, self.resid_pos = [], [], []
-        self.sums, self.lines = np.zeros((2, D)), []
+        self.sums, self.lines, self.patch_error = np.zeros((2, D)), [], []
 
     def add(self, row: int, scene: Scene, rng: np.random.Generator) -> None:
         """One more sample: its tokens, events, maxima, residuals and image."""
@@ -194,8 +192,9 @@ class Collecting:
                 self.alone.append(without)
                 self.alone_value.append(best[without])
             z = stored[mine].astype(np.float64) / 2.0**SCALE_LOG2
-            error = h_td[mine] - self.world.common_md[m] - z @ self.world.directions_fd
-            self.sample[f"sse_{name}"].append(float((error**2).sum()))
+            error_t = np.square(h_td[mine] - self.world.common_md[m] - z @ self.world.directions_fd).sum(1)
+            self.sample[f"sse_{name}"].append(float(error_t.sum()))
+            self.patch_error += error_t.tolist() if m == IMAGE else []
             self.sample[f"sq_{name}"].append(float((h_td[mine] ** 2).sum()))
             self.sums[m] += h_td[mine].sum(0)
 
@@ -217,7 +216,6 @@ class Collecting:
 
     def write(self) -> None:
         """The files of all samples."""
-        n = len(self.lines)
         arrays: dict[str, Array] = {
             "events/sample_token": np.cumsum([0, *map(len, self.tokens)]),
             "events/token_id": np.concatenate(self.tokens).astype(np.int32),
@@ -234,23 +232,25 @@ class Collecting:
             "collect/resid": np.concatenate(self.resid),
             "collect/resid_row": np.concatenate(self.resid_row).astype(np.int64),
             "collect/resid_pos": np.concatenate(self.resid_pos).astype(np.int32),
-            "collect/ds_rows": np.arange(n, dtype=np.int64),
+            "collect/ds_rows": np.arange(len(self.lines), dtype=np.int64),
         }  # fmt: skip
         for name, array in arrays.items():
             np.save(self.part / f"{name}.npy", array)
         columns = [np.concatenate(column) for column in self.events.values()]
         patch = np.clip(columns[-1] - 1, 0, GRID * GRID - 1)  # of text tokens it does not count
         cell = (2 * np.stack(np.divmod(patch, GRID), 1) + 1) * PLACE_SIDE // (2 * GRID)
-        cells = np.zeros((PLACE_SIDE, PLACE_SIDE), np.int64)
-        for at in (int(at) for kind in self.kinds for at in np.flatnonzero(kind == IMAGE) - 1):
-            cells[*((2 * place + 1) * PLACE_SIDE // (2 * GRID) for place in divmod(at, GRID))] += 1
+        cells, errors = np.zeros((PLACE_SIDE, PLACE_SIDE), np.int64), np.zeros((PLACE_SIDE, PLACE_SIDE))
+        patches = (int(at) for kind in self.kinds for at in np.flatnonzero(kind == IMAGE) - 1)
+        for at, error in zip(patches, self.patch_error, strict=True):
+            place = tuple((2 * one + 1) * PLACE_SIDE // (2 * GRID) for one in divmod(at, GRID))
+            cells[place], errors[place] = cells[place] + 1, errors[place] + error
         np.savez(self.part / "collect/accum.npz", **accumulate(*columns, cell, N_FEATURES), cells=cells)
         sample = {name: np.array(values) for name, values in self.sample.items()}
-        sums = {"sum_text_d": self.sums[TEXT], "sum_image_d": self.sums[IMAGE]}
-        np.savez(self.part / "collect/sample.npz", **sample, **sums)
+        sample |= {"sum_text_d": self.sums[TEXT], "sum_image_d": self.sums[IMAGE], "sse_place": errors}
+        np.savez(self.part / "collect/sample.npz", **sample)
         (self.part / "collect/vocabulary.json").write_text(json.dumps(VOCABULARY))
         (self.part / "collect/samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        bad = {"index": n, "sample_id": "broken", "reason": "the image file is cut short"}
+        bad = {"index": len(self.lines), "sample_id": "broken", "reason": "the image file is cut short"}
         (self.part / "collect/quarantine.jsonl").write_text(json.dumps(bad) + "\n")
 
     def manifest(self, seed: int) -> dict[str, Any]:

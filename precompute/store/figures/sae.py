@@ -100,6 +100,11 @@ class SaeFigures:
         grid = [mean[i : i + PLACE_SIDE] for i in range(0, PLACE_SIDE**2, PLACE_SIDE)]
         return {"n": len(rows), "mean": grid if n_tokens.any() else None}
 
+    @property
+    def fvu_places(self) -> Item:
+        """FVU of image tokens by place, from all `n` samples: as `l0_places`; null in a store of an older version."""
+        return {"n": self._core.n_samples, "mean": self._core.manifest["quality"].get("fvu_places")}
+
     @cached_property
     def _rows(self) -> Array:
         """int64 [n], rising: samples with events, evenly spaced."""

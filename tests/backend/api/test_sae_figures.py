@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from precompute.store.events import patches
+from precompute.store.figures.sae import SaeFigures
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, PLACE_SIDE, TEXT
 
@@ -68,6 +69,29 @@ def test_active_features_of_tokens_and_places(report: dict[str, Any], store_path
             assert values is None or mean == pytest.approx(np.mean(values))
 
 
+def test_fvu_by_place_is_the_fvu_of_images_divided(report: dict[str, Any], store_path: Path) -> None:
+    store = Store.open(store_path)
+    n_tokens = np.zeros((PLACE_SIDE, PLACE_SIDE))
+    for row in range(store.n_samples):
+        views = [list(one.values())[:2] for one in store.samples.get(store.samples.sample_id(row))["views"]]
+        sample = store.events.of(row)
+        for position, view, i, j in zip(*patches(sample, views), strict=True):
+            if sample.modality_t[position] != IMAGE:  # a sink
+                continue
+            height, width = views[view]
+            n_tokens[(2 * i + 1) * PLACE_SIDE // (2 * height), (2 * j + 1) * PLACE_SIDE // (2 * width)] += 1
+    fvu = np.array(report["fvu_places"]["mean"], float)
+    assert (np.isnan(fvu) == (n_tokens == 0)).all() and report["fvu_places"]["n"] == store.n_samples
+    assert np.nansum(fvu * n_tokens) / n_tokens.sum() == pytest.approx(report["fvu"]["image"])
+    assert np.nanmax(fvu) > np.nanmin(fvu)
+
+
+def test_a_store_without_it_says_so(client: TestClient, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SaeFigures, "fvu_places", {"n": 1, "mean": None})
+    page = client.get("/sae", headers={"Accept": "text/html"}).text
+    assert "FVU by place is not held" in page and 'data-testid="l0-places"' in page
+
+
 def test_fvu_of_samples(client: TestClient, report: dict[str, Any]) -> None:
     items = client.get("/api/v1/samples", params={"limit": 500}).json()["items"]
     for name in ("text", "image"):
@@ -87,7 +111,7 @@ def test_the_page_draws_them(client: TestClient, report: dict[str, Any]) -> None
     assert sum(int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) features; text", drawn[0])) == (
         report["n_features"]
     )
-    for testid in ("verdict-shares", "spreads", "l0-places"):
+    for testid in ("verdict-shares", "spreads", "l0-places", "fvu-places"):
         assert f'data-testid="{testid}"' in page
     for verdict, n in report["verdicts"].items():
         assert (f'href="/features?verdict={verdict}"' in page) == (n > 0)
