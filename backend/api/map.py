@@ -26,25 +26,41 @@ Version = Annotated[
 ]
 
 
-def has_map(store: OpenStore) -> bool:
-    """Whether the store has a map; stores of older versions have none."""
-    return mapfile.NAME in store.manifest["files"]
+Layout = Literal["decoder", "profile"]
+
+
+def has_map(store: OpenStore, layout: str = "decoder") -> bool:
+    """Whether the store has a map with this layout; stores of older versions have one or none."""
+    return mapfile.LAYOUTS[layout] in store.manifest["files"]
+
+
+def check_map(store: OpenStore, layout: str) -> None:
+    """Raises HTTP 404 where the store has no such map."""
+    if not has_map(store, layout):
+        raise HTTPException(404, mapfile.ABSENT)
 
 
 def features_in_area(store: OpenStore, area: str) -> list[int]:
     """The features inside an area of the map. HTTP 404 where the store has no map, 422 where it is no area."""
-    if not has_map(store):
-        raise HTTPException(404, mapfile.ABSENT)
+    layout = map_colours.layout_of(area)
+    check_map(store, layout)
     with http_status(422):
-        return [int(i) for i in map_colours.inside(store.store.map, map_colours.parse_area(area))]
+        return [int(i) for i in map_colours.inside(store.store.map_of(layout), map_colours.parse_area(area))]
 
 
 @router.get(
     "/map", summary="Positions of all features, as one binary file", response_class=Response, responses=BINARY
 )
-def get_map(request: Request, store: StoreDep, v: Version = None) -> Response:
-    headers = cache_headers(request, store, v, "map")
-    return Response(store.store.read(mapfile.NAME), media_type=MEDIA, headers=headers)
+def get_map(
+    request: Request,
+    store: StoreDep,
+    layout: Annotated[
+        Layout, Query(description="What lies together: similar decoder directions, or features that fire on the like.")
+    ] = "decoder",
+    v: Version = None,
+) -> Response:
+    headers = cache_headers(request, store, v, "map" if layout == "decoder" else f"map-{layout}", layout)
+    return Response(store.store.read(mapfile.LAYOUTS[layout]), media_type=MEDIA, headers=headers)
 
 
 @router.get(
@@ -68,10 +84,11 @@ def get_map_colours(
     return Response(map_colours.colours(store.store, by, row).tobytes(), media_type=MEDIA, headers=headers)
 
 
-def cache_headers(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
+def cache_headers(
+    request: Request, store: OpenStore, v: str | None, name: str, layout: Layout = "decoder"
+) -> dict[str, str]:
     """The headers of a reply that never changes. HTTP 404 where the store has no map, 304 where the client has it."""
-    if not has_map(store):
-        raise HTTPException(404, mapfile.ABSENT)
+    check_map(store, layout)
     etag = f'W/"{store.content_id[:16]}-{name}"'
     is_immutable = v == Links(request, store).version
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE if is_immutable else "no-cache", "Vary": "Accept-Encoding"}

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
 from backend.api.features import FeatureQuery
-from backend.api.map import has_map
+from backend.api.map import Layout, has_map
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.links import Links, check_sample
@@ -21,7 +21,8 @@ from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import VERDICT_HELP, render_for
 from precompute.store import mapfile
-from precompute.store.schema import TESTED_VERDICTS
+from precompute.store.relations.map_colours import layout_of
+from precompute.store.schema import TESTED_VERDICTS, VERDICTS
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -47,7 +48,8 @@ class MapQuery(FormQuery):
     sample: Annotated[str | None, Query(max_length=20_000)] = None
     """Id of the sample whose features `colour=sample` shows."""
     area: Annotated[str | None, Query(max_length=3000)] = None
-    """Corners of an area, as in `GET /features`."""
+    """Corners of an area, as in `GET /features`; the map has its layout."""
+    layout: Layout = "decoder"
     hide: Annotated[str, Query(max_length=200)] = ""
     """Verdicts, separated by commas."""
     q: Words = None
@@ -76,6 +78,9 @@ def feature_map(
     known = query.sample is not None and is_sample(open_store, query.sample)
     if not known and query.colour == "sample":
         query = query.model_copy(update={"colour": "verdict"})
+    layout = layout_of(query.area) if query.area else query.layout
+    if not has_map(open_store, layout):
+        layout = "decoder"
     return render_for(
         request,
         "map.html",
@@ -84,7 +89,10 @@ def feature_map(
         section="/map",
         there=has_map(open_store),
         absent=mapfile.ABSENT,
-        layout=open_store.manifest.get("map"),
+        layout=layout,
+        has_layouts=has_map(open_store, "profile"),
+        preserved=preserved(open_store, layout),
+        n_nowhere=n_nowhere(open_store, layout),
         version=Links(request, open_store).version,
         colours=COLOURS,
         q=query,
@@ -100,6 +108,20 @@ def feature_map(
     )
 
 
+def preserved(open_store: OpenStore, layout: str) -> dict[str, Any]:
+    """How well the layout keeps neighbours together: `k` and `preserved_neighbours`; empty where that is not known."""
+    measured: dict[str, Any] = open_store.manifest.get("map") or {}
+    return dict(measured.get("profile") or {}) if layout == "profile" else measured
+
+
+def n_nowhere(open_store: OpenStore, layout: str) -> int:
+    """Features that are alive and have no place in the layout: on the second map those without a profile."""
+    if layout != "profile":
+        return 0
+    columns = open_store.store.map_of(layout)
+    return int(((columns.x == mapfile.NOWHERE) & (columns.verdict != VERDICTS.index("dead"))).sum())
+
+
 def strongest(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
     """The first features of a verdict, sorted by a figure."""
     query = FeatureQuery(verdict=[verdict], sort=by, order="desc", limit=N_STRONGEST)
@@ -108,7 +130,7 @@ def strongest(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
 
 def features_inside(open_store: OpenStore, area: str | None) -> Page[Feature] | None:
     """The first features inside an area of the map, those with most evidence. None without an area or a map."""
-    if area is None or not has_map(open_store):
+    if area is None or not has_map(open_store, layout_of(area)):
         return None
     query = FeatureQuery(area=area, sort="evidence", order="desc", limit=N_LISTED)
     return features_api.get_features(open_store, query)

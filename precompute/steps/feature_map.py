@@ -1,5 +1,6 @@
-"""The map of features: the last part of step `index`. Every feature that is not dead gets a place on a plane, so that
-features with similar decoder directions lie together; the file is `store/mapfile.py`'s.
+"""The maps of features: the last part of step `index`. Every feature that is not dead gets a place on a plane, so that
+features with similar decoder directions lie together, and on a second map those with similar profiles; the files are
+`store/mapfile.py`'s.
 
 The layout is t-SNE by openTSNE over the graph of nearest neighbours that the step has anyway. Attraction is the graph's
 own, every edge the same (Böhm, Berens and Kobak, 2022: as good as calibrated weights). Nothing is drawn by chance: the
@@ -37,19 +38,24 @@ SMALL_MAP = 2_000
 """Below so many points repulsion is added up on a coarser mesh, or a small store would wait seconds for its map."""
 
 
-def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array]) -> dict[str, Any]:
-    """`map.bin` in STORE.part. Returns what the manifest says of it: `preserved_neighbours`, the share of `k` nearest
-    neighbours that are also among the nearest on the map; null where fewer than two features are alive.
+def write(
+    path: Path, vectors: Array, other: Array, weigh: Mapping[str, Array], shown: Array | None = None
+) -> dict[str, Any]:
+    """The file of a map. Returns what the manifest says of it: `preserved_neighbours`, the share of `k` nearest
+    neighbours that are also among the nearest on the map; null where fewer than two features are on it.
 
     Args:
-        directions: centred unit decoder directions, float32 [F, d].
+        vectors: unit vectors, such as centred decoder directions, float32 [F, d].
         other: their nearest neighbours, int64 [F, k], −1 for none.
         weigh: what step `weigh` left: verdict, omega, density.
+        shown: bool [F]: features that may be on the map; all by default.
     """
     alive = weigh["verdict"] != VERDICTS.index("dead")
-    neighbours = alive_neighbours(directions, other, alive)
+    if shown is not None:
+        alive &= shown
+    neighbours = alive_neighbours(vectors, other, alive)
     place = np.full((len(alive), 2), mapfile.NOWHERE, dtype=np.uint16)
-    place[alive] = mapfile.quantise_places(layout(directions[alive], neighbours))
+    place[alive] = mapfile.quantise_places(layout(vectors[alive], neighbours))
     columns = mapfile.FeatureMap(
         x=place[:, 0],
         y=place[:, 1],
@@ -57,24 +63,25 @@ def write(part: Path, directions: Array, other: Array, weigh: Mapping[str, Array
         omega=mapfile.quantise_omega(weigh["omega"]),
         density=mapfile.quantise_density(weigh["density"].max(1)),
     )
-    mapfile.write_map(part / mapfile.NAME, columns)
+    mapfile.write_map(path, columns)
     return {"k": other.shape[1], "preserved_neighbours": preserved_neighbours(place[alive], neighbours)}
 
 
-def alive_neighbours(directions: Array, other: Array, alive: Array) -> Array:
+def alive_neighbours(vectors_fd: Array, other: Array, alive: Array) -> Array:
     """Neighbours int64 [n, k] among the n features that are alive, as row numbers among them, −1 for none.
 
     Dead neighbours are dropped; a feature that is left with fewer than MIN_NEIGHBOURS gets its k nearest alive ones by
     another search.
 
-    Args: as of `write`; alive: bool [F].
+    Args:
+        vectors_fd: as of `write`. other: as of `write`. alive: bool [F].
     """
     known = (other >= 0) & alive[other]
     neighbours = np.where(known, (np.cumsum(alive) - 1)[other], -1)[alive]
     lonely = np.flatnonzero(known[alive].sum(1) < MIN_NEIGHBOURS)
     k = min(other.shape[1], len(neighbours) - 1)
     if len(lonely) and k > 0:
-        vectors = np.ascontiguousarray(directions[alive], dtype=np.float32)
+        vectors = np.ascontiguousarray(vectors_fd[alive], dtype=np.float32)
         _, nearest = faiss.knn(vectors[lonely], vectors, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
         neighbours[lonely, :k] = without_itself(nearest, lonely)
     return neighbours

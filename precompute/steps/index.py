@@ -1,5 +1,5 @@
 """Step `index`: exact nearest neighbours of centred decoder directions and feature profiles, FAISS flat indexes of them
-and of sample vectors; and with them the map (feature_map.py) and the logit lens (sae/logit_lens.py).
+and of sample vectors; and with them two maps (feature_map.py) and the logit lens (sae/logit_lens.py).
 
 Sample vectors are made by store/search.py, for stored samples and live queries alike.
 """
@@ -18,6 +18,7 @@ import torch
 from precompute.sae.directions import CentredDirections, centre
 from precompute.sae.logit_lens import BLOCK_BYTES, chance_limit, largest, logit_lens
 from precompute.steps import feature_map
+from precompute.store import mapfile
 from precompute.store.directions.vectors import MEAN, SCALE, SCALES
 from precompute.store.making.unfinished import Collected, load_step, save_step
 from precompute.store.schema import IMAGE, MODALITIES, NEIGHBOUR_SPACES, TEXT, VERDICTS
@@ -118,10 +119,14 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     centred = centre(directions, alive)
     decoder = centred.unit_fd
     others, cosines = nearest(decoder)
-    with ThreadPoolExecutor(1) as one_thread:  # the map runs on one core, all else on all
-        map_summary = one_thread.submit(feature_map.write, part, decoder, others, weigh)
+    with ThreadPoolExecutor(1) as one_thread:  # the maps run on one core, all else on all
+        map_summary = one_thread.submit(feature_map.write, part / mapfile.NAME, decoder, others, weigh)
         profile = profiles(data, weigh)
         profile_others, profile_cosines = nearest(profile)
+        has_profile: Array = np.any(profile, axis=1)
+        second_map = one_thread.submit(
+            feature_map.write, part / mapfile.PROFILE_NAME, profile, profile_others, weigh, has_profile
+        )
         save_step(
             part, "index",
             decoder_other=others, decoder_cosine=cosines, mean_cosine=centred.mean_cosine_f,
@@ -141,4 +146,4 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         for m, name in enumerate(MODALITIES):
             vectors = all_sample_vectors(data, weigh, m)
             write_index(vectors, folder / f"sample_{name}.faiss")
-        return {**summary, "map": map_summary.result()}
+        return {**summary, "map": {**map_summary.result(), "profile": second_map.result()}}

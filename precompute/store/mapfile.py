@@ -17,6 +17,10 @@ from precompute.utils.files import atomic_write
 from precompute.utils.types import Array
 
 NAME = "map.bin"
+PROFILE_NAME = "index/profile_map.bin"
+LAYOUTS = {"decoder": NAME, "profile": PROFILE_NAME}
+"""By what features lie together (`schema.NEIGHBOUR_SPACES`), and the file. The second has the same format; features
+without a profile have no place in it either. Stores of older versions have the first alone, or none."""
 ABSENT = "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."
 MAGIC = b"SXM1"
 HEADER = struct.Struct("<4sI8x")

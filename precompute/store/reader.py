@@ -79,6 +79,7 @@ class Store:
         self.nearest = Nearest(core, self.features, self.samples, self.search)
         self.directions = Directions(core, self.search)
         self.families = Families(core, self.features)
+        self._maps: dict[str, mapfile.FeatureMap] = {}
         self.file = core.file
         self.read = core.read
 
@@ -123,14 +124,20 @@ class Store:
         """Closes the connections to the database."""
         self.engine.dispose()
 
-    @cached_property
+    @property
     def map(self) -> mapfile.FeatureMap:
         """Where each feature lies on the map of features, and its colours, as arrays [F].
 
         Raises:
             SaevxError: an older version made the store, without a map.
         """
-        return mapfile.read_map(self.file(mapfile.NAME))
+        return self.map_of("decoder")
+
+    def map_of(self, layout: str) -> mapfile.FeatureMap:
+        """As `map`; by `decoder` directions or by `profile`, what features fire on."""
+        if layout not in self._maps:
+            self._maps[layout] = mapfile.read_map(self.file(mapfile.LAYOUTS[layout]))
+        return self._maps[layout]
 
     @cached_property
     def summary(self) -> Item:

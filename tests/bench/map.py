@@ -1,4 +1,5 @@
-"""The map of 65,536 features: how long its layout takes, how many bytes it is, and when a browser shows it.
+"""The map of 65,536 features: how long its layout takes, how many bytes it is, and when a browser shows it; and how
+long a frame takes while a map of 262,144 is dragged.
 
 The directions are drawn at random, seven in ten of them in groups of a hundred. The page is the demo store's with the
 large map in it, as everything else on it (lists, names) comes from tables whose size hardly matters to it.
@@ -25,6 +26,7 @@ from precompute.utils.types import Array
 from tests.bench.common import Figure, Setup
 
 FEATURES, WIDTH, VISITS = 65_536, 64, 7
+MANY_FEATURES, MOVES = 262_144, 90
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -43,6 +45,8 @@ def run(setup: Setup) -> dict[str, Any]:
     size = (folder / mapfile.NAME).stat().st_size
     note_size(folder, size)
     paints, why = first_paints(folder, setup.scratch, visits)
+    many = n if setup.small else MANY_FEATURES
+    frames = frames_while_dragged(folder, setup.scratch, many) if not why else []
     figures: list[Figure] = [
         {
             "what": f"bytes of the map of {n:,} features",
@@ -54,6 +58,12 @@ def run(setup: Setup) -> dict[str, Any]:
             "value": float(np.median(paints)) if paints else None, "unit": "s", "goal": 1.5, "sense": "≤",
             "note": why or f"navigation to the frame after the points are drawn, nothing cached, median of {visits} "
             "visits, Chromium on the same machine without a GPU",
+        },
+        {
+            "what": f"frame while the map of {many:,} features is dragged, 95th percentile",
+            "value": float(np.quantile(frames, 0.95)) if frames else None, "unit": "ms", "goal": 50, "sense": "≤",
+            "note": why or f"{MOVES} moves of the mouse, all of a made-up map in view; between two frames that the "
+            f"browser draws, median {np.median(frames):.0f} ms; the same Chromium, 1440 × 900",
         },
         {
             "what": "layout of the demo's features", "value": demo_seconds, "unit": "s", "goal": 5, "sense": "≤",
@@ -96,8 +106,49 @@ def laid_out(folder: Path, vectors: Array, columns: dict[str, Array]) -> float:
     """Writes the map; processor seconds of it without the search for neighbours, which step `index` does anyway."""
     other, _ = nearest(vectors)
     begin = time.process_time()
-    feature_map.write(folder, vectors, other, columns)
+    feature_map.write(folder / mapfile.NAME, vectors, other, columns)
     return time.process_time() - begin
+
+
+def frames_while_dragged(folder: Path, scratch: Path, n: int) -> list[float]:
+    """Milliseconds between frames while the mouse drags a map of n points, in groups as t-SNE makes them."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.helpers.servers import Server
+
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(0.05, 0.95, (n // 100, 2))[rng.integers(0, n // 100, n)]
+    place = mapfile.quantise_places(centre + rng.normal(0, 0.01, (n, 2)))
+    colours = [rng.integers(1, high, n).astype(np.uint8) for high in (len(VERDICTS) - 1, 255, 255)]
+    mapfile.write_map(folder / mapfile.NAME, mapfile.FeatureMap(place[:, 0], place[:, 1], *colours))
+    note_size(folder, (folder / mapfile.NAME).stat().st_size)
+    with Server(folder, "--no-live", log=scratch / "serve.txt") as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(f"{server.url}/map")
+        page.wait_for_selector("[data-drawn]", timeout=60_000)
+        box = page.locator("#map").bounding_box()
+        assert box
+        page.evaluate(RECORD)
+        page.mouse.move(box["x"] + 200, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 500, box["y"] + 250, steps=MOVES)
+        frames: list[float] = page.evaluate("stopFrames()")
+        browser.close()
+    return frames
+
+
+RECORD = """() => {
+  const times = [];
+  let on = true;
+  const note = (now) => { times.push(now); if (on) requestAnimationFrame(note); };
+  requestAnimationFrame(note);
+  globalThis.stopFrames = () => { on = false; return times.slice(1).map((at, i) => at - times[i]); };
+}"""
+
+
+def chromium() -> str | None:
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def first_paints(folder: Path, scratch: Path, visits: int) -> tuple[list[float], str]:
@@ -106,7 +157,7 @@ def first_paints(folder: Path, scratch: Path, visits: int) -> tuple[list[float],
 
     from tests.helpers.servers import Server
 
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    path = chromium()
     if path is None:
         return [], "no Chromium on this machine"
     seconds = []

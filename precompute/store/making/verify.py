@@ -316,15 +316,15 @@ def _images(store: Store) -> str:
 
 
 def _map(store: Store) -> str:
-    """Stores made by older versions have none."""
-    if not (store.path / mapfile.NAME).is_file():
-        return "none"
-    stored = mapfile.read_map(store.path / mapfile.NAME)
-    with store.engine.connect() as conn:
-        rows = conn.execute(select(s.features.c.verdict).order_by(s.features.c.id))
-        verdicts = [s.VERDICTS.index(verdict) for (verdict,) in rows]
-    need(stored.verdict.tolist() == verdicts, "the map's verdicts are not the features'")
-    nowhere = (stored.x == mapfile.NOWHERE) | (stored.y == mapfile.NOWHERE)
-    dead = stored.verdict == s.VERDICTS.index("dead")
-    need(bool((nowhere == dead).all()), "the map leaves out other features than the dead ones")
-    return f"{int((~nowhere).sum())} places"
+    """Stores made by older versions have one or none."""
+    rows = fetch_plain(store.engine, "SELECT verdict FROM features ORDER BY id")
+    verdicts, n_places = [s.VERDICTS.index(verdict) for (verdict,) in rows], []
+    paths = {name: path for name, file in mapfile.LAYOUTS.items() if (path := store.path / file).is_file()}
+    for name, stored in ((name, mapfile.read_map(path)) for name, path in paths.items()):
+        need(stored.verdict.tolist() == verdicts, "the map's verdicts are not the features'")
+        nowhere = (stored.x == mapfile.NOWHERE) | (stored.y == mapfile.NOWHERE)
+        dead = stored.verdict == s.VERDICTS.index("dead")
+        right = nowhere[dead] if name == "profile" else nowhere == dead
+        need(bool(right.all()), "the map leaves out other features than the dead ones")
+        n_places.append(f"{int((~nowhere).sum())} places")
+    return ", ".join(n_places) or "none"

@@ -54,13 +54,19 @@ def quantise_share(share: Array) -> Array:
     return np.where(known, 1 + np.rint(254 * np.clip(np.where(known, share, 0), 0, 1)), 0).astype(np.uint8)
 
 
+def layout_of(area: str) -> str:
+    """The layout of the map on which an area lies: `profile` where its text begins so."""
+    return "profile" if area.startswith("profile_") else "decoder"
+
+
 def parse_area(text: str) -> Array:
-    """int64 [c, 2]: the corners of a polygon, written `x-y_x-y_x-y` in the units of `map.bin`.
+    """int64 [c, 2]: the corners of a polygon, written `x-y_x-y_x-y` in the units of `map.bin`, after `profile_` where
+    it lies on that map.
 
     Raises:
         SaevxError: it is no such list of at least three corners.
     """
-    corners = [corner.split("-") for corner in text.split("_")]
+    corners = [corner.split("-") for corner in text.removeprefix("profile_").split("_")]
     good = all(len(one) == 2 and all(v.isascii() and v.isdigit() and len(v) < 6 for v in one) for one in corners)
     if not good or not 3 <= len(corners) <= MAX_CORNERS:
         corner = f"{MAX_CORNERS} corners x-y from 0 to {LAST}"

@@ -45,6 +45,36 @@ def test_an_older_store_says_so(store_path: Path, tmp_path: Path) -> None:
         assert page.status_code == 200 and "older version" in page.text and "<canvas" not in page.text
 
 
+def test_the_second_layout_is_a_map_of_its_own(client: TestClient, store_path: Path) -> None:
+    first, second = (client.get("/api/v1/map", params={"layout": name}) for name in mapfile.LAYOUTS)
+    assert first.content == client.get("/api/v1/map").content != second.content
+    assert second.content == (store_path / mapfile.PROFILE_NAME).read_bytes()
+    assert first.headers["etag"] != second.headers["etag"]
+    columns = mapfile.read_map(store_path / mapfile.PROFILE_NAME)
+    half = "0-0_32767-0_32767-65534_0-65534"
+    inside = client.get("/api/v1/features", params={"area": f"profile_{half}", "limit": 500}).json()["items"]
+    x = columns.x.astype(int)
+    assert [one["id"] for one in inside] == [i for i in range(len(x)) if x[i] < 32767] != []
+    page = client.get("/map", params={"area": f"profile_{half}", "feature": inside[0]["id"]}).text
+    assert 'data-layout="profile"' in page and 'data-testid="layout-decoder"' in page
+    near = client.get(f"/api/v1/features/{inside[0]['id']}").json()["neighbours"]["profile"]
+    assert f'data-neighbours="{",".join(str(one["id"]) for one in near)}"' in page
+
+
+def test_a_store_with_one_layout_has_no_switch(store_path: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(store_path, old)
+    (old / mapfile.PROFILE_NAME).unlink()
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["files"][mapfile.PROFILE_NAME], manifest["sizes"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    with TestClient(create_app(Settings(stores=[old], live=False))) as client:
+        assert client.get("/api/v1/map?layout=profile").status_code == 404
+        assert client.get("/api/v1/features?area=profile_0-0_9-0_9-9").status_code == 404
+        page = client.get("/map?layout=profile&area=profile_0-0_9-0_9-9", headers={"Accept": "text/html"})
+        assert page.status_code == 200 and "layout-profile" not in page.text and "<canvas" in page.text
+
+
 def test_the_page_says_how_many_neighbours_the_map_preserves(client: TestClient) -> None:
     summary = client.get("/api/v1/store").json()["manifest"]["map"]
     assert summary["k"] == 10 and 0 < summary["preserved_neighbours"] <= 1

@@ -179,6 +179,18 @@ def test_the_file_says_what_the_tables_say(made_up: Store) -> None:
     assert made_up.manifest["map"]["k"] == 10 and 0.1 < made_up.manifest["map"]["preserved_neighbours"] <= 1
 
 
+def test_on_the_second_map_lie_those_with_a_profile(made_up: Store) -> None:
+    result, index = mapfile.read_map(made_up.path / mapfile.PROFILE_NAME), made_up.search.index("profile")
+    profile_fd = index.reconstruct_n(0, index.ntotal)
+    has_place = profile_fd.any(1) & (result.verdict != VERDICTS.index("dead"))
+    assert has_place.sum() > 50 and ((result.x != mapfile.NOWHERE) == has_place).all()
+    assert made_up.manifest["map"]["profile"]["preserved_neighbours"] > 0.1
+    place = np.stack([result.x, result.y], 1)[has_place].astype(float)
+    unlike = np.random.default_rng(0).permutation(place)
+    near = nearest(profile_fd[has_place])[0]
+    assert preserved_neighbours(place, near) > 3 * preserved_neighbours(unlike, near)
+
+
 def test_the_file_goes_round(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     columns = mapfile.FeatureMap(

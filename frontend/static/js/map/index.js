@@ -2,7 +2,7 @@
 // feature, view) is in the address; the server renders the results of a search, the area's list and the pinned feature.
 import { $, $$, errorMessage, problem, say } from "../dom.js";
 import { prepare, recolour } from "./colours.js";
-import { centre, hover, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
+import { address, centre, hover, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
 import { readArea, toggle } from "./lasso.js";
 import { canvas, draw, drawOverlay, fetchLabels, fit, nameFeatures, redraw, state } from "./overlay.js";
 import { LAST, Plot, parse } from "./points.js";
@@ -90,6 +90,8 @@ document.addEventListener("click", (event) => {
     event.preventDefault();
     colourBy(colour.dataset.colour);
   }
+  const layout = event.target.closest("a[data-layout]");
+  if (layout) { event.preventDefault(); location.assign(address(state.pinned, layout.dataset.layout)); return; }
   if (event.target.closest("#map-lasso")) toggle();
   const chip = event.target.closest("button[data-verdict]");
   if (chip) {

@@ -63,15 +63,16 @@ export function updateAddress(more = {}) {
   clearTimeout(timer);
   history.replaceState({ ...history.state, ...more }, "", address());
 }
-export function address(feature = state.pinned) {
+export function address(feature = state.pinned, layout = state.layout) {
   const { plot } = state;
+  const same = layout === state.layout; // places on one map mean nothing on the other
   const words = $("[name=q]").value.trim();
   // The whole map is the default, unless the page would move to a feature or to what was found.
-  const view = plot.zoom > 1.001 || feature >= 0 || words || state.area.length ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
+  const view = same && (plot.zoom > 1.001 || feature >= 0 || words || state.area.length) ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
   const colour = state.colour === "verdict" ? "" : state.colour;
   return url("/map", {
-    colour, sample: state.sample, hide: [...state.hide].join(","), q: words,
-    area: lasso.areaText(), feature: feature >= 0 ? feature : "", view,
+    layout: layout === "decoder" ? "" : layout, colour, sample: state.sample, hide: [...state.hide].join(","), q: words,
+    area: same ? lasso.areaText() : "", feature: feature >= 0 ? feature : "", view,
   });
 }
 
@@ -99,7 +100,7 @@ export function hover(i, announce = false) {
 /** The server renders a feature beside the map: with `how` it is pinned, that is, in the address. */
 async function show(i, how) {
   if (how) state.pinned = i;
-  if (how || i !== state.chosen) await swap(address(i), "chosen", { history: how });
+  if (how || i !== state.chosen) await swap(address(i), "chosen", { history: how, background: !how });
 }
 
 const pin = (i) => { clearTimeout(selecting); if (i !== state.pinned) show(i, "push"); };

@@ -17,13 +17,13 @@ export function toggle(on = !isDrawing()) {
   if (on) say("Draw around the points. Enter takes all that is in view; Esc ends it.");
 }
 
-/** The corners in the address: x-y_x-y_x-y. */
-export const areaText = (corners = state.area) => corners.map((corner) => corner.join("-")).join("_");
+/** The corners in the address: x-y_x-y_x-y, after the name of the second layout. */
+export const areaText = () => [...(state.area.length && state.layout !== "decoder" ? [state.layout] : []), ...state.area.map((corner) => corner.join("-"))].join("_");
 
 /** Read the area of the panel beside the map. */
 export function readArea() {
   const text = $("#area").dataset.area;
-  state.area = text ? text.split("_").map((corner) => corner.split("-").map(Number)) : [];
+  state.area = text ? text.split("_").filter((part) => part !== state.layout).map((corner) => corner.split("-").map(Number)) : [];
 }
 
 let last = null;

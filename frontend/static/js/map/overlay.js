@@ -10,6 +10,7 @@ export const VERDICTS = canvas.dataset.verdicts.split(",");
 export const state = {
   plot: null, // a Plot, once the map is loaded
   colour: canvas.dataset.colour,
+  layout: canvas.dataset.layout,
   hide: new Set(canvas.dataset.hide.split(",").filter(Boolean)),
   hover: -1, // feature under the pointer; -1 for none
   chosen: -1, // feature in the panel beside the map; -1 for none
@@ -51,14 +52,19 @@ export function setPens() {
 
 let frame = 0;
 export function redraw() {
-  frame ||= requestAnimationFrame(() => { frame = 0; draw(); });
+  frame ||= requestAnimationFrame(() => { frame = 0; draw(true); });
 }
 
-export function draw() {
-  state.plot.draw(ground);
+export function draw(moving = false) {
+  state.plot.draw(ground, moving);
   drawOverlay();
   clearTimeout(naming);
-  naming = setTimeout(nameFeatures, 160);
+  naming = setTimeout(settle, 160);
+}
+
+function settle() {
+  if (state.plot.rough) state.plot.draw(ground);
+  nameFeatures();
 }
 
 /** Resize points and overlay to the space on the page. */

@@ -24,12 +24,15 @@ export function quantile(values, share) {
   return 255;
 }
 
+const SLOW = 24; // milliseconds; a map that takes longer is drawn without soft edges while it moves
+const RED_BLUE = 0xff00ff;
+const GREEN = 0xff00;
 const EDGE = 24; // pixels around the visible part, so that points leave it smoothly
 
 export class Plot {
   /** @param {HTMLCanvasElement} canvas @param {ReturnType<typeof parse>} data */
   constructor(canvas, data) {
-    Object.assign(this, { canvas, data, cx: 0.5, cy: 0.5, zoom: 1, ratio: 1 });
+    Object.assign(this, { canvas, data, cx: 0.5, cy: 0.5, zoom: 1, ratio: 1, took: 0, rough: false });
     this.context = canvas.getContext("2d", { alpha: false });
     this.shade = new Uint8Array(data.n); // per point, its index in `table`
     this.table = new Uint32Array(256);
@@ -46,7 +49,7 @@ export class Plot {
     for (let i = 0; i < n; i++) if (x[i] !== NOWHERE && isVisible(i)) { visible[i] = 1; start[level[i] + 1]++; }
     for (let k = 0; k < 256; k++) start[k + 1] += start[k];
     this.order = new Uint32Array(start[256]);
-    for (let i = 0; i < n; i++) if (visible[i]) this.order[start[level[i]]++] = i;
+    for (const i of this.sorted) if (visible[i]) this.order[start[level[i]]++] = i; // neighbours follow each other, and lie together in the image's memory
   }
 
   /** Set the size of the canvas on the page, in CSS pixels. */
@@ -122,13 +125,16 @@ export class Plot {
     return this.ratio * Math.min(7, Math.max(0.75, 0.24 * between * this.zoom ** 0.55));
   }
 
-  /** @param {number} ground colour behind the points, as `rgba` gives it */
-  draw(ground) {
+  /** @param {number} ground colour behind the points, as `rgba` gives it @param {boolean} moving more frames follow */
+  draw(ground, moving = false) {
+    const begin = performance.now();
+    this.rough = moving && this.took > SLOW;
     this.pixels.fill(ground);
     const faded = this.marked && this.table.map((colour) => mix(ground, colour, 0.22));
     this.#stamp(this.radius, faded ?? this.table, this.marked && 0);
     if (this.marked) this.#stamp(Math.max(this.radius * 1.5, 2.5 * this.ratio), this.table, 1);
     this.context.putImageData(this.image, -EDGE, -EDGE);
+    if (!this.rough) this.took = performance.now() - begin;
   }
 
   #stamp(radius, table, only) {
@@ -142,7 +148,7 @@ export class Plot {
     for (let dy = -reach; dy <= reach; dy++) for (let dx = -reach; dx <= reach; dx++) {
       const covered = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(dx, dy)));
       if (covered > 0.99) full.push(dy * wide + dx);
-      else if (covered > 0.02) { edge.push(dy * wide + dx); part.push(covered); }
+      else if (covered > 0.02 && !this.rough) { edge.push(dy * wide + dx); part.push(Math.round(256 * covered)); }
     }
     const k = this.scale;
     const left = this.width / 2 + EDGE - this.cx * LAST * k + 0.5;
@@ -156,7 +162,13 @@ export class Plot {
       const at = py * wide + px;
       const colour = table[shade[i]];
       for (let s = 0; s < full.length; s++) pixels[at + full[s]] = colour;
-      for (let s = 0; s < edge.length; s++) pixels[at + edge[s]] = mix(pixels[at + edge[s]], colour, part[s]);
+      for (let s = 0; s < edge.length; s++) { // as `mix`, a few times faster
+        const under = pixels[at + edge[s]];
+        const rest = 256 - part[s];
+        const redBlue = (Math.imul(under & RED_BLUE, rest) + Math.imul(colour & RED_BLUE, part[s])) >>> 8;
+        const green = (Math.imul(under & GREEN, rest) + Math.imul(colour & GREEN, part[s])) >>> 8;
+        pixels[at + edge[s]] = 0xff000000 | (redBlue & RED_BLUE) | (green & GREEN);
+      }
     }
   }
 
@@ -217,8 +229,9 @@ export class Plot {
 /** A pixel of ImageData as a number: little-endian RGBA, as on every machine that runs a browser. */
 export const rgba = (r, g, b) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
-/** `share` of one colour over another. */
+/** `share` of one colour over another: red and blue are mixed at once, as they do not reach into each other. */
 export function mix(under, over, share) {
-  const part = (shift) => Math.round(((under >>> shift) & 255) * (1 - share) + ((over >>> shift) & 255) * share);
-  return rgba(part(0), part(8), part(16));
+  const part = Math.round(share * 256);
+  const both = (mask) => (((under & mask) * (256 - part) + (over & mask) * part) >>> 8) & mask;
+  return (0xff000000 | both(RED_BLUE) | both(GREEN)) >>> 0;
 }
