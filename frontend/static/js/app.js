@@ -14,7 +14,7 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
  *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays. In the
  *   background, neither ends the other: it, or what one has chosen meanwhile.
  */
-let running = null; // the request of the last swap
+const running = new Map(); // id → its request
 const made = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
 const swapped = new Set(); // ids of the parts that Back and Forward must fetch again
 let shown = location.pathname + location.search;
@@ -22,7 +22,8 @@ export async function swap(address, id, { history: how = "push", init = {}, back
   const here = document.getElementById(id);
   swapped.add(id);
   const control = new AbortController();
-  if (!background) { running?.abort(); running = control; }
+  for (const [part, one] of running) if (part === id || !(background || one.background)) one.control.abort();
+  running.set(id, { control, background });
   here.setAttribute("aria-busy", "true");
   try {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
@@ -54,7 +55,10 @@ export async function swap(address, id, { history: how = "push", init = {}, back
     $(":scope > .note.error", here)?.remove();
     here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: errorMessage(error) }));
   } finally {
-    document.getElementById(id)?.removeAttribute("aria-busy");
+    if (running.get(id)?.control === control) { // no later one of this part
+      running.delete(id);
+      document.getElementById(id)?.removeAttribute("aria-busy");
+    }
   }
 }
 

@@ -1,0 +1,40 @@
+"""Fingers in Chromium: taps come from Playwright, strokes from the browser's own protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+"""Options of a browser context."""
+
+
+def stroke(page: Page, places: Iterable[tuple[float, float]]) -> None:
+    """One finger down at the first place of the window, through the others, and up."""
+    first, *others = places
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, *at: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y} for x, y in at]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", first)
+    before = first
+    for to in others:  # in steps, as a finger moves
+        for share in (0.25, 0.5, 0.75, 1):
+            send("touchMove", (before[0] + (to[0] - before[0]) * share, before[1] + (to[1] - before[1]) * share))
+            page.wait_for_timeout(30)
+        before = to
+    page.wait_for_timeout(150)  # a finger that is lifted in motion flings, and the browser takes the next tap for its end
+    send("touchMove", before)
+    send("touchEnd")
+    session.detach()
+
+
+def is_reachable(page: Page) -> bool:
+    """Whether the page is no wider than the window, so that a finger needs only up and down."""
+    fits: bool = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    return fits
