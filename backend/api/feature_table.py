@@ -1,4 +1,4 @@
-"""Whole lists of features: as a file, a random one of them, and how their figures are distributed."""
+"""Whole lists of features: as a file, a random one of them, by verdict, and how their figures are distributed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from backend.api.features import FeatureQuery, filters_of
 from backend.deps import Cached, StoreDep
 from backend.schemas.common import FeatureDistribution, Page
-from backend.schemas.features import Feature
+from backend.schemas.features import Feature, VerdictCounts
 from backend.stores import OpenStore
 from precompute.scoring.export import csv_parts, parquet_parts
 from precompute.store.features import LISTED
@@ -47,6 +47,12 @@ def get_table(
 def get_distributions(store: StoreDep) -> Page[FeatureDistribution]:
     items = store.store.features.distributions
     return Page[FeatureDistribution].model_validate({"items": items, "total": len(items)})
+
+
+@router.get("/features/verdicts", summary="How many features of each verdict the other filters leave")
+def get_verdicts(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> VerdictCounts:
+    """Filters and `fold` as of `GET /features`; `verdict` is ignored."""
+    return VerdictCounts(verdicts=store.store.features.verdict_counts(**filters_of(store, query)))
 
 
 @router.get("/features/random", summary="A random feature of those that the filters leave")

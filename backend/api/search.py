@@ -17,7 +17,7 @@ from backend.live import live_answers
 from backend.live.query import Query
 from backend.live.recompute import events_if_ready, original_images
 from backend.live.uploads import read_upload, uploaded_pixels
-from backend.params import parse_patch
+from backend.params import QueryModel, parse_patch
 from backend.replies import json_reply
 from backend.schemas.live import LiveSearch, WordSearch
 from backend.schemas.samples import ScoredPair
@@ -147,14 +147,53 @@ async def post_search(
     ] = None,
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
-    words = (form.text or "").strip()
-    n_images = sum(one is not None for one in (form.image, form.image_hash, form.sample_id))
+    wanted = SearchInput((form.text or "").strip(), form.image, form.image_hash, form.sample_id)
+    n_images = sum(one is not None for one in wanted[1:])
     if n_images > 1:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
-    if not n_images and not words:
+    if not n_images and not wanted.words:
         raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`) or words (`text`).")
+    return await live_reply(request, state, store, wanted, limit, patch)
+
+
+class LiveQuery(QueryModel):
+    """A search through the live model, with the names of the page's address."""
+
+    q: Annotated[str, QueryParam(max_length=4000)] = ""
+    """Words."""
+    image: Annotated[str | None, QueryParam(max_length=64)] = None
+    """`hash` of an uploaded image (`POST /images`)."""
+    sample: str | None = None
+    """A sample of the store, instead of `image`."""
+    patch: str | None = None
+    """view,row,col: only features that are active on this patch are ranked."""
+    limit: Annotated[int, QueryParam(ge=1, le=200)] = 24
+    """Number of features in the reply."""
+
+
+@router.get(
+    "/search/live",
+    response_model=LiveSearch,
+    summary="The same by address: an uploaded image, a stored sample, words or both, through the live model",
+)
+async def get_live_search(
+    request: Request, state: StateDep, store: StoreDep, query: Annotated[LiveQuery, QueryParam()]
+) -> Response:
+    """As `POST /search`, for what an address can name."""
+    wanted = SearchInput(query.q.strip(), None, query.image or None, query.sample or None)
+    if wanted.image_hash is not None and wanted.sample_id is not None:
+        raise HTTPException(422, "Give one of `image` and `sample`, not both.")
+    if not any(wanted):
+        raise HTTPException(422, "Name an uploaded image (`image`), a sample (`sample`) or words (`q`).")
+    return await live_reply(request, state, store, wanted, query.limit, query.patch)
+
+
+async def live_reply(
+    request: Request, state: State, store: OpenStore, wanted: SearchInput, limit: int, patch: str | None
+) -> Response:
+    """What the live model says of it, as JSON."""
     at = parse_patch(patch) if patch is not None else None
-    query = await query_of(request, state, store, SearchInput(words, form.image, form.image_hash, form.sample_id))
+    query = await query_of(request, state, store, wanted)
     return await json_reply(lambda: as_live_search(request, store, live_answers.search(store, query, limit, at)))
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from backend.api import features as features_api
 from backend.api.annotations.lists import get_filters
 from backend.api.controls import get_controls
-from backend.api.feature_table import get_distributions, random_feature
+from backend.api.feature_table import get_distributions, get_verdicts, random_feature
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
@@ -115,6 +115,7 @@ def features(
 ) -> HTMLResponse:
     """The list of features."""
     page = features_api.get_features(open_store, query.of_api())
+    held = get_store_detail(state, open_store).verdicts
     ids = [f.id for f in page.items]
     return render_for(
         request,
@@ -133,7 +134,7 @@ def features(
         sorts=FEATURE_SORTS.items(),
         columns=FEATURE_COLUMNS,
         shown=query.columns(),
-        verdicts=get_store_detail(state, open_store).verdicts,
+        verdicts={name: n for name, n in get_verdicts(open_store, query.of_api()).verdicts.items() if name in held},
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
         saved=get_filters(open_store, "/features").items,

@@ -112,20 +112,20 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
     field = f"feature={visible(text[:60])}"
     if not re.fullmatch(r"-?[0-9]{1,18}", number.strip()):
         raise HTTPException(422, f"{field} does not begin with a feature's number: write id:mode:strength, as 3:add:2.")
-    named = features_api.get_feature(open_store, int(number))
+    detail = features_api.get_feature(open_store, int(number))
     if mode not in ("", *MODES):
         raise HTTPException(422, f"{field} has no such mode: choose add, set or ablate.")
     try:
-        value = float(strength) if strength else start_of(open_store, named.id, n_features).strength
+        value = float(strength) if strength else start_of(open_store, detail.id, n_features).strength
     except ValueError:
         value = nan
     if not abs(value) <= MAX_STRENGTH:
         allowed = f"from -{MAX_STRENGTH:.0f} to {MAX_STRENGTH:.0f}"
         raise HTTPException(422, f"{field} has no such strength: give a number {allowed}.")
     return {
-        "id": named.id,
-        **{name: getattr(named, name) for name in ("label", "label_score", "description")},
+        "id": detail.id,
+        **{name: getattr(detail, name) for name in ("label", "label_score", "description")},
         "mode": mode or "add",
         "strength": value,
-        "cap": cap_of(open_store, named.id),
+        "cap": cap_of(open_store, detail.id),
     }

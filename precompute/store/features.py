@@ -113,6 +113,12 @@ class Features:
         ids = self._listed("id", "asc", filters)[1]
         return int(np.random.default_rng().choice(ids)) if len(ids) else None
 
+    def verdict_counts(self, **filters: Unpack[FeatureFilters]) -> dict[str, int]:
+        """By verdict, how many features a list with it and these filters has; the filter `verdict` is ignored."""
+        check_keywords(filters, FeatureFilters)
+        given: Item = {name: value for name, value in filters.items() if value is not None and name != "verdict"}
+        return self._lists.verdict_counts(given)
+
     def _rows(self, ids: Array) -> Sequence[Row]:
         """The values of `LISTED` of int [n] features, in this order."""
         row_of: dict[int, Row] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import time
@@ -63,6 +64,8 @@ def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: 
     assert ranked(again.text) == ranked(page.text)
     hash = str(page.url)[-32:]
     assert live.post("/api/v1/search", data={"image_hash": hash}).json() == reply
+    addresses = {html.unescape(one) for one in re.findall(r'href="([^"]*/search/live[^"]*)"', page.text)}
+    assert len(addresses) == 1 and live.get(addresses.pop()).json() == reply
     image = live.get(f"/api/v1/images/{hash}")
     assert image.headers["content-type"] == "image/webp" and image.headers["cache-control"] == "no-store"
     with Image.open(io.BytesIO(image.content)) as shown, Image.open(io.BytesIO(data)) as sent:
@@ -81,7 +84,11 @@ def test_a_patch_lists_what_fires_there(live: TestClient, made: Path) -> None:
     assert {one["id"] for one in at_patch["features"]} == firing != set()
     page = live.get(f"/search?image={hash}&patch=0,{row},{col}")
     assert ranked(page.text) == [one["id"] for one in at_patch["features"]][:24] and 'class="peak"' in page.text
+    where = {"image": hash, "patch": f"0,{row},{col}", "limit": "200"}
+    assert live.get("/api/v1/search/live", params=where).json() == at_patch
     assert live.get(f"/search?image={hash}&patch=0,99,0").status_code == 422
+    for wrong in ({}, {"q": " "}, {"image": hash, "sample": "x"}):
+        assert live.get("/api/v1/search/live", params=wrong).status_code == 422
 
 
 def test_an_image_that_is_gone_says_what_to_do(live: TestClient) -> None:

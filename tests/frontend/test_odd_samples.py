@@ -81,4 +81,4 @@ def test_the_steering_page_keeps_an_odd_sample(odd_page: Page) -> None:
     expect(odd_page.get_by_test_id("steer-sample")).to_have_value(" lead")
     odd_page.get_by_test_id("steer-find").fill("\u0000猫")
     odd_page.get_by_test_id("steer-find-button").click()
-    expect(odd_page.get_by_text("No feature has this word")).to_be_visible()
+    expect(odd_page.get_by_text("No feature has these words")).to_be_visible()

@@ -58,6 +58,23 @@ class WholeLists:
         rank_f[whole] = np.arange(len(whole))
         return int(np.searchsorted(rank_f[ids], rank_f[min(last, len(whole) - 1)], side="right"))
 
+    def verdict_counts(self, given: Item) -> dict[str, int]:
+        """Of each verdict how many features a list has that leaves only it, under filters that say nothing of verdicts.
+
+        Args:
+            given: as of `of`.
+        """
+        given = dict(given)
+        fold = given.pop("fold", None)
+        ids, n_features = np.flatnonzero(self._passing(given)), self._core.n_features
+        line_k = ids
+        if fold is not None:  # one line for the features of a group
+            group_k = self._groups[fold][ids]
+            line_k = np.where(group_k < 0, ids, group_k)
+        lines = np.unique(self._verdicts[ids] * n_features + line_k)
+        n_v = np.bincount(lines // n_features, minlength=len(s.VERDICTS))
+        return dict(zip(s.VERDICTS, n_v.tolist(), strict=True))
+
     def _in_order(self, sort: str, down: bool, given: Item) -> Array:
         given = dict(given)
         fold = given.pop("fold", None)
@@ -113,3 +130,9 @@ class WholeLists:
         query = "SELECT coalesce(family, -1), coalesce(namesake, family, -1) FROM features ORDER BY id"
         rows = np.array(fetch_plain(self._core.engine, query), np.int32).reshape(-1, 2)
         return {"families": rows[:, 0].copy(), "names": rows[:, 1].copy()}
+
+    @cached_property
+    def _verdicts(self) -> Array:
+        """int64 [F]: the place of each feature's verdict in `schema.VERDICTS`."""
+        rows = fetch_plain(self._core.engine, "SELECT verdict FROM features ORDER BY id")
+        return np.array([s.VERDICTS.index(verdict) for (verdict,) in rows], np.int64)

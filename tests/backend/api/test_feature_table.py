@@ -13,6 +13,7 @@ from pyarrow import parquet as pq
 
 from precompute.store.lists.filters import RANGED
 from precompute.store.lists.ranges import BINS
+from precompute.store.schema import VERDICTS
 
 
 def get(client: TestClient, path: str, **params: Any) -> Any:
@@ -75,6 +76,15 @@ def test_distributions_count_every_feature(client: TestClient) -> None:
         if one["log"]:
             steps = np.diff(np.log(one["edges"]))
             np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fold", [None, "families", "names"])
+@pytest.mark.parametrize("filters", [{}, {"q": "red"}, {"min_n_samples": 12, "has_label": True}, {"min_agreement": 2}])
+def test_counts_by_verdict_are_totals_of_lists(client: TestClient, filters: dict[str, Any], fold: str | None) -> None:
+    given = {**filters, **({"fold": fold} if fold else {})}
+    counts = get(client, "/features/verdicts", verdict="dead", **given).json()["verdicts"]
+    assert counts == {v: get(client, "/features", verdict=v, limit=1, **given).json()["total"] for v in VERDICTS}
+    assert sum(counts.values()) > 0 or "min_agreement" in filters
 
 
 def test_a_random_feature_passes_the_filters(client: TestClient) -> None:

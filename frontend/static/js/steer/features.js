@@ -48,7 +48,7 @@ function Find({ add }) {
     try {
       const cards = await cardsOf(words);
       setHits(cards);
-      setNote(cards.length ? "" : "No feature has this word in its label or promoted tokens.");
+      setNote(cards.length ? "" : "No feature has these words in its label or promoted tokens: try another word, or the number of a feature.");
     } catch (error) { setHits([]); setNote(errorMessage(error)); }
   };
   return html`<form class="row" onSubmit=${look}>

@@ -50,7 +50,7 @@ function ImageInput({ state, set }) {
       <label class="field grow">or your own image<input type="file" accept="image/*" onChange=${pick} disabled=${!live} data-testid="steer-image" /></label></div>`;
 }
 
-function Controls({ state, set, busy, stop, n }) {
+function Input({ state, set }) {
   const tick = (value) => (e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) });
   return html`<section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
     <div class="stack">
@@ -62,10 +62,14 @@ function Controls({ state, set, busy, stop, n }) {
         <label class="field">Temperature<input type="number" min="0" max="2" step="0.1" value=${state.temperature} onInput=${(e) => set({ temperature: Number(e.target.value) })} /></label>
         <label class="field">Seed<input type="number" min="0" step="1" value=${state.seed} onInput=${(e) => set({ seed: Number(e.target.value) })} /></label>
       </div>
-      <p class="row"><button class="main" disabled=${busy || !live || !state.features.length || !state.scope.length} data-testid="steer-go">${busy ? `Generating … ${n}/${state.max_tokens}` : "Steer"}</button>${busy ? html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>` : html`<span class="tiny soft">Ctrl + Enter</span>`}</p>
-      ${live && !busy && !(state.features.length && state.scope.length) && html`<p class="tiny soft">${state.features.length ? "Select where to steer." : "Select a feature first."}</p>`}
     </div>
   </section>`;
+}
+
+/** The button, after the form that it sends: between the features and the answers, in the order of use. */
+function Go({ state, busy, stop, n }) {
+  const missing = !state.features.length ? "Select a feature first." : !state.scope.length ? "Select where to steer." : "";
+  return html`<p class="row"><button class="main" form="steer-form" disabled=${busy || !live || Boolean(missing)} data-testid="steer-go">${busy ? `Generating … ${n}/${state.max_tokens}` : "Steer"}</button>${busy ? html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>` : html`<span class=${`tiny soft${live && missing ? "" : " ctrl-enter"}`}>${(live && missing) || "Ctrl + Enter"}</span>`}</p>`;
 }
 
 function App() {
@@ -94,9 +98,10 @@ function App() {
   const busy = run.phase === "running";
   const n = Math.max(run.default.length, run.steered.length);
   return html`
-  <form class="stack" onSubmit=${go} ref=${form}><${Controls} state=${state} set=${set} busy=${busy} stop=${stop} n=${n} /></form>
+  <form id="steer-form" class="stack" onSubmit=${go} ref=${form}><${Input} state=${state} set=${set} /></form>
   <div class="stack">
     <${Features} features=${state.features} change=${(features) => set({ features })} />
+    <${Go} state=${state} busy=${busy} stop=${stop} n=${n} />
     <${Answers} run=${run} stale=${run.phase !== "idle" && run.address !== address(state)} />
     <${History} runs=${runs} current=${run.address} />
   </div>`;
