@@ -28,7 +28,7 @@ def stroke(page: Page, places: Iterable[tuple[float, float]]) -> None:
             send("touchMove", (before[0] + (to[0] - before[0]) * share, before[1] + (to[1] - before[1]) * share))
             page.wait_for_timeout(30)
         before = to
-    page.wait_for_timeout(150)  # a finger that is lifted in motion flings, and the browser takes the next tap for its end
+    page.wait_for_timeout(150)  # lifted in motion, a finger flings, and the next tap only ends that
     send("touchMove", before)
     send("touchEnd")
     session.detach()
