@@ -15,6 +15,7 @@ from backend.settings import Settings
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
+from tests.helpers.running import Running
 from tests.helpers.servers import over_http
 from tests.helpers.shared import made_once
 
@@ -61,6 +62,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
 
     return made_once(tmp_path_factory, "live-pages", make)
+
+
+@pytest.fixture(scope="module")
+def live_url(made: Path) -> Iterator[str]:
+    """A server with its live model."""
+    with Running(Settings(stores=[made / "store"], device="cpu")) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from backend.settings import Settings
 from tests.helpers.dropping import drop
-from tests.helpers.running import Running
 from tests.helpers.servers import page_of
 from tests.helpers.synthetic import word_feature
 
@@ -20,12 +18,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 RED = word_feature("red")
-
-
-@pytest.fixture(scope="module")
-def live_url(made: Path) -> Iterator[str]:
-    with Running(Settings(stores=[made / "store"], device="cpu")) as server:
-        yield server.url
 
 
 @pytest.fixture

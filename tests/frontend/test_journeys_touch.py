@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.servers import page_of
+from tests.helpers.synthetic import word_feature
 from tests.helpers.touch import PHONE, is_reachable, stroke
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+
+RED = word_feature("red")
 
 
 @pytest.fixture
-def phone(browser: Browser, base_url: str) -> Iterator[BrowserContext]:
-    fresh = browser.new_context(base_url=base_url, **PHONE)
-    wrong: list[str] = []
-    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    fresh.on("weberror", lambda error: wrong.append(str(error.error)))
-    yield fresh
-    fresh.close()
-    assert not wrong, wrong
+def page(browser: Browser, base_url: str) -> Iterator[Page]:
+    with page_of(browser, base_url, **PHONE) as fresh:
+        yield fresh
 
 
 def number(text: str) -> int:
@@ -40,8 +42,7 @@ def box_of(page: Page, testid: str) -> tuple[float, float, float, float]:
     return box["x"], box["y"], box["width"], box["height"]
 
 
-def test_from_a_threshold_to_exactly_those_pairs(phone: BrowserContext) -> None:
-    page = phone.new_page()
+def test_from_a_threshold_to_exactly_those_pairs(page: Page) -> None:
     page.goto("/quality?flag=mismatch")
     assert is_reachable(page)
     count = page.get_by_test_id("flagged-count")
@@ -76,10 +77,7 @@ def test_from_a_threshold_to_exactly_those_pairs(phone: BrowserContext) -> None:
     assert ids == [one["sample_id"] for one in everyone if one["sample_id"] not in left_out]
 
 
-def test_from_a_lasso_to_a_list_that_another_phone_opens(
-    phone: BrowserContext, browser: Browser, base_url: str
-) -> None:
-    page = phone.new_page()
+def test_from_a_lasso_to_a_list_that_another_phone_opens(page: Page, browser: Browser, base_url: str) -> None:
     page.goto("/map")
     expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
     assert is_reachable(page)
@@ -108,3 +106,59 @@ def test_from_a_lasso_to_a_list_that_another_phone_opens(
     expect(shared).to_have_url(re.compile(r"/features/\d+"))
     assert is_reachable(shared)
     other.close()
+
+
+def test_from_a_word_to_a_sample_of_a_pair(page: Page) -> None:
+    page.goto("/")
+    page.get_by_test_id("front-search").tap()
+    page.keyboard.type("red")
+    page.get_by_role("button", name="Search", exact=True).tap()
+    page.locator(f'[data-testid="word-features"] [data-feature="{RED}"] a.label').tap()
+    expect(page.get_by_test_id("feature-label")).to_contain_text("red")
+    assert is_reachable(page)
+    page.get_by_test_id("band-counter").tap()
+    expect(page.get_by_test_id("counter-kind")).to_have_count(2)
+    assert is_reachable(page)
+    page.get_by_test_id("cooccurring").scroll_into_view_if_needed()
+    sample = page.get_by_test_id("pair-sample").first
+    expect(sample).to_be_visible()
+    sample.tap()
+    expect(page).to_have_url(re.compile(r"/cooccurrence/pair\?"))
+    assert is_reachable(page)
+    page.get_by_test_id("strip-both").get_by_test_id("sample-card").first.locator("a").first.tap()
+    expect(page.get_by_test_id("chosen").locator("li")).to_have_count(2)
+    assert is_reachable(page)
+    x, y, width, height = box_of(page, "stage-image")
+    page.touchscreen.tap(x + width * 0.6, y + height * 0.6)
+    sheet = page.get_by_test_id("features-here")
+    expect(sheet).to_be_visible()
+    box = sheet.bounding_box()
+    assert box and box["y"] + box["height"] <= 845 and box["y"] > 300  # over the lower part, below the image
+    for _ in range(3):
+        page.go_back()
+    expect(page.get_by_test_id("counter-kind")).to_have_count(2)
+
+
+def test_from_a_photo_to_a_feature_and_back(browser: Browser, live_url: str, made: Path) -> None:
+    with page_of(browser, live_url, **PHONE) as page:  # a server with a live model
+        page.goto("/search")
+        expect(page.get_by_test_id("image-input")).to_be_enabled(timeout=60_000)
+        with page.expect_file_chooser() as chooser:
+            page.get_by_test_id("image-input").tap()
+        chooser.value.set_files(made / "data" / "005.png")
+        page.wait_for_url("**/search?image=*")
+        groups = page.get_by_test_id("group")
+        expect(groups.first).to_be_visible()
+        assert is_reachable(page)
+        names = groups.locator("h3").all_inner_texts()
+        x, y, width, height = box_of(page, "query-image")
+        page.touchscreen.tap(x + width / 2, y + height / 2)
+        expect(page).to_have_url(re.compile("patch="))
+        page.go_back()
+        expect(groups.first).to_be_visible()
+        groups.first.locator("a.label").first.tap()
+        page.wait_for_url("**/features/*")
+        assert is_reachable(page)
+        page.go_back()
+        page.wait_for_url("**/search?image=*")
+        assert groups.locator("h3").all_inner_texts() == names

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
@@ -76,9 +76,9 @@ def over_http(app: FastAPI, **config: str) -> Iterator[str]:
 
 
 @contextmanager
-def page_of(browser: Browser, url: str) -> Iterator[Page]:
-    """A fresh page; whatever it logs as an error or a broken policy fails the test."""
-    context = browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
+def page_of(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """A fresh page, by default of a large window; whatever it logs as an error or a broken policy fails the test."""
+    context = browser.new_context(base_url=url, **{"viewport": {"width": 1440, "height": 900}, **options})
     fresh = context.new_page()
     wrong: list[str] = []
     fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
