@@ -10,8 +10,8 @@ from fastapi.responses import StreamingResponse
 
 from backend.api.features import FeatureQuery, filters_of
 from backend.deps import Cached, StoreDep
-from backend.schemas.common import FeatureDistribution, Page
-from backend.schemas.features import Feature, VerdictCounts
+from backend.schemas.common import FeatureDistribution, Page, VerdictCounts
+from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from precompute.scoring.export import csv_parts, parquet_parts
 from precompute.store.features import LISTED

@@ -103,6 +103,13 @@ class FeatureDistribution(Histogram):
     """Features without the figure; on a logarithmic axis, those with 0 too."""
 
 
+class VerdictCounts(Model):
+    """Features by verdict."""
+
+    verdicts: dict[str, int]
+    """Every verdict with the `total` that the list has with it and the other filters."""
+
+
 class Auroc(Model):
     """How well a score separates the data's own pairs from pairs with a swapped caption, with a 95 % interval."""
 

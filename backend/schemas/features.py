@@ -233,13 +233,6 @@ class FamilyDetail(Family):
     members: list[Feature]
 
 
-class VerdictCounts(Model):
-    """Features by verdict."""
-
-    verdicts: dict[str, int]
-    """Every verdict with the `total` that the list has with it and the other filters."""
-
-
 class FeatureVector(Model):
     """The decoder direction of a feature, from the store; its components carry the rounding of float16."""
 

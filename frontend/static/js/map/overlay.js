@@ -59,10 +59,10 @@ export function draw(moving = false) {
   state.plot.draw(ground, moving);
   drawOverlay();
   clearTimeout(naming);
-  naming = setTimeout(settle, 160);
+  naming = setTimeout(drawFinely, 160);
 }
 
-function settle() {
+function drawFinely() {
   if (state.plot.rough) state.plot.draw(ground);
   nameFeatures();
 }
