@@ -68,7 +68,7 @@ def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[in
             "directions of different models cannot be compared."
         )
     if any(len(vectors[k]) != 4 + 2 * min(index.d, WIDTH) for k in numbers):
-        raise SaevxError("A sketch of a direction is cut off.")
+        raise SaevxError("A sketch of a direction is cut off: export the annotations again.")
     old_kw = unit(np.stack([np.frombuffer(vectors[k][4:], np.float16) for k in numbers]).astype(np.float32))
     cosine_kf = np.concatenate(
         [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T

@@ -25,11 +25,15 @@ MADE_ELSEWHERE = {
     ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there
     ("precompute/live/intervention.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
+    ("backend/api/annotations/command.py", "opened.annotations.problem"),  # the sentence that the pages show
     ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
     ("backend/commands.py", "checkout_only('saevx bench')"),
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
-MAKERS = {"all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py"}
+MAKERS = {
+    "all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py",
+    "_wrong_address": "test_book.py",
+}  # fmt: skip
 """Functions that make a sentence, and where it is tested."""
 REASONS = {"precompute/live/originals.py"}
 """Modules whose errors are clauses of a sentence that their callers make."""
