@@ -25,6 +25,7 @@ MADE_ELSEWHERE = {
     ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there
     ("precompute/live/intervention.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
+    ("backend/api/annotations/command.py", "{options.file}: {error.detail}"),  # the sentence of the API
     ("backend/api/annotations/command.py", "opened.annotations.problem"),  # the sentence that the pages show
     ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
     ("backend/commands.py", "checkout_only('saevx bench')"),
