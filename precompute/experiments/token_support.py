@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from precompute.demo.drawing import draw
 from precompute.experiments.script import run_script, update_result
-from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, separability
+from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, halves, pairs_of, separability
 from precompute.live.engine import load_sae
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
@@ -197,10 +196,7 @@ def run(o: Options) -> dict[str, Any]:
     """What goes under `development`."""
     cases = development_cases(o)
     store = Store.open(o.demo / "store")
-    images = [draw(case.scene) for case in cases]
-    texts = [*(case.right for case in cases), *(case.wrong for case in cases)]
-    pairs = [Pair(text, [image]) for text, image in zip(texts, images * 2, strict=True)]
-    result = measure(o, store, cases, read_pairs(o.demo, store, pairs))
+    result = measure(o, store, cases, read_pairs(o.demo, store, pairs_of(cases)))
     store.close()
     return result
 
@@ -211,8 +207,6 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
     text_sf, image_sf = (stored_ratios(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
     predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
     scores = compare(reads, Weights.from_store(store), rarity(text_sf), predicted)
-    n = len(cases)
-    halves = [{name: value[at] for name, value in scores.items()} for at in (slice(n), slice(n, None))]
     return {
         "about": {
             "command": "python -m precompute.experiments.token_support",
@@ -222,7 +216,7 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
             "r = z / p99.9 capped at 1",
         },
         "ways": WAYS,
-        "kinds": separability(cases, halves, o.seed),
+        "kinds": separability(cases, halves(scores), o.seed),
     }
 
 

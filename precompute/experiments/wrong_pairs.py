@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
@@ -25,6 +26,9 @@ from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.scene_data import write_rows
 from precompute.errors import SaevxError
 from precompute.experiments.script import run_script, update_result
+from precompute.experiments.support.compare import SUPPORT, Fits, Support, compare
+from precompute.experiments.support.reading import Engine
+from precompute.model.batch import Pair
 from precompute.options.score import ScoreOptions
 from precompute.scoring.new_data import score_data
 from precompute.scoring.scores import FROM_LIKELIHOOD
@@ -38,7 +42,7 @@ ONE_WORD = tuple(dict.fromkeys(SWAP_KINDS))
 KINDS = ("whole", *ONE_WORD)
 BASELINES = {"caption-nll-alone": "caption-nll without the image: how likely the caption is by itself; no SAE"}
 UNSUPPORTED = {"unsupported": "minus the flag's score: token-level support"}
-FROM_SAE = (*(name for name in SCORES if name not in (*FROM_LIKELIHOOD, "random")), *UNSUPPORTED)
+FROM_SAE = (*(name for name in SCORES if name not in (*FROM_LIKELIHOOD, "random")), *UNSUPPORTED, *SUPPORT)
 
 
 class Options(CommandOptions):
@@ -53,6 +57,8 @@ class Options(CommandOptions):
     n_choice: int = 40
     """Scenes of each kind that the headline score is chosen on."""
     first_choice: int = 500_000
+    n_train: int = Field(default=2000, ge=16)
+    """Train scenes on which counts and ridge are fitted."""
     seed: int = 0
 
     def cli_cmd(self) -> None:
@@ -123,6 +129,36 @@ def values_of(rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str], column:
     return np.array([np.nan if rows[i][column] is None else rows[i][column] for i in ids], dtype=np.float64)
 
 
+def support_of(o: Options, choice: Sequence[Case], cases: Sequence[Case]) -> Support:
+    """The scores of `support`, their ways chosen on the cases `choice`."""
+    store = Store.open(o.demo / "store")
+    options = ScoreOptions(
+        data="scenes", store=o.demo / "store", out=o.out, model=str(o.demo / "model"), sae=str(o.demo / "sae")
+    )
+    engine = Engine.load(options, store)
+    store.close()
+    fits, kinds = Fits.of_train(engine, o.n_train), [case.kind for case in choice]
+    return compare(engine, fits, pairs_of(choice), pairs_of(cases), kinds)
+
+
+def pairs_of(cases: Sequence[Case]) -> list[Pair]:
+    """Right captions, then wrong ones, each beside its image."""
+    images = [draw(case.scene) for case in cases]
+    texts = [*(case.right for case in cases), *(case.wrong for case in cases)]
+    return [Pair(text, [image]) for text, image in zip(texts, images * 2, strict=True)]
+
+
+def halves(scores: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Scores [2n] of right captions, then of wrong ones, as those of each [n]."""
+    n = len(next(iter(scores.values()))) // 2
+    return [{name: score[at] for name, score in scores.items()} for at in (slice(n), slice(n, None))]
+
+
+def joined(scores: list[dict[str, Array]], more: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """`scored`, and further scores [2n]."""
+    return [{**one, **other} for one, other in zip(scores, halves(more), strict=True)]
+
+
 def separability(cases: Sequence[Case], scores: list[dict[str, Array]], seed: int) -> dict[str, dict[str, Any]]:
     """For each kind, and for all one-word kinds together: the AUROC of every score for "this caption is right"."""
     kind_n = np.array([case.kind for case in cases])
@@ -159,8 +195,9 @@ def run(o: Options) -> dict[str, Any]:
     content_id = store.manifest["content_id"]
     store.close()
     choice = all_cases(o.n_choice, o.first_choice, o.seed)
-    chosen, mean = headline(separability(choice, scored(choice, o.demo), o.seed))
     cases = all_cases(o.n_scenes, o.first_index, o.seed)
+    support = support_of(o, choice, cases)
+    chosen, mean = headline(separability(choice, joined(scored(choice, o.demo), support.choice), o.seed))
     return {
         "about": {
             "command": "python -m precompute.experiments.wrong_pairs",
@@ -171,13 +208,14 @@ def run(o: Options) -> dict[str, Any]:
             "measure": "AUROC for 'the caption is right', right against wrong captions beside the same images; "
             "95 % interval of a seeded bootstrap",
         },
-        "scores": {**SCORES, **UNSUPPORTED, **BASELINES},
+        "scores": {**SCORES, **UNSUPPORTED, **SUPPORT, **BASELINES},
+        "support": support.about,
         "headline": {
             "name": chosen,
             "chosen_by": "highest mean AUROC over the five kinds, on other scenes than those reported",
             "mean_auroc": mean,
         },
-        "kinds": separability(cases, scored(cases, o.demo), o.seed),
+        "kinds": separability(cases, joined(scored(cases, o.demo), support.reported), o.seed),
     }
 
 

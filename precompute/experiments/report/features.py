@@ -7,6 +7,7 @@ from typing import Any
 
 from precompute.demo.evaluation.markdown import Row, image, interval, table
 from precompute.experiments.report import plots
+from precompute.experiments.support.compare import SUPPORT
 
 QUANTITIES = {
     "omega": "ω (`paired`)",
@@ -131,14 +132,36 @@ def pairs_part(w: Found) -> str:
     return "\n\n".join(
         (
             table(("score", *kinds), rows),
+            *ways_part(w),
             table(("kind", "scenes", "right, for example", "wrong"), examples),
             image("wrong-pairs", "AUROC of the better scores for each kind of wrong caption"),
         )
     )
 
 
+def ways_part(w: Found) -> list[str]:
+    """Every way of the scores of support, on the scenes that chose among them; nothing of a result without them."""
+    if "support" not in w:
+        return []
+    s = w["support"]
+    rows = [
+        (f"**`{way}`**" if way == s["chosen"][part] else f"`{way}`", part, s["ways"][part][way],
+         *(f"{value:.2f}" for value in of.values()))
+        for part, measured in s["auroc_on_choice"].items() for way, of in measured.items()
+    ]  # fmt: skip
+    kinds = list(next(iter(s["auroc_on_choice"]["place"].values())))
+    n = w["about"]["options"]["n_choice"]
+    sentence = (
+        "The ways of `position-support` (place, number), `attribution-support` and `ridge-support`, with their AUROC "
+        f"on the {n} scenes of each kind that chose among them; in bold those chosen:"
+    )
+    return [sentence, table(("way", "of", "what", *kinds), rows)]
+
+
 def pairs_plot(w: Found) -> bytes:
-    names = dict.fromkeys([w["headline"]["name"], "unsupported", "supported-share", "pooled-cosine", "caption-nll"])
+    names = dict.fromkeys(
+        [w["headline"]["name"], "unsupported", "supported-share", "pooled-cosine", *SUPPORT, "caption-nll"]
+    )
     groups = {
         kind: {name: of["auroc"][name] for name in names if of["auroc"].get(name)} for kind, of in w["kinds"].items()
     }

@@ -13,6 +13,7 @@ from precompute.demo.dataset import SWAP_GROUPS, SWAP_KINDS, swap_one_word
 from precompute.demo.scenes import NUMBERS, centre, corner
 from precompute.errors import SaevxError
 from precompute.experiments import wrong_pairs as W
+from precompute.experiments.support.compare import SUPPORT, WAYS
 from precompute.experiments.wrong_pairs import Case
 from precompute.store.schema import SCORES
 from tests.helpers.demo import Demo
@@ -97,7 +98,7 @@ def test_told_apart_against_loops() -> None:
 
 
 def test_the_headline_is_the_best_score_from_the_sae() -> None:
-    value = dict.fromkeys((*SCORES, *W.UNSUPPORTED), 0.6) | {"l0": 0.7, "cosine": 0.8}
+    value = dict.fromkeys((*SCORES, *W.UNSUPPORTED, *SUPPORT), 0.6) | {"l0": 0.7, "cosine": 0.8}
     value |= {"caption-nll": 1.0, "image-gain": 1.0}
     measured = {kind: {"auroc": {name: {"value": v} for name, v in value.items()}} for kind in W.KINDS}
     measured["whole"]["auroc"]["cosine"] = None  # type: ignore[assignment]
@@ -108,7 +109,7 @@ def test_the_headline_is_the_best_score_from_the_sae() -> None:
 
 def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "results" / "wrong-pairs.json"
-    options = ["--demo", demo.root, "--out", out, "--n-scenes", 6, "--n-choice", 4]
+    options = ["--demo", demo.root, "--out", out, "--n-scenes", 6, "--n-choice", 4, "--n-train", 40]
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
     W.main()
     text = out.read_text()
@@ -116,7 +117,8 @@ def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.M
     assert str(demo.root) not in text and result["about"]["options"]["n_scenes"] == 6
     assert set(result["kinds"]) == {*W.KINDS, "one-word"} and result["headline"]["name"] in W.FROM_SAE
     whole = result["kinds"]["whole"]["auroc"]
-    assert set(whole) == set(result["scores"]) == {*SCORES, "caption-nll-alone", "unsupported"}
+    assert set(whole) == set(result["scores"]) == {*SCORES, *SUPPORT, "caption-nll-alone", "unsupported"}
+    assert set(result["support"]["chosen"]) == set(result["support"]["ways"]) == set(WAYS)
     assert whole["pooled-cosine"]["value"] > 0.9 and whole["caption-nll"]["value"] > 0.9
     for kind in W.ONE_WORD:
         example = result["kinds"][kind]["example"]

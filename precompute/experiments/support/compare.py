@@ -1,0 +1,153 @@
+"""Position-aware, attribution-based and ridge support of captions: each in several ways, chosen on other scenes than
+those reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import make_scene
+from precompute.experiments.support import attribution, positions, ridge
+from precompute.experiments.support.reading import Engine, Reading, read_pairs
+from precompute.model.batch import Pair
+from precompute.utils.stats import auroc
+from precompute.utils.types import Array
+
+SUPPORT = {
+    "position-support": "where on the image the features of the caption's things fire, against the places and numbers "
+    "that it claims; 0 without such a claim",
+    "attribution-support": "what the log-probability of the caption's words owes to features of patches: activation "
+    "× gradient after layer L",
+    "ridge-support": "how well the caption's features fit those that ridge regression expects from the image's",
+}
+WAYS: dict[str, dict[str, str]] = {
+    "place": positions.PLACE_WAYS,
+    "number": positions.NUMBER_WAYS,
+    "attribution-support": attribution.WAYS,
+    "ridge-support": ridge.WAYS,
+}
+"""By what is chosen: `place` and `number` are the two parts of `position-support`."""
+FIRST_TRAIN = 200_000
+"""Train scene from which those are taken that counts and ridge are fitted on: neither model nor SAE-V was trained on
+it, and captions and images are made as theirs were."""
+
+Scores = dict[str, Array]
+
+
+class Figures(NamedTuple):
+    """Of n captions, what the three scores are made of."""
+
+    text_nf: Array
+    """float32 [n, F]: largest of the text tokens, z / p99.9."""
+    image: dict[str, Array]
+    """float32 by `ridge.POOLS`."""
+    place: Scores
+    """float64 [n] by `positions.PLACE_WAYS`."""
+    counted: list[positions.Counted]
+    attribution: Scores
+    """float64 [n] by `attribution.WAYS`."""
+
+
+def figures(readings: Iterable[Reading], support_f: Array) -> Figures:
+    """All of each reading that is needed; the readings themselves are too large to hold."""
+    text, pools, place, counted, owed = [], [], [], [], []
+    for one in readings:
+        text.append(one.token_tf.max(axis=0, initial=0))
+        pools.append(ridge.pooled(one.patch_pf, one.grid))
+        place.append(positions.place_scores(one, support_f))
+        counted.append(positions.counted(one, support_f))
+        owed.append(attribution.scores(one.attribution_t2))
+    image = {name: np.stack([one[name] for one in pools]) for name in ridge.POOLS}
+    return Figures(np.stack(text), image, columns(place), counted, columns(owed))
+
+
+def columns(rows: Sequence[Mapping[str, float]]) -> Scores:
+    """Rows of the same names as an array of each."""
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}
+
+
+class Fits(NamedTuple):
+    """What was learnt from train scenes."""
+
+    counter: positions.Counter
+    expectation: ridge.Expectation
+
+    @classmethod
+    def of_train(cls, engine: Engine, n: int) -> Fits:
+        scenes = (make_scene("train", FIRST_TRAIN + i) for i in range(n))
+        pairs = (Pair(scene.caption, [draw(scene)]) for scene in scenes)
+        known = figures(read_pairs(engine, pairs), engine.support_f)
+        return cls(positions.Counter.fitted(known.counted), ridge.Expectation.fitted(known.text_nf, known.image))
+
+    def ways(self, of: Figures) -> dict[str, Scores]:
+        """Every way of every score, as in WAYS."""
+        return {
+            "place": of.place,
+            "number": columns([self.counter.scores(one) for one in of.counted]),
+            "attribution-support": of.attribution,
+            "ridge-support": self.expectation.scores(of.text_nf, of.image),
+        }
+
+
+class Support(NamedTuple):
+    """The three scores of two sets of captions, right ones first, then as many wrong ones."""
+
+    choice: Scores
+    reported: Scores
+    """float64 [2n] by SUPPORT."""
+    about: dict[str, Any]
+    """For the result file: the ways, their AUROC on the scenes that chose, and which were chosen."""
+
+
+def compare(
+    engine: Engine, fits: Fits, choice: Sequence[Pair], reported: Sequence[Pair], kinds: Sequence[str]
+) -> Support:
+    """Reads both sets and chooses a way of each score on the first.
+
+    Args:
+        choice, reported: pairs with right captions, then as many with wrong ones.
+        kinds: what is wrong, of each wrong caption of `choice`.
+    """
+    by_set = [fits.ways(figures(read_pairs(engine, of, gradients=True), engine.support_f)) for of in (choice, reported)]
+    measured = {part: told_apart(ways, np.array(kinds)) for part, ways in by_set[0].items()}
+    best = {part: choose(part, of) for part, of in measured.items()}
+    sets = [
+        {
+            "position-support": ways["place"][best["place"]] + ways["number"][best["number"]],
+            **{name: ways[name][best[name]] for name in ("attribution-support", "ridge-support")},
+        }
+        for ways in by_set
+    ]
+    about = {
+        "ways": WAYS, "chosen": best, "auroc_on_choice": measured,
+        "chosen_by": "place and number by their own AUROC, the others by the mean over the kinds, on other scenes than "
+        "those reported",
+        "ridge_lambda": {name: fit.strength for name, fit in fits.expectation.fits.items()},
+    }  # fmt: skip
+    return Support(sets[0], sets[1], about)
+
+
+def told_apart(ways: Scores, kind_n: Array) -> dict[str, dict[str, float]]:
+    """AUROC for "this caption is right" by way and kind.
+
+    Args:
+        ways: float64 [2n], right captions, then wrong ones. kind_n: str [n].
+    """
+    n, kinds = len(kind_n), dict.fromkeys(kind_n.tolist())
+
+    def value(score: Array, own: Array) -> float:
+        return (auroc(score[:n][own], score[n:][own], resamples=1) or {"value": 0.5})["value"]
+
+    return {name: {kind: value(score, kind_n == kind) for kind in kinds} for name, score in ways.items()}
+
+
+def choose(part: str, measured: Mapping[str, Mapping[str, float]]) -> str:
+    """The way with the largest AUROC, the first of equals: on its own kind for a part of `position-support`, else in
+    the mean over the kinds."""
+    return max(
+        measured, key=lambda way: measured[way].get(part, 0.5) if part in ("place", "number")
+        else float(np.mean(list(measured[way].values()))),
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""Captions beside their images through the model: features of tokens and of patches, and the words they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from precompute.experiments.support.attribution import attributions
+from precompute.live.engine import load_engine
+from precompute.model.batch import IMAGE, TEXT, Batch, Pair
+from precompute.model.mllm import Mllm
+from precompute.options.shared import FromStore
+from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.sae.sae import SaeV
+from precompute.scoring.scores import Weights
+from precompute.store.reader import Store
+from precompute.utils.types import Array
+
+BATCH = 16
+FUNCTION_WORDS = frozenset({
+    "a", "an", "the", "of", "in", "on", "to", "at", "there", "is", "are", "this", "here", "we", "see", "picture",
+    "photo", "image", "and", "with", ",", ".",
+})  # fmt: skip
+"""Words that say nothing of the image."""
+
+
+class Engine(NamedTuple):
+    """Model and SAE-V, and what the store knows of each feature."""
+
+    mllm: Mllm
+    sae: SaeV
+    scale: Scale
+    p999_f: Array
+    """float64 [F], z."""
+    support_f: Array
+    """float64 [F]: the weights of `supported-share`."""
+
+    @classmethod
+    def load(cls, options: FromStore, store: Store) -> Engine:
+        mllm, sae = load_engine(options, store.manifest, full=True)
+        for parameter in mllm.model.parameters():
+            parameter.requires_grad_(False)  # gradients are taken of h alone
+        p999_f = np.maximum(np.nan_to_num(store.features.table["p999"]), 1e-30)
+        return cls(mllm, sae, Scale.from_manifest(store.manifest), p999_f, Weights.from_store(store).support_f)
+
+
+class Reading(NamedTuple):
+    """One caption beside one image; t text tokens, p patches."""
+
+    words: list[str]
+    """Of the caption, in lower case; signs stand alone."""
+    word_t: Array
+    """int64: which word each token belongs to."""
+    token_tf: Array
+    """float32 [t, F]: z / p99.9, at most 1."""
+    patch_pf: Array
+    """float32 [p, F], likewise; zeros for an attention sink."""
+    grid: tuple[int, int]
+    """Rows and columns of the patches."""
+    attribution_t2: Array
+    """float64 [t, 2], of `attributions`; NaN where it was not asked for."""
+
+
+def read_pairs(engine: Engine, pairs: Iterable[Pair], *, gradients: bool = False) -> Iterator[Reading]:
+    """The pairs in their order, several at a time.
+
+    Args:
+        gradients: also what each word's log-probability owes to the patches, which takes a backward pass a word.
+    """
+    mllm, rest = engine.mllm, iter(pairs)
+    while chunk := list(islice(rest, BATCH)):
+        batch = mllm.prepare(chunk)
+        one = encode_batch(mllm.hidden(batch), batch, engine.sae, engine.scale)
+        worded = [words_of(mllm, one.token_id_t[at]) for at in text_positions(one, batch)]
+        owed: list[Array] = []
+        if gradients:
+            wanted = [
+                np.array([words[w] not in FUNCTION_WORDS for w in word_t], dtype=bool) for words, word_t in worded
+            ]
+            owed = attributions(mllm, engine.sae, batch, one, wanted, engine.scale)
+        for b, (words, word_t) in enumerate(worded):
+            token_tf, patch_pf = ratios(one, batch, b, engine)
+            none = np.full((len(word_t), 2), np.nan)
+            view = batch.views[b][0]
+            yield Reading(words, word_t, token_tf, patch_pf, (view.rows, view.cols), owed[b] if owed else none)
+
+
+def text_positions(one: Encoded, batch: Batch) -> list[Array]:
+    """Of each pair the positions of its own text among all tokens of the batch without padding, int64 [t]."""
+    return [
+        int(one.start_b[b]) + np.flatnonzero(batch.modality_bs[b] == TEXT) for b in range(len(batch.length_b))
+    ]
+
+
+def words_of(mllm: Mllm, token_ids: Array) -> tuple[list[str], Array]:
+    """(words, int64 [t] which word each token belongs to) of a text's tokens, int [t]."""
+    words: list[str] = []
+    of = []
+    for token in token_ids.tolist():
+        text = mllm.token_text(token)
+        if not words or text[:1].isspace() or not text.strip().isalnum() or not words[-1].isalnum():
+            words.append("")
+        words[-1] += text.strip().lower()
+        of.append(len(words) - 1)
+    return words, np.array(of, dtype=np.int64)
+
+
+def ratios(one: Encoded, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:
+    """(text tokens [t, F], patches [p, F]) of pair b as z / p99.9, float32, at most 1."""
+    first, last = (int(t) for t in one.start_b[b : b + 2])
+    offset = one.offset_t[first : last + 1]
+    all_tf = np.zeros((last - first, len(engine.p999_f)), np.float32)
+    at = slice(offset[0], offset[-1])
+    rows = np.repeat(np.arange(last - first), np.diff(offset))
+    z_e = one.value_e[at].astype(np.float64) * 2.0**-engine.scale.log2
+    all_tf[rows, one.feature_e[at]] = np.minimum(z_e / engine.p999_f[one.feature_e[at]], 1)
+    modality_t = batch.modality_bs[b][: last - first]
+    return all_tf[modality_t == TEXT], all_tf[modality_t == IMAGE]
