@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
-from precompute.store.controls import read_controls
+from precompute.store.companions import CONTROLS, read_companion
 from precompute.store.opening import read_manifest
 from precompute.utils.ownership import exclusive
 from precompute.utils.progress import say
@@ -22,8 +22,11 @@ def make(folder: Path, n_samples: int) -> Path:
     """
     with exclusive(folder / "demo"):
         store = _make(folder, n_samples)
-        if read_controls(store, read_manifest(store)["content_id"])[0] is None:
+        if read_companion(store, CONTROLS, read_manifest(store)["content_id"])[0] is None:
             _measure_controls(store)
+        from precompute.demo.make import attach_hallucination
+
+        attach_hallucination(store)
         return store
 
 

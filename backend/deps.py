@@ -58,12 +58,13 @@ AnsweredDep = Annotated[ExitStack, Depends(request_stack)]
 
 async def revalidate(request: Request, response: Response, state: StateDep, store: StoreDep) -> None:
     """Set the validators, or answer 304. A finished store never changes, so its content id, the code's version and the
-    last change of its annotations validate every reply; so does the state of the model, if the store leaves events to
-    it."""
+    last change of its annotations and of its hallucination figures validate every reply; so does the state of the
+    model, if the store leaves events to it."""
     live = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
     written = f"-{store.annotations.revision}" if store.annotations.revision else ""
+    measured = "" if (stamp := store.store.hallucination.stamp) is None else f"-{stamp.modified_ns:x}"
     headers = {
-        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}{written}"',
+        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}{written}{measured}"',
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }

@@ -1,29 +1,59 @@
-"""The controls of a store's verdicts, from STORE.controls.json beside it."""
+"""What commands measured on a finished store and wrote next to it: STORE.controls.json, STORE.hallucination.json."""
 
 from __future__ import annotations
 
 import shlex
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from pydantic import ValidationError
 
 from backend.deps import StoreDep
+from backend.schemas.common import Model
 from backend.schemas.controls import Controls, ControlsReport
-from precompute.store.controls import controls_path, read_controls
+from backend.schemas.features import FeatureRef
+from backend.schemas.hallucination import HallucinationFigures, HallucinationReport
+from backend.stores import OpenStore
+from precompute.store.companions import CONTROLS, HALLUCINATION, companion_path, read_companion
 
 router = APIRouter(tags=["stores"])
+Figures = TypeVar("Figures", bound=Model)
 
 
-# Not `Cached`: the file may come while the store does not change.
+# Neither is `Cached`: the file may come while the store does not change.
 @router.get("/controls", summary="How many features would be cross-modal by chance")
 def get_controls(open_store: StoreDep) -> ControlsReport:
     """`controls` is null until `saevx controls` has run on the store."""
-    content, note = read_controls(open_store.path, open_store.content_id)
-    controls = None
-    if content is not None:
-        try:
-            controls = Controls.model_validate(content)
-        except ValidationError:
-            note = f"{controls_path(open_store.path).name} cannot be read, so it is not shown."
-    command = f"saevx controls {shlex.quote(open_store.path.absolute().name)}"
-    return ControlsReport(controls=controls, command=command, note=note)
+    read = read_companion(open_store.path, CONTROLS, open_store.content_id)
+    controls, note = checked(open_store, CONTROLS, read, Controls)
+    return ControlsReport(controls=controls, command=f"saevx controls {folder_name(open_store)}", note=note)
+
+
+@router.get("/hallucination", summary="Features that tell right answers from hallucinated ones, and their effect")
+def get_hallucination(open_store: StoreDep) -> HallucinationReport:
+    """`hallucination` is null until `saevx experiment hallucination --attach` has run on the store."""
+    read = open_store.store.hallucination.read()
+    figures, note = checked(open_store, HALLUCINATION, read, HallucinationFigures)
+    if figures is not None:  # with the names that the store has
+        refs = open_store.store.features.refs(one.id for one in figures.features)
+        names = {k: FeatureRef.model_validate(ref).model_dump() for k, ref in refs.items()}
+        figures.features = [one.model_copy(update=names.get(one.id, {})) for one in figures.features]
+    command = f"saevx experiment hallucination --store {folder_name(open_store)} --attach"
+    return HallucinationReport(hallucination=figures, command=command, note=note)
+
+
+def checked(
+    open_store: OpenStore, name: str, read: tuple[dict[str, Any] | None, str | None], form: type[Figures]
+) -> tuple[Figures | None, str | None]:
+    """The content of a file as its schema has it, or None; and why it is not shown."""
+    content, note = read
+    if content is None:
+        return None, note
+    try:
+        return form.model_validate(content), note
+    except ValidationError:
+        return None, f"{companion_path(open_store.path, name).name} cannot be read, so it is not shown."
+
+
+def folder_name(open_store: OpenStore) -> str:
+    return shlex.quote(open_store.path.absolute().name)

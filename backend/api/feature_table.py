@@ -14,6 +14,7 @@ from backend.schemas.common import FeatureDistribution, Page, VerdictCounts
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from precompute.scoring.export import csv_parts, parquet_parts
+from precompute.store.companions import HALLUCINATION
 from precompute.store.features import LISTED
 from precompute.store.schema import features
 
@@ -36,8 +37,10 @@ def get_table(
     """Filters and order as of `GET /features`; `limit` and `cursor` mean nothing here."""
     chunks = store.store.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
     listed = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
-    whole = ([(*row, *written(store, row[0])) for row in rows] for rows in listed)
-    body = csv_parts([*LISTED, *WRITTEN], whole) if format == "csv" else parquet_parts(arrow_types(), whole)
+    separation = store.store.hallucination.separation
+    whole = ([(*row, separation.get(row[0]), *written(store, row[0])) for row in rows] for rows in listed)
+    types = arrow_types()
+    body = csv_parts(list(types), whole) if format == "csv" else parquet_parts(types, whole)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in store.name)
     headers = {"Content-Disposition": f'attachment; filename="{name}-features.{format}"'}
     return StreamingResponse(body, media_type=MEDIA[format], headers=headers)
@@ -80,4 +83,4 @@ def arrow_types() -> dict[str, str]:
     """Arrow's type of each column; those that no table of the store has are counts."""
     types, columns = {"INTEGER": "int64", "FLOAT": "float64", "TEXT": "string"}, features.c
     figures = {name: types[str(columns[name].type)] if name in columns else "int64" for name in LISTED}
-    return figures | WRITTEN
+    return figures | {HALLUCINATION: "float64"} | WRITTEN

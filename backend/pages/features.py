@@ -20,6 +20,7 @@ from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore
 from backend.templating import Addresses, render_for
+from precompute.store.companions import HALLUCINATION
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -42,6 +43,7 @@ FEATURE_SORTS = {
     "n_samples": "samples",
     "modality_share": "modality share",
     "same_sample_rate": "same-sample rate",
+    "hallucination": "separation of hallucinated answers",
     "id": "number",
 }
 FEATURE_COLUMNS = {
@@ -67,6 +69,7 @@ FEATURE_COLUMNS = {
     "modality_share": ("Modality share", "Firing rate on images, over the sum of both rates: 0 is text, 1 is images"),
     "same_sample_rate": ("Same sample", "Samples with it on both sides, over those with it on either"),
     "evidence": ("Evidence", "Lower end of agreement × name score"),
+    "hallucination": ("Separation", "P(active | right answer) − P(active | hallucinated), on questions about objects"),
 }
 """name → title, meaning."""
 SHOWN_COLUMNS = ("agreement", "pair_lift", "omega", "density", "n_samples")
@@ -117,6 +120,7 @@ def features(
     page = features_api.get_features(open_store, query.of_api())
     held = get_store_detail(state, open_store).verdicts
     ids = [f.id for f in page.items]
+    not_held = set() if open_store.store.hallucination.separation else {HALLUCINATION}
     return render_for(
         request,
         "features.html",
@@ -131,9 +135,9 @@ def features(
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
             for d in get_distributions(open_store).items
         ],
-        sorts=FEATURE_SORTS.items(),
-        columns=FEATURE_COLUMNS,
-        shown=query.columns(),
+        sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in not_held],
+        columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in not_held},
+        shown=[name for name in query.columns() if name not in not_held],
         verdicts={name: n for name, n in get_verdicts(open_store, query.of_api()).verdicts.items() if name in held},
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from backend.api import sae as sae_api
+from backend.api.controls import get_hallucination
 from backend.deps import StateDep, StoreDep
 from backend.pages.charts import Curves, curves, split
+from backend.pages.hallucination import hallucination_panel
 from backend.schemas.sae import DensityGrid, SaeTraining, Spread
 from backend.templating import render_for
 from precompute.store.schema import PLACE_SIDE
@@ -35,6 +37,7 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
             ("dead", "Features that no such token activates", report.dead, 0),
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
+        halluc=hallucination_panel(get_hallucination(open_store)),
         charts=training_charts(report.training) if report.training else [],
         split=split(report.verdicts),
         density=density_map(report.density),

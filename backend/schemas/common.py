@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from precompute.store import schema as s
+from precompute.store.companions import HALLUCINATION
 
 Modality = Literal["text", "image"]
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ else:  # every name stands in the store's lists alone
     Verdict, ScoreName, FlagName = Literal[*s.VERDICTS], Literal[*s.SCORES], Literal[*s.FLAGS]
     FilterName = Literal[*s.SCORES, *s.SELECTIONS]
     VerdictFilter = Literal[*s.VERDICTS, *s.VERDICT_ALIASES]  # older versions' names are still taken
-    FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS], Literal[*s.SAMPLE_SORTS]
+    FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS, HALLUCINATION], Literal[*s.SAMPLE_SORTS]
 Order = Literal["asc", "desc"]
 Band = Literal["-1", "0", "1", "2", "3", "counter"]
 T = TypeVar("T")

@@ -75,6 +75,9 @@ class Feature(FeatureRef, WrittenAbout):
     """Cosine of its direction with the mean direction of all features."""
     evidence: float | None = None
     """agreement_low × label_score: the order of the lists of pages."""
+    hallucination: float | None = None
+    """P(active | right answer) − P(active | hallucinated), on the last token of yes/no questions about objects; null
+    where it was active on none, or nothing was measured."""
 
 
 class PlaceMap(Model):

@@ -14,7 +14,7 @@ from precompute.errors import SaevxError
 from precompute.options.controls import ControlsOptions
 from precompute.steps.cooccur import MAX_SAMPLES
 from precompute.steps.evidence.pair_evidence import MIN_LIFT, Evidence, can_be_tested, evidence_of
-from precompute.store.controls import controls_path
+from precompute.store.companions import CONTROLS, companion_path
 from precompute.store.reader import Store
 from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
 from precompute.store.sql import fetch_plain
@@ -37,7 +37,7 @@ def controls(options: ControlsOptions) -> Path:
     Raises:
         SaevxError: no store, or one without pairs of text and image.
     """
-    o, out = options, options.out or controls_path(options.store)
+    o, out = options, options.out or companion_path(options.store, CONTROLS)
     check_file(out)
     store = Store.open(o.store, TIME_LIMIT_S)
     try:

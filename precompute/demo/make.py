@@ -13,7 +13,12 @@ from typing import NamedTuple
 from precompute.demo.assemble import ADAPTER, SAE, assemble
 from precompute.demo.dataset import N_DEMO, build_dataset
 from precompute.errors import SaevxError
-from precompute.utils.files import atomic_folder
+from precompute.store.companions import HALLUCINATION, companion_path
+from precompute.store.opening import read_manifest
+from precompute.utils.files import atomic_folder, write_text
+
+HALLUCINATION_FIGURES = SAE.parent / "hallucination.json"
+"""What `saevx experiment hallucination --attach` wrote for the demo's store."""
 
 
 class DemoPaths(NamedTuple):
@@ -73,6 +78,16 @@ def copy_sae(folder: Path) -> None:
         return
     with atomic_folder(folder) as part:
         shutil.copytree(SAE, part, dirs_exist_ok=True)
+
+
+def attach_hallucination(store: Path) -> None:
+    """Put the shipped figures next to a store that they were measured on: made elsewhere, it may have other bytes."""
+    path = companion_path(store, HALLUCINATION)
+    if path.exists() or not HALLUCINATION_FIGURES.is_file():
+        return
+    content = HALLUCINATION_FIGURES.read_text(encoding="utf-8")
+    if json.loads(content)["content_id"] == read_manifest(store)["content_id"]:
+        write_text(path, content)
 
 
 def n_rows(data: Path) -> int:

@@ -12,9 +12,11 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.companions import HALLUCINATION
 from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import map_array
+from precompute.store.figures.hallucination import Hallucination
 from precompute.store.histogram import bands, nonempty_bins, unpack
 from precompute.store.lists.filters import FeatureFilters, verdicts_of
 from precompute.store.lists.marked import Marked
@@ -64,10 +66,11 @@ MIN_SAMPLE_COUNT = 16
 class Features:
     """The features of a store, numbered 0…F−1."""
 
-    def __init__(self, core: Core, cooccurrence: Cooccurrence) -> None:
+    def __init__(self, core: Core, cooccurrence: Cooccurrence, hallucination: Hallucination) -> None:
         self._core = core
         self._cooccurrence = cooccurrence
-        self._lists = WholeLists(core)
+        self._hallucination = hallucination
+        self._lists = WholeLists(core, hallucination)
 
     def list(
         self,
@@ -81,7 +84,8 @@ class Features:
         """One page of features.
 
         Args:
-            sort: one of `schema.FEATURE_SORTS`; features without that value come last.
+            sort: one of `schema.FEATURE_SORTS`, or "hallucination" where that was measured; features without that
+                value come last.
             order: "asc" or "desc".
             limit: features on the page, at most 1000.
             cursor: `next` of the page before, with the same order and filters.
@@ -96,7 +100,10 @@ class Features:
         if cursor and by_mark:
             start = self._lists.place_after(start, ids, sort, order)
         end = start + limit
-        items = [dict(zip(LISTED, row, strict=True)) for row in self._rows(ids[start:end])]
+        items: Items = [dict(zip(LISTED, row, strict=True)) for row in self._rows(ids[start:end])]
+        separation = self._hallucination.separation
+        for item in items:
+            item[HALLUCINATION] = separation.get(item["id"])
         if end >= len(ids):
             return Page(items, len(ids), None)
         return Page(items, len(ids), encode_cursor(tag, None, int(ids[end - 1]) if by_mark else end))
@@ -130,7 +137,7 @@ class Features:
     def _listed(self, sort: str, order: str, filters: FeatureFilters) -> tuple[str, Array]:
         """The tag of a list, and int32 [n] its features in their order."""
         check_keywords(filters, FeatureFilters)
-        if sort not in s.FEATURE_SORTS:
+        if sort not in (*s.FEATURE_SORTS, HALLUCINATION):
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
         given: Item = {name: value for name, value in filters.items() if value is not None}
         if verdict := given.pop("verdict", None):
@@ -139,6 +146,8 @@ class Features:
             given["ids"] = [*given["ids"]]
         marked: Marked | None = given.get("marked")
         named = {name: value for name, value in given.items() if name != "marked"}
+        if sort == HALLUCINATION:
+            named["stamp"] = self._hallucination.stamp
         if marked is None:
             tag = key = self._core.list_tag("features", sort=sort, order=order, **named)
         else:  # cursors know the name of what was chosen, the cache knows the rows
@@ -172,6 +181,7 @@ class Features:
         ])  # fmt: skip
         return {
             **item,
+            HALLUCINATION: self._hallucination.separation.get(int(feature)),
             "n_members": item["n_members"] or 1,
             "histogram": {name: nonempty_bins(hist[m], unit) for m, name in enumerate(s.MODALITIES)},
             "bands": {name: bands(hist[m], maxima[m], unit) for m, name in enumerate(s.MODALITIES)},

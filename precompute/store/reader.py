@@ -22,6 +22,7 @@ from precompute.store.examples.counter import CounterExamples
 from precompute.store.examples.listed import Examples
 from precompute.store.examples.words import TopWords
 from precompute.store.features import Features
+from precompute.store.figures.hallucination import Hallucination
 from precompute.store.figures.sae import SaeFigures
 from precompute.store.opening import (
     DATABASE,
@@ -67,7 +68,8 @@ class Store:
         self.vocabulary = Vocabulary(core)
         self.quality = Quality(core)
         self.cooccurrence = Cooccurrence(core)
-        self.features = Features(core, self.cooccurrence)
+        self.hallucination = Hallucination(core)
+        self.features = Features(core, self.cooccurrence, self.hallucination)
         self.examples = Examples(core, self.vocabulary)
         self.counterexamples = CounterExamples(core, self.features, self.examples)
         self.top_words = TopWords(core, self.vocabulary)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.options.evaluate import EvaluateOptions
-from precompute.store.controls import read_controls
+from precompute.store.companions import CONTROLS, read_companion
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TESTED_VERDICTS
 from precompute.store.sql import fetch_plain
@@ -41,7 +41,7 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
     rows = fetch_plain(store.engine, "SELECT verdict, label, label_score FROM features ORDER BY id")
     n = Counter(verdict for verdict, _, _ in rows)
     tested = sum(n[verdict] for verdict in TESTED_VERDICTS)
-    content, _ = read_controls(store.path, store.manifest["content_id"])
+    content, _ = read_companion(store.path, CONTROLS, store.manifest["content_id"])
     measured = [c for c in (content or {}).get("controls", []) if c["share"] is not None and c["name"] != "text-alone"]
     null = ", ".join(f"{100 * c['share']:.1f} % ({c['title']})" for c in measured)
     note = f"Of {tested} features tested. " + (f"By chance: {null}." if null else "Run `saevx controls` for its null.")

@@ -16,7 +16,7 @@ from precompute.live.steer_sampling import Event, TokenSampler
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
-from precompute.store.controls import controls_path
+from precompute.store.companions import CONTROLS, companion_path
 from precompute.store.reader import Store
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
@@ -63,7 +63,7 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
 
 def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
     files = [demo.model / "model.safetensors", demo.sae / "cfg.json", demo.store / "manifest.json"]
-    files.append(controls_path(demo.store))
+    files.append(companion_path(demo.store, CONTROLS))
     before = [path.stat().st_mtime_ns for path in files]
     begin = time.monotonic()
     report = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES, "--no-serve")

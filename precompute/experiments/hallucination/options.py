@@ -21,6 +21,8 @@ class HallucinationOptions(CommandOptions):
     `name`, such as boxes have); default: scenes of the demo that no training showed."""
     out: Path = Path("docs/results/hallucination.json")
     """Result file; written anew."""
+    attach: bool = False
+    """Also write STORE.hallucination.json, with the separation of every feature, which the explorer shows."""
     n_scenes: Count = 200
     """Images; half of them choose features, threshold and strength, the others are reported."""
     n_features: Count = 8

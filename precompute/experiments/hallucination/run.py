@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from precompute.experiments.hallucination.options import HallucinationOptions
@@ -30,6 +31,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.score import ScoreOptions
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
+from precompute.store.companions import HALLUCINATION, companion_path
 from precompute.store.reader import Store
 from precompute.utils.files import write_json
 from precompute.utils.progress import say
@@ -181,61 +183,126 @@ def figures(
     }
 
 
+class Run:
+    """One half of the images chooses features, threshold and strength, the other is reported."""
+
+    def __init__(self, o: HallucinationOptions, store: Store) -> None:
+        mllm, sae = load_engine(ScoreOptions(data="questions", store=o.store, out=o.out), store.manifest, full=True)
+        self.o, self.store, self.model = o, store, Model(mllm, sae, Scale.from_manifest(store.manifest))
+        self.scenes = own_scenes(o.objects, o.n_scenes) if o.objects else demo_scenes(o.n_scenes)
+        self.questions = questions_about(self.scenes, o.seed)
+        self.margin_n, self.active_nf = self.model.answer(self.scenes, self.questions)
+        self.chooses_n = np.array([one.scene % 2 == 0 for one in self.questions])
+        self.present_n = np.array([one.kind == "present" for one in self.questions])
+        # A small model says no to nearly all: the threshold is where it says yes as often as an object is there.
+        share = 1 - self.present_n[self.chooses_n].mean()
+        self.threshold = float(np.quantile(self.margin_n[self.chooses_n], share))
+
+    def separation(self, own_n: Array) -> Array:
+        """Of the answers to these questions, bool [n]: float64 [F]."""
+        yes_n = self.margin_n > self.threshold
+        right_n, hallucinated_n = yes_n == self.present_n, yes_n & ~self.present_n
+        return separation(own_n & right_n, own_n & hallucinated_n, self.active_nf)
+
+    def n_hallucinated(self, own_n: Array) -> int:
+        """Of the answers to these questions, bool [n]."""
+        return int((own_n & (self.margin_n > self.threshold) & ~self.present_n).sum())
+
+    def best_strength(self, unit: Unit) -> float:
+        """The one with most right answers on the half that chooses, the smallest of equals."""
+        choosing = [one for one, chooses in zip(self.questions, self.chooses_n, strict=True) if chooses]
+        accuracy = {}
+        for strength in self.o.strengths:
+            steered_n, _ = self.model.answer(self.scenes, choosing, unit, strength)
+            accuracy[strength] = float(((steered_n > self.threshold) == self.present_n[self.chooses_n]).mean())
+        return max(accuracy, key=lambda s: (accuracy[s], -s))
+
+    def ways(self, unit: Unit, strength: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(figures by way to steer; how the right answers and the hallucinated ones differ from those of random
+        features) on the half that is reported."""
+        o, others = self.o, [one for one in self.questions if one.scene % 2]
+        scenes = [one for i, one in enumerate(self.scenes) if i % 2]
+        rng = np.random.default_rng(o.seed)
+        randoms = {f"random features {i + 1}": as_long(self.model.sae, unit, rng) for i in range(o.n_random)}
+        steered = {
+            "not steered": (unit, 0.0), "towards right": (unit, strength), "away from right": (unit, -strength),
+            **{name: (of, strength) for name, of in randoms.items()},
+        }  # fmt: skip
+        result, yes = {}, {}
+        for name, (of, by) in steered.items():
+            margins, _ = self.model.answer(self.scenes, others, of, by)
+            captions = self.model.captions(scenes, of, by)
+            result[name] = figures(others, margins, self.threshold, scenes, captions, o.seed)
+            yes[name] = margins > self.threshold
+        present_n = self.present_n[~self.chooses_n]
+        scene_n = np.array([one.scene for one in others])
+        yes_random_n = np.mean([yes[name] for name in randoms], axis=0)
+        against = {
+            "accuracy": difference(
+                yes["towards right"] == present_n, np.where(present_n, yes_random_n, 1 - yes_random_n),
+                np.ones(len(present_n)), scene_n, o.seed,
+            ),
+            "hallucinated": difference(yes["towards right"], yes_random_n, ~present_n, scene_n, o.seed),
+        }  # fmt: skip
+        return result, against
+
+
+def difference(one_n: Array, other_n: Array, of_n: Array, scene_n: Array, seed: int) -> dict[str, float] | None:
+    """Σ (one − other) / Σ of over the entries that count, `of_n`, with the interval of `rate`."""
+    return rate((np.asarray(one_n, np.float64) - other_n) * of_n, of_n, scene_n, seed)
+
+
 def run(o: HallucinationOptions) -> None:
     """Choose on one half of the images, report the other, and write the result file."""
     store = Store.open(o.store)
-    mllm, sae = load_engine(ScoreOptions(data="questions", store=o.store, out=o.out), store.manifest, full=True)
-    model = Model(mllm, sae, Scale.from_manifest(store.manifest))
-    scenes = own_scenes(o.objects, o.n_scenes) if o.objects else demo_scenes(o.n_scenes)
-    questions = questions_about(scenes, o.seed)
-    margin_n, active_nf = model.answer(scenes, questions)
-    chooses_n = np.array([one.scene % 2 == 0 for one in questions])
-    present_n = np.array([one.kind == "present" for one in questions])
-    # A small model says no to nearly all: the threshold is where it says yes as often as an object is there.
-    threshold = float(np.quantile(margin_n[chooses_n], 1 - present_n[chooses_n].mean()))
-    yes_n = margin_n > threshold
-    separation_f = separation(chooses_n & (yes_n == present_n), chooses_n & yes_n & ~present_n, active_nf)
-    p999_f = np.nan_to_num(store.features.table["p999"])
-    best = [int(k) for k in np.argsort(-separation_f, kind="stable") if p999_f[k] > 0][: o.n_features]
-    unit = {k: float(p999_f[k]) for k in best}
-    choosing = [one for one, chooses in zip(questions, chooses_n, strict=True) if chooses]
-    accuracy = {}
-    for strength in o.strengths:
-        steered_n, _ = model.answer(scenes, choosing, unit, strength)
-        accuracy[strength] = float(((steered_n > threshold) == present_n[chooses_n]).mean())
-    strength = max(accuracy, key=lambda s: (accuracy[s], -s))
-    say(f"{int((chooses_n & yes_n & ~present_n).sum())} hallucinated answers to choose on; strength {strength:g}")
-
-    others = [one for one in questions if one.scene % 2]
-    report_scenes = [one for i, one in enumerate(scenes) if i % 2]
-
-    def measure(unit: Unit, strength: float) -> dict[str, Any]:
-        margins, _ = model.answer(scenes, others, unit, strength)
-        return figures(others, margins, threshold, report_scenes, model.captions(report_scenes, unit, strength), o.seed)
-
-    rng = np.random.default_rng(o.seed)
-    refs = store.features.refs(best)
+    try:
+        one = Run(o, store)
+        chosen_f, reported_f = one.separation(one.chooses_n), one.separation(~one.chooses_n)
+        p999_f = np.nan_to_num(store.features.table["p999"])
+        best = [int(k) for k in np.argsort(-chosen_f, kind="stable") if p999_f[k] > 0][: o.n_features]
+        unit = {k: float(p999_f[k]) for k in best}
+        strength = one.best_strength(unit)
+        n = one.n_hallucinated(one.chooses_n)
+        say(f"{n} hallucinated answers to choose on; strength {strength:g}")
+        ways, against = one.ways(unit, strength)
+        refs, active = store.features.refs(best), np.flatnonzero(one.active_nf.any(0))
+    finally:
+        store.close()
+    reported = [q for q in one.questions if q.scene % 2]
     result = {
         "about": {
             "command": "saevx experiment hallucination",
-            "options": o.model_dump(mode="json", exclude={"store", "objects", "out"}),
+            "options": o.model_dump(mode="json", exclude={"store", "objects", "out", "attach"}),
             "data": "own images" if o.objects else "scenes of the demo",
             "content_id": store.manifest["content_id"],
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         },
-        "questions": {kind: sum(one.kind == kind for one in others) for kind in ("present", *ABSENT)},
-        "threshold": threshold,
-        "hallucinated_to_choose_on": int((chooses_n & yes_n & ~present_n).sum()),
+        "questions": {kind: sum(q.kind == kind for q in reported) for kind in ("present", *ABSENT)},
+        "threshold": one.threshold,
+        "hallucinated_to_choose_on": n,
+        "hallucinated_reported": one.n_hallucinated(~one.chooses_n),
+        "halves_agree": rank_correlation(chosen_f[active], reported_f[active]),
         "features": [
-            {"id": k, "label": refs[k]["label"], "separation": round(float(separation_f[k]), 4)} for k in best
+            {
+                "id": k, "label": refs[k]["label"], "separation": round(float(chosen_f[k]), 4),
+                "separation_reported": round(float(reported_f[k]), 4),
+            }
+            for k in best
         ],
         "strength": strength,
-        "ways": {
-            "not steered": measure(unit, 0.0),
-            "towards right": measure(unit, strength),
-            "away from right": measure(unit, -strength),
-            **{f"random features {i + 1}": measure(as_long(sae, unit, rng), strength) for i in range(o.n_random)},
-        },
-    }
-    store.close()
+        "ways": ways,
+        "against_random": against,
+    }  # fmt: skip
     write_json(o.out, result)
+    if o.attach:
+        whole_f = one.separation(np.ones(len(one.questions), bool))
+        separations = {"ids": active.tolist(), "values": np.round(whole_f[active], 4).tolist()}
+        attached = {"content_id": store.manifest["content_id"], **result, "separation": separations}
+        write_json(companion_path(o.store, HALLUCINATION), attached)
+
+
+def rank_correlation(one_f: Array, other_f: Array) -> float | None:
+    """Spearman's; None where either does not vary."""
+    if len(one_f) < 3 or not np.ptp(one_f) or not np.ptp(other_f):
+        return None
+    return float(stats.spearmanr(one_f, other_f).statistic)

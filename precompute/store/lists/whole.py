@@ -14,7 +14,9 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.companions import HALLUCINATION
 from precompute.store.core import Core
+from precompute.store.figures.hallucination import Hallucination
 from precompute.store.lists.filters import conditions
 from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
@@ -31,8 +33,8 @@ class WholeLists:
     A store does not change, so the lists asked for last are kept.
     """
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, hallucination: Hallucination) -> None:
+        self._core, self._hallucination = core, hallucination
         self._kept: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
         self._lock = RLock()
         self._by: dict[str, tuple[Array, Array]] = {}
@@ -43,7 +45,7 @@ class WholeLists:
 
         Args:
             tag: stands for the other arguments.
-            sort: one of `schema.FEATURE_SORTS`. order: "asc" or "desc".
+            sort: one of `schema.FEATURE_SORTS`, or "hallucination". order: "asc" or "desc".
             given: those of `FeatureFilters` that are given.
         """
         if order not in ("asc", "desc"):
@@ -100,6 +102,8 @@ class WholeLists:
 
     def _order_by(self, sort: str) -> tuple[Array, Array]:
         """int32: the features that have the value, smallest first, equal ones by number; and those without it."""
+        if sort == HALLUCINATION:
+            return self._by_separation()
         if sort not in self._by:
             engine = self._core.engine
             with_value = f"SELECT id FROM features WHERE {sort} IS NOT NULL ORDER BY {sort}, id"
@@ -107,6 +111,18 @@ class WholeLists:
             first, last = (np.array(fetch_plain(engine, query), np.int32).ravel() for query in (with_value, without))
             self._by[sort] = first, last
         return self._by[sort]
+
+    def _by_separation(self) -> tuple[Array, Array]:
+        """As `_order_by`; never kept, since the file may change."""
+        separation = self._hallucination.separation
+        if not separation:
+            raise SaevxError(
+                "No hallucination figures were measured on this store, so nothing can be sorted by them: run "
+                "`saevx experiment hallucination --store STORE --attach`."
+            )
+        ids = np.array(sorted(separation, key=lambda k: (separation[k], k)), np.int32)
+        ids = ids[(ids >= 0) & (ids < self._core.n_features)]
+        return ids, np.setdiff1d(np.arange(self._core.n_features, dtype=np.int32), ids)
 
     def _is_strongest(self, fold: str, passes_f: Array) -> Array:
         """bool [F]: whether a feature is alone, or the strongest of its family or name among those that pass."""

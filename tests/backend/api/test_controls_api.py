@@ -12,7 +12,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.controls.run import controls
 from precompute.options.controls import ControlsOptions
-from precompute.store.controls import controls_path
+from precompute.store.companions import CONTROLS, companion_path
 
 
 def test_controls_appear_once_they_are_measured(store_path: Path, tmp_path: Path) -> None:
@@ -31,9 +31,9 @@ def test_controls_appear_once_they_are_measured(store_path: Path, tmp_path: Path
         assert "controls-table" in front and "captions exchanged" in client.get("/features").text
         assert "not measured (random directions)" in front, "the made-up store has no model"
 
-        controls_path(store).write_text(json.dumps({**written, "content_id": "another"}))
+        companion_path(store, CONTROLS).write_text(json.dumps({**written, "content_id": "another"}))
         reply = client.get("/api/v1/controls").json()
         assert reply["controls"] is None and "belongs to another store" in reply["note"]
         assert "belongs to another store" in client.get("/").text
-        controls_path(store).write_text(json.dumps({**written, "controls": [{"name": "<b>"}]}))
+        companion_path(store, CONTROLS).write_text(json.dumps({**written, "controls": [{"name": "<b>"}]}))
         assert "cannot be read" in client.get("/api/v1/controls").json()["note"]

@@ -22,7 +22,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.controls import ControlsOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
-from precompute.store.controls import controls_path, read_controls
+from precompute.store.companions import CONTROLS, companion_path, read_companion
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.store.sql import fetch_plain
@@ -138,10 +138,10 @@ def test_the_command_writes_beside_the_store_and_leaves_it_as_it_is(tmp_path: Pa
     write_store(tmp_path / "store", n=200, seed=5)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
     done = saevx("controls", tmp_path / "store", "--derangements", "3")
-    assert done.status == 0 and done.out.strip() == str(controls_path(tmp_path / "store"))
+    assert done.status == 0 and done.out.strip() == str(companion_path(tmp_path / "store", CONTROLS))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    content, note = read_controls(tmp_path / "store", manifest["content_id"])
+    content, note = read_companion(tmp_path / "store", CONTROLS, manifest["content_id"])
     assert content is not None and note is None
     exchanged, directions, alone = content["controls"]
     assert exchanged["own"] > 0.3 > 0.1 > exchanged["share"] and len(exchanged["draws"]) == 3
@@ -152,12 +152,14 @@ def test_the_command_writes_beside_the_store_and_leaves_it_as_it_is(tmp_path: Pa
     assert content["cross_modal"]["passed"] == verdicts["cross-modal"] == alone["passed"]
     assert alone["own"] == pytest.approx((verdicts["cross-modal"] + verdicts["in-context"]) / alone["tested"])
     again = controls(ControlsOptions(store=tmp_path / "store", derangements=3, out=tmp_path / "again.json"))
-    assert again.read_bytes() == controls_path(tmp_path / "store").read_bytes(), "the same seed gives the same bytes"
-    assert read_controls(tmp_path / "store", "another") == (
+    written = companion_path(tmp_path / "store", CONTROLS)
+    assert again.read_bytes() == written.read_bytes(), "the same seed gives the same bytes"
+    assert read_companion(tmp_path / "store", CONTROLS, "another") == (
         None, "store.controls.json belongs to another store, so it is not shown."
     )  # fmt: skip
-    controls_path(tmp_path / "store").write_text("{")
-    assert read_controls(tmp_path / "store", "x")[1] == "store.controls.json cannot be read, so it is not shown."
+    written.write_text("{")
+    note = read_companion(tmp_path / "store", CONTROLS, "x")[1]
+    assert note == "store.controls.json cannot be read, so it is not shown."
 
 
 def test_data_that_has_changed_leaves_out_random_directions(tiny_store: Path, tmp_path: Path) -> None:
