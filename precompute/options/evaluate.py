@@ -50,6 +50,11 @@ class EvaluateOptions(DataFields, ModelLoading, SaeFile, Sinks):
     for the card's line on monosemanticity."""
     other_sae: Texts = Field(default_factory=list)
     """The same SAE trained with another seed, for the card's line on stability; give it several times."""
+    patches: Path | None = None
+    """What `saevx patches … --knock-out 25` wrote, for the card's line on patches."""
+    hallucination: Path | None = None
+    """What `saevx experiment hallucination` wrote, for the card's line on hallucination; default: the file
+    STORE.hallucination.json, where the store has one."""
     line: Texts = Field(default_factory=list)
     """A line of the card from a result file, as NAME=FILE#PATH, such as steering=steering.json#harmonic_mean; NAME is
     patches, hallucination or steering; PATH leads to a number or to {value, low, high}. Give it several times."""

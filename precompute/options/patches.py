@@ -25,6 +25,8 @@ class PatchesOptions(FromStore, Output):
     """Field with the answer that counts as right, in the words in which the model gives it."""
     keep: list[Percent] = Field(default=[75.0, 50.0, 25.0], min_length=1)
     """Percent of the patches to keep; give it several times, or as 75,50,25."""
+    knock_out: list[Percent] = Field(default_factory=list)
+    """Also leave out the best so many percent of the patches, and keep the others: what the best are needed for."""
     removed: list[Removed] = Field(default=["black"], min_length=1)
     """What becomes of the other patches: black paint (the paper's), mean paint (the processor's mean colour), or drop:
     their tokens are left out, and the others keep their positions; give it several times, or as drop,mean,black."""

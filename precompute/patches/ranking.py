@@ -41,6 +41,8 @@ CONTROLS = {
 FULL: Variant = ("full", 100.0, "")
 NONE = "none"
 """The score of the variants that keep no patch."""
+WITHOUT = "without "
+"""Before the score of the variants that leave out the best so many percent."""
 
 
 class FeatureWeights(NamedTuple):
@@ -213,19 +215,24 @@ def figures(
         counts = {**counted(hit[v]), "low": limits["low"], "high": limits["high"]}
         return {**counts, **({"kinds": by_kind} if by_kind else {})}
 
-    items, none = [], {}
+    items: list[dict[str, Any]] = []
+    knocked_out: list[dict[str, Any]] = []
+    none = {}
     for v in variants:
         if v[0] == NONE:
             none[v[2]] = summary(v)
         if v == FULL or v[0] == NONE:
             continue
-        chance = ("random", *v[1:])
-        item = {"score": v[0], "keep": v[1], "removed": v[2], "pixels": rounded(pixels[v].mean()), **summary(v)}
+        out = v[0].startswith(WITHOUT)
+        chance = (WITHOUT * out + "random", *v[1:])
+        which = {"score": v[0].removeprefix(WITHOUT), "knock_out" if out else "keep": v[1], "removed": v[2]}
+        item = {**which, "pixels": rounded(pixels[v].mean()), **summary(v)}
         item["of_full"] = ratio(accuracy[v], accuracy[FULL], draws[v], draws[FULL])
         if v != chance:
             item["over_random"] = rounded_interval(accuracy[v] - accuracy[chance], draws[v] - draws[chance])
-        items.append(item)
-    return {"full": summary(FULL), "none": next(iter(none.values())), "none_by_removed": none, "kept": items}
+        (knocked_out if out else items).append(item)
+    ends = {"full": summary(FULL), "none": next(iter(none.values())), "none_by_removed": none}
+    return {**ends, "kept": items, **({"knocked_out": knocked_out} if knocked_out else {})}
 
 
 def counted(hit_n: Array) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from precompute.model.vision import SOURCES
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking as patches
-from precompute.patches.ranking import FULL, NONE, Variant
+from precompute.patches.ranking import FULL, NONE, WITHOUT, Variant
 from precompute.store.reader import Store
 from precompute.utils.ownership import claim_folder
 from precompute.utils.provenance import code_version, plain_name
@@ -27,7 +27,7 @@ from precompute.utils.provenance import code_version, plain_name
 PLAN, OUTCOMES = "plan.json", "outcomes.jsonl"
 NAMED = 100
 """Rejected rows that the result names; it counts all."""
-REPEATED_OPTIONS = {"answer_column", "keep", "removed", "max_samples", "resamples", "seed"}
+REPEATED_OPTIONS = {"answer_column", "keep", "knock_out", "removed", "max_samples", "resamples", "seed"}
 """Options that the result repeats, besides the columns that were named; none is a path."""
 
 
@@ -48,7 +48,8 @@ def variants(o: PatchesOptions) -> list[Variant]:
     ways, percents = list(dict.fromkeys(o.removed)), sorted(set(o.keep), reverse=True)
     names = (*patches.SCORES, *patches.CONTROLS)
     some_patches = [(name, k, way) for way in ways for name in names for k in percents]
-    return [FULL, *((NONE, 0.0, way) for way in ways), *some_patches]
+    without = [(WITHOUT + name, k, way) for way in ways for name in names for k in sorted(set(o.knock_out))]
+    return [FULL, *((NONE, 0.0, way) for way in ways), *some_patches, *without]
 
 
 class Outcomes:
@@ -130,8 +131,12 @@ def closing(summary: dict[str, Any]) -> list[str]:
         f"{summary['full']['accuracy']:.3f}, with no patch {summary['none']['accuracy']:.3f}",
         f"{'score':<20}{'removed':<8}{'kept':>6}  accuracy (95 %)          of full",
     ]
-    for item in summary["kept"]:
+    for item in [*summary["kept"], *summary.get("knocked_out", [])]:
         ratio = "–" if item["of_full"] is None else f"{item['of_full']['value']:.2f}"
         span = f"{item['accuracy']:.3f} ({item['low']:.3f} to {item['high']:.3f})"
-        lines.append(f"{item['score']:<20}{item['removed']:<8}{item['keep']:>4g} %  {span:<24} {ratio}")
+        share = item["keep"] if "keep" in item else 100 - item["knock_out"]
+        name = "-" * ("knock_out" in item) + item["score"]
+        lines.append(f"{name:<20}{item['removed']:<8}{share:>4g} %  {span:<24} {ratio}")
+    if summary.get("knocked_out"):
+        lines.append("Scores after a minus: the best patches are left out, the others stay.")
     return lines

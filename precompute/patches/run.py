@@ -30,7 +30,7 @@ from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking
 from precompute.patches.answers import answer_tokens, beginnings, greedy, plain
-from precompute.patches.ranking import FULL, NONE, FeatureWeights, Variant
+from precompute.patches.ranking import FULL, NONE, WITHOUT, FeatureWeights, Variant
 from precompute.patches.result import Answered, Outcomes, closing, result, variants
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
@@ -45,8 +45,8 @@ from precompute.utils.types import Array
 GROUP = 64
 """Questions scored before they are answered: of each, its ranked patches stand in memory until then."""
 RUN_OPTIONS = {
-    "answer_column", "keep", "removed", "seed", "batch_tokens", "device", "dtype", "device_map", "image_folder",
-    *NAMED_COLUMNS,
+    "answer_column", "keep", "knock_out", "removed", "seed", "batch_tokens", "device", "dtype", "device_map",
+    "image_folder", *NAMED_COLUMNS,
 }  # fmt: skip
 """Options that an unfinished run must share with the one that goes on with it."""
 
@@ -244,6 +244,8 @@ class Job:
         def visible(score_name: str, keep: float) -> Array:
             if score_name in (FULL[0], NONE):
                 return everything if score_name == FULL[0] else ~everything
+            if score_name.startswith(WITHOUT):
+                return ~ranking.best(score[score_name.removeprefix(WITHOUT)], keep)
             return ranking.best(score[score_name], keep)
 
         return {v: visible(*v[:2]) for v in self.variants}

@@ -5,7 +5,6 @@ A figure that cannot be computed from what was given is null, and its note says 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +16,11 @@ from precompute.model.batch import IMAGE
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
+from precompute.training.card_files import of_files, read_json
 from precompute.training.card_store import Figure, of_store
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
-FROM_FILES = ("patches", "hallucination", "steering")
 ONE_SIDED = 0.1
 """Share of a feature's rate that lies in one modality below which it belongs to the other."""
 
@@ -56,7 +55,7 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
             by_line = {line: list(of_line) for line, of_line in of_store(store, o)}
         finally:
             store.close()
-    by_line |= {line: [from_file(line, o)] for line in FROM_FILES}
+    by_line |= of_files(o)
     by_line["stability"] = [stability(sae, np.asarray(activity.count_mf.any(0)), o)]
     order = (
         "pair evidence", "text alone", "localisation", "patches", "monosemanticity", "hallucination", "steering",
@@ -108,29 +107,6 @@ def modality_figures(activity: Activity, sae: SaeV, tokens: dict[str, int]) -> I
     yield Figure("modalities", "iso-energy", None if overlap is None else {"value": float(overlap)}, note)
 
 
-def from_file(line: str, o: EvaluateOptions) -> Figure:
-    """A figure that another command has measured.
-
-    Raises:
-        SaevxError: the option is not of its form, or the file does not hold the figure.
-    """
-    for one in o.line:
-        name, _, where = one.partition("=")
-        file, _, path = where.rpartition("#")
-        if name not in FROM_FILES or not file or not path:
-            raise SaevxError(f"--line takes NAME=FILE#PATH with a NAME of {', '.join(FROM_FILES)}, not {one!r}.")
-        if name == line:
-            value = read_json(Path(file))
-            for key in path.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
-            estimate = value if isinstance(value, dict) else {"value": value}
-            numbers = [estimate.get("value"), estimate.get("low", 0.0), estimate.get("high", 0.0)]
-            if not all(isinstance(number, int | float) for number in numbers):
-                raise SaevxError(f"{file} has no figure at {path}: name a number, or one with value, low and high.")
-            return Figure(line, path, estimate, f"From {Path(file).name}.")
-    return Figure(line, "", None, f"Needs --line {line}=FILE#PATH.")
-
-
 def stability(sae: SaeV, alive: Array, o: EvaluateOptions) -> Figure:
     """How near each alive feature's direction comes to one of an SAE that was trained with another seed.
 
@@ -157,13 +133,6 @@ def unit_centred(directions_fd: Array) -> Array:
     """float64 [F, d]: unit directions without their mean, scaled to length 1 (METHOD, *Directions*)."""
     unit_fd = unit(directions_fd)
     return unit(unit_fd - unit_fd.mean(0))
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SaevxError(f"{path} cannot be read as JSON: name a file that a command wrote.") from error
 
 
 def read_card(path: Path) -> dict[tuple[str, str], float | None]:

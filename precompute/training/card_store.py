@@ -17,7 +17,7 @@ from precompute.store.companions import CONTROLS, read_companion
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TESTED_VERDICTS
 from precompute.store.sql import fetch_plain
-from precompute.utils.ragged import csr_rows
+from precompute.training.hard_negatives import Held, against_nearest, against_one_word, maxima
 from precompute.utils.stats import bootstrap_weights, interval, unit, wilson
 from precompute.utils.types import Array
 
@@ -54,7 +54,8 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
     alive = len(rows) - n["dead"]
     good = sum((score or 0) >= GOOD_SCORE for _, _, score in rows)
     note = f"Of {alive} alive features; scored on samples on which the name was not chosen."
-    yield "names", [Figure("names", f"name scores {GOOD_SCORE} or more", share(good, alive), note)]
+    scores = Figure("names", f"name scores {GOOD_SCORE} or more", share(good, alive), note)
+    yield "names", [scores, *hard_negatives(store, o)]
     yield "localisation", [localisation(store, o, [label for _, label, _ in rows])]
     yield "monosemanticity", [monosemanticity(store, o)]
 
@@ -65,6 +66,26 @@ def share(hits: int, n: int) -> dict[str, float] | None:
         return None
     low, high = wilson(hits, n)
     return {"value": hits / n, "low": low, "high": high}
+
+
+def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
+    """Whether features are stronger where the caption has their name's word than on hard negatives, on samples on which
+    the names were not chosen."""
+    held = Held.of_store(store)
+    for name, what, of in (
+        ("beside one word exchanged", "captions that differ in the name's word alone", against_one_word(held)),
+        ("beside its neighbour", "strong samples of its nearest feature of another family", against_nearest(held)),
+    ):
+        n = len(of.either)
+        if not n:
+            yield Figure("names", name, None, f"There are no {what}.")
+            continue
+        draws = np.concatenate([w @ of.either / n for w in bootstrap_weights(n, o.resamples, o.seed, chunk=64)])
+        note = (
+            f"How often the feature is stronger where the caption has its name's word, beside {what}; mean over {n} "
+            f"features, .5 is chance. By the image alone {of.image.mean():.3f}."
+        )
+        yield Figure("names", name, interval(float(of.either.mean()), draws), note)
 
 
 def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> Figure:
@@ -118,7 +139,7 @@ def monosemanticity(store: Store, o: EvaluateOptions) -> Figure:
     if o.embedding is None:
         return Figure("monosemanticity", "", None, "Needs --embedding FILE.npy.")
     embedding_nd = read_embedding(o.embedding, store.n_samples)
-    weight_fn = image_maxima(store).T.tocsr()
+    weight_fn = maxima(store, IMAGE).T.tocsr()
     weight_fn = weight_fn[np.diff(weight_fn.indptr) >= FIRST]
     name, few = "alike in the embedding", f"No feature fires on {FIRST} images."
     if not weight_fn.shape[0]:
@@ -144,12 +165,6 @@ def read_embedding(path: Path, n: int) -> Array:
     if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
         raise SaevxError(f"{path} is no array of {n} finite rows: write one row for each sample, in the store's order.")
     return unit(array.astype(np.float64))
-
-
-def image_maxima(store: Store) -> csr_matrix:
-    """float64 CSR [N, F]: the stored maxima on images, in stored units."""
-    events, at = store.events, np.arange(store.n_samples) * 2 + IMAGE
-    return csr_rows(at, events.max_offset, events.max_feature, events.max_value, store.n_features)
 
 
 def alike(weight_fn: csr_matrix, unit_nd: Array) -> Array:

@@ -190,3 +190,10 @@ def _without_inner(word: list[str]) -> list[str]:
 def bare_name(name: str) -> str:
     """A feature's name without the word in brackets that tells it from others of the same name."""
     return name.partition(" (")[0]
+
+
+def name_words(label: str | None) -> list[str]:
+    """The words by which a name is tested: of `token “dog”` the quoted one."""
+    bare = bare_name(label or "")
+    quoted = regex.search("“(.*)”", bare)
+    return words_of(quoted[1] if quoted else bare)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from precompute.steps.names.name_test import NameTest, halves
 from precompute.store.reader import Store
 from precompute.store.schema import GOOD_NAME, HAS_FEATURE, IMAGE, LACKS_FEATURE, TEXT, features, samples
 from precompute.store.sql import fetch
-from precompute.utils.text import bare_name, words_of
+from precompute.utils.text import name_words as name_words
 from precompute.utils.types import Array
 
 HOLDS = 0.7
@@ -53,13 +52,6 @@ def names(store: Store) -> dict[str, Any]:
 def share(score: Array) -> float:
     """Share of the scores, float64 [n], that are at least `HOLDS`; none is not."""
     return float((score >= HOLDS).mean())
-
-
-def name_words(label: str | None) -> list[str]:
-    """The words by which a name is tested: of `token “dog”` the quoted one."""
-    bare = bare_name(label or "")
-    quoted = re.search("“(.*)”", bare)
-    return words_of(quoted[1] if quoted else bare)
 
 
 def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dict[str, int]) -> NameTest:

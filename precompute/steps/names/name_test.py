@@ -6,20 +6,18 @@ from the other.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from precompute.steps.cooccur import chosen_rows
+from precompute.data.halves import halves as halves
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import HAS_FEATURE, LACKS_FEATURE
 from precompute.utils.ragged import offsets
 from precompute.utils.types import Array
 
-MAX_SAMPLES = 20_000
 MIN_SAMPLES = 3
 """Samples that have the feature, and as many that lack it, below which nothing is tested."""
 _ROWS_AT_ONCE, _NAMES_AT_ONCE = 1 << 10, 1 << 13
@@ -66,23 +64,6 @@ class NameTest(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             score = (hit / n_on + 1 - wrong / n_off) / 2
         return np.where((length > 0) & (n_on >= MIN_SAMPLES) & (n_off >= MIN_SAMPLES), score, np.nan)
-
-
-class Halves(NamedTuple):
-    """Samples by what they are for, each int64, rising."""
-
-    choosing: Array
-    """Rows on which names are chosen."""
-    scoring: Array
-    """Rows on which they are scored, and which give no evidence."""
-
-
-def halves(sample_ids: list[str]) -> Halves:
-    """At most `MAX_SAMPLES` samples, divided by a hash of their ids."""
-    rows = chosen_rows(sample_ids, MAX_SAMPLES)
-    is_second = [hashlib.sha256(f"name {sample_ids[row]}".encode()).digest()[0] % 2 == 1 for row in rows.tolist()]
-    second = np.array(is_second, bool)
-    return Halves(rows[~second], rows[second])
 
 
 def make_name_test(

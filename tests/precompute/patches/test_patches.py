@@ -12,7 +12,7 @@ from precompute.geometry import View
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.patches import ranking as patches
-from precompute.patches.ranking import FULL, NONE
+from precompute.patches.ranking import FULL, NONE, WITHOUT
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
@@ -192,6 +192,8 @@ def outcome(n: int = 60) -> tuple[dict[Any, Array], dict[Any, Array], list[str |
         for keep in (50.0, 25.0):
             for removed in ("drop", "mean"):
                 hit[name, keep, removed] = rng.random(n) < share * keep / 50
+    for name in ("l0", "random"):
+        hit[WITHOUT + name, 25.0, "drop"] = rng.random(n) < 0.6
     hit["l0", 50.0, "drop"][:5] = True
     pixels = {v: np.full(n, v[1] / 100) for v in hit}
     return hit, pixels, [("shape", "colour", None)[i % 3] for i in range(n)]
@@ -205,6 +207,11 @@ def test_figures_beside_a_plain_bootstrap() -> None:
     ends = {FULL: result["full"], **{(NONE, 0.0, way): of for way, of in result["none_by_removed"].items()}}
     assert result["none"] == ends[NONE, 0.0, "drop"] and len(result["none_by_removed"]) == 2
     items = {**ends, **{(one["score"], one["keep"], one["removed"]): one for one in result["kept"]}}
+    out = {(WITHOUT + one["score"], one["knock_out"], one["removed"]): one for one in result["knocked_out"]}
+    items |= out
+    own, chance = (hit[WITHOUT + name, 25.0, "drop"].mean() for name in ("l0", "random"))
+    assert out[WITHOUT + "l0", 25.0, "drop"]["over_random"]["value"] == pytest.approx(own - chance, abs=1e-4)
+    assert "over_random" not in out[WITHOUT + "random", 25.0, "drop"]
     assert list(items) == list(hit)
     for variant, item in items.items():
         own = hit[variant]

@@ -33,6 +33,7 @@ from tests.helpers.patch_reference import naive, naive_masks, next_token_without
 from tests.helpers.tinies import Tiny
 
 KEEP = [100.0, 60.0, 25.0]
+OUT = 40.0
 REMOVED = ["black", "mean", "drop"]
 N = 10
 
@@ -129,7 +130,9 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         for removed in REMOVED:
             visible["none", 0.0, removed] = np.zeros(n, dtype=bool)
             for name, score_p in score.items():
-                visible |= {(name, keep, removed): best(np.array(score_p, dtype=np.float64), keep) for keep in KEEP}
+                score_p = np.array(score_p, dtype=np.float64)
+                visible |= {(name, keep, removed): best(score_p, keep) for keep in KEEP}
+                visible[f"without {name}", OUT, removed] = ~best(score_p, OUT)
         sentences: dict[tuple[str, bytes], list[str]] = {}  # two scores may keep the same patches
         for variant, kept_p in visible.items():
             removed = "" if kept_p.all() else variant[2]
@@ -152,14 +155,16 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
 
 def found_in(report: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     remaining = {(item["score"], item["keep"], item["removed"]): item for item in report["kept"]}
+    out = report.get("knocked_out", [])
+    remaining |= {(f"without {item['score']}", item["knock_out"], item["removed"]): item for item in out}
     none = {("none", 0.0, removed): item for removed, item in report["none_by_removed"].items()}
     return {("full", 100.0, ""): report["full"], **none, **remaining}
 
 
 def test_as_a_naive_run_counts(options: Any, query: Asked, whole: Mllm) -> None:
-    report = json.loads(patches_data(options(removed=REMOVED)).read_text())
+    report = json.loads(patches_data(options(removed=REMOVED, knock_out=[OUT])).read_text())
     result, expected = found_in(report), naive_hits(query, whole)
-    assert set(result) == set(expected) and len(result) == 1 + 3 * (1 + 8 * len(KEEP))
+    assert set(result) == set(expected) and len(result) == 1 + 3 * (1 + 8 * (len(KEEP) + 1))
     for variant, hits in expected.items():
         item = result[variant]
         assert (item["hits"], item["n"]) == (sum(hits), N), variant

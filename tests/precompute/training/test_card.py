@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT
@@ -20,8 +20,18 @@ from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from precompute.training.card import Activity, modality_figures, unit_centred
+from precompute.training.card_files import of_files
 from precompute.training.card_store import alike, localisation, monosemanticity, of_store
 from precompute.training.evaluate import evaluate, rebuild
+from precompute.training.hard_negatives import (
+    OTHERS,
+    Held,
+    against_nearest,
+    against_one_word,
+    nearest_others,
+    one_word_apart,
+)
+from precompute.utils.text import words_of
 from tests.helpers.synthetic import write_store
 from tests.helpers.tinies import Tiny
 
@@ -109,10 +119,12 @@ def test_the_lines_of_a_store(make: Maker, made_up: Store, tmp_path: Path) -> No
     lines = dict(of_store(made_up, make()))
     verdicts = made_up.detail["verdicts"]
     tested = sum(verdicts[name] for name in ("cross-modal", "in-context", "weakly-paired", "unpaired"))
-    (pairs,), (alone,), (names,) = lines["pair evidence"], lines["text alone"], lines["names"]
+    (pairs,), (alone,), (names, one_word, neighbour) = lines["pair evidence"], lines["text alone"], lines["names"]
     assert pairs.estimate is not None and pairs.estimate["value"] == verdicts["cross-modal"] / tested
     assert alone.estimate is not None and alone.estimate["value"] < 1, "one feature is carried over by attention"
     assert names.estimate is not None and 0 < names.estimate["value"] < 1
+    assert neighbour.estimate is not None and 0.5 < neighbour.estimate["value"] <= 1, "planted words are told apart"
+    assert one_word.estimate is None or one_word.estimate["value"] > 0.5
 
     label = next(one["label"] for one in made_up.features.list(verdict="cross-modal", limit=50).items if one["label"])
     samples = made_up.samples.list(limit=200).items
@@ -154,6 +166,75 @@ def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_pat
     assert ("names", "name scores 0.7 or more") in card
 
 
+def test_captions_that_differ_in_one_word() -> None:
+    captions = ["a red dog", "a blue dog", "a red cat", "two dogs", "a red dog"]
+    pairs = one_word_apart([caption.split() for caption in captions])
+    naive = {
+        (word, i, j)
+        for i, one in enumerate(captions) for j, other in enumerate(captions)
+        for at, word in enumerate(one.split())
+        if len(one.split()) == len(other.split())
+        and [k for k, (a, b) in enumerate(zip(one.split(), other.split(), strict=True)) if a != b] == [at]
+    }  # fmt: skip
+    assert {(word, i, j) for word, of in pairs.items() for i, j in of} == naive and len(naive) == 8
+    many = one_word_apart([["a", str(i)] for i in range(9)])
+    assert all(len(of) == OTHERS for of in many.values())
+
+
+def test_the_nearest_feature_is_of_another_family_and_name() -> None:
+    other = np.array([[1, 2, 3], [0, 2, -1], [3, -1, -1], [2, 1, 0]])
+    names = [["dog"], ["dog"], ["dog", "red"], ["cat"]]
+    assert nearest_others(other, np.array([0, 0, 2, 3]), names).tolist() == [3, -1, 3, 2]
+
+
+def test_names_beside_hard_negatives() -> None:
+    captions = [caption.split() for caption in ("a dog", "a cat", "a fox", "two dog")]
+    z_nf = np.array([[3.0, 0, 1], [1, 2, 0], [3, 0, 0], [4, 0, 5]])
+    image_nf = np.array([[0.0, 0, 0], [1, 2, 0], [0, 0, 0], [0, 0, 5]])
+    held = Held(captions, csc_matrix(z_nf), csc_matrix(image_nf), [["dog"], ["cat"], ["none"]], np.array([1, 0, -1]))
+    one_word = against_one_word(held)
+    # dog: 3 beside 1 and beside 3; cat: 2 beside 0 and 0
+    assert one_word.either.tolist() == [(1 + 0.5) / 2, 1.0] and one_word.image.tolist() == [(0 + 0.5) / 2, 1.0]
+    nearest = against_nearest(held)
+    # dog's 3 and 4 beside the cat feature's only sample, 1; cat's 2 beside those of the dog feature, all 0
+    assert nearest.either.tolist() == [1.0, 1.0] and nearest.image.tolist() == [0.0, 1.0]
+
+
+def test_a_stores_names_beside_hard_negatives(made_up: Store) -> None:
+    held = Held.of_store(made_up)
+    one = next(one for one in made_up.features.list(verdict="cross-modal", limit=50).items if one["label"])
+    assert held.names[one["id"]] == words_of(one["label"].partition(" (")[0])
+    assert 0 < len(held.captions) < made_up.n_samples
+    assert held.either.shape == held.image.shape == (len(held.captions), made_up.n_features)
+    assert (held.either >= held.image).toarray().all() and (held.either != held.image).nnz
+
+
+PATCH = {"accuracy": 0.5, "removed": "drop", "of_full": {"value": 0.6, "low": 0.5, "high": 0.7}}
+
+
+def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path) -> None:
+    kept = [{"score": name, "keep": k, **PATCH} for name in ("cosine-cross-modal", "random") for k in (50.0, 25.0)]
+    kept[1]["of_full"] = {"value": 0.4, "low": 0.3, "high": 0.5}
+    out = [{"score": name, "knock_out": 25.0, **PATCH} for name in ("random", "cosine-cross-modal")]
+    rate = {"value": 0.25, "low": 0.1, "high": 0.4}
+    hallucination = {
+        "ways": {name: {"hallucinated": rate, "accuracy": rate} for name in ("not steered", "towards right")},
+        "against_random": {"hallucinated": {**rate, "value": -0.125}, "accuracy": None},
+    }
+    for name, content in (("patches", {"kept": kept, "knocked_out": out}), ("hallucination", hallucination)):
+        (tmp_path / name).write_text(json.dumps(content))
+    lines = of_files(make(patches=tmp_path / "patches", hallucination=tmp_path / "hallucination"))
+    enough, needed = lines["patches"]
+    assert enough.estimate == kept[1]["of_full"] and enough.name == "with the best 25 % alone"
+    assert needed.name == "without the best 25 %" and "Random patches: 0.600" in needed.note
+    fewer, right = lines["hallucination"]
+    assert fewer.estimate is not None and fewer.estimate["value"] == -0.125 and right.estimate is None
+    assert fewer.note == "Share 0.250; unsteered 0.250."
+
+    (tmp_path / "patches").write_text(json.dumps({"kept": kept}))
+    assert "--knock-out" in of_files(make(patches=tmp_path / "patches"))["patches"][1].note
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -162,6 +243,8 @@ def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_pat
         ({"line": ["steering=FILE#nowhere"]}, "has no figure at nowhere"),
         ({"line": ["steering=no/such#x"]}, "cannot be read as JSON"),
         ({"untrained": Path("FILE")}, "has no card"),
+        ({"patches": Path("LIST")}, "no result of `saevx patches`"),
+        ({"hallucination": Path("FILE")}, "or of an older one"),
         ({"store": Path("OTHER")}, "was made with another SAE"),
     ],
 )
@@ -171,7 +254,9 @@ def test_wrong_files_are_told_in_a_sentence(
     (tmp_path / "file.json").write_text("{}")
     if "store" in changed:
         write_store(tmp_path / "other", n=40)
-    places = {"FILE": str(tmp_path / "file.json"), "OTHER": str(tmp_path / "other")}
+    (tmp_path / "list.json").write_text("[]")
+    places = {name.upper(): str(tmp_path / f"{name}.json") for name in ("file", "list")}
+    places["OTHER"] = str(tmp_path / "other")
 
     def placed(value: Any) -> Any:
         if isinstance(value, list):

@@ -1,0 +1,109 @@
+"""Lines of the card from files that other commands wrote: patches, hallucination, steering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from precompute.errors import SaevxError
+from precompute.options.evaluate import EvaluateOptions
+from precompute.store.companions import HALLUCINATION, companion_path, read_companion
+from precompute.store.opening import read_manifest
+from precompute.training.card_store import Figure
+
+FROM_FILES = ("patches", "hallucination", "steering")
+PATCH_SCORE = "cosine-cross-modal"
+"""The patch score of the card's line on patches: ω over the features that are cross-modal."""
+
+
+def of_files(o: EvaluateOptions) -> dict[str, list[Figure]]:
+    """The figures of each line.
+
+    Raises:
+        SaevxError: an option is not of its form, or a file does not hold the figures.
+    """
+    by_line = {line: [from_line(line, o)] for line in FROM_FILES}
+    if o.patches is not None:
+        by_line["patches"] = patches_figures(o.patches)
+    if o.hallucination is not None:
+        by_line["hallucination"] = hallucination_figures(read_json(o.hallucination), o.hallucination)
+    elif o.store is not None and by_line["hallucination"][0].estimate is None:
+        content, _ = read_companion(o.store, HALLUCINATION, read_manifest(o.store)["content_id"])
+        if content is not None:
+            by_line["hallucination"] = hallucination_figures(content, companion_path(o.store, HALLUCINATION))
+    return by_line
+
+
+def from_line(line: str, o: EvaluateOptions) -> Figure:
+    """The figure that `--line` names, or what it takes."""
+    for one in o.line:
+        name, _, where = one.partition("=")
+        file, _, path = where.rpartition("#")
+        if name not in FROM_FILES or not file or not path:
+            raise SaevxError(f"--line takes NAME=FILE#PATH with a NAME of {', '.join(FROM_FILES)}, not {one!r}.")
+        if name == line:
+            value = read_json(Path(file))
+            for key in path.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+            estimate = value if isinstance(value, dict) else {"value": value}
+            numbers = [estimate.get("value"), estimate.get("low", 0.0), estimate.get("high", 0.0)]
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise SaevxError(f"{file} has no figure at {path}: name a number, or one with value, low and high.")
+            return Figure(line, path, estimate, f"From {Path(file).name}.")
+    needs = {"patches": "--patches FILE", "hallucination": "--hallucination FILE"}
+    return Figure(line, "", None, f"Needs {needs.get(line, f'--line {line}=FILE#PATH')}.")
+
+
+def patches_figures(path: Path) -> list[Figure]:
+    """Sufficiency and necessity of the best patches by `PATCH_SCORE`, fewest first, in the first way of removing."""
+    content, what = read_json(path), "an entry of cosine-cross-modal and of random"
+    figures = []
+    for part, percent, name, needs in (
+        ("kept", "keep", "with the best {:g} % alone", "--keep"),
+        ("knocked_out", "knock_out", "without the best {:g} %", "--knock-out"),
+    ):
+        try:
+            fewest = sorted(content.get(part, []), key=lambda one: one[percent])
+            own, chance = (
+                next((one for one in fewest if one["score"] == score), None) for score in (PATCH_SCORE, "random")
+            )
+            if own is None or chance is None:
+                note = f"Needs a file of `saevx patches {needs} 25` with {what}."
+                figures.append(Figure("patches", name.format(25), None, note))
+                continue
+            control = "–" if chance["of_full"] is None else f"{chance['of_full']['value']:.3f}"
+            note = f"Accuracy, of that with all patches; others removed by {own['removed']}. Random patches: {control}."
+            figures.append(Figure("patches", name.format(own[percent]), own["of_full"], note))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SaevxError(f"{path} is no result of `saevx patches`: name a file that it wrote.") from error
+    return figures
+
+
+def hallucination_figures(content: Any, path: Path) -> list[Figure]:
+    """What steering towards right does to answers, beside random features. Args: `content` is that of the file."""
+    try:
+        towards, random = content["ways"]["towards right"], content["against_random"]
+        unsteered = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in random}
+        return [
+            Figure(
+                "hallucination", f"{title}, steered less random", random[name],
+                f"Share {number(towards[name] and towards[name]['value'])}; unsteered {number(unsteered[name])}.",
+            )
+            for name, title in (("hallucinated", "hallucinated answers"), ("accuracy", "right answers"))
+        ]  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SaevxError(
+            f"{path} is no result of `saevx experiment hallucination`, or of an older one: run it again."
+        ) from error
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SaevxError(f"{path} cannot be read as JSON: name a file that a command wrote.") from error

@@ -1,0 +1,160 @@
+"""Are names true of held-out pairs beside hard negatives: captions that differ in the name's word alone, and samples on
+which the nearest feature of another family fires?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csc_matrix, csr_matrix
+
+from precompute.data.halves import halves
+from precompute.store.reader import Store
+from precompute.store.schema import IMAGE, TEXT
+from precompute.store.sql import fetch_plain
+from precompute.utils.ragged import csr_rows
+from precompute.utils.stats import auroc
+from precompute.utils.text import name_words, words_of
+from precompute.utils.types import Array
+
+OTHERS = 4
+"""Captions at most with which each is compared that differ from it in one word."""
+STRONGEST = 16
+"""Samples of the nearest feature, those on which it is strongest."""
+SPACE = 0
+"""Of `Features.neighbours`: nearest by decoder direction."""
+
+
+class Wins(NamedTuple):
+    """Of every feature that could be tested, the share of comparisons in which it is stronger on the sample whose
+    caption has its name's word, ties counted half: float64 [f] each."""
+
+    either: Array
+    """By the largest activation on text or image."""
+    image: Array
+    """By the image alone."""
+
+
+class Held(NamedTuple):
+    """The held-out samples, n of them, and what a store knows of its features."""
+
+    captions: list[list[str]]
+    """Words of each."""
+    either: csc_matrix
+    """float64 [n, F]: largest activation on text or image."""
+    image: csc_matrix
+    """float64 [n, F], on the image."""
+    names: list[list[str]]
+    """Words of each feature's name."""
+    nearest: Array
+    """int64 [F]: the nearest feature of another family and name, −1 where there is none."""
+
+    @classmethod
+    def of_store(cls, store: Store) -> Held:
+        rows = fetch_plain(store.engine, "SELECT sample_id, text FROM samples ORDER BY row")
+        scoring = halves([row[0] for row in rows]).scoring
+        text, image = (maxima(store, m)[scoring] for m in (TEXT, IMAGE))
+        features = fetch_plain(store.engine, "SELECT label, coalesce(family, id) FROM features ORDER BY id")
+        names = [name_words(label) for label, _ in features]
+        nearest = nearest_others(
+            store.features.neighbours["other"][:, SPACE], np.array([family for _, family in features]), names
+        )
+        captions = [words_of(rows[row][1] or "") for row in scoring.tolist()]
+        return cls(captions, text.maximum(image).tocsc(), image.tocsc(), names, nearest)
+
+
+def maxima(store: Store, modality: int) -> csr_matrix:
+    """float64 CSR [N, F]: the stored maxima of one modality, in stored units."""
+    events, at = store.events, np.arange(store.n_samples) * 2 + modality
+    return csr_rows(at, events.max_offset, events.max_feature, events.max_value, store.n_features)
+
+
+def nearest_others(other_fn: Array, family_f: Array, names: Sequence[Sequence[str]]) -> Array:
+    """int64 [F]: of each feature's neighbours the first that is of another family and has another first word; −1 where
+    there is none. Args: int [F, n], nearest first, −1 beyond the end; int [F]."""
+    nearest = np.full(len(family_f), -1, np.int64)
+    for k, others in enumerate(other_fn.tolist()):
+        for other in others:
+            if other >= 0 and family_f[other] != family_f[k] and names[other][:1] != names[k][:1]:
+                nearest[k] = other
+                break
+    return nearest
+
+
+def one_word_apart(captions: Sequence[Sequence[str]]) -> dict[str, list[tuple[int, int]]]:
+    """word → (caption with it, caption that has another word in its place and is else the same), in order; each caption
+    beside at most OTHERS."""
+    groups: dict[tuple[int, tuple[str, ...]], list[tuple[int, str]]] = defaultdict(list)
+    for i, words in enumerate(captions):
+        for at, word in enumerate(words):
+            groups[at, (*words[:at], *words[at + 1 :])].append((i, word))
+    pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for members in groups.values():
+        for i, word in members:
+            if not (others := [j for j, other in members if other != word]):
+                continue
+            first = i % len(others)  # not the same few for all
+            pairs[word] += [(i, j) for j in (others[first:] + others[:first])[:OTHERS]]
+    return dict(pairs)
+
+
+def against_one_word(held: Held) -> Wins:
+    """Beside captions that differ in the name's word alone."""
+    pairs = one_word_apart(held.captions)
+
+    def compared(k: int) -> tuple[Array, Array] | None:
+        name = set(held.names[k])
+        of_name = [(i, j) for word in held.names[k] for i, j in pairs.get(word, [])]
+        apart = [(i, j) for i, j in of_name if not name & set(held.captions[j])]
+        right, wrong = np.array(apart, np.int64).reshape(-1, 2).T
+        return (right, wrong) if len(right) else None
+
+    def share(value_n: Array, right: Array, wrong: Array) -> float:
+        return float(((value_n[right] > value_n[wrong]) + 0.5 * (value_n[right] == value_n[wrong])).mean())
+
+    return wins(held, compared, share)
+
+
+def against_nearest(held: Held) -> Wins:
+    """Beside the strongest samples of the nearest feature of another family whose captions lack the name's words."""
+    of_word: dict[str, list[int]] = defaultdict(list)
+    for i, words in enumerate(held.captions):
+        for word in set(words):
+            of_word[word].append(i)
+
+    def compared(k: int) -> tuple[Array, Array] | None:
+        right = np.unique([i for word in held.names[k] for i in of_word.get(word, [])]).astype(np.int64)
+        if not len(right) or held.nearest[k] < 0:
+            return None
+        column = held.either[:, [int(held.nearest[k])]]
+        strongest = column.indices[np.argsort(-column.data, kind="stable")]
+        wrong = strongest[~np.isin(strongest, right)][:STRONGEST]
+        return (right, wrong) if len(wrong) else None
+
+    def share(value_n: Array, right: Array, wrong: Array) -> float:
+        measured = auroc(value_n[right], value_n[wrong], resamples=1)
+        return measured["value"] if measured else 0.5
+
+    return wins(held, compared, share)
+
+
+def wins(
+    held: Held, compared: Callable[[int], tuple[Array, Array] | None], share: Callable[[Array, Array, Array], float]
+) -> Wins:
+    """Every named feature that can be tested.
+
+    Args:
+        compared: of a feature, samples whose captions have its name's word, and such that lack it, int64 each; None
+            where there are none.
+        share: of activations, float64 [n], and these samples.
+    """
+    result: list[tuple[float, float]] = []
+    for k in range(len(held.names)):
+        if (samples := compared(k)) is not None:
+            columns = (held.either[:, [k]], held.image[:, [k]])
+            either, image = (share(one.toarray().ravel(), *samples) for one in columns)
+            result.append((either, image))
+    either_f, image_f = np.array(result, np.float64).reshape(-1, 2).T
+    return Wins(either_f, image_f)
