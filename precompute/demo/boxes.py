@@ -1,6 +1,6 @@
-"""Writes the boxes of the demo's pairs as `saevx evaluate --boxes` reads them.
+"""Writes the boxes of the demo's pairs as `saevx evaluate --boxes` reads them, and an embedding of what scenes hold.
 
-    python -m precompute.demo.boxes demo/data/metadata.jsonl boxes.jsonl
+    python -m precompute.demo.boxes demo/data/metadata.jsonl boxes.jsonl [truth.npy]
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from precompute.utils.files import write_text
+import numpy as np
+
+from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES
+from precompute.utils.files import atomic_write, write_text
+from precompute.utils.types import Array
 
 
 def boxes(metadata: str) -> str:
@@ -21,10 +25,27 @@ def boxes(metadata: str) -> str:
     )
 
 
+def truth(metadata: str) -> Array:
+    """What each scene holds, for `saevx evaluate --embedding`: float32 [n, words], 1 for each of its nouns and colours
+    and for its background's colour, which has a column of its own."""
+    words = [*OBJECTS, *SHAPES, *COLOURS, *(f"{colour} background" for colour in COLOURS)]
+    rows = [json.loads(line) for line in metadata.splitlines()]
+    embedding = np.zeros((len(rows), len(words)), np.float32)
+    for i, row in enumerate(rows):
+        held = {word for e in row["entities"] for word in (e["noun"], e["colour"]) if word}
+        held.add(f"{row['background']} background")
+        embedding[i, [words.index(word) for word in held]] = 1
+    return embedding
+
+
 def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit("Name the demo's metadata.jsonl and the file to write.")
-    write_text(Path(sys.argv[2]), boxes(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    if len(sys.argv) not in (3, 4):
+        sys.exit("Name the demo's metadata.jsonl and the file to write, and a second one for what the scenes hold.")
+    metadata = Path(sys.argv[1]).read_text(encoding="utf-8")
+    write_text(Path(sys.argv[2]), boxes(metadata))
+    if len(sys.argv) == 4:
+        with atomic_write(Path(sys.argv[3])) as file:
+            np.save(file, truth(metadata))
 
 
 if __name__ == "__main__":

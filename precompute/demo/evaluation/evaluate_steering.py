@@ -4,11 +4,14 @@
 
 A success is a reply that names the target, still answers the question and is fluent: the harmonic mean of the three, as
 AxBench takes it, by rules, since the truth of the scenes is known. The strength of each target is chosen on other
-scenes. The figures go to docs/results/demo-steering.json.
+scenes. The figures go to docs/results/demo-steering.json. Each target is written as soon as it is measured, so that a
+run that was interrupted goes on where it stopped. `--device cuda` runs the grid on a GPU.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from itertools import count, islice
@@ -16,24 +19,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field
 from pydantic_settings import CliApp
-from torch import Tensor
 
 from precompute.demo.drawing import draw
 from precompute.demo.evaluation.results import Results
 from precompute.demo.evaluation.steered_replies import Job, Worth, replies, worth
+from precompute.demo.evaluation.steering_directions import Drawing, directions
 from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, Scene, make_scene
-from precompute.demo.training.word_test import N_CANDIDATES
-from precompute.demo.training.word_tokens import Tokens, activations, gather, word_f1
-from precompute.demo.training.words import F1, scenes_with_words
+from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
+from precompute.store.reader import Store
 from precompute.utils.command_line import CommandOptions, Count, Seed
+from precompute.utils.files import write_text
+from precompute.utils.ownership import claim_folder, exclusive
+from precompute.utils.progress import say
+from precompute.utils.provenance import fingerprint
 from precompute.utils.stats import bootstrap_rows, interval
+from precompute.utils.types import Array
 
 TARGETS = {
     "colours": list(COLOURS),
@@ -51,12 +57,15 @@ METHODS = {
     "random": "a random direction, ‖Δ‖ as with the features",
     "means": "difference of means of h, no SAE-V",
     "feature": "the word's one feature",
+    "family": "that feature's whole family of near-copies",
     "features": "all features that fire on the word",
     "features-image": "the same, on image patches only",
     "features-prompt": "the same, on the question only",
 }
 SCOPES = {"features-image": (IMAGE,), "features-prompt": (TEXT,)}
-TUNED = ("means", "feature", "features", "features-image", "features-prompt")
+TUNED = ("means", "feature", "family", "features", "features-image", "features-prompt")
+OTHERS = ("none", "features", "means")
+"""Methods under which another question is asked."""
 FIRST_SCENE = 100_000
 
 
@@ -67,6 +76,8 @@ class SteeringEvaluation(CommandOptions):
     """The demo's model."""
     sae: Path = Path("demo/sae")
     """Its SAE-V."""
+    store: Path = Path("demo/store")
+    """A store made with it, for its families."""
     out: Path = Path("docs/results/demo-steering.json")
     """File for the figures."""
     n_scenes: Count = 30
@@ -77,59 +88,17 @@ class SteeringEvaluation(CommandOptions):
     """Train captions that hold each target, at least: on them features, means and units are found."""
     objects: int = Field(default=10, ge=0, le=10)
     """How many of the objects are targets."""
+    n_random: Count = 3
+    """Random directions of each target."""
+    device: str = "auto"
+    """Where the model runs."""
     seed: Seed = 0
     """Seed of the random directions and of the bootstrap."""
 
-
-class Direction(NamedTuple):
-    """What is added for a target at strength 1, by method: float32 [d]."""
-
-    features: list[int]
-    """Those that fire on the word."""
-    delta: dict[str, Tensor]
-    """By method."""
-
-
-def directions(mllm: Mllm, sae: SaeV, targets: Sequence[str], o: SteeringEvaluation) -> dict[str, Direction]:
-    """By target. A feature's unit is the 99.9th percentile of its positive activations on train scenes."""
-    scenes = scenes_with_words("train", o.n_each_word, targets)
-    tokens = gather(mllm, scenes, words=targets)
-    parts = [tokens.of(m) for m in (TEXT, IMAGE)]
-    f1 = F1(*(word_f1(sae, part) for part in parts))
-    best_w, rng = f1.both_wf.argmax(axis=1), np.random.default_rng(o.seed)
-    result = {}
-    for w, target in enumerate(targets):
-        by_text = np.argsort(-f1.text_wf[w], kind="stable")[:N_CANDIDATES].tolist()
-        features = sorted({int(best_w[w]), *by_text})
-        unit = units(sae, tokens, features)
-        own_d = unit[int(best_w[w])] * sae.directions_fd[int(best_w[w])]
-        sum_d = torch.stack([unit[k] * sae.directions_fd[k] for k in features]).sum(0)
-        random_d = torch.from_numpy(rng.standard_normal(len(sum_d)).astype(np.float32))
-        delta = {
-            "none": torch.zeros_like(sum_d), "prompt": torch.zeros_like(sum_d), "feature": own_d,
-            "features": sum_d, "features-image": sum_d, "features-prompt": sum_d,
-            "random": random_d * (sum_d.norm() / random_d.norm()), "means": difference_of_means(parts, w),
-        }  # fmt: skip
-        result[target] = Direction(features, delta)
-    return result
-
-
-def units(sae: SaeV, tokens: Tokens, features: list[int]) -> dict[int, float]:
-    """99.9th percentile of each feature's positive activations; 0 where it has none."""
-    z_tn = activations(sae, tokens.hidden_td, features).numpy()
-    return {
-        k: float(np.percentile(z_t[z_t > 0], 99.9)) if (z_t > 0).any() else 0.0
-        for k, z_t in zip(features, z_tn.T, strict=True)
-    }
-
-
-def difference_of_means(parts: Sequence[Tokens], w: int) -> Tensor:
-    """Mean h where the word is less mean h elsewhere, [d]: the mean over text tokens and patches."""
-    differences = []
-    for part in parts:
-        here = torch.from_numpy(part.label_tw[:, w])
-        differences.append(part.hidden_td[here].mean(0) - part.hidden_td[~here].mean(0))
-    return torch.stack(differences).mean(0)
+    @property
+    def part(self) -> Path:
+        """Folder of the targets that are measured already."""
+        return self.out.with_name(f"{self.out.name}.part")
 
 
 # ---- scenes and questions
@@ -170,92 +139,140 @@ def other_question(scene: Scene, group: str) -> tuple[Pair, str]:
 # ---- measuring
 
 
-class Steering:
-    """Targets, their scenes and directions, and the strengths chosen."""
+class Cell(NamedTuple):
+    """One way to steer towards a target."""
 
-    def __init__(self, mllm: Mllm, sae: SaeV, o: SteeringEvaluation) -> None:
+    method: str
+    strength: float
+    draw: int = 0
+    """Which of several directions."""
+
+
+class Steering:
+    """Targets, their scenes and directions."""
+
+    def __init__(self, mllm: Mllm, sae: SaeV, family_f: Array, o: SteeringEvaluation) -> None:
+        """Args: of `directions`."""
         self.mllm, self.o = mllm, o
         limit = {"objects": o.objects}
         self.group_of = {t: g for g, targets in TARGETS.items() for t in targets[: limit.get(g)]}
-        self.directions = directions(mllm, sae, list(self.group_of), o)
-        self.scenes = {t: lone_scenes(g, t, o.n_scenes + o.n_tuning) for t, g in self.group_of.items()}
+        drawing = Drawing(o.n_each_word, o.n_random, o.seed)
+        self.directions = directions(mllm, sae, family_f, list(self.group_of), drawing)
 
-    def job(self, scene: Scene, target: str, method: str, strength: float) -> Job:
-        before = f"Say that it is {target}. " if method == "prompt" else ""
-        delta_d = strength * self.directions[target].delta[method]
-        return Job(question(scene, self.group_of[target], before), delta_d, SCOPES.get(method, (TEXT, IMAGE)))
-
-    def worths(self, cells: Sequence[tuple[str, str, float]], tuning: bool) -> list[list[Worth]]:
-        """Of each (target, method, strength), the worth of the reply to every scene."""
-        begin, end = (self.o.n_scenes, None) if tuning else (0, self.o.n_scenes)
-        jobs = [self.job(s, t, m, x) for t, m, x in cells for s in self.scenes[t][begin:end]]
+    def worths(self, target: str, cells: Sequence[Cell], scenes: Sequence[Scene]) -> list[list[Worth]]:
+        """Of each cell, the worth of the reply to every scene."""
+        group, delta = self.group_of[target], self.directions[target].delta
+        jobs = [
+            Job(
+                question(scene, group, f"Say that it is {target}. " if cell.method == "prompt" else ""),
+                cell.strength * delta[cell.method][cell.draw], SCOPES.get(cell.method, (TEXT, IMAGE)),
+            )
+            for cell in cells for scene in scenes
+        ]  # fmt: skip
         texts = iter(replies(self.mllm, jobs))
-        return [
-            [worth(next(texts), t, KINDS[self.group_of[t]]) for _ in self.scenes[t][begin:end]] for t, _, _ in cells
+        return [[worth(next(texts), target, KINDS[group]) for _ in scenes] for _ in cells]
+
+    def measure(self, target: str) -> dict[str, Any]:
+        """All figures of one target, as a line of the unfinished run."""
+        o, own, group = self.o, self.directions[target], self.group_of[target]
+        scenes = lone_scenes(group, target, o.n_scenes + o.n_tuning)
+        reported, tuning = scenes[: o.n_scenes], scenes[o.n_scenes :]
+        tried = [Cell(m, x) for m in TUNED for x in STRENGTHS]
+        of_tried = self.worths(target, tried, tuning)
+        mean = {cell: np.mean([w.score for w in of]) for cell, of in zip(tried, of_tried, strict=True)}
+        # The strength that is worth most on the tuning scenes, the smallest of equals.
+        strength = {m: max(STRENGTHS, key=lambda x, m=m: (mean[Cell(m, x)], -x)) for m in TUNED}  # type: ignore[misc]
+        cells = [
+            Cell(m, strength.get(m, strength["features"]), i) for m in METHODS for i in range(len(own.delta[m]))
         ]
-
-    def tuned(self) -> dict[tuple[str, str], float]:
-        """The strength of each target and method that is worth most on the tuning scenes, the smallest of equals."""
-        cells = [(t, m, x) for t in self.group_of for m in TUNED for x in STRENGTHS]
-        mean = {
-            cell: np.mean([w.score for w in of]) for cell, of in zip(cells, self.worths(cells, True), strict=True)
-        }
+        worths: dict[str, list[Worth]] = {m: [] for m in METHODS}
+        for cell, of in zip(cells, self.worths(target, cells, reported), strict=True):
+            worths[cell.method] += of
         return {
-            (t, m): max(STRENGTHS, key=lambda x: (mean[t, m, x], -x)) for t in self.group_of for m in TUNED
-        }
-
-    def run(self) -> dict[str, Any]:
-        strength = self.tuned()
-        cells = [(t, m, strength.get((t, m), strength[t, "features"])) for t in self.group_of for m in METHODS]
-        worths = dict(zip([(t, m) for t, m, _ in cells], self.worths(cells, False), strict=True))
-        targets = {
-            target: {
-                "group": group,
-                "features": self.directions[target].features,
-                "strength": {m: strength[target, m] for m in TUNED},
-                "score": {m: round(float(np.mean([w.score for w in worths[target, m]])), 4) for m in METHODS},
-            }
-            for target, group in self.group_of.items()
-        }
-        groups = {**{g: [t for t in self.group_of if self.group_of[t] == g] for g in TARGETS}}
-        groups["colours and shapes"] = groups["colours"] + groups["shapes"]
-        return {
-            "targets": targets,
-            "groups": {
-                group: {m: self.summary([w for t in of for w in worths[t, m]]) for m in METHODS}
-                for group, of in groups.items() if of
-            },
-            "other_question": {
-                m: self.others(m, strength) for m in ("none", "features", "means")
-            },
+            "target": target, "group": group, "features": own.features, "family": own.family, "strength": strength,
+            "worths": worths, "other_question": {m: self.others(target, m, strength, reported) for m in OTHERS},
         }  # fmt: skip
 
-    def summary(self, worths: Sequence[Worth]) -> dict[str, Any]:
-        """Mean score with its interval, and the means of its parts."""
-        score = np.array([w.score for w in worths])
-        drawn = np.concatenate([score[rows].mean(axis=1) for rows in bootstrap_rows(len(score), 1000, self.o.seed)])
-        parts = {name: round(float(np.mean([getattr(w, name) for w in worths])), 4) for name in Worth._fields}
-        return {**(interval(float(score.mean()), drawn) or {}), **parts, "n": len(score)}
+    def others(self, target: str, method: str, strength: dict[str, float], scenes: Sequence[Scene]) -> int:
+        """In how many of the scenes another question is answered rightly while the model is steered."""
+        delta_d = strength.get(method, 0.0) * self.directions[target].delta[method][0]
+        pairs = [other_question(scene, self.group_of[target]) for scene in scenes]
+        answers = replies(self.mllm, [Job(pair, delta_d) for pair, _ in pairs])
+        return sum(answer == truth for answer, (_, truth) in zip(answers, pairs, strict=True))
 
-    def others(self, method: str, strength: dict[tuple[str, str], float]) -> dict[str, Any]:
-        """Share of the scenes in which another question is answered rightly while the model is steered."""
-        jobs, truths = [], []
-        for target, group in self.group_of.items():
-            delta_d = strength.get((target, method), 0.0) * self.directions[target].delta[method]
-            for scene in self.scenes[target][: self.o.n_scenes]:
-                pair, truth = other_question(scene, group)
-                jobs.append(Job(pair, delta_d))
-                truths.append(truth)
-        hits = sum(reply == truth for reply, truth in zip(replies(self.mllm, jobs), truths, strict=True))
-        return {"value": round(hits / len(jobs), 4), "hits": hits, "n": len(jobs)}
+    def lines(self, path: Path) -> list[dict[str, Any]]:
+        """Every target, those first that the file has; each of the others is added to it once it is measured."""
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        known = {line["target"]: line for line in lines}
+        for target in self.group_of:
+            if target not in known:
+                known[target] = json.loads(json.dumps(self.measure(target)))
+                # Written anew each time, so that a killed run leaves no half line.
+                write_text(path, "".join(json.dumps(line) + "\n" for line in known.values()))
+                say(f"{target}: {len(known)} of {len(self.group_of)} targets")
+        return [known[target] for target in self.group_of]
+
+
+def summarised(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[str, Any]:
+    """The result file's parts, made of the lines of all targets."""
+    worths = {
+        (line["target"], m): [Worth(*one) for one in of] for line in lines for m, of in line["worths"].items()
+    }
+    groups = {g: [line["target"] for line in lines if line["group"] == g] for g in TARGETS}
+    groups["colours and shapes"] = groups["colours"] + groups["shapes"]
+    return {
+        "targets": {
+            line["target"]: {
+                **{name: line[name] for name in ("group", "features", "family", "strength")},
+                "score": {m: round(float(np.mean([w.score for w in worths[line["target"], m]])), 4) for m in METHODS},
+            }
+            for line in lines
+        },
+        "groups": {
+            group: {m: summary([w for t in of for w in worths[t, m]], o.seed) for m in METHODS}
+            for group, of in groups.items() if of
+        },
+        "other_question": {
+            m: {"value": round(hits / n, 4), "hits": hits, "n": n}
+            for m in OTHERS
+            for hits, n in [(sum(line["other_question"][m] for line in lines), o.n_scenes * len(lines))]
+        },
+    }  # fmt: skip
+
+
+def summary(worths: Sequence[Worth], seed: int) -> dict[str, Any]:
+    """Mean score with its interval, and the means of its parts."""
+    score = np.array([w.score for w in worths])
+    drawn = np.concatenate([score[rows].mean(axis=1) for rows in bootstrap_rows(len(score), 1000, seed)])
+    parts = {name: round(float(np.mean([getattr(w, name) for w in worths])), 4) for name in Worth._fields}
+    return {**(interval(float(score.mean()), drawn) or {}), **parts, "n": len(score)}
+
+
+def run(o: SteeringEvaluation) -> dict[str, Any]:
+    """Measure every target, or go on with a run that was interrupted.
+
+    Raises:
+        SaevxError: the store is of another SAE, or the unfinished run one with other options.
+    """
+    sae, store = SaeV.load(o.sae), Store.open(o.store)
+    family_f, own = store.features.family, store.manifest["sae"]["sha256"] == sae.sha256
+    store.close()
+    if not own:
+        raise SaevxError(f"The store {o.store} was made with another SAE than {o.sae}: name one that was made with it.")
+    options = o.model_dump(mode="json", exclude={"model", "sae", "store", "out", "device"})
+    key = fingerprint(sae=sae.sha256, options=options, families=family_f.tolist(), methods=[*METHODS, *STRENGTHS])
+    claim_folder(o.part, key, "plan.json", what="run", of="SAE or options")
+    mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype="bfloat16", device=o.device)
+    return summarised(Steering(mllm, sae, family_f, o).lines(o.part / "targets.jsonl"), o)
 
 
 def main() -> None:
     o = CliApp.run(SteeringEvaluation)
-    results = Results(o.out, "precompute.demo.evaluation.evaluate_steering", o, {"model", "sae", "out"}, [])
-    sae = SaeV.load(o.sae)
-    mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype="bfloat16")
-    results.measure("steering", Steering(mllm, sae, o).run)
+    paths = {"model", "sae", "store", "out", "device"}
+    with exclusive(o.out):
+        results = Results(o.out, "precompute.demo.evaluation.evaluate_steering", o, paths, [])
+        results.measure("steering", lambda: run(o))
+        shutil.rmtree(o.part)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,9 @@ def batch_replies(mllm: Mllm, jobs: Sequence[Job]) -> list[str]:
     """`replies` of jobs whose prompts are equally long."""
     batch = mllm.prepare([job.pair for job in jobs], generate=True)
     length = batch.modality_bs.shape[1]
-    scope_bs = torch.tensor([[m in job.scope for m in row] for job, row in zip(jobs, batch.modality_bs, strict=True)])
-    delta_bd = torch.stack([job.delta_d for job in jobs])
+    scopes = [[m in job.scope for m in row] for job, row in zip(jobs, batch.modality_bs, strict=True)]
+    scope_bs = torch.tensor(scopes, device=mllm.device)
+    delta_bd = torch.stack([job.delta_d for job in jobs]).to(mllm.device)
 
     def change(h_bsd: Tensor) -> Tensor:
         if h_bsd.shape[1] != length:  # a new token

@@ -54,8 +54,8 @@ def gather(
         chunk = scenes[begin : begin + BATCH_SCENES]
         batch = mllm.prepare([Pair(one.caption, [draw(one)]) for one in chunk])
         own_bs = (batch.modality_bs == TEXT) | (batch.modality_bs == IMAGE)
-        hidden.append(mllm.hidden(batch).float()[torch.from_numpy(own_bs)])
-        ids_bs = batch.inputs["input_ids"].numpy()
+        hidden.append(mllm.hidden(batch).float().cpu()[torch.from_numpy(own_bs)])
+        ids_bs = batch.inputs["input_ids"].cpu().numpy()
         for b, one in enumerate(chunk):
             modality_t = batch.modality_bs[b][own_bs[b]]
             text_t = modality_t == TEXT

@@ -13,15 +13,12 @@ Found = Mapping[str, Any]
 
 def steering_part(s: Found) -> str:
     """Harmonic means by method and kind of target, and what else the reply was worth."""
-    groups = s["groups"]
-    rows = [
-        (name, *(interval(of[method], 2) for of in groups.values()))
-        for method, name in METHODS.items()
-    ]  # fmt: skip
-    both = groups["colours and shapes"]
+    groups, both = s["groups"], s["groups"]["colours and shapes"]
+    methods = {method: name for method, name in METHODS.items() if method in both}  # older results lack some
+    rows = [(name, *(interval(of[method], 2) for of in groups.values())) for method, name in methods.items()]
     parts = [
         (name, *(f"{both[method][part]:.2f}" for part in ("named", "answered", "fluent")))
-        for method, name in METHODS.items()
+        for method, name in methods.items()
     ]
     others = "; ".join(f"{METHODS[method]}: {share(of)}" for method, of in s["other_question"].items())
     options = s["about"]["options"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from precompute.data import read
 from precompute.demo import dataset as D
-from precompute.demo.boxes import boxes
+from precompute.demo.boxes import boxes, truth
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import SIZE, make_scene
 from precompute.training.card_store import read_boxes
@@ -114,3 +114,7 @@ def test_evaluate_reads_the_boxes_of_its_things(folder: Path, tmp_path: Path) ->
         assert [(e["noun"], list(e["box"])) for e in row["entities"]] == [
             (one["word"], list(one["box"])) for one in boxes_of[row["id"]]
         ]
+    embedding = truth(metadata)
+    for row, held in zip(rows, embedding, strict=True):
+        words = {word for e in row["entities"] for word in (e["noun"], e["colour"]) if word}
+        assert held.sum() == len(words) + 1 and set(np.unique(held)) == {0, 1}

@@ -19,8 +19,9 @@ from precompute.experiments.hallucination.questions import (
     own_scenes,
     questions_about,
 )
-from precompute.experiments.hallucination.run import as_long, figures, rate, separation
+from precompute.experiments.hallucination.run import as_long, difference, figures, rate, separation
 from precompute.sae.sae import SaeV
+from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
 from tests.helpers.in_process import saevx
@@ -102,12 +103,29 @@ def test_figures_count_what_was_said() -> None:
     assert rate(np.zeros(3), np.zeros(3), np.arange(3), 0) is None
 
 
+def test_differences_are_of_the_same_questions() -> None:
+    one, other, of = np.array([1, 0, 1, 1]), np.array([0.5, 0.5, 0, 1]), np.array([True, True, False, True])
+    measured = difference(one, other, of, np.array([0, 0, 1, 2]), 0)
+    assert measured is not None and measured["value"] == pytest.approx((0.5 - 0.5 + 0) / 3)
+    assert measured["low"] <= measured["value"] <= measured["high"]
+    assert difference(one, one, of, np.arange(4), 0) == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
 def test_the_command_on_a_demo(demo: Demo, tmp_path: Path) -> None:
     out = tmp_path / "hallucination.json"
     options = ("--n-scenes", 4, "--n-random", 1, "--strengths", 0.5, "--n-features", 3)
-    done = saevx("experiment", "hallucination", "--store", demo.store, "--out", out, *options)
+    (tmp_path / "store").symlink_to(demo.store)  # the shared store gets no file next to it
+    done = saevx("experiment", "hallucination", "--store", tmp_path / "store", "--out", out, *options, "--attach")
     assert done.status == 0, done.err
     result = json.loads(out.read_text())
+    store = Store.open(tmp_path / "store")
+    content, note = store.hallucination.read()
+    assert note is None and content is not None and "separation" not in result
+    assert {name: content[name] for name in result} == result
+    assert store.hallucination.separation and all(-1 <= value <= 1 for value in store.hallucination.separation.values())
+    assert {one["id"] for one in result["features"]} <= set(store.hallucination.separation)
+    store.close()
+    assert set(result["against_random"]) == {"accuracy", "hallucinated"}
     ways = result["ways"]
     assert list(ways) == ["not steered", "towards right", "away from right", "random features 1"]
     assert len(result["features"]) == 3 and ways["not steered"]["auroc"]["value"] > 0.6

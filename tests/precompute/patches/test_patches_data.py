@@ -32,8 +32,7 @@ from tests.helpers.in_process import saevx
 from tests.helpers.patch_reference import naive, naive_masks, next_token_without
 from tests.helpers.tinies import Tiny
 
-KEEP = [100.0, 60.0, 25.0]
-OUT = 40.0
+KEEP, OUT = [100.0, 60.0, 25.0], 40.0
 REMOVED = ["black", "mean", "drop"]
 N = 10
 
@@ -130,9 +129,8 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         for removed in REMOVED:
             visible["none", 0.0, removed] = np.zeros(n, dtype=bool)
             for name, score_p in score.items():
-                score_p = np.array(score_p, dtype=np.float64)
-                visible |= {(name, keep, removed): best(score_p, keep) for keep in KEEP}
-                visible[f"without {name}", OUT, removed] = ~best(score_p, OUT)
+                visible |= {(name, keep, removed): best(np.array(score_p, float), keep) for keep in KEEP}
+                visible[f"without {name}", OUT, removed] = ~best(np.array(score_p, float), OUT)
         sentences: dict[tuple[str, bytes], list[str]] = {}  # two scores may keep the same patches
         for variant, kept_p in visible.items():
             removed = "" if kept_p.all() else variant[2]
@@ -155,8 +153,8 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
 
 def found_in(report: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     remaining = {(item["score"], item["keep"], item["removed"]): item for item in report["kept"]}
-    out = report.get("knocked_out", [])
-    remaining |= {(f"without {item['score']}", item["knock_out"], item["removed"]): item for item in out}
+    for item in report.get("knocked_out", []):
+        remaining[f"without {item['score']}", item["knock_out"], item["removed"]] = item
     none = {("none", 0.0, removed): item for removed, item in report["none_by_removed"].items()}
     return {("full", 100.0, ""): report["full"], **none, **remaining}
 
