@@ -97,7 +97,7 @@ def test_why_opens_in_sight_with_the_focus_on_its_heading(context: BrowserContex
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 500})
     page.goto(f"/samples/{red_sample['sample_id']}", wait_until="networkidle")
-    page.locator("a.why").last.click()
+    page.locator("a.explain").last.click()
     heading = page.get_by_test_id("why").get_by_role("heading", level=2)
     expect(heading).to_be_focused()
     expect(heading).to_be_in_viewport()
