@@ -14,6 +14,7 @@ from precompute.store.core import Core, Vocabulary
 from precompute.store.sql import fetch_plain, in_chunks, marks
 from precompute.utils.text import ENGLISH_FUNCTION_WORDS, is_unspaced, units, words_of
 from precompute.utils.token_text import MARKS
+from precompute.utils.types import Array
 
 Item = dict[str, Any]
 
@@ -56,8 +57,8 @@ class TopWords:
         events = self._core.events.tokens(row)
         text_at = np.flatnonzero(events.modality_t == s.TEXT)
         centre = int(np.searchsorted(text_at, position))
-        first = max(0, centre - AROUND)
-        pieces = self._vocabulary.texts(events.token_id_t[text_at], slice(first, centre + AROUND + 1))
+        first, last = self._around(events.token_id_t[text_at], centre)
+        pieces = self._vocabulary.texts(events.token_id_t[text_at], slice(first, last + 1))
         token = pieces[centre - first]
         begin = sum(map(len, pieces[: centre - first])) + len(token) - len(token.lstrip())
         if not is_unspaced(token):
@@ -65,6 +66,18 @@ class TopWords:
                 if unit.start <= begin < unit.stop:
                     return unit.text
         return MARKS.sub("", token).strip().lower()
+
+    def _around(self, token_id_t: Array, centre: int) -> tuple[int, int]:
+        """The first and the last of the tokens around one that can be of its word: up to those that begin with a space.
+        """
+        first = last = centre
+        text = self._vocabulary.text
+        while first > max(0, centre - AROUND) and not text(int(token_id_t[first])).startswith(" "):
+            first -= 1
+        end = min(len(token_id_t) - 1, centre + AROUND)
+        while last < end and not text(int(token_id_t[last + 1])).startswith(" "):
+            last += 1
+        return first, last
 
     def _shared_word(self, rows: list[int], preferred: str) -> Item | None:
         """The word that the captions of these samples share; of two as good, the one preferred."""

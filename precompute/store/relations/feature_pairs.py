@@ -135,7 +135,8 @@ class FeaturePairs:
 
     def counts(self, at: Array) -> PairCounts:
         """The pairs with these numbers, int [p]."""
-        a = np.searchsorted(self.start, at, "right") - 1
+        many = len(at) * 10 > len(self)
+        a = self.first[at].astype(np.int64) if many else np.searchsorted(self.start, at, "right") - 1
         b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
         first, second = SIDES[self.kind]
         n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
@@ -168,6 +169,11 @@ class FeaturePairs:
         return np.unique(np.concatenate(numbers))
 
     @cached_property
+    def first(self) -> Array:
+        """uint32 [P]: `a` of each pair."""
+        return np.repeat(np.arange(len(self.start) - 1, dtype=np.uint32), np.diff(self.start))
+
+    @cached_property
     def by_support(self) -> Array:
         """int64 [P], the numbers of all pairs, largest support first. Counts sort fast, so no file holds this order."""
         return np.argsort(-self.column("support").astype(np.int64), kind="stable")
@@ -192,14 +198,13 @@ class FeaturePairs:
         two = np.unique(np.where(a == b, -1, a * len(concept) + b), return_inverse=True)[1]
         if (a == b).any():  # −1 comes first
             two -= 1
-        support = counts.support.astype(np.int32)
-        return StrongPairs(
-            order[is_strong].astype(np.int32), two.astype(np.int32), support[is_strong], np.sort(support[~is_strong])
-        )
+        weak, n_weak = np.unique(counts.support[~is_strong], return_counts=True)
+        numbers, support = (column[is_strong].astype(np.int32) for column in (order, counts.support))
+        return StrongPairs(numbers, two.astype(np.int32), support, weak, np.cumsum(n_weak[::-1])[::-1])
 
 
 class StrongPairs(NamedTuple):
-    """What a list takes its pairs from: those with enough lift, in their order. Each int32 [p] but for the last."""
+    """What a list takes its pairs from: those with enough lift, in their order. Three int32 [p], then two int64 [w]."""
 
     order: Array
     """Numbers of the pairs."""
@@ -208,7 +213,9 @@ class StrongPairs(NamedTuple):
     support: Array
     """As in `PairCounts`."""
     weak: Array
-    """int32 [w], rising: the support of the pairs left out."""
+    """The different supports of the pairs left out, rising."""
+    n_weak: Array
+    """How many of those pairs have at least that support."""
 
     @property
     def nbytes(self) -> int:
@@ -219,7 +226,8 @@ class StrongPairs(NamedTuple):
         """The pairs that a list shows: of the same two concepts only the first, unless `alike`."""
         frequent = self.support >= min_support
         order, two = self.order[frequent], self.two[frequent]
-        hidden = {"weak": len(self.weak) - int(np.searchsorted(self.weak, min_support)), "same_concept": 0, "alike": 0}
+        n_weak = self.n_weak[np.searchsorted(self.weak, min_support) :]
+        hidden = {"weak": int(n_weak[0]) if len(n_weak) else 0, "same_concept": 0, "alike": 0}
         if alike:
             return ListedPairs(order, np.zeros(len(order), np.int32), hidden)
         differ = two >= 0
