@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backend.app import FRONTEND
+from tests.helpers.servers import page_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
 
 AXE = FRONTEND / "node_modules" / "axe-core" / "axe.min.js"
 RUN = "axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})"
@@ -21,9 +24,14 @@ PATHS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")  # a new page of Chromium takes longer than to open an address in one that is there
+def page(browser: Browser, base_url: str) -> Iterator[Page]:
+    with page_of(browser, base_url) as one:
+        yield one
+
+
 @pytest.mark.parametrize("path", PATHS)
-def test_axe_finds_nothing_serious(context: BrowserContext, path: str) -> None:
-    page = context.new_page()
+def test_axe_finds_nothing_serious(page: Page, path: str) -> None:
     for theme, width in (("light", 1440), ("dark", 390)):
         page.emulate_media(color_scheme=theme)
         page.set_viewport_size({"width": width, "height": 900})

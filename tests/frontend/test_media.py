@@ -69,7 +69,7 @@ SELECTED = """() => {
 MARK = "one => { const s = getComputedStyle(one); return `${s.borderBottomStyle} ${s.textDecorationLine}`; }"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # a new page of Chromium takes longer than to open an address in one that is there
 def paper(browser: Browser, base_url: str) -> Iterator[Page]:
     context = browser.new_context(base_url=base_url, color_scheme="dark", viewport={"width": A4_PX, "height": 1000})
     page = context.new_page()
@@ -78,7 +78,7 @@ def paper(browser: Browser, base_url: str) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def forced(browser: Browser, base_url: str) -> Iterator[Page]:
     context = browser.new_context(base_url=base_url, forced_colors="active", viewport={"width": 1280, "height": 900})
     yield context.new_page()
@@ -108,6 +108,10 @@ def colours_of(shot: bytes) -> list[tuple[int, Any]]:
 def test_data_and_choices_are_seen_in_forced_colours(forced: Page, path: str) -> None:
     forced.goto(path, wait_until="networkidle")
     assert forced.evaluate(SELECTED) == []
+    later = forced.locator("a[data-pairs]")
+    if later.count():  # samples that are fetched when one scrolls there take the place of drawings
+        later.scroll_into_view_if_needed()
+        later.wait_for(state="detached")
     drawings = forced.locator(DRAWINGS).locator("visible=true")
     for i in range(min(drawings.count(), 12)):
         drawn = colours_of(drawings.nth(i).screenshot())

@@ -20,9 +20,10 @@ const swapped = new Set(); // ids of the parts that Back and Forward must fetch 
 let shown = location.pathname + location.search;
 export async function swap(address, id, { history: how = "push", init = {}, background = false } = {}) {
   const here = document.getElementById(id);
-  swapped.add(id);
+  if (!background) swapped.add(id);
   const control = new AbortController();
-  for (const [part, one] of running) if (part === id || !(background || one.background)) one.control.abort();
+  const others = background || how === "back"; // Back fetches all parts, one after the other
+  for (const [part, one] of running) if (part === id || !(others || one.background)) one.control.abort();
   running.set(id, { control, background });
   here.setAttribute("aria-busy", "true");
   try {

@@ -109,7 +109,7 @@ def test_the_headline_is_the_best_score_from_the_sae() -> None:
 
 def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "results" / "wrong-pairs.json"
-    options = ["--demo", demo.root, "--out", out, "--n-scenes", 6, "--n-choice", 4, "--n-train", 40]
+    options = ["--demo", demo.root, "--out", out, "--n-scenes", 6, "--n-choice", 2, "--n-train", 16]
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
     W.main()
     text = out.read_text()
