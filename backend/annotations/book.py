@@ -87,9 +87,9 @@ class Annotations:
         """One sentence where nothing can be written."""
         return self.problem or self.database.why_read_only()
 
-    def of(self, kind: str) -> Mapping[str, Entry]:
-        """All things of a kind that are not deleted, by key, the last written last."""
-        return self._current[kind]
+    def entries(self, kind: str) -> list[Entry]:
+        """All things of a kind that are not deleted, the last written first."""
+        return list(self._current[kind].values())[::-1]  # a copy at once: another thread may refresh meanwhile
 
     def get(self, kind: str, key: str | int) -> Entry:
         """One thing as it is now; where there is none, with the number of the version that deleted it, or 0."""

@@ -132,7 +132,7 @@ def carry(
     known = store.selection.rows_of({id for one in things for id in samples_of(one)})
     report.lost += sorted({f"sample {id}" for one in things for id in samples_of(one) if id not in known})
     new = [placed for one in things if (placed := _placed(one, moved, known)) is not None]
-    free = [one for one in new if one.key not in annotations.of(one.kind)]
+    free = [one for one in new if annotations.get(one.kind, one.key).body is None]
     report.present = len(new) - len(free)
     report.written = annotations.write_all(free)
     return report

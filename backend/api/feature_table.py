@@ -17,6 +17,7 @@ from precompute.scoring.export import csv_parts, parquet_parts
 from precompute.store.companions import HALLUCINATION
 from precompute.store.features import LISTED
 from precompute.store.schema import features
+from precompute.utils.text import ascii_name
 
 router = APIRouter(tags=["features"], dependencies=[Cached])
 
@@ -38,11 +39,10 @@ def get_table(
     chunks = store.store.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
     listed = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
     separation = store.store.hallucination.separation
-    whole = ([(*row, separation.get(row[0]), *written(store, row[0])) for row in rows] for rows in listed)
+    whole = ([(*row, separation.get(row[0]), *own_values(store, row[0])) for row in rows] for rows in listed)
     types = arrow_types()
     body = csv_parts(list(types), whole) if format == "csv" else parquet_parts(types, whole)
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in store.name)
-    headers = {"Content-Disposition": f'attachment; filename="{name}-features.{format}"'}
+    headers = {"Content-Disposition": f'attachment; filename="{ascii_name(store.name)}-features.{format}"'}
     return StreamingResponse(body, media_type=MEDIA[format], headers=headers)
 
 
@@ -73,7 +73,7 @@ def random_feature(store: OpenStore, query: FeatureQuery) -> int:
     return feature
 
 
-def written(store: OpenStore, feature: int) -> tuple[str | None, str, bool]:
+def own_values(store: OpenStore, feature: int) -> tuple[str | None, str, bool]:
     """What people wrote about a feature, in the order of WRITTEN."""
     own = store.annotations.own("feature", feature)
     return own.get("own_label"), ", ".join(own.get("tags", ())), own.get("reviewed", False)

@@ -142,7 +142,7 @@ def features(
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
         saved=get_filters(open_store, "/features").items,
-        any_notes=bool(open_store.annotations.of("feature")),
+        any_notes=bool(open_store.annotations.entries("feature")),
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
         places={id: place_map(one) for id, one in open_store.store.features.place_maps(ids).items()}

@@ -76,7 +76,7 @@ async def search(
     number = NUMBER.fullmatch(query.q)
     alone = not (query.model or query.image or query.sample or query.sample_key)
     if number and alone and int(number[1]) < open_store.store.n_features:
-        return RedirectResponse(addresses(request, state, open_store).page(f"/features/{int(number[1])}"), 303)
+        return RedirectResponse(Addresses.of_store(request, state, open_store).page(f"/features/{int(number[1])}"), 303)
     return await answer(request, state, open_store, query)
 
 
@@ -96,15 +96,11 @@ async def search_image(
             query = query.model_copy(update={"image": "", "sample": "", "sample_key": None})
             return await answer(request, state, open_store, query, refusal)
         query = query.model_copy(update={"image": uploaded.hash, "sample": ""})
-    to = addresses(request, state, open_store).page(
+    to = Addresses.of_store(request, state, open_store).page(
         "/search", q=query.q, model="1" if query.model else None, image=query.image,
         sample_key=sample_key(query.sample) if query.sample and not query.image else None,
     )  # fmt: skip
     return RedirectResponse(to, 303)
-
-
-def addresses(request: Request, state: State, open_store: OpenStore) -> Addresses:
-    return Addresses(request, open_store.name if open_store.name != state.default_name else "")
 
 
 async def answer(

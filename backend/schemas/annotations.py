@@ -38,7 +38,10 @@ Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(_once)]
 Author = Annotated[str, Field(max_length=80), Text]
 Features = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(max_length=MAX_MEMBERS)]
 Samples = Annotated[list[Annotated[str, Field(min_length=1, max_length=20_000)]], Field(max_length=MAX_MEMBERS)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
+NAME_PATTERN = "[a-z0-9][a-z0-9-]{0,59}"
+"""Of the name of a list or filter."""
+FilterPage = Literal["/features", "/samples", "/quality"]
+"""Pages whose filters can be saved."""
 
 
 class NoteBody(Model):
@@ -74,7 +77,7 @@ class FilterBody(Model):
     """The filters and the order of a list, under a name."""
 
     title: Annotated[Title, Field(min_length=1)]
-    page: Literal["/features", "/samples", "/quality"]
+    page: FilterPage
     query: Annotated[str, Field(max_length=4000)] = ""
     """As in the address of the page, without `?`."""
 

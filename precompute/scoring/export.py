@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from precompute.store.quality import flag_and_limit
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES
 from precompute.store.sql import fetch_plain
+from precompute.utils.text import ascii_name
 from precompute.utils.types import Array
 
 MAX_NAMED = 3
@@ -114,7 +114,7 @@ def file_stem(
     store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = ()
 ) -> str:
     """What the set is, as a file's name without its ending: `demo-not-mismatch-0.991`, `demo-pooled-cosine-50`."""
-    parts = [re.sub(r"[^\w.-]+", "-", str(store.manifest["name"]), flags=re.ASCII).strip("-.") or "store"]
+    parts = [ascii_name(str(store.manifest["name"]))]
     parts += _flags_in_words(store, require)
     if flags:
         parts += ["not", *_flags_in_words(store, flags)]

@@ -119,7 +119,7 @@ class Cooccurrence:
         order = order[pairs.sorted(pairs.measures(order), sort)]
         return pairs.strong(order, concept, min_lift).listed(min_support, alike or like is not None)
 
-    @cachedmethod(attrgetter("_whole"), key=lambda _, *given: given, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_whole"), key=lambda _, *arguments: arguments, lock=attrgetter("_lock"))
     def _strong(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
         """All pairs with enough lift."""
         pairs = self.pairs[kind]

@@ -123,8 +123,8 @@ class Features:
     def verdict_counts(self, **filters: Unpack[FeatureFilters]) -> dict[str, int]:
         """By verdict, how many features a list with it and these filters has; the filter `verdict` is ignored."""
         check_keywords(filters, FeatureFilters)
-        given: Item = {name: value for name, value in filters.items() if value is not None and name != "verdict"}
-        return self._lists.verdict_counts(given)
+        active: Item = {name: value for name, value in filters.items() if value is not None and name != "verdict"}
+        return self._lists.verdict_counts(active)
 
     def _rows(self, ids: Array) -> Sequence[Row]:
         """The values of `LISTED` of int [n] features, in this order."""
@@ -139,13 +139,13 @@ class Features:
         check_keywords(filters, FeatureFilters)
         if sort not in (*s.FEATURE_SORTS, HALLUCINATION):
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
-        given: Item = {name: value for name, value in filters.items() if value is not None}
-        if verdict := given.pop("verdict", None):
-            given["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
-        if "ids" in given:
-            given["ids"] = [*given["ids"]]
-        marked: Marked | None = given.get("marked")
-        named = {name: value for name, value in given.items() if name != "marked"}
+        active: Item = {name: value for name, value in filters.items() if value is not None}
+        if verdict := active.pop("verdict", None):
+            active["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
+        if "ids" in active:
+            active["ids"] = [*active["ids"]]
+        marked: Marked | None = active.get("marked")
+        named = {name: value for name, value in active.items() if name != "marked"}
         if sort == HALLUCINATION:
             named["stamp"] = self._hallucination.stamp
         if marked is None:
@@ -153,7 +153,7 @@ class Features:
         else:  # cursors know the name of what was chosen, the cache knows the rows
             tag = self._core.list_tag("features", sort=sort, order=order, marked=marked.name, **named)
             key = self._core.list_tag("features", sort=sort, order=order, marked=asdict(marked), **named)
-        return tag, self._lists.of(key, sort, order, given)
+        return tag, self._lists.of(key, sort, order, active)
 
     @cached_property
     def distributions(self) -> Distributions:

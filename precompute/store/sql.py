@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -41,6 +41,7 @@ from precompute.utils.types import Array
 
 TIME_LIMIT_S = 5.0
 STOPPED = "The query took too long and was stopped: narrow it with a filter."
+Id = TypeVar("Id", int, str)
 _OPS_PER_CHECK = 10_000  # SQLite virtual-machine steps between two looks at the clock
 
 
@@ -140,9 +141,9 @@ def marks(n: int) -> str:
     return ", ".join("?" * n)
 
 
-def in_chunks(ids: Iterable[int], n: int = 900) -> Iterator[list[int]]:
+def in_chunks(ids: Iterable[Id], n: int = 900) -> Iterator[list[Id]]:
     """Different ids, ascending, so many at a time: older SQLite versions take at most 999 parameters."""
-    different = sorted({int(i) for i in ids})
+    different = sorted({one if isinstance(one, str) else int(one) for one in ids})  # the driver takes no NumPy number
     return (different[low : low + n] for low in range(0, len(different), n))
 
 

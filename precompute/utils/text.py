@@ -192,6 +192,11 @@ def bare_name(name: str) -> str:
     return name.partition(" (")[0]
 
 
+def ascii_name(name: str) -> str:
+    """A name as a part of a file's: headers of HTTP and old file systems take ASCII alone."""
+    return regex.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "store"
+
+
 def name_words(label: str | None) -> list[str]:
     """The words by which a name is tested: of `token “dog”` the quoted one."""
     bare = bare_name(label or "")

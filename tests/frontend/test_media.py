@@ -91,8 +91,8 @@ def test_nothing_is_cut_on_paper_and_controls_are_left_out(paper: Page, path: st
     assert paper.evaluate(CUT, A4_PX) == []
     assert paper.evaluate(CLOSED) == []
     for selector in HIDDEN:
-        shown = paper.locator(selector).locator("visible=true")
-        assert shown.count() == 0, (selector, shown.first.evaluate("one => one.outerHTML.slice(0, 160)"))
+        controls = paper.locator(selector).locator("visible=true")
+        assert controls.count() == 0, (selector, controls.first.evaluate("one => one.outerHTML.slice(0, 160)"))
     assert paper.evaluate("getComputedStyle(document.body).color") == "rgb(23, 27, 33)"  # the light theme's ink
     if "/card" not in path and path not in ("/docs", "/features/99999"):  # pages of no store have no provenance
         assert paper.get_by_test_id("provenance").locator("dl").is_visible()

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from backend.annotations.carry import Report, carry
 from backend.annotations.database import Database, Entry
-from backend.api.annotations.exchange import exported, imported
+from backend.api.annotations.exchange import export_file, import_file
 from backend.schemas.annotations import Exported
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
@@ -26,7 +26,7 @@ def run(options: Options) -> str:
     if opened.annotations.problem:
         raise SaevxError(opened.annotations.problem)
     if options.action == "export":
-        text = exported(opened.annotations, opened.name, options.history).model_dump_json(indent=1) + "\n"
+        text = export_file(opened.annotations, opened.name, options.history).model_dump_json(indent=1) + "\n"
         if options.file is None:
             return text
         write_text(options.file, text)
@@ -47,7 +47,7 @@ def read_file(options: Options, opened: OpenStore) -> str:
     except ValidationError as error:
         raise SaevxError(f"{options.file} is no file of annotations: `saevx annotations export` writes one.") from error
     try:
-        return imported(opened.annotations, opened.store, file, options.min_cosine).sentence
+        return import_file(opened.annotations, opened.store, file, options.min_cosine).sentence
     except HTTPException as error:
         raise SaevxError(f"{options.file}: {error.detail}") from error
 

@@ -40,16 +40,16 @@ def expected_version(request: Request) -> int | None:
     Raises:
         HTTPException: 428 without the header, 422 for one that is no version.
     """
-    given = request.headers.get("if-match")
-    if given is None:
+    header = request.headers.get("if-match")
+    if header is None:
         raise HTTPException(
             428, "Send the version that you have read as If-Match, 0 for none, or * to overwrite whatever is there."
         )
-    number = given.strip().removeprefix("W/").strip('"')
+    number = header.strip().removeprefix("W/").strip('"')
     if number == "*":
         return None
     if not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise HTTPException(422, f"If-Match: {given!r} is no version: give its number, such as 3.")
+        raise HTTPException(422, f"If-Match: {header!r} is no version: give its number, such as 3.")
     return int(number)
 
 
@@ -63,11 +63,11 @@ def save(
     own = {name: sent[name] for name in fields if name in change.model_fields_set}
     overwrites = bool(own) or change.restore is not None
     version = expected_version(request) if overwrites or "if-match" in request.headers else None
-    whole = restored(annotations, kind, key, change.restore) if change.restore is not None else None
+    old_body = version_body(annotations, kind, key, change.restore) if change.restore is not None else None
 
     def make(current: Entry) -> Mapping[str, Any] | None:
         if change.restore is not None:
-            return whole
+            return old_body
         body = {**BODIES[kind]().model_dump(mode="json"), **(current.body or {}), **own}
         for name in PARTS:
             if name in fields:
@@ -79,7 +79,7 @@ def save(
     return annotations.change(kind, key, make, author=author_of(change, cookie), version=version)
 
 
-def restored(annotations: Annotations, kind: str, key: str | int, version: int) -> Mapping[str, Any] | None:
+def version_body(annotations: Annotations, kind: str, key: str | int, version: int) -> Mapping[str, Any] | None:
     """The fields of an older version."""
     if version == 0:
         return None

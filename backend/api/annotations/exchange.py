@@ -17,6 +17,7 @@ from backend.api.annotations.common import as_annotation
 from backend.deps import StoreDep
 from backend.schemas.annotations import BODIES, Annotation, Exported, Imported
 from precompute.store.reader import Store
+from precompute.utils.text import ascii_name
 
 router = APIRouter(tags=["annotations"])
 
@@ -30,19 +31,18 @@ def get_annotations_file(
     store: StoreDep,
     history: Annotated[bool, Query(description="Every version, not only what holds.")] = False,
 ) -> Exported:
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in store.name)
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}-annotations.json"'
+    response.headers["Content-Disposition"] = f'attachment; filename="{ascii_name(store.name)}-annotations.json"'
     response.headers["Cache-Control"] = "no-store"
-    return exported(store.annotations, store.name, history)
+    return export_file(store.annotations, store.name, history)
 
 
-def exported(book: Annotations, name: str, history: bool = False) -> Exported:
+def export_file(book: Annotations, name: str, history: bool = False) -> Exported:
     """What the file holds."""
     there = book.database.exists()
     if history:
         entries: Iterable[Entry] = book.database.since(book.store, 0) if there else []
     else:
-        entries = sorted((one for kind in KINDS for one in book.of(kind).values()), key=lambda one: one.id)
+        entries = sorted((one for kind in KINDS for one in book.entries(kind)), key=lambda one: one.id)
     vectors = book.database.remembered(book.store) if there else {}
     return Exported(
         content_id=book.store,
@@ -58,16 +58,16 @@ def put_annotations_file(
     file: Exported,
     min_cosine: Annotated[float, Query(ge=0, le=1, description="Of matching directions, for another store.")] = LEAST,
 ) -> Imported:
-    return imported(store.annotations, store.store, file, min_cosine)
+    return import_file(store.annotations, store.store, file, min_cosine)
 
 
-def imported(book: Annotations, store: Store, file: Exported, least: float = LEAST) -> Imported:
+def import_file(book: Annotations, store: Store, file: Exported, least: float = LEAST) -> Imported:
     """Write what the file has and the store has not, with its authors and times. What holds here already stays.
 
     Raises:
         HTTPException: 422 for an item that is none.
     """
-    things = [checked(one) for one in newest_of(file.items)]
+    things = [entry_of(one) for one in newest_of(file.items)]
     try:
         vectors = {number: base64.b64decode(text, validate=True) for number, text in file.directions.items()}
     except (ValueError, binascii.Error) as error:
@@ -86,7 +86,7 @@ def newest_of(items: list[Annotation]) -> list[Annotation]:
     return [one for one in last.values() if one.body is not None]
 
 
-def checked(one: Annotation) -> Entry:
+def entry_of(one: Annotation) -> Entry:
     """An item of a file as an entry. Raises HTTP 422."""
     try:
         body = BODIES[one.kind].model_validate(one.body).model_dump(mode="json")

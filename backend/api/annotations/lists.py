@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
 from backend.api.annotations.common import CONFLICT, AuthorCookie, as_version, author_of, delete, expected_version, save
 from backend.deps import Cached, StoreDep
 from backend.links import check_feature
-from backend.schemas.annotations import FilterChange, ListChange, SavedFilter, SavedList, Signed
+from backend.schemas.annotations import (
+    NAME_PATTERN,
+    FilterChange,
+    FilterPage,
+    ListChange,
+    SavedFilter,
+    SavedList,
+    Signed,
+)
 from backend.schemas.common import Page
 from backend.stores import OpenStore
 
 router = APIRouter(tags=["annotations"])
 
 Name = Annotated[
-    str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$", description="Small letters, digits and hyphens, at most 60.")
+    str, Path(pattern=f"^{NAME_PATTERN}$", description="Small letters, digits and hyphens, at most 60.")
 ]
 
 
 @router.get("/annotations/lists", summary="Lists of features and samples", dependencies=[Cached])
 def get_lists(store: StoreDep) -> Page[SavedList]:
-    entries = sorted(store.annotations.of("list").values(), key=lambda one: -one.id)
-    items = [as_version(SavedList, one, name=one.key) for one in entries]
+    items = [as_version(SavedList, one, name=one.key) for one in store.annotations.entries("list")]
     return Page[SavedList](items=items, total=len(items))
 
 
@@ -64,11 +71,9 @@ def check_members(store: OpenStore, features: list[int], samples: list[str]) -> 
 @router.get("/annotations/filters", summary="Saved filters of the lists", dependencies=[Cached])
 def get_filters(
     store: StoreDep,
-    page: Annotated[
-        Literal["/features", "/samples", "/quality"] | None, Query(description="Only those of this page.")
-    ] = None,
+    page: Annotated[FilterPage | None, Query(description="Only those of this page.")] = None,
 ) -> Page[SavedFilter]:
-    items = [as_version(SavedFilter, one, name=one.key) for one in store.annotations.of("filter").values()]
+    items = [as_version(SavedFilter, one, name=one.key) for one in store.annotations.entries("filter")]
     items = sorted((one for one in items if page in (None, one.page)), key=lambda one: one.title.casefold())
     return Page[SavedFilter](items=items, total=len(items))
 

@@ -14,7 +14,7 @@ from backend.schemas.annotations import FlagMarks, Mark, MarkChange, Precision, 
 from backend.schemas.common import FlagName
 from backend.stores import OpenStore
 from precompute.store.schema import flag_column
-from precompute.store.sql import fetch_plain, marks
+from precompute.store.sql import fetch_plain, in_chunks, marks
 
 router = APIRouter(tags=["annotations"])
 
@@ -27,7 +27,7 @@ Threshold = Annotated[
             dependencies=[Cached])  # fmt: skip
 def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> FlagMarks:
     limit = store.store.quality.flag(flag)["threshold"] if threshold is None else threshold
-    entries = [one for one in store.annotations.of("mark").values() if one.body and one.body["flag"] == flag]
+    entries = [one for one in store.annotations.entries("mark") if one.body and one.body["flag"] == flag]
     scores = scores_of(store, flag, [one.body["sample_id"] for one in entries if one.body])
     items = [
         Mark(right=one.body["right"], sample_id=one.body["sample_id"], score=scores.get(one.body["sample_id"]),
@@ -49,8 +49,7 @@ def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> F
 def scores_of(store: OpenStore, flag: str, ids: list[str]) -> dict[str, float]:
     """The score of a flag, by sample id; those without one are left out."""
     scores: dict[str, float] = {}
-    for first in range(0, len(ids), 900):
-        chunk = ids[first : first + 900]
+    for chunk in in_chunks(ids):
         query = f"SELECT sample_id, {flag_column(flag)} FROM samples WHERE sample_id IN ({marks(len(chunk))})"
         rows = fetch_plain(store.store.engine, query, chunk)
         scores |= {id: value for id, value in rows if value is not None}

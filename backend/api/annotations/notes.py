@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from backend.annotations.book import KINDS
 from backend.api.annotations.common import CONFLICT, AuthorCookie, as_annotation, as_version, author_of, delete, save
 from backend.deps import Cached, StoreDep
 from backend.links import InQuery, check_feature, check_sample
@@ -34,16 +36,15 @@ class AnnotationQuery(QueryModel):
 @router.get("/annotations", summary="What people wrote, the last change first", dependencies=[Cached])
 def get_annotations(store: StoreDep, query: Annotated[AnnotationQuery, Query()]) -> Page[Annotation]:
     book = store.annotations
-    kinds: list[str] = [query.kind] if query.kind else ["feature", "sample", "list", "filter", "mark"]
+    kinds: Sequence[str] = [query.kind] if query.kind else KINDS
     if query.tag is not None or query.reviewed is not None or query.q:
         kinds = [kind for kind in kinds if kind in ("feature", "sample")]
     chosen = []
     for kind in kinds:
-        of_kind = book.of(kind)
-        keys = book.keys(kind, tag=query.tag, reviewed=query.reviewed)
-        words = set(book.search(kind, query.q)) if query.q else None
-        chosen += [of_kind[key] for key in keys if key in of_kind and (words is None or key in words)]
-    chosen = [one for one in chosen if query.author is None or one.author == query.author]
+        keys = set(book.keys(kind, tag=query.tag, reviewed=query.reviewed))
+        if query.q:
+            keys &= set(book.search(kind, query.q))
+        chosen += [one for one in book.entries(kind) if one.key in keys and query.author in (None, one.author)]
     chosen.sort(key=lambda one: -one.id)
     below = [one for one in chosen if query.cursor is None or one.id < int(query.cursor)]
     items = [as_annotation(one) for one in below[: query.limit]]

@@ -13,6 +13,7 @@ from backend.deps import StoreDep
 from backend.links import check_feature, check_sample, sample_of
 from backend.params import FormQuery
 from precompute.scoring.filter import lines_of
+from precompute.utils.text import ascii_name
 from precompute.utils.types import Array
 
 router = APIRouter(tags=["samples"])
@@ -47,7 +48,7 @@ def get_export(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
         rows = store.store.selection.ordered_rows(**query.selection(store))
     rows = np.unique(rows)
     suffix, media_type = ("jsonl", "application/x-ndjson") if query.format == "jsonl" else ("txt", "text/plain")
-    name = f"{store.name}-{len(rows)}-samples.{suffix}"
+    name = f"{ascii_name(store.name)}-{len(rows)}-samples.{suffix}"
     headers = {"X-Kept-Count": str(len(rows)), "Content-Disposition": f'attachment; filename="{name}"'}
     lines = lines_of(store.store, rows, query.by or query.sort, query.format)
     return StreamingResponse(lines, media_type=f"{media_type}; charset=utf-8", headers=headers)

@@ -12,7 +12,7 @@ from backend.api.annotations.common import author_name
 from backend.api.annotations.lists import Name
 from backend.deps import StateDep, StoreDep
 from backend.links import Links, check_feature, sample_key, sample_of
-from backend.pages.annotations.panel import shown, when
+from backend.pages.annotations.panel import in_words, signature
 from backend.pages.cards import card, previews
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, ListBody
@@ -58,16 +58,13 @@ class BasketQuery(FormQuery):
 @router.get("/lists")
 def lists(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
     """All lists, and a form for a new one."""
-    entries = sorted(open_store.annotations.of("list").values(), key=lambda one: -one.id)
-    filters = sorted(open_store.annotations.of("filter").values(), key=lambda one: -one.id)
+    book = open_store.annotations
     return render_for(
         request, "annotations/lists.html", state, open_store, section="/lists",
-        lists=[{"name": one.key, "who": one.author or "unnamed", "when": when(one.at), **(one.body or {})}
-               for one in entries],
-        filters=[{"name": one.key, "version": one.version, "who": one.author or "unnamed", **(one.body or {})}
-                 for one in filters],
-        tags={kind: open_store.annotations.tags(kind) for kind in ("feature", "sample")},
-        problem=open_store.annotations.why_read_only(), author=author_name(request),
+        lists=[{"name": one.key, **signature(one), **(one.body or {})} for one in book.entries("list")],
+        filters=[{"name": one.key, **signature(one), **(one.body or {})} for one in book.entries("filter")],
+        tags={kind: book.tags(kind) for kind in ("feature", "sample")},
+        problem=book.why_read_only(), author=author_name(request),
     )  # fmt: skip
 
 
@@ -77,8 +74,7 @@ def one_list(request: Request, state: StateDep, open_store: StoreDep, name: Name
     entry = open_store.annotations.get("list", name)
     if entry.body is None:
         raise HTTPException(404, f"There is no list {name!r}: the page Lists has them all.")
-    about = {"name": name, "version": entry.version, "who": entry.author or "unnamed", "when": when(entry.at)}
-    return draw(request, state, open_store, ListBody.model_validate(entry.body), about)
+    return draw(request, state, open_store, ListBody.model_validate(entry.body), {"name": name, **signature(entry)})
 
 
 @router.get("/basket")
@@ -88,20 +84,14 @@ def basket(
     """What the address holds. The selections of other pages are brought into one form of address first."""
     features, samples = query.numbers(), query.samples()
     if query.feature or query.id:
-        return RedirectResponse(basket_address(request, state, open_store, features, samples), 303)
+        links = Addresses.of_store(request, state, open_store)
+        return RedirectResponse(links.page("/basket", **basket_params(features, samples)), 303)
     body = ListBody(features=features, samples=samples)
     return draw(request, state, open_store, body, {"name": None, "version": 0, "who": "", "when": ""})
 
 
-def basket_address(
-    request: Request, state: State, store: OpenStore, features: list[int], samples: list[str]
-) -> str:
-    """The address of a basket."""
-    links = Addresses(request, "" if store.name == state.default_name else store.name)
-    return links.page("/basket", **basket_params(features, samples))
-
-
 def basket_params(features: list[int], samples: list[str]) -> Item:
+    """The query of a basket's address."""
     return {"features": ",".join(map(str, features)), "sample": [sample_key(one) for one in samples]}
 
 
@@ -121,7 +111,7 @@ def draw(request: Request, state: State, store: OpenStore, body: ListBody, about
         steered=[f"{id}:add:1" for id in body.features[:STEERED]],
         basket=basket_params(body.features, body.samples),
         problem=store.annotations.why_read_only(), author=author_name(request),
-        others=[(one.key, (one.body or {}).get("title") or one.key) for one in store.annotations.of("list").values()
+        others=[(one.key, (one.body or {}).get("title") or one.key) for one in store.annotations.entries("list")
                 if one.key != about["name"]],
     )  # fmt: skip
 
@@ -167,15 +157,15 @@ def history(store: OpenStore, name: str | None) -> list[Item]:
     for one in entries:
         now: Item = dict(one.body or {})
         what = "deleted" if one.body is None else (
-            f"{len(now['features'])} features, {len(now['samples'])} samples; title: {shown(now['title'])}"
+            f"{len(now['features'])} features, {len(now['samples'])} samples; title: {in_words(now['title'])}"
         )
-        rows.append({"version": one.version, "who": one.author or "unnamed", "when": when(one.at), "what": what})
+        rows.append({**signature(one), "what": what})
     return rows
 
 
 def new_name(store: OpenStore, title: str) -> str:
     """A name for a list or filter of this title that neither has."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-") or "list"
-    used = {*store.annotations.of("list"), *store.annotations.of("filter")}
+    used = {one.key for kind in ("list", "filter") for one in store.annotations.entries(kind)}
     names = [name, *(f"{name}-{number}" for number in range(2, len(used) + 3))]
     return next(one for one in names if one not in used)

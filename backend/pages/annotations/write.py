@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
@@ -11,30 +11,36 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.annotations.book import ConflictError
-from backend.api.annotations.common import COOKIE, restored
+from backend.api.annotations.common import COOKIE, version_body
 from backend.deps import StateDep, StoreDep
-from backend.links import base_path, check_feature, check_sample, sample_of, sample_path
+from backend.links import check_feature, check_sample, sample_of, sample_path
 from backend.pages.annotations.panel import panel
 from backend.schemas.annotations import Author, NoteBody
 from backend.stores import OpenStore, State
-from backend.templating import address, render_for
+from backend.templating import Addresses, address, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 YEAR_S = 31_536_000
+B = TypeVar("B", bound=BaseModel)
 
 
-class About(BaseModel):
-    """What a form is about, and where it came from."""
+class SignedForm(BaseModel):
+    """A form that writes, with the name of who fills it in."""
 
     model_config = ConfigDict(extra="ignore")
+
+    author: Author = ""
+
+
+class About(SignedForm):
+    """What a form is about, and where it came from."""
 
     kind: Literal["feature", "sample"]
     key: str
     """Number of the feature; the sample as addresses name it."""
     back: str = ""
     """Query of the page."""
-    author: Author = ""
 
     def thing(self, store: OpenStore) -> tuple[str, str]:
         """(kind, key) as annotations have them. Raises HTTP 404."""
@@ -66,11 +72,16 @@ class NoteForm(About):
     def body(self) -> NoteBody:
         """What is to be written. Raises HTTP 422."""
         tags = [tag for tag in self.tags.split(",") if tag.strip()]
-        try:
-            return NoteBody(label=self.label, note=self.note, tags=tags, reviewed=self.reviewed)
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            raise HTTPException(422, f"{wrong['loc'][0]}: {wrong['msg']}") from error
+        return read_body(NoteBody, {**self.model_dump(include={"label", "note", "reviewed"}), "tags": tags})
+
+
+def read_body(model: type[B], values: Mapping[str, Any]) -> B:
+    """The values of a form as a body of the API. Raises HTTP 422."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise HTTPException(422, f"{wrong['loc'][0]}: {wrong['msg']}") from error
 
 
 @router.post("/annotate")
@@ -84,7 +95,7 @@ def annotate(
     if form.do == "save":
         typed = form.body().model_dump(mode="json")
     else:
-        typed = restored(book, kind, key, form.undo) if form.do == "undo" else None
+        typed = version_body(book, kind, key, form.undo) if form.do == "undo" else None
     try:
         book.put(kind, key, typed, author=form.author, version=form.version)
     except ConflictError as error:
@@ -93,20 +104,22 @@ def annotate(
             request, "annotations/conflict.html", state, open_store, section="", status=409, notes=values,
             sentence=str(error), page_path=form.page(), key=key, back=form.back,
         )  # fmt: skip
-    return back_to(request, state, open_store, form, "#notes")
+    return lead_to(request, state, open_store, form, f"{form.page()}#notes", form.back)
 
 
-def back_to(request: Request, state: State, store: OpenStore, form: About, anchor: str = "") -> RedirectResponse:
-    """Lead to the page that the form came from, and keep the writer's name."""
-    pairs = [(name, value) for name, value in parse_qsl(form.back[:8000]) if name != "store"]
-    other = store.name if store.name != state.default_name else None
-    to = address(base_path(request) + form.page(), [*pairs, ("store", other)])
-    return signed(RedirectResponse(to + anchor, 303), request, form.author)
+def lead_to(
+    request: Request, state: State, store: OpenStore, form: SignedForm, path: str, query: str = ""
+) -> RedirectResponse:
+    """Lead to a page of this store, and keep the writer's name in a cookie.
 
-
-def signed(reply: RedirectResponse, request: Request, author: str) -> RedirectResponse:
-    """The reply with the writer's name in a cookie."""
+    Args:
+        path: of the page, with `#` and the id of one of its elements where the reader is to look.
+    """
+    links = Addresses.of_store(request, state, store)
+    pairs = [(name, value) for name, value in parse_qsl(query[:8000]) if name != "store"]
+    page, hash, element = path.partition("#")
+    reply = RedirectResponse(address(links.base + page, [*pairs, ("store", links.store)]) + hash + element, 303)
     reply.set_cookie(
-        COOKIE, quote(author), max_age=YEAR_S, path=base_path(request) or "/", httponly=True, samesite="lax"
+        COOKIE, quote(form.author), max_age=YEAR_S, path=links.base or "/", httponly=True, samesite="lax"
     )
     return reply

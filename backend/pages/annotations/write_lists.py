@@ -7,31 +7,27 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi.responses import HTMLResponse
+from pydantic import Field
 
 from backend.annotations.database import Entry
 from backend.api.annotations.lists import check_members
 from backend.api.annotations.marks import write_mark
 from backend.deps import StateDep, StoreDep
-from backend.links import base_path, sample_of
+from backend.links import sample_of
 from backend.pages.annotations.lists import new_name
-from backend.pages.annotations.write import About, back_to, signed
+from backend.pages.annotations.write import About, SignedForm, lead_to, read_body
 from backend.params import parse_numbers
-from backend.schemas.annotations import MAX_MEMBERS, Author, FilterBody, ListBody
+from backend.schemas.annotations import MAX_MEMBERS, NAME_PATTERN, FilterBody, FilterPage, ListBody
 from backend.schemas.common import FlagName
-from backend.stores import OpenStore, State
-from backend.templating import address
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-NameField = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,59})?$")]
+NameField = Annotated[str, Field(pattern=f"^({NAME_PATTERN})?$")]
 
 
-class ListForm(BaseModel):
+class ListForm(SignedForm):
     """A new list, or a change of one."""
-
-    model_config = ConfigDict(extra="ignore")
 
     name: NameField = ""
     """Empty for a new list."""
@@ -48,7 +44,6 @@ class ListForm(BaseModel):
     """Samples to add, or of a new list, as addresses name them."""
     drop: list[str] = Field(default_factory=list, max_length=MAX_MEMBERS)
     """Members to leave out: `f12`, or `s` and the sample as addresses name it."""
-    author: Author = ""
 
     def members(self) -> tuple[list[int], list[str]]:
         """Features and samples to add. Raises HTTP 422."""
@@ -63,16 +58,11 @@ class ListForm(BaseModel):
         if self.do == "save":
             pair = {"sample_id": self.pair.strip() or None, "text": self.pair_text.strip() or None}
             own = {"title": self.title, "note": self.note, "pair": pair if any(pair.values()) else None}
-        try:
-            whole = ListBody.model_validate({
-                **body, **own,
-                "features": [n for n in dict.fromkeys([*body.get("features", ()), *features]) if n not in gone],
-                "samples": [id for id in dict.fromkeys([*body.get("samples", ()), *samples]) if id not in away],
-            })  # fmt: skip
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            raise HTTPException(422, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
-        return whole.model_dump(mode="json")
+        return read_body(ListBody, {
+            **body, **own,
+            "features": [n for n in dict.fromkeys([*body.get("features", ()), *features]) if n not in gone],
+            "samples": [id for id in dict.fromkeys([*body.get("samples", ()), *samples]) if id not in away],
+        }).model_dump(mode="json")  # fmt: skip
 
 
 @router.post("/lists")
@@ -86,12 +76,12 @@ def write_list(
     name = form.name or new_name(open_store, form.title)
     if form.do == "delete":
         book.put("list", name, None, author=form.author, version=form.version)
-        return away(request, state, open_store, "/lists", form.author)
+        return lead_to(request, state, open_store, form, "/lists")
     if form.do == "undo":
         versions = book.history("list", name)
         before = versions[1].body if len(versions) > 1 else None
         book.put("list", name, before, author=form.author, version=form.version)
-        return away(request, state, open_store, f"/lists/{name}" if before else "/lists", form.author)
+        return lead_to(request, state, open_store, form, f"/lists/{name}" if before else "/lists")
 
     def make(current: Entry) -> Mapping[str, Any]:
         return form.changed(current.body or {})
@@ -99,13 +89,7 @@ def write_list(
     only_members = form.do == "add"  # overwrites nothing that another may have written
     version = None if only_members else form.version
     book.change("list", name, make, author=form.author, version=version)
-    return away(request, state, open_store, f"/lists/{name}", form.author)
-
-
-def away(request: Request, state: State, store: OpenStore, path: str, author: str) -> RedirectResponse:
-    """Lead to a page of this store."""
-    other = store.name if store.name != state.default_name else None
-    return signed(RedirectResponse(address(base_path(request) + path, [("store", other)]), 303), request, author)
+    return lead_to(request, state, open_store, form, f"/lists/{name}")
 
 
 class AddForm(About):
@@ -133,25 +117,22 @@ def add_to_list(
         return {**body, field: list_with(body[field], member)}
 
     open_store.annotations.change("list", name, make, author=form.author)
-    return back_to(request, state, open_store, form, "#notes")
+    return lead_to(request, state, open_store, form, f"{form.page()}#notes", form.back)
 
 
 def list_with(members: list[Any], member: Any) -> list[Any]:
     return members if member in members else [*members, member]
 
 
-class FilterForm(BaseModel):
+class FilterForm(SignedForm):
     """The filters of a page, to be saved under a name, or a saved one to delete."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    page: Literal["/features", "/samples", "/quality"]
+    page: FilterPage
     query: Annotated[str, Field(max_length=4000)] = ""
     title: Annotated[str, Field(max_length=200)] = ""
     name: NameField = ""
     version: int = 0
     do: Literal["save", "delete"] = "save"
-    author: Author = ""
 
 
 @router.post("/filters")
@@ -162,21 +143,17 @@ def write_filter(
     book = open_store.annotations
     if form.do == "delete":
         book.put("filter", form.name, None, author=form.author, version=form.version)
-        return away(request, state, open_store, "/lists", form.author)
+        return lead_to(request, state, open_store, form, "/lists")
     if not form.title.strip():
         raise HTTPException(422, "Give the filters a name.")
     pairs = [(name, value) for name, value in parse_qsl(form.query) if name not in ("store", "cursor")]
-    body = FilterBody(title=form.title.strip(), page=form.page, query=urlencode(pairs, safe=",")).model_dump()
-    book.put("filter", new_name(open_store, form.title), body, author=form.author, version=0)
-    other = open_store.name if open_store.name != state.default_name else None
-    to = address(base_path(request) + form.page, [*pairs, ("store", other)])
-    return signed(RedirectResponse(to, 303), request, form.author)
+    body = read_body(FilterBody, {"title": form.title, "page": form.page, "query": urlencode(pairs, safe=",")})
+    book.put("filter", new_name(open_store, form.title), body.model_dump(), author=form.author, version=0)
+    return lead_to(request, state, open_store, form, body.page, body.query)
 
 
-class MarkForm(BaseModel):
+class MarkForm(SignedForm):
     """Whether a flag is right about a pair."""
-
-    model_config = ConfigDict(extra="ignore")
 
     flag: FlagName
     sample: str
@@ -184,7 +161,6 @@ class MarkForm(BaseModel):
     right: Literal["yes", "no", ""] = ""
     """Empty takes the mark back."""
     back: str = ""
-    author: Author = ""
 
 
 @router.post("/quality/mark")
@@ -194,7 +170,4 @@ def mark(
     """Mark a pair, and lead back to the page Quality."""
     right = {"yes": True, "no": False}.get(form.right)
     write_mark(open_store, form.flag, sample_of(form.sample), right, form.author)
-    pairs = [(name, value) for name, value in parse_qsl(form.back[:8000]) if name != "store"]
-    other = open_store.name if open_store.name != state.default_name else None
-    to = address(base_path(request) + "/quality", [*pairs, ("store", other)])
-    return signed(RedirectResponse(to + "#flagged", 303), request, form.author)
+    return lead_to(request, state, open_store, form, "/quality#flagged", form.back)

@@ -68,27 +68,28 @@ def verdicts_of(names: Sequence[str]) -> list[str]:
     return [name for name in s.VERDICTS if name in wanted]
 
 
-def conditions(given: Item) -> list[ColumnElement[bool]]:
-    """What those of `FeatureFilters` mean that are given."""
+def conditions(filters: Item) -> list[ColumnElement[bool]]:
+    """Those of `FeatureFilters` that are neither left out nor None."""
     c = s.features.c
-    where: list[ColumnElement[bool]] = [c[name] >= given[f"min_{name}"] for name in RANGED if f"min_{name}" in given]
-    where += [c[name] <= given[f"max_{name}"] for name in RANGED if f"max_{name}" in given]
-    if "verdict" in given:
-        where.append(c.verdict.in_(given["verdict"]))
-    if "max_density" in given:
-        where.append(c.max_density <= given["max_density"])
-    if "family" in given:
-        where.append(c.family == given["family"])
-    if (place := given.get("place")) == "none":
+    where: list[ColumnElement[bool]] = []
+    where += [c[name] >= filters[f"min_{name}"] for name in RANGED if f"min_{name}" in filters]
+    where += [c[name] <= filters[f"max_{name}"] for name in RANGED if f"max_{name}" in filters]
+    if "verdict" in filters:
+        where.append(c.verdict.in_(filters["verdict"]))
+    if "max_density" in filters:
+        where.append(c.max_density <= filters["max_density"])
+    if "family" in filters:
+        where.append(c.family == filters["family"])
+    if (place := filters.get("place")) == "none":
         where.append(c.place.is_(None))
     elif place is not None:
         where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
-    if "ids" in given:
-        where.append(is_one_of(c.id, given["ids"]))
-    if "has_label" in given:
-        where.append(c.label.is_not(None) if given["has_label"] else c.label.is_(None))
-    if given.get("q", "").strip():
-        where.append(with_words(c.id, "feature_fts", given["q"], given.get("marked")))
-    if "marked" in given:
-        where += given["marked"].conditions(c.id)
+    if "ids" in filters:
+        where.append(is_one_of(c.id, filters["ids"]))
+    if "has_label" in filters:
+        where.append(c.label.is_not(None) if filters["has_label"] else c.label.is_(None))
+    if filters.get("q", "").strip():
+        where.append(with_words(c.id, "feature_fts", filters["q"], filters.get("marked")))
+    if "marked" in filters:
+        where += filters["marked"].conditions(c.id)
     return where

@@ -35,22 +35,22 @@ class WholeLists:
 
     def __init__(self, core: Core, hallucination: Hallucination) -> None:
         self._core, self._hallucination = core, hallucination
-        self._kept: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
+        self._lists: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
         self._lock = RLock()
         self._by: dict[str, tuple[Array, Array]] = {}
 
-    @cachedmethod(attrgetter("_kept"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
-    def of(self, tag: str, sort: str, order: str, given: Item) -> Array:
+    @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
+    def of(self, tag: str, sort: str, order: str, filters: Item) -> Array:
         """int32 [n]: the features in their order; those without the value that sorts them come last, by number.
 
         Args:
             tag: stands for the other arguments.
             sort: one of `schema.FEATURE_SORTS`, or "hallucination". order: "asc" or "desc".
-            given: those of `FeatureFilters` that are given.
+            filters: those of `FeatureFilters` that are neither left out nor None.
         """
         if order not in ("asc", "desc"):
             raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
-        return self._in_order(sort, order == "desc", given)
+        return self._in_order(sort, order == "desc", filters)
 
     def place_after(self, last: int, ids: Array, sort: str, order: str) -> int:
         """Where a list goes on after the feature `last`, which may be in it no more. `ids`: int32 [n], as of `of`."""
@@ -60,15 +60,15 @@ class WholeLists:
         rank_f[whole] = np.arange(len(whole))
         return int(np.searchsorted(rank_f[ids], rank_f[min(last, len(whole) - 1)], side="right"))
 
-    def verdict_counts(self, given: Item) -> dict[str, int]:
+    def verdict_counts(self, filters: Item) -> dict[str, int]:
         """Of each verdict how many features a list has that leaves only it, under filters that say nothing of verdicts.
 
         Args:
-            given: as of `of`.
+            filters: as of `of`.
         """
-        given = dict(given)
-        fold = given.pop("fold", None)
-        ids, n_features = np.flatnonzero(self._passing(given)), self._core.n_features
+        filters = dict(filters)
+        fold = filters.pop("fold", None)
+        ids, n_features = np.flatnonzero(self._mask(filters)), self._core.n_features
         line_k = ids
         if fold is not None:  # one line for the features of a group
             group_k = self._groups[fold][ids]
@@ -77,23 +77,23 @@ class WholeLists:
         n_v = np.bincount(lines // n_features, minlength=len(s.VERDICTS))
         return dict(zip(s.VERDICTS, n_v.tolist(), strict=True))
 
-    def _in_order(self, sort: str, down: bool, given: Item) -> Array:
-        given = dict(given)
-        fold = given.pop("fold", None)
-        passes_f = self._passing(given)
+    def _in_order(self, sort: str, down: bool, filters: Item) -> Array:
+        filters = dict(filters)
+        fold = filters.pop("fold", None)
+        passes_f = self._mask(filters)
         if fold is not None:
             passes_f &= self._is_strongest(fold, passes_f)
         with_value, without = self._order_by(sort)
         ids: Array = np.concatenate([with_value[::-1] if down else with_value, without])
         return ids[passes_f[ids]]
 
-    def _passing(self, given: Item) -> Array:
+    def _mask(self, filters: Item) -> Array:
         """bool [F]: which features pass the filters."""
-        if not given:
+        if not filters:
             return np.ones(self._core.n_features, bool)
         passes_f = np.zeros(self._core.n_features, bool)
         engine = self._core.engine
-        query = select(s.features.c.id).where(*conditions(given))
+        query = select(s.features.c.id).where(*conditions(filters))
         compiled = query.compile(engine, compile_kwargs={"render_postcompile": True})
         values = compiled.construct_params()
         rows = fetch_plain(engine, str(compiled), [values[name] for name in compiled.positiontup or ()])
@@ -127,10 +127,10 @@ class WholeLists:
     def _is_strongest(self, fold: str, passes_f: Array) -> Array:
         """bool [F]: whether a feature is alone, or the strongest of its family or name among those that pass."""
         group_f, by_strength = self._groups[fold], self._by_strength
-        passing = by_strength[passes_f[by_strength]]
+        candidates = by_strength[passes_f[by_strength]]
         strongest = np.full(len(group_f), -1, np.int32)
         # Of several values for one place the last one stays, so the strongest must come last.
-        strongest[group_f[passing[::-1]]] = passing[::-1]
+        strongest[group_f[candidates[::-1]]] = candidates[::-1]
         alone_or_strongest: Array = (group_f < 0) | (strongest[group_f] == np.arange(len(group_f)))
         return alone_or_strongest
 

@@ -21,7 +21,16 @@ from precompute.store.features import Features
 from precompute.store.lists.marked import Marked
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
-from precompute.store.sql import Page, column_values, encode_cursor, fetch_plain, marks, match_words, page_start
+from precompute.store.sql import (
+    Page,
+    column_values,
+    encode_cursor,
+    fetch_plain,
+    in_chunks,
+    marks,
+    match_words,
+    page_start,
+)
 from precompute.utils.types import Array, check_keywords
 
 Side = Literal["image-only", "text-only", "both", "image", "text"]
@@ -104,15 +113,13 @@ class Selection:
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
         """id → row of those samples that there are."""
         rows: dict[str, int] = {}
-        names = list(dict.fromkeys(ids))
-        for first in range(0, len(names), 900):
-            chunk = names[first : first + 900]
+        for chunk in in_chunks(ids):
             query = f"SELECT sample_id, row FROM samples WHERE sample_id IN ({marks(len(chunk))})"
             rows |= fetch_plain(self._core.engine, query, chunk)
         return rows
 
-    def _order(self, sort: str, order: str, given: str) -> Array:
-        rows = np.flatnonzero(self._mask(json.loads(given)))
+    def _order(self, sort: str, order: str, active: str) -> Array:
+        rows = np.flatnonzero(self._mask(json.loads(active)))
         if sort == "row":
             return rows if order == "asc" else rows[::-1]
         value = self._values(sort)[rows]
@@ -120,27 +127,27 @@ class Selection:
         ascending = rows[known][np.argsort(value[known], kind="stable")]
         return np.concatenate([ascending if order == "asc" else ascending[::-1], rows[~known]])
 
-    def _mask(self, given: dict[str, Any]) -> Array:
+    def _mask(self, filters: dict[str, Any]) -> Array:
         """bool [N]: the samples that pass."""
         mask = np.ones(self._core.n_samples, dtype=bool)
-        if flags := given.get("flags"):
+        if flags := filters.get("flags"):
             raised = np.stack([self._has_flag(option) for option in flags])
-            mask &= raised.any(axis=0) if given.get("match") == "any" else raised.all(axis=0)
-        if flag := given.get("flag"):
+            mask &= raised.any(axis=0) if filters.get("match") == "any" else raised.all(axis=0)
+        if flag := filters.get("flag"):
             mask &= self._has_flag(flag)
-        if given.get("feature") is not None:
-            mask &= self._with_feature(int(given["feature"]), given.get("side") or "image")
-        if (low := given.get("min_score")) is not None:
-            mask &= self._values(_score(given)) >= low
-        if (high := given.get("max_score")) is not None:
-            mask &= self._values(_score(given)) <= high
-        if (least := given.get("min_length")) is not None:
+        if filters.get("feature") is not None:
+            mask &= self._with_feature(int(filters["feature"]), filters.get("side") or "image")
+        if (low := filters.get("min_score")) is not None:
+            mask &= self._values(_score(filters)) >= low
+        if (high := filters.get("max_score")) is not None:
+            mask &= self._values(_score(filters)) <= high
+        if (least := filters.get("min_length")) is not None:
             mask &= self._length >= least
-        if (most := given.get("max_length")) is not None:
+        if (most := filters.get("max_length")) is not None:
             mask &= self._length <= most
-        marked = Marked(**given.get("marked", {}))
+        marked = Marked(**filters.get("marked", {}))
         mask &= marked.mask(len(mask))
-        if (q := given.get("q")) and q.strip():
+        if (q := filters.get("q")) and q.strip():
             has_words = np.zeros_like(mask)
             has_words[list(marked.also)] = True
             if query := match_words(q):
@@ -188,9 +195,9 @@ class Selection:
         return [side[side % 2 == m] // 2 for m in range(len(s.MODALITIES))]
 
 
-def _score(given: dict[str, Any]) -> str:
+def _score(filters: dict[str, Any]) -> str:
     """The score whose range is limited. Raises SaevxError where none is named."""
-    name = given.get("by")
+    name = filters.get("by")
     if name not in s.SCORES:
         known = f"Unknown score {name!r}" if name else "A range needs the name of its score in `by`"
         raise SaevxError(f"{known}: use one of {', '.join(s.SCORES)}.")

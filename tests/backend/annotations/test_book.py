@@ -90,10 +90,10 @@ def test_deleting_and_taking_it_back(url: str) -> None:
     one.put("sample", "a/b", note("x", tags=("t",)), author="", version=0)
     assert one.keys("sample", tag="T") == ["a/b"] and one.tags("sample") == {"t": 1}
     one.put("sample", "a/b", None, author="", version=1)
-    assert one.of("sample") == {} and one.get("sample", "a/b").version == 2 and one.tags("sample") == {}
+    assert one.entries("sample") == [] and one.get("sample", "a/b").version == 2 and one.tags("sample") == {}
     other = book(url)
     other.refresh()
-    assert other.of("sample") == {}
+    assert other.entries("sample") == []
     one.put("sample", "a/b", one.history("sample", "a/b")[1].body, author="", version=2)
     assert one.body("sample", "a/b")["label"] == "x"
 

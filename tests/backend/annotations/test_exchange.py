@@ -51,7 +51,7 @@ def bodies(folder: Path) -> dict[tuple[str, str], Any]:
     book = Annotations(Database(f"sqlite:///{folder}.annotations.sqlite"), str(opened.manifest["content_id"]))
     book.refresh()
     kinds = ("feature", "sample", "list", "filter", "mark")
-    return {(kind, key): (one.author, one.body) for kind in kinds for key, one in book.of(kind).items()}
+    return {(kind, one.key): (one.author, one.body) for kind in kinds for one in book.entries(kind)}
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -81,8 +81,8 @@ def test_a_store_made_again(store: Path, capsys: pytest.CaptureFixture[str]) -> 
     sql("UPDATE samples SET sample_id = 'renamed' WHERE row = 0")(store)
     seal(store)
     assert Store.open(store).manifest["content_id"] != old and bodies(store) == {}
-    said = command(capsys, "carry", store)
-    assert said == f"4 annotations carried over; no counterpart for sample {ids[0]}.\n"
+    output = command(capsys, "carry", store)
+    assert output == f"4 annotations carried over; no counterpart for sample {ids[0]}.\n"
     now = bodies(store)
     assert now["feature", str(DOG)] == before["feature", str(DOG)] and now["list", "l"][1]["samples"] == [ids[1]]
     assert now["list", "l"][1]["features"] == [CAT, DOG] and ("sample", ids[0]) not in now
@@ -105,7 +105,8 @@ def test_features_become_those_of_the_nearest_direction(store_path: Path, tmp_pa
     body = {"label": "x", "note": "", "tags": [], "reviewed": False}
     old = [Entry("feature", str(k), 1, "Ann", "2026-01-01T00:00:00+00:00", body) for k in (3, 4, 9)]
     report = carry(book, opened, old, vectors, 0.9)
-    assert report.written == 2 and report.lost == ["feature 9"] and set(book.of("feature")) == {str(DOG), str(CAT)}
+    assert report.written == 2 and report.lost == ["feature 9"]
+    assert {one.key for one in book.entries("feature")} == {str(DOG), str(CAT)}
     assert book.get("feature", DOG).at == "2026-01-01T00:00:00+00:00"
     with pytest.raises(SaevxError, match="a model of 7 dimensions, and this store's has 48"):
         matches(opened, {1: np.uint32(7).tobytes() + bytes(14)}, 0.9)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 from pyarrow import parquet as pq
 
+from backend.app import create_app
+from backend.settings import Settings
 from precompute.store.lists.filters import RANGED
 from precompute.store.lists.ranges import BINS
 from precompute.store.schema import VERDICTS
+from tests.helpers.stores import seal
 
 
 def get(client: TestClient, path: str, **params: Any) -> Any:
@@ -81,9 +87,9 @@ def test_distributions_count_every_feature(client: TestClient) -> None:
 @pytest.mark.parametrize("fold", [None, "families", "names"])
 @pytest.mark.parametrize("filters", [{}, {"q": "red"}, {"min_n_samples": 12, "has_label": True}, {"min_agreement": 2}])
 def test_counts_by_verdict_are_totals_of_lists(client: TestClient, filters: dict[str, Any], fold: str | None) -> None:
-    given = {**filters, **({"fold": fold} if fold else {})}
-    counts = get(client, "/features/verdicts", verdict="dead", **given).json()["verdicts"]
-    assert counts == {v: get(client, "/features", verdict=v, limit=1, **given).json()["total"] for v in VERDICTS}
+    query = {**filters, **({"fold": fold} if fold else {})}
+    counts = get(client, "/features/verdicts", verdict="dead", **query).json()["verdicts"]
+    assert counts == {v: get(client, "/features", verdict=v, limit=1, **query).json()["total"] for v in VERDICTS}
     assert sum(counts.values()) > 0 or "min_agreement" in filters
 
 
@@ -93,3 +99,15 @@ def test_a_random_feature_passes_the_filters(client: TestClient) -> None:
     assert drawn <= allowed and len(drawn) > 1
     reply = client.get("/api/v1/features/random?min_agreement=2")
     assert reply.status_code == 404 and "relax one" in reply.json()["detail"]
+
+
+def test_files_of_a_store_whose_name_is_in_another_script(store_path: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(store_path, store)
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps({**manifest, "name": '\u732b "1"'}))
+    seal(store)
+    names = {"features.csv": "features.csv", "annotations/export": "annotations.json", "export": "80-samples.jsonl"}
+    with TestClient(create_app(Settings(stores=[store], live=False))) as client:
+        for path, name in names.items():
+            assert get(client, f"/{path}").headers["Content-Disposition"] == f'attachment; filename="1-{name}"'

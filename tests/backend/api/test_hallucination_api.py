@@ -70,8 +70,8 @@ def test_the_list_is_sorted_by_what_was_measured_later(served: TestClient) -> No
             if (cursor := page["next"]) is None:
                 break
         assert ids == first + others
-    some = served.get("/api/v1/features", params={"sort": "hallucination", "ids": "5,2,3", "order": "desc"}).json()
-    assert [one["id"] for one in some["items"]] == [3, 5, 2] and some["total"] == 3
+    chosen = served.get("/api/v1/features", params={"sort": "hallucination", "ids": "5,2,3", "order": "desc"}).json()
+    assert [one["id"] for one in chosen["items"]] == [3, 5, 2] and chosen["total"] == 3
     table = served.get("/api/v1/features.csv", params={"sort": "hallucination", "ids": "5,2,3"}).text
     assert [(r["id"], r["hallucination"]) for r in csv.DictReader(io.StringIO(table))] == [
         ("5", "-0.5"), ("3", "0.25"), ("2", ""),

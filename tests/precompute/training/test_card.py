@@ -213,25 +213,25 @@ PATCH = {"accuracy": 0.5, "removed": "drop", "of_full": {"value": 0.6, "low": 0.
 
 
 def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path) -> None:
-    kept = [{"score": name, "keep": k, **PATCH} for name in ("cosine-cross-modal", "random") for k in (50.0, 25.0)]
-    kept[1]["of_full"] = {"value": 0.4, "low": 0.3, "high": 0.5}
+    best = [{"score": name, "keep": k, **PATCH} for name in ("cosine-cross-modal", "random") for k in (50.0, 25.0)]
+    best[1]["of_full"] = {"value": 0.4, "low": 0.3, "high": 0.5}
     out = [{"score": name, "knock_out": 25.0, **PATCH} for name in ("random", "cosine-cross-modal")]
     rate = {"value": 0.25, "low": 0.1, "high": 0.4}
     hallucination = {
         "ways": {name: {"hallucinated": rate, "accuracy": rate} for name in ("not steered", "towards right")},
         "against_random": {"hallucinated": {**rate, "value": -0.125}, "accuracy": None},
     }
-    for name, content in (("patches", {"kept": kept, "knocked_out": out}), ("hallucination", hallucination)):
+    for name, content in (("patches", {"kept": best, "knocked_out": out}), ("hallucination", hallucination)):
         (tmp_path / name).write_text(json.dumps(content))
     lines = of_files(make(patches=tmp_path / "patches", hallucination=tmp_path / "hallucination"))
     enough, needed = lines["patches"]
-    assert enough.estimate == kept[1]["of_full"] and enough.name == "with the best 25 % alone"
+    assert enough.estimate == best[1]["of_full"] and enough.name == "with the best 25 % alone"
     assert needed.name == "without the best 25 %" and "Random patches: 0.600" in needed.note
     fewer, right = lines["hallucination"]
     assert fewer.estimate is not None and fewer.estimate["value"] == -0.125 and right.estimate is None
     assert fewer.note == "Share 0.250; unsteered 0.250."
 
-    (tmp_path / "patches").write_text(json.dumps({"kept": kept}))
+    (tmp_path / "patches").write_text(json.dumps({"kept": best}))
     assert "--knock-out" in of_files(make(patches=tmp_path / "patches"))["patches"][1].note
 
 
