@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,23 +21,18 @@ class Lru(Generic[K, V]):
     """
 
     def __init__(self, capacity: int, size_of: Callable[[V], int] = lambda _: 1) -> None:
-        self.capacity, self.size_of, self.size = capacity, size_of, 0
-        self.entries: OrderedDict[K, V] = OrderedDict()
+        whole = max(capacity, 1)
+        # `LRUCache` refuses an entry that is larger than the whole: it counts as that, so that it is held alone.
+        self.entries: LRUCache[K, V] = LRUCache(whole, getsizeof=lambda value: min(size_of(value), whole))
         self.lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
         """The entry, which then counts as used now."""
         with self.lock:
-            if key in self.entries:
-                self.entries.move_to_end(key)
             return self.entries.get(key)
 
     def put(self, key: K, value: V) -> None:
         """Hold an entry, in place of the one that has this key."""
         with self.lock:
-            if key in self.entries:
-                self.size -= self.size_of(self.entries.pop(key))
+            self.entries.pop(key, None)  # or others might go for the sum of both sizes
             self.entries[key] = value
-            self.size += self.size_of(value)
-            while self.size > self.capacity and len(self.entries) > 1:
-                self.size -= self.size_of(self.entries.popitem(last=False)[1])

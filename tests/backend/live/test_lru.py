@@ -22,4 +22,6 @@ def test_it_holds_the_entries_used_last(calls: list[tuple[int, int | None]], cap
         used = [entry for entry in used if entry[0] != key] + own
         while len(used) > 1 and sum(size for _, size in used) > capacity:
             used.pop(0)
-        assert list(cache.entries.items()) == used and cache.size == sum(size for _, size in used)
+        assert set(cache.entries) == {key for key, _ in used}
+        assert cache.entries.currsize == min(sum(size for _, size in used), capacity)
+    assert [cache.entries.popitem() for _ in used] == used and not cache.entries

@@ -87,7 +87,7 @@ def test_uploads_are_held_up_to_a_number_of_bytes_the_least_recently_used_droppe
     assert gone.value.status_code == 404 and "choose the image again" in gone.value.detail
     assert [uploads.get(hash).size for hash in (hashes[0], *hashes[2:])] == [(30, 20), (30, 22), (30, 23)]
     held = uploads.images.entries.values()
-    assert uploads.images.size == sum(len(one.data) + len(one.preview) for one in held)
+    assert uploads.images.entries.currsize == sum(len(one.data) + len(one.preview) for one in held)
     assert uploads.add(files[0], SETTINGS).hash == hashes[0] and len(held) == 3
 
 
