@@ -46,6 +46,20 @@ def base_url(pages_app: FastAPI) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def notes_app(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> FastAPI:
+    """The application with a database of annotations that is the test's own."""
+    store, notes = synthetic.small_store(tmp_path_factory), f"sqlite:///{tmp_path / 'notes.sqlite'}"
+    return create_app(Settings(stores=[store], live=False, annotations=notes))
+
+
+@pytest.fixture
+def notes_url(notes_app: FastAPI) -> Iterator[str]:
+    """The same over HTTP."""
+    with over_http(notes_app, lifespan="off") as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`model`, `sae`, `data` and `store` of a tiny model, for pages that ask the live model."""

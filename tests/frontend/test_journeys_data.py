@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.quality_page import exported_ids, handle_share, number, unflagged_ids
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
-
-
-def number(text: str) -> int:
-    return int(re.sub(r"\D", "", text))
 
 
 def listed(page: Page) -> list[int]:
@@ -41,8 +38,7 @@ def move_threshold(page: Page, how: str) -> None:
         return
     box = handle.bounding_box()
     assert box
-    low, high, value = (float(handle.get_attribute(name) or 0) for name in ("min", "max", "value"))
-    at = (value - low) / (high - low)
+    at = handle_share(page)
     page.mouse.move(box["x"] + box["width"] * at, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * (at - 0.3), box["y"] + box["height"] / 2, steps=6)
@@ -84,13 +80,8 @@ def test_from_a_threshold_to_exactly_those_pairs(context: BrowserContext, how: s
     expect(page.get_by_test_id("kept").first).to_have_text(str(80 - n_flagged))
     link = page.get_by_test_id("export-keep")
     expect(link).not_to_have_attribute("aria-disabled", "true")
-    with page.expect_download() as started:
-        use(page, how, link)
-    ids = [json.loads(line)["id"] for line in started.value.path().read_text().splitlines()]
-    flagged = page.request.get(f"/api/v1/samples?flag=mismatch&threshold={threshold}&limit=200").json()["items"]
-    everyone = page.request.get("/api/v1/samples?limit=200").json()["items"]
-    left_out = {one["sample_id"] for one in flagged}
-    assert ids == [one["sample_id"] for one in everyone if one["sample_id"] not in left_out]
+    ids = exported_ids(page, lambda: use(page, how, link))
+    assert ids == unflagged_ids(page, "mismatch", threshold)
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.quality_page import exported_ids, handle_share, number, unflagged_ids
 from tests.helpers.servers import page_of
 from tests.helpers.synthetic import word_feature
 from tests.helpers.touch import PHONE, is_reachable, stroke
@@ -29,10 +29,6 @@ def page(browser: Browser, base_url: str) -> Iterator[Page]:
         yield fresh
 
 
-def number(text: str) -> int:
-    return int(re.sub(r"\D", "", text))
-
-
 def box_of(page: Page, testid: str) -> tuple[float, float, float, float]:
     """Left, top, width, height in the window, where the whole of it is to be seen."""
     target = page.get_by_test_id(testid)
@@ -48,9 +44,7 @@ def test_from_a_threshold_to_exactly_those_pairs(page: Page) -> None:
     count = page.get_by_test_id("flagged-count")
     before = number(count.inner_text())
     x, y, width, height = box_of(page, "handle")
-    handle = page.get_by_test_id("handle")
-    low, high, value = (float(handle.get_attribute(name) or 0) for name in ("min", "max", "value"))
-    at = x + width * (value - low) / (high - low)
+    at = x + width * handle_share(page)
     stroke(page, [(at, y + height / 2), (at - 0.2 * width, y + height / 2), (at - 0.35 * width, y + height / 2)])
     expect(page).to_have_url(re.compile("threshold="))
     expect(count).not_to_have_text(re.compile("≈"))
@@ -68,13 +62,8 @@ def test_from_a_threshold_to_exactly_those_pairs(page: Page) -> None:
     page.get_by_test_id("without-mismatch").tap()
     expect(page).to_have_url(re.compile("without=mismatch"))
     expect(page.get_by_test_id("kept").first).to_have_text(str(80 - n_flagged))
-    with page.expect_download() as started:
-        page.get_by_test_id("export-keep").tap()
-    ids = [json.loads(line)["id"] for line in started.value.path().read_text().splitlines()]
-    flagged = page.request.get(f"/api/v1/samples?flag=mismatch&threshold={threshold}&limit=200").json()["items"]
-    everyone = page.request.get("/api/v1/samples?limit=200").json()["items"]
-    left_out = {one["sample_id"] for one in flagged}
-    assert ids == [one["sample_id"] for one in everyone if one["sample_id"] not in left_out]
+    ids = exported_ids(page, page.get_by_test_id("export-keep").tap)
+    assert ids == unflagged_ids(page, "mismatch", threshold)
 
 
 def test_from_a_lasso_to_a_list_that_another_phone_opens(page: Page, browser: Browser, base_url: str) -> None:

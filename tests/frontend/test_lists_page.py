@@ -11,28 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from backend.app import create_app
-from backend.settings import Settings
-from tests.helpers import synthetic
-from tests.helpers.servers import over_http
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 API = "/api/v1"
 
 
-@pytest.fixture
-def url(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[str]:
-    store = synthetic.small_store(tmp_path_factory)
-    settings = Settings(stores=[store], live=False, annotations=f"sqlite:///{tmp_path / 'notes.sqlite'}")
-    with over_http(create_app(settings), lifespan="off") as address:
-        yield address
-
-
 @pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
-def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    context = browser.new_context(base_url=url, java_script_enabled=request.param)
+def page(browser: Browser, notes_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    context = browser.new_context(base_url=notes_url, java_script_enabled=request.param)
     yield context.new_page()
     context.close()
 
@@ -50,7 +37,7 @@ def select(page: Page, n: int) -> list[str]:
 
 
 @scripts
-def test_a_basket_is_kept_from_page_to_page_and_becomes_a_list(page: Page, browser: Browser, url: str) -> None:
+def test_a_basket_is_kept_from_page_to_page_and_becomes_a_list(page: Page, browser: Browser, notes_url: str) -> None:
     ids = select(page, 2)
     page.get_by_test_id("basket-these").click()
     expect(page.get_by_test_id("basket")).to_have_text("Basket 2")
@@ -63,7 +50,7 @@ def test_a_basket_is_kept_from_page_to_page_and_becomes_a_list(page: Page, brows
     page.get_by_test_id("basket").click()
     expect(page.get_by_test_id("member")).to_have_count(3)
     expect(page.get_by_test_id("sample-card")).to_have_count(1)
-    other = browser.new_context(base_url=url).new_page()
+    other = browser.new_context(base_url=notes_url).new_page()
     other.goto(page.url)  # as someone opens it to whom it was sent
     expect(other.get_by_test_id("member")).to_have_count(3)
     expect(other.get_by_test_id("basket")).to_be_hidden()

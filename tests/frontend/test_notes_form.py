@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
@@ -20,10 +20,8 @@ HOSTILE = "</textarea><script>alert(1)</script>\"'"
 
 
 @pytest.fixture
-def client(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[TestClient]:
-    store = synthetic.small_store(tmp_path_factory)
-    settings = Settings(stores=[store], live=False, annotations=f"sqlite:///{tmp_path / 'notes.sqlite'}")
-    with TestClient(create_app(settings), headers={"Accept": "text/html"}) as running:
+def client(notes_app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(notes_app, headers={"Accept": "text/html"}) as running:
         yield running
 
 

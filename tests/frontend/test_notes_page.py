@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from backend.app import create_app
-from backend.settings import Settings
 from tests.helpers import synthetic
-from tests.helpers.servers import Server, over_http
+from tests.helpers.servers import Server
 from tests.helpers.synthetic import word_feature
 
 if TYPE_CHECKING:
@@ -23,17 +21,9 @@ PATH = f"/features/{DOG}"
 
 
 @pytest.fixture
-def url(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[str]:
-    store = synthetic.small_store(tmp_path_factory)
-    settings = Settings(stores=[store], live=False, annotations=f"sqlite:///{tmp_path / 'notes.sqlite'}")
-    with over_http(create_app(settings), lifespan="off") as address:
-        yield address
-
-
-@pytest.fixture
-def people(browser: Browser, url: str) -> Iterator[list[Page]]:
+def people(browser: Browser, notes_url: str) -> Iterator[list[Page]]:
     """Two people with a browser each."""
-    contexts = [browser.new_context(base_url=url) for _ in range(2)]
+    contexts = [browser.new_context(base_url=notes_url) for _ in range(2)]
     yield [context.new_page() for context in contexts]
     for context in contexts:
         context.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
+
+from tests.helpers.quality_page import exported_ids, handle_share, number
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -17,24 +18,16 @@ QUALITY = "/quality?flag=mismatch"
 
 def drag(page: Page, to: float) -> None:
     """The handle of the threshold to a share of the histogram; the button stays down."""
-    area, handle = page.locator("[data-drag]"), page.get_by_test_id("handle")
-    box = area.bounding_box()
+    box = page.locator("[data-drag]").bounding_box()
     assert box
-    low, high, value = (float(handle.get_attribute(name) or 0) for name in ("min", "max", "value"))
-    at = box["x"] + box["width"] * min(1, max(0, (value - low) / (high - low)))
+    at = box["x"] + box["width"] * min(1, max(0, handle_share(page)))
     page.mouse.move(at, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * to, box["y"] + box["height"] / 2, steps=5)
 
 
-def number(text: str) -> int:
-    return int(re.sub(r"\D", "", text))
-
-
 def ids_of(page: Page, testid: str) -> list[str]:
-    with page.expect_download() as started:
-        page.get_by_test_id(testid).click()
-    return [json.loads(line)["id"] for line in started.value.path().read_text().splitlines()]
+    return exported_ids(page, page.get_by_test_id(testid).click)
 
 
 def test_a_dragged_threshold_counts_at_once_and_exports_what_it_says(context: BrowserContext) -> None:
