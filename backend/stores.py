@@ -88,6 +88,10 @@ class Recomputed:
         """The cached events of a sample, but None if the store itself holds them."""
         return None if self.store.events.has(row) else self.events.get(row)
 
+    def forget_image(self, hash: str) -> None:
+        """Drop what was computed of an uploaded image."""
+        self.queries.drop(lambda key: key[1] == hash)
+
     def originals(self) -> Originals:
         """The pairs as the model read them in the pass: from the data, not the store's thumbnails."""
         from precompute.live.originals import Originals
@@ -269,6 +273,12 @@ class State:
     def stores(self) -> dict[str, OpenStore]:
         """The stores that could be opened at their last request, by name."""
         return {slot.name: slot.opened for slot in self.slots if slot.opened and not slot.reason}
+
+    def remove_upload(self, hash: str) -> None:
+        """Forget an uploaded image and what was computed of it. Raises HTTPException: 404 if it is not held."""
+        self.uploads.remove(hash)
+        for store in self.stores.values():
+            store.recomputed.forget_image(hash)
 
     @property
     def unavailable(self) -> dict[str, str]:

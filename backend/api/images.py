@@ -10,12 +10,13 @@ from fastapi import Path as PathParam
 from backend.deps import StateDep
 from backend.links import uploaded_url
 from backend.live.uploads import add_upload
-from backend.schemas.live import UploadedImageRef
+from backend.schemas.live import RemovedImage, UploadedImageRef
 
 router = APIRouter(tags=["images"])
 
 HEADERS = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
 """No copy on the visitor's disk, and none in the page of another site."""
+Hash = Annotated[str, PathParam(max_length=64, description="`hash` of the upload.")]
 WITHOUT_MODEL = "An uploaded image is of no use here: this server runs without the model (--no-live)."
 
 
@@ -35,8 +36,13 @@ async def post_image(
     "/images/{hash}", summary="An uploaded image, at most 1024 pixels long", response_class=Response,
     responses={200: {"content": {"image/webp": {}}, "description": "WebP"}},
 )  # fmt: skip
-async def get_image(
-    state: StateDep, hash: Annotated[str, PathParam(max_length=64, description="`hash` of the upload.")]
-) -> Response:
+async def get_image(state: StateDep, hash: Hash) -> Response:
     """Upright, without the file's other data."""
     return Response(state.uploads.get(hash).preview, media_type="image/webp", headers=HEADERS)
+
+
+@router.delete("/images/{hash}", summary="Remove an uploaded image from the server")
+async def delete_image(state: StateDep, hash: Hash) -> RemovedImage:
+    """With what was computed of it: addresses that name it answer 404 from now on."""
+    state.remove_upload(hash)
+    return RemovedImage(hash=hash)

@@ -36,3 +36,9 @@ class Lru(Generic[K, V]):
         with self.lock:
             self.entries.pop(key, None)  # or others might go for the sum of both sizes
             self.entries[key] = value
+
+    def drop(self, unwanted: Callable[[K], bool]) -> None:
+        """Hold the entries of these keys no longer."""
+        with self.lock:
+            for key in [key for key in self.entries if unwanted(key)]:
+                del self.entries[key]

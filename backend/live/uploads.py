@@ -66,6 +66,11 @@ class UploadedImages:
             raise HTTPException(404, GONE)
         return one
 
+    def remove(self, hash: str) -> None:
+        """Hold it no longer. Raises HTTPException: 404 if the server does not hold it."""
+        self.get(hash)
+        self.images.drop(lambda held: held == hash)
+
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:
     """The image in `data`, upright, RGB.

@@ -18,6 +18,12 @@ class UploadedImageRef(ImageRef):
     """Names it: `image_hash` of `POST /search` and `POST /steer`, `image` in the addresses of their pages."""
 
 
+class RemovedImage(Model):
+    """An image that the server no longer holds."""
+
+    hash: str
+
+
 class WordFeature(FeatureRef, WrittenAbout):
     """A feature that a search by words has matched."""
 

@@ -24,6 +24,7 @@ from precompute.store.examples.words import TopWords
 from precompute.store.features import Features
 from precompute.store.figures.hallucination import Hallucination
 from precompute.store.figures.sae import SaeFigures
+from precompute.store.lists.rejected import Rejected
 from precompute.store.opening import (
     DATABASE,
     Stamp,
@@ -35,8 +36,8 @@ from precompute.store.opening import (
     read_run,
     without_images,
 )
+from precompute.store.places import Places
 from precompute.store.quality import Quality
-from precompute.store.rejected import Rejected
 from precompute.store.samples import Samples
 from precompute.store.search import Search
 from precompute.store.selection.filters import Selection
@@ -73,7 +74,8 @@ class Store:
         self.examples = Examples(core, self.vocabulary)
         self.counterexamples = CounterExamples(core, self.features, self.examples)
         self.top_words = TopWords(core, self.vocabulary)
-        self.samples = Samples(core, self.vocabulary, self.features, self.quality)
+        self.places = Places(core, self.vocabulary, self.features)
+        self.samples = Samples(core, self.features, self.quality, self.places)
         self.rejected = Rejected(core)
         self.sae = SaeFigures(core)
         self.search = Search(core, self.features, self.samples)

@@ -10,26 +10,24 @@ import numpy as np
 from sqlalchemy import ColumnElement, select
 
 from precompute.errors import SaevxError
-from precompute.geometry import View, patch_box
 from precompute.store import schema as s
-from precompute.store.core import NAME_FIELDS, Core, Vocabulary
-from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.core import Core
+from precompute.store.events import SampleEvents
 from precompute.store.features import Features
 from precompute.store.lists.marked import Marked, with_words
 from precompute.store.opening import IMAGES
+from precompute.store.places import Places, Window, kind_at
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.sql import (
     KeysetList,
     Page,
     PlainQuery,
-    encode_cursor,
     fetch_plain,
     in_chunks,
     keyset_page,
     marks,
-    page_start,
 )
-from precompute.utils.types import Array, check_keywords
+from precompute.utils.types import check_keywords
 
 Item = dict[str, Any]
 Items = list[Item]
@@ -55,11 +53,11 @@ class SampleFilters(TypedDict, total=False):
 class Samples:
     """The samples of a store: a `row` 0…N−1 and the user's own `sample_id`."""
 
-    def __init__(self, core: Core, vocabulary: Vocabulary, features: Features, quality: Quality) -> None:
+    def __init__(self, core: Core, features: Features, quality: Quality, places: Places) -> None:
         self._core = core
-        self._vocabulary = vocabulary
         self._features = features
         self._quality = quality
+        self._places = places
 
     def list(
         self,
@@ -187,29 +185,11 @@ class Samples:
             EventsNotStored: there are features to look up, and the store does not hold the sample's events.
             SaevxError: no such sample or feature.
         """
-        core, values = self._core, self._values(sample_id)
-        features = [int(f) for f in features]
-        for feature in features:
-            core.check_feature(feature)
-        events = computed or (core.events.of if features else core.events.tokens)(values["row"])
-        z_tk = dense_values(events, features)
-        refs = core.feature_refs(features)
-        blank = [None] * len(features)
+        values = self._values(sample_id)
+        events = computed or (self._core.events.of if features else self._core.events.tokens)(values["row"])
         return {
             "sample_id": values["sample_id"],
-            "features": [{k: refs[f][k] for k in (*NAME_FIELDS, "max_text", "max_image", "p999")} for f in features],
-            "tokens": [
-                {
-                    "text": text,
-                    "modality": s.TOKEN_KINDS[m],
-                    "position": t,
-                    "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else blank,
-                }
-                for t, (text, m) in enumerate(
-                    zip(self._vocabulary.texts(events.token_id_t), events.modality_t.tolist(), strict=True)
-                )
-            ],
-            "grids": _grids(events, values["views"], z_tk),
+            **self._places.activations(events, values["views"], features),
             "recomputed": computed is not None,
         }
 
@@ -228,37 +208,14 @@ class Samples:
             SaevxError: no such sample, position or patch.
         """
         values = self._values(sample_id)
+        name = f"Sample {values['sample_id']!r}"
         events = computed or self._core.events.tokens(values["row"])
-        places = patches(events, values["views"])
         if patch is not None:
-            hit = np.flatnonzero((places.view == patch[0]) & (places.row == patch[1]) & (places.col == patch[2]))
-            if not len(hit):
-                raise SaevxError(
-                    f"Sample {sample_id!r} has no patch {','.join(map(str, patch))}: give the view,row,col of another."
-                )
-            position = int(places.position[hit[0]])
-        if position is None or not 0 <= position < len(events.token_id_t):
-            raise SaevxError(f"Sample {sample_id!r} has positions 0 to {len(events.token_id_t) - 1}: choose one.")
-        kind = int(events.modality_t[position])
-        if computed is None and kind in (s.TEXT, s.IMAGE):
+            position = self._places.position(events, values, patch, name)
+        if kind_at(events, position, name) in (s.TEXT, s.IMAGE) and computed is None:
             events = self._core.events.of(values["row"])
-        low, high = events.offset_t[position : position + 2]
-        feature_k, z_k = events.feature_e[low:high], events.z_e[low:high]
-        items = self._features.strongest(feature_k, z_k, kind, len(z_k)) if kind in (s.TEXT, s.IMAGE) else []
-        tag = self._core.list_tag("features at", sample=values["sample_id"], position=position)
-        start = page_start(tag, cursor)
-        at = np.flatnonzero(places.position == position)
-        return {
-            "sample_id": values["sample_id"],
-            "position": position,
-            "modality": s.TOKEN_KINDS[kind],
-            "token": self._vocabulary.whole_token(events.token_id_t, position),
-            "patch": patch_item(values, *(int(column[at[0]]) for column in places[1:])) if len(at) else None,
-            "items": items[start : start + limit],
-            "total": len(items),
-            "next": encode_cursor(tag, None, start + limit) if start + limit < len(items) else None,
-            "recomputed": computed is not None,
-        }
+        here = self._places.features_at(events, values, int(position or 0), Window(limit, cursor), name)
+        return {"sample_id": values["sample_id"], **here, "recomputed": computed is not None}
 
     def _values(self, sample_id: str) -> Item:
         """The sample's row of the table `samples`, by column. Raises SaevxError where there is none."""
@@ -283,36 +240,6 @@ class Samples:
             "scores": {name: values[s.score_column(name)] for name in s.SCORES},
             "flags": [n for n, limit in threshold_of.items() if (values[s.flag_column(n)] or -np.inf) > limit],
         }
-
-
-def patch_item(sample: Item, view: int, row: int, col: int) -> Item:
-    """One patch of a sample: its place and its box in the original image, in pixels."""
-    grid = View(*sample["views"][view])
-    image = sample["images"][grid.image]
-    box = list(patch_box(grid, row, col, (image["width"], image["height"])))
-    return {"view": view, "row": row, "col": col, "box": box, "image": grid.image}
-
-
-def _grids(events: SampleEvents, views: Sequence[Any], z_tk: Array) -> Items:
-    """Each view with the values of some features, null where a patch has no value.
-
-    Args:
-        z_tk: float64 [t, k], values of k features on the sample's tokens.
-
-    Returns:
-        {view, rows, cols, box, image, values [k][rows][cols]} of each view.
-    """
-    places = patches(events, views)
-    grids = []
-    for index, (rows, cols, box, image) in enumerate(views):
-        here = places.view == index
-        position_p = places.position[here]
-        values_krc = np.full((z_tk.shape[1], rows, cols), np.nan)
-        is_image_p = (events.modality_t[position_p] == s.IMAGE)[:, None]  # a sink keeps its place, without a value
-        values_krc[:, places.row[here], places.col[here]] = np.where(is_image_p, z_tk[position_p], np.nan).T
-        values = [[[None if v != v else v for v in row] for row in k] for k in values_krc.tolist()]
-        grids.append({"view": index, "rows": rows, "cols": cols, "box": box, "image": image, "values": values})
-    return grids
 
 
 def _no_sample(sample_id: str) -> SaevxError:

@@ -10,7 +10,7 @@ import numpy as np
 from precompute.store import schema as s
 from precompute.store.core import Core, Vocabulary, modality_code
 from precompute.store.events import SampleEvents, dense_values, image_tokens, of_bits
-from precompute.store.samples import patch_item
+from precompute.store.places import patch_item
 from precompute.store.sql import PlainQuery, in_chunks, marks
 from precompute.utils.types import Array
 

@@ -91,6 +91,17 @@ def test_uploads_are_held_up_to_a_number_of_bytes_the_least_recently_used_droppe
     assert uploads.add(files[0], SETTINGS).hash == hashes[0] and len(held) == 3
 
 
+def test_a_removed_upload_is_gone() -> None:
+    uploads = UploadedImages(10**9)
+    one, other = (uploads.add(encoded("PNG", size=(30, n)), SETTINGS) for n in (20, 21))
+    uploads.remove(one.hash)
+    assert uploads.get(other.hash) is other and uploads.images.entries.currsize == len(other.data) + len(other.preview)
+    for again in (uploads.get, uploads.remove):
+        with pytest.raises(HTTPException) as gone:
+            again(one.hash)
+        assert gone.value.status_code == 404
+
+
 def test_the_newest_upload_is_held_however_large() -> None:
     uploads = UploadedImages(1)
     uploads.add(encoded("PNG"), SETTINGS)
