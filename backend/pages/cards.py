@@ -51,10 +51,9 @@ def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id, 0) for id in ids}
     cached = cached_previews(key_of.values())
     macros: Any = templates.env.get_template("macros.html").module
-    for id, key in key_of.items():
-        if key not in cached:
-            cached[key] = macros.top_words(open_store.store.top_words.of(id))
-            CACHE.put(key, cached[key])
+    for id, words in open_store.store.top_words.of_all(id for id, key in key_of.items() if key not in cached).items():
+        cached[key_of[id]] = macros.top_words(words)
+        CACHE.put(key_of[id], cached[key_of[id]])
     return {id: cached[key] for id, key in key_of.items()}
 
 

@@ -29,7 +29,7 @@ from precompute.steps.names.choice import (
     is_function_word,
     log_odds,
 )
-from precompute.steps.names.description import Counts, caption_ends, describe, place_words
+from precompute.steps.names.description import Counts, TopWords, caption_ends, describe, place_words, top_words
 from precompute.steps.names.name_test import NameTest, halves, make_name_test
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
@@ -45,7 +45,7 @@ _FEATURES_AT_ONCE = 1 << 12
 MIN_EVIDENCE = 2.0  # z of the log-odds below which a caption word is no evidence
 
 
-def top_words(data: Collected, words: Words, counts_n: Array | None = None) -> tuple[csr_matrix, Array]:
+def tokens_of_words(data: Collected, words: Words, counts_n: Array | None = None) -> tuple[csr_matrix, Array]:
     """(int32 [F, W]: how many of a feature's top text tokens are part of each word, int64 [F]: of any word).
 
     Args:
@@ -117,7 +117,7 @@ def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, name_
     Args:
         counts_n: bool [N], the samples that may give evidence. name_test: on some of these.
     """
-    tokens, n_f = top_words(data, words, counts_n)
+    tokens, n_f = tokens_of_words(data, words, counts_n)
     evidence_fw = WEIGHTS["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
     df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
     for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
@@ -206,12 +206,13 @@ def keyword_names(
     return distinguish(names, name_test, words, barred_w)
 
 
-def descriptions(
-    data: Collected, words: Words, names: list[Name | None], weigh: Mapping[str, Array]
-) -> list[str | None]:
-    """What stands for each live feature's name where it fails.
+def words_and_descriptions(
+    data: Collected, words: Words, names: list[Name | None], tokens_fw: csr_matrix, weigh: Mapping[str, Array]
+) -> tuple[list[TopWords], list[str | None]]:
+    """Of each feature the top word of both sides, and what stands for a live feature's name where it fails.
 
     Args:
+        tokens_fw: of `tokens_of_words`.
         weigh: what that step left, by name, [F] each.
     """
     samples = [top_samples(data, modality) for modality in (TEXT, IMAGE)]
@@ -220,10 +221,10 @@ def descriptions(
     n_fm[weigh["verdict"] == VERDICTS.index("image-only"), TEXT] = 0
     places = [place and place_words(place, weigh["place_map"].shape[1:]) for place in weigh["place"].tolist()]
     share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(data.n_samples, 1)
-    tokens, captions = top_words(data, words)[0], (samples[IMAGE] @ words.in_caption).tocsr()
-    counts = Counts(tokens, captions, n_fm, caption_ends(data), share_w)
-    texts = describe(data, counts, words.name, is_function_word(words), places)
-    return [text if name else None for text, name in zip(texts, names, strict=True)]
+    counts = Counts(tokens_fw, (samples[IMAGE] @ words.in_caption).tocsr(), n_fm, caption_ends(data), share_w)
+    of_features = top_words(data, counts, words.name, is_function_word(words))
+    texts = describe(counts, of_features, places)
+    return of_features, [text if name else None for text, name in zip(texts, names, strict=True)]
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,6 +253,9 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     scored = make_name_test(data, words.in_caption, weigh["p999"], scoring, example_samples)
     score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
-    save_json(part, "description", descriptions(data, words, names, weigh))
-    save_step(part, "label", score=score, **agreements(data, words, top_words(data, words)[0]))
+    tokens_fw, _ = tokens_of_words(data, words)
+    of_features, descriptions = words_and_descriptions(data, words, names, tokens_fw, weigh)
+    save_json(part, "top_words", of_features)
+    save_json(part, "description", descriptions)
+    save_step(part, "label", score=score, **agreements(data, words, tokens_fw))
     return {"labels": {**summary, "n": len(live)}}

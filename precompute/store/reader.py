@@ -73,7 +73,7 @@ class Store:
         self.features = Features(core, self.cooccurrence, self.hallucination)
         self.examples = Examples(core, self.vocabulary)
         self.counterexamples = CounterExamples(core, self.features, self.examples)
-        self.top_words = TopWords(core, self.vocabulary)
+        self.top_words = TopWords(core)
         self.places = Places(core, self.vocabulary, self.features)
         self.samples = Samples(core, self.features, self.quality, self.places)
         self.rejected = Rejected(core)
@@ -186,7 +186,8 @@ class Store:
             columns = set(fetch_plain(self.engine, f"{columns_of} WHERE t.type = 'table'"))
         except (StoreUnreadable, sqlite3.Error) as error:
             raise damaged_error(self.path, f"{DATABASE} is cut off or no database") from error
-        for table in s.metadata.sorted_tables:
+        tables = {table for table, _ in columns} | (s.metadata.tables.keys() - s.LATER_TABLES)
+        for table in (one for one in s.metadata.sorted_tables if one.name in tables):
             for column in table.columns:
                 if (table.name, column.name) not in columns:
                     what = f"{DATABASE} has no column {column.name!r} in a table {table.name!r}"

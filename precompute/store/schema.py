@@ -12,6 +12,8 @@ from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, LargeBin
 from sqlalchemy.types import TypeEngine
 
 SCHEMA_VERSION = 4
+LATER_TABLES = frozenset(("top_words",))
+"""Tables that the first stores of this schema lack."""
 
 TEXT, IMAGE, SPECIAL, SINK = 0, 1, 2, 3
 MODALITIES = ("text", "image")  # axis order everywhere
@@ -152,6 +154,14 @@ feature_details = Table(
     Column("id", Integer, ForeignKey("features.id"), primary_key=True),
     Column("hist", LargeBinary, nullable=False),
     *_optional(JSON, "logits", "place_map"),
+)
+
+# The word of each side, apart from the long rows of `feature_details`, as every list of features shows it.
+top_words = Table(
+    "top_words",
+    metadata,
+    Column("id", Integer, ForeignKey("features.id"), primary_key=True),
+    *_optional(JSON, "text", "image"),
 )
 
 # Features that say nearly the same; a family's id is that of its strongest member.

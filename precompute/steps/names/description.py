@@ -1,21 +1,39 @@
-"""A feature's evidence in words, from the store's own figures: what a page shows where the name fails its test."""
+"""A feature's evidence in words, from the store's own figures: the top word of each side, which lists show, and the
+description that stands for a name that fails its test."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from precompute.store.examples.words import MIN_SHARE, TIMES_BASE
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.text import is_blank
 from precompute.utils.token_text import MARKS
 from precompute.utils.types import Array
 
+MIN_SHARE, TIMES_BASE = 0.3, 2.0
+"""Least share of the strongest tokens or images that have a top word, and how many times its share of all captions that
+must be."""
 MOSTLY = 0.7
 """Share of the strongest tokens that are the first of their captions, or the last, for the feature to be called so."""
+
+
+class TopWord(TypedDict):
+    """A word, and how many of the strongest tokens or images have it."""
+
+    word: str
+    n: int
+    of: int
+
+
+class TopWords(TypedDict):
+    """The word of each side of a feature; None where none stands out."""
+
+    text: TopWord | None
+    image: TopWord | None
 
 
 class Counts(NamedTuple):
@@ -75,50 +93,69 @@ def _end(at: int, n: int, low: str, high: str) -> str:
     return low if at == 0 else high if at == n - 1 else ""
 
 
-def describe(data: Collected, counts: Counts, names: list[str], barred_w: Array, places: list[str]) -> list[str]:
-    """The description of each feature; "" for those without examples.
+def top_words(data: Collected, counts: Counts, names: list[str], barred_w: Array) -> list[TopWords]:
+    """Of each feature the word of most of its strongest text tokens, or their commonest token, and the word that most
+    captions of its strongest images have, where it stands out from all captions.
 
     Args:
         names: of the words. barred_w: bool [W], words that tell nothing of an image.
-        places: of each feature, as `place_words` gives it.
     """
     image_fw, token_fw = counts.image_fw.tocsr(), counts.token_fw.tocsr()
+    result: list[TopWords] = []
+    for k, (n_text, n_image) in enumerate(counts.n_fm.tolist()):
+        of_sides: TopWords = {"text": None, "image": None}
+        if n_text:
+            word, n = most_frequent(token_fw[k])
+            of_word = TopWord(word=names[word], n=n, of=n_text) if n >= max(1, MIN_SHARE * n_text) else None
+            of_sides["text"] = of_word or commonest_token(data, k, n_text)
+        if n_image:
+            word, n = most_frequent(image_fw[k], barred_w)
+            if n and n / n_image >= max(MIN_SHARE, TIMES_BASE * counts.share_w[word]):
+                of_sides["image"] = TopWord(word=names[word], n=n, of=n_image)
+        result.append(of_sides)
+    return result
+
+
+def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[str]:
+    """The description of each feature; "" for those without examples.
+
+    Args:
+        words: of `top_words`. places: of each feature, as `place_words` gives it.
+    """
     descriptions = []
     for k, place in enumerate(places):
         sides = []
-        if n := int(counts.n_fm[k, TEXT]):
-            word = most_frequent(token_fw[k], n)
-            word_and_share = (names[word[0]], word[1]) if word and word[1] >= MIN_SHARE else commonest_token(data, k, n)
+        if counts.n_fm[k, TEXT]:
             ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
-            on = f"on “{word_and_share[0]}” {_percent(word_and_share[1])}" if word_and_share else "various tokens"
+            on = f"on {_quoted(word)}" if (word := words[k]["text"]) else "various tokens"
             sides.append(", ".join([on, *(f"{name} of caption" for name in ends[:1])]))
-        if n := int(counts.n_fm[k, IMAGE]):
-            word = most_frequent(image_fw[k], n, barred_w)
-            stands_out = word and word[1] >= max(MIN_SHARE, TIMES_BASE * counts.share_w[word[0]])
-            caption = f"with “{names[word[0]]}” {_percent(word[1])}" if word and stands_out else ""
+        if counts.n_fm[k, IMAGE]:
+            caption = f"with {_quoted(word)}" if (word := words[k]["image"]) else ""
             images = f"images {caption}" if caption else "various images"
             sides.append(", ".join(filter(None, (place, caption))) if place else images)
         descriptions.append("; ".join(sides))
     return descriptions
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _quoted(word: TopWord) -> str:
+    return f"“{word['word']}” {100 * word['n'] / word['of']:.0f} %"
 
 
-def commonest_token(data: Collected, feature: int, n: int) -> tuple[str, float] | None:
-    """The token most frequent among the feature's `n` strongest text tokens, and its share; None where it is blank or
-    has less than `MIN_SHARE` of them."""
+def commonest_token(data: Collected, feature: int, n: int) -> TopWord | None:
+    """The token most frequent among the feature's `n` strongest text tokens; None where it is blank or has less than
+    `MIN_SHARE` of them."""
     row, position = (data.examples[f"top_{name}"][feature, TEXT] for name in ("row", "position"))
     at = row >= 0
     token, count = np.unique(data.events.token_id[data.events.sample_token[row[at]] + position[at]], return_counts=True)
     best = int(count.argmax())
     text = data.vocabulary[int(token[best])].strip()
-    return None if count[best] < MIN_SHARE * n or is_blank(MARKS.sub("", text)) else (text, float(count[best] / n))
+    if count[best] < MIN_SHARE * n or is_blank(MARKS.sub("", text)):
+        return None
+    return {"word": text, "n": int(count[best]), "of": n}
 
 
-def most_frequent(count_w: csr_matrix, n: int, barred_w: Array | None = None) -> tuple[int, float] | None:
-    """The word counted most often in a row [1, W], and its share of `n`; of equal ones the first; None without.
+def most_frequent(count_w: csr_matrix, barred_w: Array | None = None) -> tuple[int, int]:
+    """The word counted most often in a row [1, W], and how often; of equal ones the first; (0, 0) without.
 
     Args:
         barred_w: bool [W], words that are left out.
@@ -127,6 +164,6 @@ def most_frequent(count_w: csr_matrix, n: int, barred_w: Array | None = None) ->
     if barred_w is not None:
         word, count = word[~barred_w[word]], count[~barred_w[word]]
     if not len(word):
-        return None
+        return 0, 0
     best = int(np.lexsort((word, -count))[0])
-    return int(word[best]), float(count[best] / n)
+    return int(word[best]), int(count[best])

@@ -73,8 +73,9 @@ class WholeLists:
         if fold is not None:  # one line for the features of a group
             group_k = self._groups[fold][ids]
             line_k = np.where(group_k < 0, ids, group_k)
-        lines = np.unique(self._verdicts[ids] * n_features + line_k)
-        n_v = np.bincount(lines // n_features, minlength=len(s.VERDICTS))
+        has_line_vk = np.zeros((len(s.VERDICTS), n_features), bool)
+        has_line_vk[self._verdicts[ids], line_k] = True
+        n_v = has_line_vk.sum(1)
         return dict(zip(s.VERDICTS, n_v.tolist(), strict=True))
 
     def _in_order(self, sort: str, down: bool, filters: Item) -> Array:

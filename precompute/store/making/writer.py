@@ -104,6 +104,7 @@ def write_database(part: Path, manifest: Item) -> None:
         _fill(conn, s.features, feature_rows(data, labels, weigh))
         _fill(conn, s.families, family_rows(families, labels, weigh["evidence"]))
         _fill(conn, s.feature_details, detail_rows(data, logits))
+        _fill(conn, s.top_words, top_word_rows(data))
         _fill(conn, s.samples, sample_rows(data))
         _fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
         _fill(conn, s.flag_reasons, reason_rows(flags["reasons"]))
@@ -200,6 +201,14 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
         hist = [pack(one) for one in data.accum["hist"][chunk]]
         places = [_place_map(mean_rc) for mean_rc in mean_frc[chunk]]
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits.rows(chunk), "place_map": places}
+
+
+def top_word_rows(data: Collected) -> Iterator[RowChunk]:
+    """The table `top_words`."""
+    words = load_json(data.part, "top_words")
+    for chunk in _chunks(data.n_features):
+        columns = {name: [one[name] for one in words[chunk]] for name in s.MODALITIES}
+        yield {"id": range(chunk.start, chunk.stop), **columns}
 
 
 def _place_map(mean_rc: Array) -> Item | None:

@@ -58,7 +58,7 @@ def test_samples_that_score_names_give_no_evidence(part: Part) -> None:
     counts_n[halves([str(record["sample_id"]) for record in data.samples]).scoring] = False
     tops = label.top_samples(data, 1, counts_n)
     assert tops.nnz and not tops[:, ~counts_n].nnz
-    assert label.top_words(data, words, counts_n)[1].sum() < label.top_words(data, words)[1].sum()
+    assert label.tokens_of_words(data, words, counts_n)[1].sum() < label.tokens_of_words(data, words)[1].sum()
 
 
 def test_the_word_that_tells_samples_apart_wins_over_the_one_with_more_evidence() -> None:
