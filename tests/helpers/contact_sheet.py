@@ -2,18 +2,22 @@
 
     python -m tests.helpers.contact_sheet --store demo/store --out demo/screenshots
 
-One sheet per theme and width: OUT/sheet-light-1280.png … The single images are beside them; docs/img/feature.png is one
-of them.
+One sheet per theme and width: OUT/sheet-light-1280.png … The single images are beside them, and each page in its whole
+length as …-all.png; docs/img/feature.png is one of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
+import re
 import shutil
+import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, sync_playwright
@@ -23,6 +27,7 @@ from tests.helpers.servers import Server
 THEMES = ("light", "dark")
 WIDTHS = (1280, 768, 390)
 COLUMNS, THUMB, HEIGHT = 4, 400, 900
+BEST_FIRST = "sort=evidence&order=desc"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -31,11 +36,12 @@ def pages(base: str) -> dict[str, str]:
 
     def first(path: str, field: str) -> str:
         with urllib.request.urlopen(f"{base}/api/v1/{path}") as reply:
-            items = json.load(reply)["items"]
+            answer = json.load(reply)
+        items = answer["items"] if isinstance(answer, dict) else answer
         return str(items[0][field]) if items else "0"
 
-    feature, dead = first("features?sort=evidence&limit=1", "id"), first("features?verdict=dead&limit=1", "id")
-    image_only, sample = first("features?verdict=image-only&limit=1", "id"), first("samples?limit=1", "sample_id")
+    feature, sample = first(f"features?{BEST_FIRST}&limit=1", "id"), first("samples?limit=1", "sample_id")
+    dead, image_only = (first(f"features?verdict={one}&limit=1", "id") for one in ("dead", "image-only"))
     return {
         "front": "/",
         "features": "/features", "features-empty": "/features?q=zzzzqq", "features-wrong": "/features?min_lift=x",
@@ -43,20 +49,58 @@ def pages(base: str) -> dict[str, str]:
         "feature-counter": f"/features/{feature}?band=counter", "feature-image-only": f"/features/{image_only}",
         "feature-spotlight": f"/features/{feature}?modality=image&heat=spotlight",
         "card": f"/features/{feature}/card", "partners": f"/features/{feature}/partners",
-        "tour": f"/features/{feature}?tour=1", "features-places": "/features?cols=agreement,place_map",
+        "card-image-only": f"/features/{image_only}/card", "card-dead": f"/features/{dead}/card",
+        "partners-empty": f"/features/{dead}/partners", "effect": f"/features/{feature}/effect",
+        "features-places": "/features?cols=agreement,place_map", "features-tag": "/features?tag=zzzzqq",
+        **{f"tour-{number}": step for number, step in enumerate(tour(base), 1)},
         "feature-dead": f"/features/{dead}", "feature-missing": "/features/99999999",
         "samples": "/samples", "samples-empty": "/samples?q=zzzzqq", "sample": f"/samples/{sample}",
         "sample-missing": "/samples/zzzz", "search": "/search", "search-word": "/search?q=dog",
         "search-empty": "/search?q=zzzzqq", "search-sample": f"/search?sample={sample}",
         "cooccurrence": "/cooccurrence", "cooccurrence-one": f"/cooccurrence?feature={feature}",
-        "lists": "/lists", "basket": f"/basket?features={feature}",
-        "map": "/map", "quality": "/quality", "rejected": "/rejected", "sae": "/sae",
+        "pair": f"/cooccurrence/pair?a={feature}&b={image_only}",
+        "lists": "/lists", "list": "/lists/" + first("annotations/lists", "name"), "list-missing": "/lists/zzzz",
+        "basket": f"/basket?features={feature},{image_only}&sample={sample}", "basket-empty": "/basket",
+        "map": "/map", "map-profile": "/map?layout=profile", "map-chosen": f"/map?feature={feature}&q=dog",
+        "quality": "/quality", "rejected": "/rejected", "sae": "/sae",
         "steer": f"/steer?feature={feature}", "method": "/method", "docs": "/docs", "missing": "/nowhere",
     }  # fmt: skip
 
 
+def tour(base: str) -> list[str]:
+    """Paths of the steps of the tour, in their order."""
+    paths: list[str] = []
+    path = "/tour"
+    while path:
+        with urllib.request.urlopen(base + path) as reply:
+            paths.append(path if paths else reply.url.removeprefix(base))
+            follows = re.search(r'href="([^"]+)" data-testid="tour-next"', reply.read().decode())
+        path = html.unescape(follows[1]) if follows else ""
+    return paths
+
+
+def write_notes(base: str) -> None:
+    """A label, a tag and a note on the features that the sheets show first, and a list of two of them."""
+    with urllib.request.urlopen(f"{base}/api/v1/features?{BEST_FIRST}&limit=3") as reply:
+        ids = [one["id"] for one in json.load(reply)["items"]]
+    with urllib.request.urlopen(f"{base}/api/v1/samples?limit=2") as reply:
+        samples = [one["sample_id"] for one in json.load(reply)["items"]]
+    bodies: dict[str, dict[str, Any]] = {
+        f"features/{ids[0]}": {"label": "a dog, drawn", "tags": ["animal", "to test"], "note": "Also on a cat."},
+        "lists/to-look-at-again": {
+            "title": "To look at again", "features": ids, "samples": samples, "pair": {"sample_id": samples[0]},
+        },
+    }  # fmt: skip
+    for path, body in bodies.items():
+        content = json.dumps({**body, "author": "Ada"}).encode()
+        headers = {"Content-Type": "application/json", "If-Match": "*"}
+        request = urllib.request.Request(f"{base}/api/v1/annotations/{path}", content, headers, method="PUT")
+        urllib.request.urlopen(request).close()
+
+
 def photograph(browser: Browser, base: str, out: Path, theme: str, width: int) -> list[tuple[str, Path]]:
-    """One image a page; says on standard output where a page is wider than its window or reports an error."""
+    """Two images a page, its first window and all of it, of which this returns the first. Says on standard output where
+    a page is wider than its window or reports an error."""
     context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": HEIGHT})  # type: ignore[arg-type]
     page, taken, errors = context.new_page(), [], []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -71,6 +115,7 @@ def photograph(browser: Browser, base: str, out: Path, theme: str, width: int) -
         errors.clear()
         file = out / f"{name}-{theme}-{width}.png"
         page.screenshot(path=file)
+        page.screenshot(path=out / f"{name}-{theme}-{width}-all.png", full_page=True)
         taken.append((name, file))
     context.close()
     return taken
@@ -112,8 +157,11 @@ def main() -> None:
     if o.url:
         shoot(o.url.rstrip("/"))
     else:
-        with Server(o.store, "--no-live", log=o.out / "server.log") as server:
-            shoot(server.url)
+        with tempfile.TemporaryDirectory() as scratch:  # what the sheets write stays away from the store's own notes
+            notes = f"sqlite:///{scratch}/notes.sqlite"
+            with Server(o.store, "--no-live", "--annotations", notes, log=o.out / "server.log") as server:
+                write_notes(server.url)
+                shoot(server.url)
 
 
 if __name__ == "__main__":
