@@ -32,6 +32,8 @@ STATUS: dict[type[SaevxError], int] = {
     ReadOnlyError: 403, UnavailableError: 503, StoreUnreadable: 503, PairError: 422,
 }  # fmt: skip
 """Of a SaevxError that is not 400."""
+PAGE_TITLES = {422: "Invalid value"}
+"""Where the phrase of HTTP is not plain."""
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
@@ -119,7 +121,8 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
         if error_page is not None and wants_page:
-            page = await run_in_threadpool(error_page, request, status, HTTPStatus(status).phrase, detail)
+            title = PAGE_TITLES.get(status, HTTPStatus(status).phrase)
+            page = await run_in_threadpool(error_page, request, status, title, detail)
             page.headers.update(headers or {})
             return page
         return problem(request, status, detail, errors, headers)

@@ -94,6 +94,11 @@ def format_percent(value: float | None, digits: int = 1) -> str:
     return f"{value * 100:.2g} %" if value < 0.001 else f"{value * 100:.{digits}f} %"
 
 
+def format_short(value: float) -> str:
+    """The value in few characters, such as 6.74e-5; whole numbers in full."""
+    return f"{value:.0f}" if value == int(value) else f"{value:.3g}".replace("e-0", "e-")
+
+
 def width_of(value: float | None) -> str:
     """Length of a bar for a share: 100 for 1."""
     return f"{100 * max(0, min(1, value or 0)):.1f}"
@@ -106,7 +111,7 @@ def log_share(density: float) -> float:
 
 templates.env.filters |= {
     "log_share": log_share,
-    "n": format_number, "big": format_count, "pct": format_percent, "width": width_of,
+    "n": format_number, "short": format_short, "big": format_count, "pct": format_percent, "width": width_of,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
 

@@ -79,7 +79,8 @@ def feature_map(
     if not known and query.colour == "sample":
         query = query.model_copy(update={"colour": "verdict"})
     layout = layout_of(query.area) if query.area else query.layout
-    if not has_map(open_store, layout):
+    lacks_layout = layout != "decoder" and not has_map(open_store, layout)
+    if lacks_layout:
         layout = "decoder"
     return render_for(
         request,
@@ -90,6 +91,7 @@ def feature_map(
         there=has_map(open_store),
         absent=mapfile.ABSENT,
         layout=layout,
+        lacks_layout=lacks_layout,
         has_layouts=has_map(open_store, "profile"),
         preserved=preserved(open_store, layout),
         n_nowhere=n_nowhere(open_store, layout),

@@ -124,7 +124,7 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
         raise HTTPException(422, f"{field} has no such strength: give a number {allowed}.")
     return {
         "id": detail.id,
-        **{name: getattr(detail, name) for name in ("label", "label_score", "description")},
+        **{name: getattr(detail, name) for name in ("own_label", "label", "label_score", "description")},
         "mode": mode or "add",
         "strength": value,
         "cap": cap_of(open_store, detail.id),

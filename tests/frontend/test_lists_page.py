@@ -67,6 +67,9 @@ def test_a_basket_is_kept_from_page_to_page_and_becomes_a_list(page: Page, brows
     body = page.request.get(f"{API}/annotations/lists/ones-to-check").json()
     assert len(body["features"]) == 2 and len(body["samples"]) == 1
     page.goto("/basket")
+    expect(page.get_by_test_id("empty")).to_have_count(2)
+    expect(page.get_by_test_id("list-form")).to_have_count(0)  # nothing to save
+    page.goto(f"/basket?features={ids[0]}")
     expect(page.get_by_test_id("list-title")).to_have_value("")
 
 

@@ -1,10 +1,20 @@
-"""The two layouts of the map in Chromium: the switch, what it keeps, and areas that are of one layout."""
+"""The two layouts of the map: the switch in Chromium, what it keeps, areas that are of one layout, stores without."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from pathlib import Path
 
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from playwright.sync_api import BrowserContext, Page, expect
+
+from backend.app import create_app
+from backend.settings import Settings
+from precompute.store import mapfile
 
 
 def drawn(page: Page) -> None:
@@ -37,3 +47,20 @@ def test_the_switch_keeps_what_holds_on_both(context: BrowserContext) -> None:
     page.go_back()
     expect(page.get_by_test_id("layout-profile")).to_have_attribute("aria-current", "true")
     expect(page.get_by_test_id("area").get_by_role("heading")).to_have_text(total)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "path", "says"),
+    [(mapfile.NAME, "/map", "map-absent"), (mapfile.PROFILE_NAME, "/map?layout=profile", "lacks-layout")],
+)
+def test_a_store_without_a_map_says_so(pages_app: FastAPI, tmp_path: Path, lacks: str, path: str, says: str) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(pages_app.state.saevx.default.path, old)
+    (old / lacks).unlink()
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["files"][lacks], manifest["sizes"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    with TestClient(create_app(Settings(stores=[old], live=False)), headers={"Accept": "text/html"}) as client:
+        page, usual = client.get(path).text, client.get("/map").text
+    assert f'data-testid="{says}"' in page and 'data-testid="map-strongest"' in page
+    assert [f'data-testid="{says}"' in usual, "map/index.js" in usual] == [says == "map-absent", says != "map-absent"]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import BrowserContext, Page, expect
 
-from backend.app import create_app
-from backend.settings import Settings
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from tests.helpers.colours import contrast, palette
@@ -87,18 +82,6 @@ def test_what_is_found_and_chosen_stands_in_the_page(client: TestClient) -> None
     report = ",".join(str(one["id"]) for one in neighbours)
     assert f'data-feature="{RED}" data-neighbours="{report}"' in page
     assert "no feature 99999" in client.get("/map?feature=99999").text
-
-
-def test_a_store_without_a_map_says_so(pages_app: FastAPI, tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    shutil.copytree(pages_app.state.saevx.default.path, old)
-    (old / mapfile.NAME).unlink()
-    manifest = json.loads((old / "manifest.json").read_text())
-    del manifest["files"][mapfile.NAME], manifest["sizes"]
-    (old / "manifest.json").write_text(json.dumps(manifest))
-    with TestClient(create_app(Settings(stores=[old], live=False)), headers={"Accept": "text/html"}) as client:
-        page = client.get("/map").text
-    assert 'data-testid="map-absent"' in page and "map/index.js" not in page and 'data-testid="map-strongest"' in page
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])

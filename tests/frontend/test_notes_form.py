@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,14 @@ def test_undo_goes_back_and_forth(client: TestClient) -> None:
     send(client, do="undo", undo=0, version=4)
     assert client.get(f"{API}/annotations/features/{DOG}").json()["deleted"]
     assert 'data-version="5"' in client.get(f"/features/{DOG}").text
+
+
+def test_a_label_stands_wherever_the_feature_does(client: TestClient) -> None:
+    send(client, label="my dog", tags="animal")
+    one = f"feature={DOG}"
+    for path in (f"/cooccurrence?{one}", f"/steer?{one}", f"/features/{DOG}/card", "/features?q=my dog"):
+        assert "my dog" in html.unescape(client.get(path).text), path
+    assert "<option selected>gone</option>" in client.get("/features?tag=gone").text, "what filters is in its field"
 
 
 def test_what_is_written_is_only_text(client: TestClient) -> None:

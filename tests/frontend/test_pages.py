@@ -253,6 +253,7 @@ def test_missing_pages_are_designed(client: TestClient, path: str) -> None:
 def test_wrong_parameters_get_a_page_with_the_reason(client: TestClient) -> None:
     reply = client.get("/features?sort=nonsense")
     assert reply.status_code == 422 and "data-error" in reply.text and "sort" in reply.text
+    assert "<h1>Invalid value</h1>" in reply.text
     report = client.get("/api/v1/samples?sort=nonsense&order=up").json()
     assert [error["where"] for error in report["errors"]] == ["sort", "order"], "several lists of choices are one"
     assert report["detail"].startswith("sort: choose 'row', 'cosine',") and " or 'few-features'; " in report["detail"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 from backend.pages.heat import LEVELS
 from backend.pages.sample.marks import short_name
 from backend.schemas.cooccurrence import Link, PairGraph, PairMatrix
 from backend.schemas.features import FeatureRef
 
+F = TypeVar("F", bound=FeatureRef)
 CELL = 24
 """Side of a cell: what a finger can hit."""
 ROW_NAMES, COLUMN_NAMES = 150, 110
@@ -126,6 +128,16 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
         [places[at] for at in sorted(places)],
         top,
     )
+
+
+def with_own_labels(graph: PairGraph, labels: Mapping[int, str]) -> PairGraph:
+    """The same graph with the labels that people gave, by number, in place of the automatic names."""
+
+    def named(one: F) -> F:
+        return one.model_copy(update={"label": labels[one.id], "label_score": 1.0}) if one.id in labels else one
+
+    update = {"feature": named(graph.feature), "partners": [named(one) for one in graph.partners]}
+    return graph.model_copy(update=update)
 
 
 def draw_graph(graph: PairGraph) -> Graph:

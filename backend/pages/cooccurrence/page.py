@@ -13,7 +13,7 @@ from backend.api.features import FeatureQuery, get_features
 from backend.deps import StateDep, StoreDep
 from backend.live.lru import Lru
 from backend.pages.cards import previews
-from backend.pages.cooccurrence.drawings import Matrix, draw_graph, draw_matrix
+from backend.pages.cooccurrence.drawings import Graph, Matrix, draw_graph, draw_matrix, with_own_labels
 from backend.params import FormQuery, Words
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
@@ -69,12 +69,17 @@ def cooccurrence(
         chosen=chosen,
         like=like,
         matrix=None if chosen or like else drawn_matrix(open_store, query),
-        graph=draw_graph(cooccurrence_api.get_pair_graph(open_store, chosen["id"])) if chosen and not like else None,
+        graph=None if query.feature is None or like else drawn_graph(open_store, query.feature),
         kinds=KINDS,
         sides=SIDES[query.kind],
         sorts=PAIR_SORTS.items(),
         previews=previews(request, open_store, [pair.b.id for pair in page.items]),
     )
+
+
+def drawn_graph(open_store: OpenStore, feature: int) -> Graph:
+    graph = cooccurrence_api.get_pair_graph(open_store, feature)
+    return draw_graph(with_own_labels(graph, open_store.annotations.labels))
 
 
 def matches(open_store: OpenStore, words: str) -> list[Feature]:

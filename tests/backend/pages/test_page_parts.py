@@ -14,7 +14,7 @@ from backend.pages.heat import LEVELS, heat, level, token_runs
 from backend.pages.text import display_caption, visible
 from backend.schemas.common import Histogram, View
 from backend.schemas.features import TokenActivation
-from backend.templating import address, templates
+from backend.templating import address, format_short, templates
 
 
 @given(st.floats(0, 1e4), st.floats(1e-3, 1e4))
@@ -26,6 +26,10 @@ def test_level_is_a_share_of_the_top(value: float, top: float) -> None:
 
 def test_level_of_nothing() -> None:
     assert level(None, 1.0) == level(float("nan"), 1.0) == level(1.0, 0.0) == 0
+
+
+def test_numbers_in_narrow_fields_are_short() -> None:
+    assert [format_short(one) for one in (0, 1, 65536, 6.7412e-5, 0.123456)] == ["0", "1", "65536", "6.74e-5", "0.123"]
 
 
 def test_tokens_of_a_window_carry_their_space_apart() -> None:

@@ -22,7 +22,7 @@ async function cardsOf(words) {
 /** A feature as the page starts with it: its name, and a strength near the cap. */
 async function load(id) {
   const [f, start] = await Promise.all([api(`/features/${id}`), api("/steer/start", { feature: id })]);
-  return { id: f.id, label: f.label, label_score: f.label_score, description: f.description, mode: "add", strength: start.strength, cap: start.cap };
+  return { id: f.id, own_label: f.own_label, label: f.label, label_score: f.label_score, description: f.description, mode: "add", strength: start.strength, cap: start.cap };
 }
 
 /** A card of the search page, with a button that adds its feature. */
