@@ -21,6 +21,7 @@ from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
 from precompute.geometry import View
+from precompute.geometry.painting import paint, regions, visible_pixels
 from precompute.live.engine import load_engine
 from precompute.model.batch import IMAGE, Batch, Pair
 from precompute.model.loader import load_batches, prefetch
@@ -295,13 +296,13 @@ class Job:
     def painted(self, question: Question, variants: list[list[Variant]]) -> Painted:
         images = [open_image(image).image for image in question.row.images]
         sizes = [image.size for image in images]
-        where = ranking.regions(question.views, sizes)
+        where = regions(question.views, sizes)
         pairs, pixels, dropped = [], [], []
         for same in variants:
             visible_p, removed = question.patches[same[0]], same[0][2]
-            masks = ranking.visible_pixels(where, visible_p, sizes)
+            masks = visible_pixels(where, visible_p, sizes)
             colour = self.colours.get(removed)  # none where patches are dropped
-            pairs.append(Pair(question.row.text, ranking.paint(images, masks, colour) if colour else images))
+            pairs.append(Pair(question.row.text, paint(images, masks, colour) if colour else images))
             pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
             dropped.append(~visible_p & (removed == "drop"))
         batch = self.mllm.prepare(pairs, generate=True)

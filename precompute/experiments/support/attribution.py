@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precompute.live.attribution import logits_and_hidden, slopes
 from precompute.model.batch import IMAGE, TEXT, Batch
-from precompute.model.hooks import replace
 from precompute.model.mllm import Mllm
 from precompute.sae.encode import Encoded, Scale
 from precompute.sae.sae import SaeV
@@ -38,8 +38,8 @@ def attributions(
         (gradient_bsd,) = torch.autograd.grad(total, hidden_bsd, retain_graph=True)
         for b in rows:
             position_e, feature_e, z_e = events[b]
-            slope_ed = gradient_bsd[b].float().cpu()[torch.from_numpy(position_e)]
-            owed_e = z_e * (slope_ed * directions_fd[torch.from_numpy(feature_e)]).sum(1).double().numpy()
+            at_e = torch.from_numpy(position_e), torch.from_numpy(feature_e)
+            owed_e = z_e * slopes(gradient_bsd[b].float().cpu(), directions_fd, *at_e).double().numpy()
             own_e = np.isin(feature_e, token_features(one, b, int(columns[b][j])))
             result[b][np.searchsorted(text[b], columns[b][j])] = owed_e[own_e].sum(), owed_e.sum()
     return result
@@ -48,21 +48,12 @@ def attributions(
 def token_logprobs(mllm: Mllm, batch: Batch) -> tuple[Tensor, Tensor]:
     """(log p of each token given those before it [b, s], 0 before any text; h after layer L [b, s, d], on which they
     depend)."""
-    cut: list[Tensor] = []
-
-    def change(h_bsd: Tensor) -> Tensor:
-        cut.append(h_bsd.detach().requires_grad_())
-        return cut[0]
-
     text_s = (batch.modality_bs == TEXT).any(0)
     first, n = max(1, int(np.argmax(text_s))), len(text_s)
-    with torch.enable_grad(), replace(mllm.decoder_layer(), mllm.layer, change):
-        # The vocabulary is large: logits are computed where they predict text.
-        out = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=n - first + 1)
-        logits_bsv = out.logits[:, first - n - 1 : -1].float()
-        chosen_bs = logits_bsv.gather(2, batch.inputs["input_ids"][:, first:, None]).squeeze(2)
-        logprob_bs = torch.nn.functional.pad(chosen_bs - logits_bsv.logsumexp(2), (first, 0))
-    return logprob_bs, cut[0]
+    logits_bsv, hidden_bsd = logits_and_hidden(mllm, batch, n - first + 1)
+    logits_bsv = logits_bsv[:, :-1].float()
+    chosen_bs = logits_bsv.gather(2, batch.inputs["input_ids"][:, first:, None]).squeeze(2)
+    return torch.nn.functional.pad(chosen_bs - logits_bsv.logsumexp(2), (first, 0)), hidden_bsd
 
 
 def patch_events(one: Encoded, batch: Batch, b: int, scale: Scale) -> tuple[Array, Array, Array]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from precompute.experiments.support.attribution import attributions
+from precompute.live.answers import word_numbers
 from precompute.live.engine import load_engine
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
@@ -41,8 +42,6 @@ class Engine(NamedTuple):
     @classmethod
     def load(cls, options: FromStore, store: Store) -> Engine:
         mllm, sae = load_engine(options, store.manifest, full=True)
-        for parameter in mllm.model.parameters():
-            parameter.requires_grad_(False)  # gradients are taken of h alone
         p999_f = np.maximum(np.nan_to_num(store.features.table["p999"]), 1e-30)
         return cls(mllm, sae, Scale.from_manifest(store.manifest), p999_f, Weights.from_store(store).support_f)
 
@@ -97,15 +96,12 @@ def text_positions(one: Encoded, batch: Batch) -> list[Array]:
 
 def words_of(mllm: Mllm, token_ids: Array) -> tuple[list[str], Array]:
     """(words, int64 [t] which word each token belongs to) of a text's tokens, int [t]."""
-    words: list[str] = []
-    of = []
-    for token in token_ids.tolist():
-        text = mllm.token_text(token)
-        if not words or text[:1].isspace() or not text.strip().isalnum() or not words[-1].isalnum():
-            words.append("")
-        words[-1] += text.strip().lower()
-        of.append(len(words) - 1)
-    return words, np.array(of, dtype=np.int64)
+    texts = [mllm.token_text(token) for token in token_ids.tolist()]
+    number_t = word_numbers(texts)
+    words = [""] * (max(number_t, default=-1) + 1)
+    for text, number in zip(texts, number_t, strict=True):
+        words[number] += text.strip().lower()
+    return words, np.array(number_t, dtype=np.int64)
 
 
 def ratios(one: Encoded, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:

@@ -106,8 +106,6 @@ def test_captions_that_fit_their_image_score_higher() -> None:
 def test_attribution_against_a_small_step(whole: Mllm, saev: SaeV) -> None:
     """To the first order, taking a little off the features of the patches takes that much off log p of each word."""
     image = tiny.picture(3)
-    for parameter in whole.model.parameters():
-        parameter.requires_grad_(False)
     batch = whole.prepare([Pair("a red dog", [image]), Pair("two dogs", [image])])
     one = encode_batch(whole.hidden(batch), batch, saev, SCALE)
     wanted = [np.ones(int((row == TEXT).sum()), bool) for row in batch.modality_bs]

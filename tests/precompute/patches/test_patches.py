@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from precompute.geometry import View
+from precompute.geometry import View, painting
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.patches import ranking as patches
@@ -121,11 +121,11 @@ def test_pixels_left_by_several_views_of_several_images(share: float) -> None:
     rng = np.random.default_rng(int(10 * share))
     kept_p = rng.random(N_PATCHES) < share
     images = [Image.fromarray(rng.integers(1, 255, (h, w, 3), dtype=np.uint8)) for w, h in SIZES]
-    masks = patches.visible_pixels(patches.regions(VIEWS, SIZES), kept_p, SIZES)
+    masks = painting.visible_pixels(painting.regions(VIEWS, SIZES), kept_p, SIZES)
     for mask, expected in zip(masks, naive_masks(VIEWS, kept_p, SIZES), strict=True):
         assert np.array_equal(mask, expected)
     for colour in ((0, 0, 0), (124, 116, 104)):
-        for image, painted, mask in zip(images, patches.paint(images, masks, colour), masks, strict=True):
+        for image, painted, mask in zip(images, painting.paint(images, masks, colour), masks, strict=True):
             before, after = np.asarray(image), np.asarray(painted)
             assert painted.mode == "RGB" and painted.size == image.size
             assert np.array_equal(after[mask], before[mask]) and (after[~mask] == colour).all()
@@ -136,13 +136,13 @@ def test_neighbours_share_no_pixel_and_leave_none_out() -> None:
     for rows, cols, width, height in ((16, 16, 40, 40), (7, 7, 224, 224), (9, 5, 101, 77), (24, 24, 403, 161)):
         times = np.zeros((height, width), dtype=int)
         view = View(rows, cols, (0, 0, width, height), 0)
-        for _, top, bottom, left, right in patches.regions([view], [(width, height)]):
+        for _, top, bottom, left, right in painting.regions([view], [(width, height)]):
             times[top:bottom, left:right] += 1
         assert (times == 1).all()
 
 
 def test_a_patch_smaller_than_a_pixel_keeps_the_one_it_lies_in() -> None:
-    where = patches.regions([View(24, 24, (0.0, 0.0, 10.0, 10.0), 0)], [(10, 10)])
+    where = painting.regions([View(24, 24, (0.0, 0.0, 10.0, 10.0), 0)], [(10, 10)])
     for p, (_, top, bottom, left, right) in enumerate(where):
         row, col = divmod(p, 24)
         assert top <= (row + 0.5) / 2.4 < bottom and left <= (col + 0.5) / 2.4 < right
@@ -152,10 +152,10 @@ def test_a_patch_smaller_than_a_pixel_keeps_the_one_it_lies_in() -> None:
 def test_with_all_patches_the_picture_is_untouched() -> None:
     """Also where no patch looks."""
     image = tiny.picture(0, (60, 40))
-    where = patches.regions([View(4, 4, (10.0, 0.0, 50.0, 40.0), 0)], [image.size])
-    (same,) = patches.paint([image], patches.visible_pixels(where, np.ones(16, dtype=bool), [image.size]))
+    where = painting.regions([View(4, 4, (10.0, 0.0, 50.0, 40.0), 0)], [image.size])
+    (same,) = painting.paint([image], painting.visible_pixels(where, np.ones(16, dtype=bool), [image.size]))
     assert np.array_equal(np.asarray(same), np.asarray(image))
-    (fewer,) = patches.visible_pixels(where, np.arange(16) > 0, [image.size])
+    (fewer,) = painting.visible_pixels(where, np.arange(16) > 0, [image.size])
     assert not fewer[:, :10].any() and not fewer[:, 50:].any() and fewer.sum() == 1500
 
 
@@ -166,10 +166,10 @@ def test_a_black_patch_changes_that_patch_of_the_models_input(mllm: Mllm) -> Non
     batch = mllm.prepare([Pair("a", [image])])
     before = batch.inputs["pixel_values"][0].numpy()
     (black,) = mllm.prepare([Pair("a", [Image.new("RGB", image.size)])]).inputs["pixel_values"].numpy()
-    where = patches.regions(batch.views[0], [image.size])
+    where = painting.regions(batch.views[0], [image.size])
     for p in range(16):
-        masks = patches.visible_pixels(where, np.arange(16) != p, [image.size])
-        after = mllm.prepare([Pair("a", patches.paint([image], masks))]).inputs["pixel_values"][0].numpy()
+        masks = painting.visible_pixels(where, np.arange(16) != p, [image.size])
+        after = mllm.prepare([Pair("a", painting.paint([image], masks))]).inputs["pixel_values"][0].numpy()
         row, col = divmod(p, 4)
         inner = np.zeros((tiny.SIDE, tiny.SIDE), dtype=bool)
         inner[8 * row + 2 : 8 * row + 6, 8 * col + 2 : 8 * col + 6] = True

@@ -1,0 +1,250 @@
+"""Is the attribution of an answer right? Completeness, and parts beside what ablating their features does.
+
+    python -m precompute.experiments.explain --demo demo
+
+The model captions validation scenes that neither it nor its SAE-V has seen. Of each caption the first token that names
+a thing is attributed. A run that was killed goes on behind its last scene.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from precompute.demo.drawing import draw
+from precompute.demo.scenes import OBJECTS, SHAPES, Scene, make_scene, plural
+from precompute.experiments.script import run_script
+from precompute.live.attribution import REST, Attribution
+from precompute.live.engine import load_engine
+from precompute.live.trial import Prompt, Removal, random_removals
+from precompute.model.batch import Pair
+from precompute.model.hooks import capture, replace
+from precompute.options.score import ScoreOptions
+from precompute.sae.encode import Scale
+from precompute.store.reader import Store
+from precompute.utils.command_line import CommandOptions, Count, Seed
+from precompute.utils.files import write_json
+from precompute.utils.progress import progress_bar
+from precompute.utils.stats import bootstrap_rows, interval, wilson
+from precompute.utils.types import Array
+
+NOUNS = {form for noun in (*OBJECTS, *SHAPES) for form in (noun, plural(noun))}
+DRAWS = ("any", "strongest")
+"""How the features are drawn that are ablated one by one: among all that fire, and among the largest parts."""
+N_STRONGEST = 20
+RESAMPLES = 2000
+
+
+class Options(CommandOptions):
+    """What the measurement depends on; every field is an option of the command."""
+
+    demo: Path = Path("demo")
+    out: Path = Path("docs/results/explain.json")
+    n_scenes: Count = 40
+    """Captions whose word is attributed."""
+    n_features: Count = 5
+    """Features of each caption that are ablated one by one, of either draw."""
+    n_first: Count = 30
+    """Captions of which the first feature is ablated beside random ones."""
+    n_random: Count = 5
+    """Random features beside each first one."""
+    first_index: int = 820_000
+    """Validation scene from which they are taken."""
+    max_tokens: Count = 12
+    seed: Seed = 0
+
+    def cli_cmd(self) -> None:
+        write_json(self.out, run(self))
+        part_of(self.out).unlink()
+
+
+class Word(NamedTuple):
+    """The first token of an answer that names a thing, and those before it."""
+
+    prompt: Prompt
+    answer: str
+    ids: list[int]
+
+
+def part_of(out: Path) -> Path:
+    """The file of the scenes that are done."""
+    return out.with_suffix(".part.jsonl")
+
+
+def word_of(prompt: Prompt, max_tokens: int) -> Word | None:
+    """None where the answer names no thing with one token."""
+    ids, mllm = prompt.answer(max_tokens), prompt.mllm
+    names = [mllm.token_text(one).strip() in NOUNS for one in ids]
+    return Word(prompt, mllm.text_of(ids), ids[: names.index(True) + 1]) if any(names) else None
+
+
+def replaced(word: Word, kept_sd: Tensor | None, counted_s: Array) -> float:
+    """Log-odds of the word with h at the positions counted replaced by `kept_sd`, or by 0."""
+    at, prompt = torch.from_numpy(np.flatnonzero(counted_s)), word.prompt
+
+    def change(hidden_bsd: Tensor) -> Tensor:
+        hidden_bsd[0, at] = 0.0 if kept_sd is None else kept_sd[at]
+        return hidden_bsd
+
+    with replace(prompt.mllm.decoder_layer(), prompt.mllm.layer, change):
+        return float(prompt.log_odds(word.ids)[-1])
+
+
+def without_features(word: Word, one: Attribution) -> Tensor:
+    """h [s, d] less Σ z_k d_k: the error and decode(0)."""
+    prompt = word.prompt
+    with capture(prompt.mllm.decoder_layer()) as hidden:
+        prompt.log_odds(word.ids)
+    removed_sd = torch.zeros_like(hidden[0][0])
+    directions_fd = prompt.sae.directions_fd.float()
+    removed_sd.index_add_(
+        0, torch.from_numpy(one.position_e), torch.from_numpy(one.z_e)[:, None] * directions_fd[one.feature_e]
+    )
+    return hidden[0][0] - removed_sd
+
+
+def measure_scene(scene: Scene, word: Word, family: Array, o: Options) -> dict[str, Any]:
+    """The attribution of one word, and what ablating its features does to it."""
+    prompt, one = word.prompt, word.prompt.attribution(word.ids)
+    rng = np.random.default_rng([o.seed, scene.index])
+    feature_n, part_n3 = one.by_feature()
+    part_n = part_n3.sum(1)
+    before = float(prompt.log_odds(word.ids)[-1])
+    strongest = np.argsort(-np.abs(part_n), kind="stable")[:N_STRONGEST]
+    chosen = (rng.permutation(of)[: o.n_features] for of in (len(part_n), strongest))
+    drawn = dict(zip(DRAWS, chosen, strict=True))
+    pairs = [
+        {
+            "draw": name, "feature": int(feature_n[i]), "part": float(part_n[i]),
+            "ablated": before - float(prompt.log_odds(word.ids, [int(feature_n[i])])[-1]),
+        }
+        for name, of in drawn.items() for i in of.tolist()
+    ]  # fmt: skip
+    first = int(feature_n[0])
+    controls = random_removals(Removal((first,)), feature_n.tolist(), family, 0, n_draws=o.n_random, seed=scene.index)
+    of_removals = [logprob(word, removal.features) for removal in (Removal((first,)), *controls)]
+    counted_s = one.side_s != REST
+    parts = {"features": one.part_e.sum(), "error": one.error_g.sum(), "bias": one.bias_g.sum(), "rest": one.rest}
+    return {
+        "scene": scene.index, "caption": scene.caption, "answer": word.answer,
+        "word": prompt.mllm.token_text(word.ids[-1]).strip(), "log_odds": before, "total": one.total, "gap": one.gap,
+        "parts": {name: float(part) for name, part in parts.items()},
+        "without_features": before - replaced(word, without_features(word, one), counted_s),
+        "without_h": before - replaced(word, None, counted_s),
+        "pairs": pairs,
+        "first": {
+            "feature": first, "part": float(part_n[0]), "sides": part_n3[0].tolist(),
+            "change": of_removals[0] - logprob(word), "random": [after - logprob(word) for after in of_removals[1:]],
+        },
+    }  # fmt: skip
+
+
+def logprob(word: Word, features: Sequence[int] = ()) -> float:
+    """Of the word with features ablated, in nats."""
+    return float(word.prompt.logprobs(word.ids, features)[-1])
+
+
+def rank_correlation(scenes: Sequence[Mapping[str, Any]], draw_name: str, seed: int) -> dict[str, Any]:
+    """Spearman's ρ of parts with the effects of ablation, with the interval of a bootstrap over scenes."""
+    points = [[(p["part"], p["ablated"]) for p in one["pairs"] if p["draw"] == draw_name] for one in scenes]
+
+    def rho(chosen: Sequence[int]) -> float:
+        part_n, ablated_n = np.array([point for i in chosen for point in points[i]]).T
+        return float(spearmanr(part_n, ablated_n).statistic)
+
+    chosen_wn = np.concatenate(list(bootstrap_rows(len(points), RESAMPLES, seed)))
+    draws = np.array([rho(rows) for rows in chosen_wn.tolist()])
+    return {"n": sum(map(len, points)), "rho": interval(rho(range(len(points))), draws)}
+
+
+def share(hits: Sequence[bool]) -> dict[str, Any]:
+    """With Wilson's interval."""
+    n_hits, n = sum(map(bool, hits)), len(hits)
+    low, high = wilson(n_hits, n)
+    return {"value": n_hits / n, "low": low, "high": high, "hits": n_hits, "n": n}
+
+
+def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
+    """The figures of all scenes."""
+    first = [one["first"] for one in scenes[: o.n_first]]
+    size = {name: [abs(one["parts"][name]) for one in scenes] for name in scenes[0]["parts"]}
+    measured = {
+        name: [(sum(one["parts"][part] for part in parts), one[name]) for one in scenes]
+        for name, parts in (("without_features", ["features"]), ("without_h", ["features", "error", "bias"]))
+    }
+    return {
+        "largest_gap": max(one["gap"] for one in scenes),
+        "median_size": {name: float(np.median(sizes)) for name, sizes in size.items()},
+        "linear": {
+            name: {
+                "rho": float(spearmanr(*np.array(points).T).statistic),
+                "median_part": float(np.median([a for a, _ in points])),
+                "median_measured": float(np.median([b for _, b in points])),
+            }
+            for name, points in measured.items()
+        },
+        "ablation": {name: rank_correlation(scenes, name, o.seed) for name in DRAWS},
+        "first": {
+            "more_than_mean": share([one["change"] < np.mean(one["random"]) for one in first]),
+            "more_than_each": share([one["change"] < min(one["random"]) for one in first]),
+            "median_change": float(np.median([one["change"] for one in first])),
+            "median_random": float(np.median([change for one in first for change in one["random"]])),
+            "on_image": share([one["sides"][1] == max(one["sides"]) for one in first]),
+        },
+    }
+
+
+def run(o: Options) -> dict[str, Any]:
+    """Everything that the result file holds."""
+    store = Store.open(o.demo / "store")
+    options = ScoreOptions(
+        data="scenes", store=o.demo / "store", out=o.out, model=str(o.demo / "model"), sae=str(o.demo / "sae")
+    )
+    mllm, sae = load_engine(options, store.manifest, full=True)
+    scale, family = Scale.from_manifest(store.manifest), store.features.family
+    part = part_of(o.out)
+    lines = part.read_text(encoding="utf-8").splitlines() if part.exists() else []
+    about = {**o.model_dump(exclude={"demo", "out"}), "content_id": store.manifest["content_id"]}
+    scenes = [one for one in map(json.loads, lines) if one.pop("about") == about]
+    index = scenes[-1]["scene"] + 1 if scenes else o.first_index
+    skipped = index - o.first_index - len(scenes)
+    bar = progress_bar("explain", o.n_scenes, "scenes", len(scenes))
+    with bar as progress, part.open("a", encoding="utf-8") as file:
+        while len(scenes) < o.n_scenes:
+            scene = make_scene("validation", index)
+            index += 1
+            word = word_of(Prompt(mllm, sae, scale, Pair("", [draw(scene)])), o.max_tokens)
+            if word is None:
+                skipped += 1
+                continue
+            scenes.append(measure_scene(scene, word, family, o))
+            file.write(json.dumps({**scenes[-1], "about": about}) + "\n")
+            file.flush()
+            progress.update(1)
+    store.close()
+    return {
+        "about": {
+            "command": "python -m precompute.experiments.explain", "options": o.model_dump(exclude={"demo", "out"}),
+            "content_id": about["content_id"], "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "n_skipped": skipped, "skipped": "captions whose first thing is not one token",
+        },
+        **summary(scenes, o),
+        "scenes": scenes,
+    }  # fmt: skip
+
+
+def main() -> None:
+    run_script(Options, __doc__)
+
+
+if __name__ == "__main__":
+    main()
