@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
-from backend.annotations.database import Database
+from backend.annotations.database import Database, default_url
 from backend.api import (
     controls,
     cooccurrence,
@@ -35,7 +35,9 @@ from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
-from backend.middleware import BodyLimit, HostCheck, RootPath, SecurityHeaders
+from backend.middleware.frame import BodyLimit, RootPath, SecurityHeaders
+from backend.middleware.hosts import HostCheck
+from backend.middleware.login import Login
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
@@ -96,10 +98,10 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         SaevxError: no store can be opened, or not the database of annotations. If only some stores cannot,
             `app.state.saevx.unavailable` names them.
     """
-    database = Database(settings.annotations) if settings.annotations else None
-    if database is not None:
-        database.check()
-    slots = open_stores(settings.stores, database)
+    shared = Database(settings.annotations, settings.read_only) if settings.annotations else None
+    if shared is not None:
+        shared.check()
+    slots = open_stores(settings.stores, lambda path: shared or Database(default_url(path), settings.read_only))
     opened = [slot.opened for slot in slots if slot.opened]
     uploads = UploadedImages(int(settings.max_uploads_mb * 1e6))
     state = State(settings, slots, Live(settings, opened), opened[0].name, uploads)
@@ -134,6 +136,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
 
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Login, token=settings.secret_token(), proxy_header=settings.trust_proxy_auth)
     app.add_middleware(HostCheck, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)

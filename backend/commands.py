@@ -44,7 +44,8 @@ class Serve(ServerOptions, CommandOptions):
     stores: CliPositionalArg[Paths]
     """Folders of finished stores; the first is the default."""
     host: Host = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is every address of this machine. There is no login."""
+    """Address to listen on; 0.0.0.0 is every address of this machine. Where others reach it, visitors need the token
+    that is printed at the start (--token)."""
     port: int = Port
     """Port to listen on; 0 takes a free port."""
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pydantic import SecretStr
 
 from backend.settings import Settings
 from precompute.errors import SaevxError, Terminated, first_line
@@ -21,8 +25,12 @@ def serve(settings: Settings, host: str, port: int) -> None:
     import uvicorn
 
     from backend.app import create_app
-    from backend.middleware import own_names
+    from backend.middleware.hosts import is_loopback, own_names
 
+    token = settings.secret_token()
+    if token is None and settings.trust_proxy_auth is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    settings = settings.model_copy(update={"token": token and SecretStr(token), "token_file": None})
     app = create_app(settings, own_names(host))
     state: State = app.state.saevx
     for reason in state.unavailable.values():
@@ -37,7 +45,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
     print(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}", file=sys.stderr)
-    print(f"Open http://{address}:{listening.getsockname()[1]}{path}/", flush=True)
+    query = f"?token={quote(token)}" if token else ""
+    print(f"Open http://{address}:{listening.getsockname()[1]}{path}/{query}", flush=True)
     freeze_garbage_collector()
     with contextlib.suppress(Terminated):  # services are stopped with SIGTERM
         server.run(sockets=[listening])  # on uvloop, if it is installed

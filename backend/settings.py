@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from precompute.errors import SaevxError, first_line
 from precompute.options.shared import Dtype, Quantize, SaeFormat
 from precompute.utils.command_line import UrlPath
 
@@ -26,6 +27,9 @@ def _checked(name: str) -> str:
 
 AllowedHost = Annotated[str, AfterValidator(_checked)]
 """A name, a name with a port, `*.DOMAIN` for every name below DOMAIN, or `*` for any name."""
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=80)]
 
 
 def split_host(text: str) -> tuple[str, int | None] | None:
@@ -67,6 +71,8 @@ class ServerOptions(BaseModel):
     annotations: str | None = None
     """Database for what people write about the stores, as SQLAlchemy takes it, such as postgresql://user@host/name;
     default: an SQLite file beside each store, STORE.annotations.sqlite."""
+    read_only: bool = False
+    """Nobody writes labels, notes, lists or marks; they are shown. For public demos."""
     max_upload_mb: float = Field(default=16, gt=0)
     """Largest request body, in MB."""
     max_uploads_mb: float = Field(default=256, gt=0)
@@ -74,17 +80,48 @@ class ServerOptions(BaseModel):
     room. They are never written to disk."""
 
 
+    token: SecretStr | None = None
+    """What visitors must give once, at least 8 characters. Default: none where only this machine reaches the server,
+    else one that is made and printed at the start. Other users of this machine see options of commands: use
+    --token-file or the variable SAEVX_TOKEN."""
+    token_file: Path | None = None
+    """File that holds the token."""
+    trust_proxy_auth: HeaderName | None = None
+    """Header that a proxy in front of this server sets for visitors that it has logged in, such as X-Forwarded-User:
+    such requests need no token. The proxy must remove it from what visitors send."""
+
+
 class Settings(ServerOptions, BaseSettings):
     """Settings of a running server. In the environment, several values are separated by commas."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SAEVX_", use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
+        env_prefix="SAEVX_", env_ignore_empty=True, use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
     )
 
     stores: list[Path] = Field(default_factory=list)
     """Finished store folders; the first is the default."""
     max_megapixels: float = Field(default=64, gt=0)
     """Largest image, in millions of unpacked pixels; the pass takes up to 64."""
+
+    def secret_token(self) -> str | None:
+        """The token, of the option or of its file.
+
+        Raises:
+            SaevxError: the file cannot be read, or what is given is no token.
+        """
+        text = self.token.get_secret_value() if self.token else None
+        if self.token_file is not None:
+            try:
+                text = self.token_file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SaevxError(
+                    f"The token file {self.token_file} cannot be read ({first_line(error)}): give a text file that "
+                    "holds the token."
+                ) from error
+        if text is not None and not (8 <= len(text) <= 200 and text.isprintable()):
+            source = "--token" if self.token_file is None else f"The token file {self.token_file}"
+            raise SaevxError(f"{source} holds no token: give 8 to 200 characters in one line.")
+        return text
 
     @field_validator("allowed_host", mode="before")
     @classmethod

@@ -114,6 +114,14 @@ def size_in_cache(events: SampleEvents) -> int:
     return max(len(events.z_e), MAX_CACHED_EVENTS // MAX_CACHED_SAMPLES)
 
 
+DatabaseOf = Callable[[Path], Database]
+
+
+def local_database(store: Path) -> Database:
+    """The database of annotations in a file beside the store."""
+    return Database(default_url(store))
+
+
 @dataclass(frozen=True)
 class OpenStore:
     """A store under the name that `store=` takes."""
@@ -128,17 +136,17 @@ class OpenStore:
     """What people wrote about it."""
 
     @classmethod
-    def at(cls, path: Path, name: str | None = None, database: Database | None = None) -> OpenStore:
+    def at(cls, path: Path, name: str | None = None, database_of: DatabaseOf = local_database) -> OpenStore:
         """The store at `path`, under `name` or the name in its manifest. Raises SaevxError as `Store.open`.
 
         Args:
-            database: of annotations; None for the file beside the store.
+            database_of: the database of annotations of a store's folder.
         """
         manifest = Stamp.from_file(path / MANIFEST)  # before it is read, so that a manifest written later is noticed
         store = Store.open(path)
         watch = Watch(path, {MANIFEST: manifest, **store.stamps})
         content_id = str(store.manifest["content_id"])
-        annotations = Annotations(database or Database(default_url(path)), content_id, partial(sketch, store))
+        annotations = Annotations(database_of(path), content_id, partial(sketch, store))
         annotations.refresh()
         return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch, annotations)
 
@@ -158,8 +166,8 @@ class OpenStore:
 class StoreSlot:
     """The place of one store: the open store, or in `reason` one sentence why there is none."""
 
-    def __init__(self, path: Path, database: Database | None = None) -> None:
-        self.path, self.database = path, database
+    def __init__(self, path: Path, database_of: DatabaseOf = local_database) -> None:
+        self.path, self.database_of = path, database_of
         self.name = path.name
         self.opened: OpenStore | None = None
         self.reason: str | None = None
@@ -173,7 +181,7 @@ class StoreSlot:
     def open(self) -> None:
         """At the start of the server. Never raises."""
         try:
-            self.opened = OpenStore.at(self.path, database=self.database)
+            self.opened = OpenStore.at(self.path, database_of=self.database_of)
         except SaevxError as error:
             self.reason = str(error)
 
@@ -209,7 +217,7 @@ class StoreSlot:
         if self.reason is not None and stamp == self.failed and time.monotonic() - self.failed_at < RETRY_S:
             return
         try:
-            self.opened = await run_in_threadpool(OpenStore.at, self.path, self.name, self.database)
+            self.opened = await run_in_threadpool(OpenStore.at, self.path, self.name, self.database_of)
         except SaevxError as error:
             if self.reason != str(error):
                 log.warning("%s", error)
@@ -222,12 +230,12 @@ class StoreSlot:
             self.on_change(self.opened)
 
 
-def open_stores(paths: list[Path], database: Database | None = None) -> list[StoreSlot]:
+def open_stores(paths: list[Path], database_of: DatabaseOf = local_database) -> list[StoreSlot]:
     """The stores in their order, each under the name in its manifest or, if it cannot be opened, that of its folder; a
     second store of the same name gets a number.
 
     Args:
-        database: of the annotations of all of them; None for a file beside each.
+        database_of: the database of annotations of each folder.
 
     Raises:
         SaevxError: there is no path, or no store can be opened.
@@ -242,7 +250,7 @@ def open_stores(paths: list[Path], database: Database | None = None) -> list[Sto
         used.add(free)
         return free
 
-    slots = [StoreSlot(path, database) for path in paths]
+    slots = [StoreSlot(path, database_of) for path in paths]
     for slot in slots:
         slot.open()
     damaged = [slot for slot in slots if slot.opened is None]

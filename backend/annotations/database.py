@@ -59,9 +59,11 @@ class Database:
 
     Args:
         url: as SQLAlchemy takes it; a password in it is in no message.
+        read_only: nothing is written, whatever the file system allows.
     """
 
-    def __init__(self, url: URL | str) -> None:
+    def __init__(self, url: URL | str, read_only: bool = False) -> None:
+        self.read_only = read_only
         try:
             self.url = make_url(url)
             if self.url.drivername == "postgresql":
@@ -94,8 +96,10 @@ class Database:
         return self.file is None or self.file.is_file()
 
     def why_read_only(self) -> str | None:
-        """One sentence why nothing can be written, as far as the file system tells; None where it can."""
+        """One sentence why nothing can be written, as far as options and the file system tell; None where it can."""
         file = self.file
+        if self.read_only:
+            return "Annotations are read-only: this server was started with --read-only."
         if file is None:
             return None
         target = file if file.exists() else file.parent

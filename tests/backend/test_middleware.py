@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from backend.app import create_app
-from backend.middleware import own_names
+from backend.middleware.hosts import own_names
 from backend.settings import Settings
 from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server

@@ -9,7 +9,7 @@ from backend.annotations.carry import Report, carry
 from backend.annotations.database import Database, Entry
 from backend.api.annotations.exchange import export_file, import_file
 from backend.schemas.annotations import Exported
-from backend.stores import OpenStore
+from backend.stores import OpenStore, local_database
 from precompute.errors import SaevxError
 from precompute.options.annotations import AnnotationsOptions as Options
 from precompute.utils.files import write_text
@@ -21,8 +21,8 @@ def run(options: Options) -> str:
     Raises:
         SaevxError: the store, the file or the database cannot be used.
     """
-    database = Database(options.annotations) if options.annotations else None
-    opened = OpenStore.at(options.store, database=database)
+    database = Database(options.annotations) if options.annotations else local_database(options.store)
+    opened = OpenStore.at(options.store, database_of=lambda _: database)
     if opened.annotations.problem:
         raise SaevxError(opened.annotations.problem)
     if options.action == "export":

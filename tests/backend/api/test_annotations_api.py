@@ -42,6 +42,25 @@ def samples(client: TestClient, n: int) -> list[str]:
     return [one["sample_id"] for one in get(client, "/samples", limit=n)["items"]]
 
 
+def test_a_public_demo_shows_what_was_written_and_takes_nothing(client: TestClient, store_path: Path) -> None:
+    put(client, f"/features/{DOG}", {"label": "a dog"}, 0)
+    url = str(client.app.state.saevx.slots[0].opened.annotations.database.url)  # type: ignore[attr-defined]
+    settings = Settings(stores=[store_path], live=False, annotations=url, read_only=True)
+    with TestClient(create_app(settings)) as public:
+        assert get(public, f"/features/{DOG}")["own_label"] == "a dog"
+        form = {"kind": "feature", "key": str(DOG), "do": "save", "label": "a cat", "version": "1"}
+        for reply in (
+            put(public, f"/features/{DOG}", {"label": "a cat"}, 1),
+            public.delete(f"{API}/annotations/features/{DOG}", headers={"If-Match": "1"}),
+            put(public, "/lists/x", {"features": [1]}, 0),
+            public.post("/annotate", data=form),
+        ):
+            assert reply.status_code == 403 and "--read-only" in reply.text, reply.url
+        assert get(public, f"/features/{DOG}")["own_label"] == "a dog"
+    with TestClient(create_app(Settings(stores=[store_path], live=False, read_only=True))) as public:
+        assert "--read-only" in put(public, f"/features/{DOG}", {"label": "a cat"}, 0).json()["detail"]
+
+
 def test_writing_reading_and_deleting(client: TestClient) -> None:
     at = f"/features/{DOG}"
     empty = get(client, f"/annotations{at}")

@@ -1,9 +1,8 @@
-"""ASGI layers around the application: names and origins, the path prefix of a proxy, security headers, body size.
+"""Which requests are this server's own, whoever sends them: its names in `Host`, and the pages of other sites.
 
-A request is answered if it names this server in `Host` and, where it changes or computes something, does not come from
-another site's page. The server has no login, so whoever can reach it may use it. The page of another site can make its
-visitor's browser reach this server too: under a name of its own that points to this machine (DNS rebinding), or by
-sending a form here. An IP address in `Host` cannot be such a name, and neither can the machine's own names.
+The page of another site can make its visitor's browser reach this server: under a name of its own that points to this
+machine (DNS rebinding), or by sending a form here. An IP address in `Host` cannot be such a name, and neither can the
+machine's own names.
 """
 
 from __future__ import annotations
@@ -13,98 +12,11 @@ import socket
 import threading
 from collections.abc import Iterable
 
-from fastapi import HTTPException, Request
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.problems import problem
 from backend.settings import EVERY, split_host
-
-# Everything comes from this server. `data:` is for the preview of an image that the visitor chose.
-POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "img-src 'self' data:",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    ]
-)
-SECURITY = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-}
-
-
-class SecurityHeaders:
-    """Adds SECURITY to every reply that does not set these headers itself."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_with(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, send_with)
-
-
-class RootPath:
-    """Sets the path prefix; works behind a proxy that removes the prefix and behind one that does not."""
-
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self.app = app
-        self.root_path = "/" + root_path.strip("/") if root_path.strip("/") else ""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.root_path and scope["type"] in ("http", "websocket"):
-            path = scope["path"]
-            inside = path == self.root_path or path.startswith(self.root_path + "/")
-            scope = {**scope, "root_path": self.root_path, "path": path if inside else self.root_path + path}
-        await self.app(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses a body over `max_bytes` bytes: by its announced length, or while it is received."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
-        self.refusal = f"The request is larger than {max_bytes / 1e6:g} MB: send a smaller image."
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope)
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdigit() or int(announced) > self.max_bytes:
-            await problem(request, 413, self.refusal)(scope, receive, send)
-            return
-        received = 0
-
-        async def receive_limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise HTTPException(413, self.refusal)
-            return message
-
-        await self.app(scope, receive_limited, send)
-
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TEST_CLIENT = "testserver"
@@ -123,13 +35,17 @@ def is_address(name: str) -> bool:
     return True
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    bare = host.strip("[]")
+    return host == "localhost" or (is_address(bare) and ipaddress.ip_address(bare).is_loopback)
+
+
 def own_names(host: str) -> set[str]:
     """Names of a server that listens on `host`: that name and, unless only this machine can reach the server, the
     machine's full name and its name in local networks."""
     names = {host, socket.gethostname()}
-    bare = host.strip("[]")
-    local = host == "localhost" or (is_address(bare) and ipaddress.ip_address(bare).is_loopback)
-    if not local:
+    if not is_loopback(host):
         names |= {_full_name(), f"{socket.gethostname().partition('.')[0]}.local"}
     return {name.lower() for name in names if name}
 

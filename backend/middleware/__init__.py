@@ -1,0 +1,1 @@
+"""ASGI layers around the application, from the outside in: frame, hosts, login."""
