@@ -15,6 +15,7 @@ from backend.settings import ServerOptions
 from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError, checkout_only
 from precompute.options.annotations import AnnotationsOptions
+from precompute.options.export import ExportOptions
 from precompute.utils.command_line import CommandOptions, Paths, from_environment
 from precompute.utils.ownership import exclusive
 
@@ -95,6 +96,15 @@ class Annotations(AnnotationsOptions):
         print(run(self), end="")
 
 
+class Export(ExportOptions):
+    """Write the pages of a store that need no model as files, which any web server can show."""
+
+    def cli_cmd(self) -> None:
+        from backend.export.site import export
+
+        print(export(self))
+
+
 class Bench(CommandOptions):
     """Measure one of the figures of docs/performance.md. Needs a checkout: benchmarks are not in the package."""
 
@@ -152,6 +162,7 @@ class Saevx(BaseSettings):
     patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each image.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
     annotations: CliSubCommand[Annotations] = Field(description="Export, import or carry over what people wrote.")
+    export: CliSubCommand[Export] = Field(description="Write a store's pages as files, to browse without a server.")
     bench: CliSubCommand[Bench] = Field(description="Measure speed and size, in a checkout.")
     experiment: CliSubCommand[Experiment] = Field(description="Rerun one of the paper's experiments on the demo.")
 

@@ -30,6 +30,7 @@ function show() {
   const basket = read(), n = basket.features.length + basket.samples.length;
   for (const link of $$("[data-basket-link]")) link.href = addressOf(basket);
   const count = $("[data-basket-count]");
+  if (!count) return; // an exported site
   count.hidden = !n;
   count.textContent = `Basket ${n}`;
 }

@@ -61,7 +61,7 @@ const ACTIONS = {
     return Boolean(label);
   },
   h: () => { say(flip("no-heat") ? "Activations hidden" : "Activations shown"); return true; },
-  "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else location.assign(url("/search")); return true; },
+  "/": () => { const words = $("main input[name=q]"); if (words) words.focus(); else if ($(".nav [href*='/search']")) location.assign(url("/search")); return true; },
   n: () => go("next", ".tour"),
   p: () => go("prev", ".tour"),
   Escape: () => { const leave = $(".panel.max") ? null : $(".tour [data-leave]"); leave?.click(); return Boolean(leave); },

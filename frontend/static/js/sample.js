@@ -13,11 +13,32 @@ const cache = new Map();
 function activations(path, feature) {
   const key = `${path}\n${feature}`;
   if (!cache.has(key)) {
-    const answer = api(`${path}/activations`, { feature });
+    const { activations: file } = $("#sample").dataset;
+    const answer = file ? fromFile(file, feature.map(Number)) : api(`${path}/activations`, { feature });
     answer.catch(() => cache.delete(key));
     cache.set(key, answer);
   }
   return cache.get(key);
+}
+
+/** In an exported site a file has the activations of every feature that the page names. */
+async function fromFile(file, wanted) {
+  file = await (cache.get(file) ?? cache.set(file, fetch(file).then((response) => response.json())).get(file));
+  const at = wanted.map((id) => file.features.findIndex((one) => one.id === id));
+  if (at.includes(-1)) throw new Error("This copy does not have the activations of this feature here.");
+  const pick = (values) => (values.length ? at.map((i) => values[i]) : values);
+  const picked = (one) => ({ ...one, values: pick(one.values) });
+  return { features: pick(file.features), tokens: file.tokens.map(picked), grids: file.grids.map(picked) };
+}
+
+/** There the address names the feature that is shown, `#f12`. */
+async function showPinned() {
+  const stage = $("#sample");
+  const [, feature] = stage.dataset.activations ? location.hash.match(/^#f(\d+)$/) ?? [] : [];
+  if (!feature) return;
+  stage.dataset.chosen = feature;
+  for (const row of $$(".pick-row")) row.toggleAttribute("aria-current", row.dataset.feature === feature);
+  try { paint(stage, await activations(stage.dataset.path, [feature])); } catch (error) { say(errorMessage(error)); }
 }
 
 function wire() {
@@ -133,6 +154,7 @@ function wirePad(frame, views, read) {
 
   const under = (event) => patchAt(event, pad, marks, views, mine);
   const go = ([view, row, col]) => {
+    if ($("#sample").dataset.activations) return null;
     pad.focus({ preventScroll: true });
     const to = new URL(location.href);
     to.searchParams.delete("position");
@@ -165,6 +187,8 @@ function wirePad(frame, views, read) {
 
 const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
 
+await showPinned();
+addEventListener("hashchange", () => { if ($("#sample").dataset.activations) location.reload(); });
 wire();
 let numbers = $("#sample").dataset.chosen.split(",");
 document.addEventListener("swap", (event) => {

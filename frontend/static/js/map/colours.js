@@ -1,6 +1,6 @@
 // What the points are coloured by: verdict, ω and density come with the map, the other figures when first chosen.
 import { $, problem, url } from "../dom.js";
-import { VERDICTS, canvas, clamp, setPens, state, token } from "./overlay.js";
+import { FILES, VERDICTS, canvas, clamp, setPens, state, token } from "./overlay.js";
 import { mix, quantile } from "./points.js";
 
 const DRAWING_ORDER = ["rare", "image-only", "text-only", "mostly-image", "mostly-text", "unpaired", "weakly-paired", "in-context", "cross-modal"]; // later ones are on top
@@ -25,7 +25,7 @@ async function column(name) {
   const key = name === "sample" ? `sample ${state.sample}` : name;
   if (!columns.has(key)) {
     const sample = name === "sample" ? state.sample : "";
-    const response = await fetch(url("/api/v1/map/colours", { by: name, sample, v: canvas.dataset.version }));
+    const response = await fetch(FILES ? `${FILES}${name}.bin` : url("/api/v1/map/colours", { by: name, sample, v: canvas.dataset.version }));
     if (!response.ok) throw new Error(await problem(response));
     columns.set(key, new Uint8Array(await response.arrayBuffer()));
   }

@@ -46,7 +46,7 @@ async function load() {
 /** Mark the features that the search has returned. */
 function readMarks() {
   const { plot } = state;
-  const ids = $("#found").dataset.ids.split(",").filter(Boolean).map(Number);
+  const ids = ($("#found")?.dataset.ids ?? "").split(",").filter(Boolean).map(Number);
   plot.marked = null;
   if (ids.length) { plot.marked = new Uint8Array(plot.data.n); for (const id of ids) plot.marked[id] = 1; }
 }
@@ -63,7 +63,7 @@ function readChosen() {
 function choose(name) {
   state.colour = name;
   for (const one of $$("a[data-colour]")) if (one.dataset.colour === name) one.setAttribute("aria-current", "true"); else one.removeAttribute("aria-current");
-  $("[name=colour]").value = name;
+  for (const field of $$("[name=colour]")) field.value = name;
 }
 
 async function colourBy(name) {

@@ -2,7 +2,7 @@
 import { swap } from "../app.js";
 import { $, say, url } from "../dom.js";
 import * as lasso from "./lasso.js";
-import { canvas, clamp, drawOverlay, fetchLabels, hideTip, redraw, showTip, state } from "./overlay.js";
+import { FILES, canvas, clamp, drawOverlay, fetchLabels, hasPage, hideTip, redraw, showTip, state } from "./overlay.js";
 import { LAST } from "./points.js";
 
 const REACH = 12; // pixels between pointer and point
@@ -61,6 +61,7 @@ export function updateAddressSoon() {
 }
 export function updateAddress(more = {}) {
   clearTimeout(timer);
+  if (FILES) return;
   history.replaceState({ ...history.state, ...more }, "", address());
 }
 export function address(feature = state.pinned, layout = state.layout) {
@@ -100,6 +101,7 @@ export function hover(i, announce = false) {
 /** The server renders a feature beside the map: with `how` it is pinned, that is, in the address. */
 async function show(i, how) {
   if (how) state.pinned = i;
+  if (FILES) return;
   if (how || i !== state.chosen) await swap(address(i), "chosen", { history: how, background: !how });
 }
 
@@ -107,7 +109,8 @@ const pin = (i) => { clearTimeout(selecting); if (i !== state.pinned) show(i, "p
 
 function open(i, event) {
   updateAddress({ onMap: document.activeElement === canvas }); // so that the browser's back button returns to this view
-  const to = url(`/features/${i}`);
+  if (!hasPage(i)) return;
+  const to = FILES ? `features/${i}.html` : url(`/features/${i}`);
   if (event.metaKey || event.ctrlKey) globalThis.open(to, "_blank", "noopener"); else location.assign(to);
 }
 
@@ -162,7 +165,8 @@ function release(event) {
   if (i < 0) { hover(-1); return; }
   if (event.ctrlKey || event.metaKey || (touch && i === state.pinned)) { open(i, event); return; }
   hover(i);
-  pin(i);
+  if (FILES && !touch) open(i, event);
+  else pin(i);
 }
 canvas.addEventListener("dblclick", (event) => {
   const i = state.plot ? under(event) : -1;

@@ -8,10 +8,11 @@ const MOST_CORNERS = 48;
 const STEP = 4; // pixels between two corners
 const button = $("#map-lasso");
 
-export const isDrawing = () => button.getAttribute("aria-pressed") === "true";
+export const isDrawing = () => button?.getAttribute("aria-pressed") === "true";
 
 /** Turn the lasso on or off; the next stroke on the map is then an area. */
 export function toggle(on = !isDrawing()) {
+  if (!button) return; // an exported site: no server lists what is inside
   button.setAttribute("aria-pressed", on);
   canvas.classList.toggle("lasso", on);
   if (on) say("Draw around the points. Enter takes all that is in view; Esc ends it.");

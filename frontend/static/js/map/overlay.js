@@ -6,6 +6,8 @@ export const canvas = $("#map");
 const overlay = $("#map-over");
 const tip = $("#map-tip");
 export const VERDICTS = canvas.dataset.verdicts.split(",");
+/** Folder of the map's files in an exported site, where no server answers; otherwise undefined. */
+export const FILES = canvas.dataset.files;
 
 export const state = {
   plot: null, // a Plot, once the map is loaded
@@ -181,10 +183,15 @@ export async function fetchLabels(ids) {
   const missing = ids.filter((id) => !labels.has(id)).slice(0, 200);
   if (!missing.length) return false;
   try {
-    for (const one of (await api("/features", { ids: missing.join(","), limit: missing.length })).items) labels.set(one.id, one);
+    if (FILES && labels.size) return false; // the file has been read, and has no others
+    const items = FILES ? await (await fetch(`${FILES}labels.json`)).json() : (await api("/features", { ids: missing.join(","), limit: missing.length })).items;
+    for (const one of items) labels.set(one.id, one);
   } catch { return false; } // fetched again at the next draw
   return true;
 }
+
+/** Whether a feature has a page: in an exported site, those with a label. */
+export const hasPage = (i) => !FILES || labels.has(i);
 
 // ---- the tooltip
 
@@ -194,7 +201,7 @@ export function showTip(i) {
   const known = labels.get(i);
   const omega = plot.data.omega[i] ? `, ω ${((plot.data.omega[i] - 128) / 127).toFixed(2)}` : "";
   tip.replaceChildren(
-    Object.assign(document.createElement("strong"), { textContent: known ? nameOf(known).text : "…" }), ` #${i} `,
+    Object.assign(document.createElement("strong"), { textContent: known ? nameOf(known).text : FILES ? "" : "…" }), ` #${i} `,
     Object.assign(document.createElement("small"), { textContent: `${VERDICTS[plot.data.verdict[i]]}${omega}` }),
   );
   tip.hidden = false;

@@ -1,0 +1,266 @@
+"""`saevx export`: follows the links of the application's own pages, and writes each page as a file."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import os
+import re
+import shutil
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode
+
+from starlette.types import ASGIApp
+
+from backend.export.html import SCRIPTS, StaticPage
+from backend.export.names import Names
+from backend.export.requests import get
+from precompute.options.export import ExportOptions
+from precompute.utils.files import atomic_folder
+from precompute.utils.ownership import creating
+from precompute.utils.progress import human, progress_bar
+
+FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
+STATES: dict[str, tuple[int, set[str]]] = {
+    "": (0, set()), "features": (1, {"verdict", "cursor"}), "feature": (2, {"modality"}), "map": (3, set()),
+    "cooccurrence": (3, set()), "pair": (4, {"a", "b", "kind"}), "quality": (3, {"flag"}), "sae": (3, set()),
+    "rejected": (3, {"cursor", "kind"}), "method": (3, set()), "samples": (5, {"cursor"}), "sample": (6, set()),
+}  # fmt: skip
+"""Kind of page → when it is written, as pages written earlier decide which later ones there are; and the parameters by
+which it has several states, each a file."""
+IN_SCRIPTS = {"sample": {"f", "feature"}, "map": {"colour"}}
+"""Parameters that a script answers, so that one file has all their states."""
+N_AT_ONCE = 64
+"""Features whose activations one request gives."""
+SIGNIFICANT = 4
+"""Digits of the activations of a sample."""
+
+
+def kind_of(path: str) -> str:
+    """Kind of the page at a path, as STATES names it; of others the path itself."""
+    if path.startswith("/samples/"):
+        return "sample"
+    if re.fullmatch(r"/features/\d+", path):
+        return "feature"
+    return "pair" if path == "/cooccurrence/pair" else path.strip("/")
+
+
+class Site:
+    """The files of one export.
+
+    Args:
+        app: the application over one store, without its model.
+        folder: empty, to be filled.
+    """
+
+    def __init__(self, app: ASGIApp, folder: Path, options: ExportOptions) -> None:
+        self.app, self.folder = app, folder
+        self.names = Names()
+        self.room = {"feature": options.features, "sample": options.samples, "pair": options.pairs}
+        """Pages of a kind that may still come."""
+        self.paths: set[str] = set()
+        """Of the pages that count towards `room`."""
+        self.queue: list[tuple[int, int, str]] = []
+        self.pinned: dict[str, set[int]] = {}
+        """Path of a sample → features that links to it show there."""
+        self.order = count()
+        self.progress = progress_bar("export", None, "files")
+
+    async def write(self) -> None:
+        """Write every page that can be reached from the front page, and what they show."""
+        self.admit("/")
+        while self.queue:
+            address = heapq.heappop(self.queue)[2]
+            await self.page(address)
+            self.progress.total = len(self.names.of)
+            self.progress.update()
+        self.progress.close()
+        copy_static(self.folder / "static")
+
+    # ---- addresses
+
+    def admit(self, address: str) -> str | None:
+        """The file of a page, which is queued when it is first named; None for what the site does not have."""
+        path, _, query = address.partition("?")
+        kind, parameters = kind_of(path), dict(parse_qsl(query))
+        if kind not in STATES:
+            return None
+        when, states = STATES[kind]
+        if parameters.keys() <= IN_SCRIPTS.get(kind, set()):
+            parameters = {}
+        address = path + (f"?{urlencode(sorted(parameters.items()))}" if parameters else "")
+        if address in self.names.of:
+            return self.names.of[address]
+        if not parameters.keys() <= states or not self._has_room(kind, address if kind == "pair" else path, parameters):
+            return None
+        heapq.heappush(self.queue, (when, next(self.order), address))
+        return self.names.add(address, ".html")
+
+    def _has_room(self, kind: str, page: str, parameters: dict[str, str]) -> bool:
+        if kind in ("features", "samples"):  # another page of the list, as long as its items have room
+            return "cursor" not in parameters or (self.room[kind[:-1]] > 0 and "verdict" not in parameters)
+        if kind not in self.room or page in self.paths:
+            return True
+        if self.room[kind] <= 0:
+            return False
+        self.room[kind] -= 1
+        self.paths.add(page)
+        return True
+
+    def resolver(self, here: str) -> Any:
+        """The function that gives the place of an address as seen from the file `here`."""
+        up = "../" * here.count("/")
+
+        def resolve(address: str) -> str | None:
+            if not address.startswith("/"):
+                return address or None
+            bare, _, fragment = address.partition("#")
+            path, _, query = bare.partition("?")
+            if path.startswith("/static/"):
+                return up + path[1:]
+            if path.startswith("/api/v1/samples/") and path.endswith("/image"):
+                return up + quote(self.image(bare))
+            if (file := self.admit(bare)) is None:
+                return None
+            if kind_of(path) == "sample" and (numbers := pinned(query)):
+                self.pinned.setdefault(path, set()).update(numbers)
+                fragment = f"f{numbers[0]}"
+            return up + quote(file) + (f"#{fragment}" if fragment else "")
+
+        return resolve
+
+    # ---- files
+
+    def image(self, address: str) -> str:
+        """The file of an image, which is queued."""
+        name = address.removeprefix("/api/v1/samples").replace("/image?", "?", 1)
+        if f"/images{name}" not in self.names.of:
+            heapq.heappush(self.queue, (9, next(self.order), address))
+        return self.names.add(f"/images{name}", ".webp")
+
+    async def page(self, address: str) -> None:
+        """Write one page or image."""
+        body = (await get(self.app, address)).checked(address)
+        if address.startswith("/api/"):
+            self.save(self.image(address), body)
+            return
+        file, page = self.names.of[address], body.decode()
+        up = "../" * file.count("/")
+        add = {"html": {"data-base": up.rstrip("/") or "."}}
+        if kind_of(address) == "sample" and (data := await self.activations(address, page)):
+            self.save(file.removesuffix("html") + "json", data)
+            add["sample"] = {"data-activations": quote(file.rpartition("/")[2].removesuffix("html")) + "json"}
+        if address == "/map":
+            add["map"] = await self.map_files(page)
+        self.save(file, StaticPage.convert(page, self.resolver(file), add).encode())
+
+    def save(self, file: str, body: bytes) -> None:
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+    async def activations(self, path: str, page: str) -> bytes | None:
+        """The activations of all features that the page of a sample names, as the API gives them; None without any."""
+        named = {int(one) for one in re.findall(r'data-feature="(\d+)"', page)}
+        features = sorted(named | self.pinned.get(path, set()))
+        whole: dict[str, Any] | None = None
+        for part in chunks(features, N_AT_ONCE):
+            reply = await get(self.app, f"/api/v1{path}/activations?{urlencode([('feature', one) for one in part])}")
+            if reply.status != 200:  # the store does not hold them
+                return None
+            whole = joined(whole, json.loads(reply.body))
+        return None if whole is None else json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+
+    async def map_files(self, page: str) -> dict[str, str]:
+        """Write what the map's script reads; returns the attributes that tell it where."""
+        address = re.search(r'data-url="([^"]+)"', page)
+        if address is None:
+            return {}
+        url = address[1].replace("&amp;", "&")
+        self.save("map/points.bin", (await get(self.app, url)).checked(url))
+        names = [name for name in re.findall(r'data-colour="(\w+)"', page) if name != "sample"]
+        for name in dict.fromkeys(names):
+            reply = await get(self.app, f"/api/v1/map/colours?by={name}")
+            if reply.status == 200:
+                self.save(f"map/{name}.bin", reply.body)
+        paths = [address for address in self.names.of if kind_of(address) == "feature"]
+        ids = sorted(int(one.rpartition("/")[2]) for one in paths)
+        labels = [one for part in chunks(ids, 500) for one in await self.labels(part)]
+        self.save("map/labels.json", json.dumps(labels, ensure_ascii=False).encode())
+        return {"data-url": "map/points.bin", "data-files": "map/"}
+
+    async def labels(self, ids: list[int]) -> list[dict[str, Any]]:
+        """What the map names features with."""
+        url = f"/api/v1/features?{urlencode({'ids': ','.join(map(str, ids)), 'limit': len(ids)})}"
+        items = json.loads((await get(self.app, url)).checked(url))["items"]
+        names = ("id", "label", "label_score", "description", "own_label", "verdict", "n_samples")
+        return [{name: one[name] for name in names if name in one} for one in items]
+
+
+def chunks(numbers: list[int], n: int) -> list[list[int]]:
+    return [numbers[low : low + n] for low in range(0, len(numbers), n)]
+
+
+def pinned(query: str) -> list[int]:
+    """The features that a link to a sample shows there."""
+    values = parse_qs(query)
+    numbers = (values.get("f") or values.get("feature") or [""])[0]
+    return [int(one) for one in numbers.split(",") if one.isdigit()]
+
+
+def joined(whole: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]:
+    """Activations of more features of one sample, shortened to SIGNIFICANT digits."""
+    for one in (*part["tokens"], *part["grids"]):
+        one["values"] = shortened(one["values"])
+    if whole is None:
+        return part
+    whole["features"] += part["features"]
+    for name in ("tokens", "grids"):
+        for one, more in zip(whole[name], part[name], strict=True):
+            one["values"] += more["values"]
+    return whole
+
+
+def shortened(values: Any) -> Any:
+    if isinstance(values, list):
+        return [shortened(one) for one in values]
+    return float(f"{values:.{SIGNIFICANT}g}") if values else 0
+
+
+def copy_static(folder: Path) -> None:
+    """Styles, the mark, and the scripts that work without a server with what they import."""
+    source = FRONTEND / "static"
+    for name in ("css", "img"):
+        shutil.copytree(source / name, folder / name)
+    waiting, seen = [source / name for name in SCRIPTS], set[Path]()
+    while waiting:
+        script = waiting.pop()
+        if script in seen:
+            continue
+        seen.add(script)
+        target = folder / script.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(script, target)
+        names = re.findall(r'(?:from|import) "(\.[^"]+)"', script.read_text(encoding="utf-8"))
+        waiting += [(script.parent / name).resolve() for name in names]
+
+
+def export(options: ExportOptions) -> str:
+    """Write the site; returns one line about it.
+
+    Raises:
+        SaevxError: the store cannot be opened, or something is at `out` already.
+    """
+    from backend.app import create_app
+    from backend.settings import Settings
+
+    with creating(options.out):
+        app = create_app(Settings(stores=[options.store], live=False))
+        with atomic_folder(options.out) as folder:
+            asyncio.run(Site(app, folder, options).write())
+    sizes = [path.stat().st_size for path in options.out.rglob("*") if path.is_file()]
+    n_pages = sum(1 for _ in options.out.rglob("*.html"))
+    return f"{options.out}{os.sep}index.html: {n_pages:,} pages in {len(sizes):,} files, {human(sum(sizes))}"

@@ -1,0 +1,169 @@
+"""`saevx export`: a folder that a plain file server shows, with no link that leads nowhere."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pytest
+
+from backend.export.html import StaticPage
+from backend.export.names import Names
+from tests.helpers import synthetic
+from tests.helpers.in_process import saevx
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site") / "out"
+    store = synthetic.small_store(tmp_path_factory)
+    done = saevx("export", store, "--out", out, "--features", "8", "--samples", "6", "--pairs", "2")
+    assert done.status == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    """The folder behind the file server of Python's standard library."""
+    handler = partial(Quiet, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Without a line per request."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+class Addresses(HTMLParser):
+    """Every address in a page, its ids, and its elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.ids: set[str] = set()
+        self.tags: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.ids.add(values.get("id") or "")
+        names = ("href", "src", "action", "data-url", "data-activations", "data-next")
+        self.targets += [values[name] or "" for name in names if name in values]
+
+
+def test_every_link_of_every_page_leads_to_a_file(site: Path) -> None:
+    pages = {path: Addresses(path.read_text("utf-8")) for path in site.rglob("*.html")}
+    wrong = []
+    for path, page in pages.items():
+        for target in page.targets:
+            if target.startswith("https://arxiv.org/"):
+                continue
+            file, _, fragment = target.partition("#")
+            there = (path.parent / unquote(file)).resolve() if file else path
+            if not there.is_file() or site not in there.parents:
+                wrong.append(f"{path.relative_to(site)}: {target}")
+            elif fragment and fragment not in pages[there].ids and not fragment.startswith("f"):
+                wrong.append(f"{path.relative_to(site)}: there is no {target}")
+    assert not wrong, "\n".join(wrong[:20])
+    assert len(pages) > 30
+
+
+def test_no_control_that_needs_a_server_is_left(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        page = Addresses(path.read_text("utf-8"))
+        assert not {"select", "textarea", "template"} & set(page.tags), path
+        assert page.tags.count("form") == 1, path  # of the dialog Keys
+        assert "This is a copy to browse" in path.read_text("utf-8")
+
+
+def test_the_numbers_of_pages_are_those_of_the_options(site: Path) -> None:
+    features = [path for path in (site / "features").iterdir() if "--" not in path.name]
+    pairs = list((site / "cooccurrence").glob("pair--*.html"))
+    assert (len(features), len(list((site / "samples").glob("*.html"))), len(pairs)) == (8, 6, 2)
+
+
+def test_a_sample_has_the_activations_of_its_features(site: Path) -> None:
+    """As many values at each token as features."""
+    for path in (site / "samples").glob("*.json"):
+        data = json.loads(path.read_text("utf-8"))
+        n = len(data["features"])
+        assert n and all(len(one["values"]) == n for one in (*data["tokens"], *data["grids"]))
+
+
+def test_a_page_without_a_server() -> None:
+    page = (
+        '<!DOCTYPE html><p title="a &amp; b">&lt;i> x &#233;<form><b>no</b><button>no</button></form>'
+        '<a class="btn" href="/off">no</a><a class="label" href="/off">stays</a><a href="/on">goes</a>'
+        '<svg viewBox="0 0 1 1"><path d="M0"/></svg><i data-server>no</i><template data-static>yes</template>'
+    )  # fmt: skip
+    result = StaticPage.convert(page, lambda address: "on.html" if address == "/on" else None, {})
+    assert result == (
+        '<!DOCTYPE html><p title="a &amp; b">&lt;i> x &#233;<a class="label">stays</a><a href="on.html">goes</a>'
+        '<svg viewBox="0 0 1 1"><path d="M0"/></svg>yes'
+    )
+
+
+def test_two_addresses_have_two_files_also_where_case_does_not_count() -> None:
+    names = Names()
+    ids = ["a", "A", "a?b=1", "..", "a/..", "é", "e", "x" * 900, "x" * 901, "con?x=/etc", "a--1"]
+    files = [names.add(f"/samples/{one}", ".html") for one in ids]
+    assert len({file.lower() for file in files}) == len(ids)
+    for file in files:
+        assert file.isascii() and ".." not in file and all(len(part) < 120 for part in file.split("/"))
+    assert names.add("/features/12?modality=text", ".html") == "features/12--text.html"
+    assert names.add("/", ".html") == "index.html"
+
+
+def test_what_is_there_is_not_overwritten(site: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    done = saevx("export", synthetic.small_store(tmp_path_factory), "--out", site)
+    assert done.status == 1
+    assert done.err == f"saevx: {site} exists already: choose another --out or delete it.\n"
+
+
+def test_a_folder_that_is_no_store_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    done = saevx("export", tmp_path, "--out", tmp_path / "out")
+    assert done.status == 1 and done.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_in_a_browser_no_request_fails(site: Path, url: str, browser: Browser) -> None:
+    """The way of a reader: list, feature, its other side, a sample with the feature on it, the map."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page, wrong = context.new_page(), list[str]()
+        page.on("response", lambda reply: wrong.append(f"{reply.status} {reply.url}") if reply.status >= 400 else None)
+        page.on("requestfailed", lambda one: wrong.append(one.url) if one.failure != "net::ERR_ABORTED" else None)
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url)
+        page.get_by_role("link", name="All features").first.click()
+        page.locator("[data-testid=feature-row] a.label").first.click()
+        page.get_by_test_id("modality-text").click()
+        page.get_by_test_id("modality-image").click()
+        page.locator("[data-testid=example] a[href*='#f']").first.click()
+        page.locator("[data-testid=heat] path").first.wait_for(state="attached")
+        page.get_by_test_id("keys-button").click()
+        page.keyboard.press("Escape")
+        for name in ("Samples", "Co-occurrence", "Quality", "SAE", "Method", "Map"):
+            page.get_by_role("link", name=name, exact=True).first.click()
+            page.wait_for_load_state()
+        page.wait_for_selector("canvas[data-drawn]")
+        page.get_by_test_id("colour-agreement").click()
+        page.wait_for_load_state("networkidle")
+        assert not wrong, "\n".join(wrong)
