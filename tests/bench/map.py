@@ -8,7 +8,6 @@ large map in it, as everything else on it (lists, names) comes from tables whose
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -24,10 +23,10 @@ from precompute.store.schema import VERDICTS
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 from tests.bench.common import Figure, Setup
+from tests.helpers.chromium import FLAGS, chromium
 
 FEATURES, WIDTH, VISITS = 65_536, 64, 7
 MANY_FEATURES, MOVES = 262_144, 90
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 def run(setup: Setup) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def frames_while_dragged(folder: Path, scratch: Path, n: int) -> list[float]:
     mapfile.write_map(folder / mapfile.NAME, mapfile.FeatureMap(place[:, 0], place[:, 1], *colours))
     note_size(folder, (folder / mapfile.NAME).stat().st_size)
     with Server(folder, "--no-live", log=scratch / "serve.txt") as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(f"{server.url}/map")
         page.wait_for_selector("[data-drawn]", timeout=60_000)
@@ -147,10 +146,6 @@ RECORD = """() => {
 }"""
 
 
-def chromium() -> str | None:
-    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-
-
 def first_paints(folder: Path, scratch: Path, visits: int) -> tuple[list[float], str]:
     """Seconds from navigation to the drawn map in so many fresh browsers; why, where there is no Chromium."""
     from playwright.sync_api import sync_playwright
@@ -163,7 +158,7 @@ def first_paints(folder: Path, scratch: Path, visits: int) -> tuple[list[float],
     seconds = []
     with Server(folder, "--no-live", log=scratch / "serve.txt") as server, sync_playwright() as playwright:
         for visit in range(visits + 1):  # the first warms the server and the file cache
-            browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(f"{server.url}/map")
             page.wait_for_selector("[data-drawn]", timeout=60_000)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.bench.common import TREE, Figure, Setup, free_port, until_ready
+from tests.helpers.chromium import FLAGS, chromium
 
 PAGES = ("/", "/features", "/features/0", "/samples", "/search", "/cooccurrence", "/quality", "/sae", "/steer")
 
@@ -23,12 +22,11 @@ def run(setup: Setup) -> dict[str, Any]:
     store = str(setup.demo / "store")
     command = [sys.executable, "-m", "backend.cli", "serve", store, "--port", str(port), "--no-live"]
     server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     result: dict[str, dict[str, int]] = {}
     try:
         until_ready(server, url)
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
             for page in pages:
                 scripts: dict[str, int] = {}
                 tab = browser.new_context().new_page()

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
-import os
 import re
-import shutil
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -22,13 +20,13 @@ from typing import Any
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.helpers.chromium import FLAGS, chromium
 from tests.helpers.servers import Server
 
 THEMES = ("light", "dark")
 WIDTHS = (1280, 768, 390)
 COLUMNS, THUMB, HEIGHT = 4, 400, 900
 BEST_FIRST = "sort=evidence&order=desc"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def pages(base: str) -> dict[str, str]:
@@ -148,7 +146,7 @@ def main() -> None:
 
     def shoot(base: str) -> None:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
             for theme in o.themes:
                 for width in o.widths:
                     sheet(photograph(browser, base, o.out, theme, width), o.out / f"sheet-{theme}-{width}.png", width)

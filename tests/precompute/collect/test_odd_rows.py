@@ -63,7 +63,9 @@ def test_a_strip_ends_no_command(tmp_path: Path, data: Path, sae: Path, family: 
     assert len(reasons) == 2 and all("strip" in reason for reason in reasons)
     result = evaluate(EvaluateOptions(**given, sae=str(sae)))
     assert (result["data"]["n_samples"], result["data"]["n_set_aside"]) == (12, 2)
-    out = train(TrainOptions(**given, layer=2, out=tmp_path / "trained", steps=2, batch_size=32, expansion=2))
+    out = train(TrainOptions(
+        **given, layer=2, out=tmp_path / "trained", steps=2, batch_size=32, buffer_tokens=256, expansion=2,
+    ))  # fmt: skip
     assert (out / "cfg.json").is_file()
 
 

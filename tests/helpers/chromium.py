@@ -1,0 +1,21 @@
+"""Where Chromium is on this machine, and what of it tests do without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
+"""The first that is installed is used. The shell has no windows, which makes a page five times cheaper to open."""
+WITHOUT = "WebUIOmniboxPopup,WebUIOmniboxAimPopup,HttpsUpgrades,LensOverlay,MediaRouter,PaintHolding,OptimizationHints"
+"""The address bar of each window runs two pages of its own, which cost as much as the page under test; the others are
+what Playwright switches off, as this list takes the place of its own."""
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    f"--disable-features={WITHOUT}",
+]  # fmt: skip
+
+
+def chromium() -> str | None:
+    """The variable CHROMIUM, or a browser of this machine."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
