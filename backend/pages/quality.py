@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import quality as quality_api
 from backend.api import samples as samples_api
+from backend.api.annotations.lists import get_filters
 from backend.api.annotations.marks import get_marks
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
@@ -82,6 +83,7 @@ def quality(
         state,
         open_store,
         section="/quality",
+        saved=get_filters(open_store, "/quality").items,
         flags=flags,
         counts=counts,
         n_flagged=overlap.n_flagged,

@@ -146,7 +146,7 @@ def draw_graph(graph: PairGraph) -> Graph:
     height = max(3, *(len(one) for one in sides.values())) * GRAPH_LINE + 10
     middle_text = name_of(graph.feature)
     places = {
-        (one.id, m): ((92.0 if m == "text" else GRAPH_WIDTH - 92.0), (i + 0.5) * (height - 10) / len(side) + 5)
+        (one.id, m): ((98.0 if m == "text" else GRAPH_WIDTH - 98.0), (i + 0.5) * (height - 10) / len(side) + 5)
         for m, side in sides.items()
         for i, one in enumerate(side)
     }

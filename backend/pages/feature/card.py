@@ -63,7 +63,7 @@ def card_of(request: Request, store: OpenStore, id: int) -> Card:
     named = {one.id: one for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for one in group}
     return Card(
         feature=f,
-        parts=[part.text for part in summary(f)],
+        parts=[part.text for part in summary(f, store.store.top_words.held)],
         images=[one for one in drawn["image"]["examples"] if one["images"]],
         lines=drawn["text"]["examples"] if drawn["text"]["lines"] else [],
         place=place_map(f.place_map.model_dump()) if f.place_map else None,

@@ -61,7 +61,7 @@ def feature(
         section="/features",
         f=detail,
         notes=panel(request, open_store, "feature", id),
-        summary=summary(detail),
+        summary=summary(detail, open_store.store.top_words.held),
         around=neighbours_of(id, query.list, open_store),
         view=query.model_dump(exclude_none=True, exclude_defaults=True),
         modality=side,

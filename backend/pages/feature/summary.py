@@ -17,18 +17,17 @@ class Part(NamedTuple):
     """"text" or "image", of a part about one side."""
 
 
-def summary(f: FeatureDetail) -> list[Part]:
-    """What both sides show in a word each, how well they agree, and what else tells the feature."""
+def summary(f: FeatureDetail, has_words: bool) -> list[Part]:
+    """What both sides show in a word each (of a store that has these words), how well they agree, and what else tells
+    the feature."""
 
     def shown(name: str, word: TopWord | None, n_samples: int) -> str:
         if word is not None:
             return f"{name}: {visible(word.word)} {word.n}/{word.of}"
         return f"{name}: no common word" if n_samples else f"{name}: none"
 
-    parts = [
-        Part(shown("text", f.words.text, f.samples_text), "text"),
-        Part(shown("images", f.words.image, f.samples_image), "image"),
-    ]
+    sides = (("text", "text", f.words.text, f.samples_text), ("images", "image", f.words.image, f.samples_image))
+    parts = [Part(shown(name, word, n), side) for name, side, word, n in sides if has_words or not n]
     if f.agreement is not None:
         parts.append(Part(f"agreement {f.agreement:.2f} ({f.agreement_low or 0:.2f}–{f.agreement_high or 0:.2f})"))
     if f.label_score is not None:

@@ -36,12 +36,13 @@ class TopWords:
     def of_all(self, features: Iterable[int]) -> dict[int, dict[str, Item | None]]:
         """feature → what `of` gives, for features that the store has, in one query."""
         words: dict[int, dict[str, Item | None]] = {int(k): dict.fromkeys(s.MODALITIES) for k in features}
-        for chunk in in_chunks(words) if self._held else ():
+        for chunk in in_chunks(words) if self.held else ():
             for row in _WORDS.fetch(self._core.engine, f"top_words WHERE id IN ({marks(len(chunk))})", chunk):
                 words[row["id"]] = {name: row[name] for name in s.MODALITIES}
         return words
 
     @cached_property
-    def _held(self) -> bool:
+    def held(self) -> bool:
+        """Whether the store has them: those made before they were stored do not."""
         query = "SELECT 1 FROM sqlite_master WHERE name = 'top_words'"
         return bool(fetch_plain(self._core.engine, query))

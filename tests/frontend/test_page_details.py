@@ -1,0 +1,65 @@
+"""What pages hold beside their main content: links of images, JSON, saved filters, what an old store cannot say."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.settings import Settings
+from tests.helpers.synthetic import word_feature
+
+RED = word_feature("red")
+
+
+def links(page: str, testid: str) -> list[str]:
+    """The addresses in the element with this test id, up to the end of the element."""
+    part = re.search(rf'<(\w+)[^>]*data-testid="{testid}".*?</\1>', page, re.S)
+    return [html.unescape(one) for one in re.findall(r'href="([^"]+)"', part[0])] if part else []
+
+
+def test_images_of_found_features_lead_to_them(client: TestClient, sample_id: str) -> None:
+    for path, row in (("/search?q=red", "feature-card"), (f"/search?sample={sample_id}", "result-feature")):
+        page = client.get(path).text
+        features = re.findall(rf'data-testid="{row}" data-feature="(\d+)"', page)
+        assert features and all(f'class="thumbs" href="/features/{one}"' in page for one in features), path
+
+
+def test_all_of_a_card_is_in_the_api(client: TestClient) -> None:
+    feature, images, texts, store = links(client.get(f"/features/{RED}/card").text, "card-json")
+    assert client.get(feature).json()["id"] == RED and client.get(store).json()["model"]
+    for path in (images, texts):
+        assert len(client.get(path).json()["items"]) == 6
+
+
+def test_quality_saves_its_filters_as_the_lists_do(pages_app: FastAPI, tmp_path: Path) -> None:
+    settings = Settings(
+        stores=[pages_app.state.saevx.default.path], live=False, annotations=f"sqlite:///{tmp_path / 'notes.sqlite'}"
+    )
+    with TestClient(create_app(settings), headers={"Accept": "text/html"}) as client:
+        query = "flag=blank&threshold=0.1&cursor=abc"
+        form = {"page": "/quality", "query": query, "title": "Blank ones", "author": "Ada"}
+        reply = client.post("/filters", data=form, follow_redirects=False)
+        assert reply.status_code == 303 and reply.headers["location"] == "/quality?flag=blank&threshold=0.1"
+        page = client.get("/quality").text
+        assert '<a class="chip" href="/quality?flag=blank&amp;threshold=0.1"><bdi>Blank ones</bdi>' in page
+        assert "Blank ones" not in client.get("/samples").text
+
+
+def test_a_store_without_words_does_not_say_that_there_is_none(pages_app: FastAPI, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(pages_app.state.saevx.default.path, old)
+    with sqlite3.connect(old / "store.sqlite") as db:
+        db.execute("DROP TABLE top_words")
+    db.close()
+    for path, has_words in ((pages_app.state.saevx.default.path, True), (old, False)):
+        with TestClient(create_app(Settings(stores=[path], live=False)), headers={"Accept": "text/html"}) as client:
+            for place in ("", "/card", "/card.svg"):
+                page = client.get(f"/features/{RED}{place}").text
+                assert ("text: red" in page) == has_words and "no common word" not in page
