@@ -113,6 +113,8 @@ def photograph(browser: Browser, base: str, out: Path, theme: str, width: int) -
         errors.clear()
         file = out / f"{name}-{theme}-{width}.png"
         page.screenshot(path=file)
+        page.evaluate("for (const one of document.images) one.loading = 'eager'")
+        page.wait_for_timeout(300)
         page.screenshot(path=out / f"{name}-{theme}-{width}-all.png", full_page=True)
         taken.append((name, file))
     context.close()
