@@ -35,7 +35,7 @@ from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
-from backend.middleware.frame import BodyLimit, RootPath, SecurityHeaders
+from backend.middleware.frame import BodyLimit, HeadLimit, RootPath, SecurityHeaders
 from backend.middleware.hosts import HostCheck
 from backend.middleware.login import Login
 from backend.pages import docs as docs_page
@@ -138,6 +138,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Login, token=settings.secret_token(), proxy_header=settings.trust_proxy_auth)
     app.add_middleware(HostCheck, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
+    app.add_middleware(HeadLimit)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)
     return app

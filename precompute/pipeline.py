@@ -87,9 +87,9 @@ class Pipeline:
         """Every step, then verify and rename."""
         from precompute.estimate import budget
         from precompute.store.making import trim
+        from precompute.store.making.sealing import seal, seal_run
         from precompute.store.making.unfinished import Collected
         from precompute.store.making.verify import verify_or_raise
-        from precompute.store.making.writer import seal
 
         o, begin, estimate = self.options, time.monotonic(), None
         if o.max_store_gb is not None and not (self.part / MANIFEST).exists():
@@ -102,9 +102,11 @@ class Pipeline:
             trim.publish(self.part)
             with self.record_time("seal"):
                 manifest = seal(self.part, {name: value for name, value in manifest.items() if name != WRITTEN})
+        seal_run(self.part)
         with self.record_time("verify"):
             verify_or_raise(self.part)
         self.write_run({"seconds_total": time.monotonic() - begin})
+        seal_run(self.part)
         (self.part / PLAN).unlink(missing_ok=True)
         self.part.rename(o.out)
         n_samples, n_rejected = manifest["data"]["n_samples"], manifest["data"]["n_quarantined"]

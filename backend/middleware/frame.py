@@ -1,4 +1,4 @@
-"""What frames every request and reply: the path prefix of a proxy, security headers, the size of a body."""
+"""What frames every request and reply: the path prefix of a proxy, security headers, limits of size."""
 
 from __future__ import annotations
 
@@ -25,8 +25,13 @@ SECURITY = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+
+
+MAX_HEADERS, MAX_HEADER_BYTES = 200, 64 * 1024
+MAX_PARAMETERS, MAX_QUERY_BYTES = 1000, 64 * 1024
 
 
 class SecurityHeaders:
@@ -63,6 +68,32 @@ class RootPath:
             inside = path == self.root_path or path.startswith(self.root_path + "/")
             scope = {**scope, "root_path": self.root_path, "path": path if inside else self.root_path + path}
         await self.app(scope, receive, send)
+
+
+class HeadLimit:
+    """Refuses an address or headers that are longer than any page or program of ours makes them: the server's parser
+    limits neither, and pages repeat the parameters of their address in every link."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refused_head(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self.app(scope, receive, send)
+        else:
+            await problem(Request({**scope, "headers": []}), *refusal)(scope, receive, send)
+
+
+def _refused_head(scope: Scope) -> tuple[int, str] | None:
+    headers, query = scope["headers"], scope["query_string"]
+    if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+        limits = f"{MAX_HEADERS} headers and {MAX_HEADER_BYTES // 1024} KiB"
+        return 431, f"The request has more than {limits}: send fewer or shorter ones."
+    if query.count(b"&") >= MAX_PARAMETERS or len(query) > MAX_QUERY_BYTES:
+        limits = f"{MAX_PARAMETERS} parameters or {MAX_QUERY_BYTES // 1024} KiB of them"
+        return 414, f"The address has more than {limits}: ask for less at once."
+    return None
 
 
 class BodyLimit:

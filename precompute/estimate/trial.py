@@ -23,9 +23,10 @@ from precompute.errors import SaevxError
 from precompute.options.precompute import LATER
 from precompute.steps.registry import STEPS
 from precompute.store.making import trim
+from precompute.store.making.sealing import seal
 from precompute.store.making.unfinished import Collected
 from precompute.store.making.verify import verify
-from precompute.store.making.writer import seal, write_database, write_pairs
+from precompute.store.making.writer import write_database, write_pairs
 from precompute.utils import memory
 from precompute.utils.progress import say
 

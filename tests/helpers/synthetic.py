@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from precompute.steps import cooccur, families, flag, index, label, score, weigh
-from precompute.store.making.writer import seal, write_database, write_pairs
+from precompute.store.making.sealing import seal, seal_run
+from precompute.store.making.writer import write_database, write_pairs
 from precompute.store.schema import IMAGE, PLACE_SIDE, SINK, SPECIAL, TEXT
 from precompute.utils.types import Array
 from tests.helpers.accumulator_reference import accumulate
@@ -314,9 +315,8 @@ def write_store(out: Path, n: int = 240, seed: int = 0) -> dict[str, Any]:
     part = out.with_name(out.name + ".part")
     for old in (part, out):
         shutil.rmtree(old, ignore_errors=True)
-    manifest, options = write_part(part, n, seed)
-    manifest = finish(part, run_steps(part, manifest, options))
-    (part / "run.json").write_text("{}\n")
+    manifest = finish(part, run_steps(part, *write_part(part, n, seed)))
+    seal_run(part)
     part.rename(out)
     return manifest
 

@@ -13,9 +13,9 @@ from precompute.errors import SaevxError, first_line
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
+from precompute.store.making.sealing import changed_since_sealed, checksums, content_id
 from precompute.store.making.verify_evidence import BothSides, check_evidence
 from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
-from precompute.store.making.writer import checksums, content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import COLUMNS
@@ -66,9 +66,7 @@ def verify_or_raise(path: Path) -> list[Check]:
     checks = verify(path)
     for check in checks:
         if not check.ok:
-            raise SaevxError(
-                f"{path} is damaged ({check.name}: {check.detail}): run `saevx precompute` again."
-            )
+            raise SaevxError(f"{path} is damaged ({check.name}: {check.detail}): run `saevx precompute` again.")
     return checks
 
 
@@ -92,6 +90,7 @@ def _files(store: Store) -> str:
     need(stored == right, f"the manifest was changed (content id {stored}, should be {right})")
     sizes = [(store.path / name).stat().st_size for name in listed]
     need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
+    need((edited := changed_since_sealed(store.path, manifest)) is None, f"{edited} was changed")
     return f"{len(listed)} files with their checksums"
 
 

@@ -1,4 +1,4 @@
-"""Writes the finished store from what the steps left in STORE.part: `store.sqlite` in one go, then checksums.
+"""Writes the tables of the finished store from what the steps left in STORE.part: `store.sqlite` in one go.
 
 Same inputs give the same bytes: rows go in a fixed order, no time or path is written, and the file is
 vacuumed.
@@ -6,9 +6,7 @@ vacuumed.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,7 +24,6 @@ from precompute.store.making.family_rows import Families, evidence_and_families
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.relations import feature_pairs
 from precompute.store.sql import indexed_words
-from precompute.utils.files import TEMPORARY, write_json
 from precompute.utils.text import bare_name
 from precompute.utils.types import Array
 
@@ -36,51 +33,6 @@ RowChunk = dict[str, Sequence[Any]]
 
 _CHUNK = 5000
 EXAMPLE_COLUMNS = ("row", "position", "value", "n_active", "n_same")
-_UNHASHED = ("manifest.json", "run.json", "plan.json")
-_UNSTABLE = ("schema", "created", "files", "sizes", "content_id", "name")
-
-
-def seal(part: Path, manifest: Item) -> Item:
-    """Makes STORE.part a finished store once store.sqlite and the arrays are written; the caller checks and renames it.
-
-    Deletes `collect/` and `steps/` and writes manifest.json with `schema`, `files`, `sizes` and `content_id`. It may be
-    stopped and repeated.
-
-    Returns:
-        the finished manifest.
-    """
-    for scratch in ("collect", "steps"):
-        shutil.rmtree(part / scratch, ignore_errors=True)
-    for path in part.glob(f"*{TEMPORARY}"):  # of a run that was killed
-        path.unlink()
-    files = checksums(part)
-    finished = {
-        "schema": s.SCHEMA_VERSION,
-        **manifest,
-        "files": files,
-        "sizes": [(part / name).stat().st_size for name in files],
-        "content_id": content_id(manifest, files),
-    }
-    write_json(part / "manifest.json", finished)
-    return finished
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file by path, but of the manifest and of files about the run."""
-    sha256_of = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in _UNHASHED:
-            with path.open("rb") as file:
-                sha256_of[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sha256_of
-
-
-def content_id(manifest: Item, files: dict[str, str]) -> str:
-    """Hash of all files and of the manifest without name and times: annotations and caches are keyed by it."""
-    stable = {k: v for k, v in manifest.items() if k not in _UNSTABLE}
-    text = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def write_database(part: Path, manifest: Item) -> None:

@@ -17,8 +17,8 @@ from precompute.errors import SaevxError
 from precompute.steps.feature_map import alive_neighbours, layout, preserved_neighbours
 from precompute.steps.index import nearest
 from precompute.store import mapfile
+from precompute.store.making.sealing import content_id
 from precompute.store.making.verify import verify
-from precompute.store.making.writer import content_id
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
@@ -213,7 +213,7 @@ def test_a_broken_file_is_told(tmp_path: Path, data: bytes) -> None:
 def manifest_without(store: Path, name: str) -> dict[str, Any]:
     """The manifest of a store that never had that file, nor the sizes that older versions did not write."""
     manifest = read_manifest(store)
-    del manifest["files"][name], manifest["sizes"]
+    del manifest["files"][name], manifest["sizes"], manifest["sealed"]
     return {**manifest, "content_id": content_id(manifest, manifest["files"])}
 
 

@@ -1,0 +1,95 @@
+"""The end of a store: checksums of all its files, by which `saevx verify` finds every changed bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from precompute.store import schema as s
+from precompute.utils.files import TEMPORARY, write_json, write_text
+
+Item = dict[str, Any]
+
+_UNHASHED = ("manifest.json", "run.json", "plan.json")
+_UNSTABLE = ("schema", "created", "files", "sizes", "content_id", "name")
+
+
+def seal(part: Path, manifest: Item) -> Item:
+    """Makes STORE.part a finished store once store.sqlite and the arrays are written; the caller checks and renames it.
+
+    Deletes `collect/` and `steps/` and writes manifest.json with `schema`, `files`, `sizes` and `content_id`. It may be
+    stopped and repeated.
+
+    Returns:
+        the finished manifest.
+    """
+    for scratch in ("collect", "steps"):
+        shutil.rmtree(part / scratch, ignore_errors=True)
+    for path in part.glob(f"*{TEMPORARY}"):  # of a run that was killed
+        path.unlink()
+    files, manifest = checksums(part), {**manifest, "sealed": True}
+    finished = {
+        "schema": s.SCHEMA_VERSION,
+        **manifest,
+        "files": files,
+        "sizes": [(part / name).stat().st_size for name in files],
+        "content_id": content_id(manifest, files),
+    }
+    write_json(part / "manifest.json", finished)
+    return finished
+
+
+def seal_run(store: Path) -> None:
+    """Lets run.json vouch for itself and for the manifest, whose name and version are in no other checksum."""
+    run = store / "run.json"
+    facts = json.loads(run.read_text("utf-8")) if run.exists() else {}
+    facts.pop("sha256", None)  # of a run that was killed after it
+    facts["manifest_sha256"] = _sha256((store / "manifest.json").read_bytes())
+    write_text(run, _run_text({**facts, "sha256": _sha256(_run_text(facts).encode())}))
+
+
+def changed_since_sealed(store: Path, manifest: Item) -> str | None:
+    """The one of manifest.json and run.json that was changed; None in a store made before they were sealed, and in one
+    without a run.json, which only says how the store was made."""
+    path = store / "run.json"
+    if not manifest.get("sealed") or not path.exists():
+        return None
+    try:
+        written = path.read_text("utf-8")
+        facts = json.loads(written)
+        sha256 = facts.pop("sha256")
+        is_whole = written == _run_text({**facts, "sha256": sha256}) and sha256 == _sha256(_run_text(facts).encode())
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError, TypeError):
+        return "run.json"
+    if not is_whole:
+        return "run.json"
+    return None if facts.get("manifest_sha256") == _sha256((store / "manifest.json").read_bytes()) else "manifest.json"
+
+
+def _run_text(facts: Item) -> str:
+    return json.dumps(facts, indent=1) + "\n"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file by path, but of the manifest and of files about the run."""
+    sha256_of = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in _UNHASHED:
+            with path.open("rb") as file:
+                sha256_of[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of
+
+
+def content_id(manifest: Item, files: dict[str, str]) -> str:
+    """Hash of all files and of the manifest without name and times: annotations and caches are keyed by it."""
+    stable = {k: v for k, v in manifest.items() if k not in _UNSTABLE}
+    text = json.dumps([stable, files], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
