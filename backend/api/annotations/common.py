@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ AuthorCookie = Annotated[str | None, Cookie(alias=COOKIE, max_length=800, includ
 CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"model": ConflictProblem, "content": {MEDIA_TYPE: {}}, "description": "Somebody changed it meanwhile."}
 }
+VERSION_TAG = re.compile(r'(?:W/)?"(?P<quoted>[0-9]{1,9})"|(?P<bare>[0-9]{1,9})')
 V = TypeVar("V", bound=Version)
 PARTS = ("tags", "features", "samples")
 """Fields that can be added to, and removed from, without reading them first."""
@@ -34,23 +36,25 @@ def author_of(body: Signed, cookie: str | None) -> str:
     return body.author if body.author is not None else unquote(cookie or "")[:80].replace("\0", "").strip()
 
 
-def expected_version(request: Request) -> int | None:
-    """The version in `If-Match`; None for `*`.
+def expected_version(request: Request, current: int) -> int | None:
+    """The version in `If-Match`, of several the current one if it is among them; None for `*`. A version that a proxy
+    made weak (W/"3") when it compressed the answer is still that version.
 
     Raises:
         HTTPException: 428 without the header, 422 for one that is no version.
     """
-    header = request.headers.get("if-match")
-    if header is None:
+    header = ", ".join(request.headers.getlist("if-match")).strip()
+    if not header:
         raise HTTPException(
             428, "Send the version that you have read as If-Match, 0 for none, or * to overwrite whatever is there."
         )
-    number = header.strip().removeprefix("W/").strip('"')
-    if number == "*":
+    if header == "*":
         return None
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
+    tags = [VERSION_TAG.fullmatch(tag.strip()) for tag in header.split(",")]
+    versions = [int(tag["quoted"] or tag["bare"]) for tag in tags if tag]
+    if len(versions) < len(tags):
         raise HTTPException(422, f"If-Match: {header!r} is no version: give its number, such as 3.")
-    return int(number)
+    return current if current in versions else versions[0]
 
 
 def save(
@@ -62,7 +66,8 @@ def save(
     sent = change.model_dump(mode="json")
     own = {name: sent[name] for name in fields if name in change.model_fields_set}
     overwrites = bool(own) or change.restore is not None
-    version = expected_version(request) if overwrites or "if-match" in request.headers else None
+    expects = overwrites or "if-match" in request.headers
+    version = expected_version(request, annotations.get(kind, key).version) if expects else None
     old_body = version_body(annotations, kind, key, change.restore) if change.restore is not None else None
 
     def make(current: Entry) -> Mapping[str, Any] | None:
@@ -91,7 +96,8 @@ def version_body(annotations: Annotations, kind: str, key: str | int, version: i
 
 def delete(request: Request, store: OpenStore, kind: str, key: str | int, author: str) -> Entry:
     """Delete one thing; its history stays."""
-    return store.annotations.put(kind, key, None, author=author, version=expected_version(request))
+    version = expected_version(request, store.annotations.get(kind, key).version)
+    return store.annotations.put(kind, key, None, author=author, version=version)
 
 
 def as_version(model: type[V], one: Entry, response: Response | None = None, **more: Any) -> V:

@@ -85,7 +85,8 @@ def put_filter(
 ) -> SavedFilter:  # fmt: skip
     body = change.model_dump(mode="json", exclude={"author"})
     author = author_of(change, saevx_author)
-    one = store.annotations.put("filter", name, body, author=author, version=expected_version(request))
+    version = expected_version(request, store.annotations.get("filter", name).version)
+    one = store.annotations.put("filter", name, body, author=author, version=version)
     return as_version(SavedFilter, one, response, name=name)
 
 

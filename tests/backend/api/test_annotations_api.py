@@ -28,7 +28,7 @@ def client(store_path: Path, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def put(client: TestClient, path: str, body: dict[str, Any], version: int | str | None = None) -> Any:
-    headers = {} if version is None else {"If-Match": f'"{version}"'}
+    headers = {} if version is None else {"If-Match": version if isinstance(version, str) else f'"{version}"'}
     return client.put(f"{API}/annotations{path}", json=body, headers=headers)
 
 
@@ -100,6 +100,28 @@ def test_a_conflict_is_told_before_anything_is_overwritten(client: TestClient) -
     assert added.status_code == 200 and added.json()["tags"] == ["x"] and added.json()["label"] == "hound"
     assert put(client, at, {"label": "any"}, "*").status_code == 200
     assert put(client, at, {"label": "any"}, "x").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("tags", "status"),
+    [('"1"', 200), ('W/"1"', 200), ("1", 200), ("*", 200), ('"7", "1"', 200), ('"1" , W/"7"', 200), ('"7", "8"', 409),
+     ('"*"', 422), ('"1', 422), ('"1", *', 422), ('"1",', 422), ("-1", 422), ("", 428)],
+)  # fmt: skip
+def test_a_write_names_the_versions_that_it_may_overwrite(client: TestClient, tags: str, status: int) -> None:
+    """Tags, weak ones, and lists of them as RFC 9110 has them; "*" in quotes is a tag and not the asterisk."""
+    at = f"/features/{DOG}"
+    put(client, at, {"label": "dog"}, 0)
+    assert put(client, at, {"label": "hound"}, tags).status_code == status
+    assert get(client, f"/annotations{at}")["label"] == ("hound" if status == 200 else "dog")
+    if status != 200:
+        assert client.delete(f"{API}/annotations{at}", headers={"If-Match": tags}).status_code == status
+
+
+def test_several_headers_are_one_list(client: TestClient) -> None:
+    at = f"/features/{DOG}"
+    put(client, at, {"label": "dog"}, 0)
+    headers = [("If-Match", '"7"'), ("If-Match", '"1"')]
+    assert client.put(f"{API}/annotations{at}", json={"label": "hound"}, headers=headers).status_code == 200
 
 
 def test_lists_follow_tags_reviews_and_words(client: TestClient) -> None:

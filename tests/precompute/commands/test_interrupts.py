@@ -57,14 +57,28 @@ cli.main()
     process.communicate()
 
 
-@pytest.mark.parametrize("number", ANSWERS)
-def test_in_the_middle_of_a_pass_that_then_goes_on(number: signal.Signals, tiny_files: Tiny, tmp_path: Path) -> None:
-    data = tiny.make_data(tmp_path / "data", 200)
+@pytest.fixture(scope="module")
+def pass_args(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """Of a pass of many shards."""
+    data = tiny.make_data(tmp_path_factory.mktemp("passed") / "data", 120)
     args = ("precompute", data, "--model", tiny_files.model, "--sae", tiny_files.sae, "--device", "cpu")
-    args = (*args, "--shard-samples", 20, "--nll", "--batch-tokens", 150, "--name", "store")
-    whole = saevx(*args, "--out", tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    out = tmp_path / "store"
+    return (*args, "--shard-samples", 20, "--nll", "--batch-tokens", 150, "--name", "store")
+
+
+@pytest.fixture(scope="module")
+def whole_sums(pass_args: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Hashes of the store that the pass makes."""
+    store = tmp_path_factory.mktemp("whole") / "store"
+    result = saevx(*pass_args, "--out", store)
+    assert result.returncode == 0, result.stderr
+    return sums(store)
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_in_the_middle_of_a_pass_that_then_goes_on(
+    number: signal.Signals, pass_args: tuple[object, ...], whole_sums: dict[str, str], tmp_path: Path
+) -> None:
+    args, out = pass_args, tmp_path / "store"
     process = begin(*args, "--out", out)
     while process.poll() is None and not list((tmp_path / "store.part").glob("shards/*.npz")):
         time.sleep(0.01)
@@ -73,7 +87,7 @@ def test_in_the_middle_of_a_pass_that_then_goes_on(number: signal.Signals, tiny_
     assert not out.exists() and not list(tmp_path.glob(".*.lock"))
     again = saevx(*args, "--out", out)
     assert again.returncode == 0, again.stderr
-    assert sums(out) == sums(tmp_path / "whole")
+    assert sums(out) == whole_sums
     assert not list(tmp_path.glob(".*")) and not (tmp_path / "store.part").exists()
 
 

@@ -54,7 +54,7 @@ def test_the_grid_begins_with_all_data() -> None:
 def a_short_start() -> Iterator[None]:
     """The starting projector learns for fewer steps: nothing here depends on how well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student, "START_STEPS", 100)
+        patch.setattr(student, "START_STEPS", 10)
         yield
 
 
