@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
-"""The first that is installed is used. The shell has no windows, which makes a page five times cheaper to open."""
+NAMES = ("chromium", "google-chrome")
 WITHOUT = "WebUIOmniboxPopup,WebUIOmniboxAimPopup,HttpsUpgrades,LensOverlay,MediaRouter,PaintHolding,OptimizationHints"
 """The address bar of each window runs two pages of its own, which cost as much as the page under test; the others are
 what Playwright switches off, as this list takes the place of its own."""
