@@ -35,7 +35,8 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first (tests/slow.txt), so that no worker is left alone with one at the end."""
+    """The files that take longest come first (tests/slow.txt), so that no worker is left alone with one at the end.
+    The benchmarks, which are the first, make the demo's store; files that read it come later and do not wait for it."""
     place = {HERE.parent / name: i for i, name in enumerate((HERE / "slow.txt").read_text().split())}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
