@@ -31,6 +31,8 @@ from backend.api import (
 )
 from backend.api import map as map_api
 from backend.api.annotations import exchange, lists, marks, notes
+from backend.api.explain import answer as explain_api
+from backend.api.explain import trial as trial_api
 from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
@@ -53,6 +55,7 @@ from backend.pages.annotations import write as write_page
 from backend.pages.annotations import write_lists as write_lists_page
 from backend.pages.cooccurrence import page as cooccurrence_page
 from backend.pages.cooccurrence import pair as pair_page
+from backend.pages.explain import page as explain_page
 from backend.pages.feature import card as card_page
 from backend.pages.feature import effect as effect_page
 from backend.pages.feature import page as feature_page
@@ -73,12 +76,12 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, images, search, steer, notes, lists, marks, exchange,
+    cooccurrence, images, search, steer, explain_api, trial_api, notes, lists, marks, exchange,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
-    map_page, search_page, cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page, docs_page,
-    write_page, write_lists_page, lists_page,
+    map_page, search_page, cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page,
+    explain_page, docs_page, write_page, write_lists_page, lists_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.

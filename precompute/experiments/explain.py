@@ -212,7 +212,7 @@ def run(o: Options) -> dict[str, Any]:
     scale, family = Scale.from_manifest(store.manifest), store.features.family
     part = part_of(o.out)
     lines = part.read_text(encoding="utf-8").splitlines() if part.exists() else []
-    about = {**o.model_dump(exclude={"demo", "out"}), "content_id": store.manifest["content_id"]}
+    about = {**o.model_dump(exclude={"demo", "out", "n_scenes", "n_first"}), "content_id": store.manifest["content_id"]}
     scenes = [one for one in map(json.loads, lines) if one.pop("about") == about]
     index = scenes[-1]["scene"] + 1 if scenes else o.first_index
     skipped = index - o.first_index - len(scenes)

@@ -39,6 +39,8 @@ class Attribution(NamedTuple):
     """log p − log (1 − p) of the token."""
     side_s: Array
     """int64: index in SIDES, or REST for special tokens and attention sinks."""
+    image_s: Array
+    """bool: patches, sinks among them."""
     position_e: Array
     """int64."""
     feature_e: Array
@@ -86,7 +88,8 @@ def attribute(
     (gradient_bsd,) = torch.autograd.grad(value, leaf_bsd)
     hidden_sd, gradient_sd = leaf_bsd[0].detach(), gradient_bsd[0].float()
     side_s = sides(whole, hidden_sd, n_prompt, scale)
-    return divide(sae, hidden_sd, gradient_sd, side_s, scale)._replace(log_odds=float(value.detach()))
+    one = divide(sae, hidden_sd, gradient_sd, side_s, scale)
+    return one._replace(log_odds=float(value.detach()), image_s=whole.modality_bs[0] == IMAGE)
 
 
 def sides(whole: Batch, hidden_sd: Tensor, n_prompt: int, scale: Scale) -> Array:
@@ -106,7 +109,7 @@ def sides(whole: Batch, hidden_sd: Tensor, n_prompt: int, scale: Scale) -> Array
 
 @torch.no_grad()
 def divide(sae: SaeV, hidden_sd: Tensor, gradient_sd: Tensor, side_s: Array, scale: Scale) -> Attribution:
-    """The parts of h·gradient; `log_odds` is 0."""
+    """The parts of h·gradient; `log_odds` and `image_s` are still open."""
     counted = np.flatnonzero(side_s != REST)
     at = torch.from_numpy(counted).to(hidden_sd.device)
     hidden_td, gradient_td = hidden_sd[at].float(), gradient_sd[at].to(sae.device)
@@ -128,7 +131,7 @@ def divide(sae: SaeV, hidden_sd: Tensor, gradient_sd: Tensor, side_s: Array, sca
     )
     dot_s = (exact(hidden_sd).double() * exact(gradient_sd).double()).sum(1).cpu().numpy()
     return Attribution(
-        0.0, side_s, counted[token_e.cpu().numpy()], events.feature_e.cpu().numpy(),
+        0.0, side_s, side_s[:0] > 0, counted[token_e.cpu().numpy()], events.feature_e.cpu().numpy(),
         events.z_e.cpu().numpy(), part_e, error_g, bias_g, float(dot_s[side_s == REST].sum()), float(dot_s.sum()),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
 from precompute.errors import SaevxError
 from precompute.experiments.report import effect as effect
+from precompute.experiments.report import explain as explain
 from precompute.experiments.report import features as features
 from precompute.experiments.report import steering as steering
 from precompute.experiments.report import tasks as tasks
@@ -29,11 +30,13 @@ def render(results: Path = RESULTS) -> dict[str, str]:
     current = store["about"]["content_id"]
     pairs, patches = read("wrong-pairs", results), read("patches", results)
     filtering, hallucination = read_lines("filtering", results), read("hallucination", results)
+    explained = read("explain", results)
     return {
         "omega": features.omega_part(store),
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
         "effect": effect.effect_part(read("demo-effect", results)),
+        "explain": store_note(explained["about"]["content_id"], current) + explain.explain_part(explained),
         "steering": steering.steering_part(read("demo-steering", results)),
         "wrong-pairs": store_note(pairs["about"]["content_id"], current) + features.pairs_part(pairs),
         "patches": store_note(patches["store"]["content_id"], current) + tasks.patches_part(patches),

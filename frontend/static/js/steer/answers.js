@@ -1,5 +1,6 @@
 // The answers of a run, token by token, and the runs before it.
 import { html } from "../../vendor/htm/preact/standalone.module.js";
+import { whyAddress } from "./runs.js";
 
 const MIN_KL_RANGE = 0.1; // nats; the full height of the chart, if no step has more: so tiny values look tiny
 
@@ -21,9 +22,10 @@ export function added(a, b) {
 
 const same = (run) => run.phase === "done" && run.default.join("") === run.steered.join("");
 
-function Answer({ name, title, tokens, other, waiting }) {
+function Answer({ name, title, tokens, other, waiting, why }) {
   const isNew = added(other, tokens);
-  return html`<section><h2>${title}</h2><div class=${`out ${name}`} data-testid=${`out-${name}`}>${tokens.length ? tokens.map((text, i) => (isNew[i] && other.length ? html`<mark>${text}</mark>` : text)) : html`<span class="soft">${waiting}</span>`}</div></section>`;
+  return html`<section><h2>${title}</h2><div class=${`out ${name}`} data-testid=${`out-${name}`}>${tokens.length ? tokens.map((text, i) => (isNew[i] && other.length ? html`<mark>${text}</mark>` : text)) : html`<span class="soft">${waiting}</span>`}</div>
+    ${why && html`<p class="small"><a href=${why} data-testid=${`why-${name}`}>Why this answer</a></p>`}</section>`;
 }
 
 /** What the run is about: its settings where they are no longer those of the page, its place in the queue, its length. */
@@ -52,14 +54,15 @@ function Done({ done }) {
 }
 
 export function Answers({ run, stale }) {
+  const why = (steered) => (run.phase === "done" ? whyAddress(run.address, steered) : null);
   const busy = run.phase === "running";
   const n = Math.max(run.default.length, run.steered.length);
   return html`<div class="stack" aria-busy=${false} data-stale=${stale ? "yes" : "no"} data-testid="answers">
     ${run.error && html`<p class="note error" role="alert" data-testid="steer-error">${run.error}</p>`}
     <${Status} run=${run} stale=${stale} n=${n} />
     <div class=${`cols even${stale ? " stale" : ""}`}>
-      <${Answer} name="default" title="Default" tokens=${run.default} other=${run.steered} waiting=${busy ? "…" : "answer of the unchanged model"} />
-      <${Answer} name="steered" title="Steered" tokens=${run.steered} other=${run.default} waiting=${busy ? "…" : "answer with the features above"} />
+      <${Answer} name="default" title="Default" tokens=${run.default} other=${run.steered} waiting=${busy ? "…" : "answer of the unchanged model"} why=${why(false)} />
+      <${Answer} name="steered" title="Steered" tokens=${run.steered} other=${run.default} waiting=${busy ? "…" : "answer with the features above"} why=${why(true)} />
     </div>
     <${Kl} steps=${run.kl} />
     ${run.done && html`<${Done} done=${run.done} />`}

@@ -15,6 +15,15 @@ export function address(state) {
   });
 }
 
+/** The page that explains an answer of a run; null for one that was drawn at random, as that page asks for the likeliest. */
+export function whyAddress(run, steered) {
+  const of = new URL(run, location.href).searchParams;
+  const field = (name) => of.get(name) ?? "";
+  if (Number(field("temperature"))) return null;
+  const steering = steered ? { feature: of.getAll("feature"), scope: field("scope") } : {};
+  return url("/explain", { image: field("image"), sample: field("sample"), prompt: field("prompt") || " ", max_tokens: Math.min(64, field("max_tokens")), ...steering });
+}
+
 /** What a run changes, in a few words. */
 export const describe = (state) => state.features.map((f) => `#${f.id} ${settingOf(f)}`).join(", ") || "no feature";
 

@@ -1,0 +1,1 @@
+"""Why the model gave an answer."""

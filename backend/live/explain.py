@@ -1,0 +1,286 @@
+"""Why the model gave an answer, and the test of that, as the API has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+from backend.links import check_feature, check_sample
+from backend.live.lru import Lru
+from backend.live.recompute import original_pair
+from backend.live.uploads import decode_image, uploaded_pixels
+from backend.problems import http_status
+from backend.schemas.explain import ExplainRequest, ExplainTestRequest, Explanation, ExplanationTest
+from backend.stores import OpenStore, State
+from precompute.utils.text import ENGLISH_FUNCTION_WORDS
+from precompute.utils.types import Array
+
+if TYPE_CHECKING:
+    from backend.live.model_worker import Engine
+    from precompute.live.attribution import Attribution
+    from precompute.live.engine import Pair
+    from precompute.live.trial import Prompt, Trial
+
+N_PLACES = 400
+"""Patches, and tokens, of a feature that are listed."""
+CACHE: Lru[tuple[str, str], Any] = Lru(200)
+"""The answers, explanations and tests made last, by the store's content and what was asked."""
+NOTHING = "Give an image, a text or a prompt: the model has nothing to read."
+SILENT = "The model ends its answer at once, so there is no word to explain: ask something else."
+
+
+async def request_explanation(request: Request, state: State, store: OpenStore, wanted: ExplainRequest) -> Explanation:
+    """By the live model, or from the cache; of a `ExplainTestRequest` an ExplanationTest is `request_test`'s.
+
+    Raises:
+        HTTPException: 503 if the model is not ready or its queue is full; 404, 409, 413 or 422 for what it is to read;
+            422 for a token or feature that cannot be explained.
+        ClientLeft: the client closed the connection while it waited.
+    """
+    result: Explanation = await answer(request, state, store, wanted, explanation_of)
+    return result
+
+
+async def request_test(request: Request, state: State, store: OpenStore, wanted: ExplainTestRequest) -> ExplanationTest:
+    """Raises as `request_explanation`."""
+    if not wanted.ablate and not wanted.patches:
+        raise HTTPException(422, "Nothing is taken away: choose features to ablate or patches to paint over.")
+    for feature in wanted.ablate:
+        check_feature(store, feature)
+    result: ExplanationTest = await answer(request, state, store, wanted, test_of)
+    return result
+
+
+async def answer(request: Request, state: State, store: OpenStore, wanted: ExplainRequest, work: Any) -> Any:
+    """What `work` makes of a request in the live model's worker."""
+    for feature in wanted.features:
+        check_feature(store, feature.id)
+    key = key_of(store, wanted)
+    if (known := CACHE.get(key)) is not None:
+        return known
+    with state.live.reserve(store.name) as reservation:
+        pair = await run_in_threadpool(pair_of, state, store, wanted)
+        result = await reservation.call(partial(work, store=store, wanted=wanted, pair=pair), request)
+    CACHE.put(key, result)
+    return result
+
+
+def key_of(store: OpenStore, wanted: ExplainRequest, **changes: Any) -> tuple[str, str]:
+    """The place of an answer in the cache."""
+    text = repr(type(wanted)) + wanted.model_copy(update=changes).model_dump_json()
+    return store.content_id, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def pair_of(state: State, store: OpenStore, wanted: ExplainRequest) -> Pair:
+    """What the model reads. Raises HTTPException: 404, 409, 413 or 422."""
+    from precompute.live.engine import Pair
+
+    if sum(one is not None for one in (wanted.sample_id, wanted.image, wanted.image_hash)) > 1:
+        raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
+    text, images = wanted.text, []
+    if wanted.image is not None:
+        images = [decode_image(wanted.image, state.settings)]
+    elif wanted.image_hash is not None:
+        images = [uploaded_pixels(state.uploads, wanted.image_hash, state.settings)]
+    elif wanted.sample_id is not None:
+        pair = original_pair(store, wanted.sample_id, check_sample(store, wanted.sample_id))
+        images, text = list(pair.images), text or ("" if pair.images else pair.text)
+    whole = "\n".join(part for part in (text, wanted.prompt) if part.strip())
+    if not whole and not images:
+        raise HTTPException(422, NOTHING)
+    return Pair(whole, images)
+
+
+def prompt_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pair) -> Prompt:
+    from precompute.live.engine import Scale
+    from precompute.live.intervention import Intervention
+    from precompute.live.trial import Prompt
+
+    p999 = store.store.features.table["p999"]
+    steered = [Intervention(f.id, f.mode, f.strength, float(p999[f.id])) for f in wanted.features]
+    scale = Scale.from_manifest(store.store.manifest)
+    return Prompt(engine.mllm, engine.sae, scale, pair, steered, wanted.scope)
+
+
+def answer_of(prompt: Prompt, store: OpenStore, wanted: ExplainRequest) -> tuple[list[int], Array]:
+    """Ids of the answer's tokens, and their log-probabilities, float64 [n]. Raises HTTP 422 for an empty answer."""
+    inputs = ExplainRequest(**wanted.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
+    key = key_of(store, inputs, token=None)
+    if (known := CACHE.get((key[0], f"answer {key[1]}"))) is None:
+        ids = prompt.answer(wanted.max_tokens)
+        if not ids:
+            raise HTTPException(422, SILENT)
+        known = ids, prompt.logprobs(ids)
+        CACHE.put((key[0], f"answer {key[1]}"), known)
+    return known
+
+
+def explanation_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pair) -> Explanation:
+    """In the live model's worker. Raises HTTPException: 422."""
+    from precompute.live.answers import word_numbers
+
+    opened = store.store
+    with http_status(422):
+        prompt = prompt_of(engine, store, wanted, pair)
+        ids, logprob_n = answer_of(prompt, store, wanted)
+        texts = opened.vocabulary.texts(np.array(ids))
+        words = word_numbers(texts)
+        token = first_telling(texts, words) if wanted.token is None else wanted.token
+        if token >= len(ids):
+            raise HTTPException(422, f"The answer has {len(ids)} tokens: choose one from 0 to {len(ids) - 1}.")
+        one = prompt.attribution(ids[: token + 1])
+    feature_n, part_n3 = one.by_feature()
+    part_n = part_n3.sum(1)
+    listed = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
+    views = prompt.batch.views[0]
+    shown = {name: at[: wanted.limit] for name, at in listed.items()}
+    refs = opened.features.refs([int(feature_n[i]) for at in shown.values() for i in at])
+
+    def described(i: int) -> dict[str, Any]:
+        k = int(feature_n[i])
+        return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(one, k, views)}
+
+    return Explanation.model_validate({
+        "answer": engine.mllm.text_of(ids), "token": token, "log_odds": one.log_odds, "parts": parts(one, part_n3),
+        "tokens": [
+            {"text": text, "logprob": float(logprob), "word": word}
+            for text, logprob, word in zip(texts, logprob_n, words, strict=True)
+        ],
+        **{name: [described(int(i)) for i in at] for name, at in shown.items()},
+        **{f"n_{name}": len(at) for name, at in listed.items()},
+        "read": read_tokens(opened.vocabulary.texts, prompt, ids[:token], one),
+        "views": [dict(view._asdict(), box=list(view.box)) for view in views],
+    })  # fmt: skip
+
+
+def first_telling(texts: Sequence[str], words: Sequence[int]) -> int:
+    """The first token of the first word that is no function word; 0 where all are."""
+    spelled: dict[int, str] = {}
+    for text, word in zip(texts, words, strict=True):
+        spelled[word] = spelled.get(word, "") + text.strip().lower()
+    telling = {w for w, word in spelled.items() if word.isalnum() and word not in ENGLISH_FUNCTION_WORDS}
+    return next((i for i, word in enumerate(words) if word in telling), 0)
+
+
+def sides(part_3: Array) -> dict[str, float]:
+    """Args: float64 [3], by `attribution.SIDES`."""
+    return dict(zip(("text", "image", "answer"), map(float, part_3), strict=True))
+
+
+def parts(one: Attribution, part_n3: Array) -> dict[str, Any]:
+    """As `schemas.explain.Parts`. Args: float64 [n, 3], of the features."""
+    return {
+        "features": sides(part_n3.sum(0)), "error": sides(one.error_g), "bias": sides(one.bias_g),
+        "special": one.rest, "total": one.total, "gap": one.gap,
+    }  # fmt: skip
+
+
+def places(one: Attribution, feature: int, views: Sequence[Any]) -> dict[str, Any]:
+    """Where a feature has its part."""
+    from precompute.model.batch import IMAGE
+
+    at_e = np.flatnonzero(one.feature_e == feature)
+    at_e = at_e[np.argsort(-np.abs(one.part_e[at_e]), kind="stable")]
+    position_e, part_e = one.position_e[at_e], one.part_e[at_e]
+    on_image_e = one.side_s[position_e] == IMAGE
+    where = patch_places(views)
+    number_s = np.cumsum(one.image_s) - 1
+    return {
+        "patches": [
+            (*where[number_s[s]], part)
+            for s, part in zip(position_e[on_image_e][:N_PLACES].tolist(), part_e[on_image_e].tolist(), strict=False)
+        ],
+        "tokens": list(zip(position_e[~on_image_e][:N_PLACES].tolist(), part_e[~on_image_e].tolist(), strict=False)),
+    }
+
+
+def patch_places(views: Sequence[Any]) -> list[tuple[int, int, int]]:
+    """View, row and column of each patch, in the model's order."""
+    return [(v, row, col) for v, view in enumerate(views) for row in range(view.rows) for col in range(view.cols)]
+
+
+def read_tokens(texts: Any, prompt: Prompt, written: Sequence[int], one: Attribution) -> list[dict[str, Any]]:
+    """The text that the model has read, and written, before the token that is explained."""
+    from precompute.model.batch import TEXT
+
+    ids = [*prompt.batch.inputs["input_ids"][0].tolist(), *written]
+    n_prompt = len(ids) - len(written)
+    own = [*(prompt.batch.modality_bs[0] == TEXT), *(True for _ in written)]
+    at = [i for i, is_own in enumerate(own) if is_own]
+    return [
+        {"position": i, "text": text, "side": "text" if i < n_prompt else "answer"}
+        for i, text in zip(at, texts(np.array([ids[i] for i in at], np.int64)), strict=True)
+    ]
+
+
+def test_of(engine: Engine, store: OpenStore, wanted: ExplainTestRequest, pair: Pair) -> ExplanationTest:
+    """In the live model's worker. Raises HTTPException: 422."""
+    from precompute.live.trial import Removal, random_removals, run_trial
+
+    if (reason := engine.sae.missing_direction_reason(wanted.ablate)) is not None:
+        raise HTTPException(422, reason)
+    with http_status(422):
+        prompt = prompt_of(engine, store, wanted, pair)
+        ids, _ = answer_of(prompt, store, wanted)
+        where = patch_places(prompt.batch.views[0])
+        removal = Removal(tuple(dict.fromkeys(wanted.ablate)), numbers_of(wanted, where), wanted.fill)
+        firing = np.unique(prompt.attribution(ids).feature_e).tolist() if removal.features else []
+        draws = random_removals(
+            removal, firing, store.store.features.family, len(where), n_draws=wanted.draws, seed=wanted.seed
+        )
+        trial = run_trial(prompt, ids, removal, draws, wanted.max_tokens)
+    return ExplanationTest.model_validate(described_test(engine, store, ids, trial, where))
+
+
+def numbers_of(wanted: ExplainTestRequest, where: Sequence[tuple[int, int, int]]) -> tuple[int, ...]:
+    """Numbers of the patches in the model's order. Raises HTTP 422 for a patch that does not exist."""
+    number = {place: i for i, place in enumerate(where)}
+    for view, row, col in wanted.patches:
+        if (view, row, col) not in number:
+            what = f"no patch with view {view}, row {row}, column {col}" if where else "no patch, as there is no image"
+            raise HTTPException(422, f"There is {what}: choose others.")
+    return tuple(sorted({number[view, row, col] for view, row, col in wanted.patches}))
+
+
+def described_test(
+    engine: Engine, store: OpenStore, ids: Sequence[int], trial: Trial, where: Sequence[tuple[int, int, int]]
+) -> dict[str, Any]:
+    """As `schemas.explain.ExplanationTest`."""
+    from precompute.live.answers import word_numbers
+    from precompute.live.trial import CHANGED, REMOVED, word_class
+
+    texts, text_of = store.store.vocabulary.texts(np.array(ids)), engine.mllm.text_of
+    words = np.array(word_numbers(texts))
+    no_image = trial.no_image
+    outcomes = [trial.removed, *trial.random, *([no_image] if no_image else [])]
+    before_w = np.bincount(words, trial.before_n)
+    change, *controls = ((np.bincount(words, one.logprob_n) - before_w).tolist() for one in outcomes)
+    refs = store.store.features.refs(sorted({k for draw in trial.draws for k in draw.features}))
+    return {
+        "before": text_of(ids), "answer": text_of(trial.removed.answer),
+        "no_image_answer": text_of(no_image.answer) if no_image else None,
+        "words": [
+            {
+                "text": "".join(text for text, word in zip(texts, words, strict=True) if word == w),
+                "logprob": float(before_w[w]), "change": change[w], "verdict": word_class(change[w]),
+                "random_changes": [of_draw[w] for of_draw in controls[: len(trial.random)]],
+                "no_image_change": controls[-1][w] if no_image else None,
+                "no_image_verdict": word_class(controls[-1][w]) if no_image else None,
+            }
+            for w in range(len(before_w))
+        ],
+        "random": [
+            {
+                "features": [refs[k] for k in draw.features], "patches": [where[p] for p in draw.patches],
+                "answer": text_of(outcome.answer),
+            }
+            for draw, outcome in zip(trial.draws, trial.random, strict=True)
+        ],
+        "removed_below": -REMOVED, "changed_from": CHANGED,
+    }  # fmt: skip

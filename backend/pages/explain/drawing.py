@@ -1,0 +1,173 @@
+"""An explanation as the page draws it: signed bars, marks on the image and on words, and patches in the address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from fastapi import HTTPException
+
+from backend.pages.heat import level, patch_path
+from backend.pages.sample.marks import ImageMarks, image_marks, strongest
+from backend.pages.text import display_token
+from backend.schemas.common import View
+from backend.schemas.explain import ExplainedFeature, Explanation, Parts, Sides
+from backend.schemas.live import PatchAt
+from backend.schemas.samples import GridValues
+
+SIDES = {"image": "image", "text": "prompt", "answer": "answer before"}
+"""Kinds of tokens as the page names them."""
+RUN = re.compile(r"(\d{1,5}):(\d{1,5}):(\d{1,5})(?:-(\d{1,5}))?")
+MAX_PATCHES = 20_000
+
+
+class Piece(NamedTuple):
+    """A piece of a signed bar, in percent of its half."""
+
+    cls: str
+    x: float
+    width: float
+
+
+class Bar(NamedTuple):
+    """A signed figure with its bar: to the right of 0 what speaks for the word, to the left what speaks against it."""
+
+    figure: str
+    pieces: list[Piece]
+    says: str
+    """Its division by kind of token, in words."""
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With a sign; 0 where nothing is left of it."""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if any(figure in "123456789" for figure in text) else "0"
+
+
+def bar(sides: Sides, top: float) -> Bar:
+    """Of parts by kind of token; `top` is the length of a half."""
+    ends = {True: 0.0, False: 0.0}
+    pieces, says = [], []
+    for name, title in SIDES.items():
+        value = getattr(sides, name)
+        if not value:
+            continue
+        width = min(100.0, 100 * abs(value) / top) if top else 0.0
+        raises = value > 0
+        pieces.append(Piece(name, ends[raises] if raises else -ends[raises] - width, width))
+        ends[raises] += width
+        says.append(f"{title} {signed(value)}")
+    return Bar(signed(sides.image + sides.text + sides.answer), pieces, ", ".join(says))
+
+
+def sums(parts: Parts) -> list[tuple[str, str, Bar]]:
+    """(name, meaning, bar) of what the log-odds are divided into."""
+    rest = Sides(text=0, image=0, answer=0)
+    named = [
+        ("All features", "Σ z · direction · gradient", parts.features),
+        ("SAE error", "what the SAE does not rebuild of h", parts.error),
+        ("SAE bias", "what the SAE adds whatever is active", parts.bias),
+    ]
+    top = max([abs(parts.special), *(largest(one) for _, _, one in named)])
+    special = Bar(signed(parts.special), bar(rest, top).pieces, "template and sinks, not divided")
+    width = 100 * abs(parts.special) / top if top else 0.0
+    special.pieces.append(Piece("special", 0.0 if parts.special > 0 else -width, width))
+    rows = [(name, meaning, bar(one, top)) for name, meaning, one in named]
+    return [*rows, ("Special tokens", "template and attention sinks, not divided", special)]
+
+
+def largest(sides: Sides) -> float:
+    """Length of the longer half of a bar."""
+    values = (sides.image, sides.text, sides.answer)
+    return max(sum(v for v in values if v > 0), -sum(v for v in values if v < 0))
+
+
+def feature_rows(explanation: Explanation) -> list[tuple[str, list[tuple[ExplainedFeature, Bar]], int]]:
+    """(title, features with their bars, number of all) of those that speak for the word and against it."""
+    groups = (
+        ("For it", explanation.raising, explanation.n_raising),
+        ("Against it", explanation.lowering, explanation.n_lowering),
+    )
+    top = max((largest(one.sides) for _, features, _ in groups for one in features), default=0.0)
+    return [(title, [(one, bar(one.sides, top)) for one in features], n) for title, features, n in groups]
+
+
+def tops(chosen: Sequence[ExplainedFeature]) -> list[tuple[float, float]]:
+    """Of each chosen feature the value of the last step of the colours: its largest part of its own sign."""
+    parts = [[*(at.part for at in one.patches), *(at.part for at in one.tokens)] for one in chosen]
+    largest_parts = [max((own(one, part) for part in of), default=0.0) for one, of in zip(chosen, parts, strict=True)]
+    return [(top, top) for top in largest_parts]
+
+
+def own(feature: ExplainedFeature, part: float) -> float:
+    """A part as it is drawn: its size where it has the sign of the feature's whole part, else 0."""
+    return max(0.0, part if feature.part > 0 else -part)
+
+
+def marks(views: Sequence[View], chosen: Sequence[ExplainedFeature], image: int) -> ImageMarks:
+    """Over one image the patches on which the chosen features have their parts."""
+    grids = []
+    for v, view in enumerate(views):
+        values = [[[0.0] * view.cols for _ in range(view.rows)] for _ in chosen]
+        for i, one in enumerate(chosen):
+            for patch in one.patches:
+                if patch.view == v:
+                    values[i][patch.row][patch.col] = own(one, patch.part)
+        grids.append(GridValues.model_validate({**view.model_dump(), "view": v, "values": values}))
+    return image_marks([grid for grid in grids if grid.image == image], tops(chosen)) if chosen else ImageMarks([], [])
+
+
+def read_tokens(explanation: Explanation, chosen: Sequence[ExplainedFeature]) -> list[dict[str, Any]]:
+    """The text that the model read before the word, with what the chosen features do on each token."""
+    by_position = [dict(one.tokens) for one in chosen]
+    scale = [top for top, _ in tops(chosen)]
+    rows = []
+    for token in explanation.read:
+        parts = [of.get(token.position, 0.0) for of in by_position]
+        step = strongest([own(one, part) for one, part in zip(chosen, parts, strict=True)], scale)
+        spaced, drawn = display_token(token.text)
+        cls = "" if not step.hue else f" a{step.level}" if len(chosen) == 1 else f" q q{step.hue}"
+        title = ", ".join(f"#{one.id} {signed(part, 3)}" for one, part in zip(chosen, parts, strict=True) if part)
+        rows.append({"spaced": spaced, "text": drawn, "cls": cls, "title": title, "side": token.side})
+    return rows
+
+
+def chance_level(probability: float) -> int:
+    """Step of the colour scale for the probability of a token."""
+    return level(probability, 1.0)
+
+
+# ---- patches in the address
+
+
+def parse_runs(text: str) -> list[PatchAt]:
+    """Patches from `view:row:first-last`, several with commas between. Raises HTTP 422."""
+    patches: list[PatchAt] = []
+    for run in filter(None, (one.strip() for one in text.split(","))):
+        match = RUN.fullmatch(run)
+        if match is None or len(patches) + int(match[4] or match[3]) - int(match[3]) >= MAX_PATCHES:
+            raise HTTPException(422, f"patches: {run[:60]!r} is not view:row:first-last, such as 0:2:3-5.")
+        view, row, first, last = (int(one or match[3]) for one in match.groups())
+        patches += [PatchAt(view, row, col) for col in range(first, last + 1)]
+    return patches
+
+
+def runs(patches: Iterable[PatchAt]) -> str:
+    """The patches as `parse_runs` reads them; frontend/static/js/explain.js has the same rule."""
+    pieces: list[list[int]] = []
+    for view, row, col in sorted(set(patches)):
+        if pieces and pieces[-1][:2] == [view, row] and pieces[-1][3] == col - 1:
+            pieces[-1][3] = col
+        else:
+            pieces.append([view, row, col, col])
+    return ",".join(f"{v}:{r}:{a}" + (f"-{b}" if b > a else "") for v, r, a, b in pieces)
+
+
+def painted(views: Sequence[View], patches: Sequence[PatchAt], image: int) -> str:
+    """SVG path of patches of one image."""
+    return "".join(
+        patch_path(views[one.view], one.row, one.col)
+        for one in patches
+        if one.view < len(views) and views[one.view].image == image
+    )

@@ -1,0 +1,201 @@
+"""Why this answer: the model is asked, a word of its answer divided among features, and the division tested."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
+from pydantic import Field
+
+from backend.api import samples as samples_api
+from backend.api.samples import SampleQuery
+from backend.deps import StateDep, StoreDep
+from backend.links import uploaded_url
+from backend.live.explain import request_explanation, request_test
+from backend.pages.explain import drawing
+from backend.pages.sample.marks import MAX_CHOSEN
+from backend.pages.sample.page import toggled
+from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
+from backend.params import FormQuery, parse_numbers
+from backend.schemas.explain import (
+    MAX_TOKENS,
+    ExplainedFeature,
+    ExplainRequest,
+    ExplainTestRequest,
+    Explanation,
+    ExplanationTest,
+)
+from backend.stores import OpenStore, State
+from backend.templating import SampleKey, render_for
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+QUESTION = "What is in the image?"
+
+
+class ExplainQuery(FormQuery):
+    """What the page asks, which word it explains, and what it takes away."""
+
+    sample: str | None = None
+    """Id of a sample, or `none`; without it and without image and text the store's first sample."""
+    sample_key: SampleKey = None
+    """The same, as forms name it."""
+    image: str | None = Field(default=None, max_length=64)
+    """Hash of an uploaded image, instead of `sample`."""
+    text: str = Field(default="", max_length=4000)
+    """Text before the prompt."""
+    prompt: str | None = Field(default=None, max_length=4000)
+    max_tokens: int = Field(default=16, ge=1)
+    feature: list[str] = Field(default_factory=list, max_length=32)
+    """id:mode:strength of a steered run."""
+    scope: str = ",".join(SCOPES)
+    ask: bool = False
+    """Whether the model is asked, or only the form shown."""
+    token: int | None = Field(default=None, ge=0)
+    """Token of the answer that is explained."""
+    f: str | None = None
+    """Features whose places are marked; the first one without."""
+    ablate: list[int] = Field(default_factory=list, max_length=64)
+    patches: str = Field(default="", max_length=20_000)
+    """Patches to paint over, as view:row:first-last."""
+    fill: str = Field(default="mean", pattern="^(mean|zero)$")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    def sample_id(self) -> str | None:
+        return self.sample or self.sample_key
+
+    def question(self) -> str:
+        return QUESTION if self.prompt is None else self.prompt
+
+
+@router.get("/explain")
+async def explain(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[ExplainQuery, Query()]
+) -> HTMLResponse:
+    """The form; where the model is to be asked, its answer or in a sentence why there is none."""
+    refusal: HTTPException | None = None
+    explanation, test = None, None
+    sample = await run_in_threadpool(start_sample, request, open_store, query)
+    features, faults = await run_in_threadpool(read_features, open_store, query.feature)
+    try:
+        if query.ask:
+            wanted = wanted_of(query, sample, features)
+            explanation = await request_explanation(request, state, open_store, wanted)
+            if query.ablate or query.patches:
+                taken = {"ablate": query.ablate, "patches": drawing.parse_runs(query.patches)}
+                about = {**wanted.model_dump(), **taken, "fill": query.fill, "seed": query.seed}
+                test = await request_test(request, state, open_store, ExplainTestRequest.model_validate(about))
+    except HTTPException as error:
+        refusal = error
+    fields = {"sample": sample, "features": features, "faults": faults, "explanation": explanation, "test": test}
+    return await run_in_threadpool(draw, request, state, open_store, query, fields, refusal)
+
+
+def start_sample(request: Request, open_store: OpenStore, query: ExplainQuery) -> str | None:
+    """The sample of the address; without anything to read, the store's first."""
+    if query.image or query.sample == NO_SAMPLE:
+        return None
+    if query.sample_id() or query.text:
+        return query.sample_id()
+    items = samples_api.get_samples(request, open_store, SampleQuery(limit=1)).items
+    return items[0].sample_id if items else None
+
+
+def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, Any]]) -> ExplainRequest:
+    """What the live model is asked."""
+    scope: list[Any] = [one for one in query.scope.split(",") if one in SCOPES] or list(SCOPES)
+    steered: list[Any] = [{name: f[name] for name in ("id", "mode", "strength")} for f in features]
+    return ExplainRequest(
+        sample_id=sample, image_hash=query.image, text=query.text, prompt=query.question(),
+        max_tokens=min(query.max_tokens, MAX_TOKENS), token=query.token, features=steered, scope=scope,
+    )  # fmt: skip
+
+
+def draw(
+    request: Request, state: State, open_store: OpenStore, query: ExplainQuery, fields: dict[str, Any],
+    refusal: HTTPException | None,
+) -> HTMLResponse:  # fmt: skip
+    """The page as HTML."""
+    explanation: Explanation | None = fields["explanation"]
+    images, note = input_images(request, state, open_store, query, fields["sample"])
+    page = render_for(
+        request, "explain.html", state, open_store,
+        section="/steer", status=refusal.status_code if refusal else 200, q=query, **fields,
+        live=state.live.status(open_store.name), images=images, note=note, question=query.question(),
+        refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
+        shown=None if explanation is None else shown(query, explanation, fields["test"], len(images)),
+    )  # fmt: skip
+    page.headers.update((refusal.headers if refusal else None) or {})
+    return page
+
+
+def input_images(
+    request: Request, state: State, open_store: OpenStore, query: ExplainQuery, sample: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The images that the model reads as {url, width, height}, and a sentence where there is none."""
+    try:
+        if query.image:
+            width, height = state.uploads.get(query.image).size
+            return [{"url": uploaded_url(request, query.image), "width": width, "height": height}], None
+        if sample is None:
+            return [], None
+        images = samples_api.get_sample(request, open_store, sample).images
+    except HTTPException as gone:
+        return [], str(gone.detail)
+    none = None if images else "This sample has no image: the model reads its text, then the question."
+    return [one.model_dump() for one in images], none
+
+
+def shown(
+    query: ExplainQuery, explanation: Explanation, test: ExplanationTest | None, n_images: int
+) -> dict[str, Any]:
+    """The explanation as explain.html draws it."""
+    known = {one.id: one for one in (*explanation.raising, *explanation.lowering)}
+    numbers = [k for k in parse_numbers(query.f, "f", MAX_CHOSEN) if k in known] if query.f else []
+    chosen: list[ExplainedFeature] = [known[k] for k in numbers] or explanation.raising[:1] or explanation.lowering[:1]
+    patches = drawing.parse_runs(query.patches)
+    word = explanation.tokens[explanation.token]
+    return {
+        "word": word.text,
+        "probability": exp(word.logprob),
+        "tokens": [
+            {"text": one.text, "probability": exp(one.logprob), "level": drawing.chance_level(exp(one.logprob))}
+            for one in explanation.tokens
+        ],
+        "sums": drawing.sums(explanation.parts),
+        "groups": drawing.feature_rows(explanation),
+        "numbers": [one.id for one in chosen],
+        "chosen": chosen,
+        "toggled": lambda feature: toggled(numbers, feature),
+        "marks": [drawing.marks(explanation.views, chosen, i) for i in range(n_images)],
+        "read": drawing.read_tokens(explanation, chosen),
+        "painted": [drawing.painted(explanation.views, patches, i) for i in range(n_images)],
+        "also": [k for k in query.ablate if k not in known],
+        "patches": drawing.runs(patches),
+        "views": [one.model_dump() for one in explanation.views],
+        "test": None if test is None else tested(test, query),
+    }
+
+
+def tested(test: ExplanationTest, query: ExplainQuery) -> dict[str, Any]:
+    """The test as the table has it."""
+    words = []
+    for one in test.words:
+        random = one.random_changes
+        words.append({
+            "text": one.text, "probability": exp(one.logprob), "verdict": one.verdict,
+            "change": drawing.signed(one.change),
+            "random": drawing.signed(sum(random) / len(random)),
+            "range": f"{drawing.signed(min(random))} to {drawing.signed(max(random))}",
+            "beats": one.change < min(random),
+            "no_image": None if one.no_image_change is None else drawing.signed(one.no_image_change),
+            "no_image_verdict": one.no_image_verdict,
+        })  # fmt: skip
+    n_patches = len(drawing.parse_runs(query.patches))
+    return {
+        "words": words, "answer": test.answer, "before": test.before, "random": test.random,
+        "no_image": test.no_image_answer, "n_features": len(query.ablate), "n_patches": n_patches,
+    }  # fmt: skip
