@@ -18,7 +18,7 @@ AXE = FRONTEND / "node_modules" / "axe-core" / "axe.min.js"
 RUN = "axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})"
 PATHS = [
     "/", "/features", "/features/0", "/map", "/samples", "/samples/s00000", "/search?q=red", "/quality", "/sae",
-    "/cooccurrence", "/steer", "/docs", "/method", "/rejected", "/features/0/card", "/features/0/partners",
+    "/cooccurrence", "/steer", "/explain", "/docs", "/method", "/rejected", "/features/0/card", "/features/0/partners",
     "/lists", "/basket?features=0,1",
     "/features/0?tour=2", "/features?cols=place_map,agreement", "/features/0?modality=image&heat=spotlight",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ PAGES = [
     "/sae",
     "/cooccurrence",
     "/steer",
+    "/explain",
     "/lists",
     "/basket?features=0,1",
     "/docs",

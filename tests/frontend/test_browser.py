@@ -23,6 +23,7 @@ PATHS = [
     "/sae",
     "/cooccurrence",
     "/steer",
+    "/explain",
     "/docs",
 ]
 

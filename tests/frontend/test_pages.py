@@ -52,6 +52,7 @@ CONTENT = {
     "/cooccurrence": ["pair-table", "pair-row"],
     "/cooccurrence?min_support=1&sort=support": ["pair-row"],
     f"/steer?feature={RED}:add:2": ["steer", "model-unavailable"],
+    "/explain": ["explain", "explain-ask", "explain-stage", "model-unavailable"],
     "/docs": ["operation"],
 }  # fmt: skip
 
