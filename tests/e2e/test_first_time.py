@@ -115,6 +115,39 @@ def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
         assert page.get_by_test_id(f"out-{channel}").inner_text().strip()
 
 
+def test_a_word_falls_without_the_feature_that_carried_it(page: Page, server: Server) -> None:
+    """From a sample to its answer; the first feature ablated with keys, then a patch painted over too."""
+    page.goto(f"/samples/{httpx.get(f'{server.url}/api/v1/samples?limit=1').json()['items'][0]['sample_id']}")
+    page.get_by_test_id("why-answer").click()
+    word = page.locator('[data-testid="answer-token"][aria-current] bdi')
+    expect(word).to_be_visible()
+    first = page.get_by_test_id("carrier").first
+    assert first.locator(".signed .image").count() or first.locator(".signed .text").count()
+    first.get_by_test_id("pick").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("[data-picked]")).to_have_text("1 feature")
+    page.get_by_test_id("explain-test").press("Enter")
+    row = page.get_by_test_id("fate").filter(has=page.locator("bdi", has_text=word.inner_text())).first
+    expect(row.locator("abbr")).to_have_text("✓")  # it falls more than in each of the three random removals
+    assert "ablate=" in page.url
+    pad = page.get_by_test_id("explain-pad")
+    pad.focus()
+    for key in ("ArrowDown", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    expect(page.get_by_test_id("patches")).to_have_value("0:1:0")
+    box = pad.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    expect(page.locator("[data-picked]")).to_contain_text(re.compile(r"1 feature, [3-9] patches"))
+    page.get_by_test_id("explain-test").click()
+    expect(page.get_by_test_id("answers")).to_contain_text(re.compile(r"Without 1 feature and [3-9] patches"))
+    page.go_back()
+    expect(page.get_by_test_id("answers")).to_contain_text(re.compile(r"Without 1 feature\b(?! and)"))
+
+
 def test_a_dropped_picture_finds_features(page: Page, demo: Demo, truth: dict[str, dict[str, Any]]) -> None:
     row = next(r for r in truth.values() if not r["planted"] and len(r["entities"]) == 1)
     page.goto("/search")

@@ -43,7 +43,8 @@ function wire() {
 function count(test) {
   const features = $$("[name=ablate]", test).filter((box) => box.type === "hidden" || box.checked).length;
   const patches = parse($("[data-patches]", test)?.value ?? "").size;
-  $("[data-picked]", test).textContent = features + patches ? `${features} features, ${patches} patches` : "Tick features above, or choose patches on the image.";
+  const counted = [[features, "feature", "features"], [patches, "patch", "patches"]].filter(([n]) => n).map(([n, one, more]) => `${n} ${n === 1 ? one : more}`);
+  $("[data-picked]", test).textContent = counted.join(", ") || "Tick features above, or choose patches on the image.";
 }
 
 async function hold(input) {
