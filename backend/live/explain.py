@@ -133,7 +133,7 @@ def explanation_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pai
         words = word_numbers(texts)
         token = first_telling(texts, words) if wanted.token is None else wanted.token
         if token >= len(ids):
-            raise HTTPException(422, f"The answer has {len(ids)} tokens: choose one from 0 to {len(ids) - 1}.")
+            raise HTTPException(422, f"The answer has no token {token}: choose one from 0 to {len(ids) - 1}.")
         one = prompt.attribution(ids[: token + 1])
     feature_n, part_n3 = one.by_feature()
     part_n = part_n3.sum(1)
