@@ -30,3 +30,10 @@ def test_every_verdict_is_defined(verdict: str) -> None:
 @pytest.mark.parametrize("command", Saevx.model_fields)
 def test_every_command_is_listed(command: str) -> None:
     assert f"`saevx {command}" in page("commands.md")
+
+
+def test_each_claim_about_security_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[\w/.]+)`", (ROOT / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 8
+    for path in named:
+        assert (ROOT / path).exists(), path
