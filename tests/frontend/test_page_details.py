@@ -10,9 +10,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser
 
 from backend.app import create_app
 from backend.settings import Settings
+from tests.helpers import synthetic
+from tests.helpers.servers import over_http
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
@@ -63,3 +66,23 @@ def test_a_store_without_words_does_not_say_that_there_is_none(pages_app: FastAP
             for place in ("", "/card", "/card.svg"):
                 page = client.get(f"/features/{RED}{place}").text
                 assert ("text: red" in page) == has_words and "no common word" not in page
+
+
+def test_a_store_of_texts_alone_shows_them(browser: Browser, tmp_path: Path) -> None:
+    part, store = tmp_path / "store.part", tmp_path / "store"
+    manifest, options = synthetic.write_part(part, 40, 0, pictures=False)
+    synthetic.finish(part, synthetic.run_steps(part, manifest, options))
+    (part / "run.json").write_text("{}\n")
+    part.rename(store)
+    with over_http(create_app(Settings(stores=[store], live=False))) as url:
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page.goto(url)
+        assert "image patches" not in page.locator(".hero").inner_text()
+        page.goto(f"{url}/features/{RED}")
+        widths = page.locator(".kwic .line").evaluate_all("all => all.map((one) => one.offsetWidth)")
+        assert widths and min(widths) > 300
+        page.goto(f"{url}/samples")
+        box_end = page.locator("#list .card input").first.evaluate("one => one.getBoundingClientRect().right")
+        begin = "one => one.getBoundingClientRect().left + parseFloat(getComputedStyle(one).paddingLeft)"
+        assert box_end < page.locator("#list .card .empty").first.evaluate(begin)
+        page.close()
