@@ -69,6 +69,8 @@ MAX_CACHED_EVENTS = 4_000_000
 """Events cached in all, at 16 bytes each; a sample counts as its share of MAX_CACHED_SAMPLES at least."""
 MAX_CACHED_QUERIES = 16
 """Queries that are cached: Back, reload and a patch of the image do not run the model again."""
+MAX_CACHED_EXPLANATIONS = 100
+"""Answers, their explanations and tests that are cached: each word that one chooses asks the same again."""
 QueryKey = tuple[str, str | None, str | None]
 """Words, hash of an uploaded image, sample id."""
 
@@ -81,6 +83,8 @@ class Recomputed:
         self.events: Lru[int, SampleEvents] = Lru(MAX_CACHED_EVENTS, size_in_cache)
         """By row of the store."""
         self.queries: Lru[QueryKey, Query] = Lru(MAX_CACHED_QUERIES)
+        self.explanations: Lru[tuple[str | None, str], Any] = Lru(MAX_CACHED_EXPLANATIONS)
+        """By hash of an uploaded image and of all that was asked (live/explain.py)."""
         self._lock = threading.Lock()
         self._originals: Originals | None = None
 
@@ -91,6 +95,7 @@ class Recomputed:
     def forget_image(self, hash: str) -> None:
         """Drop what was computed of an uploaded image."""
         self.queries.drop(lambda key: key[1] == hash)
+        self.explanations.drop(lambda key: key[0] == hash)
 
     def originals(self) -> Originals:
         """The pairs as the model read them in the pass: from the data, not the store's thumbnails."""

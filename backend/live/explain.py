@@ -12,7 +12,6 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from backend.links import check_feature, check_sample
-from backend.live.lru import Lru
 from backend.live.recompute import original_pair
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 N_PLACES = 400
 """Patches, and tokens, of a feature that are listed."""
-CACHE: Lru[tuple[str, str], Any] = Lru(200)
-"""The answers, explanations and tests made last, by the store's content and what was asked."""
 NOTHING = "Give an image, a text or a prompt: the model has nothing to read."
 SILENT = "The model ends its answer at once, so there is no word to explain: ask something else."
 
@@ -61,20 +58,20 @@ async def answer(request: Request, state: State, store: OpenStore, wanted: Expla
     """What `work` makes of a request in the live model's worker."""
     for feature in wanted.features:
         check_feature(store, feature.id)
-    key = key_of(store, wanted)
-    if (known := CACHE.get(key)) is not None:
+    cache, key = store.recomputed.explanations, key_of(wanted)
+    if (known := cache.get(key)) is not None:
         return known
     with state.live.reserve(store.name) as reservation:
         pair = await run_in_threadpool(pair_of, state, store, wanted)
         result = await reservation.call(partial(work, store=store, wanted=wanted, pair=pair), request)
-    CACHE.put(key, result)
+    cache.put(key, result)
     return result
 
 
-def key_of(store: OpenStore, wanted: ExplainRequest, **changes: Any) -> tuple[str, str]:
-    """The place of an answer in the cache."""
-    text = repr(type(wanted)) + wanted.model_copy(update=changes).model_dump_json()
-    return store.content_id, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def key_of(wanted: ExplainRequest, what: str = "") -> tuple[str | None, str]:
+    """The place in the cache of `what` was asked, by default of the reply."""
+    text = f"{what} {type(wanted).__name__} {wanted.model_dump_json()}"
+    return wanted.image_hash, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def pair_of(state: State, store: OpenStore, wanted: ExplainRequest) -> Pair:
@@ -111,14 +108,15 @@ def prompt_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pa
 def answer_of(prompt: Prompt, store: OpenStore, wanted: ExplainRequest) -> tuple[list[int], Array]:
     """Ids of the answer's tokens, and their log-probabilities, float64 [n]. Raises HTTP 422 for an empty answer."""
     inputs = ExplainRequest(**wanted.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
-    key = key_of(store, inputs, token=None)
-    if (known := CACHE.get((key[0], f"answer {key[1]}"))) is None:
+    cache, key = store.recomputed.explanations, key_of(inputs, "answer")
+    if (known := cache.get(key)) is None:
         ids = prompt.answer(wanted.max_tokens)
         if not ids:
             raise HTTPException(422, SILENT)
         known = ids, prompt.logprobs(ids)
-        CACHE.put((key[0], f"answer {key[1]}"), known)
-    return known
+        cache.put(key, known)
+    ids, logprob_n = known
+    return ids, logprob_n
 
 
 def explanation_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pair) -> Explanation:

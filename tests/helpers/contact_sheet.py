@@ -61,7 +61,8 @@ def pages(base: str) -> dict[str, str]:
         "basket": f"/basket?features={feature},{image_only}&sample={sample}", "basket-empty": "/basket",
         "map": "/map", "map-profile": "/map?layout=profile", "map-chosen": f"/map?feature={feature}&q=dog",
         "quality": "/quality", "rejected": "/rejected", "sae": "/sae",
-        "steer": f"/steer?feature={feature}", "method": "/method", "docs": "/docs", "missing": "/nowhere",
+        "steer": f"/steer?feature={feature}", "explain": "/explain", "method": "/method", "docs": "/docs",
+        "missing": "/nowhere",
     }  # fmt: skip
 
 

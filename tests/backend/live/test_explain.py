@@ -134,6 +134,8 @@ def test_text_alone_and_an_upload(running: Running) -> None:
     hash = running.post("/api/v1/images", files=upload(encoded(tiny.picture(3), "PNG"))).json()["hash"]
     own = explained(running, sample_id=None, image_hash=hash)
     assert len(own["views"]) == 1 and own != explained(running)
+    assert httpx.delete(f"{running.url}/api/v1/images/{hash}").status_code == 200
+    assert running.post(EXPLAIN, json={**QUESTION, "sample_id": None, "image_hash": hash}).status_code == 404
 
 
 @pytest.mark.parametrize(
