@@ -47,7 +47,7 @@ COMMANDS: dict[str, Callable[[World], tuple[object, ...]]] = {
     "score": lambda w: ("score", w.files.data, "--store", w.store, "--device", "cpu"),
     "train": lambda w: (
         "train", w.files.data, "--model", w.files.model, "--layer", 2, "--device", "cpu", "--steps", 4,
-        "--batch-size", 32, "--expansion", 2, "--checkpoint-every", 2,
+        "--batch-size", 32, "--buffer-tokens", 256, "--expansion", 2, "--checkpoint-every", 2,
     ),
     "evaluate": lambda w: ("evaluate", w.files.sae, w.files.data, "--model", w.files.model, "--device", "cpu"),
     "filter": lambda w: ("filter", w.store, "--by", "l0"),
