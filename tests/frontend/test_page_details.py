@@ -34,6 +34,12 @@ def test_images_of_found_features_lead_to_them(client: TestClient, sample_id: st
         assert features and all(f'class="thumbs" href="/features/{one}"' in page for one in features), path
 
 
+def test_one_line_of_a_list_is_one(client: TestClient) -> None:
+    for fold, noun in (("names", "name"), ("families", "family"), ("none", "feature")):
+        page = client.get(f"/features?ids={RED}&fold={fold}").text
+        assert re.search(rf'data-testid="total">1</strong> {noun}\s', page) and f"1 of 1 {noun}<" in page
+
+
 def test_all_of_a_card_is_in_the_api(client: TestClient) -> None:
     feature, images, texts, store = links(client.get(f"/features/{RED}/card").text, "card-json")
     assert client.get(feature).json()["id"] == RED and client.get(store).json()["model"]
