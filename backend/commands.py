@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
@@ -56,6 +56,37 @@ class Serve(ServerOptions, CommandOptions):
 
         options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the environment may set others
         serve(from_environment(Settings, **options), self.host, self.port)
+
+
+class Mcp(ServerOptions, CommandOptions):
+    """Let agents read a store, search it and steer its model, by the Model Context Protocol. Needs `saevx[mcp]`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    store: CliPositionalArg[Path]
+    """A finished store."""
+    transport: Literal["stdio", "http"] = "stdio"
+    """stdio: on standard input and output, for a client that starts this command; http: at /mcp, beside the pages."""
+    host: Host = "127.0.0.1"
+    """Address to listen on, with http; as for `saevx serve`."""
+    port: int = Port
+    """Port to listen on, with http; 0 takes a free port."""
+
+    def cli_cmd(self) -> None:
+        try:
+            from backend.mcp.server import attach, serve_stdio
+        except ImportError as error:
+            raise SaevxError("`saevx mcp` needs the official SDK: install it with pip install 'saevx[mcp]'.") from error
+        from backend.app import create_app
+        from backend.serve import serve
+        from backend.settings import Settings
+
+        options = self.model_dump(exclude={"store", "transport", "host", "port"}, exclude_unset=True)
+        settings = from_environment(Settings, stores=[self.store], **options)
+        if self.transport == "http":
+            serve(settings, self.host, self.port, attach)
+        else:
+            serve_stdio(create_app(settings))
 
 
 class Demo(CommandOptions):
@@ -156,6 +187,7 @@ class Saevx(BaseSettings):
     evaluate: CliSubCommand[Evaluate] = Field(description="Measure an SAE inside a model.")
     precompute: CliSubCommand[Precompute] = Field(description="Run the offline pass over your own pairs.")
     serve: CliSubCommand[Serve] = Field(description="Show finished stores in the browser and over the API.")
+    mcp: CliSubCommand[Mcp] = Field(description="Let agents read a store and steer its model.")
     controls: CliSubCommand[Controls] = Field(description="Measure how much of a verdict would be there by chance.")
     score: CliSubCommand[Score] = Field(description="Score any number of new pairs with a finished store.")
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")

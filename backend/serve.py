@@ -17,11 +17,19 @@ from backend.settings import Settings
 from precompute.errors import SaevxError, Terminated, first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
     from backend.stores import State
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until interrupted. Raises SaevxError if no store can be opened or the port is taken."""
+def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], None] | None = None) -> None:
+    """Serve until interrupted. Raises SaevxError if no store can be opened or the port is taken.
+
+    Args:
+        attach: adds further addresses to the application.
+    """
     import uvicorn
 
     from backend.app import create_app
@@ -32,6 +40,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
         token = secrets.token_urlsafe(24)
     settings = settings.model_copy(update={"token": token and SecretStr(token), "token_file": None})
     app = create_app(settings, own_names(host))
+    if attach is not None:
+        attach(app)
     state: State = app.state.saevx
     for reason in state.unavailable.values():
         print(f"saevx: {reason} The other stores are served.", file=sys.stderr)

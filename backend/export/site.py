@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from backend.export.html import SCRIPTS, StaticPage
 from backend.export.names import Names
-from backend.export.requests import get
+from backend.inside import request
 from precompute.options.export import ExportOptions
 from precompute.utils.files import atomic_folder
 from precompute.utils.ownership import creating
@@ -56,7 +56,7 @@ class Site:
         folder: empty, to be filled.
     """
 
-    def __init__(self, app: ASGIApp, folder: Path, options: ExportOptions) -> None:
+    def __init__(self, app: FastAPI, folder: Path, options: ExportOptions) -> None:
         self.app, self.folder = app, folder
         self.names = Names()
         self.room = {"feature": options.features, "sample": options.samples, "pair": options.pairs}
@@ -134,6 +134,9 @@ class Site:
 
     # ---- files
 
+    async def fetch(self, address: str) -> bytes:
+        return (await request(self.app, "GET", address)).checked()
+
     def image(self, address: str) -> str:
         """The file of an image, which is queued."""
         name = address.removeprefix("/api/v1/samples").replace("/image?", "?", 1)
@@ -143,7 +146,7 @@ class Site:
 
     async def page(self, address: str) -> None:
         """Write one page or image."""
-        body = (await get(self.app, address)).checked(address)
+        body = await self.fetch(address)
         if address.startswith("/api/"):
             self.save(self.image(address), body)
             return
@@ -168,7 +171,8 @@ class Site:
         features = sorted(named | self.pinned.get(path, set()))
         whole: dict[str, Any] | None = None
         for part in chunks(features, N_AT_ONCE):
-            reply = await get(self.app, f"/api/v1{path}/activations?{urlencode([('feature', one) for one in part])}")
+            query = urlencode([("feature", one) for one in part])
+            reply = await request(self.app, "GET", f"/api/v1{path}/activations?{query}")
             if reply.status != 200:  # the store does not hold them
                 return None
             whole = joined(whole, json.loads(reply.body))
@@ -180,10 +184,10 @@ class Site:
         if address is None:
             return {}
         url = address[1].replace("&amp;", "&")
-        self.save("map/points.bin", (await get(self.app, url)).checked(url))
+        self.save("map/points.bin", await self.fetch(url))
         names = [name for name in re.findall(r'data-colour="(\w+)"', page) if name != "sample"]
         for name in dict.fromkeys(names):
-            reply = await get(self.app, f"/api/v1/map/colours?by={name}")
+            reply = await request(self.app, "GET", f"/api/v1/map/colours?by={name}")
             if reply.status == 200:
                 self.save(f"map/{name}.bin", reply.body)
         paths = [address for address in self.names.of if kind_of(address) == "feature"]
@@ -195,7 +199,7 @@ class Site:
     async def labels(self, ids: list[int]) -> list[dict[str, Any]]:
         """What the map names features with."""
         url = f"/api/v1/features?{urlencode({'ids': ','.join(map(str, ids)), 'limit': len(ids)})}"
-        items = json.loads((await get(self.app, url)).checked(url))["items"]
+        items = json.loads(await self.fetch(url))["items"]
         names = ("id", "label", "label_score", "description", "own_label", "verdict", "n_samples")
         return [{name: one[name] for name in names if name in one} for one in items]
 

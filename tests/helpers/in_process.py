@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from backend.commands import Saevx
 from precompute.cli import run
+
+T = TypeVar("T")
 
 
 class CommandResult(NamedTuple):
@@ -29,6 +33,12 @@ def saevx(*args: object) -> CommandResult:
         except SystemExit as end:  # of --help
             status = int(end.code or 0)
     return CommandResult(status, out.getvalue(), err.getvalue())
+
+
+def apart(function: Callable[..., T], *args: Any) -> T:
+    """What the function returns, called in a thread of its own: Playwright has an event loop in the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *args).result()
 
 
 def sums(folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pytest
 from backend.export.html import StaticPage
 from backend.export.names import Names
 from tests.helpers import synthetic
-from tests.helpers.in_process import saevx
+from tests.helpers.in_process import apart, saevx
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site") / "out"
     store = synthetic.small_store(tmp_path_factory)
-    done = saevx("export", store, "--out", out, "--features", "8", "--samples", "6", "--pairs", "2")
+    bounds = ("--features", "8", "--samples", "6", "--pairs", "2")
+    done = apart(saevx, "export", store, "--out", out, *bounds)
     assert done.status == 0, done.err
     return out
 

@@ -1,0 +1,93 @@
+"""Requests to the application in its own process, without a network: for `saevx export` and `saevx mcp`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlencode
+
+from fastapi import FastAPI
+from starlette.types import Message, Scope
+
+from precompute.errors import SaevxError
+
+
+class RefusedError(SaevxError):
+    """The application answers with a problem: its sentence."""
+
+
+class Reply(NamedTuple):
+    """What the application answers."""
+
+    status: int
+    body: bytes
+
+    def checked(self) -> bytes:
+        """The body. Raises RefusedError, with the sentence of the problem details, where the status is an error."""
+        if self.status < 400:
+            return self.body
+        try:
+            detail = json.loads(self.body)["detail"]
+        except (ValueError, KeyError):
+            detail = f"The application answers with status {self.status}."
+        raise RefusedError(detail)
+
+
+async def request(
+    app: FastAPI, method: str, address: str, body: bytes = b"", content_type: str = "application/json"
+) -> Reply:
+    """The answer to a request for `address`, a path with its query. It brings the server's token, where it has one."""
+    path, _, query = address.partition("?")
+    token = app.state.saevx.settings.secret_token()
+    headers = {"host": "localhost", "content-type": content_type, "content-length": str(len(body))}
+    headers |= {"authorization": f"Bearer {token}"} if token else {}
+    scope: Scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 0), "server": ("localhost", 80),
+    }  # fmt: skip
+    status, parts, sent = 0, list[bytes](), False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            await asyncio.Event().wait()  # the client does not leave
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        else:
+            parts.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return Reply(status, b"".join(parts))
+
+
+async def get_json(app: FastAPI, path: str, **params: Any) -> Any:
+    """The reply of the API to GET `/api/v1` and `path`. Parameters that are None are left out.
+
+    Raises:
+        RefusedError: with the sentence of the problem details.
+    """
+    given = {name: value for name, value in params.items() if value is not None}
+    query = f"?{urlencode(given, doseq=True)}" if given else ""
+    return json.loads((await request(app, "GET", f"/api/v1{path}{query}")).checked())
+
+
+def multipart(fields: dict[str, str], image: bytes | None) -> tuple[bytes, str]:
+    """A form with a file named `image`, and its content type."""
+    boundary = secrets.token_hex(16)
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    if image is not None:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n\r\n'
+        parts += [head.encode(), image, b"\r\n"]
+    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"

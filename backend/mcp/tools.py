@@ -1,0 +1,240 @@
+"""The tools: each asks the application what its API answers, and returns the part that an agent needs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from typing import Any
+
+from fastapi import FastAPI
+from mcp.server.mcpserver import Image
+
+from backend.inside import RefusedError, get_json, multipart, request
+from backend.mcp import fields as given
+from backend.mcp.fields import EXAMPLE, FEATURE, NEIGHBOUR, SAMPLE, pick, short
+from backend.mcp.images import Tile, panel
+from backend.pages.heat import finest
+from backend.schemas.samples import GridValues
+
+LOADING_S = 600
+"""Seconds to wait for a model that is being loaded."""
+JSON = dict[str, Any]
+
+
+class Tools:
+    """The tools over one application. Whatever is refused raises RefusedError with one sentence.
+
+    Args:
+        app: its first store is read.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+
+    def all(self) -> list[Any]:
+        """Every tool; none of them changes anything."""
+        return [
+            self.about_store, self.list_features, self.get_feature, self.feature_examples, self.feature_image,
+            self.list_samples, self.get_sample, self.sample_image, self.search_words, self.search_image,
+            self.list_pairs, self.list_flags, self.steer,
+        ]  # fmt: skip
+
+    async def about_store(self) -> JSON:
+        """What the store was made from: model, layer, SAE, data, numbers of features and samples, features by verdict,
+        and whether the model is loaded, which search_image and steer need."""
+        names = ("name", "model", "layer", "sae", "dataset", "n_features", "n_samples", "verdicts", "live")
+        return pick(await get_json(self.app, "/store"), names)
+
+    # ---- features
+
+    async def list_features(
+        self, words: given.Words = None, verdict: given.Verdict = None, sort: given.FeatureSort = "evidence",
+        order: given.Order = "desc", limit: given.Limit = 20, cursor: given.Cursor = None,
+    ) -> JSON:  # fmt: skip
+        """Features of the sparse autoencoder, filtered and sorted: `{items, total, next}`. `label` is an automatic
+        name, `label_score` says how well it tells the feature's samples from others (.5 is chance; below .6 read
+        `description`)."""
+        page = await get_json(self.app, "/features", q=words, verdict=verdict, sort=sort, order=order, limit=limit,
+                              cursor=cursor)  # fmt: skip
+        return {**page, "items": [pick(one, FEATURE) for one in page["items"]]}
+
+    async def get_feature(self, feature: given.Feature) -> JSON:
+        """One feature with its figures, the tokens that it promotes and suppresses, similar features, and features that
+        fire in the same samples."""
+        one = await get_json(self.app, f"/features/{feature}")
+        lens = one["logits"]["centred"]
+        return {
+            **pick(one, (*FEATURE, "words", "place", "pair_lift_low", "agreement_low", "omega_baseline")),
+            "promoted": [token["token"] for token in lens["promoted"]],
+            "suppressed": [token["token"] for token in lens["suppressed"]],
+            "neighbours": {by: [pick(n, NEIGHBOUR) for n in ns] for by, ns in one["neighbours"].items()},
+            "cooccurring": {by: [pick(n, NEIGHBOUR) for n in ns] for by, ns in one["cooccurring"].items()},
+        }
+
+    async def feature_examples(
+        self, feature: given.Feature, side: given.Side = "image", band: given.Band = "-1", limit: given.Limit = 10
+    ) -> JSON:
+        """Samples in which a feature fires: the caption, the token or patch where it is strongest, its activation."""
+        page = await self._examples(feature, side, band, limit)
+        return {"items": [pick(one, EXAMPLE) for one in page["items"]]}
+
+    async def feature_image(self, feature: given.Feature, limit: given.Limit = 6) -> list[Any]:
+        """The images on which a feature fires most strongly, with where it fires on them, as one PNG; then their
+        ids."""
+        examples = [one for one in (await self._examples(feature, "image", "-1", limit))["items"] if one["images"]]
+        if not examples:
+            raise RefusedError(f"Feature {feature} fires on no image here: see feature_examples with side text.")
+        top = (await get_json(self.app, f"/features/{feature}"))["p999"]
+        tiles = []
+        for one in examples:
+            patch, grid = one["patch"], one["grid"]
+            image = one["images"][(grid or patch or {"image": 0})["image"]]
+            tiles.append(await self._tile(image, grid, patch and patch["box"], f"{one['activation']:.3g}"))
+        ids = [one["sample_id"] for one in examples]
+        return [Image(data=panel(tiles, top), format="png"), f"Feature {feature}, strongest first: {', '.join(ids)}"]
+
+    async def _examples(self, feature: int, side: str, band: str, limit: int) -> JSON:
+        path = f"/features/{feature}/examples"
+        return dict(await get_json(self.app, path, modality=side, band=band, limit=limit))
+
+    # ---- samples
+
+    async def list_samples(
+        self, words: given.Words = None, flag: given.Flag = None, feature: given.MaybeFeature = None,
+        limit: given.Limit = 20, cursor: given.Cursor = None,
+    ) -> JSON:  # fmt: skip
+        """Pairs of image and caption: `{items, total, next}`, with the words in the caption, with a quality flag
+        (the worst first), or on whose image a feature fires."""
+        filters = {"q": words, "flag": flag, "feature": feature, "sort": flag, "order": "desc" if flag else None}
+        page = await get_json(self.app, "/samples", **filters, limit=limit, cursor=cursor)
+        return {**page, "items": [pick(one, SAMPLE) for one in page["items"]]}
+
+    async def get_sample(self, sample_id: given.SampleId) -> JSON:
+        """One pair: caption, scores, flags with their reasons, and its strongest features on image and caption."""
+        one = await get_json(self.app, "/sample", id=sample_id)
+        groups = {by: [pick(f, (*NEIGHBOUR, "share_text", "share_image")) for f in fs[:12]]
+                  for by, fs in one["groups"].items()}  # fmt: skip
+        return {**pick(one, ("sample_id", "text", "scores", "flags", "extra", "near_sample_id")), "features": groups}
+
+    async def sample_image(self, sample_id: given.SampleId, feature: given.MaybeFeature = None) -> list[Any]:
+        """The image of a sample as PNG; with `feature`, where it fires on it."""
+        one = await get_json(self.app, "/sample", id=sample_id)
+        if not one["images"]:
+            raise RefusedError(f"Sample {sample_id!r} has no image.")
+        grids, top = [], 1.0
+        if feature is not None:
+            active = await get_json(self.app, "/sample/activations", id=sample_id, feature=feature)
+            grids, top = active["grids"], active["features"][0]["p999"]
+        tiles = []
+        for number, image in enumerate(one["images"]):
+            views = [GridValues.model_validate(grid) for grid in grids if grid["image"] == number]
+            view = finest(views)
+            grid = None if view is None else {**view.model_dump(), "values": view.values[0]}
+            tiles.append(await self._tile(image, grid, None, "" if feature is None else f"feature {feature}"))
+        return [Image(data=panel(tiles, top), format="png"), one["text"]]
+
+    async def _tile(self, image: JSON, grid: JSON | None, peak: Any, line: str) -> Tile:
+        body = (await request(self.app, "GET", f"{image['url']}&size=256")).checked()
+        return Tile(body, (image["width"], image["height"]), grid, peak, line)
+
+    # ---- search, pairs, flags
+
+    async def search_words(self, words: given.SearchedWords, limit: given.Limit = 10) -> JSON:
+        """Features whose name or promoted tokens have the words, and samples whose caption has them."""
+        reply = await get_json(self.app, "/search", q=words, limit=limit)
+        return {
+            "features": [pick(one, (*FEATURE, "promoted")) for one in reply["features"]],
+            "samples": [pick(one, SAMPLE) for one in reply["samples"]],
+            "n_features": reply["n_features"], "n_samples": reply["n_samples"],
+        }  # fmt: skip
+
+    async def search_image(
+        self, image_base64: given.ImageData = None, sample_id: given.MaybeSample = None, words: given.Words = None,
+        limit: given.Limit = 12,
+    ) -> JSON:  # fmt: skip
+        """The features that an image activates, strongest and rarest first, and the samples nearest to it. Give an
+        image or a sample; with words, only features that both activate rank high."""
+        image = None if image_base64 is None else decoded(image_base64)
+        if image is not None or words:
+            await self._wait_for_model()
+        form = {name: value for name, value in (("sample_id", sample_id), ("text", words)) if value}
+        body, kind = multipart(form, image)
+        reply = json.loads((await request(self.app, "POST", f"/api/v1/search?limit={limit}", body, kind)).checked())
+        hit = (*NEIGHBOUR, "verdict", "score", "strength_image", "strength_text", "density_image")
+        return {
+            "features": [pick(one, hit) for one in reply["features"]],
+            "samples": [pick(one, ("sample_id", "text", "modality", "cosine")) for one in reply["samples"]],
+            "reconstruction": short(reply["reconstruction"]),
+        }
+
+    async def list_pairs(
+        self, feature: given.MaybeFeature = None, kind: given.Kind = "text-image", limit: given.Limit = 20,
+        cursor: given.Cursor = None,
+    ) -> JSON:  # fmt: skip
+        """Pairs of features that fire in the same samples more often than by chance (lift 1 is chance), with support
+        and the lift after captions were shuffled."""
+        page = await get_json(self.app, "/cooccurrence", feature=feature, kind=kind, limit=limit, cursor=cursor)
+        names = ("lift", "lift_low", "lift_high", "lift_shuffled", "npmi", "support")
+        items = [{"a": pick(one["a"], NEIGHBOUR), "b": pick(one["b"], NEIGHBOUR), **pick(one, names)}
+                 for one in page["items"]]  # fmt: skip
+        return {**page, "items": items}
+
+    async def list_flags(self) -> JSON:
+        """The quality flags with what they mean, their thresholds, how many samples have them, and how well each
+        tells a caption from an exchanged one (AUROC, null where there is nothing to test it on); and the scores
+        likewise."""
+        flags, scores = await get_json(self.app, "/flags"), await get_json(self.app, "/scores")
+        names = ("name", "title", "description", "unit", "threshold", "count", "auroc", "mean")
+        return {"flags": [pick(one, names) for one in flags["items"]],
+                "scores": [pick(one, names) for one in scores["items"]]}  # fmt: skip
+
+    # ---- steering
+
+    async def steer(
+        self, feature: given.Feature, strength: given.Strength = None, mode: given.Mode = "add",
+        prompt: given.Prompt = "", sample_id: given.MaybeSample = None, max_tokens: given.MaxTokens = 24,
+    ) -> JSON:  # fmt: skip
+        """What the model writes, and what it writes with a feature strengthened, set or removed: `default` and
+        `steered` text, `mean_kl` in nats (how much the next tokens change), and `capped`, whether the change was cut
+        to the residual's length. Without sample and prompt: a sample in which the feature is off."""
+        await self._wait_for_model()
+        if strength is None or (sample_id is None and not prompt):
+            start = await get_json(self.app, "/steer/start", feature=feature)
+            strength = start["strength"] if strength is None else strength
+            sample_id = start["sample_id"] if sample_id is None and not prompt else sample_id
+        change = {"id": feature, "mode": mode, "strength": strength}
+        body = {"sample_id": sample_id, "prompt": prompt, "features": [change], "max_tokens": max_tokens}
+        reply = (await request(self.app, "POST", "/api/v1/steer", json.dumps(body).encode())).checked()
+        name, data = stream_events(reply)[-1]
+        if name != "done":
+            raise RefusedError(data.get("detail", "The model stopped before it was done: try again."))
+        figures = short({key: data[key] for key in ("mean_kl", "delta_ratio", "capped", "warning")})
+        change = {"feature": feature, "mode": mode, "strength": strength, "sample_id": sample_id, "prompt": prompt}
+        return {**data["text"], **figures, **change}
+
+    async def _wait_for_model(self) -> None:
+        """Until the model is no longer being loaded; whether it is there the request itself says."""
+        for _ in range(LOADING_S):
+            if (await get_json(self.app, "/live"))["state"] != "loading":
+                return
+            await asyncio.sleep(1)
+
+
+def decoded(text: str) -> bytes:
+    """The file of a base64 text or data: URL."""
+    try:
+        return base64.b64decode(text.rpartition(",")[2], validate=True)
+    except (ValueError, binascii.Error):
+        raise RefusedError("image_base64 is not base64: encode the bytes of a PNG, JPEG or WebP file.") from None
+
+
+def stream_events(body: bytes) -> list[tuple[str, JSON]]:
+    """Name and data of the server-sent events."""
+    events = []
+    for block in body.decode().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if "event" in lines:
+            events.append((lines["event"], json.loads(lines["data"])))
+    return events
