@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 from anyio.to_thread import current_default_thread_limiter
@@ -31,6 +32,8 @@ from backend.api import (
 )
 from backend.api import map as map_api
 from backend.api.annotations import exchange, lists, marks, notes
+from backend.api.compare import features as compare_features
+from backend.api.compare import stores as compare_stores
 from backend.api.explain import answer as explain_api
 from backend.api.explain import trial as trial_api
 from backend.api.sample import explained, export
@@ -53,6 +56,7 @@ from backend.pages import steer as steer_page
 from backend.pages.annotations import lists as lists_page
 from backend.pages.annotations import write as write_page
 from backend.pages.annotations import write_lists as write_lists_page
+from backend.pages.compare import page as compare_page
 from backend.pages.cooccurrence import page as cooccurrence_page
 from backend.pages.cooccurrence import pair as pair_page
 from backend.pages.explain import page as explain_page
@@ -63,6 +67,7 @@ from backend.pages.feature import partners as partners_page
 from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.schemas.common import Problem
+from backend.schemas.glossary import describe
 from backend.settings import Settings
 from backend.stores import State, open_stores
 from backend.templating import error_page
@@ -76,12 +81,13 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, images, search, steer, explain_api, trial_api, notes, lists, marks, exchange,
+    cooccurrence, compare_features, compare_stores, images, search, steer, explain_api, trial_api, notes,
+    lists, marks, exchange,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
-    map_page, search_page, cooccurrence_page, pair_page, quality_page, rejected_page, sae_page, steer_page,
-    explain_page, docs_page, write_page, write_lists_page, lists_page,
+    map_page, search_page, cooccurrence_page, pair_page, compare_page, quality_page, rejected_page, sae_page,
+    steer_page, explain_page, docs_page, write_page, write_lists_page, lists_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.
@@ -128,6 +134,8 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
     )
     app.state.saevx = state
+    openapi = app.openapi
+    app.openapi = cache(lambda: describe(openapi()))  # type: ignore[method-assign]
     add_handlers(app, error_page)
 
     for module in API:

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from backend.deps import StateDep, StoreDep
+from backend.schemas.explain import EXAMPLE
 from backend.templating import FRONTEND, render, render_for
 
 router = APIRouter()
 
+VALUES = {
+    "feature": "3", "a": "3", "b": "4", "family": "3", "q": "dog", "by": "agreement", "format": "csv", "name": "dogs",
+    "flag": "mismatch", "kind": "feature", "key": "3", "hash": "HASH", "with": "OTHER",
+}  # fmt: skip
+"""An example of each parameter that must be given."""
+BODIES: dict[str, dict[str, Any]] = {
+    "/steer": {"prompt": "What is this?", "features": [{"id": 3, "strength": 4}], "max_tokens": 24},
+    "/explain": EXAMPLE,
+    "/explain/test": {**EXAMPLE, "ablate": [3], "patches": [[0, 2, 3]]},
+    "/annotations/features/{feature}": {"label": "dogs", "tags": ["animal"], "author": "Kim"},
+    "/annotations/sample": {"note": "The caption is wrong.", "author": "Kim"},
+    "/annotations/lists/{name}": {"title": "Dogs", "features": [3, 4], "author": "Kim"},
+    "/annotations/filters/{name}": {"title": "Dogs", "page": "/features", "query": "q=dog", "author": "Kim"},
+    "/annotations/marks/{flag}": {"right": True, "author": "Kim"},
+}
+"""An example of the body of each endpoint that takes JSON."""
+FORMS = {"/search": {"text": "a red dog"}, "/score": {"text": "a red dog", "image": "@photo.jpg"},
+         "/images": {"image": "@photo.jpg"}}  # fmt: skip
+"""Likewise of forms; @ begins the name of a file."""
 
-def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """One entry per endpoint: method, path, descriptions, parameters, and the names of its bodies."""
+
+
+def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[str, Any]]:
+    """One entry per endpoint: method, path, descriptions, parameters, the names of its bodies, and examples.
+
+    Args:
+        base: address of the server.
+        sample: id of a sample for examples.
+    """
     entries = []
     for path, methods in document["paths"].items():
         for method, one in methods.items():
@@ -36,11 +65,59 @@ def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
                         {**parameter, "type": kind(parameter["schema"])}
                         for parameter in one.get("parameters", [])
                     ],
+                    "snippets": snippets(method, path, one, base, sample),
                     "body": {media: kind(part.get("schema", {})) for media, part in body.items()},
                     "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},
                 }
             )
     return entries
+
+
+def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str) -> dict[str, str]:
+    """A request as a command for the shell and in Python."""
+    values = {**VALUES, "sample_id": sample, "id": sample}
+    required = [parameter for parameter in one.get("parameters", []) if parameter.get("required")]
+    address, query = base.rstrip("/") + path, {}
+    if path.startswith("/api/v1/sample") and path.endswith("/features"):
+        query["position"] = "0"  # or a patch
+    if path == "/api/v1/search/live":
+        query["sample"] = sample  # or an image, or words
+    for parameter in required:
+        name = parameter["name"]
+        if parameter["in"] == "path":
+            address = address.replace(f"{{{name}}}", quote(values[name]))
+        else:
+            query[name] = values[name]
+    url = f"{address}?{urlencode(query)}" if query else address
+    short = path.removeprefix("/api/v1")
+    curl, python = [f"curl '{url}'"], [repr(url)]
+    if method != "get":
+        curl.append(f"-X {method.upper()}")
+    if "/annotations/" in path and method in ("put", "delete") and short != "/annotations/import":
+        curl.append("-H 'If-Match: \"0\"'")
+        python.append("headers={'If-Match': '\"0\"'}")
+    if method in ("put", "post") and short in BODIES:
+        curl += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(BODIES[short])}'"]
+        python.append(f"json={BODIES[short]!r}")
+    if method == "post" and short in FORMS:
+        curl += [f"-F '{name}={value}'" for name, value in FORMS[short].items()]
+        files = {name: value[1:] for name, value in FORMS[short].items() if value.startswith("@")}
+        data = {name: value for name, value in FORMS[short].items() if name not in files}
+        python += [f"data={data!r}"] if data else []
+        opened = ", ".join(f"{name!r}: open({file!r}, 'rb')" for name, file in files.items())
+        python += [f"files={{{opened}}}"] if files else []
+    reply = one["responses"].get("200", {}).get("content", {})
+    result = "reply.json()" if "application/json" in reply else "reply.content"
+    call = f"requests.{method}({', '.join(python)})"
+    lines = ["import requests", "", f"reply = {call}", "reply.raise_for_status()", f"print({result})"]
+    return {"curl": " ".join(curl), "python": "\n".join(lines)}
+
+
+def matches(entry: dict[str, Any], words: str) -> bool:
+    """Whether an endpoint has all the words."""
+    text = " ".join([entry["method"], entry["path"], entry["tag"], entry["summary"], entry["description"],
+                     *(one["name"] for one in entry["parameters"])]).lower()  # fmt: skip
+    return all(word in text for word in words.lower().split())
 
 
 def kind(schema: dict[str, Any]) -> str:
@@ -59,17 +136,22 @@ def kind(schema: dict[str, Any]) -> str:
 
 
 @router.get("/docs")
-def docs(request: Request, state: StateDep) -> HTMLResponse:
-    """The reference of the API."""
+def docs(request: Request, state: StateDep, q: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+    """The reference of the API, or the endpoints that have the words `q`."""
     document = request.app.openapi()
+    sample = state.default.store.samples.sample_id(0)
+    entries = operations(document, str(request.base_url), sample)
+    models = document.get("components", {}).get("schemas", {})
     return render(
         request,
         "docs.html",
         section="/docs",
         store=None,
         state=None,
-        operations=operations(document),
-        models=document.get("components", {}).get("schemas", {}),
+        q=q,
+        operations=[one for one in entries if matches(one, q)],
+        models=models,
+        listed=models if not q.strip() else {},
         kind=kind,
     )
 

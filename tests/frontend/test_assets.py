@@ -28,6 +28,8 @@ PAGES = [
     "/quality",
     "/sae",
     "/cooccurrence",
+    "/compare",
+    "/compare?a=0&b=3",
     "/steer",
     "/explain",
     "/lists",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import httpx
+
+from backend.pages.docs import operations as entries_of
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "api.md"
 ODD = [
@@ -51,6 +54,38 @@ def test_every_endpoint_says_what_it_is_and_what_it_answers(app: FastAPI) -> Non
         content = one["responses"]["200"]["content"]
         for media, body in content.items():
             assert media != "application/json" or body["schema"], (method, path)
+
+
+def test_every_field_and_parameter_is_described(app: FastAPI) -> None:
+    document = app.openapi()
+    models = document["components"]["schemas"].items()
+    wrong = [f"{model}.{name}" for model, one in models for name, field in one.get("properties", {}).items()
+             if not field.get("description")]  # fmt: skip
+    wrong += [f"{method} {path}: {one['name']}" for method, path, operation in operations(document)
+              for one in operation.get("parameters", []) if not one.get("description")]  # fmt: skip
+    assert not wrong
+
+
+def test_the_examples_of_the_docs_page_work(client: TestClient, app: FastAPI) -> None:
+    """Each GET is sent as it stands there; each body is one that the endpoint takes."""
+    sample = client.get("/api/v1/samples?limit=1").json()["items"][0]["sample_id"]
+    document = app.openapi()
+    for one in entries_of(document, "http://testserver/", sample):
+        curl = one["snippets"]["curl"]
+        address = curl.split("'")[1]
+        compile(one["snippets"]["python"], one["path"], "exec")
+        if one["method"] == "GET" and not re.search("HASH|OTHER|effect|/families/|/dogs", curl):
+            assert client.get(address).status_code == 200, curl
+        if "application/json" in one["body"] and one["path"] != "/api/v1/annotations/import":
+            body = json.loads(curl.split("-d '")[1].removesuffix("'"))
+            schema = document["components"]["schemas"][one["body"]["application/json"]]
+            assert body.keys() <= schema["properties"].keys() and set(schema.get("required", [])) <= body.keys()
+
+
+def test_the_docs_page_is_searched(client: TestClient) -> None:
+    page = client.get("/docs?q=get%20steer/start", headers={"Accept": "text/html"}).text
+    assert page.count('data-testid="operation"') == 1 and "curl" in page
+    assert "No endpoint has these words" in client.get("/docs?q=xyzzy", headers={"Accept": "text/html"}).text
 
 
 def test_the_docs_page_lists_every_endpoint(client: TestClient, app: FastAPI) -> None:

@@ -1,0 +1,1 @@
+"""Two features beside each other, and the features of two stores."""

@@ -1,0 +1,57 @@
+"""Two features of one store."""
+
+from __future__ import annotations
+
+import numpy as np
+from fastapi import APIRouter
+
+from backend.api.cooccurrence import FeatureNumber
+from backend.api.features import get_feature
+from backend.deps import Cached, StoreDep
+from backend.schemas.common import Modality
+from backend.schemas.compare import FeatureComparison, Together
+from backend.stores import OpenStore
+from precompute.store.relations.pair_samples import stored_pair
+from precompute.utils.types import Array
+
+router = APIRouter(tags=["compare"], dependencies=[Cached])
+
+SIDES: tuple[tuple[Modality, Modality], ...] = (
+    ("text", "image"), ("image", "text"), ("text", "text"), ("image", "image")
+)  # fmt: skip
+"""Of the first and of the second feature."""
+
+
+@router.get("/compare", summary="Two features beside each other: figures, directions, common samples and tokens")
+def get_comparison(store: StoreDep, a: FeatureNumber, b: FeatureNumber) -> FeatureComparison:
+    first, second = get_feature(store, a), get_feature(store, b)
+    directions = [store.store.directions.get(one) for one in (a, b)]
+    promoted = [[token.token for token in one.logits.centred.promoted] for one in (first, second)]
+    family = store.store.features.family
+    return FeatureComparison(
+        a=first, b=second,
+        cosine=cosine(*(one.centred_d for one in directions)), cosine_raw=cosine(*(one.raw_d for one in directions)),
+        same_family=bool(family[a] == family[b]) and first.n_members > 1,
+        together=together(store, a, b), promoted=[token for token in promoted[0] if token in promoted[1]],
+    )  # fmt: skip
+
+
+def cosine(x_d: Array, y_d: Array) -> float | None:
+    """Cosine of two vectors, float [d]; None where one is zero."""
+    lengths = float(np.linalg.norm(x_d)) * float(np.linalg.norm(y_d))
+    return float(x_d @ y_d) / lengths if lengths else None
+
+
+def together(store: OpenStore, a: int, b: int) -> list[Together]:
+    """The pairs that the store lists of the two, the one with the largest lower end of the lift first."""
+    pairs = []
+    for of_a, of_b in SIDES:
+        turned = (of_a, of_b) == ("image", "text")
+        if turned and a == b:
+            continue  # as before
+        first, second = (b, a) if turned else (a, b)
+        kind = "text-image" if of_a != of_b else f"{of_a}-{of_b}"
+        if (pair := stored_pair(store.store.cooccurrence.pairs[kind], first, second)) is not None:
+            sides = ("text", "image") if of_a != of_b else (of_a, of_b)
+            pairs.append(Together.model_validate({**pair, "kind": kind, "a": first, "b": second, "sides": sides}))
+    return sorted(pairs, key=lambda one: -one.lift_low)

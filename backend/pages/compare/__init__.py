@@ -1,0 +1,1 @@
+"""The page /compare: two features, or the features of two stores."""

@@ -1,0 +1,104 @@
+"""The page /compare: two features beside each other, or the features of two stores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
+
+from backend.api.compare.features import get_comparison
+from backend.api.compare.stores import compare
+from backend.api.features import ExampleQuery, FeatureQuery, examples, get_feature
+from backend.deps import StateDep, StoreDep, get_store
+from backend.pages.cards import previews
+from backend.pages.feature.examples import as_drawn
+from backend.pages.feature.summary import summary
+from backend.pages.heat import tops
+from backend.params import FormQuery
+from backend.schemas.common import FeatureSort, Order, VerdictFilter
+from backend.schemas.features import FeatureDetail
+from backend.stores import OpenStore, State
+from backend.templating import Addresses, render_for
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+N_EXAMPLES, N_ROWS, N_SUGGESTED = 6, 30, 6
+FIGURES = (
+    ("agreement", "agreement", 2), ("pair lift", "pair_lift", 1), ("ω", "omega", 3),
+    ("baseline of ω", "omega_baseline", 3), ("name score", "label_score", 2), ("modality share", "modality_share", 2),
+    ("same-sample rate", "same_sample_rate", 2), ("largest activation", "max_activation", 2),
+)  # fmt: skip
+"""Title, field and decimals of the figures that stand beside each other."""
+
+
+class CompareView(FormQuery):
+    """What is compared: two features, or the store with another one."""
+
+    a: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
+    b: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
+    with_: Annotated[str | None, Query(alias="with", max_length=200)] = None
+    """Name of the other store."""
+    sort: FeatureSort = "evidence"
+    order: Order = "desc"
+    verdict: VerdictFilter | None = None
+    cursor: str | None = None
+
+
+@router.get("/compare")
+async def page(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[CompareView, Query()]
+) -> HTMLResponse:
+    """Two features, two stores, or what to choose from."""
+    other = await get_store(state, query.with_) if query.with_ else None
+    if other is not None:
+        return await run_in_threadpool(stores_page, request, state, open_store, other, query)
+    return await run_in_threadpool(features_page, request, state, open_store, query)
+
+
+def features_page(request: Request, state: State, store: OpenStore, query: CompareView) -> HTMLResponse:
+    """Two features; with one, features that are like it."""
+    pair = get_comparison(store, query.a, query.b) if query.a is not None and query.b is not None else None
+    one = get_feature(store, query.a) if query.a is not None and pair is None else None
+    near = {n.id: n for ns in (one.neighbours.decoder, one.neighbours.profile) for n in ns[:N_SUGGESTED]} if one else {}
+    return render_for(
+        request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=one,
+        near=list(near.values()), others=[name for name in state.stores if name != store.name], figures=FIGURES,
+        drawn=[side(request, store, f) for f in (pair.a, pair.b)] if pair else [],
+    )  # fmt: skip
+
+
+def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]:
+    """What one column shows of a feature."""
+    top = tops(f, None)
+    groups = {
+        modality: as_drawn(None, examples(request, store, f.id, query).items, top)
+        for modality in ("image", "text")
+        for query in [ExampleQuery.model_validate({"modality": modality, "limit": N_EXAMPLES})]
+    }
+    return {
+        "f": f, "says": summary(f, store.store.top_words.held),
+        "images": [one for one in groups["image"]["examples"] if one["images"]],
+        "lines": groups["text"]["examples"] if groups["text"]["lines"] else [],
+    }  # fmt: skip
+
+
+def stores_page(
+    request: Request, state: State, store: OpenStore, other: OpenStore, query: CompareView
+) -> HTMLResponse:
+    """The features of a store, each with its counterpart. HTTP 422 for a store and itself."""
+    if other.name == store.name:
+        raise HTTPException(422, f"{store.name} is compared with itself: choose another store.")
+    filters = {"sort": query.sort, "order": query.order, "verdict": query.verdict and [query.verdict]}
+    result = compare(
+        store, other, FeatureQuery.model_validate({**filters, "fold": "names", "limit": N_ROWS, "cursor": query.cursor})
+    )
+    there = Addresses.of_store(request, state, other)
+    return render_for(
+        request, "compare_stores.html", state, store, section="/compare", q=query, result=result, other=other.name,
+        others=[name for name in state.stores if name != store.name], v=there.page, api_query=filters,
+        turned=there.page("/compare", **{"with": store.name}),
+        previews=previews(request, store, [one.feature.id for one in result.items]),
+        others_previews=previews(request, other, [one.other.id for one in result.items if one.other]),
+    )  # fmt: skip
