@@ -21,7 +21,6 @@ from backend.api import (
     feature_table,
     features,
     health,
-    images,
     quality,
     rejected,
     sae,
@@ -36,6 +35,7 @@ from backend.api.compare import features as compare_features
 from backend.api.compare import stores as compare_stores
 from backend.api.explain import answer as explain_api
 from backend.api.explain import trial as trial_api
+from backend.api.own import images, pairs
 from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
@@ -64,6 +64,7 @@ from backend.pages.feature import card as card_page
 from backend.pages.feature import effect as effect_page
 from backend.pages.feature import page as feature_page
 from backend.pages.feature import partners as partners_page
+from backend.pages.own import page as try_page
 from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.schemas.common import Problem
@@ -81,12 +82,12 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, compare_features, compare_stores, images, search, steer, explain_api, trial_api, notes,
+    cooccurrence, compare_features, compare_stores, images, pairs, search, steer, explain_api, trial_api, notes,
     lists, marks, exchange,
 )  # fmt: skip
 PAGES = (
     front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
-    map_page, search_page, cooccurrence_page, pair_page, compare_page, quality_page, rejected_page, sae_page,
+    map_page, search_page, try_page, cooccurrence_page, pair_page, compare_page, quality_page, rejected_page, sae_page,
     steer_page, explain_page, docs_page, write_page, write_lists_page, lists_page,
 )  # fmt: skip
 

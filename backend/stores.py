@@ -35,7 +35,7 @@ from precompute.store.opening import DATABASE, MANIFEST, Stamp
 from precompute.store.reader import Store
 
 if TYPE_CHECKING:
-    from backend.live.query import Query
+    from backend.live.query import OwnPair, Query, Reading
     from precompute.live.originals import Originals
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Recomputed:
         self.queries: Lru[QueryKey, Query] = Lru(MAX_CACHED_QUERIES)
         self.explanations: Lru[tuple[str | None, str], Any] = Lru(MAX_CACHED_EXPLANATIONS)
         """By hash of an uploaded image and of all that was asked (live/explain.py)."""
+        self.readings: Lru[OwnPair, Reading] = Lru(MAX_CACHED_QUERIES)
         self._lock = threading.Lock()
         self._originals: Originals | None = None
 
@@ -96,6 +97,7 @@ class Recomputed:
         """Drop what was computed of an uploaded image."""
         self.queries.drop(lambda key: key[1] == hash)
         self.explanations.drop(lambda key: key[0] == hash)
+        self.readings.drop(lambda own: own.image == hash)
 
     def originals(self) -> Originals:
         """The pairs as the model read them in the pass: from the data, not the store's thumbnails."""

@@ -15,6 +15,7 @@ from backend.deps import AnsweredDep, Cached, StateDep, StoreDep
 from backend.links import Links, check_sample
 from backend.live import live_answers
 from backend.live.query import Query
+from backend.live.reading import read_pair
 from backend.live.recompute import events_if_ready, original_images
 from backend.live.uploads import read_upload, uploaded_pixels
 from backend.params import QueryModel, parse_patch
@@ -208,5 +209,5 @@ async def post_score(
 ) -> Response:
     reservation = answered.enter_context(state.live.reserve(store.name))
     pixels = await read_upload(image, state.settings)
-    answer = await reservation.call(partial(live_answers.score, store=store, text=text, image=pixels), request)
-    return await json_reply(partial(ScoredPair.model_validate, answer))
+    answer = await reservation.call(partial(read_pair, store=store, text=text, images=[pixels]), request)
+    return await json_reply(partial(ScoredPair.model_validate, answer.detail))

@@ -1,11 +1,9 @@
-"""Search and scores for one pair: with the live model, in its worker, by the offline pass's own code; or, for a stored
-sample, from the store alone."""
+"""Search: with the live model, in its worker, by the offline pass's own code; or, for a stored sample, from the store
+alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from precompute.live.regions import groups
 from precompute.live.search import OUTSIDE, maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
-from precompute.store.schema import FLAGS, IMAGE, MODALITIES, SCORES, TEXT
+from precompute.store.schema import IMAGE, MODALITIES, TEXT
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
@@ -30,15 +28,6 @@ N_GRIDS = 24
 """Features whose grids over the image are in the reply."""
 N_NEAREST = 12
 """Nearest samples for each modality of the query."""
-
-
-def encode(
-    engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image], *, errors: bool = False
-) -> Encoded:
-    """The pair's events, exactly as the pass would store them; with `errors` also ‖h − ĥ‖² of each token."""
-    from precompute.live.engine import Pair, encode_pair
-
-    return encode_pair(engine.mllm, engine.sae, store.store.manifest, Pair(text, list(images)), errors=errors)
 
 
 def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
@@ -181,39 +170,3 @@ def reconstruction(opened: Store, query: Query) -> dict[str, Any] | None:
 def number(value: float) -> float | None:
     """The value as JSON can carry it: None for NaN."""
     return None if np.isnan(value) else float(value)
-
-
-def score(engine: Engine, store: OpenStore, text: str, image: Image.Image) -> dict[str, Any]:
-    """All scores of METHOD with the store's weights, the flags, and the strongest features of each modality. They equal
-    those of a stored pair, except `random` and `near-duplicate`, which a single pair does not have."""
-    from precompute.live.engine import Pair, caption_nll
-    from precompute.scoring.flags import Reference, flag_scores
-    from precompute.scoring.pairs import live_pair
-    from precompute.scoring.reasons import reasons
-    from precompute.scoring.scores import pair_scores
-
-    opened, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, [image]))
-    reference = Reference.from_store(opened)
-    encoded = encode(engine, store, text, [image], errors=True)
-    with TemporaryDirectory() as folder:
-        pair = live_pair(opened, encoded, text, [image], Path(folder), nll_3)
-        scores = pair_scores(pair, reference.weights)
-        flags = flag_scores(pair, scores, reference)
-    raised = []
-    for flag in opened.quality.flags:
-        name, value = flag["name"], flags[flag["name"]]
-        if value[0] > flag["threshold"]:
-            reason = opened.quality.reason(reasons(name, value, pair, reference)[0])
-            about = {key: flag[key] for key in ("name", "title", "threshold")}
-            raised.append({**about, "score": float(value[0]), "reason": reason})
-    numbers = {name: number(scores[name][0]) for name in SCORES}
-    strongest = zip(MODALITIES, pair.maxima, strict=True)
-    return {
-        "scores": numbers,
-        "flags": raised,
-        "flag_scores": {name: number(flags[name][0]) for name in FLAGS},
-        "score_ranks": opened.quality.rank_scores(numbers),
-        "top_features": {
-            name: opened.features.strongest(z.indices, z.data, m, N_GRIDS) for m, (name, z) in enumerate(strongest)
-        },
-    }

@@ -1,4 +1,4 @@
-"""The query of a search, as the model or the pass has read it."""
+"""The query of a search, as the model or the pass has read it, and a visitor's own pair."""
 
 from __future__ import annotations
 
@@ -47,3 +47,39 @@ class Query(NamedTuple):
         elsewhere[where.position[here]] = False
         modality_t = np.where(elsewhere, SPECIAL, self.events.modality_t)
         return maxima(modality_t, self.events.offset_t, self.events.feature_e, self.events.z_e, len(self.largest))
+
+
+class OwnPair(NamedTuple):
+    """What an address can name: a text, an uploaded image, or both."""
+
+    text: str = ""
+    image: str | None = None
+    """Hash of the upload."""
+
+    def params(self) -> dict[str, str | None]:
+        """As parameters of an address."""
+        return {"image": self.image, "text": self.text or None}
+
+
+class Reading(NamedTuple):
+    """What the model read."""
+
+    detail: dict[str, Any]
+    """As `schemas.own.TriedPair`, without addresses of images."""
+    query: Query
+    """For a search by it."""
+    size: tuple[int, int] | None
+    """Width and height of the image, in pixels."""
+    unread: int | None
+    """Position of the first token of several words without image, which stands in a state unlike any stored one."""
+
+    @property
+    def events(self) -> SampleEvents:
+        assert self.query.events is not None  # always those of the model
+        return self.query.events
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        """Views and images, as `store.places` takes them."""
+        width, height = self.size or (0, 0)
+        return {"views": self.query.views, "images": [{"width": width, "height": height}] if self.size else []}

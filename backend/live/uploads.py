@@ -66,6 +66,10 @@ class UploadedImages:
             raise HTTPException(404, GONE)
         return one
 
+    def holds(self, hash: str) -> bool:
+        """Whether the server holds it."""
+        return self.images.get(hash) is not None
+
     def remove(self, hash: str) -> None:
         """Hold it no longer. Raises HTTPException: 404 if the server does not hold it."""
         self.get(hash)

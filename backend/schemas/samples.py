@@ -103,20 +103,26 @@ class ScoredPair(Model):
     """Strongest first: share, at most 1, × log(N / n)."""
 
 
-class SampleDetail(ScoredPair, SampleRow):
-    """One pair with its scores, flags and strongest features."""
+class PairDetail(ScoredPair):
+    """What fires in a pair, of the store or not."""
 
     views: list[View]
     n_special: int
     n_sink: int
     fvu_text: float | None = None
+    """Fraction of the store's variance that the SAE leaves unexplained on the text."""
     fvu_image: float | None = None
+    groups: SampleGroups
+
+
+class SampleDetail(PairDetail, SampleRow):
+    """One pair with its scores, flags and strongest features."""
+
     extra: dict[str, Any]
     """Other fields of the row in the data."""
     near_sample_id: str | None = None
     """The most similar sample."""
     near_cosine: float | None = None
-    groups: SampleGroups
     previous: str | None = None
     """`sample_id` of the previous row."""
     next: str | None = None
@@ -149,21 +155,25 @@ class FeatureScale(FeatureRef):
     p999: float
 
 
-class Activations(Model):
-    """Activations of features on every token and patch of a sample."""
+class PairActivations(Model):
+    """Activations of features on every token and patch of a pair."""
 
-    sample_id: str
     features: list[FeatureScale]
     tokens: list[TokenValues]
     grids: list[GridValues]
+
+
+class Activations(PairActivations):
+    """Activations of features on every token and patch of a sample."""
+
+    sample_id: str
     recomputed: bool = False
     """Whether the live model computed these activations, because the store does not hold them."""
 
 
-class FeaturesHere(Model):
-    """The features active at one token or patch, in the order of `top_features`."""
+class PairFeaturesHere(Model):
+    """The features active at one token or patch of a pair, in the order of `top_features`."""
 
-    sample_id: str
     position: int
     modality: Literal["text", "image", "special", "sink"]
     token: str
@@ -171,6 +181,12 @@ class FeaturesHere(Model):
     items: list[SampleFeature]
     total: int
     next: str | None = None
+
+
+class FeaturesHere(PairFeaturesHere):
+    """The features active at one token or patch of a sample, in the order of `top_features`."""
+
+    sample_id: str
     recomputed: bool = False
     """Whether the live model computed these activations, because the store does not hold them."""
 
@@ -188,13 +204,11 @@ class ScorePart(FeatureRef):
     activation_image: float | None = None
 
 
-class WhyScore(Model):
-    """The features that raise a score of a sample and those that lower it, each with most effect first."""
+class PairWhy(Model):
+    """The features that raise a score of a pair and those that lower it, each with most effect first."""
 
-    sample_id: str
     score: ScoreName
     value: float | None
-    """The stored score."""
     is_sum: bool
     """Whether the score is a sum over features, so that `effect` is `part`; otherwise a mean or a ratio."""
     n_features: int
@@ -203,6 +217,12 @@ class WhyScore(Model):
     n_lowering: int
     raising: list[ScorePart]
     lowering: list[ScorePart]
+
+
+class WhyScore(PairWhy):
+    """The features that raise a stored score of a sample and those that lower it, each with most effect first."""
+
+    sample_id: str
     recomputed: bool = False
     """Whether the live model computed the activations, because the store does not hold them."""
 

@@ -88,15 +88,14 @@ def caption_nll(mllm: Mllm, pair: Pair) -> Array:
 def read_query(
     mllm: Mllm, sae: SaeV, manifest: dict[str, Any], text: str, images: Sequence[Image.Image]
 ) -> Encoded:
-    """Features of a search's query, with the errors of one that has images; its modalities are those of
-    `queried_tokens`.
+    """Features of what a visitor sends, with the errors; its modalities are those of `queried_tokens`.
 
     Raises:
         PairError: as `encode_pair`.
     """
     mean = getattr(getattr(mllm.processor, "image_processor", None), "image_mean", None)
     read = readable(text, images, mllm.multimodal, mean if isinstance(mean, list | tuple) and len(mean) == 3 else None)
-    one = encode_pair(mllm, sae, manifest, Pair(*read), errors=bool(images))
+    one = encode_pair(mllm, sae, manifest, Pair(*read), errors=True)
     views = one.views if images else []
     return one._replace(modality_t=queried_tokens(one.modality_t, text, bool(images)), views=views)
 

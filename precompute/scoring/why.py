@@ -148,7 +148,14 @@ def why(store: Store, row: int, name: str, limit: int, computed: SampleEvents | 
         EventsNotStored: the store does not hold the pair's events, and they are not `computed`.
         SaevxError: a score that is not made of features.
     """
-    active = Active.from_events(computed or store.events.of(row))
+    events = computed or store.events.of(row)
+    value = store.samples.items([row])[row]["scores"][name] if name in SCORES else None
+    return {**why_pair(store, events, name, limit), "value": value, "recomputed": computed is not None}
+
+
+def why_pair(store: Store, events: SampleEvents, name: str, limit: int) -> dict[str, Any]:
+    """As `why`, of any pair, without the score itself. Raises SaevxError for a score that is not made of features."""
+    active = Active.from_events(events)
     part_k, effect_k = (np.nan_to_num(values, nan=0.0) for values in explain(name, active, Weights.from_store(store)))
     order = np.lexsort((active.feature_k, -np.abs(effect_k)))
     raising, lowering = order[effect_k[order] > 0], order[effect_k[order] < 0]
@@ -166,12 +173,10 @@ def why(store: Store, row: int, name: str, limit: int, computed: SampleEvents | 
 
     return {
         "score": name,
-        "value": store.samples.items([row])[row]["scores"][name],
         "is_sum": name in SUMS,
         "n_features": len(active.feature_k),
         "n_raising": len(raising),
         "n_lowering": len(lowering),
         "raising": [item(at) for at in raising[:limit].tolist()],
         "lowering": [item(at) for at in lowering[:limit].tolist()],
-        "recomputed": computed is not None,
     }

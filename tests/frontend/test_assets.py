@@ -25,6 +25,7 @@ PAGES = [
     "/map",
     "/samples",
     "/search",
+    "/try",
     "/quality",
     "/sae",
     "/cooccurrence",

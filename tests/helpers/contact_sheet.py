@@ -54,7 +54,7 @@ def pages(base: str) -> dict[str, str]:
         "feature-dead": f"/features/{dead}", "feature-missing": "/features/99999999",
         "samples": "/samples", "samples-empty": "/samples?q=zzzzqq", "sample": f"/samples/{sample}",
         "sample-missing": "/samples/zzzz", "search": "/search", "search-word": "/search?q=dog",
-        "search-empty": "/search?q=zzzzqq", "search-sample": f"/search?sample={sample}",
+        "search-empty": "/search?q=zzzzqq", "try": "/try", "try-text": "/try?text=a+red+dog", "search-sample": f"/search?sample={sample}",
         "cooccurrence": "/cooccurrence", "cooccurrence-one": f"/cooccurrence?feature={feature}",
         "pair": f"/cooccurrence/pair?a={feature}&b={image_only}",
         "lists": "/lists", "list": "/lists/" + first("annotations/lists", "name"), "list-missing": "/lists/zzzz",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from backend.pages.heat import LEVELS, finest, level, outline, patch_path
 from backend.pages.text import display_token
 from backend.schemas.features import FeatureRef
-from backend.schemas.samples import Activations, FeatureScale, GridValues
+from backend.schemas.samples import FeatureScale, GridValues, PairActivations
 from precompute.store.schema import GOOD_NAME
 
 MAX_CHOSEN = 5
@@ -111,11 +111,14 @@ def _numbers(grid: GridValues, values: Sequence[Sequence[Sequence[float | None]]
     ]
 
 
-def caption_tokens(active: Activations, tops: Tops, failing: Sequence[str] = ()) -> list[dict[str, Any]]:
+def caption_tokens(
+    active: PairActivations, tops: Tops, failing: Sequence[str] = (), unread: int | None = None
+) -> list[dict[str, Any]]:
     """The sample's own text tokens with what the chosen features do on each.
 
     Args:
         failing: texts of tokens that the reason of a flag names.
+        unread: position of a word that is drawn though it is not read.
     """
     return [
         {
@@ -127,9 +130,10 @@ def caption_tokens(active: Activations, tops: Tops, failing: Sequence[str] = ())
             "numbers": [i for i, value in enumerate(t.values, 1) if value] if len(tops) > 1 else [],
             "readout": readout(active.features, t.values),
             "failing": t.text in failing,
+            "unread": t.position == unread,
         }
         for t in active.tokens
-        if t.modality == "text"
+        if t.modality == "text" or t.position == unread
         for spaced, drawn in [display_token(t.text)]
     ]
 

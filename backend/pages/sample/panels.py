@@ -7,12 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 from fastapi import Request
 
-from backend.api.sample.explained import get_nearest, why_score
+from backend.api.sample.explained import get_nearest
 from backend.pages.cards import CARD, list_scores
-from backend.schemas.samples import NearSamples, SampleDetail, ScorePart, WhyScore
+from backend.schemas.samples import NearSamples, PairDetail, PairWhy, SampleDetail, ScorePart
 from backend.stores import OpenStore
 from precompute.scoring.why import EXPLAINED
-from precompute.store.events import SampleEvents
 from precompute.store.schema import FLAGS
 
 N_EFFECTS = 40
@@ -34,27 +33,26 @@ class Effect(NamedTuple):
 class Why(NamedTuple):
     """A score with the features behind it."""
 
-    score: WhyScore
+    score: PairWhy
     description: str
     raising: list[Effect]
     lowering: list[Effect]
 
 
-def why_panel(open_store: OpenStore, sample_id: str, name: Any, computed: SampleEvents | None) -> Why:
-    """Raises EventsNotStored if the events are not in the store or `computed`."""
-    answer = why_score(open_store, sample_id, name, N_EFFECTS, computed)
+def why_panel(open_store: OpenStore, answer: PairWhy) -> Why:
+    """The features behind a score as templates/pair/scores.html draws them."""
     largest = max((abs(one.effect) for one in (*answer.raising, *answer.lowering)), default=0.0) or 1.0
     digits = max(0, 2 - math.floor(math.log10(largest)))
     sides = [
         [Effect(one, f"{one.effect:+.{digits}f}".replace("-", "−"), abs(one.effect) / largest) for one in side]
         for side in (answer.raising, answer.lowering)
     ]
-    description = next(one.description for one in list_scores(open_store) if one.name == name)
+    description = next(one.description for one in list_scores(open_store) if one.name == answer.score)
     return Why(answer, description, *sides)
 
 
-def score_rows(open_store: OpenStore, detail: SampleDetail) -> list[dict[str, Any]]:
-    """The sample's scores as sample.html shows them."""
+def score_rows(open_store: OpenStore, detail: PairDetail) -> list[dict[str, Any]]:
+    """The pair's scores as templates/pair/scores.html shows them."""
     descriptions = {score.name: score.description for score in list_scores(open_store)}
     return [
         {

@@ -7,14 +7,15 @@ import { drawHeat, drawMark, level, patchAt } from "./heatmap.js";
 const cache = new Map();
 
 /**
- * @param {string} path of the sample, as the server writes it: some ids are encoded in addresses.
+ * @param {Element} stage of the pair: its path is as the server writes it, as some ids are encoded in addresses; one's own pair has a query.
  * @param {string[]} feature numbers
  */
-function activations(path, feature) {
-  const key = `${path}\n${feature}`;
+function activations(stage, feature) {
+  const { path, query = "{}" } = stage.dataset;
+  const key = `${path}\n${query}\n${feature}`;
   if (!cache.has(key)) {
-    const { activations: file } = $("#sample").dataset;
-    const answer = file ? fromFile(file, feature.map(Number)) : api(`${path}/activations`, { feature });
+    const { activations: file } = stage.dataset;
+    const answer = file ? fromFile(file, feature.map(Number)) : api(`${path}/activations`, { ...JSON.parse(query), feature });
     answer.catch(() => cache.delete(key));
     cache.set(key, answer);
   }
@@ -38,11 +39,12 @@ async function showPinned() {
   if (!feature) return;
   stage.dataset.chosen = feature;
   for (const row of $$(".pick-row")) row.toggleAttribute("aria-current", row.dataset.feature === feature);
-  try { paint(stage, await activations(stage.dataset.path, [feature])); } catch (error) { say(errorMessage(error)); }
+  try { paint(stage, await activations(stage, [feature])); } catch (error) { say(errorMessage(error)); }
 }
 
 function wire() {
   const stage = $("#sample");
+  if (!stage.dataset.path) return; // nothing was read yet
   const views = JSON.parse(stage.dataset.views);
   const base = snapshot(stage);
   let hovered = null;
@@ -62,7 +64,7 @@ function wire() {
     hovered = name.dataset.feature;
     const wanted = hovered;
     try {
-      const answer = await activations(stage.dataset.path, [wanted]);
+      const answer = await activations(stage, [wanted]);
       if (hovered !== wanted) return;
       stage.classList.add("previewing");
       paint(stage, answer);
@@ -105,7 +107,7 @@ function reader(stage) {
     latest = name;
     if (!chosen.length || stage.dataset.unavailable) { write(`${name}: select it to list its features.`, aloud); return; }
     try {
-      const { features, tokens, grids } = await activations(stage.dataset.path, chosen);
+      const { features, tokens, grids } = await activations(stage, chosen);
       if (latest !== name) return;
       const values = place.position === undefined ? grids[place.view].values.map((one) => one[place.row][place.col])
         : tokens.find((one) => one.position === place.position)?.values ?? [];
@@ -190,16 +192,18 @@ const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
 await showPinned();
 addEventListener("hashchange", () => { if ($("#sample").dataset.activations) location.reload(); });
 wire();
-let numbers = $("#sample").dataset.chosen.split(",");
+const chosenOf = (stage) => stage.dataset.chosen?.split(",") ?? [];
+let numbers = chosenOf($("#sample"));
 document.addEventListener("swap", (event) => {
-  if (event.target.id !== "sample") return;
+  const stage = $("#sample");
+  if (!event.target.contains(stage)) return;
   wire();
   const before = numbers;
-  const { dataset } = event.target;
-  numbers = dataset.chosen.split(",");
+  const { dataset } = stage;
+  numbers = chosenOf(stage);
   const dropped = before.find((one) => !numbers.includes(one));
   if (before.length < 5 || numbers.length < 5 || !dropped) return;
   const text = `At most five features are shown: feature ${dropped} is no longer.`;
-  $("[data-readout]", event.target).textContent = text;
+  $("[data-readout]", stage).textContent = text;
   dataset.say = dataset.say ? `${text} ${dataset.say}` : text; // said when the swap is done
 });

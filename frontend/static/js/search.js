@@ -1,56 +1,18 @@
-// The search page: an image dropped or pasted anywhere, its heat while a row is pointed at, and patches to choose.
+// The search page: the heat of its image while a row is pointed at, and patches to choose.
 import { query, swap } from "./app.js";
-import { $, $$, say } from "./dom.js";
+import { $, say } from "./dom.js";
+import { imageForm, post } from "./drop.js";
 import { drawMark, patchAt } from "./heatmap.js";
-import { whenLoaded } from "./live.js";
 
-const form = () => $("#search-form");
-const file = () => $("#image");
-
-/** Search for the image among these files; a sentence where there is none. */
-function take(files) {
-  if (!files.length) return;
-  const image = [...files].find((one) => one.type.startsWith("image/"));
-  if (file().disabled) { refuse("The model is not ready, so an image cannot be searched for now."); return; }
-  if (!image) { refuse(`${files[0].name} is not an image: drop a PNG, JPEG, WebP or GIF file.`); return; }
-  const data = new DataTransfer();
-  data.items.add(image);
-  file().files = data.files;
-  form().requestSubmit();
-}
-
-function refuse(sentence) {
-  const note = $("[data-drop-note]");
-  note.textContent = sentence;
-  note.hidden = false;
-  say(sentence);
-}
-
-const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-const over = (on) => $("[data-drop]")?.classList.toggle("over", on);
-document.addEventListener("dragover", (event) => { if (holdsFiles(event)) { event.preventDefault(); over(true); } });
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false); });
-document.addEventListener("drop", (event) => {
-  over(false);
-  if (!holdsFiles(event)) return;
-  event.preventDefault();
-  take(event.dataTransfer.files);
-});
-document.addEventListener("paste", (event) => take(event.clipboardData.files));
-document.addEventListener("change", (event) => { if (event.target === file() && file().files.length) form().requestSubmit(); });
-
-document.addEventListener("submit", (event) => {
-  if (event.target !== form()) return;
-  event.preventDefault();
-  const to = new URL(form().action);
-  if (file().files.length) { swap(to.href, "search", { init: { method: "POST", body: new FormData(form()) } }); return; }
-  for (const [name, value] of new URLSearchParams(query(form()))) to.searchParams.set(name === "image_hash" ? "image" : name, value);
+imageForm((form) => {
+  if ($("input[type=file]", form).files.length) { post(form); return; }
+  const to = new URL(form.action);
+  for (const [name, value] of new URLSearchParams(query(form))) to.searchParams.set(name === "image_hash" ? "image" : name, value);
   swap(to.href, "search");
 });
 
 /** The image of the query: the heat of the row under the pointer, and patches to choose. */
 function wire() {
-  for (const control of $$("[data-when-ready]")) control.disabled = form().dataset.liveState !== "ready";
   const stage = $("#query-image");
   if (!stage) return;
   const heat = $(".heat:not(.marks)", stage);
@@ -103,4 +65,3 @@ function wirePad(stage, marks, views) {
 
 wire();
 document.addEventListener("swap", (event) => { if (event.target.id === "search") wire(); });
-if (form().dataset.liveState === "loading") whenLoaded(() => swap(location.href, "search", { history: null }));

@@ -99,6 +99,72 @@ def test_every_stored_sample_scored_live_is_as_stored(
     assert raised >= {"blank", "dark", "blurred", "tiny", "empty-text", "repeated-text", "mismatch", "unsupported"}
 
 
+def test_a_stored_pair_tried_as_ones_own_is_as_stored(
+    client: TestClient, folder: Path, rows: list[dict[str, Any]]
+) -> None:
+    """Everything that its page shows: features and where they fire, scores, flags, reasons."""
+    for row in [*rows[:3], *rows[-6:]]:
+        stored = client.get(f"{API}/samples/{row['id']}").json()
+        image = (folder / "data" / row["file_name"]).read_bytes()
+        hash = client.post(f"{API}/images", files={"image": ("image.png", image)}).json()["hash"]
+        own = {"image": hash, "text": row["text"]}
+        tried = client.get(f"{API}/try", params=own)
+        assert tried.status_code == 200, tried.text
+        live = tried.json()
+        same = (
+            "text", "n_text", "n_image", "n_special", "n_sink", "views", "fvu_text", "fvu_image", "groups",
+            "top_features",
+        )  # fmt: skip
+        assert {name: live[name] for name in same} == {name: stored[name] for name in same}, row["id"]
+        expected = {name: None if name in UNKNOWN_ALONE else value for name, value in stored["scores"].items()}
+        assert live["scores"] == expected
+        assert live["flags"] == [flag for flag in stored["flags"] if flag["name"] != "near-duplicate"]
+        assert [(one["width"], one["height"]) for one in live["images"]] == [
+            (one["width"], one["height"]) for one in stored["images"]
+        ]
+        features = [one["id"] for side in stored["top_features"].values() for one in side[:2]]
+        asks: list[tuple[str, dict[str, Any]]] = [
+            ("activations", {"feature": features}), ("features", {"patch": "0,1,2"}),
+            ("features", {"position": stored["n_special"]}), ("why", {"score": "pooled-cosine"}),
+        ]  # fmt: skip
+        for part, params in asks:
+            of_stored = client.get(f"{API}/samples/{row['id']}/{part}", params=params).json()
+            of_own = client.get(f"{API}/try/{part}", params={**own, **params}).json()
+            for reply in (of_stored, of_own):
+                reply.pop("next", None)  # names the list
+            assert of_own == {k: v for k, v in of_stored.items() if k not in ("sample_id", "recomputed")}, part
+        nearest = [one["sample_id"] for one in live["samples"] if one["modality"] == "image"]
+        assert row["id"] in nearest[:3] or stored["groups"]["image_only"] + stored["groups"]["both"] == []
+
+
+def test_a_side_alone_has_no_flags_of_the_other(client: TestClient, folder: Path) -> None:
+    image = (folder / "data" / "003.png").read_bytes()
+    hash = client.post(f"{API}/images", files={"image": ("image.png", image)}).json()["hash"]
+    alone = client.get(f"{API}/try", params={"image": hash}).json()
+    assert alone["n_text"] == 0 and alone["n_image"] == 16 and alone["reconstruction"]["fvu"] == alone["fvu_image"]
+    assert not {"empty-text", "mismatch", "unsupported"} & {flag["name"] for flag in alone["flags"]}
+    words = client.get(f"{API}/try", params={"text": "the red dog"}).json()
+    assert words["images"] == [] and words["views"] == [] and words["n_image"] == 0 and words["n_text"] == 4
+    tokens = client.get(f"{API}/try/activations", params={"text": "the red dog", "feature": 3}).json()["tokens"]
+    assert tokens[words["unread"]]["text"] == "t" and words["reconstruction"] is None
+    shown = [one["text"] for one in tokens if one["modality"] == "text"]
+    assert shown == ["h", "e", " red", " dog"]
+    for wrong, status in (({}, 422), ({"text": "  "}, 422), ({"image": "0" * 32}, 404)):
+        assert client.get(f"{API}/try", params=wrong).status_code == status
+    gone = client.get(f"{API}/try/features", params={"text": "the dog", "position": 9999})
+    assert gone.status_code == 404 and "The pair has positions 0 to" in gone.json()["detail"]
+
+
+def test_a_removed_image_takes_its_answers_along(client: TestClient, folder: Path) -> None:
+    image = (folder / "data" / "004.png").read_bytes()
+    hash = client.post(f"{API}/images", files={"image": ("image.png", image)}).json()["hash"]
+    addresses = (f"{API}/try?image={hash}&text=dog", f"{API}/search/live?image={hash}", f"{API}/images/{hash}")
+    assert [client.get(one).status_code for one in addresses] == [200] * 3
+    assert client.delete(f"{API}/images/{hash}").json() == {"hash": hash}
+    assert [client.get(one).status_code for one in addresses] == [404] * 3
+    assert client.delete(f"{API}/images/{hash}").status_code == 404
+
+
 def test_saevx_score_says_the_same(client: TestClient, folder: Path, rows: list[dict[str, Any]]) -> None:
     out = score_data(
         ScoreOptions(

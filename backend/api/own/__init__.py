@@ -1,0 +1,1 @@
+"""What visitors bring: images, and pairs of their own."""

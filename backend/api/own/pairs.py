@@ -1,0 +1,162 @@
+"""A visitor's own pair, read by the live model: what the endpoints of a sample say of a stored one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from pydantic import AfterValidator
+
+from backend.deps import StateDep, StoreDep
+from backend.links import Links, check_feature, uploaded_url
+from backend.live.live_answers import nearest
+from backend.live.query import OwnPair, Reading
+from backend.live.reading import read_own
+from backend.params import Cursor, FormQuery, Limit, parse_patch
+from backend.problems import http_status
+from backend.replies import json_reply
+from backend.schemas.common import ScoreName
+from backend.schemas.own import TriedPair
+from backend.schemas.samples import PairActivations, PairFeaturesHere, PairWhy
+from backend.stores import OpenStore, State
+from precompute.scoring.why import why_pair
+from precompute.store.places import Window
+
+router = APIRouter(tags=["try"])
+
+NAME = "The pair"
+"""What messages call it."""
+MAX_TEXT = 4000
+
+
+def plain_text(text: str) -> str:
+    """A text as one types it: forms send line breaks as two characters, and blanks alone are none."""
+    return text.replace("\r\n", "\n") if text.strip() else ""
+
+
+OwnText = Annotated[str, Query(max_length=MAX_TEXT), AfterValidator(plain_text)]
+
+
+class OwnQuery(FormQuery):
+    """A pair as addresses name it."""
+
+    image: Annotated[str | None, Query(max_length=64)] = None
+    """`hash` of an uploaded image (`POST /images`)."""
+    text: OwnText = ""
+    """Its caption, or words alone."""
+
+    def own(self) -> OwnPair:
+        return OwnPair(self.text, self.image)
+
+
+class OwnFeatures(OwnQuery):
+    """Features on the pair."""
+
+    feature: Annotated[list[int], Query(min_length=1, max_length=64)]
+    """Feature number; may be repeated."""
+
+
+class OwnPlace(OwnQuery):
+    """A token or a patch of the pair."""
+
+    position: Annotated[int | None, Query(ge=0, le=2**31)] = None
+    """Place in the pair's token list."""
+    patch: Annotated[str | None, Query(max_length=40)] = None
+    """view,row,col"""
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
+class OwnScore(OwnQuery):
+    """A score of the pair, and how much of its reasons."""
+
+    score: ScoreName = "pooled-cosine"
+    limit: Annotated[int, Query(ge=1, le=500)] = 12
+
+
+async def required(request: Request, state: State, store: OpenStore, own: OwnPair) -> Reading:
+    """As `read_own`; HTTP 422 for neither text nor image."""
+    if not any(own):
+        raise HTTPException(422, "Name an uploaded image (`image`), give a text (`text`), or both.")
+    return await read_own(request, state, store, own)
+
+
+def tried(request: Request, store: OpenStore, own: OwnPair, reading: Reading) -> TriedPair:
+    """The reply, with addresses of the images."""
+    images: list[dict[str, Any]] = []
+    if own.image is not None and reading.size is not None:
+        width, height = reading.size
+        images = [{"hash": own.image, "url": uploaded_url(request, own.image), "width": width, "height": height}]
+    samples = Links(request, store).all_images(nearest(store.store, reading.query))
+    return TriedPair.model_validate({**reading.detail, "images": images, "unread": reading.unread, "samples": samples})
+
+
+def own_activations(store: OpenStore, reading: Reading, features: list[int]) -> PairActivations:
+    """Raises HTTPException: 404 for a feature that the store does not have."""
+    for one in features:
+        check_feature(store, one)
+    values = store.store.places.activations(reading.events, reading.query.views, features)
+    return PairActivations.model_validate(values)
+
+
+def own_features_at(store: OpenStore, reading: Reading, place: OwnPlace) -> PairFeaturesHere:
+    """Raises HTTPException: 422 without one place, 404 for one that the pair does not have."""
+    if (place.position is None) == (place.patch is None):
+        raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
+    places, events = store.store.places, reading.events
+    with http_status(404):
+        position = place.position or 0
+        if place.patch is not None:
+            position = places.position(events, reading.pair, parse_patch(place.patch), NAME)
+        window = Window(place.limit, place.cursor)
+        return PairFeaturesHere.model_validate(places.features_at(events, reading.pair, position, window, NAME))
+
+
+def own_why(store: OpenStore, reading: Reading, name: ScoreName, limit: int) -> PairWhy:
+    """Raises HTTPException: 422 for a score that is not made of features."""
+    with http_status(422):
+        parts = why_pair(store.store, reading.events, name, limit)
+    return PairWhy.model_validate({**parts, "value": reading.detail["scores"][name]})
+
+
+@router.get(
+    "/try", response_model=TriedPair, summary="One's own image, text or both as a sample, through the live model"
+)
+async def get_try(
+    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnQuery, Query()]
+) -> Response:
+    reading = await required(request, state, store, query.own())
+    return await json_reply(partial(tried, request, store, query.own(), reading))
+
+
+@router.get(
+    "/try/activations", response_model=PairActivations,
+    summary="Activations of features on every token and patch of one's own pair",
+)  # fmt: skip
+async def get_own_activations(
+    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnFeatures, Query()]
+) -> Response:
+    reading = await required(request, state, store, query.own())
+    return await json_reply(partial(own_activations, store, reading, query.feature))
+
+
+@router.get(
+    "/try/features", response_model=PairFeaturesHere,
+    summary="Features active at one token or patch of one's own pair",
+)  # fmt: skip
+async def get_own_features(
+    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnPlace, Query()]
+) -> Response:
+    reading = await required(request, state, store, query.own())
+    return await json_reply(partial(own_features_at, store, reading, query))
+
+
+@router.get(
+    "/try/why", response_model=PairWhy, summary="Which features raise and lower a score of one's own pair"
+)
+async def get_own_why(
+    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnScore, Query()]
+) -> Response:
+    reading = await required(request, state, store, query.own())
+    return await json_reply(partial(own_why, store, reading, query.score, query.limit))

@@ -1,0 +1,137 @@
+"""A visitor's own pair as the live model reads it: all that a store has of one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from scipy.sparse import csr_matrix
+
+from backend.live.live_answers import as_views, events_of, number, reconstruction, views_of
+from backend.live.query import OwnPair, Query, Reading
+from backend.live.uploads import uploaded_pixels
+from backend.stores import OpenStore, State
+from precompute.live.search import has_words, maxima
+from precompute.store.schema import FLAGS, IMAGE, KEPT_MAXIMA, MODALITIES, SCORES, SINK, SPECIAL, TEXT
+from precompute.utils.ragged import strongest
+from precompute.utils.types import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from backend.live.model_worker import Engine
+    from precompute.scoring.pairs import NewPairs
+
+N_STRONGEST = 24
+"""Features of each list."""
+
+
+async def read_own(request: Request, state: State, store: OpenStore, own: OwnPair) -> Reading:
+    """The pair, read by the model or not long ago.
+
+    Raises:
+        HTTPException: 404 if the image is no longer held, 503 if the model is not ready or its queue is full.
+        SaevxError: the model refuses the pair.
+        ClientLeft: the client closed the connection while it waited.
+    """
+    if own.image is not None:
+        state.uploads.get(own.image)  # or what is cached would outlive it
+    if (known := store.recomputed.readings.get(own)) is not None:
+        return known
+    with state.live.reserve(store.name) as reservation:
+        images: list[Image.Image] = []
+        if own.image is not None:
+            images = [await run_in_threadpool(uploaded_pixels, state.uploads, own.image, state.settings)]
+
+        def work(engine: Engine) -> Reading:
+            known = store.recomputed.readings.get(own)  # read while this request waited
+            reading = known or read_pair(engine, store, own.text, images)
+            store.recomputed.readings.put(own, reading)  # here, so that whoever left finds it when they come again
+            return reading
+
+        return await reservation.call(work, request)
+
+
+def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Reading:
+    """In the live model's worker: features, all scores of METHOD with the store's weights, and flags. They equal those
+    of a stored pair, except `random` and `near-duplicate`, which a single pair does not have. A text without image is
+    read as a search reads it.
+
+    Raises:
+        SaevxError: the model refuses the pair.
+    """
+    from precompute.live.engine import Pair, caption_nll, read_query
+    from precompute.scoring.flags import Reference, fvu
+    from precompute.scoring.pairs import live_pair
+
+    opened, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, list(images)))
+    encoded = read_query(engine.mllm, engine.sae, opened.manifest, text, images)
+    reference = Reference.from_store(opened)
+    with TemporaryDirectory() as folder:
+        pair = live_pair(opened, encoded, text, images, Path(folder), nll_3)
+        judged = judge(store, pair, reference)
+    fvu_2 = fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
+    sides = [strongest_of(side, reference.p999_f) for side in pair.maxima]
+    events, modality_t = events_of(encoded, opened.scale_log2), np.asarray(encoded.modality_t)
+    modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
+    largest = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
+    query = Query(largest, modalities, events, views_of(encoded), None, number(fvu_2[IMAGE]))
+    words = np.flatnonzero(modality_t == TEXT)
+    detail = {
+        "text": text,
+        "n_text": int(pair.n_tokens_nm[0, TEXT]), "n_image": int(pair.n_tokens_nm[0, IMAGE]),
+        "n_special": int((modality_t == SPECIAL).sum()), "n_sink": int((modality_t == SINK).sum()),
+        "views": as_views(query.views),
+        "fvu_text": number(fvu_2[TEXT]), "fvu_image": number(fvu_2[IMAGE]),
+        "reconstruction": reconstruction(opened, query),
+        **judged,
+        "top_features": {
+            name: opened.features.strongest(*sides[m], m, N_STRONGEST) for m, name in enumerate(MODALITIES)
+        },
+        "groups": opened.features.grouped(sides, N_STRONGEST),
+    }  # fmt: skip
+    unread = int(words[0]) - 1 if not images and has_words(text) and len(words) else None
+    return Reading(detail, query, images[0].size if images else None, unread)
+
+
+def strongest_of(side: csr_matrix, p999_f: Array) -> tuple[Array, Array]:
+    """(feature, z) of one pair, int64 [k] rising and float64 [k]: of its maxima, CSR [1, F], as many as a store has,
+    those largest relative to p99.9, float64 [F]."""
+    share_k = side.data / np.maximum(np.nan_to_num(p999_f[side.indices]), 1e-30)
+    is_top = strongest(share_k, side.indptr, KEPT_MAXIMA)
+    return side.indices[is_top].astype(np.int64), side.data[is_top]
+
+
+def judge(store: OpenStore, pair: NewPairs, reference: Any) -> dict[str, Any]:
+    """Scores with their ranks among the store's samples, flags with their reasons. What only a text can have is no flag
+    of an image alone.
+
+    Args:
+        reference: `precompute.scoring.flags.Reference` of the store.
+    """
+    from precompute.scoring.flags import flag_scores
+    from precompute.scoring.reasons import reasons
+    from precompute.scoring.scores import pair_scores
+
+    quality = store.store.quality
+    scores = pair_scores(pair, reference.weights)
+    flags = flag_scores(pair, scores, reference)
+    raised = []
+    for flag in quality.flags:
+        name, value = flag["name"], flags[flag["name"]]
+        if value[0] > flag["threshold"] and (pair.texts[0] or FLAGS[name][1] != "text"):
+            reason = quality.reason(reasons(name, value, pair, reference)[0])
+            about = {key: flag[key] for key in ("name", "title", "threshold")}
+            raised.append({**about, "score": float(value[0]), "reason": reason})
+    numbers = {name: number(scores[name][0]) for name in SCORES}
+    return {
+        "scores": numbers,
+        "score_ranks": quality.rank_scores(numbers),
+        "flags": raised,
+        "flag_scores": {name: number(flags[name][0]) for name in FLAGS},
+    }

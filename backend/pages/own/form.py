@@ -1,0 +1,85 @@
+"""The form for a pair of one's own, which several pages have, and where it leads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import File, Form, HTTPException, Request, UploadFile
+from pydantic import AfterValidator
+
+from backend.api.own.pairs import MAX_TEXT, plain_text
+from backend.links import check_feature, uploaded_url
+from backend.live.query import OwnPair
+from backend.live.uploads import add_upload
+from backend.stores import OpenStore, State
+from backend.templating import Addresses
+
+Hidden = list[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class OwnForm:
+    """A pair with a file, which an address cannot carry, and the page that it is for."""
+
+    text: Annotated[str, Form(max_length=MAX_TEXT), AfterValidator(plain_text)] = ""
+    image: Annotated[UploadFile | None, File()] = None
+    image_hash: Annotated[str, Form(max_length=64)] = ""
+    """Of the image that the server holds already."""
+    do: Annotated[str, Form()] = ""
+    """`remove`: the server is to forget that image."""
+    f: Annotated[str, Form(max_length=200)] = ""
+    """Features that are shown."""
+    feature: Annotated[int | None, Form()] = None
+    """The pair is for the page of this feature."""
+
+
+class HeldImage(NamedTuple):
+    """An uploaded image as pages show it."""
+
+    hash: str
+    url: str
+    size: tuple[int, int]
+
+
+def held_image(request: Request, state: State, hash: str | None) -> HeldImage | None:
+    """None without one, or where the server no longer holds it."""
+    if not hash or not state.uploads.holds(hash):
+        return None
+    one = state.uploads.get(hash)
+    return HeldImage(one.hash, uploaded_url(request, one.hash), one.size)
+
+
+def form_values(request: Request, state: State, store: OpenStore, own: OwnPair, hidden: Hidden) -> dict[str, Any]:
+    """The values of templates/own/form.html; `hidden` are further fields (name, value)."""
+    return {
+        "own": own, "own_image": held_image(request, state, own.image), "own_hidden": hidden,
+        "live": state.live.status(store.name),
+    }  # fmt: skip
+
+
+async def take(state: State, store: OpenStore, form: OwnForm) -> OwnPair:
+    """The pair of a form, its image held from now on or no longer.
+
+    Raises:
+        HTTPException: 413 or 422 for an image that cannot be read, 503 if the model is off.
+    """
+    image = form.image_hash or None
+    if form.do == "remove":
+        if image is not None and state.uploads.holds(image):
+            state.remove_upload(image)
+        return OwnPair(form.text)
+    if form.image is not None and form.image.size:
+        if (status := state.live.status(store.name)).state in ("off", "failed"):
+            raise HTTPException(503, status.reason)
+        image = (await add_upload(form.image, state.uploads, state.settings)).hash
+    return OwnPair(form.text, image)
+
+
+def address_of(request: Request, state: State, store: OpenStore, form: OwnForm, own: OwnPair) -> str:
+    """Where the pair is shown. Raises HTTPException: 404 for a feature that the store does not have."""
+    links = Addresses.of_store(request, state, store)
+    if form.feature is not None:
+        check_feature(store, form.feature)
+        return links.page(f"/features/{form.feature}", **own.params()) + "#try"
+    return links.page("/try", **own.params(), f=form.f)

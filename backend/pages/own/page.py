@@ -1,0 +1,127 @@
+"""The page of a pair of one's own, drawn as the page of a sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from backend.api.own import pairs
+from backend.api.own.pairs import OwnPlace, OwnText
+from backend.deps import StateDep, StoreDep
+from backend.live.query import OwnPair, Reading
+from backend.live.reading import read_own
+from backend.pages.cards import card
+from backend.pages.own.form import OwnForm, address_of, form_values, take
+from backend.pages.sample.panels import N_EFFECTS, why_panel
+from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
+from backend.stores import OpenStore, State
+from backend.templating import Addresses, render_for
+from precompute.errors import PairError
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+N_SUGGESTED = 3
+"""Captions of the store to begin with."""
+
+
+class TryView(SampleView):
+    """A pair of one's own, and what its page shows of it."""
+
+    image: Annotated[str | None, Query(max_length=64)] = None
+    """Hash of an uploaded image."""
+    text: OwnText = ""
+
+
+@router.get("/try")
+async def try_pair(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[TryView, Query()]
+) -> HTMLResponse:
+    """The pair as the model reads it, or in a sentence why it does not."""
+    own = OwnPair(query.text, query.image)
+    reading, refusal = None, None
+    if any(own):
+        reading, refusal = await reading_or_reason(request, state, open_store, own)
+    return await run_in_threadpool(draw, request, state, open_store, query, reading or refusal)
+
+
+@router.post("/try")
+async def post_pair(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[OwnForm, Depends()]
+) -> Response:
+    """Hold the image and go to the address of the pair, or to the page that it is for."""
+    try:
+        own = await take(state, open_store, form)
+    except HTTPException as refusal:  # an image that cannot be read is dropped
+        if form.feature is not None:
+            raise
+        query = TryView(text=form.text, f=form.f or None)
+        return await run_in_threadpool(draw, request, state, open_store, query, refusal)
+    return RedirectResponse(address_of(request, state, open_store, form, own), 303)
+
+
+async def reading_or_reason(
+    request: Request, state: State, store: OpenStore, own: OwnPair
+) -> tuple[Reading | None, HTTPException | None]:
+    """What the model read, or why it did not."""
+    try:
+        return await read_own(request, state, store, own), None
+    except HTTPException as refusal:
+        return None, refusal
+    except PairError as error:
+        return None, HTTPException(422, str(error))
+
+
+def draw(
+    request: Request, state: State, store: OpenStore, query: TryView, result: Reading | HTTPException | None
+) -> HTMLResponse:
+    """The page with the pair, with the reason why it was not read, or empty."""
+    own = OwnPair(query.text, query.image)
+    refusal = result if isinstance(result, HTTPException) else None
+    page = render_for(
+        request, "own/try.html", state, store, section="/try", status=refusal.status_code if refusal else 200,
+        error=str(refusal.detail) if refusal else None,
+        tried=isinstance(result, Reading),
+        suggested=[] if result else suggested(store),
+        can_explain=any(getattr(route, "path", "") == "/explain" for route in request.app.routes),
+        **form_values(request, state, store, own, [("f", query.f)] if query.f else []),
+        **(drawn(request, state, store, query, result) if isinstance(result, Reading) else {}),
+    )  # fmt: skip
+    page.headers.update((refusal.headers if refusal else None) or {})
+    return page
+
+
+def drawn(request: Request, state: State, store: OpenStore, query: TryView, reading: Reading) -> dict[str, Any]:
+    """The values of templates/pair/ and what else the page shows of a pair that was read."""
+    own, chosen = OwnPair(query.text, query.image), query.chosen()
+    detail = pairs.tried(request, store, own, reading)
+    active = pairs.own_activations(store, reading, chosen)
+    where = place_of(query, detail.views)
+    here = pairs.own_features_at(store, reading, OwnPlace(**where)) if where else None
+    why = why_panel(store, pairs.own_why(store, reading, query.why, N_EFFECTS)) if query.why else None
+    links = Addresses.of_store(request, state, store)
+    values = pair_values(store, PairView(detail, active, here, query), chosen, unread=reading.unread)
+    if not (own.image and own.text):  # the two other groups are empty
+        side, title = ("image_only", "In the image") if own.image else ("text_only", "In the text")
+        values["groups"] = [(side, title, getattr(detail.groups, side))]
+    return {
+        **values,
+        "carried": [(name, value) for name, value in own.params().items() if value],
+        "json": lambda part, **params: links.api(f"/try{part}", **own.params(), **params),
+        "params": {name: value for name, value in own.params().items() if value},
+        "pair_name": "your pair",
+        "here_where": where,
+        "why": why,
+        "near": [
+            (title, [card(one, one.cosine) for one in detail.samples if one.modality == side])
+            for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
+            if any(one.modality == side for one in detail.samples)
+        ],
+    }
+
+
+def suggested(store: OpenStore) -> list[str]:
+    """Captions to begin with."""
+    return [one["text"] for one in store.store.samples.list(limit=N_SUGGESTED).items if one["text"]]

@@ -1,0 +1,141 @@
+"""What the pages of a sample and of one's own pair draw alike: image and caption with what fires where, the features in
+three groups, scores and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from backend.pages.heat import SideScale, patch_path, tops
+from backend.pages.sample.marks import MAX_CHOSEN, ImageMarks, Tops, caption_tokens, image_marks, short_name
+from backend.pages.sample.panels import score_rows
+from backend.pages.text import visible
+from backend.params import FormQuery, parse_numbers
+from backend.schemas.common import Patch, ScoreName
+from backend.schemas.own import TriedPair
+from backend.schemas.samples import PairActivations, PairFeaturesHere, SampleDetail
+from backend.stores import OpenStore
+
+GROUPS = {"both": "In image and caption", "image_only": "In the image only", "text_only": "In the caption only"}
+
+
+class SampleView(FormQuery):
+    """What the page of a sample shows: features, and a token or a patch."""
+
+    f: str | None = None
+    """Features, separated by commas, each drawn in its own hue."""
+    feature: int | None = None
+    """One feature; as `f` with one number."""
+    position: int | None = None
+    view: int | None = None
+    row: int | None = None
+    col: int | None = None
+    scale: SideScale | None = None
+    why: ScoreName | None = None
+    """Score whose features are listed."""
+    near: Literal["text", "image"] | None = None
+    """What the nearest samples are near by."""
+
+    def chosen(self) -> list[int]:
+        """The numbers of the features in the order of their hues."""
+        numbers = parse_numbers(self.f, "f", MAX_CHOSEN) if self.f else []
+        if self.feature is not None and not numbers:
+            numbers = [self.feature]
+        return list(dict.fromkeys(numbers))
+
+
+class PairView(NamedTuple):
+    """A pair, and what its page shows of it."""
+
+    detail: SampleDetail | TriedPair
+    active: PairActivations
+    """Of the chosen features."""
+    here: PairFeaturesHere | None
+    """What fires at the chosen place."""
+    query: SampleView
+
+
+def pair_values(
+    open_store: OpenStore, view: PairView, chosen: list[int], reason: str | None = None, unread: int | None = None
+) -> dict[str, Any]:
+    """The values of templates/pair/.
+
+    Args:
+        chosen: numbers of the features.
+        reason: why the activations are not available.
+        unread: position of a word that is drawn though it is not read.
+    """
+    detail, active, here, query = view
+    scales = [tops(feature, query.scale) for feature in active.features]
+    return {
+        "s": detail,
+        "views": [one.model_dump() for one in detail.views],
+        "chosen": active.features,
+        "toggled": partial(toggled, chosen),
+        "silent": silent(active) if reason is None else [],
+        "images": stage(detail, active, scales, here.patch if here else None),
+        "tokens": caption_tokens(active, scales, failing_words(detail), unread),
+        "position": query.position,
+        "at": {"view": query.view or 0, "row": query.row or 0, "col": query.col or 0} if detail.views else None,
+        "here": here,
+        "here_title": here_title(here) if here else "",
+        "reason": reason,
+        "recomputed": False,
+        "groups": [(name, title, getattr(detail.groups, name)) for name, title in GROUPS.items()],
+        "scale": query.scale,
+        "tops": scales[0] if len(scales) == 1 else None,
+        "scores": score_rows(open_store, detail),
+        "flagged": detail.flags,
+        "fitting": None,
+        "carried": [],
+    }
+
+
+def place_of(query: SampleView, views: Sequence[Any]) -> dict[str, Any]:
+    """The place whose features are listed, as the parameters of the API; empty without one."""
+    if query.position is not None:
+        return {"position": query.position}
+    if views and query.row is not None and query.col is not None:
+        return {"patch": f"{query.view or 0},{query.row},{query.col}"}
+    return {}
+
+
+def toggled(chosen: Sequence[int], feature: int) -> str | None:
+    """The value of `f` with one more feature, or without it if it is chosen; the oldest makes room for a sixth."""
+    others = [one for one in chosen if one != feature]
+    numbers = others if feature in chosen else [*others[1 - MAX_CHOSEN :], feature]
+    return ",".join(map(str, numbers)) or None
+
+
+def silent(active: PairActivations) -> list[str]:
+    """The names of chosen features that are active nowhere in the sample."""
+    return [
+        short_name(feature)
+        for i, feature in enumerate(active.features)
+        if not any(token.values and token.values[i] for token in active.tokens)
+    ]
+
+
+def failing_words(detail: SampleDetail | TriedPair) -> list[str]:
+    """Texts of the tokens that the reasons of the sample's flags name."""
+    return [token for flag in detail.flags if flag.reason for token in flag.reason.tokens]
+
+
+def here_title(here: PairFeaturesHere) -> str:
+    """Where the listed features fire."""
+    return f"Here: row {here.patch.row}, column {here.patch.col}" if here.patch else f"Here: “{visible(here.token)}”"
+
+
+def stage(
+    detail: SampleDetail | TriedPair, active: PairActivations, scales: Tops, mark: Patch | None
+) -> list[dict[str, Any]]:
+    """The sample's images, each with the activations of the chosen features over it and the chosen patch outlined."""
+    drawn = []
+    for index, image in enumerate(detail.images):
+        marks = ImageMarks([], [])
+        if scales:
+            marks = image_marks([g for g in active.grids if g.image == index], scales)
+        outline = patch_path(detail.views[mark.view], mark.row, mark.col) if mark and mark.image == index else None
+        drawn.append({**image.model_dump(), "marks": marks, "outline": outline})
+    return drawn

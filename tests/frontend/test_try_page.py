@@ -1,0 +1,159 @@
+"""One's own image and text as a sample: by forms alone, and in Chromium."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.app import create_app
+from backend.settings import Settings
+from tests.helpers.dropping import drop
+from tests.helpers.running import Running
+from tests.helpers.servers import page_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def server(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    notes = f"sqlite:///{tmp_path_factory.mktemp('notes') / 'notes.sqlite'}"
+    with Running(Settings(stores=[made / "store"], device="cpu", annotations=notes)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def live(server: Running) -> TestClient:
+    """Requests to the application that serves Chromium."""
+    return TestClient(server.app, headers={"Accept": "text/html"})
+
+
+def image_of(made: Path, name: str = "005.png") -> bytes:
+    return (made / "data" / name).read_bytes()
+
+
+def held(live: TestClient, made: Path) -> str:
+    """Hash of an uploaded image."""
+    return str(live.post("/api/v1/images", files={"image": ("p.png", image_of(made))}).json()["hash"])
+
+
+def test_a_posted_pair_gets_an_address_that_shows_what_the_api_says(live: TestClient, made: Path) -> None:
+    page = live.post("/try", files={"image": ("p.png", image_of(made))}, data={"text": "a red dog\r\non"})
+    assert page.status_code == 200 and re.search(r"/try\?image=[0-9a-f]{32}&text=a\+red\+dog%0Aon$", str(page.url))
+    own = {"image": held(live, made), "text": "a red dog\non"}
+    answer = live.get("/api/v1/try", params=own).json()
+    for name, rows in answer["groups"].items():
+        part = page.text.partition(f'data-testid="group-{name}"')[2].partition("</section>")[0]
+        assert re.findall(r'data-testid="sample-feature" data-feature="(\d+)"', part) == [str(r["id"]) for r in rows]
+    for flag in answer["flags"]:
+        assert flag["title"] in page.text and flag["reason"]["text"].partition("“")[0] in page.text
+    assert f"FVU <strong>{answer['reconstruction']['fvu']:.2f}" in page.text
+    assert f">{answer['scores']['pooled-cosine']:.3f}</td>" in page.text
+
+    chosen = answer["top_features"]["image"][0]["id"]
+    shown = live.get("/try", params={**own, "f": chosen, "view": 0, "row": 1, "col": 1, "why": "cosine"}).text
+    assert 'data-testid="features-here"' in shown and 'class="peak"' in shown and 'data-testid="why"' in shown
+    assert re.search(r'data-testid="heat"><path', shown) and 'name="image" value="' in shown
+    plain = live.get("/try", params={"text": "a red dog"}).text
+    assert 'data-testid="text-alone"' in plain and 'data-testid="scores"' not in plain and "tok unread" in plain
+
+
+def test_an_image_can_be_removed_and_what_is_wrong_is_said(live: TestClient, made: Path) -> None:
+    hash = held(live, made)
+    page = live.post("/try", data={"text": "a dog", "image_hash": hash, "do": "remove"})
+    assert str(page.url).endswith("/try?text=a+dog") and page.status_code == 200
+    gone = live.get(f"/try?image={hash}&text=dog")
+    assert gone.status_code == 404 and "choose the image again" in gone.text and ">\ndog</textarea>" in gone.text
+    assert 'name="image_hash"' not in gone.text
+    again = live.post("/try", data={"text": "a dog", "image_hash": hash, "do": "remove"})
+    assert again.status_code == 200
+    broken = live.post("/try", files={"image": ("p.png", b"no image")}, data={"text": "a dog"})
+    assert broken.status_code == 422 and "send another image" in broken.text and "a dog</textarea>" in broken.text
+    assert live.get("/try?text=a&row=99&col=0").status_code == 200  # there is no grid without an image
+    assert live.get("/try", params={"text": "dog " * 900}).status_code == 422
+    assert live.get("/try?text=dog&position=9999").status_code == 404
+
+
+def test_without_the_model_the_page_says_so(made: Path) -> None:
+    with TestClient(create_app(Settings(stores=[made / "store"], live=False))) as off:
+        empty = off.get("/try", headers={"Accept": "text/html"})
+        assert empty.status_code == 200 and "The model is off" in empty.text
+        page = off.get("/try?text=dog", headers={"Accept": "text/html"})
+        assert page.status_code == 503 and "The model is off" in page.text
+        assert off.get("/api/v1/try?text=dog").status_code == 503
+        sent = off.post("/try", files={"image": ("p.png", image_of(made))}, headers={"Accept": "text/html"})
+        assert sent.status_code == 503 and "The model is off" in sent.text
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: Running) -> Iterator[Page]:
+    with page_of(browser, server.url) as fresh:
+        yield fresh
+
+
+def test_from_a_dropped_photo_to_a_tag_that_others_find(
+    page: Page, browser: Browser, server: Running, made: Path
+) -> None:
+    """Photo → patch → feature → tag → the feature by its tag, in another browser."""
+    from playwright.sync_api import expect
+
+    page.goto("/try")
+    drop(page, "notes.txt", "text/plain", b"words")
+    expect(page.get_by_test_id("drop-note")).to_contain_text("notes.txt is not an image")
+    drop(page, "own.png", "image/png", image_of(made))
+    page.wait_for_url("**/try?image=*")
+    image = page.url
+    expect(page.get_by_test_id("group-image_only")).to_be_visible()
+    page.get_by_test_id("own-text").fill("a red dog")
+    page.get_by_test_id("own-text").press("Control+Enter")
+    page.wait_for_url("**text=a+red+dog*")
+    expect(page.get_by_test_id("scores")).to_be_visible()
+
+    page.get_by_test_id("patch-pad").click(position={"x": 150, "y": 120})
+    here = page.get_by_test_id("features-here")
+    expect(here).to_be_visible()
+    row = here.get_by_test_id("sample-feature").first
+    feature = row.get_attribute("data-feature")
+    row.locator("a.cover").click()
+    page.wait_for_url(f"**f={feature}*")
+    expect(page.get_by_test_id("heat").locator("path").first).to_be_attached()
+    page.reload()
+    expect(page.get_by_test_id("chosen").locator("li")).to_have_count(1)
+    expect(page.get_by_test_id("features-here")).to_be_visible()
+    for _ in range(3):
+        page.go_back()
+    expect(page.get_by_test_id("own-text")).to_have_value("")
+    assert page.url == image
+    for _ in range(3):
+        page.go_forward()
+
+    page.locator(f'a.go[href*="/features/{feature}"]').first.click()
+    page.wait_for_url(f"**/features/{feature}*")
+    page.get_by_test_id("own-tags").fill("seen on my photo")
+    page.get_by_test_id("save").click()
+    expect(page.get_by_test_id("own-tags-shown").first).to_contain_text("seen on my photo")
+    with page_of(browser, server.url) as other:
+        other.goto("/features?tag=seen+on+my+photo")
+        expect(other.locator(f'tr[data-feature="{feature}"]')).to_be_visible()
+
+
+def test_an_image_goes_on_to_other_pages_and_can_be_removed(page: Page, made: Path) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/search")
+    drop(page, "own.png", "image/png", image_of(made, "007.png"))
+    page.get_by_test_id("try-image").click()
+    page.wait_for_url("**/try?image=*")
+    address = page.url
+    page.get_by_test_id("own-steer").click()
+    page.wait_for_url("**/steer?image=*")
+    expect(page.locator(".steer-pic img")).to_have_js_property("complete", True)
+    page.go_back()
+    page.get_by_test_id("own-remove").click()
+    page.wait_for_url("**/try")
+    assert page.request.get(address).status == 404
