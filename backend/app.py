@@ -35,7 +35,7 @@ from backend.api.compare import features as compare_features
 from backend.api.compare import stores as compare_stores
 from backend.api.explain import answer as explain_api
 from backend.api.explain import trial as trial_api
-from backend.api.own import images, pairs
+from backend.api.own import images, matrix, pairs
 from backend.api.sample import explained, export
 from backend.deps import VERSION
 from backend.live.model_worker import Live
@@ -82,7 +82,7 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, compare_features, compare_stores, images, pairs, search, steer, explain_api, trial_api, notes,
+    cooccurrence, compare_features, compare_stores, images, pairs, matrix, search, steer, explain_api, trial_api, notes,
     lists, marks, exchange,
 )  # fmt: skip
 PAGES = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backend.schemas.common import ImageRef
+from backend.schemas.common import ImageRef, Model
+from backend.schemas.features import FeatureRef
 from backend.schemas.live import Reconstruction, SampleHit
 from backend.schemas.samples import PairDetail
 
@@ -25,7 +26,34 @@ class TriedPair(PairDetail):
     reconstruction: Reconstruction | None = None
     """Of the image."""
     unread: int | None = None
-    """Position of a token that is not read: the first one of several words without image, which stands behind a neutral image
-    in a state unlike any of the data."""
+    """Position of a token that is not read: the first one of several words without image, which stands behind a neutral
+    image in a state unlike any of the data."""
     samples: list[SampleHit]
     """The nearest samples of each side."""
+
+
+class MatrixPair(Model):
+    """A column of the matrix: a sample, or a pair of one's own."""
+
+    sample_id: str | None = None
+    text: str
+    image: OwnImageRef | ImageRef | None = None
+    reason: str | None = None
+    """Why it was not read."""
+
+
+class MatrixCell(Model):
+    """Largest activation of a feature on each side of a pair, in units of the feature's p99.9."""
+
+    text: float | None = None
+    """Null where the pair has not this side."""
+    image: float | None = None
+
+
+class Matrix(Model):
+    """Features × pairs."""
+
+    features: list[FeatureRef]
+    pairs: list[MatrixPair]
+    cells: list[list[MatrixCell]]
+    """Per feature: one for each pair."""

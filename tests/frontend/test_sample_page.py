@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from backend.pages.sample.marks import MAX_CHOSEN, strongest
-from backend.pages.sample.page import toggled
+from backend.pages.sample.view import toggled
 from tests.helpers.synthetic import word_feature
 
 if TYPE_CHECKING:

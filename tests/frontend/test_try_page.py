@@ -90,6 +90,60 @@ def test_without_the_model_the_page_says_so(made: Path) -> None:
         assert sent.status_code == 503 and "The model is off" in sent.text
 
 
+def test_a_pair_on_a_features_page_stands_in_its_histogram(live: TestClient, made: Path) -> None:
+    own = {"image": held(live, made), "text": "a red dog"}
+    top = live.get("/api/v1/try", params=own).json()["top_features"]
+    feature = next(one["id"] for one in top["text"] if one["id"] in {other["id"] for other in top["image"]})
+    values = live.get("/api/v1/try/activations", params={**own, "feature": feature}).json()
+    largest = {
+        "text": max(one["values"][0] or 0 for one in values["tokens"] if one["modality"] == "text"),
+        "image": max(value or 0 for line in values["grids"][0]["values"][0] for value in line),
+    }
+    histograms = live.get(f"/api/v1/features/{feature}").json()["histogram"]
+    page = live.get(f"/features/{feature}", params=own).text
+    for side, z in largest.items():
+        edges, counts = (histograms[side][name] for name in ("edges", "counts"))
+        below = sum(count for high, count in zip(edges[1:], counts, strict=True) if high <= z) / sum(counts)
+        line = page.partition(f'data-testid="own-{side}-value"')[2].partition("</li>")[0]
+        assert f"<strong>{z:.2f}</strong>" in line and f"above {100 * below:.1f} %".replace("0.0 %", "0 %") in line
+    assert page.count('<line class="own"') == 2 and f"f={feature}" in page.partition("own-all")[0].rpartition("href")[2]
+    assert re.search(rf'rel="next" href="/features/{feature + 1}\?image=\w+&amp;text=a\+red\+dog"', page)
+    sent = live.post("/try", data={"text": "a dog", "feature": feature}, follow_redirects=False)
+    assert sent.headers["location"] == f"/features/{feature}?text=a+dog#try"
+    gone = live.get(f"/features/{feature}?image={'0' * 32}")
+    assert gone.status_code == 200 and "choose the image again" in gone.text
+    assert 'data-testid="own-error"' not in live.get(f"/features/{feature}").text
+
+
+def test_a_list_is_read_on_its_samples_and_on_own_pairs(live: TestClient, made: Path) -> None:
+    samples = [one["sample_id"] for one in live.get("/api/v1/samples?limit=3").json()["items"]]
+    body = {"title": "x", "features": [3, 14, 5], "samples": samples[1:], "pair": {"sample_id": samples[0]}}
+    assert live.put("/api/v1/annotations/lists/mine", json=body, headers={"If-Match": "0"}).status_code == 200
+    own = [":a red dog", f"{held(live, made)}:", f"{held(live, made)}:the cat"]
+    page = live.get("/lists/mine", params={"own": own}).text
+    heads = page.partition("<thead>")[2].partition("</thead>")[0]
+    assert heads.count('data-testid="matrix-pair"') == 6 and heads.count('data-testid="leave-out"') == 3
+    wanted = {"feature": body["features"], "sample": samples, "own": own}
+    matrix = live.get("/api/v1/try/matrix", params=wanted).json()
+    for row, feature in zip(matrix["cells"], body["features"], strict=True):
+        assert len(row) == 6 and row[3]["image"] is None and row[4]["text"] is None
+        p999 = live.get(f"/api/v1/features/{feature}").json()["p999"]
+        addresses: list[tuple[str, dict[str, object]]] = [(f"samples/{id}", {}) for id in samples]
+        addresses += [("try", {"text": "a red dog"}), ("try", {"image": own[1][:32]})]
+        addresses += [("try", {"image": own[1][:32], "text": "the cat"})]
+        for cell, (path, params) in zip(row, addresses, strict=True):
+            reply = live.get(f"/api/v1/{path}/activations", params={**params, "feature": feature}).json()
+            for side in ("text", "image"):
+                z = [one["values"][0] for one in reply["tokens"] if one["modality"] == side]
+                assert cell[side] == (pytest.approx(max(z) / p999) if z else None), (feature, path, side)
+    sent = live.post("/try", data={"text": "dog", "name": "mine", "own": own[:1]}, follow_redirects=False)
+    assert sent.headers["location"] == "/lists/mine?own=%3Aa+red+dog&own=%3Adog#matrix"
+    sent = live.post("/try", data={"text": "dog", "features": "3,5", "sample": samples[:1]}, follow_redirects=False)
+    assert sent.headers["location"] == f"/basket?features=3,5&sample={samples[0]}&own=%3Adog#matrix"
+    assert live.get("/lists/mine", params={"own": ["0" * 32 + ":"]}).text.count("not read") == 1
+    assert live.get("/lists/mine?own=nonsense").status_code == 422
+
+
 @pytest.fixture(scope="module")
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     with page_of(browser, server.url) as fresh:

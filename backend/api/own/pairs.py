@@ -20,6 +20,7 @@ from backend.schemas.common import ScoreName
 from backend.schemas.own import TriedPair
 from backend.schemas.samples import PairActivations, PairFeaturesHere, PairWhy
 from backend.stores import OpenStore, State
+from precompute.errors import PairError
 from precompute.scoring.why import why_pair
 from precompute.store.places import Window
 
@@ -28,6 +29,8 @@ router = APIRouter(tags=["try"])
 NAME = "The pair"
 """What messages call it."""
 MAX_TEXT = 4000
+Result = Reading | HTTPException | None
+"""What the model read, or why it did not; None without a pair."""
 
 
 def plain_text(text: str) -> str:
@@ -82,14 +85,30 @@ async def required(request: Request, state: State, store: OpenStore, own: OwnPai
     return await read_own(request, state, store, own)
 
 
+async def read_or_refuse(request: Request, state: State, store: OpenStore, own: OwnPair) -> Result:
+    """Read the pair. Raises ClientLeft: the client closed the connection while it waited."""
+    try:
+        return await read_own(request, state, store, own) if any(own) else None
+    except HTTPException as refusal:
+        return refusal
+    except PairError as error:
+        return HTTPException(422, str(error))
+
+
 def tried(request: Request, store: OpenStore, own: OwnPair, reading: Reading) -> TriedPair:
     """The reply, with addresses of the images."""
-    images: list[dict[str, Any]] = []
-    if own.image is not None and reading.size is not None:
-        width, height = reading.size
-        images = [{"hash": own.image, "url": uploaded_url(request, own.image), "width": width, "height": height}]
+    image = own_image(request, own, reading)
     samples = Links(request, store).all_images(nearest(store.store, reading.query))
-    return TriedPair.model_validate({**reading.detail, "images": images, "unread": reading.unread, "samples": samples})
+    own_parts = {"images": [image] if image else [], "unread": reading.unread, "samples": samples}
+    return TriedPair.model_validate({**reading.detail, **own_parts})
+
+
+def own_image(request: Request, own: OwnPair, reading: Reading) -> dict[str, Any] | None:
+    """As `schemas.own.OwnImageRef`."""
+    if own.image is None or reading.size is None:
+        return None
+    width, height = reading.size
+    return {"hash": own.image, "url": uploaded_url(request, own.image), "width": width, "height": height}
 
 
 def own_activations(store: OpenStore, reading: Reading, features: list[int]) -> PairActivations:

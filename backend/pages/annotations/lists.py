@@ -6,14 +6,17 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api.annotations.common import author_name
 from backend.api.annotations.lists import Name
+from backend.api.own.matrix import OwnList, OwnResult, read_all
 from backend.deps import StateDep, StoreDep
 from backend.links import Links, check_feature, sample_key, sample_of
 from backend.pages.annotations.panel import in_words, signature
 from backend.pages.cards import card, previews
+from backend.pages.own.on_list import matrix_values, own_of
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, ListBody
 from backend.schemas.features import Feature
@@ -21,8 +24,6 @@ from backend.schemas.samples import Sample
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, render_for
 from precompute.errors import SaevxError
-from precompute.store.events import dense_values
-from precompute.store.schema import IMAGE, TEXT
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -44,6 +45,8 @@ class BasketQuery(FormQuery):
     """As the list of features selects them for Steer: NUMBER:MODE:STRENGTH."""
     id: Annotated[list[str], Query(max_length=MAX_MEMBERS)] = []  # noqa: RUF012
     """As the list of samples ticks them."""
+    own: OwnList = []  # noqa: RUF012
+    """Pairs of one's own on which its features are looked at."""
 
     def numbers(self) -> list[int]:
         """The features. Raises HTTP 422."""
@@ -69,16 +72,21 @@ def lists(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
 
 
 @router.get("/lists/{name}")
-def one_list(request: Request, state: StateDep, open_store: StoreDep, name: Name) -> HTMLResponse:
-    """One list."""
+async def one_list(
+    request: Request, state: StateDep, open_store: StoreDep, name: Name, own: OwnList = []  # noqa: B006
+) -> HTMLResponse:
+    """One list, with pairs of one's own on which its features are looked at."""
     entry = open_store.annotations.get("list", name)
     if entry.body is None:
         raise HTTPException(404, f"There is no list {name!r}: the page Lists has them all.")
-    return draw(request, state, open_store, ListBody.model_validate(entry.body), {"name": name, **signature(entry)})
+    body = ListBody.model_validate(entry.body)
+    pairs = await read_all(request, state, open_store, [*own_of(body), *own])
+    about = {"name": name, **signature(entry)}
+    return await run_in_threadpool(draw, request, state, open_store, body, about, pairs)
 
 
 @router.get("/basket")
-def basket(
+async def basket(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[BasketQuery, Query()]
 ) -> Response:
     """What the address holds. The selections of other pages are brought into one form of address first."""
@@ -87,7 +95,9 @@ def basket(
         links = Addresses.of_store(request, state, open_store)
         return RedirectResponse(links.page("/basket", **basket_params(features, samples)), 303)
     body = ListBody(features=features, samples=samples)
-    return draw(request, state, open_store, body, {"name": None, "version": 0, "who": "", "when": ""})
+    pairs = await read_all(request, state, open_store, query.own)
+    about: Item = {"name": None, "version": 0, "who": "", "when": ""}
+    return await run_in_threadpool(draw, request, state, open_store, body, about, pairs)
 
 
 def basket_params(features: list[int], samples: list[str]) -> Item:
@@ -95,21 +105,31 @@ def basket_params(features: list[int], samples: list[str]) -> Item:
     return {"features": ",".join(map(str, features)), "sample": [sample_key(one) for one in samples]}
 
 
-def draw(request: Request, state: State, store: OpenStore, body: ListBody, about: Item) -> HTMLResponse:
-    """The page of a list or basket. Raises HTTP 404 for a feature that the store does not have."""
+def draw(
+    request: Request, state: State, store: OpenStore, body: ListBody, about: Item, own: list[OwnResult]
+) -> HTMLResponse:
+    """The page of a list or basket. Raises HTTP 404 for a feature that the store does not have.
+
+    Args:
+        own: pairs of one's own, the list's own test pair first.
+    """
     for number in body.features:
         check_feature(store, number)
     rows = store.store.selection.rows_of(body.samples)
     ids = body.features[:DRAWN]
+    drawn, members = body.model_copy(update={"features": ids}), basket_params(body.features, body.samples)
+    form_fields = [("name", about["name"])] if about["name"] else [
+        ("features", members["features"]), *(("sample", key) for key in members["sample"])
+    ]  # fmt: skip
     by_id = {one["id"]: one for one in store.store.features.list(ids=ids, limit=DRAWN).items} if ids else {}
     features = [Feature.model_validate({**by_id[id], **store.annotations.own("feature", id)}) for id in ids]
     return render_for(
         request, "annotations/list.html", state, store, section="/lists", about=about, body=body,
         features=features, previews=previews(request, store, ids), cards=cards(request, store, body.samples, rows),
         missing=[id for id in body.samples if id not in rows][:DRAWN],
-        pair=pair_values(store, body), history=history(store, about["name"]),
+        **matrix_values(request, state, store, drawn, own, form_fields), history=history(store, about["name"]),
         steered=[f"{id}:add:1" for id in body.features[:STEERED]],
-        basket=basket_params(body.features, body.samples),
+        basket=members,
         problem=store.annotations.why_read_only(), author=author_name(request),
         others=[(one.key, (one.body or {}).get("title") or one.key) for one in store.annotations.entries("list")
                 if one.key != about["name"]],
@@ -122,27 +142,6 @@ def cards(request: Request, store: OpenStore, ids: list[str], rows: dict[str, in
     items = store.store.samples.items(drawn)
     linked = Links(request, store).all_images(items[row] for row in drawn)
     return [card(Sample.model_validate({**one, **store.annotations.own("sample", one["sample_id"])})) for one in linked]
-
-
-def pair_values(store: OpenStore, body: ListBody) -> Item | None:
-    """Of each feature the largest activation on text and image of the test pair, with its share of p99.9; None without
-    a stored sample as the pair, or where the store does not hold its activations."""
-    sample = body.pair.sample_id if body.pair else None
-    row = store.store.selection.rows_of([sample]).get(sample) if sample else None
-    ids = body.features[:DRAWN]
-    if row is None or not ids or not store.store.events.has(row):
-        return None
-    events = store.store.events.of(row)
-    z_tk = dense_values(events, ids)
-    refs = store.store.features.refs(ids)
-    values = {}
-    for at, id in enumerate(ids):
-        sides = []
-        for name, modality in (("text", TEXT), ("image", IMAGE)):
-            z = float(z_tk[events.modality_t == modality, at].max(initial=0.0))
-            sides.append((name, z, z / refs[id]["p999"] if refs[id]["p999"] else 0.0))
-        values[id] = sides
-    return {"sample_id": sample, "values": values}
 
 
 def history(store: OpenStore, name: str | None) -> list[Item]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
 from backend.api.features import ExampleQuery
+from backend.api.own.pairs import OwnText, read_or_refuse
 from backend.deps import StateDep, StoreDep
+from backend.links import check_feature
+from backend.live.query import OwnPair
 from backend.pages.annotations.panel import panel
 from backend.pages.charts import omega_scale
 from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn
@@ -17,9 +21,10 @@ from backend.pages.feature.panels import family_panel, histogram, lens_panel, pl
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
 from backend.pages.heat import SideScale, tops
+from backend.pages.own.on_feature import Tried, panel_values
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.common import Band
-from backend.stores import OpenStore
+from backend.stores import OpenStore, State
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -38,21 +43,37 @@ class FeatureView(FormQuery):
     """Colour scale of its own for each modality."""
     effect: bool = False
     """Measure what ablating it does to the next tokens, by the live model."""
+    image: Annotated[str | None, Query(max_length=64)] = None
+    """Hash of an uploaded image on which it is tried."""
+    text: OwnText = ""
+    """Its caption, or words alone."""
     list: Annotated[str | None, Query(max_length=6000)] = None
     """Numbers of the features of a list, separated by commas: previous and next follow it."""
 
 
 @router.get("/features/{id}")
-def feature(
+async def feature(
     request: Request, state: StateDep, open_store: StoreDep, id: int, query: Annotated[FeatureView, Query()]
 ) -> HTMLResponse:
     """The page of one feature; it opens on the side where it fires more strongly."""
+    check_feature(open_store, id)
+    own = OwnPair(query.text, query.image)
+    tried = Tried(own, await read_or_refuse(request, state, open_store, own))
+    return await run_in_threadpool(draw, request, state, open_store, id, query, tried)
+
+
+def draw(
+    request: Request, state: State, open_store: OpenStore, id: int, query: FeatureView, tried: Tried
+) -> HTMLResponse:
+    """The page as HTML."""
     detail = features_api.get_feature(open_store, id)
     side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
     band = query.band
     examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
     live = state.live.status(open_store.name)
     top = tops(detail, query.scale)
+    own_values = panel_values(request, state, open_store, detail, tried, top)
+    shown = own_values["own_result"]
     return render_for(
         request,
         "feature.html",
@@ -80,7 +101,11 @@ def feature(
         scale=query.scale,
         tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
-        histograms=[histogram(detail, "text", "text tokens"), histogram(detail, "image", "image patches")],
+        histograms=[
+            histogram(detail, "text", "text tokens", shown and shown.value("text")),
+            histogram(detail, "image", "image patches", shown and shown.value("image")),
+        ],
+        **own_values,
         effect=None,
         refusal=None,
         auto_effect=query.effect,

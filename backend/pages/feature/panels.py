@@ -49,9 +49,11 @@ def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
     ]
 
 
-def histogram(detail: FeatureDetail, modality: Literal["text", "image"], name: str) -> dict[str, Any]:
-    """Activations in one modality as feature.html draws them, with a mark at the 99.9th percentile and a strip of the
-    bands below it, each a link to its examples."""
+def histogram(
+    detail: FeatureDetail, modality: Literal["text", "image"], name: str, own: float | None = None
+) -> dict[str, Any]:
+    """Activations in one modality as feature.html draws them, with marks at the 99.9th percentile and at the value of a
+    pair of one's own, and a strip of the bands below it, each a link to its examples."""
     counts: Histogram = getattr(detail.histogram, modality)
     bars = chart(counts, mark=detail.p999, log=True)
     return {
@@ -61,6 +63,7 @@ def histogram(detail: FeatureDetail, modality: Literal["text", "image"], name: s
         "total": sum(counts.counts),
         "bars": bars.bars,
         "mark": bars.mark,
+        "own": bars.place(own, log=True) if own and bars.bars else None,
         "low": f"{bars.low:.3g}",
         "high": f"{bars.high:.3g}",
         "bands": band_strip(bars, getattr(detail.bands, modality)),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import quote
 
 from fastapi import File, Form, HTTPException, Request, UploadFile
 from pydantic import AfterValidator
 
+from backend.api.own.matrix import MAX_OWN, as_parameter, own_pair
 from backend.api.own.pairs import MAX_TEXT, plain_text
 from backend.links import check_feature, uploaded_url
 from backend.live.query import OwnPair
 from backend.live.uploads import add_upload
+from backend.schemas.annotations import MAX_MEMBERS
 from backend.stores import OpenStore, State
 from backend.templating import Addresses
 
@@ -32,6 +36,14 @@ class OwnForm:
     """Features that are shown."""
     feature: Annotated[int | None, Form()] = None
     """The pair is for the page of this feature."""
+    name: Annotated[str, Form(max_length=60)] = ""
+    """It is for the page of this list."""
+    features: Annotated[str, Form(max_length=60_000)] = ""
+    """It is for the page of a basket with these features."""
+    sample: Annotated[Sequence[str], Form(max_length=MAX_MEMBERS)] = ()
+    """And these samples, as addresses name them."""
+    own: Annotated[Sequence[str], Form(max_length=MAX_OWN)] = ()
+    """Pairs that this page shows already."""
 
 
 class HeldImage(NamedTuple):
@@ -82,4 +94,10 @@ def address_of(request: Request, state: State, store: OpenStore, form: OwnForm, 
     if form.feature is not None:
         check_feature(store, form.feature)
         return links.page(f"/features/{form.feature}", **own.params()) + "#try"
+    if form.name or form.features:
+        all_own = [*form.own, as_parameter(own)] if any(own) else [*form.own]
+        pairs = [one for one in dict.fromkeys(all_own) if own_pair(one)][-MAX_OWN:]
+        if form.name:
+            return links.page(f"/lists/{quote(form.name)}", own=pairs) + "#matrix"
+        return links.page("/basket", features=form.features, sample=[*form.sample], own=pairs) + "#matrix"
     return links.page("/try", **own.params(), f=form.f)

@@ -9,17 +9,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.own import pairs
-from backend.api.own.pairs import OwnPlace, OwnText
+from backend.api.own.pairs import OwnPlace, OwnText, Result, read_or_refuse
 from backend.deps import StateDep, StoreDep
 from backend.live.query import OwnPair, Reading
-from backend.live.reading import read_own
 from backend.pages.cards import card
 from backend.pages.own.form import OwnForm, address_of, form_values, take
 from backend.pages.sample.panels import N_EFFECTS, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, render_for
-from precompute.errors import PairError
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -40,11 +38,8 @@ async def try_pair(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[TryView, Query()]
 ) -> HTMLResponse:
     """The pair as the model reads it, or in a sentence why it does not."""
-    own = OwnPair(query.text, query.image)
-    reading, refusal = None, None
-    if any(own):
-        reading, refusal = await reading_or_reason(request, state, open_store, own)
-    return await run_in_threadpool(draw, request, state, open_store, query, reading or refusal)
+    result = await read_or_refuse(request, state, open_store, OwnPair(query.text, query.image))
+    return await run_in_threadpool(draw, request, state, open_store, query, result)
 
 
 @router.post("/try")
@@ -62,20 +57,8 @@ async def post_pair(
     return RedirectResponse(address_of(request, state, open_store, form, own), 303)
 
 
-async def reading_or_reason(
-    request: Request, state: State, store: OpenStore, own: OwnPair
-) -> tuple[Reading | None, HTTPException | None]:
-    """What the model read, or why it did not."""
-    try:
-        return await read_own(request, state, store, own), None
-    except HTTPException as refusal:
-        return None, refusal
-    except PairError as error:
-        return None, HTTPException(422, str(error))
-
-
 def draw(
-    request: Request, state: State, store: OpenStore, query: TryView, result: Reading | HTTPException | None
+    request: Request, state: State, store: OpenStore, query: TryView, result: Result
 ) -> HTMLResponse:
     """The page with the pair, with the reason why it was not read, or empty."""
     own = OwnPair(query.text, query.image)
