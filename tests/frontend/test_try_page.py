@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -117,18 +117,18 @@ def test_a_pair_on_a_features_page_stands_in_its_histogram(live: TestClient, mad
 
 def test_a_list_is_read_on_its_samples_and_on_own_pairs(live: TestClient, made: Path) -> None:
     samples = [one["sample_id"] for one in live.get("/api/v1/samples?limit=3").json()["items"]]
-    body = {"title": "x", "features": [3, 14, 5], "samples": samples[1:], "pair": {"sample_id": samples[0]}}
+    body: dict[str, Any] = {"title": "x", "features": [3, 14, 5], "samples": samples[1:], "pair": {"sample_id": samples[0]}}
     assert live.put("/api/v1/annotations/lists/mine", json=body, headers={"If-Match": "0"}).status_code == 200
     own = [":a red dog", f"{held(live, made)}:", f"{held(live, made)}:the cat"]
     page = live.get("/lists/mine", params={"own": own}).text
     heads = page.partition("<thead>")[2].partition("</thead>")[0]
     assert heads.count('data-testid="matrix-pair"') == 6 and heads.count('data-testid="leave-out"') == 3
-    wanted = {"feature": body["features"], "sample": samples, "own": own}
+    wanted: dict[str, Any] = {"feature": body["features"], "sample": samples, "own": own}
     matrix = live.get("/api/v1/try/matrix", params=wanted).json()
     for row, feature in zip(matrix["cells"], body["features"], strict=True):
         assert len(row) == 6 and row[3]["image"] is None and row[4]["text"] is None
         p999 = live.get(f"/api/v1/features/{feature}").json()["p999"]
-        addresses: list[tuple[str, dict[str, object]]] = [(f"samples/{id}", {}) for id in samples]
+        addresses: list[tuple[str, dict[str, Any]]] = [(f"samples/{id}", {}) for id in samples]
         addresses += [("try", {"text": "a red dog"}), ("try", {"image": own[1][:32]})]
         addresses += [("try", {"image": own[1][:32], "text": "the cat"})]
         for cell, (path, params) in zip(row, addresses, strict=True):
