@@ -117,7 +117,8 @@ def test_a_pair_on_a_features_page_stands_in_its_histogram(live: TestClient, mad
 
 def test_a_list_is_read_on_its_samples_and_on_own_pairs(live: TestClient, made: Path) -> None:
     samples = [one["sample_id"] for one in live.get("/api/v1/samples?limit=3").json()["items"]]
-    body: dict[str, Any] = {"title": "x", "features": [3, 14, 5], "samples": samples[1:], "pair": {"sample_id": samples[0]}}
+    body: dict[str, Any] = {"title": "x", "features": [3, 14, 5], "samples": samples[1:]}
+    body["pair"] = {"sample_id": samples[0]}
     assert live.put("/api/v1/annotations/lists/mine", json=body, headers={"If-Match": "0"}).status_code == 200
     own = [":a red dog", f"{held(live, made)}:", f"{held(live, made)}:the cat"]
     page = live.get("/lists/mine", params={"own": own}).text
