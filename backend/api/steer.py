@@ -24,7 +24,15 @@ from backend.live.steer_start import start_of
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
 from backend.schemas.common import Problem
-from backend.schemas.live import SteerDone, SteerKl, SteerRequest, SteerStart, SteerToken, SteerWaiting
+from backend.schemas.live import (
+    SteerDone,
+    SteerKl,
+    SteerRequest,
+    SteerStart,
+    SteerTarget,
+    SteerToken,
+    SteerWaiting,
+)
 from backend.stores import OpenStore, State
 from precompute.errors import SaevxError
 
@@ -51,7 +59,7 @@ def get_steer_start(
     "/steer",
     summary="Generate the default and the steered text, streamed",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "waiting, token, kl, done, error"}},
+    responses={200: {"content": {"text/event-stream": {}}, "description": "waiting, target, token, kl, done, error"}},
 )
 async def post_steer(
     request: Request, state: StateDep, store: StoreDep, answered: AnsweredDep, steering: SteerRequest
@@ -171,12 +179,17 @@ def run(
     """Steer, in the worker thread, and emit the events."""
     from precompute.live.engine import Scale
     from precompute.live.steer import Steering, steer
-    from precompute.live.steer_sampling import KlEvent, TokenEvent
+    from precompute.live.steer_sampling import Event, KlEvent, TargetEvent, TokenEvent
 
-    def emit_event(event: TokenEvent | KlEvent) -> None:
-        body: Any = SteerToken if isinstance(event, TokenEvent) else SteerKl
-        emit(("token" if body is SteerToken else "kl", body.model_validate(dataclasses.asdict(event))))
+    bodies: dict[type, tuple[str, type[BaseModel]]] = {
+        TokenEvent: ("token", SteerToken), KlEvent: ("kl", SteerKl), TargetEvent: ("target", SteerTarget),
+    }  # fmt: skip
 
+    def emit_event(event: Event) -> None:
+        name, body = bodies[type(event)]
+        emit((name, body.model_validate(dataclasses.asdict(event))))
+
+    control = control_of(engine, store, steering)
     wanted = Steering(
         interventions_of(store, steering),
         scope=steering.scope,
@@ -185,7 +198,27 @@ def run(
         temperature=steering.temperature,
         seed=steering.seed,
         sink_norm=Scale.from_manifest(store.store.manifest).sink_norm,
+        control=control,
+        target=target_tokens(engine, steering.target) if steering.target else (),
     )
     done = steer(engine.mllm, engine.sae, batch, wanted, emit=emit_event, stop=stop)
     if not stop():
-        emit(("done", SteerDone.model_validate(dataclasses.asdict(done))))
+        emit(("done", SteerDone.model_validate({**dataclasses.asdict(done), "control": control})))
+
+
+def control_of(engine: Engine, store: OpenStore, steering: SteerRequest) -> int | None:
+    """The random feature of the request, which is not dead and of another family than the first one that is steered;
+    None without one."""
+    from precompute.live.effect import choose_control
+
+    if steering.control is None or not steering.features:
+        return None
+    return choose_control(store.store, engine.sae, steering.features[0].id, seed=steering.control)
+
+
+def target_tokens(engine: Engine, word: str) -> list[int]:
+    """The first tokens of a word, as it stands alone and within a text, in small letters and with a capital."""
+    bare = word.strip() or word
+    forms = {space + form for space in ("", " ") for form in (bare, bare.lower(), bare[:1].upper() + bare[1:])}
+    encode = engine.mllm.tokenizer.encode
+    return sorted({ids[0] for form in forms if (ids := encode(form, add_special_tokens=False))})

@@ -38,6 +38,8 @@ class SteerQuery(QueryModel):
     prompt: str = "What is in the image?"
     feature: list[str] = Field(default_factory=list)
     """id:mode:strength, may be repeated; without strength one near the cap."""
+    target: str = ""
+    """Word whose probability is shown."""
     scope: str = ",".join(SCOPES)
     """Commas between, or `none`."""
     max_tokens: int = 32
@@ -53,7 +55,7 @@ def steer(
     features, faults = read_features(open_store, query.feature)
     image, note = held_image(request, state, query.image)
     start: dict[str, Any] = {
-        **query.model_dump(include={"prompt", "max_tokens", "temperature", "seed"}),
+        **query.model_dump(include={"prompt", "target", "max_tokens", "temperature", "seed"}),
         "sample": None if query.image else start_sample(request, open_store, query.sample, features),
         "image": image,
         "note": note,

@@ -174,6 +174,10 @@ class SteerRequest(BaseModel):
     scope: list[Scope] = Field(default=["image", "prompt", "generated"], min_length=1)
     mask: list[PatchAt] | None = Field(default=None, max_length=20000)
     """Patches (view, row, col) to which scope `image` is limited; null: all patches."""
+    control: int | None = Field(default=None, ge=0, lt=2**31)
+    """Change h as much on every token, but along a random feature: the number draws it. `done` names it."""
+    target: str | None = Field(default=None, min_length=1, max_length=60)
+    """A word: the event `target` says how likely the answer begins with it, by its first token."""
     max_tokens: int = Field(default=48, ge=1, le=512)
     temperature: float = Field(default=0.0, ge=0, le=5, allow_inf_nan=False)
     """0 is greedy decoding."""
@@ -217,8 +221,18 @@ class SteerKl(Model):
     """Log-probability of the steered token under the unsteered model."""
 
 
+class SteerTarget(Model):
+    """Data of the event `target`: how likely the answer begins with the target."""
+
+    p_default: float
+    p_steered: float
+
+
 class SteerDone(Model):
     """Data of the event `done`."""
+
+    control: int | None = None
+    """The random feature along which h was changed, where `control` was asked for."""
 
     text: dict[Literal["default", "steered"], str]
     mean_kl: float | None = None

@@ -45,6 +45,8 @@ class Steer:
     interventions: Sequence[Intervention]
     ratios: list[Tensor] = field(default_factory=list)
     """float32 [t] per call: ‖Δ‖/‖h‖ of every steered token, before the cap."""
+    control: int | None = None
+    """A feature along whose direction Δ lies instead, as long on every token; None: Δ itself."""
 
     def __post_init__(self) -> None:
         for one in self.interventions:
@@ -67,6 +69,8 @@ class Steer:
         """Indices of the interventions that need z: all but `add`."""
         self.encode = encoder_of(self.sae, torch.tensor([ids[k] for k in self.clamped], dtype=torch.long))
         self.directions_kd = self.sae.directions_fd[ids]
+        if self.control is not None and (reason := self.sae.missing_direction_reason([self.control])) is not None:
+            raise SaevxError(reason)
 
     def __call__(self, hidden_td: Tensor) -> Tensor:
         """h + Δ for tokens [t, d], in their dtype. Where Δ is 0 the bits of h stay as they are."""
@@ -80,6 +84,9 @@ class Steer:
         scale_t1 = self.sae.token_scale(h_td)  # METHOD's c, where the SAE scales its input token by token
         if scale_t1 is not None:
             delta_td = delta_td * scale_t1.to(h_td.device)
+        if self.control is not None:
+            direction_d = self.sae.directions_fd[self.control].to(h_td)
+            delta_td = delta_td.norm(dim=-1, keepdim=True) * direction_d / direction_d.norm()
         ratio_t = delta_td.norm(dim=-1) / h_td.norm(dim=-1).clamp_min(1e-12)
         self.ratios.append(ratio_t.cpu())
         delta_td = delta_td / ratio_t.clamp_min(1.0)[:, None]

@@ -46,6 +46,10 @@ class Steering:
     seed: int = 0
     sink_norm: tuple[float, float] | None = None
     """Norms above which a text, an image token is a sink and is not steered; None: no token is one."""
+    control: int | None = None
+    """A feature along whose direction the change lies instead, as long on every token; None: the change itself."""
+    target: Sequence[int] = ()
+    """Tokens whose probability at the first step is reported."""
     eos: set[int] | None = None
     """Tokens that end a text; None: the model's and the tokenizer's own."""
     hooked: bool = True
@@ -173,7 +177,7 @@ def steer(
     if len(batch.length_b) != 1:
         raise ValueError("steer wants one prompt; it makes the rows itself")
     o = steering
-    change = Steer(sae, o.interventions)
+    change = Steer(sae, o.interventions, control=o.control)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
     rows = rows_for(mllm, batch, chosen_s, o.share)
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
@@ -181,6 +185,7 @@ def steer(
         rows, change if o.hooked else None, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope, o.sink_norm
     )
     sampler = TokenSampler(mllm, emit, o.temperature, o.seed, eos_ids(mllm) if o.eos is None else o.eos)
+    sampler.target = list(o.target)
     inputs = rows.inputs(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)

@@ -37,7 +37,15 @@ class KlEvent:
     """What the unsteered model gives the token that the steered one wrote."""
 
 
-Event = TokenEvent | KlEvent
+@dataclass(frozen=True)
+class TargetEvent:
+    """Probability that the answer begins with one of the target tokens."""
+
+    p_default: float
+    p_steered: float
+
+
+Event = TokenEvent | KlEvent | TargetEvent
 
 
 class TokenSampler:
@@ -58,6 +66,8 @@ class TokenSampler:
         """Channels that have not ended."""
         self.kl: list[float] = []
         self.step = 0
+        self.target: list[int] = []
+        """Tokens whose probability at the first step is reported."""
 
     def choose(self, logits_rv: Tensor) -> Tensor:
         """int64 [r]: the next token of every row of logits [r, V]."""
@@ -90,6 +100,9 @@ class TokenSampler:
             row: index of each role's row in them.
         """
         logprob_rv = logits_rv.log_softmax(dim=-1)
+        if self.target and not self.step:
+            p_2 = [float(logprob_rv[row[channel], self.target].double().exp().sum()) for channel, _ in CHANNELS]
+            self.emit(TargetEvent(*p_2))
         chosen_r = self.choose(logits_rv).tolist()
         token = {channel: chosen_r[row[channel]] for channel in self.live}
         for channel, name in CHANNELS:

@@ -13,7 +13,7 @@ from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope, Steer
 from precompute.live.steer import Done, Steering, steer
 from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
-from precompute.live.steer_sampling import Event, KlEvent, TokenEvent
+from precompute.live.steer_sampling import Event, KlEvent, TargetEvent, TokenEvent
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -194,6 +194,30 @@ def test_the_change_is_capped_at_the_size_of_h_and_says_so(mllm: Mllm, sae: SaeV
     typical = float(run.h[STEERED, np.flatnonzero(batch.modality_bs[0] == TEXT)].norm(dim=-1).mean())
     gentle = Run(mllm, sae, batch, [Intervention(5, "add", 1.0, 0.7 * typical / length)], scope=("prompt",))
     assert not gentle.done.capped and 0.5 < gentle.done.delta_ratio < 1 and gentle.done.warning
+
+
+def test_a_control_changes_h_as_much_along_a_random_feature(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
+    feature, largest = active_feature(mllm, sae, batch)
+    changes = [Intervention(feature, "add", 1.5, largest)]
+    other = (feature + 1) % sae.n_features
+    runs = [Run(mllm, sae, batch, changes, scope=("image",), control=control) for control in (None, other)]
+    deltas = [(run.steered_h - run.h)[STEERED, : batch.length_b[0]] for run in runs]
+    lengths = [delta_sd.norm(dim=-1) for delta_sd in deltas]
+    assert torch.allclose(*lengths, atol=1e-4) and float(lengths[0].max()) > 0
+    at = lengths[1] > 1e-3
+    cosine = torch.nn.functional.cosine_similarity(deltas[1][at], sae.directions_fd[other].float()[None], dim=-1)
+    assert torch.allclose(cosine, torch.ones_like(cosine), atol=1e-4)
+    assert runs[1].done.delta_ratio == pytest.approx(runs[0].done.delta_ratio, rel=1e-5)
+
+
+def test_the_probability_of_a_target_is_that_of_the_first_step(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
+    feature, largest = active_feature(mllm, sae, batch)
+    run = Run(mllm, sae, batch, [Intervention(feature, "add", 2.0, largest)], target=[30, 40])
+    (event,) = [one for one in run.events if isinstance(one, TargetEvent)]
+    p_rv = run.logits[0].double().softmax(dim=-1)
+    assert event.p_default == pytest.approx(float(p_rv[DEFAULT, [30, 40]].sum()), rel=1e-5)
+    assert event.p_steered == pytest.approx(float(p_rv[STEERED, [30, 40]].sum()), rel=1e-5)
+    assert event.p_default != event.p_steered
 
 
 def test_kl_compares_both_models_on_the_steered_prefix(mllm: Mllm, sae: SaeV, batch: Batch) -> None:

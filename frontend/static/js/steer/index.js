@@ -5,6 +5,7 @@ import { whenLoaded } from "../live.js";
 import { Answers, History } from "./answers.js";
 import { Features } from "./features.js";
 import { address, generate, keepRun, newRun, readRuns } from "./runs.js";
+import { Sweep } from "./sweep.js";
 
 const SCOPES = { image: "image patches", prompt: "prompt text", generated: "generated text" };
 const IDLE = { phase: "idle", address: "", default: [], steered: [], kl: [], done: null, error: "", before: 0 };
@@ -103,6 +104,7 @@ function App() {
     <${Features} features=${state.features} change=${(features) => set({ features })} />
     <${Go} state=${state} busy=${busy} stop=${stop} n=${n} />
     <${Answers} run=${run} stale=${run.phase !== "idle" && run.address !== address(state)} />
+    <${Sweep} state=${state} live=${live} busy=${busy} set=${set} />
     <${History} runs=${runs} current=${run.address} />
   </div>`;
 }

@@ -11,7 +11,7 @@ export function address(state) {
   return url("/steer", {
     ...(state.image ? { image: state.image.hash } : { sample: state.sample || "none" }),
     prompt: state.prompt, feature: state.features.map((f) => `${f.id}:${f.mode}:${f.strength}`),
-    scope: state.scope.join(",") || "none", max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
+    target: state.target, scope: state.scope.join(",") || "none", max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
   });
 }
 
@@ -45,9 +45,10 @@ export const newRun = (state) => ({
 
 /** The body of POST /api/v1/steer. */
 function requestBody(state) {
-  const { prompt, scope, max_tokens, temperature, seed, sample, image } = state;
+  const { prompt, scope, max_tokens, temperature, seed, sample, image, control, target } = state;
   const features = state.features.map(({ id, mode, strength }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength }));
-  return { prompt, scope, max_tokens, temperature, seed, features, ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
+  const more = { ...(control === undefined ? {} : { control }), ...(target?.trim() ? { target: target.trim() } : {}) };
+  return { prompt, scope, max_tokens, temperature, seed, features, ...more, ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
 }
 
 /** Stream the two answers; `update` takes a function from the old run to the new one. */
@@ -57,6 +58,7 @@ export async function generate(state, signal, update) {
     if (!response.ok) throw new Error(await problem(response));
     for await (const { event: kind, data } of events(response.body)) {
       if (kind === "token") update((old) => ({ ...old, before: 0, [data.channel]: [...old[data.channel], data.text] }));
+      else if (kind === "target") update((old) => ({ ...old, target: data }));
       else if (kind === "waiting") update((old) => ({ ...old, before: data.before }));
       else if (kind === "kl") update((old) => ({ ...old, kl: [...old.kl, data.kl] }));
       else if (kind === "done") update((old) => ({ ...old, phase: "done", done: data }));
