@@ -17,7 +17,7 @@ from backend.links import uploaded_url
 from backend.live.explain import request_explanation, request_test
 from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
-from backend.pages.sample.page import toggled
+from backend.pages.sample.view import toggled
 from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (

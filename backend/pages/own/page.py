@@ -68,7 +68,6 @@ def draw(
         error=str(refusal.detail) if refusal else None,
         tried=isinstance(result, Reading),
         suggested=[] if result else suggested(store),
-        can_explain=any(getattr(route, "path", "") == "/explain" for route in request.app.routes),
         **form_values(request, state, store, own, [("f", query.f)] if query.f else []),
         **(drawn(request, state, store, query, result) if isinstance(result, Reading) else {}),
     )  # fmt: skip
