@@ -82,6 +82,10 @@ def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str
         query["position"] = "0"  # or a patch
     if path == "/api/v1/search/live":
         query["sample"] = sample  # or an image, or words
+    if path.startswith("/api/v1/try"):
+        query |= {"own": "HASH:a red dog"} if path.endswith("/matrix") else {"image": "HASH", "text": "a red dog"}
+    if path == "/api/v1/try/features":
+        query["position"] = "0"
     for parameter in required:
         name = parameter["name"]
         if parameter["in"] == "path":

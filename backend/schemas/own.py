@@ -55,5 +55,6 @@ class Matrix(Model):
 
     features: list[FeatureRef]
     pairs: list[MatrixPair]
+    """Samples first, then one's own, in the order of the request."""
     cells: list[list[MatrixCell]]
     """Per feature: one for each pair."""
