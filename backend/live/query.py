@@ -65,7 +65,7 @@ class Reading(NamedTuple):
     """What the model read."""
 
     detail: dict[str, Any]
-    """As `schemas.own.TriedPair`, without addresses of images."""
+    """As `schemas.live.TriedPair`, without addresses of images."""
     query: Query
     """For a search by it."""
     size: tuple[int, int] | None

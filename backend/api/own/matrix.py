@@ -16,7 +16,7 @@ from backend.links import Links, check_feature, check_sample, sample_of
 from backend.live.query import OwnPair, Reading
 from backend.params import QueryModel
 from backend.replies import json_reply
-from backend.schemas.own import Matrix
+from backend.schemas.live import Matrix
 from backend.stores import OpenStore, State
 from precompute.store.events import dense_values
 from precompute.store.schema import IMAGE, MODALITIES, TEXT

@@ -17,7 +17,7 @@ from backend.params import Cursor, FormQuery, Limit, parse_patch
 from backend.problems import http_status
 from backend.replies import json_reply
 from backend.schemas.common import ScoreName
-from backend.schemas.own import TriedPair
+from backend.schemas.live import TriedPair
 from backend.schemas.samples import PairActivations, PairFeaturesHere, PairWhy
 from backend.stores import OpenStore, State
 from precompute.errors import PairError
@@ -104,7 +104,7 @@ def tried(request: Request, store: OpenStore, own: OwnPair, reading: Reading) ->
 
 
 def own_image(request: Request, own: OwnPair, reading: Reading) -> dict[str, Any] | None:
-    """As `schemas.own.OwnImageRef`."""
+    """As `schemas.live.OwnImageRef`."""
     if own.image is None or reading.size is None:
         return None
     width, height = reading.size

@@ -13,7 +13,7 @@ from backend.pages.sample.panels import score_rows
 from backend.pages.text import visible
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.common import Patch, ScoreName
-from backend.schemas.own import TriedPair
+from backend.schemas.live import TriedPair
 from backend.schemas.samples import PairActivations, PairFeaturesHere, SampleDetail
 from backend.stores import OpenStore
 
