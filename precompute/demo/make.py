@@ -81,13 +81,14 @@ def copy_sae(folder: Path) -> None:
 
 
 def attach_hallucination(store: Path) -> None:
-    """Put the shipped figures next to a store that they were measured on: made elsewhere, it may have other bytes."""
+    """Put the shipped figures next to a store of the SAE-V that they were measured with: they are of the model and the
+    SAE-V alone, whatever bytes the store has on this machine."""
     path = companion_path(store, HALLUCINATION)
     if path.exists() or not HALLUCINATION_FIGURES.is_file():
         return
-    content = HALLUCINATION_FIGURES.read_text(encoding="utf-8")
-    if json.loads(content)["content_id"] == read_manifest(store)["content_id"]:
-        write_text(path, content)
+    content, manifest = json.loads(HALLUCINATION_FIGURES.read_text(encoding="utf-8")), read_manifest(store)
+    if content["about"].get("sae") == manifest["sae"]["sha256"]:
+        write_text(path, json.dumps({**content, "content_id": manifest["content_id"]}))
 
 
 def n_rows(data: Path) -> int:

@@ -275,6 +275,7 @@ def run(o: HallucinationOptions) -> None:
             "options": o.model_dump(mode="json", exclude={"store", "objects", "out", "attach"}),
             "data": "own images" if o.objects else "scenes of the demo",
             "content_id": store.manifest["content_id"],
+            "sae": store.manifest["sae"]["sha256"],
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         },
         "questions": {kind: sum(q.kind == kind for q in reported) for kind in ("present", *ABSENT)},
