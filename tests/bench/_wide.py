@@ -218,9 +218,7 @@ class Wide:
         save_step(self.part, "score", **scores)
         near, cosine = self.rng.integers(0, self.n, self.n), self.rng.random(self.n)
         fvu = self.rng.uniform(0.1, 0.4, (2, self.n))
-        save_step(
-            self.part, "flag", **flags, fvu_text=fvu[0], fvu_image=fvu[1], near_row=near, near_cosine=cosine
-        )  # fmt: skip
+        save_step(self.part, "flag", **flags, fvu_text=fvu[0], fvu_image=fvu[1], near_row=near, near_cosine=cosine)
         save_json(self.part, "score", [
             {"name": name, "description": s.SCORES[name], "mean": float(v.mean()), "std": float(v.std()),
              "median": float(np.median(v)), "quantiles": quantiles(v), "hist": histogram(v), "length_rho": 0.1,
@@ -264,6 +262,8 @@ class Wide:
         dead = verdict == s.VERDICTS.index("dead")
         save_json(self.part, "label", [None if d else ", ".join(w) for d, w in zip(dead, words, strict=True)])
         save_json(self.part, "description", [f'the word "{a}"; images whose captions say "{b}"' for a, b in words])
+        both = [[{"word": word, "n": 12, "of": 20} for word in pair] for pair in words]
+        save_json(self.part, "top_words", [dict(zip(s.MODALITIES, pair, strict=True)) for pair in both])
         save_step(self.part, "label", score=self.rng.random(self.f))
         tokens = np.asarray(self.words)[self.rng.integers(0, len(self.words), (2, self.f, 10))]
         logit = -np.sort(-self.rng.normal(3, 1, (2, self.f, 10)).astype(np.float32), axis=-1)

@@ -14,7 +14,7 @@ from tests.bench.common import Figure, Setup
 
 WIDE = (65_536, 1_000_000)
 SMALL = (512, 400)
-OF_FEATURES = ("features", "feature_", "families", "examples")
+OF_FEATURES = ("features", "feature_", "families", "examples", "top_words")
 OF_SAMPLES = ("samples", "sample_", "sqlite_autoindex_samples", "flag_reasons", "sqlite_autoindex_flag_reasons")
 
 

@@ -3,12 +3,13 @@ import { swap } from "./app.js";
 import { $, $$, say } from "./dom.js";
 import { whenLoaded } from "./live.js";
 
+// Without the model a page may have none.
 const form = () => $("[data-image-form]");
-const file = () => $("input[type=file]", form());
+const file = () => $("[data-image-form] input[type=file]");
 
 /** Give the form the image among these files and send it; a sentence where there is none. */
 function take(files) {
-  if (!files.length) return;
+  if (!files.length || !form()) return;
   const image = [...files].find((one) => one.type.startsWith("image/"));
   if (file().disabled) { refuse("The model is not ready, so an image cannot be read now."); return; }
   if (!image) { refuse(`${files[0].name} is not an image: drop a PNG, JPEG, WebP or GIF file.`); return; }
@@ -25,8 +26,8 @@ function refuse(sentence) {
   say(sentence);
 }
 
-const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-const over = (on) => $("[data-drop]", form())?.classList.toggle("over", on);
+const holdsFiles = (event) => form() && [...(event.dataTransfer?.types ?? [])].includes("Files");
+const over = (on) => $("[data-image-form] [data-drop]")?.classList.toggle("over", on);
 document.addEventListener("dragover", (event) => { if (holdsFiles(event)) { event.preventDefault(); over(true); } });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false); });
 document.addEventListener("drop", (event) => {
@@ -36,22 +37,22 @@ document.addEventListener("drop", (event) => {
   take(event.dataTransfer.files);
 });
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
-document.addEventListener("change", (event) => { if (event.target === file() && file().files.length) form().requestSubmit(); });
+document.addEventListener("change", (event) => { if (event.target === file() && event.target.files.length) form().requestSubmit(); });
 
 /**
  * Send the form when it is submitted, by `send(form, submitter)`; its part of the page follows.
  * @param {(form: HTMLFormElement, submitter?: HTMLElement) => void} send
  */
 export function imageForm(send) {
-  const enable = () => { for (const control of $$("[data-when-ready]", form())) control.disabled = form().dataset.liveState !== "ready"; };
+  const enable = () => { for (const control of $$("[data-image-form] [data-when-ready]")) control.disabled = form().dataset.liveState !== "ready"; };
   document.addEventListener("submit", (event) => {
-    if (event.target !== form()) return;
+    if (!form() || event.target !== form()) return;
     event.preventDefault();
     send(form(), event.submitter);
   });
   document.addEventListener("swap", enable);
   enable();
-  if (form().dataset.liveState === "loading") whenLoaded(() => swap(location.href, form().dataset.imageForm, { history: null }));
+  if (form()?.dataset.liveState === "loading") whenLoaded(() => swap(location.href, form().dataset.imageForm, { history: null }));
 }
 
 /** Post the form, and show its part of the page that answers. */

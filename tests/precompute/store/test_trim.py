@@ -19,7 +19,7 @@ from precompute.errors import SaevxError
 from precompute.pipeline import precompute
 from precompute.store import schema
 from precompute.store.events import Events, EventsNotStored
-from precompute.store.making import trim, writer
+from precompute.store.making import sealing, trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -161,7 +161,7 @@ PLACES: dict[str, tuple[object, str]] = {
     "while arrays are trimmed": (trim, "new_array"),
     "before they are put in place": (trim, "publish"),
     "when the full ones are gone": (Path, "rename"),
-    "before the checksums": (writer, "checksums"),
+    "before the checksums": (sealing, "checksums"),
 }
 
 
