@@ -75,8 +75,8 @@ async def get_json(app: FastAPI, path: str, **params: Any) -> Any:
     Raises:
         RefusedError: with the sentence of the problem details.
     """
-    given = {name: value for name, value in params.items() if value is not None}
-    query = f"?{urlencode(given, doseq=True)}" if given else ""
+    parameters = {name: value for name, value in params.items() if value is not None}
+    query = f"?{urlencode(parameters, doseq=True)}" if parameters else ""
     return json.loads((await request(app, "GET", f"/api/v1{path}{query}")).checked())
 
 

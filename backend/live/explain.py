@@ -137,8 +137,8 @@ def explanation_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pai
     part_n = part_n3.sum(1)
     listed = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
     views = prompt.batch.views[0]
-    shown = {name: at[: wanted.limit] for name, at in listed.items()}
-    refs = opened.features.refs([int(feature_n[i]) for at in shown.values() for i in at])
+    first = {name: at[: wanted.limit] for name, at in listed.items()}
+    refs = opened.features.refs([int(feature_n[i]) for at in first.values() for i in at])
 
     def described(i: int) -> dict[str, Any]:
         k = int(feature_n[i])
@@ -150,7 +150,7 @@ def explanation_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pai
             {"text": text, "logprob": float(logprob), "word": word}
             for text, logprob, word in zip(texts, logprob_n, words, strict=True)
         ],
-        **{name: [described(int(i)) for i in at] for name, at in shown.items()},
+        **{name: [described(int(i)) for i in at] for name, at in first.items()},
         **{f"n_{name}": len(at) for name, at in listed.items()},
         "read": read_tokens(opened.vocabulary.texts, prompt, ids[:token], one),
         "views": [dict(view._asdict(), box=list(view.box)) for view in views],

@@ -57,9 +57,9 @@ def test_a_posted_pair_gets_an_address_that_shows_what_the_api_says(live: TestCl
     assert f">{answer['scores']['pooled-cosine']:.3f}</td>" in page.text
 
     chosen = answer["top_features"]["image"][0]["id"]
-    shown = live.get("/try", params={**own, "f": chosen, "view": 0, "row": 1, "col": 1, "why": "cosine"}).text
-    assert 'data-testid="features-here"' in shown and 'class="peak"' in shown and 'data-testid="why"' in shown
-    assert re.search(r'data-testid="heat"><path', shown) and 'name="image" value="' in shown
+    html = live.get("/try", params={**own, "f": chosen, "view": 0, "row": 1, "col": 1, "why": "cosine"}).text
+    assert 'data-testid="features-here"' in html and 'class="peak"' in html and 'data-testid="why"' in html
+    assert re.search(r'data-testid="heat"><path', html) and 'name="image" value="' in html
     plain = live.get("/try", params={"text": "a red dog"}).text
     assert 'data-testid="text-alone"' in plain and 'data-testid="scores"' not in plain and "tok unread" in plain
 

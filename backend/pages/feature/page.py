@@ -73,7 +73,7 @@ def draw(
     live = state.live.status(open_store.name)
     top = tops(detail, query.scale)
     own_values = panel_values(request, state, open_store, detail, tried, top)
-    shown = own_values["own_result"]
+    result = own_values["own_result"]
     return render_for(
         request,
         "feature.html",
@@ -102,8 +102,8 @@ def draw(
         tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
-            histogram(detail, "text", "text tokens", shown and shown.value("text")),
-            histogram(detail, "image", "image patches", shown and shown.value("image")),
+            histogram(detail, "text", "text tokens", result and result.value("text")),
+            histogram(detail, "image", "image patches", result and result.value("image")),
         ],
         **own_values,
         effect=None,

@@ -162,24 +162,24 @@ def test_what_cannot_be_done_is_said(
 
 
 def test_the_page_has_all_of_it_without_javascript(running: Running) -> None:
-    asked = "/explain?sample=pair-3&prompt=the+big+dog&max_tokens=4&ask=1&token=1"
+    address = "/explain?sample=pair-3&prompt=the+big+dog&max_tokens=4&ask=1&token=1"
     reply = explained(running, token=1)
-    text = page(running, asked)
+    text = page(running, address)
     assert text.count('data-testid="answer-token"') == len(reply["tokens"])
     carriers = [int(k) for k in re.findall(r'class="carrier" data-feature="(\d+)"', text)]
     assert carriers == [one["id"] for one in (*reply["raising"], *reply["lowering"])]
     assert "data-auto" not in text and text.count('data-testid="sum"') == 4 and 'class="image"' in text
     first = carriers[0]
-    tested = page(running, f"{asked}&ablate={first}&ablate={carriers[1]}&patches=0:1:0-2&fill=zero&f={first}")
+    tested = page(running, f"{address}&ablate={first}&ablate={carriers[1]}&patches=0:1:0-2&fill=zero&f={first}")
     assert tested.count('data-testid="fate"') == max(one["word"] for one in reply["tokens"]) + 1
     assert "Without 2 features and 3 patches" in tested and 'class="over"' in tested
     assert tested.count(" checked") == 3  # two features and the colour
     for path in ("/explain?sample=pair-3", "/explain?text=two+cats"):
         assert "data-auto" in page(running, path) and 'data-testid="answer"' not in page(running, path)
-    assert "choose one from 0 to" in page(running, f"{asked}0", 422)
-    assert "patches: &#39;x&#39; is not view:row:first-last" in page(running, f"{asked}&patches=x", 422)
+    assert "choose one from 0 to" in page(running, f"{address}0", 422)
+    assert "patches: &#39;x&#39; is not view:row:first-last" in page(running, f"{address}&patches=x", 422)
     assert "choose the image again" in page(running, "/explain?image=" + "0" * 32 + "&ask=1", 404)
-    steered = page(running, f"{asked}&feature=3:add:4&feature=99999:add:1")
+    steered = page(running, f"{address}&feature=3:add:4&feature=99999:add:1")
     assert 'data-testid="explain-steered"' in steered and "There is no feature 99999" in steered
 
 

@@ -147,8 +147,8 @@ def test_a_side_alone_has_no_flags_of_the_other(client: TestClient, folder: Path
     assert words["images"] == [] and words["views"] == [] and words["n_image"] == 0 and words["n_text"] == 4
     tokens = client.get(f"{API}/try/activations", params={"text": "the red dog", "feature": 3}).json()["tokens"]
     assert tokens[words["unread"]]["text"] == "t" and words["reconstruction"] is None
-    shown = [one["text"] for one in tokens if one["modality"] == "text"]
-    assert shown == ["h", "e", " red", " dog"]
+    texts = [one["text"] for one in tokens if one["modality"] == "text"]
+    assert texts == ["h", "e", " red", " dog"]
     for wrong, status in (({}, 422), ({"text": "  "}, 422), ({"image": "0" * 32}, 404)):
         assert client.get(f"{API}/try", params=wrong).status_code == status
     gone = client.get(f"{API}/try/features", params={"text": "the dog", "position": 9999})
