@@ -24,13 +24,13 @@ from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server
 
 
-class Kept(TokenSampler):
+class RecordingSampler(TokenSampler):
     """The chooser, which also keeps every step's logits."""
 
     logits: list[torch.Tensor] = []  # noqa: RUF012 - emptied by every run
 
     def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
-        Kept.logits.append(logits_rv.clone())
+        RecordingSampler.logits.append(logits_rv.clone())
         return super().__call__(logits_rv, row)
 
 
@@ -41,7 +41,7 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     """Against the same batch run without the hook: the steered row has the same tokens and logits, bit for bit."""
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
     mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
-    monkeypatch.setattr("precompute.live.steer.TokenSampler", Kept)
+    monkeypatch.setattr("precompute.live.steer.TokenSampler", RecordingSampler)
     one = store.samples.list(sort="pooled-cosine", order="desc", limit=1).items[0]
     with Image.open(store.samples.image_path(one["sample_id"])) as opened:
         picture = opened.convert("RGB")
@@ -50,10 +50,10 @@ def test_add_at_strength_0_changes_no_bit_of_the_real_model(
     changes = [Intervention(feature, "add", 0.0, float(store.features.table["p999"][feature]))]
 
     def run(hooked: bool) -> tuple[Done, list[Event], list[torch.Tensor]]:
-        Kept.logits = []
+        RecordingSampler.logits = []
         events: list[Event] = []
         done = steer(mllm, sae, batch, Steering(changes, max_tokens=12, hooked=hooked), emit=events.append)
-        return done, events, Kept.logits
+        return done, events, RecordingSampler.logits
 
     hooked, bare = run(True), run(False)
     assert hooked[0].text == bare[0].text and hooked[1] == bare[1]
