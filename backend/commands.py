@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
 
 from backend.settings import ServerOptions
-from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Patches, Precompute, Score, Train, Verify
+from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Migrate, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError, checkout_only
 from precompute.options.annotations import AnnotationsOptions
 from precompute.options.export import ExportOptions
@@ -193,6 +193,7 @@ class Saevx(BaseSettings):
     filter: CliSubCommand[Filter] = Field(description="Keep the best pairs of a store or file by a score.")
     patches: CliSubCommand[Patches] = Field(description="Measure a task with only the best patches of each image.")
     verify: CliSubCommand[Verify] = Field(description="Check a finished store.")
+    migrate: CliSubCommand[Migrate] = Field(description="Bring an older store up to this version, as a copy.")
     annotations: CliSubCommand[Annotations] = Field(description="Export, import or carry over what people wrote.")
     export: CliSubCommand[Export] = Field(description="Write a store's pages as files, to browse without a server.")
     bench: CliSubCommand[Bench] = Field(description="Measure speed and size, in a checkout.")

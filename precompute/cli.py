@@ -1,5 +1,5 @@
-"""The offline commands `saevx train`, `evaluate`, `precompute`, `controls`, `score`, `filter`, `patches` and
-`verify`; backend/cli.py puts them beside the server's."""
+"""The offline commands `saevx train`, `evaluate`, `precompute`, `controls`, `score`, `filter`, `patches`,
+`verify` and `migrate`; backend/cli.py puts them beside the server's."""
 
 from __future__ import annotations
 
@@ -105,6 +105,20 @@ class Verify(CommandOptions):
         bad = [check for check in checks if not check.ok]
         if bad:
             raise SaevxError(f"{self.store} is damaged ({bad[0].name}: {bad[0].detail}): make it again.")
+
+
+class Migrate(CommandOptions):
+    """Copy an older store and add what this version stores; the older one stays as it is."""
+
+    store: CliPositionalArg[Path]
+    """Folder of the older store."""
+    out: Path
+    """Folder of the new store; it must not exist."""
+
+    def cli_cmd(self) -> None:
+        from precompute.migrate import migrate
+
+        print(migrate(self.store, self.out))
 
 
 class Score(ScoreOptions):

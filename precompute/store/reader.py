@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from precompute.errors import SaevxError
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.cooccurrence import Cooccurrence
@@ -181,18 +182,19 @@ class Store:
 
     def _check_tables(self) -> None:
         """Every table has its columns. Raises StoreUnreadable where not, or where the file is no database."""
-        columns_of = "SELECT t.name, c.name FROM sqlite_master t LEFT JOIN pragma_table_info(t.name) c"
         try:
-            columns = set(fetch_plain(self.engine, f"{columns_of} WHERE t.type = 'table'"))
+            columns = s.columns_of(fetch_plain(self.engine, s.COLUMNS))
         except (StoreUnreadable, sqlite3.Error) as error:
             raise damaged_error(self.path, f"{DATABASE} is cut off or no database") from error
-        tables = {table for table, _ in columns} | (s.metadata.tables.keys() - s.LATER_TABLES)
-        for table in (one for one in s.metadata.sorted_tables if one.name in tables):
-            for column in table.columns:
-                if (table.name, column.name) not in columns:
-                    what = f"{DATABASE} has no column {column.name!r} in a table {table.name!r}"
-                    raise damaged_error(self.path, what)
-        if missing := {"feature_fts", "sample_fts"} - {table for table, _ in columns}:
+        for column in s.missing_columns(columns)[:1]:
+            what = f"{DATABASE} has no column {column.name!r} in a table {column.table.name!r}"
+            if not column.nullable:
+                raise damaged_error(self.path, what)
+            raise SaevxError(
+                f"The store {self.path} was made by an older version of saevx ({what}): run `saevx migrate {self.path} "
+                "--out NEW` and open NEW."
+            )
+        if missing := {"feature_fts", "sample_fts"} - columns.keys():
             raise damaged_error(self.path, f"{DATABASE} has no table {missing.pop()!r}")
 
     def _check_shapes(self) -> None:

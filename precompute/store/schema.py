@@ -6,6 +6,7 @@ Activations in these tables are real SAE units (z); only `events/*.npy` and `exa
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, text
@@ -253,6 +254,30 @@ quarantine = Table(
     Column("sample_id", Text),
     Column("reason", Text, nullable=False),
 )
+
+COLUMNS = "SELECT t.name, c.name FROM sqlite_master t LEFT JOIN pragma_table_info(t.name) c WHERE t.type = 'table'"
+"""Query for what `missing_columns` needs to know of a database."""
+
+
+def columns_of(rows: Iterable[Sequence[str]]) -> dict[str, set[str]]:
+    """Table → its columns, of the rows of `COLUMNS`."""
+    columns: dict[str, set[str]] = {}
+    for table, column in rows:
+        columns.setdefault(table, set()).add(column)
+    return columns
+
+
+def missing_columns(columns: Mapping[str, set[str]]) -> list[Column[Any]]:
+    """The columns that a database lacks, but of `LATER_TABLES`. Those come first that every store of this schema has:
+    they cannot be null. The others came later.
+
+    Args:
+        columns: of `columns_of`.
+    """
+    tables = [table for table in metadata.sorted_tables if table.name in columns or table.name not in LATER_TABLES]
+    missing = [one for table in tables for one in table.columns if one.name not in columns.get(table.name, ())]
+    return sorted(missing, key=lambda column: bool(column.nullable))
+
 
 # Full text: rowid = features.id and samples.row; only the index is stored (`content=''`). SQLAlchemy has no construct
 # for FTS5. SQLite's tokenizers know neither languages without spaces nor characters that Unicode gained since 2012, so

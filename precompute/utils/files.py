@@ -109,11 +109,15 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, FOLDER.part, that takes the place of FOLDER when the block ends without an error.
 
-    What an earlier run left in FOLDER.part is removed first."""
+    What an earlier run left in FOLDER.part is removed first, and what a failed block leaves there at its end."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

@@ -30,6 +30,7 @@ FLOORS = {
     "precompute.controls": "how many verdicts chance alone would give",
     "precompute.estimate": "time, memory and bytes of --dry-run",
     "precompute.pipeline": "order of the steps, manifest",
+    "precompute.migrate": "an older store of this schema, brought up to date",
     "precompute.demo": "the demo's model, SAE-V and data",
     "precompute.experiments": "the paper's experiments on the demo",
     "precompute.cli": "the offline commands",

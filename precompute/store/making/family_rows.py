@@ -51,19 +51,19 @@ def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
     families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
     mean_cosine = load_step(data.part, "index")["mean_cosine"]
     own = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
-    return {**figures, **own, "namesake": namesakes(data, evidence)}, families
+    own["namesake"] = namesakes(load_json(data.part, "label"), figures["score"], evidence, data.accum["max"].max(1))
+    return {**figures, **own}, families
 
 
-def namesakes(data: Collected, evidence: Array) -> Array:
+def namesakes(labels: list[str | None], score: Array, evidence: Array, largest: Array) -> Array:
     """float64 [F]: of the features whose names begin with the same word and pass their test, the one with the most
     evidence; NaN for a feature alone, and where a name fails.
 
     Args:
-        evidence: float64 [F], NaN where unknown.
+        labels: of all features. score, evidence: float64 [F], NaN where unknown. largest: [F], largest activation.
     """
-    score = load_step(data.part, "label")["score"]
-    names = [bare_name(label or "").partition(",")[0].lower() for label in load_json(data.part, "label")]
+    names = [bare_name(label or "").partition(",")[0].lower() for label in labels]
     own = [name if good else k for k, (name, good) in enumerate(zip(names, score >= GOOD_NAME, strict=True))]
     number: dict[str | int, int] = {}
     group = np.array([number.setdefault(one, len(number)) for one in own], np.int64)
-    return number_families(group, evidence, data.accum["max"].max(1).astype(np.float64)).of_f
+    return number_families(group, evidence, largest.astype(np.float64)).of_f

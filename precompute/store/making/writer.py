@@ -7,7 +7,7 @@ vacuumed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,17 @@ def write_database(part: Path, manifest: Item) -> None:
         labels, logits = load_json(part, "label"), Lens.from_steps(data)
         flags = load_json(part, "flag")
         weigh, families = evidence_and_families(data)
-        _fill(conn, s.features, feature_rows(data, labels, weigh))
-        _fill(conn, s.families, family_rows(families, labels, weigh["evidence"]))
-        _fill(conn, s.feature_details, detail_rows(data, logits))
-        _fill(conn, s.top_words, top_word_rows(data))
-        _fill(conn, s.samples, sample_rows(data))
-        _fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
-        _fill(conn, s.flag_reasons, reason_rows(flags["reasons"]))
-        _fill(conn, s.examples, example_rows(data))
-        _fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
-        _fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
-        _fill(conn, s.quarantine, _of_rows(s.quarantine, rejected_rows(data)))
+        fill(conn, s.features, feature_rows(data, labels, weigh))
+        fill(conn, s.families, family_rows(families, labels, weigh["evidence"]))
+        fill(conn, s.feature_details, detail_rows(data, logits))
+        fill(conn, s.top_words, top_word_rows(load_json(part, "top_words")))
+        fill(conn, s.samples, sample_rows(data))
+        fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
+        fill(conn, s.flag_reasons, reason_rows(flags["reasons"]))
+        fill(conn, s.examples, example_rows(data))
+        fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
+        fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
+        fill(conn, s.quarantine, _of_rows(s.quarantine, rejected_rows(data)))
         for chunk in batched(feature_words(labels, logits), _CHUNK):
             conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", chunk)
         for chunk in batched(sample_words(data), _CHUNK):
@@ -80,7 +80,7 @@ def write_database(part: Path, manifest: Item) -> None:
     engine.dispose()
 
 
-def _fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
+def fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
     """Inserts rows by the driver itself, which is faster: SQLAlchemy would look at every value."""
     names = [column.name for column in table.columns]
     packed = {column.name for column in table.columns if isinstance(column.type, JSON)}
@@ -155,10 +155,9 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits.rows(chunk), "place_map": places}
 
 
-def top_word_rows(data: Collected) -> Iterator[RowChunk]:
-    """The table `top_words`."""
-    words = load_json(data.part, "top_words")
-    for chunk in _chunks(data.n_features):
+def top_word_rows(words: Sequence[Mapping[str, object]]) -> Iterator[RowChunk]:
+    """The table `top_words`, from the words of each feature."""
+    for chunk in _chunks(len(words)):
         columns = {name: [one[name] for one in words[chunk]] for name in s.MODALITIES}
         yield {"id": range(chunk.start, chunk.stop), **columns}
 

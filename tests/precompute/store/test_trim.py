@@ -157,7 +157,7 @@ class Killed(BaseException):
 
 
 PLACES: dict[str, tuple[object, str]] = {
-    "while the tables are written": (writer, "_fill"),
+    "while the tables are written": (writer, "fill"),
     "while arrays are trimmed": (trim, "new_array"),
     "before they are put in place": (trim, "publish"),
     "when the full ones are gone": (Path, "rename"),
