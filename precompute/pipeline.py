@@ -265,7 +265,7 @@ class Pipeline:
                 "seed": o.seed, "nll": o.nll, "batch_tokens": self.session.batch_tokens, "ds": o.ds, "delta": o.delta,
                 "sinks": o.sinks, "omega": o.omega, "repeat_samples": o.repeat_samples, "geometry": o.geometry,
                 "image_column": o.image_column, "text_column": o.text_column, "id_column": o.id_column,
-                "text_side": o.text_side, "split": o.split,
+                "text_side": o.text_side, "split": o.split, "allow_outside": o.allow_outside,
                 "shuffle_images": o.shuffle_images, "text_alone": o.text_alone,
                 **({"text_only": True} if o.text_only else {}),
             },

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from precompute.data.paths import ImageRoot
 from precompute.data.records import BadRow, Records
 from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
@@ -150,14 +151,25 @@ def images_with_texts(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
             yield Path(place, name), None if text is None else Path(place, text)
 
 
-def captioned_records(folder: Path, suffixes: tuple[str, ...]) -> Records:
-    """A record an image; its id is its path in the folder."""
+def captioned_records(folder: Path, suffixes: tuple[str, ...], anywhere: bool) -> Records:
+    """A record an image; its id is its path in the folder.
+
+    Args:
+        anywhere: whether links may lead out of the folder.
+    """
+    root = ImageRoot(folder, anywhere)
     for image, text in images_with_texts(folder, suffixes):
         name = image.relative_to(folder).as_posix()
         if text is None:
             yield name, BadRow(f"it has no text (no file {image.stem[:120]}.txt beside {image.name[:120]})")
             continue
         try:
+            if not (anywhere or root.holds(text)):
+                yield name, BadRow(f"it has no text (its file {text.name[:120]} lies outside its folder)")
+                continue
+            if not text.is_file():
+                yield name, BadRow(f"it has no text (its file {text.name[:120]} is no regular file)")
+                continue
             if text.stat().st_size > MAX_TEXT:
                 yield name, BadRow(f"its text file {text.name[:120]} has more than {MAX_TEXT >> 20} MB of text")
                 continue

@@ -1,13 +1,17 @@
-"""Images that a row names by a path."""
+"""Images that a row names by a path: only those inside the image folder, unless the data is trusted."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from precompute.data.records import BadRow
+from precompute.data.records import BadRow, Columns, Listing
 
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MAX_NAME = 200
@@ -18,50 +22,102 @@ def is_address(name: str) -> bool:
     return bool(_ADDRESS.match(name))
 
 
-def locate(folder: Path, name: str) -> Path | None:
-    """The file that `name` names: as it is written, from `folder` or absolute; else with the slashes of Windows, from
-    a home folder, or as a file: URL. None where there is none, a folder included.
+class ImageRoot(NamedTuple):
+    """Where the files lie that rows may name: the one way from a name in the data to a file."""
 
-    Raises:
-        BadRow: nobody may look.
-    """
-    if "\0" in name:
+    folder: Path
+    """Where paths start."""
+    anywhere: bool = False
+    """Whether a path may lead out of the folder: the data is trusted."""
+
+    @classmethod
+    def from_listing(cls, listing: Listing, columns: Columns) -> ImageRoot:
+        """Of a data set, as the options say."""
+        return cls(columns.folder or listing.folder, columns.anywhere)
+
+    def locate(self, name: str) -> Path | None:
+        """The file that `name` names: as it is written, from the folder or absolute; else with the slashes of Windows,
+        from a home folder, or as a file: URL. None where there is none.
+
+        Raises:
+            BadRow: it lies outside the folder, is no regular file, or nobody may look.
+        """
+        if "\0" in name:
+            return None
+        outside = irregular = False
+        for path in _candidates(self.folder, name):
+            try:
+                if not (self.anywhere or self.holds(path)):
+                    outside = True  # not even looked for: what exists elsewhere is not the data's business
+                elif path.is_file():
+                    return path
+                else:
+                    irregular |= path.exists()
+            except PermissionError as error:
+                raise BadRow(f"its image {name[:MAX_NAME]} cannot be opened (permission denied)") from error
+            except OSError:  # a name that no file system takes
+                continue
+        if outside:
+            raise BadRow(f"its image {name[:MAX_NAME]} lies outside the image folder")
+        if irregular:
+            raise BadRow(f"its image {name[:MAX_NAME]} is a folder, a FIFO or a device, not a regular file")
         return None
-    tries = [folder / name]
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path, with its `..` and links followed, lies inside the folder."""
+        roots = _roots(self.folder)
+        if path.name == "..":
+            return _is_below(os.path.realpath(path), roots)
+        if not _is_below(f"{_real(str(path.parent))}{os.sep}{path.name}", roots):
+            return False
+        return not path.is_symlink() or _is_below(os.path.realpath(path), roots)
+
+    def is_there(self, name: str) -> bool:
+        """Whether `name` names a file, as far as one may look."""
+        try:
+            return self.locate(name) is not None
+        except BadRow:
+            return True
+
+    def file(self, name: str) -> Path:
+        """As `locate`.
+
+        Raises:
+            BadRow: also where there is no such file.
+        """
+        if (path := self.locate(name)) is not None:
+            return path
+        if is_address(name):
+            raise BadRow(f"its image is an address on the web, not a file: {name[:MAX_NAME]}")
+        raise BadRow(f"there is no image {name[:MAX_NAME]}")
+
+
+def _candidates(folder: Path, name: str) -> Iterator[Path]:
+    yield folder / name
     if "\\" in name:
-        tries.append(folder / name.replace("\\", "/"))
+        yield folder / name.replace("\\", "/")
     if name.startswith("~"):
         with suppress(RuntimeError):  # of a user whom nobody knows
-            tries.append(Path(name).expanduser())
+            yield Path(name).expanduser()
     if name.startswith("file://"):
-        tries.append(Path("/" + unquote(name.removeprefix("file://")).partition("/")[2]))
-    for path in tries:
-        try:
-            if path.is_file():
-                return path
-        except PermissionError as error:
-            raise BadRow(f"its image {name[:MAX_NAME]} cannot be opened (permission denied)") from error
-        except OSError:  # a name that no file system takes
-            continue
-    return None
+        yield Path("/" + unquote(name.removeprefix("file://")).partition("/")[2])
 
 
-def is_there(folder: Path, name: str) -> bool:
-    """Whether `name` names a file, as far as one may look."""
-    try:
-        return locate(folder, name) is not None
-    except BadRow:
-        return True
+@lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
-def image_file(folder: Path, name: str) -> Path:
-    """As `locate`.
+@lru_cache(maxsize=64)
+def _roots(folder: Path) -> tuple[str, ...]:
+    real = Path(os.path.realpath(folder))
+    # The hub's cache: files of `datasets--OWNER--NAME/snapshots/REVISION` are links into its own `blobs`.
+    blobs = [
+        str(one.parents[1] / "blobs") for one in (real, *real.parents)
+        if one.parent.name == "snapshots" and "--" in one.parents[1].name
+    ]  # fmt: skip
+    return (str(real), *blobs)
 
-    Raises:
-        BadRow: there is no such file.
-    """
-    if (path := locate(folder, name)) is not None:
-        return path
-    if is_address(name):
-        raise BadRow(f"its image is an address on the web, not a file: {name[:MAX_NAME]}")
-    raise BadRow(f"there is no image {name[:MAX_NAME]}")
+
+def _is_below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)

@@ -141,6 +141,8 @@ class Columns(NamedTuple):
     """Whether a row without an image is text alone, beside others that have one; else it is rejected."""
     text_only: bool = False
     """Read the text alone, whatever images the rows have."""
+    anywhere: bool = False
+    """Whether rows may name images outside the image folder: the data is trusted."""
 
 
 Records: TypeAlias = Iterator[tuple[str, dict[str, Any] | BadRow]]

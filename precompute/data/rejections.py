@@ -62,6 +62,10 @@ KINDS: tuple[Kind, ...] = (
         "download the images and name their files",
     ),
     Kind(
+        "outside-image", "name an image outside the image folder", ("its image % lies outside the image folder",),
+        "--image-folder names another folder, --allow-outside reads images anywhere: for data that you trust",
+    ),
+    Kind(
         "missing-image", "name an image that is not there", ("there is no image %",),
         "--image-folder says where paths start",
     ),

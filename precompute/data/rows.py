@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from precompute.data.paths import image_file
+from precompute.data.paths import ImageRoot
 from precompute.data.records import BadRow, Columns, Data, EmbeddedImage, RejectedRow, Row, Source, empty, key_of
 from precompute.data.rejections import all_rejected_message, kind_of
 from precompute.data.survey import Survey, list_fields, survey
@@ -65,7 +65,7 @@ def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Ite
     Args:
         is_new: notes an id and says whether it is the first of its kind.
     """
-    folder, field = columns.folder or view.listing.folder, view.image
+    root, field = ImageRoot.from_listing(view.listing, columns), view.image
     for index, (where, record) in enumerate(view.listing.records()):
         sample_id: str | None = None
         try:
@@ -75,7 +75,7 @@ def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Ite
             if not is_new(sample_id):
                 raise BadRow(f"its id {sample_id!r} stands in an earlier row")
             key = None if field is None else key_of(record, field)
-            images = () if key is None else _images(record, key, folder, columns.mixed)
+            images = () if key is None else _images(record, key, root, columns.mixed)
             text, own = _text(record, columns, None if columns.text_only else len(images))
             used = {own, "id" if columns.id in (None, "id") else None}
             # An image's name is one of the row's own fields; its bytes are not.
@@ -208,16 +208,16 @@ def _unmarked(turns: list[str], n_images: int | None) -> str:
 # ---- images
 
 
-def _images(record: dict[str, Any], field: str, folder: Path, mixed: bool) -> tuple[Source, ...]:
+def _images(record: dict[str, Any], field: str, root: ImageRoot, mixed: bool) -> tuple[Source, ...]:
     value = record.get(field)
     if value is None or value == "" or value == []:
         if mixed:
             return ()
         raise BadRow("it has no image" if field.startswith("__") else f"it has no field {field!r}")
-    return tuple(_image(one, field, folder) for one in (value if isinstance(value, list) else [value]))
+    return tuple(_image(one, field, root) for one in (value if isinstance(value, list) else [value]))
 
 
-def _image(one: Any, field: str, folder: Path) -> Source:
+def _image(one: Any, field: str, root: ImageRoot) -> Source:
     if isinstance(one, BadRow):
         raise one
     if isinstance(one, EmbeddedImage):
@@ -226,4 +226,4 @@ def _image(one: Any, field: str, folder: Path) -> Source:
         one = one.get("path")
     if not isinstance(one, str) or not one:
         raise BadRow(f"its field {field!r} is not a path")
-    return image_file(folder, one)
+    return root.file(one)

@@ -77,7 +77,8 @@ def _folder(path: Path, columns: Columns) -> Listing:
         return from_files(parquet, path, columns)
     described = next(path.rglob("metadata.*"), None) is not None
     if not described and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
-        return Listing(name, partial(captioned_records, path, IMAGE_SUFFIXES), _named(columns, FOLDER_FIELDS), path)
+        records = partial(captioned_records, path, IMAGE_SUFFIXES, columns.anywhere)
+        return Listing(name, records, _named(columns, FOLDER_FIELDS), path)
     return from_folder(path, columns)
 
 

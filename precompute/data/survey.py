@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from precompute.data.paths import is_address, is_there
+from precompute.data.paths import ImageRoot, is_address
 from precompute.data.records import BadRow, Columns, Listing, key_of
 from precompute.data.rejections import ROW
 from precompute.data.sources import IMAGE_FIELDS, find
@@ -71,7 +71,7 @@ def survey(source: str, columns: Columns) -> Survey:
         check(source, fields, missing, columns, image)
     no_image, guess = "", False
     if image is None and columns.image is None and not columns.text_only:
-        image, no_image = fields.guess(columns.folder or listing.folder)
+        image, no_image = fields.guess(ImageRoot.from_listing(listing, columns))
         guess = image is not None
     return Survey(source, listing, image, guess, no_image, fields.names)
 
@@ -132,7 +132,7 @@ class Fields:
                 if len(known.examples) < MAX_EXAMPLES:
                     known.examples.append(one)
 
-    def guess(self, folder: Path) -> tuple[str | None, str]:
+    def guess(self, root: ImageRoot) -> tuple[str | None, str]:
         """The one field that names image files, and else why there is none where one looks as if it should."""
         ranks: list[list[str]] = [[], [], []]
         suspects = []
@@ -141,14 +141,14 @@ class Fields:
             if not by_name and not 0 < values.n <= 2 * values.n_images:
                 continue
             suspects.append(name)
-            if any(not is_address(one) and is_there(folder, one) for one in values.examples):
+            if any(not is_address(one) and root.is_there(one) for one in values.examples):
                 ranks[0 if by_name else 1 if _PLACE_NAME.fullmatch(name) else 2].append(name)
         best = next((rank for rank in ranks if rank), [])
         if len(best) == 1:
             return best[0], ""
         if best:
             return None, f"the fields {', '.join(best)} all name image files"
-        return None, self.why_not_found(suspects[0], folder) if suspects else ""
+        return None, self.why_not_found(suspects[0], root.folder) if suspects else ""
 
     def why_not_found(self, name: str, folder: Path) -> str:
         """Why a field that looks as if it named images gives none."""

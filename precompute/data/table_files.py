@@ -112,7 +112,10 @@ def from_hub(name: str, columns: Columns) -> Listing:
     repo, _, config = name.partition(":")
     splits = load(repo, name, **({"name": config} if config else {}))
     dataset = splits[choose_split(list(splits), name, columns)]
-    return listing(dataset, repo.rpartition("/")[2], Path.cwd(), None, columns)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = Path(HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"  # into which `datasets` downloads its files
+    return listing(dataset, repo.rpartition("/")[2], own, None, columns)
 
 
 def load(what: str | None, source: str, **options: Any) -> Any:

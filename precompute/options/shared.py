@@ -36,14 +36,18 @@ class DataFields(CommandOptions):
     """Which answer of a preference pair follows its prompt."""
     image_folder: Path | None = None
     """Folder in which image paths start; default: the one that holds the data."""
+    allow_outside: bool = False
+    """Also read images that rows name outside the image folder (by .., an absolute path or a link): only for data that
+    you trust, as the store shows them."""
     split: str = "train"
     """Which split of a data set that has several."""
 
     @property
     def columns(self) -> Columns:
         return Columns(
-            self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split
-        )
+            self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split,
+            anywhere=self.allow_outside,
+        )  # fmt: skip
 
     def absolute(self) -> Self:
         """The same options with absolute paths, for processes on other machines."""

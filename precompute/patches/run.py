@@ -47,7 +47,7 @@ GROUP = 64
 """Questions scored before they are answered: of each, its ranked patches stand in memory until then."""
 RUN_OPTIONS = {
     "answer_column", "keep", "knock_out", "removed", "seed", "batch_tokens", "device", "dtype", "device_map",
-    "image_folder", *NAMED_COLUMNS,
+    "image_folder", "allow_outside", *NAMED_COLUMNS,
 }  # fmt: skip
 """Options that an unfinished run must share with the one that goes on with it."""
 

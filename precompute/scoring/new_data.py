@@ -64,7 +64,7 @@ from precompute.utils.ray_pool import check, pool
 PLAN = "plan.json"
 RUN_OPTIONS = {
     "nll", "batch_tokens", "shard_samples", "device", "dtype", "device_map",
-    "image_column", "text_column", "id_column", "text_side", "image_folder", "split", "text_only",
+    "image_column", "text_column", "id_column", "text_side", "image_folder", "allow_outside", "split", "text_only",
 }  # fmt: skip
 
 

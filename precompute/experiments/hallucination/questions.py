@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from precompute.data import BadRow, open_image
+from precompute.data.paths import ImageRoot
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import article, make_scene, plural
 from precompute.errors import SaevxError
@@ -62,7 +63,7 @@ def own_scenes(path: Path, n: int) -> list[Seen]:
         try:
             row = json.loads(line)
             names = frozenset(str(one["name"] if isinstance(one, dict) else one) for one in row["objects"])
-            image = open_image(path.parent / row["image"]).image
+            image = open_image(ImageRoot(path.parent).file(row["image"])).image
         except (ValueError, KeyError, TypeError, BadRow) as error:
             raise SaevxError(f"{path}, line {number}: give an image and a list of objects ({error}).") from error
         result.append(Seen(image, names))

@@ -28,6 +28,8 @@ REASONS = {
     "it is not valid Unicode (UTF-8)": "not-json",
     "of its member a.json: it is not valid JSON": "not-json",
     "its image is an address on the web, not a file: http://example.com/a.png": "web-image",
+    "its image ../a.png lies outside the image folder": "outside-image",
+    "its image a.png is a folder, a FIFO or a device, not a regular file": "unreadable-image",
     "there is no image a.png": "missing-image",
     "it has an image, and the model reads text only": "text-model",
     "it has no field 'text'": "no-text",
@@ -86,19 +88,22 @@ def test_the_summary_counts_the_most_frequent_first_and_says_what_helps() -> Non
 
 @pytest.fixture
 def odd_pairs(tmp_path: Path) -> Path:
-    """Twelve pairs, six rows that repeat their ids, and three more that cannot be used."""
+    """Twelve pairs, six rows that repeat their ids, and four more that cannot be used."""
     folder = tiny.make_data(tmp_path / "data", 12)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     (folder / "bad.png").write_bytes(b"no image")
     rows += [{**row, "text": "again"} for row in rows[:6]]
     rows += [{"file_name": "bad.png", "text": "a"}, {"file_name": "gone.png", "text": "a"}, {"file_name": "000.png"}]
+    tiny.picture(0).save(tmp_path / "secret.png")
+    rows += [{"file_name": "../secret.png", "text": "a"}]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 WHOLE = [
     "6 repeat the id of an earlier row (use --id-column row to number them)", "1 has no readable image",
-    "1 has no text", "1 names an image that is not there",
+    "1 has no text", "1 names an image that is not there", "1 names an image outside the image folder",
+    "--allow-outside reads images anywhere",
 ]  # fmt: skip
 
 
@@ -112,29 +117,32 @@ def test_a_pass_says_at_its_beginning_and_at_its_end_what_it_rejects(odd_pairs: 
     done = saevx(*command, "--device", "cpu", "--ds", 5)
     assert done.status == 0, done.err
     first, last = lines_with(done.err, "rows rejected: ")
-    assert first.startswith("8 rows rejected: ") and last.startswith("9 rows rejected: ")
+    assert first.startswith("9 rows rejected: ") and last.startswith("10 rows rejected: ")
     assert all(part in last for part in WHOLE) and done.err.splitlines()[-1] == last
     store = Store.open(out)
     try:
-        assert store.rejected.counts == {"repeated-id": 6, "missing-image": 1, "no-text": 1, "unreadable-image": 1}
+        assert store.rejected.counts == {
+            "repeated-id": 6, "missing-image": 1, "no-text": 1, "outside-image": 1, "unreadable-image": 1
+        }  # fmt: skip
         assert store.rejected.kinds[0]["sentence"] == "6 repeat the id of an earlier row"
         page = store.rejected.list(limit=4)
-        assert [one["row"] for one in page.items] == [12, 13, 14, 15] and page.total == 9
+        assert [one["row"] for one in page.items] == [12, 13, 14, 15] and page.total == 10
         assert page.items[0] == {
             "row": 12, "id": "pair-0", "reason": "its id 'pair-0' stands in an earlier row", "kind": "repeated-id"
         }  # fmt: skip
         rest = store.rejected.list(limit=100, cursor=page.next)
-        assert len(rest.items) == 5 and rest.next is None
+        assert len(rest.items) == 6 and rest.next is None
         (one,) = store.rejected.list(kind="no-text").items
         assert one["row"] == 20 and store.rejected.list(kind="no-text").total == 1
-        assert store.rejected.list(kind="processor").items == [] and store.rejected.list().total == 9
+        assert store.rejected.list(kind="processor").items == [] and store.rejected.list().total == 10
     finally:
         store.close()
-    done = saevx(*command[:-1], odd_pairs.parent / "numbered", "--device", "cpu", "--id-column", "row", "--ds", 5)
+    numbered = [*command[:-1], odd_pairs.parent / "numbered", "--device", "cpu", "--id-column", "row", "--ds", 5]
+    done = saevx(*numbered, "--allow-outside")
     assert done.status == 0 and "3 rows rejected" in done.err and "--id-column" not in done.err
     with closing(sqlite3.connect(odd_pairs.parent / "numbered" / "store.sqlite")) as base:
         ids = [name for (name,) in base.execute("SELECT sample_id FROM samples ORDER BY row")]
-    assert ids == [str(i) for i in range(18)]
+    assert ids == [*(str(i) for i in range(18)), "21"]
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "score"])
@@ -153,7 +161,7 @@ def test_the_other_commands_say_it_too(
     assert done.status == 0, done.err
     report = lines_with(done.err, "rows rejected: ")
     assert len(report) == (1 if command == "score" else 2), "score cannot know before it has read the data"
-    assert report[-1].startswith("9 rows rejected: ") and all(part in report[-1] for part in WHOLE)
+    assert report[-1].startswith("10 rows rejected: ") and all(part in report[-1] for part in WHOLE)
 
 
 @pytest.fixture(scope="module")
