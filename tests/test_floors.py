@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +11,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.supply.dependencies import locked
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ASKED = [Requirement(one) for one in PROJECT["dependencies"]] + [
     Requirement(one) for extra in PROJECT["optional-dependencies"].values() for one in extra
 ]
-LOCKED = {
-    canonicalize_name(name): result
-    for name, result in re.findall(r"^([\w.-]+)==([\w.+!-]+)", (ROOT / "requirements.lock").read_text("utf-8"), re.M)
-}
+LOCKED = {name: one.version for name, one in locked().items()}
 SAFE = {
     "torch": "2.10",
     "transformers": "5.3",
