@@ -21,6 +21,7 @@ from backend.api import (
     feature_table,
     features,
     health,
+    metrics,
     quality,
     rejected,
     sae,
@@ -43,6 +44,8 @@ from backend.live.uploads import UploadedImages
 from backend.middleware.frame import BodyLimit, HeadLimit, RootPath, SecurityHeaders
 from backend.middleware.hosts import HostCheck
 from backend.middleware.login import Login
+from backend.middleware.metrics import Metrics
+from backend.middleware.observe import Observe
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
@@ -134,7 +137,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         redoc_url=None,
         responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
     )
-    app.state.saevx = state
+    app.state.saevx, app.state.metrics = state, Metrics(state)
     openapi = app.openapi
     app.openapi = cache(lambda: describe(openapi()))  # type: ignore[method-assign]
     add_handlers(app, error_page)
@@ -142,6 +145,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     for module in API:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)
+    app.include_router(metrics.router)
     for module in PAGES:
         app.include_router(module.router, include_in_schema=False)
     mount_static(app)
@@ -152,6 +156,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     app.add_middleware(HostCheck, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
     app.add_middleware(HeadLimit)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Observe, metrics=app.state.metrics, proxy_header=settings.trust_proxy_auth)
     app.add_middleware(RootPath, root_path=settings.root_path)
     return app
 

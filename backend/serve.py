@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from backend.settings import Settings
+from backend.settings import Settings, is_loopback
 from precompute.errors import SaevxError, Terminated, first_line
 
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], 
     import uvicorn
 
     from backend.app import create_app
-    from backend.middleware.hosts import is_loopback, own_names
+    from backend.middleware.hosts import own_names
+    from backend.middleware.observe import log_json
 
     token = settings.secret_token()
     if token is None and settings.trust_proxy_auth is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     settings = settings.model_copy(update={"token": token and SecretStr(token), "token_file": None})
+    if settings.log_json:
+        log_json()
     app = create_app(settings, own_names(host))
     if attach is not None:
         attach(app)
@@ -47,8 +50,9 @@ def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], 
         print(f"saevx: {reason} The other stores are served.", file=sys.stderr)
     # Longer than the timeout of proxies: whoever closes first may cut off a request that is already on its way.
     config = uvicorn.Config(
-        app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75
-    )
+        app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75,
+        log_config=None if settings.log_json else uvicorn.config.LOGGING_CONFIG,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     listening = bind(host, port)
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host

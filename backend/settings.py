@@ -3,6 +3,7 @@ variable of the same name with the prefix SAEVX_."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,21 @@ def split_host(text: str) -> tuple[str, int | None] | None:
     return match[1].lower().rstrip("."), int(match[2]) if match[2] else None
 
 
+def is_address(name: str) -> bool:
+    """Whether the name is an IP address, in brackets or not."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    bare = host.strip("[]")
+    return host == "localhost" or (is_address(bare) and ipaddress.ip_address(bare).is_loopback)
+
+
 class ServerOptions(BaseModel):
     """What both `saevx serve` and the environment set."""
 
@@ -68,6 +84,9 @@ class ServerOptions(BaseModel):
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""
     queue: int = Field(default=8, ge=1)
     """Live requests that may wait; further requests are answered 503."""
+    queue_per_client: int = Field(default=4, ge=1)
+    """Of those, how many one visitor may have at once; further ones are answered 429. Visitors are told apart by the
+    name of --trust-proxy-auth, or else by address; requests from this machine itself are not counted."""
     annotations: str | None = None
     """Database for what people write about the stores, as SQLAlchemy takes it, such as postgresql://user@host/name;
     default: an SQLite file beside each store, STORE.annotations.sqlite."""
@@ -80,6 +99,9 @@ class ServerOptions(BaseModel):
     room. They are never written to disk."""
 
 
+    log_json: bool = False
+    """Write the log as JSON, a line for each request and each warning, with the request's id. Addresses, parameters and
+    texts are not in it."""
     token: SecretStr | None = None
     """What visitors must give once, at least 8 characters. Default: none where only this machine reaches the server,
     else one that is made and printed at the start. Other users of this machine see options of commands: use

@@ -132,6 +132,8 @@ async def events(
             if (event := first.result()) is not None:
                 yield sse(*event)
                 async for name, body in stream:
+                    if name == "token":
+                        request.app.state.metrics.tokens.inc()
                     yield sse(name, body)
     except (SaevxError, HTTPException) as error:
         status = error.status_code if isinstance(error, HTTPException) else 400

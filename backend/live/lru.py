@@ -37,6 +37,12 @@ class Lru(Generic[K, V]):
             self.entries.pop(key, None)  # or others might go for the sum of both sizes
             self.entries[key] = value
 
+    @property
+    def size(self) -> int:
+        """Sum of the sizes of all entries."""
+        with self.lock:
+            return int(self.entries.currsize)
+
     def drop(self, unwanted: Callable[[K], bool]) -> None:
         """Hold the entries of these keys no longer."""
         with self.lock:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from fastapi import HTTPException, Request
 
 from backend.schemas.common import LiveStatus
-from backend.settings import Settings
+from backend.settings import Settings, is_loopback
 from precompute.errors import SaevxError
 from precompute.store.opening import source_of
 
@@ -30,6 +31,8 @@ OFF = "The model is off (started with --no-live)."
 LOADING = "The model is still loading; try again in a few seconds."
 CHANGED = "The store was replaced while this request waited for the model; try again in a few seconds."
 CLOSING = "The server is shutting down."
+CLIENT: ContextVar[str] = ContextVar("client", default="")
+"""Who sends the request that is being answered: the user whom the proxy names, or the address."""
 
 
 class ModelStore(Protocol):
@@ -96,7 +99,8 @@ class Live:
         return self.states[name].model_copy(update={"waiting": self.waiting})
 
     def reserve(self, name: str) -> Reservation:
-        """A place in the queue, which the caller releases; or HTTP 503 with the reason and when to try again."""
+        """A place in the queue, which the caller releases; or HTTP 503 with the reason and when to try again, or 429
+        where one client has its share of places already. This machine's own user may take all."""
         status = self.states[name]
         if status.state == "loading":
             raise HTTPException(503, LOADING, {"Retry-After": "5"})
@@ -107,6 +111,15 @@ class Live:
                 503,
                 f"{self.waiting} requests are already waiting for the model; try again in a few seconds.",
                 {"Retry-After": "10"},
+            )
+        client = CLIENT.get()
+        own, most = sum(place.client == client for place in self.places), self.settings.queue_per_client
+        if client and not is_loopback(client) and own >= most:
+            raise HTTPException(
+                429,
+                f"{own} of your requests are already waiting for the model, and it takes {most} from one visitor: try "
+                "again when one of them is answered.",
+                {"Retry-After": "5"},
             )
         return Reservation(self, name, self.engines[name])
 
@@ -146,6 +159,7 @@ class Reservation:
 
     def __init__(self, live: Live, name: str, engine: Engine) -> None:
         self.live, self.name, self.engine = live, name, engine
+        self.client = CLIENT.get()
         self.job: Future[Any] | None = None
         self.loop = asyncio.get_running_loop()
         self.released = False

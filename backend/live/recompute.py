@@ -134,7 +134,7 @@ async def events_if_ready(
                     events = await _compute(reservation, open_store, "", row, request)
                 events_by_row[row] = events
             except HTTPException as refusal:
-                if refusal.status_code == 503:
+                if refusal.status_code in (429, 503):
                     cached = {row: open_store.recomputed.events.get(row) for row in rows}
                     return events_by_row | {row: one for row, one in cached.items() if one is not None}
     return events_by_row

@@ -7,7 +7,6 @@ machine's own names.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.problems import problem
-from backend.settings import EVERY, split_host
+from backend.settings import EVERY, is_address, is_loopback, split_host
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TEST_CLIENT = "testserver"
@@ -24,21 +23,6 @@ TEST_CLIENT = "testserver"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 LOOKUP_S = 2.0
 """Seconds to wait for the name server."""
-
-
-def is_address(name: str) -> bool:
-    """Whether the name is an IP address, in brackets or not."""
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
-    bare = host.strip("[]")
-    return host == "localhost" or (is_address(bare) and ipaddress.ip_address(bare).is_loopback)
 
 
 def own_names(host: str) -> set[str]:

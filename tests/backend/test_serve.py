@@ -19,7 +19,7 @@ from backend.serve import bind, cannot_listen
 from precompute.errors import SaevxError
 from tests.helpers.commands import run_saevx
 from tests.helpers.in_process import saevx
-from tests.helpers.servers import Server
+from tests.helpers.servers import Server, figures
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,11 @@ def running(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield server
 
 
-def steer(server: Server, n: int) -> tuple[HTTPConnection, HTTPResponse]:
+def steer(server: Server, n: int, visitor: str = "127.0.0.1") -> tuple[HTTPConnection, HTTPResponse]:
     connection = HTTPConnection(str(urlparse(server.url).netloc), timeout=60)
     body = json.dumps({"prompt": "a dog", "max_tokens": n, "temperature": 1.5, "seed": 1})
-    connection.request("POST", "/api/v1/steer", body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", "X-Forwarded-For": visitor}
+    connection.request("POST", "/api/v1/steer", body, headers)
     return connection, connection.getresponse()
 
 
@@ -60,6 +61,25 @@ def test_closing_the_stream_stops_the_generation(running: Server) -> None:
     again.close()
     assert time.monotonic() - begin < full / 2
     assert waiting(running) == 0
+
+
+def test_a_greedy_visitor_is_told_to_wait_and_others_are_served(running: Server) -> None:
+    def before() -> dict[tuple[str, ...], float]:
+        with urllib.request.urlopen(running.url + "/metrics", timeout=5) as reply:
+            return figures(reply.read().decode())
+
+    old = before()["saevx_live_tokens_total",]
+    greedy = [steer(running, 60, "192.0.2.7") for _ in range(6)]
+    other = steer(running, 5, "192.0.2.8")
+    replies = [(reply.status, reply.getheader("Retry-After")) for _, reply in greedy]
+    assert replies == [(200, None)] * 4 + [(429, "5")] * 2
+    assert "4 of your requests are already waiting" in json.loads(greedy[-1][1].read())["detail"]
+    for connection, reply in [*greedy[:4], other]:
+        assert b"event: done" in reply.read()
+        connection.close()
+    values = before()
+    assert values["saevx_live_tokens_total",] >= old + 4 * 60 and values["saevx_live_queue",] == 0
+    assert values["saevx_request_seconds_count", "POST", "/api/v1/steer", "429"] == 2
 
 
 def test_it_says_where_to_look_and_ends_when_told(made: Path, tmp_path: Path) -> None:

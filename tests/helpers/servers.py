@@ -15,11 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers.commands import SAEVX
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+
+def figures(text: str) -> dict[tuple[str, ...], float]:
+    """What /metrics tells: (name, values of its labels in order of their names) → value."""
+    return {
+        (one.name, *(one.labels[name] for name in sorted(one.labels))): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
 
 
 def free_port() -> int:
