@@ -1,5 +1,5 @@
 """Steering (METHOD, *Steering*): h ← h + Σ_k (t_k − z_k(h)) d_k at the hook layer, the default and the
-steered text in one batch, with the KL of the two models on the same prefix.
+steered text in one batch, with the KL of the two models on the same prefix; of one candidate or of several.
 
 `generate` prepares the decoding and the model's own forward runs it, so caches and positions are each family's own;
 the rows that it runs on are in steer_rows.py, the choice of the next tokens in steer_sampling.py.
@@ -21,9 +21,10 @@ from transformers import GenerationConfig
 
 from precompute.errors import SaevxError
 from precompute.live.intervention import Intervention, Scope, Steer, prompt_scope
-from precompute.live.steer_rows import DEFAULT, STEERED, AllRows, SharedRows, why_not_shared
-from precompute.live.steer_sampling import Event, TokenSampler
-from precompute.model.batch import IMAGE, TEXT, Batch
+from precompute.live.steer_hook import Hook
+from precompute.live.steer_rows import ROLES, AllRows, Role, SharedRows, why_not_shared
+from precompute.live.steer_sampling import Cast, Event, TokenSampler
+from precompute.model.batch import IMAGE, Batch
 from precompute.model.hooks import remove_at_end
 from precompute.model.loading import needs_all_layers
 from precompute.model.mllm import Mllm
@@ -54,8 +55,20 @@ class Steering:
     """Tokens that end a text; None: the model's and the tokenizer's own."""
     hooked: bool = True
     """False steers nothing in the very same batch, the control of the tests."""
+    alternatives: int = 0
+    """How many of the likeliest tokens of both models are reported with each token, of a single candidate."""
     share: bool | None = None
     """False runs all rows through every layer, True insists on sharing; None shares where the model can."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several edits of the same prompt."""
+
+    interventions: Sequence[Intervention]
+    seed: int = 0
+    control: int | None = None
+    """As in `Steering`."""
 
 
 @dataclass(frozen=True)
@@ -72,57 +85,6 @@ class Done:
     seconds: float
 
 
-@dataclass
-class Hook:
-    """Forward hook of the hook layer: rows that ran as one below it are separated, and `change` is applied to the
-    STEERED row at the positions in scope.
-
-    An attention sink, a token whose norm is above its modality's `sink_norm` (text, image), is not changed."""
-
-    rows: AllRows
-    change: Steer | None
-    """None steers nothing: the control."""
-    prompt_mask_s: Tensor
-    """bool [s]: prompt positions in scope."""
-    modality_s: Tensor
-    """int64 [s]: modality of the prompt's tokens."""
-    generated: bool
-    sink_norm: tuple[float, float] | None
-    seen: int = 0
-    """Positions that have passed so far."""
-    fired: int = 0
-    skip: bool = False
-    """The next position holds a special token."""
-
-    def __call__(self, module: Any, args: Any, output: Any) -> Any:
-        hidden_bsd: Tensor = output[0] if isinstance(output, tuple) else output
-        index_n = self.in_scope(hidden_bsd)
-        self.fired += 1
-        changed = self.rows.expand_hidden(hidden_bsd)
-        if self.change is not None and len(index_n):
-            row, at = self.rows.steered_positions(index_n)
-            if changed is hidden_bsd:
-                changed = hidden_bsd.clone()
-            changed[row, at] = self.change(hidden_bsd[self.rows.source, index_n])
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    def in_scope(self, hidden_bsd: Tensor) -> Tensor:
-        """int64: the positions of this forward to steer; none where STEERED has ended."""
-        n, length = hidden_bsd.shape[1], len(self.prompt_mask_s)
-        begin, self.seen = self.seen, self.seen + n
-        if begin >= length:
-            mask_s = torch.full((n,), self.generated and not self.skip)
-            modality_s = torch.full((n,), TEXT)
-        else:
-            mask_s, modality_s = self.prompt_mask_s[begin : self.seen], self.modality_s[begin : self.seen]
-        if not self.rows.steers or not bool(mask_s.any()):
-            return torch.zeros(0, dtype=torch.long)
-        if self.sink_norm is not None:
-            limit_s = torch.tensor(self.sink_norm)[(modality_s == IMAGE).long()]
-            mask_s = mask_s & (hidden_bsd[self.rows.source].float().norm(dim=-1).cpu() <= limit_s)
-        return mask_s.nonzero().flatten().to(hidden_bsd.device)
-
-
 @contextmanager
 def plain_generation(model: Any) -> Iterator[None]:
     """Without the model's own sampling defaults (penalties and the like), because raw logits are compared."""
@@ -134,7 +96,9 @@ def plain_generation(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def rows_for(mllm: Mllm, batch: Batch, chosen_s: NDArray[np.bool_], share: bool | None) -> AllRows:
+def rows_for(
+    mllm: Mllm, batch: Batch, chosen_s: NDArray[np.bool_], share: bool | None, roles: Sequence[Role] = ROLES
+) -> AllRows:
     """How the rows of this prompt run (steer_rows.py).
 
     Args:
@@ -145,15 +109,17 @@ def rows_for(mllm: Mllm, batch: Batch, chosen_s: NDArray[np.bool_], share: bool 
     if reason is not None:
         if share:
             raise SaevxError(f"The rows of a steered batch cannot share layers of this model: {reason}.")
-        return AllRows()
+        return AllRows(roles)
     length = len(chosen_s)
     first = int(chosen_s.argmax()) if chosen_s.any() else length - 1
+    tail, n_edits = length - first, len({role.edit for role in roles if role.edit})
     longest = getattr(mllm.model.config.get_text_config(), "sliding_window", None) or np.inf
     # Within an image attention may run both ways, but no position may attend to packed ones behind it. And packed
     # positions must not move others out of a sliding window.
     after_images = not (batch.modality_bs[0, first:] == IMAGE).any()
-    pack = after_images and 2 * (length - first) <= length and 2 * length - first < longest
-    return SharedRows(mllm.layer, length, first, pack=pack)
+    short = 2 * tail <= length and n_edits * tail <= length
+    pack = after_images and short and length + n_edits * tail < longest
+    return SharedRows(mllm.layer, length, first, pack=pack, roles=roles)
 
 
 def steer(
@@ -173,19 +139,53 @@ def steer(
     Raises:
         SaevxError: features or patches that do not exist; the hook did not fire on every step.
     """
+    o = steering
+    one = Candidate(o.interventions, o.seed, o.control)
+    return steer_candidates(mllm, sae, batch, o, [one], emit=lambda _, event: emit(event), stop=stop)[0]
+
+
+def steer_candidates(
+    mllm: Mllm,
+    sae: SaeV,
+    batch: Batch,
+    steering: Steering,
+    candidates: Sequence[Candidate],
+    *,
+    emit: Callable[[int, Event], None] = lambda candidate, event: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Done]:
+    """As `steer`, for several candidates at once, in place of the interventions, seed and control of `steering`. Each
+    gets what it gets alone, up to floating-point noise; the prompt runs once to the hook layer.
+
+    Args:
+        emit: is called with the number of the candidate and its event.
+    """
     begin = time.monotonic()
     if len(batch.length_b) != 1:
         raise ValueError("steer wants one prompt; it makes the rows itself")
     o = steering
-    change = Steer(sae, o.interventions, control=o.control)
+    keys = [(tuple(one.interventions), one.control) for one in candidates]
+    edits = {key: Steer(sae, key[0], control=key[1]) for key in dict.fromkeys(keys)}
+    number = {key: i for i, key in enumerate(edits, 1)}
+    seeds = [one.seed for one in candidates]
+    cast = Cast.of([number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
-    rows = rows_for(mllm, batch, chosen_s, o.share)
+    rows = rows_for(mllm, batch, chosen_s, o.share, cast.roles)
+    steered = [cast.roles[cast.writers[channel].role] for channel in cast.steered]
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
     hook = Hook(
-        rows, change if o.hooked else None, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope, o.sink_norm
-    )
-    sampler = TokenSampler(mllm, emit, o.temperature, o.seed, eos_ids(mllm) if o.eos is None else o.eos)
-    sampler.target = list(o.target)
+        rows, list(edits.values()), steered, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope,
+        o.sink_norm, o.hooked,
+    )  # fmt: skip
+    sampler = TokenSampler(mllm, cast, emit, o.temperature, eos_ids(mllm) if o.eos is None else o.eos)
+    sampler.target, sampler.n_alternatives = list(o.target), o.alternatives
+    decode(mllm, rows, hook, batch, Decoding(mllm, rows, hook, sampler, o.max_tokens, stop))
+    seconds = time.monotonic() - begin
+    return [report(sampler, candidate, ratios, seconds) for candidate, ratios in enumerate(hook.ratios)]
+
+
+def decode(mllm: Mllm, rows: AllRows, hook: Hook, batch: Batch, decoding: Decoding) -> None:
+    """Run the model over a prompt and what is written after it."""
     inputs = rows.inputs(batch.inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
@@ -193,13 +193,9 @@ def steer(
         # Asked for the last logits alone, such a model runs its upper layers on the last token alone, and the
         # prompt would pass the hook by.
         inputs["logits_to_keep"] = 0
+    config = GenerationConfig(max_new_tokens=decoding.max_tokens, do_sample=False, use_cache=True)
     with plain_generation(mllm.model), rows_in(mllm, rows, hook), torch.inference_mode():
-        mllm.model.generate(
-            **inputs,
-            generation_config=GenerationConfig(max_new_tokens=o.max_tokens, do_sample=False, use_cache=True),
-            custom_generate=Decoding(mllm, rows, hook, sampler, o.max_tokens, stop),
-        )
-    return report(sampler, change, time.monotonic() - begin)
+        mllm.model.generate(**inputs, generation_config=config, custom_generate=decoding)
 
 
 @contextmanager
@@ -241,7 +237,7 @@ class Decoding:
             token = self.sampler(*self.rows.logits(out.logits))
             if self.sampler.step == self.max_tokens or not self.sampler.live or self.stop():
                 return input_ids
-            self.hook.skip = token.get(STEERED) in special
+            self.hook.skip = {channel for channel, one in token.items() if one in special}
             ids = self.rows.next_inputs(token, self.sampler.live, out.past_key_values)
             ids_b1 = torch.tensor(ids, device=input_ids.device)[:, None]
             inputs = model.prepare_inputs_for_generation(ids_b1, next_sequence_length=1, **kwargs)
@@ -254,8 +250,9 @@ def eos_ids(mllm: Mllm) -> set[int]:
     return {int(token) for token in ids if token is not None}
 
 
-def report(sampler: TokenSampler, change: Steer, seconds: float) -> Done:
-    ratios = torch.cat(change.ratios) if change.ratios else torch.zeros(0)
+def report(sampler: TokenSampler, candidate: int, parts: Sequence[Tensor], seconds: float) -> Done:
+    """Of a candidate. Args: ‖Δ‖/‖h‖ of its steered tokens, float32 [t] per forward."""
+    ratios = torch.cat(list(parts)) if parts else torch.zeros(0)
     ratios = ratios[ratios > 0]
     largest = float(ratios.max()) if len(ratios) else 0.0
     capped = largest > 1.0
@@ -271,8 +268,11 @@ def report(sampler: TokenSampler, change: Steer, seconds: float) -> Done:
             "such text may say more of the push than of the feature."
         )
     return Done(
-        text={"default": sampler.written(DEFAULT), "steered": sampler.written(STEERED)},
-        mean_kl=float(np.mean(sampler.kl)) if sampler.kl else None,
+        text={
+            "default": sampler.written(sampler.cast.default[candidate]),
+            "steered": sampler.written(sampler.cast.steered[candidate]),
+        },
+        mean_kl=float(np.mean(sampler.kl[candidate])) if sampler.kl[candidate] else None,
         delta_ratio=largest,
         delta_ratio_mean=float(ratios.mean()) if len(ratios) else 0.0,
         warning=warning,

@@ -1,13 +1,14 @@
 """The rows of a steered batch, and the computation that they share.
 
-Three rows: `DEFAULT` writes without steering, `STEERED` is steered, `CONTROL_ROW` is the unsteered model on the steered
-text. `AllRows` runs each row through every layer: the reference, and the way of models that cannot share. `SharedRows`
+A channel is a text that is being written. For each candidate the unchanged model writes one and the edited model
+another, and the unchanged model reads the second too. So each row is a `Role`: an edit, or none, on the text of a channel.
+`AllRows` runs each role through every layer: the reference, and the way of models that cannot share. `SharedRows`
 computes once what is equal:
 
-- up to the hook layer a row is its text alone: one row while the two texts are the same, then two;
-- above it, CONTROL_ROW is DEFAULT while the texts are the same;
-- positions of the prompt before the first steered one are those of DEFAULT. Where most are, the steered ones are
-  packed behind DEFAULT's as further positions of one row, with a mask and positions of their own.
+- up to the hook layer a row is its text alone: one row for all channels whose texts are the same so far;
+- above it, roles of the same edit and the same text are one row;
+- positions of the prompt before the first steered one are those of the unchanged model. Where most are, the steered
+  ones are packed behind its row as further positions, with a mask and positions of their own.
 
 So the rows are separated at the hook layer, inside the model's own forward. The other inputs of the layers above it
 (mask and positions) are the same for all rows, because all have the same length.
@@ -17,17 +18,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from precompute.model.mllm import Mllm
 
+
+class Role(NamedTuple):
+    """A row that is needed."""
+
+    edit: int
+    """From 1; 0 is the unchanged model."""
+    channel: int
+    """Whose text it reads."""
+
+
 DEFAULT, STEERED, CONTROL_ROW = 0, 1, 2
-ROLES = (DEFAULT, STEERED, CONTROL_ROW)
-TEXT_OF = {DEFAULT: 0, STEERED: 1, CONTROL_ROW: 1}
-"""The channel whose text a row is fed."""
+"""Roles of a single candidate: both writers, and the unchanged model on the steered text."""
+ROLES = (Role(0, 0), Role(1, 1), Role(0, 1))
 SAME_FOR_ALL = {"attention_mask", "position_embeddings", "position_ids"}
 WITHOUT_ROWS = {"hidden_states", "past_key_values", "use_cache", "output_attentions"}
 PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
@@ -58,22 +68,30 @@ def why_not_shared(mllm: Mllm) -> str | None:
 
 
 class AllRows:
-    """Every row goes through every layer."""
+    """Every role goes through every layer.
 
-    def __init__(self) -> None:
-        self.roles: list[int] = list(ROLES)
+    Args:
+        roles: the rows that are needed.
+    """
+
+    def __init__(self, roles: Sequence[Role] = ROLES) -> None:
+        self.roles = list(roles)
+        self.rows = list(roles)
         """Rows above the hook layer, in order."""
-        self.steers = True
-        """Whether the steered text goes on."""
+        self.live = {role.channel for role in roles}
+        """Channels that go on."""
 
-    @property
-    def source(self) -> int:
-        """Index, below the hook layer, of the row from which STEERED is computed."""
-        return STEERED
+    def below(self, row: Role) -> int:
+        """Index, below the hook layer, of what a row above it is computed from."""
+        return self.rows.index(row)
+
+    def at(self, role: Role) -> int | None:
+        """Index of a role's row above the hook layer; None where its channel has ended."""
+        return self.rows.index(role) if role.channel in self.live else None
 
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Inputs of `generate`, from the prompt's own."""
-        return {name: torch.cat([one] * len(ROLES)) for name, one in inputs.items()}
+        return {name: torch.cat([one] * len(self.roles)) for name, one in inputs.items()}
 
     def expand_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs of one step's forward."""
@@ -83,17 +101,22 @@ class AllRows:
         """h below the hook layer → h above it, before steering."""
         return hidden_bsd
 
-    def steered_positions(self, index_n: Tensor) -> tuple[int, Tensor]:
-        """Row and columns of STEERED's positions in what `expand_hidden` returned."""
-        return self.roles.index(STEERED), index_n
+    def positions(self, row: int, index_n: Tensor) -> tuple[int, Tensor]:
+        """Row and columns of a row's positions in what `expand_hidden` returned."""
+        return row, index_n
 
     def fit_layer_inputs(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Pre-hook of each layer above the hook layer."""
         return args, kwargs
 
     def logits(self, logits_bsv: Tensor) -> tuple[Tensor, dict[int, int]]:
-        """Logits of the next token, float32 [r, V], and the index of each role's row."""
-        return logits_bsv[:, -1].float(), {role: role for role in ROLES}
+        """Logits of the next token, float32 [r, V], and the index in them of each role that goes on, by its number."""
+        at = {number: self.at(role) for number, role in enumerate(self.roles)}
+        return self.last(logits_bsv).float(), {number: row for number, row in at.items() if row is not None}
+
+    def last(self, logits_bsv: Tensor) -> Tensor:
+        """[r, V]: of each row's last position."""
+        return logits_bsv[:, -1]
 
     def next_inputs(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
         """The tokens to feed next, one for each row below the hook layer.
@@ -102,8 +125,8 @@ class AllRows:
             token: chosen by each channel.
             live: channels that have not ended.
         """
-        self.steers = STEERED in live
-        return [token.get(TEXT_OF[role], 0) for role in ROLES]
+        self.live = set(live)
+        return [token.get(role.channel, 0) for role in self.roles]
 
 
 class SharedRows(AllRows):
@@ -113,87 +136,100 @@ class SharedRows(AllRows):
         layer: the hook layer.
         length: positions of the prompt.
         first: the first of them that may be steered.
-        pack: pack the prompt's steered positions behind DEFAULT's row, instead of giving STEERED a row of its own.
+        pack: pack the prompt's steered positions behind the first row, instead of giving each edit a row of its own.
     """
 
-    def __init__(self, layer: int, length: int, first: int, *, pack: bool) -> None:
-        super().__init__()
+    def __init__(self, layer: int, length: int, first: int, *, pack: bool, roles: Sequence[Role] = ROLES) -> None:
+        super().__init__(roles)
         self.layer, self.length, self.first = layer, length, first
         self.packed = pack
         """Only during the prompt's forward; the cache is unpacked after it."""
-        self.roles = [DEFAULT, STEERED]
-        self.texts_differ = False
-        """Whether the texts differ."""
+        self.text_of = dict.fromkeys(sorted(self.live), 0)
+        """For each live channel the first one with the same text."""
         self.fitted: dict[str, tuple[Any, Any]] = {}
+        self.arrange()
 
-    @property
-    def texts(self) -> list[int]:
-        """The text of every row below the hook layer."""
-        return sorted({TEXT_OF[role] for role in self.roles}) if self.texts_differ else [0]
+    def arrange(self) -> None:
+        """The rows, from the texts: below the hook layer one for each text, above it one for each edit on each."""
+        live = [role for role in self.roles if role.channel in self.live]
+        self.rows = list(dict.fromkeys(role._replace(channel=self.text_of[role.channel]) for role in live))
+        self.texts = sorted({row.channel for row in self.rows})
 
-    def below(self, role: int) -> int:
-        """The row below the hook layer that a row above it is made of."""
-        return self.texts.index(TEXT_OF[role]) if self.texts_differ else 0
+    def below(self, row: Role) -> int:
+        return self.texts.index(row.channel)
 
-    @property
-    def source(self) -> int:
-        return self.below(STEERED)
+    def at(self, role: Role) -> int | None:
+        """As in `AllRows`."""
+        if role.channel not in self.live:
+            return None
+        return self.rows.index(role._replace(channel=self.text_of[role.channel]))
 
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """As in `AllRows`."""
         return dict(inputs)
 
     def expand_hidden(self, hidden_bsd: Tensor) -> Tensor:
-        """As in `AllRows`; the packed positions follow DEFAULT's, or each role gets a row."""
+        """As in `AllRows`; the packed positions follow the first row's, or each row gets one of its own."""
         self.fitted.clear()
         self.device = hidden_bsd.device
         if self.packed:
-            return torch.cat([hidden_bsd, hidden_bsd[:, self.first :]], dim=1)
-        return hidden_bsd[[self.below(role) for role in self.roles]]
+            return torch.cat([hidden_bsd] + [hidden_bsd[:, self.first :]] * self.n_packed, dim=1)
+        return hidden_bsd[[self.below(row) for row in self.rows]]
 
-    def steered_positions(self, index_n: Tensor) -> tuple[int, Tensor]:
+    @property
+    def n_packed(self) -> int:
+        """How many rows are packed behind the first one."""
+        return len(self.rows) - 1
+
+    @property
+    def tail(self) -> int:
+        """Positions of each packed row."""
+        return self.length - self.first
+
+    def positions(self, row: int, index_n: Tensor) -> tuple[int, Tensor]:
         """As in `AllRows`."""
         if self.packed:
-            return 0, index_n - self.first + self.length
-        return super().steered_positions(index_n)
+            return 0, index_n - self.first + self.length + (row - 1) * self.tail
+        return row, index_n
 
-    def logits(self, logits_bsv: Tensor) -> tuple[Tensor, dict[int, int]]:
+    def last(self, logits_bsv: Tensor) -> Tensor:
         """As in `AllRows`."""
-        rv = logits_bsv[:, -1]
-        if self.packed:
-            two_only = logits_bsv.shape[1] == 2  # the model computed no other logits (`logits_to_keep`)
-            rv = logits_bsv[0, [0, 1] if two_only else [self.length - 1, -1]]
-        row = {role: at for at, role in enumerate(self.roles)}
-        if not self.texts_differ:
-            row[CONTROL_ROW] = row[DEFAULT]
-        return rv.float(), row
+        if not self.packed:
+            return logits_bsv[:, -1]
+        at = self.last_packed()
+        return logits_bsv[0, at] if logits_bsv.shape[1] > at[-1] else logits_bsv[0]  # only those (`logits_to_keep`)
+
+    def last_packed(self) -> list[int]:
+        """The last position of each row of a packed one."""
+        return [self.length - 1 + row * self.tail for row in range(len(self.rows))]
 
     def next_inputs(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
-        self.steers = STEERED in live
+        """As in `AllRows`. Rows come and go with the texts: the cache of keys and values follows."""
         if self.packed:
             self.unpack(cache)
-        texts_differ = self.texts_differ or token[DEFAULT] != token[STEERED]
-        roles = [role for role in (ROLES if texts_differ else self.roles) if TEXT_OF[role] in live]
-        if texts_differ and (roles != self.roles or not self.texts_differ):
-            self.regroup(roles, cache)
+        rows, texts, text_of = self.rows, self.texts, self.text_of
+        first: dict[tuple[int, int], int] = {}
+        self.live = set(live)
+        self.text_of = {c: first.setdefault((text_of[c], token[c]), c) for c in sorted(live)}
+        self.arrange()
+        below = [texts.index(text_of[text]) for text in self.texts]
+        above = [rows.index(Role(row.edit, text_of[row.channel])) for row in self.rows]
+        for number, layer in enumerate(cache.layers):
+            chosen, n = (below, len(texts)) if number <= self.layer else (above, len(rows))
+            if chosen != list(range(n)):
+                layer.batch_select_indices(torch.tensor(chosen))
         return [token[text] for text in self.texts]
 
-    def regroup(self, roles: list[int], cache: Any) -> None:
-        """Rows come and go: the cache of keys and values follows."""
-        above = [self.roles.index(role if role in self.roles else DEFAULT) for role in roles]
-        old = [self.below(DEFAULT), self.below(STEERED)]
-        self.roles, self.texts_differ = roles, True
-        below = [old[text] for text in self.texts]
-        for number, layer in enumerate(cache.layers):
-            layer.batch_select_indices(torch.tensor(below if number <= self.layer else above))
-
     def unpack(self, cache: Any) -> None:
-        """Two rows of the keys and values of the packed one."""
+        """Rows of keys and values, of the packed one."""
+        n, tail = self.n_packed, self.tail
         for layer in cache.layers[self.layer + 1 :]:
             tails = layer.keys[0, :, self.length :], layer.values[0, :, self.length :]
-            layer.crop(self.first - self.length)
-            layer.batch_repeat_interleave(2)
-            layer.keys[STEERED, :, self.first :], layer.values[STEERED, :, self.first :] = tails
+            layer.crop(-n * tail)
+            layer.batch_repeat_interleave(n + 1)
+            for row in range(1, n + 1):
+                at = slice((row - 1) * tail, row * tail)
+                layer.keys[row, :, self.first :], layer.values[row, :, self.first :] = (one[:, at] for one in tails)
         self.packed = False
 
     # ---- the other inputs of layers
@@ -204,7 +240,7 @@ class SharedRows(AllRows):
             if isinstance(one, Tensor):
                 inputs[name] = one.expand(*one.shape[:-2], len(self.texts), one.shape[-1])
         if self.packed and "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = torch.tensor([self.length - 1, 2 * self.length - self.first - 1])
+            inputs["logits_to_keep"] = torch.tensor(self.last_packed())
         return inputs
 
     def fit_layer_inputs(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -230,22 +266,27 @@ class SharedRows(AllRows):
 
     def fit_mask(self, mask: Tensor | None) -> Tensor:
         """[b, 1 or heads, queries, keys]; None is causal. A packed position sees what stands before the first
-        packed one, and of the rest only packed ones."""
+        packed one, and of the rest only its own row's."""
         if mask is not None and not self.packed:
             return mask[:1]
-        f = self.first
+        f, n = self.first, self.n_packed
         if mask is None:
             mask = torch.ones(1, 1, self.length, self.length, dtype=torch.bool, device=self.device).tril()
         shut = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         tail = mask[..., f:, f:]
-        plain = torch.cat([mask, torch.full_like(mask[..., f:], shut)], dim=-1)
-        packed = torch.cat([mask[..., f:, :f], torch.full_like(tail, shut), tail], dim=-1)
-        return torch.cat([plain, packed], dim=-2)
+        closed = torch.full_like(tail, shut)
+        plain = torch.cat([mask] + [torch.full_like(mask[..., f:], shut)] * n, dim=-1)
+        packed = [
+            torch.cat([mask[..., f:, :f], closed, *(tail if i == row else closed for i in range(n))], dim=-1)
+            for row in range(n)
+        ]
+        return torch.cat([plain, *packed], dim=-2)
 
     def fit_embedding(self, one: Tensor) -> Tensor:
         """cos or sin [b, s, head]."""
-        return torch.cat([one, one[..., self.first :, :]], dim=-2) if self.packed else one[..., :1, :, :]
+        tails = [one[..., self.first :, :]] * self.n_packed
+        return torch.cat([one, *tails], dim=-2) if self.packed else one[..., :1, :, :]
 
     def fit_ids(self, one: Tensor) -> Tensor:
         """[b, s]."""
-        return torch.cat([one, one[..., self.first :]], dim=-1) if self.packed else one[..., :1, :]
+        return torch.cat([one, *[one[..., self.first :]] * self.n_packed], dim=-1) if self.packed else one[..., :1, :]

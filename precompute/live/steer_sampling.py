@@ -1,30 +1,41 @@
-"""The next token of both channels of a steered batch, and the events that report it."""
+"""The next token of every channel of a steered batch, and the events that report it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
+from precompute.live.steer_rows import Role
 from precompute.model.mllm import Mllm
 from precompute.utils.tensors import exact
 
-Channel = Literal["default", "steered"]
-CHANNELS: tuple[tuple[int, Channel], ...] = ((DEFAULT, "default"), (STEERED, "steered"))
+Name = Literal["default", "steered"]
+NAMES: tuple[Name, Name] = ("default", "steered")
+
+
+class Likely(NamedTuple):
+    """A token that a model may write next."""
+
+    token: int
+    logprob: float
 
 
 @dataclass(frozen=True)
 class TokenEvent:
     """A token of one channel; `text` is what it adds to the channel, "" while a character is incomplete."""
 
-    channel: Channel
+    channel: Name
     text: str
     logprob: float
     step: int
+    other_logprob: float | None = None
+    """What the other model gives this token on the same prefix, where alternatives are wanted."""
+    alternatives: dict[Name, list[Likely]] | None = None
+    """The likeliest tokens of both models on this prefix."""
 
 
 @dataclass(frozen=True)
@@ -48,35 +59,93 @@ class TargetEvent:
 Event = TokenEvent | KlEvent | TargetEvent
 
 
-class TokenSampler:
-    """Chooses the next token of both channels and reports it to `emit`.
+class Writer(NamedTuple):
+    """Who writes a channel."""
 
-    In a step both channels add the same Gumbel noise, so that they differ only where their logits do.
+    role: int
+    """Number of the role whose logits decide."""
+    other: int | None
+    """Number of the role of the other model on the same text, where there is one."""
+    seed: int
+
+
+@dataclass
+class Cast:
+    """The channels and roles of k candidates. Those of one seed have the unchanged model's text in common."""
+
+    writers: list[Writer] = field(default_factory=list)
+    """Of each channel."""
+    roles: list[Role] = field(default_factory=list)
+    default: list[int] = field(default_factory=list)
+    """Of each candidate: the channel of the unchanged model."""
+    steered: list[int] = field(default_factory=list)
+    """Of each candidate: the channel of the edited model."""
+
+    @classmethod
+    def of(cls, edits: Sequence[int], seeds: Sequence[int], *, alternatives: bool = False) -> Cast:
+        """Args: the edit of each candidate, from 1; its seed; whether the edit of a seed's first candidate also reads
+        the default text, for alternatives."""
+        cast, of_seed = cls(), dict[int, int]()
+        for edit, seed in zip(edits, seeds, strict=True):
+            if new := seed not in of_seed:
+                of_seed[seed] = cast.add(0, seed)
+            cast.default.append(of_seed[seed])
+            cast.steered.append(cast.add(edit, seed))
+            cast.read_too(0, cast.steered[-1])
+            if new and alternatives:
+                cast.read_too(edit, of_seed[seed])
+        return cast
+
+    def add(self, edit: int, seed: int) -> int:
+        """A channel more, and the role that writes it."""
+        self.writers.append(Writer(len(self.roles), None, seed))
+        self.roles.append(Role(edit, len(self.writers) - 1))
+        return len(self.writers) - 1
+
+    def read_too(self, edit: int, channel: int) -> None:
+        """A role more, which reads a channel that another writes."""
+        self.writers[channel] = self.writers[channel]._replace(other=len(self.roles))
+        self.roles.append(Role(edit, channel))
+
+
+class TokenSampler:
+    """Chooses the next token of every channel and reports it to `emit`, candidate by candidate.
+
+    In a step the channels of one seed add the same Gumbel noise, so that they differ only where their logits do.
 
     Args:
+        emit: takes the number of the candidate and its event.
         eos: tokens that end a text.
     """
 
-    def __init__(self, mllm: Mllm, emit: Callable[[Event], None], temperature: float, seed: int, eos: set[int]) -> None:
-        self.mllm, self.emit, self.temperature, self.eos = mllm, emit, temperature, eos
-        self.noise = torch.Generator().manual_seed(seed)
-        self.ids: dict[int, list[int]] = {DEFAULT: [], STEERED: []}
-        self.text = {DEFAULT: "", STEERED: ""}  # as far as it was reported
-        self.live = [DEFAULT, STEERED]
+    def __init__(
+        self, mllm: Mllm, cast: Cast, emit: Callable[[int, Event], None], temperature: float, eos: set[int]
+    ) -> None:
+        self.mllm, self.cast, self.emit, self.temperature, self.eos = mllm, cast, emit, temperature, eos
+        self.noise = {writer.seed: torch.Generator().manual_seed(writer.seed) for writer in cast.writers}
+        n = len(cast.writers)
+        self.ids: list[list[int]] = [[] for _ in range(n)]
+        self.text = [""] * n  # as far as it was reported
+        self.live = list(range(n))
         """Channels that have not ended."""
-        self.kl: list[float] = []
+        self.kl: list[list[float]] = [[] for _ in cast.steered]
         self.step = 0
         self.target: list[int] = []
         """Tokens whose probability at the first step is reported."""
+        self.n_alternatives = 0
+        """How many of the likeliest tokens are reported at each step."""
 
-    def choose(self, logits_rv: Tensor) -> Tensor:
-        """int64 [r]: the next token of every row of logits [r, V]."""
+    def choose(self, logits_cv: Tensor, seeds: Sequence[int]) -> Tensor:
+        """int64 [c]: the next token of each channel. Args: logits [c, V], and the seed of each."""
         if self.temperature == 0:
-            return logits_rv.argmax(dim=-1)
-        uniform = torch.rand(logits_rv.shape[-1], generator=self.noise, dtype=torch.float64)
-        gumbel_v = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-        wide_rv = exact(logits_rv).double()
-        return (wide_rv / self.temperature + gumbel_v.to(wide_rv.device)).argmax(dim=-1)
+            return logits_cv.argmax(dim=-1)
+        gumbel = {}
+        for seed, generator in self.noise.items():
+            uniform = torch.rand(logits_cv.shape[-1], generator=generator, dtype=torch.float64)
+            gumbel[seed] = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
+        wide_cv = exact(logits_cv).double() / self.temperature
+        rows = [row_v + gumbel[seed].to(row_v.device) for row_v, seed in zip(wide_cv, seeds, strict=True)]
+        return torch.stack([row_v.argmax() for row_v in rows])
 
     def piece(self, channel: int, token: int) -> str:
         """What this token adds to the channel's text."""
@@ -97,30 +166,52 @@ class TokenSampler:
 
         Args:
             logits_rv: float32 [r, V].
-            row: index of each role's row in them.
+            row: index in them of each role, by its number.
         """
         logprob_rv = logits_rv.log_softmax(dim=-1)
-        if self.target and not self.step:
-            p_2 = [float(logprob_rv[row[channel], self.target].double().exp().sum()) for channel, _ in CHANNELS]
-            self.emit(TargetEvent(*p_2))
-        chosen_r = self.choose(logits_rv).tolist()
-        token = {channel: chosen_r[row[channel]] for channel in self.live}
-        for channel, name in CHANNELS:
-            if channel not in token:
-                continue
-            one = token[channel]
-            ended = one in self.eos
-            text = "" if ended else self.piece(channel, one)
-            self.emit(TokenEvent(name, text, float(logprob_rv[row[channel], one]), self.step))
-            if channel == STEERED:
-                self.compare(logprob_rv[row[STEERED]], logprob_rv[row[CONTROL_ROW]], one)
-            if ended:
-                self.live.remove(channel)
+        writers = [self.cast.writers[channel] for channel in self.live]
+        chosen = self.choose(logits_rv[[row[one.role] for one in writers]], [one.seed for one in writers]).tolist()
+        token = dict(zip(self.live, chosen, strict=True))
+        pieces = {c: "" if one in self.eos else self.piece(c, one) for c, one in token.items()}
+        read = {number: logprob_rv[r] for number, r in row.items()}
+        for candidate, channels in enumerate(zip(self.cast.default, self.cast.steered, strict=True)):
+            default, steered = (self.cast.writers[channel] for channel in channels)
+            if self.target and not self.step:
+                p_2 = [float(read[one.role][self.target].double().exp().sum()) for one in (default, steered)]
+                self.emit(candidate, TargetEvent(*p_2))
+            for channel, name in zip(channels, NAMES, strict=True):
+                if channel in token:
+                    fields = self.likely(channel, token[channel], read)
+                    self.emit(candidate, TokenEvent(name, pieces[channel], **fields))
+            if channels[1] in token and steered.other is not None:
+                self.compare(candidate, read[steered.role], read[steered.other], token[channels[1]])
+        self.live = [c for c in self.live if token[c] not in self.eos]
         self.step += 1
         return token
 
-    def compare(self, steered_v: Tensor, control_v: Tensor, token: int) -> None:
+    def likely(self, channel: int, token: int, read: Mapping[int, Tensor]) -> dict[str, Any]:
+        """How likely a channel's token is, as a `TokenEvent` has it; with alternatives where they are wanted.
+
+        Args:
+            read: log-probabilities [V] of each role.
+        """
+        writer = self.cast.writers[channel]
+        fields: dict[str, Any] = {"logprob": float(read[writer.role][token]), "step": self.step}
+        if not self.n_alternatives or writer.other is None:
+            return fields
+        both = [writer.role, writer.other]
+        if self.cast.roles[writer.role].edit:
+            both.reverse()
+        alternatives = {name: self.likeliest(read[role]) for name, role in zip(NAMES, both, strict=True)}
+        return {**fields, "other_logprob": float(read[writer.other][token]), "alternatives": alternatives}
+
+    def likeliest(self, logprob_v: Tensor) -> list[Likely]:
+        """The likeliest tokens, first ones first. Args: float32 [V]."""
+        top = logprob_v.topk(min(self.n_alternatives, len(logprob_v)))
+        return [Likely(*one) for one in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+
+    def compare(self, candidate: int, steered_v: Tensor, control_v: Tensor, token: int) -> None:
         """Report the KL of the two models, from log-probabilities [V] on the same prefix."""
         kl = max(0.0, float((steered_v.exp() * (steered_v - control_v)).nan_to_num(0.0).sum()))
-        self.kl.append(kl)
-        self.emit(KlEvent(self.step, kl, float(control_v[token])))
+        self.kl[candidate].append(kl)
+        self.emit(candidate, KlEvent(self.step, kl, float(control_v[token])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,9 +10,10 @@ import torch
 
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
-from precompute.live.steer import Done, Steering, steer
+from precompute.live.steer import Candidate, Done, Steering, steer_candidates
 from precompute.live.steer_sampling import Event, KlEvent, TokenEvent, TokenSampler
 from precompute.model.batch import Batch
+from precompute.model.hooks import remove_at_end
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
@@ -26,34 +27,13 @@ SCOPES: dict[str, tuple[Scope, ...]] = {
 }
 
 
-class Run:
-    """A steered run: its events, each step's logits of every role, and how many rows × positions each layer saw."""
+class Recorded:
+    """What a candidate wrote: its events, and each step's logits of its roles."""
 
-    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, wanted: list[Intervention], **options: Any) -> None:
-        events: list[Event] = []
-        logits: list[dict[int, torch.Tensor]] = []
-
-        class Watched(TokenSampler):
-            def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
-                logits.append({role: logits_rv[at].clone() for role, at in row.items()})
-                return super().__call__(logits_rv, row)
-
-        self.load: dict[int, list[tuple[int, int]]] = {0: [], tiny.LAYER + 1: []}
-        handles = [
-            mllm.decoder.layers[layer].register_forward_pre_hook(
-                lambda module, args, layer=layer: self.load[layer].append(tuple(args[0].shape[:2]))  # type: ignore[misc]
-            )
-            for layer in self.load
-        ]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(steering, "TokenSampler", Watched)
-            try:
-                changes = Steering(wanted, **{"max_tokens": STEPS, "eos": set(), **options})
-                self.done: Done = steer(mllm, sae, batch, changes, emit=events.append)
-            finally:
-                for handle in handles:
-                    handle.remove()
-        self.events, self.logits = events, logits
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.logits: list[dict[int, torch.Tensor]] = []
+        self.done: Done
 
     def tokens(self, channel: str) -> list[str]:
         return [e.text for e in self.events if isinstance(e, TokenEvent) and e.channel == channel]
@@ -62,7 +42,50 @@ class Run:
         return [int(step[role].argmax()) for step in self.logits if role in step]
 
 
-def same(shared: Run, naive: Run) -> None:
+def record(
+    mllm: Mllm, sae: SaeV, batch: Batch, candidates: Sequence[Candidate], **options: Any
+) -> list[Recorded]:
+    """Steer several candidates at once."""
+    runs = [Recorded() for _ in candidates]
+
+    class Watched(TokenSampler):
+        def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
+            for i, run in enumerate(runs):
+                steered = self.cast.writers[self.cast.steered[i]]
+                roles = self.cast.writers[self.cast.default[i]].role, steered.role, steered.other
+                at = {number: row[role] for number, role in enumerate(roles) if role in row}
+                run.logits.append({number: logits_rv[r].clone() for number, r in at.items()})
+            return super().__call__(logits_rv, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steering, "TokenSampler", Watched)
+        wanted = Steering((), **{"max_tokens": STEPS, "eos": set(), **options})
+        report = steer_candidates(
+            mllm, sae, batch, wanted, candidates, emit=lambda i, event: runs[i].events.append(event)
+        )
+    for run, done in zip(runs, report, strict=True):
+        run.done = done
+    return runs
+
+
+class Run(Recorded):
+    """A run of one candidate, and how many rows × positions each layer saw."""
+
+    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, wanted: list[Intervention], **options: Any) -> None:
+        self.load: dict[int, list[tuple[int, int]]] = {0: [], tiny.LAYER + 1: []}
+        handles = [
+            mllm.decoder.layers[layer].register_forward_pre_hook(
+                lambda module, args, layer=layer: self.load[layer].append(tuple(args[0].shape[:2]))  # type: ignore[misc]
+            )
+            for layer in self.load
+        ]
+        candidate = Candidate(wanted, options.pop("seed", 0), options.pop("control", None))
+        with remove_at_end(*handles):
+            (one,) = record(mllm, sae, batch, [candidate], **options)
+        self.events, self.logits, self.done = one.events, one.logits, one.done
+
+
+def same(shared: Recorded, naive: Recorded) -> None:
     """The same but for what float arithmetic in another order leaves."""
     assert [type(e) for e in shared.events] == [type(e) for e in naive.events]
     for a, b in zip(shared.events, naive.events, strict=True):

@@ -115,7 +115,7 @@ def test_add_at_strength_0_changes_no_bit(family: tuple[str, Mllm], sae: SaeV, s
     hooked, bare = (Run(mllm, sae, batch, nothing, scope=SCOPES[scope], hooked=h) for h in (True, False))
     assert hooked.events == bare.events and hooked.done.n_steered == 0
     for one, other in zip(hooked.logits, bare.logits, strict=True):
-        assert all(torch.equal(one[role], other[role]) for role in ROLES)
+        assert all(torch.equal(one[role], other[role]) for role in range(len(ROLES)))
 
 
 @pytest.fixture(scope="module")
