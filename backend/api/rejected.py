@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from backend.deps import Cached, StoreDep
 from backend.params import Cursor, Limit
-from backend.schemas.rejected import ReasonKind, RejectedPage
+from backend.schemas.quality import ReasonKind, RejectedPage
 
 router = APIRouter(tags=["stores"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,9 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from backend.links import check_feature, check_sample
+from backend.live.lru import request_key
 from backend.live.recompute import original_pair
+from backend.live.steering import interventions_of
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
 from backend.schemas.explain import ExplainRequest, ExplainTestRequest, Explanation, ExplanationTest
@@ -58,7 +59,7 @@ async def answer(request: Request, state: State, store: OpenStore, wanted: Expla
     """What `work` makes of a request in the live model's worker."""
     for feature in wanted.features:
         check_feature(store, feature.id)
-    cache, key = store.recomputed.explanations, key_of(wanted)
+    cache, key = store.recomputed.explanations, request_key(wanted)
     if (known := cache.get(key)) is not None:
         return known
     with state.live.reserve(store.name) as reservation:
@@ -66,12 +67,6 @@ async def answer(request: Request, state: State, store: OpenStore, wanted: Expla
         result = await reservation.call(partial(work, store=store, wanted=wanted, pair=pair), request)
     cache.put(key, result)
     return result
-
-
-def key_of(wanted: ExplainRequest, what: str = "") -> tuple[str | None, str]:
-    """The place in the cache of `what` was asked, by default of the reply."""
-    text = f"{what} {type(wanted).__name__} {wanted.model_dump_json()}"
-    return wanted.image_hash, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def pair_of(state: State, store: OpenStore, wanted: ExplainRequest) -> Pair:
@@ -96,19 +91,17 @@ def pair_of(state: State, store: OpenStore, wanted: ExplainRequest) -> Pair:
 
 def prompt_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pair) -> Prompt:
     from precompute.live.engine import Scale
-    from precompute.live.intervention import Intervention
     from precompute.live.trial import Prompt
 
-    p999 = store.store.features.table["p999"]
-    steered = [Intervention(f.id, f.mode, f.strength, float(p999[f.id])) for f in wanted.features]
     scale = Scale.from_manifest(store.store.manifest)
+    steered = interventions_of(engine, store, wanted.features)
     return Prompt(engine.mllm, engine.sae, scale, pair, steered, wanted.scope)
 
 
 def answer_of(prompt: Prompt, store: OpenStore, wanted: ExplainRequest) -> tuple[list[int], Array]:
     """Ids of the answer's tokens, and their log-probabilities, float64 [n]. Raises HTTP 422 for an empty answer."""
     inputs = ExplainRequest(**wanted.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
-    cache, key = store.recomputed.explanations, key_of(inputs, "answer")
+    cache, key = store.recomputed.explanations, request_key(inputs, "answer")
     if (known := cache.get(key)) is None:
         ids = prompt.answer(wanted.max_tokens)
         if not ids:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
+from pydantic import BaseModel
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -48,3 +50,9 @@ class Lru(Generic[K, V]):
         with self.lock:
             for key in [key for key in self.entries if unwanted(key)]:
                 del self.entries[key]
+
+
+def request_key(wanted: BaseModel, what: str = "") -> tuple[str | None, str]:
+    """The place in a cache of the reply to a request, or of `what` it needs; first the hash of its uploaded image."""
+    text = f"{what} {type(wanted).__name__} {wanted.model_dump_json()}"
+    return getattr(wanted, "image_hash", None), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import floor
 
 from backend.links import check_feature
-from backend.schemas.live import SteerStart
+from backend.schemas.steering import SteerStart
 from backend.stores import OpenStore
 from precompute.store.schema import IMAGE, TEXT
 

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import rejected as rejected_api
 from backend.deps import StateDep, StoreDep
-from backend.schemas.rejected import ReasonKind
+from backend.schemas.quality import ReasonKind
 from backend.templating import Maybe, MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)

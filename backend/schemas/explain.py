@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backend.schemas.common import Model, View
 from backend.schemas.features import FeatureRef
-from backend.schemas.live import PatchAt, Scope, SteerFeature
+from backend.schemas.steering import PatchAt, Scope, SteerFeature
 
 MAX_TOKENS = 64
 WordClass = Literal["removed", "changed", "kept"]

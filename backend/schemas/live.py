@@ -1,14 +1,13 @@
-"""Search, scoring, steering, and pairs of one's own."""
+"""Search, scoring, and pairs of one's own."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
 from backend.schemas.common import Grid, ImageRef, Modality, Model, Verdict, View, WrittenAbout
 from backend.schemas.features import FeatureRef
 from backend.schemas.samples import PairDetail, Sample
+from backend.schemas.steering import PatchAt
 
 
 class UploadedImageRef(ImageRef):
@@ -83,14 +82,6 @@ class GroupFamily(Model):
     """Those that the query activates, best first, at most 12."""
 
 
-class PatchAt(NamedTuple):
-    """A patch: view, row and column, from 0."""
-
-    view: int
-    row: int
-    col: int
-
-
 class SearchGroup(Model):
     """What one part of the query's image activates."""
 
@@ -141,110 +132,6 @@ class LiveSearch(Model):
     views: list[View]
     reconstruction: Reconstruction | None = None
     """For a query with an image."""
-
-
-class SteerFeature(BaseModel):
-    """A feature to change, and how."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    id: int = Field(ge=0)
-    mode: Literal["set", "add", "ablate"] = "add"
-    strength: float = Field(default=1.0, ge=-100, le=100, allow_inf_nan=False)
-    """In units of the feature's own 99.9th percentile; ignored by `ablate`."""
-
-
-Scope = Literal["image", "prompt", "generated"]
-
-
-class SteerRequest(BaseModel):
-    """An image, a prompt, and the features to change."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    sample_id: str | None = Field(default=None, min_length=1)  # a bare `str` lets half a character through
-    """A sample whose image the model reads; or give `image`; or neither, for a prompt without an image."""
-    image: str | None = None
-    """An image as base64 or a data: URL."""
-    image_hash: str | None = Field(default=None, max_length=64)
-    """`hash` of an uploaded image (`POST /images`), instead of `image`."""
-    prompt: str = Field(default="", max_length=4000)
-    features: list[SteerFeature] = Field(default_factory=list, max_length=32)
-    """If empty, both texts are the same."""
-    scope: list[Scope] = Field(default=["image", "prompt", "generated"], min_length=1)
-    mask: list[PatchAt] | None = Field(default=None, max_length=20000)
-    """Patches (view, row, col) to which scope `image` is limited; null: all patches."""
-    control: int | None = Field(default=None, ge=0, lt=2**31)
-    """Change h as much on every token, but along a random feature: the number draws it. `done` names it."""
-    target: str | None = Field(default=None, min_length=1, max_length=60)
-    """A word: the event `target` says how likely the answer begins with it, by its first token."""
-    max_tokens: int = Field(default=48, ge=1, le=512)
-    temperature: float = Field(default=0.0, ge=0, le=5, allow_inf_nan=False)
-    """0 is greedy decoding."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-
-
-class SteerStart(Model):
-    """With what steering a feature begins."""
-
-    strength: float
-    """Near the cap."""
-    cap: float | None
-    """Strength in units of p99.9 at which ‖Δ‖ reaches the median ‖h‖; null if unknown."""
-    sample_id: str | None
-    """A sample with an image in which the feature is off."""
-
-
-class SteerWaiting(Model):
-    """Data of the event `waiting`, while other requests use the model."""
-
-    before: int
-    """Requests that come before this one."""
-
-
-class SteerToken(Model):
-    """Data of the event `token`."""
-
-    channel: Literal["default", "steered"]
-    text: str
-    logprob: float
-    """Log-probability under the model that wrote it."""
-    step: int
-
-
-class SteerKl(Model):
-    """Data of the event `kl`: KL divergence of the steered from the unsteered model on the steered prefix, in nats."""
-
-    step: int
-    kl: float
-    logprob_default: float
-    """Log-probability of the steered token under the unsteered model."""
-
-
-class SteerTarget(Model):
-    """Data of the event `target`: how likely the answer begins with the target."""
-
-    p_default: float
-    p_steered: float
-
-
-class SteerDone(Model):
-    """Data of the event `done`."""
-
-    control: int | None = None
-    """The random feature along which h was changed, where `control` was asked for."""
-
-    text: dict[Literal["default", "steered"], str]
-    mean_kl: float | None = None
-    delta_ratio: float
-    """Largest ‖Δ‖/‖h‖ over the steered tokens, before the cap."""
-    delta_ratio_mean: float
-    warning: str | None = None
-    capped: bool
-    """Whether Δ was scaled down to ‖h‖ on at least one token."""
-    n_steered: int
-    """Number of tokens to which Δ was added."""
-    seconds: float
 
 
 class OwnImageRef(ImageRef):

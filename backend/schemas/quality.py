@@ -1,8 +1,16 @@
-"""Flags together, and what a filter keeps."""
+"""Flags together, what a filter keeps, and rows of the data that are not in the store."""
 
 from __future__ import annotations
 
-from backend.schemas.common import Model
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from backend.schemas.common import Model, Page
+from precompute.data.rejections import KINDS
+
+if TYPE_CHECKING:
+    ReasonKind: TypeAlias = str
+else:
+    ReasonKind = Literal[*(kind.name for kind in KINDS)]
 
 
 class FlagOverlap(Model):
@@ -31,3 +39,32 @@ class FilterPreview(Model):
     """Name of the file, without its ending."""
     ids: list[str]
     """The first kept samples, in the order of the data."""
+
+
+class RejectedRow(Model):
+    """A row of the data that could not be used."""
+
+    row: int
+    """Its number in the data, counted from 0 over all rows."""
+    id: str | None
+    """Its own id; null if none could be read."""
+    reason: str
+    kind: ReasonKind
+
+
+class ReasonCount(Model):
+    """Number of rows rejected for one kind of reason."""
+
+    kind: ReasonKind
+    count: int
+    sentence: str
+    """The number in words, such as `12 repeat the id of an earlier row`."""
+    advice: str
+    """What to do about it; may be empty."""
+
+
+class RejectedPage(Page[RejectedRow]):
+    """One page of the rejected rows, and the counts of all rejected rows by kind of reason."""
+
+    kinds: list[ReasonCount]
+    """The most frequent first; not affected by the filter."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,20 @@ WARN_RATIO = 0.5
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of several edits of the same prompt."""
+
+    interventions: Sequence[Intervention]
+    seed: int = 0
+    control: int | None = None
+    """A feature along whose direction the change lies instead, as long on every token; None: the change itself."""
+
+
+@dataclass(frozen=True)
 class Steering:
     """What is steered where, and how the two texts are written."""
 
-    interventions: Sequence[Intervention]
+    interventions: Sequence[Intervention] = ()
     scope: Sequence[Scope] = ("image", "prompt", "generated")
     """Parts of the text whose tokens are steered."""
     mask: Sequence[tuple[int, int, int]] | None = None
@@ -48,7 +58,9 @@ class Steering:
     sink_norm: tuple[float, float] | None = None
     """Norms above which a text, an image token is a sink and is not steered; None: no token is one."""
     control: int | None = None
-    """A feature along whose direction the change lies instead, as long on every token; None: the change itself."""
+    """As of a `Candidate`."""
+    candidates: Sequence[Candidate] = ()
+    """In place of `interventions`, `seed` and `control`, for `steer_candidates`."""
     target: Sequence[int] = ()
     """Tokens whose probability at the first step is reported."""
     eos: set[int] | None = None
@@ -59,16 +71,6 @@ class Steering:
     """How many of the likeliest tokens of both models are reported with each token, of a single candidate."""
     share: bool | None = None
     """False runs all rows through every layer, True insists on sharing; None shares where the model can."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of several edits of the same prompt."""
-
-    interventions: Sequence[Intervention]
-    seed: int = 0
-    control: int | None = None
-    """As in `Steering`."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def steer(
         SaevxError: features or patches that do not exist; the hook did not fire on every step.
     """
     o = steering
-    one = Candidate(o.interventions, o.seed, o.control)
-    return steer_candidates(mllm, sae, batch, o, [one], emit=lambda _, event: emit(event), stop=stop)[0]
+    one = replace(o, candidates=[Candidate(o.interventions, o.seed, o.control)])
+    return steer_candidates(mllm, sae, batch, one, emit=lambda _, event: emit(event), stop=stop)[0]
 
 
 def steer_candidates(
@@ -149,13 +151,12 @@ def steer_candidates(
     sae: SaeV,
     batch: Batch,
     steering: Steering,
-    candidates: Sequence[Candidate],
     *,
     emit: Callable[[int, Event], None] = lambda candidate, event: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Done]:
-    """As `steer`, for several candidates at once, in place of the interventions, seed and control of `steering`. Each
-    gets what it gets alone, up to floating-point noise; the prompt runs once to the hook layer.
+    """As `steer`, for several candidates at once. Each gets what it gets alone, up to floating-point noise; the prompt
+    runs once to the hook layer.
 
     Args:
         emit: is called with the number of the candidate and its event.
@@ -164,10 +165,10 @@ def steer_candidates(
     if len(batch.length_b) != 1:
         raise ValueError("steer wants one prompt; it makes the rows itself")
     o = steering
-    keys = [(tuple(one.interventions), one.control) for one in candidates]
+    keys = [(tuple(one.interventions), one.control) for one in o.candidates]
     edits = {key: Steer(sae, key[0], control=key[1]) for key in dict.fromkeys(keys)}
     number = {key: i for i, key in enumerate(edits, 1)}
-    seeds = [one.seed for one in candidates]
+    seeds = [one.seed for one in o.candidates]
     cast = Cast.of([number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
     rows = rows_for(mllm, batch, chosen_s, o.share, cast.roles)

@@ -1,7 +1,8 @@
 """The rows of a steered batch, and the computation that they share.
 
 A channel is a text that is being written. For each candidate the unchanged model writes one and the edited model
-another, and the unchanged model reads the second too. So each row is a `Role`: an edit, or none, on the text of a channel.
+another, and the unchanged model reads the second too. So each row is a `Role`: an edit, or none, on the text of a
+channel.
 `AllRows` runs each role through every layer: the reference, and the way of models that cannot share. `SharedRows`
 computes once what is equal:
 

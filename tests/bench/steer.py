@@ -13,7 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria
 from precompute.data import Columns, open_image, read
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
-from precompute.live.steer import Steering, steer
+from precompute.live.steer import Candidate, Steering, steer, steer_candidates
 from precompute.live.steer_rows import DEFAULT, STEERED
 from precompute.live.steer_sampling import Event, TokenEvent, TokenSampler
 from precompute.model.batch import Batch, Pair
@@ -22,6 +22,7 @@ from precompute.sae.sae import SaeV
 from tests.bench.common import Figure, Setup, alternately, ratio
 
 TOKENS, FIRST_ROUNDS, ROUNDS, PROMPT = 64, 25, 5, "Describe the picture."
+N_CANDIDATES, CANDIDATE_TOKENS = 8, 32
 EVERYWHERE: tuple[Scope, ...] = ("image", "prompt", "generated")
 Way = Callable[[int], list[float]]
 """Number of tokens → seconds from the prepared prompt to each."""
@@ -69,7 +70,7 @@ class Kept(TokenSampler):
 
     def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
         token = super().__call__(logits_rv, row)
-        Kept.steps.append((token, [logits_rv[row[channel]].clone() for channel in (DEFAULT, STEERED)]))
+        Kept.steps.append((token, [logits_rv[row[role]].clone() for role in (DEFAULT, STEERED)]))
         return token
 
 
@@ -104,6 +105,34 @@ def shared_steps(mllm: Mllm, sae: SaeV, batch: Batch, n: int, changes: list[Inte
 
     steer(mllm, sae, batch, Steering(changes, max_tokens=n, eos=set()), emit=emit)
     return next((i for i, (a, b) in enumerate(zip(*text.values(), strict=True)) if a != b), n)
+
+
+def several(mllm: Mllm, sae: SaeV, batch: Batch, n: int, candidates: list[Candidate]) -> list[float]:
+    """Seconds that all candidates take together, once."""
+    begin = time.perf_counter()
+    steer_candidates(mllm, sae, batch, Steering(max_tokens=n, eos=set(), candidates=candidates))
+    return [time.perf_counter() - begin]
+
+
+def candidates_figure(mllm: Mllm, sae: SaeV, batch: Batch, n: int, rounds: int) -> Figure:
+    """Eight features, each steered alone, over the first of them."""
+    largest_f = sae.encode(mllm.hidden(batch)[0]).max(dim=0).values
+    top = largest_f.topk(N_CANDIDATES)
+    candidates = [
+        Candidate([Intervention(feature, "set", 4.0, value)])
+        for feature, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]
+    ways: dict[str, Way] = {
+        name: lambda n, k=k: several(mllm, sae, batch, n, candidates[:k])  # type: ignore[misc]
+        for name, k in {"one": 1, "all": N_CANDIDATES}.items()
+    }
+    seconds = {name: [one[0] for one in runs] for name, runs in timed(ways, n, rounds).items()}
+    return {
+        "what": f"time of {N_CANDIDATES} candidates at once over one", "value": ratio(seconds["all"], seconds["one"]),
+        "unit": "×", "goal": 3.0, "sense": "≤",
+        "note": f"{n} tokens each, features of which each is steered alone with image and prompt; the prompt runs once "
+        "to L, all texts in one batch",
+    }  # fmt: skip
 
 
 def strongest(mllm: Mllm, sae: SaeV, batch: Batch) -> tuple[int, float]:
@@ -153,6 +182,7 @@ def run(setup: Setup) -> dict[str, Any]:
             "value": differing(mllm, sae, batch, n, nothing), "unit": "", "goal": 0, "sense": "=",
             "note": f"{n} steps beside the same batch without the hook",
         },
+        candidates_figure(mllm, sae, batch, min(n, CANDIDATE_TOKENS), rounds),
     ]  # fmt: skip
     return {
         "options": {

@@ -53,16 +53,14 @@ def record(
             for i, run in enumerate(runs):
                 steered = self.cast.writers[self.cast.steered[i]]
                 roles = self.cast.writers[self.cast.default[i]].role, steered.role, steered.other
-                at = {number: row[role] for number, role in enumerate(roles) if role in row}
+                at = {number: row[role] for number, role in enumerate(roles) if role is not None and role in row}
                 run.logits.append({number: logits_rv[r].clone() for number, r in at.items()})
             return super().__call__(logits_rv, row)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steering, "TokenSampler", Watched)
-        wanted = Steering((), **{"max_tokens": STEPS, "eos": set(), **options})
-        report = steer_candidates(
-            mllm, sae, batch, wanted, candidates, emit=lambda i, event: runs[i].events.append(event)
-        )
+        wanted = Steering(**{"max_tokens": STEPS, "eos": set(), "candidates": candidates, **options})
+        report = steer_candidates(mllm, sae, batch, wanted, emit=lambda i, event: runs[i].events.append(event))
     for run, done in zip(runs, report, strict=True):
         run.done = done
     return runs
@@ -75,7 +73,7 @@ class Run(Recorded):
         self.load: dict[int, list[tuple[int, int]]] = {0: [], tiny.LAYER + 1: []}
         handles = [
             mllm.decoder.layers[layer].register_forward_pre_hook(
-                lambda module, args, layer=layer: self.load[layer].append(tuple(args[0].shape[:2]))  # type: ignore[misc]
+                lambda module, args, layer=layer: self.load[layer].append(tuple(args[0].shape[:2]))
             )
             for layer in self.load
         ]

@@ -13,8 +13,8 @@ from backend.pages.sample.marks import ImageMarks, image_marks, strongest
 from backend.pages.text import display_token
 from backend.schemas.common import View
 from backend.schemas.explain import ExplainedFeature, Explanation, Parts, Sides
-from backend.schemas.live import PatchAt
 from backend.schemas.samples import GridValues
+from backend.schemas.steering import PatchAt
 
 SIDES = {"image": "image", "text": "prompt", "answer": "answer before"}
 """Kinds of tokens as the page names them."""
