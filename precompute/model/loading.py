@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     dynamic_module_utils,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -31,6 +32,8 @@ from precompute.utils.types import check_keywords
 # whether to run code from the model's folder, for so many seconds: with none it refuses.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
+KERNELS = ("attn_implementation", "experts_implementation")
+"""Beginnings of fields that choose a function of transformers, or kernels from the hub."""
 ADVICE = "give a transformers folder or hub id"
 
 
@@ -68,9 +71,9 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
         SaevxError: as there.
     """
     check_keywords(loading, Loading)
-    check_place(source)
     device_map, quantize = loading.get("device_map"), loading.get("quantize")
     with quiet(), reading(f"The model {source}", source, ADVICE):
+        refuse_code_from_elsewhere(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         family, shape = find(config.model_type, multimodal=multimodal, requested=loading.get("geometry"))
@@ -119,6 +122,30 @@ def check_place(source: str) -> None:
     if not (folder / "config.json").is_file():
         raise SaevxError(f"The folder {source} holds no config.json: {ADVICE}.")
     refuse_pointers([*folder.glob("*.jinja"), *folder.glob("*.txt")])
+
+
+def refuse_code_from_elsewhere(source: str) -> None:
+    """Raises SaevxError where the configuration asks for code from elsewhere: by trusting it, at any depth, or by
+    naming a repository of the hub whose kernels compute the attention."""
+    config, _ = PreTrainedConfig.get_config_dict(source)
+    if (field := field_of_code(config)) is not None:
+        raise SaevxError(
+            f"The model {source} cannot be loaded: its config.json asks for code from elsewhere ({field[:120]}), "
+            "which is never run here: remove the field, or choose a model that transformers itself knows."
+        )
+
+
+def field_of_code(value: Any, name: str = "") -> str | None:
+    """The first field that asks for code, with the fields that it lies in; None where none does."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for key, one in value.items() if isinstance(value, dict) else ():
+        inner = f"{name}.{key}".lstrip(".")
+        if (key == "trust_remote_code" and one) or (str(key).strip("_").startswith(KERNELS) and "/" in str(one)):
+            return inner
+        if (field := field_of_code(one, inner)) is not None:
+            return field
+    return None
 
 
 def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
+from precompute.model.chat_template import WORKER, TemplateError, render
 from precompute.model.hooks import bfloat16_products, capture
-from precompute.model.loading import Loading, Parts, load_parts, needs_all_layers
+from precompute.model.loading import Loading, Parts, check_place, load_parts, needs_all_layers
 from precompute.model.processor import media_marks, process
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
@@ -71,6 +72,8 @@ class Mllm:
             SaevxError: no such model, an unknown family, a layer it does not have, a device that is not there.
         """
         source = str(name_or_dir)
+        check_place(source)
+        WORKER.start()  # its libraries load while the model does
         parts = load_parts(source, layer=layer, full=full, **loading)
         with reading(f"The model {source}", source):  # its template is rendered here
             return cls(source, parts, layer=layer, full=full)
@@ -93,13 +96,12 @@ class Mllm:
         """Template before and after the text. Rendered once with a mark in the text's place, so that the text
         can neither be mistaken for the template nor change it."""
         source = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
-        if getattr(source, "chat_template", None):
+        if template := getattr(source, "chat_template", None):
             content: Any = [{"type": "image"}] * n_images + [{"type": "text", "text": _MARK}]
             if source is self.tokenizer:
                 content = self._image_marks(n_images) + _MARK
-            rendered = source.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=generate
-            )
+            messages = [{"role": "user", "content": content}]
+            rendered = render(template, messages, generate=generate, **self.tokenizer.special_tokens_map)
             if rendered.count(_MARK) == 1:
                 before, _, after = rendered.partition(_MARK)
                 return before, after
@@ -127,7 +129,10 @@ class Mllm:
             raise PairError("its image cannot be read: this model reads text only", "choose a multimodal model")
         for pair in pairs:
             self.check_text(pair.text)
-        around = [self._template_parts(len(pair.images), generate) for pair in pairs]
+        try:
+            around = [self._template_parts(len(pair.images), generate) for pair in pairs]
+        except TemplateError as error:
+            raise PairError(f"the model's processor refuses it in its chat template ({first_line(error)})") from error
         rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
         bos = self.tokenizer.bos_token
         # A template may bring its own begin-of-sequence token. The texts, which may hold one, do not decide this.
