@@ -38,7 +38,7 @@ from backend.api.explain import answer as explain_api
 from backend.api.explain import trial as trial_api
 from backend.api.own import images, matrix, pairs
 from backend.api.sample import explained, export
-from backend.deps import VERSION
+from backend.deps import VERSION, ReusedPage
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
 from backend.middleware.frame import BodyLimit, HeadLimit, RootPath, SecurityHeaders
@@ -88,10 +88,14 @@ API = (
     cooccurrence, compare_features, compare_stores, images, pairs, matrix, search, steer, explain_api, trial_api, notes,
     lists, marks, exchange,
 )  # fmt: skip
+STORE_PAGES = (
+    front_page, features_page, feature_page, card_page, partners_page, samples_page, sample_page, map_page,
+    cooccurrence_page, pair_page, quality_page, rejected_page,
+)  # fmt: skip
+"""Pages that show one store and what was written about it, nothing else: rendered once, then reused."""
 PAGES = (
-    front_page, features_page, feature_page, card_page, effect_page, partners_page, samples_page, sample_page,
-    map_page, search_page, try_page, cooccurrence_page, pair_page, compare_page, quality_page, rejected_page, sae_page,
-    steer_page, explain_page, docs_page, write_page, write_lists_page, lists_page,
+    effect_page, search_page, try_page, compare_page, sae_page, steer_page, explain_page, docs_page, write_page,
+    write_lists_page, lists_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.
@@ -146,6 +150,8 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)
     app.include_router(metrics.router)
+    for module in STORE_PAGES:
+        app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
     for module in PAGES:
         app.include_router(module.router, include_in_schema=False)
     mount_static(app)

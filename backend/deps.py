@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from backend.problems import NotModified
+from backend.api.annotations.common import author_name
+from backend.problems import Answered, NotModified
+from backend.replies import page_headers
 from backend.stores import OpenStore, State
+from precompute.store.companions import COMPANIONS, companion_path
+from precompute.store.opening import Stamp
 
 VERSION = version("saevx")
+ROOT = Path(__file__).resolve().parents[1]
+CHANGED_NS = max(
+    one.stat().st_mtime_ns
+    for room, kind in (("backend", "*.py"), ("frontend/templates", "*.html"))
+    for one in (ROOT / room).rglob(kind)
+)
+CODE = f"{VERSION}-{CHANGED_NS:x}"
+"""Version and last change of the code that renders pages: after a change, a browser must not keep the old page."""
 
 
 # Coroutines, though they await nothing: FastAPI would run a plain function in a thread, which costs many times more.
@@ -75,3 +89,42 @@ async def revalidate(request: Request, response: Response, state: StateDep, stor
 
 
 Cached = Depends(revalidate)
+
+
+async def reuse_page(request: Request, state: StateDep, store: StoreDep) -> None:
+    """Answer with the page as it was rendered before, or 304 where the client has it; else have it held (see
+    `templating.render_for`).
+
+    Not for a page with the visitor's own pair, which the model reads; nor, where the store leaves events to the model,
+    for the pages of one feature or sample."""
+    waits_for_model = bool(request.path_params) and store.store.events.kept_rows is not None
+    if waits_for_model or not OWN_PAIR.isdisjoint(request.query_params):
+        return
+    tag = page_tag(request, state, store)
+    if tag in (one.strip() for one in request.headers.get("if-none-match", "").split(",")):
+        raise NotModified(page_headers(tag))
+    if (page := store.pages.get(tag)) is not None:
+        raise Answered(page.reply())
+    request.state.page_tag = tag
+
+
+OWN_PAIR = {"image", "text", "own"}
+"""Parameters of a page that name the visitor's own pair."""
+ReusedPage = Depends(reuse_page)
+
+
+def page_tag(request: Request, state: State, store: OpenStore) -> str:
+    """Validator of a page: a hash of all that it shows. That is the store, which never changes, at this address; what
+    people wrote about it, and who reads; what was measured on it and lies next to it; and the state of the model."""
+    address = [request.scope.get(name) for name in ("root_path", "path", "query_string")]
+    shown = (
+        store.content_id, CODE, address, accepts_gzip(request),
+        store.annotations.revision, author_name(request),
+        [Stamp.from_file(companion_path(store.path, name)) for name in COMPANIONS],
+        state.live.states[store.name], state.default_name, list(state.stores), state.unavailable,
+    )  # fmt: skip
+    return f'W/"{hashlib.sha256(repr(shown).encode()).hexdigest()[:32]}"'
+
+
+def accepts_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")

@@ -37,11 +37,18 @@ PAGE_TITLES = {422: "Invalid value"}
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
-class NotModified(Exception):  # noqa: N818 - no error
+class Answered(Exception):  # noqa: N818 - no error
+    """A dependency has the reply already, and the endpoint need not run."""
+
+    def __init__(self, reply: Response) -> None:
+        self.reply = reply
+
+
+class NotModified(Answered):
     """The client's copy is current: answered 304 with the same validators."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self.headers = headers
+        super().__init__(Response(status_code=304, headers=dict(headers)))
 
 
 @contextmanager
@@ -127,9 +134,9 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
             return page
         return problem(request, status, detail, errors, headers)
 
-    @app.exception_handler(NotModified)
-    async def not_modified(request: Request, error: NotModified) -> Response:
-        return Response(status_code=304, headers=error.headers)
+    @app.exception_handler(Answered)
+    async def answered(request: Request, error: Answered) -> Response:
+        return error.reply
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: StarletteHTTPException) -> Response:

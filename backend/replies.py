@@ -1,14 +1,17 @@
 """Bodies of replies that are made in a thread, because FastAPI checks and writes what a coroutine returns on the event
-loop: JSON, and images as WebP."""
+loop: JSON, images as WebP, and pages, of which the last ones are held."""
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
 from PIL import Image
 from pydantic import BaseModel
 
@@ -56,3 +59,36 @@ def render_webp(
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=90, method=4)
     return buffer.getvalue()
+
+
+MAX_PAGE_BYTES = 32_000_000
+"""Of the pages that are held for one store, compressed: some thousand."""
+GZIP_LEVEL = 5
+
+
+class RenderedPage(NamedTuple):
+    """A page as it is sent."""
+
+    body: bytes
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, html: bytes, tag: str, *, compressed: bool) -> RenderedPage:
+        """The page `html` with its validator `tag`."""
+        headers = page_headers(tag)
+        if compressed:
+            html, headers["Content-Encoding"] = gzip.compress(html, GZIP_LEVEL, mtime=0), "gzip"
+        return cls(html, headers)
+
+    @property
+    def size(self) -> int:
+        """Bytes, with what Python adds."""
+        return len(self.body) + 500
+
+    def reply(self) -> HTMLResponse:
+        return HTMLResponse(self.body, headers=self.headers)
+
+
+def page_headers(tag: str) -> dict[str, str]:
+    """The validators of a page. `private`, because it has the visitor's name and what a team wrote."""
+    return {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Cookie"}

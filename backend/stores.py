@@ -28,6 +28,7 @@ from backend.annotations.database import Database, default_url
 from backend.live.lru import Lru
 from backend.live.model_worker import Engine, Live
 from backend.live.uploads import UploadedImages
+from backend.replies import MAX_PAGE_BYTES, RenderedPage
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.store.events import SampleEvents
@@ -141,6 +142,8 @@ class OpenStore:
     watch: Watch
     annotations: Annotations
     """What people wrote about it."""
+    pages: Lru[str, RenderedPage]
+    """The pages rendered last, by validator (deps.page_tag)."""
 
     @classmethod
     def at(cls, path: Path, name: str | None = None, database_of: DatabaseOf = local_database) -> OpenStore:
@@ -155,7 +158,9 @@ class OpenStore:
         content_id = str(store.manifest["content_id"])
         annotations = Annotations(database_of(path), content_id, partial(sketch, store))
         annotations.refresh()
-        return cls(name or str(store.manifest["name"]) or path.name, path, store, Recomputed(store), watch, annotations)
+        pages = Lru[str, RenderedPage](MAX_PAGE_BYTES, lambda page: page.size)
+        name = name or str(store.manifest["name"]) or path.name
+        return cls(name, path, store, Recomputed(store), watch, annotations, pages)
 
     def is_current(self) -> bool:
         """Whether it is still there, and not another store or part of one in its place."""

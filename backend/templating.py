@@ -16,8 +16,10 @@ from pydantic import AfterValidator, BeforeValidator
 
 from backend.api.annotations.common import author_name
 from backend.api.stores import get_store_detail
+from backend.deps import accepts_gzip
 from backend.links import sample_key, sample_of, sample_path
 from backend.pages.text import display_caption, visible
+from backend.replies import RenderedPage
 from backend.stores import OpenStore, State
 from backend.tour import tour_of
 from precompute.store.opening import StoreUnreadable
@@ -66,6 +68,7 @@ OF_PAGES = {"tour", "heat"}
 
 templates = Jinja2Templates(directory=FRONTEND / "templates")
 templates.env.undefined = StrictUndefined
+templates.env.auto_reload = False  # it would look at a dozen files for each page
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 templates.env.globals |= {
     "verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME, "author_name": author_name,
@@ -214,7 +217,13 @@ def render_for(
     store = get_store_detail(state, open_store)
     values["tour"] = tour_of(request, open_store)
     shared = {"own_labels": open_store.annotations.labels, **values}
-    return render(request, template, section=section, store=store, state=state, **shared)
+    page = render(request, template, section=section, store=store, state=state, **shared)
+    tag: str | None = getattr(request.state, "page_tag", None)
+    if tag is None or page.status_code != 200:
+        return page
+    rendered = RenderedPage.of(bytes(page.body), tag, compressed=accepts_gzip(request))
+    open_store.pages.put(tag, rendered)
+    return rendered.reply()
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:

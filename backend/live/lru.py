@@ -27,6 +27,8 @@ class Lru(Generic[K, V]):
         # `LRUCache` refuses an entry that is larger than the whole: it counts as that, so that it is held alone.
         self.entries: LRUCache[K, V] = LRUCache(whole, getsizeof=lambda value: min(size_of(value), whole))
         self.lock = threading.Lock()
+        self.n_puts = 0
+        """How often an entry was put: whatever was made of the entries before is old once it has grown."""
 
     def get(self, key: K) -> V | None:
         """The entry, which then counts as used now."""
@@ -38,6 +40,7 @@ class Lru(Generic[K, V]):
         with self.lock:
             self.entries.pop(key, None)  # or others might go for the sum of both sizes
             self.entries[key] = value
+            self.n_puts += 1
 
     @property
     def size(self) -> int:

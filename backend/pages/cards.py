@@ -25,8 +25,8 @@ Key = tuple[str, str, str | None, int, int]
 """Content id, prefix and store of the links, feature, number of images."""
 
 
-CACHE: Lru[Key, Markup] = Lru(8000)
-"""The previews drawn last: a store never changes, and most lists begin with the same features."""
+CACHE: Lru[Key, Markup] = Lru(32_000_000, lambda preview: 2 * len(preview) + 500)
+"""The previews drawn last: a store never changes, and most lists begin with the same features. In bytes, at most."""
 
 
 def cached_previews(keys: Iterable[Key]) -> dict[Key, Markup]:

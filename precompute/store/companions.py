@@ -13,6 +13,7 @@ CONTROLS = "controls"
 """By `saevx controls`: how often features pass the test behind `cross-modal` where there is nothing to find."""
 HALLUCINATION = "hallucination"
 """By `saevx experiment hallucination --attach`: features that tell right answers from hallucinated ones."""
+COMPANIONS = (CONTROLS, HALLUCINATION)
 MAX_BYTES = 8_000_000
 """A larger file was not written by these commands."""
 

@@ -7,6 +7,8 @@ stored of every sample; a store may hold the events of a part of the samples onl
 from __future__ import annotations
 
 import mmap
+import os
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.errors import SaevxError
-from precompute.store.opening import damaged_error
+from precompute.store.opening import StoreUnreadable, damaged_error
 from precompute.store.schema import IMAGE, MODALITIES, SINK
 from precompute.utils.types import Array
 
@@ -98,6 +100,35 @@ class FileArray:
         return array
 
 
+class Parts:
+    """Reads parts of an array's file, a system call each: mapped, every part would cost page faults, many times as long
+    for the few hundred bytes of a sample. Raises StoreUnreadable as `map_array`."""
+
+    def __init__(self, path: Path, mapped: Array) -> None:
+        self.path, self.mapped = path, mapped
+        self.file: int | None = None
+        if hasattr(os, "pread"):  # not on Windows
+            try:
+                self.file = os.open(path, os.O_RDONLY)
+                self.start = os.fstat(self.file).st_size - mapped.nbytes
+            except OSError as error:
+                raise self.error() from error
+            weakref.finalize(self, os.close, self.file)
+
+    def __getitem__(self, part: slice) -> Array:
+        """The elements from part.start to part.stop − 1, both inside the array."""
+        if self.file is None:
+            return self.mapped[part]
+        size = self.mapped.itemsize
+        data = os.pread(self.file, (part.stop - part.start) * size, self.start + part.start * size)
+        if len(data) < (part.stop - part.start) * size:
+            raise self.error()
+        return np.frombuffer(data, self.mapped.dtype)
+
+    def error(self) -> StoreUnreadable:
+        return damaged_error(self.path.parent.parent, f"{self.path.parent.name}/{self.path.name} is cut off")
+
+
 class Events:
     """Memory-mapped `events/*.npy` (layout in docs/store.md)."""
 
@@ -123,6 +154,12 @@ class Events:
     )
 
     @cached_property
+    def _parts(self) -> dict[str, Parts]:
+        """Of the arrays of which `of` and `feature` read what one sample has."""
+        names = ("token_id", "token_modality", "token_event", "event_feature", "event_value")
+        return {name: Parts(self.folder / f"{name}.npy", getattr(self, name)) for name in names}
+
+    @cached_property
     def kept_rows(self) -> Array | None:
         """int64 [K], rising: the rows whose events the store holds; None where it holds all."""
         path = self.folder / "kept.npy"
@@ -132,6 +169,7 @@ class Events:
         """Map every array now. Raises StoreUnreadable where one is missing or cut off."""
         for name in ARRAYS if self.kept_rows is None else (*ARRAYS, "kept_token"):
             getattr(self, name)
+        self._parts  # noqa: B018 - opens the files: what is opened later could be another store's
 
     def has(self, row: int) -> bool:
         """Whether the store holds the events of sample `row`."""
@@ -167,8 +205,8 @@ class Events:
         """The tokens of sample `row`, which every store has, without events."""
         first, last = self.sample_token[row : row + 2].tolist()
         return SampleEvents(
-            self.token_id[first:last],
-            self.token_modality[first:last],
+            self._parts["token_id"][first:last],
+            self._parts["token_modality"][first:last],
             np.zeros(last - first + 1, np.int64),
             np.zeros(0, np.int64),
             np.zeros(0),
@@ -189,14 +227,14 @@ class Events:
             EventsNotStored: this store holds the events of other samples only.
         """
         tokens, first = self.tokens(row), self._first_token(row)
-        offset = np.asarray(self.token_event[first : first + len(tokens.token_id_t) + 1])
+        offset = self._parts["token_event"][first : first + len(tokens.token_id_t) + 1]
         low, high = int(offset[0]), int(offset[-1])
         return SampleEvents(
             tokens.token_id_t,
             tokens.modality_t,
             offset - low,
-            np.asarray(self.event_feature[low:high]).astype(np.int64),
-            self.event_value[low:high].astype(np.float64) * self.unit,
+            self._parts["event_feature"][low:high].astype(np.int64),
+            self._parts["event_value"][low:high].astype(np.float64) * self.unit,
         )
 
     def feature(self, row: int, feature: int) -> tuple[SampleEvents, Array]:
@@ -207,12 +245,13 @@ class Events:
         """
         tokens, first = self.tokens(row), self._first_token(row)
         n = len(tokens.token_id_t)
-        offset = self.token_event[first : first + n + 1]
-        low = int(offset[0])
+        offset = self._parts["token_event"][first : first + n + 1]
+        low, high = int(offset[0]), int(offset[-1])
         z_t = np.zeros(n)
         # The methods, not numpy's functions of the same name: a page asks this a hundred times.
-        hit = (self.event_feature[low : int(offset[-1])] == feature).nonzero()[0] + low
-        z_t[offset.searchsorted(hit, "right") - 1] = self.event_value[hit].astype(np.float64) * self.unit
+        hit = (self._parts["event_feature"][low:high] == feature).nonzero()[0]
+        value = self._parts["event_value"][low:high][hit]
+        z_t[offset.searchsorted(hit + low, "right") - 1] = value.astype(np.float64) * self.unit
         return tokens, z_t
 
     def maxima(self, row: int, modality: int) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ from precompute.store import schema as s
 from precompute.store.companions import HALLUCINATION
 from precompute.store.core import Core
 from precompute.store.figures.hallucination import Hallucination
-from precompute.store.lists.filters import conditions
+from precompute.store.lists.filters import RANGED, conditions
 from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
 
@@ -38,6 +38,7 @@ class WholeLists:
         self._lists: LRUCache[str, Array] = LRUCache(MAX_BYTES, getsizeof=lambda ids: ids.nbytes + 256)
         self._lock = RLock()
         self._by: dict[str, tuple[Array, Array]] = {}
+        self._columns: dict[str, Array] = {}
 
     @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
     def of(self, tag: str, sort: str, order: str, filters: Item) -> Array:
@@ -89,9 +90,20 @@ class WholeLists:
         return ids[passes_f[ids]]
 
     def _mask(self, filters: Item) -> Array:
+        """bool [F]: which features pass the filters: ranges and verdicts by columns in memory, the others by SQLite."""
+        passes_f, others = np.ones(self._core.n_features, bool), dict(filters)
+        for name in RANGED:
+            for end, compare in (("min", np.greater_equal), ("max", np.less_equal)):
+                if (value := others.pop(f"{end}_{name}", None)) is not None:
+                    passes_f &= compare(self._column(name), value)
+        if (verdicts := others.pop("verdict", None)) is not None:
+            passes_f &= np.isin(self._verdicts, [s.VERDICTS.index(name) for name in verdicts])
+        if others:
+            passes_f &= self._mask_by_sql(others)
+        return passes_f
+
+    def _mask_by_sql(self, filters: Item) -> Array:
         """bool [F]: which features pass the filters."""
-        if not filters:
-            return np.ones(self._core.n_features, bool)
         passes_f = np.zeros(self._core.n_features, bool)
         engine = self._core.engine
         query = select(s.features.c.id).where(*conditions(filters))
@@ -100,6 +112,13 @@ class WholeLists:
         rows = fetch_plain(engine, str(compiled), [values[name] for name in compiled.positiontup or ()])
         passes_f[np.fromiter(chain.from_iterable(rows), np.int64)] = True
         return passes_f
+
+    def _column(self, name: str) -> Array:
+        """float64 [F]: a column of the table `features`, NaN for null, which passes no comparison."""
+        if name not in self._columns:
+            rows = fetch_plain(self._core.engine, f"SELECT {name} FROM features ORDER BY id")
+            self._columns[name] = np.array(rows, np.float64).ravel()
+        return self._columns[name]
 
     def _order_by(self, sort: str) -> tuple[Array, Array]:
         """int32: the features that have the value, smallest first, equal ones by number; and those without it."""

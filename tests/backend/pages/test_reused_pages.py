@@ -1,0 +1,105 @@
+"""Pages are rendered once and reused while nothing that they show has changed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from backend.api.annotations.common import COOKIE
+from backend.app import create_app
+from backend.settings import Settings
+from backend.stores import OpenStore
+from precompute.store.companions import CONTROLS, companion_path
+from tests.helpers.synthetic import write_store
+
+API = "/api/v1"
+PAGES = (
+    "/", "/features", "/features?sort=omega&min_omega=0.2", "/features/3", "/features/3?modality=image", "/samples",
+    "/samples/s00003", "/map", "/cooccurrence", "/quality", "/rejected", "/features/3/card",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reused") / "store"
+    write_store(folder, n=60)
+    return folder
+
+
+@pytest.fixture
+def client(path: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(stores=[path], live=False))) as running:
+        yield running
+
+
+def store_of(client: TestClient) -> OpenStore:
+    store: OpenStore = client.app.state.saevx.default  # type: ignore[attr-defined]
+    return store
+
+
+def test_a_reused_page_is_the_page_as_a_new_server_renders_it(client: TestClient, path: Path) -> None:
+    pages = store_of(client).pages
+    for address in PAGES:
+        first = client.get(address)
+        n_rendered = pages.n_puts
+        again = client.get(address)
+        assert first.status_code == 200 and pages.n_puts == n_rendered, "the second is not rendered"
+        assert again.content == first.content and again.headers == first.headers, address
+        known = client.get(address, headers={"If-None-Match": f'"x", {first.headers["etag"]}'})
+        assert known.status_code == 304 and not known.content and known.headers["etag"] == first.headers["etag"]
+    with TestClient(create_app(Settings(stores=[path], live=False))) as new:
+        assert [new.get(address).text for address in PAGES] == [client.get(address).text for address in PAGES]
+
+
+def test_what_is_written_or_measured_makes_a_new_page(client: TestClient, path: Path) -> None:
+    before = {address: client.get(address) for address in PAGES}
+    label = client.put(f"{API}/annotations/features/3", json={"label": "my own <b>name</b>"}, headers={"If-Match": "0"})
+    assert label.status_code == 200
+    assert "my own &lt;b&gt;name" in client.get("/features/3").text
+    for address in PAGES:
+        tag = {"If-None-Match": before[address].headers["etag"]}
+        assert client.get(address, headers=tag).status_code == 200, address
+    front = client.get("/")
+    measured = companion_path(path, CONTROLS)
+    measured.write_text(json.dumps({"content_id": "of another store"}))
+    try:
+        assert "belongs to another store" in client.get("/").text
+    finally:
+        measured.unlink()
+    assert client.get("/").text == front.text
+
+
+def test_visitors_see_their_own_name_alone(client: TestClient) -> None:
+    ann, bob = ({"Cookie": f"{COOKIE}={name}"} for name in ("Ann-Reader", "Bob-Reader"))
+    for headers, own, other in ((ann, "Ann-Reader", "Bob-Reader"), (bob, "Bob-Reader", "Ann-Reader")) * 2:
+        page = client.get("/features/3", headers=headers)
+        assert own in page.text and other not in page.text
+        assert "private" in page.headers["cache-control"] and "Cookie" in page.headers["vary"]
+
+
+def test_a_client_without_gzip_gets_plain_text(client: TestClient) -> None:
+    packed, plain = (client.get("/features", headers={"Accept-Encoding": one}) for one in ("gzip", "identity"))
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert packed.text == plain.text and plain.text.startswith("<!doctype html>")
+    with client.stream("GET", "/features", headers={"Accept-Encoding": "gzip"}) as raw:
+        assert gzip.decompress(b"".join(raw.iter_raw())).decode() == plain.text
+
+
+def test_what_depends_on_a_pair_of_the_visitors_own_is_not_held(client: TestClient) -> None:
+    for address in ("/features/3?text=a+dog", "/features/3?image=0123", "/try?text=a+dog", "/search?q=dog"):
+        n_rendered = store_of(client).pages.n_puts
+        assert "etag" not in client.get(address).headers, address
+        assert store_of(client).pages.n_puts == n_rendered
+
+
+def test_an_error_is_not_held(client: TestClient) -> None:
+    accept = {"Accept": "text/html"}
+    for address in ("/features/99999", "/samples/none", "/features?cursor=x"):
+        n_rendered, reply = store_of(client).pages.n_puts, client.get(address, headers=accept)
+        assert reply.status_code >= 400 and "etag" not in reply.headers
+        assert store_of(client).pages.n_puts == n_rendered, address

@@ -1,0 +1,74 @@
+"""The fast ways to read a store, next to the plain ones: filters by columns in memory, the events of one sample."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from precompute.store import schema as s
+from precompute.store.lists.filters import RANGED
+from precompute.store.opening import StoreUnreadable
+from precompute.store.reader import Store
+
+RANGES = st.dictionaries(
+    st.sampled_from([f"{end}_{name}" for end in ("min", "max") for name in RANGED]),
+    st.one_of(st.floats(-2, 60, allow_nan=False), st.integers(-1, 60)),
+    max_size=4,
+)
+OTHERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "verdict": st.lists(st.sampled_from(s.VERDICTS), min_size=1, unique=True),
+        "max_density": st.floats(0, 0.2),
+        "place": st.sampled_from([*s.PLACES, "none"]),
+        "has_label": st.booleans(),
+        "q": st.sampled_from(["dog", "red", "nothing-like-it"]),
+    },
+)
+
+
+@given(RANGES, OTHERS)
+def test_columns_in_memory_pass_the_features_that_sqlite_passes(
+    made_up: Store, ranges: dict[str, Any], others: dict[str, Any]
+) -> None:
+    lists = made_up.features._lists
+    filters = {**ranges, **others}
+    np.testing.assert_array_equal(lists._mask(filters), lists._mask_by_sql(filters))
+
+
+def test_a_sample_is_read_as_it_is_mapped(made_up: Store) -> None:
+    events = made_up.events
+    for row in (0, 1, made_up.n_samples // 2, made_up.n_samples - 1):
+        first, last = events.sample_token[row : row + 2].tolist()
+        offset = events.token_event[first : last + 1]
+        read = events.of(row)
+        np.testing.assert_array_equal(read.token_id_t, events.token_id[first:last])
+        np.testing.assert_array_equal(read.modality_t, events.token_modality[first:last])
+        np.testing.assert_array_equal(read.offset_t, offset - offset[0])
+        np.testing.assert_array_equal(read.feature_e, events.event_feature[offset[0] : offset[-1]])
+        np.testing.assert_array_equal(read.z_e, events.event_value[offset[0] : offset[-1]].astype(float) * events.unit)
+        for feature in np.unique(read.feature_e)[:5].tolist():
+            expected = np.zeros(last - first)
+            for token in range(last - first):
+                for e in range(read.offset_t[token], read.offset_t[token + 1]):
+                    if read.feature_e[e] == feature:
+                        expected[token] = read.z_e[e]
+            np.testing.assert_array_equal(events.feature(row, feature)[1], expected)
+
+
+def test_events_that_are_cut_off_while_the_store_is_open_are_refused(made_up: Store, tmp_path: Path) -> None:
+    """A mapped file would end the process with SIGBUS."""
+    copy = tmp_path / "store"
+    shutil.copytree(made_up.path, copy)
+    store = Store.open(copy)
+    os.truncate(copy / "events" / "token_id.npy", 200)
+    with pytest.raises(StoreUnreadable, match=r"token_id\.npy is cut off"):
+        store.events.of(store.n_samples - 1)
+    store.close()
