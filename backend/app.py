@@ -145,15 +145,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     openapi = app.openapi
     app.openapi = cache(lambda: describe(openapi()))  # type: ignore[method-assign]
     add_handlers(app, error_page)
-
-    for module in API:
-        app.include_router(module.router, prefix="/api/v1")
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    for module in STORE_PAGES:
-        app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
-    for module in PAGES:
-        app.include_router(module.router, include_in_schema=False)
+    add_routes(app)
     mount_static(app)
 
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload_mb * 1e6))
@@ -165,6 +157,18 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     app.add_middleware(Observe, metrics=app.state.metrics, proxy_header=settings.trust_proxy_auth)
     app.add_middleware(RootPath, root_path=settings.root_path)
     return app
+
+
+def add_routes(app: FastAPI) -> None:
+    """Every endpoint and page."""
+    for module in API:
+        app.include_router(module.router, prefix="/api/v1")
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    for module in STORE_PAGES:
+        app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
+    for module in PAGES:
+        app.include_router(module.router, include_in_schema=False)
 
 
 def mount_static(app: FastAPI) -> None:

@@ -54,6 +54,7 @@ class StateCollector(Collector):
         size = GaugeMetricFamily("saevx_cache_bytes", "Bytes held by caches bounded in bytes.", labels=("cache",))
         size.add_metric(("uploads",), self.state.uploads.images.size)
         size.add_metric(("events",), EVENT_BYTES * sum(one.recomputed.events.size for one in stores.values()))
+        size.add_metric(("pages",), sum(one.pages.size for one in stores.values()))
         yield size
         entries = GaugeMetricFamily("saevx_cache_entries", "Entries of caches bounded in number.", labels=("cache",))
         for cache in ("queries", "explanations", "readings"):
