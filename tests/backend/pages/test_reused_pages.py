@@ -49,7 +49,9 @@ def test_a_reused_page_is_the_page_as_a_new_server_renders_it(client: TestClient
         n_rendered = pages.n_puts
         again = client.get(address)
         assert first.status_code == 200 and pages.n_puts == n_rendered, "the second is not rendered"
-        assert again.content == first.content and again.headers == first.headers, address
+        assert again.content == first.content, address
+        headers = [{**one.headers, "x-request-id": ""} for one in (first, again)]
+        assert headers[0] == headers[1], address
         known = client.get(address, headers={"If-None-Match": f'"x", {first.headers["etag"]}'})
         assert known.status_code == 304 and not known.content and known.headers["etag"] == first.headers["etag"]
     with TestClient(create_app(Settings(stores=[path], live=False))) as new:
