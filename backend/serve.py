@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from backend.stores import State
+
+
+GRACE_S = 3.0
+"""Seconds that running generations have when the server is stopped."""
 
 
 def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], None] | None = None) -> None:
@@ -53,7 +58,14 @@ def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], 
         app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75,
         log_config=None if settings.log_json else uvicorn.config.LOGGING_CONFIG,
     )  # fmt: skip
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Waits for running answers; generations that would take too long are ended with an event that says so."""
+            asyncio.get_running_loop().call_later(GRACE_S, state.live.stop)
+            await super().shutdown(sockets)
+
+    server = Server(config)
     listening = bind(host, port)
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     address = f"[{shown_host}]" if ":" in shown_host else shown_host

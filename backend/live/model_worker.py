@@ -249,6 +249,8 @@ class Reservation:
         def run(engine: Engine) -> None:
             if not stop():
                 work(engine, emit, stop)
+            if self.live.closing.is_set():
+                raise HTTPException(503, CLOSING, {"Retry-After": "10"})
 
         job = self._submit(run)
         job.add_done_callback(lambda _: emit(None))

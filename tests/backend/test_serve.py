@@ -90,6 +90,27 @@ def test_it_says_where_to_look_and_ends_when_told(made: Path, tmp_path: Path) ->
     assert f"Open {server.url}/x/" in log.read_text()
 
 
+def test_a_running_stream_ends_when_the_server_is_stopped(made: Path, tmp_path: Path) -> None:
+    """Answers end by themselves, or with an event that says why; the process ends with status 0 and no traceback."""
+    log = tmp_path / "log.txt"
+    with Server(made / "store", "--device", "cpu", log=log) as server:
+        server.wait("/readyz", 120)
+        streams = [steer(server, 220) for _ in range(9)]
+        assert streams[0][1].readline().startswith(b"event: ")
+        server.process.send_signal(signal.SIGTERM)
+        endings = [ending(connection, reply) for connection, reply in streams]
+        assert server.process.wait(timeout=20) == 0
+    assert endings[0] == "done" and set(endings) <= {"done", "closing"}, endings
+    assert "Traceback" not in log.read_text()
+
+
+def ending(connection: HTTPConnection, reply: HTTPResponse) -> str:
+    """How a stream ended."""
+    whole = reply.read()
+    connection.close()
+    return "done" if b"event: done" in whole else "closing" if b"The server is shutting down." in whole else "open"
+
+
 def test_one_line_tells_what_is_wrong(made: Path, tmp_path: Path) -> None:
     done = run_saevx("serve", tmp_path / "nothing", check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a store" in done.stderr
