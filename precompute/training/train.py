@@ -29,6 +29,7 @@ from precompute.utils.files import atomic_folder, write_json
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
+from precompute.utils.reading import reading
 
 RECORDED = {"modality", "preset", "widths", "sae_option", "dead_window", "buffer_tokens", "context", "sinks", "seed",
             "autocast", "dtype", "freeze_decoder"}  # fmt: skip
@@ -170,11 +171,12 @@ def resume(part: Path, trainer: Any, stream: Stream, meter: Meter) -> None:
         log.write_text("")
         return
     folder = folders[-1]
-    state = torch.load(folder / RESUME, map_location="cpu", weights_only=True)
-    trainer.sae.load_state_dict(state["weights"])
-    trainer.load_trainer_state(folder)
-    stream.restore(state["stream"])
-    meter.restore(state["meter"])
+    with reading(f"The checkpoint {folder}", folder, "remove it, to go on from the one before"):
+        state = torch.load(folder / RESUME, map_location="cpu", weights_only=True)
+        trainer.sae.load_state_dict(state["weights"])
+        trainer.load_trainer_state(folder)
+        stream.restore(state["stream"])
+        meter.restore(state["meter"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"]:
         torch.cuda.set_rng_state_all(state["cuda_rng"])
