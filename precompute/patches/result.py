@@ -103,7 +103,9 @@ def result(
             "device": mllm.device.type,
             "dtype": str(mllm.dtype).removeprefix("torch."),
         },
-        "store": {"name": manifest["name"], "content_id": manifest["content_id"]},
+        "store": {
+            "name": manifest["name"], "content_id": manifest["content_id"], "sae": manifest["sae"]["sha256"],
+        },
         "data": {
             "name": plain_name(o.data),
             "questions": len(answered),

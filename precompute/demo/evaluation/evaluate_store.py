@@ -217,7 +217,7 @@ def main() -> None:
     o = CliApp.run(StoreEvaluation)
     store = Store.open(o.demo / "store")
     results = Results(o.out, "precompute.demo.evaluation.evaluate_store", o, {"demo", "out", "only"}, o.only)
-    results.figures["about"]["content_id"] = store.manifest["content_id"]
+    results.figures["about"] |= {"content_id": store.manifest["content_id"], "sae": store.manifest["sae"]["sha256"]}
     results.measure("planted", lambda: planted(store, o))
     results.measure("names", lambda: names(store))
     results.measure("exchanged", lambda: exchanged(store, o))

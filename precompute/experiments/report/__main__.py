@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
 from precompute.errors import SaevxError
@@ -27,7 +28,7 @@ def render(results: Path = RESULTS) -> dict[str, str]:
     """Bodies by the name of their marks."""
     controls = read("demo-controls", results) if (results / "demo-controls.json").exists() else {}
     store = read("demo-store", results)
-    current = store["about"]["content_id"]
+    current = store["about"]
     pairs, patches = read("wrong-pairs", results), read("patches", results)
     filtering, hallucination = read_lines("filtering", results), read("hallucination", results)
     explained = read("explain", results)
@@ -36,24 +37,27 @@ def render(results: Path = RESULTS) -> dict[str, str]:
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
         "effect": effect.effect_part(read("demo-effect", results)),
-        "explain": store_note(explained["about"]["content_id"], current) + explain.explain_part(explained),
+        "explain": store_note(explained["about"], current) + explain.explain_part(explained),
         "steering": steering.steering_part(read("demo-steering", results)),
-        "wrong-pairs": store_note(pairs["about"]["content_id"], current) + features.pairs_part(pairs),
-        "patches": store_note(patches["store"]["content_id"], current) + tasks.patches_part(patches),
-        "filtering": store_note(filtering[0]["about"]["content_id"], current) + tasks.filtering_part(filtering[1:]),
-        "hallucination": store_note(hallucination["about"]["content_id"], current)
-        + tasks.hallucination_part(hallucination),
+        "wrong-pairs": store_note(pairs["about"], current) + features.pairs_part(pairs),
+        "patches": store_note(patches["store"], current) + tasks.patches_part(patches),
+        "filtering": store_note(filtering[0]["about"], current) + tasks.filtering_part(filtering[1:]),
+        "hallucination": store_note(hallucination["about"], current) + tasks.hallucination_part(hallucination),
         "figure3": tasks.figure3_part(read_lines("figure3", results)),
     }
 
 
-def store_note(measured: str, current: str) -> str:
-    """Says where a result is not of the store that the page's other figures describe."""
-    if measured == current:
+def store_note(measured: dict[str, Any], current: dict[str, Any]) -> str:
+    """Says where a result is not of the SAE-V that the page's other figures describe.
+
+    Args:
+        measured, current: `content_id` of the store, and `sae`, the SAE's checksum, where the file has it.
+    """
+    if measured["content_id"] == current["content_id"] or measured.get("sae") == current["sae"]:
         return ""
     return (
-        f"**Measured on an earlier store of the demo** (content id `{measured[:8]}`), before its SAE-V was trained "
-        f"anew (`{current[:8]}`). The command measures it on the new one.\n\n"
+        f"**Measured on an earlier store of the demo** (content id `{measured['content_id'][:8]}`), before its SAE-V "
+        f"was trained anew (`{current['content_id'][:8]}`). The command measures it on the new one.\n\n"
     )
 
 
