@@ -57,8 +57,11 @@ def test_the_page_says_which_results_are_of_another_store(tmp_path: Path) -> Non
     copy = tmp_path / "results"
     shutil.copytree(RESULTS, copy)
     store = json.loads((copy / "demo-store.json").read_text())
-    hallucination = json.loads((copy / "hallucination.json").read_text())
-    for content_id, noted in ((hallucination["about"]["content_id"], False), ("0" * 32, True)):
-        store["about"]["content_id"] = content_id
+    about = json.loads((copy / "hallucination.json").read_text())["about"]
+    other = "0" * 32
+    for content_id, sae, noted in (
+        (about["content_id"], other, False), (other, about["sae"], False), (other, other, True),
+    ):
+        store["about"] |= {"content_id": content_id, "sae": sae}
         (copy / "demo-store.json").write_text(json.dumps(store))
         assert ("earlier store of the demo" in report.render(copy)["hallucination"]) == noted
