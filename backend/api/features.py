@@ -35,7 +35,7 @@ class FeatureQuery(QueryModel):
     """Order and filters of the list of features."""
 
     sort: FeatureSort = "id"
-    """Figure to sort by."""
+    """Figure to sort by; `match`: the features of the words (`q`), in order `desc` the best first."""
     order: Order = "asc"
     verdict: list[VerdictFilter] | None = None
     """May be repeated."""

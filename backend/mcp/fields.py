@@ -38,9 +38,10 @@ Verdict = Annotated[
                       "sides of the same pairs.", examples=["cross-modal"])
 ]  # fmt: skip
 FeatureSort = Annotated[
-    Literal["evidence", "agreement", "label_score", "pair_lift", "omega", "density_text", "density_image", "n_samples",
-            "max_activation", "id"],
-    Field(description="Figure to sort by; evidence is agreement × name score.", examples=["evidence"]),
+    Literal["match", "evidence", "agreement", "label_score", "pair_lift", "omega", "density_text", "density_image",
+            "n_samples", "max_activation", "id"],
+    Field(description="Figure to sort by; evidence is agreement × name score; match: the best match of the words, then "
+                      "evidence.", examples=["match"]),
 ]  # fmt: skip
 Order = Annotated[Literal["asc", "desc"], Field(description="Rising or falling.", examples=["desc"])]
 Side = Annotated[Literal["image", "text"], Field(description="Where it fires.", examples=["image"])]

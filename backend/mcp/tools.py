@@ -50,7 +50,7 @@ class Tools:
     # ---- features
 
     async def list_features(
-        self, words: given.Words = None, verdict: given.Verdict = None, sort: given.FeatureSort = "evidence",
+        self, words: given.Words = None, verdict: given.Verdict = None, sort: given.FeatureSort = "match",
         order: given.Order = "desc", limit: given.Limit = 20, cursor: given.Cursor = None,
     ) -> JSON:  # fmt: skip
         """Features of the sparse autoencoder, filtered and sorted: `{items, total, next}`. `label` is an automatic

@@ -25,6 +25,7 @@ from precompute.store.companions import HALLUCINATION
 router = APIRouter(default_response_class=HTMLResponse)
 
 FEATURE_SORTS = {
+    "match": "match, evidence",
     "evidence": "evidence",
     "agreement": "agreement",
     "agreement_low": "agreement, lower end",
@@ -88,17 +89,22 @@ LIST_ROWS = 30
 
 
 class FeatureList(FormQuery, FeatureQuery):
-    """As in the API, but the features with the most evidence first, and one line for each name."""
+    """As in the API, but the best match and the most evidence first; without words one line for each name."""
 
-    sort: FeatureSort = "evidence"
+    sort: FeatureSort = "match"
     order: Order = "desc"
-    fold: Literal["families", "names", "none"] = "names"  # type: ignore[assignment]
+    fold: Literal["families", "names", "none"] | None = None  # type: ignore[assignment]
     cols: Annotated[str | None, Query(max_length=400)] = None
     """Columns of the table, separated by commas."""
 
+    @property
+    def lines(self) -> str:
+        """What has a line: unless the visitor chose, each name, and each feature where words look for one."""
+        return self.fold or ("none" if self.q else "names")
+
     def of_api(self) -> FeatureQuery:
         """The same list as the API knows it."""
-        fold = None if self.fold == "none" or self.family is not None else self.fold
+        fold = None if self.lines == "none" or self.family is not None else self.lines
         return self.model_copy(update={"limit": LIST_ROWS, "fold": fold})
 
     def in_address(self) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def features(
         section="/features",
         page=page,
         api_query=query.in_address(),
-        q={**query.model_dump(), "verdict": query.verdict[0] if query.verdict else None},
+        q={**query.model_dump(), "lines": query.lines, "verdict": query.verdict[0] if query.verdict else None},
         number=feature_number(open_store, query.q),
         ranges=[
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))

@@ -17,7 +17,7 @@ from backend.deps import StateDep, StoreDep
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
 from backend.live.uploads import add_upload
-from backend.pages.cards import card, previews
+from backend.pages.cards import card, previews, word_lines
 from backend.pages.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
@@ -142,6 +142,7 @@ def search_page(
         error=str(refusal.detail) if refusal else None,
         outside=OUTSIDE,
         previews=previews(request, open_store, ids),
+        words=word_lines(open_store, [f.id for f in results["words"] or []]),
         **fields,
     )
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from precompute.store import schema as s
 from precompute.store.companions import HALLUCINATION
+from precompute.store.lists.matches import MATCH
 
 Modality = Literal["text", "image"]
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ else:  # every name stands in the store's lists alone
     Verdict, ScoreName, FlagName = Literal[*s.VERDICTS], Literal[*s.SCORES], Literal[*s.FLAGS]
     FilterName = Literal[*s.SCORES, *s.SELECTIONS]
     VerdictFilter = Literal[*s.VERDICTS, *s.VERDICT_ALIASES]  # older versions' names are still taken
-    FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS, HALLUCINATION], Literal[*s.SAMPLE_SORTS]
+    FeatureSort, SampleSort = Literal[*s.FEATURE_SORTS, HALLUCINATION, MATCH], Literal[*s.SAMPLE_SORTS]
 Order = Literal["asc", "desc"]
 Band = Literal["-1", "0", "1", "2", "3", "counter"]
 T = TypeVar("T")

@@ -27,6 +27,8 @@ class WordFeature(FeatureRef, WrittenAbout):
     """A feature that a search by words has matched."""
 
     verdict: Verdict
+    agreement: float | None = None
+    """Share of its strongest images whose caption has one of its top words, beyond their base rate."""
     omega: float | None = None
     lift: float | None = None
     n_samples: int

@@ -85,6 +85,11 @@ class Core:
         return np.array(rows, np.int64).reshape(-1)
 
     @cached_property
+    def has_top_words(self) -> bool:
+        """Whether the store has the table: those made before it was stored do not."""
+        return bool(fetch_plain(self.engine, "SELECT 1 FROM sqlite_master WHERE name = 'top_words'"))
+
+    @cached_property
     def concept(self) -> Array:
         """int64 [F]: equal for features of one family, or of families with one name but for what it has in brackets:
         lists show such features as one. The text feature and the image feature of a word are seldom near-copies."""

@@ -20,6 +20,7 @@ from precompute.store.figures.hallucination import Hallucination
 from precompute.store.histogram import bands, nonempty_bins, unpack
 from precompute.store.lists.filters import FeatureFilters, verdicts_of
 from precompute.store.lists.marked import Marked
+from precompute.store.lists.matches import MATCH
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import WholeLists
 from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_plain, in_chunks, marks, page_start
@@ -85,7 +86,8 @@ class Features:
 
         Args:
             sort: one of `schema.FEATURE_SORTS`, or "hallucination" where that was measured; features without that
-                value come last.
+                value come last. With words (`q`) also "match": the features of the words, best first in order "desc";
+                without words it is "evidence".
             order: "asc" or "desc".
             limit: features on the page, at most 1000.
             cursor: `next` of the page before, with the same order and filters.
@@ -98,7 +100,7 @@ class Features:
         start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
         by_mark = bool(str(filters.get("marked") or ""))  # such a list may be another by the next page
         if cursor and by_mark:
-            start = self._lists.place_after(start, ids, sort, order)
+            start = self._lists.place_after(start, ids, sort, order, {**filters})
         end = start + limit
         items: Items = [dict(zip(LISTED, row, strict=True)) for row in self._rows(ids[start:end])]
         separation = self._hallucination.separation
@@ -137,7 +139,7 @@ class Features:
     def _listed(self, sort: str, order: str, filters: FeatureFilters) -> tuple[str, Array]:
         """The tag of a list, and int32 [n] its features in their order."""
         check_keywords(filters, FeatureFilters)
-        if sort not in (*s.FEATURE_SORTS, HALLUCINATION):
+        if sort not in (*s.FEATURE_SORTS, HALLUCINATION, MATCH):
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
         active: Item = {name: value for name, value in filters.items() if value is not None}
         if verdict := active.pop("verdict", None):

@@ -14,6 +14,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import NAME_FIELDS, Core, modality_code
 from precompute.store.features import Features
+from precompute.store.lists.matches import best_matches
 from precompute.store.opening import damaged_error
 from precompute.store.samples import Samples
 from precompute.store.sql import PlainQuery, fetch_plain, marks, match_words
@@ -33,7 +34,7 @@ N_CAPTIONS = 1000
 """Captions that have the words, of which the shortest are shown."""
 _WORD_HIT = PlainQuery(
     [
-        *(s.features.c[name] for name in (*NAME_FIELDS, "verdict", "omega", "lift", "n_samples")),
+        *(s.features.c[name] for name in (*NAME_FIELDS, "verdict", "agreement", "omega", "lift", "n_samples")),
         s.feature_details.c.logits,
     ]
 )
@@ -50,23 +51,14 @@ class Search:
         self._indices: dict[str, Any] = {}
 
     def words(self, q: str, limit: int = 20) -> Item:
-        """Features by label and promoted tokens, samples by caption (`GET /search`): {q, features, samples, and how
-        many of each have all the words, of captions at most N_CAPTIONS}."""
+        """Features by label and promoted tokens, in the order of `best_matches`, samples by caption (`GET /search`):
+        {q, features, samples, and how many of each have all the words, of captions at most N_CAPTIONS}."""
         if not match_words(q):
             return {"q": q, "features": [], "n_features": 0, "samples": [], "n_samples": 0}
-        # Features with the word in their name come first: the whole word before longer ones, cross-modal ones, then by
-        # how well the name fits. After them come features that only promote it (bm25 is lower for better matches).
-        by_label = (
-            "SELECT f.rowid FROM feature_fts f JOIN features x ON x.id = f.rowid WHERE feature_fts MATCH ? "
-            "ORDER BY x.verdict != 'cross-modal', x.label_score DESC, f.rowid LIMIT ?"
-        )
-        by_text = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ? ORDER BY bm25(feature_fts), rowid LIMIT ?"
-        engine, any_word = self._core.engine, match_words(q, join=" OR ")
-        whole_word = match_words(q, join=" OR ", prefix=False)
-        matches = fetch_plain(engine, by_label, (f"label : ({whole_word})", limit))
-        matches += fetch_plain(engine, by_label, (f"label : ({any_word})", limit))
-        matches += fetch_plain(engine, by_text, (any_word, limit))
-        features = self.features(list(dict.fromkeys(id for (id,) in matches))[:limit])
+        ids = best_matches(self._core, q)[:limit].tolist()
+        if len(ids) < limit:  # after those with all the words the ones with any
+            ids = [*dict.fromkeys([*ids, *best_matches(self._core, q, every_word=False).tolist()])][:limit]
+        features = self.features(ids)
         captions, n_captions = self._captions(q, limit)
         items = self._samples.items(captions)
         return {

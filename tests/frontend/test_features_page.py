@@ -119,3 +119,14 @@ def test_files_and_the_random_feature_follow_the_filters(client: TestClient) -> 
     assert reply.status_code == 303
     assert reply.headers["location"].rpartition("/")[2] in {line["id"] for line in lines}
     assert client.get("/features/random?min_agreement=2").status_code == 404
+
+
+def test_words_have_one_order_in_search_list_and_cooccurrence(client: TestClient) -> None:
+    """Each feature with a line of its own, the same ones first, and its words on the card."""
+    searched = client.get("/search?q=red").text
+    cards = re.findall(r'data-testid="feature-card" data-feature="(\d+)"', searched)
+    rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', client.get("/features?q=red").text)
+    n = min(len(cards), len(rows))
+    assert cards[:n] == rows[:n] and n > 2
+    assert f'data-feature="{rows[0]}"' in client.get("/cooccurrence?q=red").text
+    assert 'data-testid="card-words"' in searched and "lift of ω" not in searched

@@ -181,7 +181,7 @@ def test_families_are_folded_by_the_address(client: TestClient) -> None:
 
 def test_the_list_begins_with_one_line_for_each_name_most_evidence_first(client: TestClient) -> None:
     rows = re.findall(r'data-testid="feature-row" data-feature="(\d+)"', client.get("/features").text)
-    query = "sort=evidence&order=desc&fold=names"
+    query = "sort=match&order=desc&fold=names"
     items = client.get(f"/api/v1/features?{query}&limit={LIST_ROWS}").json()["items"]
     assert rows == [str(one["id"]) for one in items]
     names = [one["label"].split(",")[0] for one in items if (one["label_score"] or 0) >= 0.6]

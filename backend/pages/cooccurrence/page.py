@@ -18,7 +18,6 @@ from backend.params import FormQuery, Words
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from backend.templating import render_for
-from precompute.store.schema import GOOD_NAME
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -40,7 +39,7 @@ class PairList(FormQuery, PairQuery):
     """As in the API, and the feature also by words."""
 
     q: Words = None
-    """Words of the feature's label or its number, in place of `feature`: the match with most evidence."""
+    """Words of the feature's label or its number, in place of `feature`: the best match."""
 
 
 @router.get("/cooccurrence")
@@ -83,12 +82,11 @@ def drawn_graph(open_store: OpenStore, feature: int) -> Graph:
 
 
 def matches(open_store: OpenStore, words: str) -> list[Feature]:
-    """The features that words, or a number, can mean, one of each family or name; the very word first."""
+    """The features that words, or a number, can mean, one of each family or name; the best match first."""
     number = words.strip().lstrip("#")
     if number.isascii() and number.isdigit() and len(number) < 10:
         return get_features(open_store, FeatureQuery(ids=number)).items
-    items = get_features(open_store, FeatureQuery(q=words, sort="evidence", order="desc", limit=100)).items
-    items.sort(key=lambda one: (one.label != words.strip(), (one.label_score or 0) < GOOD_NAME))
+    items = get_features(open_store, FeatureQuery(q=words, sort="match", order="desc", limit=100)).items
     concept, first = open_store.store.features.concept, dict[int, Feature]()
     for one in items:
         first.setdefault(int(concept[one.id]), one)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any
 
 from precompute.store import schema as s
 from precompute.store.core import Core
-from precompute.store.sql import PlainQuery, fetch_plain, in_chunks, marks
+from precompute.store.sql import PlainQuery, in_chunks, marks
 
 Item = dict[str, Any]
 
@@ -41,8 +40,7 @@ class TopWords:
                 words[row["id"]] = {name: row[name] for name in s.MODALITIES}
         return words
 
-    @cached_property
+    @property
     def held(self) -> bool:
         """Whether the store has them: those made before they were stored do not."""
-        query = "SELECT 1 FROM sqlite_master WHERE name = 'top_words'"
-        return bool(fetch_plain(self._core.engine, query))
+        return self._core.has_top_words

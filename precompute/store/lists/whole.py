@@ -18,6 +18,8 @@ from precompute.store.companions import HALLUCINATION
 from precompute.store.core import Core
 from precompute.store.figures.hallucination import Hallucination
 from precompute.store.lists.filters import RANGED, conditions
+from precompute.store.lists.marked import Marked
+from precompute.store.lists.matches import MATCH, best_matches
 from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
 
@@ -46,16 +48,16 @@ class WholeLists:
 
         Args:
             tag: stands for the other arguments.
-            sort: one of `schema.FEATURE_SORTS`, or "hallucination". order: "asc" or "desc".
+            sort: one of `schema.FEATURE_SORTS`, "hallucination" or "match". order: "asc" or "desc".
             filters: those of `FeatureFilters` that are neither left out nor None.
         """
         if order not in ("asc", "desc"):
             raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
         return self._in_order(sort, order == "desc", filters)
 
-    def place_after(self, last: int, ids: Array, sort: str, order: str) -> int:
+    def place_after(self, last: int, ids: Array, sort: str, order: str, filters: Item) -> int:
         """Where a list goes on after the feature `last`, which may be in it no more. `ids`: int32 [n], as of `of`."""
-        with_value, without = self._order_by(sort)
+        with_value, without = self._order_by(sort, filters)
         whole = np.concatenate([with_value[::-1] if order == "desc" else with_value, without])
         rank_f = np.empty_like(whole)
         rank_f[whole] = np.arange(len(whole))
@@ -85,7 +87,7 @@ class WholeLists:
         passes_f = self._mask(filters)
         if fold is not None:
             passes_f &= self._is_strongest(fold, passes_f)
-        with_value, without = self._order_by(sort)
+        with_value, without = self._order_by(sort, filters)
         ids: Array = np.concatenate([with_value[::-1] if down else with_value, without])
         return ids[passes_f[ids]]
 
@@ -120,8 +122,12 @@ class WholeLists:
             self._columns[name] = np.array(rows, np.float64).ravel()
         return self._columns[name]
 
-    def _order_by(self, sort: str) -> tuple[Array, Array]:
+    def _order_by(self, sort: str, filters: Item) -> tuple[Array, Array]:
         """int32: the features that have the value, smallest first, equal ones by number; and those without it."""
+        if sort == MATCH:
+            if (filters.get("q") or "").strip():
+                return self._by_match(filters["q"], filters.get("marked"))
+            sort = "evidence"
         if sort == HALLUCINATION:
             return self._by_separation()
         if sort not in self._by:
@@ -131,6 +137,14 @@ class WholeLists:
             first, last = (np.array(fetch_plain(engine, query), np.int32).ravel() for query in (with_value, without))
             self._by[sort] = first, last
         return self._by[sort]
+
+    def _by_match(self, q: str, marked: Marked | None) -> tuple[Array, Array]:
+        """As `_order_by`: those with the words, the best last; the best of all are those that people wrote them about.
+        """
+        written = np.array(marked.also if marked else (), np.int32)
+        best = best_matches(self._core, q)
+        ids = np.concatenate([written, best[~np.isin(best, written)]])
+        return ids[::-1], np.setdiff1d(np.arange(self._core.n_features, dtype=np.int32), ids)
 
     def _by_separation(self) -> tuple[Array, Array]:
         """As `_order_by`; never kept, since the file may change."""

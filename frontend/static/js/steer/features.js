@@ -9,14 +9,12 @@ const LISTED = 8;
 
 export const settingOf = (f) => (f.mode === "ablate" ? "ablated" : `${f.mode === "set" ? "set to " : ""}${f.strength} ×`);
 
-/** Cards of features with these words, as the search page draws them: best name first, dead ones last. */
+/** Cards of features with these words, as the search page draws and orders them. */
 async function cardsOf(words) {
   const response = await fetch(url("/search", { q: words }), { headers: { Accept: "text/html" } });
   if (!response.ok) throw new Error(`The server answered ${response.status}.`);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  const cards = $$("[data-testid=word-features] > li", page);
-  const isDead = (card) => Number(Boolean(card.querySelector(".verdict.dead")));
-  return cards.sort((a, b) => isDead(a) - isDead(b)).slice(0, LISTED).map((card) => ({ id: Number(card.dataset.feature), card }));
+  return $$("[data-testid=word-features] > li", page).slice(0, LISTED).map((card) => ({ id: Number(card.dataset.feature), card }));
 }
 
 /** A feature as the page starts with it: its name, and a strength near the cap. */
