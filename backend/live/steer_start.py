@@ -9,7 +9,7 @@ from backend.schemas.steering import SteerStart
 from backend.stores import OpenStore
 from precompute.store.schema import IMAGE, TEXT
 
-NEAR_CAP = 0.8
+NEAR_CAP = 0.9
 """Share of the cap that a first run uses: a weaker change often leaves the answer as it was."""
 STEP, MAX_STRENGTH = 0.25, 100.0
 """Steps of the slider, and the largest strength that the API takes."""

@@ -26,6 +26,8 @@ router = APIRouter(default_response_class=HTMLResponse)
 SCOPES = ("image", "prompt", "generated")
 NO_SAMPLE = "none"
 MODES = ("add", "set", "ablate")
+MANY = ("strengths", "features", "seeds")
+"""Several runs of one prompt: at several strengths, each feature alone, with several seeds."""
 
 
 class SteerQuery(QueryModel):
@@ -37,11 +39,15 @@ class SteerQuery(QueryModel):
     """Hash of an uploaded image, instead of `sample`."""
     prompt: str = "What is in the image?"
     feature: list[str] = Field(default_factory=list)
-    """id:mode:strength, may be repeated; without strength one near the cap."""
+    """id:mode:strength, may be repeated; without strength one near the cap. `:family` behind it: with its family."""
     target: str = ""
     """Word whose probability is shown."""
     scope: str = ",".join(SCOPES)
     """Commas between, or `none`."""
+    mask: str = ""
+    """Patches to which the image is narrowed: view:row:first-last, commas between."""
+    many: str = ""
+    """What of `MANY` runs at once."""
     max_tokens: int = 32
     temperature: float = 0.0
     seed: int = 0
@@ -55,7 +61,8 @@ def steer(
     features, faults = read_features(open_store, query.feature)
     image, note = held_image(request, state, query.image)
     start: dict[str, Any] = {
-        **query.model_dump(include={"prompt", "target", "max_tokens", "temperature", "seed"}),
+        **query.model_dump(include={"prompt", "target", "mask", "max_tokens", "temperature", "seed"}),
+        "many": query.many if query.many in MANY else "",
         "sample": None if query.image else start_sample(request, open_store, query.sample, features),
         "image": image,
         "note": note,
@@ -75,12 +82,13 @@ def steer(
     )
 
 
-def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, str] | None, str | None]:
-    """The uploaded image of the address as {hash, url}, and a sentence if the server no longer holds it."""
+def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The uploaded image of the address as the API has it, and a sentence if the server no longer holds it."""
     if not hash:
         return None, None
     try:
-        return {"hash": state.uploads.get(hash).hash, "url": uploaded_url(request, hash)}, None
+        width, height = state.uploads.get(hash).size
+        return {"hash": hash, "url": uploaded_url(request, hash), "width": width, "height": height}, None
     except HTTPException as gone:
         return None, str(gone.detail)
 
@@ -110,7 +118,7 @@ def read_features(open_store: OpenStore, texts: list[str]) -> tuple[list[dict[st
 
 def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str, Any]:
     """One of the `n_features` of the address, with its label. Raises HTTPException: 404 or 422 if it cannot be used."""
-    number, mode, strength = (*text.split(":", 2), "", "")[:3]
+    number, mode, strength, family = (*text.split(":", 3), "", "", "")[:4]
     field = f"feature={visible(text[:60])}"
     if not re.fullmatch(r"-?[0-9]{1,18}", number.strip()):
         raise HTTPException(422, f"{field} does not begin with a feature's number: write id:mode:strength, as 3:add:2.")
@@ -126,8 +134,9 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
         raise HTTPException(422, f"{field} has no such strength: give a number {allowed}.")
     return {
         "id": detail.id,
-        **{name: getattr(detail, name) for name in ("own_label", "label", "label_score", "description")},
+        **{name: getattr(detail, name) for name in ("own_label", "label", "label_score", "description", "n_members")},
         "mode": mode or "add",
         "strength": value,
+        "family": family == "family",
         "cap": cap_of(open_store, detail.id),
     }

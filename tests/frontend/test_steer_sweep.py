@@ -1,38 +1,141 @@
-"""The sweep of strengths on the page of steering, beside random features that change h as much."""
+"""Several runs at once on the page of steering, beside random features that change h as much; tokens and patches."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.helpers.live_api import API, events
 from tests.helpers.servers import page_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 
-def test_a_sweep_shows_each_strength_beside_a_random_feature(browser: Browser, live_url: str) -> None:
+def finished(page: Page) -> None:
+    page.locator("[data-testid=sweep][data-running=no]").wait_for(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, live_url: str) -> Iterator[Page]:
+    with page_of(browser, live_url) as one:
+        yield one
+
+
+def test_a_sweep_shows_each_strength_beside_a_random_feature(page: Page) -> None:
     from playwright.sync_api import expect
 
-    with page_of(browser, live_url) as page:
-        page.goto("/steer?feature=3:add:2&max_tokens=3")
-        page.get_by_test_id("sweep-word").fill("dog")
-        page.get_by_test_id("sweep-go").click()
-        cells = {name: page.get_by_test_id(f"sweep-{name}") for name in ("feature", "random")}
-        for name in cells:
-            expect(cells[name]).to_have_count(cells["feature"].count())
-        expect(page.get_by_test_id("sweep-target")).to_have_count(2 * cells["feature"].count(), timeout=60_000)
-        expect(page.get_by_test_id("sweep-stop")).to_have_count(0, timeout=60_000)
-        first = cells["feature"].first
-        expect(first).to_contain_text("capped")  # of this random SAE every strength is
-        link = first.locator("a.label")
-        strength = str(link.text_content()).split()[0]
-        link.click()
-        page.wait_for_url(f"**feature=3%3Aadd%3A{strength}&target=dog*")
-        expect(page.get_by_test_id("steer-strength")).to_have_value(strength)
+    page.goto("/steer?feature=3:add:2&max_tokens=3")
+    page.get_by_test_id("sweep-word").fill("dog")
+    page.get_by_test_id("many-strengths").click()
+    cells = {name: page.get_by_test_id(f"sweep-{name}") for name in ("feature", "random")}
+    for name in cells:
+        expect(cells[name]).to_have_count(cells["feature"].count())
+    finished(page)
+    expect(page.get_by_test_id("sweep-target")).to_have_count(2 * cells["feature"].count())
+    first = cells["feature"].first
+    expect(first).to_contain_text("capped")  # of this random SAE every strength is
+    texts = cells["feature"].all_inner_texts()
+    page.reload()  # the address names it: it runs again, from the server's cache
+    finished(page)
+    assert cells["feature"].all_inner_texts() == texts
+    link = first.locator("a.label")
+    strength = str(link.text_content()).split()[0]
+    link.click()
+    page.wait_for_url(f"**feature=3%3Aadd%3A{strength}&target=dog*")
+    expect(page.get_by_test_id("steer-strength")).to_have_value(strength)
+
+
+def test_features_are_ranked_by_the_gain_of_the_target_or_by_kl(page: Page, live_url: str) -> None:
+    from playwright.sync_api import expect
+
+    for target in ("dog", ""):
+        page.goto(f"/steer?feature=3:add:2&feature=5:add:1&feature=7:ablate:0&sample=pair-1&max_tokens=3&target={target}")
+        page.get_by_test_id("many-features").click()
+        finished(page)
+        rows = page.get_by_test_id("ranked")
+        expect(rows).to_have_count(3)
+        values = [float(one.replace("−", "-")) for one in page.get_by_test_id("ranked-value").all_inner_texts()]
+        assert values == sorted(values, reverse=True)
+        body: dict[str, Any] = {"prompt": "What is in the image?", "sample_id": "pair-1", "max_tokens": 3}
+        body |= {"target": target} if target else {}
+        first = int(str(rows.first.get_attribute("data-feature")))
+        edit = {3: ("add", 2), 5: ("add", 1), 7: ("ablate", 0)}[first]
+        candidate = {"features": [{"id": first, "mode": edit[0], "strength": edit[1]}]}
+        reply = httpx.post(live_url + API + "/steer", json={**body, "candidates": [candidate]}, timeout=60)
+        (run,) = reply.json()["runs"]
+        gain = np.log(run["target"]["p_steered"] / run["target"]["p_default"]) if target else run["mean_kl"]
+        assert values[0] == pytest.approx(gain, abs=0.011)
+
+
+def test_seeds_say_how_many_answers_hold_the_target(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=3&target=a")
+    expect(page.get_by_test_id("many-seeds")).to_be_disabled()
+    page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=3&target=a&temperature=1&seed=4&many=seeds")
+    finished(page)
+    answers = page.get_by_test_id("seed")
+    expect(answers).to_have_count(8)
+    expect(answers.first).to_contain_text("Seed 4")
+    steered = answers.locator(".sweep-answer").all_inner_texts()
+    n = sum("a" in text.lower() for text in steered)
+    expect(page.get_by_test_id("seed-shares")).to_contain_text(f"stands in {n} of 8 steered answers")
+
+
+def test_a_token_tells_its_log_probability_in_both_models(page: Page, live_url: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=4")
+    page.get_by_test_id("steer-go").click()
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    body = {"prompt": "What is in the image?", "features": [{"id": 3, "strength": 2}], "sample_id": "pair-1"}
+    reply = httpx.post(live_url + API + "/steer", json={**body, "max_tokens": 4, "alternatives": 5}, timeout=60)
+    tokens = [data for name, data in events(reply) if name == "token" and data["channel"] == "steered"]
+    first = page.get_by_test_id("token-steered").first
+    number = int(str(first.get_attribute("data-token")))
+    first.click()
+    detail = page.get_by_test_id("token-detail")
+    for one in (tokens[number]["logprob"], tokens[number]["other_logprob"]):
+        expect(detail).to_contain_text(f"log p −{abs(one):.2f}")
+    expect(detail.locator("ol.likely > li")).to_have_count(10)
+    last = page.get_by_test_id("token-default").last
+    last.focus()
+    expect(detail).to_contain_text(f"Token {int(str(last.get_attribute('data-token'))) + 1} of the default answer")
+
+
+def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=2&scope=image")
+    page.get_by_test_id("steer-paint").click()
+    pad = page.get_by_test_id("steer-pad")
+    expect(pad).to_be_visible()
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 12, box["y"] + 12)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 12, steps=12)
+    page.mouse.up()
+    expect(page.get_by_test_id("steer-patches")).to_contain_text("Steers at 3 patches")
+    page.wait_for_url("**mask=0%3A0%3A0-2*")
+    page.reload()
+    expect(pad).to_be_visible()
+    pad.focus()
+    for key in ("ArrowDown", "ArrowDown", "Space"):  # the first shows where one is
+        page.keyboard.press(key)
+    page.wait_for_url("**mask=0%3A0%3A0-2%2C0%3A1%3A0*")
+    page.get_by_test_id("steer-go").click()
+    expect(page.get_by_test_id("steer-done")).to_contain_text("over 4 tokens", timeout=30_000)
+    page.get_by_test_id("steer-all-patches").click()
+    expect(page.get_by_test_id("steer-paint")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("mask="))
 
 
 def test_the_api_names_the_random_feature_and_the_probability_of_the_target(live_url: str) -> None:

@@ -154,7 +154,7 @@ def parse_runs(text: str) -> list[PatchAt]:
 
 
 def runs(patches: Iterable[PatchAt]) -> str:
-    """The patches as `parse_runs` reads them; frontend/static/js/explain.js has the same rule."""
+    """The patches as `parse_runs` reads them; frontend/static/js/patches.js has the same rule."""
     pieces: list[list[int]] = []
     for view, row, col in sorted(set(patches)):
         if pieces and pieces[-1][:2] == [view, row] and pieces[-1][3] == col - 1:

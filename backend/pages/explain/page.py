@@ -107,7 +107,7 @@ def start_sample(request: Request, open_store: OpenStore, query: ExplainQuery) -
 def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, Any]]) -> ExplainRequest:
     """What the live model is asked."""
     scope: list[Any] = [one for one in query.scope.split(",") if one in SCOPES] or list(SCOPES)
-    steered: list[Any] = [{name: f[name] for name in ("id", "mode", "strength")} for f in features]
+    steered: list[Any] = [{name: f[name] for name in ("id", "mode", "strength", "family")} for f in features]
     return ExplainRequest(
         sample_id=sample, image_hash=query.image, text=query.text, prompt=query.question(),
         max_tokens=min(query.max_tokens, MAX_TOKENS), token=query.token, features=steered, scope=scope,

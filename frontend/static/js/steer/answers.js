@@ -1,8 +1,6 @@
 // The answers of a run, token by token, and the runs before it.
-import { html } from "../../vendor/htm/preact/standalone.module.js";
+import { html, useEffect, useState } from "../../vendor/htm/preact/standalone.module.js";
 import { whyAddress } from "./runs.js";
-
-const MIN_KL_RANGE = 0.1; // nats; the full height of the chart, if no step has more: so tiny values look tiny
 
 /** Which tokens of `b` are not in `a`: all but a longest common subsequence. */
 export function added(a, b) {
@@ -22,9 +20,25 @@ export function added(a, b) {
 
 const same = (run) => run.phase === "done" && run.default.join("") === run.steered.join("");
 
-function Answer({ name, title, tokens, other, waiting, why }) {
-  const isNew = added(other, tokens);
-  return html`<section><h2>${title}</h2><div class=${`out ${name}`} data-testid=${`out-${name}`}>${tokens.length ? tokens.map((text, i) => (isNew[i] && other.length ? html`<mark>${text}</mark>` : text)) : html`<span class="soft">${waiting}</span>`}</div>
+/** The tokens of an answer, each a button: the arrow keys go from one to the next. */
+function Tokens({ name, tokens, isNew, picked, pick, ended }) {
+  const shown = tokens.flatMap((text, i) => (text || (ended && i === tokens.length - 1) ? [i] : []));
+  const at = shown.includes(picked) ? picked : shown[0];
+  const move = (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const next = step && shown[shown.indexOf(at) + step];
+    if (next === undefined) return;
+    event.preventDefault();
+    event.currentTarget.querySelector(`[data-token="${next}"]`).focus();
+  };
+  return html`<span onKeyDown=${move}>${shown.map((i) => html`<button type="button" key=${i} class=${`token${isNew[i] ? " new" : ""}`} data-token=${i} tabindex=${i === at ? 0 : -1} aria-pressed=${i === picked}
+    onFocus=${() => pick({ name, i })} onClick=${() => pick({ name, i })} data-testid=${`token-${name}`}>${tokens[i] || html`<span class="tiny soft"> (end)</span>`}</button>`)}</span>`;
+}
+
+function Answer({ name, title, run, other, waiting, why, picked, pick }) {
+  const tokens = run[name];
+  const isNew = added(other, tokens).map((one) => one && other.length > 0);
+  return html`<section><h2>${title}</h2><div class=${`out ${name}`} dir="auto" data-testid=${`out-${name}`}>${tokens.length ? html`<${Tokens} name=${name} tokens=${tokens} isNew=${isNew} picked=${picked?.name === name ? picked.i : null} pick=${pick} ended=${run.phase === "done"} />` : html`<span class="soft">${waiting}</span>`}</div>
     ${why && html`<p class="small"><a href=${why} data-testid=${`why-${name}`}>Why this answer</a></p>`}</section>`;
 }
 
@@ -33,39 +47,26 @@ function Status({ run, stale, n }) {
   if (run.phase === "idle") return null;
   if (run.phase === "running" && run.before > 0) return html`<p class="note" role="status" data-testid="steer-waiting">Waits for the model: ${run.before} before you.</p>`;
   return html`<p class=${`small ${stale ? "note warn-note" : "soft"}`} data-testid="steer-status">${stale ? html`From other settings: <a href=${run.address}>${run.what}, ${run.input}</a>. ` : `With ${run.what}, ${run.input}. `}
-    ${run.phase === "running" ? `${n} of at most ${run.max_tokens} tokens …` : run.phase === "stopped" ? `Stopped after ${n} tokens.` : same(run) ? "Both answers are the same: try more strength, another sample or another prompt." : n ? "Marked tokens are not in the other answer." : ""}</p>`;
-}
-
-function Kl({ steps }) {
-  if (!steps.length) return null;
-  const largest = Math.max(...steps);
-  const top = Math.max(largest, MIN_KL_RANGE);
-  return html`<figure><svg class="hist" viewBox=${`0 0 ${Math.max(steps.length, 20) * 4} 40`} preserveAspectRatio="none" role="img" aria-label="KL divergence per step">
-    ${steps.map((kl, i) => html`<rect class="b" x=${i * 4} width="3.4" y=${40 - (kl / top) * 38} height=${(kl / top) * 38}><title>${`step ${i + 1}: KL ${kl.toFixed(3)}`}</title></rect>`)}
-    </svg><figcaption class="tiny soft">KL divergence of the steered from the unsteered model on the same prefix, per step; maximum ${largest < 0.01 ? "below 0.01" : largest.toFixed(2)} nats</figcaption></figure>`;
-}
-
-function Done({ done }) {
-  return html`<p class="small soft" data-testid="steer-done">
-    ‖Δ‖ / ‖h‖ at most ${done.delta_ratio.toFixed(2)}, on average ${done.delta_ratio_mean.toFixed(2)}, over ${done.n_steered} tokens.
-    ${done.warning && html` <span class="warn">${done.warning}</span>`}
-    ${done.capped && !done.warning && html` <span class="bad">The change Δ was scaled down to the norm of the residual h.</span>`}
-    ${done.mean_kl !== null && ` Mean KL ${done.mean_kl.toFixed(3)} nats.`} ${done.seconds.toFixed(1)} s.</p>`;
+    ${run.phase === "running" ? `${n} of at most ${run.max_tokens} tokens …` : run.phase === "stopped" ? `Stopped after ${n} tokens.` : same(run) ? "Both answers are the same: try more strength, another sample or another prompt." : n ? "Marked tokens are not in the other answer. Choose a token for its log-probability and alternatives." : ""}</p>`;
 }
 
 export function Answers({ run, stale }) {
   const why = (steered) => (run.phase === "done" ? whyAddress(run.address, steered) : null);
   const busy = run.phase === "running";
   const n = Math.max(run.default.length, run.steered.length);
+  const [picked, pick] = useState(null);
+  const [result, setResult] = useState(null);
+  useEffect(() => pick(null), [run.address, busy]);
+  useEffect(() => { if (run.phase !== "idle") import("./result.js").then(setResult); }, [run.phase]);
+  const both = { run, picked, pick };
   return html`<div class="stack" aria-busy=${false} data-stale=${stale ? "yes" : "no"} data-testid="answers">
     ${run.error && html`<p class="note error" role="alert" data-testid="steer-error">${run.error}</p>`}
     <${Status} run=${run} stale=${stale} n=${n} />
     <div class=${`cols even${stale ? " stale" : ""}`}>
-      <${Answer} name="default" title="Default" tokens=${run.default} other=${run.steered} waiting=${busy ? "…" : "answer of the unchanged model"} why=${why(false)} />
-      <${Answer} name="steered" title="Steered" tokens=${run.steered} other=${run.default} waiting=${busy ? "…" : "answer with the features above"} why=${why(true)} />
+      <${Answer} ...${both} name="default" title="Default" other=${run.steered} waiting=${busy ? "…" : "answer of the unchanged model"} why=${why(false)} />
+      <${Answer} ...${both} name="steered" title="Steered" other=${run.default} waiting=${busy ? "…" : "answer with the features above"} why=${why(true)} />
     </div>
-    <${Kl} steps=${run.kl} />
-    ${run.done && html`<${Done} done=${run.done} />`}
+    ${result && html`<${result.Result} run=${run} picked=${picked} />`}
     <p class="sr" role="status">${run.phase === "done" ? `Done: ${run.steered.join("")}` : ""}</p>
   </div>`;
 }

@@ -7,7 +7,7 @@ const LEAST_END = 10; // the slider ends here, in units of p99.9, or beyond the 
 const MOST = 100; // the largest strength that the API takes
 const LISTED = 8;
 
-export const settingOf = (f) => (f.mode === "ablate" ? "ablated" : `${f.mode === "set" ? "set to " : ""}${f.strength} ×`);
+export const settingOf = (f) => `${f.mode === "ablate" ? "ablated" : `${f.mode === "set" ? "set to " : ""}${f.strength} ×`}${f.family ? " with its family" : ""}`;
 
 /** Cards of features with these words, as the search page draws and orders them. */
 async function cardsOf(words) {
@@ -20,7 +20,7 @@ async function cardsOf(words) {
 /** A feature as the page starts with it: its name, and a strength near the cap. */
 async function load(id) {
   const [f, start] = await Promise.all([api(`/features/${id}`), api("/steer/start", { feature: id })]);
-  return { id: f.id, own_label: f.own_label, label: f.label, label_score: f.label_score, description: f.description, mode: "add", strength: start.strength, cap: start.cap };
+  return { id: f.id, own_label: f.own_label, label: f.label, label_score: f.label_score, description: f.description, n_members: f.n_members, mode: "add", strength: start.strength, cap: start.cap, family: false };
 }
 
 /** A card of the search page, with a button that adds its feature. */
@@ -71,6 +71,13 @@ function Strength({ f, change }) {
   </div>`;
 }
 
+/** Near-copies of a feature, steered with it. */
+function WithFamily({ f, change }) {
+  const shared = f.mode === "add" ? "share this strength, scaled so that h changes as much (‖Δ‖) as with this feature alone" : f.mode === "set" ? "are each set to this strength" : "are ablated too";
+  return html`<div class="full"><label class="check"><input type="checkbox" checked=${f.family} onChange=${(e) => change(e.target.checked)} data-testid="steer-family" /> with its family of ${f.n_members}</label>
+    ${f.family && html` <span class="tiny soft">Its near-copies ${shared}.</span>`}</div>`;
+}
+
 export function Features({ features, change }) {
   const edit = (index, part) => change(features.map((f, i) => (i === index ? { ...f, ...part } : f)));
   const add = (f) => change([...features.filter((one) => one.id !== f.id), f]);
@@ -84,6 +91,7 @@ export function Features({ features, change }) {
       <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
       <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
       ${f.mode !== "ablate" && html`<${Strength} f=${f} change=${(strength) => edit(index, { strength })} />`}
+      ${f.n_members > 1 && html`<${WithFamily} f=${f} change=${(family) => edit(index, { family })} />`}
     </li>`)}</ul>
   </section>`;
 }

@@ -1,14 +1,15 @@
 // The steering page: controls on the left, the default and the steered text side by side, streamed.
 import { html, render, useEffect, useRef, useState } from "../../vendor/htm/preact/standalone.module.js";
-import { $, api, errorMessage, url } from "../dom.js";
+import { $ } from "../dom.js";
 import { whenLoaded } from "../live.js";
 import { Answers, History } from "./answers.js";
 import { Features } from "./features.js";
-import { address, generate, keepRun, newRun, readRuns } from "./runs.js";
-import { Sweep } from "./sweep.js";
+import { ImageInput } from "./image.js";
+import { EMPTY, address, generate, keepRun, newRun, readRuns } from "./runs.js";
+import { Several, pageAddress } from "./several.js";
 
 const SCOPES = { image: "image patches", prompt: "prompt text", generated: "generated text" };
-const IDLE = { phase: "idle", address: "", default: [], steered: [], kl: [], done: null, error: "", before: 0 };
+const IDLE = { phase: "idle", address: "", ...EMPTY };
 const root = $("#steer");
 const start = JSON.parse(root.dataset.state);
 const live = root.dataset.ready === "yes";
@@ -17,45 +18,17 @@ const live = root.dataset.ready === "yes";
 function useAddress(state, run) {
   useEffect(() => {
     if (state === start && start.faulty) return; // the address stays as it is, beside the sentence about it
-    const to = address(state);
-    if (history.state?.run && history.state.run !== to) history.pushState(null, "", to);
-    else history.replaceState(run.address === to ? { run: to } : null, "", to);
+    const settings = address(state), to = pageAddress(state);
+    if (history.state?.run && history.state.run !== settings) history.pushState(null, "", to);
+    else history.replaceState(run.address === settings ? { run: settings } : null, "", to);
   }, [state, run.address]);
-}
-
-/** The image that the model reads: of a sample, or one's own; with its faults said at once. */
-function ImageInput({ state, set }) {
-  const [note, setNote] = useState(start.note ?? "");
-  useEffect(() => {
-    if (!state.sample) return undefined;
-    let now = true;
-    setNote("");
-    api("/sample", { id: state.sample, top: 1 }).then((one) => { if (now && !one.images.length) setNote("This sample has no image: the model reads the prompt alone."); })
-      .catch((error) => { if (now) setNote(errorMessage(error)); });
-    return () => { now = false; };
-  }, [state.sample]);
-  const pick = async (event) => {
-    const [file] = event.target.files;
-    event.target.value = "";
-    if (!file) return;
-    const body = new FormData();
-    body.append("image", file);
-    try { set({ image: await api("/images", {}, { method: "POST", body }), sample: "" }); setNote(""); } catch (error) { setNote(errorMessage(error)); }
-  };
-  const shown = state.image?.url ?? (state.sample && !note ? url("/api/v1/sample/image", { id: state.sample }) : null);
-  return html`
-    ${shown && html`<div class="pic steer-pic"><img src=${shown} alt="Image that the model reads" /></div>`}
-    ${(state.image || state.sample) && html`<button type="button" class="quiet" onClick=${() => { setNote(""); set({ image: null, sample: "" }); }} data-testid="steer-no-image">× Remove the image</button>`}
-    ${note && html`<p class="note warn-note" role="status" data-testid="steer-note">${note}</p>`}
-    <div class="row steer-input"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => set({ image: null, sample: e.target.value })} placeholder=${state.image ? "your own image" : "no image"} data-testid="steer-sample" /></label>
-      <label class="field grow">or your own image<input type="file" accept="image/*" onChange=${pick} disabled=${!live} data-testid="steer-image" /></label></div>`;
 }
 
 function Input({ state, set }) {
   const tick = (value) => (e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) });
   return html`<section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
     <div class="stack">
-      <${ImageInput} state=${state} set=${set} />
+      <${ImageInput} state=${state} set=${set} live=${live} note=${start.note} />
       <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
       <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${tick(value)} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>
       <div class="thirds-row">
@@ -104,7 +77,7 @@ function App() {
     <${Features} features=${state.features} change=${(features) => set({ features })} />
     <${Go} state=${state} busy=${busy} stop=${stop} n=${n} />
     <${Answers} run=${run} stale=${run.phase !== "idle" && run.address !== address(state)} />
-    <${Sweep} state=${state} live=${live} busy=${busy} set=${set} />
+    <${Several} state=${state} live=${live} busy=${busy} set=${set} />
     <${History} runs=${runs} current=${run.address} />
   </div>`;
 }

@@ -1,17 +1,19 @@
 // A run: asked for, streamed, and kept in this tab under its address.
 import { errorMessage, problem, url } from "../dom.js";
+import { parse } from "../patches.js";
 import { events } from "../sse.js";
 import { settingOf } from "./features.js";
 
 const KEPT = 20;
+const MOST_TOKENS = 64; // of several candidates at once
 const place = () => `steer-runs ${document.documentElement.dataset.base} ${document.documentElement.dataset.store}`;
 
 /** The state of the page as an address, so that a run can be shared. */
 export function address(state) {
   return url("/steer", {
     ...(state.image ? { image: state.image.hash } : { sample: state.sample || "none" }),
-    prompt: state.prompt, feature: state.features.map((f) => `${f.id}:${f.mode}:${f.strength}`),
-    target: state.target, scope: state.scope.join(",") || "none", max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
+    prompt: state.prompt, feature: state.features.map((f) => `${f.id}:${f.mode}:${f.strength}${f.family ? ":family" : ""}`),
+    target: state.target, scope: state.scope.join(",") || "none", mask: state.mask, max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
   });
 }
 
@@ -33,31 +35,46 @@ export function readRuns() {
 
 /** The runs with this one first, once. */
 export function keepRun(runs, run) {
-  const all = [run, ...runs.filter((one) => one.address !== run.address)].slice(0, KEPT);
+  const older = runs.filter((one) => one.address !== run.address).map((one) => ({ ...one, tokens: null })); // for room
+  const all = [run, ...older].slice(0, KEPT);
   try { sessionStorage.setItem(place(), JSON.stringify(all)); } catch { /* no room, or a private window: they hold until one leaves */ }
   return all;
 }
 
+export const EMPTY = { default: [], steered: [], tokens: { default: [], steered: [] }, kl: [], done: null, error: "", before: 0 };
+
 export const newRun = (state) => ({
   phase: "running", address: address(state), what: describe(state), max_tokens: state.max_tokens, input: state.image ? "own image" : state.sample || "no image",
-  default: [], steered: [], kl: [], done: null, error: "", before: 0,
+  ...EMPTY,
 });
 
-/** The body of POST /api/v1/steer. */
+const edits = (features) => features.map(({ id, mode, strength, family }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength, family: Boolean(family) }));
+
+/** The body of POST /api/v1/steer, but for what is edited. */
 function requestBody(state) {
-  const { prompt, scope, max_tokens, temperature, seed, sample, image, control, target } = state;
-  const features = state.features.map(({ id, mode, strength }) => ({ id, mode, strength: mode === "ablate" ? 0 : strength }));
-  const more = { ...(control === undefined ? {} : { control }), ...(target?.trim() ? { target: target.trim() } : {}) };
-  return { prompt, scope, max_tokens, temperature, seed, features, ...more, ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
+  const { prompt, scope, max_tokens, temperature, seed, sample, image, target } = state;
+  const mask = state.mask && scope.includes("image") ? { mask: [...parse(state.mask)].map((key) => key.split(":").map(Number)) } : {};
+  return { prompt, scope, max_tokens, temperature, seed, ...mask, ...(target?.trim() ? { target: target.trim() } : {}), ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
+}
+
+const post = (body, signal) => fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+
+/** The runs of several candidates, {features, control, seed}, at once. */
+export async function runTogether(state, candidates, signal) {
+  const body = { ...requestBody(state), max_tokens: Math.min(state.max_tokens, MOST_TOKENS), candidates: candidates.map((one) => ({ ...one, features: edits(one.features) })) };
+  const response = await post(body, signal);
+  if (!response.ok) throw new Error(await problem(response));
+  const { runs } = await response.json();
+  return runs.map((one) => ({ default: one.tokens.default.map((t) => t.text), steered: one.tokens.steered.map((t) => t.text), target: one.target, done: one }));
 }
 
 /** Stream the two answers; `update` takes a function from the old run to the new one. */
 export async function generate(state, signal, update) {
   try {
-    const response = await fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(requestBody(state)), signal });
+    const response = await post({ ...requestBody(state), features: edits(state.features), alternatives: 5 }, signal);
     if (!response.ok) throw new Error(await problem(response));
     for await (const { event: kind, data } of events(response.body)) {
-      if (kind === "token") update((old) => ({ ...old, before: 0, [data.channel]: [...old[data.channel], data.text] }));
+      if (kind === "token") update((old) => ({ ...old, before: 0, [data.channel]: [...old[data.channel], data.text], tokens: { ...old.tokens, [data.channel]: [...old.tokens[data.channel], data] } }));
       else if (kind === "target") update((old) => ({ ...old, target: data }));
       else if (kind === "waiting") update((old) => ({ ...old, before: data.before }));
       else if (kind === "kl") update((old) => ({ ...old, kl: [...old.kl, data.kl] }));
