@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 AXE = FRONTEND / "node_modules" / "axe-core" / "axe.min.js"
-RUN = "axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})"
+# WCAG 2.5.8 excepts targets in a sentence; axe knows them by text beside them, and here each word is one.
+NOT_WORDS = "axe.configure({rules: [{id: 'target-size', selector: '*:not(a.tok)'}]})"
+RUN = f"{NOT_WORDS}, axe.run(document, {{resultTypes: ['violations'], rules: {{'target-size': {{enabled: true}}}}}})"
 PATHS = [
     "/", "/features", "/features/0", "/map", "/samples", "/samples/s00000", "/search?q=red", "/quality", "/sae",
     "/cooccurrence", "/steer", "/explain", "/docs", "/method", "/rejected", "/features/0/card", "/features/0/partners",

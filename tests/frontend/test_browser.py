@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.helpers.synthetic import word_feature
@@ -18,24 +17,28 @@ PATHS = [
     "/map",
     f"/map?q=red&feature={RED}",
     "/samples",
+    "/samples/s00000?f=0,3",
     "/search?q=red",
     "/quality",
     "/sae",
     "/cooccurrence",
     "/steer",
     "/explain",
+    "/try",
+    "/lists",
+    "/method",
     "/docs",
 ]
 
 
-@pytest.mark.parametrize("width", [390, 1600])
-def test_no_page_overflows_or_breaks_the_policy(context: BrowserContext, width: int) -> None:
+def test_no_page_overflows_or_breaks_the_policy(context: BrowserContext) -> None:
     page = context.new_page()
-    page.set_viewport_size({"width": width, "height": 900})
     for path in PATHS:
         page.goto(path, wait_until="networkidle")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        for width in (320, 390, 768, 1440):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
 
 
 def test_patches_tokens_and_features_of_a_sample(context: BrowserContext) -> None:
