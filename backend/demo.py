@@ -67,7 +67,9 @@ def _make(folder: Path, n_samples: int) -> Path:
 def _measure_controls(store: Path) -> None:
     """Those that need no model: captions exchanged, and the text alone. They take seconds."""
     from precompute.controls.run import controls
+    from precompute.demo.make import attach_random_directions
     from precompute.options.controls import ControlsOptions
 
     say("Measuring how many features would be cross-modal by chance (saevx controls without random directions):")
     controls(ControlsOptions(store=store, random_directions=False))
+    attach_random_directions(store)

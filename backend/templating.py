@@ -88,6 +88,13 @@ def format_count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
+def format_figure(value: float | None) -> str:
+    """A count as a whole number with commas, another value with three decimals; a dash for None."""
+    if value is not None and abs(value) >= 10 and value == int(value):
+        return format_count(int(value))
+    return format_number(value)
+
+
 def format_percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage; a dash for None."""
     if value is None:
@@ -114,7 +121,8 @@ def log_share(density: float) -> float:
 
 templates.env.filters |= {
     "log_share": log_share,
-    "n": format_number, "short": format_short, "big": format_count, "pct": format_percent, "width": width_of,
+    "n": format_number, "figure": format_figure, "short": format_short, "big": format_count, "pct": format_percent,
+    "width": width_of,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
 

@@ -84,9 +84,11 @@ def steps(open_store: OpenStore) -> list[Step]:
 
 
 def best_feature(open_store: OpenStore) -> int:
-    """The feature with the most evidence; where none has any, with the best name, or in the most samples."""
+    """The feature with the most evidence, of those with an ω if any has both; where none has evidence, with the best
+    name, or in the most samples."""
     for figure in LOOKED_FOR:
-        first = open_store.store.features.list(sort=figure, order="desc", limit=1).items[0]
+        first, *others = open_store.store.features.list(sort=figure, order="desc", limit=50).items
         if first[figure]:
             break
-    return int(first["id"])
+    with_omega = (one for one in (first, *others) if one["omega"] is not None and one[figure])
+    return int(next(with_omega, first)["id"])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-OFF = "The model is off (started with --no-live)."
+OFF = "The model is off (started with --no-live): start the server without --no-live to use it."
 LOADING = "The model is still loading; try again in a few seconds."
 CHANGED = "The store was replaced while this request waited for the model; try again in a few seconds."
 CLOSING = "The server is shutting down."

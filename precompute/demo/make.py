@@ -13,12 +13,14 @@ from typing import NamedTuple
 from precompute.demo.assemble import ADAPTER, SAE, assemble
 from precompute.demo.dataset import N_DEMO, build_dataset
 from precompute.errors import SaevxError
-from precompute.store.companions import HALLUCINATION, companion_path
+from precompute.store.companions import CONTROLS, HALLUCINATION, companion_path
 from precompute.store.opening import read_manifest
 from precompute.utils.files import atomic_folder, write_text
 
 HALLUCINATION_FIGURES = SAE.parent / "hallucination.json"
 """What `saevx experiment hallucination --attach` wrote for the demo's store."""
+RANDOM_DIRECTIONS = SAE.parent / "random-directions.json"
+"""The control that `saevx controls` takes minutes for, on the demo's 1,500 pairs."""
 
 
 class DemoPaths(NamedTuple):
@@ -89,6 +91,18 @@ def attach_hallucination(store: Path) -> None:
     content, manifest = json.loads(HALLUCINATION_FIGURES.read_text(encoding="utf-8")), read_manifest(store)
     if content["about"].get("sae") == manifest["sae"]["sha256"]:
         write_text(path, json.dumps({**content, "content_id": manifest["content_id"]}))
+
+
+def attach_random_directions(store: Path) -> None:
+    """Give the controls of the demo's store the one that was left out, where it was measured on the same pairs with the
+    same SAE-V."""
+    manifest, shipped = read_manifest(store), json.loads(RANDOM_DIRECTIONS.read_text(encoding="utf-8"))
+    if (shipped["sae"], shipped["n_rows"]) != (manifest["sae"]["sha256"], manifest["data"].get("n_rows")):
+        return
+    path, control = companion_path(store, CONTROLS), shipped["control"]
+    report = json.loads(path.read_text(encoding="utf-8"))
+    rows = [control if one["name"] == control["name"] else one for one in report["controls"]]
+    write_text(path, json.dumps({**report, "controls": rows}, indent=1, ensure_ascii=False) + "\n")
 
 
 def n_rows(data: Path) -> int:

@@ -53,7 +53,7 @@ def test_a_posted_pair_gets_an_address_that_shows_what_the_api_says(live: TestCl
         assert re.findall(r'data-testid="sample-feature" data-feature="(\d+)"', part) == [str(r["id"]) for r in rows]
     for flag in answer["flags"]:
         assert flag["title"] in page.text and flag["reason"]["text"].partition("“")[0] in page.text
-    assert f"FVU <strong>{answer['reconstruction']['fvu']:.2f}" in page.text
+    assert f"unexplained) <strong>{answer['reconstruction']['fvu']:.2f}" in page.text
     assert f">{answer['scores']['pooled-cosine']:.3f}</td>" in page.text
 
     chosen = answer["top_features"]["image"][0]["id"]

@@ -19,6 +19,7 @@ from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggled
 from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
+from backend.pages.text import visible
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (
     MAX_TOKENS,
@@ -34,6 +35,8 @@ from backend.templating import SampleKey, render_for
 router = APIRouter(default_response_class=HTMLResponse)
 
 QUESTION = "What is in the image?"
+N_STRONGEST = 6
+"""Features that are ablated together at one click."""
 
 
 class ExplainQuery(FormQuery):
@@ -176,11 +179,26 @@ def shown(
         "also": [k for k in query.ablate if k not in known],
         "patches": drawing.runs(patches),
         "views": [one.model_dump() for one in explanation.views],
-        "test": None if test is None else tested(test, query),
+        "strongest": [one.id for one in explanation.raising[:N_STRONGEST]],
+        "test": None if test is None else tested(test, query, word.text),
     }
 
 
-def tested(test: ExplanationTest, query: ExplainQuery) -> dict[str, Any]:
+def test_sentence(test: ExplanationTest, word: str) -> str | None:
+    """What the test says of the explained word; None where it is no word of the table."""
+    one = next((one for one in test.words if word.strip() and word.strip() in one.text), None)
+    if one is None:
+        return None
+    low, high = min(one.random_changes), max(one.random_changes)
+    random = f"{drawing.signed(low)} to {drawing.signed(high)} in the random removals"
+    change = f"its log-probability changes by {drawing.signed(one.change)} nats"
+    says = f"“{visible(one.text.strip())}” is {one.verdict}: {change}"
+    if one.verdict == "kept":
+        return f"{says} ({random}). What was taken away did not matter to it."
+    return f"{says}, {'below' if one.change < low else 'no lower than'} the {random}."
+
+
+def tested(test: ExplanationTest, query: ExplainQuery, word: str) -> dict[str, Any]:
     """The test as the table has it."""
     words = []
     for one in test.words:
@@ -196,6 +214,7 @@ def tested(test: ExplanationTest, query: ExplainQuery) -> dict[str, Any]:
         })  # fmt: skip
     n_patches = len(drawing.parse_runs(query.patches))
     return {
-        "words": words, "answer": test.answer, "before": test.before, "random": test.random,
+        "words": words, "sentence": test_sentence(test, word), "answer": test.answer, "before": test.before,
+        "random": test.random,
         "no_image": test.no_image_answer, "n_features": len(query.ablate), "n_patches": n_patches,
     }  # fmt: skip

@@ -18,8 +18,8 @@ BANDS: dict[Band, tuple[str, str]] = {
     "counter": ("counter-examples", "Where the feature and its name part ways."),
 }
 COUNTER = {
-    "off": "The caption has a word of the name, but the feature is off (at most a tenth of its p99.9). Captions that "
-    "fit their image best come first.",
+    "off": "The caption has a word of the name, but on the {side} the feature is off (at most a tenth of its p99.9): "
+    "it missed the thing, or the caption names what is not there. Captions that fit their image best come first.",
     "unnamed": "The feature is above half of its p99.9, but the caption has no word of the name.",
 }
 UNITS = {"text": "tokens", "image": "patches"}

@@ -92,7 +92,7 @@ def draw(
         folded_help=FOLDED_HELP[side],
         has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
         groups=[
-            as_drawn(COUNTER.get(kind or ""), [one for one in examples if one.counter == kind], top)
+            as_drawn(kind and COUNTER[kind].format(side=side), [one for one in examples if one.counter == kind], top)
             for kind in (("off", "unnamed") if band == "counter" else (None,))
         ],
         snippet=snippet(id, side, band),

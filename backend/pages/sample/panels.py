@@ -90,6 +90,10 @@ def near_panel(
     return Near(side, cards, answer)
 
 
+LEAST_FIT = 0.1
+"""Cosine below which a caption does not fit, whatever the others are like."""
+
+
 def fitting_caption(detail: SampleDetail, near: Near | None) -> dict[str, Any] | None:
     """Of the captions of the nearest images the one that fits this image best, where a flag says that the own caption
     does not and it fits less."""
@@ -98,6 +102,6 @@ def fitting_caption(detail: SampleDetail, near: Near | None) -> dict[str, Any] |
     fits = [one for one in near.answer.items if one.caption_fit is not None and not AGAINST_IMAGE & set(one.flags)]
     best = max(fits, key=lambda one: one.caption_fit or 0.0, default=None)
     own = near.answer.own_fit or 0.0
-    if best is None or (best.caption_fit or 0.0) <= own:
+    if best is None or (best.caption_fit or 0.0) < max(own, LEAST_FIT):
         return None
     return {"sample_id": best.sample_id, "text": best.text, "fit": best.caption_fit, "own": own}

@@ -94,7 +94,7 @@ def test_without_the_model_the_page_says_why(made: Path, feature: int) -> None:
     with Running(Settings(stores=[made / "store"], live=False), ready=False) as off:
         assert off.get(f"{API}/features/{feature}/effect").status_code == 503
         for path in (f"/features/{feature}", f"/features/{feature}/effect"):
-            assert "The model is off (started with --no-live)." in page(off, path)
+            assert "The model is off (started with --no-live)" in page(off, path)
     server = Running(Settings(stores=[made / "store"], device="cpu"), ready=False)
     with server.held_up(), server:
         reply = server.get(f"{API}/features/{feature}/effect")
