@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from backend.settings import Settings, is_loopback
 from precompute.errors import SaevxError, Terminated, first_line
+from precompute.utils.progress import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], 
         attach(app)
     state: State = app.state.saevx
     for reason in state.unavailable.values():
-        print(f"saevx: {reason} The other stores are served.", file=sys.stderr)
+        print(harmless(f"saevx: {reason} The other stores are served."), file=sys.stderr)
     # Longer than the timeout of proxies: whoever closes first may cut off a request that is already on its way.
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75,
@@ -70,7 +71,7 @@ def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], 
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
-    print(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}", file=sys.stderr)
+    print(harmless(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}"), file=sys.stderr)
     query = f"?token={quote(token)}" if token else ""
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/{query}", flush=True)
     freeze_garbage_collector()

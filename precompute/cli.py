@@ -25,6 +25,7 @@ from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, opt
 from precompute.utils.failures import causes, sentence, sentence_of_cause, without_secrets, write_log
 from precompute.utils.files import atomic_write, check_file, write_text
 from precompute.utils.ownership import exclusive
+from precompute.utils.progress import harmless
 
 CLI_CONFIG = SettingsConfigDict(
     cli_kebab_case=True,
@@ -230,4 +231,4 @@ def drop_output() -> None:
 
 def say_error(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
-        print(f"saevx: {' '.join(message.split())}", file=sys.stderr)
+        print(harmless(f"saevx: {' '.join(message.split())}"), file=sys.stderr)

@@ -7,13 +7,23 @@ from typing import Any
 
 from tqdm import tqdm
 
+_COMMANDS = dict.fromkeys(
+    [*(i for i in range(32) if chr(i) not in "\t\n"), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)],
+    "\N{REPLACEMENT CHARACTER}",
+)
+"""Characters that a terminal obeys: control characters, and those that turn the direction of writing."""
 EVERY_S = 10.0
 """Between two lines of progress in a log, in seconds."""
 
 
+def harmless(line: str) -> str:
+    """A line for a terminal: an id or a file name in it may hold what a terminal obeys."""
+    return line.translate(_COMMANDS)
+
+
 def say(line: str) -> None:
     """Print a line of the running report on standard error: standard output is for results."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(harmless(line), file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -65,7 +65,8 @@ def own_scenes(path: Path, n: int) -> list[Seen]:
             names = frozenset(str(one["name"] if isinstance(one, dict) else one) for one in row["objects"])
             image = open_image(ImageRoot(path.parent).file(row["image"])).image
         except (ValueError, KeyError, TypeError, BadRow) as error:
-            raise SaevxError(f"{path}, line {number}: give an image and a list of objects ({error}).") from error
+            wanted = "give an image below the file's folder and a list of objects"
+            raise SaevxError(f"{path}, line {number}: {wanted} ({error}).") from error
         result.append(Seen(image, names))
     if len(result) < 4:
         raise SaevxError(f"{path} has {len(result)} images: give at least 4.")

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from precompute.utils import progress
-from precompute.utils.progress import progress_bar
+from precompute.utils.progress import progress_bar, say
+from tests.helpers.in_process import saevx
 
 
 @pytest.fixture(params=[0.0, 1e9], ids=["every line", "the last line"])
@@ -56,3 +57,13 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
     with progress_bar("collect", 20, "samples") as bar:
         bar.update(20)
     assert "\rcollect: 100%" in capsys.readouterr().err
+
+
+def test_a_terminal_is_given_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids, file names and names in a manifest are others' texts."""
+    said = "\x1b[2J\x1b]0;owned\x07 a\rb\u202e\u2066 \x9b31m 猫\tdog é 🙂"
+    say(said)
+    done = saevx("verify", said)
+    for text in (capsys.readouterr().err, done.err):
+        assert not set("\x1b\x07\r\u202e\u2066\x9b") & set(text) and "猫" in text and "é 🙂" in text
+    assert done.status == 1
