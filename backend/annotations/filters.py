@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+import numpy as np
+
 from backend.annotations.book import Annotations
 from precompute.store.lists.marked import Marked
 from precompute.store.reader import Store
+from precompute.utils.types import Array
 
 
 def marked(
@@ -31,3 +34,12 @@ def marked(
         return None
     name = "" if tag is None and reviewed is None else json.dumps([tag, reviewed])
     return Marked(name, within, without or (), also)
+
+
+def rightly_flagged(annotations: Annotations, store: Store, flag: str) -> Array:
+    """bool [N]: the samples on which a person marked this flag as right."""
+    bodies = [one.body for one in annotations.entries("mark") if one.body]
+    ids = [body["sample_id"] for body in bodies if body["flag"] == flag and body["right"]]
+    is_right = np.zeros(store.n_samples, bool)
+    is_right[[*store.selection.rows_of(ids).values()]] = True
+    return is_right

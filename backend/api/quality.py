@@ -9,14 +9,15 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
+from backend.annotations.filters import rightly_flagged
 from backend.deps import Cached, StoreDep
 from backend.params import QueryModel
 from backend.problems import http_status
-from backend.schemas.common import FilterName, Page
+from backend.schemas.common import FilterName, FlagName, Page
 from backend.schemas.quality import FilterPreview, FlagOverlap
 from backend.schemas.samples import Flag, Score
 from backend.stores import OpenStore
-from precompute.scoring.export import csv_of, file_stem, parquet_of
+from precompute.scoring.export import MAX_NAMED, csv_of, file_stem, parquet_of
 from precompute.scoring.filter import kept_rows, lines_of
 from precompute.store.quality import flag_and_limit
 from precompute.store.schema import FLAGS, SCORES, SELECTIONS
@@ -68,11 +69,33 @@ class FilterQuery(QueryModel):
     require: Annotated[list[str], Query(max_length=50)] = []  # noqa: RUF012
     """Only samples with all of these flags: NAME or NAME:THRESHOLD."""
 
+    without_right: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012
+    """Leave out exactly the samples on which people marked this flag as right; may be repeated."""
+    only_right: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012
+    """Only samples on which people marked this flag as right; may be repeated."""
+
     def choice(self) -> dict[str, Any]:
-        """The keywords of `kept_rows` and `file_stem`."""
+        """The keywords that `kept_rows` and `file_stem` share."""
         keep = self.keep if self.keep is not None else 100.0 if self.by is None else 50.0
         flags, require = flag_names(self.flags), flag_names(self.require)
         return {"by": self.by, "keep": keep, "flags": flags, "require": require}
+
+    def within(self, store: OpenStore) -> Array | None:
+        """bool [N]: the samples that the marks leave; None where no marks count."""
+        if not self.without_right and not self.only_right:
+            return None
+        within = np.ones(store.store.n_samples, bool)
+        for flag in self.without_right:
+            within &= ~rightly_flagged(store.annotations, store.store, flag)
+        for flag in self.only_right:
+            within &= rightly_flagged(store.annotations, store.store, flag)
+        return within
+
+    def stem(self, store: OpenStore) -> str:
+        """Name of the file, without its ending."""
+        marks = [f"marked-{flag}" for flag in self.only_right] + [f"not-marked-{flag}" for flag in self.without_right]
+        marks = marks if len(marks) <= MAX_NAMED else [f"{len(marks)}-marks"]
+        return file_stem(store.store, **self.choice(), marks=marks)
 
 
 class ExportQuery(FilterQuery):
@@ -96,7 +119,7 @@ def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
             else parquet_of(store.store, rows, query.by) if query.format == "parquet"
             else lines_of(store.store, rows, query.by, query.format)
         )  # fmt: skip
-    name = f"{file_stem(store.store, **query.choice())}.{ENDINGS.get(query.format, query.format)}"
+    name = f"{query.stem(store)}.{ENDINGS.get(query.format, query.format)}"
     headers = {
         "X-Total-Count": str(store.store.n_samples),
         "X-Kept-Count": str(len(rows)),
@@ -112,10 +135,11 @@ def get_filter_preview(store: StoreDep, query: Annotated[FilterQuery, Query()]) 
     values = values[np.isfinite(values)]
     return FilterPreview(
         total=store.store.n_samples,
-        matching=int(store.store.quality.matching(choice["flags"], choice["require"]).sum()),
+        matching=int(store.store.quality.matching(choice["flags"], choice["require"], query.within(store)).sum()),
         n_kept=len(rows),
         cut=float(values.min()) if len(values) else None,
-        file=file_stem(store.store, **choice),
+        file=query.stem(store),
+        filters={name: value for name, value in query.model_dump(exclude_none=True).items() if value != []},
         ids=[store.store.samples.sample_id(int(row)) for row in rows[:N_PREVIEW]],
     )
 
@@ -125,7 +149,7 @@ def filtered_rows(store: OpenStore, query: FilterQuery) -> Array:
     if query.by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
         raise HTTPException(422, f"{query.by} takes minutes for so many samples: use the command saevx filter.")
     with http_status(422):
-        return kept_rows(store.store, **query.choice())
+        return kept_rows(store.store, **query.choice(), within=query.within(store))
 
 
 @router.get("/flags/overlap", summary="How many samples have both of two flags")

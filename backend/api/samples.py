@@ -84,7 +84,8 @@ class SampleQuery(QueryModel):
     def selection(self, store: OpenStore) -> dict[str, Any]:
         """The filters as `store.selection` takes them."""
         flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
-        plain = {"sort", "order", "limit", "cursor", "threshold", "id", "ticked", "format", "tag", "reviewed"}
+        order = {"sort", "order", "limit", "cursor"}
+        plain = {*order, "threshold", "id", "ticked", "leave_out", "format", "tag", "reviewed"}
         own = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
         return self.model_dump(exclude=plain, exclude_none=True) | own
 

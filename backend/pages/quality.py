@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
 
+from backend.annotations.filters import rightly_flagged
 from backend.api import quality as quality_api
 from backend.api import samples as samples_api
 from backend.api.annotations.lists import get_filters
@@ -51,6 +52,10 @@ class QualityQuery(FormQuery):
     """Flags that the export leaves out."""
     require: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012
     """Flags that all pairs of the export have."""
+    without_right: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012
+    """Flags: the export leaves out the pairs that people marked as rightly flagged."""
+    only_right: Annotated[list[FlagName], Query(max_length=50)] = []  # noqa: RUF012
+    """Flags: it has only such pairs."""
     clean: bool = False
     """Older addresses: leave out every flagged pair."""
     cursor: Cursor = None
@@ -89,7 +94,6 @@ def quality(
         n_flagged=overlap.n_flagged,
         table=overlap_table(overlap),
         titles={one.name: one.title for one in flags},
-        q_cursor=query.cursor,
         marks=marks,
         marked={one.sample_id: one.right for one in marks.items},
         marks_off=open_store.annotations.why_read_only() is not None,
@@ -108,7 +112,8 @@ def quality(
         grows=score is not None and score.name in SUMS,
         keep=f"{query.keep:g}",
         without=tray.without,
-        require=query.require,
+        q=query,
+        n_right=tray.n_right,
         preview=tray.preview,
         export=tray.params,
         keep_chart=chart(score.histogram, mark=tray.preview.cut) if score else None,
@@ -159,6 +164,8 @@ class Tray(NamedTuple):
     preview: FilterPreview
     params: dict[str, Any]
     """Of `GET /filter`."""
+    n_right: dict[str, int]
+    """By flag, the pairs that people marked as rightly flagged."""
 
 
 def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, str]) -> Tray:
@@ -171,8 +178,10 @@ def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, s
     params: dict[str, Any] = {"by": query.by, "keep": query.keep if query.by else None} | {
         key: [options.get(name, name) for name in names]
         for key, names in (("flags", without), ("require", query.require))
-    }
-    return Tray(without, quality_api.get_filter_preview(open_store, quality_api.FilterQuery(**params)), params)
+    } | {"without_right": query.without_right, "only_right": query.only_right}
+    preview = quality_api.get_filter_preview(open_store, quality_api.FilterQuery(**params))
+    n_right = {flag: int(rightly_flagged(open_store.annotations, open_store.store, flag).sum()) for flag in FLAGS}
+    return Tray(without, preview, params, n_right)
 
 
 def headline(scores: list[Score], alone: bool) -> Score | None:

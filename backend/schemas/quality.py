@@ -37,6 +37,8 @@ class FilterPreview(Model):
     """Smallest score among the kept samples; null without a score."""
     file: str
     """Name of the file, without its ending."""
+    filters: dict[str, str | float | list[str]]
+    """What was asked for, as the address names it: the same in an address gives the same samples."""
     ids: list[str]
     """The first kept samples, in the order of the data."""
 

@@ -102,8 +102,9 @@ class Quality:
         return self._score_values[name]
 
     def best_rows(
-        self, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = ()
-    ) -> Array:
+        self, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = (),
+        within: Array | None = None,
+    ) -> Array:  # fmt: skip
         """int64 [K], rising: rows of the `keep` percent with the highest score, of the samples that none of `flags`
         marks and all of `require` do. Ties, missing scores and the rounding are those of `best`.
 
@@ -112,13 +113,14 @@ class Quality:
             keep: percent, 0–100.
             flags: names of flags; `name:value` takes another threshold than the stored one.
             require: likewise.
+            within: bool [N], only these samples.
 
         Raises:
             SaevxError: unknown score or flag, percentage out of range, a score this store has not computed, or a part
                 without a score to rank by.
         """
         check_keep(keep)
-        allowed = self.matching(flags, require)
+        allowed = self.matching(flags, require, within)
         if by is None:
             if keep != 100:
                 raise SaevxError(f"To keep {keep:g} % of the pairs, name a score that ranks them (by).")
@@ -128,9 +130,10 @@ class Quality:
             raise SaevxError(f"This store has no {by!r} score: run `saevx precompute` with it, or choose another.")
         return best(score, allowed, keep)
 
-    def matching(self, flags: Sequence[str], require: Sequence[str] = ()) -> Array:
-        """bool [N]: the samples that none of `flags` marks and all of `require` do, each NAME or NAME:THRESHOLD."""
-        allowed = np.ones(self._core.n_samples, dtype=bool)
+    def matching(self, flags: Sequence[str], require: Sequence[str] = (), within: Array | None = None) -> Array:
+        """bool [N]: the samples that none of `flags` marks and all of `require` do, each NAME or NAME:THRESHOLD, among
+        those of `within` (bool [N])."""
+        allowed = np.ones(self._core.n_samples, dtype=bool) if within is None else within.copy()
         for option in flags:
             allowed &= ~self.flagged(option)
         for option in require:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 import pytest
 from playwright.sync_api import expect
@@ -85,6 +86,17 @@ def test_ticked_samples_are_exported(browser: Browser, base_url: str, tmp_path: 
     lines = [json.loads(line) for line in (tmp_path / "ticked").read_text().splitlines()]
     assert {line["id"] for line in lines} == wanted and len(lines) == 2
     assert re.search(r"-2-samples\.jsonl$", download.value.suggested_filename)
+    page.goto("/samples?q=red&feature=0&side=text")
+    every = shown(page)
+    page.get_by_test_id("tick").nth(1).check()
+    with page.expect_download() as download:
+        page.get_by_test_id("export-unticked").click()
+    download.value.save_as(tmp_path / "others")
+    lines = [json.loads(line) for line in (tmp_path / "others").read_text().splitlines()]
+    assert {line["id"] for line in lines} == {*every} - {every[1]} and 1 < len(every) < 60
+    page.get_by_test_id("basket-ticked").click()
+    if not scripts:  # the filter is no feature of the basket
+        expect(page).to_have_url(re.compile(r"/basket\?sample="))
     context.close()
 
 
@@ -98,6 +110,9 @@ def test_exports_hold_exactly_what_the_filters_choose(client: TestClient) -> Non
     assert ids == [one["sample_id"] for one in listed["items"]]
     nothing = client.get(f"{API}/export?ticked=1", headers={"accept": "application/json"})
     assert nothing.status_code == 422 and nothing.json()["detail"].startswith("No sample is ticked: tick")
+    ticked = [("id", one) for one in ids[:2]]
+    others = client.get(f"{API}/export", params=[*parse_qsl(f"{query}&format=ids&leave_out=1"), *ticked]).text
+    assert others.split() == ids[2:]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from backend.links import check_feature, check_sample, sample_of
 from backend.params import FormQuery
 from precompute.scoring.filter import lines_of
 from precompute.utils.text import ascii_name
-from precompute.utils.types import Array
 
 router = APIRouter(tags=["samples"])
 
@@ -24,6 +23,8 @@ class ExportQuery(FormQuery, SampleQuery):
 
     id: Annotated[list[str], Query(max_length=500)] = []  # noqa: RUF012 - pydantic copies it
     """Only these samples, whatever the filters say: ids as addresses name them."""
+    leave_out: bool = False
+    """All samples of the list but those of `id`, instead of them alone."""
     ticked: bool = False
     """Refuse an export without `id`."""
     format: Literal["jsonl", "ids"] = "jsonl"
@@ -41,11 +42,9 @@ def get_export(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
         raise HTTPException(422, "No sample is ticked: tick at least one, or export the whole list.")
     if query.feature is not None:
         check_feature(store, query.feature)
-    rows: Array
-    if query.id:
-        rows = np.array([check_sample(store, sample_of(one)) for one in query.id], np.int64)
-    else:
-        rows = store.store.selection.ordered_rows(**query.selection(store))
+    rows = np.array([check_sample(store, sample_of(one)) for one in query.id], np.int64)
+    if query.leave_out or not query.id:
+        rows = np.setdiff1d(store.store.selection.ordered_rows(**query.selection(store)), rows)
     rows = np.unique(rows)
     suffix, media_type = ("jsonl", "application/x-ndjson") if query.format == "jsonl" else ("txt", "text/plain")
     name = f"{ascii_name(store.name)}-{len(rows)}-samples.{suffix}"

@@ -45,12 +45,14 @@ class BasketQuery(FormQuery):
     """As the list of features selects them for Steer: NUMBER:MODE:STRENGTH."""
     id: Annotated[list[str], Query(max_length=MAX_MEMBERS)] = []  # noqa: RUF012
     """As the list of samples ticks them."""
+    ticked: bool = False
+    """Sent by the list of samples, whose `feature` is a filter and none of the basket."""
     own: OwnList = []  # noqa: RUF012
     """Pairs of one's own on which its features are looked at."""
 
     def numbers(self) -> list[int]:
         """The features. Raises HTTP 422."""
-        text = ",".join([self.features or "", *(one.partition(":")[0] for one in self.feature)])
+        text = ",".join([self.features or "", *(one.partition(":")[0] for one in self.feature if not self.ticked)])
         return list(dict.fromkeys(parse_numbers(text, "features", MAX_MEMBERS)))
 
     def samples(self) -> list[str]:

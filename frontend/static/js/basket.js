@@ -56,7 +56,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   const { feature, sample } = link.dataset;
   const form = link.form ? new FormData(link.form) : null; // the selected rows of a list
-  const numbers = form ? form.getAll("feature").map((one) => one.split(":")[0]) : feature ? [feature] : [];
+  const numbers = form ? (form.has("ticked") ? [] : form.getAll("feature")).map((one) => one.split(":")[0]) : feature ? [feature] : [];
   const keys = form ? form.getAll("id") : sample ? [sample] : [];
   if (numbers.length + keys.length) add(numbers, keys);
   else if (link.setCustomValidity) { // the browser shows it beside the button

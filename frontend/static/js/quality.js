@@ -80,7 +80,7 @@ document.addEventListener("change", ({ target }) => {
     target.form.dataset.typing = ""; // one entry of the history for a page that is dragged on
     target.form.requestSubmit();
   }
-  const other = { without: "require", require: "without" }[target.name]; // a flag is left out or required, not both
+  const other = { without: "require", require: "without", without_right: "only_right", only_right: "without_right" }[target.name]; // a flag is left out or required, not both
   if (other && target.checked) $(`[name=${other}][value="${target.value}"]`, target.form).checked = false;
 }, true); // before app.js sends the form
 

@@ -7,7 +7,8 @@ function count() {
   const number = $("[data-ticked]");
   if (!number) return;
   number.textContent = n ? ` ${n} (JSON lines)` : "";
-  $("[data-testid=export-ticked]").disabled = !n;
+  $("[data-unticked]").textContent = n ? ` (${(number.closest("form").dataset.total - n).toLocaleString("en-US")})` : "";
+  for (const name of ["ticked", "unticked"]) $(`[data-testid=export-${name}]`).disabled = !n;
   $("[data-tick-all]").textContent = n === ticks.length ? "Untick all" : "Tick all here";
 }
 

@@ -273,3 +273,28 @@ def test_a_page_of_another_site_writes_nothing(client: TestClient) -> None:
     headers = {"If-Match": "0", "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     reply = client.put(f"{API}/annotations/features/{DOG}", json={"label": "x"}, headers=headers)
     assert reply.status_code == 403 and get(client, f"/annotations/features/{DOG}")["version"] == 0
+
+
+def test_an_export_leaves_out_exactly_the_pairs_that_were_marked_right(client: TestClient) -> None:
+    """Whatever their threshold; those marked wrong and not marked stay. A mark that is taken back counts no more."""
+    ids = [one["sample_id"] for one in get(client, "/samples", sort="mismatch", order="desc", limit=6)["items"]]
+    for at, sample in enumerate(ids):
+        mark = {"right": at < 5, "author": "ana"}
+        assert client.put(f"{API}/annotations/marks/mismatch", params={"id": sample}, json=mark).is_success
+    client.delete(f"{API}/annotations/marks/mismatch", params={"id": ids[4]})
+    every = client.get(f"{API}/filter", params={"format": "ids"}).text.split()
+    left = client.get(f"{API}/filter", params={"format": "ids", "without_right": "mismatch"})
+    assert left.text.split() == [one for one in every if one not in ids[:4]]
+    assert "-not-marked-mismatch.txt" in left.headers["content-disposition"]
+    only = client.get(f"{API}/filter", params={"format": "ids", "only_right": "mismatch"}).text.split()
+    assert sorted(only) == sorted(ids[:4])
+    choice = {"without_right": "mismatch", "flags": "empty-text", "by": "pooled-cosine", "keep": 50}
+    preview = get(client, "/filter/preview", **choice)
+    asked = {"without_right": ["mismatch"], "flags": ["empty-text"], "by": "pooled-cosine", "keep": 50}
+    assert preview["filters"] == asked
+    again = client.get(f"{API}/filter", params={**preview["filters"], "format": "ids"}).text.split()
+    assert len(again) == preview["n_kept"] and not set(again) & set(ids[:4])
+    page = client.get("/quality?flag=mismatch&only_right=mismatch", headers={"accept": "text/html"}).text
+    assert "Export all but the 4 marked" in page and "✓ flag right" in page and "without_right=mismatch" in page
+    others = client.get("/quality?flag=empty-text", headers={"accept": "text/html"}).text
+    assert "export-but-right" not in others
