@@ -138,6 +138,38 @@ def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page) ->
     expect(page).not_to_have_url(re.compile("mask="))
 
 
+def test_by_touch_from_a_word_to_a_sweep_and_its_link(browser: Browser, live_url: str) -> None:
+    """At 390 px: word, feature, steering, sweep, and the same from its address elsewhere."""
+    from playwright.sync_api import expect
+
+    listed = httpx.get(live_url + API + "/features?sort=evidence&order=desc&limit=50").json()["items"]
+    word = next(word for one in listed for word in re.findall("[a-z]+", one["label"] or "") if one["verdict"] != "dead")
+    touch: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    with page_of(browser, live_url, **touch) as page:
+        page.goto("/search")
+        page.get_by_test_id("q").fill(word)
+        page.keyboard.press("Enter")
+        page.get_by_test_id("word-features").locator("a.label").first.tap()
+        page.wait_for_url("**/features/*")
+        page.locator("a.btn", has_text="Steer").first.tap()
+        page.wait_for_url("**/steer?*")
+        strength = page.get_by_test_id("steer-strength").input_value()
+        page.get_by_test_id("sweep-word").fill("dog")
+        page.get_by_test_id("many-strengths").tap()
+        finished(page)
+        cells = page.get_by_test_id("sweep-feature")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        height_of = "all => all.map((one) => one.getBoundingClientRect().height)"
+        assert min(page.locator(".many button").evaluate_all(height_of)) >= 24
+        texts, address = cells.all_inner_texts(), page.url
+        assert "many=strengths" in address and float(strength) > 0 and texts
+    with page_of(browser, live_url, **touch) as other:
+        other.goto(address)
+        finished(other)
+        expect(other.get_by_test_id("sweep-word")).to_have_value("dog")
+        assert other.get_by_test_id("sweep-feature").all_inner_texts() == texts
+
+
 def test_the_api_names_the_random_feature_and_the_probability_of_the_target(live_url: str) -> None:
     body = {"prompt": "a red dog", "features": [{"id": 3, "strength": 2}], "max_tokens": 2, "sample_id": "pair-1"}
     feature, random = (
