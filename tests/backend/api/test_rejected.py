@@ -15,7 +15,7 @@ from backend.settings import Settings
 from tests.helpers import synthetic
 
 N_SAMPLES, N_REPEATED, N_OTHERS = 20, 130, 3
-REASONS = ["it has no field 'text'", "there is no image <b>x</b>.png", "it is not valid JSON"]
+REASONS = ["it has no field 'text'", "there is no image <b>x</b>\u202e.png", "it is not valid JSON"]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_list_is_paged_and_keeps_its_filter(client: TestClient) -> None:
     assert len(rows(second)) == 30 and not set(rows(page)) & set(rows(second))
     assert re.search(r'href="/api/v1/rejected\?[^"]*kind=repeated-id[^"]*" data-testid="json-link"', page)
     other = client.get("/rejected?kind=missing-image", headers={"Accept": "text/html"}).text
-    assert "&lt;b&gt;x&lt;/b&gt;" in other and "<b>x</b>" not in other
+    assert "&lt;b&gt;x&lt;/b&gt;⟨U+202E⟩.png" in other and "<b>x</b>" not in other
     assert client.get("/rejected?kind=odd", headers={"Accept": "text/html"}).status_code == 422
     assert client.get("/rejected?kind=", headers={"Accept": "text/html"}).status_code == 200
 
