@@ -109,6 +109,14 @@ def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Pa
     return Page[Feature].model_validate({**page._asdict(), "items": items})
 
 
+def features_of_words(store: OpenStore, words: str, limit: int) -> list[Feature]:
+    """The features that words, or a number such as `#12`, can mean, the best match first."""
+    number = words.strip().lstrip("#")
+    if number.isascii() and number.isdigit() and len(number) < 10:
+        return get_features(store, FeatureQuery(ids=number)).items
+    return get_features(store, FeatureQuery(q=words, sort="match", order="desc", limit=limit)).items
+
+
 def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
     """The filters alone, as the store takes them."""
     ids = None if query.ids is None else parse_numbers(query.ids, "ids")

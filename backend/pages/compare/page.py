@@ -6,17 +6,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.compare.features import get_comparison
 from backend.api.compare.stores import compare
-from backend.api.features import ExampleQuery, FeatureQuery, examples, get_feature
+from backend.api.features import ExampleQuery, FeatureQuery, examples, features_of_words, get_feature
 from backend.deps import StateDep, StoreDep, get_store
 from backend.pages.cards import previews
 from backend.pages.feature.examples import as_drawn
+from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.heat import tops
-from backend.params import FormQuery
+from backend.params import FormQuery, Words
 from backend.schemas.common import FeatureSort, Order, VerdictFilter
 from backend.schemas.features import FeatureDetail
 from backend.stores import OpenStore, State
@@ -24,7 +25,7 @@ from backend.templating import Addresses, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-N_EXAMPLES, N_ROWS, N_SUGGESTED = 6, 30, 6
+N_EXAMPLES, N_ROWS, N_SUGGESTED, N_OTHERS = 6, 30, 6, 5
 FIGURES = (
     ("agreement", "agreement", 2), ("pair lift", "pair_lift", 1), ("ω", "omega", 3),
     ("baseline of ω", "omega_baseline", 3), ("name score", "label_score", 2), ("modality share", "modality_share", 2),
@@ -36,8 +37,11 @@ FIGURES = (
 class CompareView(FormQuery):
     """What is compared: two features, or the store with another one."""
 
-    a: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
-    b: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
+    a: Words = None
+    """A feature by its number or by words, of which the best match is meant."""
+    b: Words = None
+    feature: Annotated[list[str], Query(max_length=500)] = []  # noqa: RUF012 - pydantic copies it
+    """As the list of features selects them: NUMBER:MODE:STRENGTH. Leads to the address of `a` and `b`."""
     with_: Annotated[str | None, Query(alias="with", max_length=200)] = None
     """Name of the other store."""
     sort: FeatureSort = "evidence"
@@ -49,8 +53,13 @@ class CompareView(FormQuery):
 @router.get("/compare")
 async def page(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[CompareView, Query()]
-) -> HTMLResponse:
-    """Two features, two stores, or what to choose from."""
+) -> Response:
+    """Two features, two stores, or what to choose from. HTTP 422 for more than two selected features."""
+    if query.feature:
+        if len(query.feature) > 2:
+            raise HTTPException(422, f"{len(query.feature)} features are selected: select two to compare them.")
+        two = dict(zip("ab", (one.partition(":")[0] for one in query.feature), strict=False))
+        return RedirectResponse(Addresses.of_store(request, state, open_store).page("/compare", **two), 303)
     other = await get_store(state, query.with_) if query.with_ else None
     if other is not None:
         return await run_in_threadpool(stores_page, request, state, open_store, other, query)
@@ -59,11 +68,13 @@ async def page(
 
 def features_page(request: Request, state: State, store: OpenStore, query: CompareView) -> HTMLResponse:
     """Two features; with one, features that are like it."""
-    pair = get_comparison(store, query.a, query.b) if query.a is not None and query.b is not None else None
-    one = get_feature(store, query.a) if query.a is not None and pair is None else None
+    matches = {name: features_of_words(store, words, N_OTHERS + 1) for name in "ab" if (words := getattr(query, name))}
+    a, b = (matches[name][0].id if matches.get(name) else None for name in "ab")
+    pair = get_comparison(store, a, b) if a is not None and b is not None else None
+    one = get_feature(store, a) if a is not None and pair is None else None
     near = {n.id: n for ns in (one.neighbours.decoder, one.neighbours.profile) for n in ns[:N_SUGGESTED]} if one else {}
     return render_for(
-        request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=one,
+        request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=one, matches=matches,
         near=list(near.values()), others=[name for name in state.stores if name != store.name], figures=FIGURES,
         drawn=[side(request, store, f) for f in (pair.a, pair.b)] if pair else [],
     )  # fmt: skip
@@ -78,7 +89,7 @@ def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]
         for query in [ExampleQuery.model_validate({"modality": modality, "limit": N_EXAMPLES})]
     }
     return {
-        "f": f, "says": summary(f, store.store.top_words.held),
+        "f": f, "lens": lens_panel(f, "centred", store), "says": summary(f, store.store.top_words.held),
         "images": [one for one in groups["image"]["examples"] if one["images"]],
         "lines": groups["text"]["examples"] if groups["text"]["lines"] else [],
     }  # fmt: skip

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api import cooccurrence as cooccurrence_api
 from backend.api.cooccurrence import PairQuery
-from backend.api.features import FeatureQuery, get_features
+from backend.api.features import features_of_words
 from backend.deps import StateDep, StoreDep
 from backend.live.lru import Lru
 from backend.pages.cards import previews
@@ -83,12 +83,8 @@ def drawn_graph(open_store: OpenStore, feature: int) -> Graph:
 
 def matches(open_store: OpenStore, words: str) -> list[Feature]:
     """The features that words, or a number, can mean, one of each family or name; the best match first."""
-    number = words.strip().lstrip("#")
-    if number.isascii() and number.isdigit() and len(number) < 10:
-        return get_features(open_store, FeatureQuery(ids=number)).items
-    items = get_features(open_store, FeatureQuery(q=words, sort="match", order="desc", limit=100)).items
     concept, first = open_store.store.features.concept, dict[int, Feature]()
-    for one in items:
+    for one in features_of_words(open_store, words, 100):
         first.setdefault(int(concept[one.id]), one)
     return [*first.values()][:N_OTHERS]
 

@@ -115,3 +115,27 @@ def test_the_page_shows_two_features_and_two_stores(both: TestClient, names: lis
     assert page.count('data-testid="match"') == 30 and re.search(rf"/features/\d+\?store={names[1]}", page)
     reply = both.get("/compare", params={"with": names[0]}, headers=html)
     assert reply.status_code == 422 and "compared with itself" in reply.text
+
+
+def test_words_mean_their_best_match_and_the_list_leads_to_two(both: TestClient) -> None:
+    html = {"Accept": "text/html"}
+    ids = [one["id"] for one in both.get("/api/v1/search?q=dog").json()["features"]]
+    page = both.get("/compare?a=dog&b=%236", headers=html).text
+    assert f"<title>Features {ids[0]} and 6" in page and f'href="/compare?b=%236&amp;a={ids[1]}"' in page
+    page = both.get("/compare?a=zzqq&b=6", headers=html).text
+    assert "No feature matches" in page and "zzqq" in page and 'data-testid="side-1"' not in page
+    number = both.get("/compare?a=999999&b=6", headers=html)
+    assert number.status_code == 200 and 'data-testid="no-a"' in number.text
+    chosen = both.get("/compare?feature=3:add:1&feature=6:add:1", headers=html, follow_redirects=False)
+    assert (chosen.status_code, chosen.headers["location"]) == (303, "/compare?a=3&b=6")
+    three = both.get("/compare?feature=3&feature=4&feature=5", headers=html)
+    assert three.status_code == 422 and "3 features are selected: select two" in three.text
+
+
+def test_a_lens_that_says_nothing_is_told_as_on_the_page_of_the_feature(both: TestClient) -> None:
+    html = {"Accept": "text/html"}
+    told = {
+        id: 'data-testid="lens-empty"' in both.get(f"/features/{id}", headers=html).text for id in range(12)
+    }
+    for id, empty in told.items():
+        assert ('data-testid="lens-empty"' in both.get(f"/compare?a={id}&b={id}", headers=html).text) == empty
