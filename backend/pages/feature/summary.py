@@ -39,14 +39,15 @@ def summary(f: FeatureDetail, has_words: bool) -> list[Part]:
 
 
 def snippet(feature: int, modality: str, band: str) -> str:
-    """Python that reads the examples of the page from the store (docs/python.md)."""
+    """Python that reads the examples of the page and the feature's direction from the store (docs/python.md)."""
     opening = "from precompute.store.reader import Store\n\nstore = Store.open(\"path/of/the/store\")\n"
     if band == "counter":
         examples = f"store.counterexamples.of({feature}, modality=\"{modality}\")"
     else:
         examples = f"store.examples.of({feature}, modality=\"{modality}\", band={band})"
     place = '"".join(token["text"] for token in one["tokens"])' if modality == "text" else 'one["patch"], one["text"]'
-    return f"{opening}for one in {examples}:\n    print(one[\"sample_id\"], one[\"activation\"], {place})\n"
+    direction = f"direction = store.directions.get({feature}).raw_d  # its row of W_dec, float32 [d]\n"
+    return f"{opening}{direction}for one in {examples}:\n    print(one[\"sample_id\"], one[\"activation\"], {place})\n"
 
 
 def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
