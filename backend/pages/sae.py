@@ -88,6 +88,8 @@ class DensityMap(NamedTuple):
     ticks: list[tuple[float, str]]
     """Place on the axis, in cells, and density."""
     side: float
+    most: int
+    """Features of the fullest cell."""
 
 
 GAP = 1.5
@@ -118,7 +120,7 @@ def density_map(grid: DensityGrid) -> DensityMap:
     ]  # fmt: skip
     decades = range(first - 1 + per_decade, len(grid.edges), per_decade)  # the first would stand in the way of "never"
     ticks = [(0.5, "never"), *((GAP + k + 1 - first, f"{100 * grid.edges[k]:.4g} %") for k in decades)]
-    return DensityMap(cells, ticks, side)
+    return DensityMap(cells, ticks, side, largest)
 
 
 class GroupedBar(NamedTuple):

@@ -57,3 +57,40 @@ def test_tokens_of_a_caption_have_the_gaps_of_a_sentence(page: Page) -> None:
         })"""
     )
     assert len(gaps) > 2 and all(abs(gap) < 1 and wide >= 16 and high >= 24 for gap, wide, high in gaps)
+
+
+def test_what_scrolls_sideways_shows_it_and_is_reached_by_keys(page: Page) -> None:
+    """A shadow of its own at each end that stays while the content moves, a name, and a place among the tab stops."""
+    page.set_viewport_size({"width": 320, "height": 900})
+    n_wide = 0
+    for path in ("/", "/quality", "/cooccurrence", "/sae", "/samples/s00000", "/search?q=red", "/rejected"):
+        page.goto(path)
+        for scroll in page.locator(".scroll").all():
+            assert scroll.get_attribute("tabindex") == "0" and scroll.get_attribute("role") == "region", path
+            assert scroll.get_attribute("aria-label") or scroll.get_attribute("aria-labelledby"), path
+            assert scroll.evaluate("one => getComputedStyle(one).backgroundAttachment").count("local") == 2
+            n_wide += scroll.evaluate("one => one.scrollWidth > one.clientWidth")
+    assert n_wide > 3
+
+
+def test_captions_give_the_ends_of_a_colour_scale_in_figures(page: Page) -> None:
+    for path, n in (("/quality", 1), ("/sae", 3), ("/cooccurrence", 1)):
+        page.goto(path)
+        bars = page.locator("main .scale svg[role=img]")
+        fills = bars.first.locator("rect").evaluate_all("all => all.map((one) => getComputedStyle(one).fill)")
+        assert bars.count() >= n and len(set(fills)) == len(fills) > 3, path
+        words = page.locator("main").inner_text()
+        assert "deeper colour" not in words and "(pale)" not in words
+
+
+def test_names_of_the_matrix_are_whole_where_there_is_space(page: Page) -> None:
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto("/cooccurrence")
+    drawing = page.get_by_test_id("matrix")
+    assert drawing.locator(".axis").all_text_contents() == ["image features →", "text features ↓"]
+    box = drawing.bounding_box()
+    assert box
+    for name in drawing.locator("text").all():
+        place = name.bounding_box()
+        assert place and place["x"] >= box["x"] and place["y"] >= box["y"]
+        assert place["x"] + place["width"] <= box["x"] + box["width"]

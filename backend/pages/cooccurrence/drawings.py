@@ -14,8 +14,8 @@ from backend.schemas.features import FeatureRef
 F = TypeVar("F", bound=FeatureRef)
 CELL = 24
 """Side of a cell: what a finger can hit."""
-ROW_NAMES, COLUMN_NAMES = 150, 110
-"""Space for the names."""
+LETTER, SLANT = 6.9, math.radians(55)
+"""Width of a letter of a name, and how steep the names of columns are."""
 GRAPH_WIDTH, GRAPH_LINE = 380, 34
 
 
@@ -45,6 +45,9 @@ class Matrix(NamedTuple):
 
     width: int
     height: int
+    left: int
+    """Where the cells begin, as `above`."""
+    above: int
     rows: list[Name]
     columns: list[Name]
     cells: list[Cell]
@@ -105,6 +108,10 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
     top = max((cell.lift_low for cell in matrix.cells), default=1.0)
     rows = [name_of(one) for one in matrix.rows]
     columns = [name_of(one) for one in matrix.columns]
+    row_texts = [cut(one.partition("; ")[0] if matrix.kind.startswith("text") else one, 24) for one in rows]
+    column_texts = [cut(one, 34) for one in columns]
+    left, slope = (round(LETTER * max(map(len, texts), default=0)) + 12 for texts in (row_texts, column_texts))
+    above = round(slope * math.sin(SLANT))
     places: dict[tuple[int, int], Cell] = {}
     for cell in matrix.cells:
         words = in_words(cell, rows[cell.row], columns[cell.column])
@@ -112,18 +119,20 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
         if matrix.kind != "text-image":
             at.append((cell.column, cell.row))
         for row, column in at:
-            x, y = ROW_NAMES + column * CELL, COLUMN_NAMES + row * CELL
+            x, y = left + column * CELL, above + row * CELL
             places[row, column] = Cell(x, y, level_of(cell.lift_low, top), cell.a, cell.b, words)
     return Matrix(
-        ROW_NAMES + CELL * len(columns) + 60,
-        COLUMN_NAMES + CELL * len(rows) + 4,
+        left + CELL * len(columns) + round(slope * math.cos(SLANT)),
+        above + CELL * len(rows) + 4,
+        left,
+        above,
         [
-            Name(ROW_NAMES - 6, COLUMN_NAMES + CELL * (i + 0.5), one.id, cut(text, 20), text)
-            for i, (one, text) in enumerate(zip(matrix.rows, rows, strict=True))
+            Name(left - 6, above + CELL * (i + 0.5), one.id, text, full)
+            for i, (one, text, full) in enumerate(zip(matrix.rows, row_texts, rows, strict=True))
         ],
         [
-            Name(ROW_NAMES + CELL * (i + 0.5), COLUMN_NAMES - 6, one.id, cut(text, 16), text)
-            for i, (one, text) in enumerate(zip(matrix.columns, columns, strict=True))
+            Name(left + CELL * (i + 0.5), above - 6, one.id, text, full)
+            for i, (one, text, full) in enumerate(zip(matrix.columns, column_texts, columns, strict=True))
         ],
         [places[at] for at in sorted(places)],
         top,
