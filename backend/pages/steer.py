@@ -125,6 +125,8 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
     detail = features_api.get_feature(open_store, int(number))
     if mode not in ("", *MODES):
         raise HTTPException(422, f"{field} has no such mode: choose add, set or ablate.")
+    if family not in ("", "family"):
+        raise HTTPException(422, f"{field} ends in something unknown: write id:mode:strength, or :family behind it.")
     try:
         value = float(strength) if strength else start_of(open_store, detail.id, n_features).strength
     except ValueError:

@@ -126,13 +126,13 @@ def test_a_broken_picture_is_refused_in_its_place(live: TestClient) -> None:
 
 
 def test_steering_page_is_ready(live: TestClient) -> None:
-    wrong = "&feature=".join(["9999:add:1", "x", "3:turn:1", "3:add:nan", "3:add:200"])
+    wrong = "&feature=".join(["9999:add:1", "x", "3:turn:1", "3:add:nan", "3:add:200", "3:add:1:kin"])
     page = live.get(f"/steer?feature=3:set:1&feature={wrong}").text
     faults = re.findall(r'data-testid="steer-fault">(.*?)</p>', page)
     for fault, reason in zip(faults, (
         "There is no feature 9999: ", "feature=x does not begin with a feature&#39;s number",
         "feature=3:turn:1 has no such mode", "feature=3:add:nan has no such strength",
-        "feature=3:add:200 has no such strength",
+        "feature=3:add:200 has no such strength", "feature=3:add:1:kin ends in something unknown",
     ), strict=True):  # fmt: skip
         assert fault.startswith(reason)
     assert 'data-ready="yes"' in page and 'data-testid="model-unavailable"' not in page

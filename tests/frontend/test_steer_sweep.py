@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -109,7 +110,7 @@ def test_a_token_tells_its_log_probability_in_both_models(page: Page, live_url: 
     expect(detail).to_contain_text(f"Token {int(str(last.get_attribute('data-token'))) + 1} of the default answer")
 
 
-def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page) -> None:
+def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page, made: Path) -> None:
     from playwright.sync_api import expect
 
     page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=2&scope=image")
@@ -136,6 +137,15 @@ def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page) ->
     page.get_by_test_id("steer-all-patches").click()
     expect(page.get_by_test_id("steer-paint")).to_be_visible()
     expect(page).not_to_have_url(re.compile("mask="))
+
+    page.get_by_test_id("steer-image").set_input_files(made / "data" / "005.png")  # whose patches only the model knows
+    page.wait_for_url("**image=*")
+    page.get_by_test_id("steer-paint").click()
+    expect(pad).to_be_visible(timeout=30_000)
+    pad.focus()
+    for key in ("ArrowRight", "Space"):
+        page.keyboard.press(key)
+    page.wait_for_url("**mask=0%3A0%3A0*")
 
 
 def test_by_touch_from_a_word_to_a_sweep_and_its_link(browser: Browser, live_url: str) -> None:

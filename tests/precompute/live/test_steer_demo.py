@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 
 from precompute.live.intervention import Intervention, Scope
+from precompute.live.steer import Candidate
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers.demo import Demo
-from tests.helpers.steering import SCOPES, Run, same
+from tests.helpers.steering import SCOPES, Run, record, same
 
 
 @pytest.mark.parametrize("scope", [SCOPES["all"], SCOPES["prompt"], SCOPES["generated"]])
@@ -30,3 +31,20 @@ def test_sharing_changes_no_token_of_the_real_model(demo: Demo, scope: tuple[Sco
     with torch.inference_mode():
         plain = mllm.model(**batch.inputs).logits[0, -1].float()
     torch.testing.assert_close(shared.logits[0][0], plain, rtol=1e-3, atol=1e-3)
+
+
+def test_candidates_of_the_real_model_write_what_each_writes_alone(demo: Demo) -> None:
+    sae, store = SaeV.load(demo.sae), Store.open(demo.store)
+    mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
+    with Image.open(store.samples.image_path(store.samples.sample_id(0))) as opened:
+        batch = mllm.prepare([Pair("What is in the image?", [opened.convert("RGB")])], generate=True)
+    p999 = store.features.table["p999"]
+    features = [int(one["id"]) for one in store.features.list(sort="n_samples", order="desc", limit=2).items]
+    candidates = [
+        Candidate([Intervention(k, "add", strength, float(p999[k]))], control=control)
+        for k in features for strength, control in ((1.0, None), (40.0, None), (40.0, 0))
+    ]  # fmt: skip
+    runs = record(mllm, sae, batch, candidates)
+    for run, one in zip(runs, candidates, strict=True):
+        same(run, Run(mllm, sae, batch, list(one.interventions), control=one.control, share=False))
+    assert len({run.done.text["steered"] for run in runs}) > 1
