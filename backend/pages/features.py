@@ -148,6 +148,8 @@ def features(
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
         saved=get_filters(open_store, "/features").items,
+        can_write=open_store.annotations.why_read_only() is None,
+        lists=[(one.key, (one.body or {}).get("title") or one.key) for one in open_store.annotations.entries("list")],
         any_notes=bool(open_store.annotations.entries("feature")),
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),

@@ -8,11 +8,16 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
+from backend.app import create_app
+from backend.settings import Settings
+from tests.helpers import synthetic
+
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import Browser, BrowserContext
 
 
 def test_a_range_is_dragged_and_typed_and_back_undoes_it(context: BrowserContext) -> None:
@@ -130,3 +135,50 @@ def test_words_have_one_order_in_search_list_and_cooccurrence(client: TestClient
     assert cards[:n] == rows[:n] and n > 2
     assert f'data-feature="{rows[0]}"' in client.get("/cooccurrence?q=red").text
     assert 'data-testid="card-words"' in searched and "lift of ω" not in searched
+
+
+def test_selected_features_are_tagged_listed_and_compared(browser: Browser, notes_url: str) -> None:
+    """By keys; what is typed stays until it is saved."""
+    page = browser.new_page(base_url=notes_url)
+    page.goto("/features", wait_until="networkidle")
+    rows = page.get_by_test_id("feature-row")
+    ids = [rows.nth(at).get_attribute("data-feature") for at in (0, 1)]
+    expect(page.get_by_test_id("tag-button")).to_be_disabled()
+    for key in "jxjx":
+        page.keyboard.press(key)
+    page.get_by_test_id("tag-button").press("Enter")
+    tags = page.get_by_test_id("bulk-tags")
+    tags.fill("x" * 300)
+    tags.press("Enter")
+    expect(page.get_by_test_id("tag-form").get_by_role("alert")).to_contain_text("tags")
+    expect(tags).to_have_value("x" * 300)
+    page.keyboard.press("Escape")
+    page.get_by_test_id("tag-button").press("Enter")
+    expect(tags).to_have_value("x" * 300)
+    tags.fill("pet, <b>")
+    tags.press("Enter")
+    expect(rows.nth(1).get_by_test_id("own-tags-shown")).to_have_text("pet<b>")
+    expect(rows.nth(2).get_by_test_id("own-tags-shown")).to_have_count(0)
+    page.get_by_test_id("select-all").check()
+    expect(page.get_by_test_id("compare-these")).to_be_disabled()
+    page.get_by_test_id("list-button").click()
+    page.get_by_test_id("bulk-title").fill("A page")
+    page.get_by_test_id("save-list").click()
+    page.wait_for_url(re.compile("/lists/a-page"))
+    listed = page.request.get("/api/v1/annotations/lists/a-page").json()["features"]
+    assert len(listed) == 30 and [str(one) for one in listed[:2]] == ids
+    page.goto("/features", wait_until="networkidle")
+    for at in (0, 1):
+        rows.nth(at).get_by_role("checkbox").check()
+    page.get_by_test_id("compare-these").click()
+    page.wait_for_url(re.compile(f"/compare.a={ids[0]}&b={ids[1]}$"))
+    page.close()
+
+
+def test_without_writing_the_list_has_no_buttons_that_write(tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = synthetic.small_store(tmp_path_factory)
+    for read_only in (True, False):
+        with TestClient(create_app(Settings(stores=[store], live=False, read_only=read_only))) as running:
+            page = running.get("/features", headers={"Accept": "text/html"}).text
+        assert ("tag-form" in page) is ("list-button" in page) is not read_only
+        assert "compare-these" in page

@@ -11,11 +11,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.annotations.book import ConflictError
+from backend.annotations.database import Entry
 from backend.api.annotations.common import COOKIE, version_body
 from backend.deps import StateDep, StoreDep
 from backend.links import check_feature, check_sample, sample_of, sample_path
 from backend.pages.annotations.panel import panel
-from backend.schemas.annotations import Author, NoteBody
+from backend.params import parse_numbers
+from backend.schemas.annotations import MAX_MEMBERS, Author, NoteBody
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, address, render_for
 
@@ -105,6 +107,38 @@ def annotate(
             sentence=str(error), page_path=form.page(), key=key, back=form.back,
         )  # fmt: skip
     return lead_to(request, state, open_store, form, f"{form.page()}#notes", form.back)
+
+
+class TagForm(SignedForm):
+    """Tags for the selected features of a list."""
+
+    features: str = ""
+    """Numbers, separated by commas."""
+    tags: str = ""
+    """Separated by commas."""
+    back: str = ""
+    """Query of the list."""
+
+
+@router.post("/annotate/tags")
+def tag_features(
+    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[TagForm, Form()]
+) -> Response:
+    """Give several features the same tags, beside those that they have."""
+    features = parse_numbers(form.features, "features", MAX_MEMBERS)
+    if not features or not form.tags.strip(" ,"):
+        raise HTTPException(422, "Select at least one feature, and give at least one tag.")
+    for feature in features:
+        check_feature(open_store, feature)
+
+    def make(current: Entry) -> Mapping[str, Any]:
+        body = current.body or {}
+        tags = [*body.get("tags", ()), *(tag for tag in form.tags.split(",") if tag.strip())]
+        return read_body(NoteBody, {**body, "tags": tags}).model_dump(mode="json")
+
+    for feature in features:
+        open_store.annotations.change("feature", feature, make, author=form.author)
+    return lead_to(request, state, open_store, form, "/features", form.back)
 
 
 def lead_to(

@@ -55,7 +55,7 @@ class ListForm(SignedForm):
         gone = {int(one[1:]) for one in self.drop if one[:1] == "f" and one[1:].isdigit()}
         away = {sample_of(one[1:]) for one in self.drop if one[:1] == "s"}
         own: dict[str, Any] = {}
-        if self.do == "save":
+        if self.do == "save" or not body:  # members may come with a new list
             pair = {"sample_id": self.pair.strip() or None, "text": self.pair_text.strip() or None}
             own = {"title": self.title, "note": self.note, "pair": pair if any(pair.values()) else None}
         return read_body(ListBody, {

@@ -1,5 +1,6 @@
 // The list of features: drag over a histogram to choose a range; a number in the field of words opens that feature.
-import { $, $$, url } from "./dom.js";
+import { swap } from "./app.js";
+import { $, $$, errorMessage, url } from "./dom.js";
 
 const form = $("#filters");
 const rail = $(".rail");
@@ -65,3 +66,55 @@ form.addEventListener("keydown", (event) => {
   event.preventDefault();
   location.assign(url(`/features/${Number(number[1])}`));
 });
+
+// The selected rows: all of the page at once, and dialogs that write about them. They stand outside the list, so that what is typed stays.
+const boxes = () => $$("[data-testid=feature-row] input[name=feature]");
+const selected = () => boxes().filter((box) => box.checked).map((box) => box.value.split(":")[0]);
+const counted = (n) => `${n} feature${n === 1 ? "" : "s"}`;
+
+function count() {
+  const n = selected().length, all = $("[data-select-all]");
+  if (!all) return;
+  all.checked = n > 0 && n === boxes().length;
+  all.indeterminate = n > 0 && !all.checked;
+  $("[data-compare]").disabled = n !== 2;
+  $("[data-compare]").textContent = n === 2 ? "Compare the two" : "Compare two";
+  for (const button of $$("[data-opens]")) button.disabled = !n;
+}
+
+document.addEventListener("change", ({ target }) => {
+  if (target.matches("[data-select-all]")) for (const box of boxes()) box.checked = target.checked;
+  if (target.matches("[data-select-all], [name=feature]")) count();
+});
+document.addEventListener("click", ({ target }) => {
+  const id = target.closest("[data-opens]")?.dataset.opens;
+  if (target.closest("[data-close]")) target.closest("dialog").close();
+  if (!id) return;
+  const dialog = document.getElementById(id);
+  $("[data-n]", dialog).textContent = counted(selected().length);
+  $("[data-problem]", dialog).hidden = true;
+  dialog.showModal();
+});
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("[data-bulk]");
+  if (!form) return;
+  event.preventDefault();
+  const body = new FormData(form), note = $("[data-problem]", form), fields = $$("button", form);
+  body.set("features", selected().join());
+  body.set("back", location.search.slice(1));
+  for (const button of fields) button.disabled = true;
+  try {
+    const response = await fetch(form.action, { method: "POST", body, headers: { Accept: "text/html" } });
+    if (!response.ok) throw new Error($("[data-error]", new DOMParser().parseFromString(await response.text(), "text/html"))?.textContent ?? `The server answered ${response.status}.`);
+    if (!form.dataset.bulk) { location.assign(response.url); return; }
+    form.closest("dialog").close();
+    form.elements.tags.value = "";
+    swap(location.href, form.dataset.bulk, { history: null });
+  } catch (error) { // what was typed stays
+    note.textContent = errorMessage(error);
+    note.hidden = false;
+  } finally { for (const button of fields) button.disabled = false; }
+});
+document.addEventListener("swap", count);
+addEventListener("pageshow", count); // Back restores the ticks
+count();
