@@ -1,4 +1,5 @@
-"""The server over the wide made-up store: 50 clients, one request a second each, as a group of people browses."""
+"""The server over the wide made-up store: 50 clients, one request a second each, as a group of people browses. Pages
+are asked for twice: cold, as nobody has seen them, and again, when the server holds those that were asked for last."""
 
 from __future__ import annotations
 
@@ -19,6 +20,9 @@ from tests.bench.common import TREE, Figure, Setup, free_port, until_ready
 from tests.bench.store import wide
 
 CLIENTS, SECONDS = 50, 20
+WARM = ("a feature's page", "the page of features", "a sample's page", "the page of co-occurrence")
+"""Pages that the server holds once they are rendered."""
+WARM_MS = 15
 API = "/api/v1"
 SORTS = ("omega", "lift", "max_activation", "n_samples", "p_value", "label", "label_score", "density_text", "p999")
 
@@ -63,12 +67,12 @@ def asks(store: Store) -> dict[str, tuple[Ask, float]]:
         return lambda rng: API + ask(rng)
 
     return {
-        "a feature": (of_api(feature), 20), "a feature's page": (feature, 20),
-        "a list of features": (of_api(features), 50), "the page of features": (features, 50),
-        "a sample": (of_api(sample), 50), "a sample's page": (sample, 50),
+        "a feature": (of_api(feature), 20), "a feature's page": (feature, 40),
+        "a list of features": (of_api(features), 50), "the page of features": (features, 40),
+        "a sample": (of_api(sample), 50), "a sample's page": (sample, 40),
         "the flags": (of_api(flags), 50), "samples by a flag": (of_api(samples), 50),
-        "co-occurrence": (of_api(pairs), 50), "the page of co-occurrence": (pairs, 50),
-        "search by words": (of_api(search), 50), "the page of a search by words": (search, 50),
+        "co-occurrence": (of_api(pairs), 50), "the page of co-occurrence": (pairs, 40),
+        "search by words": (of_api(search), 50), "the page of a search by words": (search, 40),
     }  # fmt: skip
 
 
@@ -96,6 +100,15 @@ async def crowd(url: str, ask: Ask, seconds: float) -> np.ndarray:
     return np.array([one for many in result for one in many])
 
 
+def latency(result: np.ndarray) -> dict[str, float]:
+    """Of (seconds, bytes) of each request."""
+    ms = result[:, 0] * 1000
+    return {
+        "requests": len(ms), "p50_ms": float(np.median(ms)), "p95_ms": float(np.quantile(ms, 0.95)),
+        "max_ms": float(ms.max()), "bytes": float(result[:, 1].mean()),
+    }  # fmt: skip
+
+
 def run(setup: Setup) -> dict[str, Any]:
     path, seconds = wide(setup), 0.6 if setup.small else SECONDS
     port = free_port()
@@ -110,17 +123,15 @@ def run(setup: Setup) -> dict[str, Any]:
         start = time.perf_counter() - begin
         wanted = asks(store)
         for name, (ask, _) in wanted.items():
-            result = asyncio.run(crowd(url, ask, seconds))
-            ms = result[:, 0] * 1000
-            report[name] = {
-                "requests": len(ms), "p50_ms": float(np.median(ms)), "p95_ms": float(np.quantile(ms, 0.95)),
-                "max_ms": float(ms.max()), "bytes": float(result[:, 1].mean()),
-            }  # fmt: skip
+            report[name] = latency(asyncio.run(crowd(url, ask, seconds)))
+            if name in WARM:  # the same clients ask for the same pages again
+                report[f"{name}, again"] = latency(asyncio.run(crowd(url, ask, seconds)))
     finally:
         server.terminate()
         server.wait()
         store.close()
     f, n = store.n_features, store.n_samples
+    goals = {name: goal for name, (_, goal) in wanted.items()} | {f"{name}, again": WARM_MS for name in WARM}
     figures: list[Figure] = [
         {
             "what": f"{name}: 95 % within", "value": report[name]["p95_ms"], "unit": "ms", "goal": float(goal),
@@ -128,7 +139,7 @@ def run(setup: Setup) -> dict[str, Any]:
             "note": f"{f} features, {n} pairs; {CLIENTS} clients on these cores, "
             f"{report[name]['requests']:.0f} requests",
         }
-        for name, (_, goal) in wanted.items()
+        for name, goal in goals.items()
     ]  # fmt: skip
     figures.append({
         "what": "JSON of a feature", "value": report["a feature"]["bytes"] / 1000, "unit": "KB", "goal": 20.0,
