@@ -150,7 +150,6 @@ def features(
         saved=get_filters(open_store, "/features").items,
         can_write=open_store.annotations.why_read_only() is None,
         lists=[(one.key, (one.body or {}).get("title") or one.key) for one in open_store.annotations.entries("list")],
-        any_notes=bool(open_store.annotations.entries("feature")),
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
         places={id: place_map(one) for id, one in open_store.store.features.place_maps(ids).items()}

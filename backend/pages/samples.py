@@ -62,7 +62,6 @@ def samples(
         strongest_only=not open_store.store.events.scans_all,
         tags=open_store.annotations.tags("sample"),
         saved=get_filters(open_store, "/samples").items,
-        any_notes=bool(open_store.annotations.entries("sample")),
         filtered=bool(flags_on) or not query.is_plain(),
     )
 

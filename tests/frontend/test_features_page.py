@@ -144,6 +144,7 @@ def test_selected_features_are_tagged_listed_and_compared(browser: Browser, note
     rows = page.get_by_test_id("feature-row")
     ids = [rows.nth(at).get_attribute("data-feature") for at in (0, 1)]
     expect(page.get_by_test_id("tag-button")).to_be_disabled()
+    expect(page.get_by_test_id("tag")).to_have_attribute("title", re.compile("^Nobody has given a tag: select rows"))
     for key in "jxjx":
         page.keyboard.press(key)
     page.get_by_test_id("tag-button").press("Enter")
@@ -159,6 +160,10 @@ def test_selected_features_are_tagged_listed_and_compared(browser: Browser, note
     tags.press("Enter")
     expect(rows.nth(1).get_by_test_id("own-tags-shown")).to_have_text("pet<b>")
     expect(rows.nth(2).get_by_test_id("own-tags-shown")).to_have_count(0)
+    page.get_by_test_id("tag").select_option("pet")  # the filter knows the new tag at once
+    expect(rows).to_have_count(2)
+    page.get_by_test_id("tag").select_option("any")
+    expect(rows).to_have_count(30)
     page.get_by_test_id("select-all").check()
     expect(page.get_by_test_id("compare-these")).to_be_disabled()
     page.get_by_test_id("list-button").click()
@@ -180,5 +185,7 @@ def test_without_writing_the_list_has_no_buttons_that_write(tmp_path_factory: py
     for read_only in (True, False):
         with TestClient(create_app(Settings(stores=[store], live=False, read_only=read_only))) as running:
             page = running.get("/features", headers={"Accept": "text/html"}).text
+            samples = running.get("/samples", headers={"Accept": "text/html"}).text
+        assert all("no tags yet" in one and 'data-testid="tag"' in one for one in (page, samples))
         assert ("tag-form" in page) is ("list-button" in page) is not read_only
         assert "compare-these" in page

@@ -95,6 +95,12 @@ document.addEventListener("click", ({ target }) => {
   $("[data-problem]", dialog).hidden = true;
   dialog.showModal();
 });
+/** New tags, for the filter, which stands outside the list. @param {string} tags separated by commas */
+function offer(tags) {
+  const choice = $("[name=tag]", $("#filters")), known = new Set([...choice.options].map((one) => one.value.toLowerCase()));
+  choice.options[0].textContent = "any";
+  for (const tag of tags.split(",").map((one) => one.trim())) if (tag && !known.has(tag.toLowerCase())) choice.append(new Option(tag, tag));
+}
 document.addEventListener("submit", async (event) => {
   const form = event.target.closest("[data-bulk]");
   if (!form) return;
@@ -108,6 +114,7 @@ document.addEventListener("submit", async (event) => {
     if (!response.ok) throw new Error($("[data-error]", new DOMParser().parseFromString(await response.text(), "text/html"))?.textContent ?? `The server answered ${response.status}.`);
     if (!form.dataset.bulk) { location.assign(response.url); return; }
     form.closest("dialog").close();
+    offer(form.elements.tags.value);
     form.elements.tags.value = "";
     swap(location.href, form.dataset.bulk, { history: null });
   } catch (error) { // what was typed stays
