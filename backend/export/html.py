@@ -14,7 +14,7 @@ LOCAL = frozenset(
 """Attributes of the controls that scripts answer without a server."""
 SCRIPTS = frozenset(f"js/{name}.js" for name in ("theme", "app", "cooccurrence", "feature", "map/index", "sample"))
 """Scripts that work without a server; what they import comes with them."""
-DEAD_LINKS = frozenset(["alike", "btn", "chip", "door", "explain", "go", "tool"])
+DEAD_LINKS = frozenset(["alike", "btn", "chip", "door", "explain", "go", "more", "tool"])
 """Classes of links that are nothing without their target; of any other link the text stays."""
 DEAD_DATA = frozenset(("data-feature", "data-position", "data-testid"))
 """Attributes that a link without a target may have and stay as text."""

@@ -126,7 +126,7 @@ def draw(
     images, note = input_images(request, state, open_store, query, fields["sample"])
     page = render_for(
         request, "explain.html", state, open_store,
-        section="/steer", status=refusal.status_code if refusal else 200, q=query, **fields,
+        section="/explain", status=refusal.status_code if refusal else 200, q=query, **fields,
         live=state.live.status(open_store.name), images=images, note=note, question=query.question(),
         refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
         shown=None if explanation is None else shown(query, explanation, fields["test"], len(images)),

@@ -45,6 +45,13 @@ def url(site: Path) -> Iterator[str]:
         thread.join()
 
 
+NAMES_DRAWN = """() => {
+  const over = document.querySelector("#map-over");
+  return over.getContext("2d").getImageData(0, 0, over.width, over.height).data.some((byte) => byte > 0);
+}"""
+"""No feature is chosen, so that only names can be drawn over the points."""
+
+
 class Quiet(SimpleHTTPRequestHandler):
     """Without a line per request."""
 
@@ -92,7 +99,9 @@ def test_no_control_that_needs_a_server_is_left(site: Path) -> None:
         page = Addresses(path.read_text("utf-8"))
         assert not {"select", "textarea", "template"} & set(page.tags), path
         assert page.tags.count("form") == 1, path  # of the dialog Keys
-        assert "This is a copy to browse" in path.read_text("utf-8")
+        text = path.read_text("utf-8")
+        assert text.index("<main") < text.index("This is a copy to browse") < text.index("</h1>"), path
+        assert ">More<" not in text and "choose one to see its examples" not in text, path
 
 
 def test_the_numbers_of_pages_are_those_of_the_options(site: Path) -> None:
@@ -167,4 +176,5 @@ def test_in_a_browser_no_request_fails(site: Path, url: str, browser: Browser) -
         page.wait_for_selector("canvas[data-drawn]")
         page.get_by_test_id("colour-agreement").click()
         page.wait_for_load_state("networkidle")
+        page.wait_for_function(NAMES_DRAWN)
         assert not wrong, "\n".join(wrong)

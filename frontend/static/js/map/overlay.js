@@ -145,7 +145,9 @@ let naming;
 let named = [];
 export async function nameFeatures() {
   const { plot } = state;
-  named = $("#map-names").checked ? plot.prominent(plot.data.omega, Math.max(3, Math.round(plot.width / plot.ratio / 125))) : [];
+  if (FILES) await fetchLabels(plot.order);
+  const rank = FILES ? plot.data.omega.map((omega, i) => (labels.get(i)?.label ? omega + 1 : 0)) : plot.data.omega; // a site has few names
+  named = $("#map-names").checked ? plot.prominent(rank, Math.max(3, Math.round(plot.width / plot.ratio / 125))) : [];
   if (named.length) await fetchLabels(named);
   drawOverlay();
 }
