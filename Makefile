@@ -34,6 +34,7 @@ bench: setup
 	for name in $$($(BIN)/python -c 'from tests.bench.run import names; print(*names())'); do \
 		$(BIN)/saevx bench $$name --wide demo/wide || exit 1; done
 	$(BIN)/python -m tests.bench.report
+	$(BIN)/python -m tests.bench.reliability_report
 
 # Every page and state of the demo, light and dark, wide and narrow, on sheets to look at: demo/screenshots/sheet-*.png.
 screenshots: setup

@@ -21,7 +21,9 @@ SAID = {True: "yes", False: "**no**", None: "not measured"}
 
 
 def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("bench-*.json"))]
+    """All but those of docs/reliability.md, which has a page of its own."""
+    paths = (path for path in sorted(folder.glob("bench-*.json")) if path.stem != "bench-reliability")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def number(value: float | None, unit: str) -> str:

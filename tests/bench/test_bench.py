@@ -6,12 +6,13 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from precompute.demo.evaluation.markdown import command
-from tests.bench import _same_examples, dashboard, report
+from tests.bench import _same_examples, dashboard, reliability_report, report
 from tests.bench.common import Figure, met
 from tests.bench.run import names
 from tests.helpers.commands import run_saevx
@@ -55,10 +56,11 @@ def test_what_must_be_equal_is_equal() -> None:
                 assert met(figure), figure
 
 
-def test_the_page_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made_by", [report, reliability_report], ids=lambda one: one.PAGE.stem)
+def test_the_page_is_fresh(made_by: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
     with pytest.raises(SystemExit) as end:
-        command(report.PAGE, report.rendered, "tests.bench.report")
+        command(made_by.PAGE, made_by.rendered, made_by.__name__)
     assert not end.value.code, end.value.code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from precompute.errors import SaevxError
 from precompute.store.making.sealing import seal_run
 from precompute.store.making.verify import verify_or_raise
 from tests.helpers import synthetic
+from tests.helpers.flips import changed_bit
 
-SMALL = ("manifest.json", "run.json")
 N_FLIPS = 40
 
 
@@ -35,17 +34,8 @@ def refused(store: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(N_FLIPS))
 def test_a_changed_bit_is_found(store: Path, seed: int) -> None:
-    rng = random.Random(seed)
-    files = [path for path in sorted(store.rglob("*")) if path.is_file() and path.stat().st_size]
-    of_size = rng.choices(files, [path.stat().st_size for path in files])[0]
-    path = (of_size, rng.choice(files), store / SMALL[seed // 3 % 2])[seed % 3]
-    content = path.read_bytes()
-    at, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
-    path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
-    try:
+    with changed_bit(store, seed):
         refused(store)
-    finally:
-        path.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "store.sqlite", "map.bin", "events/event_value.npy", "images"])
