@@ -29,7 +29,8 @@ RUN pip install --no-cache-dir --no-deps .
 FROM python:3.11.14-slim-bookworm
 RUN useradd --create-home --uid 1000 saevx && install -d -o saevx -g saevx /data
 COPY --from=build /opt/saevx /opt/saevx
-ENV PATH=/opt/saevx/bin:$PATH PYTHONUNBUFFERED=1 SAEVX_CACHE=/data/cache HF_HOME=/data/huggingface
+# Caches of libraries go to the volume too: the rest of the file system may be read-only.
+ENV PATH=/opt/saevx/bin:$PATH PYTHONUNBUFFERED=1 HOME=/data SAEVX_CACHE=/data/cache HF_HOME=/data/huggingface
 USER saevx
 WORKDIR /data
 VOLUME /data
