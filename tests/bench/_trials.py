@@ -173,6 +173,7 @@ def load(store: Path, log: Path, clients: int, seconds: float) -> dict[str, floa
 def passed(files: Sequence[str], folder: Path) -> tuple[int, int]:
     """(tests that ran, of these passed) of files of this suite."""
     report = folder / "tests.xml"
+    report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=False, env=machine.environment(HF_HUB_OFFLINE="1"))
     suite = ET.parse(report).getroot().find("testsuite")

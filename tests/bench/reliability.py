@@ -21,9 +21,6 @@ SUITES = {
         "tests/precompute/data/test_rejections.py", "tests/frontend/test_odd_samples.py",
     ),
     "damaged stores are refused in one sentence": ("tests/precompute/store/test_store_opening.py",),
-    "full disks, limits, two runs at once and interrupts lose nothing": (
-        "tests/precompute/commands/test_machine.py", "tests/precompute/commands/test_interrupts.py",
-    ),
 }  # fmt: skip
 """What tests hold, and their files: one test is one case."""
 
