@@ -62,7 +62,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         split=split(store.verdicts),
         controls=get_controls(open_store),
         strips=strips,
-        previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}, n=2),
+        previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}),
         n_flags=sum(flag.count for flag in list_flags(open_store)),
         n_flagged=open_store.store.quality.n_flagged,
         provenance=provenance,

@@ -94,3 +94,14 @@ def test_names_of_the_matrix_are_whole_where_there_is_space(page: Page) -> None:
         place = name.bounding_box()
         assert place and place["x"] >= box["x"] and place["y"] >= box["y"]
         assert place["x"] + place["width"] <= box["x"] + box["width"]
+
+
+def test_heat_on_small_images_is_an_outline_until_the_pointer_is_there(page: Page) -> None:
+    page.goto("/")
+    small = page.locator(".thumbs .pic:has(.heat [class^=h])").first
+    opacity = "one => parseFloat(getComputedStyle(one).fillOpacity)"
+    assert small.locator(".heat [class^=h]").first.evaluate(opacity) == 0
+    assert small.locator(".heat :is(.edge, .peak):not(.case)").locator("visible=true").count() >= 1
+    small.hover()
+    patch = small.locator(".heat [class^=h]").first.element_handle()
+    page.wait_for_function("one => parseFloat(getComputedStyle(one).fillOpacity) > 0.4", arg=patch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -11,7 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
-from tests.helpers.colours import contrast, palette
+from tests.helpers.colours import COLOUR_BLIND, contrast, linear, oklab, palette
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
@@ -91,6 +93,15 @@ def test_points_are_seen(theme: int) -> None:
     assert len(names) == 15
     low = {name for name in names if contrast(colours[name], colours["surface"]) < 3}
     assert not low  # WCAG 2.2, 1.4.11
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_verdicts_have_colours_that_everybody_tells_apart(theme: int) -> None:
+    colours = palette(theme)
+    points = [linear(colours[f"map-{kind}"]) for kind in VERDICTS if kind != "dead"]
+    for sight in (np.eye(3), *map(np.array, COLOUR_BLIND.values())):
+        labs = [oklab((sight @ one).clip(0, 1)) for one in points]
+        assert min(float(np.linalg.norm(a - b)) for a, b in combinations(labs, 2)) > 0.09  # .02 is just seen
 
 
 def test_points_are_drawn_in_their_colours(context: BrowserContext, columns: mapfile.FeatureMap) -> None:

@@ -156,7 +156,7 @@ function drawNames(pen) {
   const { plot } = state;
   const r = plot.ratio;
   const boxes = []; // of the names drawn so far: names do not overlap
-  pen.font = `600 ${11 * r}px system-ui, sans-serif`;
+  pen.font = `600 ${12 * r}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.lineJoin = "round";
   for (const i of [state.chosen, ...named]) {
@@ -172,7 +172,7 @@ function drawNames(pen) {
     if (boxes.some((one) => one[0] < box[2] && box[0] < one[2] && one[1] < box[3] && box[1] < one[3])) continue;
     boxes.push(box);
     pen.strokeStyle = halo;
-    pen.lineWidth = 3.5 * r;
+    pen.lineWidth = 5 * r;
     pen.strokeText(text, x, box[3] - 5 * r);
     pen.fillStyle = ink;
     pen.fillText(text, x, box[3] - 5 * r);
