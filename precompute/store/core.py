@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +89,30 @@ class Core:
     def has_top_words(self) -> bool:
         """Whether the store has the table: those made before it was stored do not."""
         return bool(fetch_plain(self.engine, "SELECT 1 FROM sqlite_master WHERE name = 'top_words'"))
+
+    @cached_property
+    def features_of_strongest(self) -> dict[str, list[int]]:
+        """By word, the features whose strongest top word it is, that of the side on which more of its strongest samples
+        have it; in a store without top words, those with it as their label."""
+        features: dict[str, list[int]] = defaultdict(list)
+        if not self.has_top_words:
+            for id, label in fetch_plain(self.engine, "SELECT id, label FROM features WHERE label IS NOT NULL"):
+                features[label.lower().strip()].append(id)
+            return dict(features)
+        for id, *texts in fetch_plain(self.engine, "SELECT id, text, image FROM top_words"):
+            sides = [side for text in texts if text and (side := json.loads(text))]
+            most = max((side["n"] for side in sides), default=0)
+            for word in {side["word"].lower().strip() for side in sides if side["n"] == most}:
+                features[word].append(id)
+        return dict(features)
+
+    @cached_property
+    def evidence_rank(self) -> Array:
+        """int32 [F]: place of each feature by evidence, then the score of its name, then its number."""
+        query = "SELECT id FROM features ORDER BY evidence DESC NULLS LAST, label_score DESC NULLS LAST, id"
+        rank_f = np.empty(self.n_features, np.int32)
+        rank_f[np.array(fetch_plain(self.engine, query), np.int64).ravel()] = np.arange(self.n_features)
+        return rank_f
 
     @cached_property
     def concept(self) -> Array:
