@@ -105,3 +105,15 @@ def test_heat_on_small_images_is_an_outline_until_the_pointer_is_there(page: Pag
     small.hover()
     patch = small.locator(".heat [class^=h]").first.element_handle()
     page.wait_for_function("one => parseFloat(getComputedStyle(one).fillOpacity) > 0.4", arg=patch)
+
+
+def test_the_reference_of_the_api_is_a_short_page_with_contents(page: Page) -> None:
+    page.goto("/docs")
+    assert page.evaluate("document.documentElement.scrollHeight") < 20_000
+    contents = page.get_by_test_id("contents")
+    contents.get_by_role("link", name="Features").click()
+    assert page.url.endswith("#features") and contents.bounding_box()["y"] >= 0  # type: ignore[index]
+    page.goto("/docs?q=get steer/start")
+    assert page.get_by_test_id("operation").evaluate_all("all => all.map((one) => one.open)") == [True]
+    page.goto("/docs#FeatureDetail")
+    page.wait_for_function("document.querySelector('#FeatureDetail').checkVisibility()")  # its fold opens
