@@ -26,6 +26,7 @@ ARRAYS = (
     "max_feature", "max_value",
 )  # fmt: skip
 """The arrays of every store, by their file's name."""
+READ_IN_PARTS = ("token_id", "token_modality", "token_event", "event_feature", "event_value")
 SCANNED = 50_000_000
 """Events of a store that are searched for a feature; of a store with more, its maxima."""
 LARGE = 2 * SCANNED
@@ -101,27 +102,24 @@ class FileArray:
 
 
 class Parts:
-    """Reads parts of an array's file, a system call each: mapped, every part would cost page faults, many times as long
-    for the few hundred bytes of a sample. Raises StoreUnreadable as `map_array`."""
+    """Reads parts of an array, a system call each: mapped, the few hundred bytes of a sample cost page faults."""
 
     def __init__(self, path: Path, mapped: Array) -> None:
         self.path, self.mapped = path, mapped
-        self.file: int | None = None
-        if hasattr(os, "pread"):  # not on Windows
-            try:
-                self.file = os.open(path, os.O_RDONLY)
-                self.start = os.fstat(self.file).st_size - mapped.nbytes
-            except OSError as error:
-                raise self.error() from error
+        try:
+            self.file = os.open(path, os.O_RDONLY) if hasattr(os, "pread") else None  # not on Windows
+        except OSError as error:
+            raise self.error() from error
+        if self.file is not None:
+            self.start = os.fstat(self.file).st_size - mapped.nbytes
             weakref.finalize(self, os.close, self.file)
 
     def __getitem__(self, part: slice) -> Array:
         """The elements from part.start to part.stop − 1, both inside the array."""
         if self.file is None:
             return self.mapped[part]
-        size = self.mapped.itemsize
-        data = os.pread(self.file, (part.stop - part.start) * size, self.start + part.start * size)
-        if len(data) < (part.stop - part.start) * size:
+        first, size = (n * self.mapped.itemsize for n in (part.start, part.stop - part.start))
+        if len(data := os.pread(self.file, size, self.start + first)) < size:
             raise self.error()
         return np.frombuffer(data, self.mapped.dtype)
 
@@ -135,6 +133,7 @@ class Events:
     def __init__(self, folder: Path, scale_log2: int) -> None:
         self.folder = folder
         self.unit = 2.0**-scale_log2  # one stored unit in z
+        self._parts: dict[str, Parts] = {}
 
     sample_token = FileArray("int64 [N+1]: tokens of sample `row` are sample_token[row]…sample_token[row+1].")
     token_id = FileArray("int32 [T]: the model's token.", in_parts=True)
@@ -153,11 +152,11 @@ class Events:
         "int64 [K+1]: tokens of the i-th of `kept_rows` in `token_event`; only where not all events are there."
     )
 
-    @cached_property
-    def _parts(self) -> dict[str, Parts]:
-        """Of the arrays of which `of` and `feature` read what one sample has."""
-        names = ("token_id", "token_modality", "token_event", "event_feature", "event_value")
-        return {name: Parts(self.folder / f"{name}.npy", getattr(self, name)) for name in names}
+    def _part(self, name: str) -> Parts:
+        """One of `READ_IN_PARTS`, of which `of` and `feature` read what a sample has."""
+        if name not in self._parts:
+            self._parts[name] = Parts(self.folder / f"{name}.npy", getattr(self, name))
+        return self._parts[name]
 
     @cached_property
     def kept_rows(self) -> Array | None:
@@ -169,7 +168,8 @@ class Events:
         """Map every array now. Raises StoreUnreadable where one is missing or cut off."""
         for name in ARRAYS if self.kept_rows is None else (*ARRAYS, "kept_token"):
             getattr(self, name)
-        self._parts  # noqa: B018 - opens the files: what is opened later could be another store's
+        for name in READ_IN_PARTS:  # what is opened later could be another store's
+            self._part(name)
 
     def has(self, row: int) -> bool:
         """Whether the store holds the events of sample `row`."""
@@ -205,8 +205,8 @@ class Events:
         """The tokens of sample `row`, which every store has, without events."""
         first, last = self.sample_token[row : row + 2].tolist()
         return SampleEvents(
-            self._parts["token_id"][first:last],
-            self._parts["token_modality"][first:last],
+            self._part("token_id")[first:last],
+            self._part("token_modality")[first:last],
             np.zeros(last - first + 1, np.int64),
             np.zeros(0, np.int64),
             np.zeros(0),
@@ -227,14 +227,14 @@ class Events:
             EventsNotStored: this store holds the events of other samples only.
         """
         tokens, first = self.tokens(row), self._first_token(row)
-        offset = self._parts["token_event"][first : first + len(tokens.token_id_t) + 1]
+        offset = self._part("token_event")[first : first + len(tokens.token_id_t) + 1]
         low, high = int(offset[0]), int(offset[-1])
         return SampleEvents(
             tokens.token_id_t,
             tokens.modality_t,
             offset - low,
-            self._parts["event_feature"][low:high].astype(np.int64),
-            self._parts["event_value"][low:high].astype(np.float64) * self.unit,
+            self._part("event_feature")[low:high].astype(np.int64),
+            self._part("event_value")[low:high].astype(np.float64) * self.unit,
         )
 
     def feature(self, row: int, feature: int) -> tuple[SampleEvents, Array]:
@@ -245,12 +245,12 @@ class Events:
         """
         tokens, first = self.tokens(row), self._first_token(row)
         n = len(tokens.token_id_t)
-        offset = self._parts["token_event"][first : first + n + 1]
+        offset = self._part("token_event")[first : first + n + 1]
         low, high = int(offset[0]), int(offset[-1])
         z_t = np.zeros(n)
         # The methods, not numpy's functions of the same name: a page asks this a hundred times.
-        hit = (self._parts["event_feature"][low:high] == feature).nonzero()[0]
-        value = self._parts["event_value"][low:high][hit]
+        hit = (self._part("event_feature")[low:high] == feature).nonzero()[0]
+        value = self._part("event_value")[low:high][hit]
         z_t[offset.searchsorted(hit + low, "right") - 1] = value.astype(np.float64) * self.unit
         return tokens, z_t
 

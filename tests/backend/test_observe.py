@@ -20,6 +20,7 @@ from backend.app import create_app
 from backend.live.model_worker import CLIENT, Engine
 from backend.middleware.observe import JsonLines
 from backend.settings import Settings
+from tests.helpers.in_process import apart
 from tests.helpers.servers import Server, figures
 
 SECRET, CAPTION = "correct-horse-battery", "zebra-crossing"
@@ -131,5 +132,5 @@ def test_one_visitor_takes_its_share_of_the_queue_and_no_more(ready: FastAPI) ->
         for place in places:
             place.release()
 
-    asyncio.run(fill())
+    apart(asyncio.run, fill())  # a browser's event loop may run in this thread
     assert live.waiting == 0
