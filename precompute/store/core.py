@@ -8,10 +8,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache, cachedmethod
 from sqlalchemy import Engine, Row
 
 from precompute.errors import SaevxError
@@ -24,6 +27,8 @@ from precompute.utils.types import Array
 
 Item = dict[str, Any]
 
+MAX_FOUND_BYTES = 1 << 24
+"""Of what words find in labels and promoted tokens: 256 words of a store of 65,536 features."""
 NAME_FIELDS = ("id", "label", "label_score", "description")
 """What names a feature: its description where the score of its label is low."""
 _REFERENCE = (*NAME_FIELDS, "verdict", "max_text", "max_image", "p999", "family")
@@ -42,6 +47,8 @@ class Core:
         self.n_features = int(manifest["sae"]["n_features"])
         self.n_samples = int(manifest["data"]["n_samples"])
         self.events = Events(path / "events", self.scale_log2)
+        self._found: LRUCache[Any, Array] = LRUCache(MAX_FOUND_BYTES, getsizeof=lambda found_f: found_f.nbytes)
+        self._found_lock = RLock()
 
     def file(self, name: str) -> Path:
         """The path of a file of the manifest, which must still be the file that the store was opened with.
@@ -89,6 +96,15 @@ class Core:
     def has_top_words(self) -> bool:
         """Whether the store has the table: those made before it was stored do not."""
         return bool(fetch_plain(self.engine, "SELECT 1 FROM sqlite_master WHERE name = 'top_words'"))
+
+    @cachedmethod(attrgetter("_found"), lock=attrgetter("_found_lock"))
+    def found_by(self, match: str) -> Array:
+        """bool [F]: the features that a query of full text search finds. A store never changes, so the last are held: a
+        common word has tens of thousands of features."""
+        found_f = np.zeros(self.n_features, bool)
+        query = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ?"
+        found_f[np.array(fetch_plain(self.engine, query, [match]), np.int64).ravel()] = True
+        return found_f
 
     @cached_property
     def features_of_strongest(self) -> dict[str, list[int]]:

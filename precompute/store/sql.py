@@ -295,16 +295,18 @@ def _is_after(start: tuple[Any, int], by: Column[Any], key: Column[Any], down: b
     return tuple_(by, key) < start if down else tuple_(by, key) > start
 
 
-def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
-    """The words of a search as an FTS5 query, whatever characters they hold; "" where there is nothing to search for.
-
-    Each word is a quoted string of search units, or several with OR between; the last one is a prefix where
-    `prefix`. `join` is " AND " where all words must be there, " OR " where one is enough."""
-    words = query_words(q)
-    strings = [[f'"{" ".join(one).replace(chr(34), chr(34) * 2)}"' for one in word] for word in words]
+def match_pieces(q: str, *, prefix: bool = True) -> list[str]:
+    """Each word of a search as an FTS5 query, whatever characters it holds: a quoted string of search units, or several
+    with OR between; the last one is a prefix where `prefix`."""
+    strings = [[f'"{" ".join(one).replace(chr(34), chr(34) * 2)}"' for one in word] for word in query_words(q)]
     if strings and prefix:
         strings[-1] = [f"{one}*" for one in strings[-1]]
-    return join.join(one[0] if len(one) == 1 else f"({' OR '.join(one)})" for one in strings)
+    return [one[0] if len(one) == 1 else f"({' OR '.join(one)})" for one in strings]
+
+
+def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
+    """`match_pieces` as one query: with `join` " AND " all words must be there, with " OR " one; "" without words."""
+    return join.join(match_pieces(q, prefix=prefix))
 
 
 def has_words(key: Column[Any], table: str, q: str) -> ColumnElement[bool]:

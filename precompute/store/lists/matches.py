@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
 from precompute.store.core import Core
-from precompute.store.sql import fetch_plain, match_words
+from precompute.store.sql import match_pieces
 from precompute.utils.text import query_words
 from precompute.utils.types import Array
 
@@ -25,22 +26,24 @@ def best_matches(core: Core, q: str, *, every_word: bool = True) -> Array:
     Args:
         every_word: whether a feature must have all the words, or any.
     """
-    ids = _matching(core, match_words(q, join=" AND " if every_word else " OR "))
-    if not len(ids):
-        return ids
+    pieces = match_pieces(q)
+    if not pieces:
+        return np.empty(0, np.int32)
+    ids = np.flatnonzero(_matching(core, pieces, np.logical_and if every_word else np.logical_or)).astype(np.int32)
     tier_f = np.full(core.n_features, 3, np.int8)
     for tier, prefix in ((2, True), (1, False)):
-        tier_f[_matching(core, f"label : ({match_words(q, join=' OR ', prefix=prefix)})")] = tier
+        in_label = [f"label : ({piece})" for piece in match_pieces(q, prefix=prefix)]
+        tier_f[_matching(core, in_label, np.logical_or)] = tier
     for word in spellings(q):
         tier_f[core.features_of_strongest.get(word, [])] = 0
     best: Array = ids[np.lexsort((core.evidence_rank[ids], tier_f[ids]))]
     return best
 
 
-def _matching(core: Core, match: str) -> Array:
-    """int32 [n]: the features that a query of full text search finds."""
-    query = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ?"
-    return np.array(fetch_plain(core.engine, query, [match]) if match else [], np.int32).ravel()
+def _matching(core: Core, pieces: Sequence[str], combine: np.ufunc) -> Array:
+    """bool [F]: the features that queries of full text search find, all or any of them."""
+    result: Array = combine.reduce([core.found_by(piece) for piece in pieces])
+    return result
 
 
 def spellings(q: str) -> list[str]:

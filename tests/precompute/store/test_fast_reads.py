@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from precompute.store import schema as s
 from precompute.store.lists.filters import RANGED
+from precompute.store.lists.matches import best_matches
 from precompute.store.opening import StoreUnreadable
 from precompute.store.reader import Store
+from precompute.store.sql import fetch_plain, match_words
 
 RANGES = st.dictionaries(
     st.sampled_from([f"{end}_{name}" for end in ("min", "max") for name in RANGED]),
@@ -41,6 +43,16 @@ def test_columns_in_memory_pass_the_features_that_sqlite_passes(
     lists = made_up.features._lists
     filters = {**ranges, **others}
     np.testing.assert_array_equal(lists._mask(filters), lists._mask_by_sql(filters))
+
+
+@pytest.mark.parametrize("q", ["dog", "red d", "a t-shirt", "dog nothing-like-it", "?", ""])
+@pytest.mark.parametrize("every_word", [True, False])
+def test_words_found_one_by_one_are_those_of_one_query(made_up: Store, q: str, every_word: bool) -> None:
+    core, match = made_up.features._core, match_words(q, join=" AND " if every_word else " OR ")
+    query = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ?"
+    expected = {id for (id,) in fetch_plain(core.engine, query, [match])} if match else set()
+    found = best_matches(core, q, every_word=every_word).tolist()
+    assert set(found) == expected and len(found) == len(expected)
 
 
 def test_a_sample_is_read_as_it_is_mapped(made_up: Store) -> None:
