@@ -117,13 +117,13 @@ def page_tag(request: Request, state: State, store: OpenStore) -> str:
     """Validator of a page: a hash of all that it shows. That is the store, which never changes, at this address; what
     people wrote about it, and who reads; what was measured on it and lies next to it; and the state of the model."""
     address = [request.scope.get(name) for name in ("root_path", "path", "query_string")]
-    shown = (
+    parts = (
         store.content_id, CODE, address, accepts_gzip(request),
         store.annotations.revision, author_name(request),
         [Stamp.from_file(companion_path(store.path, name)) for name in COMPANIONS],
         state.live.states[store.name], state.default_name, list(state.stores), state.unavailable,
     )  # fmt: skip
-    return f'W/"{hashlib.sha256(repr(shown).encode()).hexdigest()[:32]}"'
+    return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
 
 def accepts_gzip(request: Request) -> bool:

@@ -161,8 +161,8 @@ def _add_maps(part: Path, manifest: dict[str, Any], data: _Finished) -> Iterator
         index = data.store.search.index(space)
         vectors_fd = index.reconstruct_n(0, index.ntotal)
         other_fk = data.store.features.neighbours["other"][:, s.NEIGHBOUR_SPACES.index(space)].astype(np.int64)
-        shown = np.any(vectors_fd, axis=1) if space == "profile" else None
-        summary = feature_map.write(part / mapfile.LAYOUTS[space], vectors_fd, other_fk, weigh, shown)
+        on_map_f = np.any(vectors_fd, axis=1) if space == "profile" else None
+        summary = feature_map.write(part / mapfile.LAYOUTS[space], vectors_fd, other_fk, weigh, on_map_f)
         own = manifest.get("map", {})
         manifest["map"] = {**own, "profile": summary} if space == "profile" else {**own, **summary}
         yield name

@@ -39,7 +39,7 @@ SMALL_MAP = 2_000
 
 
 def write(
-    path: Path, vectors: Array, other: Array, weigh: Mapping[str, Array], shown: Array | None = None
+    path: Path, vectors: Array, other: Array, weigh: Mapping[str, Array], on_map_f: Array | None = None
 ) -> dict[str, Any]:
     """The file of a map. Returns what the manifest says of it: `preserved_neighbours`, the share of `k` nearest
     neighbours that are also among the nearest on the map; null where fewer than two features are on it.
@@ -48,11 +48,11 @@ def write(
         vectors: unit vectors, such as centred decoder directions, float32 [F, d].
         other: their nearest neighbours, int64 [F, k], −1 for none.
         weigh: what step `weigh` left: verdict, omega, density.
-        shown: bool [F]: features that may be on the map; all by default.
+        on_map_f: bool [F]: features that may be on the map; all by default.
     """
     alive = weigh["verdict"] != VERDICTS.index("dead")
-    if shown is not None:
-        alive &= shown
+    if on_map_f is not None:
+        alive &= on_map_f
     neighbours = alive_neighbours(vectors, other, alive)
     place = np.full((len(alive), 2), mapfile.NOWHERE, dtype=np.uint16)
     place[alive] = mapfile.quantise_places(layout(vectors[alive], neighbours))

@@ -50,7 +50,7 @@ def proxy(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]
     program, folder, port = nginx(), tmp_path_factory.mktemp("nginx"), free_port()
     options = ("--device", "cpu", "--root-path", "/saevx", "--allowed-host", NAME, "--token", TOKEN)
     with Server(made / "store", *options, log=folder / "log.txt") as server:
-        locations = (ROOT / "deploy/nginx.conf").read_text("utf-8")
+        locations = (ROOT / "docs/deploy/nginx.conf").read_text("utf-8")
         locations = locations.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{urlparse(server.url).port}")
         config = folder / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""

@@ -90,14 +90,14 @@ def flips(store: Path, n: int) -> int:
     (store / "run.json").write_text(json.dumps({"host": "gpu-böx", "seconds": {"collect": 3.5}}))
     seal_run(store)
     verify_or_raise(store)
-    found = 0
+    n_detected = 0
     for seed in range(n):
         with changed_bit(store, seed):
             try:
                 verify_or_raise(store)
             except SaevxError:
-                found += 1
-    return found
+                n_detected += 1
+    return n_detected
 
 
 def fuzzed(store: Path, n: int) -> int:

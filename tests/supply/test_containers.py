@@ -113,7 +113,7 @@ def test_docker_compose_reads_it() -> None:
 
 
 def test_the_unit_names_options_that_exist() -> None:
-    text = (ROOT / "deploy/saevx.service").read_text("utf-8")
+    text = (ROOT / "docs/deploy/saevx.service").read_text("utf-8")
     start = re.search(r"^ExecStart=(.*)$", text, re.M)
     assert start is not None
     words = shlex.split(start[1])
@@ -127,7 +127,7 @@ def test_systemd_reads_the_unit() -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("no systemd-analyze on this machine")
-    command = [program, "verify", "--man=no", str(ROOT / "deploy/saevx.service")]
+    command = [program, "verify", "--man=no", str(ROOT / "docs/deploy/saevx.service")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if "saevx.service" in line and "not executable" not in line]
     assert not ours, ours

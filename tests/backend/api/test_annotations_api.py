@@ -290,8 +290,8 @@ def test_an_export_leaves_out_exactly_the_pairs_that_were_marked_right(client: T
     assert sorted(only) == sorted(ids[:4])
     choice = {"without_right": "mismatch", "flags": "empty-text", "by": "pooled-cosine", "keep": 50}
     preview = get(client, "/filter/preview", **choice)
-    asked = {"without_right": ["mismatch"], "flags": ["empty-text"], "by": "pooled-cosine", "keep": 50}
-    assert preview["filters"] == asked
+    filters = {"without_right": ["mismatch"], "flags": ["empty-text"], "by": "pooled-cosine", "keep": 50}
+    assert preview["filters"] == filters
     again = client.get(f"{API}/filter", params={**preview["filters"], "format": "ids"}).text.split()
     assert len(again) == preview["n_kept"] and not set(again) & set(ids[:4])
     page = client.get("/quality?flag=mismatch&only_right=mismatch", headers={"accept": "text/html"}).text

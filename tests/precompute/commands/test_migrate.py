@@ -54,8 +54,8 @@ def test_what_the_store_can_give_is_the_pass_s_own(original: Path, tmp_path: Pat
     before = (copy / "manifest.json").read_bytes()
     with pytest.raises(SaevxError, match=r"older version .*'namesake'.*: run `saevx migrate .* --out NEW`"):
         Store.open(copy)
-    said = migrate(copy, tmp_path / "new")
-    assert "top words, namesakes, map of features added" in said and "Only" not in said
+    message = migrate(copy, tmp_path / "new")
+    assert "top words, namesakes, map of features added" in message and "Only" not in message
     verify_or_raise(tmp_path / "new")
     for table in s.metadata.tables:
         assert rows(tmp_path / "new", table) == rows(original, table), table
@@ -76,8 +76,8 @@ def test_what_only_the_pass_knows_is_null_and_named(original: Path, tmp_path: Pa
         original, tmp_path, "DROP INDEX samples_score_image_gain", "ALTER TABLE samples DROP COLUMN score_image_gain",
         "DELETE FROM scores WHERE name = 'image-gain'",
     )  # fmt: skip
-    said = migrate(copy, tmp_path / "new")
-    assert "Only `saevx precompute` can add samples.score_image_gain: null here." in said
+    message = migrate(copy, tmp_path / "new")
+    assert "Only `saevx precompute` can add samples.score_image_gain: null here." in message
     store = Store.open(tmp_path / "new")
     assert store.samples.list(sort="image-gain").total == store.n_samples
     assert [score["mean"] for score in store.quality.scores if score["name"] == "image-gain"] == [None]

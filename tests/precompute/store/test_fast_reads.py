@@ -51,8 +51,8 @@ def test_words_found_one_by_one_are_those_of_one_query(made_up: Store, q: str, e
     core, match = made_up.features._core, match_words(q, join=" AND " if every_word else " OR ")
     query = "SELECT rowid FROM feature_fts WHERE feature_fts MATCH ?"
     expected = {id for (id,) in fetch_plain(core.engine, query, [match])} if match else set()
-    found = best_matches(core, q, every_word=every_word).tolist()
-    assert set(found) == expected and len(found) == len(expected)
+    ids = best_matches(core, q, every_word=every_word).tolist()
+    assert set(ids) == expected and len(ids) == len(expected)
 
 
 def test_a_sample_is_read_as_it_is_mapped(made_up: Store) -> None:

@@ -61,9 +61,9 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 def test_a_terminal_is_given_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
     """Ids, file names and names in a manifest are others' texts."""
-    said = "\x1b[2J\x1b]0;owned\x07 a\rb\u202e\u2066 \x9b31m 猫\tdog é 🙂"
-    say(said)
-    done = saevx("verify", said)
+    hostile = "\x1b[2J\x1b]0;owned\x07 a\rb\u202e\u2066 \x9b31m 猫\tdog é 🙂"
+    say(hostile)
+    done = saevx("verify", hostile)
     for text in (capsys.readouterr().err, done.err):
         assert not set("\x1b\x07\r\u202e\u2066\x9b") & set(text) and "猫" in text and "é 🙂" in text
     assert done.status == 1

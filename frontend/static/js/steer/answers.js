@@ -22,16 +22,16 @@ const same = (run) => run.phase === "done" && run.default.join("") === run.steer
 
 /** The tokens of an answer, each a button: the arrow keys go from one to the next. */
 function Tokens({ name, tokens, isNew, picked, pick, ended }) {
-  const shown = tokens.flatMap((text, i) => (text || (ended && i === tokens.length - 1) ? [i] : []));
-  const at = shown.includes(picked) ? picked : shown[0];
+  const visible = tokens.flatMap((text, i) => (text || (ended && i === tokens.length - 1) ? [i] : []));
+  const at = visible.includes(picked) ? picked : visible[0];
   const move = (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const next = step && shown[shown.indexOf(at) + step];
+    const next = step && visible[visible.indexOf(at) + step];
     if (next === undefined) return;
     event.preventDefault();
     event.currentTarget.querySelector(`[data-token="${next}"]`).focus();
   };
-  return html`<span onKeyDown=${move}>${shown.map((i) => html`<button type="button" key=${i} class=${`token${isNew[i] ? " new" : ""}`} data-token=${i} tabindex=${i === at ? 0 : -1} aria-pressed=${i === picked}
+  return html`<span onKeyDown=${move}>${visible.map((i) => html`<button type="button" key=${i} class=${`token${isNew[i] ? " new" : ""}`} data-token=${i} tabindex=${i === at ? 0 : -1} aria-pressed=${i === picked}
     onFocus=${() => pick({ name, i })} onClick=${() => pick({ name, i })} data-testid=${`token-${name}`}>${tokens[i] || html`<span class="tiny soft"> (end)</span>`}</button>`)}</span>`;
 }
 

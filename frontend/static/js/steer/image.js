@@ -47,11 +47,11 @@ export function ImageInput({ state, set, live, note: first }) {
     body.append("image", file);
     try { choose({ image: await api("/images", {}, { method: "POST", body }), sample: "" }); setNote(""); } catch (error) { setNote(errorMessage(error)); }
   };
-  const shown = state.image?.url ?? (state.sample && !note ? url("/api/v1/sample/image", { id: state.sample }) : null);
+  const src = state.image?.url ?? (state.sample && !note ? url("/api/v1/sample/image", { id: state.sample }) : null);
   return html`
-    ${shown && (painting && painter && grid && state.scope.includes("image") ? html`<${painter.Painted} key=${shown} src=${shown} grid=${grid} mask=${state.mask} change=${(mask) => set({ mask })} />`
-    : html`<div class="pic steer-pic"><img src=${shown} alt="Image that the model reads" /></div>`)}
-    ${shown && html`<${Patches} state=${state} set=${set} painting=${painting} setPainting=${setPainting} />`}
+    ${src && (painting && painter && grid && state.scope.includes("image") ? html`<${painter.Painted} key=${src} src=${src} grid=${grid} mask=${state.mask} change=${(mask) => set({ mask })} />`
+    : html`<div class="pic steer-pic"><img src=${src} alt="Image that the model reads" /></div>`)}
+    ${src && html`<${Patches} state=${state} set=${set} painting=${painting} setPainting=${setPainting} />`}
     ${(state.image || state.sample) && html`<button type="button" class="quiet" onClick=${() => { setNote(""); choose({ image: null, sample: "" }); }} data-testid="steer-no-image">× Remove the image</button>`}
     ${note && html`<p class="note warn-note" role="status" data-testid="steer-note">${note}</p>`}
     <div class="row steer-input"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => choose({ image: null, sample: e.target.value })} placeholder=${state.image ? "your own image" : "no image"} data-testid="steer-sample" /></label>
