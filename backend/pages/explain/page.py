@@ -184,7 +184,7 @@ def shown(
     }
 
 
-def test_sentence(test: ExplanationTest, word: str) -> str | None:
+def sentence_of_test(test: ExplanationTest, word: str) -> str | None:
     """What the test says of the explained word; None where it is no word of the table."""
     one = next((one for one in test.words if word.strip() and word.strip() in one.text), None)
     if one is None:
@@ -214,7 +214,7 @@ def tested(test: ExplanationTest, query: ExplainQuery, word: str) -> dict[str, A
         })  # fmt: skip
     n_patches = len(drawing.parse_runs(query.patches))
     return {
-        "words": words, "sentence": test_sentence(test, word), "answer": test.answer, "before": test.before,
+        "words": words, "sentence": sentence_of_test(test, word), "answer": test.answer, "before": test.before,
         "random": test.random,
         "no_image": test.no_image_answer, "n_features": len(query.ablate), "n_patches": n_patches,
     }  # fmt: skip

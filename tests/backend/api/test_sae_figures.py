@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from backend.app import create_app
+from backend.settings import Settings
 from precompute.store.events import patches
-from precompute.store.figures.sae import SaeFigures
+from precompute.store.making.sealing import seal
+from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, PLACE_SIDE, TEXT
 
@@ -86,9 +90,15 @@ def test_fvu_by_place_is_the_fvu_of_images_divided(report: dict[str, Any], store
     assert np.nanmax(fvu) > np.nanmin(fvu)
 
 
-def test_a_store_without_it_says_so(client: TestClient, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SaeFigures, "fvu_places", {"n": 1, "mean": None})
-    page = client.get("/sae", headers={"Accept": "text/html"}).text
+def test_a_store_without_it_says_so(store_path: Path, tmp_path: Path) -> None:
+    """An older store, whose manifest lacks the figure."""
+    older = tmp_path / "store"
+    shutil.copytree(store_path, older)
+    manifest = read_manifest(older)
+    del manifest["quality"]["fvu_places"]
+    seal(older, manifest)
+    with TestClient(create_app(Settings(stores=[older], live=False))) as client:
+        page = client.get("/sae", headers={"Accept": "text/html"}).text
     assert "FVU by place is not held" in page and 'data-testid="l0-places"' in page
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.pages.explain.page import test_sentence as sentence_of
+from backend.pages.explain.page import sentence_of_test
 from backend.schemas.explain import ExplanationTest
 from backend.templating import format_figure
 
@@ -22,8 +22,8 @@ def test_the_page_says_what_became_of_the_explained_word(verdict: str, change: f
     test = ExplanationTest.model_validate(
         {"before": "a balloon", "answer": "", "words": [word], "random": [], "removed_below": -2.3, "changed_from": 0.7}
     )
-    assert says in (sentence_of(test, " balloon") or "")
-    assert sentence_of(test, " dog") is None and sentence_of(test, " ") is None
+    assert says in (sentence_of_test(test, " balloon") or "")
+    assert sentence_of_test(test, " dog") is None and sentence_of_test(test, " ") is None
 
 
 def test_a_count_has_no_decimals() -> None:
