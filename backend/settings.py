@@ -86,7 +86,10 @@ class ServerOptions(BaseModel):
     """Live requests that may wait; further requests are answered 503."""
     queue_per_client: int = Field(default=4, ge=1)
     """Of those, how many one visitor may have at once; further ones are answered 429. Visitors are told apart by the
-    name of --trust-proxy-auth, or else by address; requests from this machine itself are not counted."""
+    name of --trust-proxy-auth, or else by address (IPv6: by its first 64 bits); requests from this machine itself are
+    not counted."""
+    rate_per_client: int = Field(default=60, ge=0)
+    """Live requests of one visitor a minute; further ones are answered 429. As many may come at once. 0: no limit."""
     annotations: str | None = None
     """Database for what people write about the stores, as SQLAlchemy takes it, such as postgresql://user@host/name;
     default: an SQLite file beside each store, STORE.annotations.sqlite."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import logging
+import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fastapi import HTTPException, Request
 
+from backend.live.rates import Rates
 from backend.schemas.common import LiveStatus
 from backend.settings import Settings, is_loopback
 from precompute.errors import SaevxError
@@ -32,7 +34,7 @@ LOADING = "The model is still loading; try again in a few seconds."
 CHANGED = "The store was replaced while this request waited for the model; try again in a few seconds."
 CLOSING = "The server is shutting down."
 CLIENT: ContextVar[str] = ContextVar("client", default="")
-"""Who sends the request that is being answered: the user whom the proxy names, or the address."""
+"""Who sends the request that is being answered: `@` and the user whom the proxy names, or the address."""
 
 
 class ModelStore(Protocol):
@@ -70,6 +72,7 @@ class Live:
         self.states: dict[str, LiveStatus] = {}
         self.places: list[Reservation] = []
         """Reservations that are not released yet, in the order of their admission."""
+        self.rates = Rates(settings.rate_per_client)
         self.closing = threading.Event()
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-model")
         for store in stores:
@@ -100,7 +103,8 @@ class Live:
 
     def reserve(self, name: str) -> Reservation:
         """A place in the queue, which the caller releases; or HTTP 503 with the reason and when to try again, or 429
-        where one client has its share of places already. This machine's own user may take all."""
+        where one client has its share of places already, or of a minute's requests. This machine's own user may take
+        all."""
         status = self.states[name]
         if status.state == "loading":
             raise HTTPException(503, LOADING, {"Retry-After": "5"})
@@ -113,15 +117,28 @@ class Live:
                 {"Retry-After": "10"},
             )
         client = CLIENT.get()
+        if client and not is_loopback(client):
+            self._check_share(client)
+            self.rates.count(client)
+        return Reservation(self, name, self.engines[name])
+
+    def _check_share(self, client: str) -> None:
+        """Raises HTTPException: 429 if the client has as many places, or sent as many requests, as it may."""
         own, most = sum(place.client == client for place in self.places), self.settings.queue_per_client
-        if client and not is_loopback(client) and own >= most:
+        if own >= most:
             raise HTTPException(
                 429,
                 f"{own} of your requests are already waiting for the model, and it takes {most} from one visitor: try "
                 "again when one of them is answered.",
                 {"Retry-After": "5"},
             )
-        return Reservation(self, name, self.engines[name])
+        if wait := math.ceil(self.rates.wait_s(client)):
+            raise HTTPException(
+                429,
+                f"You have asked the model often, and it answers {self.settings.rate_per_client} requests of one "
+                f"visitor a minute: try again in {wait} s.",
+                {"Retry-After": str(wait)},
+            )
 
     def _announce(self, store: ModelStore) -> None:
         self.stores[store.name] = store

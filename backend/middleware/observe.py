@@ -5,6 +5,7 @@ Neither tells its address, parameters, headers or body: they hold captions and t
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import re
@@ -45,7 +46,8 @@ class Observe:
         own = headers.get("x-request-id", "")
         request_id = own if PLAIN_ID.fullmatch(own) else uuid.uuid4().hex
         user = headers.get(self.proxy_header, "").strip() if self.proxy_header else ""
-        variables = REQUEST_ID.set(request_id), CLIENT.set(user or (scope.get("client") or ("",))[0])
+        visitor = f"@{user}" if user else visitor_at((scope.get("client") or ("",))[0])
+        variables = REQUEST_ID.set(request_id), CLIENT.set(visitor)
         status, n_bytes = 500, 0
 
         async def send_with(message: Message) -> None:
@@ -68,6 +70,17 @@ class Observe:
                 access.info("request", extra={"facts": {**facts, "seconds": round(seconds, 6), "bytes": n_bytes}})
             REQUEST_ID.reset(variables[0])
             CLIENT.reset(variables[1])
+
+
+def visitor_at(address: str) -> str:
+    """One name for all addresses that one visitor has: an IPv6 line has 2⁶⁴ of them."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address) or ip.is_loopback:
+        return address
+    return str(ip.ipv4_mapped or ipaddress.ip_network((ip.packed[:8] + bytes(8), 64)))
 
 
 def route_of(scope: Scope) -> str:

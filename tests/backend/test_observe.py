@@ -96,7 +96,7 @@ def test_an_exception_is_logged_with_its_place_and_not_its_words() -> None:
 @pytest.fixture(scope="module")
 def ready(store_path: Path) -> FastAPI:
     """An application whose queue admits requests; nothing asks its model."""
-    app = create_app(Settings(stores=[store_path], queue=8, queue_per_client=3))
+    app = create_app(Settings(stores=[store_path], queue=12, queue_per_client=3))
     live = app.state.saevx.live
     name = app.state.saevx.default_name
     live.states[name] = live.states[name].model_copy(update={"state": "ready"})
@@ -114,7 +114,7 @@ def test_one_visitor_takes_its_share_of_the_queue_and_no_more(ready: FastAPI) ->
             CLIENT.set(client)
             places.append(live.reserve(name))
 
-        for client in ("10.0.0.1", "kim"):
+        for client in ("10.0.0.1", "@kim", "@localhost"):
             for _ in range(3):
                 reserve(client)
             with pytest.raises(HTTPException) as refused:
@@ -122,9 +122,9 @@ def test_one_visitor_takes_its_share_of_the_queue_and_no_more(ready: FastAPI) ->
             assert refused.value.status_code == 429 and refused.value.headers == {"Retry-After": "5"}
             assert "3 of your requests are already waiting" in refused.value.detail
         places.pop().release()
-        reserve("kim")  # a place of its own is free again
+        reserve("@localhost")  # a place of its own is free again
         reserve("127.0.0.1")  # whoever sits at the machine takes what is left
-        for _ in range(2):
+        for _ in range(3):
             reserve("127.0.0.1")
         with pytest.raises(HTTPException) as full:
             reserve("10.0.0.9")

@@ -54,9 +54,9 @@ async def sample(
     try:
         return await with_events(state.live, open_store, sample_id, request, draw)
     except HTTPException as error:
-        if error.status_code not in (409, 503):
+        if error.status_code not in (409, 429, 503):
             raise
-        # The original pair is missing, or the queue of the model is full: the page says so.
+        # The original pair is missing, or the model has no place for this request: the page says so.
         return await run_in_threadpool(draw, None, str(error.detail))
 
 

@@ -274,3 +274,13 @@ def test_the_page_of_a_sample_that_is_not_kept(browser: Browser, root: Root, tmp
         page.get_by_test_id("patch-pad").click()
         expect(page.locator("#he-h")).to_contain_text("Here: row")
         page.context.close()
+
+
+def test_the_page_of_a_sample_says_that_its_visitor_asks_too_often(root: Root) -> None:
+    with served(root, rate_per_client=1, trust_proxy_auth="X-User") as client:
+        client.headers["X-User"] = "kim"
+        wait_ready(client)
+        first, second = (client.get(f"/samples/pair-{row}?store=none&feature=1") for row in (1, 2))
+    assert first.status_code == second.status_code == 200
+    sentence = "it answers 1 requests of one visitor a minute: try again in"
+    assert sentence in second.text and sentence not in first.text
