@@ -277,7 +277,7 @@ def test_the_page_of_a_sample_that_is_not_kept(browser: Browser, root: Root, tmp
 
 
 def test_the_page_of_a_sample_says_that_its_visitor_asks_too_often(root: Root) -> None:
-    with served(root, rate_per_client=1, trust_proxy_auth="X-User") as client:
+    with served(root.path, rate_per_client=1, trust_proxy_auth="X-User") as client:
         client.headers["X-User"] = "kim"
         wait_ready(client)
         first, second = (client.get(f"/samples/pair-{row}?store=none&feature=1") for row in (1, 2))
