@@ -46,6 +46,8 @@ from backend.middleware.hosts import HostCheck
 from backend.middleware.login import Login
 from backend.middleware.metrics import Metrics
 from backend.middleware.observe import Observe
+from backend.openapi.examples import add_examples
+from backend.openapi.glossary import describe
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
@@ -71,7 +73,6 @@ from backend.pages.own import page as try_page
 from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.schemas.common import Problem
-from backend.schemas.glossary import describe
 from backend.settings import Settings
 from backend.stores import State, open_stores
 from backend.templating import error_page
@@ -143,7 +144,7 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     )
     app.state.saevx, app.state.metrics = state, Metrics(state)
     openapi = app.openapi
-    app.openapi = cache(lambda: describe(openapi()))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: add_examples(describe(openapi())))  # type: ignore[method-assign]
     add_handlers(app, error_page)
     add_routes(app)
     mount_static(app)

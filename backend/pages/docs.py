@@ -15,31 +15,10 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from backend.deps import StateDep, StoreDep
-from backend.schemas.explain import EXAMPLE
+from backend.openapi.examples import BODIES, FORMS, PARAMETERS
 from backend.templating import FRONTEND, render, render_for
 
 router = APIRouter()
-
-VALUES = {
-    "feature": "3", "a": "3", "b": "4", "family": "3", "q": "dog", "by": "agreement", "format": "csv", "name": "dogs",
-    "flag": "mismatch", "kind": "feature", "key": "3", "hash": "HASH", "with": "OTHER",
-}  # fmt: skip
-"""An example of each parameter that must be given."""
-BODIES: dict[str, dict[str, Any]] = {
-    "/steer": {"prompt": "What is this?", "features": [{"id": 3, "strength": 4}], "max_tokens": 24},
-    "/explain": EXAMPLE,
-    "/explain/test": {**EXAMPLE, "ablate": [3], "patches": [[0, 2, 3]]},
-    "/annotations/features/{feature}": {"label": "dogs", "tags": ["animal"], "author": "Kim"},
-    "/annotations/sample": {"note": "The caption is wrong.", "author": "Kim"},
-    "/annotations/lists/{name}": {"title": "Dogs", "features": [3, 4], "author": "Kim"},
-    "/annotations/filters/{name}": {"title": "Dogs", "page": "/features", "query": "q=dog", "author": "Kim"},
-    "/annotations/marks/{flag}": {"right": True, "author": "Kim"},
-}
-"""An example of the body of each endpoint that takes JSON."""
-FORMS = {"/search": {"text": "a red dog"}, "/score": {"text": "a red dog", "image": "@photo.jpg"},
-         "/images": {"image": "@photo.jpg"}}  # fmt: skip
-"""Likewise of forms; @ begins the name of a file."""
-
 
 
 def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[str, Any]]:
@@ -68,6 +47,7 @@ def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[st
                     "snippets": snippets(method, path, one, base, sample),
                     "body": {media: kind(part.get("schema", {})) for media, part in body.items()},
                     "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},
+                    "example": indented(content.get("application/json", {}).get("example")),
                 }
             )
     return entries
@@ -75,7 +55,7 @@ def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[st
 
 def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str) -> dict[str, str]:
     """A request as a command for the shell and in Python."""
-    values = {**VALUES, "sample_id": sample, "id": sample}
+    values = {**PARAMETERS, "sample_id": sample, "id": sample}
     required = [parameter for parameter in one.get("parameters", []) if parameter.get("required")]
     address, query = base.rstrip("/") + path, {}
     if path.startswith("/api/v1/sample") and path.endswith("/features"):
@@ -89,7 +69,7 @@ def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str
     for parameter in required:
         name = parameter["name"]
         if parameter["in"] == "path":
-            address = address.replace(f"{{{name}}}", quote(values[name]))
+            address = address.replace(f"{{{name}}}", quote(str(values[name])))
         else:
             query[name] = values[name]
     url = f"{address}?{urlencode(query)}" if query else address
@@ -115,6 +95,11 @@ def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str
     call = f"requests.{method}({', '.join(python)})"
     lines = ["import requests", "", f"reply = {call}", "reply.raise_for_status()", f"print({result})"]
     return {"curl": " ".join(curl), "python": "\n".join(lines)}
+
+
+def indented(example: Any) -> str | None:
+    """JSON to read; None where there is none."""
+    return None if example is None else json.dumps(example, indent=2, ensure_ascii=False)
 
 
 def matches(entry: dict[str, Any], words: str) -> bool:

@@ -66,6 +66,44 @@ def test_every_field_and_parameter_is_described(app: FastAPI) -> None:
     assert not wrong
 
 
+def test_every_field_parameter_and_reply_has_an_example(app: FastAPI) -> None:
+    """A field whose values are other models has them in those models."""
+    document = app.openapi()
+    models = document["components"]["schemas"].items()
+    wrong = [f"{model}.{name}" for model, one in models for name, field in one.get("properties", {}).items()
+             if "$ref" not in json.dumps(field) and "examples" not in field]  # fmt: skip
+    for method, path, operation in operations(document):
+        wrong += [f"{method} {path}: {one['name']}" for one in operation.get("parameters", []) if "example" not in one]
+        replies = operation["responses"]["200"]["content"]
+        if path.startswith("/api/") and "application/json" in replies and "example" not in replies["application/json"]:
+            wrong.append(f"{method} {path}")
+    assert not wrong, "run python -m tests.helpers.api_examples"
+
+
+JSON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+
+
+def test_every_example_is_of_the_type_that_its_field_names(app: FastAPI) -> None:
+    for model, one in app.openapi()["components"]["schemas"].items():
+        for name, field in one.get("properties", {}).items():
+            kinds = {kind["type"] for kind in (field, *field.get("anyOf", [])) if "type" in kind} - {"null"}
+            for example in field.get("examples", []):
+                assert not kinds or any(isinstance(example, JSON_TYPES[kind]) for kind in kinds), (model, name, example)
+
+
+def test_a_recorded_reply_has_the_fields_of_its_model(app: FastAPI) -> None:
+    """A reply that lacks a field, or has one that is gone, was recorded before a change."""
+    document = app.openapi()
+    for method, path, operation in operations(document):
+        content = operation["responses"]["200"]["content"].get("application/json", {})
+        model = document["components"]["schemas"].get(content.get("schema", {}).get("$ref", "").rsplit("/", 1)[-1])
+        if model is not None and "example" in content and isinstance(content["example"], dict):
+            fields = set(content["example"])
+            extra = model.get("additionalProperties") is not None
+            assert set(model.get("required", [])) <= fields, (method, path)
+            assert extra or fields <= set(model["properties"]), (method, path)
+
+
 def test_the_examples_of_the_docs_page_work(client: TestClient, app: FastAPI) -> None:
     """Each GET is sent as it stands there; each body is one that the endpoint takes."""
     sample = client.get("/api/v1/samples?limit=1").json()["items"][0]["sample_id"]

@@ -1,0 +1,1 @@
+"""The OpenAPI document: what fields mean, and an example of each."""
