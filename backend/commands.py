@@ -3,6 +3,7 @@ commands that need them, so that `--help` answers at once."""
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Migrate, Patc
 from precompute.errors import SaevxError, checkout_only
 from precompute.options.annotations import AnnotationsOptions
 from precompute.options.export import ExportOptions
-from precompute.utils.command_line import CommandOptions, Paths, from_environment
+from precompute.utils.command_line import CommandOptions, Paths, Texts, from_environment
 from precompute.utils.ownership import exclusive
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +155,9 @@ class Bench(CommandOptions):
     """Run the smallest size once, as a check; its figures mean nothing."""
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
+    only: Texts = Field(default_factory=list)
+    """Part of the benchmark `reliability` to run, such as load; may be given several times. The other rows of the
+    result file stay."""
 
     def cli_cmd(self) -> None:
         if not (ROOT / "tests" / "bench").is_dir():
@@ -161,17 +165,18 @@ class Bench(CommandOptions):
         if not (self.demo / "store" / "manifest.json").is_file():
             raise SaevxError(f"{self.demo} holds no demo: make one with `saevx demo --dir {self.demo} --no-serve`.")
         sys.path.insert(0, str(ROOT))
-        from tests.bench.run import bench, names, summary_line, write
+        from tests.bench.run import Wanted, bench, names, summary_line, write
 
         if self.name not in names():
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
         command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
         out = self.out or (None if self.small else ROOT / "docs" / "results" / f"bench-{self.name}.json")
         with nullcontext() if out is None else exclusive(out):
-            result = bench(
-                self.name, demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
-                wide=self.wide and self.wide.resolve(),
-            )  # fmt: skip
+            before = json.loads(out.read_text("utf-8")) if self.only and out is not None and out.exists() else None
+            result = bench(self.name, Wanted(
+                demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
+                wide=self.wide and self.wide.resolve(), only=tuple(self.only), before=before,
+            ))  # fmt: skip
             print(summary_line(result))
             if out is not None:
                 write(result, out)

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
 
 from backend.annotations.book import ConflictError
 from backend.annotations.database import Entry, ReadOnlyError, UnavailableError
@@ -32,6 +33,7 @@ STATUS: dict[type[SaevxError], int] = {
     ReadOnlyError: 403, UnavailableError: 503, StoreUnreadable: 503, PairError: 422,
 }  # fmt: skip
 """Of a SaevxError that is not 400."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PAGE_TITLES = {422: "Invalid value"}
 """Where the phrase of HTTP is not plain."""
 ErrorPage = Callable[[Request, int, str, str], Response]
@@ -115,6 +117,13 @@ def _sentence(errors: list[dict[str, Any]]) -> str:
     return "; ".join(f"{error['where']}: {error['reason']}" for error in errors)
 
 
+def allowed(request: Request) -> str:
+    """The methods of an address, as the header `Allow` lists them: the router names those of its first route alone."""
+    routes, scope = request.app.routes, request.scope
+    methods = (m for m in METHODS if any(r.matches({**scope, "method": m})[0] is Match.FULL for r in routes))
+    return ", ".join(methods)
+
+
 def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     """Turn every exception of `app` into problem details, or into `error_page` for a browser outside /api."""
 
@@ -144,7 +153,8 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         detail = str(error.detail)
         if detail == phrase:
             detail = f"{phrase}: {request.method} {request.url.path}"
-        return await answer(request, error.status_code, detail, headers=error.headers)
+        headers = {"Allow": allowed(request)} if error.status_code == 405 else error.headers
+        return await answer(request, error.status_code, detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -1,10 +1,11 @@
-"""Images that a row names by a path: only those inside the image folder, unless the data is trusted."""
+"""Files of a data set: those that hold rows, and the images that rows name. Only those inside its folder are opened,
+unless the data is trusted."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from precompute.data.records import BadRow, Columns, Listing
+from precompute.errors import SaevxError
 
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MAX_NAME = 200
@@ -90,6 +92,37 @@ class ImageRoot(NamedTuple):
         if is_address(name):
             raise BadRow(f"its image is an address on the web, not a file: {name[:MAX_NAME]}")
         raise BadRow(f"there is no image {name[:MAX_NAME]}")
+
+
+def check_files(folder: Path, files: Iterable[Path], anywhere: bool) -> None:
+    """Before files that were met in a folder are opened for their rows.
+
+    Args:
+        anywhere: whether links may lead out of the folder: the data is trusted.
+
+    Raises:
+        SaevxError: one leads out of the folder, or is a FIFO, a socket or a device, which might never end.
+    """
+    root = ImageRoot(folder, anywhere)
+    for path in files:
+        if not (anywhere or root.holds(path)):
+            raise SaevxError(
+                f"{path} leads out of the folder of the data: copy the file into it, or give --allow-outside if you "
+                "trust the data."
+            )
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise SaevxError(f"{path} is a FIFO, a socket or a device, not a regular file: remove it.")
+
+
+def files_below(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
+    """Files and links of a folder and its folders. Links to folders are not followed.
+
+    Args:
+        without: endings that are left out, small letters without the dot.
+    """
+    for place, folders, names in os.walk(folder):
+        yield from (Path(place, name) for name in names if name.rpartition(".")[2].lower() not in without)
+        yield from (link for name in folders if (link := Path(place, name)).is_symlink())
 
 
 def _candidates(folder: Path, name: str) -> Iterator[Path]:

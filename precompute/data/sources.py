@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from precompute.data.json_files import JsonFile, captioned_records, images_with_texts
+from precompute.data.paths import check_files, files_below
 from precompute.data.records import Columns, Listing
 from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
@@ -45,6 +47,8 @@ def _find(source: str, columns: Columns) -> Listing:
     if path.is_dir():
         return _folder(path, columns)
     paths = [path] if path.is_file() else matching(path)
+    if paths and not path.is_file():  # the user gave a pattern, and the folder gave the files
+        check_files(literal_folder(path)[0], paths, columns.anywhere)
     kinds = {"".join(one.suffixes[-1:]).lower() for one in paths}
     if len(paths) == 1 and kinds <= set(JSON_LINES):
         return _json(paths[0], paths[0].resolve().name, columns)
@@ -66,11 +70,15 @@ def _find(source: str, columns: Columns) -> Listing:
 
 def _folder(path: Path, columns: Columns) -> Listing:
     name = path.resolve().name
+    if os.path.lexists(path / METADATA):
+        check_files(path, [path / METADATA], columns.anywhere)
     if (path / METADATA).is_file():
         return _json(path / METADATA, name, columns)
     tars, parquet = sorted(path.glob("*.tar")), sorted(path.rglob("*.parquet"))
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return from_folder(path, columns)
+    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    check_files(path, [] if saved else [*tars, *parquet], columns.anywhere)
+    if saved:
+        return _table_folder(path, columns)
     if tars:
         return from_tars(tars, path.resolve(), columns)
     if parquet:
@@ -79,6 +87,12 @@ def _folder(path: Path, columns: Columns) -> Listing:
     if not described and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
         records = partial(captioned_records, path, IMAGE_SUFFIXES, columns.anywhere)
         return Listing(name, records, _named(columns, FOLDER_FIELDS), path)
+    return _table_folder(path, columns)
+
+
+def _table_folder(path: Path, columns: Columns) -> Listing:
+    """What `datasets` reads; it opens each file that it knows, wherever links lead."""
+    check_files(path, files_below(path, without=IMAGE_SUFFIXES), columns.anywhere)
     return from_folder(path, columns)
 
 
@@ -92,11 +106,16 @@ def _named(columns: Columns, fields: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def matching(pattern: Path) -> list[Path]:
-    """Files that a glob names, in order; none where it is no glob. The part of the path that exists is taken literally,
-    whatever signs its folders' names hold."""
+    """Files that a glob names, in order; none where it is no glob."""
     if not set("*?[") & set(str(pattern)):
         return []
+    base, parts = literal_folder(pattern)
+    return sorted(base.glob("/".join(parts))) if parts else []
+
+
+def literal_folder(pattern: Path) -> tuple[Path, list[str]]:
+    """The part of a path that exists, taken literally, whatever signs its folders' names hold; and the other parts."""
     base, parts = Path(pattern.anchor), list(pattern.relative_to(pattern.anchor).parts)
     while parts and (base / parts[0]).is_dir():
         base /= parts.pop(0)
-    return sorted(base.glob("/".join(parts))) if parts else []
+    return base, parts

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data.arrow_tables import listing
+from precompute.data.paths import check_files
 from precompute.data.records import Columns, Listing, NoRows, empty
 from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
@@ -68,11 +69,15 @@ def from_folder(folder: Path, columns: Columns) -> Listing:
     if (folder / "dataset_dict.json").is_file() and not (folder / "state.json").is_file():
         with one_sentence(source):
             splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
-            folder = folder / choose_split(splits, source, columns)  # one split alone: an empty one cannot be opened
+            split = folder / choose_split(splits, source, columns)  # one split alone: an empty one cannot be opened
+            check_files(folder, [split], columns.anywhere)  # the file may name any path
+            folder = split
     if (folder / "state.json").is_file():
         with one_sentence(source):
-            if not json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]:
+            names = [one["filename"] for one in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
+            if not names:
                 raise empty(source)
+            check_files(folder, [folder / name for name in names], columns.anywhere)
         return listing(load(None, str(folder)), name, folder, None, columns)
     if set("*?[") & set(str(folder.resolve())):
         return from_files(of_one_kind(folder), folder, columns)

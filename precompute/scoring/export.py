@@ -18,6 +18,8 @@ from precompute.utils.types import Array
 
 MAX_NAMED = 3
 """Flags that a file's name lists; of more it says how many."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""How a cell begins that a spreadsheet may take for a formula (OWASP, *CSV Injection*), in wide signs too."""
 
 
 def columns_of(store: Store, by: str | None) -> list[str]:
@@ -47,16 +49,21 @@ def csv_of(store: Store, rows: Array, by: str | None) -> Iterator[str]:
 
 
 def csv_parts(columns: Sequence[str], chunks: Iterable[Iterable[Sequence[Any]]]) -> Iterator[str]:
-    """CSV of the rows of all chunks, a chunk at a time."""
+    """CSV of the rows of all chunks, a chunk at a time. A text that a spreadsheet would compute begins with `'`."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(columns)
+    writer.writerow(map(plain_cell, columns))
     for rows in chunks:
-        writer.writerows(rows)
+        writer.writerows(map(plain_cell, row) for row in rows)
         yield text.getvalue()
         text.seek(0)
         text.truncate()
     yield text.getvalue()  # of no rows, the header
+
+
+def plain_cell(value: Any) -> Any:
+    """The value, with `'` before a text that begins as a formula does; numbers as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 class _Sent(io.RawIOBase):

@@ -36,6 +36,10 @@ class Setup(NamedTuple):
     device: str
     wide: Path
     """Folder of the wide made-up store, which stays; made by the first benchmark that needs it."""
+    only: tuple[str, ...] = ()
+    """Parts to run, of a benchmark that has parts; all where it is empty."""
+    before: dict[str, Any] | None = None
+    """The earlier result, whose other parts stay; None where all parts are run."""
 
 
 class Figure(TypedDict):

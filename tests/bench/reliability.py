@@ -1,13 +1,26 @@
-"""What `docs/reliability.md` tells: trials in which something could be lost, or somebody let in who should not be."""
+"""What `docs/reliability.md` tells: trials in which something could be lost, or somebody let in who should not be.
+
+Each part can be run alone (`--only kills-of-train`); its rows then take the place of those in the result file.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from tests.bench._trials import Trial, flips, fuzzed, killed, load, passed
+from precompute.errors import SaevxError
+from tests.bench._load import Crowd, load
+from tests.bench._trials import Trial, flips, killed, passed, training_log
 from tests.bench.common import Figure, Setup
+from tests.bench.store import wide
 from tests.helpers import synthetic, tiny, tiny_demo
+from tests.helpers.fuzzing import fuzz
+from tests.helpers.servers import Server
 
+COMMAND = "saevx bench reliability"
+KILLED = "kill -9 at random moments, up to four times a run; the same command again gives an undisturbed run's"
 SUITES = {
     "attacks on the server are refused": (
         "tests/backend/test_abuse.py", "tests/backend/test_login.py", "tests/backend/test_middleware.py",
@@ -26,47 +39,125 @@ SUITES = {
 
 
 def run(setup: Setup) -> dict[str, Any]:
-    small, scratch = setup.small, setup.scratch
-    options = {
-        "kills": 1 if small else 20, "flips": 3 if small else 200, "requests": 60 if small else 5000,
-        "clients": 2 if small else 32, "seconds": 1 if small else 30,
+    names = setup.only or tuple(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        raise SaevxError(f"There is no part {unknown[0]!r}: choose among {', '.join(PARTS)}.")
+    sizes = {name: PARTS[name].small if setup.small else PARTS[name].size for name in names}
+    trials: list[Trial] = []
+    for name in names:
+        begin = time.monotonic()
+        made = PARTS[name].make(setup, sizes[name], f"{COMMAND} --only {name}")
+        took = (time.monotonic() - begin) / max(1, len(made))
+        trials += [one._replace(took_s=round(took, 1)) for one in made]
+    return joined(setup.before, trials, {name: size for name, size in sizes.items() if size})
+
+
+def joined(before: dict[str, Any] | None, trials: list[Trial], options: dict[str, int]) -> dict[str, Any]:
+    """The result: rows of an earlier one of the same name are replaced, and the others stay."""
+    rows = {one["what"]: one for one in (before or {}).get("trials", [])}
+    rows |= {one.what: one._asdict() for one in trials}
+    fields = Trial._fields
+    all_trials = [Trial(**{name: one[name] for name in fields if name in one}) for one in rows.values()]
+    earlier = {name: size for name, size in (before or {}).get("options", {}).items() if name in PARTS}
+    return {
+        "options": {**earlier, **options}, "trials": [one._asdict() for one in all_trials],
+        "figures": [*map(figure, all_trials)], "took_s": round(sum(one.took_s for one in all_trials), 1),
     }  # fmt: skip
-    command = "saevx bench reliability"
-    trials = [*kills(setup, options["kills"], command)]
-    synthetic.write_store(scratch / "store", n=80)
-    n = options["requests"]
-    how = "odd values in every parameter, path and body of each operation of the API; no internal error"
-    trials.append(Trial("requests of a fuzzer are answered", n, fuzzed(scratch / "store", n), how, command))
-    what = load(scratch / "store", scratch / "log.txt", options["clients"], options["seconds"])
-    how = (
-        f"{options['clients']} clients browse for {options['seconds']} s, a made-up store of 128 features; memory grew "
-        f"by {what['grown_mb']:g} MB in the second half"
-    )
-    n = int(what["requests"])
-    trials.append(Trial("requests under load are answered", n, n - int(what["failed"]), how, command))
-    how = "one bit at random in any file of a store, the manifest and images included; `saevx verify` finds it"
-    n = options["flips"]
-    trials.append(Trial("changed bits are found", n, flips(scratch / "store", n), how, command))
-    for name, files in ({} if small else SUITES).items():
-        tried, held = passed(files, scratch)
-        trials.append(Trial(name, tried, held, "cases of the test suite", f"pytest {' '.join(files)}"))
-    return {"options": options, "trials": [one._asdict() for one in trials], "figures": [*map(figure, trials)]}
 
 
-def kills(setup: Setup, n: int, command: str) -> list[Trial]:
-    """Of the pass and of scoring, on forty pairs and a model with random weights."""
+def tiny_root(setup: Setup) -> Path:
+    """Model, SAE, forty pairs and their store."""
     root = setup.scratch / "tiny"
-    tiny_demo.make(root)
+    if not root.exists():
+        tiny_demo.make(root)
+    return root
+
+
+def kills_of_precompute(setup: Setup, n: int, command: str) -> list[Trial]:
+    root = tiny_root(setup)
     options = ("--model", root / "model", "--sae", root / "sae", "--device", "cpu", "--nll", "--sinks", "keep")
     args = ("precompute", root / "data", *options, "--shard-samples", 5, "--name", "store")
-    how = "kill -9 at random moments, up to four times a run; the same command again gives an undisturbed run's bytes"
-    trials = [Trial("kills of `precompute` are survived", *killed(args, setup.scratch / "killed", n), how, command)]
-    if setup.small:
-        return trials
+    counts = killed(args, setup.scratch / "killed", n)
+    return [Trial("kills of `precompute` are survived", *counts, f"{KILLED} bytes", command)]
+
+
+def kills_of_score(setup: Setup, n: int, command: str) -> list[Trial]:
     data = tiny.make_data(setup.scratch / "new", 60)
-    args = ("score", data, "--store", root / "store", "--device", "cpu")
-    scored = killed(args, setup.scratch / "scores.jsonl", n)
-    return [*trials, Trial("kills of `score` are survived", *scored, how, command)]
+    args = ("score", data, "--store", tiny_root(setup) / "store", "--device", "cpu")
+    counts = killed(args, setup.scratch / "scores.jsonl", n)
+    return [Trial("kills of `score` are survived", *counts, f"{KILLED} bytes", command)]
+
+
+def kills_of_train(setup: Setup, n: int, command: str) -> list[Trial]:
+    root, steps = tiny_root(setup), 20 if setup.small else 200
+    args = (
+        "train", root / "data", "--model", root / "model", "--layer", tiny.LAYER, "--expansion", 2, "--steps", steps,
+        "--batch-size", 64, "--buffer-tokens", 1024, "--log-every", 5, "--checkpoint-every", 10, "--device", "cpu",
+    )  # fmt: skip
+    counts = killed(args, setup.scratch / "sae", n, training_log)
+    return [Trial("kills of `train` are survived", *counts, f"{KILLED} log: every loss and figure", command)]
+
+
+def fuzzed(setup: Setup, n: int, command: str) -> list[Trial]:
+    """Everything is on: the live model, uploads, annotations."""
+    phases = "fuzzing" if setup.small else "examples,coverage,fuzzing"
+    folder = setup.scratch / "fuzz"
+    folder.mkdir()
+    with Server(tiny_root(setup) / "store", "--device", "cpu", log=folder / "log.txt") as server:
+        server.wait("/readyz", 120)
+        result = fuzz(server.url, folder, examples=n, phases=phases)
+    how = (
+        "Schemathesis, valid and invalid requests of each operation, with model, uploads and annotations: no 5xx; "
+        "status, media type, headers and body as the OpenAPI says; other methods 405"
+    )
+    return [Trial("requests of a fuzzer are answered", result.requests, result.requests - result.wrong, how, command)]
+
+
+def under_load(setup: Setup, n: int, command: str) -> list[Trial]:
+    crowd = Crowd(n, 1 if setup.small else 8, 2 if setup.small else 120)
+    result = load(wide(setup), tiny_root(setup), setup.scratch / "log.txt", crowd)
+    middle, last = result.memory_mb
+    how = (
+        f"{n} clients browse all kinds of page of the wide store for {crowd.seconds:g} s while {crowd.steering} steer "
+        f"({result.steered} runs), 95 % within {result.p95_ms / 1000:.1f} s; {result.busy} answers are 503 with "
+        f"Retry-After, other 5xx and no answer fail; memory {middle:.0f} MB at half time, {last:.0f} MB at the end"
+    )
+    tried = result.requests + sum(": 5" not in one for one in result.failed)
+    (setup.scratch / "failed.txt").write_text("\n".join(result.failed))
+    for one in result.failed[:20]:
+        print(one)
+    return [Trial("requests under load are answered", tried, tried - len(result.failed), how, command)]
+
+
+def changed_bits(setup: Setup, n: int, command: str) -> list[Trial]:
+    store = setup.scratch / "flipped"
+    synthetic.write_store(store, n=80)
+    how = "one bit at random in any file of a store, the manifest and images included; `saevx verify` finds it"
+    return [Trial("changed bits are found", n, flips(store, n), how, command)]
+
+
+def suites(setup: Setup, n: int, command: str) -> list[Trial]:
+    return [
+        Trial(name, *passed(files, setup.scratch), "cases of the test suite", f"pytest {' '.join(files)}")
+        for name, files in SUITES.items() if not setup.small
+    ]  # fmt: skip
+
+
+class Part(NamedTuple):
+    """What can be run alone."""
+
+    make: Callable[[Setup, int, str], list[Trial]]
+    size: int
+    """Kills, examples of an operation, clients, changed bits."""
+    small: int
+    """The same in CI."""
+
+
+PARTS = {
+    "kills-of-precompute": Part(kills_of_precompute, 50, 1), "kills-of-score": Part(kills_of_score, 20, 1),
+    "kills-of-train": Part(kills_of_train, 20, 1), "fuzz": Part(fuzzed, 30, 1), "load": Part(under_load, 200, 2),
+    "flips": Part(changed_bits, 200, 3), "suites": Part(suites, 0, 0),
+}  # fmt: skip
 
 
 def figure(trial: Trial) -> Figure:

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from precompute.utils.files import write_text
 from tests.bench.common import Setup, machine, met
@@ -28,12 +28,25 @@ def names() -> list[str]:
     )
 
 
-def bench(name: str, *, demo: Path, small: bool, device: str, command: str, wide: Path | None = None) -> dict[str, Any]:
+class Wanted(NamedTuple):
+    """What the command line asks for."""
+
+    demo: Path
+    small: bool
+    device: str
+    command: str
+    wide: Path | None = None
+    only: tuple[str, ...] = ()
+    before: dict[str, Any] | None = None
+
+
+def bench(name: str, wanted: Wanted) -> dict[str, Any]:
     """The result of one benchmark, with where and how it was made."""
+    demo, small, device, command, wide, only, before = wanted
     module = importlib.import_module(f"tests.bench.{name}")
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        results = module.run(Setup(demo, Path(folder), small, device, wide or Path(folder) / "wide"))
+        results = module.run(Setup(demo, Path(folder), small, device, wide or Path(folder) / "wide", only, before))
         seconds = time.monotonic() - begin
     return {"name": name, "command": command, "machine": machine(), "took_s": round(seconds, 1), **results}
 

@@ -18,6 +18,8 @@ CHECKS = (
 )  # fmt: skip
 """What must hold of each reply: no 5xx, a status, media type, headers and body as described, and 405 for the rest."""
 N_IDS = 5
+LONGEST = 2000
+"""Signs of a text: the HTTP parser answers an address of more than 64 KB by itself, in plain text."""
 
 
 class Fuzzed(NamedTuple):
@@ -97,6 +99,8 @@ def with_names(schema: dict[str, Any], url: str) -> dict[str, Any]:
     for one, name in described([*sent, *(schema["components"]["schemas"][name] for name in bodies)]):
         if one.get("maximum") == 2**31 - 1:
             one["maximum"] = most
+        if one.get("type") == "string" and one.get("maxLength", LONGEST) >= LONGEST:
+            one["maxLength"] = LONGEST
         if name in names and one.get("type") == "string":
             one.clear()
             one["enum"] = [value for value in names[name] if value is not None]

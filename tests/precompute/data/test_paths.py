@@ -7,16 +7,19 @@ import json
 import os
 import shutil
 import socket
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from precompute.data import Columns, Data, open_image, read
 from precompute.data.paths import ImageRoot
 from precompute.data.rejections import kind_of
+from precompute.errors import SaevxError
 from tests.helpers import tiny
 from tests.helpers.hostile.paths import CASES, USED, make_data
 
@@ -146,3 +149,61 @@ def test_texts_beside_images_are_of_the_folder_too(tmp_path: Path) -> None:
     assert [row.text for row in data.rows] == ["a red dog"]
     assert [kind_of(bad.reason) for bad in data.rejected_rows] == ["no-text", "no-text", "outside-image"]
     assert [row.text for row in read(folder, Columns(anywhere=True)).rows] == ["a red dog", "secret", "another's image"]
+
+
+def row_files(tmp_path: Path) -> dict[str, Path]:
+    """Files with rows, one of each format, outside the data."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    line = json.dumps({"text": "another's secret"}) + "\n"
+    (outside / "metadata.jsonl").write_text(line)
+    pq.write_table(pa.table({"text": ["another's secret"]}), outside / "a.parquet")
+    (outside / "a.csv").write_text("text\nanother's secret\n")
+    with tarfile.open(outside / "a.tar", "w") as tar:
+        tar.add(outside / "metadata.jsonl", "0.json")
+    Dataset.from_dict({"text": ["another's secret"]}).save_to_disk(outside / "saved")
+    return {one.name: one for one in outside.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "a.parquet", "a.csv", "a.tar"])
+def test_a_file_with_rows_leads_out_of_the_folder_only_where_the_data_is_trusted(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / name).symlink_to(row_files(tmp_path)[name])
+    for source in (data, *([data / "*"] if name != "metadata.jsonl" else [])):
+        with pytest.raises(SaevxError, match=r"leads out of the folder of the data: copy .* --allow-outside"):
+            read(source, Columns(text_only=True))
+        rows = read(source, Columns(text_only=True, anywhere=True)).rows
+        assert [row.text for row in rows] == ["another's secret"]
+    assert read(data / name, Columns(text_only=True)).rows, "a file that the user gives by its own name"
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "a.parquet", "a.csv", "a.tar"])
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_a_fifo_or_device_in_place_of_a_file_with_rows_is_not_opened(
+    tmp_path: Path, name: str, anywhere: bool
+) -> None:
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        data = tmp_path / getattr(make, "__name__", "device").strip("<>")
+        data.mkdir()
+        make(data / name)
+        with pytest.raises(SaevxError, match=r"leads out of the folder|is a FIFO, a socket or a device"):
+            read(data, Columns(text_only=True, anywhere=anywhere))
+
+
+def test_what_a_saved_data_set_lists_is_of_its_folder_too(tmp_path: Path) -> None:
+    """`datasets` opens any path that state.json or dataset_dict.json names."""
+    outside = row_files(tmp_path)["saved"]
+    own = tmp_path / "own"
+    Dataset.from_dict({"text": ["own"]}).save_to_disk(own)
+    state = json.loads((own / "state.json").read_text())
+    (own / "state.json").write_text(
+        json.dumps({**state, "_data_files": [{"filename": f"../outside/saved/{next(outside.glob('*.arrow')).name}"}]})
+    )
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    (splits / "dataset_dict.json").write_text(json.dumps({"splits": ["../outside/saved"]}))
+    for data in (own, splits):
+        with pytest.raises(SaevxError, match="leads out of the folder of the data"):
+            read(data)
+        assert [row.text for row in read(data, Columns(anywhere=True)).rows] == ["another's secret"]
