@@ -117,11 +117,13 @@ def _sentence(errors: list[dict[str, Any]]) -> str:
     return "; ".join(f"{error['where']}: {error['reason']}" for error in errors)
 
 
-def allowed(request: Request) -> str:
-    """The methods of an address, as the header `Allow` lists them: the router names those of its first route alone."""
+def headers_of(request: Request, error: StarletteHTTPException) -> Mapping[str, str] | None:
+    """Those of the error; of 405, `Allow` with every method of the address: the router names its first route's alone."""
+    if error.status_code != 405:
+        return error.headers
     routes, scope = request.app.routes, request.scope
     methods = (m for m in METHODS if any(r.matches({**scope, "method": m})[0] is Match.FULL for r in routes))
-    return ", ".join(methods)
+    return {"Allow": ", ".join(methods)}
 
 
 def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
@@ -153,8 +155,7 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         detail = str(error.detail)
         if detail == phrase:
             detail = f"{phrase}: {request.method} {request.url.path}"
-        headers = {"Allow": allowed(request)} if error.status_code == 405 else error.headers
-        return await answer(request, error.status_code, detail, headers=headers)
+        return await answer(request, error.status_code, detail, headers=headers_of(request, error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
