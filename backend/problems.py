@@ -118,7 +118,7 @@ def _sentence(errors: list[dict[str, Any]]) -> str:
 
 
 def headers_of(request: Request, error: StarletteHTTPException) -> Mapping[str, str] | None:
-    """Those of the error; of 405, `Allow` with every method of the address: the router names its first route's alone."""
+    """Those of the error; of 405 `Allow` with all methods of the address, where the router names its first route's."""
     if error.status_code != 405:
         return error.headers
     routes, scope = request.app.routes, request.scope
