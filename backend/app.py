@@ -33,6 +33,7 @@ from backend.api import (
 from backend.api import map as map_api
 from backend.api.annotations import exchange, lists, marks, notes
 from backend.api.compare import features as compare_features
+from backend.api.compare import layers as compare_layers
 from backend.api.compare import stores as compare_stores
 from backend.api.explain import answer as explain_api
 from backend.api.explain import trial as trial_api
@@ -61,6 +62,7 @@ from backend.pages import steer as steer_page
 from backend.pages.annotations import lists as lists_page
 from backend.pages.annotations import write as write_page
 from backend.pages.annotations import write_lists as write_lists_page
+from backend.pages.compare import layer as layer_page
 from backend.pages.compare import page as compare_page
 from backend.pages.cooccurrence import page as cooccurrence_page
 from backend.pages.cooccurrence import pair as pair_page
@@ -86,8 +88,8 @@ MODULES = ("htm",)
 
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
-    cooccurrence, compare_features, compare_stores, images, pairs, matrix, search, steer, explain_api, trial_api, notes,
-    lists, marks, exchange,
+    cooccurrence, compare_features, compare_stores, compare_layers, images, pairs, matrix, search, steer, explain_api,
+    trial_api, notes, lists, marks, exchange,
 )  # fmt: skip
 STORE_PAGES = (
     front_page, features_page, feature_page, card_page, partners_page, samples_page, sample_page, map_page,
@@ -95,8 +97,8 @@ STORE_PAGES = (
 )  # fmt: skip
 """Pages that show one store and what was written about it, nothing else: rendered once, then reused."""
 PAGES = (
-    effect_page, search_page, try_page, compare_page, sae_page, steer_page, explain_page, docs_page, write_page,
-    write_lists_page, lists_page,
+    effect_page, search_page, try_page, compare_page, layer_page, sae_page, steer_page, explain_page, docs_page,
+    write_page, write_lists_page, lists_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.

@@ -121,7 +121,8 @@ def page_tag(request: Request, state: State, store: OpenStore) -> str:
         store.content_id, CODE, address, accepts_gzip(request),
         store.annotations.revision, author_name(request),
         [Stamp.from_file(companion_path(store.path, name)) for name in COMPANIONS],
-        state.live.states[store.name], state.default_name, list(state.stores), state.unavailable,
+        state.live.states[store.name], state.default_name, state.unavailable,
+        [(name, one.content_id) for name, one in state.stores.items()],
     )  # fmt: skip
     return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 

@@ -15,6 +15,11 @@ Cursor = Annotated[
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
 Words = Annotated[str | None, Query(max_length=500)]
 
+CameFrom = Annotated[str | None, Query(alias="from", max_length=300)]
+"""Where a visitor comes from in another layer: the store's name, a colon, and numbers of features."""
+Missing = Annotated[str | None, Query(max_length=200)]
+"""Name of a store of another layer that lacks what the page is about."""
+
 
 class QueryModel(BaseModel):
     """Query parameters of an endpoint: the docstring below a field is its description in OpenAPI."""

@@ -52,6 +52,7 @@ KEYS = (
     ("e", "on the page of a feature or sample: your label, in the notes"),
     ("y w", "on the page Quality: the flag is right, wrong about the pair that has the focus"),
     ("/", "search field of the page, or the page Search"),
+    ("[ ]", "the same place in the layer before, after it"),
     ("h", "hide or show activations on images"),
     ("n p Esc", "next, previous step of the tour; leave it"),
     ("Esc", "close a panel that fills the window"),

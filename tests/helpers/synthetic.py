@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from tests.helpers.synthetic_scenes import COLOURS, GRID, THINGS, Scene, draw, m
 
 FILLERS = ("a", "the", "picture", "of", "with", "on", "plain", "ground", ".", "there", "is", "one")
 PIECES = {"umbrella": [" umb", "rella"]}
-D = 48
+D, LAYER = 48, 3
 CONCEPTS = (*COLOURS, *THINGS)
 N_FEATURES = 128
 DENSE, FIRST_LOOSE, N_LOOSE = 3 * len(CONCEPTS), 3 * len(CONCEPTS) + 1, 24
@@ -68,6 +69,10 @@ class World(NamedTuple):
     concept_cd: Array
     common_md: Array
     unembed_vd: Array
+    order_f: Array
+    """int64 [F]: what is planted as each feature."""
+    silent: tuple[int, ...] = ()
+    """What is planted and never active."""
 
 
 def make_world(rng: np.random.Generator) -> World:
@@ -84,7 +89,8 @@ def make_world(rng: np.random.Generator) -> World:
             directions[3 * i + 2] /= np.linalg.norm(directions[3 * i + 2])
         unembed[TOKEN[PIECES.get(word, [" " + word])[0]]] += directions[3 * i]
     return World(
-        directions.astype(np.float32), concepts, units(2, D) * 6 + units(1, D) * 8, unembed.astype(np.float32)
+        directions.astype(np.float32), concepts, units(2, D) * 6 + units(1, D) * 8, unembed.astype(np.float32),
+        np.arange(N_FEATURES),
     )
 
 
@@ -123,9 +129,10 @@ def activations(
     z_tf[:, FIRST_LOOSE : FIRST_LOOSE + N_LOOSE] = loose * rng.uniform(0.2, 3, loose.shape)
     z_tf[:, DENSE] = rng.uniform(0.5, 1.5, len(token_id)) * (rng.random(len(token_id)) < 0.6)
     z_tf[(modality == SPECIAL) | (modality == SINK)] = 0
+    z_tf[:, world.silent] = 0
     stored = (z_tf * 2.0**SCALE_LOG2).astype(np.float16)
     h_td += stored.astype(np.float64) / 2.0**SCALE_LOG2 @ world.directions_fd
-    return token_id, modality, stored, h_td
+    return token_id, modality, stored[:, world.order_f], h_td
 
 
 def to_bf16(values: Array) -> Array:
@@ -193,7 +200,8 @@ class Collecting:
                 self.alone.append(without)
                 self.alone_value.append(best[without])
             z = stored[mine].astype(np.float64) / 2.0**SCALE_LOG2
-            error_t = np.square(h_td[mine] - self.world.common_md[m] - z @ self.world.directions_fd).sum(1)
+            decoded_td = z @ self.world.directions_fd[self.world.order_f]
+            error_t = np.square(h_td[mine] - self.world.common_md[m] - decoded_td).sum(1)
             self.sample[f"sse_{name}"].append(float(error_t.sum()))
             self.patch_error += error_t.tolist() if m == IMAGE else []
             self.sample[f"sq_{name}"].append(float((h_td[mine] ** 2).sum()))
@@ -254,13 +262,13 @@ class Collecting:
         bad = {"index": len(self.lines), "sample_id": "broken", "reason": "the image file is cut short"}
         (self.part / "collect/quarantine.jsonl").write_text(json.dumps(bad) + "\n")
 
-    def manifest(self, seed: int) -> dict[str, Any]:
+    def manifest(self, seed: int, layer: int) -> dict[str, Any]:
         n = len(self.lines)
         count = np.bincount(np.concatenate(self.kinds), minlength=4).tolist()
         n_events = sum(map(len, self.events["feature"]))
         return {
-            "name": "synthetic",
-            "model": {"name": "made-up", "family": "llava", "layer": 3, "hook": "resid_post", "d_model": D,
+            "name": "synthetic" if layer == LAYER else f"synthetic-{layer}",
+            "model": {"name": "made-up", "family": "llava", "layer": layer, "hook": "resid_post", "d_model": D,
                       "template": "<s><image>\n{text}", "dtype": "float32", "vocab": len(VOCABULARY)},
             "sae": {"name": "made-up", "sha256": "0" * 64, "n_features": N_FEATURES, "architecture": "standard",
                     "l0": n_events / (count[TEXT] + count[IMAGE])},
@@ -274,15 +282,18 @@ class Collecting:
 
 
 def write_part(
-    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True
+    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True, layer: int = LAYER,
+    change: Callable[[World], World] = lambda world: world,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Writes what `collect` leaves; returns (manifest, options of the later steps).
 
     Args:
         pictures: False for the data of a model that reads text alone.
+        layer, change: of another layer of the same samples (synthetic_layers.py).
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     world, scenes = make_world(rng), make_scenes(n, rng)
+    world = change(world)
     for folder in ("collect", "events", "images"):
         (part / folder).mkdir(parents=True, exist_ok=True)
     collecting = Collecting(part, world, pictures=pictures)
@@ -291,10 +302,10 @@ def write_part(
     collecting.write()
     options = {
         "seed": seed,
-        "directions": lambda: world.directions_fd,
+        "directions": lambda: world.directions_fd[world.order_f],
         "logit_lens": lambda: (np.ones(D, np.float32), world.unembed_vd),
     }
-    return collecting.manifest(seed), options
+    return collecting.manifest(seed, layer), options
 
 
 def run_steps(part: Path, manifest: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -310,12 +321,12 @@ def finish(part: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return seal(part, manifest)
 
 
-def write_store(out: Path, n: int = 240, seed: int = 0) -> dict[str, Any]:
-    """A finished synthetic store at `out`; returns its manifest."""
+def write_store(out: Path, n: int = 240, seed: int = 0, **options: Any) -> dict[str, Any]:
+    """A finished synthetic store at `out`; returns its manifest. Options as `write_part`."""
     part = out.with_name(out.name + ".part")
     for old in (part, out):
         shutil.rmtree(old, ignore_errors=True)
-    manifest = finish(part, run_steps(part, *write_part(part, n, seed)))
+    manifest = finish(part, run_steps(part, *write_part(part, n, seed, **options)))
     seal_run(part)
     part.rename(out)
     return manifest

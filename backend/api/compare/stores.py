@@ -1,19 +1,24 @@
-"""The features of a store, each with its counterpart in another store."""
+"""The features of a store, each with its counterpart in another store, and those that have none."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import hashlib
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from backend.api.compare.matching import LEAST, best_matches, matching, shared_matches
 from backend.api.features import FeatureQuery, get_features
 from backend.deps import StateDep, StoreDep, get_store
-from backend.schemas.compare import Match, StoreComparison
+from backend.params import Cursor, Limit
+from backend.schemas.compare import Match, MatchBy, MatchedPoint, MatchedPoints, StoreComparison, Unmatched
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from precompute.store.relations.counterparts import counterparts
+from precompute.store.sql import encode_cursor, page_start
 
 router = APIRouter(tags=["compare"])
+
+MAX_POINTS = 500
 
 
 async def get_other(
@@ -25,27 +30,105 @@ async def get_other(
 
 
 OtherDep = Annotated[OpenStore, Depends(get_other)]
+By = Annotated[MatchBy, Query(description="By decoder direction, or by the samples that both stores hold.")]
+Least = Annotated[
+    float, Query(ge=-1, le=1, allow_inf_nan=False, description="Cosine from which two features count as a match.")
+]
 
 
-@router.get("/compare/stores", summary="Features of a store, each with its counterpart in another store by direction")
-def get_matches(store: StoreDep, other: OtherDep, query: Annotated[FeatureQuery, Query()]) -> StoreComparison:
+@router.get("/compare/stores", summary="Features of a store, each with its counterpart in another store")
+def get_matches(
+    store: StoreDep, other: OtherDep, query: Annotated[FeatureQuery, Query()], by: By = "direction"
+) -> StoreComparison:
     """Filters, order and pages are those of `GET /features`."""
-    return compare(store, other, query)
+    return compare(store, other, query, by)
 
 
-def compare(store: OpenStore, other: OpenStore, query: FeatureQuery) -> StoreComparison:
-    """Raises SaevxError where the directions cannot be compared."""
+def compare(store: OpenStore, other: OpenStore, query: FeatureQuery, by: MatchBy = "direction") -> StoreComparison:
+    """Raises SaevxError where the stores cannot be compared in this way."""
     page = get_features(store, query)
-    nearest = counterparts(store.store, other.store, [one.id for one in page.items])
-    ids = sorted({one.id for one in nearest.values()})
-    items = other.store.features.list(ids=ids, limit=len(ids)).items if ids else []
-    known = {one["id"]: Feature.model_validate({**one, **other.annotations.own("feature", one["id"])}) for one in items}
-    matches = [
+    items = matches(store, other, page.items, by)
+    return StoreComparison(
+        items=items, total=page.total, next=page.next, note=note(store, other), **way(store, other, by)
+    )
+
+
+def way(store: OpenStore, other: OpenStore, by: MatchBy) -> dict[str, Any]:
+    """How the features were matched: fields of `Matched`."""
+    if by == "direction":
+        return {"by": by}
+    shared = shared_matches(store, other)
+    return {"by": by, "n_shared": shared.n_shared, "n_compared": shared.n_compared}
+
+
+def matches(store: OpenStore, other: OpenStore, features: list[Feature], by: MatchBy) -> list[Match]:
+    """These features, each with its best match."""
+    nearest = best_matches(store, other, by, [one.id for one in features])
+    known = features_of(other, [one.id for one in nearest.values()])
+    return [
         Match(feature=one, other=known[to.id], cosine=to.cosine, mutual=to.mutual) if (to := nearest.get(one.id))
         else Match(feature=one, other=None, cosine=None, mutual=False)
-        for one in page.items
+        for one in features
     ]  # fmt: skip
-    return StoreComparison(items=matches, total=page.total, next=page.next, note=note(store, other))
+
+
+def features_of(store: OpenStore, ids: list[int]) -> dict[int, Feature]:
+    """Features as lists show them, by number."""
+    unique = sorted(set(ids))
+    items = [
+        item
+        for start in range(0, len(unique), MAX_POINTS)
+        for item in store.store.features.list(ids=unique[start : start + MAX_POINTS], limit=MAX_POINTS).items
+    ]
+    return {one["id"]: Feature.model_validate({**one, **store.annotations.own("feature", one["id"])}) for one in items}
+
+
+@router.get("/compare/stores/only", summary="Features of a store without a match in another store")
+def get_unmatched(
+    store: StoreDep, other: OtherDep, by: By = "direction", least: Least = LEAST, limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Unmatched:  # fmt: skip
+    """Most evidence first; dead features are left out. Of a store of more than 2,048 features that are not dead, the
+    first 2,048 in this order are looked at."""
+    whole = matching(store, other, by)
+    ids = [id for id in whole.ids if not whole.is_match(id, least)]
+    parts = (store.content_id, other.content_id, by, least)
+    tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    start = page_start(tag, cursor)
+    page = ids[start : start + limit]
+    known = features_of(store, page)
+    end = start + len(page)
+    return Unmatched(
+        items=matches(store, other, [known[id] for id in page], by), total=len(ids),
+        next=encode_cursor(tag, None, end) if end < len(ids) else None,
+        n_looked_at=len(whole.ids), n_alive=whole.n_alive, **way(store, other, by),
+    )  # fmt: skip
+
+
+@router.get("/compare/stores/points", summary="Agreement and density of matched features, against each other")
+def get_points(
+    store: StoreDep, other: OtherDep, by: By = "direction", least: Least = LEAST,
+    limit: Annotated[int, Query(ge=1, le=MAX_POINTS, description="Points at most.")] = 300,
+) -> MatchedPoints:  # fmt: skip
+    """Of the features with a match, those of most evidence first."""
+    whole = matching(store, other, by)
+    ids = [id for id in whole.ids if whole.is_match(id, least)]
+    here = features_of(store, ids[:limit])
+    there = features_of(other, [whole.best[id].id for id in ids[:limit]])
+    points = [
+        MatchedPoint(
+            feature=id, other=to.id, label=here[id].own_label or here[id].label, cosine=to.cosine, mutual=to.mutual,
+            agreement=(here[id].agreement, there[to.id].agreement),
+            density_text=(here[id].density_text, there[to.id].density_text),
+            density_image=(here[id].density_image, there[to.id].density_image),
+        )
+        for id in ids[:limit]
+        for to in [whole.best[id]]
+    ]  # fmt: skip
+    return MatchedPoints(
+        points=points, n_matched=len(ids), n_mutual=sum(whole.best[id].mutual for id in ids),
+        n_looked_at=len(whole.ids), n_alive=whole.n_alive, **way(store, other, by),
+    )  # fmt: skip
 
 
 def note(store: OpenStore, other: OpenStore) -> str | None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.compare.features import get_comparison
-from backend.api.compare.stores import compare
-from backend.api.features import ExampleQuery, FeatureQuery, examples, features_of_words, get_feature
+from backend.api.compare.matching import LEAST
+from backend.api.features import ExampleQuery, examples, features_of_words, get_feature
 from backend.deps import StateDep, StoreDep, get_store
-from backend.pages.cards import previews
+from backend.pages.compare.layer import layer_links, layer_note
+from backend.pages.compare.stores import StoresView, stores_page
 from backend.pages.feature.examples import as_drawn
 from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.heat import tops
-from backend.params import FormQuery, Words
+from backend.params import CameFrom, FormQuery, Missing, Words
 from backend.schemas.common import FeatureSort, Order, VerdictFilter
+from backend.schemas.compare import MatchBy
 from backend.schemas.features import FeatureDetail
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-N_EXAMPLES, N_ROWS, N_SUGGESTED, N_OTHERS = 6, 30, 6, 5
+N_EXAMPLES, N_SUGGESTED, N_OTHERS = 6, 6, 5
 FIGURES = (
     ("agreement", "agreement", 2), ("pair lift", "pair_lift", 1), ("ω", "omega", 3),
     ("baseline of ω", "omega_baseline", 3), ("name score", "label_score", 2), ("modality share", "modality_share", 2),
@@ -44,6 +46,14 @@ class CompareView(FormQuery):
     """As the list of features selects them: NUMBER:MODE:STRENGTH. Leads to the address of `a` and `b`."""
     with_: Annotated[str | None, Query(alias="with", max_length=200)] = None
     """Name of the other store."""
+    from_: CameFrom = None
+    missing: Missing = None
+    by: MatchBy | None = None
+    """How features of two stores are matched; by direction where nothing is said."""
+    least: Annotated[float, Query(ge=-1, le=1, allow_inf_nan=False)] = LEAST
+    """Cosine from which two features are a match."""
+    show: Literal["all", "here", "there"] = "all"
+    """All features, or those of this or of the other store that have no match."""
     sort: FeatureSort = "evidence"
     order: Order = "desc"
     verdict: VerdictFilter | None = None
@@ -62,7 +72,7 @@ async def page(
         return RedirectResponse(Addresses.of_store(request, state, open_store).page("/compare", **two), 303)
     other = await get_store(state, query.with_) if query.with_ else None
     if other is not None:
-        return await run_in_threadpool(stores_page, request, state, open_store, other, query)
+        return await run_in_threadpool(stores_page, request, state, open_store, other, StoresView.of(query))
     return await run_in_threadpool(features_page, request, state, open_store, query)
 
 
@@ -75,7 +85,10 @@ def features_page(request: Request, state: State, store: OpenStore, query: Compa
     near = {n.id: n for ns in (one.neighbours.decoder, one.neighbours.profile) for n in ns[:N_SUGGESTED]} if one else {}
     return render_for(
         request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=one, matches=matches,
-        near=list(near.values()), others=[name for name in state.stores if name != store.name], figures=FIGURES,
+        near=list(near.values()),
+        layers=layer_links(request, state, store, a=a, b=b) if pair else [],
+        layer_notes=layer_note(state, store, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
+        others=[name for name in state.stores if name != store.name], figures=FIGURES,
         drawn=[side(request, store, f) for f in (pair.a, pair.b)] if pair else [],
     )  # fmt: skip
 
@@ -93,23 +106,3 @@ def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]
         "images": [one for one in groups["image"]["examples"] if one["images"]],
         "lines": groups["text"]["examples"] if groups["text"]["lines"] else [],
     }  # fmt: skip
-
-
-def stores_page(
-    request: Request, state: State, store: OpenStore, other: OpenStore, query: CompareView
-) -> HTMLResponse:
-    """The features of a store, each with its counterpart. HTTP 422 for a store and itself."""
-    if other.name == store.name:
-        raise HTTPException(422, f"{store.name} is compared with itself: choose another store.")
-    filters = {"sort": query.sort, "order": query.order, "verdict": query.verdict and [query.verdict]}
-    result = compare(
-        store, other, FeatureQuery.model_validate({**filters, "fold": "names", "limit": N_ROWS, "cursor": query.cursor})
-    )
-    there = Addresses.of_store(request, state, other)
-    return render_for(
-        request, "compare_stores.html", state, store, section="/compare", q=query, result=result, other=other.name,
-        others=[name for name in state.stores if name != store.name], v=there.page, api_query=filters,
-        turned=there.page("/compare", **{"with": store.name}),
-        previews=previews(request, store, [one.feature.id for one in result.items]),
-        others_previews=previews(request, other, [one.other.id for one in result.items if one.other]),
-    )  # fmt: skip

@@ -16,13 +16,14 @@ from backend.links import check_feature
 from backend.live.query import OwnPair
 from backend.pages.annotations.panel import panel
 from backend.pages.charts import omega_scale
+from backend.pages.compare.layer import layer_links, layer_note
 from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn
 from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
 from backend.pages.heat import SideScale, tops
 from backend.pages.own.on_feature import Tried, panel_values
-from backend.params import FormQuery, parse_numbers
+from backend.params import CameFrom, FormQuery, Missing, parse_numbers
 from backend.schemas.common import Band
 from backend.stores import OpenStore, State
 from backend.templating import render_for
@@ -47,6 +48,9 @@ class FeatureView(FormQuery):
     """Hash of an uploaded image on which it is tried."""
     text: OwnText = ""
     """Its caption, or words alone."""
+    from_: CameFrom = None
+    missing: Missing = None
+    """Name of a store of another layer in which it has no match."""
     list: Annotated[str | None, Query(max_length=6000)] = None
     """Numbers of the features of a list, separated by commas: previous and next follow it."""
 
@@ -106,6 +110,8 @@ def draw(
             histogram(detail, "image", "image patches", result and result.value("image")),
         ],
         **own_values,
+        layers=layer_links(request, state, open_store, feature=id),
+        layer_notes=layer_note(state, open_store, query.from_, query.missing, [id]),
         effect=None,
         refusal=None,
         auto_effect=query.effect,

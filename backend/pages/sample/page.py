@@ -16,6 +16,7 @@ from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
 from backend.pages.annotations.panel import panel
+from backend.pages.compare.layer import layer_links, layer_note, missing_sample
 from backend.pages.sample.panels import N_EFFECTS, fitting_caption, near_panel, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
 from backend.pages.text import visible
@@ -103,6 +104,9 @@ def draw_page(
         path=sample_path(sample_id),
         json=lambda part, **params: links.api(sample_path(sample_id) + part, **params),
         pair_name=f"sample {visible(sample_id)}",
+        layers=layer_links(request, state, open_store, sample=sample_id, f=query.f),
+        layer_notes=missing_sample(state, open_store, query.missing, sample_id)
+        or layer_note(state, open_store, query.from_, None, chosen),
         notes=panel(request, open_store, "sample", sample_id),
         key=sample_id,
         here_where=where,

@@ -11,7 +11,7 @@ from backend.pages.heat import SideScale, patch_path, tops
 from backend.pages.sample.marks import MAX_CHOSEN, ImageMarks, Tops, caption_tokens, image_marks, short_name
 from backend.pages.sample.panels import score_rows
 from backend.pages.text import visible
-from backend.params import FormQuery, parse_numbers
+from backend.params import CameFrom, FormQuery, Missing, parse_numbers
 from backend.schemas.common import Patch, ScoreName
 from backend.schemas.live import TriedPair
 from backend.schemas.samples import PairActivations, PairFeaturesHere, SampleDetail
@@ -34,6 +34,9 @@ class SampleView(FormQuery):
     scale: SideScale | None = None
     why: ScoreName | None = None
     """Score whose features are listed."""
+    from_: CameFrom = None
+    missing: Missing = None
+    """Name of a store of another layer that does not hold the sample."""
     near: Literal["text", "image"] | None = None
     """What the nearest samples are near by."""
 

@@ -37,6 +37,14 @@ function go(rel, within) {
   return Boolean(to);
 }
 
+/** The same place in the layer before or after. */
+function layer(by) {
+  const links = $$(".layers a");
+  const to = links[links.findIndex((one) => one.hasAttribute("aria-current")) + by];
+  to?.click();
+  return Boolean(to);
+}
+
 /** Press a button of the row that has the focus. */
 function press(selector) {
   const button = $(selector, rowOf(document.activeElement) ?? document.createElement("p"));
@@ -46,6 +54,8 @@ function press(selector) {
 
 const isItem = () => Boolean($(".head nav[data-item]"));
 const ACTIONS = {
+  "[": () => layer(-1),
+  "]": () => layer(1),
   j: () => (isItem() ? go("next", ".head") : step(1)),
   k: () => (isItem() ? go("prev", ".head") : step(-1)),
   ArrowRight: () => go("next", "main"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from precompute.errors import SaevxError
 from precompute.store.reader import Store
+from precompute.store.sql import fetch_plain
 
 
 class Counterpart(NamedTuple):
@@ -21,6 +22,12 @@ class Counterpart(NamedTuple):
     """Whether its own nearest feature is the one asked about."""
 
 
+def alive_by_evidence(store: Store) -> list[int]:
+    """The features that are not dead, those of the most evidence first, as lists begin."""
+    query = "SELECT id FROM features WHERE verdict != 'dead' ORDER BY evidence DESC NULLS LAST, id"
+    return [id for (id,) in fetch_plain(store.engine, query)]
+
+
 def counterparts(store: Store, other: Store, features: Sequence[int]) -> dict[int, Counterpart]:
     """The counterparts in `other` of those features that have a direction.
 
@@ -30,7 +37,8 @@ def counterparts(store: Store, other: Store, features: Sequence[int]) -> dict[in
     here, there = store.search.index("decoder"), other.search.index("decoder")
     if here.d != there.d:
         raise SaevxError(
-            f"Directions of {here.d} and of {there.d} numbers cannot be compared: choose stores of one model."
+            f"Directions of {here.d} and of {there.d} numbers cannot be compared: choose stores of one model, or match "
+            "by shared samples."
         )
     vectors = {id: here.reconstruct(int(id)) for id in features}
     ids = [id for id, vector in vectors.items() if np.any(vector)]  # a dead feature may have none

@@ -1,0 +1,125 @@
+"""The same place in another layer: stores of one model and data, and where a feature or a sample is in each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.concurrency import run_in_threadpool
+
+from backend.api.compare.matching import LEAST, best_matches, default_way
+from backend.deps import StateDep, StoreDep
+from backend.links import check_feature, check_sample
+from backend.schemas.common import Page
+from backend.schemas.compare import LayerPlace, LayerStore, MatchBy
+from backend.stores import OpenStore, State
+from precompute.errors import SaevxError
+from precompute.store.relations.shared_samples import same_sample
+
+router = APIRouter(tags=["compare"])
+WAYS: dict[MatchBy, str] = {"direction": "by decoder direction", "samples": "by shared samples"}
+
+
+def layer_stores(state: State, store: OpenStore) -> list[LayerStore]:
+    """Itself, and the stores of the same model and data but another layer, from the first layer on; none where there is
+    no other layer."""
+    others = [one for one in state.stores.values() if one.name != store.name and is_other_layer(store, one)]
+    if not others:
+        return []
+    stores = sorted([store, *others], key=lambda one: (layer_of(one), one.name))
+    return [LayerStore(store=one.name, layer=layer_of(one), current=one.name == store.name) for one in stores]
+
+
+def layer_of(store: OpenStore) -> int:
+    """The decoder layer that the store is of."""
+    return int(store.manifest["model"]["layer"])
+
+
+def is_other_layer(store: OpenStore, other: OpenStore) -> bool:
+    """Whether both are of one model and one data set, by hash where the manifest has it, and of different layers."""
+
+    def same(part: str) -> bool:
+        here, there = store.manifest[part], other.manifest[part]
+        return all(here.get(key) == there.get(key) for key in ("name", "sha256"))
+
+    return same("model") and same("data") and layer_of(store) != layer_of(other)
+
+
+def layer_store(state: State, store: OpenStore, name: str) -> OpenStore:
+    """The store of that name. Raises HTTPException: 404 where it is not a store of another layer."""
+    if name not in {one.store for one in layer_stores(state, store) if not one.current}:
+        raise HTTPException(404, f"{name} is no other layer of {store.name}: choose one of GET /api/v1/layers.")
+    return state.stores[name]
+
+
+def place_of_feature(store: OpenStore, other: OpenStore, feature: int) -> LayerPlace:
+    """Its best match in the other store, where that reaches `LEAST`."""
+    by = default_way(store, other)
+    place = LayerPlace(store=other.name, layer=layer_of(other), current=False, by=by)
+    try:
+        best = best_matches(store, other, by, [feature]).get(feature)
+    except SaevxError as error:
+        return place.model_copy(update={"sentence": str(error)})
+    if best is None:
+        why = "it fires on too few of the shared samples to be compared" if by == "samples" else "it has no direction"
+        return place.model_copy(update={"sentence": none_of(store, other, feature, why)})
+    if best.cosine < LEAST:
+        why = f"the nearest, #{best.id}, has a cosine of {best.cosine:.2f} {WAYS[by]}, and a match has {LEAST} or more"
+        return place.model_copy(update={"cosine": best.cosine, "sentence": none_of(store, other, feature, why)})
+    each = "" if best.mutual else "; its own best match is another feature"
+    sentence = (
+        f"Feature #{best.id} of layer {layer_of(other)} is the best match of #{feature} of layer {layer_of(store)} "
+        f"{WAYS[by]}: cosine {best.cosine:.2f}{each}."
+    )
+    return place.model_copy(update={"feature": best.id, "cosine": best.cosine, "sentence": sentence})
+
+
+def none_of(store: OpenStore, other: OpenStore, feature: int, why: str) -> str:
+    """That a feature has no match."""
+    there = f"layer {layer_of(other)} ({other.name})"
+    return f"Feature #{feature} of layer {layer_of(store)} has no match in {there}: {why}."
+
+
+def place_of_sample(store: OpenStore, other: OpenStore, sample_id: str) -> LayerPlace:
+    """The sample of the other store with the same id and content, or failing that with the same content."""
+    place = LayerPlace(store=other.name, layer=layer_of(other), current=False)
+    sample = same_sample(store.store, other.store, sample_id)
+    if sample is None:
+        sentence = f"The store of layer {layer_of(other)}, {other.name}, does not hold this sample."
+        return place.model_copy(update={"sentence": sentence})
+    return place.model_copy(update={"sample_id": sample})
+
+
+@router.get("/layers", summary="Stores of the same model and data in other layers, and a feature or sample there")
+async def get_layers(
+    state: StateDep, store: StoreDep,
+    feature: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="A feature: its best match in each.")] = None,
+    sample: Annotated[str | None, Query(max_length=20_000, description="Id of a sample: the same one in each.")] = None,
+) -> Page[LayerPlace]:  # fmt: skip
+    """With `feature` or `sample` each other layer also says where that is."""
+    await state.check_stores()
+    items = await run_in_threadpool(places, state, store, feature, sample)
+    return Page(items=items, total=len(items))
+
+
+def places(state: State, store: OpenStore, feature: int | None, sample: str | None) -> list[LayerPlace]:
+    """All layers, each with the place of the feature or the sample."""
+    if feature is not None:
+        check_feature(store, feature)
+    if sample is not None:
+        check_sample(store, sample)
+    items = []
+    for one in layer_stores(state, store):
+        place = LayerPlace(**one.model_dump())
+        if one.current:
+            place = place.model_copy(update={"feature": feature, "sample_id": sample})
+        else:
+            other = state.stores[one.store]
+            if feature is not None:
+                place = place_of_feature(store, other, feature)
+            if sample is not None:
+                there = place_of_sample(store, other, sample)
+                sentences = " ".join(text for text in (place.sentence, there.sentence) if text)
+                place = place.model_copy(update={"sample_id": there.sample_id, "sentence": sentences or None})
+        items.append(place)
+    return items

@@ -1,0 +1,80 @@
+"""Which feature of one store is which of another, by direction or by shared samples; computed once, then held."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from backend.live.lru import Lru
+from backend.schemas.compare import MatchBy
+from backend.stores import OpenStore
+from precompute.store.relations.counterparts import Counterpart, alive_by_evidence, counterparts
+from precompute.store.relations.shared_samples import SharedMatches
+
+MAX_FEATURES = 2048
+"""Features of a store that the chart and the lists of features without a match look at: those first in the default
+order."""
+LEAST = 0.5
+"""Cosine from which two features count as a match."""
+
+_SHARED: Lru[tuple[str, str], SharedMatches] = Lru(4)
+_LOCK = threading.RLock()
+"""So that several requests do not compute the same at once."""
+
+
+class Matching(NamedTuple):
+    """The features of a store in the default order, and the best match of each in the other one."""
+
+    ids: list[int]
+    """At most `MAX_FEATURES`, without dead ones."""
+    n_alive: int
+    """Features of the store that are not dead."""
+    best: dict[int, Counterpart]
+    """Of those that can be compared."""
+
+    def is_match(self, id: int, least: float) -> bool:
+        """Whether the best match of a feature reaches this cosine."""
+        return id in self.best and self.best[id].cosine >= least
+
+
+_MATCHINGS: Lru[tuple[str, str, str], Matching] = Lru(16)
+"""By content of both stores, which never changes, and the way of matching."""
+
+
+def best_matches(store: OpenStore, other: OpenStore, by: MatchBy, ids: Sequence[int]) -> dict[int, Counterpart]:
+    """The best match in `other` of those features that can be compared.
+
+    Raises:
+        SaevxError: directions of different lengths; no sample in common.
+    """
+    if by == "direction":
+        return counterparts(store.store, other.store, ids)
+    return shared_matches(store, other).nearest(ids)
+
+
+def shared_matches(store: OpenStore, other: OpenStore) -> SharedMatches:
+    """Raises SaevxError where the stores have no sample in common."""
+    key = (store.content_id, other.content_id)
+    with _LOCK:
+        if (known := _SHARED.get(key)) is None:
+            known = SharedMatches(store.store, other.store)
+            _SHARED.put(key, known)
+    return known
+
+
+def matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching:
+    """Of the features of `store`. Raises SaevxError as `best_matches`."""
+    key = (store.content_id, other.content_id, by)
+    with _LOCK:
+        if (known := _MATCHINGS.get(key)) is None:
+            order = alive_by_evidence(store.store)
+            known = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
+            _MATCHINGS.put(key, known)
+    return known
+
+
+def default_way(store: OpenStore, other: OpenStore) -> MatchBy:
+    """By direction in one layer of one width, else by shared samples."""
+    here, there = store.store.summary, other.store.summary
+    return "direction" if all(here[name] == there[name] for name in ("layer", "d_model")) else "samples"

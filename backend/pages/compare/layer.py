@@ -1,0 +1,137 @@
+"""To the same place in another layer: the links of the pages, and the address behind them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+
+from backend.api.compare.layers import layer_store, layer_stores, place_of_feature, place_of_sample
+from backend.deps import StateDep, StoreDep
+from backend.links import check_feature, check_sample, sample_path
+from backend.pages.sample.marks import MAX_CHOSEN
+from backend.params import FormQuery, parse_numbers
+from backend.stores import OpenStore, State
+from backend.templating import Addresses
+
+router = APIRouter()
+
+
+class LayerLink(NamedTuple):
+    """One layer as the pages offer it."""
+
+    text: str
+    store: str
+    url: str | None
+    """None for the layer of this page."""
+
+
+def layer_links(request: Request, state: State, store: OpenStore, **place: Any) -> list[LayerLink]:
+    """The layers of this model and data; none where there is but one.
+
+    Args:
+        place: what the address of another layer is asked for: `feature`, `sample` and `f`, or `a` and `b`.
+    """
+    layers = layer_stores(state, store)
+    links = Addresses.of_store(request, state, store)
+    numbers = [one.layer for one in layers]
+    return [
+        LayerLink(
+            f"{one.layer}" if numbers.count(one.layer) == 1 else f"{one.layer} · {one.store}", one.store,
+            None if one.current else links.page("/layer", **place, to=one.store),
+        )
+        for one in layers
+    ]  # fmt: skip
+
+
+class LayerQuery(FormQuery):
+    """Which place is asked for in which layer."""
+
+    to: str
+    """Name of the store of the other layer."""
+    feature: int | None = None
+    sample: Annotated[str | None, Query(max_length=20_000)] = None
+    f: str | None = None
+    """Features chosen on the page of the sample."""
+    a: int | None = None
+    """The first of two features that are compared."""
+    b: int | None = None
+
+
+@router.get("/layer")
+async def go(
+    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[LayerQuery, Query()]
+) -> RedirectResponse:
+    """To the same place in another layer; back, with a sentence, where it has none there."""
+    await state.check_stores()
+    other = layer_store(state, open_store, query.to)
+    address = await run_in_threadpool(address_in, request, state, open_store, other, query)
+    return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
+
+
+def address_in(request: Request, state: State, store: OpenStore, other: OpenStore, query: LayerQuery) -> str:
+    """The address of the place in `other`, or that of the page one came from."""
+    here, there = (Addresses.of_store(request, state, one) for one in (store, other))
+    if query.sample is not None:
+        check_sample(store, query.sample)
+        chosen = parse_numbers(query.f, "f", MAX_CHOSEN) if query.f else []
+        sample_id = place_of_sample(store, other, query.sample).sample_id
+        if sample_id is None:
+            return here.page(sample_path(query.sample), f=query.f, missing=other.name)
+        numbers = {id: to for id in chosen if (to := number_in(store, other, id)) is not None}
+        came_from = origin(store, chosen) if chosen else None
+        return there.page(sample_path(sample_id), f=",".join(map(str, numbers.values())), **{"from": came_from})
+    named = [("feature", query.feature)] if query.feature is not None else [("a", query.a), ("b", query.b)]
+    ids = {name: id for name, id in named if id is not None}
+    if not ids:
+        raise HTTPException(422, "Name a place: feature=, sample=, or a= and b= of a comparison.")
+    places = {name: number_in(store, other, id) for name, id in ids.items()}
+    if query.feature is None:
+        if None in places.values():
+            return here.page("/compare", **ids, missing=other.name)
+        return there.page("/compare", **places, **{"from": origin(store, list(ids.values()))})
+    if places["feature"] is None:
+        return here.page(f"/features/{query.feature}", missing=other.name)
+    return there.page(f"/features/{places['feature']}", **{"from": origin(store, [query.feature])})
+
+
+def number_in(store: OpenStore, other: OpenStore, feature: int) -> int | None:
+    """The best match of a feature. Raises HTTPException: 404 without such a feature."""
+    check_feature(store, feature)
+    return place_of_feature(store, other, feature).feature
+
+
+def origin(store: OpenStore, ids: list[int]) -> str:
+    """Where one comes from, as `CameFrom` has it."""
+    return f"{store.name}:{','.join(map(str, ids))}"
+
+
+def layer_note(state: State, store: OpenStore, came_from: str | None, missing: str | None, ids: list[int]) -> list[str]:
+    """What became of features on the way from or to another layer. An address that names no other layer says nothing.
+
+    Args:
+        came_from: as `CameFrom`. missing: the name of a layer that lacks something of this page.
+        ids: the features of this page.
+    """
+    others = {one.store for one in layer_stores(state, store) if not one.current}
+    if missing in others:
+        other = state.stores[str(missing)]
+        notes = [place_of_feature(store, other, id) for id in ids]
+        return [place.sentence for place in notes if place.feature is None and place.sentence]
+    name, _, numbers = (came_from or "").rpartition(":")
+    if name not in others:
+        return []
+    first = state.stores[name]
+    before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.store.n_features]
+    return [text for id in before if (text := place_of_feature(first, store, id).sentence)]
+
+
+def missing_sample(state: State, store: OpenStore, missing: str | None, sample_id: str) -> list[str]:
+    """That another layer does not hold this sample."""
+    others = {one.store for one in layer_stores(state, store) if not one.current}
+    if missing not in others:
+        return []
+    sentence = place_of_sample(store, state.stores[str(missing)], sample_id).sentence
+    return [sentence] if sentence else []

@@ -1,0 +1,145 @@
+"""The features of two stores: matches, what only one of them has, and figures of matches against each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fastapi import HTTPException, Request
+from fastapi.responses import HTMLResponse
+
+from backend.api.compare.layers import WAYS, layer_stores
+from backend.api.compare.stores import compare, get_points, get_unmatched, note
+from backend.api.features import FeatureQuery
+from backend.pages.cards import previews
+from backend.pages.compare.layer import LayerLink
+from backend.schemas.compare import MatchedPoint
+from backend.stores import OpenStore, State
+from backend.templating import Addresses, render_for
+from precompute.errors import SaevxError
+
+N_ROWS, N_POINTS = 30, 300
+SIDE = 100
+"""Units of a side of a chart."""
+RAREST = 1e-5
+"""Density at the low end of a chart; what is rarer stands there too."""
+
+
+@dataclass(frozen=True)
+class StoresView:
+    """What the page shows of two stores: fields of `CompareView`."""
+
+    by: Any
+    least: float
+    show: str
+    sort: Any
+    order: Any
+    verdict: Any
+    cursor: str | None
+
+    @classmethod
+    def of(cls, query: Any) -> StoresView:
+        """Of the query of the page."""
+        names = ("least", "show", "sort", "order", "verdict", "cursor")
+        return cls(query.by or "direction", *(getattr(query, name) for name in names))
+
+
+class Point(NamedTuple):
+    """A matched feature in a chart."""
+
+    x: float
+    y: float
+    feature: int
+    other: int
+    words: str
+
+
+class Chart(NamedTuple):
+    """A figure of the features against that of their matches; both axes begin and end alike."""
+
+    title: str
+    low: str
+    high: str
+    points: list[Point]
+    n_missing: int
+    """Points without the figure on one of the sides."""
+
+
+def stores_page(request: Request, state: State, store: OpenStore, other: OpenStore, q: StoresView) -> HTMLResponse:
+    """The features of a store, each with its counterpart. HTTP 422 for a store and itself."""
+    if other.name == store.name:
+        raise HTTPException(422, f"{store.name} is compared with itself: choose another store.")
+    there = Addresses.of_store(request, state, other)
+    values: dict[str, Any] = {
+        "q": q, "other": other.name, "others": [name for name in state.stores if name != store.name],
+        "v": there.page, "api_there": there.api, "turned": there.page("/compare", **{"with": store.name, "by": q.by}),
+        "ways": WAYS, "note": note(store, other), "layers": other_layers(request, state, store, other),
+    }  # fmt: skip
+    try:
+        values |= drawn(request, store, other, q)
+    except SaevxError as error:  # this way of matching cannot be used; the form leads to the other
+        values |= {"failure": str(error), "result": None, "points": None, "charts": []}
+    return render_for(request, "compare_stores.html", state, store, section="/compare", **values)
+
+
+def drawn(request: Request, store: OpenStore, other: OpenStore, q: StoresView) -> dict[str, Any]:
+    """The list and the charts. Raises SaevxError where the stores cannot be matched in this way."""
+    points = get_points(store, other, q.by, q.least, N_POINTS)
+    filters = {"sort": q.sort, "order": q.order, "verdict": q.verdict and [q.verdict]}
+    if q.show == "all":
+        query = {**filters, "fold": "names", "limit": N_ROWS, "cursor": q.cursor}
+        result: Any = compare(store, other, FeatureQuery.model_validate(query), q.by)
+    else:
+        pair = (store, other) if q.show == "here" else (other, store)
+        result = get_unmatched(*pair, q.by, q.least, N_ROWS, q.cursor)
+    sides = [store, other] if q.show != "there" else [other, store]
+    return {
+        "failure": None, "result": result, "points": points, "charts": charts(points.points),
+        "api_query": {**filters, "fold": "names"},
+        "previews": previews(request, sides[0], [one.feature.id for one in result.items]),
+        "others_previews": previews(request, sides[1], [one.other.id for one in result.items if one.other]),
+    }  # fmt: skip
+
+
+def other_layers(request: Request, state: State, store: OpenStore, other: OpenStore) -> list[LayerLink]:
+    """The layers that this store can be compared with."""
+    here = Addresses.of_store(request, state, store)
+    return [
+        LayerLink(f"{one.layer}", one.store, None if one.store == other.name else here.again(**{"with": one.store}))
+        for one in layer_stores(state, store)
+        if not one.current
+    ]
+
+
+def charts(points: Sequence[MatchedPoint]) -> list[Chart]:
+    """Agreement and the densities on text and on images, those of this store from left to right."""
+    return [
+        chart("Agreement", points, [one.agreement for one in points], log=False),
+        chart("Density on text", points, [one.density_text for one in points], log=True),
+        chart("Density on images", points, [one.density_image for one in points], log=True),
+    ]
+
+
+def chart(
+    title: str, points: Sequence[MatchedPoint], values: Sequence[tuple[float | None, float | None]], *, log: bool
+) -> Chart:
+    """One figure. Args: `values` of each point, here and there; `log`: densities on a logarithmic axis."""
+    whole = [(one, x, y) for one, (x, y) in zip(points, values, strict=True) if x is not None and y is not None]
+    low = min([0.0, *(v for _, x, y in whole for v in (x, y))])
+
+    def place(value: float) -> float:
+        share = 1 - math.log(max(value, RAREST)) / math.log(RAREST) if log else (value - low) / (1 - low)
+        return round(SIDE * min(1.0, max(0.0, share)), 1)
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.2g} %" if log else f"{value:.2f}"
+
+    drawn_points = [
+        Point(place(x), SIDE - place(y), one.feature, one.other,
+              f"{one.label or 'unlabelled'} #{one.feature}: {shown(x)}, and {shown(y)} as #{one.other}")
+        for one, x, y in whole
+    ]  # fmt: skip
+    ends = ("0.001 %", "100 %") if log else (f"{low:.2g}", "1")
+    return Chart(title, *ends, drawn_points, len(points) - len(whole))
