@@ -69,10 +69,13 @@ def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerReque
         HTTPException: 404 or 409 for a sample, 413 or 422 for an image, 422 for a request that cannot be carried out.
     """
     from precompute.live.engine import Pair
+    from precompute.live.frozen_attention import why_not_frozen
     from precompute.live.intervention import Steer, check_scope
 
     edits = [steering.features, *(one.features for one in steering.candidates or [])]
     if (reason := engine.sae.missing_direction_reason([f.id for edit in edits for f in edit])) is not None:
+        raise HTTPException(422, reason)
+    if steering.attention == "frozen" and (reason := why_not_frozen(engine.mllm)) is not None:
         raise HTTPException(422, reason)
     images = get_images(state, store, steering)
     with http_status(422):
@@ -138,6 +141,7 @@ def common_steering(engine: Engine, store: OpenStore, steering: SteerRequest) ->
     return Steering(
         scope=steering.scope,
         mask=steering.mask,
+        frozen=steering.attention == "frozen",
         max_tokens=steering.max_tokens,
         temperature=steering.temperature,
         sink_norm=Scale.from_manifest(store.store.manifest).sink_norm,

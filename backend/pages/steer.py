@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from math import nan
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
@@ -44,6 +44,7 @@ class SteerQuery(QueryModel):
     """Word whose probability is shown."""
     scope: str = ",".join(SCOPES)
     """Commas between, or `none`."""
+    attention: Literal["free", "frozen"] = "free"
     mask: str = ""
     """Patches to which the image is narrowed: view:row:first-last, commas between."""
     many: str = ""
@@ -61,13 +62,14 @@ def steer(
     features, faults = read_features(open_store, query.feature)
     image, note = held_image(request, state, query.image)
     start: dict[str, Any] = {
-        **query.model_dump(include={"prompt", "target", "mask", "max_tokens", "temperature", "seed"}),
+        **query.model_dump(include={"prompt", "target", "attention", "mask", "max_tokens", "temperature", "seed"}),
         "many": query.many if query.many in MANY else "",
         "sample": None if query.image else start_sample(request, open_store, query.sample, features),
         "image": image,
         "note": note,
         "features": features,
         "faulty": bool(faults),
+        "layer": open_store.manifest["model"]["layer"],
         "scope": [one for one in query.scope.split(",") if one in SCOPES],
     }
     return render_for(

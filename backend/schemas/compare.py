@@ -112,7 +112,9 @@ class MatchedPoints(LookedAt):
     """Matched features, for a chart."""
 
     points: list[MatchedPoint]
+    """Those of most evidence first."""
     n_matched: int
+    """All features with a match."""
     n_mutual: int
     """Of them, those that are each other's best match."""
 

@@ -63,6 +63,9 @@ class SteerRequest(BaseModel):
     scope: list[Scope] = Field(default=["image", "prompt", "generated"], min_length=1)
     mask: list[PatchAt] | None = Field(default=None, max_length=20000)
     """Patches (view, row, col) to which scope `image` is limited; null: all patches."""
+    attention: Literal["free", "frozen"] = "free"
+    """Frozen: above the hook layer the attention patterns are those of the unchanged model on the same text, and only
+    the values that they move can change; 422 where the model cannot do that."""
     control: int | None = Field(default=None, ge=0, lt=2**31)
     """Change h as much on every token, but along a random feature: the number draws it. `done` names it."""
     target: str | None = Field(default=None, min_length=1, max_length=60)

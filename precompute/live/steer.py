@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from precompute.errors import SaevxError
+from precompute.live.frozen_attention import frozen_attention, why_not_frozen
 from precompute.live.intervention import Intervention, Scope, Steer, prompt_scope
 from precompute.live.steer_hook import Hook
 from precompute.live.steer_rows import ROLES, AllRows, Role, SharedRows, why_not_shared
@@ -69,6 +70,8 @@ class Steering:
     """False steers nothing in the very same batch, the control of the tests."""
     alternatives: int = 0
     """How many of the likeliest tokens of both models are reported with each token, of a single candidate."""
+    frozen: bool = False
+    """Whether the attention above the hook layer is that of the unchanged model on the same text."""
     share: bool | None = None
     """False runs all rows through every layer, True insists on sharing; None shares where the model can."""
 
@@ -99,14 +102,15 @@ def plain_generation(model: Any) -> Iterator[None]:
 
 
 def rows_for(
-    mllm: Mllm, batch: Batch, chosen_s: NDArray[np.bool_], share: bool | None, roles: Sequence[Role] = ROLES
+    mllm: Mllm, batch: Batch, chosen_s: NDArray[np.bool_], steering: Steering, roles: Sequence[Role] = ROLES
 ) -> AllRows:
     """How the rows of this prompt run (steer_rows.py).
 
     Args:
         chosen_s: bool [s], prompt positions to steer.
-        share: whether rows share layers; None: where the model allows it.
+        steering: `share` says whether rows share layers; with frozen attention none is packed behind another.
     """
+    share = steering.share
     reason = "it is not wanted" if share is False else why_not_shared(mllm)
     if reason is not None:
         if share:
@@ -120,7 +124,7 @@ def rows_for(
     # positions must not move others out of a sliding window.
     after_images = not (batch.modality_bs[0, first:] == IMAGE).any()
     short = 2 * tail <= length and n_edits * tail <= length
-    pack = after_images and short and length + n_edits * tail < longest
+    pack = not steering.frozen and after_images and short and length + n_edits * tail < longest
     return SharedRows(mllm.layer, length, first, pack=pack, roles=roles)
 
 
@@ -165,13 +169,15 @@ def steer_candidates(
     if len(batch.length_b) != 1:
         raise ValueError("steer wants one prompt; it makes the rows itself")
     o = steering
+    if o.frozen and (sentence := why_not_frozen(mllm)) is not None:
+        raise SaevxError(sentence)
     keys = [(tuple(one.interventions), one.control) for one in o.candidates]
     edits = {key: Steer(sae, key[0], control=key[1]) for key in dict.fromkeys(keys)}
     number = {key: i for i, key in enumerate(edits, 1)}
     seeds = [one.seed for one in o.candidates]
     cast = Cast.of([number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
-    rows = rows_for(mllm, batch, chosen_s, o.share, cast.roles)
+    rows = rows_for(mllm, batch, chosen_s, o, cast.roles)
     steered = [cast.roles[cast.writers[channel].role] for channel in cast.steered]
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
     hook = Hook(
@@ -180,7 +186,8 @@ def steer_candidates(
     )  # fmt: skip
     sampler = TokenSampler(mllm, cast, emit, o.temperature, eos_ids(mllm) if o.eos is None else o.eos)
     sampler.target, sampler.n_alternatives = list(o.target), o.alternatives
-    decode(mllm, rows, hook, batch, Decoding(mllm, rows, hook, sampler, o.max_tokens, stop))
+    with frozen_attention(mllm, rows) if o.frozen else nullcontext():
+        decode(mllm, rows, hook, batch, Decoding(mllm, rows, hook, sampler, o.max_tokens, stop))
     seconds = time.monotonic() - begin
     return [report(sampler, candidate, ratios, seconds) for candidate, ratios in enumerate(hook.ratios)]
 

@@ -90,6 +90,11 @@ class AllRows:
         """Index of a role's row above the hook layer; None where its channel has ended."""
         return self.rows.index(role) if role.channel in self.live else None
 
+    def twins(self) -> list[int]:
+        """Of each row the index of that in which the unchanged model reads the same text; its own where none does."""
+        unchanged = {row.channel: number for number, row in enumerate(self.rows) if not row.edit}
+        return [unchanged.get(row.channel, number) for number, row in enumerate(self.rows)]
+
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Inputs of `generate`, from the prompt's own."""
         return {name: torch.cat([one] * len(self.roles)) for name, one in inputs.items()}

@@ -192,3 +192,29 @@ def test_the_api_names_the_random_feature_and_the_probability_of_the_target(live
     assert target[0]["p_default"] == pytest.approx(target[1]["p_default"], abs=1e-6)
     assert all(0 < one[name] < 1 for one in target for name in ("p_default", "p_steered"))
     assert [name for name, _ in feature][:1] in (["target"], ["waiting"])
+
+
+def test_frozen_attention_is_in_the_address_and_in_every_run(page: Page, live_url: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=3")
+    expect(page.get_by_test_id("steer-frozen")).not_to_be_checked()
+    page.get_by_test_id("steer-frozen").focus()
+    page.keyboard.press("Space")
+    page.wait_for_url("**attention=frozen*")
+    with page.expect_request("**/api/v1/steer") as sent:
+        page.get_by_test_id("steer-go").click()
+    assert sent.value.post_data_json["attention"] == "frozen"
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    page.reload()
+    expect(page.get_by_test_id("steer-frozen")).to_be_checked()
+    body: dict[str, Any] = {"prompt": "What is in the image?", "sample_id": "pair-1", "max_tokens": 3}
+    edit = [{"features": [{"id": 3, "mode": "add", "strength": 2}]}]
+    replies = [
+        httpx.post(live_url + API + "/steer", json={**body, "candidates": edit, "attention": one}, timeout=60).json()
+        for one in ("free", "frozen")
+    ]
+    kl = [reply["runs"][0]["kl"][0]["kl"] for reply in replies]
+    assert kl[0] != pytest.approx(kl[1], rel=1e-3) and min(kl) > 0
+    texts = [reply["runs"][0]["text"]["default"] for reply in replies]
+    assert texts[0] == texts[1]

@@ -70,3 +70,9 @@ def accumulate(
             inside.sort(key=lambda e: hashlib.sha256(f"0,{k},{e[1]}".encode()).digest())
             put("band", (k, m, band), inside[:BAND], n_active)
     return result
+
+
+def to_bf16(values: Array) -> Array:
+    """Rounded to nearest even, as bits."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

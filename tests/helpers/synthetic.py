@@ -26,20 +26,19 @@ from precompute.store.making.sealing import seal, seal_run
 from precompute.store.making.writer import write_database, write_pairs
 from precompute.store.schema import IMAGE, PLACE_SIDE, SINK, SPECIAL, TEXT
 from precompute.utils.types import Array
-from tests.helpers.accumulator_reference import accumulate
+from tests.helpers.accumulator_reference import accumulate, to_bf16
 from tests.helpers.shared import made_once
 from tests.helpers.synthetic_scenes import COLOURS, GRID, THINGS, Scene, draw, make_scenes
 
 FILLERS = ("a", "the", "picture", "of", "with", "on", "plain", "ground", ".", "there", "is", "one")
 PIECES = {"umbrella": [" umb", "rella"]}
-D, LAYER = 48, 3
+D = 48
 CONCEPTS = (*COLOURS, *THINGS)
 N_FEATURES = 128
 DENSE, FIRST_LOOSE, N_LOOSE = 3 * len(CONCEPTS), 3 * len(CONCEPTS) + 1, 24
 SCALE_LOG2 = 2
 COPIED = {"red": 0.2, "dog": 0.2, "blue": 0.6}
-"""Words whose image-only feature nearly has the direction of that on both sides, and how far it is off: near-copies
-by direction, or by direction and samples."""
+"""Words whose image-only feature nearly has the direction of that on both sides, and how far it is off."""
 CARRIED = 0  # the feature of the first concept fires on its word only because the image has it
 
 VOCABULARY = ["<pad>", "<s>", "<image>", "\n"]
@@ -69,10 +68,9 @@ class World(NamedTuple):
     concept_cd: Array
     common_md: Array
     unembed_vd: Array
-    order_f: Array
-    """int64 [F]: what is planted as each feature."""
-    silent: tuple[int, ...] = ()
-    """What is planted and never active."""
+    order_f: Array  # int64 [F]: what is planted as each feature
+    silent: tuple[int, ...] = ()  # what is planted and never active
+    layer: int = 3
 
 
 def make_world(rng: np.random.Generator) -> World:
@@ -88,10 +86,9 @@ def make_world(rng: np.random.Generator) -> World:
             directions[3 * i + 2] = directions[3 * i] + directions[3 * i + 2] * COPIED[word]
             directions[3 * i + 2] /= np.linalg.norm(directions[3 * i + 2])
         unembed[TOKEN[PIECES.get(word, [" " + word])[0]]] += directions[3 * i]
-    return World(
-        directions.astype(np.float32), concepts, units(2, D) * 6 + units(1, D) * 8, unembed.astype(np.float32),
-        np.arange(N_FEATURES),
-    )
+    common = units(2, D) * 6 + units(1, D) * 8
+    single = directions.astype(np.float32), unembed.astype(np.float32)
+    return World(single[0], concepts, common, single[1], np.arange(N_FEATURES))
 
 
 def activations(
@@ -133,12 +130,6 @@ def activations(
     stored = (z_tf * 2.0**SCALE_LOG2).astype(np.float16)
     h_td += stored.astype(np.float64) / 2.0**SCALE_LOG2 @ world.directions_fd
     return token_id, modality, stored[:, world.order_f], h_td
-
-
-def to_bf16(values: Array) -> Array:
-    """Rounded to nearest even, as bits."""
-    bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 class Collecting:
@@ -262,12 +253,12 @@ class Collecting:
         bad = {"index": len(self.lines), "sample_id": "broken", "reason": "the image file is cut short"}
         (self.part / "collect/quarantine.jsonl").write_text(json.dumps(bad) + "\n")
 
-    def manifest(self, seed: int, layer: int) -> dict[str, Any]:
-        n = len(self.lines)
+    def manifest(self, seed: int) -> dict[str, Any]:
+        n, layer = len(self.lines), self.world.layer
         count = np.bincount(np.concatenate(self.kinds), minlength=4).tolist()
         n_events = sum(map(len, self.events["feature"]))
         return {
-            "name": "synthetic" if layer == LAYER else f"synthetic-{layer}",
+            "name": "synthetic" if layer == 3 else f"synthetic-{layer}",
             "model": {"name": "made-up", "family": "llava", "layer": layer, "hook": "resid_post", "d_model": D,
                       "template": "<s><image>\n{text}", "dtype": "float32", "vocab": len(VOCABULARY)},
             "sae": {"name": "made-up", "sha256": "0" * 64, "n_features": N_FEATURES, "architecture": "standard",
@@ -282,18 +273,16 @@ class Collecting:
 
 
 def write_part(
-    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True, layer: int = LAYER,
-    change: Callable[[World], World] = lambda world: world,
+    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True, of_layer: Callable[..., World] = lambda one: one
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Writes what `collect` leaves; returns (manifest, options of the later steps).
 
     Args:
         pictures: False for the data of a model that reads text alone.
-        layer, change: of another layer of the same samples (synthetic_layers.py).
+        of_layer: the world of another layer of the same samples (synthetic_layers.py).
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    world, scenes = make_world(rng), make_scenes(n, rng)
-    world = change(world)
+    world, scenes = of_layer(make_world(rng)), make_scenes(n, rng)
     for folder in ("collect", "events", "images"):
         (part / folder).mkdir(parents=True, exist_ok=True)
     collecting = Collecting(part, world, pictures=pictures)
@@ -301,11 +290,10 @@ def write_part(
         collecting.add(row, scene, rng)
     collecting.write()
     options = {
-        "seed": seed,
-        "directions": lambda: world.directions_fd[world.order_f],
+        "seed": seed, "directions": lambda: world.directions_fd[world.order_f],
         "logit_lens": lambda: (np.ones(D, np.float32), world.unembed_vd),
-    }
-    return collecting.manifest(seed, layer), options
+    }  # fmt: skip
+    return collecting.manifest(seed), options
 
 
 def run_steps(part: Path, manifest: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

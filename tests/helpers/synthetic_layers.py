@@ -28,13 +28,13 @@ def of_layer(world: World, layer: int) -> World:
     turn_dd = np.linalg.qr(np.random.Generator(np.random.PCG64(layer)).standard_normal((D, D)))[0].astype(np.float32)
     silent = tuple(word_feature(SILENCED) + i for i in range(3))
     return world._replace(
-        order_f=layer_order(layer), silent=silent, directions_fd=world.directions_fd @ turn_dd
+        order_f=layer_order(layer), silent=silent, layer=layer, directions_fd=world.directions_fd @ turn_dd
     )
 
 
 def write_layer(out: Path, n: int = 240, seed: int = 0, layer: int = 7) -> dict[str, Any]:
     """A finished store of another layer at `out`; returns its manifest."""
-    return synthetic.write_store(out, n, seed, layer=layer, change=partial(of_layer, layer=layer))
+    return synthetic.write_store(out, n, seed, of_layer=partial(of_layer, layer=layer))
 
 
 def layer_store(factory: pytest.TempPathFactory) -> Path:

@@ -127,10 +127,9 @@ def chart(
 ) -> Chart:
     """One figure. Args: `values` of each point, here and there; `log`: densities on a logarithmic axis."""
     whole = [(one, x, y) for one, (x, y) in zip(points, values, strict=True) if x is not None and y is not None]
-    low = min([0.0, *(v for _, x, y in whole for v in (x, y))])
 
     def place(value: float) -> float:
-        share = 1 - math.log(max(value, RAREST)) / math.log(RAREST) if log else (value - low) / (1 - low)
+        share = 1 - math.log(max(value, RAREST)) / math.log(RAREST) if log else value
         return round(SIDE * min(1.0, max(0.0, share)), 1)
 
     def shown(value: float) -> str:
@@ -141,5 +140,5 @@ def chart(
               f"{one.label or 'unlabelled'} #{one.feature}: {shown(x)}, and {shown(y)} as #{one.other}")
         for one, x, y in whole
     ]  # fmt: skip
-    ends = ("0.001 %", "100 %") if log else (f"{low:.2g}", "1")
+    ends = ("0.001 %", "100 %") if log else ("0 or less", "1")
     return Chart(title, *ends, drawn_points, len(points) - len(whole))

@@ -145,7 +145,7 @@ def test_a_picture_that_sees_both_ways_is_not_packed(tmp_path: Path, sae: SaeV) 
     last = int((batch.modality_bs[0] == IMAGE).nonzero()[0][-1])
     chosen_s = torch.zeros(batch.modality_bs.shape[1], dtype=torch.bool).numpy()
     chosen_s[last] = True
-    rows = steering.rows_for(mllm, batch, chosen_s, None)
+    rows = steering.rows_for(mllm, batch, chosen_s, Steering())
     assert isinstance(rows, SharedRows) and not rows.packed
     mask = [(0, 3, 3)]
     shared, naive = (Run(mllm, sae, batch, changes(sae), scope=("image",), mask=mask, share=s) for s in (True, False))
@@ -175,7 +175,7 @@ def test_deepstack_features_behind_the_hook_layer_are_not_shared(tmp_path: Path,
     mllm = Mllm.load(families.qwen3_vl(tmp_path), layer=0, full=True, device="cpu")
     assert "layers up to 0" in str(why_not_shared(mllm))
     batch = prompt(mllm)
-    assert type(steering.rows_for(mllm, batch, steering.prompt_scope(batch, ("image",), None), None)) is AllRows
+    assert type(steering.rows_for(mllm, batch, steering.prompt_scope(batch, ("image",), None), Steering())) is AllRows
     assert steer(mllm, sae, batch, Steering(changes(sae), max_tokens=2)).n_steered > 0
 
 

@@ -13,15 +13,15 @@ export function address(state) {
   return url("/steer", {
     ...(state.image ? { image: state.image.hash } : { sample: state.sample || "none" }),
     prompt: state.prompt, feature: state.features.map((f) => `${f.id}:${f.mode}:${f.strength}${f.family ? ":family" : ""}`),
-    target: state.target, scope: state.scope.join(",") || "none", mask: state.mask, max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
+    target: state.target, scope: state.scope.join(",") || "none", attention: state.attention === "frozen" ? "frozen" : "", mask: state.mask, max_tokens: state.max_tokens, temperature: state.temperature, seed: state.seed,
   });
 }
 
-/** The page that explains an answer of a run; null for one that was drawn at random, as that page asks for the likeliest. */
+/** The page that explains an answer of a run; null for one that was drawn at random or with frozen attention, as that page asks for the likeliest, and free. */
 export function whyAddress(run, steered) {
   const of = new URL(run, location.href).searchParams;
   const field = (name) => of.get(name) ?? "";
-  if (Number(field("temperature"))) return null;
+  if (Number(field("temperature")) || (steered && field("attention") === "frozen")) return null;
   const steering = steered ? { feature: of.getAll("feature"), scope: field("scope") } : {};
   return url("/explain", { image: field("image"), sample: field("sample"), prompt: field("prompt") || " ", max_tokens: Math.min(64, field("max_tokens")), ...steering });
 }
@@ -52,9 +52,9 @@ const edits = (features) => features.map(({ id, mode, strength, family }) => ({ 
 
 /** The body of POST /api/v1/steer, but for what is edited. */
 function requestBody(state) {
-  const { prompt, scope, max_tokens, temperature, seed, sample, image, target } = state;
+  const { prompt, scope, max_tokens, temperature, seed, sample, image, target, attention } = state;
   const mask = state.mask && scope.includes("image") ? { mask: [...parse(state.mask)].map((key) => key.split(":").map(Number)) } : {};
-  return { prompt, scope, max_tokens, temperature, seed, ...mask, ...(target?.trim() ? { target: target.trim() } : {}), ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
+  return { prompt, scope, max_tokens, temperature, seed, attention, ...mask, ...(target?.trim() ? { target: target.trim() } : {}), ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
 }
 
 const post = (body, signal) => fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
