@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from precompute.errors import SaevxError, first_line
 from precompute.geometry import Geometry, find
+from precompute.model.patterns import check_patterns
 from precompute.model.processor import load_processor
 from precompute.options.shared import Quantize
 from precompute.utils.progress import say
@@ -103,6 +104,7 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
             if multimodal
             else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         )
+        check_patterns(source, processor.tokenizer if multimodal else processor)
     if not full:  # a model that had to be loaded with all layers loses them now
         decoder = model.get_decoder()
         decoder.layers = decoder.layers[: layer + 1]

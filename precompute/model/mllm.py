@@ -24,6 +24,7 @@ from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.chat_template import WORKER, TemplateError, render
 from precompute.model.hooks import bfloat16_products, capture
 from precompute.model.loading import Loading, Parts, check_place, load_parts, needs_all_layers
+from precompute.model.patterns import no_panic
 from precompute.model.processor import media_marks, process
 from precompute.utils.reading import reading
 from precompute.utils.tensors import exact
@@ -201,7 +202,7 @@ class Mllm:
 
     def n_text_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """[n] tokens of texts without the template, for planning."""
-        with self.processing:
+        with self.processing, no_panic():
             ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
         return np.array([len(one) for one in ids], dtype=np.int64)
 

@@ -12,6 +12,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from precompute.errors import PairError, first_line
 from precompute.model.batch import Pair
+from precompute.model.patterns import no_panic
 
 PARTS = {
     "image_processor": AutoImageProcessor,
@@ -110,7 +111,10 @@ def process(
 
 def _pair_errors(call: Callable[..., Any], **options: Any) -> dict[str, Any]:
     try:
-        return dict(call(**options))
+        with no_panic():
+            return dict(call(**options))
+    except PairError:
+        raise
     except Exception as error:
         raise PairError(f"the model's processor refuses it ({first_line(error)})") from error
 
