@@ -302,6 +302,7 @@ class Pipeline:
             "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
             "device": o.device, "shard_samples": o.shard_samples,
             "seconds": {**before.get("seconds", {}), **self.seconds},
+            "products": {**before.get("products", {}), **self.session.products.facts()},
             **self.run_facts,
             **more,
         }  # fmt: skip

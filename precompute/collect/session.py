@@ -10,6 +10,7 @@ from precompute.data import Data, read
 from precompute.data.batches import Batching, Plan, plan_rows, shuffle_images
 from precompute.model.identity import model_sha256
 from precompute.model.mllm import Mllm
+from precompute.products.setting import Products
 from precompute.sae.sae import SaeV
 from precompute.utils.progress import say
 
@@ -30,6 +31,7 @@ class Session:
     ) -> None:  # fmt: skip
         self.options, self.part = options, options.part
         self._sae, self._mllm, self._rows, self._planned = sae, mllm, rows, planned
+        self.products = Products(exact=options.exact_products)
 
     def with_sae(self, sae: SaeV | None) -> Session:
         """The same model and data with another SAE; None is the SAE that the options name."""
@@ -41,6 +43,7 @@ class Session:
             return self._sae
         o = self.options
         sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
+        sae.products = self.products
         if sae.layer_warning is not None:
             say(sae.layer_warning)
         return sae
@@ -110,5 +113,5 @@ class Session:
         return {
             "seed": o.seed, "delta": o.delta, "omega": o.omega, "repeat_samples": o.repeat_samples,
             "labeller": o.labeller, "labeller_model": o.labeller_model, "directions": directions,
-            "logit_lens": logit_lens,
+            "logit_lens": logit_lens, "products": self.products,
         }  # fmt: skip

@@ -71,6 +71,9 @@ class PrecomputeOptions(TextOnly, ModelLoading, SaeFile, Sinks, Scoring, RayWork
     none. A server with the model computes the others again. Default: the first of these that fits --max-store-gb."""
     max_store_gb: float | None = Field(default=None, gt=0)
     """Most GB (10⁹ bytes) that the finished store may take, estimated before the pass; default: no limit."""
+    exact_products: bool = False
+    """Compute every large product in float32, also where this processor has units for bfloat16. The store is the same:
+    in bfloat16 only what cannot win is left out."""
     only: Step | None = None
     """Run this step alone on the unfinished store (OUT.part)."""
     dry_run: bool = False

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from precompute.sae.logit_lens import BLOCK_BYTES, logit_lens
+from precompute.products.search import largest_products
+from precompute.products.setting import Products
+from precompute.sae.logit_lens import logit_lens
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
@@ -62,15 +64,8 @@ def mean_pairwise_cosine(directions_nd: Array) -> float:
 
 def largest_cosines(vectors_nd: Array) -> Array:
     """float32 [n]: of each of n ≥ 2 unit vectors the cosine with the nearest other one."""
-    vectors = torch.from_numpy(vectors_nd)
-    step = max(1, BLOCK_BYTES // (4 * len(vectors)))
-    blocks = []
-    for low in range(0, len(vectors), step):
-        cosine_rn = vectors[low : low + step] @ vectors.T
-        row_r = torch.arange(len(cosine_rn))
-        cosine_rn[row_r, low + row_r] = -torch.inf
-        blocks.append(cosine_rn.amax(1).numpy())
-    return np.concatenate(blocks)
+    cosine_n1, _ = largest_products(torch.from_numpy(vectors_nd), 1, Products(), "neighbours", itself=False)
+    return cosine_n1[:, 0]
 
 
 def direction_figures(

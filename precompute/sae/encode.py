@@ -12,6 +12,7 @@ from precompute.geometry import View
 from precompute.model.batch import IMAGE, Batch
 from precompute.model.calibration import mark_sinks, sink_limits, token_norms
 from precompute.sae.sae import SaeV
+from precompute.sae.sparse import sparse_encoder
 from precompute.utils.ragged import offsets
 from precompute.utils.tensors import exact, nonzero_indices
 from precompute.utils.types import Array
@@ -89,6 +90,9 @@ def sparse_features(sae: SaeV, hidden_td: Tensor, scale: Scale) -> SparseFeature
     Returns:
         stored values are inf where they overflow, and never 0: what is active stays active.
     """
+    if (encoder := sparse_encoder(sae)) is not None:
+        count_t, feature_e, z_e = map(torch.from_numpy, encoder.encode(hidden_td))
+        return SparseFeatures(count_t, feature_e, z_e, stored_values(z_e, scale))
     none = torch.zeros(0, dtype=torch.long, device=sae.device)
     counts, features, values = [none], [none], [none.float()]
     for part_td in chunks(sae, hidden_td):
@@ -99,8 +103,12 @@ def sparse_features(sae: SaeV, hidden_td: Tensor, scale: Scale) -> SparseFeature
         counts.append(torch.bincount(token_e, minlength=len(part_td)))
         values.append(acts_tf.flatten()[at_e])
     z_e = torch.cat(values)
-    value_e = torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().clamp_(min=2.0**-24)
-    return SparseFeatures(torch.cat(counts), torch.cat(features), z_e, value_e)
+    return SparseFeatures(torch.cat(counts), torch.cat(features), z_e, stored_values(z_e, scale))
+
+
+def stored_values(z_e: Tensor, scale: Scale) -> Tensor:
+    """float16 [e] of z > 0, float32, in stored units: never 0, inf where they overflow."""
+    return torch.ldexp(z_e, torch.tensor(scale.log2, device=z_e.device)).half().clamp_(min=2.0**-24)
 
 
 @torch.inference_mode()

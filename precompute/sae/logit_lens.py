@@ -7,6 +7,11 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from precompute.products.candidates import join, winners
+from precompute.products.pairs import pair_products
+from precompute.products.search import LARGEST, LOWEST, Table
+from precompute.products.setting import Products
+from precompute.products.threads import in_threads
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
@@ -22,7 +27,8 @@ def chance_limit(n_tokens: int) -> float:
 
 
 def logit_lens(
-    directions_fd: Array, alive_f: Array, norm_weight_d: Array | None, unembed_vd: Array, k: int = N_LOGITS
+    directions_fd: Array, alive_f: Array, norm_weight_d: Array | None, unembed_vd: Array, k: int = N_LOGITS,
+    products: Products | None = None,
 ) -> dict[str, Array]:
     """The tokens that a feature's direction promotes and suppresses most, raw and centred (METHOD, *Directions*).
 
@@ -32,31 +38,45 @@ def logit_lens(
     Args:
         directions_fd: decoder directions, float [F, d]. alive_f: bool [F], active on a token.
         norm_weight_d: of the final norm, None where it has none. unembed_vd: float [V, d].
+        products: how the large products may be computed; it does not change the result.
 
     Returns:
         promoted, suppressed, raw_promoted, raw_suppressed: int64 [F, k] token ids, and with `_logit` after the name
-        float32 [F, k]; informative: bool [F], whether its largest |centred logit| exceeds `chance_limit(V)`.
+        float32 [F, k]; informative: bool [F], whether its largest |centred logit| exceeds `chance_limit(V)`. Of equal
+        logits the token with the lower id comes first.
     """
-    k = min(k, len(unembed_vd))
+    k, products = min(k, len(unembed_vd)), products or Products()
     scaled_vd = unembed_vd if norm_weight_d is None else unembed_vd * norm_weight_d
-    scaled_vd = np.ascontiguousarray(scaled_vd, dtype=np.float32)
+    scaled_vd = np.array(scaled_vd, dtype=np.float32, order="C")
     scaled_vd -= scaled_vd.mean(0)
     unit_fd = unit(directions_fd.astype(np.float32))
-    statistics = logit_statistics(scaled_vd, unit_fd[alive_f & unit_fd.any(1)])
-    mean_v, deviation_v = map(torch.from_numpy, statistics)
-    directions, unembed = torch.from_numpy(unit_fd), torch.from_numpy(scaled_vd)
-    parts: dict[str, list[Array]] = {}
-    step = max(1, BLOCK_BYTES // (4 * len(scaled_vd)))
-    for low in range(0, len(directions), step):
-        logit_fv = directions[low : low + step] @ unembed.T
-        for kind in ("raw_", ""):
-            if kind == "":
-                logit_fv.neg_().sub_(mean_v).div_(deviation_v)
+    alive_nd = unit_fd[alive_f & unit_fd.any(1)]
+    mean_v, deviation_v = logit_statistics(scaled_vd, alive_nd)
+    mean_d = alive_nd.sum(0) / max(len(alive_nd), 1)
+    unembed = torch.from_numpy(scaled_vd)
+    raw = Table(unembed, products, "lens")
+    # (logit − mean) / deviation is a product too: of the direction without the mean one and the row by its deviation.
+    centred = Table(unembed / torch.from_numpy(deviation_v)[:, None], products, "lens, centred")
+    slack = (len(mean_d) * 2.0**-23 + 2.0**-20) * (1 + float(np.linalg.norm(mean_d)))
+
+    def search(low: int) -> dict[str, Array]:
+        left_fd = unit_fd[low : low + raw.step]
+        n_rows, left = len(left_fd), torch.from_numpy(left_fd)
+        own = torch.from_numpy(left_fd - mean_d)
+        several = raw.candidates(left, k, (LARGEST, LOWEST))
+        several += centred.candidates(own, k, (LARGEST, LOWEST), np.full(n_rows, slack))
+        pairs = join(len(scaled_vd), several)
+        logit_p = pair_products(left, unembed, pairs)
+        values = {"raw_": logit_p, "": (logit_p - mean_v[pairs.col_p]) / deviation_v[pairs.col_p]}
+        block: dict[str, Array] = {}
+        for kind, value_p in values.items():
             for name, sign in (("promoted", 1), ("suppressed", -1)):
-                value, at = largest(logit_fv if sign == 1 else logit_fv.neg_(), k)
-                parts.setdefault(f"{kind}{name}", []).append(at.numpy())
-                parts.setdefault(f"{kind}{name}_logit", []).append(sign * value.numpy())
-    lens = {name: np.concatenate(blocks) for name, blocks in parts.items()}
+                value, block[f"{kind}{name}"] = winners(pairs, sign * value_p, n_rows, k)
+                block[f"{kind}{name}_logit"] = sign * value
+        return block
+
+    blocks = in_threads(search, range(0, len(unit_fd), raw.step))
+    lens = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     extreme_f = np.maximum(lens["promoted_logit"][:, 0], -lens["suppressed_logit"][:, 0])
     return {**lens, "informative": extreme_f > chance_limit(len(scaled_vd))}
 

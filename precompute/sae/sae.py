@@ -14,6 +14,7 @@ from torch import Tensor
 
 from precompute.errors import SaevxError
 from precompute.options.shared import SAE_LENS, SaeFormat
+from precompute.products.setting import Products
 from precompute.sae import loading as sae_load
 from precompute.sae.hook_names import layer_of, layer_warning
 from precompute.sae.values import check_values, has_direction
@@ -60,6 +61,10 @@ class SaeV:
         self.input_factor: dict[str, Any] | None = None
         if stored_factor is not None:
             self.input_factor = {"value": stored_factor, "source": "stored"}
+        self.products = Products()
+        """How its large products may be computed; z does not depend on it."""
+        self.derived: dict[str, Any] = {}
+        """What other modules made of the weights; emptied where these change."""
         self._check_directions()
 
     @classmethod
@@ -105,6 +110,7 @@ class SaeV:
         self.input_factor = {"value": factor, "source": "estimated"}
         for cached in ("directions_fd", "decode_zero_d"):
             self.__dict__.pop(cached, None)
+        self.derived.clear()
 
     def fold_factor_of_store(self, manifest: dict[str, Any]) -> None:
         """As `fold_input_factor`, with the factor of a store's manifest."""

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
+import torch
 
+from precompute.products.search import largest_products
+from precompute.products.setting import Products
 from precompute.utils.types import Array
 
 N_COMPARED = 8  # neighbours of either kind compared
@@ -27,15 +30,14 @@ class NearDuplicates(NamedTuple):
     """float32 [N]: of the two samples' image vectors."""
 
 
-def nearest_vectors(vectors: Array, k: int) -> Array:
+def nearest_vectors(vectors: Array, k: int, products: Products) -> Array:
     """The k nearest of each by inner product, int64 [n, k], −1 where fewer were found.
 
     Exact up to EXACT vectors; of more, those in the nearest of some √n cells, as all against all would take days. What
     is nearly the same lies in the same cell or the next."""
     n, width = vectors.shape
     if n <= EXACT:
-        exact: Array = faiss.knn(vectors, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
-        return exact
+        return largest_products(torch.from_numpy(vectors), k, products, "near-duplicates")[1]
     n_cells = int(4 * np.sqrt(n))
     cells = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
     cells.train(vectors[:: max(1, n // (64 * n_cells))])
@@ -58,7 +60,9 @@ def nearest_hashes(packed: Array, k: int) -> Array:
     return nearest
 
 
-def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDuplicates:
+def near_duplicates(
+    vectors: Array, hashes: Array, row_of_hash: Array, products: Products | None = None
+) -> NearDuplicates:
     """Pairs close in feature space and to the eye.
 
     Score of a pair: min(cosine of the image vectors, 1 − differing hash bits / 32); only the later sample
@@ -67,6 +71,7 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDu
     Args:
         vectors: image sample vectors [N, 256].
         hashes: bool [n, 64] of the samples in `row_of_hash`.
+        products: how the large product may be computed; it does not change the result.
     """
     n = len(vectors)
     score, row, cosine = np.full(n, np.nan), np.full(n, -1), np.full(n, np.nan)
@@ -77,7 +82,7 @@ def near_duplicates(vectors: Array, hashes: Array, row_of_hash: Array) -> NearDu
     own_vectors, packed = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1)
     k = min(N_COMPARED + 1, len(live))
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
-    other = np.concatenate([nearest_vectors(own_vectors, k), nearest_hashes(packed, k)], axis=1)
+    other = np.concatenate([nearest_vectors(own_vectors, k, products or Products()), nearest_hashes(packed, k)], axis=1)
     other = np.where(other < 0, np.arange(len(live))[:, None], other)  # an inverted list may hold fewer than k
     mine = np.arange(len(live))[:, None]
     value = np.einsum("nd,nkd->nk", own_vectors, own_vectors[other]).astype(np.float64)

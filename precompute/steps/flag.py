@@ -86,7 +86,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
 
     flags, images = score_blocks(data, scores, reference)
     vectors = all_sample_vectors(data, weigh, IMAGE)
-    near = near_duplicates(vectors, *images)
+    near = near_duplicates(vectors, *images, options.get("products"))
     save_step(part, "examples", **fold(data, SimilarityKeys.from_store(data, vectors, *images)))
     flags["near-duplicate"] = near.score
     own = flags["mismatch"] if shuffled is None else 1 - shuffled.own[mismatch_score]

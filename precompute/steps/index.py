@@ -15,8 +15,10 @@ import faiss
 import numpy as np
 import torch
 
+from precompute.products.search import largest_products
+from precompute.products.setting import Products
 from precompute.sae.directions import CentredDirections, centre
-from precompute.sae.logit_lens import BLOCK_BYTES, chance_limit, largest, logit_lens
+from precompute.sae.logit_lens import BLOCK_BYTES, chance_limit, logit_lens
 from precompute.steps import feature_map
 from precompute.store import mapfile
 from precompute.store.directions.vectors import MEAN, SCALE, SCALES
@@ -77,9 +79,14 @@ def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
     return vectors
 
 
-def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
-    """(other int64 [F, k], cosine float32 [F, k]) by cosine, itself left out; −1 for zero vectors and
-    beyond the end.
+def nearest(
+    vectors: Array, k: int = N_NEIGHBOURS, products: Products | None = None, part: str = "neighbours"
+) -> tuple[Array, Array]:
+    """(other int64 [F, k], cosine float32 [F, k]) by cosine, itself left out, of equal ones the lower row first; −1 for
+    zero vectors and beyond the end.
+
+    Args:
+        products: how the large product may be computed; it does not change the result. part: its name in run.json.
     """
     live = np.flatnonzero(np.any(vectors, axis=1))
     other = np.full((len(vectors), k), -1, dtype=np.int64)
@@ -88,14 +95,8 @@ def nearest(vectors: Array, k: int = N_NEIGHBOURS) -> tuple[Array, Array]:
     if n < 1:
         return other, cosine
     nonzero = torch.from_numpy(vectors[live])
-    step = max(1, BLOCK_BYTES // (4 * len(live)))
-    for low in range(0, len(live), step):
-        cosine_rn = nonzero[low : low + step] @ nonzero.T
-        row_r = torch.arange(len(cosine_rn))
-        cosine_rn[row_r, low + row_r] = -torch.inf
-        value, at = largest(cosine_rn, n)
-        other[live[low : low + step], :n] = live[at.numpy()]
-        cosine[live[low : low + step], :n] = value.numpy()
+    cosine[live, :n], at = largest_products(nonzero, n, products or Products(), part, itself=False)
+    other[live, :n] = live[at]
     return other, cosine
 
 
@@ -109,20 +110,21 @@ def write_directions(folder: Path, directions: CentredDirections) -> None:
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `directions` (callable → float [F, d]), `logit_lens` (callable → (norm weight
-    [d] or None, unembedding [V, d])) or None."""
+    [d] or None, unembedding [V, d])) or None, `products`."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     folder = part / "index"
     folder.mkdir(exist_ok=True)
     directions = np.asarray(options["directions"](), dtype=np.float32)
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
+    products: Products = options.get("products") or Products()
     alive = weigh["verdict"] != VERDICTS.index("dead")
     centred = centre(directions, alive)
     decoder = centred.unit_fd
-    others, cosines = nearest(decoder)
+    others, cosines = nearest(decoder, products=products)
     with ThreadPoolExecutor(1) as one_thread:  # the maps run on one core, all else on all
         map_summary = one_thread.submit(feature_map.write, part / mapfile.NAME, decoder, others, weigh)
         profile = profiles(data, weigh)
-        profile_others, profile_cosines = nearest(profile)
+        profile_others, profile_cosines = nearest(profile, products=products, part="neighbours of profiles")
         has_profile: Array = np.any(profile, axis=1)
         second_map = one_thread.submit(
             feature_map.write, part / mapfile.PROFILE_NAME, profile, profile_others, weigh, has_profile
@@ -136,7 +138,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         logits: dict[str, Array] = {}
         if lens is not None:
             norm_weight, unembedding = lens()
-            logits = logit_lens(directions, alive, norm_weight, unembedding)
+            logits = logit_lens(directions, alive, norm_weight, unembedding, products=products)
             n_tokens = len(unembedding)
             summary["lens"] = {"n_tokens": n_tokens, "chance_limit": round(chance_limit(n_tokens), 4)}
         save_step(part, "logits", **logits)

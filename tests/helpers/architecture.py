@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = {
     "precompute.errors": "the exceptions that end a command in one sentence",
     "precompute.utils": "files, text, memory, processes, statistics",
+    "precompute.products": "the largest of many products, quickly and exactly",
     "precompute.geometry": "which patch of which view an image token stands for",
     "precompute.data": "the user's rows: formats, ids, texts, images, batches",
     "precompute.options": "the options of every command",
