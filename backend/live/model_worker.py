@@ -133,10 +133,11 @@ class Live:
                 {"Retry-After": "5"},
             )
         if wait := math.ceil(self.rates.wait_s(client)):
+            n = self.settings.rate_per_client
             raise HTTPException(
                 429,
-                f"You have asked the model often, and it answers {self.settings.rate_per_client} requests of one "
-                f"visitor a minute: try again in {wait} s.",
+                f"You have asked the model often, and it answers {n} request{'s' if n > 1 else ''} of one visitor a "
+                f"minute: try again in {wait} s.",
                 {"Retry-After": str(wait)},
             )
 

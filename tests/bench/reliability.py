@@ -61,7 +61,9 @@ def joined(before: dict[str, Any] | None, trials: list[Trial], options: dict[str
     earlier = {name: size for name, size in (before or {}).get("options", {}).items() if name in PARTS}
     return {
         "options": {**earlier, **options}, "trials": [one._asdict() for one in all_trials],
-        "figures": [*map(figure, all_trials)], "took_s": round(sum(one.took_s for one in all_trials), 1),
+        "figures": [*map(figure, all_trials)],
+        # The sum, where all are known: rows of a result from before parts were timed are not.
+        "took_s": round(sum(one.took_s for one in all_trials), 1) if all(one.took_s for one in all_trials) else None,
     }  # fmt: skip
 
 

@@ -17,12 +17,13 @@ PAGE = Path("docs/reliability.md")
 def rendered(page: str) -> str:
     result = read("bench-reliability")
     rows: list[Row] = [
-        (one["what"], f"{one['held']:,} of {one['tried']:,}", one["how"], f"`{one['command']}`")
+        (one["what"], f"{one['held']:,} of {one['tried']:,}", one["how"], f"`{one['command']}`",
+         f"{one['took_s']:,.0f} s" if one.get("took_s") else "–")
         for one in result["trials"]
     ]
     lost = sum(one["tried"] - one["held"] for one in result["trials"])
     parts = {
-        "trials": table(("what", "held", "how", "run it again"), rows),
+        "trials": table(("what", "held", "how", "run it again", "took"), rows),
         "sum": f"**Lost or let in: {lost}**, of {sum(one['tried'] for one in result['trials']):,} trials.",
         "made": runs([result]),
     }

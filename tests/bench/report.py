@@ -50,7 +50,7 @@ def runs(actual: list[dict[str, Any]]) -> str:
         options = ", ".join(f"{name} {value}" for name, value in result["options"].items())
         torch = m["versions"]["torch"]
         where = f"{m['gpu'] or m['processor']}, {m['cores']} cores, {m['threads']} threads, torch {torch}"
-        took = f"{result['took_s']:.0f} s" if "took_s" in result else "–"
+        took = f"{result['took_s']:.0f} s" if result.get("took_s") else "–"
         rows.append((f"`{result['command']}`", options, where, took))
     return table(("command", "options", "machine", "took"), rows)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from precompute.demo.evaluation.markdown import command
-from tests.bench import _same_examples, dashboard, reliability_report, report
+from tests.bench import _same_examples, dashboard, reliability, reliability_report, report
+from tests.bench._trials import Trial
 from tests.bench.common import Figure, met
 from tests.bench.run import names
 from tests.helpers.commands import run_saevx
@@ -86,6 +87,21 @@ def test_tokens_are_compared_with_samples_by_document() -> None:
 def test_batches_that_were_not_run_are_reckoned_from_those_that_were() -> None:
     assert dashboard.extrapolated([4.0, 6.0], 10, once=False) == 50.0
     assert dashboard.extrapolated([14.0, 3.0, 5.0], 10, once=True) == 14.0 + 9 * 4.0
+
+
+def test_a_part_that_is_run_again_replaces_its_own_rows_alone() -> None:
+    rows = [Trial("a", 2, 2, "", "", 3.0), Trial("b", 5, 5, "", "", 4.0)]
+    before = reliability.joined(None, rows, {"load": 200, "flips": 3})
+    again = reliability.joined(before, [Trial("b", 9, 8, "", "", 1.0)], {"flips": 9})
+    assert [(one["what"], one["tried"], one["held"]) for one in again["trials"]] == [("a", 2, 2), ("b", 9, 8)]
+    assert again["options"] == {"load": 200, "flips": 9} and (before["took_s"], again["took_s"]) == (7, 4)
+    untimed = {"trials": [{"what": "a", "tried": 1, "held": 1, "how": "", "command": ""}], "options": {"kills": 1}}
+    assert reliability.joined(untimed, rows[1:], {})["took_s"] is None
+
+
+def test_a_part_that_does_not_exist_is_refused(tiny_root: Path) -> None:
+    done = saevx("bench", "reliability", "--demo", tiny_root, "--small", "--only", "nosuch")
+    assert done.status == 1 and "choose among kills-of-precompute" in done.err
 
 
 def test_advice_where_there_is_no_such_benchmark_or_demo(tiny_root: Path, tmp_path: Path) -> None:

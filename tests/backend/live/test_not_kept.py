@@ -282,5 +282,5 @@ def test_the_page_of_a_sample_says_that_its_visitor_asks_too_often(root: Root) -
         wait_ready(client)
         first, second = (client.get(f"/samples/pair-{row}?store=none&feature=1") for row in (1, 2))
     assert first.status_code == second.status_code == 200
-    sentence = "it answers 1 requests of one visitor a minute: try again in"
+    sentence = "it answers 1 request of one visitor a minute: try again in"
     assert sentence in second.text and sentence not in first.text
