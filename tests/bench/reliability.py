@@ -157,7 +157,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "kills-of-precompute": Part(kills_of_precompute, 50, 1), "kills-of-score": Part(kills_of_score, 20, 1),
-    "kills-of-train": Part(kills_of_train, 20, 1), "fuzz": Part(fuzzed, 30, 1), "load": Part(under_load, 200, 2),
+    "kills-of-train": Part(kills_of_train, 20, 1), "fuzz": Part(fuzzed, 20, 1), "load": Part(under_load, 200, 2),
     "flips": Part(changed_bits, 200, 3), "suites": Part(suites, 0, 0),
 }  # fmt: skip
 
