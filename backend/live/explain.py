@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import HTTPException, Request
@@ -27,10 +29,29 @@ if TYPE_CHECKING:
     from precompute.live.engine import Pair
     from precompute.live.trial import Prompt, Trial
 
+W = TypeVar("W", bound=ExplainRequest)
+CANCELLED = "The question was cancelled before the model had answered it: ask again."
 N_PLACES = 400
 """Patches, and tokens, of a feature that are listed."""
 NOTHING = "Give an image, a text or a prompt: the model has nothing to read."
 SILENT = "The model ends its answer at once, so there is no word to explain: ask something else."
+
+
+@dataclass(frozen=True)
+class Question(Generic[W]):
+    """What the worker is asked."""
+
+    wanted: W
+    pair: Pair
+    left: threading.Event
+    """Set when nobody waits for the answer any more."""
+
+    def stop(self) -> bool:
+        """Whether to stop, asked at each token and between parts of the work: never, but where the question was
+        cancelled it raises HTTPException, 409, which ends the work there."""
+        if self.left.is_set():
+            raise HTTPException(409, CANCELLED)
+        return False
 
 
 async def request_explanation(request: Request, state: State, store: OpenStore, wanted: ExplainRequest) -> Explanation:
@@ -62,9 +83,14 @@ async def answer(request: Request, state: State, store: OpenStore, wanted: Expla
     cache, key = store.recomputed.explanations, request_key(wanted)
     if (known := cache.get(key)) is not None:
         return known
+    left = threading.Event()
     with state.live.reserve(store.name) as reservation:
         pair = await run_in_threadpool(pair_of, state, store, wanted)
-        result = await reservation.call(partial(work, store=store, wanted=wanted, pair=pair), request)
+        question = Question(wanted, pair, left)
+        try:
+            result = await reservation.call(partial(work, store=store, question=question), request)
+        finally:
+            left.set()  # the client may have gone, and what nobody waits for must not hold up the others
     cache.put(key, result)
     return result
 
@@ -98,12 +124,15 @@ def prompt_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pa
     return Prompt(engine.mllm, engine.sae, scale, pair, steered, wanted.scope)
 
 
-def answer_of(prompt: Prompt, store: OpenStore, wanted: ExplainRequest) -> tuple[list[int], Array]:
-    """Ids of the answer's tokens, and their log-probabilities, float64 [n]. Raises HTTP 422 for an empty answer."""
+def answer_of(prompt: Prompt, store: OpenStore, question: Question[Any]) -> tuple[list[int], Array]:
+    """Ids of the answer's tokens, and their log-probabilities, float64 [n]. Raises HTTP 422 for an empty answer, 409
+    for a question that was cancelled: what was written until then is not held."""
+    wanted: ExplainRequest = question.wanted
     inputs = ExplainRequest(**wanted.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
     cache, key = store.recomputed.explanations, request_key(inputs, "answer")
     if (known := cache.get(key)) is None:
-        ids = prompt.answer(wanted.max_tokens)
+        question.stop()
+        ids = prompt.answer(wanted.max_tokens, stop=question.stop)
         if not ids:
             raise HTTPException(422, SILENT)
         known = ids, prompt.logprobs(ids)
@@ -112,19 +141,20 @@ def answer_of(prompt: Prompt, store: OpenStore, wanted: ExplainRequest) -> tuple
     return ids, logprob_n
 
 
-def explanation_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pair) -> Explanation:
-    """In the live model's worker. Raises HTTPException: 422."""
+def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainRequest]) -> Explanation:
+    """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
     from precompute.live.answers import word_numbers
 
-    opened = store.store
+    opened, wanted = store.store, question.wanted
     with http_status(422):
-        prompt = prompt_of(engine, store, wanted, pair)
-        ids, logprob_n = answer_of(prompt, store, wanted)
+        prompt = prompt_of(engine, store, wanted, question.pair)
+        ids, logprob_n = answer_of(prompt, store, question)
         texts = opened.vocabulary.texts(np.array(ids))
         words = word_numbers(texts)
         token = first_telling(texts, words) if wanted.token is None else wanted.token
         if token >= len(ids):
             raise HTTPException(422, f"The answer has no token {token}: choose one from 0 to {len(ids) - 1}.")
+        question.stop()
         one = prompt.attribution(ids[: token + 1])
     feature_n, part_n3 = one.by_feature()
     part_n = part_n3.sum(1)
@@ -210,22 +240,23 @@ def read_tokens(texts: Any, prompt: Prompt, written: Sequence[int], one: Attribu
     ]
 
 
-def test_of(engine: Engine, store: OpenStore, wanted: ExplainTestRequest, pair: Pair) -> ExplanationTest:
-    """In the live model's worker. Raises HTTPException: 422."""
+def test_of(engine: Engine, store: OpenStore, question: Question[ExplainTestRequest]) -> ExplanationTest:
+    """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
     from precompute.live.trial import Removal, random_removals, run_trial
 
+    wanted = question.wanted
     if (reason := engine.sae.missing_direction_reason(wanted.ablate)) is not None:
         raise HTTPException(422, reason)
     with http_status(422):
-        prompt = prompt_of(engine, store, wanted, pair)
-        ids, _ = answer_of(prompt, store, wanted)
+        prompt = prompt_of(engine, store, wanted, question.pair)
+        ids, _ = answer_of(prompt, store, question)
         where = patch_places(prompt.batch.views[0])
         removal = Removal(tuple(dict.fromkeys(wanted.ablate)), numbers_of(wanted, where), wanted.fill)
         firing = np.unique(prompt.attribution(ids).feature_e).tolist() if removal.features else []
         draws = random_removals(
             removal, firing, store.store.features.family, len(where), n_draws=wanted.draws, seed=wanted.seed
         )
-        trial = run_trial(prompt, ids, removal, draws, wanted.max_tokens)
+        trial = run_trial(prompt, ids, removal, draws, wanted.max_tokens, question.stop)
     return ExplanationTest.model_validate(described_test(engine, store, ids, trial, where))
 
 

@@ -1,4 +1,4 @@
-"""With what steering a feature begins: a strength near the cap, and a sample in which the feature is off."""
+"""With what steering a feature begins: a strength below the cap, and a sample in which the feature is off."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from backend.schemas.steering import SteerStart
 from backend.stores import OpenStore
 from precompute.store.schema import IMAGE, TEXT
 
-NEAR_CAP = 0.9
-"""Share of the cap that a first run uses: a weaker change often leaves the answer as it was."""
+FIRST_SHARE = 0.7
+"""Share of the cap that a first run uses: less often leaves the answer as it was, more is capped on tokens whose h is
+shorter than the median."""
 STEP, MAX_STRENGTH = 0.25, 100.0
 """Steps of the slider, and the largest strength that the API takes."""
 MAX_TRIED = 200
@@ -34,7 +35,7 @@ def start_of(open_store: OpenStore, feature: int, n_features: int = 1) -> SteerS
     """
     check_feature(open_store, feature)
     cap = cap_of(open_store, feature)
-    wanted = MAX_STRENGTH if cap is None else min(NEAR_CAP * cap / n_features, MAX_STRENGTH)
+    wanted = MAX_STRENGTH if cap is None else min(FIRST_SHARE * cap / n_features, MAX_STRENGTH)
     strength = max(STEP, STEP * floor(wanted / STEP)) if cap is not None else 1.0
     return SteerStart(strength=strength, cap=cap, sample_id=sample_without(open_store, feature))
 

@@ -57,7 +57,7 @@ Flag = Annotated[
 Strength = Annotated[
     float | None,
     Field(ge=-100, le=100, description="In units of the feature's own 99.9th percentile; 0 adds nothing, negative "
-                                       "takes away. Null: near the cap, where the change is as long as the residual.",
+                                       "takes away. Null: 70 % of the cap, which is a change as long as h.",
           examples=[4.0])
 ]  # fmt: skip
 Mode = Annotated[

@@ -39,7 +39,7 @@ class SteerQuery(QueryModel):
     """Hash of an uploaded image, instead of `sample`."""
     prompt: str = "What is in the image?"
     feature: list[str] = Field(default_factory=list)
-    """id:mode:strength, may be repeated; without strength one near the cap. `:family` behind it: with its family."""
+    """id:mode:strength, may be repeated; without strength 70 % of the cap. `:family` behind it: with its family."""
     target: str = ""
     """Word whose probability is shown."""
     scope: str = ",".join(SCOPES)

@@ -85,7 +85,7 @@ class SteerStart(Model):
     """With what steering a feature begins."""
 
     strength: float
-    """Near the cap."""
+    """70 % of the cap."""
     cap: float | None
     """Strength in units of p99.9 at which ‖Δ‖ reaches the median ‖h‖; null if unknown."""
     sample_id: str | None

@@ -32,6 +32,7 @@ from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 
 WARN_RATIO = 0.5
+AT_THIS_LENGTH = "a change this long often moves the answer in any direction, so run a random feature beside it."
 
 
 @dataclass(frozen=True)
@@ -267,13 +268,11 @@ def report(sampler: TokenSampler, candidate: int, parts: Sequence[Tensor], secon
     warning = None
     if capped:
         warning = (
-            f"‖Δ‖ reached {largest:.2f} ‖h‖ and was scaled down to ‖h‖: "
-            "the text says more of the push than of the feature."
+            f"‖Δ‖ reached {largest:.2f} ‖h‖ and was scaled down to ‖h‖: {AT_THIS_LENGTH}"
         )
     elif largest > WARN_RATIO:
         warning = (
-            f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: "
-            "such text may say more of the push than of the feature."
+            f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
         )
     return Done(
         text={

@@ -218,3 +218,44 @@ def test_frozen_attention_is_in_the_address_and_in_every_run(page: Page, live_ur
     assert kl[0] != pytest.approx(kl[1], rel=1e-3) and min(kl) > 0
     texts = [reply["runs"][0]["text"]["default"] for reply in replies]
     assert texts[0] == texts[1]
+
+
+def test_a_strength_is_a_slider_and_a_number_with_its_ends_and_its_cap(page: Page, live_url: str) -> None:
+    from playwright.sync_api import expect
+
+    start = httpx.get(live_url + API + "/steer/start?feature=3").json()
+    page.goto("/steer?feature=3")
+    number, slider = page.get_by_test_id("steer-number"), page.get_by_test_id("steer-strength")
+    expect(number).to_have_value(f"{start['strength']:g}")
+    number.fill("1.5")
+    expect(slider).to_have_value("1.5")
+    page.wait_for_url("**feature=3%3Aadd%3A1.5*")
+    slider.press("ArrowRight")
+    expect(number).to_have_value("1.75")
+    expect(page.get_by_test_id("steer-ends")).to_have_text(re.compile(r"^−\d+0\d+$"))
+    expect(page.get_by_test_id("steer-cap")).to_have_attribute("aria-label", re.compile("[Cc]ap"))
+    number.fill("1000")  # beyond what the API takes
+    page.wait_for_timeout(200)
+    assert "1.75" in page.url
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_question_can_be_stopped_and_says_so(page: Page, made: Path) -> None:
+    """The button by keys; a new question ends the one before."""
+    from playwright.sync_api import expect
+
+    page.goto("/explain?sample=pair-1&ask=1&max_tokens=2")
+    expect(page.get_by_test_id("answer")).to_be_visible(timeout=30_000)
+
+    held: list[Any] = []  # the server's answer takes its time
+    page.route("**/explain?**", lambda route: held.append(route))
+    page.get_by_test_id("explain-prompt").fill("what else is there")
+    page.get_by_test_id("explain-ask").click()
+    page.get_by_test_id("explain-stop").press("Enter")
+    expect(page.get_by_test_id("explain-stopped")).to_contain_text("Cancelled: the model was stopped")
+    expect(page.get_by_test_id("explain-stop")).to_have_count(0)
+    page.unroute("**/explain?**")
+    page.get_by_test_id("explain-ask").click()
+    expect(page.get_by_test_id("explain-stopped")).to_have_count(0)
+    expect(page).to_have_url(re.compile("what\\+else"), timeout=30_000)

@@ -8,7 +8,7 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
 
 /**
  * Fetch a page of this server, replace the element with this id by the one of that page, and update the address bar.
- * Dispatches "swap" on the new element, so that a page's module can add its handlers.
+ * Dispatches "swap" on the new element, so that a page's module can add its handlers; "busy" and "idle" around it.
  *
  * @param {{history?: "push" | "replace" | "back" | null, init?: object, background?: boolean}} options `push` for what one chooses, so that Back
  *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays. In the
@@ -18,6 +18,9 @@ const running = new Map(); // id → its request
 const made = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
 const swapped = new Set(); // ids of the parts that Back and Forward must fetch again
 let shown = location.pathname + location.search;
+const STOPPED = new DOMException("Stopped by the visitor.", "AbortError");
+/** End the request for a part; dispatches "stopped" on it. */
+export const stopSwap = (id) => running.get(id)?.control.abort(STOPPED);
 export async function swap(address, id, { history: how = "push", init = {}, background = false } = {}) {
   const here = document.getElementById(id);
   if (!background) swapped.add(id);
@@ -26,6 +29,7 @@ export async function swap(address, id, { history: how = "push", init = {}, back
   for (const [part, one] of running) if (part === id || !(others || one.background)) one.control.abort();
   running.set(id, { control, background });
   here.setAttribute("aria-busy", "true");
+  here.dispatchEvent(new CustomEvent("busy", { bubbles: true }));
   try {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -52,13 +56,15 @@ export async function swap(address, id, { history: how = "push", init = {}, back
     if (focused) refocus(focused, fresh); // after the page's module has added its elements
     if (fresh.dataset.say) say(fresh.dataset.say);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError") { if (control.signal.reason === STOPPED) here.dispatchEvent(new CustomEvent("stopped", { bubbles: true })); return; }
     $(":scope > .note.error", here)?.remove();
     here.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: errorMessage(error) }));
   } finally {
     if (running.get(id)?.control === control) { // no later one of this part
       running.delete(id);
-      document.getElementById(id)?.removeAttribute("aria-busy");
+      const part = document.getElementById(id);
+      part?.removeAttribute("aria-busy");
+      part?.dispatchEvent(new CustomEvent("idle", { bubbles: true }));
     }
   }
 }

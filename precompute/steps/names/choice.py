@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from precompute.steps.label_words import Words
-from precompute.steps.names.name_test import NameTest
+from precompute.steps.names.name_test import NameTest, Responses
 from precompute.utils.ragged import rank_in_run, run_starts
 from precompute.utils.text import ENGLISH_FUNCTION_WORDS
 from precompute.utils.types import Array
@@ -25,7 +25,8 @@ CANDIDATES = 12
 TIE = 0.02
 """Accuracies that differ by less are equal, and the evidence decides."""
 SECOND_GAIN = 0.05
-"""A second word joins the name where "one of the two" is so much more accurate than the first alone."""
+"""A second word joins the name where "one of the two" is so much more accurate than the first alone, and the feature
+responds to each of the two (name_test.Responses)."""
 MAX_CAPTION_SHARE = 0.5
 """A word that more captions have tells nothing of an image."""
 MIN_DIFFERENCE = 3.0
@@ -83,7 +84,7 @@ def candidates(evidence_fw: csr_matrix, allowed_fw: Callable[[Array, Array], Arr
 
 def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | None = None) -> dict[int, list[int]]:
     """The words of each feature's name: the candidate that the trial finds best, and another where "one of the two"
-    is plainly better. Where nothing could be tried, the first candidate.
+    is plainly better and the feature responds to either word alone. Where nothing could be tried, the first candidate.
 
     Args:
         feature_c, word_c: int64 [c] each, of `candidates`.
@@ -103,9 +104,12 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     ]  # fmt: skip
     pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in others]
     gain = name_test.accuracy(feature_c[others], pairs) - score_c[first_r[run_c[others]]]
+    responses = Responses(name_test)
     for i in np.argsort(-gain, kind="stable"):
-        if gain[i] >= SECOND_GAIN and len(name := words_of[int(feature_c[others[i]])]) == 1:
-            name.append(pairs[i][1])
+        feature, pair = int(feature_c[others[i]]), pairs[i]
+        is_better = gain[i] >= SECOND_GAIN and len(words_of[feature]) == 1
+        if is_better and responses.to_both(feature, *pair):
+            words_of[feature].append(pair[1])
     return words_of
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
+from scipy.stats import hypergeom
 
 from precompute.data.halves import halves as halves
 from precompute.store.making.unfinished import Collected
@@ -18,6 +19,8 @@ from precompute.store.schema import HAS_FEATURE, LACKS_FEATURE
 from precompute.utils.ragged import offsets
 from precompute.utils.types import Array
 
+ALPHA = 0.001
+"""p below which a feature responds to a word: eleven second words are tried of each feature."""
 MIN_SAMPLES = 3
 """Samples that have the feature, and as many that lack it, below which nothing is tested."""
 _ROWS_AT_ONCE, _NAMES_AT_ONCE = 1 << 10, 1 << 13
@@ -64,6 +67,29 @@ class NameTest(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             score = (hit / n_on + 1 - wrong / n_off) / 2
         return np.where((length > 0) & (n_on >= MIN_SAMPLES) & (n_off >= MIN_SAMPLES), score, np.nan)
+
+
+class Responses:
+    """Which words a feature responds to, on the samples of a test."""
+
+    def __init__(self, name_test: NameTest) -> None:
+        self._test = name_test
+        self._caption_wn = name_test.caption_nw.T.tocsr()
+
+    def to_both(self, feature: int, first: int, second: int) -> bool:
+        """Whether the feature responds to either word alone: of the samples whose caption has this word and not the
+        other, more have the feature than of those with neither, by Fisher's exact test, one-sided, below `ALPHA`.
+        Samples that neither have nor lack the feature do not count."""
+        on_n = self._test.on_fn[feature].toarray().ravel()
+        counts_n = on_n | ~self._test.counted_fn[feature].toarray().ravel()
+        first_n, second_n = self._caption_wn[[first, second]].toarray() > 0
+        neither_n = ~(first_n | second_n)
+        n_neither, on_neither = int((neither_n & counts_n).sum()), int((neither_n & on_n).sum())
+        for has_n in (first_n & ~second_n, second_n & ~first_n):
+            n, on = int((has_n & counts_n).sum()), int((has_n & on_n).sum())
+            if not n or hypergeom.sf(on - 1, n + n_neither, on + on_neither, n) >= ALPHA:
+                return False
+        return True
 
 
 def make_name_test(

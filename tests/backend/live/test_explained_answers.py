@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
-from backend.live.explain import first_telling
+from backend.live.explain import Question, explanation_of, first_telling
 from backend.pages.explain.drawing import bar, parse_runs, runs, signed
-from backend.schemas.explain import Sides
+from backend.schemas.explain import ExplainRequest, Sides
 from backend.settings import Settings
 from precompute.live.originals import Originals
 from precompute.live.trial import Prompt, Removal, random_removals, run_trial
@@ -208,3 +209,40 @@ def test_signed_bars() -> None:
 def test_the_first_telling_word() -> None:
     assert first_telling([" a", " ", " pea", "ch", " tree"], [0, 1, 2, 2, 3]) == 2
     assert first_telling([" a", " of"], [0, 1]) == 0
+
+
+class LeavesAt(threading.Event):
+    """Set when it is asked for the n-th time: the client leaves in the middle."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n, self.n_asked = n, 0
+
+    def is_set(self) -> bool:
+        self.n_asked += 1
+        return self.n_asked >= self.n
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_question_that_nobody_waits_for_ends_at_the_next_token(running: Running, prompt: Prompt, n: int) -> None:
+    store, left = running.state.default, LeavesAt(n)
+    wanted = ExplainRequest(text="a question of its own", max_tokens=32)
+    n_puts = store.recomputed.explanations.n_puts
+    with pytest.raises(HTTPException, match="was cancelled before the model had answered it: ask again") as error:
+        explanation_of(running.state.live.engines["store"], store, Question(wanted, Pair("a question", []), left))
+    assert error.value.status_code == 409 and left.n_asked == n
+    assert store.recomputed.explanations.n_puts == n_puts, "half an answer is not held"
+
+
+def test_a_client_that_leaves_cancels_its_question(running: Running) -> None:
+    """The next one is answered, and the question of the one who left is held nowhere."""
+    store = running.state.default
+    body = {"text": "another question of its own", "max_tokens": 64}
+    n_puts = store.recomputed.explanations.n_puts
+    with running.held_up():
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(running.url + EXPLAIN, json=body, timeout=0.5)
+        running.until(lambda: running.state.live.waiting == 0)
+    running.free()
+    assert store.recomputed.explanations.n_puts == n_puts
+    assert running.post(EXPLAIN, json={**QUESTION, "max_tokens": 3}).status_code == 200

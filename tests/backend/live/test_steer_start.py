@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.live.steer_start import NEAR_CAP
+from backend.live.steer_start import FIRST_SHARE
 from backend.settings import Settings
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "store"
 
 
-def test_a_first_strength_lies_near_the_cap_and_the_sample_lacks_the_feature(store: Path) -> None:
+def test_a_first_strength_lies_below_the_cap_and_the_sample_lacks_the_feature(store: Path) -> None:
     opened = Store.open(store)
     median = min(opened.manifest["sinks"]["median_norm"].values())
     p999 = opened.features.table["p999"]
@@ -43,7 +43,7 @@ def test_a_first_strength_lies_near_the_cap_and_the_sample_lacks_the_feature(sto
                 continue
             delta = p999[feature] * np.linalg.norm(opened.directions.get(feature).raw_d)
             assert start["cap"] == pytest.approx(median / delta, rel=0.02)
-            assert start["strength"] == pytest.approx(min(NEAR_CAP * start["cap"], 100), abs=0.26)
+            assert start["strength"] == pytest.approx(min(FIRST_SHARE * start["cap"], 100), abs=0.26)
             off = [
                 row for row in range(opened.n_samples)
                 if all(feature not in opened.events.maxima(row, m)[0] for m in (0, 1))

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
+from scipy.stats import fisher_exact
 
 from precompute.steps import label
 from precompute.steps.label_words import read_words
-from precompute.steps.names.choice import Name, candidates, choose, distinguish, is_function_word
+from precompute.steps.names.choice import SECOND_GAIN, Name, candidates, choose, distinguish, is_function_word
 from precompute.steps.names.description import caption_ends, place_words
-from precompute.steps.names.name_test import MIN_SAMPLES, NameTest, halves
+from precompute.steps.names.name_test import ALPHA, MIN_SAMPLES, NameTest, Responses, halves
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import VERDICTS
 from tests.helpers.synthetic import word_feature
@@ -73,7 +74,8 @@ def test_the_word_that_tells_samples_apart_wins_over_the_one_with_more_evidence(
     assert choose(feature, word, trial) == {0: [1]}
     # Where one of two words is plainly better than the first alone, both are the name.
     captions[:6, 1], captions[:6, 2] = [1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]
-    assert choose(feature, word, make(on, on, captions)) == {0: [1, 2]}
+    more_on, more_captions = np.repeat(on, 4, axis=1), np.repeat(captions, 4, axis=0)
+    assert choose(feature, word, make(more_on, more_on, more_captions)) == {0: [1, 2]}
     # Without a test the evidence decides.
     assert choose(feature, word, make(on & False, on, captions)) == {0: [0]}
 
@@ -149,3 +151,33 @@ def test_ends_of_captions_against_the_token_lists(part: Part) -> None:
 def test_places_in_words(place: str | None, words: str) -> None:
     assert place_words(place, (7, 7)) == words
     assert place_words(place, None) == (place or "")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_feature_responds_to_a_word_as_fishers_test_says(seed: int, first: float, second: float) -> None:
+    """Each word alone, against the samples with neither; those that neither have nor lack the feature do not count."""
+    rng = np.random.default_rng(seed)
+    captions = rng.random((80, 2)) < 0.4
+    z = np.where(captions[:, 0] & (rng.random(80) < first), 1, rng.random(80) * 0.7)
+    z = np.where(captions[:, 1] & (rng.random(80) < second), 1, z)
+    on, counted = z > 0.6, z > 0.4
+    neither = ~captions.any(1)
+    significant = []
+    for has in (captions[:, 0] & ~captions[:, 1], captions[:, 1] & ~captions[:, 0]):
+        table = [[int((group & on).sum()), int((group & ~counted).sum())] for group in (has, neither)]
+        significant.append(sum(table[0]) > 0 and fisher_exact(table, alternative="greater").pvalue < ALPHA)
+    responses = Responses(make(on[None], counted[None], captions))
+    assert responses.to_both(0, 0, 1) == responses.to_both(0, 1, 0) == all(significant)
+
+
+def test_a_word_that_the_feature_does_not_respond_to_joins_no_name() -> None:
+    """Two samples with it say nothing, though "one of the two" is better."""
+    captions, on = np.zeros((60, 3), bool), np.zeros((1, 60), bool)
+    captions[:7, 1] = on[0, :7] = True
+    captions[7:9, 2] = on[0, 7] = True
+    trial, feature, word = make(on, on, captions), np.zeros(3, np.int64), np.arange(3)
+    assert np.diff(trial.accuracy(np.zeros(2, np.int64), [[1], [1, 2]]))[0] >= SECOND_GAIN
+    assert choose(feature, word, trial) == {0: [1]}
+    captions[7:14, 2] = on[0, 7:14] = True
+    assert choose(feature, word, make(on, on, captions)) == {0: [1, 2]}

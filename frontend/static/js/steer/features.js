@@ -17,7 +17,7 @@ async function cardsOf(words) {
   return $$("[data-testid=word-features] > li", page).slice(0, LISTED).map((card) => ({ id: Number(card.dataset.feature), card }));
 }
 
-/** A feature as the page starts with it: its name, and a strength near the cap. */
+/** A feature as the page starts with it: its name, and a strength below the cap. */
 async function load(id) {
   const [f, start] = await Promise.all([api(`/features/${id}`), api("/steer/start", { feature: id })]);
   return { id: f.id, own_label: f.own_label, label: f.label, label_score: f.label_score, description: f.description, n_members: f.n_members, mode: "add", strength: start.strength, cap: start.cap, family: false };
@@ -58,16 +58,21 @@ function Find({ add }) {
     ${hits.length > 0 && html`<ul class="grid features section-tight">${hits.map((hit) => html`<${Card} hit=${hit} key=${hit.id} add=${() => take(hit.id)} />`)}</ul>`}`;
 }
 
-/** The slider of a strength; grey where Δ is scaled down to the norm of a usual h. */
+const short = (x) => `${x < 0 ? "−" : ""}${Number(Math.abs(x).toFixed(1))}`;
+
+/** The strength as a slider, with its ends and the cap on its track, and as a number; grey where Δ is scaled down to the norm of a usual h. */
 function Strength({ f, change }) {
   const end = Math.min(MOST, Math.max(LEAST_END, Math.ceil((f.cap ?? 0) * 1.25), Math.ceil(Math.abs(f.strength))));
   const least = f.mode === "set" ? 0 : -end;
   const cap = f.cap && f.cap < end ? f.cap : null;
-  return html`<div class="full">
-    <input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
-    ${cap && html`<svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${`Capped above about ${cap.toFixed(1)}`} data-testid="steer-cap">
-      <rect class="within" x=${least} width=${end - least} height="1" /><rect x=${cap} width=${end - cap} height="1" />${least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
-      <span class="tiny soft">Beyond about ${cap.toFixed(1)} × the change is capped: more strength changes little.</span>`}
+  const typed = (value) => { if (value !== "" && Math.abs(Number(value)) <= MOST && Number(value) >= (f.mode === "set" ? 0 : -MOST)) change(Number(value)); };
+  return html`<div class="full strength">
+    <label class="number"><span class="sr">Strength of feature ${f.id} as a number</span><input type="number" min=${f.mode === "set" ? 0 : -MOST} max=${MOST} step="any" value=${f.strength} onInput=${(e) => typed(e.target.value)} data-testid="steer-number" /><span class="tiny soft">× p99.9</span></label>
+    <div class="track"><input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
+    <svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${cap ? `Capped beyond about ${short(cap)}` : "The cap lies beyond the slider, or is not known"} data-testid="steer-cap">
+      <rect class="within" x=${least} width=${end - least} height="1" />${cap && html`<rect x=${cap} width=${end - cap} height="1" />`}${cap && least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
+      <p class="ends tiny soft" data-testid="steer-ends"><span>${short(least)}</span>${least < 0 && html`<span>0</span>`}<span>${short(end)}</span></p></div>
+    ${cap && html`<p class="tiny soft note-cap">Beyond about ${short(cap)} × (grey) the change is capped: more strength changes little.</p>`}
   </div>`;
 }
 
