@@ -276,7 +276,7 @@ class Pipeline:
         """Of all that the pass depends on, so that only the same command continues an unfinished one."""
         o, data = self.options, self.session.rows
         return fingerprint(
-            rows=[[row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in data.rows],
+            rows=([row.index, row.sample_id, row.text, row.extra, stamps(row.images)] for row in data.rows),
             files=stamps(data.files),
             model=[absolute_path(o.model), stamps(weights(o.model))],
             sae=self.session.sae.sha256,

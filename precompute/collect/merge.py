@@ -5,19 +5,18 @@ Rows are numbered here, when it is known which samples are rejected; the layout 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from precompute.collect import accumulators as acc
 from precompute.collect.captions import row_of
-from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector, thumb_path
+from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector
+from precompute.collect.sample_records import SampleHeaders, shards, write_records
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
 from precompute.data import RejectedRow, all_rejected_message
 from precompute.errors import SaevxError
@@ -25,7 +24,7 @@ from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.reconstruction import QualitySums
 from precompute.store.schema import PLACE_SIDE
 from precompute.utils import memory
-from precompute.utils.files import atomic_write, hardlink, new_array, write_text
+from precompute.utils.files import new_array, write_text
 from precompute.utils.ragged import expand, offsets
 from precompute.utils.types import Array
 
@@ -36,31 +35,6 @@ TOKENS = 1 << 20
 KINDS = {"n_text": TEXT, "n_image": IMAGE, "n_special": SPECIAL, "n_sink": SINK}
 
 
-class SampleHeaders(NamedTuple):
-    """The small columns of all shards; n counts the store's rows, which lie in the data's order."""
-
-    index_n: Array
-    """int64 [N], rising: the data's row number of each row of the store."""
-    n_token: Array
-    """int64 [N]: tokens of each row."""
-    n_event: Array
-    """int64 [N]: events of each row."""
-    max_n2: Array
-    """int64 [N, 2]: features active on each row's text and image."""
-    alone_n: Array
-    """int64 [N]: features active on each row's text where it is run without its image."""
-    rejected_rows: list[RejectedRow]
-    records: list[dict[str, Any]]
-    """Of each row: `index` of the data, `images`, `views`."""
-
-
-def shards(job: Collector) -> Iterator[tuple[int, Any]]:
-    """Number and open .npz file of every shard (shard.py writes them)."""
-    for number in range(len(job.plan.shards)):
-        with np.load(shard_path(job.part, number), allow_pickle=False) as file:
-            yield number, file
-
-
 def read_headers(job: Collector) -> SampleHeaders:
     """Row order of the store, from all shards.
 
@@ -69,7 +43,6 @@ def read_headers(job: Collector) -> SampleHeaders:
     """
     parts: dict[str, list[Array]] = {name: [] for name in ("index", "n_token", "n_event", "max_n", "alone_n")}
     rejected_rows = list(job.data.rejected_rows)
-    records: list[dict[str, Any]] = []
     for _, file in shards(job):
         token_start = offsets(file["n_token"])
         event_start = offsets(file["token_count"])
@@ -78,15 +51,13 @@ def read_headers(job: Collector) -> SampleHeaders:
         parts["n_event"].append(np.diff(event_start[token_start]))
         parts["max_n"].append(file["max_n"])
         parts["alone_n"].append(file["alone_n"])
-        records += json.loads(file["records"].tobytes())
         rejected_rows += [RejectedRow(*bad) for bad in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
         raise SaevxError(all_rejected_message("No sample could be used", rejected_rows))
     order = np.argsort(columns["index"])
     index_n, n_token, n_event, max_n2, alone_n = (column[order] for column in columns.values())
-    records.sort(key=lambda record: record["index"])
-    return SampleHeaders(index_n, n_token, n_event, max_n2, alone_n, sorted(rejected_rows), records)
+    return SampleHeaders(index_n, n_token, n_event, max_n2, alone_n, order, sorted(rejected_rows))
 
 
 def merge(job: Collector, ds: int) -> dict[str, Any]:
@@ -106,10 +77,10 @@ def merge(job: Collector, ds: int) -> dict[str, Any]:
     write_maxima(job, head)
     write_residuals(job, head, ds)
     write_accum(job, head)
-    totals = write_samples(job, head)
+    digest, size_n2 = write_records(job, head)
+    totals = write_samples(job, head, size_n2)
     vocabulary = json.dumps(job.mllm.vocabulary(), ensure_ascii=False)
     write_text(job.part / "collect" / "vocabulary.json", vocabulary.encode("utf-8", "replace").decode())
-    digest = write_records(job, head)
     return {
         **totals,
         "data": {
@@ -257,8 +228,12 @@ def accum_path(part: Path, level: int, number: int) -> Path:
     return shard_path(part, number).with_suffix(f".level{level}.npz") if level else shard_path(part, number)
 
 
-def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
-    """collect/sample.npz: per-sample figures. Returns the manifest's `tokens` and `quality`."""
+def write_samples(job: Collector, head: SampleHeaders, size_n2: Array) -> dict[str, Any]:
+    """collect/sample.npz: per-sample figures. Returns the manifest's `tokens` and `quality`.
+
+    Args:
+        size_n2: of `write_records`.
+    """
     n, d = len(head.index_n), job.mllm.d_model
     sums = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
     nll_n3, other, kinds = np.full((n, 3), np.nan), np.full(n, -1), np.zeros((n, 4), np.int64)
@@ -274,11 +249,8 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
         for batch_md, batch_c in zip(file["sums"], file["place_errors"], strict=True):
             sum_md += batch_md  # batch by batch: the order of a float sum must not hang on the shards
             error_c += batch_c
-    sizes = np.array(
-        [(r["images"][0]["width"], r["images"][0]["height"]) if r["images"] else (0, 0) for r in head.records]
-    )
     columns: dict[str, Any] = {name: kinds[:, kind] for name, kind in KINDS.items()}
-    columns |= {"width": sizes[:, 0], "height": sizes[:, 1], "other_row": row_of(other, head.index_n)}
+    columns |= {"width": size_n2[:, 0], "height": size_n2[:, 1], "other_row": row_of(other, head.index_n)}
     columns |= {name: nll_n3[:, i] for i, name in enumerate(("caption_nll", "caption_nll_alone", "other_nll"))}
     for i, m in enumerate(("text", "image")):
         columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in sums.items()}
@@ -289,38 +261,6 @@ def write_samples(job: Collector, head: SampleHeaders) -> dict[str, Any]:
         "tokens": dict(zip(("text", "image", "special", "sink"), tokens.tolist(), strict=True)),
         "quality": QualitySums(tokens[:2], count, sums["sse"].sum(axis=0), sums["sq"].sum(axis=0), sum_md).figures(),
     }
-
-
-def write_records(job: Collector, head: SampleHeaders) -> str:
-    """samples.jsonl, quarantine.jsonl and the thumbnails under their row numbers. Returns the data's SHA-256."""
-    rows = {row.index: row for row in job.data.rows}
-    digest = hashlib.sha256()
-    folder = job.part / "collect"
-    with atomic_write(folder / "samples.jsonl", "w") as file:
-        for number, record in enumerate(head.records):
-            row = rows[record["index"]]
-            images = []
-            for i, image in enumerate(record["images"]):
-                thumb = Path("images") / str(number // 1000) / f"{number}_{i}.webp"
-                (job.part / thumb).parent.mkdir(exist_ok=True)
-                hardlink(thumb_path(job.part, row.index, i), job.part / thumb)
-                images.append({**image, "thumb": thumb.as_posix()})
-            meaning = [
-                row.sample_id,
-                row.text,
-                [image["sha256"] for image in record["images"]],
-                row.extra,
-            ]
-            digest.update(json.dumps(meaning, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-            line = {
-                "row": number, "index": row.index, "sample_id": row.sample_id, "text": row.text, "images": images,
-                "views": record["views"], "extra": row.extra, "source": row.source,
-            }  # fmt: skip
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    with atomic_write(folder / "quarantine.jsonl", "w") as file:
-        for bad in head.rejected_rows:
-            file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
-    return digest.hexdigest()
 
 
 def remove_temporary(part: Path) -> None:

@@ -71,7 +71,8 @@ class Session:
         if self._rows is not None:
             return self._rows
         o = self.options
-        data = read(o.data, o.columns)
+        folder = o.out.parent  # where the store is made there is space for the rows too
+        data = read(o.data, o.columns, folder if folder.is_dir() else None)
         return data._replace(rows=shuffle_images(data.rows, o.seed)) if o.shuffle_images else data
 
     @property

@@ -136,4 +136,4 @@ def planned(store: Store, rows: Array, o: ControlsOptions) -> list[list[int]]:
     length_n = np.array([n_tokens[row] for row in rows.tolist()], np.int64) + OVERHEAD
     ids = rows.astype(str).tolist()
     plan = make_plan(ids, length_n, batch_tokens=o.batch_tokens, shard_samples=len(rows), ds=0, seed=o.seed)
-    return plan.batches
+    return list(plan.batches)

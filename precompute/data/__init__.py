@@ -6,6 +6,7 @@ in the pass; here only the rows are.
 """
 
 from precompute.data.arrow_tables import Cell
+from precompute.data.disk.row_table import RowTable, SampleIds, as_table, indices, take
 from precompute.data.images import DecodedImage, check_size, header_size, open_image, write_thumbnail
 from precompute.data.records import BadRow, Columns, Data, RejectedRow, Row, Slice, empty
 from precompute.data.rejections import all_rejected_message, count_kinds, summary, summary_of
@@ -14,7 +15,8 @@ from precompute.data.sources import METADATA, matching
 from precompute.data.survey import Survey, survey
 
 __all__ = [
-    "ALL_REJECTED", "METADATA", "BadRow", "Cell", "Columns", "Data", "DecodedImage", "RejectedRow", "Row", "Slice",
-    "Survey", "all_rejected_message", "check_size", "count_kinds", "empty", "guess_line", "header_size", "matching",
-    "open_image", "read", "refuse_no_image", "stream", "summary", "summary_of", "survey", "write_thumbnail",
+    "ALL_REJECTED", "METADATA", "BadRow", "Cell", "Columns", "Data", "DecodedImage", "RejectedRow", "Row", "RowTable",
+    "SampleIds", "Slice", "Survey", "all_rejected_message", "as_table", "check_size", "count_kinds", "empty",
+    "guess_line", "header_size", "indices", "matching", "open_image", "read", "refuse_no_image", "stream", "summary",
+    "summary_of", "survey", "take", "write_thumbnail",
 ]  # fmt: skip

@@ -7,9 +7,11 @@ cut, 1 shard or 8, killed and resumed, give the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+import heapq
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,30 +22,67 @@ from precompute.data import (
     Data,
     RejectedRow,
     Row,
+    RowTable,
+    SampleIds,
     all_rejected_message,
+    as_table,
     check_size,
     guess_line,
     header_size,
     refuse_no_image,
     summary_of,
+    take,
 )
 from precompute.errors import PairError, SaevxError
 from precompute.utils.progress import say
+from precompute.utils.ragged import expand, offsets
 
 CALIBRATION_SAMPLES = 64
 """Samples from which norms, the scale of activations and the SAE's input factor are measured."""
 SHARD_TOKENS = 1 << 19
 """Most tokens in a shard, one batch apart: a shard's events stand in memory until it is written."""
+ROWS_AT_ONCE = 4096
 OVERHEAD = 8
 """Tokens of a template, roughly, when batches are planned."""
 DS_SPARE = 16
 """D_s is gathered with spares, for members that turn out unreadable."""
 
 
+class Batches(Sequence[list[int]]):
+    """Positions in the list of usable rows, by batch.
+
+    Args:
+        at_n: int64 [n]: those of all batches, one batch behind the other.
+        start_b: int64 [b+1]: where each batch begins and, last, where all end.
+    """
+
+    def __init__(self, at_n: NDArray[np.int64], start_b: NDArray[np.int64]) -> None:
+        self.at_n, self.start_b = at_n, start_b
+
+    def __len__(self) -> int:
+        return len(self.start_b) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[list[int]]: ...
+    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        number = range(len(self))[number]
+        positions: list[int] = self.at_n[self.start_b[number] : self.start_b[number + 1]].tolist()
+        return positions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Plan(NamedTuple):
     """Positions in the list of usable rows, by batch, and batches by shard."""
 
-    batches: list[list[int]]
+    batches: Sequence[list[int]]
     shards: list[range]
     ds: list[int]
     """Candidates of D_s, the best first."""
@@ -75,15 +114,13 @@ def make_plan(
 
     The order is shuffled so that the calibration's samples and any part of a run stand for the whole.
     """
-    order = np.lexsort((np.arange(len(length_n)), length_n)).tolist()
-    batches: list[list[int]] = []
-    for at in order:
-        # Sorted by length, so the newest is the longest.
-        if batches and (len(batches[-1]) + 1) * int(length_n[at]) <= batch_tokens:
-            batches[-1].append(at)
-        else:
-            batches.append([at])
-    batches.sort(key=lambda batch: hashlib.sha256(f"{seed} {sample_ids[batch[0]]}".encode()).digest())
+    order_n = np.argsort(length_n, kind="stable")
+    start_b = batch_starts(length_n[order_n], batch_tokens)
+    first_b = order_n[start_b[:-1]].tolist()
+    digests = (hashlib.sha256(f"{seed} {sample_ids[at]}".encode()).digest() for at in first_b)
+    order_b = np.argsort(np.fromiter(digests, "S32", len(first_b)), kind="stable")
+    size_b = np.diff(start_b)[order_b]
+    batches = Batches(order_n[expand(start_b[order_b], size_b)], offsets(size_b))
     shards: list[range] = []
     begin = n_samples = n_tokens = 0
     for i, batch in enumerate(batches):
@@ -95,17 +132,32 @@ def make_plan(
     return Plan(batches, shards, smallest_hashes(sample_ids, ds + DS_SPARE), length_n)
 
 
-def smallest_hashes(sample_ids: Sequence[str], n: int) -> list[int]:
+def batch_starts(length_n: NDArray[np.int64], batch_tokens: int) -> NDArray[np.int64]:
+    """int64 [b+1]: where each batch begins, and where the last ends.
+
+    Args:
+        length_n: int64 [n], rising: so the newest of a batch is its longest.
+    """
+    start_b = array("q")
+    for low in range(0, len(length_n), ROWS_AT_ONCE):
+        for at, length in enumerate(length_n[low : low + ROWS_AT_ONCE].tolist(), low):
+            if not start_b or (at - start_b[-1] + 1) * length > batch_tokens:
+                start_b.append(at)
+    start_b.append(len(length_n))
+    return np.array(start_b, np.int64)
+
+
+def smallest_hashes(sample_ids: Iterable[str], n: int) -> list[int]:
     """Positions of the n ids with the smallest SHA-256, smallest first."""
-    digests = [hashlib.sha256(sample_id.encode()).digest() for sample_id in sample_ids]
-    return sorted(range(len(sample_ids)), key=digests.__getitem__)[:n]
+    digests = ((hashlib.sha256(sample_id.encode()).digest(), at) for at, sample_id in enumerate(sample_ids))
+    return [at for _, at in heapq.nsmallest(n, digests)]
 
 
-def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], list[RejectedRow]]:
+def usable(rows: Sequence[Row], mllm: Any) -> tuple[Sequence[Row], NDArray[np.int64], list[RejectedRow]]:
     """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
-    n_text = mllm.n_text_tokens([row.text for row in rows])
-    good, lengths, rejected_rows = [], [], []
-    for row, n in zip(rows, n_text.tolist(), strict=True):
+    good, lengths = array("q"), array("q")
+    rejected_rows: list[RejectedRow] = []
+    for at, (row, n) in enumerate(with_text_tokens(rows, mllm)):
         try:
             length = n + n_image_tokens(row, mllm)
             mllm.check_text(row.text)
@@ -115,9 +167,16 @@ def usable(rows: list[Row], mllm: Any) -> tuple[list[Row], NDArray[np.int64], li
         except (BadRow, PairError) as error:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, error.reason))
         else:
-            good.append(row)
+            good.append(at)
             lengths.append(length)
-    return good, np.array(lengths, dtype=np.int64) + OVERHEAD, rejected_rows
+    return take(rows, np.array(good, np.int64)), np.array(lengths, np.int64) + OVERHEAD, rejected_rows
+
+
+def with_text_tokens(rows: Iterable[Row], mllm: Any) -> Iterator[tuple[Row, int]]:
+    """The rows, each with the tokens of its text; texts are counted some thousand at a time."""
+    iterator = iter(rows)
+    while block := list(islice(iterator, ROWS_AT_ONCE)):
+        yield from zip(block, mllm.n_text_tokens([row.text for row in block]).tolist(), strict=True)
 
 
 def n_image_tokens(row: Row, mllm: Any) -> int:
@@ -164,19 +223,18 @@ def plan_rows(
         say(guess_line(data.guess))
     if rejected_rows:
         say(summary_of(rejected_rows, id_column))
-    plan = make_plan([row.sample_id for row in good], length_n, **batching._asdict())
+    plan = make_plan(SampleIds(good), length_n, **batching._asdict())
     return data._replace(rows=good, rejected_rows=rejected_rows), plan
 
 
-def shuffle_images(rows: list[Row], seed: int) -> list[Row]:
+def shuffle_images(rows: Sequence[Row], seed: int) -> RowTable:
     """The same rows with the images exchanged among those that have one, none keeping its own."""
-    with_image = [i for i, row in enumerate(rows) if row.images]
+    with_image = np.flatnonzero(np.fromiter((bool(row.images) for row in rows), bool, len(rows)))
     if len(with_image) < 2:
         raise SaevxError("--shuffle-images exchanges images, so give data with two pairs that have one at least.")
     from precompute.utils.stats import derangement
 
     moved = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))
-    shuffled = list(rows)
-    for i, other in zip(with_image, moved.tolist(), strict=True):
-        shuffled[i] = replace(rows[i], images=rows[with_image[other]].images)
-    return shuffled
+    image_n = np.arange(len(rows))
+    image_n[with_image] = with_image[moved]
+    return as_table(rows).with_images(image_n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ class Halves(NamedTuple):
     """Rows on which they are scored, and which give no evidence."""
 
 
-def halves(sample_ids: list[str]) -> Halves:
+def halves(sample_ids: Sequence[str]) -> Halves:
     """At most `MAX_SAMPLES` samples, divided by a hash of their ids."""
     rows = np.sort(np.array(smallest_hashes(sample_ids, MAX_SAMPLES), np.int64))
     is_second = [hashlib.sha256(f"name {sample_ids[row]}".encode()).digest()[0] % 2 == 1 for row in rows.tolist()]

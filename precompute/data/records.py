@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -100,7 +100,8 @@ class Data(NamedTuple):
     """All rows of a source, in its order."""
 
     name: str
-    rows: list[Row]
+    rows: Sequence[Row]
+    """As `read` returns them, a table on the disk (disk/row_table.py): they are read again and again, not held."""
     rejected_rows: list[RejectedRow]
     text_only: bool
     """No row names an image."""

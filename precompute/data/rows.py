@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from precompute.data.disk.id_set import IdSet
+from precompute.data.disk.row_table import RowTableWriter
 from precompute.data.paths import ImageRoot
 from precompute.data.records import BadRow, Columns, Data, EmbeddedImage, RejectedRow, Row, Source, empty, key_of
 from precompute.data.rejections import all_rejected_message, kind_of
@@ -19,28 +21,26 @@ MARK = "<image>"
 ALL_REJECTED = "every row with an image is rejected"
 
 
-def read(source: str | Path, columns: Columns | None = None) -> Data:
+def read(source: str | Path, columns: Columns | None = None, scratch: Path | None = None) -> Data:
     """All rows of DATA.
+
+    Args:
+        scratch: folder with space for the texts and other fields of many rows; None is the system's for temporary
+            files.
 
     Raises:
         SaevxError: there is no such data, or no usable row in it.
     """
     columns = columns or Columns()
     view = survey(str(source), columns)
-    seen: set[str] = set()
-
-    def is_new(sample_id: str) -> bool:
-        new = sample_id not in seen
-        seen.add(sample_id)
-        return new
-
-    rows: list[Row] = []
+    writer = RowTableWriter(scratch)
     rejected: list[RejectedRow] = []
-    for one in stream(view, is_new, columns):
+    for one in stream(view, IdSet().add, columns):
         if isinstance(one, Row):
-            rows.append(one)
+            writer.append(one)
         else:
             rejected.append(one)
+    rows = writer.rows()
     if not rows and not rejected:
         raise empty(source)
     if not rows:
@@ -51,7 +51,7 @@ def read(source: str | Path, columns: Columns | None = None) -> Data:
     return Data(view.listing.name, rows, rejected, view.image is None, view.listing.files, no_image, guess)
 
 
-def _no_image(view: Survey, rows: list[Row], rejected: list[RejectedRow]) -> str:
+def _no_image(view: Survey, rows: Sequence[Row], rejected: list[RejectedRow]) -> str:
     """Why no row has an image, as a clause, where some should; else empty."""
     if view.image is not None:
         return "" if any(row.images for row in rows) else ALL_REJECTED
@@ -220,7 +220,7 @@ def _images(record: dict[str, Any], field: str, root: ImageRoot, mixed: bool) ->
 def _image(one: Any, field: str, root: ImageRoot) -> Source:
     if isinstance(one, BadRow):
         raise one
-    if isinstance(one, EmbeddedImage):
+    if not isinstance(one, str | dict) and isinstance(one, EmbeddedImage):  # which is slow to ask of a protocol
         return one
     if isinstance(one, dict):  # as `datasets` writes an image whose bytes stand in a file
         one = one.get("path")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from precompute.data.disk.id_set import IdSet
 from precompute.data.json_files import MAX_TEXT, TEXT_SUFFIXES, parse_record
 from precompute.data.records import BadRow, Columns, Listing, Records, Slice
 from precompute.data.signatures import foreign_format
@@ -74,7 +75,7 @@ class Tars:
         """One record a sample: members of one name up to its first dot.
 
         Its id is that name; where an earlier sample has it too, the shard's name stands before it."""
-        seen: set[str] = set()
+        seen = IdSet()
         for shard in self.shards:
             index = self.index(shard)
             if index.samples:
@@ -142,7 +143,7 @@ def _end(shard: Path, offset: int, key: str | None) -> str | None:
 
 
 def _sample(
-    file: IO[bytes], shard: Path, key: str, members: list[Member], seen: set[str], columns: Columns
+    file: IO[bytes], shard: Path, key: str, members: list[Member], seen: IdSet, columns: Columns
 ) -> dict[str, Any] | BadRow:
     """Its texts, and references to its images, whose bytes are read later."""
     names = {name.lower(): name for name in (columns.text, columns.id) if name}
@@ -177,8 +178,7 @@ def _sample(
         return BadRow(
             f"it has no text: a sample's name ends at the first dot of its members, as in {members[0].name[:120]}"
         )
-    record.setdefault("id", f"{shard.stem}/{key}" if key in seen else key)
-    seen.add(key)
+    record.setdefault("id", key if seen.add(key) else f"{shard.stem}/{key}")
     if (images or unread) and not columns.text_only:
         record[IMAGES] = images or unread
     return record

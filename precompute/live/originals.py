@@ -7,12 +7,13 @@ only from that: a pair is taken when its text and the SHA-256 of its image files
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from precompute.data import BadRow, Columns, Row, open_image, read
+from precompute.data import BadRow, Columns, Row, SampleIds, open_image, read
 from precompute.data.batches import shuffle_images
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
@@ -25,7 +26,7 @@ from precompute.store.reader import Store
 
 
 class Originals:
-    """The data of one store; it is looked for when first asked, and its rows are then held (about 1 KB each)."""
+    """The data of one store; it is looked for when first asked, and its ids are then held (about 200 bytes each)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -41,7 +42,8 @@ class Originals:
         raise SaevxError(f"its data is no longer at {recorded}" if recorded else "nothing says where its data lies")
 
     @cached_property
-    def _rows(self) -> dict[str, Row]:
+    def _rows(self) -> tuple[Sequence[Row], dict[str, int]]:
+        """The rows of the data, and the position of each id among them."""
         options = self.store.manifest["options"]
         folder = run_path(self.store.path, "image_folder")
         columns = Columns(
@@ -52,7 +54,7 @@ class Originals:
         rows = read(self._place(), columns).rows
         if options.get("shuffle_images"):
             rows = shuffle_images(rows, int(options["seed"]))
-        return {row.sample_id: row for row in rows}
+        return rows, {sample_id: at for at, sample_id in enumerate(SampleIds(rows))}
 
     def pair(self, row: int) -> Pair:
         """The pair of a sample as the pass saw it.
@@ -64,9 +66,10 @@ class Originals:
         if not stored["sha256"]:
             return Pair(stored["text"])
         with self.lock:  # the data is read once, whoever asks first
-            row_of_data = self._rows.get(stored["sample_id"])
-        if row_of_data is None:
-            raise SaevxError("the data no longer has it")
+            rows, place_of = self._rows
+            if stored["sample_id"] not in place_of:
+                raise SaevxError("the data no longer has it")
+            row_of_data = rows[place_of[stored["sample_id"]]]
         try:
             images = [open_image(image) for image in row_of_data.images]
         except BadRow as bad:

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from torch import Tensor
 
-from precompute.data import BadRow, Data, DecodedImage, RejectedRow, Row, open_image
+from precompute.data import BadRow, Data, DecodedImage, RejectedRow, Row, as_table, open_image
 from precompute.errors import PairError, SaevxError
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
@@ -90,7 +91,8 @@ def load_model(source: str, place: ModelLoading, *, layer: int, full: bool = Fal
 
 def without_images(data: Data) -> Data:
     """The same rows as text alone."""
-    return data._replace(rows=[replace(row, images=()) for row in data.rows], text_only=True)
+    table = as_table(data.rows)
+    return data._replace(rows=table.with_images(np.full(len(table), -1)), text_only=True)
 
 
 def check_images(mllm: Mllm, data: Data, advice: str) -> None:

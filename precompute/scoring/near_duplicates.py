@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import faiss
@@ -10,11 +11,13 @@ import torch
 
 from precompute.products.search import largest_products
 from precompute.products.setting import Products
+from precompute.utils import memory
 from precompute.utils.types import Array
 
 N_COMPARED = 8  # neighbours of either kind compared
 EXACT = 100_000  # samples up to which all are compared with all
 PROBED = 8  # cells looked into, beyond
+BLOCK = 1 << 12  # samples compared at a time: with the vectors of all their neighbours they take 75 MB
 HASHED_BITS = 16
 NEAR_LIMIT = 0.7  # at most 9 of 64 hash bits differ, and the cosine is as high
 
@@ -30,33 +33,53 @@ class NearDuplicates(NamedTuple):
     """float32 [N]: of the two samples' image vectors."""
 
 
-def nearest_vectors(vectors: Array, k: int, products: Products) -> Array:
-    """The k nearest of each by inner product, int64 [n, k], −1 where fewer were found.
+def nearest_vectors(vectors: Array, live: Array, k: int, products: Products) -> Array:
+    """The k nearest of each by inner product, int [n, k] places in `live`, −1 where fewer were found.
 
     Exact up to EXACT vectors; of more, those in the nearest of some √n cells, as all against all would take days. What
-    is nearly the same lies in the same cell or the next."""
-    n, width = vectors.shape
+    is nearly the same lies in the same cell or the next. The cells hold float16: these are candidates, which are
+    compared in float32 afterwards.
+
+    Args:
+        live: int64 [n]: rows of the vectors compared.
+    """
+    n, width = len(live), vectors.shape[1]
     if n <= EXACT:
-        return largest_products(torch.from_numpy(vectors), k, products, "near-duplicates")[1]
+        own = torch.from_numpy(np.ascontiguousarray(vectors[live]))
+        return largest_products(own, k, products, "near-duplicates")[1]
     n_cells = int(4 * np.sqrt(n))
-    cells = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
-    cells.train(vectors[:: max(1, n // (64 * n_cells))])
-    cells.add(vectors)
+    cells = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(width), width, n_cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    cells.train(vectors[live[:: max(1, n // (64 * n_cells))]])
+    for at in _blocks(n):
+        cells.add(vectors[live[at]])
+        memory.release(vectors)
     cells.nprobe = PROBED
-    nearest: Array = cells.search(vectors, k)[1]
+    nearest = np.empty((n, k), np.int32)
+    for at in _blocks(n):
+        nearest[at] = cells.search(vectors[live[at]], k)[1]
+        memory.release(vectors)
     return nearest
 
 
+def _blocks(n: int) -> Iterator[slice]:
+    """Slices of BLOCK that cover n."""
+    return (slice(low, min(low + BLOCK, n)) for low in range(0, n, BLOCK))
+
+
 def nearest_hashes(packed: Array, k: int) -> Array:
-    """The k nearest of each by differing bits, as `nearest_vectors`. Of many, among those that differ in at most one of
-    the first 16 bits, from a table of these."""
+    """int32 [n, k]: the k nearest of each by differing bits, as `nearest_vectors`. Of many, among those that differ in
+    at most one of the first 16 bits, from a table of these."""
     n, n_bytes = packed.shape
     table: Any = faiss.IndexBinaryFlat(8 * n_bytes)
     if n > EXACT:
         table = faiss.IndexBinaryHash(8 * n_bytes, HASHED_BITS)
         table.nflip = 1
     table.add(packed)
-    nearest: Array = table.search(packed, k)[1]
+    nearest = np.empty((n, k), np.int32)
+    for at in _blocks(n):
+        nearest[at] = table.search(packed[at], k)[1]
     return nearest
 
 
@@ -69,32 +92,37 @@ def near_duplicates(
     carries it, so that a filter keeps the first.
 
     Args:
-        vectors: image sample vectors [N, 256].
+        vectors: image sample vectors [N, 256], in memory or mapped.
         hashes: bool [n, 64] of the samples in `row_of_hash`.
         products: how the large product may be computed; it does not change the result.
     """
     n = len(vectors)
     score, row, cosine = np.full(n, np.nan), np.full(n, -1), np.full(n, np.nan)
-    seen = np.any(vectors[row_of_hash], axis=1)
+    seen = np.zeros(len(row_of_hash), bool)
+    for at in _blocks(len(seen)):
+        seen[at] = np.any(vectors[row_of_hash[at]], axis=1)
+        memory.release(vectors)
     live, bits = row_of_hash[seen], hashes[seen]
     if len(live) < 2:
         return NearDuplicates(score, row, cosine)
-    own_vectors, packed = np.ascontiguousarray(vectors[live]), np.packbits(bits, axis=1)
     k = min(N_COMPARED + 1, len(live))
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
-    other = np.concatenate([nearest_vectors(own_vectors, k, products or Products()), nearest_hashes(packed, k)], axis=1)
-    other = np.where(other < 0, np.arange(len(live))[:, None], other)  # an inverted list may hold fewer than k
-    mine = np.arange(len(live))[:, None]
-    value = np.einsum("nd,nkd->nk", own_vectors, own_vectors[other]).astype(np.float64)
-    likeness = 1 - (bits[:, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
-    pair = np.minimum(value, np.maximum(likeness, 0))
-    itself = other == mine
-    value, pair = np.where(itself, -np.inf, value), np.where(itself, -np.inf, pair)
-    nearest = np.lexsort((other, -value, -pair))[:, :1]
-    row[live] = live[np.take_along_axis(other, nearest, 1)[:, 0]]
-    cosine[live] = np.minimum(np.take_along_axis(value, nearest, 1)[:, 0], 1)
+    by_vector = nearest_vectors(vectors, live, k, products or Products())
+    others = np.concatenate([by_vector, nearest_hashes(np.packbits(bits, axis=1), k)], axis=1)
     score[live] = 0.0
-    np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
+    for at in _blocks(len(live)):
+        mine, other = np.arange(len(live))[at, None], others[at].astype(np.int64)
+        other = np.where(other < 0, mine, other)  # an inverted list may hold fewer than k
+        value = np.einsum("nd,nkd->nk", vectors[live[at]], vectors[live[other]]).astype(np.float64)
+        likeness = 1 - (bits[at, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
+        pair = np.minimum(value, np.maximum(likeness, 0))
+        itself = other == mine
+        value, pair = np.where(itself, -np.inf, value), np.where(itself, -np.inf, pair)
+        nearest = np.lexsort((other, -value, -pair))[:, :1]
+        row[live[at]] = live[np.take_along_axis(other, nearest, 1)[:, 0]]
+        cosine[live[at]] = np.minimum(np.take_along_axis(value, nearest, 1)[:, 0], 1)
+        np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
+        memory.release(vectors)
     return NearDuplicates(score, row, cosine)
 
 

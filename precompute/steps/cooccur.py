@@ -7,7 +7,7 @@ relative to p99.9 (the store's `events/max_*`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,11 +41,12 @@ class SupportedPairs(NamedTuple):
     """The support once `first`'s samples are exchanged."""
 
 
-def chosen_rows(sample_ids: list[str], limit: int = MAX_SAMPLES) -> Array:
+def chosen_rows(sample_ids: Sequence[str], limit: int = MAX_SAMPLES) -> Array:
     """Rows with the smallest SHA-256 of the sample id, ascending."""
     if len(sample_ids) <= limit:
         return np.arange(len(sample_ids))
-    digest = np.array([hashlib.sha256(i.encode()).digest() for i in sample_ids], dtype="S32")
+    digests = (hashlib.sha256(sample_id.encode()).digest() for sample_id in sample_ids)
+    digest = np.fromiter(digests, "S32", len(sample_ids))
     return np.sort(np.argsort(digest, kind="stable")[:limit])
 
 
@@ -121,7 +122,7 @@ def partner_pairs(
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `seed`."""
     data = Collected(part, manifest)
-    rows = chosen_rows(list(data.samples.column("sample_id")))
+    rows = chosen_rows(data.samples.values("sample_id"))
     text, image = feature_sets(data, rows)
     rng = np.random.Generator(np.random.PCG64(int(options.get("seed", 0)) + 3))
     order = derangement(len(rows), rng)

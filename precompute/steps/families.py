@@ -173,7 +173,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     vectors = centre(options["directions"](), alive).unit_fd
     vectors[~alive] = 0
     other = np.where(alive[near["decoder_other"]], near["decoder_other"], -1)
-    rows = chosen_rows(list(data.samples.column("sample_id")))
+    rows = chosen_rows(data.samples.values("sample_id"))
     by_samples = [near_samples(sets, vectors) for sets in feature_sets(data, rows)]
     pairs = [near_directions(vectors, other, near["decoder_cosine"]), *by_samples]
     a, b = strongest_first(data.n_features, pairs, vectors)

@@ -14,7 +14,7 @@ import numpy as np
 
 from precompute.collect.accumulators import MISSING
 from precompute.scoring.near_duplicates import near_in_lists
-from precompute.store.making.example_views import Files, number_files, views
+from precompute.store.making.example_views import Files, number_files, number_of, views
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import BAND, IMAGE, SHOWN, TEXT
 from precompute.utils.types import Array
@@ -30,7 +30,7 @@ class SimilarityKeys(NamedTuple):
     sign_nb: Array
     """int8: the first image's hash bits as ±1, zero where there is none."""
     caption_n: Array
-    """int64: one number a caption."""
+    """int64: one number a caption, from its hash."""
     files: Files
 
     @classmethod
@@ -40,9 +40,7 @@ class SimilarityKeys(NamedTuple):
             vectors: image sample vectors [N, 256].
             hashes: bool [n, 64] of the samples in `row_of_hash`.
         """
-        captions: dict[str, int] = {}
-        caption = (captions.setdefault(text, len(captions)) for text in data.samples.column("text"))
-        caption_n = np.fromiter(caption, np.int64, data.n_samples)
+        caption_n = np.fromiter(map(number_of, data.samples.column("text")), np.int64, data.n_samples)
         sign_nb = np.zeros((data.n_samples, hashes.shape[1]), np.int8)
         sign_nb[row_of_hash] = np.where(hashes, 1, -1)
         images = zip(data.samples.column("sha256"), data.samples.column("views"), strict=True)

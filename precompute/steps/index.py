@@ -25,19 +25,24 @@ from precompute.store.directions.vectors import MEAN, SCALE, SCALES
 from precompute.store.making.unfinished import Collected, load_step, save_step
 from precompute.store.schema import IMAGE, MODALITIES, NEIGHBOUR_SPACES, TEXT, VERDICTS
 from precompute.store.search import PROJECTION_SEED, WIDTH, sample_vectors
-from precompute.utils.files import atomic_write
+from precompute.utils import memory
+from precompute.utils.files import atomic_write, new_array
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
 N_NEIGHBOURS = 10
+BLOCK = 1 << 16
+"""Vectors that are taken into an index at a time."""
 
 
 def all_sample_vectors(data: Collected, weigh: Mapping[str, Array], modality: int) -> Array:
-    """float32 [N, 256]: every sample in one modality."""
-    vectors = np.zeros((data.n_samples, WIDTH), dtype=np.float32)
+    """float32 [N, 256]: every sample in one modality, mapped to a file of the unfinished store; the next call writes
+    the same file. A kilobyte a sample would fill the memory."""
+    vectors = new_array(data.folder / "sample_vectors.npy", np.float32, (data.n_samples, WIDTH))
     for low, high in data.blocks():
         maxima = data.maxima_in(np.arange(low, high), modality)
         vectors[low:high] = sample_vectors(maxima, weigh["p999"], weigh["samples"][:, modality], data.n_samples)
+        memory.release(vectors)
     return vectors
 
 
@@ -47,7 +52,9 @@ def flat_index(vectors: Array) -> Any:
         vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
     index.train(vectors[:1])
-    index.add(vectors)
+    for low in range(0, len(vectors), BLOCK):
+        index.add(vectors[low : low + BLOCK])
+        memory.release(vectors)
     return index
 
 

@@ -231,8 +231,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     """Step entry. Options: `labeller` (a URL) and `labeller_model`."""
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     logits = Lens.from_steps(data)
-    words = read_words(list(data.samples.column("text")))
-    choosing, scoring = halves(list(data.samples.column("sample_id")))
+    words = read_words(data.samples.values("text"))
+    choosing, scoring = halves(data.samples.values("sample_id"))
     name_test = make_name_test(data, words.in_caption, weigh["p999"], choosing)
     names = keyword_names(data, words, logits, weigh["verdict"], name_test, scoring)
     live = [k for k, name in enumerate(names) if name is not None]

@@ -7,8 +7,9 @@ for a feature.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,11 +78,9 @@ class Words(NamedTuple):
         return min(a, b) >= self.n_separate and not set(self.name[a]).isdisjoint(self.name[b])
 
 
-def read_words(texts: list[str]) -> Words:
-    """The words of all captions."""
-    unspaced = {number: None for number, text in enumerate(texts) if is_unspaced(text)}
-    separate = [_separate(text) if number in unspaced else words_of(text) for number, text in enumerate(texts)]
-    known = {word for words in separate for word in words}
+def read_words(texts: Sequence[str]) -> Words:
+    """The words of all captions, which are read more than once and never held."""
+    known, row, column, unspaced = separate_words(texts)
     base = {word: _singular(word, known) for word in known}
     width = recurring(list(dict.fromkeys(texts[number] for number in unspaced)))
     longest = max(width.values(), default=0)
@@ -90,26 +89,52 @@ def read_words(texts: list[str]) -> Words:
     name += sorted(width, key=lambda string: (-width[string], string))
     number_of = {word: i for i, word in enumerate(name)}
     id_of = {word: number_of[base[word]] for word in known} | {string: number_of[string] for string in width}
-    ids = [[id_of[word] for word in words] for words in separate]
-    n_units = sum(map(len, ids))
+    own = np.array([number_of[base[word]] for word in known], np.int32)
+    of_strings, row_of_strings, n_units = array("i"), array("i"), len(column)
     for number in unspaced:
+        before = len(of_strings)
         for run in runs(texts[number]):
-            ids[number] += [id_of[string] for string, _, _ in strings(run, longest) if string in width]
+            of_strings.extend(id_of[string] for string, _, _ in strings(run, longest) if string in width)
             n_units += len(run)
-    row = np.repeat(np.arange(len(ids)), [len(one) for one in ids])
-    column = np.array([word for one in ids for word in one], dtype=np.int64)
-    matrix = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(len(texts), len(name)))
+        row_of_strings.extend([number] * (len(of_strings) - before))
+    column_n = np.concatenate([own[np.array(column, np.int32)], np.array(of_strings, np.int32)])
+    row_n = np.concatenate([np.array(row, np.int32), np.array(row_of_strings, np.int32)])
+    matrix = csr_matrix((np.ones(len(row_n), np.int32), (row_n, column_n)), shape=(len(texts), len(name)))
     matrix.sum_duplicates()
     matrix.data[:] = 1
-    count_w = np.bincount(column, minlength=len(name)) * np.array([width.get(word, 1) for word in name], np.int64)
+    count_w = np.bincount(column_n, minlength=len(name)) * np.array([width.get(word, 1) for word in name], np.int64)
     return Words(id_of, name, n_separate, longest, matrix, count_w, n_units)
 
 
-def _separate(text: str) -> list[str]:
-    return [unit.text for unit in units(text) if unit.spaced]
+class SeparateWords(NamedTuple):
+    """The words of texts that their scripts separate."""
+
+    known: dict[str, int]
+    """Each word, with a number."""
+    row: array[int]
+    """Of each occurrence of a word, its text."""
+    column: array[int]
+    """And the word's number."""
+    unspaced: array[int]
+    """The texts with scripts that do not separate words."""
 
 
-def _singular(word: str, known: set[str]) -> str:
+def separate_words(texts: Iterable[str]) -> SeparateWords:
+    """The words of all texts, whose strings are held once each."""
+    result = SeparateWords({}, array("i"), array("i"), array("i"))
+    known, row, column, unspaced = result
+    for number, text in enumerate(texts):
+        if is_unspaced(text):
+            unspaced.append(number)
+            words = [unit.text for unit in units(text) if unit.spaced]
+        else:
+            words = words_of(text)
+        column.extend(known.setdefault(word, len(known)) for word in words)
+        row.extend([number] * len(words))
+    return result
+
+
+def _singular(word: str, known: Container[str]) -> str:
     for ending, stem in (("ies", "y"), ("es", ""), ("s", "")):
         if word.endswith(ending) and len(word) - len(ending) >= 2 and word[: -len(ending)] + stem in known:
             return word[: -len(ending)] + stem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -105,7 +105,7 @@ class Stream:
         self.served = int(state["served"])
 
 
-def batches(rows: list[Row], plan: Plan, seed: int, epoch: int, at: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[Row], plan: Plan, seed: int, epoch: int, at: int) -> Iterator[list[Row]]:
     """The plan's batches for ever, each epoch in an order of its own, from place `at` of `epoch` on."""
     while True:
         order = np.random.default_rng([seed, 1 << 32, epoch]).permutation(len(plan.batches))

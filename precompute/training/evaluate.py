@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.data import RejectedRow, read, summary_of
+from precompute.data import RejectedRow, SampleIds, read, summary_of, take
 from precompute.data.batches import Batching, plan_rows, smallest_hashes
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT, Batch
@@ -136,8 +136,8 @@ def evaluate(options: EvaluateOptions, shared: SharedModel | None = None) -> dic
     data = read(o.data, o.columns._replace(mixed=True, text_only=o.text_alone))
     check_images(mllm, data, "--text-alone")
     if o.max_samples is not None:
-        chosen = sorted(smallest_hashes([row.sample_id for row in data.rows], o.max_samples))
-        data = data._replace(rows=[data.rows[i] for i in chosen])
+        chosen = sorted(smallest_hashes(SampleIds(data.rows), o.max_samples))
+        data = data._replace(rows=take(data.rows, np.array(chosen, np.int64)))
     data, plan = plan_rows(mllm, data, o.data, Batching(o.batch_tokens, o.seed), id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
     evaluation = Evaluation(mllm, sae, sink, o, shared)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from precompute.data import BadRow, Data, count_kinds, read, summary
+from precompute.data import BadRow, Data, as_table, count_kinds, read, summary
 from precompute.data.batches import OVERHEAD, Batching, n_image_tokens, plan_rows
 from precompute.data.records import stamps
 from precompute.errors import PairError, SaevxError
@@ -64,7 +64,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
         s: the options that a preset may set.
     """
     mllm = mllm or load_model(o.model, o, layer=o.layer)
-    data = data or read(o.data, o.columns._replace(mixed=True, text_only=o.modality == "text"))
+    data = data or read(o.data, o.columns._replace(mixed=True, text_only=o.modality == "text"), o.out.parent)
     digest = run_fingerprint(o, data)
     if o.modality == "text":
         data = without_images(data)
@@ -222,7 +222,7 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
     """Fingerprint of all that the run depends on: an unfinished run is only continued by the same one."""
     apart = {"data", "model", "out", "checkpoint_every"}
     return fingerprint(
-        rows=[[row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows],
+        rows=([row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows),
         model=[o.model, stamps(weights(o.model))],
         options={**o.model_dump(mode="json", exclude=apart), **o.with_preset()},
         code=code_version(),
@@ -231,23 +231,22 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
 
 def cut(data: Data, mllm: Mllm, context: int) -> Data:
     """Texts cut so that, with template and images, none is longer than `context` or the model's own."""
-    from dataclasses import replace
-
     template = len(mllm.tokenizer(mllm.template)["input_ids"])
     own = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
     limit = min(context, own) - max(template, len(mllm.template) // 4) - OVERHEAD
-    rows = list(data.rows)
-    # A token has one character at least: shorter texts cannot be too long, unless by their image.
-    long = [i for i, row in enumerate(rows) if len(row.text) > (limit // 2 if row.images else limit)]
-    for i in long:
+    length_of: dict[int, int] = {}
+    for i, row in enumerate(data.rows):
+        # A token has one character at least: shorter texts cannot be too long, unless by their image.
+        if len(row.text) <= (limit // 2 if row.images else limit):
+            continue
         try:
-            room = limit - n_image_tokens(rows[i], mllm)
+            room = limit - n_image_tokens(row, mllm)
         except (BadRow, PairError):
             continue  # planning rejects it, with this reason
-        offsets = mllm.tokenizer(rows[i].text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        offsets = mllm.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         if 0 < room < len(offsets):
-            rows[i] = replace(rows[i], text=rows[i].text[: offsets[room][0]])
-    return data._replace(rows=rows)
+            length_of[i] = offsets[room][0]
+    return data._replace(rows=as_table(data.rows).cut(length_of)) if length_of else data
 
 
 def hook_name(mllm: Mllm) -> str:

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 
 def fingerprint(**parts: Any) -> str:
-    """SHA-256 of all that a run depends on. An unfinished run is only continued by one with the same fingerprint."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    """SHA-256 of all that a run depends on. An unfinished run is only continued by one with the same fingerprint.
+
+    Args:
+        parts: values that JSON can hold, or iterators of such, which count as lists and are never held whole.
+    """
+    digest = hashlib.sha256()
+    for i, (name, value) in enumerate(sorted(parts.items())):
+        digest.update(f"{', ' if i else '{'}{_json(name)}: ".encode())
+        if isinstance(value, Iterator):
+            digest.update(b"[")
+            for j, item in enumerate(value):
+                digest.update(f"{', ' if j else ''}{_json(item)}".encode())
+            digest.update(b"]")
+        else:
+            digest.update(_json(value).encode())
+    digest.update(b"}")
+    return digest.hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def plain_name(source: str) -> str:

@@ -83,8 +83,7 @@ def paired_samples(data: Collected) -> PairedSamples:
     text_n, image_n = data.sample["n_text"], data.sample["n_image"]
     row = np.flatnonzero((text_n > 0) & (image_n > 0))
     if len(row) > MAX_SAMPLES:
-        ids = list(data.samples.column("sample_id"))
-        row = row[chosen_rows([ids[i] for i in row.tolist()])]
+        row = row[chosen_rows(data.samples.values("sample_id", row))]
     return PairedSamples(row, strata(text_n[row], image_n[row]))
 
 

@@ -5,6 +5,7 @@ Two examples with the same number show the same, so only one of them is listed (
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -23,12 +24,18 @@ TOKENS_AT_ONCE = 1 << 20
 
 
 class Files(NamedTuple):
-    """Which samples have which image files; files of the same content have the same number."""
+    """Which samples have which image files; files of the same content have the same number (`number_of`)."""
 
     first_n: Array
     """int64 [N]: the number of the sample's first file; −1 where it has none."""
     several: dict[int, tuple[list[Any], Array]]
     """row → views, and the number of each view's file, int64 [views]: of the samples with several images alone."""
+
+
+def number_of(text: str) -> int:
+    """63 bits of a hash: equal for equal texts, and for no two different ones of a store. Numbers in the order of
+    occurrence would need all texts in memory."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
 
 def number_files(n: int, images: Iterable[tuple[Sequence[str], str]]) -> Files:
@@ -38,11 +45,10 @@ def number_files(n: int, images: Iterable[tuple[Sequence[str], str]]) -> Files:
         n: samples.
         images: of each sample, in row order, the SHA-256 of its image files and its views as JSON.
     """
-    numbers: dict[str, int] = {}
     first_n = np.full(n, -1, np.int64)
     several = {}
     for row, (hashes, views) in enumerate(images):
-        own = [numbers.setdefault(sha256, len(numbers)) for sha256 in hashes]
+        own = [number_of(sha256) for sha256 in hashes]
         if own:
             first_n[row] = own[0]
         if len(own) > 1:

@@ -75,6 +75,10 @@ class SampleRecords(Records):
         for chunk in column.chunks:
             yield from chunk.to_pylist()
 
+    def values(self, name: str, rows: Array | None = None) -> Sequence[Any]:
+        """As `column`, to be read more than once."""
+        return _Column(self, name, np.arange(len(self)) if rows is None else rows, rows is None)
+
     @cached_property
     def _table(self) -> Any:
         """A memory-mapped `pyarrow.Table`."""
@@ -90,6 +94,27 @@ class SampleRecords(Records):
                     lines = [_columns_of(record) for record in self[low : low + _ROWS]]
                     writer.write_batch(pa.RecordBatch.from_pylist(lines, schema))
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+class _Column(Sequence[Any]):
+    """Values of a column, read from the table each time.
+
+    Args:
+        rows: int64 [n]. whole: whether these are all.
+    """
+
+    def __init__(self, records: SampleRecords, name: str, rows: Array, whole: bool) -> None:
+        self.records, self.name, self.rows, self.whole = records, name, rows, whole
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        values = list(self.records.column(self.name, np.atleast_1d(self.rows[at])))
+        return values if isinstance(at, slice) else values[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.records.column(self.name, None if self.whole else self.rows)
 
 
 def _columns_of(record: dict[str, Any]) -> dict[str, Any]:

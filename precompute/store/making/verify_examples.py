@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,14 @@ def table(store: Store, sql: str, width: int) -> Array:
     """int64 [n, width]: the rows of a query."""
     rows = fetch_plain(store.engine, sql)
     return np.fromiter(itertools.chain.from_iterable(rows), np.int64, width * len(rows)).reshape(-1, width)
+
+
+def image_records(store: Store) -> Iterator[tuple[list[str], str]]:
+    """The SHA-256 of each sample's image files, and its views as JSON, in row order."""
+    query = "SELECT images, views FROM samples ORDER BY row"
+    with store.engine.connect() as conn:
+        for images, grids in conn.execution_options(yield_per=1000).exec_driver_sql(query):
+            yield [image["sha256"] for image in json.loads(images)], grids
 
 
 class EventRun(NamedTuple):
@@ -105,10 +114,7 @@ class ExampleTable:
         """Checks that a list shows nothing twice, and that every sample of the pass is listed or counted."""
         for m in (s.TEXT, s.IMAGE):
             mine = np.flatnonzero(self.modality == m)
-            query = "SELECT images, views FROM samples ORDER BY row"
-            records = fetch_plain(self.store.engine, query) if m == s.IMAGE else []
-            hashes = ([image["sha256"] for image in json.loads(images)] for images, _ in records)
-            files = number_files(self.store.n_samples, zip(hashes, (grids for _, grids in records), strict=True))
+            files = number_files(self.store.n_samples, image_records(self.store) if m == s.IMAGE else ())
             view = views(self.store.events, files, m, self.row[mine], self.position[mine])
             need(distinct(self.list[mine], view), f"two {s.MODALITIES[m]} examples of a list show the same")
         listed, n = np.diff(np.append(self.begin, len(self))), self.counted()

@@ -178,4 +178,5 @@ def test_of_several_pictures_the_one_that_holds_the_patch_counts(events: Events)
     files = example_views.number_files(3, images)
     rows, positions = np.array([0, 0, 0, 0, 1, 0]), np.array([1, 2, 3, 6, 2, 5])
     result = example_views.image_files(events, files, rows, positions).tolist()
-    assert result == [1, 1, 0, 0, 1, 0]
+    a, b = files.first_n[:2].tolist()
+    assert a != b and result == [b, b, a, a, b, a]

@@ -1,0 +1,1 @@
+"""Rows and ids of millions of pairs in little memory: files that are mapped, and columns of numbers."""
