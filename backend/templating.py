@@ -18,6 +18,7 @@ from backend.api.annotations.common import author_name
 from backend.api.stores import get_store_detail
 from backend.deps import accepts_gzip
 from backend.links import sample_key, sample_of, sample_path
+from backend.pages.charts import bar_rects
 from backend.pages.text import display_caption, visible
 from backend.replies import RenderedPage
 from backend.stores import OpenStore, State
@@ -123,7 +124,7 @@ def log_share(density: float) -> float:
 templates.env.filters |= {
     "log_share": log_share,
     "n": format_number, "figure": format_figure, "short": format_short, "big": format_count, "pct": format_percent,
-    "width": width_of,
+    "width": width_of, "bar_rects": bar_rects,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
 

@@ -4,11 +4,12 @@ inline styles."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from backend.pages.heat import LEVELS, level
 from backend.schemas.common import FeatureDistribution, Histogram
@@ -23,6 +24,22 @@ class Bar(NamedTuple):
     """In percent of the tallest bar; at least 1 if anything was counted."""
     title: str
     over: bool = False
+
+
+def bar_rects(bars: Iterable[Bar], under: str, over: str) -> Markup:
+    """The bars as SVG, of the classes `under` and `over`: made here, because a page has hundreds of them, which a
+    template draws more slowly. Titles are figures that `chart` and `range_filter` have written."""
+    return Markup("").join(
+        Markup(
+            f'<rect class="{over if bar.over else under}" x="{4 * at}" y="{_tenth(100 - bar.height)}" width="3.6" '
+            f'height="{_tenth(bar.height)}"><title>{bar.title}</title></rect>'
+        )
+        for at, bar in enumerate(bars) if bar.height
+    )  # fmt: skip
+
+
+def _tenth(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1f}"
 
 
 @dataclass(frozen=True, slots=True)

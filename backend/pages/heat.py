@@ -100,7 +100,7 @@ def heat(
     paths, strong = [""] * (LEVELS + 1), set()
     for row, columns in enumerate(values):
         for col, value in enumerate(columns):
-            if step := level(value, top):
+            if value and (step := level(value, top)):  # most patches are inactive
                 paths[step] += patch_path(view, row, col)
                 if step > LEVELS // 2:
                     strong.add((row, col))

@@ -19,11 +19,18 @@ _SIGNS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡", " ": "␣"}
 def visible(text: str) -> str:
     """A token or id with signs for line breaks and control characters; if it has only invisible characters, with a sign
     for each."""
+    if is_plain(text):
+        return text
     if not is_blank(text):
         return _BREAKING.sub(lambda match: _sign(match[0]), text)
     if _ACCENT.match(text.lstrip(" ")):
         return "◌" + text.lstrip(" ")
     return "".join(map(_sign, text)) or "∅"
+
+
+def is_plain(text: str) -> bool:
+    """Whether it is letters, digits and signs of ASCII, as most texts are: nothing to replace, and something to see."""
+    return text.isascii() and text.isprintable() and not text.isspace() and text != ""
 
 
 def _sign(character: str) -> str:
@@ -35,17 +42,20 @@ def _sign(character: str) -> str:
 def display_token(text: str) -> tuple[bool, str]:
     """(whether a space precedes it, its text) of a token in running text; a dot stands for bytes of a character that an
     earlier token shows."""
-    spaced = len(text) > 1 and text[0] == " " and not is_blank(text)
-    return spaced, MARKS.sub("·", visible(text[spaced:]))
+    spaced = len(text) > 1 and text[0] == " " and (is_plain(text) or not is_blank(text))
+    own = visible(text[spaced:])
+    return spaced, MARKS.sub("·", own) if "⟨" in own else own
 
 
 def running_text(text: str) -> str:
     """Text of consecutive tokens that are drawn as one: without the marks of such bytes."""
-    return MARKS.sub("", text)
+    return MARKS.sub("", text) if "⟨" in text else text
 
 
 def display_caption(text: str) -> str:
     """A caption with signs for control characters, or a note that it has no visible text."""
+    if is_plain(text):
+        return text
     if not is_blank(text):
         return _CONTROL.sub(lambda match: _sign(match[0]), text)
     return f"(only {visible(text)})" if text else "(no caption)"

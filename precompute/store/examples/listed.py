@@ -133,7 +133,7 @@ class Examples:
             "band": example["band"],
             "rank": example["rank"],
             "activation": z,
-            "n_active": example.get("n_active", int((z_t[events.modality_t == example["modality"]] > 0).sum())),
+            "n_active": example["n_active"] if "n_active" in example else _n_active(events, z_t, example["modality"]),
             "n_same": example["n_same"],
             "position": position,
             "token": token,
@@ -146,6 +146,11 @@ class Examples:
             "counter": example.get("counter"),
             "grid": _grid(events, z_t, views, patch_at, view) if known and views else None,
         }
+
+
+def _n_active(events: SampleEvents, z_t: Array, modality: int) -> int:
+    """Tokens of a modality on which the feature is active."""
+    return int((z_t[events.modality_t == modality] > 0).sum())
 
 
 def _place(views: Sequence[Any], at: int) -> tuple[int, int, int]:

@@ -100,6 +100,8 @@ class WholeLists:
                     passes_f &= compare(self._column(name), value)
         if (verdicts := others.pop("verdict", None)) is not None:
             passes_f &= np.isin(self._verdicts, [s.VERDICTS.index(name) for name in verdicts])
+        if (family := others.pop("family", None)) is not None:
+            passes_f &= self._column("family") == family
         if others:
             passes_f &= self._mask_by_sql(others)
         return passes_f
