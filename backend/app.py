@@ -76,8 +76,11 @@ from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
 from backend.schemas.common import Problem
 from backend.settings import Settings
-from backend.stores import State, open_stores
+from backend.stores import OpenStore, State, open_stores
 from backend.templating import error_page
+from backend.workers.forward import Forward, FromWorker
+from backend.workers.place import ModelState, SharedModelState, SharedWrites, Worker
+from backend.workers.remote import RemoteLive, RemoteUploads
 
 THREADS = 3
 """Requests processed at once. Python runs one thread at a time; with 40 threads, the default of anyio, they take turns
@@ -93,12 +96,12 @@ API = (
 )  # fmt: skip
 STORE_PAGES = (
     front_page, features_page, feature_page, card_page, partners_page, samples_page, sample_page, map_page,
-    cooccurrence_page, pair_page, quality_page, rejected_page,
+    cooccurrence_page, pair_page, quality_page, rejected_page, search_page,
 )  # fmt: skip
 """Pages that show one store and what was written about it, nothing else: rendered once, then reused."""
 PAGES = (
-    effect_page, search_page, try_page, compare_page, layer_page, sae_page, steer_page, explain_page, docs_page,
-    write_page, write_lists_page, lists_page,
+    effect_page, try_page, compare_page, layer_page, sae_page, steer_page, explain_page, docs_page, write_page,
+    write_lists_page, lists_page,
 )  # fmt: skip
 
 DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.
@@ -107,24 +110,25 @@ Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{
 `next` as `cursor` to get the next page. Every error is an RFC 9457 problem details object."""
 
 
-def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
+def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | None = None) -> FastAPI:
     """The app over `settings.stores`.
 
     Args:
         names: names of this server besides `localhost`, the machine's name, IP addresses and `settings.allowed_host`;
             a request with any other `Host` is refused.
+        worker: which of several processes over these stores this one is; None where it is alone.
 
     Raises:
         SaevxError: no store can be opened, or not the database of annotations. If only some stores cannot,
             `app.state.saevx.unavailable` names them.
     """
-    shared = Database(settings.annotations, settings.read_only) if settings.annotations else None
+    writes = SharedWrites(worker) if worker else None
+    shared = Database(settings.annotations, settings.read_only, writes) if settings.annotations else None
     if shared is not None:
         shared.check()
-    slots = open_stores(settings.stores, lambda path: shared or Database(default_url(path), settings.read_only))
+    slots = open_stores(settings.stores, lambda path: shared or Database(default_url(path), settings.read_only, writes))
     opened = [slot.opened for slot in slots if slot.opened]
-    uploads = UploadedImages(int(settings.max_uploads_mb * 1e6))
-    state = State(settings, slots, Live(settings, opened), opened[0].name, uploads)
+    state = State(settings, slots, live_of(settings, opened, worker), opened[0].name, uploads_of(settings, worker))
     for slot in slots:
         slot.on_change = state.live.replace
 
@@ -144,13 +148,15 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
         redoc_url=None,
         responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
     )
-    app.state.saevx, app.state.metrics = state, Metrics(state)
+    app.state.saevx, app.state.metrics, app.state.worker = state, Metrics(state), worker
     openapi = app.openapi
     app.openapi = cache(lambda: add_examples(describe(openapi())))  # type: ignore[method-assign]
     add_handlers(app, error_page)
     add_routes(app)
     mount_static(app)
 
+    if worker is not None and not worker.has_model:
+        app.add_middleware(Forward, worker=worker)
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Login, token=settings.secret_token(), proxy_header=settings.trust_proxy_auth)
@@ -159,7 +165,28 @@ def create_app(settings: Settings, names: Iterable[str] = ()) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observe, metrics=app.state.metrics, proxy_header=settings.trust_proxy_auth)
     app.add_middleware(RootPath, root_path=settings.root_path)
+    if worker is not None:
+        app.add_middleware(FromWorker, worker=worker)
     return app
+
+
+def live_of(settings: Settings, opened: list[OpenStore], worker: Worker | None) -> Live:
+    """The model, in the one process that has it; in the others what leads to it."""
+    if worker is None:
+        return Live(settings, opened)
+    if not worker.has_model:
+        return RemoteLive(settings, opened, worker)
+    live, shared = Live(settings, opened), SharedModelState(worker)
+    live.on_change = lambda: shared.write(ModelState(states=dict(live.states), waiting=live.waiting))
+    live.on_change()
+    return live
+
+
+def uploads_of(settings: Settings, worker: Worker | None) -> UploadedImages:
+    """Uploaded images, likewise."""
+    if worker is None or worker.has_model:
+        return UploadedImages(int(settings.max_uploads_mb * 1e6))
+    return RemoteUploads()
 
 
 def add_routes(app: FastAPI) -> None:

@@ -50,13 +50,17 @@ class Serve(ServerOptions, CommandOptions):
     that is printed at the start (--token)."""
     port: int = Port
     """Port to listen on; 0 takes a free port."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that answer; the first has the model and what visitors upload, the others lead to it. For many visitors
+    at once, on as many cores; not on Windows."""
 
     def cli_cmd(self) -> None:
         from backend.serve import serve
         from backend.settings import Settings
 
-        options = self.model_dump(exclude={"host", "port"}, exclude_unset=True)  # the environment may set others
-        serve(from_environment(Settings, **options), self.host, self.port)
+        others = {"host", "port", "workers"}
+        options = self.model_dump(exclude=others, exclude_unset=True)  # the environment may set others
+        serve(from_environment(Settings, **options), self.host, self.port, workers=self.workers)
 
 
 class Mcp(ServerOptions, CommandOptions):

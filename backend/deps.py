@@ -95,10 +95,10 @@ async def reuse_page(request: Request, state: StateDep, store: StoreDep) -> None
     """Answer with the page as it was rendered before, or 304 where the client has it; else have it held (see
     `templating.render_for`).
 
-    Not for a page with the visitor's own pair, which the model reads; nor, where the store leaves events to the model,
-    for the pages of one feature or sample."""
+    Not for a page with what the model reads: the visitor's own pair, a search by more than words; nor, where the store
+    leaves events to the model, for the pages of one feature or sample."""
     waits_for_model = bool(request.path_params) and store.store.events.kept_rows is not None
-    if waits_for_model or not OWN_PAIR.isdisjoint(request.query_params):
+    if waits_for_model or request.method != "GET" or not OF_MODEL.isdisjoint(request.query_params):
         return
     tag = page_tag(request, state, store)
     if tag in (one.strip() for one in request.headers.get("if-none-match", "").split(",")):
@@ -108,8 +108,8 @@ async def reuse_page(request: Request, state: StateDep, store: StoreDep) -> None
     request.state.page_tag = tag
 
 
-OWN_PAIR = {"image", "text", "own"}
-"""Parameters of a page that name the visitor's own pair."""
+OF_MODEL = {"image", "text", "own", "model", "sample", "sample_key"}
+"""Parameters of a page that name what the model reads."""
 ReusedPage = Depends(reuse_page)
 
 
@@ -121,7 +121,7 @@ def page_tag(request: Request, state: State, store: OpenStore) -> str:
         store.content_id, CODE, address, accepts_gzip(request),
         store.annotations.revision, author_name(request),
         [Stamp.from_file(companion_path(store.path, name)) for name in COMPANIONS],
-        state.live.states[store.name], state.default_name, state.unavailable,
+        state.live.state_of(store.name), state.default_name, state.unavailable,
         [(name, one.content_id) for name, one in state.stores.items()],
     )  # fmt: skip
     return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'

@@ -9,6 +9,7 @@ import gc
 import secrets
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -19,8 +20,9 @@ from precompute.errors import SaevxError, Terminated, first_line
 from precompute.utils.progress import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    import uvicorn
     from fastapi import FastAPI
 
     from backend.stores import State
@@ -30,34 +32,54 @@ GRACE_S = 3.0
 """Seconds that running generations have when the server is stopped."""
 
 
-def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], None] | None = None) -> None:
+def serve(
+    settings: Settings, host: str, port: int, attach: Callable[[FastAPI], None] | None = None, workers: int = 1
+) -> None:
     """Serve until interrupted. Raises SaevxError if no store can be opened or the port is taken.
 
     Args:
-        attach: adds further addresses to the application.
+        attach: adds further addresses to the application; with one worker only.
+        workers: number of processes.
     """
-    import uvicorn
-
-    from backend.app import create_app
     from backend.middleware.hosts import own_names
-    from backend.middleware.observe import log_json
 
     token = settings.secret_token()
     if token is None and settings.trust_proxy_auth is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     settings = settings.model_copy(update={"token": token and SecretStr(token), "token_file": None})
+    if workers > 1:
+        from backend.workers.supervisor import supervise
+
+        listening = bind_for(workers, host, port)
+        with contextlib.suppress(Terminated):
+            supervise(settings, own_names(host), listening, partial(announce, settings, host, listening[0]))
+        return
     if settings.log_json:
+        from backend.middleware.observe import log_json
+
         log_json()
+    from backend.app import create_app
+
     app = create_app(settings, own_names(host))
     if attach is not None:
         attach(app)
     state: State = app.state.saevx
-    for reason in state.unavailable.values():
-        print(harmless(f"saevx: {reason} The other stores are served."), file=sys.stderr)
+    one = bind(host, port)
+    announce(settings, host, one, list(state.stores), list(state.unavailable.values()))
+    freeze_garbage_collector()
+    with contextlib.suppress(Terminated):  # services are stopped with SIGTERM
+        server_of(app).run(sockets=[one])  # on uvloop, if it is installed
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """What answers the requests to `app`."""
+    import uvicorn
+
+    state: State = app.state.saevx
     # Longer than the timeout of proxies: whoever closes first may cut off a request that is already on its way.
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75,
-        log_config=None if settings.log_json else uvicorn.config.LOGGING_CONFIG,
+        log_config=None if state.settings.log_json else uvicorn.config.LOGGING_CONFIG,
     )  # fmt: skip
 
     class Server(uvicorn.Server):
@@ -66,17 +88,21 @@ def serve(settings: Settings, host: str, port: int, attach: Callable[[FastAPI], 
             asyncio.get_running_loop().call_later(GRACE_S, state.live.stop)
             await super().shutdown(sockets)
 
-    server = Server(config)
-    listening = bind(host, port)
+    return Server(config)
+
+
+def announce(
+    settings: Settings, host: str, listening: socket.socket, stores: Sequence[str], problems: Sequence[str]
+) -> None:
+    """Print which stores are served, why others are not (`problems`), and the address to open."""
+    for reason in problems:
+        print(harmless(f"saevx: {reason} The other stores are served."), file=sys.stderr)
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
-    print(harmless(f"Store{'s' if len(state.stores) > 1 else ''} {', '.join(state.stores)}"), file=sys.stderr)
-    query = f"?token={quote(token)}" if token else ""
+    print(harmless(f"Store{'s' if len(stores) > 1 else ''} {', '.join(stores)}"), file=sys.stderr)
+    query = f"?token={quote(settings.token.get_secret_value())}" if settings.token else ""
     print(f"Open http://{address}:{listening.getsockname()[1]}{path}/{query}", flush=True)
-    freeze_garbage_collector()
-    with contextlib.suppress(Terminated):  # services are stopped with SIGTERM
-        server.run(sockets=[listening])  # on uvloop, if it is installed
 
 
 def freeze_garbage_collector() -> None:
@@ -87,8 +113,28 @@ def freeze_garbage_collector() -> None:
     gc.set_threshold(20_000)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind_for(workers: int, host: str, port: int) -> list[socket.socket]:
+    """A listening socket for each of several processes. On Linux each has its own, and the system shares out the
+    visitors; elsewhere all accept from one.
+
+    Raises:
+        SaevxError: as `bind`, or the system is Windows.
+    """
+    if sys.platform == "win32":
+        raise SaevxError("--workers needs Linux or macOS: leave it out.")
+    if sys.platform != "linux":
+        return [bind(host, port)] * workers
+    bind(host, port).close()  # several of one user may share a port, so that nothing else would tell that it is taken
+    first = bind(host, port, shared=True)
+    port = first.getsockname()[1]
+    return [first, *(bind(host, port, shared=True) for _ in range(workers - 1))]
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """The listening socket, opened before the address is printed; port 0 takes any free port.
+
+    Args:
+        shared: other sockets of this server have the port too.
 
     Raises:
         SaevxError: the host does not exist or is not this machine, or the port is taken or not allowed.
@@ -105,6 +151,8 @@ def bind(host: str, port: int) -> socket.socket:
         try:
             if sys.platform != "win32":  # on Windows this would share a port that is in use
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listening.bind(address)
             listening.listen(2048)  # from now on a browser waits instead of being refused
             return listening

@@ -1,7 +1,7 @@
 """`Annotations`: what people wrote about one store, in memory as it is now; every change goes to the database first.
 
-Lists and searches look at the memory. A change by another process is seen within `FRESH_S`; whether a change conflicts
-with another is decided in the database alone.
+Lists and searches look at the memory. A change by another process of the same server is seen at once, one by another
+program within `FRESH_S`; whether a change conflicts with another is decided in the database alone.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Annotations:
         self._tags: dict[str, tuple[int, dict[str, int]]] = {}
         self._gone: dict[tuple[str, str], Entry] = {}
         self._read_at = -FRESH_S
+        self._n_writes = 0
         self.revision = 0
         """Rises with every change."""
         self.problem: str | None = None
@@ -61,12 +62,15 @@ class Annotations:
     # ---- as it is now
 
     def is_stale(self) -> bool:
-        return time.monotonic() - self._read_at > FRESH_S
+        return time.monotonic() - self._read_at > FRESH_S or self._n_writes != self._count_writes()
+
+    def _count_writes(self) -> int:
+        return self.database.writes.count() if self.database.writes else 0
 
     def refresh(self) -> None:
         """Read what was written since the last time. Never raises: `problem` says why where it could not."""
         with self._lock:
-            self._read_at = time.monotonic()
+            self._read_at, self._n_writes = time.monotonic(), self._count_writes()  # before it reads, or one is missed
             try:
                 new = self.database.since(self.store, self.revision) if self.database.exists() else []
             except SaevxError as error:
@@ -194,6 +198,7 @@ class Annotations:
                 continue
         else:
             raise UnavailableError("Too many people write this at once: save again.")
+        self._tell_others()
         self.refresh()
         self._remember_directions([new])
         return self.get(kind, key) if body is not None else new
@@ -209,9 +214,14 @@ class Annotations:
                 if current.body != one.body:
                     written.append(Entry(one.kind, one.key, current.version + 1, one.author, one.at or now(), one.body))
                     append(conn, self.store, written[-1:])
+        self._tell_others()
         self.refresh()
         self._remember_directions(written)
         return len(written)
+
+    def _tell_others(self) -> None:
+        if self.database.writes:
+            self.database.writes.add()
 
     def _check_writable(self) -> None:
         if reason := self.database.why_read_only():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
@@ -54,16 +54,24 @@ def default_url(store: Path) -> URL:
     return URL.create("sqlite", database=str(folder.with_name(f"{folder.name}.annotations.sqlite")))
 
 
+class Writes(Protocol):
+    """How the processes of one server tell each other that something was written."""
+
+    def add(self) -> None: ...
+    def count(self) -> int: ...
+
+
 class Database:
     """A database of annotations, opened and brought up to date at its first use.
 
     Args:
         url: as SQLAlchemy takes it; a password in it is in no message.
         read_only: nothing is written, whatever the file system allows.
+        writes: counts the changes of all processes of this server; None where it is one.
     """
 
-    def __init__(self, url: URL | str, read_only: bool = False) -> None:
-        self.read_only = read_only
+    def __init__(self, url: URL | str, read_only: bool = False, writes: Writes | None = None) -> None:
+        self.read_only, self.writes = read_only, writes
         try:
             self.url = make_url(url)
             if self.url.drivername == "postgresql":

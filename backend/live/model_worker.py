@@ -75,6 +75,8 @@ class Live:
         self.rates = Rates(settings.rate_per_client)
         self.closing = threading.Event()
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-model")
+        self.on_change: Callable[[], None] = lambda: None
+        """Called in any thread when a state, or the number of requests that wait, has changed."""
         for store in stores:
             self._announce(store)
 
@@ -98,8 +100,12 @@ class Live:
         self._announce(store)
         self._submit(store)
 
+    def state_of(self, name: str) -> LiveStatus:
+        """Of a store's model, without the number of requests that wait."""
+        return self.states[name]
+
     def status(self, name: str) -> LiveStatus:
-        return self.states[name].model_copy(update={"waiting": self.waiting})
+        return self.state_of(name).model_copy(update={"waiting": self.waiting})
 
     def reserve(self, name: str) -> Reservation:
         """A place in the queue, which the caller releases; or HTTP 503 with the reason and when to try again, or 429
@@ -145,6 +151,7 @@ class Live:
         self.stores[store.name] = store
         off = LiveStatus(state="off", reason=OFF)
         self.states[store.name] = LiveStatus(state="loading", reason=LOADING) if self.settings.live else off
+        self.on_change()
 
     def _submit(self, store: ModelStore) -> None:
         if self.settings.live and not self.closing.is_set():
@@ -169,6 +176,7 @@ class Live:
             log.exception("The live model of store %s could not be loaded.", name)
         if self.stores[name] is store:  # otherwise the store that replaced it is loaded next
             self.states[name] = state
+            self.on_change()
 
 
 class Reservation:
@@ -182,6 +190,7 @@ class Reservation:
         self.loop = asyncio.get_running_loop()
         self.released = False
         live.places.append(self)
+        live.on_change()
 
     @property
     def before(self) -> int:
@@ -206,6 +215,7 @@ class Reservation:
 
     def _give_back(self) -> None:
         self.live.places.remove(self)
+        self.live.on_change()
 
     def _on_loop(self, call: Callable[..., None], *values: Any) -> None:
         try:

@@ -48,7 +48,7 @@ class StateCollector(Collector):
         model = GaugeMetricFamily("saevx_model_state", about, labels=("store", "state"))
         for name in stores:
             for state in MODEL_STATES:
-                model.add_metric((name, state), float(live.states[name].state == state))
+                model.add_metric((name, state), float(live.state_of(name).state == state))
         yield model
         yield GaugeMetricFamily("saevx_stores_unavailable", "Stores that cannot be read.", len(self.state.unavailable))
         size = GaugeMetricFamily("saevx_cache_bytes", "Bytes held by caches bounded in bytes.", labels=("cache",))

@@ -58,6 +58,11 @@ class Observe:
             n_bytes += len(message.get("body", b""))
             await send(message)
 
+        if scope.get("of_worker"):  # counted and logged by the worker that the visitor asked
+            await self.app(scope, receive, send_with)
+            REQUEST_ID.reset(variables[0])
+            CLIENT.reset(variables[1])
+            return
         self.metrics.in_flight.inc()
         try:
             await self.app(scope, receive, send_with)

@@ -1,0 +1,45 @@
+"""The page /metrics of a server with several workers: the figures of each, told apart by the label `worker`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from starlette.types import Scope
+
+from backend.workers.forward import body_of
+from backend.workers.place import Worker
+
+
+async def figures_of_all(worker: Worker, own: bytes, scope: Scope) -> bytes:
+    """The figures of all workers that answer the request of `scope`; `own` are those of this one."""
+    plain = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]}
+    others = [number for number in range(1, worker.n + 1) if number != worker.number]
+    texts = await asyncio.gather(*(body_of(worker, number, plain) for number in others))
+    known = {worker.number: own} | {number: text for number, text in zip(others, texts, strict=True) if text}
+    registry = CollectorRegistry()
+    registry.register(Labelled(dict(sorted(known.items()))))
+    return generate_latest(registry)
+
+
+class Labelled(Collector):
+    """Figures by worker, as one list of families."""
+
+    def __init__(self, texts: Mapping[int, bytes]) -> None:
+        self.texts = texts
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for number, text in self.texts.items():
+            for family in text_string_to_metric_families(text.decode()):
+                merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    merged.add_sample(sample.name, {"worker": str(number), **sample.labels}, sample.value)
+        yield from families.values()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()

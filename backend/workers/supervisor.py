@@ -1,0 +1,216 @@
+"""The process that `saevx serve --workers` starts: it starts the workers, starts one again that has ended, and ends all
+when it is stopped. It answers no request itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import secrets
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from backend.settings import Settings
+from backend.workers.place import FIRST, Worker
+from precompute.errors import SaevxError, first_line
+from precompute.utils.progress import harmless
+
+STOP_S = 12.0
+"""Seconds that workers have to end: more than they give to running answers."""
+SHORT_S, PAUSE_S = 5.0, 2.0
+"""A worker that ends sooner than that is started again after a pause only."""
+
+
+class Task(NamedTuple):
+    """What a worker is started with, over its standard input."""
+
+    settings: dict[str, Any]
+    names: list[str]
+    worker: Worker
+    sockets: list[int]
+    """Numbers of the open sockets: the server's, and its own for other workers."""
+
+
+class Opened(NamedTuple):
+    """What a worker says, as soon as it answers."""
+
+    stores: list[str]
+    problems: list[str]
+
+
+class Failed(NamedTuple):
+    """What it says where it cannot."""
+
+    reason: str
+
+
+Announce = Callable[[Sequence[str], Sequence[str]], None]
+"""Called once with the stores, and why others cannot be read."""
+
+
+@dataclass
+class Running:
+    """A worker's process, or its place while there is none."""
+
+    worker: Worker
+    sockets: list[socket.socket]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    again_at: float = 0.0
+    """When it is to be started, while there is no process."""
+    reason: str = field(default="")
+    """The last that was printed of why it could not start."""
+
+
+def supervise(settings: Settings, names: Iterable[str], listening: list[socket.socket], announce: Announce) -> None:
+    """Run a worker for each socket until interrupted.
+
+    Raises:
+        SaevxError: the first worker cannot start, such as where no store can be opened.
+    """
+    folder = make_folder()
+    workers: list[Running] = []
+    try:
+        secret = secrets.token_urlsafe(32)
+        for number, public in enumerate(listening, FIRST):
+            worker = Worker(number, len(listening), folder, secret)
+            workers.append(Running(worker, [public, private_socket(worker)]))
+        Supervisor(settings, sorted(names), workers).run(announce)
+    finally:
+        stop(workers)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder() -> Path:
+    """A folder that only this user reads. Raises SaevxError where there can be none."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="saevx-"))
+    except OSError as error:
+        raise SaevxError(
+            f"The workers need a folder for temporary files ({first_line(error)}): name one in the variable TMPDIR."
+        ) from error
+
+
+def private_socket(worker: Worker) -> socket.socket:
+    """The listening socket of a worker for the others. Raises SaevxError where the path is too long for one."""
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        one.bind(worker.socket(worker.number))
+    except OSError as error:
+        one.close()
+        raise SaevxError(
+            f"The workers cannot make a socket in {worker.folder} ({first_line(error)}): name a folder with a short "
+            "path in the variable TMPDIR."
+        ) from error
+    one.listen(1024)
+    return one
+
+
+class Supervisor:
+    """The workers of one server."""
+
+    def __init__(self, settings: Settings, names: list[str], workers: list[Running]) -> None:
+        self.settings, self.names, self.workers = settings, names, workers
+        self.selector = selectors.DefaultSelector()
+
+    def run(self, announce: Announce) -> None:
+        """Until interrupted. The first worker opens the stores before the others do, so that what is wrong with them
+        is said once."""
+        first, *others = self.workers
+        self.start(first)
+        match self.hear(first):
+            case Opened(stores, problems):
+                announce(stores, problems)
+            case Failed(reason):
+                raise SaevxError(reason)
+            case _:
+                raise SaevxError("The first worker ended while it started: its messages are above this one.")
+        for one in others:
+            self.start(one)
+        while True:
+            waiting = [one.again_at for one in self.workers if one.process is None]
+            pause = max(0.0, min(waiting) - time.monotonic()) if waiting else None
+            for key, _ in self.selector.select(pause):
+                self.attend(cast(Running, key.data))
+            for one in self.workers:
+                if one.process is None and one.again_at <= time.monotonic():
+                    self.start(one)
+
+    def start(self, one: Running) -> None:
+        """Start the worker's process, and hand over what it needs."""
+        files = [each.fileno() for each in one.sockets]
+        token = self.settings.token.get_secret_value() if self.settings.token else None
+        settings = {**self.settings.model_dump(), "token": token}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "backend.workers.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            pass_fds=files, env=environment, process_group=0,  # Ctrl+C reaches this process alone, which ends them
+        )  # fmt: skip
+        one.process, one.started_at = process, time.monotonic()
+        with contextlib.suppress(OSError):  # it has ended already, which its output tells
+            stream = cast(IO[bytes], process.stdin)
+            pickle.dump(Task(settings, self.names, one.worker, files), stream)
+            stream.flush()
+        self.selector.register(cast(IO[bytes], process.stdout), selectors.EVENT_READ, one)
+
+    def hear(self, one: Running) -> Opened | Failed | None:
+        """What the worker says next; None where it has ended."""
+        try:
+            said: Opened | Failed = pickle.load(cast(IO[bytes], one.process and one.process.stdout))
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return None
+        return said
+
+    def attend(self, one: Running) -> None:
+        """Read what a worker says; plan its next start where it has ended."""
+        said = self.hear(one)
+        if isinstance(said, Failed) and said.reason != one.reason:
+            print(harmless(f"saevx: {said.reason}"), file=sys.stderr)
+        if said is not None:
+            one.reason = said.reason if isinstance(said, Failed) else ""
+            return
+        process = cast("subprocess.Popen[bytes]", one.process)
+        self.selector.unregister(cast(IO[bytes], process.stdout))
+        status = process.wait()
+        close(process)
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        print(f"saevx: worker {one.worker.number} (process {process.pid}) {how} and is started again.", file=sys.stderr)
+        if one.worker.has_model:
+            one.worker.model_file.unlink(missing_ok=True)
+        lasted = time.monotonic() - one.started_at
+        one.process, one.again_at = None, time.monotonic() + (PAUSE_S if lasted < SHORT_S else 0.0)
+
+
+def stop(workers: Iterable[Running]) -> None:
+    """End all workers: with time for running answers, then at once."""
+    processes = [one.process for one in workers if one.process is not None]
+    try:
+        for process in processes:
+            process.terminate()
+            with contextlib.suppress(OSError):  # one that does not listen to signals yet reads this later
+                cast(IO[bytes], process.stdin).close()
+        end = time.monotonic() + STOP_S
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+    finally:  # also where this is interrupted
+        for process in processes:
+            process.kill()
+            process.wait()
+            close(process)
+
+
+def close(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipes of a process that has ended."""
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            cast(IO[bytes], stream).close()
