@@ -25,8 +25,9 @@ from fastapi.concurrency import run_in_threadpool
 from backend.annotations.book import Annotations
 from backend.annotations.carry import sketch
 from backend.annotations.database import Database, default_url
+from backend.live.engines import Engine
 from backend.live.lru import Lru
-from backend.live.model_worker import Engine, Live
+from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
 from backend.replies import MAX_PAGE_BYTES, RenderedPage
 from backend.settings import Settings

@@ -33,7 +33,7 @@ from backend.stores import OpenStore
 from precompute.errors import SaevxError
 
 if TYPE_CHECKING:
-    from backend.live.model_worker import Engine
+    from backend.live.engines import Engine
     from precompute.live.engine import Batch
 
 router = APIRouter(tags=["steering"])

@@ -17,7 +17,7 @@ from backend.stores import OpenStore
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
-    from backend.live.model_worker import Engine
+    from backend.live.engines import Engine
     from precompute.live.effect import Change
 
 N_TOKENS = 10

@@ -24,7 +24,7 @@ from precompute.utils.text import ENGLISH_FUNCTION_WORDS
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
-    from backend.live.model_worker import Engine
+    from backend.live.engines import Engine
     from precompute.live.attribution import Attribution
     from precompute.live.engine import Pair
     from precompute.live.trial import Prompt, Trial

@@ -20,7 +20,7 @@ from precompute.utils.types import Array
 if TYPE_CHECKING:
     from PIL import Image
 
-    from backend.live.model_worker import Engine
+    from backend.live.engines import Engine
     from precompute.live.engine import Encoded
 
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import math
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 
+from backend.live.engines import Engine, ModelStore, load_engine
 from backend.live.rates import Rates
 from backend.schemas.common import LiveStatus
 from backend.settings import Settings, is_loopback
 from precompute.errors import SaevxError
-from precompute.store.opening import source_of
-
-if TYPE_CHECKING:
-    from precompute.live.engine import Mllm, SaeV
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,25 +29,6 @@ CHANGED = "The store was replaced while this request waited for the model; try a
 CLOSING = "The server is shutting down."
 CLIENT: ContextVar[str] = ContextVar("client", default="")
 """Who sends the request that is being answered: `@` and the user whom the proxy names, or the address."""
-
-
-class ModelStore(Protocol):
-    """What this module needs of an open store."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> Path: ...
-    @property
-    def manifest(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The model with all its layers, and the SAE, of one store."""
-
-    mllm: Mllm
-    sae: SaeV
 
 
 class ClientLeft(Exception):  # noqa: N818 - no error
@@ -297,39 +272,3 @@ async def until_gone(request: Request) -> None:
     """Return when the client of a request, whose body has been read, closes the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def load_engine(settings: Settings, store: ModelStore, others: list[Engine]) -> Engine:
-    """The store's model with all its layers, and its SAE, from where the options or the store say.
-
-    Args:
-        others: engines already loaded; an engine of the same model shares its weights.
-
-    Raises:
-        SaevxError: model or SAE cannot be found or does not belong to the store.
-    """
-    from precompute.live.engine import Mllm, check_model, load_sae
-
-    manifest = store.manifest
-    model_source = settings.model or source_of(store.path, manifest, "model")
-    layer = int(manifest["model"]["layer"])
-    sae = load_sae(store.path, manifest, settings.sae, settings.device, settings.sae_format)
-    for other in others:
-        if other.mllm.source == model_source:
-            shared = copy.copy(other.mllm)  # the same weights, read at another layer
-            shared.layer = layer
-            check_model(shared, manifest)
-            return Engine(shared, sae)
-    mllm = Mllm.load(
-        model_source,
-        layer=layer,
-        full=True,
-        device=settings.device,
-        dtype=settings.dtype,
-        device_map=settings.device_map,
-        quantize=settings.quantize,
-        geometry=(manifest.get("options") or {}).get("geometry"),
-    )
-    sae.check(mllm.d_model)
-    check_model(mllm, manifest)
-    return Engine(mllm, sae)

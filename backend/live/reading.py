@@ -24,7 +24,7 @@ from precompute.utils.types import Array
 if TYPE_CHECKING:
     from PIL import Image
 
-    from backend.live.model_worker import Engine
+    from backend.live.engines import Engine
     from precompute.scoring.pairs import NewPairs
 
 N_STRONGEST = 24

@@ -30,7 +30,7 @@ from backend.schemas.steering import (
 from backend.stores import OpenStore, State
 
 if TYPE_CHECKING:
-    from backend.live.model_worker import Engine
+    from backend.live.engines import Engine
     from precompute.live.engine import Batch, SaeV
     from precompute.live.intervention import Intervention
     from precompute.live.steer import Steering

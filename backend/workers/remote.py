@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import NoReturn
 
-from backend.live.model_worker import Live, ModelStore, Reservation
+from backend.live.engines import ModelStore
+from backend.live.model_worker import Live, Reservation
 from backend.live.uploads import UploadedImage, UploadedImages
 from backend.schemas.common import LiveStatus
 from backend.settings import Settings

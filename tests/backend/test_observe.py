@@ -17,7 +17,8 @@ from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.live.model_worker import CLIENT, Engine
+from backend.live.engines import Engine
+from backend.live.model_worker import CLIENT
 from backend.middleware.observe import JsonLines
 from backend.settings import Settings
 from tests.helpers.in_process import apart

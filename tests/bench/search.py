@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from backend.live import live_answers as query
-from backend.live.model_worker import Engine
-from backend.live.model_worker import load_engine as load
+from backend.live.engines import Engine
+from backend.live.engines import load_engine as load
 from backend.settings import Settings
 from backend.stores import OpenStore
 from precompute.data import open_image

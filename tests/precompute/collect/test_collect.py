@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlavaProcessor
 
-from backend.live.model_worker import load_engine
+from backend.live.engines import load_engine
 from backend.settings import Settings
 from precompute.collect import accumulators as acc
 from precompute.collect import merge

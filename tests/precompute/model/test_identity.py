@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from backend.live.model_worker import Engine
-from backend.live.model_worker import load_engine as load_served
+from backend.live.engines import Engine
+from backend.live.engines import load_engine as load_served
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from backend.live.model_worker import load_engine
+from backend.live.engines import load_engine
 from backend.settings import Settings
 from precompute.errors import SaevxError
 from precompute.options.evaluate import EvaluateOptions
