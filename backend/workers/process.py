@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
@@ -43,7 +44,8 @@ def main() -> None:
     async def startup(sockets: list[socket.socket] | None = None) -> None:
         await start(sockets)
         asyncio.get_running_loop().add_reader(SUPERVISOR, leave)
-        output.write(pickle.dumps(Opened(list(state.stores), list(state.unavailable.values()))))
+        with contextlib.suppress(OSError):  # the supervisor has ended meanwhile, so that this process does too
+            output.write(pickle.dumps(Opened(list(state.stores), list(state.unavailable.values()))))
 
     def leave() -> None:
         asyncio.get_running_loop().remove_reader(SUPERVISOR)
