@@ -124,7 +124,7 @@ class Supervisor:
 
     def run(self, announce: Announce) -> None:
         """Until interrupted. The first worker opens the stores before the others do, so that what is wrong with them
-        is said once."""
+        is message once."""
         first, *others = self.workers
         self.start(first)
         match self.hear(first):
@@ -165,18 +165,18 @@ class Supervisor:
     def hear(self, one: Running) -> Opened | Failed | None:
         """What the worker says next; None where it has ended."""
         try:
-            said: Opened | Failed = pickle.load(cast(IO[bytes], one.process and one.process.stdout))
+            message: Opened | Failed = pickle.load(cast(IO[bytes], one.process and one.process.stdout))
         except (EOFError, OSError, pickle.UnpicklingError):
             return None
-        return said
+        return message
 
     def attend(self, one: Running) -> None:
         """Read what a worker says; plan its next start where it has ended."""
-        said = self.hear(one)
-        if isinstance(said, Failed) and said.reason != one.reason:
-            print(harmless(f"saevx: {said.reason}"), file=sys.stderr)
-        if said is not None:
-            one.reason = said.reason if isinstance(said, Failed) else ""
+        message = self.hear(one)
+        if isinstance(message, Failed) and message.reason != one.reason:
+            print(harmless(f"saevx: {message.reason}"), file=sys.stderr)
+        if message is not None:
+            one.reason = message.reason if isinstance(message, Failed) else ""
             return
         process = cast("subprocess.Popen[bytes]", one.process)
         self.selector.unregister(cast(IO[bytes], process.stdout))
