@@ -93,7 +93,7 @@ def test_a_client_without_gzip_gets_plain_text(client: TestClient) -> None:
 
 
 def test_what_depends_on_a_pair_of_the_visitors_own_is_not_held(client: TestClient) -> None:
-    for address in ("/features/3?text=a+dog", "/features/3?image=0123", "/try?text=a+dog", "/search?q=dog"):
+    for address in ("/features/3?text=a+dog", "/features/3?image=0123", "/try?text=a+dog", "/search?q=dog&model=1"):
         n_rendered = store_of(client).pages.n_puts
         assert "etag" not in client.get(address).headers, address
         assert store_of(client).pages.n_puts == n_rendered
