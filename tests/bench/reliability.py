@@ -45,6 +45,8 @@ def run(setup: Setup) -> dict[str, Any]:
     sizes = {name: PARTS[name].small if setup.small else PARTS[name].size for name in names}
     trials: list[Trial] = []
     for name in names:
+        if setup.small and not sizes[name]:
+            continue
         begin = time.monotonic()
         made = PARTS[name].make(setup, sizes[name], f"{COMMAND} --only {name}")
         took = (time.monotonic() - begin) / max(1, len(made))
@@ -152,11 +154,11 @@ class Part(NamedTuple):
     size: int
     """Kills, examples of an operation, clients, changed bits."""
     small: int
-    """The same in CI."""
+    """The same in CI; 0 where it takes too long for that."""
 
 
 PARTS = {
-    "kills-of-precompute": Part(kills_of_precompute, 50, 1), "kills-of-score": Part(kills_of_score, 20, 1),
+    "kills-of-precompute": Part(kills_of_precompute, 50, 1), "kills-of-score": Part(kills_of_score, 20, 0),
     "kills-of-train": Part(kills_of_train, 20, 1), "fuzz": Part(fuzzed, 20, 1), "load": Part(under_load, 200, 2),
     "flips": Part(changed_bits, 200, 3), "suites": Part(suites, 0, 0),
 }  # fmt: skip
