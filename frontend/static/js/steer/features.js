@@ -60,7 +60,7 @@ function Find({ add }) {
 
 const short = (x) => `${x < 0 ? "−" : ""}${Number(Math.abs(x).toFixed(1))}`;
 
-/** The strength as a slider, with its ends and the cap on its track, and as a number; grey where Δ is scaled down to the norm of a usual h. */
+/** The strength as a number and a slider; grey where Δ is scaled down to the norm of a usual h. */
 function Strength({ f, change }) {
   const end = Math.min(MOST, Math.max(LEAST_END, Math.ceil((f.cap ?? 0) * 1.25), Math.ceil(Math.abs(f.strength))));
   const least = f.mode === "set" ? 0 : -end;
@@ -69,7 +69,7 @@ function Strength({ f, change }) {
   return html`<div class="full strength">
     <label class="number"><span class="sr">Strength of feature ${f.id} as a number</span><input type="number" min=${f.mode === "set" ? 0 : -MOST} max=${MOST} step="any" value=${f.strength} onInput=${(e) => typed(e.target.value)} data-testid="steer-number" /><span class="tiny soft">× p99.9</span></label>
     <div class="track"><input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
-    <svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${cap ? `Capped beyond about ${short(cap)}` : "The cap lies beyond the slider, or is not known"} data-testid="steer-cap">
+    <svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${cap ? `Capped beyond about ${short(cap)}` : "No cap within the slider"} data-testid="steer-cap">
       <rect class="within" x=${least} width=${end - least} height="1" />${cap && html`<rect x=${cap} width=${end - cap} height="1" />`}${cap && least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
       <p class="ends tiny soft" data-testid="steer-ends"><span>${short(least)}</span>${least < 0 && html`<span>0</span>`}<span>${short(end)}</span></p></div>
     ${cap && html`<p class="tiny soft note-cap">Beyond about ${short(cap)} × (grey) the change is capped: more strength changes little.</p>`}

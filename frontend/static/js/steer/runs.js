@@ -17,7 +17,7 @@ export function address(state) {
   });
 }
 
-/** The page that explains an answer of a run; null for one that was drawn at random or with frozen attention, as that page asks for the likeliest, and free. */
+/** The page that explains an answer of a run; null for one drawn at random or with frozen attention: that page asks for the likeliest, and free. */
 export function whyAddress(run, steered) {
   const of = new URL(run, location.href).searchParams;
   const field = (name) => of.get(name) ?? "";
