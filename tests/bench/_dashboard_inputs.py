@@ -43,12 +43,16 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=1))
 
 
-def corpus(setup: Setup, mllm: Mllm, n: int) -> tuple[Path, NDArray[np.int64]]:
+def corpus(setup: Setup, mllm: Mllm, n: int, *, again: bool = False) -> tuple[Path, NDArray[np.int64]]:
     """The demo's captions one after the other, cut into n documents of 128 tokens, the first of them the
-    begin-of-sequence token; as data of our own, and as tokens [n, 128]."""
+    begin-of-sequence token; as data of our own, and as tokens [n, 128]. `again` takes the captions in further orders
+    where they are used up."""
     lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    captions = "\n".join(json.loads(line)["text"] for line in lines)
-    stream = mllm.tokenizer(captions, add_special_tokens=False)["input_ids"]
+    captions, rng = [json.loads(line)["text"] for line in lines], np.random.default_rng(0)
+    stream: list[int] = mllm.tokenizer("\n".join(captions), add_special_tokens=False)["input_ids"]
+    while again and len(stream) < 2 * n * LENGTH:
+        shuffled = "\n".join(captions[i] for i in rng.permutation(len(captions)))
+        stream += mllm.tokenizer(shuffled, add_special_tokens=False)["input_ids"]
     texts: list[str] = []
     rows = []
     for at in range(0, len(stream) - LENGTH, LENGTH - 1):
@@ -73,8 +77,10 @@ def hidden(mllm: Mllm, path: Path) -> Tensor:
     return mllm.hidden(mllm.prepare([Pair(text) for text in texts]))[:, 1:].flatten(0, 1).float().cpu()
 
 
-def random_sae(folder: Path, hidden_td: Tensor, layer: int, n_features: int, architecture: str) -> Path:
-    """A SAELens SAE with random directions, of which some 45 are active at a token. Decoder rows have length 1."""
+def random_sae(
+    folder: Path, hidden_td: Tensor, layer: int, n_features: int, architecture: str, active: int = ACTIVE
+) -> Path:
+    """A SAELens SAE with random directions, `active` of which are active at a token. Decoder rows have length 1."""
     rng = torch.Generator().manual_seed(n_features)
     d_model = hidden_td.shape[1]
     encoder_df = torch.randn(d_model, n_features, generator=rng) / hidden_td.std(dim=0)[:, None] / d_model**0.5
@@ -90,10 +96,10 @@ def random_sae(folder: Path, hidden_td: Tensor, layer: int, n_features: int, arc
         "metadata": {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": "lm"},
     }  # fmt: skip
     if architecture == "topk":
-        config |= {"k": ACTIVE, "rescale_acts_by_decoder_norm": True}
+        config |= {"k": active, "rescale_acts_by_decoder_norm": True}
     else:
         before_tf = (hidden_td - state["b_dec"]) @ encoder_df
-        state["b_enc"] = -before_tf.quantile(1 - ACTIVE / n_features, dim=0)
+        state["b_enc"] = -before_tf.quantile(1 - active / n_features, dim=0)
     sae = SAE.from_dict(config)
     sae.load_state_dict(state)
     sae.save_model(folder)

@@ -21,8 +21,9 @@ SAID = {True: "yes", False: "**no**", None: "not measured"}
 
 
 def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """All but those of docs/reliability.md, which has a page of its own."""
-    paths = (path for path in sorted(folder.glob("bench-*.json")) if path.stem != "bench-reliability")
+    """All but those of docs/reliability.md, which is a page, and of a GPU, which is a table of its own."""
+    others = ("bench-reliability", "bench-gpu")
+    paths = (path for path in sorted(folder.glob("bench-*.json")) if path.stem not in others)
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
@@ -122,11 +123,28 @@ def encoder(actual: list[dict[str, Any]]) -> str:
     return "Not measured."
 
 
+def on_gpu(path: Path = RESULTS / "bench-gpu.json") -> str:
+    """What `python -m tests.bench.gpu` measured."""
+    if not path.exists():
+        return "Not yet measured."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    names = {
+        "collect_over_forward": "`collect` over the bare forward",
+        "features_tokens_per_s": "features × tokens a second",
+    }
+    rows: list[Row] = [
+        (name, f"{part['features']}", f"{part['tokens']}", names[figure], number(part[figure], ""))
+        for name, part in result["parts"].items() for figure in names if figure in part
+    ]  # fmt: skip
+    where = f"{result['machine']['gpu']}, commit {result['commit'][:10]}. "
+    return where + "\n\n" + table(("part", "features", "tokens", "what", "measured"), rows)
+
+
 def rendered(page: str) -> str:
     actual = results()
     parts = {
         "figures": figures(actual), "steps": steps(actual), "beside": reference(actual), "floor": floor(actual),
-        "encoder": encoder(actual),
+        "encoder": encoder(actual), "gpu": on_gpu(),
         "runs": runs(actual),
     }  # fmt: skip
     return splice(page, parts, PAGE)
