@@ -53,13 +53,20 @@ def read_records(job: Collector) -> JsonTable:
     return writer.table()
 
 
+def places_of(index_r: Array, index_n: Array) -> Array:
+    """int64 [N], where each index is among those of the rows (int64 [R]), which may stand in any order: the rows of a
+    trial run are drawn by chance."""
+    order_r = np.argsort(index_r, kind="stable")
+    return order_r[np.searchsorted(index_r, index_n, sorter=order_r)]
+
+
 def write_records(job: Collector, head: SampleHeaders) -> tuple[str, Array]:
     """samples.jsonl, quarantine.jsonl and the thumbnails under their row numbers.
 
     Returns:
         the data's SHA-256; and int64 [N, 2], width and height of each sample's first image, 0 where it has none.
     """
-    records, row_n = read_records(job), np.searchsorted(indices(job.data.rows), head.index_n)
+    records, row_n = read_records(job), places_of(indices(job.data.rows), head.index_n)
     size_n2 = np.zeros((len(row_n), 2), np.int64)
     digest = hashlib.sha256()
     folder = job.part / "collect"
