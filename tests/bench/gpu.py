@@ -10,7 +10,8 @@ where it stopped:
 - `throughput`: features × tokens a second of a whole run of it with 65,536 features, store verified.
 
 Without a GPU, or with --small, all of it runs at its smallest size, to see that it works; those figures mean nothing
-and go nowhere but to --out. A measurement wants a checkout without changes, so that its commit says what was measured.
+and go nowhere but to --out. A measurement wants a checkout without changes, so that Git's hash of its
+tree says what was measured.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ Part = Callable[[inputs.Size, Path], dict[str, Any]]
 
 def accumulators(size: inputs.Size, _folder: Path) -> dict[str, Any]:
     """Whether the accumulators' tests pass; they take CUDA where there is one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", TESTS]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SaevxError(f"The accumulators' tests fail here: run `pytest {TESTS}`.")
     return {"device": size.device, "summary": done.stdout.strip().splitlines()[-1].split(" in ")[0]}
@@ -72,22 +72,23 @@ def throughput(size: inputs.Size, folder: Path) -> dict[str, Any]:
 PARTS: dict[str, Part] = {"accumulators": accumulators, "image": image, "text": text, "throughput": throughput}
 
 
-def commit(folder: Path = Path()) -> str:
-    """The commit that is measured. Raises SaevxError where the checkout has changes."""
+def measured_tree(folder: Path = Path()) -> str:
+    """Git's hash of all files that are measured, the same in every clone. Raises SaevxError where the checkout has
+    changes."""
     changes = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     if changes.stdout.strip():
         raise SaevxError("The checkout has changes that no commit holds: commit or remove them, then measure.")
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], cwd=folder, capture_output=True, text=True, check=True)
     return head.stdout.strip()
 
 
 def measure(out: Path, *, small: bool, parts: list[str] | None = None) -> dict[str, Any]:
-    """The result with every part; those that the file has already, of the same commit, are not measured again."""
+    """The result with every part; those that the file has already, of the same files, are not measured again."""
     size = inputs.SMALL if small else inputs.FULL
-    result: dict[str, Any] = {"name": "gpu", "commit": None if small else commit(), "small": small, "parts": {}}
+    result: dict[str, Any] = {"name": "gpu", "tree": None if small else measured_tree(), "small": small, "parts": {}}
     if out.exists():
         before = json.loads(out.read_text())
-        if (before["commit"], before["small"]) == (result["commit"], small):
+        if (before["tree"], before["small"]) == (result["tree"], small):
             result["parts"] = before["parts"]
     for name in parts or list(PARTS):
         if name in result["parts"]:

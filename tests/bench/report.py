@@ -136,7 +136,7 @@ def on_gpu(path: Path = RESULTS / "bench-gpu.json") -> str:
         (name, f"{part['features']}", f"{part['tokens']}", names[figure], number(part[figure], ""))
         for name, part in result["parts"].items() for figure in names if figure in part
     ]  # fmt: skip
-    where = f"{result['machine']['gpu']}, commit {result['commit'][:10]}. "
+    where = f"{result['machine']['gpu']}, tree {result['tree'][:10]}. "
     return where + "\n\n" + table(("part", "features", "tokens", "what", "measured"), rows)
 
 

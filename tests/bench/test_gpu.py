@@ -34,7 +34,7 @@ def test_a_checkout_with_changes_is_not_measured(tmp_path: Path) -> None:
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)
-    assert len(gpu.commit(tmp_path)) == 40
+    assert len(gpu.measured_tree(tmp_path)) == 40
     (tmp_path / "new.txt").write_text("x")
     with pytest.raises(SaevxError, match="commit or remove"):
-        gpu.commit(tmp_path)
+        gpu.measured_tree(tmp_path)
