@@ -17,7 +17,7 @@ from precompute.utils.files import write_text
 from tests.bench.common import Setup, machine, met
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = ("common", "run", "report", "reliability_report", "gpu")
+NOT_BENCHMARKS = ("common", "run", "report", "reliability_report", "scale_report", "gpu")
 
 
 def names() -> list[str]:

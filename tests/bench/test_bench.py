@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from precompute.demo.evaluation.markdown import command
-from tests.bench import _same_examples, dashboard, reliability, reliability_report, report
+from tests.bench import _same_examples, dashboard, reliability, reliability_report, report, scale_report
 from tests.bench._trials import Trial
 from tests.bench.common import Figure, met
 from tests.bench.run import names
@@ -57,7 +57,7 @@ def test_what_must_be_equal_is_equal() -> None:
                 assert met(figure), figure
 
 
-@pytest.mark.parametrize("made_by", [report, reliability_report], ids=lambda one: one.PAGE.stem)
+@pytest.mark.parametrize("made_by", [report, reliability_report, scale_report], ids=lambda one: one.PAGE.stem)
 def test_the_page_is_fresh(made_by: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
     with pytest.raises(SystemExit) as end:

@@ -1,0 +1,168 @@
+"""Memory and seconds by the number of rows: whole commands over made-up pairs, their model replaced by recorded
+activations (_recorded.py), each in a process of its own.
+
+Whole commands over a million pairs take hours: SAEVX_BENCH_ROWS=100000 runs them over fewer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from precompute.utils.files import write_text
+from tests.bench.common import TREE, Figure, Setup
+from tests.helpers import tiny
+
+N_IMAGES = 1000
+"""Small image files that all pairs share."""
+WORDS = (4, 13)
+"""Words of a caption: from, below; a number behind them makes it the only one of its kind."""
+SIZES, SMALL_SIZES = (1_000, 10_000, 100_000, 1_000_000), (60, 240)
+FORMS = ("folder", "parquet", "tar")
+COMMANDS = ("precompute", "score", "train", *(f"prepare {form}" for form in FORMS))
+GOAL, GOAL_ROWS = 1500.0, 1_000_000
+PASS = ("collect", "merge")
+
+
+def run(setup: Setup) -> dict[str, Any]:
+    most = int(os.environ.get("SAEVX_BENCH_ROWS", SIZES[-1]))
+    sizes = SMALL_SIZES if setup.small else tuple(n for n in SIZES if n <= most)
+    files = Files(setup, 20 if setup.small else N_IMAGES)
+    runs: dict[str, dict[str, Any]] = {name: {} for name in COMMANDS}
+    for n in sizes:
+        store = (files.results if n == sizes[0] else setup.scratch) / f"store-{n}"  # the first is scored with
+        runs["prepare folder"][str(n)] = files.child("prepare", "folder", n, setup.scratch / "no")
+        for form in FORMS[1:]:
+            runs[f"prepare {form}"][str(n)] = files.child("prepare", form, n, setup.scratch / "no")
+        runs["precompute"][str(n)] = files.child("precompute", "folder", n, store)
+        runs["train"][str(n)] = files.child("train", "folder", n, setup.scratch / f"trained-{n}")
+        if n == sizes[0]:
+            scores = setup.scratch / f"scores-{n}.jsonl"
+            runs["score"][str(n)] = files.child("score", "folder", n, scores, store)
+        else:
+            shutil.rmtree(store, ignore_errors=True)
+    return {
+        "options": {"rows": f"{sizes[-1]:,}", "images": files.n_images},
+        "figures": figures(runs), "runs": {name: of_sizes for name, of_sizes in runs.items() if of_sizes},
+    }  # fmt: skip
+
+
+def figures(runs: dict[str, dict[str, Any]]) -> list[Figure]:
+    """Of the result's runs, by command and number of rows."""
+    whole = runs["precompute"]
+    *_, before, most = sorted(whole, key=int)
+    base = whole[most]["base"] / 1e6
+
+    def peak(n: str, names: tuple[str, ...] | None = None) -> float:
+        return float(max(one["peak"] for name, one in whole[n]["parts"].items() if names is None or name in names))
+
+    ready = runs["prepare folder"][max(runs["prepare folder"], key=int)]
+    planned = sum(one["seconds"] for one in ready["parts"].values())
+    largest = max(whole[most]["parts"], key=lambda name: whole[most]["parts"][name]["peak"])
+    n_ready = int(max(runs["prepare folder"], key=int))
+    most_ready = max(one["peak"] for one in ready["parts"].values()) / 1e6
+    fewer = "" if int(most) >= GOAL_ROWS else (
+        f"not run; over {int(most):,} rows {peak(most) / 1e6:.0f} MB for all, {most_ready:.0f} MB for planning; "
+    )  # fmt: skip
+    made_up = "made-up pairs, the model's forward replaced by recorded activations"
+    return [
+        {
+            "what": f"memory of the whole `precompute` over {GOAL_ROWS:,} rows, beside model and SAE",
+            "value": peak(most) / 1e6 if int(most) >= GOAL_ROWS else None, "unit": "MB", "goal": GOAL, "sense": "≤",
+            "note": f"{fewer}{made_up}; largest resident set, in the step `{largest}`, less the {base:.0f} MB of the "
+            "process with model and SAE loaded",
+        },
+        {
+            "what": f"memory of reading and planning {GOAL_ROWS:,} rows, beside model and SAE",
+            "value": most_ready if n_ready >= GOAL_ROWS else None, "unit": "MB", "goal": GOAL,
+            "sense": "≤", "note": f"{fewer}a folder with metadata.jsonl, and its fingerprint; {planned:.0f} s",
+        },
+        {
+            "what": f"memory of the pass over {int(most):,} rows over that over {int(before):,}",
+            "value": (peak(most, PASS) + whole[most]["base"]) / (peak(before, PASS) + whole[before]["base"]),
+            "unit": "×", "goal": 1.05, "sense": "≤",
+            "note": f"{made_up}; largest resident set of `collect`, its merge included, model and SAE too: "
+            f"{peak(most, PASS) / 1e6:.0f} and {peak(before, PASS) / 1e6:.0f} MB beside them",
+        },
+    ]  # fmt: skip
+
+
+class Files:
+    """Model, SAE, images and pairs, made when they are first needed; and the commands over them."""
+
+    def __init__(self, setup: Setup, n_images: int) -> None:
+        self.folder, self.n_images = setup.scratch, n_images
+        self.results = setup.wide.with_name("rows")
+        """What commands took, which stays where `--wide` names a folder that stays: a benchmark of hours goes on."""
+        self.model, self.sae = tiny.make_llava(self.folder / "model"), tiny.make_sae(self.folder / "sae")
+        self.images = [self._image(i) for i in range(n_images)]
+
+    def _image(self, number: int) -> bytes:
+        file = BytesIO()
+        tiny.picture(number).save(file, "PNG")
+        return file.getvalue()
+
+    def child(self, what: str, form: str, n: int, out: Path, *more: Path) -> dict[str, Any]:
+        """What a command over n pairs took."""
+        result = self.results / f"{what}-{form}-{n}.json"
+        if not result.exists():
+            arguments = [what, *map(str, (self.data(form, n), self.model, self.sae, out, *more))]
+            environment = {**TREE, "HF_DATASETS_CACHE": str(self.folder / "cache")}
+            command = [sys.executable, "-m", "tests.bench._rows", *arguments]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            result.parent.mkdir(parents=True, exist_ok=True)
+            write_text(result, done.stdout.splitlines()[-1] + "\n")
+        return dict(json.loads(result.read_text()))
+
+    def data(self, form: str, n: int) -> Path:
+        """n pairs as a folder with metadata.jsonl, as a Parquet file, or as tars of ten thousand pairs."""
+        path = self.folder / f"{form}-{n}"
+        if not path.exists():
+            path.mkdir()
+            getattr(self, f"_{form}")(path, n)
+        return path
+
+    def _captions(self, n: int) -> list[str]:
+        rng = np.random.default_rng(n)
+        length = rng.integers(*WORDS, n)
+        words = np.array(tiny.WORDS)[rng.integers(0, len(tiny.WORDS), (n, WORDS[1]))]
+        return [f"{' '.join(words[i, : length[i]])} {i}" for i in range(n)]
+
+    def _folder(self, path: Path, n: int) -> None:
+        for i, raw in enumerate(self.images):
+            (path / f"{i:03d}.png").write_bytes(raw)
+        with (path / "metadata.jsonl").open("w") as file:
+            for i, text in enumerate(self._captions(n)):
+                row = {"file_name": f"{i % self.n_images:03d}.png", "text": text, "id": f"pair-{i}", "kind": i % 2}
+                file.write(json.dumps(row) + "\n")
+
+    def _parquet(self, path: Path, n: int) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        for number, low in enumerate(range(0, n, 100_000)):
+            at = range(low, min(low + 100_000, n))
+            columns = {
+                "image": pa.array([self.images[i % self.n_images] for i in at], pa.binary()),
+                "text": self._captions(n)[low : low + 100_000], "id": [f"pair-{i}" for i in at],
+            }  # fmt: skip
+            parquet.write_table(pa.table(columns), path / f"{number:03d}.parquet")
+
+    def _tar(self, path: Path, n: int) -> None:
+        captions = self._captions(n)
+        for number, low in enumerate(range(0, n, 10_000)):
+            with tarfile.open(path / f"{number:03d}.tar", "w") as tar:
+                for i in range(low, min(low + 10_000, n)):
+                    for suffix, raw in (("png", self.images[i % self.n_images]), ("txt", captions[i].encode())):
+                        member = tarfile.TarInfo(f"pair-{i}.{suffix}")
+                        member.size = len(raw)
+                        tar.addfile(member, BytesIO(raw))
