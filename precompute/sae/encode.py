@@ -17,8 +17,9 @@ from precompute.utils.ragged import offsets
 from precompute.utils.tensors import exact, nonzero_indices
 from precompute.utils.types import Array
 
-CHUNK_ELEMENTS = 1 << 23
-"""Largest dense z [tokens, F] in memory at a time: 32 MB of float32."""
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
+"""Largest dense z [tokens, F] in memory at a time: 32 MB of float32, and 1 GB on a GPU. A GPU waits for Python after
+each piece; with 32 MB and 262,144 features, thirty tokens a piece, that took 6 of the 16 seconds of `collect`."""
 
 OVERFLOW = "an activation is too large for float16 at this store's scale"
 NOT_FINITE = "the model's residual stream is not finite"
@@ -119,7 +120,12 @@ def largest_activation(sae: SaeV, hidden_td: Tensor) -> float:
 
 def chunks(sae: SaeV, hidden_td: Tensor) -> tuple[Tensor, ...]:
     """Tokens in the pieces that are encoded together."""
-    return hidden_td.split(max(16, CHUNK_ELEMENTS // sae.n_features)) if len(hidden_td) else ()
+    return hidden_td.split(chunk_tokens(sae)) if len(hidden_td) else ()
+
+
+def chunk_tokens(sae: SaeV) -> int:
+    """How many tokens are encoded together."""
+    return max(16, CHUNK_ELEMENTS.get(sae.device.type, CHUNK_ELEMENTS["cpu"]) // sae.n_features)
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from precompute.model.loader import LoadedBatch, check_images, load_batches, loa
 from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.shared import NAMED_COLUMNS
-from precompute.sae.encode import CHUNK_ELEMENTS, NOT_FINITE
+from precompute.sae.encode import NOT_FINITE, chunk_tokens
 from precompute.sae.reconstruction import sae_warning
 from precompute.sae.sae import SaeV
 from precompute.training.card import Activity, card
@@ -62,7 +62,7 @@ def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array, top: Sequence[int] = ()
     Args:
         top: numbers of features; for each ĥ is also made from so many of a token's strongest.
     """
-    chunk = max(16, CHUNK_ELEMENTS // sae.n_features)
+    chunk = chunk_tokens(sae)
     parts = [[torch.zeros(0, sae.d_model, device=sae.device)] for _ in range(1 + len(top))]
     active = [np.zeros(0, np.int64)]
     count_mf, energy_mf = np.zeros((2, sae.n_features), np.int64), np.zeros((2, sae.n_features))
