@@ -12,17 +12,20 @@ from pydantic import Field
 
 from backend.api import features as features_api
 from backend.api import samples as samples_api
+from backend.api.features import FeatureQuery
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import uploaded_url
 from backend.live.steer_start import MAX_STRENGTH, cap_of, start_of
 from backend.pages.text import visible
 from backend.params import QueryModel
+from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from backend.templating import MaybeStr, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
+SUGGESTIONS = 4
 SCOPES = ("image", "prompt", "generated")
 NO_SAMPLE = "none"
 MODES = ("add", "set", "ablate")
@@ -81,7 +84,14 @@ def steer(
         live=state.live.status(open_store.name),
         start=start,
         faults=faults,
+        suggestions=[] if features else suggestions(open_store),
     )
+
+
+def suggestions(open_store: OpenStore) -> list[Feature]:
+    """Features to begin with: of different names, those whose words and images agree best."""
+    query = FeatureQuery(verdict=["cross-modal"], sort="evidence", order="desc", fold="names", limit=SUGGESTIONS)
+    return [one for one in features_api.get_features(open_store, query).items if one.evidence]
 
 
 def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, Any] | None, str | None]:

@@ -186,3 +186,14 @@ def exported(page: Page, link: str) -> list[str]:
         page.get_by_test_id(link).click()
     lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["id"] for line in lines]
+
+
+def test_an_empty_form_of_steering_offers_features_that_agree(page: Page, server: Server) -> None:
+    page.goto(server.url + "/steer")
+    offers = page.get_by_test_id("steer-suggestions").get_by_role("link")
+    query = {"verdict": "cross-modal", "sort": "evidence", "order": "desc", "fold": "names", "limit": 4}
+    expected = httpx.get(f"{server.url}/api/v1/features", params=query).json()["items"]
+    assert [one.get_attribute("href") for one in offers.all()] == [f"/steer?feature={one['id']}" for one in expected]
+    offers.first.click()
+    expect(page.get_by_test_id("steer-number")).to_be_visible()
+    expect(page.get_by_test_id("steer-suggestions")).to_have_count(0)
