@@ -41,11 +41,12 @@ FORMS = {"/search": {"text": "a red dog"}, "/score": {"text": "a red dog", "imag
 """Likewise of forms; @ begins the name of a file."""
 FIELDS: dict[str, Any] = {
     "add_features": [3, 4], "add_samples": ["scene-00017"], "add_tags": ["animal"],
-    "advice": "Name the folder with --image-folder.", "control": 1, "cut": 0.62, "draws": 4,
+    "advice": "Name the folder with --image-folder.", "control": 1, "current": True, "cut": 0.62, "draws": 4,
     "errors": [{"loc": ["query", "min_lift"], "msg": "a number"}], "image": "iVBORw0KGgo…",
     "image_hash": "HASH", "id": "scene-00017",
-    "kind": "image-missing", "mask": [[0, 2, 3]], "next": "WzIsIDMuNV0", "note": "Not measured yet.",
-    "other_logprob": -0.7, "pair": {"text": "a red dog"}, "reason": "The model is off.", "remove_features": [4],
+    "kind": "image-missing", "mask": [[0, 2, 3]], "n_compared": 1488, "n_shared": 1500,
+    "next": "WzIsIDMuNV0", "note": "Not measured yet.", "other_logprob": -0.7,
+    "pair": {"text": "a red dog"}, "reason": "The model is off.", "remove_features": [4],
     "remove_samples": ["scene-00017"], "remove_tags": ["animal"], "restore": 2, "row": 17,
     "sentence": "The image file does not exist.", "sides": ["text", "image"], "suggestion": 0.97, "support": 12,
     "text": "a red dog", "unread": 3, "warning": "The edit is larger than half of ‖h‖.",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
-import pickle
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from backend.app import create_app
 from backend.serve import freeze_garbage_collector, server_of
 from backend.settings import Settings
-from backend.workers.supervisor import Failed, Opened, Task
+from backend.workers.place import Worker
+from backend.workers.supervisor import Failed, Opened, Task, as_line
 from precompute.errors import SaevxError
 
 SUPERVISOR = 0
@@ -24,7 +26,8 @@ SUPERVISOR = 0
 def main() -> None:
     """Serve until the supervisor says otherwise, or ends."""
     with os.fdopen(os.dup(SUPERVISOR), "rb", buffering=0) as stream:
-        task: Task = pickle.load(stream)
+        task = Task(**json.loads(stream.readline()))
+    worker = Worker(**{**task.worker, "folder": Path(task.worker["folder"])})
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what anything prints from now on is no message to the supervisor
     settings = Settings(**task.settings)
@@ -33,9 +36,9 @@ def main() -> None:
 
         log_json()
     try:
-        app = create_app(settings, task.names, task.worker)
+        app = create_app(settings, task.names, worker)
     except SaevxError as error:
-        output.write(pickle.dumps(Failed(str(error))))
+        output.write(as_line(Failed(str(error))))
         sys.exit(1)
     state = app.state.saevx
     server = server_of(app)
@@ -45,7 +48,7 @@ def main() -> None:
         await start(sockets)
         asyncio.get_running_loop().add_reader(SUPERVISOR, leave)
         with contextlib.suppress(OSError):  # the supervisor has ended meanwhile, so that this process does too
-            output.write(pickle.dumps(Opened(list(state.stores), list(state.unavailable.values()))))
+            output.write(as_line(Opened(list(state.stores), list(state.unavailable.values()))))
 
     def leave() -> None:
         asyncio.get_running_loop().remove_reader(SUPERVISOR)

@@ -4,8 +4,8 @@ when it is stopped. It answers no request itself."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pickle
 import secrets
 import selectors
 import shutil
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -31,17 +31,18 @@ SHORT_S, PAUSE_S = 5.0, 2.0
 
 
 class Task(NamedTuple):
-    """What a worker is started with, over its standard input."""
+    """What a worker is started with: a line of JSON over its standard input."""
 
     settings: dict[str, Any]
     names: list[str]
-    worker: Worker
+    worker: dict[str, Any]
+    """The fields of a `Worker`."""
     sockets: list[int]
     """Numbers of the open sockets: the server's, and its own for other workers."""
 
 
 class Opened(NamedTuple):
-    """What a worker says, as soon as it answers."""
+    """What a worker says, as soon as it answers: a line of JSON over its standard output. Likewise `Failed`."""
 
     stores: list[str]
     problems: list[str]
@@ -51,6 +52,11 @@ class Failed(NamedTuple):
     """What it says where it cannot."""
 
     reason: str
+
+
+def as_line(message: Task | Opened | Failed) -> bytes:
+    """A message as JSON, ended by a line feed."""
+    return json.dumps(message._asdict()).encode() + b"\n"
 
 
 Announce = Callable[[Sequence[str], Sequence[str]], None]
@@ -149,7 +155,8 @@ class Supervisor:
         """Start the worker's process, and hand over what it needs."""
         files = [each.fileno() for each in one.sockets]
         token = self.settings.token.get_secret_value() if self.settings.token else None
-        settings = {**self.settings.model_dump(), "token": token}
+        settings = {**self.settings.model_dump(mode="json"), "token": token}
+        worker = {**asdict(one.worker), "folder": str(one.worker.folder)}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "backend.workers.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -158,17 +165,17 @@ class Supervisor:
         one.process, one.started_at = process, time.monotonic()
         with contextlib.suppress(OSError):  # it has ended already, which its output tells
             stream = cast(IO[bytes], process.stdin)
-            pickle.dump(Task(settings, self.names, one.worker, files), stream)
+            stream.write(as_line(Task(settings, self.names, worker, files)))
             stream.flush()
         self.selector.register(cast(IO[bytes], process.stdout), selectors.EVENT_READ, one)
 
     def hear(self, one: Running) -> Opened | Failed | None:
         """What the worker says next; None where it has ended."""
         try:
-            message: Opened | Failed = pickle.load(cast(IO[bytes], one.process and one.process.stdout))
-        except (EOFError, OSError, pickle.UnpicklingError):
+            fields = json.loads(cast(IO[bytes], one.process and one.process.stdout).readline())
+        except (OSError, ValueError):  # it has ended, or was killed in the middle of a line
             return None
-        return message
+        return Failed(**fields) if "reason" in fields else Opened(**fields)
 
     def attend(self, one: Running) -> None:
         """Read what a worker says; plan its next start where it has ended."""

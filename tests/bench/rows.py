@@ -41,10 +41,11 @@ def run(setup: Setup) -> dict[str, Any]:
     for n in sizes:
         store = (files.results if n == sizes[0] else setup.scratch) / f"store-{n}"  # the first is scored with
         runs["prepare folder"][str(n)] = files.child("prepare", "folder", n, setup.scratch / "no")
-        for form in FORMS[1:]:
+        for form in () if setup.small else FORMS[1:]:
             runs[f"prepare {form}"][str(n)] = files.child("prepare", form, n, setup.scratch / "no")
         runs["precompute"][str(n)] = files.child("precompute", "folder", n, store)
-        runs["train"][str(n)] = files.child("train", "folder", n, setup.scratch / f"trained-{n}")
+        if n == sizes[-1] or not setup.small:
+            runs["train"][str(n)] = files.child("train", "folder", n, setup.scratch / f"trained-{n}")
         if n == sizes[0]:
             scores = setup.scratch / f"scores-{n}.jsonl"
             runs["score"][str(n)] = files.child("score", "folder", n, scores, store)

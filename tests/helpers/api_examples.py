@@ -141,7 +141,7 @@ def record(client: httpx.Client, other: str) -> Recorder:
         f"{PREFIX}/features/{{feature}}/examples": {"feature": a, "band": -1},
         f"{PREFIX}/families/{{family}}": {"family": get("/families")["items"][0]["id"]},
         f"{PREFIX}/compare": {"a": a, "b": b},
-        f"{PREFIX}/compare/stores": {"with": other},
+        **{f"{PREFIX}/compare/stores{part}": {"with": other} for part in ("", "/only", "/points")},
         f"{PREFIX}/try/matrix": {"own": f"{uploaded}:a red dog", "feature": [a, b]},
         f"{PREFIX}/search/live": {"sample": sample},
         f"{PREFIX}/samples/{{sample_id}}/features": {"sample_id": sample, "patch": "0,3,3"},

@@ -23,6 +23,8 @@ MADE_ELSEWHERE = {
     ("precompute/data/json_files.py", "{self.path} is {what}."),  # signatures.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {what}."),
     ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there
+    ("precompute/live/steer.py", "sentence"),  # why_not_frozen: test_frozen_attention.py
+    ("backend/workers/supervisor.py", "reason"),  # a worker's SaevxError: test_workers.py
     ("precompute/live/intervention.py", "reason"),  # test_sae.py: a feature without a direction
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
     ("backend/api/annotations/command.py", "{options.file}: {error.detail}"),  # the sentence of the API
