@@ -40,7 +40,8 @@ def run(setup: Setup) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {name: {} for name in COMMANDS}
     for n in sizes:
         store = (files.results if n == sizes[0] else setup.scratch) / f"store-{n}"  # the first is scored with
-        runs["prepare folder"][str(n)] = files.child("prepare", "folder", n, setup.scratch / "no")
+        if n == sizes[-1] or not setup.small:
+            runs["prepare folder"][str(n)] = files.child("prepare", "folder", n, setup.scratch / "no")
         for form in () if setup.small else FORMS[1:]:
             runs[f"prepare {form}"][str(n)] = files.child("prepare", form, n, setup.scratch / "no")
         runs["precompute"][str(n)] = files.child("precompute", "folder", n, store)
