@@ -88,18 +88,18 @@ def rates() -> Rates:
     )  # fmt: skip
 
 
-def forecast(measured: Rates, given: Assumptions) -> str:
+def forecast(measured: Rates, assumptions: Assumptions) -> str:
     rows: list[Row] = []
     for n in PAIRS:
         alone = sum(measured.alone.values()) * n / 3600
         for kind, rate, price in (
-            ("CPU machines like the one measured, the demo's model", measured.cpu_pairs, given.cpu_price),
-            ("GPUs, **by formula, not measured**", given.gpu_pairs, given.gpu_price),
+            ("CPU machines like the one measured, the demo's model", measured.cpu_pairs, assumptions.cpu_price),
+            ("GPUs, **by formula, not measured**", assumptions.gpu_pairs, assumptions.gpu_price),
         ):
-            hours = n / (rate * measured.ray * given.workers) / 3600
-            cost = (hours * given.workers * price + alone * given.cpu_price) / (n / 1e6)
+            hours = n / (rate * measured.ray * assumptions.workers) / 3600
+            cost = (hours * assumptions.workers * price + alone * assumptions.cpu_price) / (n / 1e6)
             rows.append(
-                (f"{n:.0e}".replace("e+0", " · 10^"), f"{given.workers} {kind}", f"{hours:,.1f}", f"{alone:,.1f}",
+                (f"{n:.0e}".replace("e+0", " · 10^"), f"{assumptions.workers} {kind}", f"{hours:,.1f}", f"{alone:,.1f}",
                  f"{n * measured.store_bytes / 1e12:,.1f} TB", f"{cost:,.0f}")
             )  # fmt: skip
     head = ("pairs", "workers of the pass", "hours of the pass", "hours of the first machine alone, 1 process",
@@ -107,7 +107,7 @@ def forecast(measured: Rates, given: Assumptions) -> str:
     return table(head, rows)
 
 
-def assumed(given: Assumptions) -> str:
+def assumed(assumptions: Assumptions) -> str:
     names = {
         "workers": "`--workers`: machines or GPUs that share the pass",
         "cpu_price": "`--cpu-price`: an hour of a machine like the one measured",
@@ -117,7 +117,7 @@ def assumed(given: Assumptions) -> str:
         "gpu_flops": "`--gpu-flops`: C, operations a second of a GPU in bfloat16 (formula alone)",
         "gpu_use": "`--gpu-use`: u, the share of them that the pass reaches (formula alone)",
     }  # fmt: skip
-    return table(("assumption", "value"), [(text, f"{getattr(given, name):g}") for name, text in names.items()])
+    return table(("assumption", "value"), [(text, f"{getattr(assumptions, name):g}") for name, text in names.items()])
 
 
 def parts(result: dict[str, Any]) -> str:
@@ -149,10 +149,10 @@ def others(result: dict[str, Any]) -> str:
 
 
 def rendered(page: str) -> str:
-    result, given = read("bench-rows"), Assumptions()
+    result, assumptions = read("bench-rows"), Assumptions()
     bodies = {
-        "rows": parts(result), "others": others(result), "forecast": forecast(rates(), given),
-        "assumptions": assumed(given),
+        "rows": parts(result), "others": others(result), "forecast": forecast(rates(), assumptions),
+        "assumptions": assumed(assumptions),
         "made": runs([read(f"bench-{name}") for name in ("rows", "collect", "forecast", "ray_pool")]),
     }  # fmt: skip
     return splice(page, bodies, PAGE)
@@ -165,9 +165,9 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     chosen = vars(parser.parse_args())
     chosen.pop("check")
-    given = Assumptions(**chosen)
-    if given != Assumptions():
-        print(forecast(rates(), given))
+    assumptions = Assumptions(**chosen)
+    if assumptions != Assumptions():
+        print(forecast(rates(), assumptions))
         return
     command(PAGE, rendered, "tests.bench.scale_report")
 

@@ -72,9 +72,9 @@ def summed(events: Path) -> Fuzzed:
                 bad = [one for one in recorder.get("checks", {}).get(case, []) if one["status"] != "success"]
                 requests, wrong = requests + 1, wrong + bool(bad)
                 for one in bad:
-                    failure, asked = one.get("failure_info", {}).get("failure", one), sent["request"]
+                    failure, request = one.get("failure_info", {}).get("failure", one), sent["request"]
                     what = f"{recorder['label']}: {one['name']}: {failure.get('title')}: {failure.get('message')}"
-                    whole = f"{asked.get('method')} {asked.get('uri')} {asked.get('body')}"
+                    whole = f"{request.get('method')} {request.get('uri')} {request.get('body')}"
                     failures.setdefault((recorder["label"], one["name"]), f"{what[:600]} [{whole[:600]}]")
     return Fuzzed(requests, wrong, list(failures.values()))
 

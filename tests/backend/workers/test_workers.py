@@ -117,10 +117,10 @@ def test_an_uploaded_image_is_there_whichever_worker_is_asked(running: Server) -
     for one in by_many(running, f"/try?image={hash}"):
         assert one.status_code == 200 and hash in one.text
     assert {one.status_code for one in by_many(running, f"{API}/images/{hash}")} == {200}
-    found = httpx.post(
+    reply = httpx.post(
         running.url + "/search", data={"q": ""}, files={"image": ("one.png", file.getvalue(), "image/png")}, timeout=60
     )
-    assert found.status_code == 303 and hash in found.headers["location"]
+    assert reply.status_code == 303 and hash in reply.headers["location"]
     assert httpx.delete(f"{running.url}{API}/images/{hash}").is_success
     assert {one.status_code for one in by_many(running, f"{API}/images/{hash}")} == {404}
 
@@ -165,8 +165,8 @@ def test_a_worker_that_is_killed_is_started_again(made: Path, tmp_path: Path) ->
             assert {one.status_code for one in answers} <= {200}, "what comes meanwhile waits for the new one"
             until(lambda before=before: len(set(processes(server)) - set(before)) == 1 and len(processes(server)) == 2)
             assert {one.status_code for one in by_many(server, "/", headers=login)} == {200}
-    said = re.findall(r"worker ([12]) \(process \d+\) was killed by signal 9 and is started again", log.read_text())
-    assert sorted(said) == ["1", "2"] and "Traceback" not in log.read_text()
+    killed = re.findall(r"worker ([12]) \(process \d+\) was killed by signal 9 and is started again", log.read_text())
+    assert sorted(killed) == ["1", "2"] and "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
