@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import model_validator
 
-from precompute.data import Columns, matching
 from precompute.utils.command_line import CommandOptions, Count, SinkMultiple
+
+if TYPE_CHECKING:
+    from precompute.data import Columns
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["8bit", "4bit"]
@@ -44,6 +46,8 @@ class DataFields(CommandOptions):
 
     @property
     def columns(self) -> Columns:
+        from precompute.data import Columns
+
         return Columns(
             self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split,
             anywhere=self.allow_outside,
@@ -176,5 +180,7 @@ class FromStore(DataFields, StoreModel):
 
 def absolute_path(source: str) -> str:
     """The absolute path of a file, a folder or a glob of files; a hub id as it is."""
+    from precompute.data import matching
+
     path = Path(source)
     return str(path.resolve()) if path.exists() or matching(path) else source
