@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from mcp.server.mcpserver import Image
 
 from backend.inside import RefusedError, get_json, multipart, request
-from backend.mcp import fields as given
+from backend.mcp import fields
 from backend.mcp.fields import EXAMPLE, FEATURE, NEIGHBOUR, SAMPLE, pick, short
 from backend.mcp.images import Tile, panel
 from backend.pages.heat import finest
@@ -50,8 +50,8 @@ class Tools:
     # ---- features
 
     async def list_features(
-        self, words: given.Words = None, verdict: given.Verdict = None, sort: given.FeatureSort = "match",
-        order: given.Order = "desc", limit: given.Limit = 20, cursor: given.Cursor = None,
+        self, words: fields.Words = None, verdict: fields.Verdict = None, sort: fields.FeatureSort = "match",
+        order: fields.Order = "desc", limit: fields.Limit = 20, cursor: fields.Cursor = None,
     ) -> JSON:  # fmt: skip
         """Features of the sparse autoencoder, filtered and sorted: `{items, total, next}`. `label` is an automatic
         name, `label_score` says how well it tells the feature's samples from others (.5 is chance; below .6 read
@@ -60,7 +60,7 @@ class Tools:
                               cursor=cursor)  # fmt: skip
         return {**page, "items": [pick(one, FEATURE) for one in page["items"]]}
 
-    async def get_feature(self, feature: given.Feature) -> JSON:
+    async def get_feature(self, feature: fields.Feature) -> JSON:
         """One feature with its figures, the tokens that it promotes and suppresses, similar features, and features that
         fire in the same samples."""
         one = await get_json(self.app, f"/features/{feature}")
@@ -74,13 +74,13 @@ class Tools:
         }
 
     async def feature_examples(
-        self, feature: given.Feature, side: given.Side = "image", band: given.Band = "-1", limit: given.Limit = 10
+        self, feature: fields.Feature, side: fields.Side = "image", band: fields.Band = "-1", limit: fields.Limit = 10
     ) -> JSON:
         """Samples in which a feature fires: the caption, the token or patch where it is strongest, its activation."""
         page = await self._examples(feature, side, band, limit)
         return {"items": [pick(one, EXAMPLE) for one in page["items"]]}
 
-    async def feature_image(self, feature: given.Feature, limit: given.Limit = 6) -> list[Any]:
+    async def feature_image(self, feature: fields.Feature, limit: fields.Limit = 6) -> list[Any]:
         """The images on which a feature fires most strongly, with where it fires on them, as one PNG; then their
         ids."""
         examples = [one for one in (await self._examples(feature, "image", "-1", limit))["items"] if one["images"]]
@@ -102,8 +102,8 @@ class Tools:
     # ---- samples
 
     async def list_samples(
-        self, words: given.Words = None, flag: given.Flag = None, feature: given.MaybeFeature = None,
-        limit: given.Limit = 20, cursor: given.Cursor = None,
+        self, words: fields.Words = None, flag: fields.Flag = None, feature: fields.MaybeFeature = None,
+        limit: fields.Limit = 20, cursor: fields.Cursor = None,
     ) -> JSON:  # fmt: skip
         """Pairs of image and caption: `{items, total, next}`, with the words in the caption, with a quality flag
         (the worst first), or on whose image a feature fires."""
@@ -111,14 +111,14 @@ class Tools:
         page = await get_json(self.app, "/samples", **filters, limit=limit, cursor=cursor)
         return {**page, "items": [pick(one, SAMPLE) for one in page["items"]]}
 
-    async def get_sample(self, sample_id: given.SampleId) -> JSON:
+    async def get_sample(self, sample_id: fields.SampleId) -> JSON:
         """One pair: caption, scores, flags with their reasons, and its strongest features on image and caption."""
         one = await get_json(self.app, "/sample", id=sample_id)
         groups = {by: [pick(f, (*NEIGHBOUR, "share_text", "share_image")) for f in fs[:12]]
                   for by, fs in one["groups"].items()}  # fmt: skip
         return {**pick(one, ("sample_id", "text", "scores", "flags", "extra", "near_sample_id")), "features": groups}
 
-    async def sample_image(self, sample_id: given.SampleId, feature: given.MaybeFeature = None) -> list[Any]:
+    async def sample_image(self, sample_id: fields.SampleId, feature: fields.MaybeFeature = None) -> list[Any]:
         """The image of a sample as PNG; with `feature`, where it fires on it."""
         one = await get_json(self.app, "/sample", id=sample_id)
         if not one["images"]:
@@ -141,7 +141,7 @@ class Tools:
 
     # ---- search, pairs, flags
 
-    async def search_words(self, words: given.SearchedWords, limit: given.Limit = 10) -> JSON:
+    async def search_words(self, words: fields.SearchedWords, limit: fields.Limit = 10) -> JSON:
         """Features whose name or promoted tokens have the words, and samples whose caption has them."""
         reply = await get_json(self.app, "/search", q=words, limit=limit)
         return {
@@ -151,8 +151,8 @@ class Tools:
         }  # fmt: skip
 
     async def search_image(
-        self, image_base64: given.ImageData = None, sample_id: given.MaybeSample = None, words: given.Words = None,
-        limit: given.Limit = 12,
+        self, image_base64: fields.ImageData = None, sample_id: fields.MaybeSample = None, words: fields.Words = None,
+        limit: fields.Limit = 12,
     ) -> JSON:  # fmt: skip
         """The features that an image activates, strongest and rarest first, and the samples nearest to it. Give an
         image or a sample; with words, only features that both activate rank high."""
@@ -170,8 +170,8 @@ class Tools:
         }
 
     async def list_pairs(
-        self, feature: given.MaybeFeature = None, kind: given.Kind = "text-image", limit: given.Limit = 20,
-        cursor: given.Cursor = None,
+        self, feature: fields.MaybeFeature = None, kind: fields.Kind = "text-image", limit: fields.Limit = 20,
+        cursor: fields.Cursor = None,
     ) -> JSON:  # fmt: skip
         """Pairs of features that fire in the same samples more often than by chance (lift 1 is chance), with support
         and the lift after captions were shuffled."""
@@ -193,8 +193,8 @@ class Tools:
     # ---- steering
 
     async def steer(
-        self, feature: given.Feature, strength: given.Strength = None, mode: given.Mode = "add",
-        prompt: given.Prompt = "", sample_id: given.MaybeSample = None, max_tokens: given.MaxTokens = 24,
+        self, feature: fields.Feature, strength: fields.Strength = None, mode: fields.Mode = "add",
+        prompt: fields.Prompt = "", sample_id: fields.MaybeSample = None, max_tokens: fields.MaxTokens = 24,
     ) -> JSON:  # fmt: skip
         """What the model writes, and what it writes with a feature strengthened, set or removed: `default` and
         `steered` text, `mean_kl` in nats (how much the next tokens change), and `capped`, whether the change was cut

@@ -56,15 +56,15 @@ class Login:
         path = request.url.path.removeprefix(scope.get("root_path", ""))
         if path == LOGIN and request.method == "POST":
             await (await self._login(request))(scope, receive, send)
-        elif given := self._query_token(request):
-            await self._enter(request, given)(scope, receive, send)
+        elif token := self._query_token(request):
+            await self._enter(request, token)(scope, receive, send)
         elif self._is_known(request):
             await self.app(scope, receive, send)
         else:
             await (await self._ask(request, path))(scope, receive, send)
 
-    def _is_token(self, given: str) -> bool:
-        return self.token is not None and hmac.compare_digest(given.encode(), self.token)
+    def _is_token(self, token: str) -> bool:
+        return self.token is not None and hmac.compare_digest(token.encode(), self.token)
 
     def _query_token(self, request: Request) -> str | None:
         """The token in the address, which no page of the application knows as a parameter."""
@@ -79,12 +79,12 @@ class Login:
             or (self.proxy_header is not None and bool(request.headers.get(self.proxy_header, "").strip()))
         )
 
-    def _enter(self, request: Request, given: str) -> Response:
+    def _enter(self, request: Request, token: str) -> Response:
         """Leads to the same address without the token, with the cookie where it was right."""
         query = [(name, value) for name, value in parse_qsl(request.url.query, True) if name != "token"]
         address = request.url.path + (f"?{urlencode(query)}" if query else "")
         reply = RedirectResponse(_local(address), 303, {"Cache-Control": "no-store"})
-        if self._is_token(given):
+        if self._is_token(token):
             self._set_cookie(request, reply)
         return reply
 
