@@ -71,14 +71,14 @@ class SearchInput(NamedTuple):
     """A stored sample, whose image is searched for."""
 
 
-async def query_of(request: Request, state: State, store: OpenStore, wanted: SearchInput) -> Query:
+async def query_of(request: Request, state: State, store: OpenStore, inputs: SearchInput) -> Query:
     """The query, through the live model; a sample without words is read from what the pass has stored.
 
     Raises:
         HTTPException: 503 if the model is needed and not available, 404, 409, 413 or 422 for an image or a sample.
         ClientLeft: the client closed the connection.
     """
-    words, _, image_hash, sample_id = wanted
+    words, _, image_hash, sample_id = inputs
     if sample_id is not None and not words:
         row = await run_in_threadpool(check_sample, store, sample_id)
         missing = [] if store.store.events.has(row) else [row]
@@ -89,7 +89,7 @@ async def query_of(request: Request, state: State, store: OpenStore, wanted: Sea
     if is_cacheable and (query := store.recomputed.queries.get(key)) is not None:
         return query
     with state.live.reserve(store.name) as reservation:
-        images = await input_images(state, store, wanted)
+        images = await input_images(state, store, inputs)
         work = partial(live_answers.live_query, store=store, text=words, images=images)
         query = await reservation.call(work, request)
     if is_cacheable:
@@ -97,10 +97,10 @@ async def query_of(request: Request, state: State, store: OpenStore, wanted: Sea
     return query
 
 
-async def input_images(state: State, store: OpenStore, wanted: SearchInput) -> list[Image.Image]:
+async def input_images(state: State, store: OpenStore, inputs: SearchInput) -> list[Image.Image]:
     """The images that the model is to read. HTTP 404 if there is no such sample or upload, 413 or 422 for an image
     that cannot be read, 422 for a sample without an image, 409 if its data is missing."""
-    _, upload, image_hash, sample_id = wanted
+    _, upload, image_hash, sample_id = inputs
     if upload is not None:
         return [await read_upload(upload, state.settings)]
     if image_hash is not None:
@@ -148,13 +148,13 @@ async def post_search(
     ] = None,
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
-    wanted = SearchInput((form.text or "").strip(), form.image, form.image_hash, form.sample_id)
-    n_images = sum(one is not None for one in wanted[1:])
+    inputs = SearchInput((form.text or "").strip(), form.image, form.image_hash, form.sample_id)
+    n_images = sum(one is not None for one in inputs[1:])
     if n_images > 1:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
-    if not n_images and not wanted.words:
+    if not n_images and not inputs.words:
         raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`) or words (`text`).")
-    return await live_reply(request, state, store, wanted, limit, patch)
+    return await live_reply(request, state, store, inputs, limit, patch)
 
 
 class LiveQuery(QueryModel):
@@ -181,20 +181,20 @@ async def get_live_search(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[LiveQuery, QueryParam()]
 ) -> Response:
     """As `POST /search`, for what an address can name."""
-    wanted = SearchInput(query.q.strip(), None, query.image or None, query.sample or None)
-    if wanted.image_hash is not None and wanted.sample_id is not None:
+    inputs = SearchInput(query.q.strip(), None, query.image or None, query.sample or None)
+    if inputs.image_hash is not None and inputs.sample_id is not None:
         raise HTTPException(422, "Give one of `image` and `sample`, not both.")
-    if not any(wanted):
+    if not any(inputs):
         raise HTTPException(422, "Name an uploaded image (`image`), a sample (`sample`) or words (`q`).")
-    return await live_reply(request, state, store, wanted, query.limit, query.patch)
+    return await live_reply(request, state, store, inputs, query.limit, query.patch)
 
 
 async def live_reply(
-    request: Request, state: State, store: OpenStore, wanted: SearchInput, limit: int, patch: str | None
+    request: Request, state: State, store: OpenStore, inputs: SearchInput, limit: int, patch: str | None
 ) -> Response:
     """What the live model says of it, as JSON."""
     at = parse_patch(patch) if patch is not None else None
-    query = await query_of(request, state, store, wanted)
+    query = await query_of(request, state, store, inputs)
     return await json_reply(lambda: as_live_search(request, store, live_answers.search(store, query, limit, at)))
 
 

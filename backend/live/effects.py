@@ -40,8 +40,8 @@ async def request_effect(request: Request, live: Live, store: OpenStore, feature
             for a feature without direction.
         ClientLeft: the client closed the connection while it waited.
     """
-    if (known := cached_effect(store, feature)) is not None:
-        return known
+    if (cached := cached_effect(store, feature)) is not None:
+        return cached
     with live.reserve(store.name) as reservation:
         return await reservation.call(partial(effect_of, store=store, feature=feature), request)
 
@@ -54,8 +54,8 @@ def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
     """
     from precompute.live.effect import choose_control, measure_effect, strongest_samples
 
-    if (known := cached_effect(store, feature)) is not None:  # measured while this request waited
-        return known
+    if (cached := cached_effect(store, feature)) is not None:  # measured while this request waited
+        return cached
     opened = store.store
     if (reason := engine.sae.missing_direction_reason([feature])) is not None:
         raise HTTPException(422, reason)

@@ -41,20 +41,20 @@ SILENT = "The model ends its answer at once, so there is no word to explain: ask
 class Question(Generic[W]):
     """What the worker is asked."""
 
-    wanted: W
+    body: W
     pair: Pair
-    left: threading.Event
+    client_left: threading.Event
     """Set when nobody waits for the answer any more."""
 
     def stop(self) -> bool:
         """Whether to stop, asked at each token and between parts of the work: never, but where the question was
         cancelled it raises HTTPException, 409, which ends the work there."""
-        if self.left.is_set():
+        if self.client_left.is_set():
             raise HTTPException(409, CANCELLED)
         return False
 
 
-async def request_explanation(request: Request, state: State, store: OpenStore, wanted: ExplainRequest) -> Explanation:
+async def request_explanation(request: Request, state: State, store: OpenStore, body: ExplainRequest) -> Explanation:
     """By the live model, or from the cache; of a `ExplainTestRequest` an ExplanationTest is `request_test`'s.
 
     Raises:
@@ -62,82 +62,82 @@ async def request_explanation(request: Request, state: State, store: OpenStore, 
             422 for a token or feature that cannot be explained.
         ClientLeft: the client closed the connection while it waited.
     """
-    result: Explanation = await answer(request, state, store, wanted, explanation_of)
+    result: Explanation = await answer(request, state, store, body, explanation_of)
     return result
 
 
-async def request_test(request: Request, state: State, store: OpenStore, wanted: ExplainTestRequest) -> ExplanationTest:
+async def request_test(request: Request, state: State, store: OpenStore, body: ExplainTestRequest) -> ExplanationTest:
     """Raises as `request_explanation`."""
-    if not wanted.ablate and not wanted.patches:
+    if not body.ablate and not body.patches:
         raise HTTPException(422, "Nothing is taken away: choose features to ablate or patches to paint over.")
-    for feature in wanted.ablate:
+    for feature in body.ablate:
         check_feature(store, feature)
-    result: ExplanationTest = await answer(request, state, store, wanted, test_of)
+    result: ExplanationTest = await answer(request, state, store, body, test_of)
     return result
 
 
-async def answer(request: Request, state: State, store: OpenStore, wanted: ExplainRequest, work: Any) -> Any:
+async def answer(request: Request, state: State, store: OpenStore, body: ExplainRequest, work: Any) -> Any:
     """What `work` makes of a request in the live model's worker."""
-    for feature in wanted.features:
+    for feature in body.features:
         check_feature(store, feature.id)
-    cache, key = store.recomputed.explanations, request_key(wanted)
-    if (known := cache.get(key)) is not None:
-        return known
-    left = threading.Event()
+    cache, key = store.recomputed.explanations, request_key(body)
+    if (cached := cache.get(key)) is not None:
+        return cached
+    client_left = threading.Event()
     with state.live.reserve(store.name) as reservation:
-        pair = await run_in_threadpool(pair_of, state, store, wanted)
-        question = Question(wanted, pair, left)
+        pair = await run_in_threadpool(pair_of, state, store, body)
+        question = Question(body, pair, client_left)
         try:
             result = await reservation.call(partial(work, store=store, question=question), request)
         finally:
-            left.set()  # the client may have gone, and what nobody waits for must not hold up the others
+            client_left.set()  # the client may have gone, and what nobody waits for must not hold up the others
     cache.put(key, result)
     return result
 
 
-def pair_of(state: State, store: OpenStore, wanted: ExplainRequest) -> Pair:
+def pair_of(state: State, store: OpenStore, body: ExplainRequest) -> Pair:
     """What the model reads. Raises HTTPException: 404, 409, 413 or 422."""
     from precompute.live.engine import Pair
 
-    if sum(one is not None for one in (wanted.sample_id, wanted.image, wanted.image_hash)) > 1:
+    if sum(one is not None for one in (body.sample_id, body.image, body.image_hash)) > 1:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
-    text, images = wanted.text, []
-    if wanted.image is not None:
-        images = [decode_image(wanted.image, state.settings)]
-    elif wanted.image_hash is not None:
-        images = [uploaded_pixels(state.uploads, wanted.image_hash, state.settings)]
-    elif wanted.sample_id is not None:
-        pair = original_pair(store, wanted.sample_id, check_sample(store, wanted.sample_id))
+    text, images = body.text, []
+    if body.image is not None:
+        images = [decode_image(body.image, state.settings)]
+    elif body.image_hash is not None:
+        images = [uploaded_pixels(state.uploads, body.image_hash, state.settings)]
+    elif body.sample_id is not None:
+        pair = original_pair(store, body.sample_id, check_sample(store, body.sample_id))
         images, text = list(pair.images), text or ("" if pair.images else pair.text)
-    whole = "\n".join(part for part in (text, wanted.prompt) if part.strip())
+    whole = "\n".join(part for part in (text, body.prompt) if part.strip())
     if not whole and not images:
         raise HTTPException(422, NOTHING)
     return Pair(whole, images)
 
 
-def prompt_of(engine: Engine, store: OpenStore, wanted: ExplainRequest, pair: Pair) -> Prompt:
+def prompt_of(engine: Engine, store: OpenStore, body: ExplainRequest, pair: Pair) -> Prompt:
     from precompute.live.engine import Scale
     from precompute.live.trial import Prompt
 
     scale = Scale.from_manifest(store.store.manifest)
-    steered = interventions_of(engine, store, wanted.features)
-    return Prompt(engine.mllm, engine.sae, scale, pair, steered, wanted.scope)
+    steered = interventions_of(engine, store, body.features)
+    return Prompt(engine.mllm, engine.sae, scale, pair, steered, body.scope)
 
 
 def answer_of(prompt: Prompt, store: OpenStore, question: Question[Any]) -> tuple[list[int], Array]:
     """Ids of the answer's tokens, and their log-probabilities, float64 [n]. Raises HTTP 422 for an empty answer, 409
     for a question that was cancelled: what was written until then is not held."""
-    wanted: ExplainRequest = question.wanted
-    inputs = ExplainRequest(**wanted.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
+    body: ExplainRequest = question.body
+    inputs = ExplainRequest(**body.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
     cache, key = store.recomputed.explanations, request_key(inputs, "answer")
-    if (known := cache.get(key)) is None:
+    if (cached := cache.get(key)) is None:
         question.stop()
-        ids = prompt.answer(wanted.max_tokens, stop=question.stop)
+        ids = prompt.answer(body.max_tokens, stop=question.stop)
         if not ids:
             raise HTTPException(422, SILENT)
-        known = ids, prompt.logprobs(ids)
-        cache.put(key, known)
-    ids, logprob_n = known
+        cached = ids, prompt.logprobs(ids)
+        cache.put(key, cached)
+    ids, logprob_n = cached
     return ids, logprob_n
 
 
@@ -145,13 +145,13 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
     """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
     from precompute.live.answers import word_numbers
 
-    opened, wanted = store.store, question.wanted
+    opened, body = store.store, question.body
     with http_status(422):
-        prompt = prompt_of(engine, store, wanted, question.pair)
+        prompt = prompt_of(engine, store, body, question.pair)
         ids, logprob_n = answer_of(prompt, store, question)
         texts = opened.vocabulary.texts(np.array(ids))
         words = word_numbers(texts)
-        token = first_telling(texts, words) if wanted.token is None else wanted.token
+        token = first_telling(texts, words) if body.token is None else body.token
         if token >= len(ids):
             raise HTTPException(422, f"The answer has no token {token}: choose one from 0 to {len(ids) - 1}.")
         question.stop()
@@ -160,7 +160,7 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
     part_n = part_n3.sum(1)
     listed = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
     views = prompt.batch.views[0]
-    first = {name: at[: wanted.limit] for name, at in listed.items()}
+    first = {name: at[: body.limit] for name, at in listed.items()}
     refs = opened.features.refs([int(feature_n[i]) for at in first.values() for i in at])
 
     def described(i: int) -> dict[str, Any]:
@@ -244,30 +244,30 @@ def test_of(engine: Engine, store: OpenStore, question: Question[ExplainTestRequ
     """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
     from precompute.live.trial import Removal, random_removals, run_trial
 
-    wanted = question.wanted
-    if (reason := engine.sae.missing_direction_reason(wanted.ablate)) is not None:
+    body = question.body
+    if (reason := engine.sae.missing_direction_reason(body.ablate)) is not None:
         raise HTTPException(422, reason)
     with http_status(422):
-        prompt = prompt_of(engine, store, wanted, question.pair)
+        prompt = prompt_of(engine, store, body, question.pair)
         ids, _ = answer_of(prompt, store, question)
         where = patch_places(prompt.batch.views[0])
-        removal = Removal(tuple(dict.fromkeys(wanted.ablate)), numbers_of(wanted, where), wanted.fill)
+        removal = Removal(tuple(dict.fromkeys(body.ablate)), numbers_of(body, where), body.fill)
         firing = np.unique(prompt.attribution(ids).feature_e).tolist() if removal.features else []
         draws = random_removals(
-            removal, firing, store.store.features.family, len(where), n_draws=wanted.draws, seed=wanted.seed
+            removal, firing, store.store.features.family, len(where), n_draws=body.draws, seed=body.seed
         )
-        trial = run_trial(prompt, ids, removal, draws, wanted.max_tokens, question.stop)
+        trial = run_trial(prompt, ids, removal, draws, body.max_tokens, question.stop)
     return ExplanationTest.model_validate(described_test(engine, store, ids, trial, where))
 
 
-def numbers_of(wanted: ExplainTestRequest, where: Sequence[tuple[int, int, int]]) -> tuple[int, ...]:
+def numbers_of(body: ExplainTestRequest, where: Sequence[tuple[int, int, int]]) -> tuple[int, ...]:
     """Numbers of the patches in the model's order. Raises HTTP 422 for a patch that does not exist."""
     number = {place: i for i, place in enumerate(where)}
-    for view, row, col in wanted.patches:
+    for view, row, col in body.patches:
         if (view, row, col) not in number:
             what = f"no patch with view {view}, row {row}, column {col}" if where else "no patch, as there is no image"
             raise HTTPException(422, f"There is {what}: choose others.")
-    return tuple(sorted({number[view, row, col] for view, row, col in wanted.patches}))
+    return tuple(sorted({number[view, row, col] for view, row, col in body.patches}))
 
 
 def described_test(

@@ -55,7 +55,7 @@ class Lru(Generic[K, V]):
                 del self.entries[key]
 
 
-def request_key(wanted: BaseModel, what: str = "") -> tuple[str | None, str]:
+def request_key(body: BaseModel, what: str = "") -> tuple[str | None, str]:
     """The place in a cache of the reply to a request, or of `what` it needs; first the hash of its uploaded image."""
-    text = f"{what} {type(wanted).__name__} {wanted.model_dump_json()}"
-    return getattr(wanted, "image_hash", None), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    text = f"{what} {type(body).__name__} {body.model_dump_json()}"
+    return getattr(body, "image_hash", None), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -41,16 +41,16 @@ async def read_own(request: Request, state: State, store: OpenStore, own: OwnPai
     """
     if own.image is not None:
         state.uploads.get(own.image)  # or what is cached would outlive it
-    if (known := store.recomputed.readings.get(own)) is not None:
-        return known
+    if (cached := store.recomputed.readings.get(own)) is not None:
+        return cached
     with state.live.reserve(store.name) as reservation:
         images: list[Image.Image] = []
         if own.image is not None:
             images = [await run_in_threadpool(uploaded_pixels, state.uploads, own.image, state.settings)]
 
         def work(engine: Engine) -> Reading:
-            known = store.recomputed.readings.get(own)  # read while this request waited
-            reading = known or read_pair(engine, store, own.text, images)
+            cached = store.recomputed.readings.get(own)  # read while this request waited
+            reading = cached or read_pair(engine, store, own.text, images)
             store.recomputed.readings.put(own, reading)  # here, so that whoever left finds it when they come again
             return reading
 

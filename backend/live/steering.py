@@ -187,16 +187,16 @@ async def request_candidates(request: Request, state: State, store: OpenStore, s
         ClientLeft: the client closed the connection while it waited.
     """
     cache, key = store.recomputed.explanations, request_key(steering)
-    if (known := cache.get(key)) is not None:
-        return known
-    left = threading.Event()
+    if (cached := cache.get(key)) is not None:
+        return cached
+    client_left = threading.Event()
     with state.live.reserve(store.name) as reservation:
         batch = await run_in_threadpool(prepare, reservation.engine, state, store, steering)
-        work = partial(runs_of, store=store, steering=steering, batch=batch, stop=left.is_set)
+        work = partial(runs_of, store=store, steering=steering, batch=batch, stop=client_left.is_set)
         try:
             runs = await reservation.call(work, request)
         finally:
-            left.set()
+            client_left.set()
     cache.put(key, runs)
     return runs
 
@@ -207,13 +207,13 @@ def runs_of(
     """In the live model's worker. Raises SaevxError as `steer`."""
     from precompute.live.steer import Candidate, steer_candidates
 
-    wanted = steering.candidates or []
-    controls = [control_of(engine, store, one.features, one.control) for one in wanted]
+    requested = steering.candidates or []
+    controls = [control_of(engine, store, one.features, one.control) for one in requested]
     candidates = [
         Candidate(
             interventions_of(engine, store, one.features), steering.seed if one.seed is None else one.seed, control
         )
-        for one, control in zip(wanted, controls, strict=True)
+        for one, control in zip(requested, controls, strict=True)
     ]
     runs: list[dict[str, Any]] = [{"tokens": {"default": [], "steered": []}, "kl": []} for _ in candidates]
 

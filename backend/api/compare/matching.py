@@ -57,21 +57,21 @@ def shared_matches(store: OpenStore, other: OpenStore) -> SharedMatches:
     """Raises SaevxError where the stores have no sample in common."""
     key = (store.content_id, other.content_id)
     with _LOCK:
-        if (known := _SHARED.get(key)) is None:
-            known = SharedMatches(store.store, other.store)
-            _SHARED.put(key, known)
-    return known
+        if (cached := _SHARED.get(key)) is None:
+            cached = SharedMatches(store.store, other.store)
+            _SHARED.put(key, cached)
+    return cached
 
 
 def matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching:
     """Of the features of `store`. Raises SaevxError as `best_matches`."""
     key = (store.content_id, other.content_id, by)
     with _LOCK:
-        if (known := _MATCHINGS.get(key)) is None:
+        if (cached := _MATCHINGS.get(key)) is None:
             order = alive_by_evidence(store.store)
-            known = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
-            _MATCHINGS.put(key, known)
-    return known
+            cached = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
+            _MATCHINGS.put(key, cached)
+    return cached
 
 
 def default_way(store: OpenStore, other: OpenStore) -> MatchBy:

@@ -12,6 +12,6 @@ router = APIRouter(tags=["explaining"])
 
 
 @router.post("/explain", summary="Ask the model, and attribute a token of its answer to features")
-async def post_explain(request: Request, state: StateDep, store: StoreDep, wanted: ExplainRequest) -> Explanation:
+async def post_explain(request: Request, state: StateDep, store: StoreDep, body: ExplainRequest) -> Explanation:
     """Activation × gradient of the token's log-odds at layer L, summed per feature and kind of token."""
-    return await request_explanation(request, state, store, wanted)
+    return await request_explanation(request, state, store, body)
