@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import tiny
-from tests.helpers.in_process import sums
-from tests.helpers.machine import begin, environment, saevx
+from tests.helpers.in_process import saevx, sums
+from tests.helpers.machine import begin, environment
 from tests.helpers.tinies import Tiny
 
 
@@ -70,7 +70,7 @@ def whole_sums(pass_args: tuple[object, ...], tmp_path_factory: pytest.TempPathF
     """Hashes of the store that the pass makes."""
     store = tmp_path_factory.mktemp("whole") / "store"
     result = saevx(*pass_args, "--out", store)
-    assert result.returncode == 0, result.stderr
+    assert result.status == 0, result.err
     return sums(store)
 
 
@@ -86,7 +86,7 @@ def test_in_the_middle_of_a_pass_that_then_goes_on(
     assert ended(process, number) == ANSWERS[number]
     assert not out.exists() and not list(tmp_path.glob(".*.lock"))
     again = saevx(*args, "--out", out)
-    assert again.returncode == 0, again.stderr
+    assert again.status == 0, again.err
     assert sums(out) == whole_sums
     assert not list(tmp_path.glob(".*")) and not (tmp_path / "store.part").exists()
 
