@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from precompute.errors import SaevxError
-from precompute.steps import feature_map
+from precompute.steps import feature_map, sample_map
 from precompute.steps.label import tokens_of_words, words_and_descriptions
 from precompute.steps.label_words import read_words
 from precompute.store import mapfile
@@ -81,7 +81,7 @@ def _is_complete(path: Path, manifest: dict[str, Any]) -> bool:
         tables = s.columns_of(fetch_plain(store.engine, s.COLUMNS))
     finally:
         store.close()
-    files = [path / file for file in mapfile.LAYOUTS.values()]
+    files = [path / file for file in (*mapfile.LAYOUTS.values(), mapfile.SAMPLES_NAME)]
     sealed = manifest.get("sealed") and "sizes" in manifest
     return bool(sealed and tables.keys() >= s.LATER_TABLES and not s.missing_columns(tables)) and all(
         file.exists() for file in files
@@ -166,6 +166,10 @@ def _add_maps(part: Path, manifest: dict[str, Any], data: _Finished) -> Iterator
         own = manifest.get("map", {})
         manifest["map"] = {**own, "profile": summary} if space == "profile" else {**own, **summary}
         yield name
+    if not (part / mapfile.SAMPLES_NAME).exists():
+        sides = [data.store.search.index(f"sample_{modality}") for modality in s.MODALITIES]
+        manifest["sample_map"] = sample_map.write(part / mapfile.SAMPLES_NAME, sides)
+        yield "map of samples"
 
 
 class _Finished(Collected):

@@ -13,6 +13,7 @@ import numpy as np
 
 from precompute.data.batches import Plan
 from precompute.estimate.trial import Trial
+from precompute.steps.sample_map import LAID_OUT
 from precompute.store.making.trim import EVENT_CHOICES, EventChoice
 
 BY_TOKENS = {"collect", "merge", "events", "tokens", "tokens and maxima"}
@@ -135,10 +136,11 @@ def estimate_run(
     parts["events"] = events["all"] = max(events.values())
     other = sum(parts.values()) - events["all"]
     seconds = {"start": start}
+    bounded = {"weigh": ds, "sample-map": LAID_OUT}  # ω is computed from D_s alone, and so many samples are laid out
     for name in trials[-1].seconds:
         y = [one.seconds[name] for one in trials]
-        if name == "weigh":  # ω is computed from D_s alone
-            seconds[name] = line(samples, y, max(samples[-1], min(n_samples, float(ds))))
+        if name in bounded:
+            seconds[name] = line(samples, y, max(samples[-1], min(n_samples, float(bounded[name]))))
         else:
             x, target = (tokens, n_tokens) if name in BY_TOKENS else (samples, n_samples)
             seconds[name] = line(x, y, target)

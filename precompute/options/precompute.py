@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 from precompute.options.shared import ModelLoading, Output, RayWorkers, SaeFile, Scoring, Sinks, TextOnly
 from precompute.utils.command_line import Count, Seed
 
-Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "families", "label"]
+Step = Literal["collect", "weigh", "score", "flag", "cooccur", "index", "sample-map", "families", "label"]
 PASS_OPTIONS = {
     "batch_tokens", "shard_samples", "ds", "sinks", "seed", "nll", "geometry", "device", "dtype", "quantize",
     "shuffle_images", "text_alone",

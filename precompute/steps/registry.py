@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.options.precompute import Step
-from precompute.steps import cooccur, families, flag, index, label, score, weigh
+from precompute.steps import cooccur, families, flag, index, label, sample_map, score, weigh
 
 Run = Callable[[Path, dict[str, Any], Mapping[str, Any]], dict[str, Any]]
 """(unfinished store, its manifest, options) → what the manifest gains."""
@@ -18,6 +18,7 @@ STEPS: dict[Step, Run] = {
     "flag": flag.run,
     "cooccur": cooccur.run,
     "index": index.run,
+    "sample-map": sample_map.run,
     "families": families.run,
     "label": label.run,
 }

@@ -1,7 +1,9 @@
-"""`map.bin`: where every feature lies on the map, and its colours, as columns that a page reads without parsing.
+"""`map.bin`: where every feature lies on the map, and its colours, as columns that a page reads without parsing; and
+`sample_map.bin`, the same of samples.
 
-Little-endian. 16 bytes of header: `SXM1`, the number of features F as uint32, 8 zero bytes. Then F values of each
-column, one column after the other, in the order of FIELDS; entry i is feature i. Seven bytes a feature.
+Little-endian. 16 bytes of header: `SXM1` or `SXM2`, the number of features or samples as uint32, 8 zero bytes. Then so
+many values of each column, one column after the other, in the order of the class; entry i is feature i or sample row i.
+Seven bytes a feature, five a sample.
 """
 
 from __future__ import annotations
@@ -22,9 +24,14 @@ LAYOUTS = {"decoder": NAME, "profile": PROFILE_NAME}
 """By what features lie together (`schema.NEIGHBOUR_SPACES`), and the file. The second has the same format; features
 without a profile have no place in it either. Stores of older versions have the first alone, or none."""
 ABSENT = "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."
-MAGIC = b"SXM1"
+SAMPLES_NAME = "index/sample_map.bin"
+NO_SAMPLES = (
+    "This store has no map of samples: it was made by an older version. Run `saevx migrate STORE --out NEW` to get a "
+    "copy with one, or `saevx precompute` again; for an unfinished store, add `--only sample-map` to its command."
+)
 HEADER = struct.Struct("<4sI8x")
 FIELDS = {"x": "<u2", "y": "<u2", "verdict": "u1", "omega": "u1", "density": "u1"}
+SAMPLE_FIELDS = {"x": "<u2", "y": "<u2", "beside": "u1"}
 
 NOWHERE = 65535  # x and y of a feature without a place: a dead one
 LAST = 65534  # the larger side of the map spans 0 … LAST, the other lies in the middle
@@ -44,6 +51,24 @@ class FeatureMap(NamedTuple):
     """uint8: 0 for none; else 1 … 255 for ω = −1 … 1, (v − 128) / 127."""
     density: Array
     """uint8: share of tokens, of the denser modality. 0 for never active; else 1 … 255 for 10^-6 … 1, logarithmic."""
+
+
+class SampleMap(NamedTuple):
+    """The columns of all samples as stored, each [N]."""
+
+    x: Array
+    """uint16: place from left to right; `NOWHERE` for a sample in which nothing fires."""
+    y: Array
+    """uint16: place from top to bottom; `NOWHERE` likewise."""
+    beside: Array
+    """uint8: 0 where the layout gave the place; 1 where the sample was put beside a similar one."""
+
+
+KINDS: dict[type, tuple[bytes, dict[str, str], str, str]] = {
+    FeatureMap: (b"SXM1", FIELDS, ABSENT, "features"),
+    SampleMap: (b"SXM2", SAMPLE_FIELDS, NO_SAMPLES, "samples"),
+}
+"""First bytes of the file, its columns, what to say where there is none, and of what it is a map."""
 
 
 def quantise_places(place_n2: Array) -> Array:
@@ -73,23 +98,34 @@ def quantise_density(density: Array) -> Array:
     return np.where(density > 0, steps, 0).astype(np.uint8)
 
 
-def write_map(path: Path, columns: FeatureMap) -> None:
-    """Writes `map.bin`."""
-    parts = [np.ascontiguousarray(values, dtype=FIELDS[name]) for name, values in columns._asdict().items()]
+def write_map(path: Path, columns: FeatureMap | SampleMap) -> None:
+    """Writes the file of a map."""
+    magic, fields, *_ = KINDS[type(columns)]
+    parts = [np.ascontiguousarray(values, dtype=fields[name]) for name, values in columns._asdict().items()]
     with atomic_write(path) as file:
-        file.write(b"".join([HEADER.pack(MAGIC, len(columns.x)), *(part.tobytes() for part in parts)]))
+        file.write(b"".join([HEADER.pack(magic, len(columns.x)), *(part.tobytes() for part in parts)]))
 
 
 def read_map(path: Path) -> FeatureMap:
     """Reads `map.bin`. Raises SaevxError where it is missing (an older store), or no such file."""
+    return FeatureMap(*_columns(path, FeatureMap))
+
+
+def read_sample_map(path: Path) -> SampleMap:
+    """Reads `sample_map.bin`. Raises SaevxError as `read_map`."""
+    return SampleMap(*_columns(path, SampleMap))
+
+
+def _columns(path: Path, kind: type) -> list[Array]:
+    magic, fields, absent, what = KINDS[kind]
     if not path.is_file():
-        raise SaevxError(ABSENT)
+        raise SaevxError(absent)
     data = path.read_bytes()
-    magic, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
-    if magic != MAGIC or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in FIELDS.values()):
-        raise SaevxError(f"{path.name} is no map of features, or is cut off.")
+    first, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
+    if first != magic or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in fields.values()):
+        raise SaevxError(f"{path.name} is no map of {what}, or is cut off.")
     at, columns = HEADER.size, []
-    for kind in FIELDS.values():
-        columns.append(np.frombuffer(data, kind, n, at))
+    for kind_of_column in fields.values():
+        columns.append(np.frombuffer(data, kind_of_column, n, at))
         at += columns[-1].nbytes
-    return FeatureMap(*columns)
+    return columns

@@ -145,6 +145,15 @@ class Store:
         return self._maps[layout]
 
     @cached_property
+    def sample_map(self) -> mapfile.SampleMap:
+        """Where each sample lies on the map of samples, as arrays [N].
+
+        Raises:
+            SaevxError: an older version made the store, without a map of samples.
+        """
+        return mapfile.read_sample_map(self.file(mapfile.SAMPLES_NAME))
+
+    @cached_property
     def summary(self) -> Item:
         """The manifest's public fields."""
         m = self.manifest

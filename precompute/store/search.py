@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -157,8 +159,7 @@ class Search:
 
     def vectors_of(self, row_n: Array) -> Array:
         """float32 [n, 512]: the text vectors of these rows beside their image vectors, over √2."""
-        sides = [self.index(f"sample_{modality}").reconstruct_batch(row_n) for modality in s.MODALITIES]
-        return np.concatenate(sides, axis=1) / np.float32(np.sqrt(2))
+        return joint_vectors([self.index(f"sample_{modality}") for modality in s.MODALITIES], row_n)
 
     def index(self, name: str) -> Any:
         """FAISS index `decoder`, `profile`, `sample_text` or `sample_image`, memory-mapped when first used.
@@ -172,10 +173,25 @@ class Search:
                 raise SaevxError(f"This store has no index {name!r}.")
             path = self._core.file(file)
             try:
-                self._indices[name] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+                self._indices[name] = map_index(path)
             except RuntimeError as error:
                 raise damaged_error(self._core.path, f"{file} is cut off or no index") from error
         return self._indices[name]
+
+
+def map_index(path: Path) -> Any:
+    """A FAISS index, memory-mapped. Raises RuntimeError: it cannot be read."""
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+
+
+def joint_vectors(sides: Sequence[Any], row_n: Array) -> Array:
+    """float32 [n, 512]: the text vectors of these rows beside their image vectors, over √2.
+
+    Args:
+        sides: FAISS indexes `sample_text` and `sample_image`. row_n: int64 [n].
+    """
+    vectors: Array = np.concatenate([side.reconstruct_batch(row_n) for side in sides], axis=1) / np.float32(np.sqrt(2))
+    return vectors
 
 
 @lru_cache(maxsize=2)

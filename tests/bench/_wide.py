@@ -25,6 +25,7 @@ from precompute.store.reader import Store
 from precompute.utils.stats import histogram, quantiles
 from precompute.utils.types import Array
 from tests.bench._npy import as_npy, blocks
+from tests.bench._places import with_sample_map
 from tests.helpers.synthetic import finish
 
 SIDE = 6
@@ -323,8 +324,7 @@ def write(out: Path, demo: Path, n_features: int, n_samples: int) -> Path:
     if not out.exists():
         part = out.with_name(out.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        manifest = Wide(part, demo, n_features, n_samples).draw()
         (part / "run.json").write_text("{}\n")
-        finish(part, manifest)
+        finish(part, with_sample_map(part, Wide(part, demo, n_features, n_samples).draw()))
         part.rename(out)
     return out

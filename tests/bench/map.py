@@ -22,6 +22,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import VERDICTS
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
+from tests.bench._places import grouped_places
 from tests.bench.common import Figure, Setup
 from tests.helpers.chromium import FLAGS, chromium
 
@@ -116,8 +117,7 @@ def frames_while_dragged(folder: Path, scratch: Path, n: int) -> list[float]:
     from tests.helpers.servers import Server
 
     rng = np.random.default_rng(0)
-    centre = rng.uniform(0.05, 0.95, (n // 100, 2))[rng.integers(0, n // 100, n)]
-    place = mapfile.quantise_places(centre + rng.normal(0, 0.01, (n, 2)))
+    place = grouped_places(rng, n)
     colours = [rng.integers(1, high, n).astype(np.uint8) for high in (len(VERDICTS) - 1, 255, 255)]
     mapfile.write_map(folder / mapfile.NAME, mapfile.FeatureMap(place[:, 0], place[:, 1], *colours))
     note_size(folder, (folder / mapfile.NAME).stat().st_size)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.reader import Store
 from tests.bench import _wide
@@ -46,7 +47,7 @@ def sizes(path: Path) -> dict[str, float]:
         "feature": (tables(OF_FEATURES) + files("cooccurrence/") + file["index/neighbours.npy"]) / f,
         "vectors": sum(size for name, size in file.items() if name.endswith(".faiss")) / vectors,
         "maximum": files("events/max") / len(e.max_feature),
-        "sample": (tables(OF_SAMPLES) - words) / n,
+        "sample": (tables(OF_SAMPLES) - words + files(mapfile.SAMPLES_NAME)) / n,
     }
     known = (*OF_FEATURES, *OF_SAMPLES, "vocabulary", "sqlite_", "scores", "flags", "quarantine")
     assert not [name for name in pages if not name.startswith(known)], pages

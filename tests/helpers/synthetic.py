@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from precompute.steps import cooccur, families, flag, index, label, score, weigh
+from precompute.steps import cooccur, families, flag, index, label, sample_map, score, weigh
 from precompute.store.making.sealing import seal, seal_run
 from precompute.store.making.writer import write_database, write_pairs
 from precompute.store.schema import IMAGE, PLACE_SIDE, SINK, SPECIAL, TEXT
@@ -297,7 +297,7 @@ def write_part(
 
 
 def run_steps(part: Path, manifest: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    for step in (weigh, score, flag, cooccur, index, families, label):
+    for step in (weigh, score, flag, cooccur, index, sample_map, families, label):
         manifest = {**manifest, **step.run(part, manifest, options)}
     return manifest
 

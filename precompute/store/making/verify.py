@@ -10,12 +10,12 @@ import numpy as np
 from sqlalchemy import func, select, text
 
 from precompute.errors import SaevxError, first_line
-from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.events import of_bits
 from precompute.store.making.sealing import changed_since_sealed, checksums, content_id
 from precompute.store.making.verify_evidence import BothSides, check_evidence
 from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
+from precompute.store.making.verify_maps import check_maps
 from precompute.store.opening import read_manifest
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import COLUMNS
@@ -315,15 +315,4 @@ def _images(store: Store) -> str:
 
 
 def _map(store: Store) -> str:
-    """Stores made by older versions have one or none."""
-    rows = fetch_plain(store.engine, "SELECT verdict FROM features ORDER BY id")
-    verdicts, n_places = [s.VERDICTS.index(verdict) for (verdict,) in rows], []
-    paths = {name: path for name, file in mapfile.LAYOUTS.items() if (path := store.path / file).is_file()}
-    for name, stored in ((name, mapfile.read_map(path)) for name, path in paths.items()):
-        need(stored.verdict.tolist() == verdicts, "the map's verdicts are not the features'")
-        nowhere = (stored.x == mapfile.NOWHERE) | (stored.y == mapfile.NOWHERE)
-        dead = stored.verdict == s.VERDICTS.index("dead")
-        right = nowhere[dead] if name == "profile" else nowhere == dead
-        need(bool(right.all()), "the map leaves out other features than the dead ones")
-        n_places.append(f"{int((~nowhere).sum())} places")
-    return ", ".join(n_places) or "none"
+    return check_maps(store)

@@ -91,7 +91,7 @@ def test_step_by_step_is_the_whole(options: Maker, tmp_path: Path) -> None:
     with pytest.raises(SaevxError, match="run --only collect first"):
         precompute(options(only="weigh"))
     steps = options(out=tmp_path / "a" / "store")
-    for step in ("collect", "weigh", "score", "flag", "cooccur", "index", "families", "label"):
+    for step in ("collect", "weigh", "score", "flag", "cooccur", "index", "sample-map", "families", "label"):
         assert precompute(steps.model_copy(update={"only": step})) == steps.part
     whole = precompute(options(out=tmp_path / "b" / "store"))
     assert sums(precompute(steps)) == sums(whole)
