@@ -52,7 +52,6 @@ from backend.openapi.glossary import describe
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
-from backend.pages import map as map_page
 from backend.pages import quality as quality_page
 from backend.pages import rejected as rejected_page
 from backend.pages import sae as sae_page
@@ -71,6 +70,8 @@ from backend.pages.feature import card as card_page
 from backend.pages.feature import effect as effect_page
 from backend.pages.feature import page as feature_page
 from backend.pages.feature import partners as partners_page
+from backend.pages.map import page as map_page
+from backend.pages.map import samples as sample_map_page
 from backend.pages.own import page as try_page
 from backend.pages.sample import page as sample_page
 from backend.problems import MEDIA_TYPE, add_handlers
@@ -95,8 +96,8 @@ API = (
     trial_api, notes, lists, marks, exchange,
 )  # fmt: skip
 STORE_PAGES = (
-    front_page, features_page, feature_page, card_page, partners_page, samples_page, sample_page, map_page,
-    cooccurrence_page, pair_page, quality_page, rejected_page, search_page,
+    front_page, features_page, feature_page, card_page, partners_page, samples_page, sample_page, sample_map_page,
+    map_page, cooccurrence_page, pair_page, quality_page, rejected_page, search_page,
 )  # fmt: skip
 """Pages that show one store and what was written about it, nothing else: rendered once, then reused."""
 PAGES = (

@@ -1,18 +1,21 @@
-"""The map of features: the store's own file, column after column, and further colours."""
+"""The maps of features and of samples: the store's own files, column after column, and further colours."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+import numpy as np
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from backend.api.samples import IMMUTABLE
-from backend.deps import StoreDep
+from backend.api.samples import IMMUTABLE, SampleQuery, check_sample_map
+from backend.deps import Cached, StoreDep
 from backend.links import Links, check_sample
 from backend.problems import NotModified, http_status
 from backend.stores import OpenStore
 from precompute.store import mapfile
 from precompute.store.relations import map_colours
+from precompute.store.schema import SCORES
+from precompute.store.selection import area as areas
 
 router = APIRouter(tags=["features"])
 
@@ -27,6 +30,10 @@ Version = Annotated[
 
 
 Layout = Literal["decoder", "profile"]
+if TYPE_CHECKING:
+    SampleColour: TypeAlias = str
+else:
+    SampleColour = Literal[*map_colours.OF_SAMPLES]
 
 
 def has_map(store: OpenStore, layout: str = "decoder") -> bool:
@@ -42,10 +49,10 @@ def check_map(store: OpenStore, layout: str) -> None:
 
 def features_in_area(store: OpenStore, area: str) -> list[int]:
     """The features inside an area of the map. HTTP 404 where the store has no map, 422 where it is no area."""
-    layout = map_colours.layout_of(area)
+    layout = areas.layout_of(area)
     check_map(store, layout)
     with http_status(422):
-        return [int(i) for i in map_colours.inside(store.store.map_of(layout), map_colours.parse_area(area))]
+        return [int(i) for i in areas.inside(store.store.map_of(layout), areas.parse_area(area))]
 
 
 @router.get(
@@ -84,11 +91,53 @@ def get_map_colours(
     return Response(map_colours.colours(store.store, by, row).tobytes(), media_type=MEDIA, headers=headers)
 
 
+@router.get(
+    "/map/samples", tags=["samples"], summary="Positions of all samples, as one binary file", response_class=Response,
+    responses=BINARY,
+)
+def get_sample_map(request: Request, store: StoreDep, v: Version = None) -> Response:
+    check_sample_map(store)
+    headers = validators(request, store, v, "sample-map")
+    return Response(store.store.read(mapfile.SAMPLES_NAME), media_type=MEDIA, headers=headers)
+
+
+@router.get(
+    "/map/samples/colours", tags=["samples"], summary="A byte for each sample, by which the map colours it",
+    response_class=Response, responses=BINARY,
+)
+def get_sample_colours(
+    request: Request,
+    store: StoreDep,
+    colour: Annotated[SampleColour, Query(description="What the bytes tell; docs/api.md says how.")] = "flags",
+    v: Version = None,
+) -> Response:
+    headers = validators(request, store, v, f"samples-{colour}")
+    if colour in SCORES:
+        ends = store.store.quality.score_ends(colour)
+        headers |= {f"X-Value-{end}": repr(value) for end, value in zip(("Low", "High"), ends, strict=True)}
+    return Response(map_colours.sample_colours(store.store, colour).tobytes(), media_type=MEDIA, headers=headers)
+
+
+@router.get(
+    "/map/samples/selected", tags=["samples"], summary="A byte for each sample: 1 where it passes the filters",
+    response_class=Response, responses=BINARY, dependencies=[Cached],
+)
+def get_selected_samples(response: Response, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Response:
+    selected = np.zeros(store.store.n_samples, dtype=np.uint8)
+    selected[store.store.selection.ordered_rows(**query.selection(store))] = 1
+    return Response(selected.tobytes(), media_type=MEDIA, headers=dict(response.headers))
+
+
 def cache_headers(
     request: Request, store: OpenStore, v: str | None, name: str, layout: Layout = "decoder"
 ) -> dict[str, str]:
     """The headers of a reply that never changes. HTTP 404 where the store has no map, 304 where the client has it."""
     check_map(store, layout)
+    return validators(request, store, v, name)
+
+
+def validators(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
+    """As `cache_headers`, of any reply."""
     etag = f'W/"{store.content_id[:16]}-{name}"'
     is_immutable = v == Links(request, store).version
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE if is_immutable else "no-cache", "Vary": "Accept-Encoding"}

@@ -14,7 +14,7 @@ from backend.annotations.filters import marked
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
-from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_patch
+from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_numbers, parse_patch
 from backend.problems import MEDIA_TYPE, NotModified, http_status
 from backend.replies import as_json, render_webp
 from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort, ScoreName
@@ -22,6 +22,8 @@ from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDet
 from backend.stores import OpenStore
 from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.lists.marked import Marked
+from precompute.store.mapfile import NO_SAMPLES, SAMPLES_NAME
+from precompute.store.selection.area import parse_area
 from precompute.store.selection.filters import Side
 from precompute.store.sql import Page as StorePage
 
@@ -71,6 +73,8 @@ class SampleQuery(QueryModel):
     min_length: Annotated[int | None, Query(ge=0)] = None
     """Tokens of the text."""
     max_length: Annotated[int | None, Query(ge=0)] = None
+    area: Annotated[str | None, Query(max_length=3000)] = None
+    """Corners of an area of the map of samples, `x-y_x-y_x-y`, in the units of `sample_map.bin`: the samples inside."""
     sort: SampleSort = "row"
     """`row`, a score or a flag."""
     order: Order = "asc"
@@ -83,9 +87,12 @@ class SampleQuery(QueryModel):
 
     def selection(self, store: OpenStore) -> dict[str, Any]:
         """The filters as `store.selection` takes them."""
+        if self.area is not None:
+            check_area(store, self.area)
         flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
         order = {"sort", "order", "limit", "cursor"}
-        plain = {*order, "threshold", "id", "ticked", "leave_out", "format", "tag", "reviewed"}
+        of_others = type(self).model_fields.keys() - SampleQuery.model_fields.keys()
+        plain = {*order, "threshold", "tag", "reviewed", *of_others}
         own = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
         return self.model_dump(exclude=plain, exclude_none=True) | own
 
@@ -93,12 +100,42 @@ class SampleQuery(QueryModel):
         """Which samples by what people wrote about them."""
         return marked(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
 
+    def filters(self) -> dict[str, Any]:
+        """The filters alone, as parameters of an address."""
+        names = SampleQuery.model_fields.keys() - {"sort", "order", "limit", "cursor"}
+        return self.model_dump(include=names, exclude_defaults=True)
+
     def is_plain(self) -> bool:
         """Whether `store.samples` answers at once from an index: with more than one flag the database would look up
         every sample of one of them."""
-        limits = (self.feature, self.min_score, self.max_score, self.min_length, self.max_length)
+        limits = (self.feature, self.min_score, self.max_score, self.min_length, self.max_length, self.area)
         one_flag = len(self.flag_options()) + (self.flag is not None) < 2
         return one_flag and limits == (None,) * len(limits)
+
+
+class RowsQuery(SampleQuery):
+    """The list of samples, or some of them by their rows."""
+
+    rows: Annotated[str | None, Query(max_length=6000)] = None
+    """Row numbers, separated by commas: these samples, whatever the filters say."""
+
+
+def has_sample_map(store: OpenStore) -> bool:
+    """Whether the store has a map of samples; stores of older versions have none."""
+    return SAMPLES_NAME in store.manifest["files"]
+
+
+def check_sample_map(store: OpenStore) -> None:
+    """Raises HTTP 404 where the store has no map of samples."""
+    if not has_sample_map(store):
+        raise HTTPException(404, NO_SAMPLES)
+
+
+def check_area(store: OpenStore, area: str) -> None:
+    """Raises HTTP 404 where the store has no map of samples, 422 where it is no area."""
+    check_sample_map(store)
+    with http_status(422):
+        parse_area(area)
 
 
 def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
@@ -113,9 +150,26 @@ def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
     return samples.list(**order, **filters, flags=query.flag_options(), marked=query.marked(store))
 
 
+def samples_in(store: OpenStore, rows: list[int]) -> StorePage:
+    """The samples of these rows, in this order, without those that the store does not have."""
+    items = store.store.samples.items(dict.fromkeys(row for row in rows if row < store.store.n_samples))
+    return StorePage([items[row] for row in dict.fromkeys(rows) if row in items], len(items), None)
+
+
 @router.get("/samples", summary="List of samples", dependencies=[Cached])
-def get_samples(request: Request, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Page[Sample]:
-    page = list_samples(store, query)
+def get_samples_or_rows(request: Request, store: StoreDep, query: Annotated[RowsQuery, Query()]) -> Page[Sample]:
+    if query.rows is None:
+        return get_samples(request, store, query)
+    return as_page(request, store, samples_in(store, parse_numbers(query.rows, "rows")))
+
+
+def get_samples(request: Request, store: OpenStore, query: SampleQuery) -> Page[Sample]:
+    """One page of the list, as the API gives it."""
+    return as_page(request, store, list_samples(store, query))
+
+
+def as_page(request: Request, store: OpenStore, page: StorePage) -> Page[Sample]:
+    """Samples with the addresses of their images and what people wrote about them."""
     items = [
         {**item, **store.annotations.own("sample", item["sample_id"])}
         for item in Links(request, store).all_images(page.items)

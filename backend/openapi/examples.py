@@ -12,7 +12,7 @@ from typing import Any
 from backend.schemas.explain import EXAMPLE
 
 PARAMETERS: dict[str, Any] = {
-    "a": 3, "area": "-1,-1,1,-1,1,1", "author": "Kim", "b": 4, "by": "agreement", "crop": "0,0,0.5,0.5",
+    "a": 3, "area": "0-0_65534-0_65534-65534", "author": "Kim", "b": 4, "by": "agreement", "crop": "0,0,0.5,0.5",
     "cursor": "`next` of the previous page", "family": 3, "feature": 3, "flag": "mismatch", "format": "csv",
     "has_label": True, "hash": "HASH", "id": "scene-00017", "ids": "3,17,40", "image": "HASH", "keep": 70, "key": "3",
     "kind": "feature", "like": "3,17", "max_agreement": 1, "max_density": 0.1, "max_density_image": 0.1,
@@ -21,6 +21,7 @@ PARAMETERS: dict[str, Any] = {
     "min_density_image": 0.001, "min_density_text": 0.001, "min_label_score": 0.7, "min_length": 3, "min_lift": 0.1,
     "min_n_samples": 20, "min_omega": 0.5, "min_pair_lift": 3, "min_place_share": 0.5, "min_score": 0.5,
     "name": "dogs", "patch": "0,2,3", "place": "row 0", "position": 0, "q": "dog", "reviewed": True,
+    "rows": "3,17,40",
     "sample": "scene-00017", "sample_id": "scene-00017", "size": 256, "store": "demo", "tag": "animal",
     "threshold": 0.99, "verdict": "cross-modal", "v": "35cf5be04cd4", "with": "OTHER",
 }  # fmt: skip

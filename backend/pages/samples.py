@@ -52,6 +52,7 @@ def samples(
         section="/samples",
         page={"items": cards, "total": page.total, "next": page.next},
         q=query,
+        filters=query.filters(),
         flags=list_flags(open_store),
         flags_on=dict(zip(names_on, flags_on, strict=True)),
         sorts=[("row", "order of the data"), *((one.name, one.name) for one in scores)],

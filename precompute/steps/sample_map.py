@@ -49,20 +49,20 @@ def write(
     rows = rows_with_vectors(sides, n_samples)
     chosen = draw(rows, most)
     vectors = unit(joint_vectors(sides, chosen))
-    others, _ = nearest(vectors, N_NEIGHBOURS, products, "neighbours of samples")
-    place_m2 = layout(vectors, others)
+    near, _ = nearest(vectors, N_NEIGHBOURS, products, "neighbours of samples")
+    place_m2 = layout(vectors, near)
     place = np.zeros((n_samples, 2))
     place[chosen] = place_m2
-    beside = np.setdiff1d(rows, chosen, assume_unique=True)
-    for low in range(0, len(beside), BLOCK):
-        block = beside[low : low + BLOCK]
-        place[block] = places_beside(unit(joint_vectors(sides, block)), block, vectors, place_m2)
+    rest = np.setdiff1d(rows, chosen, assume_unique=True)
+    for low in range(0, len(rest), BLOCK):
+        block = rest[low : low + BLOCK]
+        place[block] = places_near(unit(joint_vectors(sides, block)), block, vectors, place_m2)
     quantised = np.full((n_samples, 2), mapfile.NOWHERE, dtype=np.uint16)
     quantised[rows] = mapfile.quantise_places(place[rows])
-    is_beside = np.zeros(n_samples, dtype=np.uint8)
-    is_beside[beside] = 1
-    mapfile.write_map(path, mapfile.SampleMap(quantised[:, 0], quantised[:, 1], is_beside))
-    share = preserved_neighbours(quantised[chosen], others)
+    source = np.zeros(n_samples, dtype=np.uint8)
+    source[rest] = 1
+    mapfile.write_map(path, mapfile.SampleMap(quantised[:, 0], quantised[:, 1], source))
+    share = preserved_neighbours(quantised[chosen], near)
     return {"n": len(rows), "laid_out": len(chosen), "k": N_NEIGHBOURS, "preserved_neighbours": share}
 
 
@@ -81,7 +81,7 @@ def draw(rows: Array, most: int) -> Array:
     return np.sort(rng.choice(rows, most, replace=False))
 
 
-def places_beside(vectors_nd: Array, row_n: Array, laid_out_md: Array, place_m2: Array) -> Array:
+def places_near(vectors_nd: Array, row_n: Array, laid_out_md: Array, place_m2: Array) -> Array:
     """float64 [n, 2]: a place beside the most central of each one's N_NEAREST laid-out samples, on a disc that reaches
     half the way to the next laid-out one, so that they do not hide each other.
 

@@ -31,7 +31,7 @@ NO_SAMPLES = (
 )
 HEADER = struct.Struct("<4sI8x")
 FIELDS = {"x": "<u2", "y": "<u2", "verdict": "u1", "omega": "u1", "density": "u1"}
-SAMPLE_FIELDS = {"x": "<u2", "y": "<u2", "beside": "u1"}
+SAMPLE_FIELDS = {"x": "<u2", "y": "<u2", "source": "u1"}
 
 NOWHERE = 65535  # x and y of a feature without a place: a dead one
 LAST = 65534  # the larger side of the map spans 0 … LAST, the other lies in the middle
@@ -60,7 +60,7 @@ class SampleMap(NamedTuple):
     """uint16: place from left to right; `NOWHERE` for a sample in which nothing fires."""
     y: Array
     """uint16: place from top to bottom; `NOWHERE` likewise."""
-    beside: Array
+    source: Array
     """uint8: 0 where the layout gave the place; 1 where the sample was put beside a similar one."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
@@ -170,6 +171,11 @@ class Quality:
             n_below = bisect_left(quantiles, value) if value is not None else 0
             ranks[name] = max(n_below - 1, 0) / 1000 if value is not None and quantiles else None
         return ranks
+
+    def score_ends(self, name: str) -> tuple[float, float]:
+        """The values of a score that 1 % and 99 % of the samples do not exceed; NaN where no sample has one."""
+        quantiles = self._score_rows[name].quantiles
+        return (quantiles[10], quantiles[990]) if quantiles else (math.nan, math.nan)
 
     @cached_property
     def _score_rows(self) -> dict[str, Row[Any]]:

@@ -144,14 +144,14 @@ class Store:
             self._maps[layout] = mapfile.read_map(self.file(mapfile.LAYOUTS[layout]))
         return self._maps[layout]
 
-    @cached_property
+    @property
     def sample_map(self) -> mapfile.SampleMap:
         """Where each sample lies on the map of samples, as arrays [N].
 
         Raises:
             SaevxError: an older version made the store, without a map of samples.
         """
-        return mapfile.read_sample_map(self.file(mapfile.SAMPLES_NAME))
+        return self.selection.map
 
     @cached_property
     def summary(self) -> Item:

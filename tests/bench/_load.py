@@ -22,6 +22,7 @@ TIMEOUT_S = 120
 FIXED = (
     "/", "/map", "/quality", "/sae", "/rejected", "/compare", "/lists", "/docs", "/method", "/try", "/steer",
     "/explain", "/api/v1/store", "/api/v1/stores", "/api/v1/map", "/api/v1/flags", "/metrics", "/readyz",
+    "/map?of=samples",
 )  # fmt: skip
 """Pages and replies that are the same for all features and samples."""
 

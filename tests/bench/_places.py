@@ -22,7 +22,7 @@ def grouped_places(rng: np.random.Generator, n: int) -> Array:
 def with_sample_map(part: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write a made-up map of samples into an unfinished store; its manifest with what it says of the map."""
     n = manifest["data"]["n_samples"]
-    place, beside = grouped_places(np.random.default_rng(0), n), np.arange(n) >= LAID_OUT
-    mapfile.write_map(part / mapfile.SAMPLES_NAME, mapfile.SampleMap(place[:, 0], place[:, 1], beside))
+    place, source = grouped_places(np.random.default_rng(0), n), np.arange(n) >= LAID_OUT
+    mapfile.write_map(part / mapfile.SAMPLES_NAME, mapfile.SampleMap(place[:, 0], place[:, 1], source))
     summary = {"n": n, "laid_out": min(n, LAID_OUT), "k": 10, "preserved_neighbours": 0.3}
     return {**manifest, "sample_map": summary}

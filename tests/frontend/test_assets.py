@@ -23,6 +23,7 @@ PAGES = [
     "/features/0/card",
     "/features/0?tour=2",
     "/map",
+    "/map?of=samples",
     "/samples",
     "/search",
     "/try",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PLAIN = [
     "/", "/features", "/features?view=cards", "/map", "/samples", "/samples?sort=row&order=desc", "/quality",
+    "/map?of=samples&row=0&area=0-0_65534-0_65534-65534",
     "/rejected", "/sae", "/cooccurrence", "/compare?a=3&b=5", "/lists", "/lists/hostile", "/method", "/hallucination",
     "/tour", "/docs", "/api/v1/samples", "/api/v1/store", "/api/v1/rejected", "/annotations", "/steer", "/explain",
     "/try", "/search",
@@ -35,7 +36,7 @@ TYPED = [
     "/search?q={}", "/samples?words={}", "/features?words={}", "/features?tag={}", "/try?text=a+{}+dog",
     "/steer?text={}", "/explain?text=a+{}", "/explain?text=a+{}&f=3", "/cooccurrence?words={}", "/rejected?kind={}",
     "/lists/{}", "/{}", "/features/3?text={}", "/basket?features={}", "/quality?flag={}", "/compare?a={}",
-    "/map?layout={}", "/docs?{}",
+    "/map?layout={}", "/map?of=samples&q={}", "/docs?{}",
 ]  # fmt: skip
 FOREIGN = (
     "iframe, base, meta[http-equiv=refresh], [onload], [onerror], [onmouseover], a[href^='javascript:' i], "

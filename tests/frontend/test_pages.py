@@ -28,6 +28,8 @@ CONTENT = {
     "/": ["totals", "rejected", "strip", "feature-card", "provenance", "front-search"],
     "/features": ["feature-table", "feature-row", "filters", "next-page"],
     "/map": ["map-panel", "map-canvas", "map-link", "map-search", "map-strongest"],
+    "/map?of=samples": ["map-panel", "map-canvas", "map-link", "map-search", "map-of-features", "chosen"],
+    "/map?of=samples&q=red&row=3&colour=blank": ["found", "found-list", "chosen-link", "map-flag"],
     f"/map?q=red&feature={RED}&colour=omega&hide=rare": ["found", "chosen", "map-strongest"],
     f"/features/{RED}": [
         "feature-label", "omega", "lift", "example", "histograms", "logits", "neighbours", "cooccurring", "family",

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import samples as samples_api
 from backend.api.sample.explained import why_score
-from backend.api.samples import PlaceQuery
+from backend.api.samples import PlaceQuery, has_sample_map
 from backend.deps import StateDep, StoreDep
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
@@ -113,4 +113,5 @@ def draw_page(
         why=why,
         near=near,
         extra=detail.extra,
+        on_map=has_sample_map(open_store),
     )

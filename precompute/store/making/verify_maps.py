@@ -32,6 +32,6 @@ def _check_samples(store: Store) -> str:
     need(len(stored.x) == store.n_samples, f"the map of samples has {len(stored.x)} samples, not {store.n_samples}")
     nowhere = stored.x == mapfile.NOWHERE
     need(bool((nowhere == (stored.y == mapfile.NOWHERE)).all()), "a sample has half a place on the map")
-    counts = {"n": int((~nowhere).sum()), "laid_out": int((~nowhere & (stored.beside == 0)).sum())}
+    counts = {"n": int((~nowhere).sum()), "laid_out": int((~nowhere & (stored.source == 0)).sum())}
     need(counts.items() <= summary.items(), f"the map of samples has {counts}, the manifest says otherwise")
     return f"{counts['n']} places of samples"

@@ -1,4 +1,4 @@
-"""What the map of features colours by, a byte a feature, and the features inside an area of it."""
+"""What the maps colour by: a byte a feature, or a sample."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.mapfile import LAST, NOWHERE, FeatureMap
 from precompute.store.reader import Store
 from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
@@ -14,7 +13,8 @@ from precompute.utils.types import Array
 BY = ("family", "agreement", "label_score", "place", "sample")
 """What `colours` knows; verdict, ω and density are in `map.bin`."""
 N_FAMILY_COLOURS = 8
-MAX_CORNERS = 200
+OF_SAMPLES = ("flags", *s.FLAGS, *s.SCORES)
+"""What `sample_colours` knows."""
 
 
 def colours(store: Store, by: str, row: int | None = None) -> Array:
@@ -54,39 +54,22 @@ def quantise_share(share: Array) -> Array:
     return np.where(known, 1 + np.rint(254 * np.clip(np.where(known, share, 0), 0, 1)), 0).astype(np.uint8)
 
 
-def layout_of(area: str) -> str:
-    """The layout of the map on which an area lies: `profile` where its text begins so."""
-    return "profile" if area.startswith("profile_") else "decoder"
-
-
-def parse_area(text: str) -> Array:
-    """int64 [c, 2]: the corners of a polygon, written `x-y_x-y_x-y` in the units of `map.bin`, after `profile_` where
-    it lies on that map.
+def sample_colours(store: Store, name: str) -> Array:
+    """uint8 [N]. `flags`: how many flags the sample has. A flag: 0 where it was not judged, 1 not above the threshold,
+    2 above it. A score: 0 for none, else 1 … 255 between the two of `store.quality.score_ends`, and at these ends for
+    all beyond.
 
     Raises:
-        SaevxError: it is no such list of at least three corners.
+        SaevxError: a colour that does not exist.
     """
-    corners = [corner.split("-") for corner in text.removeprefix("profile_").split("_")]
-    good = all(len(one) == 2 and all(v.isascii() and v.isdigit() and len(v) < 6 for v in one) for one in corners)
-    if not good or not 3 <= len(corners) <= MAX_CORNERS:
-        corner = f"{MAX_CORNERS} corners x-y from 0 to {LAST}"
-        raise SaevxError(f"`area` is no polygon of the map: give 3 to {corner}, joined by _.")
-    return np.array(corners, np.int64)
-
-
-def inside(columns: FeatureMap, corner_c2: Array) -> Array:
-    """int64 [n], rising: the features inside a polygon of the map, by the even-odd rule.
-
-    Args:
-        corner_c2: int64 [c, 2], x and y of its corners in the units of `map.bin`.
-    """
-    low, high = corner_c2.min(axis=0), corner_c2.max(axis=0)
-    x, y = columns.x, columns.y
-    near = np.flatnonzero((x != NOWHERE) & (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
-    x, y = x[near].astype(np.float64), y[near].astype(np.float64)
-    crossed = np.zeros(len(near), bool)
-    for (x0, y0), (x1, y1) in zip(corner_c2.tolist(), np.roll(corner_c2, -1, axis=0).tolist(), strict=True):
-        if y0 != y1:
-            crossed ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-    chosen: Array = near[crossed]
-    return chosen
+    if name not in OF_SAMPLES:
+        raise SaevxError(f"Cannot colour samples by {name!r}: use one of {', '.join(OF_SAMPLES)}.")
+    if name in s.SCORES:
+        low, high = store.quality.score_ends(name)
+        return quantise_share((store.quality.score_values(name) - low) / max(high - low, 1e-30))
+    if name in s.FLAGS:
+        value = store.selection.values(name)
+        return np.where(np.isnan(value), 0, 1 + (value > store.quality.flag(name)["threshold"])).astype(np.uint8)
+    flags = [one["name"] for one in store.quality.flags if one["count"]]
+    raised = sum((sample_colours(store, flag) == 2 for flag in flags), np.zeros(store.n_samples, dtype=np.int64))
+    return np.asarray(raised, dtype=np.uint8)

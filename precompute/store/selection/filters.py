@@ -19,8 +19,10 @@ from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.features import Features
 from precompute.store.lists.marked import Marked
+from precompute.store.mapfile import SAMPLES_NAME, SampleMap, read_sample_map
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
+from precompute.store.selection.area import inside, parse_area
 from precompute.store.sql import (
     Page,
     column_values,
@@ -64,6 +66,8 @@ class SelectionFilters(TypedDict, total=False):
     min_length: int | None
     """Tokens of the text."""
     max_length: int | None
+    area: str | None
+    """Corners of an area of the map of samples, as `area.parse_area` reads them."""
     marked: Marked | None
 
 
@@ -122,7 +126,7 @@ class Selection:
         rows = np.flatnonzero(self._mask(json.loads(active)))
         if sort == "row":
             return rows if order == "asc" else rows[::-1]
-        value = self._values(sort)[rows]
+        value = self.values(sort)[rows]
         known = ~np.isnan(value)
         ascending = rows[known][np.argsort(value[known], kind="stable")]
         return np.concatenate([ascending if order == "asc" else ascending[::-1], rows[~known]])
@@ -138,13 +142,17 @@ class Selection:
         if filters.get("feature") is not None:
             mask &= self._with_feature(int(filters["feature"]), filters.get("side") or "image")
         if (low := filters.get("min_score")) is not None:
-            mask &= self._values(_score(filters)) >= low
+            mask &= self.values(_score(filters)) >= low
         if (high := filters.get("max_score")) is not None:
-            mask &= self._values(_score(filters)) <= high
+            mask &= self.values(_score(filters)) <= high
         if (least := filters.get("min_length")) is not None:
             mask &= self._length >= least
         if (most := filters.get("max_length")) is not None:
             mask &= self._length <= most
+        if area := filters.get("area"):
+            is_inside = np.zeros_like(mask)
+            is_inside[inside(self.map, parse_area(area))] = True
+            mask &= is_inside
         marked = Marked(**filters.get("marked", {}))
         mask &= marked.mask(len(mask))
         if (q := filters.get("q")) and q.strip():
@@ -156,7 +164,12 @@ class Selection:
             mask &= has_words
         return mask
 
-    def _values(self, name: str) -> Array:
+    @cached_property
+    def map(self) -> SampleMap:
+        """`Store.sample_map`."""
+        return read_sample_map(self._core.file(SAMPLES_NAME))
+
+    def values(self, name: str) -> Array:
         """float64 [N]: a score or the score of a flag, NaN where there is none. Read once."""
         if name in s.SCORES:
             return self._quality.score_values(name)
@@ -172,7 +185,7 @@ class Selection:
 
     def _has_flag(self, option: str) -> Array:
         name, limit = flag_and_limit(option)
-        return np.asarray(self._values(name) > (self._quality.flag(name)["threshold"] if limit is None else limit))
+        return np.asarray(self.values(name) > (self._quality.flag(name)["threshold"] if limit is None else limit))
 
     def _with_feature(self, feature: int, side: str) -> Array:
         """bool [N]: the samples on which a feature is on and off as `side` says."""

@@ -12,12 +12,14 @@ from precompute.store.core import Core, feature_ref, modality_code
 from precompute.store.features import Features
 from precompute.store.samples import Samples
 from precompute.store.search import Search
+from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
 
 N_SHARED = 4
 """Features that are named of what two samples share, one a family or name."""
+N_CANDIDATES = 50
 _CACHED = 512
 """Searches that are remembered: each compares one vector with those of all samples."""
 
@@ -63,6 +65,17 @@ class Nearest:
                 for other, cosine in cosine_of.items()
             ],
         }
+
+    def of_both(self, row: int, limit: int = 6) -> dict[int, float]:
+        """Row → cosine of the samples nearest to `row` by text and image together, as on the map of samples, of the
+        N_CANDIDATES nearest by each; the nearest first. None where nothing fires in the sample."""
+        sides = [self._rows(int(row), modality, N_CANDIDATES) for modality in s.MODALITIES]
+        others = sorted({other for pairs in sides for other, _ in pairs})
+        if not others:
+            return {}
+        own, *vectors = unit(self._search.vectors_of(np.array([row, *others])))
+        cosine_of = {other: min(float(own @ vector), 1.0) for other, vector in zip(others, vectors, strict=True)}
+        return dict(sorted(cosine_of.items(), key=lambda pair: -pair[1])[:limit])
 
     def _nearest_rows(self, row: int, modality: str, limit: int) -> tuple[tuple[int, float], ...]:
         """(row, cosine) of the nearest samples but itself, the nearest first; none without that modality."""

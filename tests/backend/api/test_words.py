@@ -18,6 +18,7 @@ from tests.helpers.odd import CAPTIONS
 API = "/api/v1"
 ADDRESSES = [
     "/api/v1/search", "/api/v1/features", "/api/v1/samples", "/search", "/features", "/samples", "/map",
+    "/map?of=samples",
 ]  # fmt: skip
 """All that take words as `q`; the steering page finds its features through the API."""
 

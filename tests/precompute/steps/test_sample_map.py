@@ -1,4 +1,4 @@
-"""The map of samples: places against loops, what the draw and the other samples do, the file, and stores without one."""
+"""The map of samples: places against loops, what the draw and the others do, the file, and stores without one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_small_map_lays_all_out(tmp_path: Path) -> None:
     summary = sample_map.write(tmp_path / "map", sides_of(vectors))
     stored = mapfile.read_sample_map(tmp_path / "map")
     assert {name: summary[name] for name in ("n", "laid_out", "k")} == {"n": 398, "laid_out": 398, "k": 10}
-    assert np.flatnonzero(stored.x == mapfile.NOWHERE).tolist() == [5, 77] and not stored.beside.any()
+    assert np.flatnonzero(stored.x == mapfile.NOWHERE).tolist() == [5, 77] and not stored.source.any()
     placed = stored.x != mapfile.NOWHERE
     place = np.stack([stored.x, stored.y], 1)[placed].astype(float)
     apart = ((place[:, None] - place[None]) ** 2).sum(2)
@@ -67,12 +67,12 @@ def naive_centre(vector: Array, laid_out: Array, place: Array) -> int:
     return int(near[sums.index(min(sums))])
 
 
-def check_places_beside(vectors: Array) -> None:
+def check_places_near(vectors: Array) -> None:
     """180 samples lie where a loop puts them, beside 150 that are scattered."""
     laid_out, rest = vectors[:150], vectors[150:330]
     place = np.random.default_rng(1).normal(size=(150, 2)) * [9, 3]
     rows = np.arange(150, 330)
-    result = sample_map.places_beside(rest, rows, laid_out, place)
+    result = sample_map.places_near(rest, rows, laid_out, place)
     for vector, at in zip(rest, result, strict=True):
         centre = place[naive_centre(vector, laid_out, place)]
         others = np.hypot(*(place - centre).T)
@@ -82,12 +82,12 @@ def check_places_beside(vectors: Array) -> None:
 
 
 def test_the_others_lie_beside_the_most_central_of_their_nearest() -> None:
-    check_places_beside(grouped(330)[0])
+    check_places_near(grouped(330)[0])
 
 
 def test_the_others_lie_beside_the_most_central_of_their_nearest_in_real_data(demo: Demo) -> None:
     store = Store.open(demo.store)
-    check_places_beside(unit(store.search.vectors_of(np.arange(330))))
+    check_places_near(unit(store.search.vectors_of(np.arange(330))))
     store.close()
 
 
@@ -95,9 +95,9 @@ def test_groups_stay_together_where_few_are_laid_out(tmp_path: Path) -> None:
     vectors, group = grouped(900, seed=2)
     summary = sample_map.write(tmp_path / "map", sides_of(vectors), most=200)
     stored = mapfile.read_sample_map(tmp_path / "map")
-    assert (summary["n"], summary["laid_out"], int(stored.beside.sum())) == (900, 200, 700)
+    assert (summary["n"], summary["laid_out"], int(stored.source.sum())) == (900, 200, 700)
     place = np.stack([stored.x, stored.y], 1).astype(float)
-    laid_out = stored.beside == 0
+    laid_out = stored.source == 0
     apart = ((place[~laid_out][:, None] - place[laid_out][None]) ** 2).sum(2)
     assert (group[laid_out][apart.argmin(1)] == group[~laid_out]).mean() > 0.95
     near = np.argsort(-vectors[laid_out] @ vectors[laid_out].T, axis=1)[:, 1:11]
@@ -136,7 +136,7 @@ def test_the_store_has_it_and_verify_looks_at_it(made_up: Store, tmp_path: Path)
     assert made_up.manifest["sample_map"]["n"] == int((stored.x != mapfile.NOWHERE).sum()) > 0
     assert any("places of samples" in check.detail for check in verify(made_up.path) if check.name == "map")
     copy = Path(shutil.copytree(made_up.path, tmp_path / "copy"))
-    for wrong in (stored._replace(beside=1 - stored.beside), mapfile.SampleMap(*(one[1:] for one in stored))):
+    for wrong in (stored._replace(source=1 - stored.source), mapfile.SampleMap(*(one[1:] for one in stored))):
         mapfile.write_map(copy / mapfile.SAMPLES_NAME, wrong)
         report = {check.name: check for check in verify(copy)}
         assert not report["map"].ok and "map of samples" in report["map"].detail

@@ -29,6 +29,17 @@ def test_nearest_are_those_of_a_plain_search(store: Store, modality: str) -> Non
         assert all(abs(cosine_n[one["row"]] - one["cosine"]) < 2e-3 for one in items)
 
 
+def test_nearest_by_both_sides_are_those_of_a_plain_search(store: Store) -> None:
+    vectors = store.search.vectors_of(np.arange(store.n_samples))
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    for row in (0, 5, 60):
+        result = store.nearest.of_both(row, 6)
+        cosine_n = vectors @ vectors[row]
+        cosine_n[row] = -np.inf
+        assert np.allclose(list(result.values()), np.sort(cosine_n)[::-1][:6], atol=2e-3)
+        assert row not in result and all(abs(cosine_n[other] - cosine) < 2e-3 for other, cosine in result.items())
+
+
 def test_shared_features_are_on_in_both_and_one_of_each_concept(store: Store) -> None:
     n_shared = 0
     for row in (0, 5, 60):

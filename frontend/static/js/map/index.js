@@ -1,10 +1,13 @@
 // The map page: load the map and connect the controls beside it. The state (colour, hidden verdicts, words, area, pinned
-// feature, view) is in the address; the server renders the results of a search, the area's list and the pinned feature.
+// point, view) is in the address; the server renders the results of a search, the area's list and the pinned feature.
+import { swap } from "../app.js";
 import { $, $$, errorMessage, problem, say } from "../dom.js";
-import { prepare, recolour } from "./colours.js";
+import { canvas } from "./canvas.js";
+import { attempt, prepare, recolour } from "./colours.js";
 import { address, centre, hover, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
+import { kind } from "./kind.js";
 import { readArea, toggle } from "./lasso.js";
-import { canvas, draw, drawOverlay, fetchLabels, fit, nameFeatures, redraw, state } from "./overlay.js";
+import { draw, drawOverlay, fetchLabels, fit, nameFeatures, redraw, state } from "./overlay.js";
 import { LAST, Plot, parse } from "./points.js";
 
 const status = $("#map-state");
@@ -24,11 +27,11 @@ async function load() {
     return;
   }
   status.hidden = true;
-  readMarks();
+  await readMarks();
   readChosen();
   readArea();
   const { plot } = state;
-  if (!(await prepare())) choose("verdict");
+  if (!(await prepare())) choose(kind.colour);
   recolour();
   new ResizeObserver(fit).observe(canvas.parentElement);
   fit();
@@ -43,18 +46,17 @@ async function load() {
   requestAnimationFrame(() => requestAnimationFrame(() => { performance.mark("map-drawn"); canvas.dataset.drawn = state.plot.order.length; }));
 }
 
-/** Mark the features that the search has returned. */
-function readMarks() {
-  const { plot } = state;
-  const ids = ($("#found")?.dataset.ids ?? "").split(",").filter(Boolean).map(Number);
-  plot.marked = null;
-  if (ids.length) { plot.marked = new Uint8Array(plot.data.n); for (const id of ids) plot.marked[id] = 1; }
-}
+/** Mark what the search has returned. */
+const readMarks = () => attempt(async () => {
+  const { plot } = state, part = $("#found");
+  const marked = await kind.marks(plot.data.n);
+  if (part === $("#found")) plot.marked = marked;
+});
 
 function readChosen() {
-  const { feature, neighbours } = $("#chosen").dataset;
-  state.chosen = feature === undefined ? -1 : Number(feature);
-  state.pinned = new URLSearchParams(location.search).has("feature") ? state.chosen : -1;
+  const { [kind.pinned]: point, neighbours } = $("#chosen").dataset;
+  state.chosen = point === undefined ? -1 : Number(point);
+  state.pinned = new URLSearchParams(location.search).has(kind.pinned) ? state.chosen : -1;
   state.neighbours = neighbours ? neighbours.split(",").map(Number) : [];
   if (state.chosen >= 0) fetchLabels([state.chosen]).then((changed) => changed && drawOverlay());
 }
@@ -63,7 +65,7 @@ function readChosen() {
 function choose(name) {
   state.colour = name;
   for (const one of $$("a[data-colour]")) if (one.dataset.colour === name) one.setAttribute("aria-current", "true"); else one.removeAttribute("aria-current");
-  for (const field of $$("[name=colour]")) field.value = name;
+  for (const field of $$("[name=colour], #map-colour")) field.value = name;
 }
 
 async function colourBy(name) {
@@ -104,21 +106,24 @@ document.addEventListener("click", (event) => {
     say(`${state.plot.order.length} features on the map`);
   }
 });
+$("#map-colour")?.addEventListener("change", (event) => state.plot && colourBy(event.target.value));
 $("#map-names").addEventListener("change", () => state.plot && nameFeatures());
 
-// The pointer or focus on a feature in a list beside the map: show where the feature is.
+// The pointer or focus on an item of a list beside the map: show where it is.
 for (const type of ["pointerover", "pointerout", "focusin", "focusout"]) document.addEventListener(type, (event) => {
-  const item = state.plot && event.target.closest?.(".map-list [data-feature]");
-  if (!item || state.plot.data.x[item.dataset.feature] > LAST) return;
-  state.hover = type === "pointerover" || type === "focusin" ? Number(item.dataset.feature) : -1;
+  const item = state.plot && event.target.closest?.(`.map-list [data-${kind.pinned}]`);
+  const point = Number(item?.dataset[kind.pinned] ?? NaN);
+  if (!item || state.plot.data.x[point] > LAST) return;
+  state.hover = type === "pointerover" || type === "focusin" ? point : -1;
   drawOverlay();
 });
 
-document.addEventListener("swap", (event) => {
+document.addEventListener("swap", async (event) => {
   if (!state.plot) return;
   if (event.target.id === "found") {
-    readMarks();
+    await readMarks();
     if (state.plot.marked && !wentBack) { hover(-1); state.plot.fit(state.plot.marked); }
+    if (kind.refilters && state.area.length && !wentBack) swap(address(), "area", { history: null, background: true });
   }
   if (event.target.id === "chosen") readChosen();
   if (event.target.id === "area") readArea();

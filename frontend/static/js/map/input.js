@@ -1,8 +1,10 @@
 // Pointer, fingers and keys on the map, the view that they change, and the page's address, which has the state.
 import { swap } from "../app.js";
 import { $, say, url } from "../dom.js";
+import { FILES, canvas } from "./canvas.js";
+import { kind } from "./kind.js";
 import * as lasso from "./lasso.js";
-import { FILES, canvas, clamp, drawOverlay, fetchLabels, hasPage, hideTip, redraw, showTip, state } from "./overlay.js";
+import { clamp, drawOverlay, fetchLabels, hideTip, labels, redraw, showTip, state } from "./overlay.js";
 import { LAST } from "./points.js";
 
 const REACH = 12; // pixels between pointer and point
@@ -64,20 +66,25 @@ export function updateAddress(more = {}) {
   if (FILES) return;
   history.replaceState({ ...history.state, ...more }, "", address());
 }
-export function address(feature = state.pinned, layout = state.layout) {
+const OWN = new Set(["store", "of", "colour", "sample", "hide", "layout", "area"]); // of the form's fields; the state has them
+/** The fields of the search, which the address has too. */
+function searched() {
+  const fields = new FormData($(".map-search")), names = [...new Set(fields.keys())].filter((name) => !OWN.has(name));
+  return Object.fromEntries(names.map((name) => [name, fields.getAll(name).map((one) => one.trim()).filter(Boolean)]));
+}
+export function address(point = state.pinned, layout = state.layout) {
   const { plot } = state;
   const same = layout === state.layout; // places on one map mean nothing on the other
-  const words = $("[name=q]").value.trim();
-  // The whole map is the default, unless the page would move to a feature or to what was found.
-  const view = same && (plot.zoom > 1.001 || feature >= 0 || words || state.area.length) ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
-  const colour = state.colour === "verdict" ? "" : state.colour;
+  const fields = searched();
+  // The whole map is the default, unless the page would move to a point or to what was found.
+  const moves = plot.zoom > 1.001 || point >= 0 || state.area.length || Object.values(fields).some((values) => values.length);
+  const view = same && moves ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
   return url("/map", {
-    layout: layout === "decoder" ? "" : layout, colour, sample: state.sample, hide: [...state.hide].join(","), q: words,
-    area: same ? lasso.areaText() : "", feature: feature >= 0 ? feature : "", view,
+    ...kind.state({ ...state, layout }), ...fields, area: same ? lasso.areaText() : "", [kind.pinned]: point >= 0 ? point : "", view,
   });
 }
 
-// ---- the feature under the pointer
+// ---- the point under the pointer
 
 let hovering;
 let selecting;
@@ -98,7 +105,7 @@ export function hover(i, announce = false) {
   if (announce || state.pinned < 0) selecting = setTimeout(() => show(i, announce ? "replace" : null), announce ? 200 : 450);
 }
 
-/** The server renders a feature beside the map: with `how` it is pinned, that is, in the address. */
+/** The server renders a point beside the map: with `how` it is pinned, that is, in the address. */
 async function show(i, how) {
   if (how) state.pinned = i;
   if (FILES) return;
@@ -107,10 +114,11 @@ async function show(i, how) {
 
 const pin = (i) => { clearTimeout(selecting); if (i !== state.pinned) show(i, "push"); };
 
-function open(i, event) {
+async function open(i, event) {
   updateAddress({ onMap: document.activeElement === canvas }); // so that the browser's back button returns to this view
-  if (!hasPage(i)) return;
-  const to = FILES ? `features/${i}.html` : url(`/features/${i}`);
+  if (!kind.page(i, labels.get(i))) await fetchLabels([i]);
+  const to = kind.page(i, labels.get(i));
+  if (!to) return;
   if (event.metaKey || event.ctrlKey) globalThis.open(to, "_blank", "noopener"); else location.assign(to);
 }
 
@@ -204,11 +212,11 @@ canvas.addEventListener("keydown", (event) => {
   else if (Math.max(state.hover, state.pinned) >= 0) open(state.hover >= 0 ? state.hover : state.pinned, event);
 });
 
-/** From the feature that the keys are on to the nearest one in a direction. */
+/** From the point that the keys are on to the nearest one in a direction. */
 function jump(dx, dy) {
   const { plot } = state;
   const next = state.hover < 0 ? start() : plot.toward(state.hover, dx, dy, 5 * plot.ratio);
-  if (next < 0) { say("There is no feature further on in this direction."); return; }
+  if (next < 0) { say(`There is no ${kind.noun} further on in this direction.`); return; }
   const margin = 30 * plot.ratio;
   const [x, y] = plot.at(next);
   const beyond = (at, size) => (Math.min(at - margin, 0) + Math.max(at + margin - size, 0)) / (plot.scale * LAST);
@@ -216,7 +224,7 @@ function jump(dx, dy) {
   if (beyond(x, plot.width) || beyond(y, plot.height)) pan(beyond(x, plot.width), beyond(y, plot.height));
 }
 
-/** Where the keys begin: at the pinned feature if it is in view, otherwise at the one nearest to the middle. */
+/** Where the keys begin: at the pinned point if it is in view, otherwise at the one nearest to the middle. */
 function start() {
   const { plot, pinned } = state;
   const [x, y] = pinned >= 0 ? plot.at(pinned) : [-1, -1];

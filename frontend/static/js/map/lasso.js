@@ -1,8 +1,9 @@
 // The lasso: draw around points, and the server lists the features inside. The corners are in the address.
 import { swap } from "../app.js";
 import { $, say } from "../dom.js";
+import { canvas } from "./canvas.js";
 import { address } from "./input.js";
-import { canvas, drawOverlay, state } from "./overlay.js";
+import { drawOverlay, state } from "./overlay.js";
 
 const MOST_CORNERS = 48;
 const STEP = 4; // pixels between two corners
@@ -19,7 +20,7 @@ export function toggle(on = !isDrawing()) {
 }
 
 /** The corners in the address: x-y_x-y_x-y, after the name of the second layout. */
-export const areaText = () => [...(state.area.length && state.layout !== "decoder" ? [state.layout] : []), ...state.area.map((corner) => corner.join("-"))].join("_");
+export const areaText = () => [...(state.area.length && state.layout && state.layout !== "decoder" ? [state.layout] : []), ...state.area.map((corner) => corner.join("-"))].join("_");
 
 /** Read the area of the panel beside the map. */
 export function readArea() {

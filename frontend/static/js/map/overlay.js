@@ -1,29 +1,27 @@
 // The map's state, and what is drawn over the points: the area, rings, lines, names and the tooltip.
-import { $, api, nameOf } from "../dom.js";
+import { $ } from "../dom.js";
+import { FILES, canvas } from "./canvas.js";
+import { kind } from "./kind.js";
 import { LAST, rgba } from "./points.js";
 
-export const canvas = $("#map");
 const overlay = $("#map-over");
 const tip = $("#map-tip");
-export const VERDICTS = canvas.dataset.verdicts.split(",");
-/** Folder of the map's files in an exported site, where no server answers; otherwise undefined. */
-export const FILES = canvas.dataset.files;
 
 export const state = {
   plot: null, // a Plot, once the map is loaded
   colour: canvas.dataset.colour,
   layout: canvas.dataset.layout,
-  hide: new Set(canvas.dataset.hide.split(",").filter(Boolean)),
-  hover: -1, // feature under the pointer; -1 for none
-  chosen: -1, // feature in the panel beside the map; -1 for none
+  hide: new Set(canvas.dataset.hide?.split(",").filter(Boolean)), // verdicts
+  hover: -1, // point under the pointer; -1 for none
+  chosen: -1, // point in the panel beside the map; -1 for none
   pinned: -1, // the same, where it was clicked: the address has it; -1 for none
-  neighbours: [], // of the feature in the panel
-  keys: false, // whether the keyboard moves from feature to feature
+  neighbours: [], // of the one in the panel
+  keys: false, // whether the keyboard moves from point to point
   sample: canvas.dataset.sample, // id of the sample by whose features the points may be coloured
   values: null, // bytes of a colour that does not come with the map
   area: [], // corners of the chosen area, [x, y] in the units of map.bin
 };
-const labels = new Map(); // feature → {label, verdict, …}, filled as names are needed
+export const labels = new Map(); // point → what the API says of it, filled as names are needed
 
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const isOnMap = (i) => i >= 0 && state.plot.data.x[i] <= LAST;
@@ -124,7 +122,7 @@ function ring(pen, i, radius) {
   pen.stroke();
 }
 
-/** An arrow at the edge towards a feature that is outside of the view. */
+/** An arrow at the edge towards a point that is outside of the view. */
 function pointAt(pen, x, y, r) {
   const { width, height } = overlay;
   if (x >= 0 && y >= 0 && x <= width && y <= height) return;
@@ -139,15 +137,15 @@ function pointAt(pen, x, y, r) {
   pen.restore();
 }
 
-// ---- names: of the most prominent feature in each part of the visible map
+// ---- names, or images: of the most prominent point in each part of the visible map
 
+const IMAGE = 48; // pixels of a side
 let naming;
 let named = [];
 export async function nameFeatures() {
   const { plot } = state;
   if (FILES) await fetchLabels(plot.order);
-  const rank = FILES ? plot.data.omega.map((omega, i) => (labels.get(i)?.label ? omega + 1 : 0)) : plot.data.omega; // a site has few names
-  named = $("#map-names").checked ? plot.prominent(rank, Math.max(3, Math.round(plot.width / plot.ratio / 125))) : [];
+  named = $("#map-names").checked ? plot.prominent(kind.rank(plot.data, labels), Math.max(3, Math.round(plot.width / plot.ratio / 125))) : [];
   if (named.length) await fetchLabels(named);
   drawOverlay();
 }
@@ -161,16 +159,18 @@ function drawNames(pen) {
   pen.lineJoin = "round";
   for (const i of [state.chosen, ...named]) {
     const known = isOnMap(i) && labels.get(i);
-    if (!known?.label) continue;
-    const label = nameOf(known).text;
+    const label = known && kind.title(known);
+    const image = known && kind.image(known, drawSoon);
+    if (!label && !image) continue;
     const text = label.length > 22 ? `${label.slice(0, 21)}…` : label;
     const [at, y] = plot.at(i);
-    const half = pen.measureText(text).width / 2 + 3 * r;
+    const half = image ? IMAGE / 2 * r : pen.measureText(text).width / 2 + 3 * r;
     // A name is not cut off at the edge while its point is visible.
     const x = at < 0 || at > plot.width ? at : Math.min(Math.max(at, half), plot.width - half);
-    const box = [x - half, y - plot.radius - 18 * r, x + half, y - plot.radius];
+    const box = [x - half, y - plot.radius - (image ? IMAGE : 18) * r, x + half, y - plot.radius];
     if (boxes.some((one) => one[0] < box[2] && box[0] < one[2] && one[1] < box[3] && box[1] < one[3])) continue;
     boxes.push(box);
+    if (image) { drawImage(pen, image, box, r); continue; }
     pen.strokeStyle = halo;
     pen.lineWidth = 5 * r;
     pen.strokeText(text, x, box[3] - 5 * r);
@@ -180,32 +180,42 @@ function drawNames(pen) {
   }
 }
 
-/** Fetch the labels of those features that have none yet; true if any came. */
+/** The middle of an image as a square with an edge. */
+function drawImage(pen, image, [left, top, right, bottom], r) {
+  const side = Math.min(image.naturalWidth, image.naturalHeight);
+  pen.fillStyle = halo;
+  pen.fillRect(left, top, right - left, bottom - top);
+  const edge = 2 * r;
+  pen.lineWidth = r;
+  pen.globalAlpha = 0.5;
+  pen.strokeRect(left, top, right - left, bottom - top);
+  pen.globalAlpha = 1;
+  pen.drawImage(
+    image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side,
+    left + edge, top + edge, right - left - 2 * edge, bottom - top - 2 * edge,
+  );
+}
+
+let waiting = 0;
+const drawSoon = () => { waiting ||= requestAnimationFrame(() => { waiting = 0; drawOverlay(); }); };
+
+/** Fetch what the API says of those points of which it is not known yet; true if any came. */
 export async function fetchLabels(ids) {
   const missing = ids.filter((id) => !labels.has(id)).slice(0, 200);
   if (!missing.length) return false;
   try {
     if (FILES && labels.size) return false; // the file has been read, and has no others
-    const items = FILES ? await (await fetch(`${FILES}labels.json`)).json() : (await api("/features", { ids: missing.join(","), limit: missing.length })).items;
-    for (const one of items) labels.set(one.id, one);
+    for (const one of await kind.fetch(missing)) labels.set(kind.idOf(one), one);
   } catch { return false; } // fetched again at the next draw
   return true;
 }
 
-/** Whether a feature has a page: in an exported site, those with a label. */
-export const hasPage = (i) => !FILES || labels.has(i);
-
 // ---- the tooltip
 
-/** Show the feature in a tooltip at its point, and return the text. */
+/** Show what is known of a point in a tooltip beside it, and return the text. */
 export function showTip(i) {
   const { plot } = state;
-  const known = labels.get(i);
-  const omega = plot.data.omega[i] ? `, ω ${((plot.data.omega[i] - 128) / 127).toFixed(2)}` : "";
-  tip.replaceChildren(
-    Object.assign(document.createElement("strong"), { textContent: known ? nameOf(known).text : FILES ? "" : "…" }), ` #${i} `,
-    Object.assign(document.createElement("small"), { textContent: `${VERDICTS[plot.data.verdict[i]]}${omega}` }),
-  );
+  tip.replaceChildren(...kind.tip(i, labels.get(i), plot.data));
   tip.hidden = false;
   const [x, y] = plot.at(i).map((v) => v / plot.ratio);
   const left = clamp(x - tip.offsetWidth / 2, 4, Math.max(4, plot.width / plot.ratio - tip.offsetWidth - 4));

@@ -5,14 +5,17 @@ const HEADER = 16;
 const NOWHERE = 65535;
 export const LAST = 65534;
 
-/** Columns of map.bin (docs/store.md), without a copy. */
+const COLUMNS = { 0x53584d31: ["verdict", "omega", "density"], 0x53584d32: ["source"] }; // by the first four bytes
+
+/** Columns of map.bin or sample_map.bin (docs/store.md), without a copy. */
 export function parse(buffer) {
   const head = new DataView(buffer);
-  if (buffer.byteLength < HEADER || head.getUint32(0) !== 0x53584d31) throw new Error("The server's reply is not a map.");
+  const names = buffer.byteLength < HEADER ? null : COLUMNS[head.getUint32(0)];
+  if (!names) throw new Error("The server's reply is not a map.");
   const n = head.getUint32(4, true);
-  if (buffer.byteLength !== HEADER + 7 * n) throw new Error("The map is incomplete.");
-  const byte = (column) => new Uint8Array(buffer, HEADER + 4 * n + column * n, n);
-  return { n, x: new Uint16Array(buffer, HEADER, n), y: new Uint16Array(buffer, HEADER + 2 * n, n), verdict: byte(0), omega: byte(1), density: byte(2) };
+  if (buffer.byteLength !== HEADER + (4 + names.length) * n) throw new Error("The map is incomplete.");
+  const byte = (name, column) => [name, new Uint8Array(buffer, HEADER + 4 * n + column * n, n)];
+  return { n, x: new Uint16Array(buffer, HEADER, n), y: new Uint16Array(buffer, HEADER + 2 * n, n), ...Object.fromEntries(names.map(byte)) };
 }
 
 /** The value below which `share` of the values other than 0 lie; 0 means none. */

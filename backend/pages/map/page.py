@@ -21,8 +21,8 @@ from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import VERDICT_HELP, render_for
 from precompute.store import mapfile
-from precompute.store.relations.map_colours import layout_of
 from precompute.store.schema import TESTED_VERDICTS, VERDICTS
+from precompute.store.selection.area import layout_of
 
 router = APIRouter(default_response_class=HTMLResponse)
 

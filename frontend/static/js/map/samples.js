@@ -1,0 +1,66 @@
+// The points are samples: the image stands for a name, and the list's filters mark points.
+import { $, $$, api, problem, url } from "../dom.js";
+
+const SHOWN = 160; // characters of a caption beside the pointer
+const images = new Map(); // row → its image, small
+const option = (colour) => $$("#map-colour option").find((one) => one.value === colour) ?? $("#map-colour option");
+const short = (value) => String(Number(value.toPrecision(3))).replace("-", "−");
+
+/** The small image of a sample, once it is loaded; null without one. */
+function image(one, whenLoaded) {
+  const address = one.images[0]?.url;
+  if (!address) return null;
+  if (!images.has(one.row)) images.set(one.row, Object.assign(new Image(), { onload: whenLoaded, alt: "", src: `${address}&size=96` }));
+  const there = images.get(one.row);
+  return there.complete && there.naturalWidth ? there : null;
+}
+
+let order = new Uint8Array(0);
+
+export const samples = {
+  noun: "sample", pinned: "row", colour: "flags",
+  refilters: true, // the area's list has only what is marked
+
+  async fetch(rows) {
+    return (await api("/samples", { rows: rows.join(",") })).items;
+  },
+  idOf: (one) => one.row,
+  page: (i, one) => one && url("/sample", { id: one.sample_id }),
+  title: (one) => (one.images.length ? "" : one.text.trim()),
+  tip(i, one) {
+    if (!one) return ["…"];
+    const text = one.text.length > SHOWN ? `${one.text.slice(0, SHOWN)}…` : one.text;
+    const url = one.images[0]?.url;
+    return [
+      ...(url ? [Object.assign(document.createElement("img"), { src: `${url}&size=256`, alt: "" })] : []),
+      Object.assign(document.createElement("bdi"), { textContent: text, dir: "auto" }), " ",
+      Object.assign(document.createElement("small"), { textContent: one.flags.join(", ") }),
+    ];
+  },
+  image,
+  /** No sample stands for others, so a fixed shuffle chooses. */
+  rank({ n }) {
+    if (order.length !== n) order = Uint8Array.from({ length: n }, (_, i) => Math.imul(i, 2654435761) >>> 24);
+    return order;
+  },
+
+  state: (state) => ({ of: "samples", colour: state.colour === "flags" ? "" : state.colour }),
+  column: (name, { version }) => url("/api/v1/map/samples/colours", { colour: name, v: version }),
+  visible: () => () => true,
+  drawing(colour) {
+    const { kind, low, high } = option(colour).dataset;
+    if (kind === "flag") return { legend: "flag", names: ["mostly-text", null, "text-only"], levels: [0, 1, 2] };
+    if (low === undefined) return { legend: "figure", figure: ["flags:", String, "none"] };
+    const valueOf = (byte) => short(Number(low) + ((byte - 1) / 254) * (high - low));
+    return { legend: "figure", figure: [colour, valueOf, "no value"] };
+  },
+  async marks(n) {
+    const address = $("#found")?.dataset.marks;
+    if (!address) return null;
+    const response = await fetch(address);
+    if (!response.ok) throw new Error(await problem(response));
+    const marked = new Uint8Array(await response.arrayBuffer());
+    if (marked.length !== n) throw new Error("The server's reply has another number of samples.");
+    return marked;
+  },
+};

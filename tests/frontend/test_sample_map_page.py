@@ -1,0 +1,245 @@
+"""The map of samples in Chromium: from the list to the map, to an area, to a list that another browser opens."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from precompute.store import mapfile
+
+MOVED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+@pytest.fixture
+def stored(pages_app: FastAPI) -> mapfile.SampleMap:
+    return mapfile.read_sample_map(pages_app.state.saevx.default.path / mapfile.SAMPLES_NAME)
+
+
+def drawn(page: Page) -> None:
+    expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
+
+
+def opened(context: BrowserContext, address: str = "/map?of=samples") -> Page:
+    page = context.new_page()
+    page.goto(address)
+    drawn(page)
+    return page
+
+
+def painted(page: Page) -> set[str]:
+    """Colours of the pixels on the canvas."""
+    page.evaluate(MOVED)
+    colours: list[int] = page.evaluate(
+        """() => {
+          const canvas = document.getElementById("map");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const seen = new Set();
+          for (let i = 0; i < data.length; i += 4) seen.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+          return [...seen];
+        }"""
+    )
+    return {f"#{colour:06x}" for colour in colours}
+
+
+def place(page: Page, stored: mapfile.SampleMap, row: int) -> tuple[float, float]:
+    """Where a sample is on the screen, with the whole map in view."""
+    box = page.get_by_test_id("map-canvas").bounding_box()
+    assert box
+    k = 0.94 * min(box["width"], box["height"]) / mapfile.LAST
+    x, y = (float(one[row]) - mapfile.LAST / 2 for one in (stored.x, stored.y))
+    return box["x"] + box["width"] / 2 + x * k, box["y"] + box["height"] / 2 + y * k
+
+
+def lonely(stored: mapfile.SampleMap) -> int:
+    """The sample that is farthest from its nearest neighbour on the map."""
+    at = np.stack([stored.x, stored.y], 1).astype(float)
+    apart = ((at[:, None] - at[None]) ** 2).sum(2)
+    np.fill_diagonal(apart, np.inf)
+    return int(apart.min(1).argmax())
+
+
+def number(text: str) -> int:
+    return int(re.sub(r"\D", "", text.split()[0]))
+
+
+@pytest.mark.parametrize("how", ["mouse", "keyboard"])
+def test_from_the_list_to_the_map_to_a_list_that_another_browser_opens(
+    context: BrowserContext, browser: Browser, base_url: str, how: str
+) -> None:
+    page = context.new_page()
+    page.goto("/samples?q=red")
+    n_red = number(page.get_by_test_id("total").inner_text())
+    page.get_by_test_id("as-map").click()
+    expect(page).to_have_url(re.compile(r"/map\?of=samples&q=red"))
+    drawn(page)
+    expect(page.get_by_test_id("found-total")).to_have_text(f"{n_red} samples")
+    canvas = page.get_by_test_id("map-canvas")
+    if how == "keyboard":
+        canvas.focus()
+        for key in ("+", "l", "Enter"):
+            page.keyboard.press(key)
+    else:
+        box = canvas.bounding_box()
+        assert box
+        x, y, r = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 3
+        page.get_by_test_id("map-lasso").click()
+        page.mouse.move(x - r, y - r)
+        page.mouse.down()
+        for dx, dy in ((r, -r), (r, r), (-r, r)):
+            page.mouse.move(x + dx, y + dy, steps=8)
+        page.mouse.up()
+    area = page.get_by_test_id("area")
+    expect(area).to_be_visible()
+    expect(page).to_have_url(re.compile("area="))
+    heading = area.locator("h2").inner_text()
+    n = number(heading)
+    assert 0 < n < n_red
+    query = parse_qs(urlsplit(page.url).query)
+    inside = page.request.get("/api/v1/samples", params={"area": query["area"][0], "q": "red", "limit": "500"}).json()
+    assert inside["total"] == n
+    on_map = page.url
+    exported = page.request.get(area.get_by_test_id("area-export").get_attribute("href") or "").text()
+    assert len(exported.splitlines()) == n
+    page.get_by_test_id("area-list").click()
+    expect(page.get_by_test_id("total")).to_have_text(f"{n} sample{'s' if n != 1 else ''}")
+    expect(page.get_by_test_id("in-area")).to_be_visible()
+    ids = page.locator("[data-testid=sample-card]").evaluate_all("all => all.map((one) => one.dataset.sample)")
+    assert ids == [one["sample_id"] for one in inside["items"]]
+
+    other = browser.new_context(base_url=base_url)
+    shared = other.new_page()
+    shared.goto(on_map)
+    expect(shared.get_by_test_id("area").locator("h2")).to_have_text(heading)
+    expect(shared.get_by_test_id("found-total")).to_have_text(f"{n_red} samples")
+    drawn(shared)
+    shared.goto(page.url)
+    expect(shared.get_by_test_id("total")).to_have_text(f"{n} sample{'s' if n != 1 else ''}")
+    other.close()
+    page.go_back()
+    expect(page.get_by_test_id("area").locator("h2")).to_have_text(heading)
+
+
+def test_a_point_shows_its_image_is_pinned_and_opens(
+    context: BrowserContext, stored: mapfile.SampleMap
+) -> None:
+    page = opened(context)
+    row = lonely(stored)
+    sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]
+    x, y = place(page, stored, row)
+    page.mouse.move(x, y)
+    tip = page.get_by_test_id("map-tip")
+    expect(tip).to_contain_text(sample["text"][:20])
+    expect(tip.locator("img")).to_have_js_property("complete", True)
+    assert tip.locator("img").evaluate("(one) => one.naturalWidth") > 0
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
+    assert "row=" not in page.url
+    page.mouse.click(x, y)
+    expect(page).to_have_url(re.compile(f"of=samples&row={row}&"))
+    expect(page.get_by_test_id("chosen-text")).to_have_text(sample["text"])
+    page.get_by_test_id("chosen-basket").click()
+    expect(page.get_by_test_id("basket")).to_have_text("Basket 1")
+    page.keyboard.press("Escape")
+    expect(page).not_to_have_url(re.compile("row="))
+    page.mouse.dblclick(x, y)
+    expect(page).to_have_url(re.compile(f"/samples/{sample['sample_id']}$"))
+    page.go_back()
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
+    page.get_by_test_id("chosen-link").click()
+    page.get_by_test_id("on-map").click()
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
+
+
+def test_keys_fill_the_panel(context: BrowserContext, stored: mapfile.SampleMap) -> None:
+    page = opened(context, f"/map?of=samples&row={lonely(stored)}&view=0.5,0.5,1")
+    page.get_by_test_id("map-names").focus()
+    while page.evaluate("document.activeElement.id") != "map":
+        page.keyboard.press("Tab")
+    panel, seen = page.get_by_test_id("chosen"), {lonely(stored)}
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(600)
+        seen.add(int(panel.get_attribute("data-row") or -1))
+    assert len(seen) > 2 and -1 not in seen
+    row = int(panel.get_attribute("data-row") or -1)
+    sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"/samples/{sample['sample_id']}$"))
+    page.go_back()
+    expect(page.get_by_test_id("map-canvas")).to_be_focused()
+
+
+def test_colours_come_when_chosen(context: BrowserContext) -> None:
+    page = opened(context)
+    before = painted(page)
+    choice = page.get_by_test_id("map-colour")
+    choice.select_option("pooled-cosine")
+    expect(page).to_have_url(re.compile("colour=pooled-cosine"))
+    expect(page.get_by_test_id("map-ramp")).to_contain_text("pooled-cosine")
+    assert painted(page) != before
+    flag = choice.locator("option[data-kind=flag]").first.get_attribute("value") or ""
+    choice.select_option(flag)
+    expect(page.get_by_test_id("map-flag")).to_be_visible()
+    expect(page.get_by_test_id("map-ramp")).to_be_hidden()
+    page.reload()
+    drawn(page)
+    expect(choice).to_have_value(flag)
+    page.route("**/map/samples/colours*", lambda route: route.abort())
+    choice.select_option("l0")
+    expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
+    expect(choice).to_have_value(flag)
+
+
+def test_filters_mark_points_and_narrow_the_area(context: BrowserContext) -> None:
+    page = opened(context)
+    before = painted(page)
+    page.get_by_test_id("map-q").fill("red")
+    expect(page.get_by_test_id("found-total")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"/map\?of=samples&q=red&view="))
+    page.wait_for_timeout(300)
+    assert painted(page) != before
+    page.get_by_test_id("map-home").click()
+    page.get_by_test_id("map-canvas").focus()
+    for key in ("l", "Enter"):
+        page.keyboard.press(key)
+    heading = page.get_by_test_id("area").locator("h2")
+    expect(heading).to_contain_text("in this area")
+    n_red = number(heading.inner_text())
+    flag = page.locator(".map-search input[name=flags]").first
+    flag.check()
+    expect(page).to_have_url(re.compile("flags="))
+    expect(heading).not_to_have_text(re.compile(f"^{n_red} "))
+    page.get_by_test_id("map-q").fill("nosuchword")
+    expect(page.get_by_test_id("found")).to_contain_text("No sample matches")
+
+
+def test_the_switch_leads_from_one_map_to_the_other(context: BrowserContext) -> None:
+    page = opened(context, "/map")
+    page.get_by_test_id("map-of-samples").click()
+    expect(page).to_have_url(re.compile(r"/map\?of=samples$"))
+    drawn(page)
+    expect(page.get_by_test_id("map-of-samples")).to_have_attribute("aria-current", "page")
+    page.get_by_test_id("map-of-features").click()
+    expect(page).to_have_url(re.compile(r"/map$"))
+    drawn(page)
+    expect(page.get_by_test_id("colour-verdict")).to_be_visible()
+
+
+def test_by_touch_on_a_small_window(browser: Browser, base_url: str, stored: mapfile.SampleMap) -> None:
+    phone = browser.new_context(
+        base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2
+    )
+    page = opened(phone)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    row = lonely(stored)
+    page.get_by_test_id("map-canvas").scroll_into_view_if_needed()
+    page.touchscreen.tap(*place(page, stored, row))
+    expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
+    page.get_by_test_id("map-canvas").scroll_into_view_if_needed()
+    page.touchscreen.tap(*place(page, stored, row))
+    expect(page).to_have_url(re.compile("/samples/"))
+    phone.close()
