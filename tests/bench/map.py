@@ -1,5 +1,5 @@
-"""The map of 65,536 features: how long its layout takes, how many bytes it is, and when a browser shows it; and how
-long a frame takes while a map of 262,144 is dragged.
+"""The map of 65,536 features: how long its layout takes, how many bytes it is, and when a browser shows it; how long a
+frame takes while a map of 262,144 is dragged; and how long the layout of the demo's samples takes.
 
 The directions are drawn at random, seven in ten of them in groups of a hundred. The page is the demo store's with the
 large map in it, as everything else on it (lists, names) comes from tables whose size hardly matters to it.
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from precompute.steps import feature_map
+from precompute.steps import feature_map, sample_map
 from precompute.steps.index import nearest
 from precompute.store import mapfile
 from precompute.store.reader import Store
-from precompute.store.schema import VERDICTS
+from precompute.store.schema import MODALITIES, VERDICTS
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 from tests.bench._places import grouped_places
@@ -36,6 +36,7 @@ def run(setup: Setup) -> dict[str, Any]:
     shutil.copytree(setup.demo / "store", folder)
     store = Store.open(folder)
     columns, index = weighed(store), store.search.index("decoder")
+    sample_seconds, n_samples = samples_laid_out(store, setup.scratch), store.n_samples
     demo = unit(np.stack([index.reconstruct(i) for i in range(index.ntotal)]).astype(np.float32))
     store.close()
 
@@ -68,6 +69,10 @@ def run(setup: Setup) -> dict[str, Any]:
         {
             "what": "layout of the demo's features", "value": demo_seconds, "unit": "s", "goal": 5, "sense": "≤",
             "note": f"{len(demo)} directions, their neighbours known, processor time",
+        },
+        {
+            "what": "layout of the demo's samples", "value": sample_seconds, "unit": "s", "goal": 5, "sense": "≤",
+            "note": f"{n_samples} pairs, with the search for neighbours, processor time",
         },
         {
             "what": f"layout of {n:,} features", "value": large_seconds, "unit": "s", "goal": 300, "sense": "≤",
@@ -107,6 +112,14 @@ def laid_out(folder: Path, vectors: Array, columns: dict[str, Array]) -> float:
     other, _ = nearest(vectors)
     begin = time.process_time()
     feature_map.write(folder / mapfile.NAME, vectors, other, columns)
+    return time.process_time() - begin
+
+
+def samples_laid_out(store: Store, scratch: Path) -> float:
+    """Writes the map of samples; processor seconds."""
+    sides = [store.search.index(f"sample_{modality}") for modality in MODALITIES]
+    begin = time.process_time()
+    sample_map.write(scratch / "sample_map.bin", sides)
     return time.process_time() - begin
 
 

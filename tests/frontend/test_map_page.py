@@ -14,6 +14,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from tests.helpers.colours import COLOUR_BLIND, contrast, linear, oklab, palette
+from tests.helpers.map_page import lonely, opened, painted, place
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
@@ -22,48 +23,6 @@ RED = word_feature("red")
 @pytest.fixture
 def columns(pages_app: FastAPI) -> mapfile.FeatureMap:
     return mapfile.read_map(pages_app.state.saevx.default.path / mapfile.NAME)
-
-
-def opened(context: BrowserContext, address: str = "/map") -> Page:
-    page = context.new_page()
-    page.goto(address)
-    expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
-    return page
-
-
-def painted(page: Page) -> set[str]:
-    """Colours of the pixels on the canvas, but for its ground and blends."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    result: list[int] = page.evaluate(
-        """() => {
-          const canvas = document.getElementById("map");
-          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-          const colours = new Set();
-          for (let i = 0; i < data.length; i += 4) colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
-          return [...colours];
-        }"""
-    )
-    return {f"#{colour:06x}" for colour in result}
-
-
-def place(page: Page, columns: mapfile.FeatureMap, feature: int) -> tuple[float, float]:
-    """Where a feature lies in the window, with the whole map in view: map/points.js has the same rule."""
-    box = page.get_by_test_id("map-canvas").bounding_box()
-    assert box
-    scale = 0.94 * min(box["width"], box["height"]) / mapfile.LAST
-    x, y = (float(axis[feature]) - 0.5 * mapfile.LAST for axis in (columns.x, columns.y))
-    return box["x"] + box["width"] / 2 + x * scale, box["y"] + box["height"] / 2 + y * scale
-
-
-def lonely(columns: mapfile.FeatureMap) -> int:
-    """The feature with a place that is farthest from all others: no other one is under the pointer."""
-    alive = [i for i in range(len(columns.x)) if columns.x[i] != mapfile.NOWHERE]
-
-    def apart(i: int) -> float:
-        x, y = float(columns.x[i]), float(columns.y[i])
-        return min((columns.x[j] - x) ** 2 + (columns.y[j] - y) ** 2 for j in alive if j != i)
-
-    return max(alive, key=apart)
 
 
 def test_every_kind_is_listed_in_words(client: TestClient) -> None:

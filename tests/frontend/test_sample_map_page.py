@@ -5,62 +5,19 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from precompute.store import mapfile
+from tests.helpers.map_page import drawn, lonely, opened, painted, place
 
-MOVED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+ALL = "/map?of=samples"
 
 
 @pytest.fixture
 def stored(pages_app: FastAPI) -> mapfile.SampleMap:
     return mapfile.read_sample_map(pages_app.state.saevx.default.path / mapfile.SAMPLES_NAME)
-
-
-def drawn(page: Page) -> None:
-    expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
-
-
-def opened(context: BrowserContext, address: str = "/map?of=samples") -> Page:
-    page = context.new_page()
-    page.goto(address)
-    drawn(page)
-    return page
-
-
-def painted(page: Page) -> set[str]:
-    """Colours of the pixels on the canvas."""
-    page.evaluate(MOVED)
-    colours: list[int] = page.evaluate(
-        """() => {
-          const canvas = document.getElementById("map");
-          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-          const seen = new Set();
-          for (let i = 0; i < data.length; i += 4) seen.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
-          return [...seen];
-        }"""
-    )
-    return {f"#{colour:06x}" for colour in colours}
-
-
-def place(page: Page, stored: mapfile.SampleMap, row: int) -> tuple[float, float]:
-    """Where a sample is on the screen, with the whole map in view."""
-    box = page.get_by_test_id("map-canvas").bounding_box()
-    assert box
-    k = 0.94 * min(box["width"], box["height"]) / mapfile.LAST
-    x, y = (float(one[row]) - mapfile.LAST / 2 for one in (stored.x, stored.y))
-    return box["x"] + box["width"] / 2 + x * k, box["y"] + box["height"] / 2 + y * k
-
-
-def lonely(stored: mapfile.SampleMap) -> int:
-    """The sample that is farthest from its nearest neighbour on the map."""
-    at = np.stack([stored.x, stored.y], 1).astype(float)
-    apart = ((at[:, None] - at[None]) ** 2).sum(2)
-    np.fill_diagonal(apart, np.inf)
-    return int(apart.min(1).argmax())
 
 
 def number(text: str) -> int:
@@ -127,7 +84,7 @@ def test_from_the_list_to_the_map_to_a_list_that_another_browser_opens(
 def test_a_point_shows_its_image_is_pinned_and_opens(
     context: BrowserContext, stored: mapfile.SampleMap
 ) -> None:
-    page = opened(context)
+    page = opened(context, ALL)
     row = lonely(stored)
     sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]
     x, y = place(page, stored, row)
@@ -174,7 +131,7 @@ def test_keys_fill_the_panel(context: BrowserContext, stored: mapfile.SampleMap)
 
 
 def test_colours_come_when_chosen(context: BrowserContext) -> None:
-    page = opened(context)
+    page = opened(context, ALL)
     before = painted(page)
     choice = page.get_by_test_id("map-colour")
     choice.select_option("pooled-cosine")
@@ -195,7 +152,7 @@ def test_colours_come_when_chosen(context: BrowserContext) -> None:
 
 
 def test_filters_mark_points_and_narrow_the_area(context: BrowserContext) -> None:
-    page = opened(context)
+    page = opened(context, ALL)
     before = painted(page)
     page.get_by_test_id("map-q").fill("red")
     expect(page.get_by_test_id("found-total")).to_be_visible()
@@ -233,7 +190,7 @@ def test_by_touch_on_a_small_window(browser: Browser, base_url: str, stored: map
     phone = browser.new_context(
         base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2
     )
-    page = opened(phone)
+    page = opened(phone, ALL)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     row = lonely(stored)
     page.get_by_test_id("map-canvas").scroll_into_view_if_needed()

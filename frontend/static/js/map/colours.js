@@ -26,7 +26,7 @@ export async function attempt(task) {
     return await task();
   } catch (error) {
     line.hidden = false;
-    line.textContent = error instanceof TypeError ? "The server cannot be reached, so the colours stay as they are." : error.message;
+    line.textContent = error instanceof TypeError ? "The server cannot be reached, so the map stays as it is." : error.message;
     return false;
   }
 }
@@ -49,7 +49,7 @@ export function recolour() {
   const { legend, figure, names, levels } = kind.drawing(colour);
   for (const one of document.querySelectorAll("[data-legend]")) one.hidden = one.dataset.legend !== legend;
   canvas.closest(".panel").classList.toggle("by-figure", colour !== "verdict");
-  const values = data[colour] ?? state.values;
+  const values = data[colour] ?? state.values ?? new Uint8Array(data.n);
   if (figure) byFigure(plot, values, ...figure);
   else byKind(plot, values, names, levels);
   plot.select(kind.visible(data, state.hide), plot.level);

@@ -27,11 +27,11 @@ async function load() {
     return;
   }
   status.hidden = true;
-  await readMarks();
   readChosen();
   readArea();
   const { plot } = state;
   if (!(await prepare())) choose(kind.colour);
+  else await readMarks();
   recolour();
   new ResizeObserver(fit).observe(canvas.parentElement);
   fit();

@@ -1,0 +1,58 @@
+"""What tests of the maps of features and of samples share: the page once its points are drawn, and where these are."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+from precompute.store import mapfile
+
+Columns = mapfile.FeatureMap | mapfile.SampleMap
+
+
+def opened(context: BrowserContext, address: str = "/map") -> Page:
+    page = context.new_page()
+    page.goto(address)
+    drawn(page)
+    return page
+
+
+def drawn(page: Page) -> None:
+    """Waits until the points are on the screen."""
+    expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
+
+
+def painted(page: Page) -> set[str]:
+    """Colours of the pixels on the canvas, but for its ground and blends."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    result: list[int] = page.evaluate(
+        """() => {
+          const canvas = document.getElementById("map");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const colours = new Set();
+          for (let i = 0; i < data.length; i += 4) colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+          return [...colours];
+        }"""
+    )
+    return {f"#{colour:06x}" for colour in result}
+
+
+def place(page: Page, columns: Columns, i: int) -> tuple[float, float]:
+    """Where a point lies in the window, with the whole map in view: map/points.js has the same rule."""
+    box = page.get_by_test_id("map-canvas").bounding_box()
+    assert box
+    scale = 0.94 * min(box["width"], box["height"]) / mapfile.LAST
+    x, y = (float(axis[i]) - 0.5 * mapfile.LAST for axis in (columns.x, columns.y))
+    return box["x"] + box["width"] / 2 + x * scale, box["y"] + box["height"] / 2 + y * scale
+
+
+def lonely(columns: Columns) -> int:
+    """The point with a place that is farthest from all others: no other one is under the pointer."""
+    alive = [i for i in range(len(columns.x)) if columns.x[i] != mapfile.NOWHERE]
+
+    def apart(i: int) -> float:
+        x, y = float(columns.x[i]), float(columns.y[i])
+        return min((columns.x[j] - x) ** 2 + (columns.y[j] - y) ** 2 for j in alive if j != i)
+
+    return max(alive, key=apart)
