@@ -32,8 +32,7 @@ from tests.helpers.servers import Server
 API = "/api/v1"
 PAGES = (
     "/", "/features", "/features/3", "/samples", "/samples/s00003", "/samples/s00003?feature=1&position=2", "/map",
-    "/map?of=samples",
-    "/search?q=dog", "/cooccurrence", "/quality", "/sae", "/steer", "/explain",
+    "/map?of=samples", "/search?q=dog", "/cooccurrence", "/quality", "/sae", "/steer", "/explain",
 )  # fmt: skip
 ENDPOINTS = (
     "/store", "/live", "/sae", "/features", "/features/3", "/features/3/examples", "/map", "/samples",

@@ -102,7 +102,7 @@ def test_a_point_shows_its_image_is_pinned_and_opens(
     expect(page.get_by_test_id("basket")).to_have_text("Basket 1")
     page.keyboard.press("Escape")
     expect(page).not_to_have_url(re.compile("row="))
-    page.mouse.dblclick(x, y)
+    page.mouse.dblclick(*place(page, stored, row))  # the click on the button has scrolled the page
     expect(page).to_have_url(re.compile(f"/samples/{sample['sample_id']}$"))
     page.go_back()
     expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
@@ -142,13 +142,33 @@ def test_colours_come_when_chosen(context: BrowserContext) -> None:
     choice.select_option(flag)
     expect(page.get_by_test_id("map-flag")).to_be_visible()
     expect(page.get_by_test_id("map-ramp")).to_be_hidden()
+    expect(page).to_have_url(re.compile(f"colour={flag}"))
     page.reload()
     drawn(page)
     expect(choice).to_have_value(flag)
+
+
+def test_a_colour_that_does_not_come_leaves_the_map_as_it_is(browser: Browser, base_url: str) -> None:
+    offline = browser.new_context(base_url=base_url)
+    page = opened(offline, ALL)
+    before = painted(page)
     page.route("**/map/samples/colours*", lambda route: route.abort())
-    choice.select_option("l0")
+    page.get_by_test_id("map-colour").select_option("l0")
     expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
-    expect(choice).to_have_value(flag)
+    expect(page.get_by_test_id("map-colour")).to_have_value("flags")
+    assert painted(page) == before
+    offline.close()
+
+
+def test_without_colours_the_points_are_there(browser: Browser, base_url: str) -> None:
+    offline = browser.new_context(base_url=base_url)
+    page = offline.new_page()
+    page.route("**/map/samples/colours*", lambda route: route.abort())
+    page.goto(ALL)
+    drawn(page)
+    expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
+    assert len(painted(page)) > 1
+    offline.close()
 
 
 def test_filters_mark_points_and_narrow_the_area(context: BrowserContext) -> None:
