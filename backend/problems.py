@@ -34,8 +34,12 @@ STATUS: dict[type[SaevxError], int] = {
 }  # fmt: skip
 """Of a SaevxError that is not 400."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-PAGE_TITLES = {422: "Invalid value"}
+PAGE_TITLES = {404: "Not found", 422: "Invalid value", 500: "The server failed", 503: "Not available at the moment"}
 """Where the phrase of HTTP is not plain."""
+FAILED = (
+    "The server failed with an internal error; its log has the details. If it fails again, check the store with "
+    "`saevx verify`."
+)
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
@@ -155,6 +159,8 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
         detail = str(error.detail)
         if detail == phrase:
             detail = f"{phrase}: {request.method} {request.url.path}"
+            if error.status_code == 404:
+                detail = f"There is nothing at {request.url.path}: check the address, or see what there is at /docs."
         return await answer(request, error.status_code, detail, headers=headers_of(request, error))
 
     @app.exception_handler(RequestValidationError)
@@ -185,4 +191,4 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)
-        return await answer(request, 500, "The server failed with an internal error; its log has the details.")
+        return await answer(request, 500, FAILED)

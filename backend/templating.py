@@ -240,7 +240,9 @@ def error_page(request: Request, status: int, title: str, detail: str) -> HTMLRe
     """The page of an error, for browsers outside the API; see `problems.add_handlers`."""
     state: State = request.app.state.saevx
     values: dict[str, Any] = {"section": "", "status": status, "code": status, "title": title, "detail": detail}
-    requested = state.stores.get(request.query_params.get("store") or state.default_name)
+    name = request.query_params.get("store") or state.default_name
+    requested = state.stores.get(name)
+    values["other_stores"] = [store for store in state.stores.values() if store.name != name]
     if status >= 500 or requested is None:  # the store itself may be unreadable
         return render(request, "error.html", store=None, state=state, **values)
     try:

@@ -105,7 +105,7 @@ class Parts:
     """Reads parts of an array, a system call each: mapped, the few hundred bytes of a sample cost page faults."""
 
     def __init__(self, path: Path, mapped: Array) -> None:
-        self.path, self.mapped = path, mapped
+        self.path, self.folder, self.mapped = path, path.parent, mapped
         try:
             self.file = os.open(path, os.O_RDONLY) if hasattr(os, "pread") else None  # not on Windows
         except OSError as error:
@@ -115,7 +115,10 @@ class Parts:
             weakref.finalize(self, os.close, self.file)
 
     def __getitem__(self, part: slice) -> Array:
-        """The elements from part.start to part.stop − 1, both inside the array."""
+        """The elements from part.start to part.stop − 1, both inside the array: where a damaged array of offsets leads
+        elsewhere, StoreUnreadable is raised."""
+        if not 0 <= part.start <= part.stop <= len(self.mapped):
+            raise damaged_error(self.folder.parent, f"offsets in {self.folder.name}/ lead outside {self.path.name}")
         if self.file is None:
             return self.mapped[part]
         first, size = (n * self.mapped.itemsize for n in (part.start, part.stop - part.start))
@@ -124,7 +127,7 @@ class Parts:
         return np.frombuffer(data, self.mapped.dtype)
 
     def error(self) -> StoreUnreadable:
-        return damaged_error(self.path.parent.parent, f"{self.path.parent.name}/{self.path.name} is cut off")
+        return damaged_error(self.folder.parent, f"{self.folder.name}/{self.path.name} is cut off")
 
 
 class Events:

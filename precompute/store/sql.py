@@ -83,6 +83,8 @@ def _limit(raw: Any, seconds: float) -> None:
 
 
 UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+UNDECODABLE = "Could not decode to UTF-8"
+"""Begins the driver's own error, which has no code, about a text whose bytes are damaged."""
 
 
 def changed_error(path: Path) -> StoreUnreadable:
@@ -97,9 +99,10 @@ def in_sentences() -> Iterator[None]:
     except (sqlite3.DatabaseError, DatabaseError) as error:
         raw = error.orig if isinstance(error, DatabaseError) else error
         code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
+        damaged = code in UNREADABLE or UNDECODABLE in str(raw)
         if code == sqlite3.SQLITE_INTERRUPT:
             raise SaevxError(STOPPED) from error
-        if code in UNREADABLE:
+        if damaged:
             raise StoreUnreadable(
                 f"The database of this store cannot be read ({raw}): check it with `saevx verify`."
             ) from error

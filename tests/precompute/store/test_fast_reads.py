@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,29 @@ def test_events_that_are_cut_off_while_the_store_is_open_are_refused(made_up: St
     with pytest.raises(StoreUnreadable, match=r"token_id\.npy is cut off"):
         store.events.of(store.n_samples - 1)
     store.close()
+
+
+def test_offsets_of_events_that_lead_outside_are_refused(made_up: Store, tmp_path: Path) -> None:
+    """A flipped bit makes an offset negative or huge, for which the system has no file position."""
+    copy = tmp_path / "store"
+    shutil.copytree(made_up.path, copy)
+    offsets = np.lib.format.open_memmap(copy / "events" / "sample_token.npy", mode="r+")
+    for wrong in (-1, int(offsets[1]) ^ (1 << 62)):
+        offsets[1] = wrong
+        offsets.flush()
+        with (
+            contextlib.closing(Store.open(copy)) as store,
+            pytest.raises(StoreUnreadable, match="offsets in events/ lead outside"),
+        ):
+            store.events.of(0)
+
+
+def test_a_text_of_the_database_with_damaged_bytes_is_refused(made_up: Store, tmp_path: Path) -> None:
+    """SQLite itself sees nothing wrong: the driver fails on it, and its error has no code."""
+    copy = tmp_path / "store"
+    shutil.copytree(made_up.path, copy)
+    with contextlib.closing(sqlite3.connect(copy / "store.sqlite")) as base:
+        base.execute("UPDATE features SET verdict = CAST(x'63726f7373ff' AS TEXT) WHERE id = 0")
+        base.commit()
+    with contextlib.closing(Store.open(copy)) as store, pytest.raises(StoreUnreadable, match="saevx verify"):
+        fetch_plain(store.engine, "SELECT verdict FROM features")
