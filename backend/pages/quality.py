@@ -191,7 +191,10 @@ def headline(scores: list[Score], alone: bool) -> Score | None:
 
 
 def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
-    """A flagged sample's card with its flag score and, if the store has one, the reason."""
+    """A flagged sample's card with its flag score and, if the store has one, the reason; for a near-duplicate also
+    `twin`, the card of the sample that it repeats."""
     sample = samples_api.get_sample(request, open_store, sample_id, 1)
     reasons = [hit.reason.text for hit in sample.flags if hit.name == flag and hit.reason]
-    return card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else "")
+    twin_id = sample.near_sample_id if flag == "near-duplicate" else None
+    twin = card(samples_api.get_sample(request, open_store, twin_id, 1)) if twin_id else None
+    return {**card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else ""), "twin": twin}

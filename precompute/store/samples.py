@@ -243,7 +243,7 @@ class Samples:
 
 
 def _no_sample(sample_id: str) -> SaevxError:
-    return SaevxError(f"No sample {sample_id!r} in this store: see the list of samples.")
+    return SaevxError(f"No sample {sample_id!r} in this store: take an id from the list of samples.")
 
 
 def _sort_column(sort: str) -> Any:

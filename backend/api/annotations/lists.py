@@ -65,7 +65,7 @@ def check_members(store: OpenStore, features: list[int], samples: list[str]) -> 
         check_feature(store, number)
     rows = store.store.selection.rows_of(samples)
     if missing := next((id for id in samples if id not in rows), None):
-        raise HTTPException(404, f"No sample {missing!r} in this store: see the list of samples.")
+        raise HTTPException(404, f"No sample {missing!r} in this store: take an id from the list of samples.")
 
 
 @router.get("/annotations/filters", summary="Saved filters of the lists", dependencies=[Cached])

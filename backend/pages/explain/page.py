@@ -15,6 +15,7 @@ from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
 from backend.links import uploaded_url
 from backend.live.explain import request_explanation, request_test
+from backend.pages.cards import card
 from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggled
@@ -35,6 +36,10 @@ from backend.templating import SampleKey, render_for
 router = APIRouter(default_response_class=HTMLResponse)
 
 QUESTION = "What is in the image?"
+N_CANDIDATES = 8
+"""Samples that are offered where words of a caption were given instead of an id."""
+MAX_WORDS = 500
+"""Characters of these words, as the list of samples takes them."""
 N_STRONGEST = 6
 """Features that are ablated together at one click."""
 
@@ -124,10 +129,14 @@ def draw(
     """The page as HTML."""
     explanation: Explanation | None = fields["explanation"]
     images, note = input_images(request, state, open_store, query, fields["sample"])
+    candidates = samples_with(request, open_store, fields["sample"]) if note and not images else []
+    if refusal is not None and note == refusal.detail:
+        note = None  # once is enough
     page = render_for(
         request, "explain.html", state, open_store,
         section="/explain", status=refusal.status_code if refusal else 200, q=query, **fields,
-        live=state.live.status(open_store.name), images=images, note=note, question=query.question(),
+        live=state.live.status(open_store.name), images=images, note=note, candidates=candidates,
+        question=query.question(),
         refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
         shown=None if explanation is None else shown(query, explanation, fields["test"], len(images)),
     )  # fmt: skip
@@ -150,6 +159,14 @@ def input_images(
         return [], str(gone.detail)
     none = None if images else "This sample has no image: the model reads its text, then the question."
     return [one.model_dump() for one in images], none
+
+
+def samples_with(request: Request, open_store: OpenStore, words: str | None) -> list[dict[str, Any]]:
+    """Cards of the first samples whose captions have the words, where no sample has them as its id."""
+    if not words or len(words) > MAX_WORDS or open_store.store.samples.list(ids=[words], limit=1).items:
+        return []
+    matches = samples_api.get_samples(request, open_store, SampleQuery(q=words, limit=N_CANDIDATES))
+    return [card(one) for one in matches.items]
 
 
 def shown(

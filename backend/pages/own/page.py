@@ -15,12 +15,14 @@ from backend.live.query import OwnPair, Reading
 from backend.pages.cards import card
 from backend.pages.own.form import OwnForm, address_of, form_values, take
 from backend.pages.sample.panels import N_EFFECTS, why_panel
-from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
+from backend.pages.sample.view import PairView, SampleView, pair_values, place_of, toggled
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
+NOTHING = "none"
+"""Value of `f` that shows no feature, where the page without `f` shows the strongest."""
 N_SUGGESTED = 3
 """Captions of the store to begin with."""
 
@@ -31,6 +33,9 @@ class TryView(SampleView):
     image: Annotated[str | None, Query(max_length=64)] = None
     """Hash of an uploaded image."""
     text: OwnText = ""
+
+    def chosen(self) -> list[int]:
+        return [] if self.f == NOTHING else super().chosen()
 
 
 @router.get("/try")
@@ -77,22 +82,28 @@ def draw(
 
 def drawn(request: Request, state: State, store: OpenStore, query: TryView, reading: Reading) -> dict[str, Any]:
     """The values of templates/pair/ and what else the page shows of a pair that was read."""
-    own, chosen = OwnPair(query.text, query.image), query.chosen()
+    own = OwnPair(query.text, query.image)
     detail = pairs.tried(request, store, own, reading)
+    groups = (detail.groups.both, detail.groups.image_only, detail.groups.text_only)
+    strongest = next((group[0].id for group in groups if group), None)
+    chosen = query.chosen() or ([strongest] if query.f is None and strongest is not None else [])
     active = pairs.own_activations(store, reading, chosen)
     where = place_of(query, detail.views)
     here = pairs.own_features_at(store, reading, OwnPlace(**where)) if where else None
     why = why_panel(store, pairs.own_why(store, reading, query.why, N_EFFECTS)) if query.why else None
     links = Addresses.of_store(request, state, store)
+    params = {name: value for name, value in own.params().items() if value}
     values = pair_values(store, PairView(detail, active, here, query), chosen, unread=reading.unread)
     if not (own.image and own.text):  # the two other groups are empty
         side, title = ("image_only", "In the image") if own.image else ("text_only", "In the text")
         values["groups"] = [(side, title, getattr(detail.groups, side))]
     return {
         **values,
-        "carried": [(name, value) for name, value in own.params().items() if value],
+        "toggled": lambda feature: toggled(chosen, feature) or NOTHING,
+        "unchosen": NOTHING,
+        "carried": [*params.items(), *([] if chosen else [("f", NOTHING)])],
         "json": lambda part, **params: links.api(f"/try{part}", **own.params(), **params),
-        "params": {name: value for name, value in own.params().items() if value},
+        "params": params,
         "pair_name": "your pair",
         "here_where": where,
         "why": why,

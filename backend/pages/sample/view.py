@@ -76,6 +76,7 @@ def pair_values(
         "views": [one.model_dump() for one in detail.views],
         "chosen": active.features,
         "toggled": partial(toggled, chosen),
+        "unchosen": None,
         "silent": silent(active) if reason is None else [],
         "images": stage(detail, active, scales, here.patch if here else None),
         "tokens": caption_tokens(active, scales, failing_words(detail), unread),

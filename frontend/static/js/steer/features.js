@@ -70,7 +70,7 @@ function Strength({ f, change }) {
     <label class="number"><span class="sr">Strength of feature ${f.id} as a number</span><input type="number" min=${f.mode === "set" ? 0 : -MOST} max=${MOST} step="any" value=${f.strength} onInput=${(e) => typed(e.target.value)} data-testid="steer-number" /><span class="tiny soft">× p99.9</span></label>
     <div class="track"><input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
     <svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${cap ? `Capped beyond about ${short(cap)}` : "No cap within the slider"} data-testid="steer-cap">
-      <rect class="within" x=${least} width=${end - least} height="1" />${cap && html`<rect x=${cap} width=${end - cap} height="1" />`}${cap && least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
+      <rect class="within" x=${least} width=${end - least} height="1" /><rect class="filled" x=${Math.min(0, f.strength)} width=${Math.abs(f.strength)} height="1" />${cap && html`<rect x=${cap} width=${end - cap} height="1" />`}${cap && least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
       <p class="ends tiny soft" data-testid="steer-ends"><span>${short(least)}</span>${least < 0 && html`<span>0</span>`}<span>${short(end)}</span></p></div>
     ${cap && html`<p class="tiny soft note-cap">Beyond about ${short(cap)} × (grey) the change is capped: more strength changes little.</p>`}
   </div>`;
@@ -92,8 +92,8 @@ export function Features({ features, change }) {
     ${features.length === 0 && html`<p class="empty section-tight">No feature is selected. Find one by word or number.</p>`}
     <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
       <a class="label" href=${url(`/features/${f.id}`)}><bdi>${nameOf(f).text}</bdi> <span class="feature-id">#${f.id}</span></a>
+      <output class="num">${f.mode === "ablate" ? "set to 0" : ""}</output>
       <select aria-label=${`Mode of feature ${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
-      <output class="num">${f.mode === "ablate" ? "0" : `${f.strength} × p99.9`}</output>
       <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
       ${f.mode !== "ablate" && html`<${Strength} f=${f} change=${(strength) => edit(index, { strength })} />`}
       ${f.n_members > 1 && html`<${WithFamily} f=${f} change=${(family) => edit(index, { family })} />`}
