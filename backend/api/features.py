@@ -78,7 +78,7 @@ class FeatureQuery(QueryModel):
     max_density: Bound = None
     """Largest density, in the modality where it is denser."""
     place: Annotated[str | None, Query(max_length=40)] = None
-    """A place (`row 3`), a kind (`patch`, `row`, `column`), or `none`."""
+    """A place (`row 3`), a kind (`patch`, `row`, `column`), `any` of them, or `none`."""
     family: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
     """Number of a family."""
     q: Words = None

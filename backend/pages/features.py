@@ -74,6 +74,7 @@ FEATURE_COLUMNS = {
 }
 """name → title, meaning."""
 SHOWN_COLUMNS = ("agreement", "pair_lift", "omega", "density", "n_samples")
+PLACE_COLUMNS = ("agreement", "density", "n_samples", "place_share", "place_map")
 RANGE_TITLES = {
     "agreement": "Agreement",
     "label_score": "Name score",
@@ -113,8 +114,11 @@ class FeatureList(FormQuery, FeatureQuery):
         return self.of_api().model_dump(exclude_none=True, exclude=unset)
 
     def columns(self) -> list[str]:
-        """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out."""
-        wanted = SHOWN_COLUMNS if self.cols is None else [name.strip() for name in self.cols.split(",")]
+        """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out. Without a choice, also that
+        by which the list is ordered; those about places where it is about them."""
+        about_place = self.sort == "place_share" or self.place not in (None, "", "none")
+        usual = PLACE_COLUMNS if about_place else (*SHOWN_COLUMNS, self.sort)
+        wanted = usual if self.cols is None else [name.strip() for name in self.cols.split(",")]
         return [name for name in FEATURE_COLUMNS if name in wanted]
 
 

@@ -57,6 +57,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         state,
         open_store,
         section="/",
+        has_model=state.live.status(open_store.name).state not in ("off", "failed"),
         verdicts=store.verdicts,
         n_tested=sum(store.verdicts.get(name, 0) for name in TESTED_VERDICTS),
         split=split(store.verdicts),
@@ -93,7 +94,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
         {
             "name": "Words and images agree",
             "help": "Cross-modal features with the most evidence: the captions of their strongest images have their "
-            "words, and their names pass a test on other samples.",
+            "words.",
             "features": [f for f in listed(verdict=["cross-modal"], sort="evidence", order="desc") if f.evidence],
             "more": {"verdict": "cross-modal", "sort": "evidence"},
         },
@@ -114,7 +115,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "features": [
                 f for kind in PLACES for f in listed(CARDS // 3, place=kind, sort="place_share", order="desc")
             ],
-            "more": {"sort": "place_share"},
+            "more": {"place": "any", "sort": "place_share"},
         },
         {
             "name": "Behind the flags",

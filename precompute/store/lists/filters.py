@@ -47,7 +47,7 @@ class FeatureFilters(TypedDict, total=False):
     max_density: float | None
     """Largest share of tokens that activate it, in the modality where it is denser."""
     place: str | None
-    """A place ("row 3"), a kind of place (`schema.PLACES`), or "none"."""
+    """A place ("row 3"), a kind of place (`schema.PLACES`), "any", or "none"."""
     family: int | None
     q: str | None
     """Words of the label or of the promoted tokens."""
@@ -82,6 +82,8 @@ def conditions(filters: Item) -> list[ColumnElement[bool]]:
         where.append(c.family == filters["family"])
     if (place := filters.get("place")) == "none":
         where.append(c.place.is_(None))
+    elif place == "any":
+        where.append(c.place.is_not(None))
     elif place is not None:
         where.append(c.place.startswith(f"{place} ") if place in s.PLACES else c.place == place)
     if "ids" in filters:
