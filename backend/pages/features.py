@@ -114,8 +114,8 @@ class FeatureList(FormQuery, FeatureQuery):
         return self.of_api().model_dump(exclude_none=True, exclude=unset)
 
     def columns(self) -> list[str]:
-        """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out. Without a choice, also that
-        by which the list is ordered; those about places where it is about them."""
+        """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out. Without a choice also the
+        one that the list is ordered by, and those about places where it is about them."""
         about_place = self.sort == "place_share" or self.place not in (None, "", "none")
         usual = PLACE_COLUMNS if about_place else (*SHOWN_COLUMNS, self.sort)
         wanted = usual if self.cols is None else [name.strip() for name in self.cols.split(",")]

@@ -104,6 +104,17 @@ def test_places_are_a_column(client: TestClient) -> None:
     assert any("place-map" in row for row in rows) and not all("place-map" in row for row in rows)
 
 
+def test_what_the_list_is_about_is_a_column(client: TestClient) -> None:
+    def titles(address: str) -> list[str]:
+        head = client.get(address).text.partition("<thead>")[2].partition("</thead>")[0]
+        return [one.rstrip(" ↑↓") for one in re.findall(r'<th class="num"[^>]*><a [^>]*>([^<]+)</a>', head)]
+
+    usual = titles("/features")
+    assert "Evidence" not in usual and titles("/features?sort=evidence") == [*usual, "Evidence"]
+    assert titles("/features?sort=place_share")[-2:] == ["One place", "Place map"]
+    assert titles("/features?sort=place_share&cols=lift") == ["Lift of ω"]
+
+
 def test_a_number_opens_its_feature(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/features", wait_until="networkidle")

@@ -218,6 +218,30 @@ def test_steerings_image_and_scopes_are_in_the_address(page: Page, made: Path) -
     expect(page.get_by_test_id("steer-note")).to_contain_text("nobody")
 
 
+def test_a_sample_is_also_chosen_by_a_word_of_its_caption(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    api = page.request
+    page.goto("/steer?feature=3:add:2&sample=none")
+    first = api.get(f"{page.url.partition('/steer')[0]}/api/v1/samples?limit=1&q=dog").json()["items"][0]
+    page.get_by_test_id("steer-sample").fill("dog")
+    page.keyboard.press("Tab")
+    expect(page.get_by_test_id("steer-sample")).to_have_value(first["sample_id"])
+    expect(page.get_by_test_id("steer-note")).to_have_count(0)
+
+    page.goto("/explain?sample=dog&ask=1")
+    offered = page.get_by_test_id("explain-candidates").locator("li")
+    expect(offered.first).to_contain_text("dog")
+    expect(page.get_by_test_id("explain-refusal")).to_have_count(0)
+    offered.first.locator("a").click()
+    page.wait_for_url("**sample_key=*")
+    expect(page.get_by_test_id("answer")).to_be_visible()
+    expect(page.get_by_test_id("explain-sample")).to_have_value(first["sample_id"])
+    page.goto("/explain?sample=nobody&ask=1")
+    expect(page.get_by_test_id("explain-refusal")).to_contain_text("No sample 'nobody'")
+    expect(page.get_by_text("No sample 'nobody'")).to_have_count(1)
+
+
 def test_a_dropped_image_stays_through_back_and_reload_and_can_be_removed(page: Page, made: Path) -> None:
     from playwright.sync_api import expect
 

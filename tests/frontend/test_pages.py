@@ -47,7 +47,7 @@ CONTENT = {
     "/samples": ["sample-grid", "sample-card"],
     "/samples?flag=mismatch&sort=pooled-cosine": ["sample-card"],
     "/search": ["search-form", "drop", "model-unavailable"],
-    "/try": ["own-form", "own-text", "own-image", "own-unavailable", "suggested", "drop"],
+    "/try": ["own-form", "own-text", "own-image", "own-unavailable", "drop"],
     "/search?q=red": ["word-features", "feature-card", "nearest-samples"],
     "/quality": ["flag-list", "threshold", "calibration", "flagged-samples", "keep-panel", "score-table"],
     "/quality?flag=blank&threshold=0.1&by=cosine&keep=20": ["flag-panel", "length-warning"],

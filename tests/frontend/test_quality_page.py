@@ -96,6 +96,21 @@ def test_the_export_holds_exactly_what_the_tray_counts(context: BrowserContext) 
     expect(page.get_by_test_id("without-mismatch")).to_be_checked()
 
 
+def test_a_near_duplicate_stands_beside_the_sample_that_it_repeats(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/quality?flag=near-duplicate&threshold=0.05")
+    cards = page.get_by_test_id("flagged-samples").get_by_test_id("sample-card")
+    assert cards.count() >= 2
+    for card in cards.all():
+        sample = page.request.get(f"/api/v1/samples/{card.get_attribute('data-sample')}").json()
+        twin = card.get_by_test_id("twin")
+        expect(twin.locator(".meta a")).to_have_attribute("title", sample["near_sample_id"])
+        own, other = card.locator("img").first.bounding_box(), twin.locator("img").bounding_box()
+        assert own and other and own["y"] == other["y"] and own["x"] + own["width"] <= other["x"]
+    page.goto(QUALITY)
+    assert page.get_by_test_id("twin").count() == 0
+
+
 @pytest.mark.parametrize("width", [320, 390])
 def test_a_tap_on_the_histogram_moves_nothing_and_nothing_is_too_wide(
     browser: Browser, base_url: str, width: int

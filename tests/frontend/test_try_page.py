@@ -64,6 +64,18 @@ def test_a_posted_pair_gets_an_address_that_shows_what_the_api_says(live: TestCl
     assert 'data-testid="text-alone"' in plain and 'data-testid="scores"' not in plain and "tok unread" in plain
 
 
+def test_the_strongest_feature_is_shown_at_first(live: TestClient, made: Path) -> None:
+    own = {"image": held(live, made)}
+    strongest = live.get("/api/v1/try", params=own).json()["groups"]["image_only"][0]["id"]
+    first = live.get("/try", params=own).text
+    assert f'data-chosen="{strongest}"' in first and re.search(r'data-testid="heat"><path', first)
+    left = re.search(r'class="drop-it" href="([^"]+)"', first)
+    assert left
+    none = live.get(left[1].replace("&amp;", "&")).text
+    assert 'data-chosen=""' in none and not re.search(r'data-testid="heat"><path', none)
+    assert 'name="f" value="none"' in none  # which the form of a patch keeps
+
+
 def test_an_image_can_be_removed_and_what_is_wrong_is_said(live: TestClient, made: Path) -> None:
     hash = held(live, made)
     page = live.post("/try", data={"text": "a dog", "image_hash": hash, "do": "remove"})

@@ -18,6 +18,7 @@ from backend.pages.feature.examples import as_drawn
 from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.heat import tops
+from backend.pages.steer import suggestions
 from backend.params import CameFrom, FormQuery, Missing, Words
 from backend.schemas.common import FeatureSort, Order, VerdictFilter
 from backend.schemas.compare import MatchBy
@@ -85,7 +86,7 @@ def features_page(request: Request, state: State, store: OpenStore, query: Compa
     near = {n.id: n for ns in (one.neighbours.decoder, one.neighbours.profile) for n in ns[:N_SUGGESTED]} if one else {}
     return render_for(
         request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=one, matches=matches,
-        near=list(near.values()),
+        near=list(near.values()), start=[] if a is not None or b is not None else suggestions(store),
         layers=layer_links(request, state, store, a=a, b=b) if pair else [],
         layer_notes=layer_note(state, store, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
         others=[name for name in state.stores if name != store.name], figures=FIGURES,

@@ -86,7 +86,8 @@ def drawn(request: Request, state: State, store: OpenStore, query: TryView, read
     detail = pairs.tried(request, store, own, reading)
     groups = (detail.groups.both, detail.groups.image_only, detail.groups.text_only)
     strongest = next((group[0].id for group in groups if group), None)
-    chosen = query.chosen() or ([strongest] if query.f is None and strongest is not None else [])
+    own_choice = query.chosen()
+    chosen = own_choice or ([strongest] if query.f is None and strongest is not None else [])
     active = pairs.own_activations(store, reading, chosen)
     where = place_of(query, detail.views)
     here = pairs.own_features_at(store, reading, OwnPlace(**where)) if where else None
@@ -99,7 +100,8 @@ def drawn(request: Request, state: State, store: OpenStore, query: TryView, read
         values["groups"] = [(side, title, getattr(detail.groups, side))]
     return {
         **values,
-        "toggled": lambda feature: toggled(chosen, feature) or NOTHING,
+        # A first choice takes the place of what was not chosen.
+        "toggled": lambda feature: NOTHING if chosen == [feature] else toggled(own_choice, feature),
         "unchosen": NOTHING,
         "carried": [*params.items(), *([] if chosen else [("f", NOTHING)])],
         "json": lambda part, **params: links.api(f"/try{part}", **own.params(), **params),

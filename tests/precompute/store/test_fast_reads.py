@@ -31,7 +31,7 @@ OTHERS = st.fixed_dictionaries(
     optional={
         "verdict": st.lists(st.sampled_from(s.VERDICTS), min_size=1, unique=True),
         "max_density": st.floats(0, 0.2),
-        "place": st.sampled_from([*s.PLACES, "none"]),
+        "place": st.sampled_from([*s.PLACES, "any", "none"]),
         "has_label": st.booleans(),
         "q": st.sampled_from(["dog", "red", "nothing-like-it"]),
     },

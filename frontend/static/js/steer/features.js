@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "../../vendor/htm/preact/stand
 import { $$, api, errorMessage, nameOf, url } from "../dom.js";
 
 const MODES = { add: "add", set: "set to", ablate: "ablate" };
-const LEAST_END = 10; // the slider ends here, in units of p99.9, or beyond the cap
+const LEAST_END = 10; // of the slider, in units of p99.9
 const MOST = 100; // the largest strength that the API takes
 const LISTED = 8;
 
@@ -46,7 +46,7 @@ function Find({ add }) {
     try {
       const cards = await cardsOf(words);
       setHits(cards);
-      setNote(cards.length ? "" : "No feature has these words in its label or promoted tokens: try another word, or the number of a feature.");
+      setNote(cards.length ? "" : "No feature has these words: try others, or a number.");
     } catch (error) { setHits([]); setNote(errorMessage(error)); }
   };
   return html`<form class="row" onSubmit=${look}>
@@ -70,9 +70,9 @@ function Strength({ f, change }) {
     <label class="number"><span class="sr">Strength of feature ${f.id} as a number</span><input type="number" min=${f.mode === "set" ? 0 : -MOST} max=${MOST} step="any" value=${f.strength} onInput=${(e) => typed(e.target.value)} data-testid="steer-number" /><span class="tiny soft">× p99.9</span></label>
     <div class="track"><input type="range" min=${least} max=${end} step="0.25" value=${f.strength} aria-label=${`Strength of feature ${f.id}`} onInput=${(e) => change(Number(e.target.value))} data-testid="steer-strength" />
     <svg class="cap" viewBox=${`${least} 0 ${end - least} 1`} preserveAspectRatio="none" role="img" aria-label=${cap ? `Capped beyond about ${short(cap)}` : "No cap within the slider"} data-testid="steer-cap">
-      <rect class="within" x=${least} width=${end - least} height="1" /><rect class="filled" x=${Math.min(0, f.strength)} width=${Math.abs(f.strength)} height="1" />${cap && html`<rect x=${cap} width=${end - cap} height="1" />`}${cap && least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
+      <rect class="filled" x=${Math.min(0, f.strength)} width=${Math.abs(f.strength)} height="1" />${cap && html`<rect x=${cap} width=${end - cap} height="1" />`}${cap && least < 0 && html`<rect x=${least} width=${end - cap} height="1" />`}</svg>
       <p class="ends tiny soft" data-testid="steer-ends"><span>${short(least)}</span>${least < 0 && html`<span>0</span>`}<span>${short(end)}</span></p></div>
-    ${cap && html`<p class="tiny soft note-cap">Beyond about ${short(cap)} × (grey) the change is capped: more strength changes little.</p>`}
+    ${cap && html`<p class="tiny soft note-cap">Beyond about ${short(cap)} × (grey) the change is capped.</p>`}
   </div>`;
 }
 
@@ -92,7 +92,6 @@ export function Features({ features, change }) {
     ${features.length === 0 && html`<p class="empty section-tight">No feature is selected. Find one by word or number.</p>`}
     <ul>${features.map((f, index) => html`<li class="pick" key=${f.id} data-testid="steer-feature">
       <a class="label" href=${url(`/features/${f.id}`)}><bdi>${nameOf(f).text}</bdi> <span class="feature-id">#${f.id}</span></a>
-      <output class="num">${f.mode === "ablate" ? "set to 0" : ""}</output>
       <select aria-label=${`Mode of feature ${f.id}`} value=${f.mode} onChange=${(e) => edit(index, { mode: e.target.value })} data-testid="steer-mode">${Object.entries(MODES).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select>
       <button type="button" class="icon quiet" aria-label=${`Remove feature ${f.id}`} onClick=${() => change(features.filter((_, i) => i !== index))}>×</button>
       ${f.mode !== "ablate" && html`<${Strength} f=${f} change=${(strength) => edit(index, { strength })} />`}

@@ -35,10 +35,9 @@ export function ImageInput({ state, set, live, note: first }) {
     let now = true;
     setNote("");
     gridOf(state).then((one) => { if (!now) return; setGrid(one); if (!one) setNote("This sample has no image: the model reads the prompt alone."); })
-      .catch(async (error) => {
-        const { items } = await api("/samples", { q: state.sample, limit: 1 }).catch(() => ({ items: [] })); // words of a caption instead of an id
-        if (!now) return;
-        if (items.length) set({ sample: items[0].sample_id }); else setNote(errorMessage(error));
+      .catch(async (error) => { // words of a caption?
+        const hit = (await api("/samples", { q: state.sample, limit: 1 }).catch(() => null))?.items[0];
+        if (now) hit ? set({ sample: hit.sample_id }) : setNote(errorMessage(error));
       });
     return () => { now = false; };
   }, [state.sample, state.image, painting]);
@@ -58,6 +57,6 @@ export function ImageInput({ state, set, live, note: first }) {
     ${src && html`<${Patches} state=${state} set=${set} painting=${painting} setPainting=${setPainting} />`}
     ${(state.image || state.sample) && html`<button type="button" class="quiet" onClick=${() => { setNote(""); choose({ image: null, sample: "" }); }} data-testid="steer-no-image">× Remove the image</button>`}
     ${note && html`<p class="note warn-note" role="status" data-testid="steer-note">${note}</p>`}
-    <div class="row steer-input"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => choose({ image: null, sample: e.target.value })} placeholder=${state.image ? "your own image" : "id, or a word of its caption"} data-testid="steer-sample" /></label>
+    <div class="row steer-input"><label class="field grow">Sample<input value=${state.sample ?? ""} onChange=${(e) => choose({ image: null, sample: e.target.value })} placeholder=${state.image ? "your own image" : "id, or words of its caption"} data-testid="steer-sample" /></label>
       <label class="field grow">or your own image<input type="file" accept="image/*" onChange=${pick} disabled=${!live} data-testid="steer-image" /></label></div>`;
 }

@@ -27,7 +27,7 @@ function Cell({ cell, run, top, target, name }) {
   return html`<li class="card sweep-cell" data-testid=${`sweep-${name}`}>
     <div class="meta"><a class="label" href=${address(cell.state)} title="Open it with this strength">${strengthsOf(cell.state)}</a>${cell.share && html`<span class=${`tiny ${cell.share > 1 || run?.done.capped ? "bad" : "soft"}`}>${run?.done.capped ? "capped" : `${Math.round(100 * cell.share)} % of the cap`}</span>`}</div>
     <${Bar} value=${kl} top=${top} label=${`Mean KL ${kl.toFixed(3)} nats`} />
-    <p class="tiny soft">${run ? `KL ${kl.toFixed(2)}` : "…"}${run?.target && html` · <span data-testid="sweep-target">${target} ${percent(run.target.p_default)} → <strong>${percent(run.target.p_steered)}</strong></span>`}</p>
+    <p class="tiny soft">${run ? `KL ${kl.toFixed(2)}` : "…"}${run?.target && html` · <span data-testid="sweep-target">${target} <span class="nowrap">${percent(run.target.p_default)}</span> → <strong class="nowrap">${percent(run.target.p_steered)}</strong></span>`}</p>
     <p class="small">${run && html`<${Text} run=${run} />`}</p>
   </li>`;
 }
