@@ -121,6 +121,16 @@ def _sentence(errors: list[dict[str, Any]]) -> str:
     return "; ".join(f"{error['where']}: {error['reason']}" for error in errors)
 
 
+def detail_of(request: Request, error: StarletteHTTPException) -> str:
+    """What is wrong; of an address without a page or endpoint the router says no more than "Not Found"."""
+    phrase, path = HTTPStatus(error.status_code).phrase, request.url.path
+    if str(error.detail) != phrase:
+        return str(error.detail)
+    if error.status_code == 404:
+        return f"There is nothing at {path}: check the address, or see what there is at /docs."
+    return f"{phrase}: {request.method} {path}"
+
+
 def headers_of(request: Request, error: StarletteHTTPException) -> Mapping[str, str] | None:
     """Those of the error; of 405 `Allow` with all methods of the address, where the router names its first route's."""
     if error.status_code != 405:
@@ -155,13 +165,7 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: StarletteHTTPException) -> Response:
-        phrase = HTTPStatus(error.status_code).phrase
-        detail = str(error.detail)
-        if detail == phrase:
-            detail = f"{phrase}: {request.method} {request.url.path}"
-            if error.status_code == 404:
-                detail = f"There is nothing at {request.url.path}: check the address, or see what there is at /docs."
-        return await answer(request, error.status_code, detail, headers=headers_of(request, error))
+        return await answer(request, error.status_code, detail_of(request, error), headers=headers_of(request, error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

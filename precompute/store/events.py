@@ -115,8 +115,7 @@ class Parts:
             weakref.finalize(self, os.close, self.file)
 
     def __getitem__(self, part: slice) -> Array:
-        """The elements from part.start to part.stop − 1, both inside the array: where a damaged array of offsets leads
-        elsewhere, StoreUnreadable is raised."""
+        """The elements from part.start to part.stop − 1. Raises StoreUnreadable where damaged offsets lead outside."""
         if not 0 <= part.start <= part.stop <= len(self.mapped):
             raise damaged_error(self.folder.parent, f"offsets in {self.folder.name}/ lead outside {self.path.name}")
         if self.file is None:
@@ -151,9 +150,7 @@ class Events:
     max_offset = FileArray("int64 [2N+1]: stored maxima of (row, modality) at row·2+modality.")
     max_feature = FileArray("uint16 or uint32; features rise inside a (row, modality).")
     max_value = FileArray("float16, in stored units.")
-    kept_token = FileArray(
-        "int64 [K+1]: tokens of the i-th of `kept_rows` in `token_event`; only where not all events are there."
-    )
+    kept_token = FileArray("int64 [K+1]: tokens of the i-th of `kept_rows` in `token_event`; not where all are there.")
 
     def _part(self, name: str) -> Parts:
         """One of `READ_IN_PARTS`, of which `of` and `feature` read what a sample has."""

@@ -99,13 +99,10 @@ def in_sentences() -> Iterator[None]:
     except (sqlite3.DatabaseError, DatabaseError) as error:
         raw = error.orig if isinstance(error, DatabaseError) else error
         code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
-        damaged = code in UNREADABLE or UNDECODABLE in str(raw)
         if code == sqlite3.SQLITE_INTERRUPT:
             raise SaevxError(STOPPED) from error
-        if damaged:
-            raise StoreUnreadable(
-                f"The database of this store cannot be read ({raw}): check it with `saevx verify`."
-            ) from error
+        if code in UNREADABLE or UNDECODABLE in str(raw):
+            raise StoreUnreadable(f"The database of this store cannot be read ({raw}): run `saevx verify`.") from error
         raise
 
 
