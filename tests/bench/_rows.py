@@ -2,6 +2,7 @@
 
     python -m tests.bench._rows precompute|prepare|train DATA MODEL SAE OUT
     python -m tests.bench._rows score DATA MODEL SAE OUT STORE
+    python -m tests.bench._rows lines      # reads such arguments, a JSON list a line: one process for all
 """
 
 from __future__ import annotations
@@ -131,4 +132,9 @@ def main(what: str, data: str, model: str, sae: str, out: str, *more: str) -> No
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:] == ["lines"]:
+        for line in sys.stdin:
+            main(*json.loads(line))
+            sys.stdout.flush()
+    else:
+        main(*sys.argv[1:])

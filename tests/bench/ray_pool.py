@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
@@ -55,7 +55,10 @@ def run(setup: Setup) -> dict[str, Any]:
         with pool(Worker, WorkerInput(options, data, plan), "local", 2, gpu=False) as two:
             one = Pool(ray, two.actors[:1], two.shared, two.threads)
             seconds = alternately({"1 worker": lambda: passed(one), "2 workers": lambda: passed(two)}, rounds)
-        with _processes(1, options, batches) as alone, _processes(2, options, batches) as both:
+        with (
+            _processes(2, options, batches) as both,
+            nullcontext(both) if setup.small else _processes(1, options, batches) as alone,
+        ):
             seconds |= alternately({"1 process": lambda: forward(alone), "2 processes": lambda: forward(both)}, 1)
     bare = ratio(seconds["1 process"], seconds["2 processes"])
     figure: Figure = {

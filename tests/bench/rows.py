@@ -30,6 +30,7 @@ SIZES, SMALL_SIZES = (1_000, 10_000, 100_000, 1_000_000), (60, 240)
 FORMS = ("folder", "parquet", "tar")
 COMMANDS = ("precompute", "score", "train", *(f"prepare {form}" for form in FORMS))
 GOAL, GOAL_ROWS = 1500.0, 1_000_000
+ROWS = (sys.executable, "-m", "tests.bench._rows")
 PASS = ("collect", "merge")
 
 
@@ -52,6 +53,7 @@ def run(setup: Setup) -> dict[str, Any]:
             runs["score"][str(n)] = files.child("score", "folder", n, scores, store)
         else:
             shutil.rmtree(store, ignore_errors=True)
+    files.close()
     return {
         "options": {"rows": f"{sizes[-1]:,}", "images": files.n_images},
         "figures": figures(runs), "runs": {name: of_sizes for name, of_sizes in runs.items() if of_sizes},
@@ -107,6 +109,17 @@ class Files:
         """What commands took, which stays where `--wide` names a folder that stays: a benchmark of hours goes on."""
         self.model, self.sae = tiny.make_llava(self.folder / "model"), tiny.make_sae(self.folder / "sae")
         self.images = [self._image(i) for i in range(n_images)]
+        self.environment = {**TREE, "HF_DATASETS_CACHE": str(self.folder / "cache")}
+        self.together: subprocess.Popen[str] | None = None
+        """One process for all commands, at the smallest size, where starting them would take longest."""
+        if setup.small:
+            self.together = subprocess.Popen(
+                [*ROWS, "lines"], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+
+    def close(self) -> None:
+        if self.together is not None:
+            self.together.communicate(timeout=60)
 
     def _image(self, number: int) -> bytes:
         file = BytesIO()
@@ -118,12 +131,23 @@ class Files:
         result = self.results / f"{what}-{form}-{n}.json"
         if not result.exists():
             arguments = [what, *map(str, (self.data(form, n), self.model, self.sae, out, *more))]
-            environment = {**TREE, "HF_DATASETS_CACHE": str(self.folder / "cache")}
-            command = [sys.executable, "-m", "tests.bench._rows", *arguments]
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
             result.parent.mkdir(parents=True, exist_ok=True)
-            write_text(result, done.stdout.splitlines()[-1] + "\n")
+            write_text(result, self._run(arguments) + "\n")
         return dict(json.loads(result.read_text()))
+
+    def _run(self, arguments: list[str]) -> str:
+        """The line that _rows.py prints."""
+        if self.together is not None:
+            stdin, stdout = self.together.stdin, self.together.stdout
+            assert stdin is not None and stdout is not None
+            stdin.write(json.dumps(arguments) + "\n")
+            stdin.flush()
+            for line in stdout:
+                if line.startswith("{"):
+                    return line.rstrip()
+            raise RuntimeError(f"{arguments[0]} failed")
+        done = subprocess.run([*ROWS, *arguments], env=self.environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.splitlines()[-1]
 
     def data(self, form: str, n: int) -> Path:
         """n pairs as a folder with metadata.jsonl, as a Parquet file, or as tars of ten thousand pairs."""

@@ -72,12 +72,14 @@ def run(setup: Setup) -> dict[str, Any]:
     one = result["1 shard"]
     differ = {way: sorted(k for k in one | files if one.get(k) != files.get(k)) for way, files in result.items()}
 
-    few, many = (subset(setup, count) for count in (n_memory, 4 * n_memory))
+    # The smallest size says nothing of memory: of that, one run is enough.
+    folders = [subset(setup, count) for count in ((n_memory,) if setup.small else (n_memory, 4 * n_memory))]
     full = ("--shard-samples", str(n_memory // 2))  # until one shard is full, more pairs fill it
-    bytes_few, bytes_many = (
+    peaks = [
         peak(command(setup, folder, setup.scratch / f"m{folder.name}", "--only", "collect", *full))
-        for folder in (few, many)
-    )
+        for folder in folders
+    ]
+    bytes_few, bytes_many = peaks[0], peaks[-1]
     figures: list[Figure] = [
         {
             "what": "ways of cutting a run that give other bytes than one shard",

@@ -113,7 +113,7 @@ def test_data_and_choices_are_seen_in_forced_colours(forced: Page, path: str) ->
         later.scroll_into_view_if_needed()
         later.wait_for(state="detached")
     drawings = forced.locator(DRAWINGS).locator("visible=true")
-    for i in range(min(drawings.count(), 12)):
+    for i in range(min(drawings.count(), 6)):
         drawn = colours_of(drawings.nth(i).screenshot())
         assert len(drawn) > 1, drawings.nth(i).evaluate("one => one.outerHTML.slice(0, 200)")
     tokens = forced.locator(".tok[title], .word").locator("visible=true")
