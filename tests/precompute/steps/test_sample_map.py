@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from precompute.errors import SaevxError
 from precompute.migrate import migrate
 from precompute.steps import sample_map
-from precompute.steps.feature_map import preserved_neighbours
-from precompute.steps.index import flat_index
+from precompute.steps.feature_map import layout, preserved_neighbours
+from precompute.steps.index import flat_index, nearest
 from precompute.store import mapfile
 from precompute.store.making.sealing import content_id, seal
 from precompute.store.making.verify import verify
@@ -89,6 +89,24 @@ def test_the_others_lie_beside_the_most_central_of_their_nearest_in_real_data(de
     store = Store.open(demo.store)
     check_places_near(unit(store.search.vectors_of(np.arange(330))))
     store.close()
+
+
+def test_the_most_central_keeps_more_neighbours_than_the_mean_or_the_nearest(demo: Demo) -> None:
+    store = Store.open(demo.store)
+    vectors = unit(store.search.vectors_of(np.arange(store.n_samples)))
+    store.close()
+    drawn = sample_map.draw(np.arange(len(vectors)), len(vectors) // 2)
+    rest = np.setdiff1d(np.arange(len(vectors)), drawn)
+    laid_out = vectors[drawn]
+    place = layout(laid_out, nearest(laid_out)[0])
+    near = np.argsort(-vectors[rest] @ laid_out.T, axis=1, kind="stable")[:, :10]
+
+    def share(at: Array) -> float:
+        on_map = np.argsort(((at[:, None] - place[None]) ** 2).sum(2), axis=1)[:, :10]
+        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(near.tolist(), on_map.tolist(), strict=True)]))
+
+    centre = share(sample_map.places_near(vectors[rest], rest, laid_out, place))
+    assert centre > share(place[near].mean(axis=1)) and centre > share(place[near[:, 0]])
 
 
 def test_groups_stay_together_where_few_are_laid_out(tmp_path: Path) -> None:
