@@ -118,7 +118,7 @@ def test_exports_hold_exactly_what_the_filters_choose(client: TestClient) -> Non
 @pytest.mark.parametrize(
     ("query", "status", "sentence"),
     [
-        ("min_score=0.5", 400, "A range needs the name of its score in `by`"),
+        ("min_score=0.5", 400, "A range needs the name of its score in <code>by</code>"),
         ("feature=99999", 404, "There is no feature 99999"),
         ("flags=bad&match=any", 400, "Unknown flag &#39;bad&#39;"),
     ],
