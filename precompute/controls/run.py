@@ -21,7 +21,7 @@ from precompute.store.sql import fetch_plain
 from precompute.utils.files import check_file, write_json
 from precompute.utils.progress import say
 from precompute.utils.provenance import code_version
-from precompute.utils.stats import wilson
+from precompute.utils.stats import share_interval
 from precompute.utils.types import Array
 
 TIME_LIMIT_S = 600.0
@@ -67,10 +67,8 @@ def in_words(row: dict[str, Any]) -> str:
 
 def share_of(passed: int, tested: int) -> dict[str, Any]:
     """How many pass, with Wilson's interval of the share; nulls where none could be tested."""
-    if not tested:
-        return {"tested": 0, "passed": 0, "share": None, "low": None, "high": None}
-    low, high = wilson(passed, tested)
-    return {"tested": tested, "passed": passed, "share": passed / tested, "low": low, "high": high}
+    share = share_interval(passed, tested) or dict.fromkeys(("value", "low", "high"))
+    return {"tested": tested, "passed": passed, "share": share["value"], "low": share["low"], "high": share["high"]}
 
 
 def feature_columns(store: Store) -> dict[str, Array]:

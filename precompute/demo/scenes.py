@@ -109,10 +109,6 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
-def seed_of(split: str, index: int) -> np.random.Generator:
-    return np.random.default_rng([{"train": 11, "validation": 23, "demo": 37}[split], index])
-
-
 def dealt(index: int, slot: int, attempt: int) -> str:
     """An object from shuffled decks: 1,500 demo scenes then show each of them often enough for ω (K = 16
     samples out of 1,000)."""
@@ -122,7 +118,7 @@ def dealt(index: int, slot: int, attempt: int) -> str:
 
 def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:
     """Scene number `index` of a split; `second` draws the second drawings, unseen in training, where there are any."""
-    rng = seed_of(split, index)
+    rng = np.random.default_rng([{"train": 11, "validation": 23, "demo": 37}[split], index])
     is_demo = split == "demo"
     attempt = 0
     while True:

@@ -14,8 +14,6 @@ from precompute.utils.ownership import exclusive
 class Filtering(FilteringOptions):
     """Tune the demo's model on the pairs that each score keeps, and measure what it then gets right."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
     def cli_cmd(self) -> None:
         from precompute.experiments.filtering.run import run
 
@@ -26,8 +24,6 @@ class Filtering(FilteringOptions):
 class Figure3(Figure3Options):
     """Train SAEs on text and an SAE-V, and measure each in the text-only and in the multimodal model."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
     def cli_cmd(self) -> None:
         from precompute.experiments.figure3.run import run
 
@@ -37,8 +33,6 @@ class Figure3(Figure3Options):
 
 class Hallucination(HallucinationOptions):
     """Ask whether objects are there; find the features that tell right from hallucinated answers, and steer them."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     def cli_cmd(self) -> None:
         from precompute.experiments.hallucination.run import run

@@ -9,7 +9,6 @@ a thing is attributed. A run that was killed goes on behind its last scene.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,8 @@ from precompute.store.reader import Store
 from precompute.utils.command_line import CommandOptions, Count, Seed
 from precompute.utils.files import write_json
 from precompute.utils.progress import progress_bar
-from precompute.utils.stats import bootstrap_rows, interval, wilson
+from precompute.utils.provenance import machine
+from precompute.utils.stats import bootstrap_rows, interval, share_interval
 from precompute.utils.types import Array
 
 NOUNS = {form for noun in (*OBJECTS, *SHAPES) for form in (noun, plural(noun))}
@@ -165,11 +165,9 @@ def rank_correlation(scenes: Sequence[Mapping[str, Any]], draw_name: str, seed: 
     return {"n": sum(map(len, points)), "rho": interval(rho(range(len(points))), draws)}
 
 
-def share(hits: Sequence[bool]) -> dict[str, Any]:
+def share(hits: Sequence[bool]) -> dict[str, float] | None:
     """With Wilson's interval."""
-    n_hits, n = sum(map(bool, hits)), len(hits)
-    low, high = wilson(n_hits, n)
-    return {"value": n_hits / n, "low": low, "high": high, "hits": n_hits, "n": n}
+    return share_interval(sum(map(bool, hits)), len(hits))
 
 
 def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
@@ -234,7 +232,7 @@ def run(o: Options) -> dict[str, Any]:
         "about": {
             "command": "python -m precompute.experiments.explain", "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": about["content_id"], "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(),
             "n_skipped": skipped, "skipped": "captions whose first thing is not one token",
         },
         **summary(scenes, o),

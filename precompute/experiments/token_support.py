@@ -26,6 +26,7 @@ from precompute.store.events import Events
 from precompute.store.reader import Store
 from precompute.store.schema import KEPT_MAXIMA
 from precompute.utils.command_line import CommandOptions
+from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
 BATCH = 16
@@ -133,12 +134,6 @@ def rarity(ratio_nf: Array) -> Array:
     """float64 [F]: ln(n / (1 + rows with the feature)), at least 0."""
     weight: Array = np.maximum(np.log(len(ratio_nf) / (1 + (ratio_nf > 0).sum(0))), 0)
     return weight
-
-
-def unit(x_nf: Array) -> Array:
-    """Rows [n, F] scaled to length 1."""
-    scaled: Array = x_nf / np.maximum(np.linalg.norm(x_nf, axis=1, keepdims=True), 1e-12)
-    return scaled
 
 
 def strongest(ratio_nf: Array) -> Array:

@@ -10,7 +10,6 @@ reported.
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from precompute.scoring.scores import FROM_LIKELIHOOD
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
 from precompute.utils.command_line import CommandOptions
+from precompute.utils.provenance import machine
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
 
@@ -204,7 +204,7 @@ def run(o: Options) -> dict[str, Any]:
             "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": content_id,
             "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(),
             "measure": "AUROC for 'the caption is right', right against wrong captions beside the same images; "
             "95 % interval of a seeded bootstrap",
         },

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from collections import Counter
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from precompute.patches import ranking as patches
 from precompute.patches.ranking import FULL, NONE, WITHOUT, Variant
 from precompute.store.reader import Store
 from precompute.utils.ownership import claim_folder
-from precompute.utils.provenance import code_version, plain_name
+from precompute.utils.provenance import code_version, machine, plain_name
 
 PLAN, OUTCOMES = "plan.json", "outcomes.jsonl"
 NAMED = 100
@@ -99,7 +98,7 @@ def result(
             },
             "version": code_version(),
             "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(),
             "device": mllm.device.type,
             "dtype": str(mllm.dtype).removeprefix("torch."),
         },

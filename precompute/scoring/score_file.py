@@ -17,7 +17,7 @@ import numpy as np
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.utils.files import atomic_write
-from precompute.utils.stats import length_rho
+from precompute.utils.stats import spearman
 
 Item = dict[str, Any]
 
@@ -132,7 +132,7 @@ def closing(path: Path) -> list[str]:
     lines = [f"{'score':<20}{'mean':>12}  rank correlation with length{whose}"]
     for i, name in enumerate(s.SCORES):
         if count[i]:
-            rho = length_rho(table[:, i], table[:, -1])
+            rho = spearman(table[:, i], table[:, -1])
             lines.append(f"{name:<20}{total[i] / count[i]:>12.4g}  {'–' if rho is None else f'{rho:+.2f}'}")
     marked = ", ".join(f"{name} {m}" for name, m in raised.items() if m)
     return [*lines, f"flagged: {marked or 'none'}"]

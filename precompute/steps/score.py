@@ -14,7 +14,7 @@ from precompute.scoring.pairs import StoredPairs
 from precompute.scoring.scores import Weights, pair_scores, score_maxima
 from precompute.store.making.unfinished import Collected, load_step, save_json, save_step
 from precompute.store.schema import SCORES
-from precompute.utils.stats import auroc, derangement, histogram, length_rho, quantiles
+from precompute.utils.stats import auroc, derangement, histogram, quantiles, spearman
 from precompute.utils.types import Array
 
 N_SHUFFLED = 400
@@ -99,5 +99,5 @@ def summary(values: Array, n_tokens: Array) -> dict[str, Any]:
         "median": float(np.median(finite)) if len(finite) else None,
         "quantiles": quantiles(finite),
         "hist": histogram(values),
-        "length_rho": length_rho(values, n_tokens),
+        "length_rho": spearman(values, n_tokens),
     }

@@ -18,7 +18,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TESTED_VERDICTS
 from precompute.store.sql import fetch_plain
 from precompute.training.hard_negatives import Held, against_nearest, against_one_word, maxima
-from precompute.utils.stats import bootstrap_weights, interval, unit, wilson
+from precompute.utils.stats import bootstrap_weights, interval, share_interval, unit
 from precompute.utils.types import Array
 
 GOOD_SCORE = 0.7
@@ -45,27 +45,19 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
     measured = [c for c in (content or {}).get("controls", []) if c["share"] is not None and c["name"] != "text-alone"]
     null = ", ".join(f"{100 * c['share']:.1f} % ({c['title']})" for c in measured)
     note = f"Of {tested} features tested. " + (f"By chance: {null}." if null else "Run `saevx controls` for its null.")
-    yield "pair evidence", [Figure("pair evidence", "cross-modal", share(n["cross-modal"], tested), note)]
+    yield "pair evidence", [Figure("pair evidence", "cross-modal", share_interval(n["cross-modal"], tested), note)]
     with_image = n["cross-modal"] + n["in-context"]
     alone = bool(store.manifest.get("pair_evidence", {}).get("text_alone"))
     note = f"Of {with_image} that pass with the image." if alone else "The store was made with --no-text-alone."
-    estimate = share(n["cross-modal"], with_image) if alone else None
+    estimate = share_interval(n["cross-modal"], with_image) if alone else None
     yield "text alone", [Figure("text alone", "still cross-modal", estimate, note)]
     alive = len(rows) - n["dead"]
     good = sum((score or 0) >= GOOD_SCORE for _, _, score in rows)
     note = f"Of {alive} alive features; scored on samples on which the name was not chosen."
-    scores = Figure("names", f"name scores {GOOD_SCORE} or more", share(good, alive), note)
+    scores = Figure("names", f"name scores {GOOD_SCORE} or more", share_interval(good, alive), note)
     yield "names", [scores, *hard_negatives(store, o)]
     yield "localisation", [localisation(store, o, [label for _, label, _ in rows])]
     yield "monosemanticity", [monosemanticity(store, o)]
-
-
-def share(hits: int, n: int) -> dict[str, float] | None:
-    """With Wilson's interval; None of nothing."""
-    if not n:
-        return None
-    low, high = wilson(hits, n)
-    return {"value": hits / n, "low": low, "high": high}
 
 
 def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
@@ -110,7 +102,7 @@ def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> 
             area += min(1.0, sum((c - a) * (d - b) for a, b, c, d in own) / (image["width"] * image["height"]))
     chance = f" By area alone: {area / n:.2f}." if n else ""
     note = f"Of {n} strongest patches on images with a box of the word; {len(features)} features.{chance}"
-    return Figure("localisation", "strongest patch in the box", share(hits, n), note)
+    return Figure("localisation", "strongest patch in the box", share_interval(hits, n), note)
 
 
 def read_boxes(path: Path) -> dict[str, list[dict[str, Any]]]:

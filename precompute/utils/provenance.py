@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,6 +44,13 @@ def weights(source: str) -> list[Path]:
     """The files of a model's folder; none of a hub id."""
     folder = Path(source)
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def machine() -> str:
+    """The processor and the number of threads that computed a result, such as `x86_64, 2 threads`."""
+    import torch
+
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def code_version() -> str:

@@ -65,6 +65,14 @@ def wilson(n_hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return (middle - half) / (1 + slack), (middle + half) / (1 + slack)
 
 
+def share_interval(n_hits: int, n: int) -> dict[str, float] | None:
+    """A share with Wilson's 95 % interval, and the two numbers that it is of; None of nothing."""
+    if not n:
+        return None
+    low, high = wilson(n_hits, n)
+    return {"value": n_hits / n, "low": low, "high": high, "hits": n_hits, "n": n}
+
+
 def poisson_interval(count: Array) -> tuple[Array, Array]:
     """(low, high), float64 of the same shape: the exact 95 % interval of the mean of a Poisson count (Garwood).
 
@@ -128,12 +136,13 @@ def quantiles(values: Array) -> list[float]:
     return per_mille
 
 
-def length_rho(values: Array, length: Array) -> float | None:
-    """Spearman correlation of a score with the number of tokens; None where either does not vary."""
+def spearman(values: Array, other: Array) -> float | None:
+    """Spearman correlation of two figures of the same items, float [n] each, over those of which `values` is finite;
+    None where either does not vary."""
     finite = np.isfinite(values)
-    varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(length[finite]) > 0
+    varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(other[finite]) > 0
     if not varied:
         return None
     from scipy.stats import spearmanr  # it takes as long to import as the rest of a server
 
-    return float(spearmanr(values[finite], length[finite]).statistic)
+    return float(spearmanr(values[finite], other[finite]).statistic)

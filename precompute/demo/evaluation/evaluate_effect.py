@@ -16,7 +16,6 @@ import numpy as np
 from pydantic_settings import CliApp
 from sqlalchemy import select
 
-from precompute.demo.evaluation.evaluate_names import name_words
 from precompute.demo.evaluation.results import Results
 from precompute.demo.scenes import OBJECTS
 from precompute.live.effect import N_PAIRS, Change, choose_control, measure_effect, strongest_samples
@@ -27,7 +26,8 @@ from precompute.store.reader import Store
 from precompute.store.schema import GOOD_NAME, features
 from precompute.store.sql import fetch
 from precompute.utils.command_line import CommandOptions, Count, Seed
-from precompute.utils.stats import wilson
+from precompute.utils.stats import share_interval
+from precompute.utils.text import name_words
 
 N_LOWERED = 10
 """Most lowered tokens among which the word must stand."""
@@ -73,10 +73,9 @@ def rank_of(change: Change, tokens: Sequence[int], order: str) -> int:
     return int((values_v < values_v[tokens].min()).sum())
 
 
-def counted(hits: Sequence[bool]) -> dict[str, Any]:
+def counted(hits: Sequence[bool]) -> dict[str, float] | None:
     """A share with Wilson's interval."""
-    low, high = wilson(sum(hits), len(hits))
-    return {"value": sum(hits) / len(hits), "low": low, "high": high, "hits": sum(hits), "n": len(hits)}
+    return share_interval(sum(hits), len(hits))
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

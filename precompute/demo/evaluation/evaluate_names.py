@@ -12,7 +12,7 @@ from precompute.steps.names.name_test import NameTest, halves
 from precompute.store.reader import Store
 from precompute.store.schema import GOOD_NAME, HAS_FEATURE, IMAGE, LACKS_FEATURE, TEXT, features, samples
 from precompute.store.sql import fetch
-from precompute.utils.text import name_words as name_words
+from precompute.utils.text import name_words
 from precompute.utils.types import Array
 
 HOLDS = 0.7

@@ -35,7 +35,7 @@ from precompute.sae.sae import SaeV
 from precompute.scoring.pairs import NewPairs, Thumbnails, sample_of
 from precompute.scoring.scores import FROM_LIKELIHOOD, Weights, pair_scores
 from precompute.store.reader import Store
-from precompute.store.schema import FALSE_DISCOVERY, FLAGS, SCORES, TESTED_VERDICTS, features, samples
+from precompute.store.schema import FALSE_DISCOVERY, SCORES, TESTED_VERDICTS, features, samples
 from precompute.store.sql import fetch
 from precompute.utils.command_line import CommandOptions, Count, Seed, Texts
 from precompute.utils.stats import auroc
@@ -79,14 +79,10 @@ def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
         by_score[name] = {
             bad: auroc(value_n[whole_n], value_n[kind_n == bad], o.seed) for bad in ("swapped", "one-word")
         }
-    columns = [samples.c["flag_" + name.replace("-", "_")] for name in FLAGS]
-    rows = fetch(store.engine, select(*columns).order_by(samples.c.row))
-    value_nf = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=float)
-    limit = {flag["name"]: flag["threshold"] for flag in store.quality.flags}
     result = {}
     for kind in PLANTED:
         flag = FLAG_OF.get(kind, kind)
-        hit_n = value_nf[:, list(FLAGS).index(flag)] > limit[flag]
+        hit_n = store.quality.flagged(flag)
         result[kind] = {
             "flag": flag,
             "planted": int((kind_n == kind).sum()),
@@ -149,10 +145,9 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
 
 def families(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     """Whether families are right, on held-out scenes; and what the directions of the SAE share."""
-    store, c = reader.store, features.c
-    rows = fetch(store.engine, select(c.id, c.family, c.verdict).order_by(c.id))
-    family_f = np.array([row.id if row.family is None else row.family for row in rows])
-    alive_f = np.array([row.verdict != "dead" for row in rows])
+    store, family_f = reader.store, reader.store.features.family
+    verdicts = fetch(store.engine, select(features.c.verdict).order_by(features.c.id))
+    alive_f = np.array([row.verdict != "dead" for row in verdicts])
     scenes = [make_scene("validation", 500_000 + i) for i in range(o.n_held_out)]
     truth = Truth(read_scenes(reader.mllm, reader.sae, store.manifest, scenes))
     norm_weight, unembedding = reader.mllm.logit_lens_weights()
@@ -225,7 +220,6 @@ def main() -> None:
         return
     sae = SaeV.load(o.demo / "sae")
     reader = Reader(store, Mllm.load(o.demo / "model", layer=sae.layer, full=True), sae)
-    results.figures = {name: value for name, value in results.figures.items() if not name.startswith("picture_")}
     results.measure("search", lambda: measure_search(store, reader.mllm, sae))
     results.measure("headline", lambda: headline(reader, o))
     results.measure("families", lambda: families(reader, o))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from precompute.utils.command_line import CommandOptions
 from precompute.utils.files import write_json
+from precompute.utils.provenance import machine
 
 
 class Results:
@@ -33,7 +33,7 @@ class Results:
             "command": f"python -m {module}",
             "options": {name: str(value) for name, value in options.model_dump(exclude=paths).items()},
             "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(),
         }
 
     def wants(self, *parts: str) -> bool:

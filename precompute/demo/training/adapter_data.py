@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from precompute.demo.scenes import SIZE, Scene, ask, write_caption
 from precompute.demo.training.adapter_options import AdapterTraining
+from precompute.demo.training.words import COVER, cover
 
 N_PATCHES, N_PLACES = 49, 14
 PLAIN_PROMPTS = (
@@ -70,20 +71,13 @@ def vision_features(images: Iterable[Image.Image], processor: Any, tower: nn.Mod
 def patch_words(scene: Scene, words: dict[str, int]) -> Tensor:
     """(49, n_words) 0/1: the words of what covers at least 40 % of a patch, or the background's colour."""
     label_pw = torch.zeros(N_PATCHES, len(words))
-    for p in range(N_PATCHES):
-        y, x = (32 * v for v in divmod(p, 7))
-        cover = [
-            max(0, min(e.box[2], x + 32) - max(e.box[0], x))
-            * max(0, min(e.box[3], y + 32) - max(e.box[1], y))
-            / 1024
-            for e in scene.entities
-        ]
-        best = int(np.argmax(cover))
-        if cover[best] >= 0.4:
+    share_ep = np.array([cover(entity.box) for entity in scene.entities])
+    for p, best in enumerate(share_ep.argmax(0).tolist()):
+        if share_ep[best, p] >= COVER:
             for word in (scene.entities[best].noun, scene.entities[best].colour):
                 if word:
                     label_pw[p, words[word]] = 1
-        elif cover[best] < 0.1:
+        elif share_ep[best, p] < 0.1:
             label_pw[p, words[scene.background]] = 1
     return label_pw
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +41,7 @@ from precompute.demo.training.adapter_data import (
 )
 from precompute.demo.training.adapter_options import AdapterTraining
 from precompute.utils.files import write_json
+from precompute.utils.provenance import machine
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, all of which get a LoRA."""
@@ -56,7 +56,7 @@ class Log:
             "command": "python -m precompute.demo.training.train_adapter",
             "options": o.model_dump(mode="json", exclude={"out", "log", "resume"}),
             "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(),
             "lines": [],
         }
         if o.resume and o.log.exists():

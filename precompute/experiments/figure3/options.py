@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from precompute.utils.command_line import CommandOptions, Count, Seed
 
 
 class Figure3Options(CommandOptions):
     """What the experiment depends on; the three SAEs of a seed share all of it but model and data."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     demo: Path = Path("demo")
     """Folder that `saevx demo` made; its model is the multimodal one."""

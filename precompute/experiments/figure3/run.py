@@ -8,7 +8,6 @@ of the result file is written as it ends, so that a killed run goes on.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from precompute.training.train import TRAINING, train
 from precompute.utils.files import write_text
 from precompute.utils.ownership import claim_folder
 from precompute.utils.progress import say
-from precompute.utils.provenance import fingerprint
+from precompute.utils.provenance import fingerprint, machine
 
 SAES = ("sae-base", "sae-mllm", "sae-v")
 """Trained on text in the base model, on the same text in the multimodal model, on its image and text."""
@@ -144,10 +143,8 @@ class Results:
         except ValueError as error:
             raise SaevxError(f"{path} is no result file of this experiment: choose another --out.") from error
         if not self.lines:
-            machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
-            self.add(
-                line="run", command="saevx experiment figure3", **run_settings, torch=torch.__version__, machine=machine
-            )
+            about = {"torch": torch.__version__, "machine": machine()}
+            self.add(line="run", command="saevx experiment figure3", **run_settings, **about)
         elif any(self.lines[0].get(name) != value for name, value in rounded(run_settings).items()):
             raise SaevxError(f"{path} holds lines of a run with other options or another model: choose another --out.")
 

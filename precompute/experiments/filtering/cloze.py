@@ -12,9 +12,6 @@ from torch import Tensor
 from precompute.demo.dataset import SWAP_GROUPS
 from precompute.demo.scenes import COLOURS, NUMBERS, OBJECTS, SHAPES, Scene
 
-KINDS = ("noun", "colour", "noun", "number", "place", "place", "place")
-"""Of SWAP_GROUPS."""
-
 
 class Blank(NamedTuple):
     """A place in a tokenised caption where a word is asked for."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from precompute.utils.command_line import CommandOptions, Count, Percent, Seed
 
 
 class FilteringOptions(CommandOptions):
     """What the filtering experiment depends on."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     demo: Path = Path("demo")
     """Folder that `saevx demo` made: its model, SAE-V and store score the pairs."""

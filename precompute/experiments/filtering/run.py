@@ -7,7 +7,6 @@ ends."""
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from precompute.store.quality import best, n_kept
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, SELECTIONS, score_column
 from precompute.utils.progress import say
+from precompute.utils.provenance import machine
 
 BASELINES = ("caption-nll", "oracle")
 SAME = ("method", "swapped", "n_pairs", "steps", "n_test", "n_start")
@@ -98,7 +98,7 @@ def begin(o: FilteringOptions, content_id: str) -> None:
         "kinds": list(ORDER),
         "content_id": content_id,
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": machine(),
     }
     if not o.out.exists():
         o.out.parent.mkdir(parents=True, exist_ok=True)

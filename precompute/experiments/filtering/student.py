@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
+from precompute.demo.dataset import SWAP_KINDS
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.adapter_data import N_PATCHES, SeenImage, Sequences, vision_features
 from precompute.demo.training.adapter_options import AdapterTraining
 from precompute.demo.training.train_adapter import Log, Projector, stage0, stage1
-from precompute.experiments.filtering.cloze import KINDS, Words
+from precompute.experiments.filtering.cloze import Words
 from precompute.utils.files import atomic_write
 
 TEST_BATCH = 32
@@ -37,7 +38,7 @@ class Answered(NamedTuple):
     """Words that the model gave."""
 
 
-ORDER = tuple(dict.fromkeys(KINDS))
+ORDER = tuple(dict.fromkeys(SWAP_KINDS))
 
 
 class Student(NamedTuple):
@@ -148,7 +149,7 @@ class Bench:
             logits_bsv = self.logits(student, range(begin, begin + len(scenes)))
             for b, scene in enumerate(scenes):
                 for blank in self.words.blanks(scene):
-                    k = ORDER.index(KINDS[blank.group])
+                    k = ORDER.index(SWAP_KINDS[blank.group])
                     expected_nk[begin + b, k] += 1
                     right_nk[begin + b, k] += self.words.is_right(blank, logits_bsv[b, head + blank.token - 1])
         return Answered(expected_nk, right_nk)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from precompute.utils.command_line import CommandOptions, Count, Seed
 
 
 class HallucinationOptions(CommandOptions):
     """What the hallucination experiment depends on."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     store: Path = Path("demo/store")
     """Store whose model, SAE-V and units are used."""

@@ -3,14 +3,12 @@ sees what is not there (SAVE's separation), steered both ways, beside random fea
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from precompute.experiments.hallucination.options import HallucinationOptions
@@ -35,7 +33,8 @@ from precompute.store.companions import HALLUCINATION, companion_path
 from precompute.store.reader import Store
 from precompute.utils.files import write_json
 from precompute.utils.progress import say
-from precompute.utils.stats import auroc, bootstrap_weights, interval
+from precompute.utils.provenance import machine
+from precompute.utils.stats import auroc, bootstrap_weights, interval, spearman
 from precompute.utils.types import Array
 
 BATCH, CAPTION_TOKENS, RESAMPLES = 16, 24, 2000
@@ -276,13 +275,13 @@ def run(o: HallucinationOptions) -> None:
             "data": "own images" if o.objects else "scenes of the demo",
             "content_id": store.manifest["content_id"],
             "sae": store.manifest["sae"]["sha256"],
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": machine(),
         },
         "questions": {kind: sum(q.kind == kind for q in reported) for kind in ("present", *ABSENT)},
         "threshold": one.threshold,
         "hallucinated_to_choose_on": n,
         "hallucinated_reported": one.n_hallucinated(~one.chooses_n),
-        "halves_agree": rank_correlation(chosen_f[active], reported_f[active]),
+        "halves_agree": spearman(chosen_f[active], reported_f[active]),
         "features": [
             {
                 "id": k, "label": refs[k]["label"], "separation": round(float(chosen_f[k]), 4),
@@ -300,10 +299,3 @@ def run(o: HallucinationOptions) -> None:
         separations = {"ids": active.tolist(), "values": np.round(whole_f[active], 4).tolist()}
         attached = {"content_id": store.manifest["content_id"], **result, "separation": separations}
         write_json(companion_path(o.store, HALLUCINATION), attached)
-
-
-def rank_correlation(one_f: Array, other_f: Array) -> float | None:
-    """Spearman's; None where either does not vary."""
-    if len(one_f) < 3 or not np.ptp(one_f) or not np.ptp(other_f):
-        return None
-    return float(stats.spearmanr(one_f, other_f).statistic)
