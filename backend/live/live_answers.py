@@ -21,29 +21,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from backend.live.engines import Engine
-    from precompute.live.engine import Encoded
 
 
 N_GRIDS = 24
 """Features whose grids over the image are in the reply."""
 N_NEAREST = 12
 """Nearest samples for each modality of the query."""
-
-
-def events_of(encoded: Encoded, scale_log2: int) -> SampleEvents:
-    """The events in the form of a stored sample's, z in the SAE's units."""
-    return SampleEvents(
-        np.asarray(encoded.token_id_t),
-        np.asarray(encoded.modality_t),
-        np.asarray(encoded.offset),
-        np.asarray(encoded.feature_e).astype(np.int64),
-        np.asarray(encoded.value_e).astype(np.float64) * 2.0**-scale_log2,
-    )
-
-
-def views_of(encoded: Encoded) -> list[list[Any]]:
-    """Per view: rows, columns, box in pixels of the original, number of the image."""
-    return [[view.rows, view.cols, list(view.box), view.image] for view in encoded.views]
 
 
 def as_views(views: list[list[Any]]) -> list[dict[str, Any]]:
@@ -71,14 +54,14 @@ def live_query(engine: Engine, store: OpenStore, text: str, images: Sequence[Ima
 
     opened = store.store
     encoded = read_query(engine.mllm, engine.sae, opened.manifest, text, images)
-    events = events_of(encoded, opened.scale_log2)
+    events = encoded.events(opened.scale_log2)
     largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
     on_image = encoded.modality_t == IMAGE
     total = int(on_image.sum()) * (opened.manifest["quality"].get("variance", {}).get("image") or 0)
     fvu = float(encoded.error_t[on_image].sum() / total) if total else None
     tokens = opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])
-    return Query(largest, modalities, events, views_of(encoded), None, fvu, tuple(tokens))
+    return Query(largest, modalities, events, encoded.view_lists(), None, fvu, tuple(tokens))
 
 
 def stored_query(store: OpenStore, row: int, computed: SampleEvents | None) -> Query:

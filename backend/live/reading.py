@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from scipy.sparse import csr_matrix
 
-from backend.live.live_answers import as_views, events_of, number, reconstruction, views_of
+from backend.live.live_answers import as_views, number, reconstruction
 from backend.live.query import OwnPair, Query, Reading
 from backend.live.uploads import uploaded_pixels
 from backend.stores import OpenStore, State
@@ -77,10 +77,10 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
         judged = judge(store, pair, reference)
     fvu_2 = fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
     sides = [strongest_of(side, reference.p999_f) for side in pair.maxima]
-    events, modality_t = events_of(encoded, opened.scale_log2), np.asarray(encoded.modality_t)
+    events, modality_t = encoded.events(opened.scale_log2), np.asarray(encoded.modality_t)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
     largest = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
-    query = Query(largest, modalities, events, views_of(encoded), None, number(fvu_2[IMAGE]))
+    query = Query(largest, modalities, events, encoded.view_lists(), None, number(fvu_2[IMAGE]))
     words = np.flatnonzero(modality_t == TEXT)
     detail = {
         "text": text,

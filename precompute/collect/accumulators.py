@@ -27,14 +27,12 @@ from precompute.collect.entries import (
     ranked,
     sample_hash,
 )
+from precompute.store.histogram import N_BINS, SHIFT
 from precompute.store.schema import BAND, N_BANDS, PLACE_SIDE, TOP
 from precompute.utils.ragged import torch_rank_in_run
 from precompute.utils.tensors import nonzero_indices
 from precompute.utils.types import Array
 
-N_BINS = 256
-SHIFT = 7
-"""Bin of a float16 = its bits >> 7: 8 bins an octave."""
 MAX_PENDING = 1 << 20
 """Candidates that are gathered, or as many as were chosen, before a list is cut again."""
 LAST_HASH = 2**63 - 1

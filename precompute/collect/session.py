@@ -30,7 +30,9 @@ class Session:
         rows: Data | None = None, planned: tuple[Data, Plan] | None = None,
     ) -> None:  # fmt: skip
         self.options, self.part = options, options.part
-        self._sae, self._mllm, self._rows, self._planned = sae, mllm, rows, planned
+        for name, value in {"sae": sae, "mllm": mllm, "rows": rows, "planned": planned}.items():
+            if value is not None:
+                setattr(self, name, value)  # a cached property that is set is not computed
         self.products = Products(exact=options.exact_products)
 
     def with_sae(self, sae: SaeV | None) -> Session:
@@ -39,8 +41,6 @@ class Session:
 
     @cached_property
     def sae(self) -> SaeV:
-        if self._sae is not None:
-            return self._sae
         o = self.options
         sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
         sae.products = self.products
@@ -50,8 +50,6 @@ class Session:
 
     @cached_property
     def mllm(self) -> Mllm:
-        if self._mllm is not None:
-            return self._mllm
         o = self.options
         mllm = Mllm.load(
             o.model, layer=self.sae.layer, full=o.nll, device=o.device, dtype=o.dtype, device_map=o.device_map,
@@ -68,8 +66,6 @@ class Session:
     @cached_property
     def rows(self) -> Data:
         """The data as it is read, before it is known which rows the model can take."""
-        if self._rows is not None:
-            return self._rows
         o = self.options
         folder = o.out.parent  # where the store is made there is space for the rows too
         data = read(o.data, o.columns, folder if folder.is_dir() else None)
@@ -83,8 +79,6 @@ class Session:
     @cached_property
     def planned(self) -> tuple[Data, Plan]:
         """The usable rows, and the order in which they are run."""
-        if self._planned is not None:
-            return self._planned
         o = self.options
         batching = Batching(self.batch_tokens, o.seed, o.shard_samples, o.ds)
         return plan_rows(self.mllm, self.rows, o.data, batching, id_column=o.id_column)

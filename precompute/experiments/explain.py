@@ -20,13 +20,12 @@ from torch import Tensor
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import OBJECTS, SHAPES, Scene, make_scene, plural
-from precompute.experiments.script import run_script
+from precompute.experiments.script import demo_engine, run_script
 from precompute.live.attribution import REST, Attribution
 from precompute.live.engine import load_engine
 from precompute.live.trial import Prompt, Removal, random_removals
 from precompute.model.batch import Pair
 from precompute.model.hooks import capture, replace
-from precompute.options.score import ScoreOptions
 from precompute.sae.encode import Scale
 from precompute.store.reader import Store
 from precompute.utils.command_line import CommandOptions, Count, Seed
@@ -203,10 +202,7 @@ def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
 def run(o: Options) -> dict[str, Any]:
     """Everything that the result file holds."""
     store = Store.open(o.demo / "store")
-    options = ScoreOptions(
-        data="scenes", store=o.demo / "store", out=o.out, model=str(o.demo / "model"), sae=str(o.demo / "sae")
-    )
-    mllm, sae = load_engine(options, store.manifest, full=True)
+    mllm, sae = load_engine(demo_engine(o.demo), store.manifest, full=True)
     scale, family = Scale.from_manifest(store.manifest), store.features.family
     part = part_of(o.out)
     lines = part.read_text(encoding="utf-8").splitlines() if part.exists() else []

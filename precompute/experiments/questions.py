@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic_settings import CliPositionalArg
 
-from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, ask, make_scene
-from precompute.demo.training.scene_data import write_rows
+from precompute.demo.training.scene_data import write_imagefolder
 from precompute.errors import SaevxError
 from precompute.experiments.script import run_script
 from precompute.utils.command_line import CommandOptions, Count
@@ -74,14 +73,13 @@ def write(folder: Path, n: int) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise SaevxError(f"{folder} is not empty: choose another folder or delete it.")
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for one in questions(n):
-        name = f"images/{one.scene.index}.png"
-        draw(one.scene).save(folder / name, compress_level=1)
-        row = {"file_name": name, "text": one.text, "answer": one.answer, "kind": one.kind}
-        rows.append({**row, "id": f"question-{one.scene.index}"})
-    write_rows(folder / "metadata.jsonl", rows)
+    write_imagefolder(folder, (
+        (one.scene, {
+            "file_name": f"images/{one.scene.index}.png", "text": one.text, "answer": one.answer, "kind": one.kind,
+            "id": f"question-{one.scene.index}",
+        })
+        for one in questions(n)
+    ))  # fmt: skip
 
 
 class Options(CommandOptions):

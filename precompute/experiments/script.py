@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from precompute.errors import SaevxError
+from precompute.options.shared import StoreModel
 from precompute.utils.command_line import CommandOptions, WrongUsage, run_command
 from precompute.utils.files import write_json
 
@@ -35,6 +36,11 @@ def run_script(options: type[CommandOptions], doc: str | None) -> None:
     except (SaevxError, WrongUsage) as error:
         print(f"saevx: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
+
+
+def demo_engine(demo: Path) -> StoreModel:
+    """Options of `load_engine` for the demo's model and SAE-V."""
+    return StoreModel(store=demo / "store", model=str(demo / "model"), sae=str(demo / "sae"))
 
 
 def update_result(path: Path, **parts: Any) -> None:

@@ -22,9 +22,9 @@ from pydantic import Field
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
-from precompute.demo.training.scene_data import write_rows
+from precompute.demo.training.scene_data import write_imagefolder
 from precompute.errors import SaevxError
-from precompute.experiments.script import run_script, update_result
+from precompute.experiments.script import demo_engine, run_script, update_result
 from precompute.experiments.support.compare import SUPPORT, Fits, Support, compare
 from precompute.experiments.support.reading import Engine
 from precompute.model.batch import Pair
@@ -96,14 +96,10 @@ def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
     """Every score of the right captions and of the wrong ones, each float64 [n], NaN where it does not apply."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "images").mkdir()
-        rows = []
-        for i, case in enumerate(cases):
-            name = f"images/{i:05d}.png"
-            draw(case.scene).save(folder / name, compress_level=1)
-            for side, text in (("right", case.right), ("wrong", case.wrong)):
-                rows.append({"id": f"{i}-{side}", "text": text, "file_name": name})
-        write_rows(folder / "metadata.jsonl", rows)
+        write_imagefolder(folder, (
+            (case.scene, {"id": f"{i}-{side}", "text": text, "file_name": f"images/{i:05d}.png"})
+            for i, case in enumerate(cases) for side, text in (("right", case.right), ("wrong", case.wrong))
+        ))  # fmt: skip
         scores = scores_of(folder, folder / "scores.jsonl", demo)
     result = []
     for side in ("right", "wrong"):
@@ -132,10 +128,7 @@ def values_of(rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str], column:
 def support_of(o: Options, choice: Sequence[Case], cases: Sequence[Case]) -> Support:
     """The scores of `support`, their ways chosen on the cases `choice`."""
     store = Store.open(o.demo / "store")
-    options = ScoreOptions(
-        data="scenes", store=o.demo / "store", out=o.out, model=str(o.demo / "model"), sae=str(o.demo / "sae")
-    )
-    engine = Engine.load(options, store)
+    engine = Engine.load(demo_engine(o.demo), store)
     store.close()
     fits, kinds = Fits.of_train(engine, o.n_train), [case.kind for case in choice]
     return compare(engine, fits, pairs_of(choice), pairs_of(cases), kinds)

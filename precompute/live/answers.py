@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from precompute.live.intervention import Intervention, Scope, Steer, prompt_scope
-from precompute.live.steer import eos_ids, plain_generation
+from precompute.live.steer import eos_ids, generation_inputs, plain_generation
 from precompute.live.steer_rows import PER_TOKEN
 from precompute.model import hooks
 from precompute.model.batch import IMAGE, TEXT, Batch
@@ -86,12 +86,7 @@ def changed(mllm: Mllm, change: Change | None) -> AbstractContextManager[None]:
 @torch.inference_mode()
 def write_answer(mllm: Mllm, batch: Batch, max_tokens: int, stop: Callable[[], bool] = lambda: False) -> list[int]:
     """The likeliest tokens after a prompt, a batch of one, one after the other, without the one that ends the text."""
-    inputs: dict[str, Any] = dict(batch.inputs)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
-    if needs_all_layers(mllm.model.config.get_text_config()):
-        inputs["logits_to_keep"] = 0  # as live/steer.py
-    eos = eos_ids(mllm)
+    inputs, eos = generation_inputs(mllm, batch.inputs), eos_ids(mllm)
     config = GenerationConfig(
         max_new_tokens=max_tokens, do_sample=False, use_cache=True, eos_token_id=sorted(eos),
         pad_token_id=mllm.tokenizer.pad_token_id,

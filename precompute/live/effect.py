@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precompute.live.answers import last_positions
 from precompute.live.engine import Scale
 from precompute.live.intervention import Intervention, Steer
 from precompute.live.steer_rows import why_not_shared
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.hooks import replace
-from precompute.model.loading import needs_all_layers
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
@@ -154,9 +154,7 @@ def next_tokens(mllm: Mllm, batch: Batch, ablation: Ablation) -> Tensor | None:
         return None
     first = max(0, int(text[0]) - 1)
     keep = len(modality_s) - first
-    last: Any = keep
-    if needs_all_layers(mllm.model.config.get_text_config()):  # as Mllm.hidden_and_nll
-        last = torch.arange(-keep, 0, device=mllm.device) + len(modality_s)
+    last = last_positions(mllm, len(modality_s), keep)
     change = replace(mllm.decoder_layer(), mllm.layer, lambda hidden_bsd: ablation(hidden_bsd, modality_s))
     with change, torch.inference_mode():
         logits_rnv = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=last).logits[:, -keep:]

@@ -19,6 +19,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.shared import SaeFormat, StoreModel
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
+from precompute.store.events import SampleEvents
 from precompute.store.opening import source_of
 from precompute.utils.types import Array
 
@@ -49,6 +50,17 @@ class Encoded(NamedTuple):
     """float32 ‖h‖ [t]."""
     error_t: Array
     """float64 ‖h − ĥ‖² of counted tokens; zeros unless asked for."""
+
+    def events(self, scale_log2: int) -> SampleEvents:
+        """What fires, as of a stored sample: z in the SAE's units, by the store's `scale_log2`."""
+        return SampleEvents(
+            np.asarray(self.token_id_t), np.asarray(self.modality_t), np.asarray(self.offset),
+            np.asarray(self.feature_e).astype(np.int64), np.asarray(self.value_e).astype(np.float64) * 2.0**-scale_log2,
+        )  # fmt: skip
+
+    def view_lists(self) -> list[list[Any]]:
+        """Of each view [rows, columns, box in pixels of the original, number of the image], as a store has them."""
+        return [[view.rows, view.cols, list(view.box), view.image] for view in self.views]
 
 
 def encode_pair(

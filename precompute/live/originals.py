@@ -89,10 +89,4 @@ class Originals:
         tokens = self.store.events.tokens(row)
         if not np.array_equal(one.token_id_t, tokens.token_id_t):
             raise SaevxError("the model reads other tokens in it than the store has")
-        return SampleEvents(
-            tokens.token_id_t,
-            one.modality_t,
-            one.offset,
-            one.feature_e.astype(np.int64),
-            one.value_e.astype(np.float64) * self.store.events.unit,
-        )
+        return one.events(self.store.scale_log2)

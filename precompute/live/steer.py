@@ -8,7 +8,7 @@ the rows that it runs on are in steer_rows.py, the choice of the next tokens in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -193,15 +193,21 @@ def steer_candidates(
     return [report(sampler, candidate, ratios, seconds) for candidate, ratios in enumerate(hook.ratios)]
 
 
-def decode(mllm: Mllm, rows: AllRows, hook: Hook, batch: Batch, decoding: Decoding) -> None:
-    """Run the model over a prompt and what is written after it."""
-    inputs = rows.inputs(batch.inputs)
+def generation_inputs(mllm: Mllm, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What `generate` takes, from the inputs of a prepared batch."""
+    inputs = dict(inputs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(mllm.dtype)
     if needs_all_layers(mllm.model.config.get_text_config()):
         # Asked for the last logits alone, such a model runs its upper layers on the last token alone, and the
         # prompt would pass the hook by.
         inputs["logits_to_keep"] = 0
+    return inputs
+
+
+def decode(mllm: Mllm, rows: AllRows, hook: Hook, batch: Batch, decoding: Decoding) -> None:
+    """Run the model over a prompt and what is written after it."""
+    inputs = generation_inputs(mllm, rows.inputs(batch.inputs))
     config = GenerationConfig(max_new_tokens=decoding.max_tokens, do_sample=False, use_cache=True)
     with plain_generation(mllm.model), rows_in(mllm, rows, hook), torch.inference_mode():
         mllm.model.generate(**inputs, generation_config=config, custom_generate=decoding)
@@ -264,16 +270,11 @@ def report(sampler: TokenSampler, candidate: int, parts: Sequence[Tensor], secon
     ratios = torch.cat(list(parts)) if parts else torch.zeros(0)
     ratios = ratios[ratios > 0]
     largest = float(ratios.max()) if len(ratios) else 0.0
-    capped = largest > 1.0
-    warning = None
+    capped, warning = largest > 1.0, None
     if capped:
-        warning = (
-            f"‖Δ‖ reached {largest:.2f} ‖h‖ and was scaled down to ‖h‖: {AT_THIS_LENGTH}"
-        )
+        warning = f"‖Δ‖ reached {largest:.2f} ‖h‖ and was scaled down to ‖h‖: {AT_THIS_LENGTH}"
     elif largest > WARN_RATIO:
-        warning = (
-            f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
-        )
+        warning = f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
     return Done(
         text={
             "default": sampler.written(sampler.cast.default[candidate]),

@@ -55,10 +55,9 @@ class FeatureWeights(NamedTuple):
 
     @classmethod
     def from_store(cls, store: Store) -> FeatureWeights:
-        rows = fetch_plain(store.engine, "SELECT verdict, coalesce(family, id) FROM features ORDER BY id")
-        verdict, family_f = zip(*rows, strict=True)
+        is_cross_modal = fetch_plain(store.engine, "SELECT verdict = 'cross-modal' FROM features ORDER BY id")
         omega_f = np.nan_to_num(Weights.from_store(store).omega_f)
-        return cls(omega_f, np.array(verdict) == "cross-modal", np.array(family_f))
+        return cls(omega_f, np.array(is_cross_modal, bool).ravel(), store.features.family)
 
 
 # ---- scores

@@ -6,7 +6,6 @@ relative to p99.9 (the store's `events/max_*`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
+from precompute.data.batches import smallest_hashes
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.relations.feature_pairs import npmi
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
@@ -45,9 +45,7 @@ def chosen_rows(sample_ids: Sequence[str], limit: int = MAX_SAMPLES) -> Array:
     """Rows with the smallest SHA-256 of the sample id, ascending."""
     if len(sample_ids) <= limit:
         return np.arange(len(sample_ids))
-    digests = (hashlib.sha256(sample_id.encode()).digest() for sample_id in sample_ids)
-    digest = np.fromiter(digests, "S32", len(sample_ids))
-    return np.sort(np.argsort(digest, kind="stable")[:limit])
+    return np.sort(np.array(smallest_hashes(sample_ids, limit), np.int64))
 
 
 def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:

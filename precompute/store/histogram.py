@@ -15,13 +15,13 @@ import numpy as np
 from precompute.utils.types import Array
 
 N_BINS = 256
-_SHIFT = 7
+SHIFT = 7
 """Mantissa bits that are dropped: three of ten stay, eight bins an octave."""
 _LARGEST = 0x7BFF
 """Bits of the largest finite float16."""
 
 EDGES: Array = (
-    np.minimum(np.arange(N_BINS + 1) << _SHIFT, _LARGEST).astype(np.uint16).view(np.float16).astype(np.float64)
+    np.minimum(np.arange(N_BINS + 1) << SHIFT, _LARGEST).astype(np.uint16).view(np.float16).astype(np.float64)
 )
 """float64 [257], in stored units: bin b holds [EDGES[b], EDGES[b + 1])."""
 

@@ -56,11 +56,9 @@ class Held(NamedTuple):
         rows = fetch_plain(store.engine, "SELECT sample_id, text FROM samples ORDER BY row")
         scoring = halves([row[0] for row in rows]).scoring
         text, image = (maxima(store, m)[scoring] for m in (TEXT, IMAGE))
-        features = fetch_plain(store.engine, "SELECT label, coalesce(family, id) FROM features ORDER BY id")
-        names = [name_words(label) for label, _ in features]
-        nearest = nearest_others(
-            store.features.neighbours["other"][:, SPACE], np.array([family for _, family in features]), names
-        )
+        labels = fetch_plain(store.engine, "SELECT label FROM features ORDER BY id")
+        names = [name_words(label) for (label,) in labels]
+        nearest = nearest_others(store.features.neighbours["other"][:, SPACE], store.features.family, names)
         captions = [words_of(rows[row][1] or "") for row in scoring.tolist()]
         return cls(captions, text.maximum(image).tocsc(), image.tocsc(), names, nearest)
 

@@ -197,8 +197,13 @@ def ascii_name(name: str) -> str:
     return regex.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "store"
 
 
-def name_words(label: str | None) -> list[str]:
-    """The words by which a name is tested: of `token “dog”` the quoted one."""
+def tested_name(label: str | None) -> str:
+    """The part of a name by which it is tested: of `token “dog”` the quoted one."""
     bare = bare_name(label or "")
     quoted = regex.search("“(.*)”", bare)
-    return words_of(quoted[1] if quoted else bare)
+    return str(quoted[1]) if quoted else bare
+
+
+def name_words(label: str | None) -> list[str]:
+    """The words of `tested_name`."""
+    return words_of(tested_name(label))

@@ -18,7 +18,7 @@ from precompute.live.engine import encode_pair
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
-from precompute.store.events import SampleEvents, patches
+from precompute.store.events import patches
 from precompute.utils.types import Array
 
 STRONGEST = 16
@@ -63,13 +63,13 @@ def read_scenes(mllm: Mllm, sae: SaeV, manifest: dict[str, Any], scenes: Sequenc
     blocks, kinds, scene_t, names = [], [], [], []
     for number, scene in enumerate(scenes):
         one = encode_pair(mllm, sae, manifest, Pair(scene.caption, [draw(scene)]))
-        z_e = np.asarray(one.value_e).astype(np.float32) * 2.0 ** -manifest["scale_log2"]
-        events = SampleEvents(one.token_id_t, one.modality_t, one.offset, np.asarray(one.feature_e), z_e)
+        events = one.events(manifest["scale_log2"])
         position = patches(events, one.views).position
         things = dict(zip(position.tolist(), patch_names(scene, len(position)), strict=True))
         counted = np.flatnonzero((one.modality_t == TEXT) | (one.modality_t == IMAGE))
         for t in counted.tolist():
             names.append(things.get(t) or (mllm.token_text(int(one.token_id_t[t])).strip().lower(),))
+        z_e = events.z_e.astype(np.float32)
         z_tf = csr_matrix((z_e, events.feature_e, one.offset), shape=(len(one.modality_t), sae.n_features))
         blocks.append(z_tf[counted])
         kinds.append(one.modality_t[counted])

@@ -20,7 +20,6 @@ from precompute.live.regions import groups
 from precompute.live.search import maxima, rank
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
-from precompute.store.events import SampleEvents
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.utils.text import bare_name
@@ -55,15 +54,12 @@ def names(label: str | None, word: str) -> bool:
 def answer(store: Store, mllm: Mllm, sae: SaeV, text: str, image: Image.Image | None) -> Answer:
     """As the app answers; features too dense are set apart."""
     one = read_query(mllm, sae, store.manifest, text, [image] if image else [])
-    z_e = np.asarray(one.value_e).astype(np.float64) * 2.0**-store.scale_log2
-    feature_e = np.asarray(one.feature_e).astype(np.int64)
-    events = SampleEvents(np.asarray(one.token_id_t), one.modality_t, one.offset, feature_e, z_e)
-    largest = maxima(one.modality_t, one.offset, feature_e, z_e, store.n_features)
+    events = one.events(store.scale_log2)
+    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
     ranked = rank(largest, store.features, (IMAGE,) if image else (TEXT,))
     first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
     refs = store.features.refs(first)
-    views = [[view.rows, view.cols, list(view.box), view.image] for view in one.views]
-    best = groups(store, events, views, ranked)[:N_GROUPS] if image else []
+    best = groups(store, events, one.view_lists(), ranked)[:N_GROUPS] if image else []
     grouped = [family["features"][0]["label"] for group in best for family in group["families"]]
     return Answer([refs[k]["label"] for k in first], grouped)
 

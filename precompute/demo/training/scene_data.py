@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,29 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_pairs(folder: Path, scenes: Sequence[Scene]) -> None:
+def write_imagefolder(folder: Path, pairs: Iterable[tuple[Scene, dict[str, Any]]]) -> None:
+    """Scenes as images, and metadata.jsonl.
+
+    Args:
+        pairs: of each row its scene and its fields, among them `file_name`, such as images/1.png; rows with the same
+            file have the same scene.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for scene, row in pairs:
+        of_file = rows.setdefault(row["file_name"], [])
+        if not of_file:
+            draw(scene).save(folder / row["file_name"], compress_level=1)
+        of_file.append(row)
+    write_rows(folder / "metadata.jsonl", chain.from_iterable(rows.values()))
+
+
+def write_pairs(folder: Path, scenes: Iterable[Scene]) -> None:
     """An imagefolder of scenes with their captions."""
-    (folder / "images").mkdir(parents=True)
-    rows = []
-    for scene in scenes:
-        name = f"images/{scene.index:05d}.png"
-        draw(scene).save(folder / name, compress_level=1)
-        rows.append({"file_name": name, "id": f"{scene.split}-{scene.index}", "text": scene.caption})
-    write_rows(folder / "metadata.jsonl", rows)
+    write_imagefolder(folder, (
+        (one, {"file_name": f"images/{one.index:05d}.png", "id": f"{one.split}-{one.index}", "text": one.caption})
+        for one in scenes
+    ))  # fmt: skip
 
 
 def pairs_and_texts(pairs: Path, texts: Path) -> Data:

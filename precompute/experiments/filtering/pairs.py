@@ -4,14 +4,13 @@ another's caption."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from precompute.demo.dataset import share_nothing
-from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
-from precompute.demo.training.scene_data import write_rows
+from precompute.demo.training.scene_data import write_imagefolder
 
 FIRST_PAIR = 50_000
 """The adapter was trained on train scenes below 11,000, the SAE-V on some of these."""
@@ -48,13 +47,12 @@ def image_name(sample_id: str) -> str:
 
 def write_pairs(folder: Path, pairs: list[Pair]) -> None:
     """An imagefolder; `swapped` stands beside each pair and is not read by the pass."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for pair in pairs:
-        name = image_name(pair.sample_id)
-        draw(pair.scene).save(folder / name, compress_level=1)
-        rows.append({"file_name": name, "text": pair.caption, "id": pair.sample_id, "swapped": pair.swapped})
-    write_rows(folder / "metadata.jsonl", rows)
+    write_imagefolder(folder, (
+        (one.scene, {
+            "file_name": image_name(one.sample_id), "text": one.caption, "id": one.sample_id, "swapped": one.swapped,
+        })
+        for one in pairs
+    ))  # fmt: skip
 
 
 def held_out(n: int) -> list[Scene]:

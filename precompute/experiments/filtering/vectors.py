@@ -9,9 +9,9 @@ import numpy as np
 
 from precompute.demo.drawing import draw
 from precompute.experiments.filtering.pairs import Pair
+from precompute.experiments.script import demo_engine
 from precompute.live.engine import encode_pair, load_engine
 from precompute.model import batch
-from precompute.options.score import ScoreOptions
 from precompute.scoring.pairs import largest_values
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
@@ -22,10 +22,7 @@ def pair_vectors(path: Path, pairs: Sequence[Pair], demo: Path) -> np.ndarray:
     """float32 [n, 512]: as `vectors_of` a store's samples, from the file where it lies there."""
     if not path.exists():
         store = Store.open(demo / "store")
-        options = ScoreOptions(
-            data="pairs", store=demo / "store", out=path, model=str(demo / "model"), sae=str(demo / "sae")
-        )
-        mllm, sae = load_engine(options, store.manifest, full=False)
+        mllm, sae = load_engine(demo_engine(demo), store.manifest, full=False)
         rows = []
         for pair in pairs:
             one = encode_pair(mllm, sae, store.manifest, batch.Pair(pair.caption, [draw(pair.scene)]))

@@ -26,7 +26,7 @@ from precompute.live.intervention import Intervention, Steer
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.hooks import capture, replace
 from precompute.model.mllm import Mllm
-from precompute.options.score import ScoreOptions
+from precompute.options.shared import StoreModel
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.store.companions import HALLUCINATION, companion_path
@@ -186,7 +186,7 @@ class Run:
     """One half of the images chooses features, threshold and strength, the other is reported."""
 
     def __init__(self, o: HallucinationOptions, store: Store) -> None:
-        mllm, sae = load_engine(ScoreOptions(data="questions", store=o.store, out=o.out), store.manifest, full=True)
+        mllm, sae = load_engine(StoreModel(store=o.store), store.manifest, full=True)
         self.o, self.store, self.model = o, store, Model(mllm, sae, Scale.from_manifest(store.manifest))
         self.scenes = own_scenes(o.objects, o.n_scenes) if o.objects else demo_scenes(o.n_scenes)
         self.questions = questions_about(self.scenes, o.seed)

@@ -13,7 +13,7 @@ from precompute.live.answers import word_numbers
 from precompute.live.engine import load_engine
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
-from precompute.options.shared import FromStore
+from precompute.options.shared import StoreModel
 from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.scores import Weights
@@ -40,7 +40,7 @@ class Engine(NamedTuple):
     """float64 [F]: the weights of `supported-share`."""
 
     @classmethod
-    def load(cls, options: FromStore, store: Store) -> Engine:
+    def load(cls, options: StoreModel, store: Store) -> Engine:
         mllm, sae = load_engine(options, store.manifest, full=True)
         p999_f = np.maximum(np.nan_to_num(store.features.table["p999"]), 1e-30)
         return cls(mllm, sae, Scale.from_manifest(store.manifest), p999_f, Weights.from_store(store).support_f)

@@ -69,17 +69,15 @@ def caption_ends(data: Collected) -> Array:
     return result
 
 
-def place_words(place: str | None, grid: tuple[int, int] | None) -> str:
+def place_words(place: str, grid: tuple[int, int]) -> str:
     """"top-left corner" for "patch 0,0"; "" without a place.
 
     Args:
         grid: rows and columns of the map of places.
     """
-    if place is None:
+    if not place:
         return ""
     kind, _, number = place.partition(" ")
-    if grid is None:
-        return place
     at = [int(one) for one in number.split(",")]
     row, column = (at[0], at[1]) if kind == "patch" else (at[0], None) if kind == "row" else (None, at[0])
     vertical = "" if row is None else _end(row, grid[0], "top", "bottom")

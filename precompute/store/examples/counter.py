@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from precompute.store.events import SampleEvents, of_bits
 from precompute.store.examples.listed import Examples
 from precompute.store.features import Features
 from precompute.store.sql import fetch_plain, in_chunks, marks, match_words
-from precompute.utils.text import bare_name, has_letters
+from precompute.utils.text import has_letters, tested_name
 
 Item = dict[str, Any]
 
@@ -66,9 +65,7 @@ class CounterExamples:
     def _query(self, feature: int) -> str:
         """The words by which the feature's name is tested, as a full-text query; "" where it has none."""
         query = "SELECT label FROM features WHERE id = ?"
-        label = bare_name(fetch_plain(self._core.engine, query, (int(feature),))[0][0] or "")
-        quoted = re.search("“(.*)”", label)  # token “dog”
-        words = quoted[1] if quoted else label
+        words = tested_name(fetch_plain(self._core.engine, query, (int(feature),))[0][0])
         return match_words(words, join=" OR ", prefix=False) if has_letters(words) else ""
 
     def _captions(self, query: str) -> list[int]:

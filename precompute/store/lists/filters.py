@@ -1,4 +1,4 @@
-"""Which features a list has: the filters of `GET /features` as conditions of SQL."""
+"""Which features a list has: the filters of `GET /features`, and those of them that are conditions of SQL."""
 
 from __future__ import annotations
 
@@ -69,17 +69,12 @@ def verdicts_of(names: Sequence[str]) -> list[str]:
 
 
 def conditions(filters: Item) -> list[ColumnElement[bool]]:
-    """Those of `FeatureFilters` that are neither left out nor None."""
+    """Those of `FeatureFilters` that SQLite decides, as far as they are neither left out nor None: all but the ranges,
+    `verdict`, `family` and `fold`, which whole.py reads off columns in memory."""
     c = s.features.c
     where: list[ColumnElement[bool]] = []
-    where += [c[name] >= filters[f"min_{name}"] for name in RANGED if f"min_{name}" in filters]
-    where += [c[name] <= filters[f"max_{name}"] for name in RANGED if f"max_{name}" in filters]
-    if "verdict" in filters:
-        where.append(c.verdict.in_(filters["verdict"]))
     if "max_density" in filters:
         where.append(c.max_density <= filters["max_density"])
-    if "family" in filters:
-        where.append(c.family == filters["family"])
     if (place := filters.get("place")) == "none":
         where.append(c.place.is_(None))
     elif place == "any":

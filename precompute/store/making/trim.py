@@ -22,6 +22,7 @@ from precompute.store.events import Events
 from precompute.store.making.unfinished import Collected, load_json
 from precompute.utils import memory
 from precompute.utils.files import atomic_folder, new_array
+from precompute.utils.ragged import offsets
 from precompute.utils.types import Array
 
 EventChoice = Literal["all", "examples", "none"]
@@ -128,7 +129,7 @@ def _write_arrays(fresh: Path, part: Path, scale_log2: int, rows: Array) -> None
     low, high = np.asarray(events.token_event[first]), np.asarray(events.token_event[last])
     n_tokens, n_events = int((last - first).sum()), int((high - low).sum())
     np.save(fresh / "kept.npy", rows.astype(np.int64))
-    np.save(fresh / "kept_token.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(last - first)]))
+    np.save(fresh / "kept_token.npy", offsets(last - first))
     offset = new_array(fresh / "token_event.npy", np.int64, (n_tokens + 1,))
     offset[0] = 0
     at = 0
