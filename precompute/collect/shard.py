@@ -155,7 +155,7 @@ def alone_maxima(encoded: Encoded, members: list[int], kind: type[np.unsignedint
     result: dict[int, Maxima] = {}
     bits_e = encoded.value_e.view(np.uint16).astype(np.int64)
     for i, b in enumerate(members):
-        e = slice(*(int(encoded.offset_t[encoded.start_b[at]]) for at in (i, i + 1)))
+        _, e = encoded.slices(i)
         key = np.sort(encoded.feature_e[e] << 16 | bits_e[e])  # a positive float16's bits rise with it
         key = key[np.flatnonzero(np.diff(key >> 16, append=-1))]
         result[b] = Maxima((key >> 16).astype(kind), (key & 0xFFFF).astype(np.uint16).view(np.float16))
@@ -180,8 +180,7 @@ def split(
     for b, (row, images) in enumerate(zip(one.rows, one.images, strict=True)):
         if encoded.reason_b[b] is not None:
             continue
-        t = slice(int(encoded.start_b[b]), int(encoded.start_b[b + 1]))
-        e = slice(int(encoded.offset_t[t.start]), int(encoded.offset_t[t.stop]))
+        t, e = encoded.slices(b)
         m = slice(int(max_start[b]), int(max_start[b + 1]))
         kind_t = encoded.modality_t[t]
         masks = [kind_t == TEXT, kind_t == IMAGE]

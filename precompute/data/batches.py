@@ -10,7 +10,6 @@ import hashlib
 import heapq
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -35,7 +34,7 @@ from precompute.data import (
 )
 from precompute.errors import PairError, SaevxError
 from precompute.utils.progress import say
-from precompute.utils.ragged import expand, offsets
+from precompute.utils.ragged import batched, expand, offsets
 
 CALIBRATION_SAMPLES = 64
 """Samples from which norms, the scale of activations and the SAE's input factor are measured."""
@@ -174,8 +173,7 @@ def usable(rows: Sequence[Row], mllm: Any) -> tuple[Sequence[Row], NDArray[np.in
 
 def with_text_tokens(rows: Iterable[Row], mllm: Any) -> Iterator[tuple[Row, int]]:
     """The rows, each with the tokens of its text; texts are counted some thousand at a time."""
-    iterator = iter(rows)
-    while block := list(islice(iterator, ROWS_AT_ONCE)):
+    for block in batched(rows, ROWS_AT_ONCE):
         yield from zip(block, mllm.n_text_tokens([row.text for row in block]).tolist(), strict=True)
 
 

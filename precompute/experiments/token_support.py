@@ -105,13 +105,12 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
 
 def ratios(one: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
     """(text tokens [t, F], largest of the patches [F]) of pair b."""
-    first, last = (int(t) for t in one.start_b[b : b + 2])
-    offset = one.offset_t[first : last + 1]
-    all_tf = np.zeros((last - first, len(p999_f)), np.float32)
-    at = slice(offset[0], offset[-1])
-    all_tf[np.repeat(np.arange(last - first), np.diff(offset)), one.feature_e[at]] = one.value_e[at]
+    t, e = one.slices(b)
+    all_tf = np.zeros((t.stop - t.start, len(p999_f)), np.float32)
+    row_e = np.repeat(np.arange(len(all_tf)), np.diff(one.offset_t[t.start : t.stop + 1]))
+    all_tf[row_e, one.feature_e[e]] = one.value_e[e]
     all_tf = np.minimum(all_tf * 2.0**-scale.log2 / p999_f, 1)
-    modality_t = one.modality_t[first:last]
+    modality_t = one.modality_t[t]
     return all_tf[modality_t == TEXT], all_tf[modality_t == IMAGE].max(axis=0, initial=0)
 
 

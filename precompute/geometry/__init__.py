@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from precompute.errors import SaevxError
 from precompute.geometry.base import Geometry, Layout, View, patch_box, square, text_only
-from precompute.geometry.grids import chameleon, gemma3, gemma4, qwen_vl
+from precompute.geometry.grids import fixed_square, gemma4, qwen_vl
 from precompute.geometry.llava import llava, llava_next, llava_onevision
 from precompute.geometry.tiles import idefics3, internvl
 
 __all__ = ["FAMILIES", "Geometry", "Layout", "View", "find", "patch_box", "square", "text_only"]
 
 FAMILIES: dict[str, Geometry] = {
-    "chameleon": chameleon,
-    "gemma3": gemma3,
+    "chameleon": fixed_square,
+    "gemma3": fixed_square,
     "gemma4": gemma4,
     "idefics3": idefics3,
     "internvl": internvl,

@@ -28,9 +28,9 @@ def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -
     return plain(views)
 
 
-def gemma3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
-    """Gemma 3: stretched to a square, patches averaged to a square of tokens. Its optional pan-and-scan crops are
-    off, as its processor has them off."""
+def fixed_square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
+    """Gemma 3, which stretches the image, and Chameleon, which takes the middle of it: always the same square of
+    tokens. Gemma 3's pan-and-scan crops are off, as its processor has them off."""
     side = math.isqrt(processor.image_seq_length)
     return plain(
         [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
@@ -53,11 +53,3 @@ def gemma4(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
             )
         views.append(View(out_h // pixels, out_w // pixels, full_image((width, height)), i))
     return plain(views)
-
-
-def chameleon(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
-    """Chameleon: one code a square, over the middle of the image."""
-    side = math.isqrt(processor.image_seq_length)
-    return plain(
-        [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
-    )

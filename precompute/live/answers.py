@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from precompute.live.steer import eos_ids, generation_inputs, plain_generation
 from precompute.live.steer_rows import PER_TOKEN
 from precompute.model import hooks
 from precompute.model.batch import IMAGE, TEXT, Batch
-from precompute.model.loading import needs_all_layers
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.utils.types import Array
@@ -112,18 +110,11 @@ def with_answer(batch: Batch, ids: Sequence[int]) -> Batch:
     return replace(batch, inputs=inputs, modality_bs=modality_bs, length_b=batch.length_b + len(ids))
 
 
-def last_positions(mllm: Mllm, n_positions: int, keep: int) -> Any:
-    """`logits_to_keep` for the last `keep` of some positions."""
-    if needs_all_layers(mllm.model.config.get_text_config()):  # as Mllm.hidden_and_nll
-        return torch.arange(-keep, 0, device=mllm.device) + n_positions
-    return keep
-
-
 @torch.inference_mode()
 def answer_log_odds(mllm: Mllm, batch: Batch, ids: Sequence[int]) -> Array:
     """float64 [n]: log-odds of each token of an answer given the prompt and the tokens before it, in nats."""
     whole, keep = with_answer(batch, ids[:-1]), len(ids)
-    keep_at = last_positions(mllm, whole.modality_bs.shape[1], keep)
+    keep_at = mllm.last_positions(whole.modality_bs.shape[1], keep)
     logits_bsv = mllm.model(**mllm.causal_inputs(whole), use_cache=False, logits_to_keep=keep_at).logits
     result: Array = log_odds(logits_bsv[0, -keep:], ids).cpu().double().numpy()
     return result

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.live.answers import Change, last_positions, log_odds, with_answer
+from precompute.live.answers import Change, log_odds, with_answer
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch
 from precompute.model.calibration import mark_sinks, token_norms
 from precompute.model.hooks import replace
@@ -159,7 +159,7 @@ def logits_and_hidden(
         cut.append(h_bsd.detach().requires_grad_())
         return cut[0]
 
-    keep_at = last_positions(mllm, batch.modality_bs.shape[1], keep)
+    keep_at = mllm.last_positions(batch.modality_bs.shape[1], keep)
     with torch.enable_grad(), replace(mllm.decoder_layer(), mllm.layer, take):
         # The vocabulary is large: logits are computed where they are needed.
         out = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=keep_at)

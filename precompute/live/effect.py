@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.live.answers import last_positions
 from precompute.live.engine import Scale
 from precompute.live.intervention import Intervention, Steer
 from precompute.live.steer_rows import why_not_shared
@@ -154,7 +153,7 @@ def next_tokens(mllm: Mllm, batch: Batch, ablation: Ablation) -> Tensor | None:
         return None
     first = max(0, int(text[0]) - 1)
     keep = len(modality_s) - first
-    last = last_positions(mllm, len(modality_s), keep)
+    last = mllm.last_positions(len(modality_s), keep)
     change = replace(mllm.decoder_layer(), mllm.layer, lambda hidden_bsd: ablation(hidden_bsd, modality_s))
     with change, torch.inference_mode():
         logits_rnv = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=last).logits[:, -keep:]

@@ -16,6 +16,7 @@ from precompute.live.search import queried_tokens, readable
 from precompute.model.batch import Batch, Pair
 from precompute.model.identity import check_model
 from precompute.model.mllm import Mllm
+from precompute.model.processor import mean_colour
 from precompute.options.shared import SaeFormat, StoreModel
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
@@ -105,8 +106,7 @@ def read_query(
     Raises:
         PairError: as `encode_pair`.
     """
-    mean = getattr(getattr(mllm.processor, "image_processor", None), "image_mean", None)
-    read = readable(text, images, mllm.multimodal, mean if isinstance(mean, list | tuple) and len(mean) == 3 else None)
+    read = readable(text, images, mllm.multimodal, mean_colour(mllm.processor))
     one = encode_pair(mllm, sae, manifest, Pair(*read), errors=True)
     views = one.views if images else []
     return one._replace(modality_t=queried_tokens(one.modality_t, text, bool(images)), views=views)

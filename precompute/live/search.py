@@ -78,19 +78,17 @@ def rank(largest: Array, features: Features, queried: tuple[int, ...]) -> Ranked
 
 
 def readable(
-    text: str, images: Sequence[Image.Image], multimodal: bool, mean: Sequence[float] | None
+    text: str, images: Sequence[Image.Image], multimodal: bool, neutral: tuple[int, int, int]
 ) -> tuple[str, list[Image.Image]]:
     """The query as the model reads it. Words without an image stand behind a neutral one, as the data's captions stand
     behind theirs; a single word gets the space that words within a sentence have.
 
     Args:
-        mean: the processor's mean colour, RGB from 0 to 1; None: grey.
+        neutral: colour of that image, `mean_colour`.
     """
     if images or not text or not multimodal:
         return text, list(images)
-    red, green, blue = (round(255 * value) for value in (mean or (0.5, 0.5, 0.5)))
-    neutral = Image.new("RGB", (NEUTRAL_EDGE, NEUTRAL_EDGE), (red, green, blue))
-    return text if has_words(text) else f" {text}", [neutral]
+    return text if has_words(text) else f" {text}", [Image.new("RGB", (NEUTRAL_EDGE, NEUTRAL_EDGE), neutral)]
 
 
 def has_words(text: str) -> bool:

@@ -244,10 +244,7 @@ class Mllm:
         columns = text_bs.any(dim=0).nonzero()
         first = int(columns[0]) if len(columns) else text_bs.shape[1]
         keep = text_bs.shape[1] - first + 1
-        last: Any = keep
-        if needs_all_layers(self.model.config.get_text_config()):
-            # With a number, such a model runs its upper layers on these tokens only; with places, on all.
-            last = torch.arange(-keep, 0, device=self.device) + text_bs.shape[1]
+        last = self.last_positions(text_bs.shape[1], keep)
         rounding = self._rounded_above() if quick else nullcontext()
         with capture(self.decoder_layer()) as hidden, rounding, torch.inference_mode():
             out = self.model(**self.causal_inputs(batch), use_cache=False, logits_to_keep=last)
@@ -261,6 +258,13 @@ class Mllm:
         n_b = text_bs.sum(dim=1).double()
         mean_b: NDArray[np.float64] = (total_b / n_b).cpu().numpy()
         return hidden[0], mean_b
+
+    def last_positions(self, n_positions: int, keep: int) -> Any:
+        """`logits_to_keep` for the last `keep` of `n_positions` tokens, of a model that runs all layers on all."""
+        if needs_all_layers(self.model.config.get_text_config()):
+            # With a number, such a model runs its upper layers on these tokens only; with places, on all.
+            return torch.arange(n_positions - keep, n_positions, device=self.device)
+        return keep
 
     def causal_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The batch's inputs as the model is called with them."""

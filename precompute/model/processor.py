@@ -43,10 +43,12 @@ def load_processor(source: str, config: Any) -> Any:
 
 
 def mean_colour(processor: Any) -> tuple[int, int, int]:
-    """The colour that the image processor takes for the mean of all images: what it makes 0 of. Mid-grey where it names
-    none."""
-    mean = getattr(getattr(processor, "image_processor", None), "image_mean", None) or (0.5, 0.5, 0.5)
-    red, green, blue = (round(255 * float(one)) for one in mean)
+    """RGB, 0 to 255: the colour that the image processor takes for the mean of all images and turns into 0. Mid-grey
+    where it names none."""
+    mean = getattr(getattr(processor, "image_processor", None), "image_mean", None)
+    if not isinstance(mean, list | tuple) or len(mean) != 3:
+        mean = (0.5, 0.5, 0.5)
+    red, green, blue = (round(255 * float(value)) for value in mean)
     return red, green, blue
 
 

@@ -223,14 +223,12 @@ class Job:
                 if reason is not None:
                     self.rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                     continue
-                begin, end = encoded.start_b[b], encoded.start_b[b] + length
-                offset_t = encoded.offset_t[begin : end + 1]
-                low, high = offset_t[0], offset_t[-1]
+                t, e = encoded.slices(b)
                 score = ranking.patch_scores(
-                    offset_t - low,
-                    encoded.feature_e[low:high],
-                    np.ldexp(encoded.value_e[low:high].astype(np.float64), -self.scale.log2),
-                    encoded.modality_t[begin:end],
+                    encoded.offset_t[t.start : t.stop + 1] - e.start,
+                    encoded.feature_e[e],
+                    np.ldexp(encoded.value_e[e].astype(np.float64), -self.scale.log2),
+                    encoded.modality_t[t],
                     patch_p,
                     self.features,
                 )

@@ -54,11 +54,8 @@ def candidates(product_rn: Tensor, bound: Bound, k: int, *, lowest: bool) -> tup
     Returns:
         the pairs, and bool [r]: rows with too many to be worth it, of which there are no pairs.
     """
-    n_rows, n_blocks = product_rn.shape[0], product_rn.shape[1] // BLOCK
-    # A number's bits as an integer order positive numbers as their values do and are larger than those of any negative
-    # one; without a sign the most negative number is the largest. A CPU compares integers several times faster.
-    integer = torch.int16 if product_rn.dtype == torch.bfloat16 else torch.int32
-    bits_rcb = product_rn.view(integer).view(n_rows, BLOCK, n_blocks)
+    bits_rcb = _bits(product_rn)
+    n_blocks = bits_rcb.shape[2]
     blocks_rcb = bits_rcb.numpy()
     unsigned_rcb = blocks_rcb.view(np.dtype(f"u{blocks_rcb.dtype}"))
     top_rb = numbers(unsigned_rcb.max(1), lowest=True) if lowest else numbers(bits_rcb.amax(1).numpy())
@@ -78,12 +75,19 @@ def candidates(product_rn: Tensor, bound: Bound, k: int, *, lowest: bool) -> tup
 
 def positive(product_rn: Tensor) -> Pairs:
     """The pairs that are not below 0. `product_rn` is bfloat16 or float32, b · BLOCK columns."""
-    n_rows, n_blocks = product_rn.shape[0], product_rn.shape[1] // BLOCK
-    integer = torch.int16 if product_rn.dtype == torch.bfloat16 else torch.int32
-    bits_rcb = product_rn.view(integer).view(n_rows, BLOCK, n_blocks)
+    bits_rcb = _bits(product_rn)
     row_q, block_q = np.nonzero(bits_rcb.amax(1).numpy() >= 0)
     at_q, at_c = np.nonzero(bits_rcb.numpy()[row_q, :, block_q] >= 0)
-    return Pairs(row_q[at_q], at_c * n_blocks + block_q[at_q])
+    return Pairs(row_q[at_q], at_c * bits_rcb.shape[2] + block_q[at_q])
+
+
+def _bits(product_rn: Tensor) -> Tensor:
+    """int16 or int32 [r, BLOCK, b], of bfloat16 or float32: the bits of each number as an integer, by block.
+
+    These integers order positive numbers as their values do and are larger than those of any negative one; without a
+    sign the most negative number is the largest. A CPU compares integers several times faster."""
+    integer = torch.int16 if product_rn.dtype == torch.bfloat16 else torch.int32
+    return product_rn.view(integer).view(len(product_rn), BLOCK, product_rn.shape[1] // BLOCK)
 
 
 def numbers(bit_n: Array, lowest: bool = False) -> Array:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precompute.utils.ragged import slices
 from precompute.utils.types import Array
 
 OUTPUT = {torch.bfloat16: 2.0**-8, torch.float32: 0.0}
@@ -72,9 +73,7 @@ def rows_of(
     length_n, error_n = np.zeros(size[0]), np.zeros(size[0])
     same = size == (n, d) and not low_type and vectors_nd.is_contiguous()
     number_nd = vectors_nd if same else torch.zeros(size, dtype=dtype)
-    step = max(1, (1 << 22) // d)
-    for low in range(0, n, step):
-        at = slice(low, min(low + step, n))
+    for at in slices(n, max(1, (1 << 22) // d)):
         part_nd = vectors_nd[at] if more_nc is None else torch.cat([vectors_nd[at], more_nc[at]], dim=1)
         if not same:
             number_nd[at, :width] = part_nd

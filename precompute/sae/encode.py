@@ -67,6 +67,11 @@ class Encoded(NamedTuple):
     events: SparseFeatures
     """The events once more, where the SAE is, by the tokens that are counted."""
 
+    def slices(self, b: int) -> tuple[slice, slice]:
+        """Tokens and events of pair b."""
+        t = slice(int(self.start_b[b]), int(self.start_b[b + 1]))
+        return t, slice(int(self.offset_t[t.start]), int(self.offset_t[t.stop]))
+
 
 class SparseFeatures(NamedTuple):
     """Features of tokens: CSR rows, where the SAE is."""

@@ -257,16 +257,11 @@ def _weights(raw: dict[str, Tensor], architecture: str, path: Path) -> dict[str,
     if architecture not in _TENSORS:
         raise SaevxError(f"{path} is of the architecture {architecture!r}: give such an SAE as a SAELens folder.")
     needed = _TENSORS[architecture]
+    own = f"which an SAE of the architecture {architecture}"
     if missing := sorted(needed - set(state)):
-        raise SaevxError(
-            f"{path} lacks {', '.join(missing)}, which an SAE of the architecture {architecture} has: name its "
-            "architecture, or choose another."
-        )
+        raise SaevxError(f"{path} lacks {', '.join(missing)}, {own} has: name its architecture, or choose another.")
     if unknown := sorted(set(state) - needed - _UNUSED[architecture]):
-        raise SaevxError(
-            f"{path} holds {', '.join(unknown)}, which an SAE of the architecture {architecture} has not: name its "
-            "architecture, or choose another."
-        )
+        raise SaevxError(f"{path} holds {', '.join(unknown)}, {own} has not: name its architecture, or choose another.")
     return _orient({name: state[name] for name in needed}, "encoder.weight" in raw, "decoder.weight" in raw, path)
 
 

@@ -41,7 +41,7 @@ def fvu(error: Array, square: Array, total_d: Array, n: Array) -> Array:
 
 @dataclass
 class QualitySums:
-    """The sums from which FVU and L0 follow, of text (0) and image (1) tokens apart; they can be added up in parts."""
+    """The sums from which FVU and L0 follow, of text (0) and image (1) tokens apart."""
 
     tokens_m: Array
     """float64 [2]."""
@@ -69,10 +69,6 @@ class QualitySums:
         self.error_m[m] += error
         self.square_m[m] += np.square(h_td).sum()
         self.total_md[m] += h_td.sum(axis=0)
-
-    def merge(self, other: QualitySums) -> None:
-        for name, array in vars(self).items():
-            array += getattr(other, name)
 
     def figures(self) -> dict[str, dict[str, float | None]]:
         """`fvu` and `l0`, each of text, image and both; None without a token, or where h does not vary."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import faiss
@@ -12,6 +11,7 @@ import torch
 from precompute.products.search import largest_products
 from precompute.products.setting import Products
 from precompute.utils import memory
+from precompute.utils.ragged import slices
 from precompute.utils.types import Array
 
 N_COMPARED = 8  # neighbours of either kind compared
@@ -52,20 +52,15 @@ def nearest_vectors(vectors: Array, live: Array, k: int, products: Products) -> 
         faiss.IndexFlatIP(width), width, n_cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
     cells.train(vectors[live[:: max(1, n // (64 * n_cells))]])
-    for at in _blocks(n):
+    for at in slices(n, BLOCK):
         cells.add(vectors[live[at]])
         memory.release(vectors)
     cells.nprobe = PROBED
     nearest = np.empty((n, k), np.int32)
-    for at in _blocks(n):
+    for at in slices(n, BLOCK):
         nearest[at] = cells.search(vectors[live[at]], k)[1]
         memory.release(vectors)
     return nearest
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    """Slices of BLOCK that cover n."""
-    return (slice(low, min(low + BLOCK, n)) for low in range(0, n, BLOCK))
 
 
 def nearest_hashes(packed: Array, k: int) -> Array:
@@ -78,7 +73,7 @@ def nearest_hashes(packed: Array, k: int) -> Array:
         table.nflip = 1
     table.add(packed)
     nearest = np.empty((n, k), np.int32)
-    for at in _blocks(n):
+    for at in slices(n, BLOCK):
         nearest[at] = table.search(packed[at], k)[1]
     return nearest
 
@@ -99,7 +94,7 @@ def near_duplicates(
     n = len(vectors)
     score, row, cosine = np.full(n, np.nan), np.full(n, -1), np.full(n, np.nan)
     seen = np.zeros(len(row_of_hash), bool)
-    for at in _blocks(len(seen)):
+    for at in slices(len(seen), BLOCK):
         seen[at] = np.any(vectors[row_of_hash[at]], axis=1)
         memory.release(vectors)
     live, bits = row_of_hash[seen], hashes[seen]
@@ -110,7 +105,7 @@ def near_duplicates(
     by_vector = nearest_vectors(vectors, live, k, products or Products())
     others = np.concatenate([by_vector, nearest_hashes(np.packbits(bits, axis=1), k)], axis=1)
     score[live] = 0.0
-    for at in _blocks(len(live)):
+    for at in slices(len(live), BLOCK):
         mine, other = np.arange(len(live))[at, None], others[at].astype(np.int64)
         other = np.where(other < 0, mine, other)  # an inverted list may hold fewer than k
         value = np.einsum("nd,nkd->nk", vectors[live[at]], vectors[live[other]]).astype(np.float64)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ from precompute.utils.files import atomic_write, check_file
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, weights
+from precompute.utils.ragged import batched
 from precompute.utils.ray_pool import check, pool
 
 PLAN = "plan.json"
@@ -182,7 +183,7 @@ class Job:
         """The data, cut."""
         o = self.options
         rows = stream(view, seen.is_new, (o if o.ray is None else o.absolute()).columns)
-        return map(Chunk, count(), iter(lambda: list(islice(rows, o.shard_samples)), []))
+        return map(Chunk, count(), batched(rows, o.shard_samples))
 
     def shards(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
         """Of every shard, in any order, how many pairs it holds and how many rows it rejected."""

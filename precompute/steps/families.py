@@ -24,7 +24,7 @@ from precompute.sae.logit_lens import BLOCK_BYTES, largest
 from precompute.steps.cooccur import chosen_rows, feature_sets
 from precompute.store.making.unfinished import Collected, load_step, save_step
 from precompute.store.schema import MODALITIES, VERDICTS
-from precompute.utils.ragged import run_starts
+from precompute.utils.ragged import run_starts, slices
 from precompute.utils.types import Array
 
 COSINE, JACCARD = 0.9, 0.7
@@ -87,9 +87,7 @@ def near_directions(vectors_fd: Array, other_fk: Array, cosine_fk: Array) -> Nea
 def cosines(vectors_fd: Array, a: Array, b: Array) -> Array:
     """float64 [p]: of unit vectors float32 [F, d], those of a and b, int64 [p]."""
     cosine = np.empty(len(a))
-    step = max(1, BLOCK_BYTES // (16 * vectors_fd.shape[1]))
-    for low in range(0, len(a), step):
-        at = slice(low, low + step)
+    for at in slices(len(a), max(1, BLOCK_BYTES // (16 * vectors_fd.shape[1]))):
         cosine[at] = np.einsum("pd,pd->p", vectors_fd[a[at]], vectors_fd[b[at]], dtype=np.float64)
     return cosine
 

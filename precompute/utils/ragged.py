@@ -1,4 +1,5 @@
-"""Flat arrays whose entries lie run by run: where runs begin, ranks inside them, their largest values.
+"""Flat arrays whose entries lie run by run: where runs begin, ranks inside them, their largest values; and long rows of
+things piece by piece.
 
 The halves for NumPy come first; those for torch tensors (`torch_…`) do the same on any device. torch is imported only
 where a tensor is at hand, so that the server needs no torch.
@@ -6,8 +7,10 @@ where a tensor is at hand, so that the server needs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import reduce
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -18,6 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK_ELEMENTS = 1 << 22
+_Item = TypeVar("_Item")
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Slices of `size` that cover n; the last may be shorter."""
+    return (slice(low, min(low + size, n)) for low in range(0, n, size))
+
+
+def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of `size` items; the last may be shorter. The standard library has it from Python 3.12 on."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def run_starts(*keys: Array) -> Array:

@@ -6,7 +6,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from precompute.demo.scenes import SIZE, Scene, ask, write_caption
 from precompute.demo.training.adapter_options import AdapterTraining
 from precompute.demo.training.words import COVER, cover
+from precompute.utils.ragged import batched
 
 N_PATCHES, N_PLACES = 49, 14
 PLAIN_PROMPTS = (
@@ -61,8 +61,7 @@ def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str
 def vision_features(images: Iterable[Image.Image], processor: Any, tower: nn.Module) -> Tensor:
     """(n, 49, 1456) bfloat16: the tower's patch features without their places."""
     parts = []
-    remaining = iter(images)
-    while batch := list(islice(remaining, 32)):
+    for batch in batched(images, 32):
         pixels = processor.image_processor(batch, return_tensors="pt")["pixel_values"]
         parts.append(tower(pixels).last_hidden_state[..., :-N_PLACES].bfloat16())
     return torch.cat(parts)

@@ -58,13 +58,11 @@ def token_logprobs(mllm: Mllm, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def patch_events(one: Encoded, batch: Batch, b: int, scale: Scale) -> tuple[Array, Array, Array]:
     """(position in the pair int64, feature int64, z float64) of what fires on the patches of pair b, each [e]."""
-    first, last = (int(t) for t in one.start_b[b : b + 2])
-    offset = one.offset_t[first : last + 1]
-    position_e = np.repeat(np.arange(last - first), np.diff(offset))
-    at = slice(offset[0], offset[-1])
+    t, e = one.slices(b)
+    position_e = np.repeat(np.arange(t.stop - t.start), np.diff(one.offset_t[t.start : t.stop + 1]))
     on_patch = batch.modality_bs[b][position_e] == IMAGE
-    z_e = one.value_e[at].astype(np.float64) * 2.0**-scale.log2
-    return position_e[on_patch], one.feature_e[at][on_patch], z_e[on_patch]
+    z_e = one.value_e[e].astype(np.float64) * 2.0**-scale.log2
+    return position_e[on_patch], one.feature_e[e][on_patch], z_e[on_patch]
 
 
 def token_features(one: Encoded, b: int, position: int) -> Array:

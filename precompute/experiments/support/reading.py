@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from precompute.sae.encode import Encoded, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.scores import Weights
 from precompute.store.reader import Store
+from precompute.utils.ragged import batched
 from precompute.utils.types import Array
 
 BATCH = 16
@@ -69,8 +69,8 @@ def read_pairs(engine: Engine, pairs: Iterable[Pair], *, gradients: bool = False
     Args:
         gradients: also what each word's log-probability owes to the patches, which takes a backward pass a word.
     """
-    mllm, rest = engine.mllm, iter(pairs)
-    while chunk := list(islice(rest, BATCH)):
+    mllm = engine.mllm
+    for chunk in batched(pairs, BATCH):
         batch = mllm.prepare(chunk)
         one = encode_batch(mllm.hidden(batch), batch, engine.sae, engine.scale)
         worded = [words_of(mllm, one.token_id_t[at]) for at in text_positions(one, batch)]
@@ -106,12 +106,11 @@ def words_of(mllm: Mllm, token_ids: Array) -> tuple[list[str], Array]:
 
 def ratios(one: Encoded, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:
     """(text tokens [t, F], patches [p, F]) of pair b as z / p99.9, float32, at most 1."""
-    first, last = (int(t) for t in one.start_b[b : b + 2])
-    offset = one.offset_t[first : last + 1]
-    all_tf = np.zeros((last - first, len(engine.p999_f)), np.float32)
-    at = slice(offset[0], offset[-1])
-    rows = np.repeat(np.arange(last - first), np.diff(offset))
-    z_e = one.value_e[at].astype(np.float64) * 2.0**-engine.scale.log2
-    all_tf[rows, one.feature_e[at]] = np.minimum(z_e / engine.p999_f[one.feature_e[at]], 1)
-    modality_t = batch.modality_bs[b][: last - first]
+    t, e = one.slices(b)
+    n_tokens = t.stop - t.start
+    all_tf = np.zeros((n_tokens, len(engine.p999_f)), np.float32)
+    row_e = np.repeat(np.arange(n_tokens), np.diff(one.offset_t[t.start : t.stop + 1]))
+    z_e = one.value_e[e].astype(np.float64) * 2.0**-engine.scale.log2
+    all_tf[row_e, one.feature_e[e]] = np.minimum(z_e / engine.p999_f[one.feature_e[e]], 1)
+    modality_t = batch.modality_bs[b][:n_tokens]
     return all_tf[modality_t == TEXT], all_tf[modality_t == IMAGE]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from precompute.store.making.family_rows import Families, evidence_and_families
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.relations import feature_pairs
 from precompute.store.sql import indexed_words
+from precompute.utils.ragged import batched, slices
 from precompute.utils.text import bare_name
 from precompute.utils.types import Array
 
@@ -101,22 +101,10 @@ def _of_rows(table: Table, rows: Iterable[Item]) -> list[RowChunk]:
     return [{column.name: [item[column.name] for item in items] for column in table.columns}]
 
 
-def batched(rows: Iterable[Any], n: int) -> Iterator[list[Any]]:
-    """Lists of `n` rows, the last one shorter."""
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, n)):
-        yield chunk
-
-
 def _plain(values: Array) -> list[Any]:
     """Python values, NaN as None."""
     items = values.tolist()
     return [None if v != v else v for v in items] if values.dtype.kind == "f" else items
-
-
-def _chunks(n: int) -> Iterator[slice]:
-    """Slices of some thousand that cover `n` rows."""
-    return (slice(low, min(low + _CHUNK, n)) for low in range(0, n, _CHUNK))
 
 
 def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Array]) -> Iterator[RowChunk]:
@@ -138,7 +126,7 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
     for name in (*s.PAIR_FIELDS, "place_share", "family", "namesake", "mean_cosine", "evidence"):
         columns[name] = weigh.get(name, np.full(data.n_features, np.nan))  # not every store has texts alone
     descriptions = load_json(data.part, "description")
-    for chunk in _chunks(data.n_features):
+    for chunk in slices(data.n_features, _CHUNK):
         ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
         ready["label"], ready["description"] = labels[chunk], descriptions[chunk]
         ready["place"] = [name or None for name in weigh["place"][chunk].tolist()]
@@ -149,7 +137,7 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
 def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
     """The table `feature_details`."""
     mean_frc = load_step(data.part, "weigh")["place_map"]
-    for chunk in _chunks(data.n_features):
+    for chunk in slices(data.n_features, _CHUNK):
         hist = [pack(one) for one in data.accum["hist"][chunk]]
         places = [_place_map(mean_rc) for mean_rc in mean_frc[chunk]]
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits.rows(chunk), "place_map": places}
@@ -157,7 +145,7 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
 
 def top_word_rows(words: Sequence[Mapping[str, object]]) -> Iterator[RowChunk]:
     """The table `top_words`, from the words of each feature."""
-    for chunk in _chunks(len(words)):
+    for chunk in slices(len(words), _CHUNK):
         columns = {name: [one[name] for one in words[chunk]] for name in s.MODALITIES}
         yield {"id": range(chunk.start, chunk.stop), **columns}
 
@@ -188,7 +176,7 @@ def sample_rows(data: Collected) -> Iterator[RowChunk]:
         **{s.flag_column(name): flag[name] for name in s.FLAGS},
         "near_cosine": flag["near_cosine"],
     }
-    for chunk in _chunks(data.n_samples):
+    for chunk in slices(data.n_samples, _CHUNK):
         records = data.samples[chunk]
         yield {
             "row": range(chunk.start, chunk.stop),
@@ -216,7 +204,7 @@ def reason_rows(reasons: list[list[Any]]) -> Iterator[RowChunk]:
 
 def example_rows(data: Collected) -> Iterator[RowChunk]:
     """Strongest samples (band −1) and bands, in primary-key order."""
-    for chunk in _chunks(data.n_features):
+    for chunk in slices(data.n_features, _CHUNK):
         listed = {name: _top_and_bands(data.examples, name, chunk) for name in EXAMPLE_COLUMNS}
         feature, modality, band, rank = at = np.nonzero(listed["row"] >= 0)
         columns = {"feature": feature + chunk.start, "modality": modality, "band": band - 1, "rank": rank}
