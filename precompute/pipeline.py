@@ -139,7 +139,7 @@ class Pipeline:
         elif manifest[WRITTEN] != later:
             raise SaevxError(
                 f"{self.part} was nearly finished with other options: repeat that command to finish it, "
-                "or delete the folder to start anew."
+                "or delete the folder to start over."
             )
         return manifest
 

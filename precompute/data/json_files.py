@@ -49,7 +49,7 @@ class JsonFile:
 
     @cached_property
     def items(self) -> list[Any] | None:
-        """Of a file that is one list, or one object over several lines; it is parse_record once and held."""
+        """Of a file that is one list, or one object over several lines; it is parsed once and held."""
         try:
             if (what := foreign_format(self.path)) is not None and not self._has_row():
                 raise SaevxError(f"{self.path} is {what}.")

@@ -1,6 +1,6 @@
 """A stored sample's pair, read again from the data that the store was made of.
 
-A store keeps thumbnails, not the images. Where its events were left out they are computed anew from the original, and
+A store keeps thumbnails, not the images. Where its events were left out they are computed again from the original, and
 only from that: a pair is taken when its text and the SHA-256 of its image files are the store's.
 """
 
@@ -79,8 +79,8 @@ class Originals:
         return Pair(row_of_data.text, [one.image for one in images])
 
     def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:
-        """What fires in a sample, computed anew by the code of the pass. Alone in its batch: the last bits of a sum can
-        differ from those of the pass.
+        """What fires in a sample, computed again by the code of the pass. Alone in its batch: the last bits of a sum
+        can differ from those of the pass.
 
         Raises:
             SaevxError: as `pair`; or the model reads other tokens than the store has.

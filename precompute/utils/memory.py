@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,9 @@ def peak() -> int:
 
 
 def reset_peak() -> None:
-    """Let `peak` start anew, where the system can (Linux)."""
-    try:
+    """Let `peak` count from now on, where the system can (Linux)."""
+    with suppress(OSError):
         _CLEAR.write_text("5")
-    except OSError:
-        return
 
 
 def give_back() -> None:

@@ -204,7 +204,7 @@ def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: 
     if own != fingerprint:
         raise SaevxError(
             f"{part} holds an unfinished {what} with other {of}: "
-            "repeat that command to go on with it, or delete the folder to start anew."
+            "repeat that command to go on with it, or delete the folder to start over."
         )
     return True
 

@@ -99,6 +99,7 @@ def csr_rows(at: Array, offset: Array, column: Array, value: Array, n_columns: i
     Args:
         offset: int64 [r + 1], where each run begins. column, value: of every entry.
     """
+    # Not csr_matrix((value, column, offset))[at]: SciPy reads and converts whole columns first, which are files here.
     start, stop = np.asarray(offset[at]), np.asarray(offset[at + 1])
     take = expand(start, stop - start)
     data, columns = value[take].astype(np.float64), column[take].astype(np.int64)

@@ -98,7 +98,7 @@ class Pool:
 
 @contextmanager
 def pool(make: Callable[[Any], Any], shared: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
-    """`workers` actors, each with its own `make(given)`.
+    """`workers` actors, each with its own `make(shared)`.
 
     Args:
         make: a function or class of a module, so that workers can import it.

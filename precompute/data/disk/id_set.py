@@ -1,4 +1,4 @@
-"""A set of ids in 21 to 43 bytes each, as Python's own takes 150."""
+"""A set of ids in 21 to 43 bytes each, where Python's own set takes 150."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ class Steering:
         for target in self.group_of:
             if target not in known:
                 known[target] = json.loads(json.dumps(self.measure(target)))
-                # Written anew each time, so that a killed run leaves no half line.
+                # The whole file is written each time, so that a killed run leaves no half line.
                 write_text(path, "".join(json.dumps(line) + "\n" for line in known.values()))
                 say(f"{target}: {len(known)} of {len(self.group_of)} targets")
         return [known[target] for target in self.group_of]

@@ -16,7 +16,7 @@ class FilteringOptions(CommandOptions):
     demo: Path = Path("demo")
     """Folder that `saevx demo` made: its model, SAE-V and store score the pairs."""
     work: Path = Path("demo/filtering")
-    """Folder for the pairs, their scores and cached vision features; made anew where it is missing."""
+    """Folder for the pairs, their scores and cached vision features; made again where it is missing."""
     out: Path = Path("docs/results/filtering.jsonl")
     """Result file: one line for each run, appended as it ends; runs that it holds already are not done again."""
     method: Literal["sft", "dpo"] = "sft"

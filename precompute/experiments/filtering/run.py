@@ -84,7 +84,7 @@ def run(options: FilteringOptions) -> None:
     bench = Bench(work, [pair.scene for pair in pairs], captions, held_out(o.n_test), o.n_start)
     for seed in o.seeds:
         for arm in arms(o):
-            # Read anew each time: a second process may work on the same grid from its other end.
+            # Read again each time: a second process may work on the same grid from its other end.
             if any(done["seed"] == seed and Arm(done["score"], done["keep"]) == arm for done in lines(o.out)[1:]):
                 continue
             append(o.out, measure(bench, pool, arm, seed, o, work / "data"))
@@ -136,7 +136,7 @@ def arms(o: FilteringOptions) -> Iterator[Arm]:
 
 
 def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
-    """Rows that an arm keeps. `random` draws anew for each seed; the oracle draws among the true pairs first."""
+    """Rows that an arm keeps. `random` draws other rows for each seed; the oracle draws among the true pairs first."""
     everything = np.ones(len(pool.ids), dtype=bool)
     if arm.score == "full":
         return np.flatnonzero(everything)

@@ -18,7 +18,7 @@ class HallucinationOptions(CommandOptions):
     """JSONL of own images: `image` (a path that starts at the file's folder) and `objects` (names, or objects with a
     `name`, such as boxes have); default: scenes of the demo that no training showed."""
     out: Path = Path("docs/results/hallucination.json")
-    """Result file; written anew."""
+    """Result file; an existing one is replaced."""
     attach: bool = False
     """Also write STORE.hallucination.json, with the separation of every feature, which the explorer shows."""
     n_scenes: Count = 200
