@@ -21,7 +21,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import Events
 from precompute.store.opening import Stamp
-from precompute.store.sql import changed_error, fetch, fetch_plain, in_chunks, marks
+from precompute.store.sql import changed_error, fetch, fetch_of, fetch_plain
 from precompute.utils.token_text import NEIGHBOURS, join, whole_token
 from precompute.utils.types import Array
 
@@ -148,12 +148,8 @@ class Core:
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
         """id → `NAME_FIELDS`, verdict, max_text, max_image, p999 and family of these features."""
-        refs: dict[int, Item] = {}
-        for chunk in in_chunks(ids):
-            query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN ({marks(len(chunk))})"
-            for row in fetch_plain(self.engine, query, chunk):
-                refs[row[0]] = dict(zip(_REFERENCE, row, strict=True))
-        return refs
+        query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN (?)"
+        return {row[0]: dict(zip(_REFERENCE, row, strict=True)) for row in fetch_of(self.engine, query, ids)}
 
 
 class Vocabulary:

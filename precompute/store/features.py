@@ -23,7 +23,7 @@ from precompute.store.lists.marked import Marked
 from precompute.store.lists.matches import MATCH
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import WholeLists
-from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_plain, in_chunks, marks, page_start
+from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_of, fetch_plain, page_start
 from precompute.utils.stats import ratio
 from precompute.utils.types import Array, check_keywords
 
@@ -43,7 +43,7 @@ LISTED = [*(column.name for column in _FEATURE_ROW), "n_members"]
 """What a list shows of a feature."""
 _LIST = (
     f"SELECT {', '.join(f'features.{name}' for name in LISTED[:-1])}, coalesce(families.n_members, 1) "
-    "FROM features LEFT JOIN families ON families.id = features.family WHERE features.id IN ({marks})"
+    "FROM features LEFT JOIN families ON families.id = features.family WHERE features.id IN (?)"
 )
 CHUNK = 2000
 """Features of a whole list at a time."""
@@ -130,10 +130,7 @@ class Features:
 
     def _rows(self, ids: Array) -> Sequence[Row]:
         """The values of `LISTED` of int [n] features, in this order."""
-        row_of: dict[int, Row] = {}
-        for chunk in in_chunks(ids):
-            rows = fetch_plain(self._core.engine, _LIST.format(marks=marks(len(chunk))), chunk)
-            row_of |= {row[0]: row for row in rows}
+        row_of: dict[int, Row] = {row[0]: row for row in fetch_of(self._core.engine, _LIST, ids)}
         return [row_of[id] for id in ids.tolist()]
 
     def _listed(self, sort: str, order: str, filters: FeatureFilters) -> tuple[str, Array]:

@@ -18,15 +18,7 @@ from precompute.store.lists.marked import Marked, with_words
 from precompute.store.opening import IMAGES
 from precompute.store.places import Places, Window, kind_at
 from precompute.store.quality import Quality, flag_and_limit
-from precompute.store.sql import (
-    KeysetList,
-    Page,
-    PlainQuery,
-    fetch_plain,
-    in_chunks,
-    keyset_page,
-    marks,
-)
+from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, keyset_page
 from precompute.utils.types import check_keywords
 
 Item = dict[str, Any]
@@ -226,11 +218,7 @@ class Samples:
 
     def _values_of_rows(self, rows: Iterable[int]) -> Items:
         """Of samples their rows of the table `samples`, by column, ascending."""
-        return [
-            values
-            for chunk in in_chunks(rows)
-            for values in _SAMPLE.fetch(self._core.engine, f"samples WHERE row IN ({marks(len(chunk))})", chunk)
-        ]
+        return _SAMPLE.fetch_of(self._core.engine, "samples WHERE row IN (?)", rows)
 
     def _item(self, values: Mapping[Any, Any]) -> Item:
         """A sample as lists show it, from its row of the table `samples`."""

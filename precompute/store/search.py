@@ -19,7 +19,7 @@ from precompute.store.features import Features
 from precompute.store.lists.matches import best_matches
 from precompute.store.opening import damaged_error
 from precompute.store.samples import Samples
-from precompute.store.sql import PlainQuery, fetch_plain, marks, match_words
+from precompute.store.sql import PlainQuery, fetch_of, fetch_plain, match_words
 from precompute.utils.ragged import strongest
 from precompute.utils.stats import ratio, unit
 from precompute.utils.types import Array
@@ -73,11 +73,8 @@ class Search:
 
     def features(self, ids: list[int]) -> list[Item]:
         """These features as a search by words shows them, in this order."""
-        tables = (
-            "features JOIN feature_details ON feature_details.id = features.id "
-            f"WHERE features.id IN ({marks(len(ids))})"
-        )
-        rows = {r["id"]: r for r in _WORD_HIT.fetch(self._core.engine, tables, ids)}
+        tables = "features JOIN feature_details ON feature_details.id = features.id WHERE features.id IN (?)"
+        rows = {r["id"]: r for r in _WORD_HIT.fetch_of(self._core.engine, tables, ids)}
         features = []
         for id in ids:
             logits = rows[id].pop("logits")
@@ -120,8 +117,8 @@ class Search:
         """Fraction of variance unexplained that 99 % of the store's images do not exceed, from FVU_SAMPLES samples at
         equal distances; None without images."""
         rows = np.unique(np.linspace(0, self._core.n_samples - 1, FVU_SAMPLES).astype(int)).tolist()
-        query = f"SELECT fvu_image FROM samples WHERE fvu_image IS NOT NULL AND row IN ({marks(len(rows))})"
-        values = [value for (value,) in fetch_plain(self._core.engine, query, rows)]
+        query = "SELECT fvu_image FROM samples WHERE fvu_image IS NOT NULL AND row IN (?)"
+        values = [value for (value,) in fetch_of(self._core.engine, query, rows)]
         return float(np.quantile(values, 0.99)) if values else None
 
     def nearest_samples(self, vector: Array, modality: str, k: int = 12) -> list[Item]:

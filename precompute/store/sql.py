@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -40,8 +40,12 @@ from precompute.utils.text import query_words, search_units
 from precompute.utils.types import Array
 
 TIME_LIMIT_S = 5.0
+UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+UNDECODABLE = "Could not decode to UTF-8"
+"""Begins the driver's own error, which has no code, about a text whose bytes are damaged."""
 STOPPED = "The query took too long and was stopped: narrow it with a filter."
 Id = TypeVar("Id", int, str)
+_IDS_AT_ONCE = 900
 _OPS_PER_CHECK = 10_000  # SQLite virtual-machine steps between two looks at the clock
 
 
@@ -82,11 +86,6 @@ def _limit(raw: Any, seconds: float) -> None:
     raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
 
 
-UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
-UNDECODABLE = "Could not decode to UTF-8"
-"""Begins the driver's own error, which has no code, about a text whose bytes are damaged."""
-
-
 def changed_error(path: Path) -> StoreUnreadable:
     return StoreUnreadable(f"{path} was moved, deleted or made again since the store was opened: open the store again.")
 
@@ -124,27 +123,23 @@ def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> lis
     Raises:
         SaevxError, StoreUnreadable: as `fetch`.
     """
-    with in_sentences():
-        borrowed = engine.raw_connection()
-        try:
-            raw = borrowed.driver_connection
-            assert raw is not None
-            _limit(raw, engine.get_execution_options()["time_limit_s"])
-            rows: list[Any] = raw.execute(sql, parameters).fetchall()
-        finally:
-            borrowed.close()
-    return rows
+    with in_sentences(), closing(engine.raw_connection()) as borrowed:
+        raw = borrowed.driver_connection
+        assert raw is not None
+        _limit(raw, engine.get_execution_options()["time_limit_s"])
+        return list(raw.execute(sql, parameters))
 
 
-def marks(n: int) -> str:
-    """The n parameters of an IN list."""
-    return ", ".join("?" * n)
+def fetch_of(engine: Engine, sql: str, ids: Iterable[Id], *more: Any) -> list[Any]:
+    """`fetch_plain` of a statement in which `IN (?)` stands for all these ids; parameters after it are in `more`.
 
-
-def in_chunks(ids: Iterable[Id], n: int = 900) -> Iterator[list[Id]]:
-    """Different ids, ascending, so many at a time: older SQLite versions take at most 999 parameters."""
+    The ids are sorted and taken some hundred at a time: older SQLite versions have at most 999 parameters."""
     different = sorted({one if isinstance(one, str) else int(one) for one in ids})  # the driver takes no NumPy number
-    return (different[low : low + n] for low in range(0, len(different), n))
+    rows: list[Any] = []
+    for low in range(0, len(different), _IDS_AT_ONCE):
+        chunk = different[low : low + _IDS_AT_ONCE]
+        rows += fetch_plain(engine, sql.replace("IN (?)", f"IN ({', '.join('?' * len(chunk))})"), (*chunk, *more))
+    return rows
 
 
 class PlainQuery:
@@ -158,7 +153,13 @@ class PlainQuery:
 
     def fetch(self, engine: Engine, tables: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows of `SELECT … FROM {tables}` as dicts; `tables` holds WHERE, ORDER BY and LIMIT too."""
-        rows = fetch_plain(engine, f"SELECT {self.sql} FROM {tables}", parameters)
+        return self._items(fetch_plain(engine, f"SELECT {self.sql} FROM {tables}", parameters))
+
+    def fetch_of(self, engine: Engine, tables: str, ids: Iterable[Id], *more: Any) -> list[dict[str, Any]]:
+        """As `fetch`, of these ids: as the function `fetch_of`."""
+        return self._items(fetch_of(engine, f"SELECT {self.sql} FROM {tables}", ids, *more))
+
+    def _items(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
         items = [dict(zip(self.names, row, strict=True)) for row in rows]
         for item in items:
             for name in self.json:
@@ -311,8 +312,7 @@ def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
 
 def has_words(key: Column[Any], table: str, q: str) -> ColumnElement[bool]:
     """The condition that the row of `key` has these words in the full-text table; none has where `q` has no words."""
-    match = match_words(q)
-    if not match:
+    if not (match := match_words(q)):
         return false()
     rowids = text(f"SELECT rowid FROM {table} WHERE {table} MATCH :q").bindparams(q=match)
     return key.in_(rowids.columns(key).scalar_subquery())

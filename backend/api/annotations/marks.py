@@ -14,7 +14,7 @@ from backend.schemas.annotations import FlagMarks, Mark, MarkChange, Precision, 
 from backend.schemas.common import FlagName
 from backend.stores import OpenStore
 from precompute.store.schema import flag_column
-from precompute.store.sql import fetch_plain, in_chunks, marks
+from precompute.store.sql import fetch_of
 
 router = APIRouter(tags=["annotations"])
 
@@ -48,12 +48,8 @@ def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> F
 
 def scores_of(store: OpenStore, flag: str, ids: list[str]) -> dict[str, float]:
     """The score of a flag, by sample id; those without one are left out."""
-    scores: dict[str, float] = {}
-    for chunk in in_chunks(ids):
-        query = f"SELECT sample_id, {flag_column(flag)} FROM samples WHERE sample_id IN ({marks(len(chunk))})"
-        rows = fetch_plain(store.store.engine, query, chunk)
-        scores |= {id: value for id, value in rows if value is not None}
-    return scores
+    query = f"SELECT sample_id, {flag_column(flag)} FROM samples WHERE sample_id IN (?)"
+    return {id: value for id, value in fetch_of(store.store.engine, query, ids) if value is not None}
 
 
 @router.put("/annotations/marks/{flag}", summary="Mark whether a flag is right about a pair")

@@ -12,7 +12,7 @@ from precompute.store.core import Core, modality_code
 from precompute.store.events import SampleEvents, of_bits
 from precompute.store.examples.listed import Examples
 from precompute.store.features import Features
-from precompute.store.sql import fetch_plain, in_chunks, marks, match_words
+from precompute.store.sql import fetch_of, fetch_plain, match_words
 from precompute.utils.text import has_letters, tested_name
 
 Item = dict[str, Any]
@@ -74,11 +74,8 @@ class CounterExamples:
         engine = self._core.engine
         matches = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT ?"
         scores = ", ".join(s.score_column(name) for name in ("caption-nll", "supported-share"))
-        scored: list[tuple[int, float | None, float | None]] = []
         rows = [row for (row,) in fetch_plain(engine, matches, (query, N_CAPTIONS))]
-        for chunk in in_chunks(rows):
-            query = f"SELECT row, {scores} FROM samples WHERE row IN ({marks(len(chunk))})"
-            scored += fetch_plain(engine, query, chunk)
+        scored = fetch_of(engine, f"SELECT row, {scores} FROM samples WHERE row IN (?)", rows)
         column = 1 if any(one[1] is not None for one in scored) else 2
         return [one[0] for one in sorted(scored, key=lambda one: (one[column] is None, -(one[column] or 0), one[0]))]
 
@@ -122,9 +119,7 @@ class CounterExamples:
             for one in reversed(self._examples._stored(feature, modality))
             if float(of_bits(one["value"])) * self._core.events.unit >= strong
         }
-        with_name: set[int] = set()
-        for chunk in in_chunks(examples):
-            rows = f"SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? AND rowid IN ({marks(len(chunk))})"
-            with_name |= {row for (row,) in fetch_plain(engine, rows, (query, *chunk))}
+        matches = "SELECT rowid FROM sample_fts WHERE rowid IN (?) AND sample_fts MATCH ?"
+        with_name = {row for (row,) in fetch_of(engine, matches, examples, query)}
         unnamed = [one for row, one in examples.items() if row not in with_name]
         return sorted(unnamed, key=lambda one: (-one["value"], one["row"]))[:limit]

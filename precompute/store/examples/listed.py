@@ -11,7 +11,7 @@ from precompute.store import schema as s
 from precompute.store.core import Core, Vocabulary, modality_code
 from precompute.store.events import SampleEvents, dense_values, image_tokens, of_bits
 from precompute.store.places import patch_item
-from precompute.store.sql import PlainQuery, in_chunks, marks
+from precompute.store.sql import PlainQuery
 from precompute.utils.types import Array
 
 Item = dict[str, Any]
@@ -75,23 +75,16 @@ class Examples:
     def strongest(self, features: Sequence[int], modality: str, n: int) -> dict[int, list[Item]]:
         """feature → its first `n` examples without the tokens around: what a list shows, in two queries."""
         examples: dict[int, list[Item]] = {int(feature): [] for feature in features}
-        for chunk in in_chunks(features):
-            tables = (
-                f"examples WHERE feature IN ({marks(len(chunk))}) AND modality = ? AND band = -1 AND rank < ? "
-                "ORDER BY feature, rank"
-            )
-            for r in _EXAMPLE.fetch(self._core.engine, tables, (*chunk, modality_code(modality), n)):
-                examples[r["feature"]].append(r)
+        tables = "examples WHERE feature IN (?) AND modality = ? AND band = -1 AND rank < ? ORDER BY feature, rank"
+        for r in _EXAMPLE.fetch_of(self._core.engine, tables, features, modality_code(modality), n):
+            examples[r["feature"]].append(r)
         samples = self._samples(r["row"] for rows in examples.values() for r in rows)
         return {k: [self._item(r, samples[r["row"]], around=0) for r in rows] for k, rows in examples.items()}
 
     def _samples(self, rows: Iterable[int]) -> dict[int, Item]:
         """row → what an example shows of its sample."""
-        return {
-            sample["row"]: sample
-            for chunk in in_chunks(rows)
-            for sample in _SAMPLE.fetch(self._core.engine, f"samples WHERE row IN ({marks(len(chunk))})", chunk)
-        }
+        samples = _SAMPLE.fetch_of(self._core.engine, "samples WHERE row IN (?)", rows)
+        return {sample["row"]: sample for sample in samples}
 
     def _item(
         self, example: Item, sample: Item, computed: SampleEvents | None = None, around: int = s.CONTEXT_TOKENS

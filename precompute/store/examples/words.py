@@ -7,7 +7,7 @@ from typing import Any
 
 from precompute.store import schema as s
 from precompute.store.core import Core
-from precompute.store.sql import PlainQuery, in_chunks, marks
+from precompute.store.sql import PlainQuery
 
 Item = dict[str, Any]
 
@@ -35,9 +35,8 @@ class TopWords:
     def of_all(self, features: Iterable[int]) -> dict[int, dict[str, Item | None]]:
         """feature → what `of` gives, for features that the store has, in one query."""
         words: dict[int, dict[str, Item | None]] = {int(k): dict.fromkeys(s.MODALITIES) for k in features}
-        for chunk in in_chunks(words) if self.held else ():
-            for row in _WORDS.fetch(self._core.engine, f"top_words WHERE id IN ({marks(len(chunk))})", chunk):
-                words[row["id"]] = {name: row[name] for name in s.MODALITIES}
+        for row in _WORDS.fetch_of(self._core.engine, "top_words WHERE id IN (?)", words) if self.held else ():
+            words[row["id"]] = {name: row[name] for name in s.MODALITIES}
         return words
 
     @property

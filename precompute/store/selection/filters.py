@@ -27,9 +27,8 @@ from precompute.store.sql import (
     Page,
     column_values,
     encode_cursor,
+    fetch_of,
     fetch_plain,
-    in_chunks,
-    marks,
     match_words,
     page_start,
 )
@@ -116,11 +115,7 @@ class Selection:
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
         """id → row of those samples that there are."""
-        rows: dict[str, int] = {}
-        for chunk in in_chunks(ids):
-            query = f"SELECT sample_id, row FROM samples WHERE sample_id IN ({marks(len(chunk))})"
-            rows |= fetch_plain(self._core.engine, query, chunk)
-        return rows
+        return dict(fetch_of(self._core.engine, "SELECT sample_id, row FROM samples WHERE sample_id IN (?)", ids))
 
     def _order(self, sort: str, order: str, active: str) -> Array:
         rows = np.flatnonzero(self._mask(json.loads(active)))
