@@ -236,9 +236,5 @@ def run(o: Options) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
-    run_script(Options, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(Options, __doc__)

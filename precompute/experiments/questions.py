@@ -95,9 +95,5 @@ class Options(CommandOptions):
         print(self.folder)
 
 
-def main() -> None:
-    run_script(Options, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(Options, __doc__)

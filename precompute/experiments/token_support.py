@@ -214,9 +214,5 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
     }
 
 
-def main() -> None:
-    run_script(Options, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(Options, __doc__)

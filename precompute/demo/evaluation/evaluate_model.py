@@ -137,14 +137,10 @@ def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     out = {}
     for kind, items in items_of.items():
         items = items[:200]
-        replies = answers(mllm, [p for p, _ in items])
-        truth = [a for _, a in items]
         others = [Pair(p.text, q.images) for (p, _), (q, _) in zip(items, items[5:] + items[:5], strict=True)]
-        out[f"easy_vqa_{kind}"] = ratio(sum(a == b for a, b in zip(replies, truth, strict=True)), len(items))
-        wrong = answers(mllm, others)
-        out[f"easy_vqa_{kind}_shuffled"] = ratio(
-            sum(a == b for a, b in zip(wrong, truth, strict=True)), len(items)
-        )
+        for name, pairs in ((f"easy_vqa_{kind}", [p for p, _ in items]), (f"easy_vqa_{kind}_shuffled", others)):
+            hits = sum(reply == truth for reply, (_, truth) in zip(answers(mllm, pairs), items, strict=True))
+            out[name] = ratio(hits, len(items))
     return out
 
 

@@ -94,9 +94,5 @@ class Options(CommandOptions):
                 file.write(svg)
 
 
-def main() -> None:
-    run_script(Options, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(Options, __doc__)

@@ -11,6 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.experiments import token_support as T
+from precompute.experiments.script import run_script
 from precompute.scoring.pairs import TextEvents
 from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import unsupported_tokens
@@ -72,7 +73,7 @@ def test_the_command_keeps_what_is_reported(demo: Demo, tmp_path: Path, monkeypa
     out.write_text('{"kinds": 1}')
     options = ["--demo", demo.root, "--out", out, "--n-scenes", 6]
     monkeypatch.setattr(sys, "argv", ["token_support", *map(str, options)])
-    T.main()
+    run_script(T.Options, T.__doc__)
     result = json.loads(out.read_text())
     assert result["kinds"] == 1 and str(demo.root) not in out.read_text()
     whole = result["development"]["kinds"]["whole"]["auroc"]

@@ -13,6 +13,7 @@ from precompute.demo.dataset import SWAP_GROUPS, SWAP_KINDS, swap_one_word
 from precompute.demo.scenes import NUMBERS, centre, corner
 from precompute.errors import SaevxError
 from precompute.experiments import wrong_pairs as W
+from precompute.experiments.script import run_script
 from precompute.experiments.support.compare import SUPPORT, WAYS
 from precompute.experiments.wrong_pairs import Case
 from precompute.store.schema import SCORES
@@ -111,7 +112,7 @@ def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "results" / "wrong-pairs.json"
     options = ["--demo", demo.root, "--out", out, "--n-scenes", 4, "--n-choice", 2, "--n-train", 16]
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
-    W.main()
+    run_script(W.Options, W.__doc__)
     text = out.read_text()
     result = json.loads(text)
     assert str(demo.root) not in text and result["about"]["options"]["n_scenes"] == 4
