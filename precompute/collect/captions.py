@@ -15,6 +15,7 @@ from precompute.errors import PairError
 from precompute.model.batch import Pair
 from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import Mllm
+from precompute.utils.ragged import find
 from precompute.utils.stats import derangement
 from precompute.utils.types import Array
 
@@ -67,5 +68,5 @@ def measure(mllm: Mllm, loaded: LoadedBatch) -> Tensor:
 
 def row_of(index: Array, index_n: Array) -> Array:
     """int64: the rows of these indices of the data among those [N] of the store, −1 where there is none."""
-    row = np.minimum(np.searchsorted(index_n, index), len(index_n) - 1)
-    return np.where(index_n[row] == index, row, -1)
+    row, is_there = find(index_n, index)
+    return np.where(is_there, row, -1)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from precompute.controls.random_directions import random_directions
 from precompute.controls.sides import Sides
@@ -21,7 +20,7 @@ from precompute.store.sql import fetch_plain
 from precompute.utils.files import check_file, write_json
 from precompute.utils.progress import say
 from precompute.utils.provenance import code_version
-from precompute.utils.stats import share_interval
+from precompute.utils.stats import discoveries, share_interval
 from precompute.utils.types import Array
 
 TIME_LIMIT_S = 600.0
@@ -149,10 +148,9 @@ def text_alone(columns: dict[str, Array]) -> dict[str, Any]:
     if not tested.any():
         none = "No feature could be tested, or the store was made with --no-text-alone."
         return {**TEXT_ALONE, **share_of(0, 0), "own": None, "note": none}
-    beyond = np.zeros(len(p), bool)
-    beyond[tested] = stats.false_discovery_control(p[tested]) <= FALSE_DISCOVERY
     # A dense feature passes by its φ, which the store does not keep; its verdict says whether it did.
-    passed = beyond & (np.nan_to_num(columns["pair_lift_alone"]) >= MIN_LIFT) | (columns["verdict"] == "cross-modal")
+    strong = np.nan_to_num(columns["pair_lift_alone"]) >= MIN_LIFT
+    passed = discoveries(p, FALSE_DISCOVERY) & strong | (columns["verdict"] == "cross-modal")
     with_image = np.isin(columns["verdict"], ("cross-modal", "in-context"))
     note = "Texts run without their images: what is lost is what attention carried over from the image."
     return {

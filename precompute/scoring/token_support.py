@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from precompute.scoring.pairs import TextEvents
-from precompute.utils.ragged import run_starts
+from precompute.utils.ragged import find, run_starts
 from precompute.utils.text import has_letters
 from precompute.utils.types import Array
 
@@ -62,11 +62,10 @@ def _lookup(matrix: csr_matrix, row: Array, column: Array) -> Array:
     width = matrix.shape[1]
     # One number for (row, column) rises along the stored entries, so a binary search finds all at once.
     keys = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)) * width + matrix.indices
-    if not len(keys):
-        return np.zeros(len(row))
-    wanted = row * width + column
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, matrix.data[at], 0.0)
+    at, is_there = find(keys, row * width + column)
+    value = np.zeros(len(row))
+    value[is_there] = matrix.data[at[is_there]]
+    return value
 
 
 def over_p999(matrix: csr_matrix, p999_f: Array) -> csr_matrix:

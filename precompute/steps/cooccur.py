@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from precompute.data.batches import smallest_hashes
 from precompute.store.making.unfinished import Collected, save_step
-from precompute.store.relations.feature_pairs import npmi
+from precompute.store.relations.feature_pairs import SIDES, npmi
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
 from precompute.utils.ragged import csr_rows, kth_largest, rank_in_run
 from precompute.utils.stats import derangement
@@ -121,15 +121,14 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     """Step entry. Options: `seed`."""
     data = Collected(part, manifest)
     rows = chosen_rows(data.samples.values("sample_id"))
-    text, image = feature_sets(data, rows)
+    sets = feature_sets(data, rows)
     rng = np.random.Generator(np.random.PCG64(int(options.get("seed", 0)) + 3))
     order = derangement(len(rows), rng)
-    sides = {"text-image": (text, image), "text-text": (text, text), "image-image": (image, image)}
     arrays: dict[str, Array] = {}
     for kind in COOCCURRENCE_KINDS:
-        first, second = sides[kind]
+        first, second = (sets[modality] for modality in SIDES[kind])
         partners = partner_pairs(first, second, same=kind != "text-image", order=order)
         arrays |= {f"{kind}/{name}": values for name, values in partners._asdict().items()}
-    arrays["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in (text, image)])
+    arrays["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in sets])
     save_step(part, "cooccur", **arrays)
     return {"cooccurrence": {"n_samples": len(rows), "kept": KEPT, "min_support": MIN_SUPPORT}}

@@ -93,6 +93,12 @@ def expand(start_r: Array, length_r: Array) -> Array:
     return index_n
 
 
+def find(sorted_n: Array, wanted_m: Array) -> tuple[Array, Array]:
+    """(int64 [m] where each of these is among numbers that rise, bool [m] whether it is there at all)."""
+    at_m = np.minimum(np.searchsorted(sorted_n, wanted_m), max(len(sorted_n) - 1, 0))
+    return at_m, sorted_n[at_m] == wanted_m if len(sorted_n) else np.zeros(len(wanted_m), bool)
+
+
 def csr_rows(at: Array, offset: Array, column: Array, value: Array, n_columns: int) -> csr_matrix:
     """float64 CSR [n, n_columns]: the runs with these numbers as rows, int64 [n].
 

@@ -136,6 +136,17 @@ def quantiles(values: Array) -> list[float]:
     return per_mille
 
 
+def discoveries(p_n: Array, rate: float) -> Array:
+    """bool [n]: the tests that pass at this false-discovery rate (Benjamini and Hochberg). NaN is no test, and passes
+    none."""
+    from scipy.stats import false_discovery_control  # as in `spearman`
+
+    passed, tested = np.zeros(len(p_n), bool), ~np.isnan(p_n)
+    if tested.any():
+        passed[tested] = false_discovery_control(p_n[tested]) <= rate
+    return passed
+
+
 def spearman(values: Array, other: Array) -> float | None:
     """Spearman correlation of two figures of the same items, float [n] each, over those of which `values` is finite;
     None where either does not vary."""

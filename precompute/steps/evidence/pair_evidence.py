@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 from scipy.sparse import csr_matrix
 from scipy.special import gammaln
 
@@ -18,7 +18,7 @@ from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import BLOCK, Collected
 from precompute.store.schema import DELTA_SHARE, FALSE_DISCOVERY, IMAGE, TEXT
 from precompute.utils.ragged import expand, offsets
-from precompute.utils.stats import poisson_interval
+from precompute.utils.stats import discoveries, poisson_interval
 from precompute.utils.types import Array
 
 MIN_LIFT, MIN_PHI, DENSE = 3.0, 0.3, 1 / 3
@@ -189,9 +189,7 @@ def evidence_of(counts: Counts, tested: Array) -> Evidence:
         )
         margins = text_f * image_f * (n - text_f).astype(np.float64) * (n - image_f)
         phi = (both_f * n - text_f * image_f) / np.sqrt(margins)
-    beyond = np.zeros(len(both_f), bool)
-    if tested.any():
-        beyond[tested] = stats.false_discovery_control(p[tested]) <= FALSE_DISCOVERY
+    beyond = discoveries(p, FALSE_DISCOVERY)
     dense = np.maximum(text_f, image_f) > DENSE * n
     strong = beyond & (np.nan_to_num(lift) >= MIN_LIFT) | (beyond & dense & (np.nan_to_num(phi) >= MIN_PHI))
     return Evidence(lift, low, high, p, beyond, strong)

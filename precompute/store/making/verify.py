@@ -21,7 +21,7 @@ from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import COLUMNS
 from precompute.store.sql import fetch_plain
 from precompute.utils import memory
-from precompute.utils.ragged import expand
+from precompute.utils.ragged import expand, find
 from precompute.utils.types import Array
 
 _TIME_LIMIT_S = 600.0
@@ -251,10 +251,8 @@ def _maxima_agree(store: Store, run: EventRun, by_group: ByGroup) -> None:
     wanted = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
     need(bool((np.diff(wanted) > 0).all()), "features do not rise among a sample's maxima")
     key, value = by_group.group[by_group.last], of_bits(by_group.bits[by_group.last])
-    at_key = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-    good = len(wanted) == 0 or (
-        len(key) > 0 and (key[at_key] == wanted).all() and (value[at_key] == e.max_value[at]).all()
-    )
+    at_key, is_there = find(key, wanted)
+    good = is_there.all() and (value[at_key] == e.max_value[at]).all()
     need(bool(good), "a sample's maximum is not that of its events")
 
 

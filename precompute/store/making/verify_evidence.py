@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from precompute.store import schema as s
 from precompute.store.events import of_bits
@@ -11,7 +10,7 @@ from precompute.store.histogram import percentile, unpack
 from precompute.store.making.verify_examples import ByGroup, EventRun, need, table
 from precompute.store.reader import Store
 from precompute.store.sql import fetch_plain
-from precompute.utils.stats import poisson_interval
+from precompute.utils.stats import discoveries, poisson_interval
 from precompute.utils.types import Array
 
 PASSING, FAILING = ("cross-modal", "in-context", "weakly-paired"), ("unpaired",)
@@ -54,11 +53,9 @@ def check_evidence(store: Store) -> str:
     of = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
     tested = ~np.isnan(of["pair_p"])
     need(bool((np.isin(verdict, s.TESTED_VERDICTS) == tested).all()), "a verdict and its test do not go together")
-    if tested.any():
-        beyond = np.zeros(len(tested), bool)
-        beyond[tested] = stats.false_discovery_control(of["pair_p"][tested]) <= s.FALSE_DISCOVERY
-        need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
-        need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
+    beyond = discoveries(of["pair_p"], s.FALSE_DISCOVERY)
+    need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
+    need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
     for name in ("pair_lift", "agreement"):
         _rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
     counted = tested & (of["n_both"] > 0)

@@ -17,7 +17,7 @@ from precompute.store.making.example_views import number_files, views
 from precompute.store.reader import Store
 from precompute.store.schema import BAND, N_BANDS, TOP
 from precompute.store.sql import fetch_plain
-from precompute.utils.ragged import rank_in_run, run_starts
+from precompute.utils.ragged import find, rank_in_run, run_starts
 
 Array = NDArray[np.int64]
 FEATURES_AT_ONCE = 1 << 12
@@ -142,8 +142,8 @@ class ExampleTable:
         if not len(at):
             return
         key_e, key = run.token_e * self.n_features + run.feature_e, self.token[at] * self.n_features + self.feature[at]
-        event = np.minimum(np.searchsorted(key_e, key), max(len(key_e) - 1, 0))
-        need(len(key_e) > 0 and bool((key_e[event] == key).all()), "an example is no event")
+        event, is_event = find(key_e, key)
+        need(bool(is_event.all()), "an example is no event")
         need(bool((run.value_e[event].view(np.uint16) == self.bits[at]).all()), "an example's value is not its event's")
         mine = ((self.row[at] - run.rows[0]) * 2 + self.modality[at]) * self.n_features + self.feature[at]
         first, end = (np.searchsorted(group, mine, to) for to in ("left", "right"))
