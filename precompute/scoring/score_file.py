@@ -10,7 +10,7 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.utils.files import atomic_write
 from precompute.utils.stats import spearman
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 SUFFIXES = (".jsonl", ".parquet")
 COUNTS = ("n_text", "n_image")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property, reduce
 from operator import attrgetter
 from threading import RLock
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 from cachetools import LRUCache, cachedmethod
@@ -26,10 +26,7 @@ from precompute.store.relations.feature_pairs import (
 )
 from precompute.store.schema import COOCCURRENCE_KINDS, MODALITIES
 from precompute.store.sql import encode_cursor, page_start
-from precompute.utils.types import check_keywords
-
-Item = dict[str, Any]
-Items = list[Item]
+from precompute.utils.types import Item, Items, check_keywords
 
 MAX_BYTES = 1 << 24
 """Of the lists that are kept, and of what they are taken from: walking a list asks for the same one again and again,

@@ -23,9 +23,7 @@ from precompute.store.events import Events
 from precompute.store.opening import Stamp
 from precompute.store.sql import changed_error, fetch, fetch_of, fetch_plain
 from precompute.utils.token_text import NEIGHBOURS, join, whole_token
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 MAX_FOUND_BYTES = 1 << 24
 """Of what words find in labels and promoted tokens: 256 words of a store of 65,536 features."""

@@ -25,10 +25,8 @@ from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import WholeLists
 from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_of, fetch_plain, page_start
 from precompute.utils.stats import ratio
-from precompute.utils.types import Array, check_keywords
+from precompute.utils.types import Array, Item, Items, check_keywords
 
-Item = dict[str, Any]
-Items = list[Item]
 Row = tuple[Any, ...]
 
 NEIGHBOUR = np.dtype([("other", "<i4"), ("cosine", "<f4")])

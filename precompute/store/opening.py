@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 MANIFEST, DATABASE, IMAGES = "manifest.json", "store.sqlite", "images/"
 CHECKED_IMAGES = 2000

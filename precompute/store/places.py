@@ -14,10 +14,7 @@ from precompute.store.core import NAME_FIELDS, Core, Vocabulary
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.features import Features
 from precompute.store.sql import encode_cursor, page_start
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
-Items = list[Item]
+from precompute.utils.types import Array, Item, Items
 
 
 class Window(NamedTuple):

@@ -15,9 +15,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import NAME_FIELDS, Core
 from precompute.store.sql import column_values, fetch_plain, scalars
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 N_REASON_FEATURES = 24
 

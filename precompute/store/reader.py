@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from precompute.errors import SaevxError
 from precompute.store import mapfile
@@ -44,8 +44,7 @@ from precompute.store.search import Search
 from precompute.store.selection.filters import Selection
 from precompute.store.selection.nearest import Nearest
 from precompute.store.sql import TIME_LIMIT_S, Page, fetch_plain, open_engine
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 __all__ = ["Page", "Store"]
 

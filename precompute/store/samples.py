@@ -19,10 +19,7 @@ from precompute.store.opening import IMAGES
 from precompute.store.places import Places, Window, kind_at
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, keyset_page
-from precompute.utils.types import check_keywords
-
-Item = dict[str, Any]
-Items = list[Item]
+from precompute.utils.types import Item, Items, check_keywords
 
 _SAMPLE = PlainQuery(s.samples.c)
 

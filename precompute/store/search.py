@@ -22,9 +22,7 @@ from precompute.store.samples import Samples
 from precompute.store.sql import PlainQuery, fetch_of, fetch_plain, match_words
 from precompute.utils.ragged import strongest
 from precompute.utils.stats import ratio, unit
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 WIDTH = 256
 """Dimensions of a projected sample vector."""

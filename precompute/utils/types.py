@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 """A NumPy array. Docstrings say dtype and shape; a name ends in its axes' letters, such as `mean_f`, `score_sf`."""
+Item = dict[str, Any]
+"""A JSON object: one thing of a list, a page or a manifest."""
+Items = list[Item]
 
 
 def check_keywords(options: Mapping[str, Any], known: type) -> None:

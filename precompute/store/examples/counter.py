@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from precompute.store.examples.listed import Examples
 from precompute.store.features import Features
 from precompute.store.sql import fetch_of, fetch_plain, match_words
 from precompute.utils.text import has_letters, tested_name
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 N_CAPTIONS = 1000
 """Captions with a word of the name that are looked at: the first in the order of the data."""

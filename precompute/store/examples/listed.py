@@ -12,9 +12,7 @@ from precompute.store.core import Core, Vocabulary, modality_code
 from precompute.store.events import SampleEvents, dense_values, image_tokens, of_bits
 from precompute.store.places import patch_item
 from precompute.store.sql import PlainQuery
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 _NONE = np.zeros(0, np.int64)
 

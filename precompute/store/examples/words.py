@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.sql import PlainQuery
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 _WORDS = PlainQuery(s.top_words.c)
 

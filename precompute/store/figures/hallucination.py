@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from precompute.store.companions import HALLUCINATION, companion_path, read_companion
 from precompute.store.core import Core
 from precompute.store.opening import Stamp
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 
 class Hallucination:

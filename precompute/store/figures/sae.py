@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,7 @@ from precompute.store.schema import MODALITIES, PLACE_SIDE
 from precompute.store.sql import fetch_plain
 from precompute.utils.ragged import expand
 from precompute.utils.stats import histogram
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 N_SAMPLES, N_TOKENS, N_PLACED = 2_000, 1_000_000, 200
 """At most so many samples, evenly spaced, stand for all: each is looked up on its own, as their rows are long. At most

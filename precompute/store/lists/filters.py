@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from sqlalchemy import ColumnElement
 
@@ -11,8 +11,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.lists.marked import Marked, with_words
 from precompute.store.sql import is_one_of
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 RANGED = (
     "agreement", "label_score", "pair_lift", "lift", "omega", "density_text", "density_image", "n_samples",

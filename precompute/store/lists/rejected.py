@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import Any
 
 from sqlalchemy import ColumnElement, case, select
 
@@ -13,9 +12,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.sql import KeysetList, Page, keyset_page, scalars
-
-Item = dict[str, Any]
-Items = list[Item]
+from precompute.utils.types import Items
 
 _KIND: ColumnElement[str] = case(
     *((s.quarantine.c.reason.like(pattern), kind.name) for kind in KINDS for pattern in kind.patterns)

@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from threading import RLock
-from typing import Any
 
 import numpy as np
 from cachetools import LRUCache, cachedmethod
@@ -21,9 +20,7 @@ from precompute.store.lists.filters import RANGED, conditions
 from precompute.store.lists.marked import Marked
 from precompute.store.lists.matches import MATCH, best_matches
 from precompute.store.sql import fetch_plain
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 MAX_BYTES = 1 << 24
 """Of the lists that are kept: those of 64 lists of all 65,536 features."""

@@ -6,12 +6,10 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from precompute.store import schema as s
 from precompute.utils.files import TEMPORARY, write_json, write_text
-
-Item = dict[str, Any]
+from precompute.utils.types import Item
 
 _UNHASHED = ("manifest.json", "run.json", "plan.json")
 _UNSTABLE = ("schema", "created", "files", "sizes", "content_id", "name")

@@ -25,9 +25,8 @@ from precompute.store.relations import feature_pairs
 from precompute.store.sql import indexed_words
 from precompute.utils.ragged import batched, slices
 from precompute.utils.text import bare_name
-from precompute.utils.types import Array
+from precompute.utils.types import Array, Item
 
-Item = dict[str, Any]
 RowChunk = dict[str, Sequence[Any]]
 """Some thousand rows of a table, as a list of values for each column."""
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from precompute.store.events import map_array
 from precompute.store.schema import COOCCURRENCE_KINDS, IMAGE, TEXT
 from precompute.utils.stats import poisson_interval
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 FOLDER = "cooccurrence"
 COLUMNS = ("b", "support", "shuffled", "by_b", "by_npmi", "by_lift", "by_lift_low")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
@@ -12,9 +12,7 @@ from precompute.store.core import feature_ref
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import MEASURES, PairFilters
 from precompute.utils.stats import unit
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 
 def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters]) -> Item:

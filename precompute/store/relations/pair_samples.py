@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from precompute.store import schema as s
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import MEASURES, SIDES, FeaturePairs
 from precompute.store.sql import fetch_plain
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 SCANNED = 20_000_000
 """Stored maxima of a store that are searched for a feature; of a larger store, its stored examples."""

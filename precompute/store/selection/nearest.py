@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from precompute.store.features import Features
 from precompute.store.samples import Samples
 from precompute.store.search import Search
 from precompute.utils.stats import unit
-from precompute.utils.types import Array
-
-Item = dict[str, Any]
+from precompute.utils.types import Array, Item
 
 N_SHARED = 4
 """Features that are named of what two samples share, one a family or name."""

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.store.examples.listed import Item
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
 from precompute.utils.text import words_of
+from precompute.utils.types import Item
 from tests.helpers.synthetic import CONCEPTS, word_feature
 
 FEATURES = [word_feature(word) + side for word in CONCEPTS for side in range(3)]
