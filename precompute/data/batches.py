@@ -10,7 +10,7 @@ import hashlib
 import heapq
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from precompute.data import (
 from precompute.errors import PairError, SaevxError
 from precompute.utils.progress import say
 from precompute.utils.ragged import batched, expand, offsets
+from precompute.utils.types import LazySequence
 
 CALIBRATION_SAMPLES = 64
 """Samples from which norms, the scale of activations and the SAE's input factor are measured."""
@@ -47,7 +48,7 @@ DS_SPARE = 16
 """D_s is gathered with spares, for members that turn out unreadable."""
 
 
-class Batches(Sequence[list[int]]):
+class Batches(LazySequence[list[int]]):
     """Positions in the list of usable rows, by batch.
 
     Args:
@@ -61,14 +62,7 @@ class Batches(Sequence[list[int]]):
     def __len__(self) -> int:
         return len(self.start_b) - 1
 
-    @overload
-    def __getitem__(self, number: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[list[int]]: ...
-    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
-        number = range(len(self))[number]
+    def item(self, number: int) -> list[int]:
         positions: list[int] = self.at_n[self.start_b[number] : self.start_b[number + 1]].tolist()
         return positions
 

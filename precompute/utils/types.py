@@ -1,9 +1,10 @@
-"""Types that many modules name."""
+"""Types that many modules name or make theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, overload
 
 from numpy.typing import NDArray
 
@@ -12,6 +13,24 @@ Array = NDArray[Any]
 Item = dict[str, Any]
 """A JSON object: one thing of a list, a page or a manifest."""
 Items = list[Item]
+T = TypeVar("T")
+
+
+class LazySequence(Sequence[T]):
+    """A sequence that makes an item when it is read. A class of this kind has `__len__` and `item`."""
+
+    @abstractmethod
+    def item(self, number: int) -> T:
+        """The item of this number, from 0 on."""
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        if isinstance(at, slice):
+            return [self.item(number) for number in range(*at.indices(len(self)))]
+        return self.item(range(len(self))[at])
 
 
 def check_keywords(options: Mapping[str, Any], known: type) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from precompute.data.arrow_tables import Cell
 from precompute.data.disk.json_table import JsonTable, JsonTableWriter
 from precompute.data.records import EmbeddedImage, Row, Slice, Source
-from precompute.utils.types import Array
+from precompute.utils.types import Array, LazySequence
 
 
 class RowRecords:
@@ -77,7 +77,7 @@ class RowTableWriter:
         return RowTable(RowRecords(self.writer.table(), self.holders, index_n), np.arange(len(index_n)))
 
 
-class RowTable(Sequence[Row]):
+class RowTable(LazySequence[Row]):
     """Rows of `RowRecords`, each made when it is read.
 
     Args:
@@ -94,21 +94,14 @@ class RowTable(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.at_n)
 
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        at = range(len(self))[at]
-        records, number = self.records, int(self.at_n[at])
-        sample_id, text, images, extra, source = records.table[number]
-        if self.image_n is not None and (other := int(self.image_n[at])) != number:
+    def item(self, number: int) -> Row:
+        records, at = self.records, int(self.at_n[number])
+        sample_id, text, images, extra, source = records.table[at]
+        if self.image_n is not None and (other := int(self.image_n[number])) != at:
             images = [] if other < 0 else records.table[other][2]
-        if self.length_n is not None and (length := int(self.length_n[at])) >= 0:
+        if self.length_n is not None and (length := int(self.length_n[number])) >= 0:
             text = text[:length]
-        return Row(int(records.index_n[number]), sample_id, text, records.images(images), extra, source)
+        return Row(int(records.index_n[at]), sample_id, text, records.images(images), extra, source)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[at] for at in range(len(self)))
@@ -143,7 +136,7 @@ class RowTable(Sequence[Row]):
         return RowTable(self.records, self.at_n, self.image_n, length_n)
 
 
-class SampleIds(Sequence[str]):
+class SampleIds(LazySequence[str]):
     """The ids of rows, read when they are needed."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -152,12 +145,8 @@ class SampleIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        return [row.sample_id for row in self.rows[at]] if isinstance(at, slice) else self.rows[at].sample_id
+    def item(self, number: int) -> str:
+        return self.rows[number].sample_id
 
     def __iter__(self) -> Iterator[str]:
         return (row.sample_id for row in self.rows)

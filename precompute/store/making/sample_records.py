@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from precompute.utils.files import atomic_write
-from precompute.utils.types import Array
+from precompute.utils.types import Array, LazySequence
 
 _READ = 1 << 22
 """Bytes of a JSONL file that are searched for line ends at a time."""
@@ -19,7 +19,7 @@ _ROWS = 4000
 """Samples parsed at a time."""
 
 
-class Records(Sequence[dict[str, Any]]):
+class Records(LazySequence[dict[str, Any]]):
     """The lines of a JSONL file, each parsed when it is read: a million of them would fill the memory."""
 
     def __init__(self, path: Path) -> None:
@@ -40,15 +40,8 @@ class Records(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.offset) - 1
 
-    @overload
-    def __getitem__(self, at: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        at = range(len(self))[at]
-        record: dict[str, Any] = json.loads(self.raw[self.offset[at] : self.offset[at + 1]].tobytes())
+    def item(self, number: int) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.raw[self.offset[number] : self.offset[number + 1]].tobytes())
         return record
 
 
