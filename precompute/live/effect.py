@@ -96,11 +96,11 @@ def measure_effect(
     return Effect(before_v, ablated, control, n_pairs, n_places)
 
 
-def strongest_samples(store: Store, feature: int, limit: int = N_PAIRS) -> dict[str, int]:
+def strongest_samples(store: Store, feature: int) -> dict[str, int]:
     """id → row of the samples on which the feature is strongest, on text and on the image in turn, each once."""
-    by_side = [store.examples.strongest([feature], side, limit)[feature] for side in ("text", "image")]
+    by_side = [store.examples.strongest([feature], side, N_PAIRS)[feature] for side in ("text", "image")]
     ids = dict.fromkeys(one["sample_id"] for one in chain(*zip_longest(*by_side)) if one is not None)
-    return {sample_id: store.samples.row(sample_id) for sample_id in list(ids)[:limit]}
+    return {sample_id: store.samples.row(sample_id) for sample_id in list(ids)[:N_PAIRS]}
 
 
 def choose_control(store: Store, sae: SaeV, feature: int, seed: int = 0) -> int | None:

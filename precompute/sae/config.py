@@ -124,24 +124,20 @@ def k_of(config: dict[str, Any], width: int | None) -> int:
     return int(value)
 
 
-def resolve_config(config: dict[str, Any], width: int | None = None) -> dict[str, Any]:
+def resolve_config(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration with the k of a TopK where SAELens looks for it, whatever place it stood in.
-
-    Args:
-        width: number of features; default: as the configuration has it.
 
     Raises:
         SaevxError: what SAELens would run otherwise than it was trained.
     """
     _refuse_other_places(config)
-    width = width if width is not None else config.get("d_sae")
-    width = width if isinstance(width, int) else None
     architecture = _architecture(config)
     if architecture == "standard" and "topk" in kinds(config):
         architecture = "topk"
     if architecture not in TOPK:
         return {**config, "architecture": architecture}
-    k = k_of(config, width)
+    width = config.get("d_sae")
+    k = k_of(config, width if isinstance(width, int) else None)
     # What SAELens before 6 read k from goes, so that it is not read twice.
     without = {name: value for name, value in config.items() if not name.startswith("activation_fn")}
     return {**without, "architecture": architecture, "k": k}

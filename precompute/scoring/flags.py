@@ -123,8 +123,8 @@ def thresholds(scores: Mapping[str, Array], mismatch_of_own: Array) -> dict[str,
         **FIXED_THRESHOLDS,
         "mismatch": false_alarm_limit(mismatch_of_own),
         "unsupported": false_alarm_limit(scores["unsupported"]),
-        "reconstruction": robust_limit(scores["reconstruction"], 6),
-        "few-features": max(0.5, robust_limit(scores["few-features"], 6)),
+        "reconstruction": robust_limit(scores["reconstruction"]),
+        "few-features": max(0.5, robust_limit(scores["few-features"])),
     }
     return {name: limit[name] for name in FLAGS}
 

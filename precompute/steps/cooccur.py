@@ -58,10 +58,8 @@ def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
     return text, image
 
 
-def strongest_partners(
-    first: csr_matrix, second: csr_matrix, *, same: bool, min_support: int
-) -> tuple[Array, Array, Array]:
-    """(a, b, n_ab): for each feature a of `first` its KEPT partners b of `second` with the highest NPMI.
+def strongest_partners(first: csr_matrix, second: csr_matrix, *, same: bool) -> tuple[Array, Array]:
+    """(a, b), int64 [p]: for each feature a of `first` its KEPT partners b of `second` with the highest NPMI.
 
     Ties go to the larger support, then the smaller b. `same`: both are one modality, a itself is left out.
     """
@@ -72,7 +70,7 @@ def strongest_partners(
     step = max(1, _BLOCK_ENTRIES // width)
     for low in tqdm(range(0, width, step), desc="cooccur", unit="block", disable=None):
         product = (columns[low : low + step] @ second).tocsr()
-        supported = np.flatnonzero(product.data >= min_support)
+        supported = np.flatnonzero(product.data >= MIN_SUPPORT)
         row = np.searchsorted(product.indptr, supported, "right") - 1
         b, n_ab = product.indices[supported].astype(np.int64), product.data[supported]
         if same:
@@ -84,11 +82,11 @@ def strongest_partners(
         strong = value >= kth_largest(value, begin, KEPT)[row]
         row, b, n_ab, value = row[strong], b[strong], n_ab[strong], value[strong]
         order = np.lexsort((b, -n_ab, -value, row))
-        row, b, n_ab = row[order], b[order], n_ab[order]
+        row, b = row[order], b[order]
         best = rank_in_run(row) < KEPT
-        parts.append((row[best] + low, b[best], n_ab[best]))
-    a, b, n_ab = (np.concatenate(x) for x in zip(*parts, strict=True))
-    return a, b, n_ab
+        parts.append((row[best] + low, b[best]))
+    a, b = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return a, b
 
 
 def support_of(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
@@ -102,15 +100,13 @@ def support_of(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Arr
     return n_ab
 
 
-def partner_pairs(
-    first: csr_matrix, second: csr_matrix, *, same: bool, order: Array, min_support: int = MIN_SUPPORT
-) -> SupportedPairs:
+def partner_pairs(first: csr_matrix, second: csr_matrix, *, same: bool, order: Array) -> SupportedPairs:
     """The strongest partners from both sides, and their support when `first`'s samples are exchanged by `order`."""
-    a, b, _ = strongest_partners(first, second, same=same, min_support=min_support)
+    a, b = strongest_partners(first, second, same=same)
     if same:
         a, b = np.minimum(a, b), np.maximum(a, b)
     else:
-        b2, a2, _ = strongest_partners(second, first, same=False, min_support=min_support)
+        b2, a2 = strongest_partners(second, first, same=False)
         a, b = np.r_[a, a2], np.r_[b, b2]
     key = np.unique(a * first.shape[1] + b)
     a, b = key // first.shape[1], key % first.shape[1]

@@ -15,15 +15,10 @@ import psutil
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def _glibc(name: str) -> Any:
-    """A function of glibc; None where the C library is another, or there is no way to ask it (Windows)."""
-    try:
-        return getattr(ctypes.CDLL(None), name, None)
-    except (OSError, TypeError):
-        return None
-
-
-_TRIM = _glibc("malloc_trim")
+try:
+    _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+except (OSError, TypeError):  # Windows
+    _TRIM = None
 
 
 def resident() -> int:

@@ -58,8 +58,9 @@ def interval(value: float, draws: Array) -> dict[str, float] | None:
     return {"value": float(value), "low": low, "high": high}
 
 
-def wilson(n_hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share, of 95 % by default."""
+def wilson(n_hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z = 1.959964
     share, slack = n_hits / n, z * z / n
     middle, half = share + slack / 2, z * (share * (1 - share) / n + slack / (4 * n)) ** 0.5
     return (middle - half) / (1 + slack), (middle + half) / (1 + slack)
@@ -119,13 +120,13 @@ def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def robust_limit(values: Array, deviations: float) -> float:
-    """Median + deviations · 1.4826 · MAD of the finite values; 0 without any."""
+def robust_limit(values: Array) -> float:
+    """Six robust deviations above the middle: median + 6 · 1.4826 · MAD of the finite values; 0 without any."""
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0
     middle = float(np.median(values))
-    return middle + deviations * 1.4826 * float(np.median(np.abs(values - middle)))
+    return middle + 6 * 1.4826 * float(np.median(np.abs(values - middle)))
 
 
 def quantiles(values: Array) -> list[float]:

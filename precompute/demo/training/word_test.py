@@ -16,17 +16,19 @@ from precompute.sae.sae import SaeV
 
 N_CANDIDATES = 6
 """Features per word that steering may choose from: the best on the word's tokens."""
+N_STRONGEST = 16
+"""Patches of different images by which a feature is judged."""
 
 
 def top_precision(
-    value_t: NDArray[np.floating], scene_t: NDArray[np.int64], here_t: NDArray[np.bool_], n: int = 16
+    value_t: NDArray[np.floating], scene_t: NDArray[np.int64], here_t: NDArray[np.bool_]
 ) -> tuple[float, NDArray[np.int64]]:
-    """Share of the n strongest patches, one a scene, that show the word; and their places."""
+    """Share of the N_STRONGEST strongest patches, one a scene, that show the word; and their places."""
     order = np.argsort(-value_t, kind="stable")
     order = order[value_t[order] > 0]
     _, first = np.unique(scene_t[order], return_index=True)
-    best = order[np.sort(first)][:n]
-    return (float(here_t[best].mean()) if len(best) == n else 0.0), best
+    best = order[np.sort(first)][:N_STRONGEST]
+    return (float(here_t[best].mean()) if len(best) == N_STRONGEST else 0.0), best
 
 
 def words_of(sae: SaeV, first: Tokens, second: Tokens, seed: int) -> dict[str, dict[str, Any]]:

@@ -29,15 +29,15 @@ def cover(box: tuple[int, int, int, int], grid: int = 7) -> NDArray[np.float64]:
     return np.outer(y, x).ravel() / (SIZE / grid) ** 2
 
 
-def patches_of(scene: Scene, word: str, grid: int = 7) -> NDArray[np.bool_]:
-    """(grid²,) which patches show the word: ≥ 40 % in the box of such a thing; for a colour also, where it is
+def patches_of(scene: Scene, word: str) -> NDArray[np.bool_]:
+    """(49,) which patches show the word: ≥ 40 % in the box of such a thing; for a colour also, where it is
     the background's, the patches clear of everything."""
-    visible = np.zeros(grid * grid, dtype=bool)
+    visible = np.zeros(49, dtype=bool)
     for entity in scene.entities:
         if word in (entity.noun, entity.colour):
-            visible |= cover(entity.box, grid) >= COVER
+            visible |= cover(entity.box) >= COVER
     if word in COLOURS and scene.background == word:
-        clear = sum((cover(e.box, grid) for e in scene.entities), np.zeros(grid * grid)) == 0
+        clear = sum((cover(e.box) for e in scene.entities), np.zeros(49)) == 0
         visible |= clear
     return visible
 
