@@ -133,8 +133,8 @@ def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> lis
 def fetch_of(engine: Engine, sql: str, ids: Iterable[Id], *more: Any) -> list[Any]:
     """`fetch_plain` of a statement in which `IN (?)` stands for all these ids; parameters after it are in `more`.
 
-    The ids are sorted and taken some hundred at a time: older SQLite versions have at most 999 parameters."""
-    different = sorted({one if isinstance(one, str) else int(one) for one in ids})  # the driver takes no NumPy number
+    They are taken sorted, some hundred at a time: older SQLite versions have at most 999 parameters."""
+    different: list[Any] = sorted({i if isinstance(i, str) else int(i) for i in ids})  # sqlite3 takes no NumPy number
     rows: list[Any] = []
     for low in range(0, len(different), _IDS_AT_ONCE):
         chunk = different[low : low + _IDS_AT_ONCE]

@@ -63,10 +63,10 @@ def write_database(part: Path, manifest: Item) -> None:
         fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
         fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
         fill(conn, s.quarantine, _of_rows(s.quarantine, rejected_rows(data)))
-        for chunk in batched(feature_words(labels, logits), _CHUNK):
-            conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", chunk)
-        for chunk in batched(sample_words(data), _CHUNK):
-            conn.exec_driver_sql("INSERT INTO sample_fts(rowid, text) VALUES (?, ?)", chunk)
+        for words in batched(feature_words(labels, logits), _CHUNK):
+            conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", words)
+        for captions in batched(sample_words(data), _CHUNK):
+            conn.exec_driver_sql("INSERT INTO sample_fts(rowid, text) VALUES (?, ?)", captions)
         for table in s.metadata.sorted_tables:  # sorted once, not kept in order row by row
             for index in sorted(table.indexes, key=lambda index: str(index.name)):  # they are a set
                 index.create(conn)
