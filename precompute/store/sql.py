@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -44,7 +44,6 @@ UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANT
 UNDECODABLE = "Could not decode to UTF-8"
 """Begins the driver's own error, which has no code, about a text whose bytes are damaged."""
 STOPPED = "The query took too long and was stopped: narrow it with a filter."
-Id = TypeVar("Id", int, str)
 _IDS_AT_ONCE = 900
 _OPS_PER_CHECK = 10_000  # SQLite virtual-machine steps between two looks at the clock
 
@@ -130,7 +129,7 @@ def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> lis
         return list(raw.execute(sql, parameters))
 
 
-def fetch_of(engine: Engine, sql: str, ids: Iterable[Id], *more: Any) -> list[Any]:
+def fetch_of(engine: Engine, sql: str, ids: Iterable[int | str], *more: Any) -> list[Any]:
     """`fetch_plain` of a statement in which `IN (?)` stands for all these ids; parameters after it are in `more`.
 
     They are taken sorted, some hundred at a time: older SQLite versions have at most 999 parameters."""
@@ -155,7 +154,7 @@ class PlainQuery:
         """The rows of `SELECT … FROM {tables}` as dicts; `tables` holds WHERE, ORDER BY and LIMIT too."""
         return self._items(fetch_plain(engine, f"SELECT {self.sql} FROM {tables}", parameters))
 
-    def fetch_of(self, engine: Engine, tables: str, ids: Iterable[Id], *more: Any) -> list[dict[str, Any]]:
+    def fetch_of(self, engine: Engine, tables: str, ids: Iterable[int | str], *more: Any) -> list[dict[str, Any]]:
         """As `fetch`, of these ids: as the function `fetch_of`."""
         return self._items(fetch_of(engine, f"SELECT {self.sql} FROM {tables}", ids, *more))
 
