@@ -253,7 +253,7 @@ def test_the_page_of_a_sample_that_is_not_kept(browser: Browser, root: Root, tmp
     with Server(root.path / "none", "--no-live", log=tmp_path / "off.txt") as running:
         page = fresh_page(browser, running.url)
         page.goto(address)
-        expect(page.get_by_test_id("not-kept")).to_contain_text("made with --events none: run `saevx serve` with the")
+        expect(page.get_by_test_id("not-kept")).to_contain_text("made with --events none: run saevx serve with the")
         expect(page.get_by_test_id("heat").locator("path")).to_have_count(0)
         expect(page.get_by_test_id("caption")).not_to_be_empty()
         page.locator("[data-feature]").first.hover()  # asks for nothing that is not there
