@@ -55,10 +55,21 @@ def patches_part(p: Found) -> str:
         (
             f"{full['n']} questions; all patches {full['accuracy']:.3f}. None: {none}.",
             table((*head, f"over `random` at {keeps[-1]:g} %"), rows),
+            knocked_out_table(p),
             kinds_table(p, by_score, keeps[-1]),
             image("patches", "Accuracy over that with all patches"),
         )
     )
+
+
+def knocked_out_table(p: Found) -> str:
+    """What the best patches are needed for: they alone are left out, and the others stay."""
+    rows = [
+        (f"`{item['score']}`", f"{item['knock_out']:g} %, {REMOVED[item['removed']]}", f"{item['accuracy']:.3f}",
+         interval(item["of_full"], 2), interval(item.get("over_random"), 2))
+        for item in p["knocked_out"]
+    ]  # fmt: skip
+    return table(("best patches by", "left out", "accuracy", "of full", "over as many at random"), rows)
 
 
 def kinds_table(p: Found, by_score: Mapping[tuple[str, str], Mapping[float, Found]], keep: float) -> str:
