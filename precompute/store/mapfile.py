@@ -26,8 +26,8 @@ without a profile have no place in it either. Stores of older versions have the 
 ABSENT = "This store has no map: it was made by an older version. Run `saevx precompute` again to get one."
 SAMPLES_NAME = "index/sample_map.bin"
 NO_SAMPLES = (
-    "This store has no map of samples: it was made by an older version. Run `saevx migrate STORE --out NEW` to get a "
-    "copy with one, or `saevx precompute` again; for an unfinished store, add `--only sample-map` to its command."
+    "This store has no map of samples, as an older version made it: run `saevx migrate STORE --out NEW` for a copy "
+    "with one, or, while a store is unfinished, its `saevx precompute` command with `--only sample-map`."
 )
 HEADER = struct.Struct("<4sI8x")
 FIELDS = {"x": "<u2", "y": "<u2", "verdict": "u1", "omega": "u1", "density": "u1"}

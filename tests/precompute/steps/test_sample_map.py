@@ -175,7 +175,7 @@ def test_an_older_store_opens_and_its_migrated_copy_has_the_same_map(made_up: St
     old = without_sample_map(made_up.path, tmp_path / "old")
     assert all(check.ok for check in verify(old))
     opened = Store.open(old)
-    with pytest.raises(SaevxError, match=r"no map of samples: .* `saevx migrate STORE --out NEW`"):
+    with pytest.raises(SaevxError, match=r"no map of samples, .* run `saevx migrate STORE --out NEW`"):
         _ = opened.sample_map
     opened.close()
     message = migrate(old, tmp_path / "new")
