@@ -324,7 +324,7 @@ def write(out: Path, demo: Path, n_features: int, n_samples: int) -> Path:
     if not out.exists():
         part = out.with_name(out.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        (part / "run.json").write_text("{}\n")
         finish(part, with_sample_map(part, Wide(part, demo, n_features, n_samples).draw()))
+        (part / "run.json").write_text("{}\n")
         part.rename(out)
     return out
