@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -20,9 +24,11 @@ from backend.annotations.book import ConflictError
 from backend.annotations.database import Entry, ReadOnlyError, UnavailableError
 from backend.live.model_worker import ClientLeft
 from backend.schemas.common import Problem
+from backend.stores import OpenStore, State
 from precompute.errors import PairError, SaevxError
 from precompute.store.events import EventsNotStored
-from precompute.store.opening import StoreUnreadable
+from precompute.store.opening import StoreUnreadable, damaged_error
+from precompute.store.reader import Store
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
@@ -40,6 +46,8 @@ FAILED = (
     "The server failed with an internal error; its log has the details. If it fails again, check the store with "
     "`saevx verify`."
 )
+WAIT_S = 10.0
+"""For the checksums of a store, which of a large one take longer; the next failure has their result."""
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
@@ -140,8 +148,53 @@ def headers_of(request: Request, error: StarletteHTTPException) -> Mapping[str, 
     return {"Allow": ", ".join(methods)}
 
 
+class DamageCheck:
+    """Checks the files of a store, except its images, once: when a request first failed over it."""
+
+    def __init__(self) -> None:
+        self._results: WeakKeyDictionary[Store, asyncio.Future[str | None]] = WeakKeyDictionary()
+
+    async def sentence(self, request: Request) -> str | None:
+        """What is damaged in the store of a request that failed; None where nothing is, or it is not known yet."""
+        opened = self._store_of(request)
+        if opened is None:
+            return None
+        result = self._results.get(opened.store)
+        if result is None:
+            loop, files = asyncio.get_running_loop(), dict(opened.manifest["files"])
+            result = self._results[opened.store] = loop.run_in_executor(None, changed_file, opened.path, files)
+        done, _ = await asyncio.wait([result], timeout=WAIT_S)
+        if not done or (name := result.result()) is None:
+            return None
+        return str(damaged_error(opened.path, f"{name} is not as it was written"))
+
+    def _store_of(self, request: Request) -> OpenStore | None:
+        state: State | None = getattr(request.app.state, "saevx", None)
+        if state is None:
+            return None
+        name = request.query_params.get("store") or state.default_name
+        return next((slot.opened for slot in state.slots if slot.name == name), None)
+
+
+def changed_file(store: Path, files: dict[str, str]) -> str | None:
+    """The first file that cannot be read or has another SHA-256 than the manifest says; None where all are as written.
+
+    Args:
+        files: path in the store → SHA-256.
+    """
+    for name, sha256 in files.items():
+        try:
+            with (store / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    return name
+        except OSError:
+            return name
+    return None
+
+
 def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     """Turn every exception of `app` into problem details, or into `error_page` for a browser outside /api."""
+    damage_check = DamageCheck()
 
     async def answer(
         request: Request,
@@ -195,4 +248,5 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)
-        return await answer(request, 500, FAILED)
+        damage = await damage_check.sentence(request)
+        return await answer(request, 500, FAILED) if damage is None else await answer(request, 503, damage)
