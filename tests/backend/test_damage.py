@@ -50,6 +50,23 @@ def test_values_that_are_not_as_written_end_in_a_sentence(name: str, fill: str, 
             assert "Traceback" not in reply.text
 
 
+def test_no_file_makes_the_server_fail(whole: Path, tmp_path: Path) -> None:
+    """Of each file but the images the last third is other bytes, as of a bad copy."""
+    names = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
+    for name in [one for one in names if one.parts[0] != "images" and one.name != "run.json"]:
+        store = Path(shutil.copytree(whole, tmp_path / "-".join(name.parts) / "store"))
+        content = (store / name).read_bytes()
+        n = len(content) // 3
+        (store / name).write_bytes(content[: len(content) - n] + np.random.default_rng(0).bytes(n))
+        app = create_app(Settings(stores=[whole, store], live=False))
+        with TestClient(app, raise_server_exceptions=False) as client:
+            for address in ADDRESSES:
+                joint = "&" if "?" in address else "?"
+                reply = client.get(f"{address}{joint}store=synthetic-2", headers={"Accept": "text/html"})
+                assert reply.status_code != 500, (name, address)
+            assert client.get("/features/3").status_code == 200, "the other store goes on"
+
+
 def test_a_fault_of_the_program_stays_one(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from backend.pages import quality
 
