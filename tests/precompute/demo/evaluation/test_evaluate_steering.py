@@ -17,12 +17,12 @@ from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
 
-N_SCENES, N_RANDOM = 2, 2
+N_SCENES, N_RANDOM = 1, 2
 
 
 def test_an_interrupted_run_goes_on(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "TARGETS", {"colours": ["red"], "shapes": ["star"], "objects": ["dog"]})
-    monkeypatch.setattr(under_test, "STRENGTHS", (1.0, 3.0))
+    monkeypatch.setattr(under_test, "STRENGTHS", (3.0,))
     results: dict[str, Any] = {}
     measure, measured = Steering.measure, list[str]()
 
