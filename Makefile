@@ -4,10 +4,9 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-# Three processes share the test files, with one thread of torch each: on two cores, while one waits for a browser or a
-# server, another works. tests/conftest.py puts the longest files first.
+# Two processes share the test files, with one thread of torch each. tests/conftest.py puts the longest files first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-WORKERS ?= 3
+WORKERS ?= 2
 
 .PHONY: demo check quick test suite bench screenshots setup lint style types sbom audit wheel clean
 

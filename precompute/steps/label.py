@@ -219,7 +219,8 @@ def words_and_descriptions(
     n_fm = np.stack([np.asarray(tops.sum(1)).ravel() for tops in samples], axis=1)
     n_fm[weigh["verdict"] == VERDICTS.index("text-only"), IMAGE] = 0  # hardly any, and weak
     n_fm[weigh["verdict"] == VERDICTS.index("image-only"), TEXT] = 0
-    places = [place_words(place, weigh["place_map"].shape[1:]) for place in weigh["place"].tolist()]
+    # A migrated store has neither places nor their maps here: its descriptions are stored already.
+    places = [place and place_words(place, weigh["place_map"].shape[1:]) for place in weigh["place"].tolist()]
     share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(data.n_samples, 1)
     counts = Counts(tokens_fw, (samples[IMAGE] @ words.in_caption).tocsr(), n_fm, caption_ends(data), share_w)
     of_features = top_words(data, counts, words.name, is_function_word(words))

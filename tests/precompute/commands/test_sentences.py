@@ -26,6 +26,7 @@ MADE_ELSEWHERE = {
     ("precompute/live/steer.py", "sentence"),  # why_not_frozen: test_frozen_attention.py
     ("backend/workers/supervisor.py", "reason"),  # a worker's SaevxError: test_workers.py
     ("precompute/live/intervention.py", "reason"),  # test_sae.py: a feature without a direction
+    ("precompute/store/mapfile.py", "absent"),  # of KINDS: test_a_map_that_is_absent_says_how_to_make_it
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
     ("backend/api/annotations/command.py", "{options.file}: {error.detail}"),  # the sentence of the API
     ("backend/api/annotations/command.py", "opened.annotations.problem"),  # the sentence that the pages show

@@ -203,3 +203,9 @@ def test_a_broken_file_is_told(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "sample_map.bin").write_bytes(data)
     with pytest.raises(SaevxError, match="no map of samples, or is cut off"):
         mapfile.read_sample_map(tmp_path / "sample_map.bin")
+
+
+@pytest.mark.parametrize(("read", "command"), [(mapfile.read_map, "saevx"), (mapfile.read_sample_map, "saevx migrate")])
+def test_a_map_that_is_absent_says_how_to_make_it(read: Any, command: str, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match=rf"{command} .*\.$"):
+        read(tmp_path / "map.bin")
