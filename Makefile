@@ -4,9 +4,10 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-# Two processes share the test files, with one thread of torch each. tests/conftest.py puts the longest files first.
+# Three processes share the test files, with one thread of torch each: on two cores, while one waits for a browser or a
+# server, another works. tests/conftest.py puts the longest files first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: demo check quick test suite bench screenshots setup lint style types sbom audit wheel clean
 
