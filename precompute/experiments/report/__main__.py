@@ -28,9 +28,10 @@ def render(results: Path = RESULTS) -> dict[str, str]:
     """Bodies by the name of their marks."""
     controls = read("demo-controls", results) if (results / "demo-controls.json").exists() else {}
     store = read("demo-store", results)
-    current = store["about"]
     pairs, patches = read("wrong-pairs", results), read("patches", results)
     filtering, hallucination = read_lines("filtering", results), read("hallucination", results)
+    named = (hallucination["about"], patches["store"])
+    current = {**store["about"], "sae_of": {one["content_id"]: one["sae"] for one in named if one.get("sae")}}
     explained = read("explain", results)
     return {
         "omega": features.omega_part(store),
@@ -51,13 +52,15 @@ def store_note(measured: dict[str, Any], current: dict[str, Any]) -> str:
     """Says where a result is not of the SAE-V that the page's other figures describe.
 
     Args:
-        measured, current: `content_id` of the store, and `sae`, the SAE's checksum, where the file has it.
+        measured: `content_id` of the store, and `sae`, the SAE's checksum, where the file has it.
+        current: the same of the demo's store, with `sae_of`: content id → SAE of the stores of other files.
     """
-    if measured["content_id"] == current["content_id"] or measured.get("sae") == current["sae"]:
+    sae = measured.get("sae") or current.get("sae_of", {}).get(measured["content_id"])
+    if measured["content_id"] == current["content_id"] or sae == current["sae"]:
         return ""
     return (
         f"**Measured on an earlier store of the demo** (content id `{measured['content_id'][:8]}`), before its SAE-V "
-        f"was trained anew (`{current['content_id'][:8]}`). The command measures it on the new one.\n\n"
+        f"was trained again (`{current['content_id'][:8]}`). The command measures it on the new one.\n\n"
     )
 
 
