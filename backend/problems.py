@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ from precompute.errors import PairError, SaevxError
 from precompute.store.events import EventsNotStored
 from precompute.store.opening import StoreUnreadable, damaged_error
 from precompute.store.reader import Store
+from precompute.utils.files import file_sha256
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ FAILED = (
     "The server failed with an internal error; its log has the details. If it fails again, check the store with "
     "`saevx verify`."
 )
-WAIT_S = 10.0
-"""For the checksums of a store, which of a large one take longer; the next failure has their result."""
+CHECKSUMS_S = 10.0
+"""Longest wait for the checksums of a store; a large one takes longer, and the next failure has their result."""
 ErrorPage = Callable[[Request, int, str, str], Response]
 
 
@@ -163,7 +163,7 @@ class DamageCheck:
         if result is None:
             loop, files = asyncio.get_running_loop(), dict(opened.manifest["files"])
             result = self._results[opened.store] = loop.run_in_executor(None, changed_file, opened.path, files)
-        done, _ = await asyncio.wait([result], timeout=WAIT_S)
+        done, _ = await asyncio.wait([result], timeout=CHECKSUMS_S)
         if not done or (name := result.result()) is None:
             return None
         return str(damaged_error(opened.path, f"{name} is not as it was written"))
@@ -184,9 +184,8 @@ def changed_file(store: Path, files: dict[str, str]) -> str | None:
     """
     for name, sha256 in files.items():
         try:
-            with (store / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    return name
+            if file_sha256(store / name) != sha256:
+                return name
         except OSError:
             return name
     return None

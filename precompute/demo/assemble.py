@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from precompute.errors import SaevxError
-from precompute.utils.files import atomic_folder, write_text
+from precompute.utils.files import atomic_folder, file_sha256, write_text
 from precompute.utils.ownership import exclusive
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -54,9 +54,7 @@ def package_file(which: tuple[str, str]) -> Path:
     if spec is None or spec.origin is None:
         raise SaevxError(f"The demo needs the package {package.replace('_', '-')}: run `make setup`.")
     path = Path(spec.origin).parent / name
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != SHA256[which]:
+    if file_sha256(path) != SHA256[which]:
         raise SaevxError(
             f"{path.name} is not the file the demo was made with: install the pinned package again."
         )

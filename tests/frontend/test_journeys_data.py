@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.map_page import draw_area
 from tests.helpers.quality_page import exported_ids, handle_share, number, unflagged_ids
 
 if TYPE_CHECKING:
@@ -97,15 +98,7 @@ def test_from_a_lasso_to_a_list_that_another_browser_opens(
         for key in ("+", "+", "Shift+ArrowLeft", "l", "Enter"):
             page.keyboard.press(key)
     else:
-        box = canvas.bounding_box()
-        assert box
-        x, y, r = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 3
-        page.get_by_test_id("map-lasso").click()
-        page.mouse.move(x - r, y - r)
-        page.mouse.down()
-        for dx, dy in ((r, -r), (r, r), (-r, r)):
-            page.mouse.move(x + dx, y + dy, steps=8)
-        page.mouse.up()
+        draw_area(page)
     area = page.get_by_test_id("area")
     expect(area).to_be_visible()
     n = number(area.locator("h2").inner_text())

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from precompute.store import mapfile
-from tests.helpers.map_page import drawn, lonely, opened, painted, place
+from tests.helpers.map_page import draw_area, drawn, lonely, opened, painted, place
 
 ALL = "/map?of=samples"
 
@@ -41,15 +41,7 @@ def test_from_the_list_to_the_map_to_a_list_that_another_browser_opens(
         for key in ("+", "l", "Enter"):
             page.keyboard.press(key)
     else:
-        box = canvas.bounding_box()
-        assert box
-        x, y, r = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 3
-        page.get_by_test_id("map-lasso").click()
-        page.mouse.move(x - r, y - r)
-        page.mouse.down()
-        for dx, dy in ((r, -r), (r, r), (-r, r)):
-            page.mouse.move(x + dx, y + dy, steps=8)
-        page.mouse.up()
+        draw_area(page)
     area = page.get_by_test_id("area")
     expect(area).to_be_visible()
     expect(page).to_have_url(re.compile("area="))

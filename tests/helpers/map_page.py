@@ -23,6 +23,19 @@ def drawn(page: Page) -> None:
     expect(page.get_by_test_id("map-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
 
 
+def draw_area(page: Page) -> None:
+    """Draws around the middle of the map with the mouse."""
+    box = page.get_by_test_id("map-canvas").bounding_box()
+    assert box
+    x, y, r = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 3
+    page.get_by_test_id("map-lasso").click()
+    page.mouse.move(x - r, y - r)
+    page.mouse.down()
+    for dx, dy in ((r, -r), (r, r), (-r, r)):
+        page.mouse.move(x + dx, y + dy, steps=8)
+    page.mouse.up()
+
+
 def painted(page: Page) -> set[str]:
     """Colours of the pixels on the canvas, but for its ground and blends."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

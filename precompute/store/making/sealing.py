@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from precompute.store import schema as s
-from precompute.utils.files import TEMPORARY, write_json, write_text
+from precompute.utils.files import TEMPORARY, file_sha256, write_json, write_text
 from precompute.utils.types import Item
 
 _UNHASHED = ("manifest.json", "run.json", "plan.json")
@@ -81,8 +81,7 @@ def checksums(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in _UNHASHED:
-            with path.open("rb") as file:
-                sha256_of[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256_of[name] = file_sha256(path)
     return sha256_of
 
 
