@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
-from jinja2 import StrictUndefined
+from jinja2 import FileSystemLoader, StrictUndefined, select_autoescape
 from pydantic import AfterValidator, BeforeValidator
 
 from backend.api.annotations.common import author_name
 from backend.api.stores import get_store_detail
 from backend.deps import accepts_gzip
+from backend.drawing.environment import PageEnvironment
 from backend.links import sample_key, sample_of, sample_path
 from backend.pages.charts import bar_rects
 from backend.pages.text import display_caption, visible
@@ -68,10 +69,16 @@ KEYS = (
 OF_PAGES = {"tour", "heat"}
 """Parameters of every page that its data do not depend on: the step of the tour, and how activations are drawn."""
 
-templates = Jinja2Templates(directory=FRONTEND / "templates")
-templates.env.undefined = StrictUndefined
-templates.env.auto_reload = False  # it would look at a dozen files for each page
-templates.env.trim_blocks = templates.env.lstrip_blocks = True
+templates = Jinja2Templates(
+    env=PageEnvironment(
+        loader=FileSystemLoader(FRONTEND / "templates"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        auto_reload=False,  # it would look at a dozen files for each page
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+)
 templates.env.globals |= {
     "verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME, "author_name": author_name,
 }  # fmt: skip
