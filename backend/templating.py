@@ -25,7 +25,7 @@ from backend.replies import RenderedPage
 from backend.stores import OpenStore, State
 from backend.tour import tour_of
 from precompute.store.opening import StoreUnreadable
-from precompute.store.schema import GOOD_NAME
+from precompute.store.schema import GOOD_NAME, POSSIBLE_NAME
 
 FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
 
@@ -80,16 +80,17 @@ templates = Jinja2Templates(
     )
 )
 templates.env.globals |= {
-    "verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME, "author_name": author_name,
+    "verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME,
+    "possible_name": POSSIBLE_NAME, "author_name": author_name,
 }  # fmt: skip
 
 
 # A page has hundreds of numbers; filters cost a tenth of the time of macros.
 def format_number(value: float | None, digits: int = 3) -> str:
-    """The value with a fixed number of decimals; a dash for None and NaN."""
+    """The value with a fixed number of decimals, for people (a true minus sign); a dash for None and NaN."""
     if value is None or value != value:
         return "–"
-    return "0" if value == 0 else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if value > 0 else f"−{-value:.{digits}f}" if value else "0"
 
 
 def format_count(value: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import groupby
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
@@ -13,9 +14,12 @@ from backend.api.controls import get_hallucination
 from backend.deps import StateDep, StoreDep
 from backend.pages.charts import Curves, curves, split
 from backend.pages.hallucination import hallucination_panel
-from backend.schemas.sae import DensityGrid, SaeTraining, Spread
+from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
 from backend.templating import render_for
 from precompute.store.schema import PLACE_SIDE
+
+ABOUT_ONE = 1.2
+"""Shares may be above 1, as a loss better than the original's; they are drawn at 1."""
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -38,6 +42,7 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
         halluc=hallucination_panel(get_hallucination(open_store)),
+        card=card_lines(report.evaluation.card) if report.evaluation else [],
         charts=training_charts(report.training) if report.training else [],
         split=split(report.verdicts),
         density=density_map(report.density),
@@ -53,6 +58,35 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
         ],
         side=PLACE_SIDE,
     )
+
+
+class DrawnFigure(NamedTuple):
+    """A figure of the card between 0 and 1, and those of its controls, on an axis of 200 units."""
+
+    value: float
+    low: float
+    high: float
+    """Of the interval; both are the value where there is none."""
+    random: float | None
+    untrained: float | None
+
+
+CardRows = list[tuple[CardLine, DrawnFigure | None]]
+
+
+def card_lines(card: list[CardLine]) -> list[tuple[str, CardRows]]:
+    """The figures of each line, with a drawing where it is a share and so are its controls."""
+    return [(line, [(one, drawn_figure(one)) for one in rows]) for line, rows in groupby(card, lambda one: one.line)]
+
+
+def drawn_figure(figure: CardLine) -> DrawnFigure | None:
+    """None for counts and for what is below 0: on one axis with shares they would say nothing."""
+    value, random, untrained = figure.value, figure.control_random_decoder, figure.control_untrained
+    if value is None or any(one is not None and not 0 <= one <= ABOUT_ONE for one in (value, random, untrained)):
+        return None
+    low, high = figure.interval or (value, value)
+    at = [None if one is None else round(200 * min(1, max(0, one)), 1) for one in (value, low, high, random, untrained)]
+    return DrawnFigure(*at)  # type: ignore[arg-type]
 
 
 def training_charts(training: SaeTraining) -> list[tuple[str, str, Curves]]:

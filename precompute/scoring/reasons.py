@@ -82,7 +82,7 @@ def _against_image(name: str, value_n: Array, pairs: Pairs, reference: Reference
         only_image[image.indices[at]] = np.minimum(image_ratio.data[at], 1) * support_f[image.indices[at]]
         only_image[text.indices[slice(*text.indptr[i : i + 2])]] = 0
         instead = [int(k) for k in np.argsort(-only_image, kind="stable")[:N_NAMED] if only_image[k] > 0]
-        sentence = f"Text and image share little: {reference.mismatch_score} {1 - value:.2f}."
+        sentence = f"Text and image share few features ({reference.mismatch_score} {1 - value:.2f})."
         sentence += f" No patch supports {words}." if words else ""
         sentence += " The image has features that the text lacks." if instead else ""
         features = lacking + [k for k in instead if k not in lacking]

@@ -43,6 +43,8 @@ VERDICT_ALIASES = {
 """Verdicts of older versions, and what filters take them for."""
 GOOD_NAME = 0.6
 """`label_score` below which pages show a feature's description in place of its name."""
+POSSIBLE_NAME = 0.55
+"""`label_score` from which pages show a failed name as a guess beside the description; .5 is chance."""
 HAS_FEATURE, LACKS_FEATURE = 0.25, 0.1
 """Of p99.9: for its name a sample has a feature above the first and lacks it up to the second."""
 COOCCURRENCE_KINDS = ("text-image", "text-text", "image-image")

@@ -50,7 +50,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
             numbers = [estimate.get("value"), estimate.get("low", 0.0), estimate.get("high", 0.0)]
             if not all(isinstance(number, int | float) for number in numbers):
                 raise SaevxError(f"{file} has no figure at {path}: name a number, or one with value, low and high.")
-            return Figure(line, path, estimate, f"From {Path(file).name}.")
+            return Figure(line, path.replace(".", ", "), estimate, f"From {Path(file).name}.")
     needs = {"patches": "--patches FILE", "hallucination": "--hallucination FILE"}
     return Figure(line, "", None, f"Needs {needs.get(line, f'--line {line}=FILE#PATH')}.")
 

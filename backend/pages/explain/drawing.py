@@ -55,7 +55,7 @@ def bar(sides: Sides, top: float) -> Bar:
             continue
         width = min(100.0, 100 * abs(value) / top) if top else 0.0
         raises = value > 0
-        pieces.append(Piece(name, ends[raises] if raises else -ends[raises] - width, width))
+        pieces.append(Piece(name, round(ends[raises] if raises else -ends[raises] - width, 2), round(width, 2)))
         ends[raises] += width
         says.append(f"{title} {signed(value)}")
     return Bar(signed(sides.image + sides.text + sides.answer), pieces, ", ".join(says))
@@ -72,7 +72,7 @@ def sums(parts: Parts) -> list[tuple[str, str, Bar]]:
     top = max([abs(parts.special), *(largest(one) for _, _, one in named)])
     special = Bar(signed(parts.special), bar(rest, top).pieces, "template and sinks, not divided")
     width = 100 * abs(parts.special) / top if top else 0.0
-    special.pieces.append(Piece("special", 0.0 if parts.special > 0 else -width, width))
+    special.pieces.append(Piece("special", round(0.0 if parts.special > 0 else -width, 2), round(width, 2)))
     rows = [(name, meaning, bar(one, top)) for name, meaning, one in named]
     return [*rows, ("Special tokens", "template and attention sinks, not divided", special)]
 

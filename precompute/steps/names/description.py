@@ -131,7 +131,8 @@ def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[s
             caption = f"with {_quoted(word)}" if (word := words[k]["image"]) else ""
             images = f"images {caption}" if caption else "various images"
             sides.append(", ".join(filter(None, (place, caption))) if place else images)
-        descriptions.append("; ".join(sides))
+        both_vary = sides == ["various tokens", "various images"]
+        descriptions.append("no common word" if both_vary else "; ".join(sides))
     return descriptions
 
 

@@ -158,7 +158,7 @@ def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_pat
         make(store=store, line=[steering], untrained=tmp_path / "control.json", other_sae=[str(tiny_files.sae)])
     )
     card, control = by_name(result["card"]), json.loads((tmp_path / "control.json").read_text())
-    assert card["steering", "all.mean"]["interval"] == [0.4, 0.6]
+    assert card["steering", "all, mean"]["interval"] == [0.4, 0.6]
     assert card["stability", "nearest direction"]["value"] == pytest.approx(1.0), "the same SAE"
     fvu = card["reconstruction", "FVU, text"]
     assert fvu["control_untrained"] == control["fvu"]["text"]["value"] != fvu["value"]
