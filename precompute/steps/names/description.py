@@ -132,7 +132,7 @@ def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[s
             images = f"images {caption}" if caption else "various images"
             sides.append(", ".join(filter(None, (place, caption))) if place else images)
         both_vary = sides == ["various tokens", "various images"]
-        descriptions.append("no common word" if both_vary else "; ".join(sides))
+        descriptions.append("various tokens and images" if both_vary else "; ".join(sides))
     return descriptions
 
 
