@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import cache
 from pathlib import Path
 
 from anyio.to_thread import current_default_thread_limiter
@@ -47,8 +46,7 @@ from backend.middleware.hosts import HostCheck
 from backend.middleware.login import Login
 from backend.middleware.metrics import Metrics
 from backend.middleware.observe import Observe
-from backend.openapi.examples import add_examples
-from backend.openapi.glossary import describe
+from backend.openapi.document import openapi_document
 from backend.pages import docs as docs_page
 from backend.pages import features as features_page
 from backend.pages import front as front_page
@@ -150,8 +148,7 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
         responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
     )
     app.state.saevx, app.state.metrics, app.state.worker = state, Metrics(state), worker
-    openapi = app.openapi
-    app.openapi = cache(lambda: add_examples(describe(openapi())))  # type: ignore[method-assign]
+    app.openapi = openapi_document(app.openapi)  # type: ignore[method-assign]
     add_handlers(app, error_page)
     add_routes(app)
     mount_static(app)

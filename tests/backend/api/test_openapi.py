@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import httpx
 
+from backend.app import create_app
 from backend.pages.docs import operations as entries_of
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "api.md"
@@ -54,6 +56,15 @@ def test_every_endpoint_says_what_it_is_and_what_it_answers(app: FastAPI) -> Non
         content = one["responses"]["200"]["content"]
         for media, body in content.items():
             assert media != "application/json" or body["schema"], (method, path)
+
+
+def test_many_may_ask_for_the_document_at_once(app: FastAPI) -> None:
+    """The first visitors of a server that was just started, each in a thread."""
+    for _ in range(2):
+        fresh = create_app(app.state.saevx.settings)
+        with ThreadPoolExecutor(8) as threads:
+            documents = list(threads.map(lambda _: fresh.openapi(), range(8)))
+        assert all(one is documents[0] for one in documents)
 
 
 def test_every_field_and_parameter_is_described(app: FastAPI) -> None:
