@@ -3,13 +3,16 @@
     python -m tests.helpers.contact_sheet --store demo/store --out demo/screenshots
 
 One sheet per theme and width: OUT/sheet-light-1280.png … The single images are beside them, and each page in its whole
-length as …-all.png; docs/img/feature.png is one of them.
+length as …-all.png. The images of README and docs/tour.md:
+
+    python -m tests.helpers.contact_sheet --docs docs/img
 """
 
 from __future__ import annotations
 
 import argparse
 import html
+import io
 import json
 import re
 import tempfile
@@ -82,6 +85,31 @@ def tour(base: str) -> list[str]:
     return paths
 
 
+def pages_of_docs(base: str) -> dict[str, str]:
+    """Paths by the files of their images in docs/img."""
+    with urllib.request.urlopen(f"{base}/api/v1/features?q=dog&verdict=cross-modal&{BEST_FIRST}&limit=1") as reply:
+        dog = json.load(reply)["items"][0]["id"]
+    with urllib.request.urlopen(f"{base}/api/v1/samples?q=dog&feature={dog}&side=both&limit=1") as reply:
+        sample = json.load(reply)["items"][0]["sample_id"]
+    return {
+        "feature.png": f"/features/{dog}?modality=image", "features.webp": "/features", "quality.webp": "/quality",
+        "sample.webp": f"/samples/{sample}?f={dog}", "map.webp": f"/map?feature={dog}",
+        "search.webp": f"/search?sample={sample}", "map-of-samples.webp": "/map?of=samples&colour=pooled-cosine",
+    }  # fmt: skip
+
+
+def photograph_for_docs(browser: Browser, base: str, out: Path) -> None:
+    """The first window of each page, light, 1280 wide."""
+    context = browser.new_context(color_scheme="light", viewport={"width": WIDTHS[0], "height": HEIGHT})
+    page = context.new_page()
+    for name, path in pages_of_docs(base).items():
+        page.goto(base + path, wait_until="networkidle")
+        page.wait_for_timeout(700)
+        with Image.open(io.BytesIO(page.screenshot())) as image:
+            image.convert("RGB").save(out / name, quality=82)
+    context.close()
+
+
 def write_notes(base: str) -> None:
     """A label, a tag and a note on the features that the sheets show first, and a list of two of them."""
     with urllib.request.urlopen(f"{base}/api/v1/features?{BEST_FIRST}&limit=3") as reply:
@@ -89,7 +117,7 @@ def write_notes(base: str) -> None:
     with urllib.request.urlopen(f"{base}/api/v1/samples?limit=2") as reply:
         samples = [one["sample_id"] for one in json.load(reply)["items"]]
     bodies: dict[str, dict[str, Any]] = {
-        f"features/{ids[0]}": {"label": "a dog, drawn", "tags": ["animal", "to test"], "note": "Also on a cat."},
+        f"features/{ids[0]}": {"label": "seen by Ada", "tags": ["to test"], "note": "Fires on small ones too."},
         "lists/to-look-at-again": {
             "title": "To look at again", "features": ids, "samples": samples, "pair": {"sample_id": samples[0]},
         },
@@ -148,13 +176,16 @@ def main() -> None:
     parser.add_argument("--url", help="a server that runs already, instead of one of its own")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--themes", nargs="+", default=THEMES)
+    parser.add_argument("--docs", type=Path, help="folder for the images of the documents, in place of the sheets")
     o = parser.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
 
     def shoot(base: str) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-            for theme in o.themes:
+            if o.docs:
+                photograph_for_docs(browser, base, o.docs)
+            for theme in [] if o.docs else o.themes:
                 for width in o.widths:
                     sheet(photograph(browser, base, o.out, theme, width), o.out / f"sheet-{theme}-{width}.png", width)
             browser.close()
@@ -165,7 +196,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:  # what the sheets write stays away from the store's own notes
             notes = f"sqlite:///{scratch}/notes.sqlite"
             with Server(o.store, "--no-live", "--annotations", notes, log=o.out / "server.log") as server:
-                write_notes(server.url)
+                if not o.docs:
+                    write_notes(server.url)
                 shoot(server.url)
 
 
