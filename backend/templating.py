@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,34 +16,27 @@ from pydantic import AfterValidator, BeforeValidator
 from backend.api.annotations.common import author_name
 from backend.api.stores import get_store_detail
 from backend.deps import accepts_gzip
+from backend.drawing import parts
 from backend.drawing.environment import PageEnvironment
+from backend.drawing.figures import (
+    format_count,
+    format_figure,
+    format_number,
+    format_percent,
+    format_short,
+    log_share,
+    width_of,
+)
+from backend.drawing.links import Linked
 from backend.links import sample_key, sample_of, sample_path
-from backend.pages.charts import bar_rects
 from backend.pages.text import display_caption, visible
 from backend.replies import RenderedPage
 from backend.stores import OpenStore, State
 from backend.tour import tour_of
 from precompute.store.opening import StoreUnreadable
-from precompute.store.schema import GOOD_NAME, POSSIBLE_NAME
+from precompute.store.schema import GOOD_NAME
 
 FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
-
-VERDICT_HELP = {
-    "cross-modal": "It fires on the text and the image of the same pair at least three times as often as with captions "
-    "exchanged, also where the text is read without its image.",
-    "in-context": "It fires on both sides of the same pair, but not where the text is read without its image: "
-    "attention carried it over.",
-    "weakly-paired": "It fires on both sides of the same pair more often than by chance, but less than three times "
-    "as often.",
-    "unpaired": "It fires on texts and on images, but not on both sides of the same pair more often than by chance.",
-    "mostly-text": "Too few samples have it on the image to test it.",
-    "mostly-image": "Too few samples have it on the text to test it.",
-    "rare": "Too few samples have it on either side to test it.",
-    "text-only": "It fires strongly on text only.",
-    "image-only": "It fires strongly on image patches only.",
-    "dead": "It is active on no token of this data.",
-}
-"""Every verdict in the order of the pages, with its meaning."""
 
 KEYS = (
     ("j k", "next, previous row of a list; on the page of a feature or sample the next, previous one of its list"),
@@ -80,59 +72,13 @@ templates = Jinja2Templates(
     )
 )
 templates.env.globals |= {
-    "verdict_help": VERDICT_HELP, "keys_help": KEYS, "good_name": GOOD_NAME,
-    "possible_name": POSSIBLE_NAME, "author_name": author_name,
+    "verdict_help": parts.VERDICT_HELP, "page_parts": parts, "keys_help": KEYS, "author_name": author_name,
+    "good_name": GOOD_NAME,
 }  # fmt: skip
-
-
-# A page has hundreds of numbers; filters cost a tenth of the time of macros.
-def format_number(value: float | None, digits: int = 3) -> str:
-    """The value with a fixed number of decimals, for people (a true minus sign); a dash for None and NaN."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:.{digits}f}" if value > 0 else f"−{-value:.{digits}f}" if value else "0"
-
-
-def format_count(value: int | None) -> str:
-    """A whole number with commas; a dash for None."""
-    return "–" if value is None else f"{value:,}"
-
-
-def format_figure(value: float | None) -> str:
-    """A count as a whole number with commas, another value with three decimals; a dash for None."""
-    if value is not None and abs(value) >= 10 and value == int(value):
-        return format_count(int(value))
-    return format_number(value)
-
-
-def format_percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage; a dash for None."""
-    if value is None:
-        return "–"
-    if value == 0:
-        return "0 %"
-    return f"{value * 100:.2g} %" if value < 0.001 else f"{value * 100:.{digits}f} %"
-
-
-def format_short(value: float) -> str:
-    """The value in few characters, such as 6.74e-5; whole numbers in full."""
-    return f"{value:.0f}" if value == int(value) else f"{value:.3g}".replace("e-0", "e-")
-
-
-def width_of(value: float | None) -> str:
-    """Length of a bar for a share: 100 for 1."""
-    return f"{100 * max(0, min(1, value or 0)):.1f}"
-
-
-def log_share(density: float) -> float:
-    """A density on a logarithmic scale: 0 for 1 in 100,000 and less, 1 for all tokens."""
-    return max(0.0, 1 + math.log10(density) / 5) if density > 0 else 0.0
-
-
 templates.env.filters |= {
     "log_share": log_share,
     "n": format_number, "figure": format_figure, "short": format_short, "big": format_count, "pct": format_percent,
-    "width": width_of, "bar_rects": bar_rects,
+    "width": width_of,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
 
@@ -223,7 +169,7 @@ def render(
         "store": store,
         "stores": stores,
         "tour": None,
-        "own_labels": {},
+        "draw": Linked(links.page, links.again, values.get("own_labels", {})),
     }
     return templates.TemplateResponse(request, template, {**shared, **values}, status_code=status)
 

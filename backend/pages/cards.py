@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Request
 from markupsafe import Markup
 
+from backend.drawing.parts import preview, top_words
 from backend.links import Links
 from backend.live.lru import Lru
 from backend.pages.heat import HeatImage, example_image
@@ -16,7 +17,6 @@ from backend.schemas.features import Example
 from backend.schemas.live import SampleHit
 from backend.schemas.samples import Flag, Sample, SampleDetail, Score
 from backend.stores import OpenStore
-from backend.templating import templates
 from precompute.store.schema import FLAGS
 
 THUMB = "&size=128"
@@ -50,9 +50,8 @@ def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, both sides' top words, as a list shows them."""
     key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id, 0) for id in ids}
     cached = cached_previews(key_of.values())
-    macros: Any = templates.env.get_template("macros.html").module
     for id, words in open_store.store.top_words.of_all(id for id, key in key_of.items() if key not in cached).items():
-        cached[key_of[id]] = macros.top_words(words)
+        cached[key_of[id]] = top_words(words)
         CACHE.put(key_of[id], cached[key_of[id]])
     return {id: cached[key] for id, key in key_of.items()}
 
@@ -71,14 +70,7 @@ def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -
         id: list(dict.fromkeys(visible(one["token"].strip() or one["token"]) for one in items))
         for id, items in by_token.items()
     }
-    return {id: draw_preview(images[id], words.get(id, [])[: n + 1]) for id in ids}
-
-
-def draw_preview(images: Sequence[HeatImage], words: Sequence[str]) -> Markup:
-    """A feature's strongest patches or, if no patch activates it, its words."""
-    macros: Any = templates.env.get_template("macros.html").module
-    preview: Markup = macros.preview(images, words)
-    return preview
+    return {id: preview(images[id], words.get(id, [])[: n + 1]) for id in ids}
 
 
 def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, reason: str = "") -> dict[str, Any]:

@@ -29,12 +29,12 @@ class Bar(NamedTuple):
 def bar_rects(bars: Iterable[Bar], under: str, over: str) -> Markup:
     """The bars as SVG, of the classes `under` and `over`: made here, because a page has hundreds of them, which a
     template draws more slowly. Titles are figures that `chart` and `range_filter` have written."""
-    return Markup("").join(
-        Markup(
+    return Markup(
+        "".join(
             f'<rect class="{over if bar.over else under}" x="{4 * at}" y="{_tenth(100 - bar.height)}" width="3.6" '
             f'height="{_tenth(bar.height)}"><title>{bar.title}</title></rect>'
+            for at, bar in enumerate(bars) if bar.height
         )
-        for at, bar in enumerate(bars) if bar.height
     )  # fmt: skip
 
 

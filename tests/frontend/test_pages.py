@@ -13,13 +13,13 @@ from fastapi.testclient import TestClient
 from markupsafe import Markup
 
 from backend.app import create_app
-from backend.pages.cards import draw_preview
+from backend.drawing.links import Linked
+from backend.drawing.parts import preview, tokens
 from backend.pages.feature.examples import example_card
 from backend.pages.features import LIST_ROWS
-from backend.pages.heat import HeatImage
+from backend.pages.heat import HeatImage, TokenRun
 from backend.schemas.features import Example
 from backend.settings import Settings
-from backend.templating import templates
 from tests.helpers import synthetic
 from tests.helpers.synthetic import word_feature
 
@@ -287,25 +287,14 @@ def test_stores_and_prefix_stay_in_every_link(pages_app: FastAPI) -> None:
 
 def test_words_of_a_preview_are_hostile_text() -> None:
     attack = '"><script>alert(1)</script>'
-    for drawn in (draw_preview([], [attack]), draw_preview([HeatImage(attack, None)], [])):
+    for drawn in (preview([], [attack]), preview([HeatImage(attack, None)], [])):
         assert isinstance(drawn, Markup) and "<script" not in drawn and "alert(1)" in drawn
 
 
 def test_captions_are_hostile_text() -> None:
-    card = templates.env.from_string(
-        '{% import "macros.html" as m with context %}{{ m.sample_card(s) }}{{ m.tokens(t) }}'
-    )
     attack = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-    token = {"spaced": False, "text": attack, "position": 0, "value": 1.0, "level": 3}
-    sample = {
-        "sample_id": "a/b?c",
-        "text": attack,
-        "url": None,
-        "value": None,
-        "flags": [attack],
-        "reason": "",
-    }
-    html = card.render(s=sample, t=[token], u=lambda path: path)
+    sample = {"sample_id": "a/b?c", "text": attack, "url": None, "value": None, "flags": [attack], "reason": ""}
+    html = Linked(lambda path: path, str, {}).sample_card(sample) + tokens([TokenRun(False, attack, 0, 1.0, 3)])
     assert "<script" not in html and "<img src=x" not in html
     assert 'href="/samples/a/b%3Fc"' in html
 

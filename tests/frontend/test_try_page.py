@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
+from backend.drawing.figures import format_percent
 from backend.settings import Settings
-from backend.templating import format_percent
 from tests.helpers.dropping import drop
 from tests.helpers.running import Running
 from tests.helpers.servers import page_of

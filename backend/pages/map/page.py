@@ -13,13 +13,14 @@ from backend.api.features import FeatureQuery
 from backend.api.map import Layout, has_map
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
+from backend.drawing.parts import VERDICT_HELP
 from backend.links import Links, check_sample
 from backend.pages.cards import previews
 from backend.params import FormQuery, Words
 from backend.schemas.common import Page
 from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
-from backend.templating import VERDICT_HELP, render_for
+from backend.templating import render_for
 from precompute.store import mapfile
 from precompute.store.schema import TESTED_VERDICTS, VERDICTS
 from precompute.store.selection.area import layout_of

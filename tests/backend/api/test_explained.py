@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from backend.templating import format_number
+from backend.drawing.figures import format_number
 from precompute.scoring.why import EXPLAINED
 from tests.helpers.live_api import API
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.drawing.figures import format_short
 from backend.pages.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, split
 from backend.pages.heat import LEVELS, heat, level, token_runs
 from backend.pages.text import display_caption, visible
 from backend.schemas.common import Histogram, View
 from backend.schemas.features import TokenActivation
-from backend.templating import address, format_short, templates
+from backend.templating import address, templates
 
 
 @given(st.floats(0, 1e4), st.floats(1e-3, 1e4))
