@@ -93,9 +93,12 @@ API = (
     cooccurrence, compare_features, compare_stores, compare_layers, images, pairs, matrix, search, steer, explain_api,
     trial_api, notes, lists, marks, exchange,
 )  # fmt: skip
+FREQUENT_PAGES = features_page, feature_page, sample_page, search_page
+"""Those of `STORE_PAGES` that are asked for most: before all others, since each address is compared with the routes one
+after the other."""
 STORE_PAGES = (
-    front_page, features_page, feature_page, card_page, partners_page, samples_page, sample_page, sample_map_page,
-    map_page, cooccurrence_page, pair_page, quality_page, rejected_page, search_page,
+    front_page, card_page, partners_page, samples_page, sample_map_page, map_page, cooccurrence_page, pair_page,
+    quality_page, rejected_page,
 )  # fmt: skip
 """Pages that show one store and what was written about it, nothing else: rendered once, then reused."""
 PAGES = (
@@ -189,6 +192,8 @@ def uploads_of(settings: Settings, worker: Worker | None) -> UploadedImages:
 
 def add_routes(app: FastAPI) -> None:
     """Every endpoint and page."""
+    for module in FREQUENT_PAGES:
+        app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
     for module in API:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)

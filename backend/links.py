@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
@@ -28,6 +29,8 @@ PARTS = ("activations", "features", "image", "nearest", "why")
 MAX_PLAIN_LENGTH = 500
 """Characters of an id that stands in the path unchanged."""
 _MARK = "~"
+_SIMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{,200}")
+"""Ids of which neither `sample_key` nor quoting changes anything."""
 _MAX_LENGTH = 20_000  # more than a server accepts in an address
 
 
@@ -49,6 +52,8 @@ def sample_of(key: str) -> str:
 
 def sample_path(sample_id: str) -> str:
     """The path of a sample below the root of the server or the API: `/samples/…`."""
+    if _SIMPLE.fullmatch(sample_id):  # as most are
+        return f"/samples/{sample_id}"
     return f"/samples/{quote(sample_key(sample_id))}"
 
 

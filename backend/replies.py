@@ -63,7 +63,8 @@ def render_webp(
 
 MAX_PAGE_BYTES = 32_000_000
 """Of the pages that are held for one store, compressed: some thousand."""
-GZIP_LEVEL = 5
+GZIP_LEVEL = 3
+"""Half the time of level 5, for an eighth more bytes."""
 
 
 class RenderedPage(NamedTuple):

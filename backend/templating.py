@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -101,7 +101,11 @@ def address(path: str, pairs: list[tuple[str, Any]]) -> str:
         for one in value if isinstance(value, list | tuple) else [value]:
             if one is not None and one != "":
                 flat.append((name, f"{one:g}" if isinstance(one, float) else str(one)))
-    return f"{path}?{urlencode(flat, safe=',')}" if flat else path
+    return f"{path}?{'&'.join([f'{_quoted(name)}={_quoted(value)}' for name, value in flat])}" if flat else path
+
+
+def _quoted(text: str) -> str:
+    return text if text.isascii() and text.isalnum() else quote_plus(text, safe=",")  # most are names and numbers
 
 
 class Addresses:

@@ -136,7 +136,7 @@ def hist(
     """A bar chart from pages/charts.chart(): heights in percent; bars below and above the mark have a class each."""
     drawn = (
         f'<svg class="hist" viewBox="0 0 {max(len(bars), 1) * 4} 104" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escaped(label)}">{bar_rects(bars, under, over)}'
+        f'aria-label="{escaped(label)}">{bar_rects(tuple(bars), under, over)}'
         f'<line x1="0" x2="{len(bars) * 4}" y1="100.5" y2="100.5"/>'
     )
     if mark is not None:

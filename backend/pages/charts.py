@@ -4,8 +4,9 @@ inline styles."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ class Bar(NamedTuple):
     over: bool = False
 
 
-def bar_rects(bars: Iterable[Bar], under: str, over: str) -> Markup:
-    """The bars as SVG, of the classes `under` and `over`: made here, because a page has hundreds of them, which a
-    template draws more slowly. Titles are figures that `chart` and `range_filter` have written."""
+@lru_cache(maxsize=256)  # the list of features has nine of them on each page
+def bar_rects(bars: tuple[Bar, ...], under: str, over: str) -> Markup:
+    """The bars as SVG, of the classes `under` and `over`. Titles are figures that `chart` and `range_filter` have
+    written."""
     return Markup(
         "".join(
             f'<rect class="{over if bar.over else under}" x="{4 * at}" y="{_tenth(100 - bar.height)}" width="3.6" '
@@ -96,7 +98,7 @@ class RangeFilter(NamedTuple):
     """A figure's histogram beside the two fields that limit a list to a range of it."""
 
     name: str
-    bars: list[Bar]
+    bars: tuple[Bar, ...]
     """`over`: inside the range."""
     low: float | None
     high: float | None
@@ -106,13 +108,22 @@ class RangeFilter(NamedTuple):
 
 def range_filter(d: FeatureDistribution, low: float | None, high: float | None) -> RangeFilter:
     """The distribution as bars; those between `low` and `high` are inside."""
-    tallest = max(d.counts, default=0)
+    bars, edges = range_bars(tuple(d.edges), tuple(d.counts), low, high)
+    return RangeFilter(d.name, bars, low, high, edges)
+
+
+@lru_cache(maxsize=64)  # all but one or two of a list's figures have no limits
+def range_bars(
+    edges: tuple[float, ...], counts: tuple[int, ...], low: float | None, high: float | None
+) -> tuple[tuple[Bar, ...], list[float]]:
+    """The bars of a `RangeFilter` and its edges."""
+    tallest = max(counts, default=0)
     bars = []
-    for first, last, count in zip(d.edges, d.edges[1:], d.counts, strict=False):
+    for first, last, count in zip(edges, edges[1:], counts, strict=False):
         inside = (low is None or last > low) and (high is None or first < high)
         height = max(2.0, 100 * math.sqrt(count / tallest)) if count else 0.0  # small bins stay visible
         bars.append(Bar(height, f"{first:.3g} to {last:.3g}: {count:,}", inside))
-    return RangeFilter(d.name, bars, low, high, [float(f"{edge:.3g}") for edge in d.edges])
+    return tuple(bars), [float(f"{edge:.3g}") for edge in edges]
 
 
 def _share(value: float, low: float, high: float, log: bool) -> float:

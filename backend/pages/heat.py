@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from backend.pages.text import display_token, running_text
@@ -133,15 +134,14 @@ class TokenRun(NamedTuple):
 def token_runs(tokens: Sequence[TokenActivation], top: float) -> list[TokenRun]:
     """The tokens of a window with their levels, relative to `top`; inactive neighbours become one run."""
     runs: list[TokenRun] = []
-    for t in tokens:
-        step = level(t.activation, top)
+    for step, group in groupby(tokens, key=lambda t: level(t.activation, top) if t.activation else 0):
         if step:
-            runs.append(TokenRun(*display_token(t.text), t.position, t.activation, step))
-        elif runs and not runs[-1].level:
-            runs[-1] = runs[-1]._replace(text=runs[-1].text + running_text(t.text))
+            runs += [TokenRun(*display_token(t.text), t.position, t.activation, step) for t in group]
         else:
-            spaced = t.text[:1] == " "
-            runs.append(TokenRun(spaced, running_text(t.text[spaced:]), t.position, None, 0))
+            first, *others = group
+            spaced = first.text[:1] == " "
+            text = running_text(first.text[spaced:]) + "".join([running_text(t.text) for t in others])
+            runs.append(TokenRun(spaced, text, first.position, None, 0))
     return runs
 
 

@@ -111,15 +111,19 @@ async def answer(
     image: ImageQuery | None = None
     q = query.q if query.q.strip() else None
     try:
-        image = None if refusal else await run_in_threadpool(query_image, request, state, open_store, query)
+        if refusal is None and (query.image or query.sample or query.sample_key):
+            image = await run_in_threadpool(query_image, request, state, open_store, query)
         if refusal is None and (image or (q and query.model)):
             results = await live_search(request, state, open_store, query, image)
-        elif refusal is None and q:
-            results = await run_in_threadpool(word_search, request, open_store, q)
     except HTTPException as error:  # shown on the page instead of the results
         refusal = error
-    fields = {"q": q or "", "through_model": query.model, "image": image, "results": results}
-    page = await run_in_threadpool(search_page, request, state, open_store, fields, refusal)
+
+    def draw() -> HTMLResponse:
+        by_words = word_search(request, open_store, q) if q and results is None and refusal is None else None
+        fields = {"q": q or "", "through_model": query.model, "image": image, "results": results or by_words}
+        return search_page(request, state, open_store, fields, refusal)
+
+    page = await run_in_threadpool(draw)
     page.headers.update((refusal.headers if refusal else None) or {})
     return page
 

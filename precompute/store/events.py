@@ -106,6 +106,7 @@ class Parts:
 
     def __init__(self, path: Path, mapped: Array) -> None:
         self.path, self.folder, self.mapped = path, path.parent, mapped
+        self.length, self.itemsize, self.dtype = len(mapped), mapped.itemsize, mapped.dtype
         try:
             self.file = os.open(path, os.O_RDONLY) if hasattr(os, "pread") else None  # not on Windows
         except OSError as error:
@@ -116,14 +117,15 @@ class Parts:
 
     def __getitem__(self, part: slice) -> Array:
         """The elements from part.start to part.stop − 1. Raises StoreUnreadable where damaged offsets lead outside."""
-        if not 0 <= part.start <= part.stop <= len(self.mapped):
+        first, stop = part.start, part.stop
+        if not 0 <= first <= stop <= self.length:
             raise damaged_error(self.folder.parent, f"offsets in {self.folder.name}/ lead outside {self.path.name}")
         if self.file is None:
             return self.mapped[part]
-        first, size = (n * self.mapped.itemsize for n in (part.start, part.stop - part.start))
-        if len(data := os.pread(self.file, size, self.start + first)) < size:
+        size = (stop - first) * self.itemsize
+        if len(data := os.pread(self.file, size, self.start + first * self.itemsize)) < size:
             raise self.error()
-        return np.frombuffer(data, self.mapped.dtype)
+        return np.frombuffer(data, self.dtype)
 
     def error(self) -> StoreUnreadable:
         return damaged_error(self.folder.parent, f"{self.folder.name}/{self.path.name} is cut off")
@@ -305,7 +307,7 @@ def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
     image token, and failing that when it stands between image tokens while patches are missing.
     """
     is_image_t = sample.modality_t == IMAGE
-    if is_image_t.sum() >= n_patches or not (sample.modality_t == SINK).any():
+    if np.count_nonzero(is_image_t) >= n_patches or not (sample.modality_t == SINK).any():
         return is_image_t
     is_sink_t = sample.modality_t == SINK
     known_t = is_image_t | (is_sink_t & np.isin(sample.token_id_t, np.unique(sample.token_id_t[is_image_t])))

@@ -89,6 +89,7 @@ def bands(count_b: Array, largest: float, unit: float) -> list[dict[str, Any]]:
     for band in range(4):
         high = 2.0 ** (octave + 1 - band)
         low = high / 2 if band < 3 else 0.0
-        count = int(count_b[(EDGES[:-1] >= low) & (EDGES[:-1] < high)].sum())
+        first, last = EDGES[:-1].searchsorted((low, high))
+        count = int(count_b[first:last].sum())
         octaves.append({"band": band, "low": low * unit, "high": high * unit, "count": count})
     return octaves

@@ -14,11 +14,12 @@ from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.events import SampleEvents
 from precompute.store.features import Features
+from precompute.store.lists.keyset import KeysetList, keyset_page
 from precompute.store.lists.marked import Marked, with_words
 from precompute.store.opening import IMAGES
 from precompute.store.places import Places, Window, kind_at
 from precompute.store.quality import Quality, flag_and_limit
-from precompute.store.sql import KeysetList, Page, PlainQuery, fetch_plain, keyset_page
+from precompute.store.sql import Page, PlainQuery, fetch_plain
 from precompute.utils.types import Item, Items, check_keywords
 
 _SAMPLE = PlainQuery(s.samples.c)

@@ -1,4 +1,4 @@
-"""How the reader queries SQLite: read-only, immutable, with a time limit; keyset pages are fast at any depth."""
+"""How the reader queries SQLite: read-only, immutable, with a time limit; and the words of full text search."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import base64
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -26,10 +26,8 @@ from sqlalchemy import (
     event,
     false,
     func,
-    literal_column,
     select,
     text,
-    tuple_,
 )
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
@@ -67,16 +65,43 @@ def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
 
+    plain = PlainConnections(connect)
     engine = create_engine(
         "sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=32,
-        execution_options={"time_limit_s": time_limit_s},
+        execution_options={"time_limit_s": time_limit_s, "plain": plain},
     )  # fmt: skip
+    event.listen(engine, "engine_disposed", lambda _: plain.close())
 
     @event.listens_for(engine, "before_cursor_execute")
     def start_clock(conn: Any, *_: object) -> None:
         _limit(conn.connection.driver_connection, time_limit_s)
 
     return engine
+
+
+class PlainConnections:
+    """The driver's connections for `fetch_plain`: to borrow one of SQLAlchemy's takes as long as a small query."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._idle: deque[sqlite3.Connection] = deque()
+
+    @contextmanager
+    def borrow(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses meanwhile. Raises StoreUnreadable as `open_engine` says."""
+        try:
+            raw = self._idle.pop()
+        except IndexError:
+            raw = self._connect()
+        try:
+            yield raw
+        finally:
+            self._idle.append(raw)
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
 
 
 def _limit(raw: Any, seconds: float) -> None:
@@ -122,10 +147,9 @@ def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> lis
     Raises:
         SaevxError, StoreUnreadable: as `fetch`.
     """
-    with in_sentences(), closing(engine.raw_connection()) as borrowed:
-        raw = borrowed.driver_connection
-        assert raw is not None
-        _limit(raw, engine.get_execution_options()["time_limit_s"])
+    options = engine.get_execution_options()
+    with in_sentences(), options["plain"].borrow() as raw:
+        _limit(raw, options["time_limit_s"])
         return list(raw.execute(sql, parameters))
 
 
@@ -225,74 +249,6 @@ def page_start(tag: str, cursor: str | None) -> int:
         SaevxError: as `decode_cursor`.
     """
     return max(0, decode_cursor(tag, cursor)[1]) if cursor else 0
-
-
-@dataclass(frozen=True)
-class KeysetList:
-    """A list of rows in the order (by, key), either way; rows where `by` is null come last in both."""
-
-    query: Select[Any]
-    by: Column[Any]
-    key: Column[Any]
-    where: list[ColumnElement[bool]]
-    tag: str
-    """What the list's cursors carry, so that those of another list are refused."""
-    n: int
-    """Rows of the table."""
-    total: int | None
-    """Length of the whole list, None where it must be counted: with a million rows that takes longer than a page."""
-
-
-def keyset_page(
-    engine: Engine, rows_of: KeysetList, *, order: str, limit: int, cursor: str | None
-) -> tuple[Sequence[Row[Any]], int, str | None]:
-    """One page of a list.
-
-    A page begins after the last row of the page before, whose (by, key) is in the cursor. SQLite finds that place in an
-    index, so a page deep in a list is as fast as the first one; OFFSET would read all rows before it.
-
-    Args:
-        order: "asc" or "desc".
-        cursor: as a former page returned it.
-
-    Returns:
-        rows, length of the whole list, next cursor or None.
-    """
-    if order not in ("asc", "desc"):
-        raise SaevxError(f"Unknown order {order!r}: use asc or desc.")
-    limit = max(1, min(int(limit), 1000))
-    by, key, where, tag, total = rows_of.by, rows_of.key, rows_of.where, rows_of.tag, rows_of.total
-    query = rows_of.query.where(*where)
-    if total is None:
-        total = int(fetch(engine, select(func.count()).select_from(key.table).where(*where))[0][0])
-    start = decode_cursor(tag, cursor) if cursor else None
-    if total == 0:  # an index would be walked to its end
-        return [], 0, None
-    rows: list[Row[Any]] = []
-    # Rows with a value, then those without: in each of the two SQLite walks an index instead of sorting.
-    if start is None or start[0] is not None:
-        down = order == "desc"
-        after = [] if start is None else [_is_after(start, by, key, down)]
-        # That walk passes n · limit / total rows, unless a filter bounds it. Where sorting the whole list reads fewer,
-        # the plus keeps SQLite from walking the index.
-        bounded = any(getattr(one, "left", None) is by for one in where)
-        sparse = bool(where) and not bounded and total * total < rows_of.n * limit
-        first: Any = literal_column(f"+{by.table.name}.{by.name}") if sparse else by
-        ordering = [key] if by is key else [first, key]
-        in_order = query.where(by.is_not(None), *after).order_by(*(c.desc() if down else c for c in ordering))
-        rows += fetch(engine, in_order.limit(limit + 1))
-    if len(rows) <= limit and by is not key:
-        past = [key > start[1]] if start is not None and start[0] is None else []
-        rows += fetch(engine, query.where(by.is_(None), *past).order_by(key).limit(limit + 1 - len(rows)))
-    last = rows[limit - 1]._mapping if len(rows) > limit else None
-    return rows[:limit], total, encode_cursor(tag, last[by], last[key]) if last is not None else None
-
-
-def _is_after(start: tuple[Any, int], by: Column[Any], key: Column[Any], down: bool) -> ColumnElement[bool]:
-    """Whether a row comes after (value, key) in the order (by, key)."""
-    if by is key:
-        return key < start[1] if down else key > start[1]
-    return tuple_(by, key) < start if down else tuple_(by, key) > start
 
 
 def match_pieces(q: str, *, prefix: bool = True) -> list[str]:

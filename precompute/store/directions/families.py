@@ -10,7 +10,8 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
 from precompute.store.features import Features
-from precompute.store.sql import KeysetList, Page, fetch_plain, keyset_page
+from precompute.store.lists.keyset import KeysetList, keyset_page
+from precompute.store.sql import Page, fetch_plain
 
 SORTS = ("evidence", "n_members", "id")
 MAX_MEMBERS = 1000

@@ -103,19 +103,21 @@ class Examples:
         else:
             z = z_t[position] = float(of_bits(example["value"])) * self._core.events.unit
         views = sample["views"]
-        patch_at = np.flatnonzero(image_tokens(events, sum(rows * cols for rows, cols, _, _ in views)))
-        text_at = np.flatnonzero(events.modality_t == s.TEXT) if around else _NONE
+        # Methods and lists, not numpy's functions and numbers: a page asks this a hundred times.
+        patch_at = image_tokens(events, sum([view[0] * view[1] for view in views])).nonzero()[0]
+        text_at = (events.modality_t == s.TEXT).nonzero()[0] if around else _NONE
         token = self._vocabulary.whole_token(events.token_id_t, position) if text and position is not None else None
         window, patch, view = slice(0, 2 * around + 1), None, 0
         if position is None:
             pass
         elif text:
-            centre = int(np.searchsorted(text_at, position))
+            centre = int(text_at.searchsorted(position))
             window = slice(max(0, centre - around), centre + around + 1)
         else:
-            patch = patch_item(sample, *_place(views, int(np.searchsorted(patch_at, position))))
+            patch = patch_item(sample, *_place(views, int(patch_at.searchsorted(position))))
             view = patch["view"]
-        texts = self._vocabulary.texts(events.token_id_t[text_at], window)
+        shown_at = text_at[window]
+        texts = self._vocabulary.texts(events.token_id_t[text_at], window) if around else []
         return {
             "sample_id": sample["sample_id"],
             "text": sample["text"],
@@ -130,8 +132,8 @@ class Examples:
             "token": token,
             "patch": patch,
             "tokens": [
-                {"text": token, "position": t, "activation": None if (value := float(z_t[t])) != value else value}
-                for token, t in zip(texts, text_at[window].tolist(), strict=True)
+                {"text": token, "position": t, "activation": value if value == value else None}
+                for token, t, value in zip(texts, shown_at.tolist(), z_t[shown_at].tolist(), strict=True)
             ],
             "recomputed": computed is not None,
             "counter": example.get("counter"),

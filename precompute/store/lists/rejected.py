@@ -11,7 +11,8 @@ from precompute.data.rejections import KINDS, advice_of, by_frequency
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.core import Core
-from precompute.store.sql import KeysetList, Page, keyset_page, scalars
+from precompute.store.lists.keyset import KeysetList, keyset_page
+from precompute.store.sql import Page, scalars
 from precompute.utils.types import Items
 
 _KIND: ColumnElement[str] = case(

@@ -75,7 +75,7 @@ class WholeLists:
             line_k = np.where(group_k < 0, ids, group_k)
         has_line_vk = np.zeros((len(s.VERDICTS), n_features), bool)
         has_line_vk[self._verdicts[ids], line_k] = True
-        n_v = has_line_vk.sum(1)
+        n_v = np.count_nonzero(has_line_vk, axis=1)
         return dict(zip(s.VERDICTS, n_v.tolist(), strict=True))
 
     def _in_order(self, sort: str, down: bool, filters: Item) -> Array:

@@ -41,7 +41,8 @@ def macros() -> Any:
     )  # fmt: skip
     env.filters |= {
         "n": figures.format_number, "big": figures.format_count, "pct": figures.format_percent,
-        "width": figures.width_of, "bar_rects": bar_rects, "visible": visible, "caption": display_caption,
+        "width": figures.width_of, "bar_rects": lambda bars, *classes: bar_rects(tuple(bars), *classes),
+        "visible": visible, "caption": display_caption,
         "sample_path": sample_path,
     }  # fmt: skip
     values = {
