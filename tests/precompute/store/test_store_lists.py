@@ -15,17 +15,9 @@ from sqlalchemy import select, text
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.events import dense_values
+from precompute.store.lists.keyset import KeysetList, keyset_page
 from precompute.store.reader import Store
-from precompute.store.sql import (
-    KeysetList,
-    decode_cursor,
-    encode_cursor,
-    fetch,
-    fetch_plain,
-    keyset_page,
-    match_words,
-    open_engine,
-)
+from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, match_words, open_engine
 from tests.helpers.synthetic import write_store
 
 
