@@ -206,7 +206,21 @@ def examples(
     computed: Mapping[int, SampleEvents] | None = None,
     missing: list[int] | None = None,
 ) -> Page[Example]:
-    """Where the feature fires.
+    """Where the feature fires. Arguments as those of `example_items`."""
+    items = example_items(request, store, feature, query, computed=computed, missing=missing)
+    return Page[Example].model_validate({"items": items, "total": len(items)})
+
+
+def example_items(
+    request: Request,
+    store: OpenStore,
+    feature: int,
+    query: ExampleQuery,
+    *,
+    computed: Mapping[int, SampleEvents] | None = None,
+    missing: list[int] | None = None,
+) -> list[dict[str, Any]]:
+    """The fields of `Example` of each.
 
     Args:
         computed: by row, the events of samples whose events the store does not hold.
@@ -225,8 +239,7 @@ def examples(
         items = store.store.examples.of(
             feature, modality=query.modality, band=int(query.band), limit=query.limit, compute=compute
         )
-    linked = Links(request, store).all_images(items)
-    return Page[Example].model_validate({"items": linked, "total": len(linked)})
+    return Links(request, store).all_images(items)
 
 
 @router.get(

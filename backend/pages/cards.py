@@ -11,9 +11,9 @@ from markupsafe import Markup
 from backend.drawing.parts import preview, top_words
 from backend.links import Links
 from backend.live.lru import Lru
+from backend.pages.feature.examples import as_examples
 from backend.pages.heat import HeatImage, example_image
 from backend.pages.text import visible
-from backend.schemas.features import Example
 from backend.schemas.live import SampleHit
 from backend.schemas.samples import Flag, Sample, SampleDetail, Score
 from backend.stores import OpenStore
@@ -61,7 +61,7 @@ def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -
     by_patch = open_store.store.examples.strongest(ids, "image", n)
     images: dict[int, list[HeatImage]] = {}
     for id, items in by_patch.items():
-        examples = [Example.model_validate(one) for one in links.all_images(items)]
+        examples = as_examples(links.all_images(items))
         top = max((one.activation for one in examples), default=0.0)
         images[id] = [image for one in examples if (image := example_image(one, top, THUMB)) is not None]
     without = [id for id in ids if not images[id]]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from backend.app import create_app
 from backend.drawing.links import Linked
 from backend.drawing.parts import preview, tokens
-from backend.pages.feature.examples import example_card
+from backend.pages.feature.examples import as_drawn, as_examples, example_card
 from backend.pages.features import LIST_ROWS
 from backend.pages.heat import HeatImage, TokenRun
 from backend.schemas.features import Example
@@ -138,6 +138,13 @@ def test_the_snippet_runs_and_prints_the_examples(client: TestClient, pages_app:
         printed = printed_by(html.unescape(code[1]).replace("path/of/the/store", str(store)))
         examples = client.get(f"/api/v1/features/{RED}/examples?{query}").json()["items"]
         assert [values[:2] for values in printed] == [(one["sample_id"], one["activation"]) for one in examples] != []
+
+
+@pytest.mark.parametrize("query", ["modality=text", "modality=image&band=1", "band=counter"])
+def test_examples_that_were_not_checked_are_drawn_as_checked_ones(client: TestClient, query: str) -> None:
+    items = client.get(f"/api/v1/features/{RED}/examples?{query}").json()["items"]
+    checked = [Example.model_validate(one) for one in items]
+    assert items and as_drawn("title", as_examples(items), (1, 2)) == as_drawn("title", checked, (1, 2))
 
 
 def test_the_place_of_a_card_has_only_what_is_known(client: TestClient) -> None:

@@ -17,7 +17,7 @@ from backend.live.query import OwnPair
 from backend.pages.annotations.panel import panel
 from backend.pages.charts import omega_scale
 from backend.pages.compare.layer import layer_links, layer_note
-from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn
+from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn, as_examples
 from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
@@ -73,7 +73,8 @@ def draw(
     detail = features_api.get_feature(open_store, id)
     side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
     band = query.band
-    examples = features_api.examples(request, open_store, id, ExampleQuery(modality=side, band=band)).items
+    items = features_api.example_items(request, open_store, id, ExampleQuery(modality=side, band=band))
+    examples = as_examples(items)
     live = state.live.status(open_store.name)
     top = tops(detail, query.scale)
     own_values = panel_values(request, state, open_store, detail, tried, top)
