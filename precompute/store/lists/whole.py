@@ -74,7 +74,7 @@ class WholeLists:
             group_k = self._groups[fold][ids]
             line_k = np.where(group_k < 0, ids, group_k)
         has_line_vk = np.zeros((len(s.VERDICTS), n_features), bool)
-        has_line_vk[self._verdicts[ids], line_k] = True
+        has_line_vk.reshape(-1)[self._verdicts[ids] * n_features + line_k] = True  # one index: half the time of two
         n_v = np.count_nonzero(has_line_vk, axis=1)
         return dict(zip(s.VERDICTS, n_v.tolist(), strict=True))
 
