@@ -105,8 +105,7 @@ class Parts:
     """Reads parts of an array, a system call each: mapped, the few hundred bytes of a sample cost page faults."""
 
     def __init__(self, path: Path, mapped: Array) -> None:
-        self.path, self.folder, self.mapped = path, path.parent, mapped
-        self.length, self.itemsize, self.dtype = len(mapped), mapped.itemsize, mapped.dtype
+        self.path, self.folder, self.mapped, self.dtype = path, path.parent, mapped, mapped.dtype
         try:
             self.file = os.open(path, os.O_RDONLY) if hasattr(os, "pread") else None  # not on Windows
         except OSError as error:
@@ -117,13 +116,12 @@ class Parts:
 
     def __getitem__(self, part: slice) -> Array:
         """The elements from part.start to part.stop − 1. Raises StoreUnreadable where damaged offsets lead outside."""
-        first, stop = part.start, part.stop
-        if not 0 <= first <= stop <= self.length:
+        if not 0 <= part.start <= part.stop <= len(self.mapped):
             raise damaged_error(self.folder.parent, f"offsets in {self.folder.name}/ lead outside {self.path.name}")
         if self.file is None:
             return self.mapped[part]
-        size = (stop - first) * self.itemsize
-        if len(data := os.pread(self.file, size, self.start + first * self.itemsize)) < size:
+        size = (part.stop - part.start) * self.dtype.itemsize
+        if len(data := os.pread(self.file, size, self.start + part.start * self.dtype.itemsize)) < size:
             raise self.error()
         return np.frombuffer(data, self.dtype)
 
