@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
-from precompute.steps.feature_map import alive_neighbours, layout, preserved_neighbours
+from precompute.steps.feature_map import alive_neighbours, exact_gradient, layout, preserved_neighbours
 from precompute.steps.index import nearest
 from precompute.store import mapfile
 from precompute.store.making.sealing import content_id
@@ -75,7 +75,7 @@ def test_it_tells_a_map_from_chance() -> None:
     assert preserved_neighbours(np.random.default_rng(0).standard_normal((700, 2)), other) < 0.05
 
 
-@pytest.mark.parametrize("n", [100, 2500])
+@pytest.mark.parametrize("n", [100, 300, 2500])
 def test_a_graph_without_structure_does_not_collapse(n: int) -> None:
     """Exaggerated attraction draws such a map into a point, on which the library would crash."""
     rng = np.random.default_rng(5)
@@ -95,6 +95,17 @@ def test_neighbours_stay_together_and_groups_apart() -> None:
     apart = ((place[:, None] - place[None]) ** 2).sum(2)
     np.fill_diagonal(apart, np.inf)
     assert (group[apart.argmin(1)] == group).mean() > 0.95
+
+
+def test_the_exact_gradient_is_the_librarys_finest() -> None:
+    from openTSNE.tsne import kl_divergence_bh
+    from scipy.sparse import csr_matrix
+
+    rng = np.random.default_rng(0)
+    place, chosen = rng.standard_normal((80, 2)) * 5, rng.random((80, 80)) < 0.05
+    attraction = csr_matrix((chosen + chosen.T) / (chosen + chosen.T).sum())
+    _, expected = kl_divergence_bh(place, attraction, 1.0, {"theta": 0.0})
+    np.testing.assert_allclose(exact_gradient(place, attraction)[1], expected, rtol=1e-9, atol=1e-15)
 
 
 def test_neighbours_among_the_living() -> None:
