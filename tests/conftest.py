@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,13 @@ from hypothesis import settings
 from tests.helpers.chromium import FLAGS, chromium
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
+from tests.helpers.forked import ForkServer
 from tests.helpers.servers import Server, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+ForkServer.allowed = sys.platform == "linux"
 gc.set_threshold(20_000)  # as in the command: libraries leave a million objects, which are no garbage
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,7 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """`saevx demo --samples N --no-serve`; SAEVX_TEST_DEMO names a folder to keep it between runs."""
 
     def make(root: Path) -> None:
-        run_saevx("demo", "--dir", root, "--samples", DEMO_SAMPLES, "--no-serve")
+        run_saevx("demo", "--dir", root, "--samples", DEMO_SAMPLES, "--no-serve", fresh=True)
 
     if own := os.environ.get("SAEVX_TEST_DEMO"):
         root = Path(own)

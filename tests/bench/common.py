@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 
+from tests.helpers.forked import start
+
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 TREE = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}
 """Environments of the commands that benchmarks start."""
@@ -94,13 +96,18 @@ def subset(setup: Setup, n: int) -> Path:
     return folder
 
 
+def begin(*args: object, environment: Mapping[str, str] = TREE) -> subprocess.Popen[str]:
+    """`saevx ARGS` in a process of its own, which prints nowhere."""
+    return start(*args, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def until_ready(server: subprocess.Popen[bytes], url: str, path: str = "/readyz", patience_s: float = 120) -> None:
+def until_ready(server: subprocess.Popen[str], url: str, path: str = "/readyz", patience_s: float = 120) -> None:
     """Until the server answers there with 200."""
     end = time.monotonic() + patience_s
     while True:

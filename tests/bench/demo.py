@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.common import ENVIRONMENT, Figure, Setup, free_port, until_ready
+from tests.bench.common import ENVIRONMENT, Figure, Setup, begin, free_port, until_ready
 
 
 def seconds(folder: Path, cache: Path, *more: str) -> float:
@@ -18,14 +16,12 @@ def seconds(folder: Path, cache: Path, *more: str) -> float:
     Args:
         cache: where the converted language model is kept."""
     port = free_port()
-    command = [sys.executable, "-m", "backend.cli", "demo", "--dir", str(folder), "--port", str(port), *more]
-    begin = time.perf_counter()
-    server = subprocess.Popen(
-        command, env={**ENVIRONMENT, "SAEVX_CACHE": str(cache)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    start = time.perf_counter()
+    environment = {**ENVIRONMENT, "SAEVX_CACHE": str(cache)}
+    server = begin("demo", "--dir", folder, "--port", port, *more, environment=environment)
     try:
         until_ready(server, f"http://127.0.0.1:{port}", "/", 900)
-        return time.perf_counter() - begin
+        return time.perf_counter() - start
     finally:
         server.terminate()
         server.wait()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench._estimate import measured_estimate
-from tests.bench.common import Figure, Setup, subset
-from tests.bench.shards import TREE, peak
+from tests.bench.common import TREE, Figure, Setup, subset
+from tests.bench.shards import peak
 from tests.helpers import tiny
 
 SAMPLES: tuple[int | None, ...] = (60, 400, None)
@@ -60,8 +60,8 @@ def one(setup: Setup, data: Path, model: Path, sae: Path) -> dict[str, Any]:
     out = setup.scratch / f"store-{data.name}"
     begin = time.perf_counter()
     most = peak(
-        [sys.executable, "-m", "backend.cli", "precompute", str(data), "--model", str(model), "--sae", str(sae),
-         "--out", str(out), "--device", setup.device]
+        ["precompute", str(data), "--model", str(model), "--sae", str(sae), "--out", str(out),
+         "--device", setup.device]
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

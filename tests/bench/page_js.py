@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.bench.common import TREE, Figure, Setup, free_port, until_ready
+from tests.bench.common import Figure, Setup, begin, free_port, until_ready
 from tests.helpers.chromium import FLAGS, chromium
 
 PAGES = ("/", "/features", "/features/0", "/samples", "/search", "/cooccurrence", "/quality", "/sae", "/steer")
@@ -20,8 +18,7 @@ def run(setup: Setup) -> dict[str, Any]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     store = str(setup.demo / "store")
-    command = [sys.executable, "-m", "backend.cli", "serve", store, "--port", str(port), "--no-live"]
-    server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = begin("serve", store, "--port", port, "--no-live")
     result: dict[str, dict[str, int]] = {}
     try:
         until_ready(server, url)

@@ -4,8 +4,6 @@ are asked for twice: cold, as nobody has seen them, and again, when the server h
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 
 from precompute.store import schema as s
 from precompute.store.reader import Store
-from tests.bench.common import TREE, Figure, Setup, free_port, until_ready
+from tests.bench.common import Figure, Setup, begin, free_port, until_ready
 from tests.bench.store import wide
 
 CLIENTS, SECONDS = 50, 20
@@ -112,15 +110,14 @@ def latency(result: np.ndarray) -> dict[str, float]:
 def run(setup: Setup) -> dict[str, Any]:
     path, seconds = wide(setup), 0.6 if setup.small else SECONDS
     port = free_port()
-    command = [sys.executable, "-m", "backend.cli", "serve", str(path), "--port", str(port), "--no-live"]
     url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(command, env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = begin("serve", path, "--port", port, "--no-live")
     store = Store.open(path)
     report: dict[str, dict[str, float]] = {}
     try:
-        begin = time.perf_counter()
+        started = time.perf_counter()
         until_ready(server, url)
-        start = time.perf_counter() - begin
+        start = time.perf_counter() - started
         wanted = asks(store)
         for name, (ask, _) in wanted.items():
             report[name] = latency(asyncio.run(crowd(url, ask, seconds)))

@@ -11,21 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.common import TREE, Figure, Setup, subset
+from tests.bench.common import Figure, Setup, begin, subset
 
 SAMPLES, MEMORY_SAMPLES = 160, 200
 
 
 def command(setup: Setup, data: Path, out: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "backend.cli", "precompute", str(data), "--model", str(setup.demo / "model"),
+        "precompute", str(data), "--model", str(setup.demo / "model"),
         "--sae", str(setup.demo / "sae"), "--out", str(out), "--name", "bench", "--device", "cpu", *more,
     ]  # fmt: skip
 
 
 def peak(arguments: list[str]) -> int:
     """Bytes of the largest resident set of a command that must succeed."""
-    process = subprocess.Popen(arguments, env=TREE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = begin(*arguments)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -35,7 +35,7 @@ def peak(arguments: list[str]) -> int:
 
 def killed_once(arguments: list[str], out: Path) -> None:
     """The command killed when its first shard stands, and run again."""
-    process = subprocess.Popen(arguments, env=TREE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = begin(*arguments)
     first = out.with_name(out.name + ".part") / "shards" / "000000.npz"
     while not first.exists() and process.poll() is None:
         time.sleep(0.05)

@@ -16,8 +16,7 @@ from tests.bench import _same_examples, dashboard, reliability, reliability_repo
 from tests.bench._trials import Trial
 from tests.bench.common import Figure, met
 from tests.bench.run import names
-from tests.helpers.commands import run_saevx
-from tests.helpers.in_process import saevx
+from tests.helpers.in_process import apart, saevx
 from tests.helpers.tiny_demo import tiny_demo
 
 OF_THE_DEMO = ("dashboard", "demo", "throughput")
@@ -36,11 +35,8 @@ def test_it_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> N
     out = tmp_path / "result.json"
     root = request.getfixturevalue("demo").root if name in OF_THE_DEMO else request.getfixturevalue("tiny_root")
     arguments = ("bench", name, "--demo", root, "--small", "--out", out)
-    if name in IN_A_BROWSER:
-        run_saevx(*arguments)
-    else:
-        done = saevx(*arguments)
-        assert done.status == 0, done.err
+    done = apart(saevx, *arguments) if name in IN_A_BROWSER else saevx(*arguments)
+    assert done.status == 0, done.err
     result = json.loads(out.read_text())
     assert result["name"] == name and result["figures"] and result["machine"]["versions"]["torch"]
     for figure in result["figures"]:

@@ -4,8 +4,6 @@ The clients run on the same cores; each sends its next request when it has its p
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from precompute.store.reader import Store
-from tests.bench.common import TREE, Setup, free_port, until_ready
+from tests.bench.common import Setup, begin, free_port, until_ready
 from tests.bench.store import wide
 
 CLIENTS, SECONDS, ROUNDS = 50, 20, 3
@@ -45,10 +43,7 @@ async def crowd(port: int, n_features: int, seed: int, seconds: float) -> float:
 def rate(path: Path, workers: int, n_features: int, seed: int, seconds: float) -> float:
     """Pages a second of a server of its own, warmed up by other pages."""
     port = free_port()
-    command = [sys.executable, "-m", "backend.cli", "serve", str(path), "--port", str(port), "--no-live"]
-    server = subprocess.Popen(
-        [*command, "--workers", str(workers)], env=TREE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    server = begin("serve", path, "--port", port, "--no-live", "--workers", workers)
     try:
         until_ready(server, f"http://127.0.0.1:{port}")
         asyncio.run(crowd(port, n_features, seed + CLIENTS, min(3.0, 2 * seconds)))

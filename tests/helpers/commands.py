@@ -1,19 +1,38 @@
-"""The command `saevx` in a process of its own."""
+"""The command `saevx` in a process of its own, to its end."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-SAEVX = [sys.executable, "-m", "backend.cli"]
+from tests.helpers.forked import SAEVX, start
 
 
-def run_saevx(*args: str | Path, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """The console command in a process of its own; on a failure the test shows what it printed."""
-    done = subprocess.run([*SAEVX, *map(str, args)], capture_output=True, text=True, timeout=timeout)
+def to_its_end(process: subprocess.Popen[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """What the process printed until it ended. Raises subprocess.TimeoutExpired, when it is killed."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_saevx(
+    *args: str | Path, check: bool = True, timeout: float = 900, fresh: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """The console command in a process of its own; on a failure the test shows what it printed.
+
+    Args:
+        fresh: as a user starts it, with all its imports.
+    """
+    if fresh:
+        done = subprocess.run([*SAEVX, *map(str, args)], capture_output=True, text=True, timeout=timeout)
+    else:
+        done = to_its_end(start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), timeout)
     if check and done.returncode:
         pytest.fail(f"saevx {' '.join(map(str, args))} → {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SAEVX = [sys.executable, "-m", "backend.cli"]
+from tests.helpers.commands import to_its_end
+from tests.helpers.forked import ROOT, SAEVX, start
+
 Resize = Callable[[str], Path]
 
 
@@ -23,9 +24,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def begin(*args: object, **more: str) -> subprocess.Popen[str]:
     """`saevx ARGS` in a process of its own, at the head of a group as in a terminal."""
-    return subprocess.Popen(
-        [*SAEVX, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(**more), start_new_session=True,
+    return start(
+        *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more),
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -35,10 +36,13 @@ def saevx(*args: object, limit: str = "", **more: str) -> subprocess.CompletedPr
     Args:
         limit: a command of the shell that is run before, such as `ulimit -f 100`.
     """
-    command = [*SAEVX, *map(str, args)]
     if limit:
-        command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *command]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(**more), timeout=300)
+        command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *SAEVX, *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment(**more), timeout=300)
+    process = start(
+        *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
+    )
+    return to_its_end(process, 300)
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.helpers.commands import SAEVX
+from tests.helpers.forked import start
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,16 +39,25 @@ def free_port() -> int:
 
 
 class Server:
-    """`saevx serve` in a process of its own, stopped with the block."""
+    """`saevx serve` in a process of its own, stopped with the block.
+
+    Args:
+        command: that is `saevx`, such as SAEVX, the entry point in a fresh process; by default a copy, which starts at
+            once (forked.py).
+    """
 
     def __init__(
-        self, *args: str | Path, log: Path, command: Sequence[str] = SAEVX, cwd: Path | None = None
+        self, *args: str | Path, log: Path, command: Sequence[str] | None = None, cwd: Path | None = None
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
-        whole = [*command, "serve", *map(str, args), "--port", str(port)]
-        self.process = subprocess.Popen(whole, stdout=log.open("w"), stderr=subprocess.STDOUT, cwd=cwd)
+        arguments = ["serve", *map(str, args), "--port", str(port)]
+        options: dict[str, Any] = {"stdout": log.open("w"), "stderr": subprocess.STDOUT, "cwd": cwd}
+        if command is None:
+            self.process = start(*arguments, **options)
+        else:
+            self.process = subprocess.Popen([*command, *arguments], **options)
 
     def wait(self, path: str, seconds: float) -> None:
         """Until PATH answers 200; fails with the server's own words."""
