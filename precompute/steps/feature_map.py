@@ -36,7 +36,7 @@ LARGE_MAP = 20_000
 where a small map is a few percent worse."""
 SMALL_MAP = 2_000
 """Below so many points repulsion is added up on a coarser mesh, or a small store would wait seconds for its map."""
-TINY_MAP = 250
+TINY_MAP = 300
 """Below so many points all pairs are added up: that is exact, and a mesh takes up to twenty times as long."""
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 LIBRARIES = (
-    "faiss", "openTSNE", "uvicorn", "scipy.sparse.csgraph", "cleanvision", "alembic.command",
+    "faiss", "openTSNE", "uvicorn", "scipy.sparse.csgraph", "cleanvision", "alembic.command", "sae_lens", "datasets",
     "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto",
     "transformers.models.clip.modeling_clip", "transformers.models.llama.modeling_llama",
     "transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava",

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SAEVX = [sys.executable, "-m", "backend.cli"]
 PR_SET_CHILD_SUBREAPER = 36
-OF_NO_IMPORT = ("SAEVX_", "PYTEST_", "PYTHONPATH", "OLDPWD", "PWD", "SHLVL", "_")
+OF_NO_IMPORT = ("SAEVX_", "PYTEST_", "PYTHONPATH", "KMP_", "RAY_", "OLDPWD", "PWD", "SHLVL", "_")
 """Beginnings of variables that no library reads while it is imported. A command for which another one differs is
 started afresh."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,23 @@ def features_of(rng: np.random.Generator, n: int) -> patches.FeatureWeights:
     return patches.FeatureWeights(omega_f, rng.random(n) < 0.6, rng.integers(0, n // 2, n))
 
 
+class EnteredError(Exception):
+    """The decoder was about to run."""
+
+
 @torch.inference_mode()
 def next_token_without(mllm: Mllm, inputs: dict[str, torch.Tensor], dropped_s: Array) -> torch.Tensor:
     """Logits [V] of the next token, the tokens dropped cut out of the sequence and the true positions of the others
     given, for a LLaVA."""
     entered: list[torch.Tensor] = []
-    handle = mllm.decoder.register_forward_pre_hook(
-        lambda _module, _args, kwargs: entered.append(kwargs["inputs_embeds"]), with_kwargs=True
-    )
-    mllm.model(**inputs, use_cache=False)
+
+    def enter(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        entered.append(kwargs["inputs_embeds"])
+        raise EnteredError
+
+    handle = mllm.decoder.register_forward_pre_hook(enter, with_kwargs=True)
+    with contextlib.suppress(EnteredError):  # no layer is run with all of its tokens
+        mllm.model(**inputs, use_cache=False)
     handle.remove()
     n = entered[0].shape[1]
     position = torch.tensor([s for s in range(n) if s >= len(dropped_s) or not dropped_s[s]])

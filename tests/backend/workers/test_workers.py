@@ -184,7 +184,7 @@ def test_all_end_together(made: Path, tmp_path: Path, number: signal.Signals, st
     assert "Traceback" not in log.read_text()
 
 
-def test_one_line_tells_what_is_wrong_with_workers(made: Path, tmp_path: Path) -> None:
+def test_one_line_tells_what_is_wrong_with_workers(running: Server, made: Path, tmp_path: Path) -> None:
     done = run_saevx("serve", tmp_path / "nothing", "--workers", "2", "--port", "0", check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a store" in done.stderr
     with socket.socket() as taken:
@@ -193,7 +193,6 @@ def test_one_line_tells_what_is_wrong_with_workers(made: Path, tmp_path: Path) -
         port = str(taken.getsockname()[1])
         done = run_saevx("serve", made / "store", "--no-live", "--workers", "2", "--port", port, check=False)
     assert done.returncode == 1 and "choose another --port" in done.stderr and done.stderr.count("\n") == 1
-    with Server(made / "store", "--no-live", "--workers", "2", log=tmp_path / "log.txt") as server:
-        port = server.url.rpartition(":")[2]
-        done = run_saevx("serve", made / "store", "--no-live", "--workers", "2", "--port", port, check=False)
+    port = running.url.rpartition(":")[2]
+    done = run_saevx("serve", made / "store", "--no-live", "--workers", "2", "--port", port, check=False)
     assert done.returncode == 1 and "another program uses it" in done.stderr

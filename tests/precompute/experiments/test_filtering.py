@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.experiments.filtering import student
+from precompute.experiments.filtering import dpo, student
 from precompute.experiments.filtering.dpo import preferences
 from precompute.experiments.filtering.options import FilteringOptions
 from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs
@@ -51,10 +52,13 @@ def test_the_grid_begins_with_all_data() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def a_short_start() -> Iterator[None]:
-    """The starting projector learns for fewer steps: nothing here depends on how well."""
+def small_training() -> Iterator[None]:
+    """The starting projector learns for fewer steps, and a step is of fewer pairs: nothing here depends on how well
+    anything is learnt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(student, "START_STEPS", 10)
+        patch.setattr(student, "AdapterTraining", partial(student.AdapterTraining, batch_size=2))
+        patch.setattr(dpo, "BATCH", 2)
         yield
 
 

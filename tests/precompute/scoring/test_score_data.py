@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -26,6 +25,7 @@ from precompute.scoring.score_file import COLUMNS, rows_of
 from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
 from tests.helpers import tiny
+from tests.helpers.forked import start
 from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
 
@@ -144,13 +144,10 @@ def test_closing_lines_show_the_correlation_with_length(
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(query: Any, store: Path, tmp_path: Path) -> None:
     whole = score_data(query(shard_samples=4)).read_bytes()
     out = tmp_path / "killed.jsonl"
-    command = [
-        sys.executable, "-m", "backend.cli", "score", query().data, "--store", store, "--out", out, "--nll",
-        "--device", "cpu", "--shard-samples", "4",
-    ]  # fmt: skip
-    job = subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    job = start(
+        "score", query().data, "--store", store, "--out", out, "--nll", "--device", "cpu", "--shard-samples", "4",
+        stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     part, end = out.with_name("killed.jsonl.part"), time.monotonic() + 600
     while not (part / "000001.jsonl").exists() and job.poll() is None:
         assert time.monotonic() < end
