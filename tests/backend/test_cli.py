@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.helpers.commands import run_saevx
+from tests.helpers.forked import Forked, ForkServer, start
 
 HELP = """
 import contextlib, sys
@@ -30,6 +36,23 @@ def test_help_imports_nothing_large(command: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-c", HELP, *command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "usage: saevx" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["verify", "no/such/store"], ["verify"], ["nonsense"], ["verify", "--help"]])
+def test_a_copy_answers_as_a_fresh_process(arguments: list[str], tmp_path: Path) -> None:
+    """What most tests start instead of one (tests/helpers/forked.py)."""
+    fresh, copy = (run_saevx(*arguments, check=False, fresh=fresh) for fresh in (True, False))
+    assert (copy.returncode, copy.stdout, copy.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+
+
+def test_a_copy_has_its_own_session_and_ends_by_a_signal(tmp_path: Path) -> None:
+    process = start("demo", "--dir", tmp_path, "--no-serve", start_new_session=True, stderr=subprocess.DEVNULL)
+    assert type(process) is Forked or not ForkServer.allowed
+    assert os.getsid(process.pid) == process.pid != os.getsid(0) and process.poll() is None
+    process.kill()
+    assert process.wait(timeout=20) == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
 
 
 def test_other_names_are_not_there() -> None:

@@ -18,13 +18,16 @@ import pytest
 from backend.serve import bind, cannot_listen
 from precompute.errors import SaevxError
 from tests.helpers.commands import run_saevx
+from tests.helpers.forked import SAEVX
 from tests.helpers.in_process import saevx
 from tests.helpers.servers import Server, figures
 
 
 @pytest.fixture(scope="module")
 def running(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(made / "store", "--device", "cpu", log=tmp_path_factory.mktemp("serve") / "log.txt") as server:
+    """As a user starts it, with all its imports."""
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    with Server(made / "store", "--device", "cpu", log=log, command=SAEVX) as server:
         server.wait("/readyz", 120)
         yield server
 
@@ -112,7 +115,7 @@ def ending(connection: HTTPConnection, reply: HTTPResponse) -> str:
 
 
 def test_one_line_tells_what_is_wrong(made: Path, tmp_path: Path) -> None:
-    done = run_saevx("serve", tmp_path / "nothing", check=False)
+    done = run_saevx("serve", tmp_path / "nothing", check=False, fresh=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a store" in done.stderr
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -164,7 +167,7 @@ def test_the_demos_port_is_looked_at_before_the_demo_is_made(tmp_path: Path) -> 
 
 def test_help_is_quick_and_tells_every_option(tmp_path: Path) -> None:
     begin = time.monotonic()
-    whole = run_saevx("--help").stdout
+    whole = run_saevx("--help", fresh=True).stdout
     assert time.monotonic() - begin < 10  # well under one second on an idle machine
     for command in ("demo", "precompute", "serve", "filter", "patches", "verify"):
         assert command in whole

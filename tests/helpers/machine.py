@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +23,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def begin(*args: object, **more: str) -> subprocess.Popen[str]:
-    """`saevx ARGS` in a process of its own, at the head of a group as in a terminal."""
-    return start(
-        *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more),
-        start_new_session=True,
-    )  # fmt: skip
+def begin(*args: object, fresh: bool = False, **more: str) -> subprocess.Popen[str]:
+    """`saevx ARGS` in a process of its own, at the head of a group as in a terminal.
+
+    Args:
+        fresh: as a user starts it, with all its imports.
+        more: variables of its environment.
+    """
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options |= {"env": environment(**more), "start_new_session": True}
+    return subprocess.Popen([*SAEVX, *map(str, args)], **options) if fresh else start(*args, **options)
 
 
 def saevx(*args: object, limit: str = "", **more: str) -> subprocess.CompletedProcess[str]:

@@ -79,7 +79,7 @@ def test_in_the_middle_of_a_pass_that_then_goes_on(
     number: signal.Signals, pass_args: tuple[object, ...], whole_sums: dict[str, str], tmp_path: Path
 ) -> None:
     args, out = pass_args, tmp_path / "store"
-    process = begin(*args, "--out", out)
+    process = begin(*args, "--out", out, fresh=number == signal.SIGINT)
     while process.poll() is None and not list((tmp_path / "store.part").glob("shards/*.npz")):
         time.sleep(0.01)
     assert process.poll() is None, "the pass was too fast for this test"
