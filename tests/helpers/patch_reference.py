@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,15 @@ def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) 
                 if kept_p[p]:
                     boxes[view.image].append(patch_box(view, row, col, sizes[view.image]))
                 p += 1
-    masks = []
-    for (width, height), own in zip(sizes, boxes, strict=True):
-        mask = np.zeros((height, width), dtype=bool)
-        for y in range(height):
-            for x in range(width):
-                mask[y, x] = any(x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1 for x0, y0, x1, y1 in own)
-        masks.append(mask)
-    return masks
+    return [naive_mask(size, tuple(own)) for size, own in zip(sizes, boxes, strict=True)]
+
+
+@lru_cache(maxsize=1000)  # the same patches are painted black and in the mean colour
+def naive_mask(size: tuple[int, int], boxes: tuple[tuple[float, ...], ...]) -> Array:
+    """Of one image, bool [height, width]."""
+    width, height = size
+    mask = np.zeros((height, width), dtype=bool)
+    for y in range(height):
+        for x in range(width):
+            mask[y, x] = any(x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1 for x0, y0, x1, y1 in boxes)
+    return mask

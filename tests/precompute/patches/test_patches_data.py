@@ -132,7 +132,6 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
                 visible |= {(name, keep, removed): best(np.array(score_p, float), keep) for keep in KEEP}
                 visible[f"without {name}", OUT, removed] = ~best(np.array(score_p, float), OUT)
         sentences: dict[tuple[str, bytes], list[str]] = {}  # two scores may keep the same patches
-        masks: dict[bytes, list[Any]] = {}
         for variant, kept_p in visible.items():
             removed = "" if kept_p.all() else variant[2]
             if (removed, kept_p.tobytes()) in sentences:
@@ -142,11 +141,9 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
             else:
                 colour = tuple(round(255 * x) for x in mllm.processor.image_processor.image_mean)
                 paint = colour if removed == "mean" else (0, 0, 0)
-                if kept_p.tobytes() not in masks:
-                    masks[kept_p.tobytes()] = naive_masks(one.views, kept_p, sizes)
                 painted = [
                     Image.composite(image, Image.new("RGB", image.size, paint), Image.fromarray(mask))
-                    for image, mask in zip(images, masks[kept_p.tobytes()], strict=True)
+                    for image, mask in zip(images, naive_masks(one.views, kept_p, sizes), strict=True)
                 ]
                 sentences[removed, kept_p.tobytes()] = spoken(mllm, Pair(row["text"], painted), 4)
             hits.setdefault(variant, []).append(row["answer"].lower() in sentences[removed, kept_p.tobytes()])
