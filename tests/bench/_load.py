@@ -48,8 +48,8 @@ class Load(NamedTuple):
     steered: int
     """Runs whose stream ended with `done`."""
     p95_ms: float
-    memory_mb: tuple[float, float]
-    """Memory of the server that no file backs, at half time and at the end."""
+    memory_mb: list[float]
+    """Memory of the server that no file backs, after each quarter of the time."""
 
 
 class Tally:
@@ -105,14 +105,13 @@ async def all_at_once(server: Server, kinds: list[Ask], steered: str, crowd: Cro
     async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=TIMEOUT_S) as http:
         people = [browse(http, tally, kinds, seed, end) for seed in range(crowd.clients)]
         people += [steer(http, tally, steered, end) for _ in range(crowd.steering)]
-        work = asyncio.gather(*people)
-        await asyncio.sleep(crowd.seconds / 2)
-        middle = memory_mb(server.process.pid)
-        await asyncio.sleep(max(0.0, end - time.monotonic() - 1))
-        last = memory_mb(server.process.pid)
+        work, memory = asyncio.gather(*people), []
+        for left in (0.75, 0.5, 0.25, 0):  # the last a little before the people leave
+            await asyncio.sleep(max(0.0, end - left * crowd.seconds - time.monotonic() - (0 if left else 0.5)))
+            memory.append(memory_mb(server.process.pid))
         await work
     p95 = float(np.quantile(tally.ms, 0.95))
-    return Load(len(tally.ms), tally.failed, tally.busy, tally.steered, p95, (middle, last))
+    return Load(len(tally.ms), tally.failed, tally.busy, tally.steered, p95, memory)
 
 
 async def browse(http: httpx.AsyncClient, tally: Tally, kinds: list[Ask], seed: int, end: float) -> None:

@@ -119,11 +119,11 @@ def fuzzed(setup: Setup, n: int, command: str) -> list[Trial]:
 def under_load(setup: Setup, n: int, command: str) -> list[Trial]:
     crowd = Crowd(n, 1 if setup.small else 8, 2 if setup.small else 120)
     result = load(wide(setup), tiny_root(setup), setup.scratch / "log.txt", crowd)
-    middle, last = result.memory_mb
+    memory = ", ".join(f"{one:.0f}" for one in result.memory_mb)
     how = (
         f"{n} clients browse all kinds of page of the wide store for {crowd.seconds:g} s while {crowd.steering} steer "
         f"({result.steered} runs), 95 % within {result.p95_ms / 1000:.1f} s; {result.busy} answers are 503 with "
-        f"Retry-After, other 5xx and no answer fail; memory {middle:.0f} MB at half time, {last:.0f} MB at the end"
+        f"Retry-After, other 5xx and no answer fail; memory {memory} MB after each quarter"
     )
     tried = result.requests + sum(": 5" not in one for one in result.failed)
     (setup.scratch / "failed.txt").write_text("\n".join(result.failed))
